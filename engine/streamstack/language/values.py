@@ -1,0 +1,173 @@
+"""The values a definition works with: their names, their text, their JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from abc import ABC, abstractmethod
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from streamstack.errors import RunError
+
+
+class Missing:
+    """The type of MISSING, which stands for "not given" where null is a value."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING: Final = Missing()
+
+
+class Opaque(ABC):
+    """A value that is not data: a stream or a file. It has properties, but no text and no JSON."""
+
+    kind = "stream"
+
+    @abstractmethod
+    def __getitem__(self, name: str) -> Any:
+        """Return a property by its name; raise KeyError where there is none."""
+
+
+_KINDS: Final[dict[type, str]] = {
+    type(None): "null",
+    bool: "boolean",
+    int: "integer",
+    float: "decimal",
+    Decimal: "decimal",
+    str: "text",
+    list: "list",
+    tuple: "list",
+    dict: "object",
+    datetime: "timestamp",
+    date: "date",
+    bytes: "bytes",
+}
+
+
+def kind(value: Any) -> str:
+    """Return the language's name for a value's type, as an author knows it."""
+    found = _KINDS.get(type(value))
+    if found is not None:
+        return found
+    if isinstance(value, Opaque):
+        return value.kind
+    for base, name in _KINDS.items():
+        if isinstance(value, base):
+            return name
+    return "value"
+
+
+def timestamp_text(value: datetime) -> str:
+    """Return a timestamp as RFC 3339, with Z for UTC."""
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    text = value.isoformat()
+    return text[:-6] + "Z" if value.utcoffset() == timedelta(0) else text
+
+
+def to_text(value: Any) -> str:
+    """Return a value as it stands inside a text (LANGUAGE: bindings, rule 2).
+
+    Raises RunError ``template`` for a stream or a file, which have no text.
+    """
+    if type(value) is str:
+        return value
+    if value is None:
+        return ""
+    if value is True:
+        return "true"
+    if value is False:
+        return "false"
+    if type(value) is int:
+        return str(value)
+    if isinstance(value, (datetime, date)):
+        return timestamp_text(value) if isinstance(value, datetime) else value.isoformat()
+    if isinstance(value, Decimal):
+        return decimal_text(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return to_json(value).decode()
+
+
+def decimal_text(value: Decimal) -> str:
+    """Return a decimal with all its digits, in a form that is also a JSON number."""
+    if not value.is_finite():
+        raise RunError("template", f"the decimal {value} is not a number")
+    return str(value)
+
+
+def _encode_other(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return orjson.Fragment(decimal_text(value).encode())
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Opaque):
+        raise RunError(
+            "template",
+            f"a {value.kind} can't be written as JSON: use `collect` to read it first",
+        )
+    if isinstance(value, int):
+        return orjson.Fragment(str(value).encode())
+    raise RunError("template", f"a {kind(value)} can't be written as JSON")
+
+
+_OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
+
+
+def to_json(value: Any) -> bytes:
+    """Return compact JSON in UTF-8. NaN and infinities become null.
+
+    Raises RunError ``template`` for a value that has no JSON.
+    """
+    try:
+        return orjson.dumps(value, _encode_other, _OPTIONS)
+    except RunError:
+        raise
+    except TypeError as error:
+        if isinstance(error.__cause__, RunError):
+            raise error.__cause__ from None
+        return _to_json_slowly(value)
+
+
+def _to_json_slowly(value: Any) -> bytes:
+    """Encode what orjson refuses: integers over 64 bits, deep nesting, lone surrogates."""
+
+    def other(item: Any) -> Any:
+        if isinstance(item, (datetime, date)):
+            return to_text(item)
+        if isinstance(item, UUID):
+            return str(item)
+        if isinstance(item, bytes):
+            return base64.b64encode(item).decode()
+        if isinstance(item, Decimal):
+            # The standard encoder has no hook for raw numbers; a float keeps the shape.
+            return float(item)
+        raise RunError("template", f"a {kind(item)} can't be written as JSON")
+
+    def finite(item: Any) -> Any:
+        if isinstance(item, float) and not math.isfinite(item):
+            return None
+        if isinstance(item, dict):
+            return {str(key): finite(inner) for key, inner in item.items()}
+        if isinstance(item, (list, tuple)):
+            return [finite(inner) for inner in item]
+        return item
+
+    try:
+        text = json.dumps(finite(value), default=other, ensure_ascii=False, separators=(",", ":"))
+    except (RecursionError, ValueError):
+        raise RunError("template", "the value is nested too deeply to be written as JSON") from None
+    return text.encode("utf-8", "replace")
