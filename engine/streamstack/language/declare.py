@@ -1,0 +1,111 @@
+"""How a function of the language is declared: once, beside the code that runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from streamstack.language.parameters import Effects, Parameter, parameters_by_name
+
+if TYPE_CHECKING:
+    from streamstack.language.definition import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A worked example: shown in the reference, and run by the tests.
+
+    ``stack`` is the YAML of a function stack. ``result`` is what its `return` gives; ``chunks`` the contents it emits.
+    ``fails`` is the code of the error that ends it. ``inputs`` are bound as `input`.
+    """
+
+    title: str
+    stack: str
+    result: Any = None
+    chunks: tuple[Any, ...] | None = None
+    fails: str | None = None
+    inputs: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One function of the language.
+
+    It has either ``run``, called as ``run(run, **parameters)`` (a coroutine function is awaited), or ``compile``, which
+    writes the Python that stands for the step. The first line of ``description`` is the summary.
+    """
+
+    name: str
+    description: str
+    parameters: tuple[Parameter, ...]
+    effects: Effects
+    examples: tuple[Example, ...]
+    run: Callable[..., Any] | None = None
+    compile: Callable[[Step, Any], None] | None = None
+
+    @property
+    def family(self) -> str:
+        """The module it is declared in, which is also its chapter in the reference."""
+        code = self.run or self.compile
+        return code.__module__.rsplit(".", 1)[-1] if code is not None else ""
+
+    @property
+    def summary(self) -> str:
+        return self.description.split("\n", 1)[0]
+
+    @property
+    def by_name(self) -> Mapping[str, Parameter]:
+        return parameters_by_name(self.parameters)
+
+    @property
+    def main(self) -> Parameter | None:
+        return next((parameter for parameter in self.parameters if parameter.main), None)
+
+
+def function(
+    name: str,
+    *parameters: Parameter,
+    effects: Effects = Effects(),  # noqa: B008  (frozen)
+    examples: Iterable[Example] = (),
+    compiled: bool = False,
+) -> Callable[[Callable[..., Any]], Function]:
+    """Declare a function of the language by decorating the code that runs it.
+
+    The docstring is its documentation. With ``compiled`` the decorated function writes code:
+    it takes the step and the code writer; otherwise it is called in each run with the run and the parameters.
+    """
+
+    def declare(code: Callable[..., Any]) -> Function:
+        return Function(
+            name=name,
+            description=inspect.cleandoc(code.__doc__ or ""),
+            parameters=parameters,
+            effects=effects,
+            examples=tuple(examples),
+            run=None if compiled else code,
+            compile=code if compiled else None,
+        )
+
+    return declare
+
+
+class Registry(Mapping[str, Function]):
+    """All functions a project can use, by name."""
+
+    def __init__(self, functions: Iterable[Function]) -> None:
+        self._functions: dict[str, Function] = {}
+        for declared in functions:
+            if declared.name in self._functions:
+                raise ValueError(f"the function {declared.name} is declared twice")
+            self._functions[declared.name] = declared
+
+    def __getitem__(self, name: str) -> Function:
+        return self._functions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._functions)
+
+    def __len__(self) -> int:
+        return len(self._functions)

@@ -1,0 +1,224 @@
+"""What a YAML document declares, once its shape is known to be right. Every part knows its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from streamstack.errors import Mark
+from streamstack.language.declare import Function
+from streamstack.language.values import MISSING
+
+if TYPE_CHECKING:
+    from streamstack.language.expressions import Value
+    from streamstack.language.source import Node
+    from streamstack.language.streaming_settings import Streaming
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Steps that run one after the other."""
+
+    steps: tuple[Step, ...]
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A constant argument: checked and converted (a duration is seconds, a size is bytes)."""
+
+    value: Any
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The arguments of a step, or of a group within them, by parameter name."""
+
+    given: Mapping[str, Argument]
+    mark: Mark
+
+    def get(self, name: str) -> Argument | None:
+        return self.given.get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A list of arguments (elseIf, branches of a merge)."""
+
+    items: tuple[Argument, ...]
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of the author's own and what it holds."""
+
+    key: str
+    mark: Mark
+    argument: Argument
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """A mapping from the author's names to arguments, in written order (set, cases, branches)."""
+
+    entries: tuple[Entry, ...]
+    mark: Mark
+
+
+# Value: a Bound or Condition parameter. Given: a Constant, or a Variable's name.
+Argument: TypeAlias = "Value | Given | Stack | Arguments | Items | Entries"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How a step is tried again. Delays are seconds."""
+
+    times: int
+    delay: float = 1.0
+    backoff: str = "exponential"
+    max_delay: float = 30.0
+    jitter: bool = True
+    on: frozenset[str] = frozenset()  # empty: every error but invalid input and the author's own
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: a function, its arguments, and the modifiers beside it."""
+
+    function: Function
+    arguments: Arguments
+    mark: Mark  # of the step
+    key_mark: Mark  # of the function's key
+    path: str  # functionStack[2].forEach.do[0]
+    name: str | None = None
+    description: str | None = None
+    result: str | None = None  # `as`
+    result_mark: Mark | None = None
+    when: Value | None = None
+    timeout: Value | float | None = None  # seconds, or a binding
+    retry: Retry | None = None
+    disabled: bool = False
+    allow: frozenset[str] = frozenset()
+
+    @property
+    def title(self) -> str:
+        """How traces and errors call the step."""
+        return self.name or self.function.name
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A declared input parameter, or a property or item of one."""
+
+    name: str
+    type: str
+    mark: Mark
+    required: bool = False
+    default: Any = MISSING
+    nullable: bool = False
+    description: str = ""
+    location: str | None = None  # path, query, body, header, cookie, wholeBody; None: by rule
+    aliases: tuple[str, ...] = ()
+    sensitive: bool = False
+    min_length: int | None = None
+    max_length: int | None = None
+    pattern: str | None = None
+    filters: tuple[str, ...] = ()
+    minimum: Any = None
+    maximum: Any = None
+    values: tuple[Any, ...] = ()
+    properties: tuple[Input, ...] | None = None
+    items: Input | None = None
+    min_items: int | None = None
+    max_items: int | None = None
+    max_size: int | None = None  # bytes
+    content_types: tuple[str, ...] = ()
+    decode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`kind: endpoint`."""
+
+    method: str
+    path: str
+    response_type: str  # streaming | json
+    streaming: Streaming
+    inputs: tuple[Input, ...]
+    stack: Stack
+    mark: Mark
+    path_mark: Mark
+    summary: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    headers: tuple[tuple[str, Value], ...] = ()
+    unknown_inputs: str = "refuse"
+    response: Value | None = None
+    disabled: bool = False
+    allow: frozenset[str] = frozenset()
+    authentication: Node | None = None
+    rate_limit: Node | None = None
+    cache: Node | None = None
+
+    kind = "endpoint"
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionDefinition:
+    """`kind: function`: a stack that others call."""
+
+    name: str
+    inputs: tuple[Input, ...]
+    stack: Stack
+    mark: Mark
+    name_mark: Mark
+    description: str = ""
+    summary: str = ""
+    disabled: bool = False
+    allow: frozenset[str] = frozenset()
+
+    kind = "function"
+
+    @property
+    def title(self) -> str:
+        return f"function {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """`kind: task`: a stack that runs on a schedule."""
+
+    name: str
+    schedule: Node
+    stack: Stack
+    mark: Mark
+    name_mark: Mark
+    description: str = ""
+    summary: str = ""
+    disabled: bool = False
+    allow: frozenset[str] = frozenset()
+
+    kind = "task"
+
+    @property
+    def title(self) -> str:
+        return f"task {self.name}"
+
+
+Definition = Endpoint | FunctionDefinition | Task
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """All definitions that are served together."""
+
+    endpoints: tuple[Endpoint, ...] = ()
+    functions: Mapping[str, FunctionDefinition] = field(default_factory=dict)
+    tasks: tuple[Task, ...] = ()
