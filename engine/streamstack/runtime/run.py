@@ -1,0 +1,124 @@
+"""One run of a stack: its identity, its clock, its sink, and what it must do when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+from uuid import uuid4
+
+import structlog
+
+from streamstack.errors import RunError
+from streamstack.runtime.chunk import Sink
+
+log = structlog.get_logger("streamstack.run")
+
+#: Seconds a run may compute before it lets others have the event loop.
+SLICE = 0.004
+#: How deep functions may call one another.
+MAX_DEPTH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all runs of a project share."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    dev: bool = False
+
+
+class Run:
+    """The state of one run. Times are seconds of `perf_counter`."""
+
+    __slots__ = (
+        "_afters",
+        "_elapsed_from",
+        "_request",
+        "auth",
+        "context",
+        "depth",
+        "id",
+        "outcome",
+        "sent_at",
+        "sink",
+        "started",
+        "state",
+        "yield_at",
+    )
+
+    def __init__(
+        self,
+        sink: Sink,
+        context: Context,
+        *,
+        request: Callable[[], Mapping[str, Any]] | None = None,
+        auth: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.id = uuid4().hex
+        self.sink = sink
+        self.context = context
+        self.auth = auth
+        self.started = datetime.now(UTC)
+        self._elapsed_from = perf_counter()
+        self.yield_at = self._elapsed_from + SLICE
+        self.outcome: str | None = None
+        self.depth = 0
+        self.sent_at: float | None = None  # when the last paced chunk left
+        self.state: dict[int, Any] = {}  # what a step keeps between its turns (pace)
+        self._request = request
+        self._afters: list[tuple[Callable[[], Awaitable[Any]], float]] = []
+
+    @property
+    def elapsed_ms(self) -> int:
+        """Milliseconds since the run began."""
+        return int((perf_counter() - self._elapsed_from) * 1000)
+
+    def request(self) -> Mapping[str, Any]:
+        """Return the request as the language shows it; an empty object outside of one."""
+        return self._request() if self._request is not None else {}
+
+    async def breathe(self) -> None:
+        """Let the event loop turn: buffered chunks leave, other runs go on."""
+        await asyncio.sleep(0)
+        self.yield_at = perf_counter() + SLICE
+
+    def after(self, work: Callable[[], Awaitable[Any]], timeout: float) -> None:
+        """Register work for the end of the run, with its time-out in seconds."""
+        self._afters.append((work, timeout))
+
+    @property
+    def has_after(self) -> bool:
+        return bool(self._afters)
+
+    async def finish(self, outcome: str) -> None:
+        """Run what `after` registered, in that order. A failure is logged and hinders none of the others."""
+        self.outcome = outcome
+        afters, self._afters = self._afters, []
+        for work, timeout in afters:
+            try:
+                async with asyncio.timeout(timeout):
+                    await work()
+            except TimeoutError:
+                log.error("after-timeout", run=self.id, seconds=timeout)
+            except RunError as error:
+                log.error("after-failed", run=self.id, code=error.code, message=error.message, place=str(error.place))
+
+    @asynccontextmanager
+    async def call(self) -> AsyncIterator[None]:
+        """Enter a function call.
+
+        Raises RunError ``limit-reached`` where functions call one another too deeply.
+        """
+        if self.depth >= MAX_DEPTH:
+            raise RunError("limit-reached", f"functions call one another more than {MAX_DEPTH} deep")
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1

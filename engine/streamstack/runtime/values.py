@@ -1,0 +1,107 @@
+"""Streams as values: items over time, in batches, consumed once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any
+
+from streamstack.errors import RunError
+from streamstack.language.values import Opaque, kind
+
+#: Gives the items of a stream in lists of at least one. Closing it must close what feeds it.
+Batches = AsyncGenerator[list[Any], None]
+
+
+class Stream(Opaque):
+    """Items over time. Nothing is fetched before the first `batch`, nothing is kept after.
+
+    ``open`` returns the asynchronous generator of batches. ``properties`` are callables read by
+    `stream.name` in expressions; each gives null before the stream opens.
+    """
+
+    __slots__ = ("_batches", "_open", "_properties", "count", "finished")
+    kind = "stream"
+
+    def __init__(
+        self,
+        open: Callable[[], Batches],  # noqa: A002  (what it does)
+        properties: Mapping[str, Callable[[], Any]] | None = None,
+    ) -> None:
+        self._open: Callable[[], Batches] | None = open
+        self._batches: Batches | None = None
+        self._properties = properties or {}
+        self.count = 0
+        self.finished = False
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "count":
+            return self.count
+        if name == "finished":
+            return self.finished
+        return self._properties[name]()
+
+    def consume(self) -> Stream:
+        """Claim the stream for one consumer.
+
+        Raises RunError ``template`` when another consumer has had it.
+        """
+        if self._open is None:
+            raise RunError(
+                "template",
+                "this stream was consumed before; a stream can be read once: `collect` it to read it again",
+            )
+        self._batches = self._open()
+        self._open = None
+        return self
+
+    async def batch(self) -> list[Any]:
+        """Wait for the next items; an empty list is the end."""
+        batches = self._batches
+        if batches is None:
+            return []
+        async for items in batches:
+            if items:
+                self.count += len(items)
+                return items
+        self.finished = True
+        self._batches = None
+        return []
+
+    async def close(self) -> None:
+        """Close the stream and what feeds it. Does nothing at its end or when closed before."""
+        batches, self._batches = self._batches, None
+        if batches is not None:
+            await batches.aclose()
+
+
+class Items:
+    """A list where a stream may stand: one batch, then the end."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items = items
+
+    async def batch(self) -> Sequence[Any]:
+        """Return the items, then an empty list."""
+        items, self._items = self._items, ()
+        return items
+
+    async def close(self) -> None:
+        """Do nothing: a list holds nothing open."""
+
+
+def iterate(value: Any) -> Stream | Items:
+    """Begin to consume what a loop was given: a stream or a list.
+
+    Raises RunError ``template`` for anything else, saying what to write.
+    """
+    if type(value) is list or isinstance(value, (list, tuple)):
+        return Items(value)
+    if isinstance(value, Stream):
+        return value.consume()
+    if isinstance(value, Mapping):
+        raise RunError("template", "an object can't be iterated: write `x | entries` for {key, value} items")
+    if value is None:
+        raise RunError("template", "null can't be iterated: write `x | default([])`")
+    raise RunError("template", f"a {kind(value)} can't be iterated: a list or a stream is needed")
