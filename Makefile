@@ -1,0 +1,95 @@
+# Needs Python 3.11 or newer, and make. Everything else is installed into .venv by the targets
+# themselves, pinned by hash, and only when what is pinned has changed.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+DIR ?= definitions/
+HOST ?= 127.0.0.1
+PORT ?= 8080
+JOBS ?= 2
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+PIN := $(BIN)/python -m piptools compile --quiet --strip-extras --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	--allow-unsafe --resolver backtracking
+
+# Stamps: younger than what is pinned means installed.
+RUNTIME := $(VENV)/.installed-runtime
+DEV := $(VENV)/.installed-dev
+PROJECT := pyproject.toml engine/streamstack/__init__.py
+
+.PHONY: help serve test lint types pytest format build pin clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(RUNTIME) ## Serve definitions/ on http://127.0.0.1:8080 (DIR=, HOST=, PORT= choose others)
+	@$(BIN)/streamstack serve $(DIR) --host $(HOST) --port $(PORT) $(ARGS)
+
+test: lint types pytest ## Check style and types, then run all tests
+
+lint: $(DEV) ## Check style and layout (ruff)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { \
+		$(BIN)/ruff format --check .; echo "run: make format" >&2; exit 1; }
+
+types: $(DEV) ## Check types (mypy, strict)
+	@$(BIN)/mypy
+
+pytest: $(DEV) ## Run the tests alone (ARGS="tests/test_layers.py -k cycle" chooses, JOBS= processes)
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+format: $(DEV) ## Lay the code out and repair what can be repaired
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+build: $(DEV) ## Build the wheel into dist/
+	@$(BIN)/hatchling build --target wheel
+
+pin: $(DEV) ## Pin requirements/*.txt anew from *.in (ARGS=--upgrade for the newest of all)
+	@$(PIP) install 'pip-tools>=7.5'
+	@$(PIN) $(ARGS) --output-file requirements/runtime.txt requirements/runtime.in
+	@$(PIN) $(ARGS) --output-file requirements/build.txt requirements/build.in
+	@$(PIN) $(ARGS) --output-file requirements/dev.txt requirements/dev.in
+
+clean: ## Remove what was built and cached, and .venv
+	@rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find engine tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(PYTHON) where it is new enough, else the newest python3.N there is that starts at all.
+$(BIN)/python:
+	@set -e; found=; \
+	for python in $(PYTHON) python3.14 python3.13 python3.12 python3.11; do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			found=$$python; break; \
+		fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "streamstack needs Python 3.11 or newer: install it, or name it: make PYTHON=/path/to/python3" >&2; \
+		exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+		version=$$("$$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "$$found has no venv or ensurepip. On Debian and Ubuntu: apt-get install python$$version-venv" >&2; \
+		exit 1; \
+	fi; \
+	"$$found" -m venv $(VENV)
+
+$(RUNTIME): requirements/runtime.txt requirements/build.txt $(PROJECT) | $(BIN)/python
+	@echo "installing what the server needs into $(VENV)" >&2
+	@$(PIP) install --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV): requirements/runtime.txt requirements/build.txt requirements/dev.txt $(PROJECT) | $(BIN)/python
+	@echo "installing what the tests need into $(VENV)" >&2
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $(RUNTIME) $@
