@@ -1,0 +1,171 @@
+"""What every file keeps to: its size, its name, and nothing of the machine it was made on."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import streamstack
+
+ROOT = Path(__file__).parent.parent
+ENGINE = ROOT / "engine" / "streamstack"
+MODULES = sorted(ENGINE.rglob("*.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PINNED = ("runtime", "build", "dev")
+
+#: One sitting. Past it, split by meaning.
+LONGEST = 420
+
+#: Names that tell nothing of what is inside.
+NAMELESS = {"utils", "util", "helpers", "helper", "base", "manager", "managers", "common", "misc"}
+
+#: Paths of the machine something was made on, and hosts that packages come from.
+FOREIGN = re.compile(
+    r"""(?:(?<![\w./:-])|file://)/(?:
+          (?:root|home/\w+|Users/\w+)/
+        | work/(?:main|shared|\.)
+        | opt/(?:wheels|pypi)
+        | tmp/(?:design|bash_jobs)
+        )
+      | \bpypi\.org | pythonhosted\.org | registry\.npmjs\.org | registry\.yarnpkg\.com
+      | \bdeb\.debian\.org | archive\.ubuntu\.com | proxy\.golang\.org
+    """,
+    re.VERBOSE,
+)
+
+
+#: Folders that hold what is installed, built or cached, beside those whose name begins with a dot.
+NOT_OURS = {"node_modules", "dist", "__pycache__"}
+
+
+def project_files() -> Iterator[Path]:
+    """Give every file of the project, without asking git, which need not be there."""
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [
+            each
+            for each in folders
+            if each not in NOT_OURS and (not each.startswith(".") or each == ".ci")
+        ]
+        yield from (Path(folder) / name for name in names)
+
+
+def lines_of(name: str) -> list[str]:
+    """Return the lines of a requirements file, each with what it continues on, without comments."""
+    text = (ROOT / "requirements" / name).read_text("utf-8").replace("\\\n", " ")
+    return [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+
+
+def pins_of(name: str) -> dict[str, str]:
+    """Return what a requirements file pins: version by name."""
+    matches = (re.match(r"([\w.-]+)==(\S+)", line) for line in lines_of(name))
+    return {match[1]: match[2] for match in matches if match}
+
+
+def test_files_can_be_read_in_one_sitting() -> None:
+    """No module of the engine is longer than one sitting."""
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in MODULES}
+    assert lengths, "the test looks at the wrong folder"
+    assert {
+        str(path.relative_to(ROOT)) for path, length in lengths.items() if length > LONGEST
+    } == (set())
+
+
+def test_modules_have_names_that_say_something() -> None:
+    """No module or package is named for being useful instead of for what it holds."""
+    assert [path for path in MODULES if {path.stem, path.parent.name} & NAMELESS] == []
+
+
+def test_packages_say_what_they_hold() -> None:
+    """Every folder of the engine with modules in it is a package with a docstring."""
+    for folder in {path.parent for path in MODULES}:
+        opening = folder / "__init__.py"
+        assert opening.exists(), f"{folder} has no __init__.py"
+        assert ast.get_docstring(ast.parse(opening.read_text("utf-8"))), f"{opening}: no docstring"
+
+
+def test_nothing_names_the_machine_it_was_made_on() -> None:
+    """No file holds a path of somebody's machine or the address of a package registry."""
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in project_files()
+        if path.is_file()
+        for match in FOREIGN.finditer(path.read_bytes().decode("latin-1"))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see /{}/main/engine".format("work"),
+        "file:///{}/main".format("work"),
+        "/{}/.pyenv/bin".format("root"),
+        '"/{}/ada/x"'.format("home"),
+        "https://{}.org/simple".format("pypi"),
+        "https://registry.{}.org/x".format("npmjs"),
+    ],
+)
+def test_what_names_the_machine_is_found(text: str) -> None:
+    """The pattern knows such a path or address when it sees one."""
+    assert FOREIGN.search(text)
+
+
+@pytest.mark.parametrize("text", ["GET /api/work/main", "https://shop.example/root/x", "~/home/"])
+def test_what_only_looks_like_it_is_let_be(text: str) -> None:
+    """A path of an endpoint or of an address is no path of a machine."""
+    assert not FOREIGN.search(text)
+
+
+def test_licence_and_changelog_are_there() -> None:
+    """The licence is the one that is declared; the changelog has a place for what comes next."""
+    assert PROJECT["project"]["license"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text("utf-8")
+    assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_version_is_in_one_place() -> None:
+    """The version stands in the package alone, and is the one that is installed."""
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert "version" not in PROJECT["project"]
+    assert PROJECT["tool"]["hatch"]["version"]["path"] == "engine/streamstack/__init__.py"
+    assert [path for path in MODULES if "\n__version__ =" in path.read_text("utf-8")] == [
+        ENGINE / "__init__.py"
+    ]
+    assert version("streamstack") == streamstack.__version__, "run: make test (it installs anew)"
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_requirements_are_pinned_by_hash_and_name_no_address(name: str) -> None:
+    """Every line is one exact version with its hashes: no option, no address, no path."""
+    lines = lines_of(f"{name}.txt")
+    assert lines
+    for line in lines:
+        assert re.fullmatch(
+            r"[\w.-]+==[\w.+!]+( ; [^/@]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*", line
+        ), line
+    comments = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
+    assert not re.search(r"://|--(index|extra-index|find-links|trusted-host)", comments)
+
+
+def test_requirements_agree() -> None:
+    """What is served and what is tested is the same: names, ranges and exact versions."""
+    assert lines_of("runtime.in") == PROJECT["project"]["dependencies"]
+    tested = pins_of("dev.txt")
+    assert tested.items() >= (pins_of("runtime.txt") | pins_of("build.txt")).items()
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    """The commands of the README are those of the Makefile, and CI calls the one for tests."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in ("serve", "test"):
+        assert f"make {target}" in readme
+        assert f"\n{target}: " in makefile
+    assert "\nmake test " in (ROOT / ".ci" / "run").read_text("utf-8")
