@@ -90,6 +90,7 @@ class StackOf:
     nesting: Nesting
     binds: tuple[Binds, ...] = ()
     loop: bool = False  # whether `loop` is bound in it
+    transaction: bool = False  # whether a database transaction stays open while it runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,9 @@ class Effects:
 
     ``gives``: "nothing", "value", "stream", or "either". ``waits_for_stream``: it reads a stream to its end before it
     gives anything (collect). ``emits``: it sends chunks. ``ends``: no step after it in its stack runs.
+    ``leaves``: what a step that ends leaves: "frame" (return), "loop" (break), "turn" (continue), "" by an error (throw).
+    ``closes``: nothing may be sent after it (done). ``calls``: the parameters that name functions of the project (call).
+    ``shortens``: the stream it gives ends before its input does (streams.take), so that holding it all is no wait.
     ``sets``: it binds the keys of its main parameter as variables (set).
     ``rebinds``: the parameter whose value names a variable that it binds anew (append).
     ``publishes``: each key of this parameter becomes a variable when the step is done (parallel).
@@ -174,6 +178,10 @@ class Effects:
     waits_for_stream: bool = False
     emits: bool = False
     ends: bool = False
+    leaves: str = ""
+    closes: bool = False
+    calls: tuple[str, ...] = ()
+    shortens: bool = False
     sets: bool = False
     rebinds: str | None = None
     publishes: str | None = None
