@@ -5,17 +5,16 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 PYTHON ?= python3
 VENV ?= .venv
 DIR ?= definitions/
-HOST ?= 127.0.0.1
-PORT ?= 8080
 JOBS ?= 2
 ARGS ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --quiet
 PIN := $(BIN)/python -m piptools compile --quiet --strip-extras --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	--allow-unsafe --resolver backtracking
@@ -30,8 +29,8 @@ PROJECT := pyproject.toml engine/streamstack/__init__.py
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-serve: $(RUNTIME) ## Serve definitions/ on http://127.0.0.1:8080 (DIR=, HOST=, PORT= choose others)
-	@$(BIN)/streamstack serve $(DIR) --host $(HOST) --port $(PORT) $(ARGS)
+serve: $(RUNTIME) ## Serve definitions/ on http://127.0.0.1:8080 (DIR=another/folder, ARGS="--port 9000 --dev")
+	@$(BIN)/streamstack serve $(DIR) $(ARGS)
 
 test: lint types pytest ## Check style and types, then run all tests
 
@@ -43,7 +42,7 @@ lint: $(DEV) ## Check style and layout (ruff)
 types: $(DEV) ## Check types (mypy, strict)
 	@$(BIN)/mypy
 
-pytest: $(DEV) ## Run the tests alone (ARGS="tests/test_layers.py -k cycle" chooses, JOBS= processes)
+pytest: $(DEV) ## Run the tests alone (ARGS="tests/test_layers.py -k circle" chooses, JOBS= processes)
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 format: $(DEV) ## Lay the code out and repair what can be repaired
@@ -63,8 +62,9 @@ clean: ## Remove what was built and cached, and .venv
 	@rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find engine tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# $(PYTHON) where it is new enough, else the newest python3.N there is that starts at all.
-$(BIN)/python:
+# Made with $(PYTHON) where that is new enough, else with the newest python3.N that starts at all.
+# pip is the last that a new environment gets: where it is, the environment is whole.
+$(BIN)/pip:
 	@set -e; found=; \
 	for python in $(PYTHON) python3.14 python3.13 python3.12 python3.11; do \
 		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -80,15 +80,16 @@ $(BIN)/python:
 		echo "$$found has no venv or ensurepip. On Debian and Ubuntu: apt-get install python$$version-venv" >&2; \
 		exit 1; \
 	fi; \
+	echo "making $(VENV) with $$found" >&2; \
 	"$$found" -m venv $(VENV)
 
-$(RUNTIME): requirements/runtime.txt requirements/build.txt $(PROJECT) | $(BIN)/python
+$(RUNTIME): requirements/runtime.txt requirements/build.txt $(PROJECT) | $(BIN)/pip
 	@echo "installing what the server needs into $(VENV)" >&2
 	@$(PIP) install --require-hashes -r requirements/runtime.txt -r requirements/build.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(DEV): requirements/runtime.txt requirements/build.txt requirements/dev.txt $(PROJECT) | $(BIN)/python
+$(DEV): requirements/runtime.txt requirements/build.txt requirements/dev.txt $(PROJECT) | $(BIN)/pip
 	@echo "installing what the tests need into $(VENV)" >&2
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
