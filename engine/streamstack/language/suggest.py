@@ -1,0 +1,75 @@
+"""What a misspelt word may have meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SEPARATORS: Final = re.compile(r"[\s_-]+")
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """Return ", did you mean `x`?" for the nearest candidate, or "" where none is near."""
+    found = nearest(word, candidates)
+    return f", did you mean `{found}`?" if found else ""
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate nearest to a misspelt word.
+
+    Case, and camel, snake or kebab spelling, count for nothing; a transposition counts as one slip. About one
+    slip in three characters is allowed; a beginning or a last dotted part that fits is near too.
+    """
+    folded = _fold(word)
+    if not folded or len(word) > 100:
+        return None
+    best: tuple[float, str] | None = None
+    for candidate in candidates:
+        if candidate == word:
+            continue
+        other = _fold(candidate)
+        distance = _distance(folded, other)
+        score: float = distance
+        if distance > _allowed(folded, other):
+            if other.rpartition(".")[2] == folded:
+                score = 1.5
+            elif len(folded) >= 3 and (
+                other.startswith(folded) or (len(other) >= 3 and folded.startswith(other))
+            ):
+                score = 2.5
+            else:
+                continue
+        if best is None or (score, candidate) < best:
+            best = (score, candidate)
+    return best[1] if best else None
+
+
+def _fold(word: str) -> str:
+    return _SEPARATORS.sub("", _HUMP.sub("", word)).lower()
+
+
+def _allowed(word: str, other: str) -> int:
+    longest = max(len(word), len(other))
+    most = 1 if longest <= 4 else 2 if longest <= 9 else 3
+    return min(most, len(word) - 1)
+
+
+def _distance(word: str, other: str) -> int:
+    """Count the slips between two words: a letter added, left out, changed, or two swapped."""
+    if word == other:
+        return 0
+    if abs(len(word) - len(other)) > 3:
+        return 99
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, a in enumerate(word, 1):
+        row = [i]
+        for j, b in enumerate(other, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == other[j - 2] and word[i - 2] == b:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]

@@ -1,0 +1,73 @@
+"""Durations and sizes as authors write them."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+#: Seconds in each unit of a duration.
+DURATIONS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+#: Bytes in each unit of a size; 1 KB is 1024 bytes.
+SIZES: Final = {"B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
+
+_MOST_SECONDS: Final = 100 * 365 * 86400.0
+_MOST_BYTES: Final = 2**60
+_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
+
+
+def parse_duration(value: object) -> float:
+    """Return a duration in seconds, from `200ms`, `5s`, `10m`, `1h`, `2d` or a number of milliseconds.
+
+    Raises ValueError with what to write.
+    """
+    number, unit = _split(
+        value, "a duration is written like 200ms, 5s, 10m, 1h, 2d or as a number of milliseconds"
+    )
+    if unit not in ("", *DURATIONS):
+        raise ValueError(
+            f"the unit `{unit}` is not known: write ms, s, m (minutes), h or d, as in 5s"
+        )
+    seconds = number * DURATIONS[unit or "ms"]
+    if seconds > _MOST_SECONDS:
+        raise ValueError("the duration is longer than 100 years: write a shorter one, such as 1h")
+    return seconds
+
+
+def parse_size(value: object) -> int:
+    """Return a size in bytes, from `64KB`, `10MB` (1 KB is 1024 bytes) or a number of bytes.
+
+    Raises ValueError with what to write.
+    """
+    number, unit = _split(value, "a size is written like 64KB, 10MB or as a number of bytes")
+    unit = unit.upper() or "B"
+    if unit not in SIZES:
+        raise ValueError(f"the unit `{unit}` is not known: write B, KB, MB, GB or TB, as in 10MB")
+    size = number * SIZES[unit]
+    if size > _MOST_BYTES:
+        raise ValueError("the size is too large: write a smaller one, such as 10MB")
+    if size != int(size):
+        raise ValueError("a size is a whole number of bytes: write it like 64KB or 10MB")
+    return int(size)
+
+
+def _split(value: object, hint: str) -> tuple[float, str]:
+    """Return number and unit; a number that has no unit gives "". Raises ValueError with the hint."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(hint)
+    if isinstance(value, str):
+        found = _PART.fullmatch(value.strip()) if len(value) < 100 else None
+        if found is None:
+            raise ValueError(_negative(value, hint))
+        return float(found[1]), found[2]
+    if value < 0:
+        raise ValueError(_negative(str(value), hint))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(hint)
+    if value > _MOST_BYTES:
+        return float(_MOST_BYTES * 2), ""
+    return float(value), ""
+
+
+def _negative(value: str, hint: str) -> str:
+    return f"it can't be negative; {hint}" if value.strip().startswith("-") else hint
