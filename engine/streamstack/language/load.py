@@ -1,0 +1,322 @@
+"""From a document to a definition: the keys of each kind, and every fault with its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from streamstack.errors import Diagnostic, Mark
+from streamstack.language.declare import Registry
+from streamstack.language.definition import (
+    Definition,
+    Endpoint,
+    FunctionDefinition,
+    Input,
+    Stack,
+    Task,
+)
+from streamstack.language.expressions import Value, parse_value
+from streamstack.language.faults import Faults
+from streamstack.language.fields import Fields
+from streamstack.language.keys import KEYS, RESPONSE_TYPES, UNKNOWN_INPUTS
+from streamstack.language.load_headers import check_content_type, read_headers
+from streamstack.language.load_inputs import read_inputs
+from streamstack.language.load_steps import StepReader
+from streamstack.language.names import DEFINITION
+from streamstack.language.nodes import Document, Mapping, Node, Scalar
+from streamstack.language.paths import METHODS, parameters, refuse_path
+from streamstack.language.streaming_settings import Streaming, read_streaming
+from streamstack.language.suggest import nearest
+from streamstack.language.wording import describe
+
+#: Keys that this version reads and refuses, and what it would mean to ignore them.
+_NOT_YET: Final = {
+    "authentication": "would let every caller in",
+    "rateLimit": "would let every caller call as often as it likes",
+    "cache": "would keep nothing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What could be read of a document, with all that was found.
+
+    ``definition`` stands even where there are errors, as far as it could be read. ``whole`` tells
+    that nothing was left out of it, so that its names can be analysed.
+    """
+
+    definition: Definition | None
+    findings: list[Diagnostic]
+    whole: bool
+
+
+def load(
+    document: Document, registry: Registry, streaming_defaults: Streaming
+) -> tuple[Definition | None, list[Diagnostic]]:
+    """Load a document; None where it has an error, since it could not be run.
+
+    All faults of the document are found in one go. Nothing is raised.
+    """
+    reading = read_document(document, registry, streaming_defaults)
+    failed = any(finding.severity == "error" for finding in reading.findings)
+    return None if failed else reading.definition, reading.findings
+
+
+def read_document(document: Document, registry: Registry, streaming_defaults: Streaming) -> Reading:
+    """Read as much of a document as its faults allow."""
+    faults = Faults()
+    root = document.root
+    if not isinstance(root, Mapping):
+        faults.add(
+            "not-a-mapping",
+            root.mark,
+            f"a definition is a mapping of keys, and this is {describe(root)}",
+            "write `method: GET`, `path: /...`, `functionStack:` and so on",
+        )
+        return Reading(None, faults.found, whole=False)
+    definition = _DocumentReader(root, registry, faults).read(streaming_defaults)
+    return Reading(definition, faults.found, whole=definition is not None and not faults.holes)
+
+
+class _DocumentReader:
+    """Reads one document whose root is a mapping."""
+
+    def __init__(self, root: Mapping, registry: Registry, faults: Faults) -> None:
+        self.root = root
+        self.faults = faults
+        self.fields = Fields(root, "a definition", faults)
+        self.steps = StepReader(registry, faults)
+
+    def read(self, streaming_defaults: Streaming) -> Definition | None:
+        kind = self._kind()
+        if kind is None:
+            return None
+        article = "an" if kind == "endpoint" else "a"
+        self.fields = Fields(self.root, f"{article} {kind}", self.faults)
+        self.fields.refuse_unknown(KEYS[kind])
+        if kind == "endpoint":
+            return self._endpoint(streaming_defaults)
+        return self._function() if kind == "function" else self._task()
+
+    def _kind(self) -> str | None:
+        node = self.fields.get("kind")
+        if node is None:
+            return "endpoint"
+        if isinstance(node, Scalar) and node.text in KEYS:
+            return node.text
+        near = nearest(node.text, KEYS) if isinstance(node, Scalar) else None
+        shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
+        self.faults.add(
+            "bad-kind",
+            node.mark,
+            f"{shown} is no kind of document",
+            f"did you mean `{near}`?" if near else "",
+        )
+        return None
+
+    def _endpoint(self, streaming_defaults: Streaming) -> Endpoint:
+        fields = self.fields
+        for key, meaning in _NOT_YET.items():
+            if fields.get(key) is not None:
+                self.faults.add(
+                    "not-yet",
+                    fields.key_mark(key),
+                    f"`{key}` is not served by this version, which {meaning}: it is refused",
+                )
+        inputs = read_inputs(fields.get("inputParameters"), self.faults)
+        path, path_mark = self._path(inputs)
+        response_type = fields.choice("responseType", RESPONSE_TYPES, "streaming")
+        streaming, problems = read_streaming(fields.get("streaming"), streaming_defaults)
+        self.faults.extend(problems)
+        headers = read_headers(fields.get("headers"), self.faults)
+        check_content_type(headers, response_type, streaming.format, self.faults)
+        return Endpoint(
+            method=self._method(),
+            path=path,
+            response_type=response_type,
+            streaming=streaming,
+            inputs=inputs,
+            stack=self._stack(),
+            mark=self.root.mark,
+            path_mark=path_mark,
+            summary=fields.text("summary"),
+            description=fields.text("description"),
+            tags=tuple(tag for tag, _ in fields.names("tags")),
+            headers=headers,
+            unknown_inputs=fields.choice("unknownInputs", UNKNOWN_INPUTS, "refuse"),
+            response=self._response(response_type),
+            disabled=fields.flag("disabled"),
+            allow=fields.codes("allow"),
+            authentication=fields.get("authentication"),
+            rate_limit=fields.get("rateLimit"),
+            cache=fields.get("cache"),
+        )
+
+    def _function(self) -> FunctionDefinition:
+        fields = self.fields
+        inputs = read_inputs(fields.get("inputParameters"), self.faults)
+        for declared in inputs:
+            if declared.location is not None or declared.type == "file":
+                what = "in" if declared.location is not None else "type: file"
+                self.faults.add(
+                    "bad-constraint",
+                    declared.mark,
+                    f"`{declared.name}` has `{what}`, and a function's inputs come from `call`",
+                    "take it out",
+                )
+        return FunctionDefinition(
+            name=self._name(),
+            inputs=inputs,
+            stack=self._stack(),
+            mark=self.root.mark,
+            name_mark=self._mark_of("name"),
+            description=fields.text("description"),
+            summary=fields.text("summary"),
+            disabled=fields.flag("disabled"),
+            allow=fields.codes("allow"),
+        )
+
+    def _task(self) -> Task:
+        fields = self.fields
+        self.faults.add(
+            "not-yet",
+            self._mark_of("kind"),
+            "tasks are not served by this version, which would never run them: they are refused",
+        )
+        schedule = self._required("schedule", "add `schedule: {every: 5m}`")
+        if schedule is not None and not isinstance(schedule, Mapping):
+            fields.wrong("schedule", schedule, "a mapping of every, or of cron and timezone")
+        return Task(
+            name=self._name(),
+            schedule=schedule or self.root,
+            stack=self._stack(),
+            mark=self.root.mark,
+            name_mark=self._mark_of("name"),
+            description=fields.text("description"),
+            summary=fields.text("summary"),
+            disabled=fields.flag("disabled"),
+            allow=fields.codes("allow"),
+        )
+
+    def _required(self, key: str, hint: str) -> Node | None:
+        node = self.fields.get(key)
+        if node is None:
+            self.faults.cut(
+                "missing-parameter",
+                self.fields.key_mark(key),
+                f"{self.fields.what} lacks `{key}`",
+                hint,
+            )
+        return node
+
+    def _mark_of(self, key: str) -> Mark:
+        node = self.fields.get(key)
+        return self.root.mark if node is None else node.mark
+
+    def _stack(self) -> Stack:
+        node = self._required("functionStack", "add `functionStack:` with a list of steps")
+        stack = None if node is None else self.steps.read_stack(node, "functionStack")
+        return stack or Stack((), self.root.mark)
+
+    def _name(self) -> str:
+        node = self._required("name", "add `name: ...`")
+        if node is None:
+            return ""
+        name = self.fields.text("name")
+        if isinstance(node, Scalar) and DEFINITION.fullmatch(name) is None:
+            self.faults.add(
+                "bad-name",
+                node.mark,
+                f"`{name}` is no name for {self.fields.what}",
+                "begin with a letter or `_`, then letters, digits, `_` or `-`",
+            )
+        return name
+
+    def _method(self) -> str:
+        node = self._required("method", "add `method: GET`, or POST where the caller sends a body")
+        if node is None:
+            return "GET"
+        if isinstance(node, Scalar) and node.text in METHODS:
+            return node.text
+        shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
+        upper = node.text.upper() if isinstance(node, Scalar) else ""
+        near = upper if upper in METHODS else nearest(upper, METHODS)
+        self.faults.add(
+            "bad-method",
+            node.mark,
+            f"{shown} is no method",
+            f"did you mean `{near}`?" if near else "",
+        )
+        return "GET"
+
+    def _path(self, inputs: tuple[Input, ...]) -> tuple[str, Mark]:
+        node = self._required("path", "add `path: /...`")
+        if node is None:
+            return "", self.root.mark
+        path = self.fields.text("path")
+        if not isinstance(node, Scalar):
+            return "", node.mark
+        fault = refuse_path(path)
+        if fault is not None:
+            self.faults.add("bad-path", node.mark, *fault)
+            return "", node.mark
+        self._compare_path(path, node.mark, inputs)
+        return path, node.mark
+
+    def _compare_path(self, path: str, mark: Mark, inputs: tuple[Input, ...]) -> None:
+        """Report parameters of the path that are not declared, and the other way round."""
+        declared = {each.name: each for each in inputs}
+        given = self.fields.get("inputParameters")
+        written = [key.text for key, _ in given.items] if isinstance(given, Mapping) else []
+        named = parameters(path)
+        for name in named:
+            found = declared.get(name)
+            if found is None and name in written:
+                continue  # its declaration was refused
+            if found is None:
+                near = nearest(name, declared)
+                self.faults.add(
+                    "undeclared-path-parameter",
+                    mark,
+                    f"the path's parameter `{name}` is not declared",
+                    f"did you mean `{near}`?"
+                    if near
+                    else f"add `{name}: {{type: text}}` under `inputParameters`",
+                )
+            elif found.location not in (None, "path"):
+                self.faults.add(
+                    "bad-constraint",
+                    found.mark,
+                    f"`{name}` stands in the path, and is declared `in: {found.location}`",
+                    "take the `in` out, or give one of the two another name",
+                )
+            elif found.type in ("object", "list", "file", "stream"):
+                self.faults.add(
+                    "bad-constraint",
+                    found.mark,
+                    f"`{name}` stands in the path, which can't hold the type {found.type}",
+                    "declare it as text, and split it in the stack",
+                )
+        for each in inputs:
+            if each.location == "path" and each.name not in named:
+                near = nearest(each.name, named)
+                self.faults.add(
+                    "undeclared-path-parameter",
+                    each.mark,
+                    f"`{each.name}` is declared `in: path`, and the path does not name it",
+                    f"did you mean `{near}`?" if near else f"write {{{each.name}}} in the path",
+                )
+
+    def _response(self, response_type: str) -> Value | None:
+        node = self.fields.get("response")
+        if node is None:
+            return None
+        if response_type == "streaming":
+            self.faults.add(
+                "response-in-stream",
+                self.fields.key_mark("response"),
+                "`response` is what a json endpoint answers, and this one streams",
+            )
+        value, problems = parse_value(node)
+        self.faults.extend(problems)
+        return value
