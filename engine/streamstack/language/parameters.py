@@ -122,9 +122,7 @@ class OneOf:
     forms: tuple[ParameterType, ...]
 
 
-ParameterType = (
-    Bound | Condition | Constant | Variable | StackOf | Group | ListOf | Named | OneOf
-)
+ParameterType = Bound | Condition | Constant | Variable | StackOf | Group | ListOf | Named | OneOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +147,9 @@ class Parameter:
         return name + "_" if name in _KEYWORDS else name
 
 
-_KEYWORDS = frozenset({"in", "from", "as", "is", "if", "else", "try", "finally", "return", "for", "with"})
+_KEYWORDS = frozenset(
+    {"in", "from", "as", "is", "if", "else", "try", "finally", "return", "for", "with"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,9 @@ class Sink(ABC):
         """Take the author's end marker."""
 
     @abstractmethod
-    def respond(self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]) -> None:
+    def respond(
+        self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]
+    ) -> None:
         """Set status, headers and cookies.
 
         Raises RunError ``template`` once the status line has been sent.
@@ -63,7 +65,10 @@ def check_content(sink: Sink, content: Any) -> None:
             'the content is null: write `| default("")`, or pass the step over with `when: << x is not none >>`',
         )
     if isinstance(content, Opaque):
-        raise RunError("template", f"the content is a {content.kind}: write `forEach` to send its items one by one")
+        raise RunError(
+            "template",
+            f"the content is a {content.kind}: write `forEach` to send its items one by one",
+        )
 
 
 class Chunk:
@@ -99,7 +104,9 @@ class Collector(Sink):
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
         check_content(self, content)
         if self.count >= self.limit:
-            raise RunError("limit-reached", f"more than {self.limit} chunks in one answer that is kept whole")
+            raise RunError(
+                "limit-reached", f"more than {self.limit} chunks in one answer that is kept whole"
+            )
         self.count += 1
         self.chunks.append(Chunk(content, event, id, metadata))
         return False
@@ -113,7 +120,9 @@ class Collector(Sink):
         self.done_content = content
         self.done_metadata = metadata
 
-    def respond(self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]) -> None:
+    def respond(
+        self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]
+    ) -> None:
         if status is not None:
             self.status = status
         self.headers.update(headers)

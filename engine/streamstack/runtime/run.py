@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
@@ -107,18 +106,25 @@ class Run:
             except TimeoutError:
                 log.error("after-timeout", run=self.id, seconds=timeout)
             except RunError as error:
-                log.error("after-failed", run=self.id, code=error.code, message=error.message, place=str(error.place))
+                log.error(
+                    "after-failed",
+                    run=self.id,
+                    code=error.code,
+                    message=error.message,
+                    place=str(error.place),
+                )
 
-    @asynccontextmanager
-    async def call(self) -> AsyncIterator[None]:
+    def enter(self) -> None:
         """Enter a function call.
 
         Raises RunError ``limit-reached`` where functions call one another too deeply.
         """
         if self.depth >= MAX_DEPTH:
-            raise RunError("limit-reached", f"functions call one another more than {MAX_DEPTH} deep")
+            raise RunError(
+                "limit-reached", f"functions call one another more than {MAX_DEPTH} deep"
+            )
         self.depth += 1
-        try:
-            yield
-        finally:
-            self.depth -= 1
+
+    def leave(self) -> None:
+        """Leave a function call."""
+        self.depth -= 1

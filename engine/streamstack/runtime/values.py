@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from streamstack.errors import RunError
@@ -39,6 +39,19 @@ class Stream(Opaque):
         if name == "finished":
             return self.finished
         return self._properties[name]()
+
+    @property
+    def property_names(self) -> Iterator[str]:
+        """The names of the properties that are the stream's own."""
+        return iter(self._properties)
+
+    @property
+    def length(self) -> int:
+        """Refuse: nobody knows how long a stream is before its end."""
+        raise RunError(
+            "template",
+            "a stream has no length before its end: `loop.length` and `loop.last` are for lists only",
+        )
 
     def consume(self) -> Stream:
         """Claim the stream for one consumer.
@@ -77,10 +90,11 @@ class Stream(Opaque):
 class Items:
     """A list where a stream may stand: one batch, then the end."""
 
-    __slots__ = ("_items",)
+    __slots__ = ("_items", "length")
 
     def __init__(self, items: Sequence[Any]) -> None:
         self._items = items
+        self.length = len(items)
 
     async def batch(self) -> Sequence[Any]:
         """Return the items, then an empty list."""
@@ -101,7 +115,33 @@ def iterate(value: Any) -> Stream | Items:
     if isinstance(value, Stream):
         return value.consume()
     if isinstance(value, Mapping):
-        raise RunError("template", "an object can't be iterated: write `x | entries` for {key, value} items")
+        raise RunError(
+            "template", "an object can't be iterated: write `x | entries` for {key, value} items"
+        )
     if value is None:
         raise RunError("template", "null can't be iterated: write `x | default([])`")
     raise RunError("template", f"a {kind(value)} can't be iterated: a list or a stream is needed")
+
+
+class Turns:
+    """What `loop` counts in `repeat`: a number of turns known beforehand."""
+
+    __slots__ = ("length",)
+
+    def __init__(self, turns: Sequence[int]) -> None:
+        self.length = len(turns)
+
+
+class Endless:
+    """What `loop` counts in `while`: nobody knows how many turns."""
+
+    @property
+    def length(self) -> int:
+        """Refuse: `while` has no length before its end."""
+        raise RunError(
+            "template",
+            "`while` has no `loop.length` and no `loop.last`: it is not known when it ends",
+        )
+
+
+ENDLESS = Endless()

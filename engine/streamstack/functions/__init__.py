@@ -1,0 +1,16 @@
+"""The functions of the language, one file a family. This list is the registry: a family not in it does not exist."""
+
+from __future__ import annotations
+
+from streamstack.functions import errors, flow, loops, stream, streams, values
+from streamstack.language.declare import Registry
+
+#: The families, in the order of the reference.
+FAMILIES = {
+    "Values": values.FUNCTIONS,
+    "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS, *errors.FUNCTIONS),
+    "Streaming response": stream.FUNCTIONS,
+    "Streams": streams.FUNCTIONS,
+}
+
+REGISTRY = Registry(declared for family in FAMILIES.values() for declared in family)

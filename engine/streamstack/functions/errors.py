@@ -1,0 +1,190 @@
+"""Errors: try, throw, precondition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamstack.errors import RunError
+from streamstack.language.declare import Example, function
+from streamstack.language.definition import Arguments, Items, Stack, Step
+from streamstack.language.parameters import (
+    Binds,
+    Bound,
+    Condition,
+    Constant,
+    Effects,
+    Group,
+    Kind,
+    ListOf,
+    Nesting,
+    Parameter,
+    StackOf,
+    Variable,
+)
+from streamstack.runtime.arguments import constant_of
+from streamstack.runtime.code import Code
+from streamstack.runtime.faults import caught, located
+from streamstack.runtime.steps import source_of, value_of
+
+_CODE = Parameter(
+    "code", Bound(Kind.TEXT), "What `catch` and the client tell it by: words-with-hyphens."
+)
+_STATUS = "The HTTP status, when it is not caught and nothing was sent yet."
+
+
+@function(
+    "try",
+    Parameter("do", StackOf(Nesting.GUARDED), "The steps that may fail.", required=True),
+    Parameter(
+        "catch",
+        Group(
+            (
+                Parameter("as", Variable(), "The variable that holds the error.", default="error"),
+                Parameter(
+                    "on", ListOf(Constant(Kind.TEXT)), "The codes it catches; all, when not given."
+                ),
+                Parameter(
+                    "do",
+                    StackOf(Nesting.HANDLER, (Binds("as", "error"),)),
+                    "The steps then.",
+                    required=True,
+                ),
+            )
+        ),
+        "What to do with an error.",
+    ),
+    Parameter(
+        "finally",
+        StackOf(Nesting.FINALLY),
+        "Steps that run in any case, also when the reader has left.",
+    ),
+    examples=[
+        Example(
+            "go on after an error",
+            "- try:\n    do: [{throw: {code: too-much, message: No more}}]\n    catch:\n"
+            "      do: [{return: << error.code ~ ': ' ~ error.message >>}]",
+            result="too-much: No more",
+        ),
+        Example(
+            "only some codes",
+            "- try:\n    do: [{throw: {code: other, message: x}}]\n    catch: {on: [timeout], do: [{return: 1}]}",
+            fails="other",
+        ),
+        Example(
+            "in any case",
+            "- try:\n    do: [{stream: 1}]\n    finally: [{stream: 2}]",
+            chunks=(1, 2),
+        ),
+    ],
+    compiled=True,
+)
+def try_(step: Step, code: Code) -> None:
+    """Run steps, and others when they fail.
+
+    `error` has `code`, `message`, `status`, `step` and `details`. Chunks already sent stay sent.
+    """
+    body, handler, last = (step.arguments.get(name) for name in ("do", "catch", "finally"))
+    assert isinstance(body, Stack)
+    if not isinstance(handler, Arguments) and not isinstance(last, Stack):
+        code.stack(body)
+        return
+    with code.indented("try:", block=True):
+        code.stack(body)
+    if isinstance(handler, Arguments):
+        _write_catch(code, handler)
+    if isinstance(last, Stack):
+        with code.indented("finally:", block=True):
+            code.stack(last)
+
+
+def _write_catch(code: Code, handler: Arguments) -> None:
+    steps, codes = handler.get("do"), handler.get("on")
+    assert isinstance(steps, Stack)
+    raised = code.fresh("raised")
+    with (
+        code.indented(f"except Exception as {raised}:", block=True),
+        code.binding(str(constant_of(handler.get("as"), "error"))) as error,
+    ):
+        code.line(f"{error} = {code.constant(caught)}({raised})")
+        if isinstance(codes, Items):
+            wanted = frozenset(constant_of(item) for item in codes.items)
+            code.line(
+                f"if {error}['code'] not in {code.constant(wanted)}: raise {code.constant(located)}({raised})"
+            )
+        code.stack(steps)
+
+
+def thrown(code: Any, message: Any, status: int | None, details: Any) -> RunError:
+    """Return the author's own error."""
+    return RunError(
+        str(code or "internal"),
+        str(message if message is not None else code),
+        status=status,
+        details=details,
+    )
+
+
+@function(
+    "throw",
+    Parameter("code", _CODE.type, _CODE.description, required=True, main=True),
+    Parameter("message", Bound(Kind.TEXT), "What the client reads; the code, when not given."),
+    Parameter("status", Bound(Kind.INTEGER, minimum=400, maximum=599), _STATUS, default=500),
+    Parameter("details", Bound(), "More for who catches it."),
+    effects=Effects(ends=True),
+    examples=[
+        Example(
+            "an error of your own",
+            "- throw: {code: sold-out, message: None left, status: 409}",
+            fails="sold-out",
+        ),
+    ],
+    compiled=True,
+)
+def throw(step: Step, code: Code) -> None:
+    """Fail with an error of your own: its code, its message, its status."""
+    code.line(f"raise {code.constant(thrown)}(")
+    _write_error(step, code, "code", "message", "status", "details")
+    code.line(")")
+
+
+def _write_error(step: Step, code: Code, *names: str) -> None:
+    for name in names:
+        value = value_of(step, name)
+        code.line(f" {source_of(code, step, name)},", *([value] if value is not None else []))
+
+
+@function(
+    "precondition",
+    Parameter("that", Condition(), "What must be true.", required=True, main=True),
+    Parameter("code", _CODE.type, _CODE.description, default="invalid-input"),
+    Parameter(
+        "message",
+        Bound(Kind.TEXT),
+        "What the client reads.",
+        default="A precondition of this request is not met.",
+    ),
+    Parameter("status", Bound(Kind.INTEGER, minimum=400, maximum=599), _STATUS, default=400),
+    examples=[
+        Example(
+            "refuse",
+            "- precondition: {that: << input.n < 5 >>, code: too-many, message: At most four}",
+            inputs={"n": 9},
+            fails="too-many",
+        ),
+        Example(
+            "go on", "- precondition: << input.n < 5 >>\n- return: 1", inputs={"n": 1}, result=1
+        ),
+    ],
+    compiled=True,
+)
+def precondition(step: Step, code: Code) -> None:
+    """Fail unless a condition is true; as a rule before the first chunk, so that the client gets the status."""
+    condition = value_of(step, "that")
+    assert condition is not None
+    with code.condition("if not", code.source(condition), condition):
+        code.line(f"raise {code.constant(thrown)}(")
+        _write_error(step, code, "code", "message", "status")
+        code.line(" None)")
+
+
+FUNCTIONS = (try_, throw, precondition)

@@ -1,0 +1,298 @@
+"""Choices, branches, calls, waiting, and what runs when all is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from streamstack.errors import RunError
+from streamstack.language.declare import Example, function
+from streamstack.language.definition import Arguments, Entries, Items, Stack, Step
+from streamstack.language.expressions import Value
+from streamstack.language.parameters import (
+    Bound,
+    Condition,
+    Constant,
+    Effects,
+    Group,
+    Kind,
+    ListOf,
+    Named,
+    Nesting,
+    Parameter,
+    StackOf,
+)
+from streamstack.language.suggest import did_you_mean
+from streamstack.language.values import to_text
+from streamstack.runtime.code import Code
+from streamstack.runtime.control import together
+from streamstack.runtime.run import Run
+from streamstack.runtime.steps import source_of, value_of
+
+
+@function(
+    "if",
+    Parameter("condition", Condition(), "What decides.", required=True),
+    Parameter("then", StackOf(Nesting.ALTERNATIVE), "The steps when it is true.", required=True),
+    Parameter(
+        "elseIf",
+        ListOf(
+            Group(
+                (
+                    Parameter(
+                        "condition", Condition(), "Asked when all before were false.", required=True
+                    ),
+                    Parameter(
+                        "then",
+                        StackOf(Nesting.ALTERNATIVE),
+                        "The steps when it is true.",
+                        required=True,
+                    ),
+                )
+            )
+        ),
+        "More conditions, asked in turn.",
+    ),
+    Parameter("else", StackOf(Nesting.OTHERWISE), "The steps when none was true."),
+    examples=[
+        Example(
+            "one of three",
+            "- if:\n    condition: << input.n > 9 >>\n    then: [{return: many}]\n"
+            "    elseIf: [{condition: << input.n > 1 >>, then: [{return: some}]}]\n    else: [{return: few}]",
+            inputs={"n": 5},
+            result="some",
+        ),
+    ],
+    compiled=True,
+)
+def if_(step: Step, code: Code) -> None:
+    """Run the steps of the first condition that is true."""
+    more = step.arguments.get("elseIf")
+    choices = [step.arguments, *(more.items if isinstance(more, Items) else ())]
+    for number, choice in enumerate(choices):
+        assert isinstance(choice, Arguments)
+        condition, then = choice.get("condition"), choice.get("then")
+        assert isinstance(condition, Value)
+        assert isinstance(then, Stack)
+        with code.condition("elif" if number else "if", code.source(condition), condition):
+            code.stack(then)
+    otherwise = step.arguments.get("else")
+    if isinstance(otherwise, Stack):
+        with code.indented("else:"):
+            code.stack(otherwise)
+
+
+def case_of(value: Any) -> str:
+    """Return the text under which `switch` looks a value up."""
+    return "null" if value is None else to_text(value)
+
+
+@function(
+    "switch",
+    Parameter("value", Bound(), "What is compared.", required=True),
+    Parameter(
+        "cases",
+        Named(StackOf(Nesting.ALTERNATIVE)),
+        "The steps for each value; a number, true, false or null matches its text.",
+        required=True,
+    ),
+    Parameter("default", StackOf(Nesting.OTHERWISE), "The steps when no case matches."),
+    examples=[
+        Example(
+            "by a number",
+            "- switch:\n    value: << input.status >>\n    cases:\n      200: [{return: fine}]\n      404: [{return: gone}]\n"
+            "    default: [{return: odd}]",
+            inputs={"status": 404},
+            result="gone",
+        ),
+    ],
+    compiled=True,
+)
+def switch(step: Step, code: Code) -> None:
+    """Run the steps of the case that equals a value."""
+    value, cases, default = (
+        value_of(step, "value"),
+        step.arguments.get("cases"),
+        step.arguments.get("default"),
+    )
+    assert isinstance(cases, Entries)
+    case = code.fresh("case")
+    code.line(
+        f"{case} = {code.constant(case_of)}({source_of(code, step, 'value')})",
+        *([value] if value else []),
+    )
+    for number, entry in enumerate(cases.entries):
+        assert isinstance(entry.argument, Stack)
+        with code.indented(f"{'elif' if number else 'if'} {case} == {entry.key!r}:"):
+            code.stack(entry.argument)
+    if isinstance(default, Stack):
+        with code.indented("else:" if cases.entries else "if True:"):
+            code.stack(default)
+
+
+@function(
+    "parallel",
+    Parameter(
+        "branches",
+        Named(StackOf(Nesting.BRANCH), keys_are_variables=True),
+        "Each branch's name and its steps.",
+        required=True,
+        main=False,
+    ),
+    Parameter(
+        "concurrency",
+        Bound(Kind.INTEGER, minimum=1),
+        "How many branches run at once; all, when not given.",
+    ),
+    effects=Effects(publishes="branches"),
+    examples=[
+        Example(
+            "two at once",
+            "- parallel:\n    branches:\n      a: [{wait: 5ms}, {return: 1}]\n      b: [{return: 2}]\n- return: << [a, b] >>",
+            result=[1, 2],
+        ),
+    ],
+    compiled=True,
+)
+def parallel(step: Step, code: Code) -> None:
+    """Run branches at the same time, each on its own copy of the variables.
+
+    What a branch's `return` gives is the variable of the branch's name afterwards (null without one). An error in one
+    cancels the others. Chunks leave as the branches emit them.
+    """
+    branches = step.arguments.get("branches")
+    assert isinstance(branches, Entries)
+    names = []
+    for entry in branches.entries:
+        assert isinstance(entry.argument, Stack)
+        names.append((entry.key, code.copy("branch", entry.argument)))
+    results, limit = code.fresh("results"), value_of(step, "concurrency")
+    listed = ", ".join(f"{key!r}: {name}" for key, name in names)
+    concurrency = source_of(code, step, "concurrency")
+    code.line(
+        f"{results} = await {code.constant(together)}({{{listed}}}, {concurrency})",
+        *([limit] if limit else []),
+    )
+    for number, (key, _) in enumerate(names):
+        code.line(f"{code.target(key)} = {results}[{number}]")
+
+
+@function(
+    "return",
+    Parameter("value", Bound(Kind.ANY_OR_STREAM), "What it gives.", required=False, main=True),
+    effects=Effects(ends=True),
+    examples=[
+        Example("a value", "- return: {sum: << 1 + 2 >>}", result={"sum": 3}),
+        Example("nothing", "- return\n- stream: never", result=None, chunks=()),
+    ],
+    compiled=True,
+)
+def return_(step: Step, code: Code) -> None:
+    """End the nearest frame and give a value.
+
+    A frame is the run, a called function, a branch of `parallel`, the body of `streams.map`, or of `after`.
+    A `responseType: json` endpoint answers the value, unless it has a `response`.
+    """
+    value = value_of(step, "value")
+    code.give_back(source_of(code, step, "value"), *([value] if value is not None else []))
+
+
+async def called(
+    run: Run, functions: Mapping[str, Any], name: str, given: Mapping[str, Any], sink: Any
+) -> Any:
+    """Call a `kind: function` with its inputs checked.
+
+    Raises RunError ``invalid-input`` for inputs that don't fit, ``limit-reached`` past the depth.
+    """
+    target = functions.get(name)
+    if target is None:
+        raise RunError("template", f"there is no function `{name}`{did_you_mean(name, functions)}")
+    return await target.call(run, given, sink)
+
+
+def allowed(name: Any, names: tuple[str, ...]) -> str:
+    """Return the name of a function to call, when it is among those the author allows."""
+    if name not in names:
+        raise RunError("template", f"`call` may call {', '.join(names)} here, not `{name}`")
+    return str(name)
+
+
+@function(
+    "call",
+    Parameter("function", Bound(Kind.TEXT), "The name of the function.", required=True, main=True),
+    Parameter("with", Named(Bound(Kind.ANY_OR_STREAM)), "Its inputs, by name."),
+    Parameter(
+        "oneOf",
+        ListOf(Constant(Kind.TEXT)),
+        "The functions a bound name may mean; needed where it is bound.",
+    ),
+    effects=Effects(gives="either"),
+    compiled=True,
+)
+def call(step: Step, code: Code) -> None:
+    """Call a function of the project (`kind: function`) and get what its `return` gives.
+
+    The function sees its inputs and the reserved names, nothing else. It may emit chunks; they go to the caller's stream.
+    """
+    target, given, names = (
+        value_of(step, "function"),
+        step.arguments.get("with"),
+        step.arguments.get("oneOf"),
+    )
+    source = source_of(code, step, "function")
+    if isinstance(names, Items):
+        allowed_names = tuple(str(getattr(item, "value", "")) for item in names.items)
+        source = f"{code.constant(allowed)}({source}, {code.constant(allowed_names)})"
+    result = f"{code.target(step.result)} = " if step.result is not None else ""
+    code.line(f"{result}await {code.constant(called)}(run, functions,")
+    code.line(f" {source},", *([target] if target is not None else []))
+    code.line(" {")
+    for entry in given.entries if isinstance(given, Entries) else ():
+        assert isinstance(entry.argument, Value)
+        code.line(f"  {entry.key!r}: {code.source(entry.argument)},", entry.argument)
+    code.line(" }, sink)")
+
+
+@function(
+    "wait",
+    Parameter("duration", Bound(Kind.DURATION, minimum=0), "How long.", required=True, main=True),
+    examples=[Example("a moment", "- wait: 5ms\n- return: 1", result=1)],
+)
+async def wait(run: Run, duration: float) -> None:
+    """Wait. Chunks sent before leave at once; other runs go on."""
+    await asyncio.sleep(duration)
+
+
+@function(
+    "after",
+    Parameter("do", StackOf(Nesting.DEFERRED), "The steps.", required=True),
+    Parameter(
+        "timeout", Bound(Kind.DURATION, minimum=0), "How long they may take in all.", default=60.0
+    ),
+    examples=[
+        Example(
+            "registered, run later",
+            "- after: {do: [{log: << run.outcome >>}]}\n- return: 1",
+            result=1,
+        ),
+    ],
+    compiled=True,
+)
+def after(step: Step, code: Code) -> None:
+    """Register steps that run once when the run has ended and the response is closed.
+
+    They run however it ended: `run.outcome` is `completed`, `failed` or `cancelled` (the reader left). They see the
+    variables as they are then, and can't send chunks.
+    """
+    body = step.arguments.get("do")
+    assert isinstance(body, Stack)
+    name = code.copy("after", body)
+    timeout = value_of(step, "timeout")
+    code.line(
+        f"run.after({name}, {source_of(code, step, 'timeout')})",
+        *([timeout] if timeout is not None else []),
+    )
+
+
+FUNCTIONS = (if_, switch, parallel, return_, call, wait, after)

@@ -1,0 +1,320 @@
+"""Loops: forEach, while, repeat, and what leaves them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from streamstack.errors import RunError
+from streamstack.language.declare import Example, function
+from streamstack.language.definition import Stack, Step
+from streamstack.language.expressions import Value
+from streamstack.language.parameters import (
+    Binds,
+    Bound,
+    Condition,
+    Constant,
+    Effects,
+    Kind,
+    Nesting,
+    Parameter,
+    StackOf,
+    Variable,
+)
+from streamstack.runtime.arguments import constant_of
+from streamstack.runtime.code import Code
+from streamstack.runtime.frames import Loop
+from streamstack.runtime.control import concurrently
+from streamstack.runtime.faults import located
+from streamstack.runtime.run import Run
+from streamstack.runtime.steps import source_of, value_of
+from streamstack.runtime.values import ENDLESS, Turns, iterate
+
+log = structlog.get_logger("streamstack.run")
+
+ON_LIMIT = Parameter(
+    "onLimit",
+    Constant(choices=("fail", "stop")),
+    "What happens at the limit: the error `limit-reached`, or the loop just ends.",
+    default="fail",
+)
+
+
+def limit_reached(limit: int) -> RunError:
+    """Return the error of a loop that went past its limit."""
+    return RunError(
+        "limit-reached",
+        f"the loop reached its limit of {limit} turns: raise `limit`, or write `onLimit: stop`",
+    )
+
+
+def skipped(run: Run, error: Exception) -> None:
+    """Log an iteration that failed under `onError: skip`."""
+    fault = located(error)
+    log.warning(
+        "item-skipped", run=run.id, code=fault.code, message=fault.message, place=str(fault.place)
+    )
+
+
+def _breathe(code: Code) -> None:
+    """Let others have the event loop when the run has computed for a while."""
+    code.line("if clock() > run.yield_at: await run.breathe()")
+
+
+def _limit(code: Code, step: Step) -> str | None:
+    """Write the limit of a loop before it; return its Python name, None where there is no limit."""
+    source = source_of(code, step, "limit")
+    if source == "None":
+        return None
+    name = code.fresh("limit")
+    value = value_of(step, "limit")
+    code.line(f"{name} = {source}", *([value] if value is not None else []))
+    return name
+
+
+def _check_limit(code: Code, step: Step, index: str, limit: str | None) -> None:
+    """Write the check of a loop's limit at the head of its body, where the index is that of the present turn."""
+    if limit is None:
+        return
+    stops = constant_of(step.arguments.get("onLimit"), "fail") == "stop"
+    code.line(
+        f"if {index} >= {limit}: "
+        + ("break" if stops else f"raise {code.constant(limit_reached)}({limit})")
+    )
+
+
+@function(
+    "forEach",
+    Parameter("in", Bound(Kind.ITEMS), "The list or the stream.", required=True),
+    Parameter("as", Variable(), "The variable that holds each item in the body.", default="item"),
+    Parameter(
+        "do",
+        StackOf(Nesting.LOOP, (Binds("as", "item"),), loop=True),
+        "The steps that run for each item.",
+        required=True,
+    ),
+    Parameter(
+        "concurrency",
+        Bound(Kind.INTEGER, minimum=1, maximum=1000),
+        "How many items are worked on at once. Above 1 each has its own copy of the variables.",
+        default=1,
+    ),
+    Parameter(
+        "ordered",
+        Constant(Kind.BOOLEAN),
+        "With concurrency: send the chunks in the order of the items.",
+        default=False,
+    ),
+    Parameter(
+        "onError",
+        Constant(choices=("fail", "skip")),
+        "An item's error ends the loop, or is logged and the loop goes on.",
+        default="fail",
+    ),
+    Parameter("limit", Bound(Kind.INTEGER, minimum=0), "The most items to take."),
+    ON_LIMIT,
+    effects=Effects(),
+    examples=[
+        Example(
+            "each item as it comes",
+            "- forEach:\n    in: [a, b]\n    as: letter\n    do:\n      - stream: << loop.index ~ letter >>",
+            chunks=("1a", "2b"),
+        ),
+        Example(
+            "leave early",
+            "- forEach:\n    in: << range(100) >>\n    do:\n      - if: {condition: << item == 2 >>, then: [break]}\n"
+            "      - stream: << item >>",
+            chunks=(0, 1),
+        ),
+        Example(
+            "several at once, sent in order",
+            "- forEach:\n    in: [30, 10]\n    as: ms\n    concurrency: 2\n    ordered: true\n    do:\n"
+            "      - wait: << ms >>\n      - stream: << ms >>",
+            chunks=(30, 10),
+        ),
+    ],
+    compiled=True,
+)
+def for_each(step: Step, code: Code) -> None:
+    """Run steps for each item of a list, or of a stream while it arrives.
+
+    In the body `loop.index` counts from 1, `loop.index0` from 0; `loop.first` tells the first item; over a list there are
+    `loop.last` and `loop.length` too. `break` leaves the loop and closes the stream at once, `continue` goes on
+    with the next item.
+    """
+    source, index = code.fresh("source"), code.fresh("index")
+    items = value_of(step, "in")
+    code.line(f"{source} = {code.constant(iterate)}(")
+    code.line(f" {source_of(code, step, 'in')}", *([items] if items is not None else []))
+    code.line(")")
+    if constant_of(step.arguments.get("concurrency"), 1) == 1:
+        _in_turn(step, code, source, index)
+    else:
+        _at_once(step, code, source, index)
+
+
+def _in_turn(step: Step, code: Code, source: str, index: str) -> None:
+    body = step.arguments.get("do")
+    assert isinstance(body, Stack)
+    variable = str(constant_of(step.arguments.get("as"), "item"))
+    batch = code.fresh("batch")
+    limit = _limit(code, step)
+    with (
+        code.indented("try:", block=True),
+        code.binding(variable, loop=Loop(index, source)) as item,
+    ):
+        code.line(f"{index} = -1")
+        with code.indented(f"while {batch} := await {source}.batch():", block=True), code.looping():
+            with code.indented(f"for {item} in {batch}:", block=True):
+                _breathe(code)
+                code.line(f"{index} += 1")
+                _check_limit(code, step, index, limit)
+                _turn(step, code, body)
+            # The inner loop was left by `break`: leave the outer one too.
+            code.line("else: continue")
+            code.line("break")
+    with code.indented("finally:"):
+        code.line(f"await {source}.close()")
+
+
+def _turn(step: Step, code: Code, body: Stack) -> None:
+    if constant_of(step.arguments.get("onError"), "fail") == "fail":
+        code.stack(body)
+        return
+    with code.indented("try:", block=True):
+        code.stack(body)
+    error = code.fresh("error")
+    with code.indented(f"except Exception as {error}:"):
+        code.line(f"{code.constant(skipped)}(run, {error})")
+
+
+def _at_once(step: Step, code: Code, source: str, index: str) -> None:
+    body = step.arguments.get("do")
+    assert isinstance(body, Stack)
+    variable = str(constant_of(step.arguments.get("as"), "item"))
+    with code.binding(variable, loop=Loop(index, source)) as item:
+        turn = code.copy("turn", body, f"{item}, {index}, sink", signals=True, emits=True)
+    signal = code.fresh("signal")
+    code.line(f"{signal} = await {code.constant(concurrently)}(run, {source}, {turn}, sink,")
+    for name in ("concurrency", "limit"):
+        value = value_of(step, name)
+        given = source_of(code, step, name) if step.arguments.get(name) is not None else "None"
+        code.line(f" {name}={given},", *([value] if value is not None else []))
+    code.line(f" ordered={constant_of(step.arguments.get('ordered'), default=False)!r},")
+    code.line(f" skip={constant_of(step.arguments.get('onError'), 'fail') == 'skip'!r},")
+    code.line(f" stop={constant_of(step.arguments.get('onLimit'), 'fail') == 'stop'!r})")
+    code.hand_on(signal)
+
+
+@function(
+    "while",
+    Parameter(
+        "condition",
+        Condition(),
+        "The loop goes on as long as this is true; it is asked before each turn.",
+        required=True,
+    ),
+    Parameter("do", StackOf(Nesting.LOOP, loop=True), "The steps of each turn.", required=True),
+    Parameter("limit", Bound(Kind.INTEGER, minimum=0), "The most turns.", default=10_000),
+    ON_LIMIT,
+    examples=[
+        Example(
+            "count down",
+            "- set: {n: 3}\n- while:\n    condition: << n > 0 >>\n    do:\n      - stream: << n >>\n      - set: {n: << n - 1 >>}",
+            chunks=(3, 2, 1),
+        ),
+        Example(
+            "its limit",
+            "- while: {condition: true, limit: 5, do: [{log: turn}]}",
+            fails="limit-reached",
+        ),
+    ],
+    compiled=True,
+)
+def while_(step: Step, code: Code) -> None:
+    """Run steps again and again while a condition is true.
+
+    A loop that never ends is a mistake more often than a wish: after `limit` turns it fails with `limit-reached`.
+    """
+    body, index = step.arguments.get("do"), code.fresh("index")
+    assert isinstance(body, Stack)
+    condition = value_of(step, "condition")
+    assert condition is not None
+    limit = _limit(code, step)
+    code.line(f"{index} = -1")
+    with code.binding(None, loop=Loop(index, code.constant(ENDLESS))):
+        with code.condition("while", code.source(condition), condition, block=True), code.looping():
+            code.line(f"{index} += 1")
+            _check_limit(code, step, index, limit)
+            _breathe(code)
+            code.stack(body)
+
+
+@function(
+    "repeat",
+    Parameter(
+        "times",
+        Bound(Kind.INTEGER, minimum=0, maximum=100_000_000),
+        "How many turns.",
+        required=True,
+    ),
+    Parameter("do", StackOf(Nesting.LOOP, loop=True), "The steps of each turn.", required=True),
+    examples=[
+        Example(
+            "three times",
+            "- repeat: {times: 3, do: [{stream: << loop.index >>}]}",
+            chunks=(1, 2, 3),
+        )
+    ],
+    compiled=True,
+)
+def repeat(step: Step, code: Code) -> None:
+    """Run steps a number of times. `loop.index` counts the turns from 1."""
+    body, index, times = step.arguments.get("do"), code.fresh("index"), value_of(step, "times")
+    assert isinstance(body, Stack)
+    turns = code.fresh("turns")
+    code.line(
+        f"{turns} = range({source_of(code, step, 'times')})",
+        *([times] if times is not None else []),
+    )
+    with (
+        code.binding(None, loop=Loop(index, f"{code.constant(Turns)}({turns})")),
+        code.indented(f"for {index} in {turns}:", block=True),
+        code.looping(),
+    ):
+        _breathe(code)
+        code.stack(body)
+
+
+def _leaves(name: str, documentation: str, example: Example) -> Any:
+    def write(step: Step, code: Code) -> None:
+        code.leave(name)
+
+    write.__doc__ = documentation
+    leaves = "loop" if name == "break" else "turn"
+    return function(
+        name, effects=Effects(ends=True, leaves=leaves), examples=[example], compiled=True
+    )(write)
+
+
+break_ = _leaves(
+    "break",
+    "Leave the innermost loop. A stream it reads is closed at once.",
+    Example(
+        "stop at the first",
+        "- forEach: {in: [1, 2], do: [{stream: << item >>}, break]}",
+        chunks=(1,),
+    ),
+)
+continue_ = _leaves(
+    "continue",
+    "Go on with the next turn of the innermost loop.",
+    Example(
+        "pass an item over",
+        "- forEach:\n    in: [1, 2, 3]\n    do:\n      - continue:\n        when: << item == 2 >>\n      - stream: << item >>",
+        chunks=(1, 3),
+    ),
+)
+
+FUNCTIONS = (for_each, while_, repeat, break_, continue_)

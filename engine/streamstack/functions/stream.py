@@ -1,0 +1,239 @@
+"""The Streaming response family: chunks, their pieces and pace, the end marker, status and headers."""
+
+from __future__ import annotations
+
+from streamstack.language.declare import Example, function
+from streamstack.language.definition import Arguments, Step
+from streamstack.language.parameters import Bound, Constant, Effects, Group, Kind, Parameter
+from streamstack.runtime.code import Code
+from streamstack.runtime.pace import delay, pacer
+from streamstack.runtime.pieces import cut
+from streamstack.runtime.steps import argument_source, source_of, value_of, values_of
+
+SPLITS = ("characters", "words", "sentences", "lines", "records")
+PACES = ("burst", "fixed", "adaptive", "natural")
+
+
+@function(
+    "stream",
+    Parameter(
+        "content",
+        Bound(),
+        "What the chunk holds: a text, or any value, sent as JSON.",
+        required=True,
+        main=True,
+    ),
+    Parameter("event", Bound(Kind.TEXT), "The event's name, for readers who listen to several."),
+    Parameter("id", Bound(Kind.TEXT), "The chunk's id; its index from 0, when not given."),
+    Parameter("metadata", Bound(), "More about the chunk, beside its content; null leaves it out."),
+    Parameter(
+        "delay",
+        Bound(Kind.DURATION, minimum=0),
+        "The chunk leaves no sooner than this after the one before it; the first leaves at once.",
+    ),
+    Parameter(
+        "split",
+        Group(
+            (
+                Parameter("by", Constant(choices=SPLITS), "What to count.", required=True),
+                Parameter(
+                    "size", Bound(Kind.INTEGER, minimum=1), "How many a chunk holds.", default=1
+                ),
+            )
+        ),
+        "Send the content in pieces, each a chunk; joined they are the content.",
+    ),
+    Parameter(
+        "pace",
+        Group(
+            (
+                Parameter(
+                    "mode",
+                    Bound(Kind.TEXT, choices=PACES),
+                    "`burst`: at once. `fixed`: evenly. `adaptive`: longer chunks wait longer. `natural`: as a person writes.",
+                    default="fixed",
+                ),
+                Parameter(
+                    "interval",
+                    Bound(Kind.DURATION, minimum=0),
+                    "The time between chunks.",
+                    default=0.05,
+                ),
+                Parameter(
+                    "jitter",
+                    Bound(Kind.NUMBER, minimum=0, maximum=1),
+                    "How much it varies, 0 to 1.",
+                    default=0,
+                ),
+            )
+        ),
+        "When each chunk leaves.",
+    ),
+    effects=Effects(emits=True),
+    examples=[
+        Example("a text", "- stream: Hello", chunks=("Hello",)),
+        Example(
+            "in pieces",
+            "- stream: {content: one two three, split: {by: words, size: 2}}",
+            chunks=("one two ", "three"),
+        ),
+        Example(
+            "paced",
+            "- stream: {content: abcd, split: {by: characters, size: 2}, pace: {mode: fixed, interval: 5ms}}",
+            chunks=("ab", "cd"),
+        ),
+        Example(
+            "with metadata",
+            "- stream: {content: {n: 1}, event: row, metadata: {chunkIndex: << stream.count >>}}",
+            chunks=({"n": 1},),
+        ),
+    ],
+    compiled=True,
+)
+def stream(step: Step, code: Code) -> None:
+    """Send a chunk to the reader, or several where `split` is given.
+
+    A chunk leaves as soon as the run waits for anything; many made at once leave together. A slow reader holds the run
+    back. With `split`, `metadata` is evaluated for each piece before it is counted: `stream.count` is its index.
+    """
+    split, pace = step.arguments.get("split"), step.arguments.get("pace")
+    turn = None
+    if isinstance(pace, Arguments):
+        turn = code.fresh("pace")
+        options = ", ".join(
+            _group(code, step, "pace", pace, name) for name in ("mode", "interval", "jitter")
+        )
+        code.line(f"{turn} = {code.constant(pacer)}(run, {turn!r}, {options})", *values_of(pace))
+    if not isinstance(split, Arguments):
+        if turn is None:
+            _emit(code, step, _source(code, step, "content"), _source(code, step, "event"), turn)
+        else:
+            content = code.fresh("content")
+            _assign(code, step, content, "content")
+            _emit(code, step, content, _source(code, step, "event"), turn)
+        return
+    pieces, event, piece = code.fresh("pieces"), code.fresh("event"), code.fresh("piece")
+    by, size = (_group(code, step, "split", split, name) for name in ("by", "size"))
+    content_value = value_of(step, "content")
+    code.line(f"{pieces} = {code.constant(cut)}(")
+    code.line(f" {source_of(code, step, 'content')},", *([content_value] if content_value else []))
+    code.line(f" {by}, {size})", *values_of(split))
+    _assign(code, step, event, "event")
+    with code.indented(f"for {piece} in {pieces}:", block=True), code.looping():
+        code.line("if clock() > run.yield_at: await run.breathe()")
+        _emit(code, step, piece, event, turn)
+
+
+def _group(code: Code, step: Step, group: str, given: Arguments, name: str) -> str:
+    """Return source for a parameter of `split` or `pace`, or its default."""
+    declared = step.function.by_name[group].type
+    assert isinstance(declared, Group)
+    parameter = next(inner for inner in declared.parameters if inner.name == name)
+    argument = given.get(name)
+    if argument is None:
+        return code.literal(parameter.default)
+    return argument_source(code, step, parameter.type, argument, parameter)
+
+
+def _source(code: Code, step: Step, name: str) -> tuple[str, str]:
+    return name, source_of(code, step, name)
+
+
+def _assign(code: Code, step: Step, target: str, name: str) -> None:
+    value = value_of(step, name)
+    code.line(f"{target} = {source_of(code, step, name)}", *([value] if value is not None else []))
+
+
+def _emit(
+    code: Code,
+    step: Step,
+    content: str | tuple[str, str],
+    event: str | tuple[str, str],
+    turn: str | None,
+) -> None:
+    """Write the emission of one chunk; content and event are Python names, or parameters to be evaluated in place."""
+    if turn is not None:
+        code.line(f"await {turn}.turn(run, {content})")
+    pause = value_of(step, "delay")
+    if pause is not None:
+        seconds = code.fresh("seconds")
+        code.line(f"{seconds} = {source_of(code, step, 'delay')}", pause)
+        code.line(f"if {seconds}: await {code.constant(delay)}(run, {seconds})")
+    code.line("if emit(")
+    for part in (content, event, _source(code, step, "id"), _source(code, step, "metadata")):
+        if isinstance(part, str):
+            code.line(f" {part},")
+        else:
+            name, source = part
+            value = value_of(step, name)
+            code.line(f" {source},", *([value] if value is not None else []))
+    code.line("): await drain()")
+
+
+@function(
+    "done",
+    Parameter(
+        "content",
+        Bound(),
+        "What the end marker holds, such as [DONE]; the count of chunks, when not given.",
+    ),
+    Parameter(
+        "metadata", Bound(), "Final figures: completed, totalChunks, processingTime ...", main=True
+    ),
+    effects=Effects(emits=True),
+    examples=[
+        Example(
+            "the end",
+            '- stream: a\n- done: {content: "[DONE]", metadata: {completed: true}}',
+            chunks=("a",),
+        ),
+    ],
+    compiled=True,
+)
+def done(step: Step, code: Code) -> None:
+    """Mark the end of the stream; no chunk may follow.
+
+    Over SSE it is `event: done`; over NDJSON a last line `{"done": ...}`; text and CSV have none.
+    """
+    content, metadata = value_of(step, "content"), value_of(step, "metadata")
+    code.line("sink.done(")
+    given = source_of(code, step, "content") if content is not None else "MISSING"
+    code.line(f" {given},", *([content] if content is not None else []))
+    code.line(
+        f" {source_of(code, step, 'metadata')},", *([metadata] if metadata is not None else [])
+    )
+    code.line(")")
+
+
+@function(
+    "respond",
+    Parameter("status", Bound(Kind.INTEGER, minimum=200, maximum=599), "The HTTP status."),
+    Parameter("headers", Bound(Kind.OBJECT), "Response headers by name."),
+    Parameter(
+        "cookies",
+        Bound(Kind.OBJECT),
+        "Cookies by name: a text, or {value, path, domain, maxAge, httpOnly, secure, sameSite}.",
+    ),
+    examples=[
+        Example(
+            "a status and a header",
+            "- respond: {status: 201, headers: {X-Kind: new}}\n- stream: ok",
+            chunks=("ok",),
+        )
+    ],
+    compiled=True,
+)
+def respond(step: Step, code: Code) -> None:
+    """Set the status, headers and cookies of the response; only before the first chunk."""
+    code.line("sink.respond(")
+    for name in ("status", "headers", "cookies"):
+        value = value_of(step, name)
+        source = source_of(code, step, name)
+        code.line(
+            f" {source}," if name == "status" else f" {source} or {{}},",
+            *([value] if value is not None else []),
+        )
+    code.line(")")
+
+
+FUNCTIONS = (stream, done, respond)

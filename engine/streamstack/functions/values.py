@@ -1,0 +1,210 @@
+"""The Values family: variables, collecting a stream, the log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from streamstack.errors import RunError
+from streamstack.language.declare import Example, function
+from streamstack.language.definition import Entries, Given, Step
+from streamstack.language.expressions import Value
+from streamstack.language.parameters import Bound, Constant, Effects, Kind, Named, Parameter
+from streamstack.language.values import kind, to_text
+from streamstack.runtime.code import Code
+from streamstack.runtime.run import Run
+from streamstack.runtime.values import iterate
+
+log = structlog.get_logger("streamstack.log")
+
+
+@function(
+    "set",
+    Parameter(
+        "variables",
+        Named(Bound(Kind.ANY_OR_STREAM), keys_are_variables=True),
+        "Each name and the value it gets, in written order: a later one sees those before it.",
+        required=True,
+        main=True,
+    ),
+    effects=Effects(sets=True),
+    examples=[
+        Example(
+            "create and update",
+            "- set: {a: 1}\n- set: {b: << a + 1 >>, a: 5}\n- return: << [a, b] >>",
+            result=[5, 2],
+        ),
+    ],
+    compiled=True,
+)
+def set_(step: Step, code: Code) -> None:
+    """Create variables, or give them a new value.
+
+    A variable belongs to the whole run (or to the function called), wherever it is set. Setting a name to a
+    stream moves the stream: the old name can no longer be read.
+    """
+    variables = step.arguments.get("variables")
+    assert isinstance(variables, Entries)
+    for entry in variables.entries:
+        value = entry.argument
+        assert isinstance(value, Value)
+        code.line(f"{code.target(entry.key)} = {code.source(value)}", value)
+
+
+def _references(value: object) -> int:
+    return sys.getrefcount(value)
+
+
+def _own_references() -> int:
+    alone: list[object] = []
+    return _references(alone)
+
+
+#: What `_references` answers for a list that one variable holds and nothing else.
+_ALONE = _own_references()
+
+
+def appended(value: Any, item: Any) -> list[Any]:
+    """Return the list with the item at its end.
+
+    Values don't change in place; but a list that nobody else holds may grow where it is, which keeps a loop of
+    appends linear. (CPython grows text in `+=` by the same rule.)
+    """
+    if type(value) is not list:
+        raise RunError(
+            "template",
+            f"`append` needs a list, and this is {kind(value)}: write `- set: {{name: []}}` first",
+        )
+    if _references(value) <= _ALONE:
+        value.append(item)
+        return value
+    return [*value, item]
+
+
+@function(
+    "append",
+    Parameter(
+        "to",
+        Constant(Kind.TEXT),
+        "The name of the variable that holds the list.",
+        required=True,
+        main=True,
+    ),
+    Parameter("value", Bound(), "What comes at its end.", required=True),
+    effects=Effects(rebinds="to"),
+    examples=[
+        Example(
+            "gather",
+            "- set: {all: [1]}\n- append: {to: all, value: 2}\n- return: << all >>",
+            result=[1, 2],
+        ),
+        Example(
+            "values don't change in place",
+            "- set: {a: [1]}\n- set: {b: << a >>}\n- append: {to: a, value: 2}\n- return: << [a, b] >>",
+            result=[[1, 2], [1]],
+        ),
+    ],
+    compiled=True,
+)
+def append(step: Step, code: Code) -> None:
+    """Add a value to the end of a list held by a variable.
+
+    The variable gets a new list: another variable that held the old one keeps it.
+    """
+    to, value = step.arguments.get("to"), step.arguments.get("value")
+    assert isinstance(to, Given)
+    assert isinstance(value, Value)
+    name = code.target(to.value)
+    code.line(f"{name} = {code.constant(appended)}({name}, {code.source(value)})", value)
+
+
+@function(
+    "collect",
+    Parameter(
+        "in", Bound(Kind.ITEMS), "The stream (a list is taken as it is).", required=True, main=True
+    ),
+    Parameter("limit", Bound(Kind.INTEGER, minimum=0), "The most items to hold.", default=10_000),
+    Parameter(
+        "into",
+        Constant(choices=("list", "text")),
+        "`list`: the items. `text`: one text, of items that are texts or have a `text`.",
+        default="list",
+    ),
+    effects=Effects(gives="value", waits_for_stream=True),
+    examples=[
+        Example(
+            "hold a stream",
+            "- streams.take: {in: [1, 2, 3], count: 2}\n  as: few\n- collect: << few >>\n  as: all\n- return: << all >>",
+            result=[1, 2],
+        ),
+        Example(
+            "into a text",
+            '- collect: {in: ["a", "b"], into: text}\n  as: all\n- return: << all >>',
+            result="ab",
+        ),
+        Example(
+            "its limit", "- collect: {in: [1, 2, 3], limit: 2}\n  as: all", fails="limit-reached"
+        ),
+    ],
+)
+async def collect(run: Run, in_: Any, limit: int = 10_000, into: str = "list") -> Any:
+    """Read a stream to its end and hold all its items.
+
+    It is the one way to do so; everything else passes items on as they come. More items than `limit` are the error
+    `limit-reached`.
+    """
+    source = iterate(in_)
+    items: list[Any] = []
+    try:
+        while batch := await source.batch():
+            items.extend(batch)
+            if len(items) > limit:
+                raise RunError(
+                    "limit-reached",
+                    f"the stream has more than {limit} items: raise `limit`, or don't collect",
+                )
+    finally:
+        await source.close()
+    return items if into == "list" else "".join(map(_text_of, items))
+
+
+def _text_of(item: Any) -> str:
+    if isinstance(item, Mapping):
+        text = item.get("text")
+        return text if isinstance(text, str) and item.get("type", "text") == "text" else ""
+    return to_text(item)
+
+
+@function(
+    "log",
+    Parameter("message", Bound(), "What to write: a text, or any value.", required=True, main=True),
+    Parameter(
+        "level",
+        Constant(choices=("debug", "info", "warning", "error")),
+        "How grave it is.",
+        default="info",
+    ),
+    Parameter("fields", Bound(Kind.OBJECT), "More to write beside it, by name."),
+    examples=[
+        Example(
+            "a line in the log",
+            '- log: {message: "done", fields: {items: 3}}\n- return: 1',
+            result=1,
+        )
+    ],
+)
+def log_(
+    run: Run, message: Any, level: str = "info", fields: Mapping[str, Any] | None = None
+) -> None:
+    """Write a line to the server's log, with the run's id."""
+    own = {
+        f"field_{key}" if key in {"event", "level", "run"} else key: value
+        for key, value in (fields or {}).items()
+    }
+    getattr(log, level)(to_text(message), run=run.id, **own)
+
+
+FUNCTIONS = (set_, append, collect, log_)

@@ -1,0 +1,347 @@
+"""The Python that stands for a function stack: written once at load, compiled, then only run.
+
+A frame of the definition (endpoint, function, branch ...) is one coroutine function; a variable is a local of it; control
+flow is Python's own. Beside each line stands its Site, so that a traceback tells the author's file, line and
+expression without any cost while all goes well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from streamstack.language.definition import Stack, Step
+from streamstack.runtime.arguments import written
+from streamstack.runtime.frames import (
+    BREAK,
+    CONTINUE,
+    LOOP,
+    PATHS,
+    RESERVED,
+    Frame,
+    Function,
+    Loop,
+    Signal,
+)
+
+if TYPE_CHECKING:
+    from streamstack.language.expressions import Value
+
+#: Python nests at most 20 loops, `try` and `with` in one function; a stack deeper than this gets a function of its own.
+MAX_BLOCKS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a line of generated code stands for. ``names`` spells the names its values read."""
+
+    step: Step | None
+    values: tuple[Value, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+class Code:
+    """Writes the Python of one definition."""
+
+    def __init__(self, title: str, write_step: Callable[[Code, Step], None]) -> None:
+        self.title = title
+        self._write_step = write_step
+        self.namespace: dict[str, Any] = {}
+        self.step: Step | None = None
+        self._lines: list[str] = []
+        self._sites: list[Site | None] = []
+        self._depth = 0
+        self._serial = 0
+        self._constants: dict[int, str] = {}
+        self._frame = Frame({})
+        self._functions: list[Function] = []
+        self._handed: set[str] = set()
+
+    # -- lines ---------------------------------------------------------------------------------------------
+
+    def line(self, text: str, *values: Value) -> None:
+        """Write a line that belongs to the present step and computes these values."""
+        self._lines.append(" " * self._depth + text)
+        self._sites.append(self._site(values))
+
+    def _site(self, values: tuple[Value, ...]) -> Site:
+        names = {read.name: self.name(read.name) for value in values for read in value.reads}
+        return Site(self.step, values, names)
+
+    @contextmanager
+    def indented(self, header: str, *values: Value, block: bool = False) -> Iterator[None]:
+        """Write a header and indent what follows. ``block``: it is a loop, a `try` or a `with`."""
+        self.line(header, *values)
+        self._depth += 1
+        self._function.blocks += block
+        yield
+        self._function.blocks -= block
+        self._depth -= 1
+
+    @contextmanager
+    def condition(
+        self, keyword: str, source: str, *values: Value, block: bool = False
+    ) -> Iterator[None]:
+        """Write `if`, `elif` or `while` with its condition on a line of its own, which is its Site."""
+        self.line(f"{keyword} (")
+        self.line(f" {source}", *values)
+        with self.indented("):", block=block):
+            yield
+
+    def fresh(self, stem: str) -> str:
+        """Return a Python name that nothing else has."""
+        self._serial += 1
+        return f"{stem}_{self._serial}"
+
+    def constant(self, value: object) -> str:
+        """Return the name under which generated code finds a Python object."""
+        known = self._constants.get(id(value))
+        if known is None:
+            name = getattr(value, "__name__", "")
+            known = self.fresh(name if name.isidentifier() else "c")
+            self._constants[id(value)] = known
+            self.namespace[known] = value
+        return known
+
+    def literal(self, value: Any) -> str:
+        """Return Python source for plain data; other objects become constants."""
+        if value is None or type(value) in (bool, int, str):
+            return repr(value)
+        if type(value) is float and value == value and abs(value) != float("inf"):
+            return repr(value)
+        return self.constant(value)
+
+    # -- names ---------------------------------------------------------------------------------------------
+
+    def name(self, root: str) -> str:
+        """Return Python source for a variable or a reserved name."""
+        found = self._variable(root)
+        if found is not None:
+            return found
+        if root == "loop":
+            loop = self._loop()
+            if loop is not None:
+                return f"loop_object({loop.index}, {loop.source})"
+        return RESERVED.get(root) or f"v_{root}"
+
+    def path(self, root: str, item: str) -> str | None:
+        """Return a shorter source for an item of a reserved name."""
+        if self._variable(root) is not None:
+            return None
+        if root == "loop":
+            loop = self._loop()
+            return LOOP[item].format(loop=loop) if loop is not None and item in LOOP else None
+        return PATHS.get((root, item))
+
+    def _variable(self, root: str) -> str | None:
+        frame: Frame | None = self._frame
+        while frame is not None:
+            if root in frame.names:
+                return frame.names[root]
+            frame = frame.parent
+        return None
+
+    def _loop(self) -> Loop | None:
+        frame: Frame | None = self._frame
+        while frame is not None:
+            if frame.loop is not None:
+                return frame.loop
+            frame = frame.parent
+        return None
+
+    def target(self, variable: str) -> str:
+        """Return the Python name that an assignment to a variable writes."""
+        return self._variable(variable) or f"v_{variable}"
+
+    @contextmanager
+    def binding(self, variable: str | None, *, loop: Loop | None = None) -> Iterator[str]:
+        """Bind a variable for what is written inside only (`as` of a loop or a catch); gives its Python name."""
+        python = self.fresh(f"v_{variable}") if variable is not None else ""
+        names = {variable: python} if variable is not None else {}
+        self._frame = Frame(names, self._frame, loop)
+        yield python
+        parent = self._frame.parent
+        assert parent is not None
+        self._frame = parent
+
+    # -- values --------------------------------------------------------------------------------------------
+
+    def source(self, value: Value) -> str:
+        """Return Python source for a value."""
+        return value.source(self)
+
+    # -- functions -----------------------------------------------------------------------------------------
+
+    @property
+    def _function(self) -> Function:
+        return self._functions[-1]
+
+    @contextmanager
+    def definition(self, name: str, parameters: str, stack: Stack) -> Iterator[None]:
+        """Write the coroutine function of a definition; its variables are its own."""
+        outer, self._frame = self._frame, Frame({v: f"v_{v}" for v in sorted(written(stack))})
+        self._functions.append(Function())
+        self.line(f"async def {name}({parameters}):")
+        self._depth += 1
+        self._declare(self._frame.names.values())
+        self._frame.names["input"] = "v_input"
+        self.line("sink = run.sink if sink is None else sink")
+        self.line("emit = sink.emit; drain = sink.drain")
+        yield
+        self._depth -= 1
+        self._functions.pop()
+        self._frame = outer
+
+    def copy(
+        self,
+        stem: str,
+        stack: Stack,
+        parameters: str = "",
+        *,
+        signals: bool = False,
+        emits: bool = False,
+    ) -> str:
+        """Write a stack as a coroutine function with its own copy of the variables; return its name.
+
+        A `return` in it returns its value, as a Signal where ``signals`` is set. What it writes stays in it.
+        With ``emits`` it takes a `sink` of its own.
+        """
+        name = self.fresh(stem)
+        own = {variable: self.fresh(f"v_{variable}") for variable in sorted(written(stack))}
+        outer = self._frame
+        before = {variable: self._variable(variable) for variable in own}
+        function = Function(outlined=signals)
+        self._functions.append(function)
+        self.line(f"async def {name}({parameters}):")
+        self._depth += 1
+        self._declare(own.values())
+        if emits:
+            self.line("emit = sink.emit; drain = sink.drain")
+        for variable, python in own.items():
+            if before[variable] is not None:
+                self.line(f"try: {python} = {before[variable]}")
+                self.line("except NameError: pass")
+        self._frame = Frame(own, outer)
+        self.steps(stack)
+        self._frame = outer
+        self._depth -= 1
+        self._functions.pop()
+        self._handed = function.signals - {"break", "continue"}
+        return name
+
+    def shared(self, stem: str, stack: Stack, parameters: str = "") -> str:
+        """Write a stack as a coroutine function that shares the variables; a `return` in it returns its value."""
+        name = self.fresh(stem)
+        self._functions.append(Function())
+        self.line(f"async def {name}({parameters}):")
+        self._depth += 1
+        self._share(stack)
+        self.steps(stack)
+        self._depth -= 1
+        self._functions.pop()
+        return name
+
+    def _share(self, stack: Stack) -> None:
+        """Let the function being written rebind the frame's variables."""
+        shared = sorted({self.target(variable) for variable in written(stack)})
+        self.line(f"nonlocal {', '.join(shared)}" if shared else "pass")
+
+    @contextmanager
+    def part(self, stem: str, stack: Stack) -> Iterator[str]:
+        """Write a part of the present frame as a coroutine function of its own; gives its name.
+
+        What is written inside is its body. It shares the variables. `hand_on` must follow its call.
+        """
+        name = self.fresh(stem)
+        function = Function(outlined=True)
+        self._functions.append(function)
+        self.line(f"async def {name}():")
+        self._depth += 1
+        self._share(stack)
+        yield name
+        self._depth -= 1
+        self._functions.pop()
+        self._handed = function.signals
+
+    def hand_on(self, signal: str) -> None:
+        """After the call of a part: do what it asks for (break, continue, return)."""
+        asked = self._handed
+        if "break" in asked:
+            self.line(f"if {signal} is BREAK: {self._leave('break')}")
+        if "continue" in asked:
+            self.line(f"if {signal} is CONTINUE: {self._leave('continue')}")
+        if "return" in asked:
+            returned = f"return {signal}" if self._function.outlined else f"return {signal}.value"
+            if self._function.outlined:
+                self._function.signals.add("return")
+            self.line(f"if {signal} is not None: {returned}")
+
+    def _leave(self, how: str) -> str:
+        """Return the statement for `break` or `continue` of the innermost loop of the definition."""
+        if self._function.loops:
+            return how
+        self._function.signals.add(how)
+        return f"return {how.upper()}"
+
+    def leave(self, how: str) -> None:
+        """Write `break` or `continue`."""
+        self.line(self._leave(how))
+
+    def give_back(self, source: str, *values: Value) -> None:
+        """Write `return`: the value is what the present frame gives."""
+        if self._function.outlined:
+            self._function.signals.add("return")
+            source = f"Signal({source})"
+        self.line("return (")
+        self.line(f" {source}", *values)
+        self.line(")")
+
+    @contextmanager
+    def looping(self) -> Iterator[None]:
+        """Mark what is written inside as the body of a Python loop."""
+        self._function.loops += 1
+        yield
+        self._function.loops -= 1
+
+    # -- steps ---------------------------------------------------------------------------------------------
+
+    def stack(self, stack: Stack) -> None:
+        """Write a nested stack that runs in the present frame."""
+        if self._function.blocks < MAX_BLOCKS:
+            self.steps(stack)
+            return
+        with self.part("part", stack) as name:
+            self.steps(stack)
+        signal = self.fresh("signal")
+        self.line(f"{signal} = await {name}()")
+        self.hand_on(signal)
+
+    def steps(self, stack: Stack) -> None:
+        """Write the steps of a stack one after the other."""
+        before = len(self._lines)
+        for step in stack.steps:
+            outer, self.step = self.step, step
+            self._write_step(self, step)
+            self.step = outer
+        if len(self._lines) == before:
+            self.line("pass")
+
+    def _declare(self, names: Iterable[str]) -> None:
+        """Make names local to the function being written, without binding them."""
+        if names := list(names):
+            self.line(f"if 0: {' = '.join(names)} = None")
+
+    def compile(self) -> dict[str, Any]:
+        """Compile what was written; return its namespace."""
+        namespace = self.namespace
+        namespace["__sites__"] = self._sites
+        namespace["BREAK"], namespace["CONTINUE"], namespace["Signal"] = BREAK, CONTINUE, Signal
+        exec(compile(self.text, f"<{self.title}>", "exec"), namespace)  # noqa: S102  (our own text)
+        return namespace
+
+    @property
+    def text(self) -> str:
+        """The Python as text."""
+        return "\n".join(self._lines) + "\n"

@@ -1,0 +1,282 @@
+"""Control that Python has no statement for: time limits, trying again, doing several things at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+
+from streamstack.errors import RunError
+from streamstack.language.definition import Retry
+from streamstack.language.values import MISSING
+from streamstack.runtime.chunk import Sink
+from streamstack.runtime.frames import BREAK, Signal
+from streamstack.runtime.faults import located
+from streamstack.runtime.run import Run
+from streamstack.runtime.values import Batches, Items, Stream
+
+log = structlog.get_logger("streamstack.run")
+
+#: Codes that trying again can't mend, unless the author names them under `on`.
+FINAL = frozenset(
+    {
+        "invalid-input",
+        "unauthorized",
+        "forbidden",
+        "not-found",
+        "template",
+        "limit-reached",
+        "internal",
+    }
+)
+
+
+def _text(seconds: float) -> str:
+    return f"{seconds * 1000:g} ms" if seconds < 1 else f"{seconds:g} s"
+
+
+@asynccontextmanager
+async def limited(seconds: float | None) -> AsyncIterator[None]:
+    """Limit what runs inside to some seconds; None is no limit.
+
+    Raises RunError ``timeout``.
+    """
+    timer = asyncio.timeout(seconds)
+    try:
+        async with timer:
+            yield
+    except TimeoutError:
+        if timer.expired() and seconds is not None:
+            raise RunError(
+                "timeout", f"the step took longer than its timeout of {_text(seconds)}"
+            ) from None
+        raise
+
+
+def pause(policy: Retry, attempt: int) -> float:
+    """Return the seconds to wait before an attempt (counted from 0), with full jitter where that is asked for."""
+    delay = policy.delay * (2**attempt if policy.backoff == "exponential" else 1)
+    delay = min(delay, policy.max_delay)
+    return random.uniform(0, delay) if policy.jitter else delay  # noqa: S311  (no secret)
+
+
+def worth_another(policy: Retry, error: RunError, attempt: int) -> bool:
+    """Whether a failed attempt (counted from 0) is to be followed by another."""
+    if attempt >= policy.times:
+        return False
+    return error.code in policy.on if policy.on else error.code not in FINAL
+
+
+async def retried(
+    run: Run, policy: Retry, attempt: Callable[[], Awaitable[Any]], sink: Sink
+) -> Any:
+    """Run a step again after an error, up to ``times`` more; never once it has emitted."""
+    number = 0
+    while True:
+        before = sink.count
+        try:
+            return await attempt()
+        except Exception as error:
+            fault = located(error)
+            if sink.count != before or not worth_another(policy, fault, number):
+                raise fault from error
+            log.info(
+                "retry", run=run.id, code=fault.code, attempt=number + 1, place=str(fault.place)
+            )
+        await asyncio.sleep(pause(policy, number))
+        number += 1
+
+
+def guarded(
+    run: Run,
+    policy: Retry | None,
+    timeout: float | None,
+    make: Callable[..., Stream],
+    first: Run,
+    **arguments: Any,
+) -> Stream:
+    """Make a stream whose opening, up to its first item, is limited in time and tried again."""
+    present = make(first, **arguments)
+
+    async def open_() -> Batches:
+        nonlocal present
+        number = 0
+        while True:
+            try:
+                async with limited(timeout):
+                    batch = await present.consume().batch()
+                break
+            except RunError as error:
+                await present.close()
+                if policy is None or not worth_another(policy, error, number):
+                    raise
+                log.info("retry", run=run.id, code=error.code, attempt=number + 1)
+                await asyncio.sleep(pause(policy, number))
+                number += 1
+                present = make(first, **arguments)
+        try:
+            while batch:
+                yield batch
+                batch = await present.batch()
+        finally:
+            await present.close()
+
+    def reader(name: str) -> Callable[[], Any]:
+        return lambda: present[name]
+
+    return Stream(open_, {name: reader(name) for name in present.property_names})
+
+
+async def together(
+    tasks: Mapping[str, Callable[[], Coroutine[Any, Any, Any]]], limit: int | None
+) -> list[Any]:
+    """Run branches at once, at most ``limit`` of them; the first error cancels the others and is raised."""
+    gate = asyncio.Semaphore(limit or len(tasks) or 1)
+
+    async def one(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        async with gate:
+            return await work()
+
+    async with _group() as group:
+        running = [group.create_task(one(work)) for work in tasks.values()]
+    return [task.result() for task in running]
+
+
+@asynccontextmanager
+async def _group() -> AsyncIterator[asyncio.TaskGroup]:
+    """Open a TaskGroup which raises the first error itself, not a group of them."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as errors:
+        error: BaseException = errors
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
+class _Stop(Exception):  # noqa: N818  (not an error)
+    """Leaves a concurrent loop from one of its iterations."""
+
+    def __init__(self, signal: Signal) -> None:
+        self.signal = signal
+
+
+async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
+    run: Run,
+    source: Stream | Items,
+    body: Callable[[Any, int, Sink], Awaitable[Signal | None]],
+    sink: Sink,
+    *,
+    concurrency: int,
+    ordered: bool,
+    skip: bool,
+    limit: int | None,
+    stop: bool,
+) -> Signal | None:
+    """Run the body of a loop for several items at once.
+
+    ``ordered``: chunks leave in the order of the items. ``skip``: an error ends its iteration only, and is logged.
+    Past ``limit`` items the loop ends where ``stop`` is set, else RunError ``limit-reached`` is raised.
+    Return what an iteration's `return` asks for.
+    """
+    gate = asyncio.Semaphore(max(1, concurrency))
+    turn = asyncio.Event()
+    turn.set()
+
+    async def one(item: Any, index: int, mine: asyncio.Event, following: asyncio.Event) -> None:
+        own = Turn(sink, mine) if ordered else sink
+        try:
+            signal = await body(item, index, own)
+            if isinstance(own, Turn):
+                await own.finish()
+        except Exception as error:
+            fault = located(error)
+            if not skip:
+                raise fault from error
+            log.warning(
+                "item-skipped", run=run.id, index=index, code=fault.code, message=fault.message
+            )
+            if isinstance(own, Turn):
+                await own.finish()
+            signal = None
+        finally:
+            gate.release()
+        following.set()
+        if signal is not None and signal.what != "continue":
+            raise _Stop(signal)
+
+    try:
+        async with _group() as group:
+            index = 0
+            while batch := await source.batch():
+                for item in batch:
+                    if limit is not None and index >= limit:
+                        if stop:
+                            return None
+                        raise RunError("limit-reached", f"the loop has more than {limit} items")
+                    await gate.acquire()
+                    following = asyncio.Event()
+                    group.create_task(one(item, index, turn, following))
+                    turn = following
+                    index += 1
+    except _Stop as left:
+        return left.signal if left.signal is not BREAK else None
+    finally:
+        await source.close()
+    return None
+
+
+class Turn(Sink):
+    """The sink of one iteration of an ordered loop: it holds chunks back until the iterations before it are done."""
+
+    __slots__ = ("_held", "_sink", "_turn")
+
+    #: Chunks held back before the iteration itself must wait.
+    MOST = 256
+
+    def __init__(self, sink: Sink, turn: asyncio.Event) -> None:
+        super().__init__()
+        self._sink = sink
+        self._turn = turn
+        self._held: list[tuple[Any, str | None, Any, Any]] = []
+        self.count = sink.count
+
+    def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
+        if self._turn.is_set() and not self._held:
+            full = self._sink.emit(content, event, id, metadata)
+            self.count, self.bytes = self._sink.count, self._sink.bytes
+            return full
+        self._held.append((content, event, id, metadata))
+        self.count += 1
+        return len(self._held) >= self.MOST or self._turn.is_set()
+
+    async def drain(self) -> None:
+        await self._turn.wait()
+        held, self._held = self._held, []
+        for chunk in held:
+            if self._sink.emit(*chunk):
+                await self._sink.drain()
+        await self._sink.drain()
+
+    async def finish(self) -> None:
+        """Wait for the turn and send what was held back."""
+        await self._turn.wait()
+        if self._held:
+            await self.drain()
+
+    def done(self, content: Any = MISSING, metadata: Any = None) -> None:
+        if self._held or not self._turn.is_set():
+            raise RunError(
+                "template", "`done` can't stand in a concurrent loop: write it after the loop"
+            )
+        self._sink.done(content, metadata)
+
+    def respond(
+        self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]
+    ) -> None:
+        self._sink.respond(status, headers, cookies)

@@ -1,0 +1,124 @@
+"""What a bound value must be where a function takes it. Null passes: it counts as not given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from streamstack.errors import RunError
+from streamstack.language.units import parse_duration, parse_size
+from streamstack.language.values import Opaque, kind, to_text
+
+
+def _refuse(name: str, wanted: str, value: Any) -> RunError:
+    return RunError("template", f"`{name}` must be {wanted}, and this is {_article(kind(value))}")
+
+
+def _article(noun: str) -> str:
+    if noun == "null":
+        return noun
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def given(value: Any, name: str) -> Any:
+    """Return a value that is not null."""
+    if value is None:
+        raise RunError(
+            "template", f"`{name}` is required, and this is null: write `| default(...)`"
+        )
+    return value
+
+
+def default(value: Any, otherwise: Any) -> Any:
+    """Return a value, or what stands for it where it is null."""
+    return otherwise if value is None else value
+
+
+def text(value: Any, name: str) -> str | None:
+    """Return a text; numbers, booleans and timestamps are written as one."""
+    if value is None or type(value) is str:
+        return value
+    if isinstance(value, (list, Mapping, Opaque, bytes)):
+        raise _refuse(name, "a text", value)
+    return to_text(value)
+
+
+def integer(value: Any, name: str) -> int | None:
+    """Return an integer; a decimal without a fraction is one."""
+    if value is None or type(value) is int:
+        return value
+    if isinstance(value, (float, Decimal)) and value == value and value == int(value):
+        return int(value)
+    raise _refuse(name, "an integer", value)
+
+
+def number(value: Any, name: str) -> int | float | Decimal | None:
+    """Return an integer or a decimal."""
+    if value is None or (
+        isinstance(value, (int, float, Decimal)) and value is not True and value is not False
+    ):
+        return value
+    raise _refuse(name, "a number", value)
+
+
+def boolean(value: Any, name: str) -> bool | None:
+    """Return a boolean."""
+    if value is None or value is True or value is False:
+        return value
+    raise _refuse(name, "true or false", value)
+
+
+def items(value: Any, name: str) -> list[Any] | None:
+    """Return a list."""
+    if value is None or isinstance(value, list):
+        return value
+    raise _refuse(name, "a list", value)
+
+
+def mapping(value: Any, name: str) -> Mapping[str, Any] | None:
+    """Return an object."""
+    if value is None or isinstance(value, Mapping):
+        return value
+    raise _refuse(name, "an object", value)
+
+
+def duration(value: Any, name: str) -> float | None:
+    """Return a duration in seconds, from `200ms`, `5s` or a number of milliseconds."""
+    return (
+        None
+        if value is None
+        else _measured(parse_duration, value, name, "a duration such as 200ms or 5s")
+    )
+
+
+def size(value: Any, name: str) -> int | None:
+    """Return a size in bytes, from `64KB` or a number of bytes."""
+    return None if value is None else _measured(parse_size, value, name, "a size such as 64KB")
+
+
+def _measured(parse: Any, value: Any, name: str, wanted: str) -> Any:
+    try:
+        return parse(float(value) if isinstance(value, Decimal) else value)
+    except (ValueError, TypeError):
+        raise _refuse(name, wanted, value) from None
+
+
+def within(value: Any, name: str, minimum: float | None, maximum: float | None) -> Any:
+    """Return a number that lies within its bounds."""
+    if value is None:
+        return value
+    if minimum is not None and value < minimum:
+        raise RunError("template", f"`{name}` must be at least {minimum:g}, and this is {value}")
+    if maximum is not None and value > maximum:
+        raise RunError("template", f"`{name}` must be at most {maximum:g}, and this is {value}")
+    return value
+
+
+def choice(value: Any, name: str, choices: tuple[str, ...]) -> Any:
+    """Return one of the words a parameter allows."""
+    if value is None or value in choices:
+        return value
+    raise RunError(
+        "template", f"`{name}` must be one of {', '.join(choices)}, and this is {value!r}"
+    )

@@ -1,0 +1,100 @@
+"""From a Python exception in generated code to an error that its author can read."""
+
+from __future__ import annotations
+
+from types import FrameType, TracebackType
+from typing import Any
+
+from streamstack.errors import Place, RunError
+from streamstack.language.expressions import Value
+from streamstack.language.operators import explain
+from streamstack.language.values import kind
+from streamstack.runtime.code import Site
+
+#: What an expression may raise; anything else is a fault of the engine or of a plug-in.
+_EXPRESSION_FAULTS = (
+    NameError,
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+)
+
+
+def located(error: Exception) -> RunError:
+    """Return the RunError for what was raised, with the place in the definition it came from."""
+    if isinstance(error, RunError) and error.place is not None:
+        return error
+    site, frame, direct = _site(error.__traceback__)
+    if site is None or frame is None:
+        if isinstance(error, RunError):
+            return error
+        return _internal(error)
+    value, values = _reads(site, frame, error)
+    if isinstance(error, RunError):
+        fault = error
+    elif value is not None and direct and isinstance(error, _EXPRESSION_FAULTS):
+        fault = RunError("template", explain(error, value, values))
+        fault.__cause__ = error
+    else:
+        fault = _internal(error)
+    if site.step is not None:
+        types = ", ".join(f"{name} is {kind(held)}" for name, held in sorted(values.items()))
+        fault.place = Place(
+            mark=value.mark if value is not None else site.step.mark,
+            step=site.step.title,
+            path=site.step.path,
+            expression=value.text if value is not None else "",
+            types=types,
+        )
+    return fault
+
+
+def _internal(error: Exception) -> RunError:
+    fault = RunError("internal", f"{type(error).__name__}: {error}")
+    fault.__cause__ = error
+    return fault
+
+
+def _site(trace: TracebackType | None) -> tuple[Site | None, FrameType | None, bool]:
+    """Find the innermost line of generated code in a traceback, and whether only the language stands below it."""
+    site, frame, direct = None, None, False
+    while trace is not None:
+        sites = trace.tb_frame.f_globals.get("__sites__")
+        if sites is not None:
+            frame, direct = trace.tb_frame, True
+            site = sites[trace.tb_lineno - 1]
+        elif not str(trace.tb_frame.f_globals.get("__name__", "")).startswith(
+            ("streamstack.language.", "streamstack.runtime.conversions", "jinja2.")
+        ):
+            direct = False
+        trace = trace.tb_next
+    return site, frame, direct
+
+
+def _reads(site: Site, frame: FrameType, error: Exception) -> tuple[Value | None, dict[str, Any]]:
+    """Return the value that failed and the names it read with what they held."""
+    if not site.values:
+        return None, {}
+    value = site.values[0]
+    held: dict[str, Any] = {}
+    for read in value.reads:
+        try:
+            # Our own spelling of a name, seen from the frame that failed.
+            held[read.name] = eval(site.names[read.name], frame.f_globals, dict(frame.f_locals))  # noqa: S307
+        except Exception:  # noqa: BLE001, S112  (a name that is not bound has nothing to show)
+            continue
+    return value, held
+
+
+def caught(error: Exception) -> dict[str, Any]:
+    """Return an error as `catch` binds it."""
+    fault = located(error)
+    return {
+        "code": fault.code,
+        "message": fault.message,
+        "status": fault.status,
+        "step": fault.place.step if fault.place is not None else None,
+        "details": fault.details,
+    }

@@ -1,0 +1,237 @@
+"""From definitions to plans: compiled once when they are loaded, then only run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from streamstack.language.definition import (
+    Definition,
+    Endpoint,
+    FunctionDefinition,
+    Project,
+    Stack,
+    Step,
+)
+from streamstack.language.expressions import Value
+from streamstack.language.values import MISSING
+from streamstack.runtime.chunk import Sink
+from streamstack.runtime.arguments import constant_of, stacks
+from streamstack.runtime.code import Code
+from streamstack.runtime.control import guarded, limited, retried
+from streamstack.runtime.faults import located
+from streamstack.runtime.inputs import Checker, compile_inputs
+from streamstack.runtime.run import Run
+from streamstack.runtime.steps import write_step
+
+Start = Callable[..., Coroutine[Any, Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """Which events carry `{"content", "metadata"}`: those of a name where any step of that name gives metadata."""
+
+    names: frozenset[str | None]
+    every: bool  # a step whose event is a binding gives metadata
+
+    def has_metadata(self, event: str | None) -> bool:
+        """Whether the events of this name have the shape with metadata."""
+        return self.every or event in self.names
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An endpoint, ready to run."""
+
+    endpoint: Endpoint
+    checker: Checker
+    shapes: Shapes
+    reads_body: bool
+    source: str
+    _stack: Start
+    _headers: Callable[[Run, dict[str, Any]], dict[str, Any]]
+
+    async def start(self, run: Run, inputs: dict[str, Any]) -> Any:
+        """Run the stack; return what a json endpoint answers.
+
+        Raises RunError with its place for whatever goes wrong, but for being cancelled.
+        """
+        try:
+            return await self._stack(run, inputs)
+        except Exception as error:
+            raise located(error) from error
+
+    def headers(self, run: Run, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the endpoint's own response headers."""
+        try:
+            return self._headers(run, inputs)
+        except Exception as error:
+            raise located(error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Callee:
+    """A `kind: function`, ready to be called."""
+
+    definition: FunctionDefinition
+    checker: Checker
+    source: str
+    _stack: Start
+
+    async def call(self, run: Run, given: Mapping[str, Any], sink: Sink) -> Any:
+        """Check the inputs and run the stack; return what it returns."""
+        values = self.checker.check(given)
+        run.enter()
+        try:
+            return await self._stack(run, values, sink)
+        finally:
+            run.leave()
+
+
+def compile_project(project: Project) -> tuple[Plan, ...]:
+    """Compile every endpoint that is not disabled, and the functions they call."""
+    functions: dict[str, Callee] = {}
+    for definition in project.functions.values():
+        functions[definition.name] = _callee(definition, functions)
+    return tuple(
+        _plan(endpoint, functions, project.functions)
+        for endpoint in project.endpoints
+        if not endpoint.disabled
+    )
+
+
+def _callee(definition: FunctionDefinition, functions: Mapping[str, Callee]) -> Callee:
+    code = _written(definition, functions)
+    checker = compile_inputs(definition.inputs)
+    return Callee(definition, checker, code.text, code.compile()["stack"])
+
+
+def _plan(
+    endpoint: Endpoint,
+    functions: Mapping[str, Callee],
+    definitions: Mapping[str, FunctionDefinition],
+) -> Plan:
+    code = _written(endpoint, functions)
+    compiled = code.compile()
+    steps = list(_reachable(endpoint.stack, definitions, set()))
+    return Plan(
+        endpoint=endpoint,
+        checker=compile_inputs(endpoint.inputs, endpoint.unknown_inputs),
+        shapes=_shapes(steps),
+        reads_body=_reads_body(endpoint, steps),
+        source=code.text,
+        _stack=compiled["stack"],
+        _headers=compiled["headers"],
+    )
+
+
+def _written(definition: Definition, functions: Mapping[str, Callee]) -> Code:
+    """Write the Python of a definition: `stack`, and for an endpoint `headers`."""
+    code = Code(definition.title, write_step)
+    code.namespace.update(_FIXED, functions=functions)
+    response = definition.response if isinstance(definition, Endpoint) else None
+    with code.definition("stack", "run, v_input, sink=None", definition.stack):
+        code.steps(definition.stack)
+        if response is not None:
+            code.line("return (")
+            code.line(f" {code.source(response)}", response)
+            code.line(")")
+    if isinstance(definition, Endpoint):
+        with code.indented("def headers(run, v_input):"):
+            code.line("return {")
+            for name, value in definition.headers:
+                code.line(f" {name!r}: {code.source(value)},", value)
+            code.line("}")
+    return code
+
+
+def stream_object(sink: Sink) -> dict[str, Any]:
+    """Return `stream` as a value."""
+    return {"count": sink.count, "bytes": sink.bytes}
+
+
+def run_object(run: Run) -> dict[str, Any]:
+    """Return `run` as a value."""
+    return {
+        "id": run.id,
+        "startedAt": run.started,
+        "elapsedMs": run.elapsed_ms,
+        "outcome": run.outcome,
+    }
+
+
+def loop_object(index: int, source: Any) -> dict[str, Any]:
+    """Return `loop` as a value; without last and length where they are not known."""
+    loop = {"index": index + 1, "index0": index, "first": index == 0}
+    if isinstance(length := getattr(type(source), "length", None), property) or length is None:
+        return loop
+    return {**loop, "last": index + 1 == source.length, "length": source.length}
+
+
+_FIXED: Mapping[str, Any] = {
+    "clock": perf_counter,
+    "MISSING": MISSING,
+    "limited": limited,
+    "retried": retried,
+    "guarded": guarded,
+    "stream_object": stream_object,
+    "run_object": run_object,
+    "loop_object": loop_object,
+}
+
+
+def _reachable(
+    stack: Stack, functions: Mapping[str, FunctionDefinition], seen: set[str]
+) -> Iterator[Step]:
+    """Give every step that a run of the stack may reach, through the functions it calls."""
+    for step in stack.steps:
+        yield step
+        for nested in stacks(step.arguments.given.values()):
+            yield from _reachable(nested, functions, seen)
+        for name in _callees(step, functions):
+            if name not in seen:
+                seen.add(name)
+                yield from _reachable(functions[name].stack, functions, seen)
+
+
+def _callees(step: Step, functions: Mapping[str, FunctionDefinition]) -> Iterable[str]:
+    if step.function.name != "call":
+        return ()
+    name = constant_of(step.arguments.get("function"))
+    return functions if name is MISSING else {name} & functions.keys()
+
+
+def _shapes(steps: Iterable[Step]) -> Shapes:
+    names: set[str | None] = set()
+    every = False
+    for step in steps:
+        if step.function.name == "stream" and step.arguments.get("metadata") is not None:
+            event = constant_of(step.arguments.get("event"), None)
+            every = every or event is MISSING
+            names.add(None if event is MISSING else event)
+    return Shapes(frozenset(names), every)
+
+
+def _reads_body(endpoint: Endpoint, steps: Iterable[Step]) -> bool:
+    """Whether any binding reads `request.body`, or `request` as a whole."""
+
+    def reads(argument: Any) -> bool:
+        if isinstance(argument, Value):
+            return any(
+                read.name == "request" and (not read.path or read.path[0] == "body")
+                for read in argument.reads
+            )
+        if hasattr(argument, "given"):
+            return any(map(reads, argument.given.values()))
+        if hasattr(argument, "entries"):
+            return any(reads(entry.argument) for entry in argument.entries)
+        return any(map(reads, argument.items)) if hasattr(argument, "items") else False
+
+    values = [value for _, value in endpoint.headers]
+    if endpoint.response is not None:
+        values.append(endpoint.response)
+    return any(map(reads, values)) or any(
+        reads(step.arguments) or reads(step.when) for step in steps
+    )

@@ -1,0 +1,281 @@
+"""One step as Python: its modifiers, its call, its result."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from streamstack.language.definition import Arguments, Entries, Given, Items, Stack, Step
+from streamstack.language.expressions import Value
+from streamstack.language.parameters import (
+    Binds,
+    Bound,
+    Condition,
+    Kind,
+    Nesting,
+    OneOf,
+    Parameter,
+    ParameterType,
+    StackOf,
+)
+from streamstack.language.units import parse_duration, parse_size
+from streamstack.language.values import MISSING
+from streamstack.runtime import conversions
+from streamstack.runtime.arguments import constant_of
+from streamstack.runtime.code import Code
+
+
+def write_step(code: Code, step: Step) -> None:
+    """Write a step with its modifiers, the outermost first: disabled, when, retry, timeout."""
+    if step.disabled:
+        _null_result(code, step)
+        return
+    if step.when is None:
+        _write_retried(code, step)
+        return
+    with code.condition("if", code.source(step.when), step.when):
+        _write_retried(code, step)
+    if step.result is not None:
+        with code.indented("else:"):
+            _null_result(code, step)
+
+
+def _null_result(code: Code, step: Step) -> None:
+    code.line(f"{code.target(step.result)} = None" if step.result is not None else "pass")
+
+
+def opens_later(step: Step) -> bool:
+    """Whether the step only makes a stream: its retry and timeout apply when that opens."""
+    return step.function.effects.gives == "stream"
+
+
+def _write_retried(code: Code, step: Step) -> None:
+    if step.retry is None or opens_later(step):
+        _write_timed(code, step)
+        return
+    with code.part("attempt", Stack((step,), step.mark)) as name:
+        _write_timed(code, step)
+    signal = code.fresh("signal")
+    code.line(f"{signal} = await retried(run, {code.constant(step.retry)}, {name}, sink)")
+    code.hand_on(signal)
+
+
+def timeout_source(step: Step, code: Code) -> str:
+    """Return Python source for a step's time-out in seconds; `None` where it has none."""
+    if step.timeout is None:
+        return "None"
+    if isinstance(step.timeout, Value):
+        return f"{code.constant(conversions.duration)}({code.source(step.timeout)}, 'timeout')"
+    return code.literal(float(step.timeout))
+
+
+def _write_timed(code: Code, step: Step) -> None:
+    if step.timeout is None or opens_later(step):
+        _write_call(code, step)
+        return
+    values = (step.timeout,) if isinstance(step.timeout, Value) else ()
+    with code.indented(f"async with limited({timeout_source(step, code)}):", *values, block=True):
+        _write_call(code, step)
+
+
+def _write_call(code: Code, step: Step) -> None:
+    """Write what the function itself stands for."""
+    function = step.function
+    if function.compile is not None:
+        function.compile(step, code)
+        return
+    run = function.run
+    assert run is not None
+    arguments = list(_arguments(code, step))
+    call = code.constant(run)
+    if opens_later(step) and (step.retry is not None or step.timeout is not None):
+        with _result(code, step) as target:
+            code.line(
+                f"{target}guarded(run, {code.constant(step.retry)}, {timeout_source(step, code)}, {call},"
+            )
+            _write_arguments(code, arguments)
+            code.line(")")
+        return
+    awaited = "await " if inspect.iscoroutinefunction(run) else ""
+    with _result(code, step) as target:
+        code.line(f"{target}{awaited}{call}(run,")
+        _write_arguments(code, arguments)
+        code.line(")")
+
+
+@contextmanager
+def _result(code: Code, step: Step) -> Iterator[str]:
+    yield f"{code.target(step.result)} = " if step.result is not None else ""
+
+
+def _write_arguments(code: Code, arguments: list[tuple[str, str, tuple[Value, ...]]]) -> None:
+    for name, source, values in arguments:
+        code.line(f" {name}={source},", *values)
+
+
+def _arguments(code: Code, step: Step) -> Iterator[tuple[str, str, tuple[Value, ...]]]:
+    """Give the keyword, the source and the values of each argument that was given."""
+    for parameter in step.function.parameters:
+        argument = step.arguments.get(parameter.name)
+        if argument is None or _names_a_variable(parameter):
+            continue
+        source = argument_source(code, step, parameter.type, argument, parameter)
+        yield parameter.python_name, source, tuple(values_of(argument))
+
+
+def _names_a_variable(parameter: Parameter) -> bool:
+    return type(parameter.type).__name__ == "Variable"
+
+
+def values_of(argument: Any) -> Iterator[Value]:
+    """Give the values in an argument, but for those of nested stacks."""
+    if isinstance(argument, Value):
+        yield argument
+    elif isinstance(argument, Entries):
+        for entry in argument.entries:
+            yield from values_of(entry.argument)
+    elif isinstance(argument, Items):
+        for item in argument.items:
+            yield from values_of(item)
+    elif isinstance(argument, Arguments):
+        for inner in argument.given.values():
+            yield from values_of(inner)
+
+
+def argument_source(
+    code: Code, step: Step, declared: ParameterType, argument: Any, parameter: Parameter
+) -> str:
+    """Return Python source for one argument of a plain function."""
+    if isinstance(argument, Given):
+        return code.literal(argument.value)
+    if isinstance(argument, Stack):
+        return _stack_source(code, step, declared, argument)
+    if isinstance(argument, Entries):
+        inner = [
+            f"{entry.key!r}: {argument_source(code, step, _item(declared), entry.argument, parameter)}"
+            for entry in argument.entries
+        ]
+        return "{" + ", ".join(inner) + "}"
+    if isinstance(argument, Items):
+        items = [
+            argument_source(code, step, _item(declared), item, parameter) for item in argument.items
+        ]
+        return "[" + ", ".join(items) + "]"
+    if isinstance(argument, Arguments):
+        group = _form(declared, "parameters")
+        entries = [
+            f"{inner.python_name!r}: {argument_source(code, step, inner.type, given, inner)}"
+            for inner in group.parameters
+            if (given := argument.get(inner.name)) is not None
+        ]
+        return "{" + ", ".join(entries) + "}"
+    return value_source(code, step, declared, argument, parameter)
+
+
+def value_of(step: Step, name: str) -> Value | None:
+    """Return a parameter's value where it was given as one."""
+    argument = step.arguments.get(name)
+    return argument if isinstance(argument, Value) else None
+
+
+def source_of(code: Code, step: Step, name: str) -> str:
+    """Return Python source for a parameter: what was given, converted, or its default."""
+    parameter = step.function.by_name[name]
+    argument = step.arguments.get(name)
+    if argument is None:
+        return code.literal(parameter.default)
+    return argument_source(code, step, parameter.type, argument, parameter)
+
+
+def _form(declared: ParameterType, attribute: str) -> Any:
+    """Return the form of a parameter type that has an attribute; of OneOf, the first that has."""
+    if isinstance(declared, OneOf):
+        return next(form for form in declared.forms if hasattr(form, attribute))
+    return declared
+
+
+def _item(declared: ParameterType) -> ParameterType:
+    form: ParameterType = _form(declared, "item").item
+    return form
+
+
+def value_source(
+    code: Code, step: Step, declared: ParameterType, value: Value, parameter: Parameter
+) -> str:
+    """Return Python source for a value, converted to what its parameter expects."""
+    bound = next((f for f in _forms(declared) if isinstance(f, (Bound, Condition))), None)
+    per_item = bound.per_item if bound is not None else None
+    if per_item is not None:
+        with code.binding(item_name(step, per_item)) as item:
+            return f"(lambda {item}: {_converted(code, bound, value, parameter)})"
+    return _converted(code, bound, value, parameter)
+
+
+def _forms(declared: ParameterType) -> tuple[ParameterType, ...]:
+    return declared.forms if isinstance(declared, OneOf) else (declared,)
+
+
+def item_name(step: Step, binds: Binds) -> str:
+    """Return the variable that a nested stack or expression sees each item as."""
+    return str(constant_of(step.arguments.get(binds.parameter), binds.default))
+
+
+_CONVERT: dict[Kind, Callable[[Any, str], Any]] = {
+    Kind.TEXT: conversions.text,
+    Kind.INTEGER: conversions.integer,
+    Kind.NUMBER: conversions.number,
+    Kind.BOOLEAN: conversions.boolean,
+    Kind.LIST: conversions.items,
+    Kind.OBJECT: conversions.mapping,
+    Kind.DURATION: conversions.duration,
+    Kind.SIZE: conversions.size,
+}
+
+
+def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> str:
+    """Return source that converts a value; a constant is converted now, null gives way to the default."""
+    kind = bound.kind if isinstance(bound, Bound) else Kind.ANY
+    if value.constant is not MISSING:
+        constant = value.constant
+        if kind is Kind.DURATION:
+            constant = parse_duration(constant)
+        elif kind is Kind.SIZE:
+            constant = parse_size(constant)
+        if not isinstance(constant, (list, dict)):
+            return code.literal(constant)
+        return code.source(value)  # a new one each time: nothing is shared between runs
+    source = code.source(value)
+    convert = _CONVERT.get(kind)
+    if convert is not None:
+        source = f"{code.constant(convert)}({source}, {parameter.name!r})"
+        if isinstance(bound, Bound) and (bound.minimum is not None or bound.maximum is not None):
+            source = (
+                f"{code.constant(conversions.within)}({source}, {parameter.name!r}, "
+                f"{code.literal(bound.minimum)}, {code.literal(bound.maximum)})"
+            )
+        if isinstance(bound, Bound) and bound.choices:
+            choices = code.constant(bound.choices)
+            source = f"{code.constant(conversions.choice)}({source}, {parameter.name!r}, {choices})"
+    if parameter.required and kind is not Kind.ANY:
+        return f"{code.constant(conversions.given)}({source}, {parameter.name!r})"
+    if parameter.default is not None:
+        default = code.literal(parameter.default)
+        return f"{code.constant(conversions.default)}({source}, {default})"
+    return source
+
+
+def _stack_source(code: Code, step: Step, declared: ParameterType, stack: Stack) -> str:
+    """Write a nested stack of a plain function as a coroutine function; return its name.
+
+    It is called with the item and its index from 0 where its Nesting is ITEM, else without arguments.
+    """
+    form = next(f for f in _forms(declared) if isinstance(f, StackOf))
+    own = form.nesting is not Nesting.ITEM or constant_of(step.arguments.get("concurrency"), 1) != 1
+    binds = form.binds[0] if form.binds else None
+    with code.binding(item_name(step, binds) if binds is not None else None) as item:
+        parameters = f"{item}, index" if form.nesting is Nesting.ITEM else ""
+        return (
+            code.copy("body", stack, parameters) if own else code.shared("body", stack, parameters)
+        )
