@@ -67,7 +67,9 @@ def not_chosen(value: Any, choices: Collection[str]) -> tuple[str, str] | None:
     if not choices or not isinstance(value, str) or value in choices:
         return None
     near = nearest(value, choices)
-    return listed(choices), f"did you mean `{near}`?" if near else ""
+    few = len(choices) <= 12
+    words = listed(choices) if few else f"one of {len(choices)} words"
+    return words, f"did you mean `{near}`?" if near else f"write {listed(choices)}" if few else ""
 
 
 def mismatch(declared: Input, value: Any, name: str = "") -> str:

@@ -49,6 +49,7 @@ class Site:
     name: str  # of the parameter
     path: str  # functionStack[2].forEach.do
     default: Any = None
+    key: str = ""  # what stands left of the colon, where it is not the parameter's name
 
     @property
     def words(self) -> str:
@@ -90,26 +91,39 @@ class ArgumentReader:
         self._read_stack = read_stack
 
     def read_arguments(
-        self, parameters: tuple[Parameter, ...], node: Mapping, owner: str, path: str
+        self,
+        parameters: tuple[Parameter, ...],
+        node: Mapping,
+        owner: str,
+        path: str,
+        told: tuple[str, ...] = (),
     ) -> Arguments:
-        """Read a mapping of parameters. A null one counts as not given."""
+        """Read a mapping of parameters. A null one counts as not given.
+
+        ``told`` are parameters whose absence is told elsewhere.
+        """
         by_name = {parameter.name: parameter for parameter in parameters}
         given: dict[str, Argument] = {}
         named = set()
         for key, value in node.items:
             parameter = by_name.get(key.text)
             if parameter is None:
-                self._refuse_unknown(key, by_name, owner)
+                told = (*told, self._refuse_unknown(key, by_name, owner) or "")
             elif not is_null(value):
                 named.add(parameter.name)
                 self._put(given, parameter, value, owner, f"{path}.{key.text}")
-        self.require(parameters, named, node.mark, owner)
+        self.require(parameters, named, node.mark, owner, told)
         return Arguments(given, node.mark)
 
     def read_main(self, parameter: Parameter, node: Node, owner: str, path: str) -> Arguments:
         """Read a bare value that stands for the main parameter."""
         given: dict[str, Argument] = {}
-        self._put(given, parameter, node, owner, path)
+        site = Site(owner, parameter.name, path, parameter.default, owner.strip("`"))
+        argument = self.read(parameter.type, node, site)
+        if argument is None:
+            self.faults.holes = True
+        else:
+            given[parameter.name] = argument
         return Arguments(given, node.mark)
 
     def require(
@@ -118,18 +132,23 @@ class ArgumentReader:
         named: Collection[str],
         mark: Mark,
         owner: str,
+        told: Collection[str] = (),
     ) -> None:
-        """Report the required parameters that are not named."""
+        """Report the required parameters that are neither named nor told of elsewhere."""
         for parameter in parameters:
-            if parameter.required and parameter.name not in named:
-                self.faults.cut(
+            if not parameter.required or parameter.name in named:
+                continue
+            self.faults.holes = True
+            if parameter.name not in told:
+                self.faults.add(
                     "missing-parameter",
                     mark,
                     f"{owner} lacks `{parameter.name}`",
                     f"add `{parameter.name}`: {parameter.description}",
                 )
 
-    def _refuse_unknown(self, key: Scalar, by_name: Collection[str], owner: str) -> None:
+    def _refuse_unknown(self, key: Scalar, by_name: Collection[str], owner: str) -> str | None:
+        """Report a parameter that does not exist; return the one that may be meant."""
         name = key.text
         near = nearest(name, by_name)
         if near:
@@ -141,6 +160,7 @@ class ArgumentReader:
         if name in modifiers.NAMES and owner.startswith("`"):
             hint = f"`{name}` stands beside {owner}, not below it: write it two spaces further left"
         self.faults.add("unknown-parameter", key.mark, f"{owner} has no parameter `{name}`", hint)
+        return near
 
     def _put(
         self,
@@ -247,7 +267,7 @@ class ArgumentReader:
             return MISSING
         bound = out_of_range(converted, wanted.minimum, wanted.maximum)
         if bound:
-            self._refuse(node, site, f"{KINDS[wanted.kind]} of {bound}")
+            self._refuse(node, site, f"{KINDS[wanted.kind]} of {bound}", f"write {bound}")
             return MISSING
         return converted
 
@@ -295,7 +315,9 @@ class ArgumentReader:
 
     def _read_named(self, wanted: Named, node: Node, site: Site) -> Entries | None:
         if not isinstance(node, Mapping):
-            self._refuse(node, site, "a mapping", f"write `{site.name}: {{name: value}}`")
+            self._refuse(
+                node, site, "a mapping", f"write `{site.key or site.name}: {{name: value}}`"
+            )
             return None
         found = []
         for key, item in node.items:

@@ -74,7 +74,11 @@ class StepReader:
             self._read_modifiers(node, path)
             return None
         function, key, value = found
-        arguments = self._read_arguments(function, key, value, f"{path}.{function.name}")
+        # A parameter that stands beside its function is reported there, and not as missing too.
+        beside = [name.text for name, _ in node.items if name.text in function.by_name]
+        arguments = self._read_arguments(
+            function, key, value, f"{path}.{function.name}", tuple(beside)
+        )
         given = self._read_modifiers(node, path)
         self._refuse_result(function, given)
         return _make_step(function, arguments, node.mark, key.mark, path, given)
@@ -131,9 +135,7 @@ class StepReader:
     def _indent(self, name: str, function: Function) -> str:
         """Say that a key beside a function belongs below it, where it is one of its parameters."""
         if name in function.by_name:
-            return (
-                f"`{name}` belongs to `{function.name}`: write it two spaces further right"
-            )
+            return f"`{name}` belongs to `{function.name}`: write it two spaces further right"
         return ""
 
     def _report_no_function(self, node: Mapping, others: list[Scalar]) -> None:
@@ -166,7 +168,9 @@ class StepReader:
                     f"did you mean `{meant}`?" if meant else "",
                 )
 
-    def _read_arguments(self, function: Function, key: Scalar, node: Node, path: str) -> Arguments:
+    def _read_arguments(
+        self, function: Function, key: Scalar, node: Node, path: str, beside: tuple[str, ...]
+    ) -> Arguments:
         """Read what stands below a function: its parameters, or the value of its main one.
 
         A mapping is the value of the main parameter where `main_takes_mapping`, else the
@@ -175,12 +179,12 @@ class StepReader:
         owner = f"`{function.name}`"
         main = function.main
         if is_null(node):
-            self._arguments.require(function.parameters, (), key.mark, owner)
+            self._arguments.require(function.parameters, (), key.mark, owner, beside)
             return Arguments({}, key.mark)
         if isinstance(node, Mapping) and not main_takes_mapping(function.parameters):
-            return self._arguments.read_arguments(function.parameters, node, owner, path)
+            return self._arguments.read_arguments(function.parameters, node, owner, path, beside)
         if main is not None:
-            self._arguments.require(function.parameters, (main.name,), key.mark, owner)
+            self._arguments.require(function.parameters, (main.name,), key.mark, owner, beside)
             return self._arguments.read_main(main, node, owner, path)
         self.faults.cut("wrong-type", node.mark, *_no_main(function, node))
         return Arguments({}, node.mark)
