@@ -1,0 +1,44 @@
+"""Expressions: from `<<...>>` in a definition to Python source.
+
+`parse_value` and `parse_condition` turn a YAML node into a Value; `Value.source` writes it as one
+line of Python for the stack it stands in; `evaluate` computes it at once.
+"""
+
+from streamstack.language.expressions.compile import Spelling
+from streamstack.language.expressions.evaluate import evaluate
+from streamstack.language.expressions.explain import explain, failing_expression
+from streamstack.language.expressions.parse import (
+    parse_condition,
+    parse_expression,
+    parse_value,
+)
+from streamstack.language.expressions.statements import Bound
+from streamstack.language.expressions.template import Template
+from streamstack.language.expressions.value import (
+    Constant,
+    Expression,
+    ListValue,
+    ObjectValue,
+    Read,
+    Text,
+    Value,
+)
+
+__all__ = [
+    "Bound",
+    "Constant",
+    "Expression",
+    "ListValue",
+    "ObjectValue",
+    "Read",
+    "Spelling",
+    "Template",
+    "Text",
+    "Value",
+    "evaluate",
+    "explain",
+    "failing_expression",
+    "parse_condition",
+    "parse_expression",
+    "parse_value",
+]

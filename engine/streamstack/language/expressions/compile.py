@@ -1,0 +1,296 @@
+"""From Jinja2's tree of an expression to one line of Python.
+
+Names become what the stack's compiler calls them, look-ups Python's own subscription where that
+says exactly the same, operators and filters calls of objects that `Spelling.constant` names. No
+attribute of a value is ever reached: the source holds no attribute access at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from jinja2 import nodes
+
+from streamstack.language import operators
+from streamstack.language.expressions.analyse import (
+    SOFT_FILTERS,
+    SOFT_TESTS,
+    constant_of,
+    is_path,
+    path_base,
+)
+from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS
+
+
+class Spelling(Protocol):
+    """How the stack's compiler writes what an expression refers to."""
+
+    def name(self, root: str) -> str:
+        """Return the source of a variable's or reserved name's value."""
+
+    def path(self, root: str, item: str) -> str | None:
+        """Return a faster source for an item of a name, or None to look it up."""
+
+    def constant(self, value: object) -> str:
+        """Return the name under which generated code finds an object."""
+
+
+_BINARY: Final[dict[type[nodes.Node], Callable[..., Any]]] = {
+    nodes.Add: operators.add,
+    nodes.Sub: operators.subtract,
+    nodes.Mul: operators.multiply,
+    nodes.Div: operators.divide,
+    nodes.FloorDiv: operators.divide_whole,
+    nodes.Mod: operators.remain,
+    nodes.Pow: operators.power,
+}
+_COMPARE: Final[dict[str, Callable[..., Any]]] = {
+    "eq": operators.equal,
+    "ne": operators.unequal,
+    "lt": operators.less,
+    "lteq": operators.less_equal,
+    "gt": operators.greater,
+    "gteq": operators.greater_equal,
+    "in": operators.contains,
+    "notin": operators.lacks,
+}
+_INLINE_TESTS: Final = {
+    "none": "({} is None)",
+    "null": "({} is None)",
+    "true": "({} is True)",
+    "false": "({} is False)",
+}
+
+
+def compile_expression(
+    node: nodes.Node, names: Spelling, called: frozenset[str] = frozenset()
+) -> str:
+    """Return the Python source of an analysed expression; it may stand anywhere in a larger one.
+
+    ``called`` are names that can be called where they stand: the macros of a template.
+    """
+    return _Writer(names, called).write(node)
+
+
+def literal(value: Any) -> str:
+    """Return the source of null, a boolean, a number or a text."""
+    if type(value) in (int, float) and value < 0:
+        return f"({value!r})"
+    return repr(value)
+
+
+class _Writer:
+    """Writes the source of one expression."""
+
+    __slots__ = ("called", "names")
+
+    def __init__(self, names: Spelling, called: frozenset[str]) -> None:
+        self.names = names
+        self.called = called
+
+    def write(self, node: nodes.Node) -> str:
+        kind = type(node)
+        if kind is nodes.Name:
+            return self._name(node)  # type: ignore[arg-type]
+        if kind is nodes.Getattr:
+            return self._getattr(node)  # type: ignore[arg-type]
+        if kind is nodes.Const:
+            return literal(node.value)  # type: ignore[attr-defined]
+        helper = _BINARY.get(kind)
+        if helper is not None:
+            assert isinstance(node, nodes.BinExpr)
+            return self._call(helper, self.write(node.left), self.write(node.right))
+        writer = _WRITERS[kind]
+        return writer(self, node)
+
+    def _call(self, helper: Callable[..., Any], *arguments: str) -> str:
+        return f"{self.names.constant(helper)}({', '.join(arguments)})"
+
+    def _name(self, node: nodes.Name) -> str:
+        return "None" if node.name == "null" else self.names.name(node.name)
+
+    def _getattr(self, node: nodes.Getattr) -> str:
+        return self._item(node.node, node.attr)
+
+    def _item(self, container: nodes.Node, key: str) -> str:
+        if type(container) is nodes.Name and container.name != "null":
+            faster = self.names.path(container.name, key)
+            if faster is not None:
+                return faster
+        return f"{self._container(container)}[{key!r}]"
+
+    def _container(self, node: nodes.Node) -> str:
+        source = self.write(node)
+        # Python warns where a literal is subscripted, before it fails.
+        return f"({source})" if isinstance(node, nodes.Const) or source == "None" else source
+
+    def _getitem(self, node: nodes.Getitem) -> str:
+        if isinstance(node.arg, nodes.Slice):
+            bounds = (node.arg.start, node.arg.stop, node.arg.step)
+            sources = ["None" if bound is None else self.write(bound) for bound in bounds]
+            return self._call(operators.part, self.write(node.node), *sources)
+        key = constant_of(node.arg)
+        if type(key) is str:
+            return self._item(node.node, key)
+        return self._call(operators.item, self.write(node.node), self.write(node.arg))
+
+    def _and(self, node: nodes.Node) -> str:
+        return self._chained(node, nodes.And, " and ")
+
+    def _or(self, node: nodes.Node) -> str:
+        return self._chained(node, nodes.Or, " or ")
+
+    def _chained(self, node: nodes.Node, kind: type[nodes.BinExpr], word: str) -> str:
+        parts = []
+        while isinstance(node, kind):
+            parts.append(self.write(node.right))
+            node = node.left
+        parts.append(self.write(node))
+        return f"({word.join(reversed(parts))})"
+
+    def _not(self, node: nodes.Not) -> str:
+        return f"(not {self.write(node.node)})"
+
+    def _negative(self, node: nodes.Neg) -> str:
+        value = constant_of(node)
+        if value is not node:
+            return literal(value)
+        return self._call(operators.negate, self.write(node.node))
+
+    def _positive(self, node: nodes.Pos) -> str:
+        return self._call(operators.affirm, self.write(node.node))
+
+    def _concat(self, node: nodes.Concat) -> str:
+        return self._call(operators.join_texts, *map(self.write, node.nodes))
+
+    def _list(self, node: nodes.List | nodes.Tuple) -> str:
+        return f"[{', '.join(map(self.write, node.items))}]"
+
+    def _dict(self, node: nodes.Dict) -> str:
+        return "{" + ", ".join(self._pair(pair) for pair in node.items) + "}"
+
+    def _pair(self, pair: nodes.Pair) -> str:
+        key = constant_of(pair.key)
+        if isinstance(key, (bool, int, float)):
+            source = repr(operators.key_text(key))
+        elif isinstance(key, str):
+            source = repr(key)
+        else:
+            source = self._call(operators.key_text, self.write(pair.key))
+        return f"{source}: {self.write(pair.value)}"
+
+    def _inline_if(self, node: nodes.CondExpr) -> str:
+        other = "None" if node.expr2 is None else self.write(node.expr2)
+        return f"({self.write(node.expr1)} if {self.write(node.test)} else {other})"
+
+    def _compare(self, node: nodes.Compare) -> str:
+        first = self.write(node.expr)
+        if len(node.ops) > 1:
+            rest: list[str] = []
+            for operand in node.ops:
+                rest.append(self.names.constant(_COMPARE[operand.op]))
+                rest.append(f"lambda: {self.write(operand.expr)}")
+            return self._call(operators.chain, first, *rest)
+        operand = node.ops[0]
+        second = self.write(operand.expr)
+        if operand.op in ("eq", "ne") and (_exact(node.expr) or _exact(operand.expr)):
+            return f"({first} {'==' if operand.op == 'eq' else '!='} {second})"
+        return self._call(_COMPARE[operand.op], first, second)
+
+    def _soft(self, node: nodes.Node) -> str:
+        """Return the source of a function without arguments that walks a path.
+
+        What a path begins with, when that is more than a name, is evaluated before: an error in
+        it stays an error.
+        """
+        if is_path(node):
+            return f"lambda: {self.write(node)}"
+        base = path_base(node)
+        if base is node:
+            return f"(lambda _b: lambda: _b)({self.write(node)})"
+        keys: list[str] = []
+        while node is not base:
+            if isinstance(node, nodes.Getattr):
+                keys.append(repr(node.attr))
+            else:
+                assert isinstance(node, nodes.Getitem)
+                keys.append(self.write(node.arg))
+            node = node.node
+        path = "_b"
+        for key in reversed(keys):
+            path = f"{self.names.constant(operators.item)}({path}, {key})"
+        return f"(lambda _b: lambda: {path})({self.write(base)})"
+
+    def _default(self, node: nodes.Filter) -> str:
+        assert node.node is not None
+        keywords = {keyword.key: keyword.value for keyword in node.kwargs}
+        other = node.args[0] if node.args else keywords.get("other", nodes.Const(""))
+        boolean = node.args[1] if len(node.args) > 1 else keywords.get("boolean")
+        path = self._soft(node.node)
+        if boolean is not None:
+            lazily = f"lambda: {self.write(other)}"
+            return self._call(operators.default_empty, path, lazily, self.write(boolean))
+        if type(other) is nodes.Const or constant_of(other) is not other:
+            return self._call(operators.default_value, path, self.write(other))
+        return self._call(operators.default, path, f"lambda: {self.write(other)}")
+
+    def _filter(self, node: nodes.Filter) -> str:
+        if node.name in SOFT_FILTERS:
+            return self._default(node)
+        assert node.node is not None
+        return self._operation(FILTERS[node.name].call, node, self.write(node.node))
+
+    def _operation(
+        self, code: Callable[..., Any], node: nodes.Filter | nodes.Test | nodes.Call, *first: str
+    ) -> str:
+        return self._call(code, *first, *self._arguments(node))
+
+    def _arguments(self, node: nodes.Filter | nodes.Test | nodes.Call) -> list[str]:
+        named = [f"{keyword.key}={self.write(keyword.value)}" for keyword in node.kwargs]
+        return [*map(self.write, node.args), *named]
+
+    def _test(self, node: nodes.Test) -> str:
+        if node.name in SOFT_TESTS:
+            helper = operators.defined if node.name == "defined" else operators.undefined
+            return self._call(helper, self._soft(node.node))
+        inline = _INLINE_TESTS.get(node.name)
+        if inline is not None:
+            return inline.format(self._container(node.node))
+        return self._operation(TESTS[node.name].call, node, self.write(node.node))
+
+    def _function(self, node: nodes.Call) -> str:
+        assert isinstance(node.node, nodes.Name)
+        name = node.node.name
+        if name in self.called:
+            return f"{self.names.name(name)}({', '.join(self._arguments(node))})"
+        return self._operation(FUNCTIONS_OF_EXPRESSIONS[name].call, node)
+
+
+def _exact(node: nodes.Node) -> bool:
+    """Tell whether Python's own == with this constant is the language's."""
+    value = constant_of(node)
+    return value is None or type(value) in (str, int, bool) or _is_null(node)
+
+
+def _is_null(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Name) and node.name == "null"
+
+
+_WRITERS: Final[dict[type[nodes.Node], Callable[[_Writer, Any], str]]] = {
+    nodes.Getitem: _Writer._getitem,
+    nodes.And: _Writer._and,
+    nodes.Or: _Writer._or,
+    nodes.Not: _Writer._not,
+    nodes.Neg: _Writer._negative,
+    nodes.Pos: _Writer._positive,
+    nodes.Concat: _Writer._concat,
+    nodes.List: _Writer._list,
+    nodes.Tuple: _Writer._list,
+    nodes.Dict: _Writer._dict,
+    nodes.CondExpr: _Writer._inline_if,
+    nodes.Compare: _Writer._compare,
+    nodes.Filter: _Writer._filter,
+    nodes.Test: _Writer._test,
+    nodes.Call: _Writer._function,
+}

@@ -1,0 +1,39 @@
+"""All filters, functions and tests of expressions there are."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Each family registers what it declares.
+from streamstack.language import (
+    filters_convert,
+    filters_time,
+    functions_of_expressions,
+    tests_of_expressions,
+)
+from streamstack.language.operations import (
+    DROPPED,
+    FILTERS,
+    FUNCTIONS_OF_EXPRESSIONS,
+    NAMING,
+    TESTS,
+    Operation,
+)
+
+#: In the order of the reference.
+FAMILIES: Final = (
+    filters_convert,
+    filters_time,
+    functions_of_expressions,
+    tests_of_expressions,
+)
+
+__all__ = [
+    "DROPPED",
+    "FAMILIES",
+    "FILTERS",
+    "FUNCTIONS_OF_EXPRESSIONS",
+    "NAMING",
+    "TESTS",
+    "Operation",
+]

@@ -1,0 +1,74 @@
+"""The functions of expressions: what does not begin with a value."""
+
+from __future__ import annotations
+
+import random as generator
+import uuid as identifiers
+from datetime import UTC, date, datetime
+from typing import Any
+
+from streamstack.language.expectations import failed, integer_argument
+from streamstack.language.operations import declare
+from streamstack.language.operators import MAX_ITEMS
+
+
+@declare("function", "now", "The time now, a timestamp in UTC.", "now() | date | length", 10)
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@declare("function", "today", "The date today, in UTC.", "today() == (now() | toDate)", True)
+def today() -> date:
+    return datetime.now(UTC).date()
+
+
+@declare("function", "uuid", "A new random UUID (version 4), as text.", "uuid() | length", 36)
+def uuid() -> str:
+    return str(identifiers.uuid4())
+
+
+@declare(
+    "function",
+    "random",
+    "A random number from 0 up to, but without, 1. Not for secrets.",
+    "0 <= random() < 1",
+    True,
+)
+def random() -> float:
+    return generator.random()
+
+
+@declare(
+    "function",
+    "randomInteger",
+    "A random integer from the first to the last given, both included. Not for secrets.",
+    "1 <= randomInteger(1, 6) <= 6",
+    True,
+)
+def random_integer(first: Any, last: Any) -> int:
+    low = integer_argument(first, "randomInteger", "first", -(2**63), 2**63)
+    high = integer_argument(last, "randomInteger", "last", -(2**63), 2**63)
+    if low > high:
+        raise failed("randomInteger", f"the first, {low}, is above the last, {high}")
+    return generator.randint(low, high)
+
+
+@declare(
+    "function",
+    "range",
+    "The list of integers from 0, or from the first given, up to but without the last; a third "
+    "argument is the step.",
+    "range(2, 10, 3)",
+    [2, 5, 8],
+)
+def range_list(start: Any, stop: Any = None, step: Any = 1) -> list[int]:
+    low, high = (0, start) if stop is None else (start, stop)
+    low = integer_argument(low, "range", "start", -(2**63), 2**63)
+    high = integer_argument(high, "range", "stop", -(2**63), 2**63)
+    step = integer_argument(step, "range", "step", -(2**63), 2**63)
+    if step == 0:
+        raise failed("range", "the step can't be 0")
+    numbers = range(low, high, step)
+    if (high - low) // step > MAX_ITEMS:
+        raise failed("range", f"the list would hold more than {MAX_ITEMS:,} integers")
+    return list(numbers)
