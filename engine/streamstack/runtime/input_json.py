@@ -1,0 +1,86 @@
+"""JSON that a client sent: parsed fast, numbers kept exact where a decimal is declared, depth bounded."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any, Final
+
+import orjson
+
+from streamstack.runtime.input_faults import Check, Faults, InexactError
+
+#: How deep a document may nest: what can be written again (orjson writes 254 levels).
+DEEPEST: Final = 250
+
+
+class JsonText(bytes):
+    """Bytes that are said to be JSON."""
+
+    __slots__ = ()
+
+
+def check_json(data: bytes, check: Check, faults: Faults) -> Any:
+    """Parse a document and check it.
+
+    Numbers are parsed as floats first; where one meets a declared decimal, all are parsed again with their digits.
+    """
+    before = len(faults.found)
+    value = parse_json(data, faults)
+    if len(faults.found) != before:
+        return None
+    if faults.exact:
+        return check(value, faults)
+    try:
+        return check(value, faults)
+    except InexactError:
+        pass
+    del faults.found[before:]
+    faults.exact = True
+    try:
+        return check(_parse_exactly(data), faults)
+    finally:
+        faults.exact = False
+
+
+def parse_json(data: bytes, faults: Faults) -> Any:
+    """Return the value of a document; what is wrong with it goes to the faults."""
+    if data.startswith(b"\xef\xbb\xbf"):
+        data = data[3:]
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        if "depth" in error.msg or "recursion" in error.msg.lower():
+            return faults.add(f"must not be nested more than {DEEPEST} deep")
+        return faults.add(f"must be JSON: {_reason(error, data)}")
+    # Counting is fast, and a document with few brackets can't be deep.
+    if data.count(b"[") + data.count(b"{") > DEEPEST and _is_deep(value):
+        return faults.add(f"must not be nested more than {DEEPEST} deep")
+    return value
+
+
+def _reason(error: orjson.JSONDecodeError, data: bytes) -> str:
+    if not data.strip():
+        return "it is empty"
+    if "UTF-8" in error.msg:
+        return "it is not UTF-8"
+    return f"{error.msg}, at line {error.lineno}, column {error.colno}"
+
+
+def _is_deep(value: Any) -> bool:
+    try:
+        orjson.dumps([[[[value]]]])  # its writer stops at 254 levels
+    except TypeError:
+        return True
+    return False
+
+
+def _parse_exactly(data: bytes) -> Any:
+    """Parse a document that was parsed before, with decimals for numbers that have a fraction or an exponent."""
+    text = data.decode("utf-8-sig")
+    return json.loads(text, parse_float=Decimal, parse_int=_parse_integer)
+
+
+def _parse_integer(text: str) -> int | Decimal:
+    # Python refuses to make an integer of more than 4300 digits; a decimal of them is cheap, and out of all bounds.
+    return int(text) if len(text) < 400 else Decimal(text)

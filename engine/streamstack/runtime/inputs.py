@@ -1,0 +1,297 @@
+"""Declared inputs: where a request holds each, and the one error that names all that is wrong.
+
+Rules that LANGUAGE leaves open, decided here and in the modules beside this one:
+
+- An absent input that is not required is its default, else null; null that is sent is a value, refused unless the
+  input is `nullable` (or `json`). Where one stack calls another, a null counts as not given.
+- Unknown properties are refused in bodies at any depth where properties are declared; unknown names in the query, in
+  headers and in cookies are let be.
+- JSON: 5.0 is an integer, "5" is none. Integers have 64 bits unless `minimum` or `maximum` says more. Decimals keep
+  their digits. Nesting ends at 250 levels.
+- Text: an empty one counts as not sent, except where a text (or a list of them) is declared; outer spaces of anything
+  but texts are passed over; booleans are true, false, 1, 0; `json` is JSON where it parses, else the text.
+- Timestamps need their offset and keep it. A UUID becomes small letters. A URL is one of http, https, ws, wss.
+- No message holds a value that was sent, whether the input is `sensitive` or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from streamstack.language.definition import Input
+from streamstack.language.values import MISSING
+from streamstack.runtime.files import File
+from streamstack.runtime.input_faults import Check, Faults, details_of, invalid
+from streamstack.runtime.input_json import JsonText, check_json
+from streamstack.runtime.input_nesting import (
+    Inputs,
+    build,
+    build_object,
+    build_unknown,
+    default_of,
+    fill,
+)
+from streamstack.runtime.input_texts import build_texts
+
+__all__ = ["Checker", "Form", "Inputs", "JsonText", "Layout", "Lookup", "compile_inputs"]
+
+#: What was sent under a name, in one place of a request; empty if nothing was.
+Lookup = Callable[[str], Sequence[Any]]
+#: The fields of a form, in the order of their first appearance.
+Form = dict[str, list[Any]]
+#: A body: none, JSON, a form, a text, or a file.
+Body = JsonText | Form | str | File | None
+
+_IN_QUERY: Final = frozenset({"GET", "HEAD", "DELETE"})
+_PLACES: Final = ("path", "query", "header", "cookie")
+
+
+def compile_inputs(inputs: tuple[Input, ...], unknown: str = "refuse") -> Checker:
+    """Compile declared inputs. ``unknown`` is `refuse` or `ignore`, for body properties that are not declared.
+
+    Raises ValueError for a declaration that can't be served (a default that does not fit, a pattern that could take
+    for ever), with its place in the file.
+    """
+    return Checker(inputs, unknown)
+
+
+class Checker:
+    """Checks inputs: of a call by `check`, of a request by the layout for its method and route."""
+
+    __slots__ = ("_call", "_layouts", "inputs", "unknown")
+
+    def __init__(self, inputs: tuple[Input, ...], unknown: str) -> None:
+        self.inputs = inputs
+        self.unknown = unknown
+        self._call = build_object(inputs, unknown, call=True, result_type=Inputs)
+        self._layouts: dict[tuple[str, ...], Layout] = {}
+
+    def check(self, given: Mapping[str, Any]) -> Inputs:
+        """Check the values that one stack gives to another.
+
+        Raises RunError ``invalid-input`` naming every fault.
+        """
+        faults = Faults(exact=True)
+        result: Inputs = self._call(given, faults)
+        if faults.found:
+            raise invalid(details_of("input", faults))
+        return result
+
+    def layout(self, method: str, route: Sequence[str] | Mapping[str, str] = ()) -> Layout:
+        """Return where requests of a method hold the inputs; ``route`` has the names of the path's parameters.
+
+        Made once for each method and route. Raises ValueError for declarations that exclude one another.
+        """
+        key = (method, *route)
+        found = self._layouts.get(key)
+        if found is None:
+            found = self._layouts[key] = Layout(self.inputs, self.unknown, method, frozenset(route))
+        return found
+
+
+class Layout:
+    """Where requests to one route hold the inputs, and how each is checked.
+
+    ``declares_body`` tells whether one is in the body; ``takes_body`` also that the body has to be looked at only to
+    refuse what it holds. ``files`` are the names of parts that are files, with what they are declared as; ``whole``
+    is the input that is the body itself.
+    """
+
+    __slots__ = ("_body", "_groups", "_order", "declares_body", "files", "takes_body", "whole")
+
+    def __init__(
+        self, inputs: tuple[Input, ...], unknown: str, method: str, route: frozenset[str]
+    ) -> None:
+        wholes = [each for each in inputs if each.location == "wholeBody"]
+        self.whole = wholes[0] if wholes else None
+        places = {each.name: _place(each, method, route, whole=bool(wholes)) for each in inputs}
+        in_body = tuple(each for each in inputs if places[each.name] == "body")
+        if self.whole is not None and (len(wholes) > 1 or in_body):
+            other = (*wholes[1:], *in_body)[0]
+            raise ValueError(
+                f"{other.mark}: {other.name} is in the body, which {self.whole.name} takes whole"
+            )
+        self._order = tuple(each.name for each in inputs)
+        self._groups = []
+        for place in _PLACES:
+            held = tuple(each for each in inputs if places[each.name] == place)
+            if held:
+                self._groups.append((place, _Group(held, unknown)))
+        elsewhere = {
+            name: place
+            for each in inputs
+            if (place := places[each.name]) in _PLACES
+            for name in (each.name, *each.aliases)
+        }
+        self.declares_body = bool(in_body or wholes)
+        self.takes_body = self.declares_body or (unknown == "refuse" and method not in _IN_QUERY)
+        if self.whole is not None:
+            self._body = _build_whole(self.whole, unknown)
+        else:
+            document = build_object(
+                in_body, unknown, call=False, result_type=Inputs, elsewhere=elsewhere
+            )
+            self._body = _build_parts(document, _build_form(in_body, unknown, elsewhere))
+        self.files = {
+            name: each
+            for each in in_body
+            for name in (each.name, *each.aliases)
+            if each.type == "file"
+            or (each.type == "list" and each.items is not None and each.items.type == "file")
+        }
+
+    def check(self, lookups: Callable[[str], Lookup], body: Body) -> Inputs:
+        """Check all inputs of a request. ``lookups`` gives the look-up of a place: path, query, header, cookie.
+
+        Raises RunError ``invalid-input`` naming every fault.
+        """
+        details: list[dict[str, str]] = []
+        result = Inputs()
+        for place, check in self._groups:
+            faults = Faults()
+            check(lookups(place), faults, result)
+            if faults.found:
+                details += details_of(place, faults)
+        if self.takes_body:
+            faults = Faults()
+            held: Inputs = self._body(body, faults)
+            if faults.found:
+                details += details_of("body", faults)
+            elif not self._groups:
+                return held
+            elif not details:
+                result = _merge(self._order, result, held)
+        if details:
+            raise invalid(details)
+        return result
+
+
+def _place(declared: Input, method: str, route: frozenset[str], *, whole: bool) -> str:
+    if declared.location is not None:
+        return declared.location
+    if declared.name in route:
+        return "path"
+    return "query" if whole or method in _IN_QUERY else "body"
+
+
+def _merge(order: tuple[str, ...], first: Inputs, second: Inputs) -> Inputs:
+    """Return the inputs of two places in the order in which they are declared."""
+    merged = Inputs((name, first[name] if name in first.keys() else second[name]) for name in order)  # noqa: SIM118
+    merged.absent = first.absent | second.absent
+    return merged
+
+
+class _Group:
+    """Checks inputs that arrive as texts under their names, in one place of a request."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, inputs: tuple[Input, ...], unknown: str) -> None:
+        self._fields = [
+            (
+                each.name,
+                (each.name, *each.aliases),
+                build_texts(each, unknown),
+                each.required,
+                default_of(each),
+            )
+            for each in inputs
+        ]
+
+    def __call__(self, lookup: Lookup, faults: Faults, result: dict[str, Any]) -> None:
+        for name, names, check, required, make in self._fields:
+            value: Any = MISSING
+            sent = None
+            for each in names:
+                texts = lookup(each)
+                if not texts:
+                    continue
+                if sent is not None:
+                    faults.add_at(each, f"is another name of {name}: send one of them")
+                    break
+                sent = each
+                before = len(faults.found)
+                value = check(texts, faults)
+                if len(faults.found) != before:
+                    faults.under(before, each)
+            if value is not MISSING:
+                result[name] = value
+                continue
+            fill(result, name, make)
+            if required:
+                faults.add_at(name, "is required")
+
+
+def _build_form(inputs: tuple[Input, ...], unknown: str, elsewhere: Mapping[str, str]) -> Check:
+    """Compile the check of a form, by the names of its fields."""
+    group = _Group(inputs, unknown)
+    refuse_unknown = build_unknown(inputs, elsewhere) if unknown == "refuse" else None
+
+    def check(form: Form, faults: Faults) -> Inputs:
+        result = Inputs()
+        group(lambda name: form.get(name, ()), faults, result)
+        if refuse_unknown is not None:
+            before = len(faults.found)
+            refuse_unknown(form, faults)
+            if (
+                len(faults.found) != before
+                and len(form) == 1
+                and next(iter(form)).lstrip()[:1] in ("{", "[")
+            ):
+                # `curl -d '{...}'` says that it sends a form.
+                del faults.found[:]
+                faults.add(
+                    "is JSON sent as a form: send the header `Content-Type: application/json`"
+                )
+        return result
+
+    return check
+
+
+def _build_parts(document: Check, form: Check) -> Check:
+    """Compile the check of a body whose properties are inputs."""
+
+    def check(body: Body, faults: Faults) -> Any:
+        if isinstance(body, JsonText) and body.strip():
+            return check_json(body, document, faults)
+        if isinstance(body, dict):
+            return form(body, faults)
+        return document({}, faults)
+
+    return check
+
+
+def _build_whole(declared: Input, unknown: str) -> Check:
+    """Compile the check of a body that is one input."""
+    name = declared.name
+    document = build(declared, unknown, call=False)
+    texts = build_texts(declared, unknown)
+    form = None if declared.properties is None else _build_form(declared.properties, unknown, {})
+    make = default_of(declared)
+
+    def take(body: Body, faults: Faults) -> Any:
+        if isinstance(body, JsonText):
+            return check_json(body, document, faults) if body.strip() else MISSING
+        if isinstance(body, dict):
+            if form is not None:
+                return dict(form(body, faults))
+            return document(
+                {key: sent[0] if len(sent) == 1 else sent for key, sent in body.items()}, faults
+            )
+        if isinstance(body, str):
+            return texts([body], faults)
+        return MISSING if body is None else document(body, faults)
+
+    def check(body: Body, faults: Faults) -> Inputs:
+        result = Inputs()
+        value = take(body, faults)
+        if value is MISSING:
+            fill(result, name, make)
+            if declared.required:
+                faults.add("is required")
+        else:
+            result[name] = value
+        return result
+
+    return check
