@@ -62,7 +62,7 @@ _STATUS = "The HTTP status, when it is not caught and nothing was sent yet."
         Example(
             "go on after an error",
             "- try:\n    do: [{throw: {code: too-much, message: No more}}]\n    catch:\n"
-            "      do: [{return: << error.code ~ ': ' ~ error.message >>}]",
+            "      do: [{return: '<< error.code ~ \": \" ~ error.message >>'}]",
             result="too-much: No more",
         ),
         Example(

@@ -101,8 +101,8 @@ def case_of(value: Any) -> str:
     examples=[
         Example(
             "by a number",
-            "- switch:\n    value: << input.status >>\n    cases:\n      200: [{return: fine}]\n      404: [{return: gone}]\n"
-            "    default: [{return: odd}]",
+            "- switch:\n    value: << input.status >>\n    cases:\n      200: [{return: fine}]\n"
+            "      404: [{return: gone}]\n    default: [{return: odd}]",
             inputs={"status": 404},
             result="gone",
         ),
@@ -149,7 +149,8 @@ def switch(step: Step, code: Code) -> None:
     examples=[
         Example(
             "two at once",
-            "- parallel:\n    branches:\n      a: [{wait: 5ms}, {return: 1}]\n      b: [{return: 2}]\n- return: << [a, b] >>",
+            "- parallel:\n    branches:\n      a: [{wait: 5ms}, {return: 1}]\n      b: [{return: 2}]\n"
+            "- return: << [a, b] >>",
             result=[1, 2],
         ),
     ],
@@ -181,7 +182,7 @@ def parallel(step: Step, code: Code) -> None:
 @function(
     "return",
     Parameter("value", Bound(Kind.ANY_OR_STREAM), "What it gives.", required=False, main=True),
-    effects=Effects(ends=True),
+    effects=Effects(ends=True, leaves="frame"),
     examples=[
         Example("a value", "- return: {sum: << 1 + 2 >>}", result={"sum": 3}),
         Example("nothing", "- return\n- stream: never", result=None, chunks=()),
@@ -227,13 +228,14 @@ def allowed(name: Any, names: tuple[str, ...]) -> str:
         ListOf(Constant(Kind.TEXT)),
         "The functions a bound name may mean; needed where it is bound.",
     ),
-    effects=Effects(gives="either"),
+    effects=Effects(gives="either", calls=("function", "oneOf")),
     compiled=True,
 )
 def call(step: Step, code: Code) -> None:
     """Call a function of the project (`kind: function`) and get what its `return` gives.
 
-    The function sees its inputs and the reserved names, nothing else. It may emit chunks; they go to the caller's stream.
+    The function sees its inputs and the reserved names, nothing else. Chunks it emits go to the caller's
+    stream.
     """
     target, given, names = (
         value_of(step, "function"),

@@ -9,7 +9,6 @@ import structlog
 from streamstack.errors import RunError
 from streamstack.language.declare import Example, function
 from streamstack.language.definition import Stack, Step
-from streamstack.language.expressions import Value
 from streamstack.language.parameters import (
     Binds,
     Bound,
@@ -24,9 +23,9 @@ from streamstack.language.parameters import (
 )
 from streamstack.runtime.arguments import constant_of
 from streamstack.runtime.code import Code
-from streamstack.runtime.frames import Loop
 from streamstack.runtime.control import concurrently
 from streamstack.runtime.faults import located
+from streamstack.runtime.frames import Loop
 from streamstack.runtime.run import Run
 from streamstack.runtime.steps import source_of, value_of
 from streamstack.runtime.values import ENDLESS, Turns, iterate
@@ -139,9 +138,9 @@ def _check_limit(code: Code, step: Step, index: str, limit: str | None) -> None:
 def for_each(step: Step, code: Code) -> None:
     """Run steps for each item of a list, or of a stream while it arrives.
 
-    In the body `loop.index` counts from 1, `loop.index0` from 0; `loop.first` tells the first item; over a list there are
-    `loop.last` and `loop.length` too. `break` leaves the loop and closes the stream at once, `continue` goes on
-    with the next item.
+    In the body `loop.index` counts from 1, `loop.index0` from 0; `loop.first` tells the first item; over a
+    list there are `loop.last` and `loop.length` too. `break` leaves the loop and closes the stream at once,
+    `continue` goes on with the next item.
     """
     source, index = code.fresh("source"), code.fresh("index")
     items = value_of(step, "in")
@@ -221,7 +220,8 @@ def _at_once(step: Step, code: Code, source: str, index: str) -> None:
     examples=[
         Example(
             "count down",
-            "- set: {n: 3}\n- while:\n    condition: << n > 0 >>\n    do:\n      - stream: << n >>\n      - set: {n: << n - 1 >>}",
+            "- set: {n: 3}\n- while:\n    condition: << n > 0 >>\n"
+            "    do:\n      - stream: << n >>\n      - set: {n: << n - 1 >>}",
             chunks=(3, 2, 1),
         ),
         Example(
@@ -243,12 +243,15 @@ def while_(step: Step, code: Code) -> None:
     assert condition is not None
     limit = _limit(code, step)
     code.line(f"{index} = -1")
-    with code.binding(None, loop=Loop(index, code.constant(ENDLESS))):
-        with code.condition("while", code.source(condition), condition, block=True), code.looping():
-            code.line(f"{index} += 1")
-            _check_limit(code, step, index, limit)
-            _breathe(code)
-            code.stack(body)
+    with (
+        code.binding(None, loop=Loop(index, code.constant(ENDLESS))),
+        code.condition("while", code.source(condition), condition, block=True),
+        code.looping(),
+    ):
+        code.line(f"{index} += 1")
+        _check_limit(code, step, index, limit)
+        _breathe(code)
+        code.stack(body)
 
 
 @function(
@@ -312,7 +315,8 @@ continue_ = _leaves(
     "Go on with the next turn of the innermost loop.",
     Example(
         "pass an item over",
-        "- forEach:\n    in: [1, 2, 3]\n    do:\n      - continue:\n        when: << item == 2 >>\n      - stream: << item >>",
+        "- forEach:\n    in: [1, 2, 3]\n    do:\n      - continue:\n        when: << item == 2 >>\n"
+        "      - stream: << item >>",
         chunks=(1, 3),
     ),
 )

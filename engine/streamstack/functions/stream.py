@@ -50,7 +50,8 @@ PACES = ("burst", "fixed", "adaptive", "natural")
                 Parameter(
                     "mode",
                     Bound(Kind.TEXT, choices=PACES),
-                    "`burst`: at once. `fixed`: evenly. `adaptive`: longer chunks wait longer. `natural`: as a person writes.",
+                    "`burst`: at once. `fixed`: evenly. `adaptive`: longer chunks wait longer. "
+                    "`natural`: as a person writes.",
                     default="fixed",
                 ),
                 Parameter(
@@ -75,7 +76,7 @@ PACES = ("burst", "fixed", "adaptive", "natural")
         Example(
             "in pieces",
             "- stream: {content: one two three, split: {by: words, size: 2}}",
-            chunks=("one two ", "three"),
+            chunks=("one two", " three"),
         ),
         Example(
             "paced",
@@ -180,7 +181,7 @@ def _emit(
     Parameter(
         "metadata", Bound(), "Final figures: completed, totalChunks, processingTime ...", main=True
     ),
-    effects=Effects(emits=True),
+    effects=Effects(emits=True, closes=True),
     examples=[
         Example(
             "the end",

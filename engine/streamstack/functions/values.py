@@ -137,7 +137,8 @@ def append(step: Step, code: Code) -> None:
     examples=[
         Example(
             "hold a stream",
-            "- streams.take: {in: [1, 2, 3], count: 2}\n  as: few\n- collect: << few >>\n  as: all\n- return: << all >>",
+            "- streams.take: {in: [1, 2, 3], count: 2}\n  as: few\n- collect: << few >>\n  as: all\n"
+            "- return: << all >>",
             result=[1, 2],
         ),
         Example(

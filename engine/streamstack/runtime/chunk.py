@@ -13,8 +13,8 @@ from streamstack.language.values import MISSING, Opaque
 class Sink(ABC):
     """Takes the chunks of one run, encodes them and sends them.
 
-    `emit` is synchronous: it encodes into a buffer that is flushed when the event loop next turns. It answers True when the
-    caller must `await drain()` before it emits again (the first chunk, which commits the status; a full buffer).
+    `emit` is synchronous: it encodes into a buffer that is flushed when the event loop next turns. It answers
+    True when the caller must `await drain()` before it emits again (the first chunk, a full buffer).
     """
 
     __slots__ = ("bytes", "count", "ended")

@@ -1,8 +1,8 @@
 """The Python that stands for a function stack: written once at load, compiled, then only run.
 
-A frame of the definition (endpoint, function, branch ...) is one coroutine function; a variable is a local of it; control
-flow is Python's own. Beside each line stands its Site, so that a traceback tells the author's file, line and
-expression without any cost while all goes well.
+A frame of the definition (endpoint, function, branch ...) is one coroutine function; a variable is a
+local of it; control flow is Python's own. Beside each line stands its Site, so that a traceback tells the
+author's file, line and expression without any cost while all goes well.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from streamstack.language.definition import Stack, Step
@@ -56,7 +57,7 @@ class Code:
         self._serial = 0
         self._constants: dict[int, str] = {}
         self._frame = Frame({})
-        self._functions: list[Function] = []
+        self._functions: list[Function] = [Function()]
         self._handed: set[str] = set()
 
     # -- lines ---------------------------------------------------------------------------------------------
@@ -109,7 +110,7 @@ class Code:
         """Return Python source for plain data; other objects become constants."""
         if value is None or type(value) in (bool, int, str):
             return repr(value)
-        if type(value) is float and value == value and abs(value) != float("inf"):
+        if type(value) is float and isfinite(value):
             return repr(value)
         return self.constant(value)
 
@@ -338,7 +339,7 @@ class Code:
         namespace = self.namespace
         namespace["__sites__"] = self._sites
         namespace["BREAK"], namespace["CONTINUE"], namespace["Signal"] = BREAK, CONTINUE, Signal
-        exec(compile(self.text, f"<{self.title}>", "exec"), namespace)  # noqa: S102  (our own text)
+        exec(compile(self.text, f"<{self.title}>", "exec"), namespace)
         return namespace
 
     @property

@@ -14,8 +14,8 @@ from streamstack.errors import RunError
 from streamstack.language.definition import Retry
 from streamstack.language.values import MISSING
 from streamstack.runtime.chunk import Sink
-from streamstack.runtime.frames import BREAK, Signal
 from streamstack.runtime.faults import located
+from streamstack.runtime.frames import BREAK, Signal
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Items, Stream
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 from streamstack.errors import RunError
@@ -48,7 +49,7 @@ def integer(value: Any, name: str) -> int | None:
     """Return an integer; a decimal without a fraction is one."""
     if value is None or type(value) is int:
         return value
-    if isinstance(value, (float, Decimal)) and value == value and value == int(value):
+    if isinstance(value, (float, Decimal)) and isfinite(value) and value == int(value):
         return int(value)
     raise _refuse(name, "an integer", value)
 

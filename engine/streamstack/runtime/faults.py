@@ -6,8 +6,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from streamstack.errors import Place, RunError
-from streamstack.language.expressions import Value
-from streamstack.language.operators import explain
+from streamstack.language.expressions import Value, explain, failing_expression
 from streamstack.language.values import kind
 from streamstack.runtime.code import Site
 
@@ -31,7 +30,7 @@ def located(error: Exception) -> RunError:
         if isinstance(error, RunError):
             return error
         return _internal(error)
-    value, values = _reads(site, frame, error)
+    value, values = _reads(site, frame)
     if isinstance(error, RunError):
         fault = error
     elif value is not None and direct and isinstance(error, _EXPRESSION_FAULTS):
@@ -39,13 +38,14 @@ def located(error: Exception) -> RunError:
         fault.__cause__ = error
     else:
         fault = _internal(error)
+    failing = (failing_expression(value, values) if value is not None else None) or value
     if site.step is not None:
         types = ", ".join(f"{name} is {kind(held)}" for name, held in sorted(values.items()))
         fault.place = Place(
-            mark=value.mark if value is not None else site.step.mark,
+            mark=failing.mark if failing is not None else site.step.mark,
             step=site.step.title,
             path=site.step.path,
-            expression=value.text if value is not None else "",
+            expression=failing.text if failing is not None else "",
             types=types,
         )
     return fault
@@ -73,7 +73,7 @@ def _site(trace: TracebackType | None) -> tuple[Site | None, FrameType | None, b
     return site, frame, direct
 
 
-def _reads(site: Site, frame: FrameType, error: Exception) -> tuple[Value | None, dict[str, Any]]:
+def _reads(site: Site, frame: FrameType) -> tuple[Value | None, dict[str, Any]]:
     """Return the value that failed and the names it read with what they held."""
     if not site.values:
         return None, {}

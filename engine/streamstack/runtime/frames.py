@@ -1,4 +1,4 @@
-"""Frames of a definition and functions of the Python that stands for it: who has which names, and how one leaves them."""
+"""Frames of a definition, and the Python functions that stand for them: their names, and how one leaves them."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Value
 from streamstack.language.values import MISSING
-from streamstack.runtime.chunk import Sink
 from streamstack.runtime.arguments import constant_of, stacks
+from streamstack.runtime.chunk import Sink
 from streamstack.runtime.code import Code
 from streamstack.runtime.control import guarded, limited, retried
 from streamstack.runtime.faults import located

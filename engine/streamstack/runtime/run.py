@@ -14,6 +14,7 @@ import structlog
 
 from streamstack.errors import RunError
 from streamstack.runtime.chunk import Sink
+from streamstack.runtime.faults import located
 
 log = structlog.get_logger("streamstack.run")
 
@@ -104,15 +105,14 @@ class Run:
                 async with asyncio.timeout(timeout):
                     await work()
             except TimeoutError:
-                log.error("after-timeout", run=self.id, seconds=timeout)
-            except RunError as error:
-                log.error(
-                    "after-failed",
-                    run=self.id,
-                    code=error.code,
-                    message=error.message,
-                    place=str(error.place),
-                )
+                self._report(RunError("timeout", f"`after` took longer than {timeout:g} s"))
+            except Exception as error:  # noqa: BLE001  (the other works must run)
+                self._report(located(error))
+
+    def _report(self, fault: RunError) -> None:
+        log.error(
+            "after-failed", run=self.id, code=fault.code, message=fault.message, place=str(fault.place)
+        )
 
     def enter(self) -> None:
         """Enter a function call.
