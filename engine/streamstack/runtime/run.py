@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 from uuid import uuid4
 
 import structlog
@@ -24,13 +24,40 @@ SLICE = 0.004
 MAX_DEPTH = 60
 
 
+T = TypeVar("T", bound="Resource")
+
+
+class Resource(Protocol):
+    """Something opened once a process and shared by all runs: a connection pool, a store."""
+
+    async def aclose(self) -> None:
+        """Close it; called once, when the server stops."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What all runs of a project share."""
+    """What all runs of a project share.
+
+    ``settings`` are the author's free values, bound as `settings`.
+    """
 
     env: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     dev: bool = False
+    _resources: dict[Any, Resource] = field(default_factory=dict)
+
+    def resource(self, create: Callable[[Context], T]) -> T:
+        """Return the one that ``create`` makes; it is made when first asked for."""
+        found = self._resources.get(create)
+        if found is None:
+            found = self._resources[create] = create(self)
+        return cast("T", found)
+
+    async def aclose(self) -> None:
+        """Close what was opened, the newest first."""
+        while self._resources:
+            _, resource = self._resources.popitem()
+            await resource.aclose()
 
 
 class Run:
