@@ -1,0 +1,140 @@
+"""One connection: aiohttp's protocol, with our error pages, and word of room and of the end."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, Protocol
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from streamstack.errors import RunError
+from streamstack.server.problems import CONTENT_TYPE, problem
+
+log = structlog.get_logger("streamstack.server")
+
+#: Bytes of the request line and of one header; what is longer is answered with 431.
+LINE_SIZE = 16_384
+#: How many headers a request may have.
+HEADERS = 128
+#: Seconds a connection may stay without a request. Longer than proxies keep theirs (60 s).
+KEEP_ALIVE = 75.0
+
+
+class Listener(Protocol):
+    """What wants to know that its reader has gone."""
+
+    def lost(self) -> None:
+        """Take note that nothing written arrives any more."""
+
+
+class Connection(web.RequestHandler):
+    """A client's connection."""
+
+    __slots__ = ("_waiting", "listener")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.listener: Listener | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def room(self) -> None:
+        """Wait until the transport takes more, or the reader has gone.
+
+        Unlike aiohttp's own drain, several may wait, and one of them may be cancelled alone.
+        """
+        while self.writing_paused and self.transport is not None:
+            waiter = self._loop.create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._wake()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._wake()
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            listener.lost()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP, or what went wrong outside of a run, with a problem document."""
+        if status >= 500:
+            log.error("request-failed", exc_info=exc)
+            error = RunError("internal", "the request failed", status=status)
+        else:
+            status = _status_of(exc, status)
+            log.info("request-malformed", reason=type(exc).__name__, status=status)
+            error = RunError("invalid-input", _advice(status), status=status)
+        response = web.Response(
+            status=status,
+            body=problem(error, None),
+            headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"},
+        )
+        response.force_close()
+        return response
+
+
+def _status_of(exc: BaseException | None, status: int) -> int:
+    """Tell a line that is too long from what is malformed (RFC 6585, section 5)."""
+    if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    return status
+
+
+def _advice(status: int) -> str:
+    if status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+        return (
+            f"the request line and each header may have {LINE_SIZE} bytes, "
+            f"and there may be {HEADERS} headers"
+        )
+    return "the request is no valid HTTP"
+
+
+class Listening(web.Server):
+    """aiohttp's low-level server, making our connections. Its handler is cancelled with its reader."""
+
+    def __init__(self, handler: Any, **options: Any) -> None:
+        super().__init__(
+            handler, request_factory=self._make_unlimited, handler_cancellation=True, **options
+        )
+
+    def __call__(self) -> Connection:
+        return Connection(
+            self,
+            loop=self._loop,
+            access_log=None,
+            keepalive_timeout=KEEP_ALIVE,
+            max_line_size=LINE_SIZE,
+            max_field_size=LINE_SIZE,
+            max_headers=HEADERS,
+        )
+
+    def _make_unlimited(
+        self,
+        message: Any,
+        payload: Any,
+        protocol: web.RequestHandler,
+        writer: Any,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        # The endpoint's own limit is checked while the body is read; aiohttp's would come before.
+        return web.BaseRequest(
+            message, payload, protocol, writer, task, self._loop, client_max_size=0
+        )

@@ -1,0 +1,112 @@
+"""One request and its run: from the inputs to the last byte."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from streamstack.errors import RunError
+from streamstack.runtime.run import Run
+from streamstack.server.life import Life
+from streamstack.server.problems import internal, log, report
+from streamstack.server.replies import CLOSE, Sent
+from streamstack.server.served import Served
+from streamstack.server.writers.answer import Answer
+
+if TYPE_CHECKING:
+    from streamstack.server.service import Service
+
+
+async def exchange(
+    service: Service,
+    served: Served,
+    request: web.BaseRequest,
+    parameters: Mapping[str, str],
+    answer: Answer,
+) -> Sent:
+    """Run an endpoint's stack for one request and answer it. Never raises but for cancellation."""
+    run = Run(answer, service.context, request=lambda: served.show(request, parameters))
+    answer.run = run
+    life = Life(answer, served.limits)
+    service.lives.add(life)
+    outcome = "failed"
+    try:
+        try:
+            if request.body_exists:
+                life.begin_reading()
+                expect(request, served.max_body)
+            inputs = await served.read(request, parameters)
+            if served.headers is not None:
+                answer.headers += served.headers(run, inputs)
+            life.begin_running()
+            value = await served.start(run, inputs)
+            sent = answer.finish(value)
+            outcome = "completed"
+        except asyncio.CancelledError:
+            reason = life.stopped()
+            if reason is None:
+                outcome = "cancelled"
+                raise
+            sent = _fail(served, run, answer, reason)
+        except RunError as error:
+            sent = _fail(served, run, answer, error)
+        except web.RequestPayloadError as error:
+            sent = _fail(served, run, answer, _malformed(error))
+        except Exception as error:
+            if request.transport is None:
+                outcome = "cancelled"
+                raise asyncio.CancelledError from error
+            sent = _fail(served, run, answer, internal(error))
+        life.end()
+        return await _leave(request, life, sent)
+    finally:
+        life.end()
+        service.leave(life)
+        service.after(run, outcome)
+
+
+def _fail(served: Served, run: Run, answer: Answer, error: RunError) -> Sent:
+    """Log an error and tell the client of it, in the way that is still open."""
+    report(error, run=run.id, endpoint=served.title, sent=answer.count)
+    try:
+        return answer.fail(error)
+    except Exception as failure:  # noqa: BLE001  (whatever it is, the reader must not hang)
+        log.exception("answer-failed", run=run.id, endpoint=served.title, reason=str(failure))
+        answer.abort()
+        return CLOSE
+
+
+def expect(request: web.BaseRequest, max_body: int) -> None:
+    """Refuse a body that is too large, before it is sent where the client asks first.
+
+    Raises RunError ``invalid-input``: 413, or 417 for an expectation nobody has defined.
+    """
+    length = request.content_length
+    if length is not None and length > max_body:
+        raise RunError(
+            "invalid-input", f"the body has {length} bytes: up to {max_body} are read", status=413
+        )
+    expectation = request.headers.get("Expect")
+    if expectation is None or request.version < (1, 1):
+        return
+    if expectation.lower() != "100-continue":
+        raise RunError("invalid-input", "Expect can be 100-continue only", status=417)
+    if request.transport is not None and not request.content.is_eof():
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def _malformed(error: Exception) -> RunError:
+    cause = error.__cause__ or error
+    return RunError("invalid-input", f"the body can't be read: {type(cause).__name__}")
+
+
+async def _leave(request: web.BaseRequest, life: Life, sent: Sent) -> Sent:
+    """Stay until the transport has room again, so that a slow reader's rest is bounded in time."""
+    connection: Any = request.protocol
+    if connection.writing_paused:
+        life.begin_closing()
+        await connection.room()
+    return sent

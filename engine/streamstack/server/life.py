@@ -1,0 +1,139 @@
+"""How long a run may be silent and may last: one timer a run."""
+
+from __future__ import annotations
+
+import asyncio
+
+from streamstack.errors import RunError
+from streamstack.server.wire import Limits
+from streamstack.server.writers.answer import Answer
+
+#: Seconds a reader has to take the rest, where `idleTimeout` is off.
+PATIENCE = 300.0
+
+
+def _text(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds >= 1 else f"{seconds * 1000:g} ms"
+
+
+class Life:
+    """Watches one run, and can end it from outside.
+
+    To end a run is to cancel its task with a reason: the task finds the reason in `reason`,
+    None where the reader has gone.
+    """
+
+    __slots__ = ("_answer", "_handle", "_limits", "_loop", "_phase", "_started", "_task", "reason")
+
+    def __init__(self, answer: Answer, limits: Limits) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[object] | None = asyncio.current_task()
+        self._answer = answer
+        self._limits = limits
+        self._phase = "reading"
+        self._started = 0.0
+        self._handle: asyncio.TimerHandle | None = None
+        self.reason: RunError | None = None
+
+    def begin_reading(self) -> None:
+        """Limit how long the request's body may take."""
+        self._begin("reading")
+
+    def begin_running(self) -> None:
+        """Limit the run."""
+        self._begin("running")
+
+    def begin_closing(self) -> None:
+        """Limit how long the reader may take for the rest."""
+        self._begin("closing")
+
+    def end(self) -> None:
+        """Let the run alone."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def stop(self, reason: RunError) -> None:
+        """End the run with an error, once."""
+        if self.reason is None and self._task is not None:
+            self.reason = reason
+            self._task.cancel()
+
+    def stopped(self) -> RunError | None:
+        """Take back the cancellation of `stop`; None where the task was cancelled by another."""
+        if self.reason is None or self._task is None or self._task.uncancel() > 0:
+            return None
+        return self.reason
+
+    def _begin(self, phase: str) -> None:
+        self.end()
+        self._phase = phase
+        self._started = self._loop.time()
+        self._plan(self._started)
+
+    def _plan(self, now: float) -> None:
+        due = self._next()
+        self._handle = self._loop.call_at(max(due, now), self._tick) if due else None
+
+    def _next(self) -> float:
+        """Return the loop time of what comes next, 0 for nothing."""
+        limits, answer, started = self._limits, self._answer, self._started
+        if self._phase == "reading":
+            return started + limits.first_chunk if limits.first_chunk else 0.0
+        if self._phase == "closing":
+            return started + (limits.idle or PATIENCE)
+        due = []
+        if limits.longest:
+            due.append(started + limits.longest)
+        if not answer.count:
+            if limits.first_chunk:
+                due.append(started + limits.first_chunk)
+        elif limits.idle:
+            due.append(max(answer.emitted_at, started) + limits.idle)
+        if limits.keep_alive:
+            due.append(max(answer.sent_at, started) + limits.keep_alive)
+        return min(due, default=0.0)
+
+    def _tick(self) -> None:
+        self._handle = None
+        # A timer may ring a little early (the clock's resolution).
+        now = self._loop.time() + 0.001
+        if self._phase == "closing":
+            self._answer.abort()
+            return
+        if self._phase == "reading":
+            if now >= self._next():
+                self.stop(
+                    RunError("timeout", "the request's body took too long to arrive", status=408)
+                )
+            return
+        if self._expire(now):
+            return
+        answer, limits = self._answer, self._limits
+        beat_at = max(answer.sent_at, self._started) + limits.keep_alive
+        if limits.keep_alive and now >= beat_at:
+            answer.heartbeat()
+            # Where nothing could be sent, the silence counts anew all the same.
+            answer.sent_at = self._loop.time()
+        self._plan(now)
+
+    def _expire(self, now: float) -> bool:
+        """End the run where one of its limits is reached."""
+        limits, answer, started = self._limits, self._answer, self._started
+        if limits.longest and now >= started + limits.longest:
+            self._over("maxDuration", limits.longest)
+        elif not answer.count:
+            if not limits.first_chunk or now < started + limits.first_chunk:
+                return False
+            self._over("firstChunkTimeout", limits.first_chunk)
+        elif limits.idle and now >= max(answer.emitted_at, started) + limits.idle:
+            if answer.blocked:
+                answer.abort()  # its reader, not the run, is idle: nothing would reach it
+            else:
+                self._over("idleTimeout", limits.idle)
+        else:
+            return False
+        return True
+
+    def _over(self, key: str, seconds: float) -> None:
+        self.stop(RunError("timeout", f"the stream went over its {key} of {_text(seconds)}"))

@@ -1,0 +1,82 @@
+"""Which writer answers a request: the Accept header's choice (RFC 9110, section 12.5.1)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from streamstack.errors import RunError
+
+#: What Accept can name, and the format that answers it.
+FORMATS = {
+    "text/event-stream": "sse",
+    "application/x-ndjson": "ndjson",
+    "application/jsonl": "jsonl",
+    "text/plain": "text",
+    "text/csv": "csv",
+    "application/json": "json",
+}
+
+#: What a wildcard stands for, in this order; the first that was not refused (`q=0`) is taken.
+_WILDCARDS = {
+    "*/*": tuple(FORMATS),
+    "text/*": tuple(name for name in FORMATS if name.startswith("text/")),
+    "application/*": tuple(name for name in FORMATS if name.startswith("application/")),
+}
+
+#: A longer header is no list of preferences; it is read up to here.
+_LONGEST = 2000
+
+
+def choose(accept: str | None) -> str:
+    """Return the format for an Accept header, `sse` where there is none.
+
+    The highest q wins, ties go by the header's order, wildcards count only if nothing named fits.
+    Raises RunError ``not-acceptable`` (406) where nothing fits.
+    """
+    if not accept:
+        return "sse"
+    found = _choose(accept[:_LONGEST])
+    if found is None:
+        raise RunError(
+            "not-acceptable",
+            f"Accept names none of the types this endpoint has: {', '.join(FORMATS)}",
+            status=406,
+        )
+    return found
+
+
+@lru_cache(maxsize=512)
+def _choose(accept: str) -> str | None:
+    offers = [_read(part) for part in accept.split(",") if part.strip()]
+    if not offers:
+        return "sse"
+    named = [(q, name) for name, q in offers if name in FORMATS and q > 0]
+    if named:
+        # `max` gives the first of equals: the header's order.
+        return FORMATS[max(named, key=lambda offer: offer[0])[1]]
+    refused = {name for name, q in offers if q == 0}
+    wild = sorted(
+        ((q, name) for name, q in offers if name in _WILDCARDS and q > 0),
+        key=lambda offer: -offer[0],
+    )
+    for _, wildcard in wild:
+        for name in _WILDCARDS[wildcard]:
+            if name not in refused:
+                return FORMATS[name]
+    return None
+
+
+def _read(part: str) -> tuple[str, float]:
+    """Read one media range and its q; a q that is no number counts as 1."""
+    name, *parameters = part.split(";")
+    q = 1.0
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.strip().lower() == "q":
+            try:
+                q = min(max(float(value.strip()), 0.0), 1.0)
+            except ValueError:
+                q = 1.0
+            if q != q:  # noqa: PLR0124  (NaN)
+                q = 1.0
+    return name.strip().lower(), q

@@ -1,0 +1,99 @@
+"""Errors as clients see them (RFC 9457) and as the log tells them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from streamstack.errors import INTERNAL, Place, RunError
+from streamstack.language.values import to_json
+from streamstack.server.heads import phrase
+
+log = structlog.get_logger("streamstack.server")
+
+CONTENT_TYPE = "application/problem+json"
+
+
+def problem(error: RunError, run: str | None, *, dev: bool = False) -> bytes:
+    """Return the problem document of an error: inside knowledge only with ``dev``."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": phrase(error.status) or "Error",
+        "status": error.status,
+        "detail": error.message if dev else error.public,
+        "code": error.code,
+    }
+    if run is not None:
+        document["run"] = run
+    if error.code == "invalid-input" and isinstance(error.details, list):
+        document["errors"] = error.details
+    if dev and error.place is not None:
+        document["place"] = place_of(error.place)
+    return _safe(document)
+
+
+def in_band(error: RunError, run: str, *, dev: bool = False) -> dict[str, Any]:
+    """Return what a client is told of an error after the commit point."""
+    told: dict[str, Any] = {
+        "code": error.code,
+        "message": error.message if dev else error.public,
+        "run": run,
+    }
+    if dev and error.place is not None:
+        told["place"] = place_of(error.place)
+    return told
+
+
+def place_of(place: Place) -> dict[str, Any]:
+    """Return a place of a definition as an object, for its author."""
+    return {
+        "file": place.mark.file,
+        "line": place.mark.line,
+        "column": place.mark.column,
+        "step": place.step,
+        "path": place.path,
+        "expression": place.expression,
+        "types": place.types,
+    }
+
+
+def report(error: RunError, *, run: str, endpoint: str, sent: int) -> None:
+    """Log an error of a run with its place. ``sent`` is the chunks that went before."""
+    place = error.place
+    told: dict[str, Any] = {
+        "run": run,
+        "endpoint": endpoint,
+        "code": error.code,
+        "message": error.message,
+        "chunks": sent,
+    }
+    if place is not None:
+        told |= {"place": str(place.mark), "step": place.step, "path": place.path}
+        if place.expression:
+            told["expression"] = place.expression
+        if place.types:
+            told["types"] = place.types
+    if error.code == "internal":
+        log.error("run-failed", exc_info=error.__cause__, **told)
+    elif error.status >= 500 or error.code in INTERNAL:
+        log.error("run-failed", **told)
+    else:
+        # The caller's fault, or the author's own `throw`: told, but no alarm.
+        log.info("run-refused", **told)
+
+
+def internal(cause: BaseException) -> RunError:
+    """Wrap an exception that no part of the engine should have let out."""
+    error = RunError("internal", f"{type(cause).__name__}: {cause}")
+    error.__cause__ = cause
+    return error
+
+
+def _safe(document: dict[str, Any]) -> bytes:
+    try:
+        return to_json(document)
+    except RunError:
+        # Details that have no JSON must not hide the error itself.
+        document.pop("errors", None)
+        return to_json(document)

@@ -1,0 +1,96 @@
+"""Whole answers, written in one piece."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any
+
+from aiohttp import web
+
+from streamstack.errors import RunError
+from streamstack.server.heads import BODILESS, date_line, status_line
+from streamstack.server.problems import CONTENT_TYPE, problem
+
+_HTTP_10 = (1, 0)
+
+
+class Sent(web.StreamResponse):
+    """An answer that has been written already: aiohttp has nothing left to do but to go on."""
+
+    def __init__(self, *, keep: bool) -> None:
+        super().__init__()
+        self._keep_alive = keep
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+#: The connection goes on with the next request.
+KEEP = Sent(keep=True)
+#: The connection is closed once everything is sent.
+CLOSE = Sent(keep=False)
+
+
+def connection_line(request: web.BaseRequest, *, keep: bool) -> bytes:
+    """Return the Connection header, where the version's own rule has to be overridden."""
+    if keep:
+        return b"Connection: keep-alive\r\n" if request.version == _HTTP_10 else b""
+    return b"Connection: close\r\n"
+
+
+def send(
+    request: web.BaseRequest, status: int, lines: bytes, body: bytes | None, *, keep: bool = True
+) -> Sent:
+    """Write a whole answer: status, header lines, body. A HEAD request gets no body.
+
+    Without a body there is no length either: nobody knows it.
+
+    What has no transport any more is not written: the reader has gone.
+    """
+    # A body that nobody reads to its end leaves the connection of no further use.
+    keep = keep and request.keep_alive and request.content.is_eof()
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return CLOSE
+    bare = body is None or status in BODILESS
+    length = b"" if body is None or bare else b"Content-Length: %d\r\n" % len(body)
+    parts = (
+        status_line(status),
+        lines,
+        length,
+        date_line(),
+        connection_line(request, keep=keep),
+        b"\r\n",
+        b"" if body is None or bare or request.method == "HEAD" else body,
+    )
+    transport.write(b"".join(parts))
+    return KEEP if keep else CLOSE
+
+
+def send_problem(
+    request: web.BaseRequest,
+    error: RunError,
+    *,
+    run: str | None = None,
+    lines: bytes = b"",
+    dev: bool = False,
+    keep: bool = True,
+) -> Sent:
+    """Write an error as a problem document, with further header lines."""
+    head = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE.encode()
+    if run is not None:
+        head += b"X-Run-Id: %b\r\n" % run.encode()
+    return send(request, error.status, head + lines, problem(error, run, dev=dev), keep=keep)
+
+
+def reset(transport: Any) -> None:
+    """Close a connection so that the reader sees a failure, whatever it knows of the length."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        # Linger for 0 seconds: close by RST instead of FIN (SO_LINGER, socket(7)).
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

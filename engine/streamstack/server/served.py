@@ -1,0 +1,94 @@
+"""An endpoint as the server holds it: everything decided that can be decided without a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from streamstack.runtime.run import Run
+from streamstack.server.negotiation import FORMATS, choose
+from streamstack.server.wire import Limits, Wire
+from streamstack.server.writers.answer import Answer
+from streamstack.server.writers.bytes import BytesSink
+from streamstack.server.writers.csv import CsvSink
+from streamstack.server.writers.json import DocumentSink, ValueSink
+from streamstack.server.writers.ndjson import NdjsonSink
+from streamstack.server.writers.sse import SseSink
+from streamstack.server.writers.text import TextSink
+
+#: The formats there are, and what writes them. `value` is a `responseType: json` endpoint's.
+WRITERS: Mapping[str, type[Answer]] = {
+    "sse": SseSink,
+    "ndjson": NdjsonSink,
+    "jsonl": NdjsonSink,
+    "text": TextSink,
+    "csv": CsvSink,
+    "json": DocumentSink,
+    "bytes": BytesSink,
+    "value": ValueSink,
+}
+
+#: Bytes a request's body may have, where the settings say nothing.
+MAX_BODY = 10 * 1024 * 1024
+
+Start = Callable[[Run, dict[str, Any]], Coroutine[Any, Any, Any]]
+Read = Callable[[web.BaseRequest, Mapping[str, str]], Coroutine[Any, Any, dict[str, Any]]]
+Show = Callable[[web.BaseRequest, Mapping[str, str]], Mapping[str, Any]]
+Own = Callable[[Run, dict[str, Any]], list[tuple[str, str]]]
+
+
+async def _no_inputs(request: web.BaseRequest, parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Read nothing: the inputs of an endpoint that has none."""
+    return {}
+
+
+def _show_little(request: web.BaseRequest, parameters: Mapping[str, str]) -> Mapping[str, Any]:
+    return {"method": request.method, "path": request.path}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An endpoint, ready for requests.
+
+    ``wire`` is the pattern for the wires of all its formats; with ``negotiated`` in it the format
+    is the request's choice. ``read`` reads and checks the inputs, ``show`` gives `request` as
+    bindings see it, ``headers`` the endpoint's own headers where they hold bindings.
+    """
+
+    method: str
+    path: str
+    start: Start
+    wire: Wire
+    file: str = ""
+    limits: Limits = field(default_factory=Limits)
+    read: Read = _no_inputs
+    show: Show = _show_little
+    headers: Own | None = None
+    max_body: int = MAX_BODY
+    outlives: bool = False  # `onDisconnect: finish`
+    wires: Mapping[str, Wire] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = FORMATS.values() if self.wire.negotiated else (self.wire.format,)
+        object.__setattr__(self, "wires", {name: self.wire.of(name) for name in names})
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} {self.path}"
+
+    def open(self, request: web.BaseRequest, cors: bytes) -> Answer:
+        """Open the writer for a request.
+
+        Raises RunError ``not-acceptable`` where its Accept header fits no format.
+        """
+        wire = self.wire_for(request)
+        return WRITERS[wire.format](wire, request, cors)
+
+    def wire_for(self, request: web.BaseRequest) -> Wire:
+        """Return the wire that a request asks for. Raises as `open` does."""
+        if self.wire.negotiated:
+            return self.wires[choose(request.headers.get("Accept"))]
+        return self.wire

@@ -1,0 +1,179 @@
+"""The service: what listens for requests, finds their endpoint, and keeps count of the runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from aiohttp import web
+
+from streamstack.errors import RunError
+from streamstack.runtime.run import Context, Run
+from streamstack.server.cors import Cors
+from streamstack.server.exchange import exchange
+from streamstack.server.heads import header_lines
+from streamstack.server.life import Life
+from streamstack.server.problems import log
+from streamstack.server.replies import Sent, send, send_problem
+from streamstack.server.routes import Routes
+from streamstack.server.served import Served
+
+T = TypeVar("T")
+
+_JSON = b"Content-Type: application/json; charset=utf-8\r\nCache-Control: no-store\r\n"
+
+#: Paths of the service itself; no endpoint can take them.
+_OWN = ("/_health", "/_ready")
+
+
+class Service:
+    """Answers requests. An asynchronous context: runs' later work must end before it does."""
+
+    def __init__(
+        self,
+        endpoints: Iterable[Served] = (),
+        *,
+        context: Context | None = None,
+        cors: Cors | None = None,
+    ) -> None:
+        self.context = context or Context()
+        self.cors = cors or Cors()
+        self.lives: set[Life] = set()
+        self._later: set[asyncio.Task[Any]] = set()
+        self._left = asyncio.Event()
+        self.draining = False
+        self.routes: Routes[Served] = Routes(())
+        self._group = asyncio.TaskGroup()
+        self.replace(endpoints)
+
+    def replace(self, endpoints: Iterable[Served]) -> None:
+        """Serve these endpoints from the next request on; running ones end on the old."""
+        self.routes = Routes([(each.method, each.path, each) for each in endpoints])
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._group.__aexit__(kind, error, trace)
+
+    async def handle(self, request: web.BaseRequest) -> Sent:
+        """Answer one request. This is the handler of the low-level server."""
+        path = request.raw_path
+        if "?" in path:
+            path = path[: path.index("?")]
+        if not path.startswith("/"):
+            path = request.rel_url.raw_path  # the absolute form of a proxy's request
+        if path in _OWN or self.draining:
+            return self._answer_own(request, path)
+        try:
+            found = self.routes.find(request.method, path)
+            if found is None:
+                return self._answer_unfound(request, path)
+            served, parameters = found
+            cors = self.cors.lines(request.headers.get("Origin")) if self.cors.origins else b""
+            answer = served.open(request, cors)
+        except RunError as error:
+            return self._refuse(request, error)
+        work = exchange(self, served, request, parameters, answer)
+        if served.outlives:
+            return await asyncio.shield(self._spawn(work))
+        return await work
+
+    def leave(self, life: Life) -> None:
+        """Take note that a request has its answer."""
+        self.lives.discard(life)
+        if not self.lives:
+            self._left.set()
+
+    def after(self, run: Run, outcome: str) -> None:
+        """Let a run do what it registered for its end, beside the answers to others."""
+        if run.has_after:
+            self._spawn(_finish(run, outcome))
+        else:
+            run.outcome = outcome
+
+    def _refuse(self, request: web.BaseRequest, error: RunError, lines: bytes = b"") -> Sent:
+        cors = self.cors.lines(request.headers.get("Origin"))
+        return send_problem(request, error, lines=lines + cors, dev=self.context.dev)
+
+    def _answer_own(self, request: web.BaseRequest, path: str) -> Sent:
+        if path not in _OWN:
+            error = RunError("unavailable", "the server is shutting down", status=503)
+            cors = self.cors.lines(request.headers.get("Origin"))
+            lines = b"Retry-After: 1\r\n" + cors
+            return send_problem(request, error, lines=lines, dev=self.context.dev, keep=False)
+        if request.method not in {"GET", "HEAD"}:
+            return self._wrong_method(request, ["GET", "HEAD"])
+        if path == "/_ready" and self.draining:
+            return send(request, 503, _JSON, b'{"status":"draining"}', keep=False)
+        return send(request, 200, _JSON, b'{"status":"ok"}')
+
+    def _answer_unfound(self, request: web.BaseRequest, path: str) -> Sent:
+        """Answer HEAD and OPTIONS, which no definition has to name, and what has no route."""
+        methods = self.routes.methods(path)
+        if not methods:
+            if request.method == "OPTIONS" and path == "*":
+                return send(request, 204, b"Allow: GET, HEAD, POST, OPTIONS\r\n", b"")
+            return self._refuse(request, RunError("not-found", "no endpoint has this path"))
+        if request.method == "OPTIONS":
+            origin = request.headers.get("Origin")
+            lines = header_lines([("Allow", ", ".join(methods))])
+            return send(request, 204, lines + self.cors.preflight(origin, methods), b"")
+        if request.method == "HEAD" and (found := self.routes.find("GET", path)) is not None:
+            return self._answer_head(request, found[0])
+        return self._wrong_method(request, methods)
+
+    def _answer_head(self, request: web.BaseRequest, served: Served) -> Sent:
+        """Answer with the head that a GET would have, without running the stack."""
+        wire = served.wire_for(request)
+        cors = self.cors.lines(request.headers.get("Origin"))
+        return send(request, 200, wire.plain + cors, None)
+
+    def _wrong_method(self, request: web.BaseRequest, methods: list[str]) -> Sent:
+        error = RunError("method-not-allowed", f"this path takes {', '.join(methods)}", status=405)
+        return self._refuse(request, error, header_lines([("Allow", ", ".join(methods))]))
+
+    # ------------------------------------------------------------- the end of the service
+
+    async def drain(self, patience: float) -> None:
+        """Take no more requests; give running ones some seconds, then the error event."""
+        self.draining = True
+        await self._empty(patience)
+        for life in list(self.lives):
+            life.stop(RunError("producer-lost", "the server is shutting down", status=503))
+        await self._empty(2.0)
+
+    async def _empty(self, patience: float) -> None:
+        """Wait until no request is being answered, for some seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self.lives:
+                    self._left.clear()
+                    await self._left.wait()
+
+    def abandon(self) -> None:
+        """Cancel what runs still do after their answers."""
+        for task in list(self._later):
+            task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._group.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+        return task
+
+
+async def _finish(run: Run, outcome: str) -> None:
+    try:
+        await run.finish(outcome)
+    except Exception as error:  # noqa: BLE001  (one failure must not end the group, and all others)
+        log.exception("after-failed", run=run.id, reason=str(error))

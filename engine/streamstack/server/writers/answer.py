@@ -1,0 +1,115 @@
+"""What every sink of the server has in common: status, headers, cookies, and how it ends."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from streamstack.errors import RunError
+from streamstack.language.values import MISSING
+from streamstack.runtime.chunk import Sink
+from streamstack.runtime.run import Run
+from streamstack.server.cookies import cookie_headers
+from streamstack.server.heads import check_status, own_headers
+from streamstack.server.replies import Sent, send_problem
+from streamstack.server.wire import Wire
+
+
+class Answer(Sink):
+    """What the server needs of a sink beyond what a run needs. ``cors`` are header lines."""
+
+    __slots__ = (
+        "blocked",
+        "committed",
+        "cookies",
+        "cors",
+        "emitted_at",
+        "headers",
+        "request",
+        "run",
+        "sent_at",
+        "status",
+        "wire",
+    )
+    run: Run  # set before anything is emitted
+
+    def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
+        super().__init__()
+        self.wire = wire
+        self.request = request
+        self.cors = cors
+        self.committed = False  # the status line is sent
+        self.status = 200
+        self.headers: list[tuple[str, str]] = []  # of this run: from bindings and `respond`
+        self.cookies: dict[str, Any] = {}
+        self.blocked = False  # waiting for the reader
+        self.emitted_at = 0.0  # loop time of the last chunk
+        self.sent_at = 0.0  # loop time of the last byte
+
+    def respond(
+        self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]
+    ) -> None:
+        if self.committed:
+            raise RunError(
+                "template",
+                "the status line has been sent: `respond` must come before the first chunk",
+            )
+        if status is not None:
+            self.status = check_status(status)
+        self.headers += own_headers(headers)
+        self.cookies.update(cookies)
+
+    def lines(self) -> bytes:
+        """Return the header lines but those of the connection."""
+        wire = self.wire
+        lines = wire.lines(self.headers) if self.headers else wire.plain
+        if self.cookies:
+            lines += b"".join(
+                f"{name}: {value}\r\n".encode() for name, value in cookie_headers(self.cookies)
+            )
+        return b"%bX-Run-Id: %b\r\n%b" % (lines, self.run.id.encode(), self.cors)
+
+    @abstractmethod
+    def finish(self, value: Any) -> Sent:
+        """End the answer in good order. ``value`` is what the stack returned."""
+
+    def fail(self, error: RunError) -> Sent:
+        """Answer with an error, in the way that is still open."""
+        return send_problem(
+            self.request, error, run=self.run.id, lines=self.cors, dev=self.wire.dev
+        )
+
+    def abort(self) -> None:
+        """Drop a reader who does not read."""
+        if (transport := self.request.transport) is not None:
+            transport.abort()
+
+    def heartbeat(self) -> None:
+        """Keep proxies from closing an idle connection, where the format has a way to."""
+
+    def lost(self) -> None:
+        """Take note that the reader has gone."""
+
+    def summary(self, metadata: Any) -> dict[str, Any]:
+        """Return what the end of a stream tells: its figures, and the author's metadata."""
+        told: dict[str, Any] = {"chunks": self.count, "elapsedMs": self.run.elapsed_ms}
+        if isinstance(metadata, Mapping):
+            told.update(metadata)
+        elif metadata is not None:
+            told["metadata"] = metadata
+        return told
+
+    def marker(self, content: Any, metadata: Any) -> Any:
+        """Return the data of the author's end marker.
+
+        Its content as it is; with metadata beside it, both in one object; without content, the
+        summary.
+        """
+        if content is MISSING or content is None:
+            return self.summary(metadata)
+        if metadata is None:
+            return content
+        return {"content": content, "metadata": metadata}

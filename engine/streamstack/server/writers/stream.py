@@ -1,0 +1,244 @@
+"""The sink of a stream: gathers encoded chunks and hands them to the transport."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from typing import Any, cast
+
+from aiohttp import web
+
+from streamstack.errors import RunError
+from streamstack.language.values import MISSING
+from streamstack.runtime.chunk import check_open
+from streamstack.server.connection import Connection
+from streamstack.server.heads import BODILESS, date_line, status_line
+from streamstack.server.problems import in_band
+from streamstack.server.replies import CLOSE, KEEP, Sent, connection_line, reset, send
+from streamstack.server.wire import GATHERED, Wire
+from streamstack.server.writers.answer import Answer
+
+
+class StreamSink(Answer):
+    """Sends chunks as they come: one write a turn of the event loop, or a full gathering.
+
+    The first chunk leaves at once, with the status line, in one piece. A subclass encodes: its
+    `emit` appends to `_parts`, counts, adds to `bytes`, and calls `_settle` from `_limit` bytes on.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_flushed",
+        "_gathered",
+        "_head",
+        "_limit",
+        "_loop",
+        "_opening",
+        "_parts",
+        "_scheduled",
+        "_transport",
+    )
+
+    def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
+        super().__init__(wire, request, cors)
+        self._loop = asyncio.get_running_loop()
+        self._connection = cast("Connection", request.protocol)
+        self._connection.listener = self
+        self._transport = request.transport
+        self._parts: list[bytes] = []
+        self._head = b""  # made, and not sent yet
+        self._opening = b""  # what stands inside the first event
+        self._chunked = request.version >= (1, 1)
+        self._scheduled = False
+        self._flushed = 0  # of `bytes`, those that were handed to the transport
+        # The chunk that brings `bytes` here goes through `_settle`: 0 when no flush is
+        # scheduled, so that the way through `emit` needs one comparison only.
+        self._limit = 0
+        self._gathered = min(GATHERED, wire.buffer // 2) or 1
+
+    # ------------------------------------------------------------- what a format fills in
+
+    def end_marker(self, content: Any, metadata: Any) -> bytes:
+        """Return the author's `done` as the format writes it."""
+        return b""
+
+    def clean_end(self) -> bytes:
+        """Return the last bytes of a stream that ended well without `done`."""
+        return b""
+
+    @abstractmethod
+    def error_end(self, error: dict[str, Any]) -> bytes | None:
+        """Return the last bytes of a failed stream; None where the format can't tell of it."""
+
+    def beat(self) -> bytes:
+        """Return the bytes of a heartbeat; none where the format has no room for one."""
+        return b""
+
+    # ------------------------------------------------------------- the way of a chunk
+
+    def _settle(self) -> bool:
+        """Commit, schedule a flush, or ask for a `drain`, after a chunk was appended."""
+        maximum = self.wire.max_bytes
+        if maximum and self.bytes > maximum:
+            raise self._withdraw(
+                RunError("limit-reached", f"the stream has more bytes than maxBytes ({maximum})")
+            )
+        first = not self.committed
+        if first:
+            try:
+                self._commit()
+            except RunError as error:
+                raise self._withdraw(error) from error.__cause__
+        self._open()
+        if first:
+            self.flush()
+            return self._connection.writing_paused
+        if self._connection.writing_paused or self.bytes - self._flushed >= self._gathered:
+            return True
+        self._schedule()
+        limit = self._flushed + self._gathered
+        self._limit = min(limit, maximum + 1) if maximum else limit
+        return False
+
+    def _withdraw(self, error: RunError) -> RunError:
+        """Take back the chunk that was appended last; it is not sent."""
+        self.bytes -= len(self._parts.pop())
+        self.count -= 1
+        return error
+
+    def _open(self) -> None:
+        if self._opening:
+            self._parts.insert(0, self._opening)
+            self._opening = b""
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def _commit(self) -> None:
+        """Make the head: from here on the status stands."""
+        wire, request = self.wire, self.request
+        if self.status in BODILESS:
+            raise RunError("template", f"an answer with status {self.status} has no chunks")
+        if self.headers or self.cookies or self.status != 200:
+            start = status_line(self.status) + self.lines()
+        else:
+            start = b"%bX-Run-Id: %b\r\n%b" % (wire.head, self.run.id.encode(), self.cors)
+        keep = request.keep_alive and self._chunked
+        framing = b"Transfer-Encoding: chunked\r\n" if self._chunked else b""
+        self._head = b"".join(
+            (start, framing, date_line(), connection_line(request, keep=keep), b"\r\n")
+        )
+        self.committed = True
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.set_write_buffer_limits(high=max(wire.buffer - self._gathered, 1))
+
+    def flush(self) -> None:
+        """Hand what is gathered to the transport, in one write."""
+        self._scheduled = False
+        self._limit = 0
+        if self._flushed != self.bytes:
+            self._flushed = self.bytes
+            self.emitted_at = self._loop.time()
+        if self._parts:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._write(data)
+
+    def _write(self, data: bytes, end: bytes = b"") -> None:
+        """Write data as one chunk of HTTP (RFC 9112, section 7.1); ``end`` is the last chunk."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self.sent_at = self._loop.time()
+        head, self._head = self._head, b""
+        if not self._chunked:
+            data = head + data
+        elif data:
+            data = b"%b%x\r\n%b\r\n%b" % (head, len(data), data, end)
+        else:
+            data = head + end
+        if data:
+            transport.write(data)
+
+    async def drain(self) -> None:
+        self.flush()
+        if self._connection.writing_paused:
+            self.blocked = True
+            try:
+                await self._connection.room()
+            finally:
+                self.blocked = False
+
+    # ------------------------------------------------------------- silences and ends
+
+    def heartbeat(self) -> None:
+        beat = self.beat()
+        if not beat or self.ended or self._parts or self._connection.writing_paused:
+            return
+        if not self.committed:
+            try:
+                self._commit()
+            except RunError:
+                return  # the first chunk will raise it again, where it can be answered
+        self._write(beat)
+
+    def done(self, content: Any = MISSING, metadata: Any = None) -> None:
+        check_open(self)
+        data = self.end_marker(content, metadata)
+        if data:
+            if not self.committed:
+                self._commit()
+            self._parts.append(data)
+            self._open()
+            self._schedule()
+        self.ended = True
+
+    def finish(self, value: Any) -> Sent:
+        if not self.committed:
+            if self.status in BODILESS:
+                self._connection.listener = None
+                return send(self.request, self.status, self.lines(), b"")
+            self._commit()
+        if not self.ended and self.wire.done:
+            self._end_with(self.clean_end())
+        return self._end()
+
+    def fail(self, error: RunError) -> Sent:
+        if not self.committed:
+            self._connection.listener = None
+            return super().fail(error)
+        tail = self.error_end(in_band(error, self.run.id, dev=self.wire.dev))
+        if tail is None:
+            return self.cut()
+        self._end_with(tail)
+        return self._end()
+
+    def _end_with(self, tail: bytes) -> None:
+        if tail:
+            self._parts.append(tail)
+            self._open()
+
+    def _end(self) -> Sent:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._flushed = self.bytes
+        self._write(data, b"0\r\n\r\n")
+        self._connection.listener = None
+        return KEEP if self._chunked and self.request.keep_alive else CLOSE
+
+    def cut(self) -> Sent:
+        """End without the final chunk, so that every client sees an answer cut short."""
+        self.flush()
+        self._connection.listener = None
+        transport = self._transport
+        if not self._chunked and transport is not None and not transport.is_closing():
+            # Such an answer ends with its connection: only a reset tells that it failed.
+            reset(transport)
+        return CLOSE
+
+    def lost(self) -> None:
+        self._parts.clear()
