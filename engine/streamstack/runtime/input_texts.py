@@ -23,14 +23,15 @@ _SPACED_OFFSET: Final = re.compile(r" (?=[0-9]{2}:[0-9]{2}$)")
 _BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
-def build_texts(declared: Input, unknown: str) -> Check:
+def build_texts(declared: Input, unknown: str, *, commas: bool = False) -> Check:
     """Compile the check of all texts sent under one name; it gives MISSING where they count as not sent.
 
-    A text may be a JsonText (a part of a form that says it is JSON) or a File too.
+    A text may be a JsonText (a part of a form that says it is JSON) or a File too. With ``commas`` they part the items
+    of a list, as in headers (RFC 9110, section 5.3).
     """
     check_one = _one(declared, unknown)
     if declared.type == "list":
-        return _list(declared, check_one)
+        return _list(declared, check_one, commas=commas)
     keeps_empty = declared.type in ("text", "file") or (
         declared.type == "enum" and "" in declared.values
     )
@@ -47,13 +48,16 @@ def build_texts(declared: Input, unknown: str) -> Check:
     return check
 
 
-def _list(declared: Input, check_whole: Check) -> Check:
+def _list(declared: Input, check_whole: Check, *, commas: bool) -> Check:
     low = declared.min_items or 0
     high = sys.maxsize if declared.max_items is None else declared.max_items
     item = declared.items if declared.items is not None else Input("items", "json", declared.mark)
     check_item = _one(item, "refuse")
+    split = commas and item.type not in ("object", "list", "json")
 
     def check(texts: list[Any], faults: Faults) -> Any:
+        if split:
+            texts = [part.strip(" \t") for text in texts for part in text.split(",")]
         if len(texts) == 1 and isinstance(texts[0], JsonText):
             return check_whole(texts[0], faults)
         if item.type not in ("text", "enum") and "" in texts:

@@ -117,7 +117,7 @@ class Layout:
         for place in _PLACES:
             held = tuple(each for each in inputs if places[each.name] == place)
             if held:
-                self._groups.append((place, _Group(held, unknown)))
+                self._groups.append((place, _Group(held, unknown, commas=place == "header")))
         elsewhere = {
             name: place
             for each in inputs
@@ -187,12 +187,12 @@ class _Group:
 
     __slots__ = ("_fields",)
 
-    def __init__(self, inputs: tuple[Input, ...], unknown: str) -> None:
+    def __init__(self, inputs: tuple[Input, ...], unknown: str, *, commas: bool = False) -> None:
         self._fields = [
             (
                 each.name,
                 (each.name, *each.aliases),
-                build_texts(each, unknown),
+                build_texts(each, unknown, commas=commas),
                 each.required,
                 default_of(each),
             )

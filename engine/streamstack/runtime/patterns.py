@@ -190,7 +190,8 @@ class _Automaton:
 
     def _part(self, name: str, argument: Any, place: int, flags: int) -> int:
         if name in ("MAX_REPEAT", "MIN_REPEAT"):
-            return self._repeat(*argument, place, flags)
+            low, high, body = argument
+            return self._repeat(low, high, body, place, flags)
         if name == "BRANCH":
             end = self._place()
             for each in argument[1]:

@@ -1,0 +1,141 @@
+"""What a request holds: its declared inputs, and `request` as definitions see it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import parse_qsl
+from uuid import uuid4
+
+from aiohttp import web
+
+from streamstack.runtime.files import File
+from streamstack.runtime.inputs import Checker, Inputs, Lookup
+from streamstack.server.bodies import MOST_FIELDS, read_body, read_form
+from streamstack.server.multipart import close_files
+
+_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+async def read_inputs(
+    request: web.BaseRequest,
+    route_parameters: Mapping[str, str],
+    checker: Checker,
+    *,
+    max_body: int,
+    keep: list[bytes] | None = None,
+) -> Inputs:
+    """Read, convert and check the inputs of a request.
+
+    ``max_body`` is in bytes. With ``keep``, the bytes of the body are added to it, whether or not an input is in the
+    body; a body that holds none is then not looked at. The caller closes the files with `close_inputs`.
+    Raises RunError ``invalid-input``: 400 naming every fault, 413 for what is too long, 415 for a type not taken.
+    """
+    layout = checker.layout(request.method, route_parameters)
+    body = None
+    if request.body_exists and (layout.takes_body or keep is not None):
+        body = await read_body(request, layout, max_body, keep)
+    try:
+        return layout.check(_lookups(request, route_parameters), body)
+    except BaseException:
+        if isinstance(body, dict):
+            close_files(body)
+        elif isinstance(body, File):
+            body.close()
+        raise
+
+
+def close_inputs(inputs: Mapping[str, Any]) -> None:
+    """Delete the files among the inputs. To be called when the run is over, what comes `after` it included."""
+    for value in inputs.values():
+        for one in value if isinstance(value, list) else (value,):
+            if isinstance(one, File):
+                one.close()
+
+
+def _lookups(
+    request: web.BaseRequest, route_parameters: Mapping[str, str]
+) -> Callable[[str], Lookup]:
+    def path(name: str) -> Sequence[str]:
+        return (route_parameters[name],) if name in route_parameters else ()
+
+    def header(name: str) -> Sequence[str]:
+        return request.headers.getall(name, ())
+
+    def lookup(place: str) -> Lookup:
+        if place == "path":
+            return path
+        if place == "header":
+            return header
+        if place == "cookie":
+            cookies = request.cookies
+            return lambda name: (cookies[name],) if name in cookies else ()
+        form = read_form(_raw_query(request), "query")
+        return lambda name: form.get(name, ())
+
+    return lookup
+
+
+def _raw_query(request: web.BaseRequest) -> bytes:
+    """Return the query as it was sent; what was no ASCII is in it as its bytes."""
+    query = request.rel_url.raw_query_string
+    return query.encode("utf-8", "surrogatepass") if query else b""
+
+
+class Headers(dict[str, str]):
+    """Headers by their names in small letters, found by any spelling."""
+
+    def __missing__(self, name: str) -> str:
+        lower = name.lower()
+        if lower == name:
+            raise KeyError(name)
+        return self[lower]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and dict.__contains__(self, name.lower())
+
+
+def request_mapping(
+    request: web.BaseRequest, parameters: Mapping[str, str], body: bytes | None
+) -> dict[str, Any]:
+    """Return `request` as definitions see it.
+
+    In `query` a name that is repeated holds a list. `headers` are found by any spelling; a repeated one is joined by
+    commas (RFC 9110, section 5.3). `ip` is the peer's. `id` is the client's X-Request-Id, else a new one.
+    """
+    query: dict[str, Any] = {}
+    if raw := _raw_query(request):
+        # Malformed bytes were refused before if an input is in the query; else nobody asked for them.
+        text = raw.decode("utf-8", "replace")
+        for name, value in parse_qsl(text, keep_blank_values=True)[:MOST_FIELDS]:
+            held = query.get(name)
+            if held is None:
+                query[name] = value
+            elif isinstance(held, list):
+                held.append(value)
+            else:
+                query[name] = [held, value]
+    headers = Headers()
+    for name, value in request.headers.items():
+        lower = name.lower()
+        text = value if value.isascii() else _readable(value)
+        joint = "; " if lower == "cookie" else ", "
+        headers[lower] = f"{headers[lower]}{joint}{text}" if lower in headers else text
+    sent = headers.get("x-request-id", "")
+    return {
+        "method": request.method,
+        "path": _readable(request.path),
+        "parameters": dict(parameters),
+        "query": query,
+        "headers": headers,
+        "cookies": {name: _readable(value) for name, value in request.cookies.items()},
+        "body": body or b"",
+        "ip": request.remote,
+        "id": sent if _ID.fullmatch(sent) else uuid4().hex,
+    }
+
+
+def _readable(text: str) -> str:
+    """Return a text without the lone surrogates that stand for bytes which were no UTF-8."""
+    return text.encode("utf-8", "replace").decode()

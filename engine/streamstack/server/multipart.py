@@ -1,0 +1,166 @@
+"""Forms with files (RFC 7578), read part by part, each within its limit."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from streamstack.errors import RunError
+from streamstack.language.definition import Input
+from streamstack.runtime.files import File
+from streamstack.runtime.input_faults import invalid
+from streamstack.runtime.input_formats import size_text
+from streamstack.runtime.inputs import Form, JsonText, Layout
+
+#: How many parts a form may have.
+MOST_PARTS: Final = 1000
+_PIECE: Final = 64 * 1024
+#: Bytes of boundaries and headers that a form may have beside its parts.
+_WRAPPING: Final = 256 * 1024
+
+
+async def read_multipart(
+    request: web.BaseRequest, layout: Layout, max_body: int, data: bytes | None
+) -> Form:
+    """Read a form: texts, JSON where a part says it is JSON, and files.
+
+    All parts together have ``max_body`` bytes, but a file with a `maxSize` has that for itself. ``data`` is the body
+    if it was read before. Raises RunError ``invalid-input`` with status 413 past a limit, 400 for a malformed form.
+    """
+    form = _Reading(layout, max_body)
+    most = max_body + sum(form.allowances.values()) + _WRAPPING
+    if (request.content_length or 0) > most:
+        raise _too_long("", most)
+    content = request.content if data is None else _stream(request, data)
+    try:
+        await form.read(MultipartReader(request.headers, content))
+    except (ValueError, AssertionError, RuntimeError, LookupError, HttpProcessingError):
+        form.close()
+        raise _fault("", "is no well-formed multipart/form-data") from None
+    except BaseException:
+        form.close()
+        raise
+    return form.fields
+
+
+def close_files(form: Form) -> None:
+    """Delete the files of a form."""
+    for values in form.values():
+        for value in values:
+            if isinstance(value, File):
+                value.close()
+
+
+class _Reading:
+    """A form as it is read. ``allowances`` are the bytes left to files that have their own, by name."""
+
+    def __init__(self, layout: Layout, max_body: int) -> None:
+        self.fields: Form = {}
+        self.layout = layout
+        self.max_body = max_body
+        self.left = max_body
+        self.allowances = {
+            name: _allowance(declared, max_body)
+            for name, declared in layout.files.items()
+            if _size_of(declared) is not None
+        }
+
+    async def read(self, reader: MultipartReader) -> None:
+        """Read all parts."""
+        count = 0
+        while (part := await reader.next()) is not None:
+            count += 1
+            if count > MOST_PARTS:
+                raise _fault("", f"must have at most {MOST_PARTS} parts")
+            # A multipart within a part has no name, nor has a part without Content-Disposition.
+            if not isinstance(part, BodyPartReader) or not part.name:
+                raise ValueError("a part without a name")
+            if part.headers.get("Content-Transfer-Encoding", "binary").lower() not in _PLAIN:
+                raise _fault(part.name, "must be sent without Content-Transfer-Encoding")
+            if part.filename is not None or part.name in self.layout.files:
+                await self._read_file(part.name, part)
+            else:
+                await self._read_text(part.name, part)
+
+    async def _read_file(self, name: str, part: BodyPartReader) -> None:
+        declared = self.layout.files.get(name)
+        limit = None if declared is None else _size_of(declared)
+        media = part.headers.get("Content-Type", "application/octet-stream")
+        file = File(part.filename or "", media)
+        # Known to the form from now on, and so deleted with it.
+        self.fields.setdefault(name, []).append(file)
+        while piece := await part.read_chunk(_PIECE):
+            if limit is not None and file.size + len(piece) > limit:
+                raise _too_long(name, limit)
+            self._spend(name, len(piece))
+            await file.write(piece)
+        if not part.filename and not file.size:
+            # What a browser sends for a file nobody chose.
+            self.fields[name].pop()
+            if not self.fields[name]:
+                del self.fields[name]
+
+    async def _read_text(self, name: str, part: BodyPartReader) -> None:
+        data = bytearray()
+        while piece := await part.read_chunk(_PIECE):
+            self._spend(name, len(piece))
+            data += piece
+        media = part.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        value: Any
+        if media == "application/json" or media.endswith("+json"):
+            value = JsonText(data)
+        else:
+            try:
+                value = data.decode()
+            except UnicodeDecodeError:
+                raise _fault(name, "must be UTF-8") from None
+        self.fields.setdefault(name, []).append(value)
+
+    def _spend(self, name: str, size: int) -> None:
+        if name in self.allowances:
+            self.allowances[name] -= size
+            if self.allowances[name] < 0:
+                raise _too_long(name, _allowance(self.layout.files[name], self.max_body))
+            return
+        self.left -= size
+        if self.left < 0:
+            raise _too_long("", self.max_body)
+
+    def close(self) -> None:
+        close_files(self.fields)
+
+
+_PLAIN: Final = frozenset({"binary", "8bit", "7bit"})
+
+
+def _size_of(declared: Input) -> int | None:
+    if declared.type == "list" and declared.items is not None:
+        return declared.items.max_size
+    return declared.max_size
+
+
+def _allowance(declared: Input, max_body: int) -> int:
+    """Return the bytes that all files under one name may have together."""
+    size = _size_of(declared) or 0
+    if declared.type != "list":
+        return size
+    return max(size, max_body) if declared.max_items is None else size * declared.max_items
+
+
+def _stream(request: web.BaseRequest, data: bytes) -> StreamReader:
+    """Return a reader of bytes that were read before; its limit keeps it from pausing the connection."""
+    content = StreamReader(request.protocol, len(data) + _WRAPPING, loop=request.task.get_loop())
+    content.feed_data(data)
+    content.feed_eof()
+    return content
+
+
+def _fault(name: str, message: str) -> RunError:
+    return invalid([{"in": "body", "name": name[:80], "message": message}])
+
+
+def _too_long(name: str, most: int) -> RunError:
+    message = f"must have at most {size_text(most)}"
+    return invalid([{"in": "body", "name": name[:80], "message": message}], status=413)
