@@ -1,0 +1,189 @@
+"""When a chunk may leave: the pace of a `stream` step, and its `delay`.
+
+Both are awaited just before the chunk is emitted. The modes of a pace:
+
+- *burst*: at once, as fast as the reader takes them.
+- *fixed*: one each ``interval``, on a schedule that does not drift with what each chunk costs.
+- *adaptive*: in proportion to the length of the chunk before, ``interval`` after one of average
+  length (of those so far), from a quarter of it to four times.
+- *natural*: adaptive, longer after punctuation and line breaks, and never quite even.
+
+``jitter`` (0 to 1) varies each interval at random by up to that part of it, up and down. A reader
+who was slow gets no burst to catch up: where a chunk is late by more than half its interval, the
+schedule starts anew from it.
+"""
+
+from __future__ import annotations
+
+import random
+from asyncio import sleep
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, Final
+
+from streamstack.errors import RunError
+from streamstack.language.values import to_text
+from streamstack.runtime.run import Run
+
+MODES: Final = ("burst", "fixed", "adaptive", "natural")
+#: Seconds between chunks where the author gives no interval: 20 a second.
+INTERVAL: Final = 0.05
+#: How uneven the natural pace is where the author gives no jitter.
+NATURAL_JITTER: Final = 0.3
+
+#: Seconds of lateness that are the event loop's, not the reader's; short intervals make them up.
+_TOLERANCE: Final = 0.004
+_SHORTEST, _LONGEST = 0.25, 4.0  # of the interval, by length
+#: How many intervals the natural pace rests after what a text ends in.
+_RESTS: Final = {**dict.fromkeys(".!?…。！？", 2.5), **dict.fromkeys(",;:—–、，；：", 1.6)}  # noqa: RUF001
+_QUOTES: Final = " \t\r\n\"'”’»)]*_」』）"  # noqa: RUF001
+_LINE_REST, _PARAGRAPH_REST = 2.0, 3.0
+
+#: The key in `run.state` of what `delay` knows: the chunks that had left, and when the last did.
+_LEFT: Final = -1
+
+
+class Pacer:
+    """The pace of one step in one run. Its turns may be awaited from several tasks at once."""
+
+    __slots__ = (
+        "_asked",
+        "_chance",
+        "_count",
+        "_due",
+        "_interval",
+        "_jitter",
+        "_last",
+        "_mode",
+        "_total",
+    )
+
+    def __init__(self, chance: Callable[[], float] = random.random) -> None:
+        """``chance`` gives numbers from 0 to 1 for the jitter."""
+        self._chance = chance
+        self._asked: tuple[Any, ...] = ()
+        self._mode = "burst"
+        self._interval = 0.0
+        self._jitter = 0.0
+        self._due: float | None = None  # when the last chunk's turn was
+        self._last: Any = ""  # the last chunk's content
+        self._total = 0  # the length of all contents, in characters
+        self._count = 0
+
+    def ask(self, mode: Any, interval: Any, jitter: Any) -> None:
+        """Take what the step asks for this time; seconds, null for the defaults.
+
+        Raises RunError ``template`` for what is no pace.
+        """
+        asked = (mode, interval, jitter)
+        if asked == self._asked:
+            return
+        if mode not in MODES:
+            raise RunError(
+                "template", f"there is no pace {to_text(mode)}: write one of {', '.join(MODES)}"
+            )
+        if interval is None:
+            interval = INTERVAL
+        if jitter is None:
+            jitter = NATURAL_JITTER if mode == "natural" else 0.0
+        if not _is_number(interval) or interval < 0:
+            raise RunError("template", f"a pace's interval can't be {to_text(interval)}")
+        if not _is_number(jitter) or not 0 <= jitter <= 1:
+            raise RunError(
+                "template", f"a pace's jitter must be between 0 and 1, not {to_text(jitter)}"
+            )
+        self._mode, self._interval, self._jitter = mode, float(interval), float(jitter)
+        self._asked = asked
+
+    async def turn(self, run: Run, content: Any) -> None:
+        """Wait until this content may leave; the step's first leaves at once."""
+        if self._mode == "burst" or not self._interval:
+            return
+        due = now = perf_counter()
+        if self._due is not None:
+            interval = self._next_interval(content)
+            due = self._due + interval
+            if now - due > max(interval / 2, _TOLERANCE):
+                due = now
+        # Taken before waiting, so that steps that run side by side get turns of their own.
+        self._due = due
+        self._last = content
+        if self._mode != "fixed":
+            self._total += _length(content)
+            self._count += 1
+        while (left := due - perf_counter()) > 0:  # noqa: ASYNC110  (a timer may be early)
+            await sleep(left)
+        _note(run)
+
+    def _next_interval(self, content: Any) -> float:
+        interval = self._interval
+        if self._mode != "fixed":
+            if self._total:
+                factor = _length(self._last) * self._count / self._total
+                interval *= min(max(factor, _SHORTEST), _LONGEST)
+            if self._mode == "natural":
+                interval *= _rest(self._last, content)
+        if self._jitter:
+            interval *= 1 + self._jitter * (2 * self._chance() - 1)
+        return interval
+
+
+def pacer(run: Run, key: Any, mode: Any, interval: Any = None, jitter: Any = None) -> Pacer:
+    """Return the pace that the step ``key`` keeps in this run, set to what it asks for this time.
+
+    Raises RunError ``template`` for what is no pace.
+    """
+    found: Pacer | None = run.state.get(key)
+    if found is None:
+        found = run.state[key] = Pacer()
+    found.ask(mode, interval, jitter)
+    return found
+
+
+async def delay(run: Run, seconds: float | None) -> None:
+    """Wait until ``seconds`` after the previous chunk of the run; before the first, not at all.
+
+    A chunk that left without a pace or a delay left no time behind: it counts from now.
+    """
+    if seconds is not None and seconds > 0 and run.sink.count:
+        # Asked again after each wait: another task's chunk may have left meanwhile.
+        while (left := _previous(run) + seconds - perf_counter()) > 0:  # noqa: ASYNC110
+            await sleep(left)
+    _note(run)
+
+
+def _previous(run: Run) -> float:
+    """Return when the run's last chunk left; now, where nobody knows."""
+    count, noted = run.state.get(_LEFT, (0, None))
+    if run.sent_at is None or (run.sent_at == noted and count != run.sink.count):
+        _note(run, coming=0)
+    assert run.sent_at is not None
+    return run.sent_at
+
+
+def _note(run: Run, coming: int = 1) -> None:
+    """Note that a chunk leaves now, or (none coming) that the last has left by now."""
+    run.sent_at = perf_counter()
+    run.state[_LEFT] = (run.sink.count + coming, run.sent_at)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _length(content: Any) -> int:
+    """Return how much there is to read: characters of a text or a JSON, items of a list."""
+    return len(content) if isinstance(content, (str, list, bytes)) else len(to_text(content))
+
+
+def _rest(last: Any, content: Any) -> float:
+    """Return how many intervals a reader rests between two chunks."""
+    if not isinstance(last, str) or not isinstance(content, str):
+        return 1.0
+    text = last.rstrip(_QUOTES)
+    rest = _RESTS.get(text[-1:], 1.0)
+    between = last[len(text) :] + content[: len(content) - len(content.lstrip())]
+    breaks = between.count("\n")
+    if breaks:
+        rest = max(rest, _LINE_REST if breaks == 1 else _PARAGRAPH_REST)
+    return rest
