@@ -1,0 +1,160 @@
+"""What is emitted, after what, and whether anything waits for a whole stream before the first chunk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from streamstack.errors import Mark
+from streamstack.language.analysis.reports import Reports
+from streamstack.language.analysis.state import Event, Made, State, Voice, Wait
+
+
+class Emission:
+    """Follows the chunks of one definition.
+
+    ``places``: why nothing may be sent at the present step, by the code of the finding. ``late``: the
+    waits that a chunk came after on a path that had sent none, with the place of that chunk.
+    """
+
+    def __init__(self, reports: Reports) -> None:
+        self._reports = reports
+        self.places: tuple[str, ...] = ()
+        self.late: list[tuple[Wait, Mark]] = []
+        self.any = False  # whether any path emits
+        self.met: list[Event] = []  # the emissions met, in written order
+
+    def check_place(self, mark: Mark, title: str, source: Mark | None = None) -> None:
+        """Report an emission where none may be. ``source``: the step of a called function that emits."""
+        if not self.places:
+            return
+        who = (
+            f"`{title}`"
+            if source is None
+            else f"the function `{title}`, in line {source.line} of {source.file},"
+        )
+        words = {
+            "emits-in-after": f"{who} sends chunks in `after`, when the response is over",
+            "emits-in-json": f"{who} sends chunks, and the endpoint answers with JSON",
+            "emits-in-transaction": f"{who} sends chunks while a transaction is open: a slow reader would hold it open",
+        }
+        for code in self.places:
+            self._reports.add(code, mark, words[code])
+
+    def say(self, state: State, event: Event) -> None:
+        """Note that a chunk is sent."""
+        self.any = True
+        self.met.append(event)
+        if state.done is not None:
+            self.refuse_after_done(event, state.done)
+        if state.silent and state.pending:
+            self.late += [(wait, event.mark) for wait in state.pending]
+        state.silent, state.spoken, state.pending = False, True, ()
+
+    def refuse_after_done(self, event: Event, done: Event, *, next_turn: bool = False) -> None:
+        """Report a chunk after the end marker."""
+        words = "on the next turn of the loop, " if next_turn else ""
+        self._reports.add(
+            "after-done",
+            event.mark,
+            f"{words}`{event.title}` sends a chunk after the `{done.title}` in line {done.mark.line}",
+            "move `done` behind the loop" if next_turn else None,
+            sure=next_turn or done.meets(event.conditions),
+        )
+
+    def close(self, state: State, event: Event) -> None:
+        """Note the end marker."""
+        if state.done is not None:
+            self.refuse_after_done(event, state.done)
+        state.done = event
+
+    def wait(self, state: State, wait: Wait) -> None:
+        """Note that a step waits for a whole stream."""
+        if state.silent and not self._reports.silences("buffers-stream"):
+            state.pending = (*state.pending, wait)
+
+    def apply(self, state: State, voice: Voice, event: Event) -> None:
+        """Note what a part that runs elsewhere emits and waits for, as it runs here."""
+        if state.silent and not self._reports.silences("buffers-stream"):
+            self.late += voice.late
+            state.pending = merge(state.pending, voice.pending if not voice.emits else ())
+        if voice.emits:
+            was = state.silent
+            before = state.pending
+            self.say(state, event)
+            if voice.silent and was:
+                state.silent = True
+                state.pending = merge(before, voice.pending)
+        elif not voice.silent:
+            state.silent, state.pending = False, ()
+
+    def apply_one_of(self, state: State, voices: list[Voice], event: Event) -> None:
+        """Note what one of several parts emits and waits for, as it runs here."""
+        if len(voices) == 1:
+            self.apply(state, voices[0], event)
+            return
+        voice = voices[0]
+        for other in voices[1:]:
+            together = both(voice, other)
+            voice = replace(together, silent=voice.silent or other.silent)
+        self.apply(state, voice, event)
+
+
+def merge(one: tuple[Wait, ...], other: tuple[Wait, ...]) -> tuple[Wait, ...]:
+    """Return the waits of both."""
+    return one + tuple(wait for wait in other if wait not in one) if other else one
+
+
+def of_streams(streams: tuple[Made, ...]) -> Voice:
+    """Return how streams emit and wait while they are read."""
+    if len(streams) == 1:
+        return streams[0].voice
+    voice = Voice()
+    for made in streams:
+        voice = both(voice, made.voice)
+    return voice
+
+
+def both(one: Voice, other: Voice) -> Voice:
+    """Return how two parts emit and wait that run together."""
+    return Voice(
+        one.emits or other.emits,
+        one.silent and other.silent,
+        merge(one.pending, other.pending),
+        one.late + tuple(each for each in other.late if each not in one.late),
+    )
+
+
+def called(voice: Voice, function: str, mark: Mark, streams: frozenset[str]) -> Voice:
+    """Return how a function emits and waits, as its caller sees it.
+
+    ``streams``: the inputs that are given a stream; waits for others don't count.
+    """
+
+    def wrap(wait: Wait) -> Wait:
+        advice = (
+            f"let `{function}` emit while it reads, or return the stream instead of what it held"
+        )
+        return Wait(f"call {function}", mark, wait.stream, advice, wait)
+
+    def real(wait: Wait) -> bool:
+        return wait.only_with is None or wait.only_with in streams
+
+    return replace(
+        voice,
+        pending=tuple(wrap(wait) for wait in voice.pending if real(wait)),
+        late=tuple((wrap(wait), at) for wait, at in voice.late if real(wait)),
+    )
+
+
+def describe(wait: Wait, chunk: Mark) -> str:
+    """Say what waits, and for what."""
+    source = wait.source
+    first = f"the first chunk, sent in line {chunk.line}"
+    if chunk.file != wait.mark.file:
+        first += f" of {chunk.file}"
+    if wait.inside is None:
+        return f"`{wait.step}` waits for the whole of {wait.stream} before {first}"
+    return (
+        f"`{wait.step}` waits for the whole of {source.stream} (`{source.step}` in line {source.mark.line} of "
+        f"{source.mark.file}) before {first}"
+    )

@@ -1,0 +1,301 @@
+"""Whether names are bound where they are read, and whether what is looked up in them exists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from streamstack.errors import Mark
+from streamstack.language.analysis.parts import Nested, take_apart, written
+from streamstack.language.analysis.reports import Reports
+from streamstack.language.analysis.state import OF_EVERY_STREAM, PLAIN, Binding, Content, State
+from streamstack.language.definition import Definition, Input, Stack, Task
+from streamstack.language.expressions import Read, Value
+from streamstack.language.names import RESERVED
+from streamstack.language.parameters import Nesting
+from streamstack.language.suggest import did_you_mean
+from streamstack.language.wording import listed
+
+#: Reserved names that are bound everywhere, and the properties of those that have only these.
+EVERYWHERE: Final = RESERVED - {"error", "loop"}
+PROPERTIES: Final = {
+    "request": frozenset({"method", "path", "query", "headers", "cookies", "body", "ip", "id"}),
+    "run": frozenset({"id", "startedAt", "elapsedMs", "outcome"}),
+    "stream": frozenset({"count", "bytes"}),
+}
+LOOP: Final = frozenset({"index", "index0", "first", "last", "length"})
+ERROR: Final = frozenset({"code", "message", "status", "step", "details"})
+
+#: What has to be known before the end of a stream is.
+_AT_THE_END: Final = frozenset({"last", "length"})
+
+#: Types of inputs whose values have nothing to look up.
+_SCALARS: Final = frozenset(
+    {"text", "integer", "decimal", "boolean", "timestamp", "date", "uuid", "email", "url", "enum"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A place that binds a name: where, and in which copy of the variables."""
+
+    mark: Mark
+    copy: str  # how messages call the copy; "" for the frame itself
+    body: str = ""  # the stack that alone sees it: the body of a loop
+
+
+class Names:
+    """Checks the names that one definition reads."""
+
+    def __init__(self, definition: Definition, reports: Reports) -> None:
+        self._definition = definition
+        self._reports = reports
+        self._inputs = {each.name: each for each in getattr(definition, "inputs", ())}
+        self._elsewhere: dict[str, list[Elsewhere]] | None = None
+        self.read_somewhere: set[str] = set()
+        self.bound_at: dict[str, tuple[Mark, bool]] = {}  # where first, and whether to a stream
+
+    def read(self, value: Value, state: State) -> None:
+        """Check every name a value reads; what was read is bound from there on."""
+        reads = value.reads
+        asked = {read.name for read in reads if read.soft}
+        for read in reads:
+            self._read(read, state, soft=read.soft or (read.name in asked and not read.path))
+
+    def asked(self, value: Value) -> Iterator[str]:
+        """Yield the names whose being bound a value asks for."""
+        for read in value.reads:
+            if read.soft:
+                yield read.name
+
+    def _read(self, read: Read, state: State, *, soft: bool) -> None:
+        name = read.name
+        binding = state.names.get(name)
+        if binding is None:
+            if name in EVERYWHERE:
+                self._look_up_reserved(read, state)
+            elif not soft:
+                self._unbound(read, state)
+            return
+        self.read_somewhere.add(name)
+        if soft:
+            return
+        if not binding.sure:
+            self._maybe_unbound(read, binding)
+            state.assure((name,))
+        if read.path:
+            self._look_up(read, binding)
+
+    def rebind(self, name: str, mark: Mark, state: State) -> None:
+        """Check a name that a step both reads and binds (`append`)."""
+        binding = state.names.get(name)
+        read = Read(name, (), False, False, mark, name)
+        if binding is None:
+            self._unbound(read, state)
+        elif not binding.sure:
+            self._maybe_unbound(read, binding)
+
+    def content(self, value: Value, state: State) -> tuple[str, Content]:
+        """Return the name that a whole binding is, and what that may be; "" for any other value."""
+        if not value.whole:
+            return "", PLAIN
+        reads = value.reads
+        if len(reads) != 1:
+            return "", PLAIN
+        read = reads[0]
+        name = read.name if read.whole else stream_input(read, value.text)
+        binding = state.names.get(name) if name else None
+        return (name, binding.content) if binding is not None else ("", PLAIN)
+
+    # -- names that are not bound
+
+    def _unbound(self, read: Read, state: State) -> None:
+        name = read.name
+        places = self._places(name)
+        hint: str | None = None
+        if name == "loop":
+            message = "`loop` is bound only in the body of a loop"
+            hint = "move the step into the body of the loop"
+        elif name == "error" and not places:
+            message = "`error` is bound only in `catch`"
+            hint = "move the step into `catch`"
+        elif any(place.copy for place in places) and not any(
+            not place.copy and not place.body for place in places
+        ):
+            place = next(place for place in places if place.copy)
+            message = (
+                f"`{name}` is bound only in {place.copy}, which has its own copy of the variables"
+            )
+            hint = "give the value out with `return`"
+        elif places and all(place.body for place in places):
+            message = f"`{name}` belongs to {places[0].body} and is not bound here"
+            hint = "`set` a variable in there, or move this step into it"
+        elif places:
+            later = next((p.mark for p in places if p.mark > read.mark), None)
+            where = f"later, in line {later.line}" if later else f"in line {places[0].mark.line}"
+            message = f"`{name}` is not bound here: it is bound {where}, on no path that leads here"
+            hint = f"bind `{name}` before this step"
+        else:
+            message, hint = self._unknown(name, state)
+        self._reports.add("unbound-name", read.mark, message, hint)
+
+    def _unknown(self, name: str, state: State) -> tuple[str, str | None]:
+        if name in self._inputs:
+            return (
+                f"`{name}` is not bound: an input is read as `input.{name}`",
+                f"write `input.{name}`",
+            )
+        inputs = (f"input.{each}" for each in self._inputs)
+        candidates = [*state.names, *sorted(EVERYWHERE), *inputs]
+        return f"`{name}` is not bound{did_you_mean(name, candidates)}", None
+
+    def _maybe_unbound(self, read: Read, binding: Binding) -> None:
+        name = read.name
+        hint = f"`set` it before the paths part, or write `{name} | default(...)`"
+        places = self._places(name)
+        place = next(iter(places), None)
+        if binding.in_turns and place is not None:
+            later = next((each for each in places if each.mark > read.mark), place)
+            message = (
+                f"`{name}` is bound only by a later step of the loop, in line {later.mark.line}: "
+                "in the first turn it is not bound here"
+            )
+        else:
+            where = (
+                f": the steps that bind it, from line {place.mark.line} on, may not run"
+                if place
+                else ""
+            )
+            message = f"`{name}` is not bound on every path that leads here{where}"
+        self._reports.add("maybe-unbound", read.mark, message, hint)
+
+    def _places(self, name: str) -> list[Elsewhere]:
+        if self._elsewhere is None:
+            self._elsewhere = {}
+            self._gather(self._definition.stack, "", self._elsewhere)
+        return self._elsewhere.get(name, [])
+
+    def _gather(self, stack: Stack, copy: str, into: dict[str, list[Elsewhere]]) -> None:
+        for step in stack.steps:
+            for each in written(step):
+                into.setdefault(each.name, []).append(Elsewhere(each.mark, copy))
+            for nested in take_apart(step).nested:
+                inner = _copy_words(nested, step.function.name, step.mark) or copy
+                for name, _ in nested.binds:
+                    what = "`catch`" if nested.type.nesting is Nesting.HANDLER else "the body"
+                    body = f"{what} of the `{step.function.name}` in line {step.mark.line}"
+                    into.setdefault(name, []).append(Elsewhere(nested.stack.mark, "", body))
+                self._gather(nested.stack, inner, into)
+
+    # -- properties
+
+    def _look_up(self, read: Read, binding: Binding) -> None:
+        key = read.path[0]
+        shape = binding.shape
+        if shape is not None:
+            if key not in shape.properties:
+                self._no_property(read, 0, f"`{read.name}` ({shape.title})", shape.properties)
+            elif shape.over_stream and key in _AT_THE_END:
+                self._reports.add(
+                    "length-of-stream",
+                    property_mark(read, 0),
+                    f"`{read.name}.{key}` is not known over a stream until it has ended",
+                    "`collect` the stream first, or count with `loop.index`",
+                )
+        elif binding.content.is_stream:
+            known = frozenset[str]().union(*(made.properties for made in binding.content.streams))
+            if key not in known:
+                self._no_property(read, 0, f"the stream `{read.name}`", known or OF_EVERY_STREAM)
+
+    def _look_up_reserved(self, read: Read, state: State) -> None:
+        name, path = read.name, read.path
+        if not path or read.soft:
+            return
+        if isinstance(self._definition, Task) and name in ("input", "request"):
+            words = "a task has no inputs" if name == "input" else "a task answers no request"
+            mark = property_mark(read, 0)
+            self._reports.add(
+                "unknown-property", mark, f"`{name}.{path[0]}`: {words}", "take it out"
+            )
+        elif name == "input":
+            self._look_up_input(read, state)
+        elif name in PROPERTIES and path[0] not in PROPERTIES[name]:
+            self._no_property(read, 0, f"`{name}`", PROPERTIES[name])
+
+    def _look_up_input(self, read: Read, state: State) -> None:
+        declared = self._inputs.get(str(read.path[0]))
+        if declared is None:
+            hint = None if self._inputs else "declare it under `inputParameters`"
+            self._no_property(read, 0, "`input`", self._inputs, hint)
+            return
+        for index, key in enumerate(read.path[1:], 1):
+            words = "`" + ".".join(["input", *map(str, read.path[:index])]) + "`"
+            if declared.type in _SCALARS:
+                message = f"{words} is a value of type {declared.type}, which has no `{key}`"
+                mark = property_mark(read, index)
+                self._reports.add("unknown-property", mark, message, f"read {words} itself")
+                return
+            if declared.type == "stream":
+                if key not in OF_EVERY_STREAM:
+                    self._no_property(read, index, f"the stream {words}", OF_EVERY_STREAM)
+                return
+            inner = self._inside(read, index, declared, words)
+            if inner is None:
+                return
+            declared = inner
+
+    def _inside(self, read: Read, index: int, declared: Input, words: str) -> Input | None:
+        key = read.path[index]
+        if declared.type == "list":
+            if isinstance(key, str):
+                message = f"{words} is a list, which has no `{key}`"
+                hint = f"read an item of it, `{words[1:-1]}[0]`, or loop over it"
+                self._reports.add("unknown-property", property_mark(read, index), message, hint)
+                return None
+            return declared.items
+        if declared.type == "object" and declared.properties is not None:
+            found = next((each for each in declared.properties if each.name == key), None)
+            if found is None:
+                self._no_property(read, index, words, [each.name for each in declared.properties])
+            return found
+        return None
+
+    def _no_property(
+        self, read: Read, index: int, owner: str, known: Iterable[str], hint: str | None = None
+    ) -> None:
+        key, known = str(read.path[index]), sorted(known)
+        message = f"{owner} has no `{key}`{did_you_mean(key, known)}"
+        if hint is None and known:
+            hint = f"it has {listed(known, 'and')}"
+        self._reports.add("unknown-property", property_mark(read, index), message, hint)
+
+
+def _copy_words(nested: Nested, function: str, mark: Mark) -> str:
+    if not nested.copies:
+        return ""
+    if nested.label is not None:
+        return f"the branch `{nested.label}` in line {nested.stack.mark.line}"
+    if nested.at_once:
+        return f"the turns of the concurrent `{function}` in line {mark.line}"
+    return f"the `{function}` in line {mark.line}"
+
+
+def stream_input(read: Read, text: str) -> str:
+    """Return the name under which the state keeps an input that a binding is: `input.upload`; else ""."""
+    if read.name != "input" or len(read.path) != 1:
+        return ""
+    key = re.escape(str(read.path[0]))
+    whole = re.fullmatch(rf"input\s*(\.\s*{key}|\[\s*([\"']){key}\2\s*\])", text.strip())
+    return f"input.{read.path[0]}" if whole else ""
+
+
+def property_mark(read: Read, index: int) -> Mark:
+    """Return where an item of a read's path stands; the name itself where it is not written `a.b`."""
+    before = ".".join([read.name, *map(str, read.path[:index])]) + "."
+    if re.search(
+        rf"(?<![\w.]){re.escape(before)}{re.escape(str(read.path[index]))}\b", read.expression
+    ):
+        return Mark(read.mark.file, read.mark.line, read.mark.column + len(before))
+    return read.mark

@@ -1,0 +1,215 @@
+"""What is known at one point of a definition, on all paths that lead there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from streamstack.errors import Mark
+
+#: Properties that every stream has.
+OF_EVERY_STREAM: Final = frozenset({"count", "finished"})
+
+
+@dataclass(eq=False, slots=True)
+class Region:
+    """A part of the definition that may run more than once: a loop, a retried step, work per item.
+
+    ``name`` is what messages call it. ``suspects`` are consumptions of streams from outside, which fail if the region
+    comes round with the same stream.
+    """
+
+    name: str
+    mark: Mark
+    turns: bool  # a loop, whose body may bind the name anew before the next turn
+    suspects: list[tuple[str, Made, Mark]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wait:
+    """A step that reads a whole stream before it goes on."""
+
+    step: str
+    mark: Mark
+    stream: str  # how messages call the stream
+    advice: str
+    inside: Wait | None = None  # the step of a called function that waits
+    only_with: str | None = None  # in a function: waits only if this input is a stream
+
+    @property
+    def source(self) -> Wait:
+        """The step that waits itself, however deep in called functions."""
+        return self if self.inside is None else self.inside.source
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """How a part that runs elsewhere (a function, a lazy stream) emits and waits.
+
+    ``pending``: waits on a path through it that emits nothing. ``late``: waits before its own first chunk.
+    """
+
+    emits: bool = False
+    silent: bool = True
+    pending: tuple[Wait, ...] = ()
+    late: tuple[tuple[Wait, Mark], ...] = ()
+
+
+SILENT: Final = Voice()
+
+
+@dataclass(eq=False, slots=True)
+class Made:
+    """A place where streams are made: the step, an input, a function's result."""
+
+    title: str
+    mark: Mark
+    regions: tuple[Region, ...] = ()
+    tries: tuple[Mark, ...] = ()
+    properties: frozenset[str] = OF_EVERY_STREAM
+    voice: Voice = SILENT
+    shortened: bool = False
+    maybe_input: str | None = None  # an input of a function, which may be a stream
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a value can be: streams made at these places, and (``plain``) anything else."""
+
+    streams: tuple[Made, ...] = ()
+    plain: bool = True
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is a stream on every path."""
+        return bool(self.streams) and not self.plain
+
+    def join(self, other: Content) -> Content:
+        """Return what it is when it may be either."""
+        if self is other:
+            return self
+        streams = self.streams + tuple(m for m in other.streams if m not in self.streams)
+        return Content(streams, self.plain or other.plain)
+
+
+PLAIN: Final = Content()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The properties that a bound object has: `loop`, the error of a `catch`."""
+
+    title: str
+    properties: frozenset[str]
+    over_stream: bool = False  # `loop` over a stream
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What is known of a name: bound on every path (``sure``) or on some, and to what."""
+
+    sure: bool
+    content: Content = PLAIN
+    moved: Mark | None = None  # `set` gave its stream another name there
+    shape: Shape | None = None
+    in_turns: bool = False  # bound by an earlier turn of the loop only
+
+    def join(self, other: Binding) -> Binding:
+        if self is other:
+            return self
+        return Binding(
+            self.sure and other.sure,
+            self.content.join(other.content),
+            self.moved or other.moved,
+            self.shape or other.shape,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that must happen once: where it happened, and under which conditions."""
+
+    mark: Mark
+    title: str
+    conditions: tuple[object, ...]
+
+    def meets(self, conditions: tuple[object, ...]) -> bool:
+        """Tell whether something under other conditions surely follows it on some path.
+
+        It does where one of the two stands under no condition but those of the other. Where each has one of its own,
+        these may exclude one another.
+        """
+        shared = min(len(conditions), len(self.conditions))
+        return self.conditions[:shared] == conditions[:shared]
+
+
+@dataclass(slots=True)
+class State:
+    """What is known at a point that can be reached.
+
+    ``silent``: some path to it has emitted nothing; ``pending`` are the waits on such paths. ``spoken``: some path has
+    emitted.
+    """
+
+    names: dict[str, Binding]
+    consumed: dict[Made, Event] = field(default_factory=dict)
+    silent: bool = True
+    spoken: bool = False
+    pending: tuple[Wait, ...] = ()
+    done: Event | None = None
+
+    def fork(self) -> State:
+        """Return a copy, for another path."""
+        return State(
+            dict(self.names), dict(self.consumed), self.silent, self.spoken, self.pending, self.done
+        )
+
+    def unsure(self, names: Iterable[str], *, in_turns: bool = False) -> None:
+        """Bind names that are unknown here, perhaps."""
+        for name in names:
+            if name not in self.names:
+                self.names[name] = Binding(sure=False, in_turns=in_turns)
+
+    def assure(self, names: Iterable[str]) -> None:
+        """Take names as bound: they were read, or the author asked whether they are."""
+        for name in names:
+            binding = self.names.get(name)
+            if binding is not None and not binding.sure:
+                self.names[name] = replace(binding, sure=True)
+
+
+def join(states: Iterable[State | None]) -> State | None:
+    """Return what is known where paths meet; None where no path leads."""
+    result: State | None = None
+    for state in states:
+        if state is None or state is result:
+            continue
+        result = state if result is None else _join(result, state)
+    return result
+
+
+def _join(one: State, other: State) -> State:
+    names: dict[str, Binding] = {}
+    for name, binding in one.names.items():
+        same = other.names.get(name)
+        if same is binding:
+            names[name] = binding
+        elif same is not None:
+            names[name] = binding.join(same)
+        else:
+            names[name] = replace(binding, sure=False) if binding.sure else binding
+    for name, binding in other.names.items():
+        if name not in names:
+            names[name] = replace(binding, sure=False) if binding.sure else binding
+    pending = one.pending
+    if other.pending and other.pending is not pending:
+        pending += tuple(wait for wait in other.pending if wait not in pending)
+    return State(
+        names,
+        {**other.consumed, **one.consumed},
+        one.silent or other.silent,
+        one.spoken or other.spoken,
+        pending,
+        one.done or other.done,
+    )
