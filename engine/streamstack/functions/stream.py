@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamstack.language.declare import Example, function
 from streamstack.language.definition import Arguments, Step
-from streamstack.language.parameters import Bound, Constant, Effects, Group, Kind, Parameter
+from streamstack.language.parameters import Bound, Effects, Group, Kind, Parameter
 from streamstack.runtime.code import Code
 from streamstack.runtime.pace import delay, pacer
 from streamstack.runtime.pieces import cut
@@ -35,7 +35,7 @@ PACES = ("burst", "fixed", "adaptive", "natural")
         "split",
         Group(
             (
-                Parameter("by", Constant(choices=SPLITS), "What to count.", required=True),
+                Parameter("by", Bound(Kind.TEXT, choices=SPLITS), "What to count.", required=True),
                 Parameter(
                     "size", Bound(Kind.INTEGER, minimum=1), "How many a chunk holds.", default=1
                 ),

@@ -1,0 +1,76 @@
+"""Run a function stack written in YAML, in this process, and look at what it emits and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from textwrap import dedent, indent
+from typing import Any
+
+from streamstack.language.streaming_settings import Streaming
+
+from streamstack.errors import RunError
+from streamstack.functions import REGISTRY
+from streamstack.language.declare import Function, Registry
+from streamstack.language.definition import Endpoint, FunctionDefinition, Project
+from streamstack.language.load import load
+from streamstack.language.source import read
+from streamstack.runtime.chunk import Collector
+from streamstack.runtime.plan import Plan, compile_project
+from streamstack.runtime.run import Context, Run
+
+HEAD = "method: GET\npath: /test\nresponseType: streaming\nunknownInputs: ignore\nfunctionStack:\n"
+
+
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    result: Any
+    error: RunError | None
+    sink: Collector
+    run: Run
+    plan: Plan
+    contents: list[Any] = field(default_factory=list)
+
+
+def plan_of(stack: str, *, also: str = "", functions: Iterable[Function] = ()) -> Plan:
+    """Compile a stack; ``also`` holds more documents (functions), ``functions`` declares more of the language."""
+    text = (
+        HEAD
+        + indent(dedent(stack).strip("\n") or "[]", "  ")
+        + ("\n---\n" + dedent(also) if also else "")
+    )
+    registry = Registry([*REGISTRY.values(), *functions])
+    documents, findings = read(text, "test.yaml")
+    assert findings == []
+    endpoints, called = [], {}
+    for document in documents:
+        definition, findings = load(document, registry, Streaming())
+        assert findings == []
+        if isinstance(definition, Endpoint):
+            endpoints.append(definition)
+        if isinstance(definition, FunctionDefinition):
+            called[definition.name] = definition
+    (plan,) = compile_project(Project(tuple(endpoints), called))
+    return plan
+
+
+async def run_stack(
+    stack: str,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    also: str = "",
+    functions: Iterable[Function] = (),
+) -> Outcome:
+    """Run a stack to its end, and what it registered with `after`."""
+    plan = plan_of(stack, also=also, functions=functions)
+    sink = Collector()
+    run = Run(sink, Context(env={"HOME_TOWN": "Ghent"}, settings={"unit": "kg"}))
+    result, error = None, None
+    try:
+        result = await plan.start(run, dict(inputs or {}))
+    except RunError as raised:
+        error = raised
+    await run.finish("failed" if error else "completed")
+    return Outcome(result, error, sink, run, plan, [chunk.content for chunk in sink.chunks])
