@@ -144,7 +144,7 @@ class _DocumentReader:
             tags=tuple(tag for tag, _ in fields.names("tags")),
             headers=headers,
             unknown_inputs=fields.choice("unknownInputs", UNKNOWN_INPUTS, "refuse"),
-            response=self._response(response_type),
+            response=self._response(),
             disabled=fields.flag("disabled"),
             allow=fields.codes("allow"),
             authentication=fields.get("authentication"),
@@ -307,16 +307,10 @@ class _DocumentReader:
                     f"did you mean `{near}`?" if near else f"write {{{each.name}}} in the path",
                 )
 
-    def _response(self, response_type: str) -> Value | None:
+    def _response(self) -> Value | None:
         node = self.fields.get("response")
         if node is None:
             return None
-        if response_type == "streaming":
-            self.faults.add(
-                "response-in-stream",
-                self.fields.key_mark("response"),
-                "`response` is what a json endpoint answers, and this one streams",
-            )
         value, problems = parse_value(node)
         self.faults.extend(problems)
         return value

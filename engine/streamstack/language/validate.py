@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from streamstack.errors import Diagnostic
+from streamstack.language.analysis.callees import Callees
 from streamstack.language.calls import check_calls
 from streamstack.language.declare import Registry
 from streamstack.language.definition import (
@@ -22,7 +23,7 @@ from streamstack.language.load import Reading, read_document
 from streamstack.language.nodes import Document
 from streamstack.language.paths import shape
 from streamstack.language.plain_secrets import find_secrets
-from streamstack.language.scope import analyse
+from streamstack.language.scope import analyse, callees_of
 from streamstack.language.silence import silence
 from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming
@@ -46,6 +47,16 @@ class _Entry:
     @property
     def failed(self) -> bool:
         return any(finding.severity == "error" for finding in self.reading.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What a definition is checked against: the rest of its project."""
+
+    functions: Mapping[str, FunctionDefinition]
+    callees: Callees
+    unread: Collection[str]  # functions that could not be read
+    environment: Mapping[str, str] | None
 
 
 def validate(
@@ -75,12 +86,13 @@ def validate(
     functions: dict[str, FunctionDefinition] = {}
     findings += _name_functions(entries, functions)
     sound: list[Definition] = []
+    around = _Around(functions, callees_of(functions), unread - functions.keys(), environment)
     collisions = _collide(entries)
     for entry in entries:
         definition = entry.definition
         kept = entry.reading.findings
         if definition is not None:
-            later = _check(entry, definition, functions, unread - functions.keys(), environment)
+            later = _check(entry, definition, around)
             later += collisions.get(id(definition), [])
             later += [finding for finding in kept if finding.severity == "warning"]
             later = silence(later, definition, entry.document.root)
@@ -139,20 +151,14 @@ def _collide(entries: list[_Entry]) -> dict[int, list[Diagnostic]]:
     return found
 
 
-def _check(
-    entry: _Entry,
-    definition: Definition,
-    functions: Mapping[str, FunctionDefinition],
-    unread: Collection[str],
-    environment: Mapping[str, str] | None,
-) -> list[Diagnostic]:
+def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagnostic]:
     """Report what the shape alone does not show."""
-    found = check_calls(definition, functions, unread)
+    found = check_calls(definition, around.functions, around.unread)
     found += find_secrets(entry.document.root)
-    if environment is not None:
-        found += _missing_environment(definition, environment)
+    if around.environment is not None:
+        found += _missing_environment(definition, around.environment)
     if entry.reading.whole:
-        proved = analyse(definition, functions)
+        proved = analyse(definition, around.callees)
         # Where something is wrong with the shape, what only looks mistaken may be its consequence.
         found += [each for each in proved if each.severity == "error"] if entry.failed else proved
     return found
