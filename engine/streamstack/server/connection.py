@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from streamstack.errors import RunError
-from streamstack.server.problems import CONTENT_TYPE, problem
+from streamstack.server.replies import send_problem
 
 log = structlog.get_logger("streamstack.server")
 
@@ -82,19 +82,13 @@ class Connection(web.RequestHandler):
             status = _status_of(exc, status)
             log.info("request-malformed", reason=type(exc).__name__, status=status)
             error = RunError("invalid-input", _advice(status), status=status)
-        response = web.Response(
-            status=status,
-            body=problem(error, None),
-            headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"},
-        )
-        response.force_close()
-        return response
+        return send_problem(request, error, keep=False)
 
 
 def _status_of(exc: BaseException | None, status: int) -> int:
     """Tell a line that is too long from what is malformed (RFC 6585, section 5)."""
     if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
-        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value
     return status
 
 

@@ -13,8 +13,9 @@ from aiohttp import web
 from streamstack.runtime.files import File
 from streamstack.runtime.inputs import Checker, Inputs, Lookup
 from streamstack.server.bodies import MOST_FIELDS, read_body, read_form
-from streamstack.server.multipart import close_files
+from streamstack.server.multipart import close_files, most_bytes
 
+_BODY: Final = web.RequestKey("body", bytes)
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -44,6 +45,40 @@ async def read_inputs(
         elif isinstance(body, File):
             body.close()
         raise
+
+
+class Reader:
+    """Reads requests to one endpoint: their inputs, and `request` as its definition sees it.
+
+    ``keeps_body`` says that the definition reads `request.body`.
+    """
+
+    __slots__ = ("_checker", "_keeps_body", "_max_body")
+
+    def __init__(self, checker: Checker, *, max_body: int, keeps_body: bool = False) -> None:
+        self._checker = checker
+        self._max_body = max_body
+        self._keeps_body = keeps_body
+
+    async def read(self, request: web.BaseRequest, parameters: Mapping[str, str]) -> Inputs:
+        """Read the inputs of a request. Raises as `read_inputs` does."""
+        if not self._keeps_body:
+            return await read_inputs(request, parameters, self._checker, max_body=self._max_body)
+        keep: list[bytes] = []
+        try:
+            return await read_inputs(
+                request, parameters, self._checker, max_body=self._max_body, keep=keep
+            )
+        finally:
+            request[_BODY] = b"".join(keep)
+
+    def show(self, request: web.BaseRequest, parameters: Mapping[str, str]) -> Mapping[str, Any]:
+        """Return `request` as definitions see it."""
+        return request_mapping(request, parameters, request.get(_BODY))
+
+    def most(self, method: str, names: Sequence[str]) -> int:
+        """Return how many bytes a body may have at most; ``names`` are those of the path's parameters."""
+        return most_bytes(self._checker.layout(method, names), self._max_body)
 
 
 def close_inputs(inputs: Mapping[str, Any]) -> None:

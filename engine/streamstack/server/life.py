@@ -25,8 +25,10 @@ class Life:
 
     __slots__ = ("_answer", "_handle", "_limits", "_loop", "_phase", "_started", "_task", "reason")
 
-    def __init__(self, answer: Answer, limits: Limits) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(
+        self, answer: Answer, limits: Limits, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        self._loop = loop or asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = asyncio.current_task()
         self._answer = answer
         self._limits = limits
@@ -66,10 +68,17 @@ class Life:
         return self.reason
 
     def _begin(self, phase: str) -> None:
-        self.end()
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
         self._phase = phase
-        self._started = self._loop.time()
-        self._plan(self._started)
+        self._started = now = self._loop.time()
+        if phase == "running":
+            # By far the most often: nothing was sent yet, so the first due is known ahead.
+            if self._limits.soonest:
+                self._handle = self._loop.call_at(now + self._limits.soonest, self._tick)
+            return
+        self._plan(now)
 
     def _plan(self, now: float) -> None:
         due = self._next()

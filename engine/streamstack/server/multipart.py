@@ -30,7 +30,7 @@ async def read_multipart(
     if it was read before. Raises RunError ``invalid-input`` with status 413 past a limit, 400 for a malformed form.
     """
     form = _Reading(layout, max_body)
-    most = max_body + sum(form.allowances.values()) + _WRAPPING
+    most = most_bytes(layout, max_body)
     if (request.content_length or 0) > most:
         raise _too_long("", most)
     content = request.content if data is None else _stream(request, data)
@@ -43,6 +43,15 @@ async def read_multipart(
         form.close()
         raise
     return form.fields
+
+
+def most_bytes(layout: Layout, max_body: int) -> int:
+    """Return how many bytes a body may have in all: files with a `maxSize` come on top of ``max_body``."""
+    whole = layout.whole
+    if whole is not None and whole.type == "file":
+        return whole.max_size or max_body
+    allowances = _allowances(layout, max_body)
+    return max_body + sum(allowances.values()) + _WRAPPING if allowances else max_body
 
 
 def close_files(form: Form) -> None:
@@ -61,11 +70,7 @@ class _Reading:
         self.layout = layout
         self.max_body = max_body
         self.left = max_body
-        self.allowances = {
-            name: _allowance(declared, max_body)
-            for name, declared in layout.files.items()
-            if _size_of(declared) is not None
-        }
+        self.allowances = _allowances(layout, max_body)
 
     async def read(self, reader: MultipartReader) -> None:
         """Read all parts."""
@@ -110,7 +115,7 @@ class _Reading:
         media = part.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         value: Any
         if media == "application/json" or media.endswith("+json"):
-            value = JsonText(data)
+            value = JsonText(bytes(data))
         else:
             try:
                 value = data.decode()
@@ -133,6 +138,14 @@ class _Reading:
 
 
 _PLAIN: Final = frozenset({"binary", "8bit", "7bit"})
+
+
+def _allowances(layout: Layout, max_body: int) -> dict[str, int]:
+    return {
+        name: _allowance(declared, max_body)
+        for name, declared in layout.files.items()
+        if _size_of(declared) is not None
+    }
 
 
 def _size_of(declared: Input) -> int | None:

@@ -17,6 +17,9 @@ from streamstack.server.heads import check_status, own_headers
 from streamstack.server.replies import Sent, send_problem
 from streamstack.server.wire import Wire
 
+#: Types of content that every format carries, told without a look at their ancestors.
+PLAIN = frozenset({str, dict, list, int, float, bool, bytes})
+
 
 class Answer(Sink):
     """What the server needs of a sink beyond what a run needs. ``cors`` are header lines."""

@@ -7,6 +7,7 @@ from typing import Any
 from streamstack.errors import RunError
 from streamstack.language.values import kind
 from streamstack.runtime.chunk import check_content
+from streamstack.server.writers.answer import PLAIN
 from streamstack.server.writers.stream import StreamSink
 from streamstack.server.writers.text import encode
 
@@ -17,7 +18,8 @@ class BytesSink(StreamSink):
     __slots__ = ()
 
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
-        check_content(self, content)
+        if self.ended or type(content) not in PLAIN:
+            check_content(self, content)
         if isinstance(content, str):
             data = encode(content)
         elif isinstance(content, (bytes, bytearray, memoryview)):

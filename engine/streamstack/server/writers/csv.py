@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -12,8 +12,11 @@ from streamstack.errors import RunError
 from streamstack.language.values import to_text
 from streamstack.runtime.chunk import check_content
 from streamstack.server.wire import Wire
+from streamstack.server.writers.answer import PLAIN
 from streamstack.server.writers.stream import StreamSink
 from streamstack.server.writers.text import encode
+
+_AS_THEY_ARE = frozenset({str, int, float})
 
 
 class _Lines(list[str]):
@@ -39,7 +42,8 @@ class CsvSink(StreamSink):
         self._row = csv.writer(self._lines, lineterminator="\r\n").writerow
 
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
-        check_content(self, content)
+        if self.ended or type(content) not in PLAIN:
+            check_content(self, content)
         lines = self._lines
         columns = self._columns
         try:
@@ -74,18 +78,21 @@ class CsvSink(StreamSink):
         if columns is None:
             columns = self._columns = tuple(record)
             self._cells(columns)
-        cells = [record.get(column) for column in columns]
-        if len(record) > len(columns) or any(name not in columns for name in record):
-            unknown = next(name for name in record if name not in columns)
+        if tuple(record) == columns:
+            self._cells(record.values())
+            return
+        unknown = [name for name in record if name not in columns]
+        if unknown:
             raise RunError(
                 "template",
-                f"the record has {unknown!r}, which the header, made from the first record, lacks: "
-                "give every record the same names, with `pick`",
+                f"the record has {unknown[0]!r}, which the header, made from the first record, "
+                "lacks: give every record the same names, with `pick`",
             )
-        self._cells(cells)
+        self._cells(record.get(column) for column in columns)
 
-    def _cells(self, cells: Sequence[Any]) -> None:
-        self._row([cell if type(cell) is str else to_text(cell) for cell in cells])
+    def _cells(self, cells: Iterable[Any]) -> None:
+        # The standard writer gives numbers their digits; all else has the language's text.
+        self._row([cell if type(cell) in _AS_THEY_ARE else to_text(cell) for cell in cells])
 
     def error_end(self, error: dict[str, Any]) -> None:
         return None

@@ -12,7 +12,7 @@ from streamstack.language.values import MISSING, to_json, to_text
 from streamstack.runtime.chunk import check_content, check_open
 from streamstack.server.replies import Sent, send
 from streamstack.server.wire import LARGEST_DOCUMENT, Wire
-from streamstack.server.writers.answer import Answer
+from streamstack.server.writers.answer import PLAIN, Answer
 from streamstack.server.writers.ndjson import shape
 
 
@@ -47,18 +47,19 @@ class DocumentSink(Answer):
     RunError ``limit-reached`` past `maxBytes`, or 16 MB.
     """
 
-    __slots__ = ("_chunks", "_done", "_largest", "_loop", "_metadata")
+    __slots__ = ("_body", "_done", "_largest", "_loop", "_metadata")
 
     def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
-        self._chunks: list[bytes] = []
+        self._body = bytearray()
         self._largest = wire.max_bytes or LARGEST_DOCUMENT
         self._loop = get_running_loop()
         self._done: Any = MISSING
         self._metadata: Any = None
 
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
-        check_content(self, content)
+        if self.ended or type(content) not in PLAIN:
+            check_content(self, content)
         event = (to_text(event) or None) if event is not None else None
         shaped = metadata is not None or self.wire.shapes.has_metadata(event)
         data = to_json(shape(content, event, id, metadata, shaped=shaped))
@@ -68,7 +69,9 @@ class DocumentSink(Answer):
                 f"an answer kept whole may have {self._largest} bytes (maxBytes): "
                 "ask for text/event-stream or application/x-ndjson",
             )
-        self._chunks.append(data)
+        if self.count:
+            self._body += b","
+        self._body += data
         self.count += 1
         self.bytes += len(data) + 1
         self.emitted_at = self._loop.time()
@@ -84,9 +87,9 @@ class DocumentSink(Answer):
         self._metadata = metadata
 
     def finish(self, value: Any) -> Sent:
-        parts = [
+        parts: list[bytes | bytearray] = [
             b'{"chunks":[',
-            b",".join(self._chunks),
+            self._body,
             b'],"metadata":',
             to_json(self.summary(self._metadata)),
         ]

@@ -9,6 +9,7 @@ from aiohttp import web
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.chunk import check_content
 from streamstack.server.wire import Wire
+from streamstack.server.writers.answer import PLAIN
 from streamstack.server.writers.stream import StreamSink
 
 #: Event names a writer remembers.
@@ -40,7 +41,7 @@ class NdjsonSink(StreamSink):
         self._shaped: dict[str | None, bool] = wire.learnt
 
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
-        if type(content) is not str or self.ended:
+        if self.ended or type(content) not in PLAIN:
             check_content(self, content)
         if event is not None:
             event = to_text(event) or None

@@ -11,6 +11,7 @@ from streamstack.errors import RunError
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.chunk import check_content
 from streamstack.server.wire import Wire
+from streamstack.server.writers.answer import PLAIN
 from streamstack.server.writers.stream import StreamSink
 from streamstack.server.writers.text import encode
 
@@ -38,16 +39,21 @@ class SseSink(StreamSink):
             self._opening = b"retry: %d\n" % wire.retry
 
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
-        if type(content) is not str or self.ended:
+        if self.ended or type(content) not in PLAIN:
             check_content(self, content)
-        known = self._heads.get(event) if event is None or type(event) is str else None
-        head, shaped = known if known is not None else self._learn(event)
+        try:
+            head, shaped = self._heads[event]
+        except (KeyError, TypeError):  # a new name, or one that is no text
+            head, shaped = self._learn(event)
         if shaped or metadata is not None:
             data = to_json({"content": content, "metadata": metadata})
         elif type(content) is str:
-            data = encode(content)
-            if b"\n" in data or b"\r" in data:
-                data = encode(_BREAKS.sub("\ndata: ", content))
+            if "\n" in content or "\r" in content:
+                content = _BREAKS.sub("\ndata: ", content)
+            try:
+                data = content.encode()
+            except UnicodeEncodeError:
+                data = encode(content)
         else:
             data = _plain(content)
         count = self.count

@@ -29,7 +29,10 @@ class TextSink(StreamSink):
         if type(content) is not str or self.ended:
             check_content(self, content)
             content = to_text(content)
-        data = encode(content)
+        try:
+            data = content.encode()
+        except UnicodeEncodeError:
+            data = encode(content)
         self._parts.append(data)
         self.count += 1
         self.bytes = total = self.bytes + len(data)
