@@ -1,4 +1,4 @@
-"""Every code a finding in a definition can have: its severity, its meaning, what to write instead."""
+"""Every code a finding can have: its severity, its meaning, what to write instead."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _ERRORS: Final = {
         "put single quotes around the whole value: '<< ... >>'",
     ),
     "cut-by-comment": (
-        "YAML takes the rest of the line, from the ` #` on, as a comment, which leaves a `<<` unclosed.",
+        "YAML takes the line from ` #` on as a comment, which leaves a `<<` unclosed.",
         "put single quotes around the whole value: '<< ... >>'",
     ),
     "duplicate-key": (
@@ -94,7 +94,7 @@ _ERRORS: Final = {
     ),
     "bad-template": (
         "An expression or a template does not parse.",
-        "write the expression in Jinja2's grammar between `<<` and `>>`; `\\<<` writes the characters themselves",
+        "write Jinja2's expressions between `<<` and `>>`; `\\<<` stands for the characters",
     ),
     "unbound-name": (
         "A name is not bound on any path that leads here.",
@@ -131,7 +131,7 @@ _ERRORS: Final = {
     ),
     "unknown-modifier": (
         "A key beside a function is neither a function nor a modifier of steps.",
-        "beside its function a step takes: name, description, as, when, timeout, retry, disabled, allow",
+        "the modifiers are name, description, as, when, timeout, retry, disabled, allow",
     ),
     "missing-parameter": (
         "A required key or parameter is missing.",
@@ -163,8 +163,10 @@ _ERRORS: Final = {
     ),
     "unknown-type": (
         "A type does not exist.",
-        "write one of text, integer, decimal, boolean, timestamp, date, uuid, email, url, object, list, enum, "
-        "json, file, stream",
+        (
+            "write one of text, integer, decimal, boolean, timestamp, date, uuid, email, url, "
+            "object, list, enum, json, file, stream"
+        ),
     ),
     "bad-constraint": (
         "A constraint does not fit the type, or contradicts another.",
@@ -233,7 +235,7 @@ _ERRORS: Final = {
         "use `return` to end the frame, or move the step into the loop",
     ),
     "shared-write": (
-        "A branch or a concurrent iteration writes a variable from outside, of which it has only a copy.",
+        "A branch or a concurrent iteration writes its own copy of a variable from outside.",
         "give the value out with `return`, or write it after the branches have ended",
     ),
     "consumed-twice": (
@@ -318,7 +320,7 @@ _WARNINGS: Final = {
         "put it in the environment and write <<env.NAME>>",
     ),
     "buffers-stream": (
-        "A step before the first chunk waits for a whole stream, so that the endpoint does not stream.",
+        "A step before the first chunk waits for a whole stream, so nothing streams.",
         "use `forEach` over the stream and emit inside it",
     ),
     "error-escapes-try": (

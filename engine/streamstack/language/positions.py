@@ -16,9 +16,9 @@ _HEADER: Final = re.compile(r"[|>][-+0-9]*[ \t]*(?:#[^\r\n]*)?(?:\r\n|\r|\n|$)")
 
 
 class SourceText:
-    """The text of a file as it is parsed, and where each character stands in what the author wrote.
+    """The text of a file as it is parsed, and where its characters stand in what was written.
 
-    The two differ only where a YAML trap was repaired: quotes put in so that the rest of the file can be read.
+    The two differ only where a YAML trap was repaired: quotes put in so that the rest can be read.
     """
 
     __slots__ = ("_origin", "_starts", "file", "text", "written")
@@ -34,10 +34,9 @@ class SourceText:
     def repaired(self) -> bool:
         return self._origin is not None
 
-    def quote(self, start: int, end: int, quoted: str) -> SourceText:
-        """Return the source with text[start:end] replaced by the same text in quotes, or in other quotes."""
+    def quote(self, start: int, end: int, quoted: str, shed: int = 0) -> SourceText:
+        """Return the source with text[start:end] put in quotes, once it has shed its own."""
         old = self._origin if self._origin is not None else list(range(len(self.text) + 1))
-        shed = 1 if len(quoted) - 2 - quoted.count("''") < end - start else 0
         places: list[int] = []
         for at, char in enumerate(self.text[start + shed : end - shed], start + shed):
             places.append(old[at])
@@ -76,7 +75,7 @@ class SourceText:
         return Mark(self.file, line, index - starts[line - 1] + 1)
 
     def line(self, index: int) -> tuple[int, int]:
-        """Return start and end of the line of ``text`` that holds a character, without its break."""
+        """Return start and end of the line of ``text`` around a character, without its break."""
         index = min(max(index, 0), len(self.text))
         start = max(self.text.rfind("\n", 0, index), self.text.rfind("\r", 0, index)) + 1
         found = _BREAK.search(self.text, index)

@@ -15,7 +15,9 @@ from streamstack.language.traps import Repair, Trap, show, syntax_traps
 
 #: Readings, and characters in all of them, that the repairs of one file may cost.
 _MOST_READINGS: Final = 60
-_MOST_CHARACTERS: Final = 4_000_000
+_MOST_CHARACTERS: Final = 2_000_000
+#: Traps and syntax errors of one file that are told.
+_MOST_CAUSES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,11 @@ class Reading:
 def repair(
     reading: Reading, read: Callable[[SourceText], Reading]
 ) -> tuple[Reading, list[Diagnostic]]:
-    """Put in the quotes that traps need, first to last; return the last reading and a finding for each trap."""
+    """Put in the quotes that traps need; return the last reading, and a finding for each trap."""
     findings: list[Diagnostic] = []
     seen: list[tuple[int, int]] = []
     left = [_MOST_READINGS, _MOST_CHARACTERS]
-    while cause := _next_cause(reading, seen):
+    while len(seen) < _MOST_CAUSES and (cause := _next_cause(reading, seen)):
         first, last, suspects = cause
         seen.append((first, last))
         for trap in suspects:
@@ -65,7 +67,7 @@ def repair(
 def _next_cause(
     reading: Reading, seen: list[tuple[int, int]]
 ) -> tuple[int, int, list[Trap]] | None:
-    """Return the first trap or syntax error not seen before: its range in what the author wrote, and suspects."""
+    """Return the range of the first trap or syntax error not seen before, and the suspects."""
     origin = reading.source.origin
 
     def is_new(at: int) -> bool:
@@ -86,7 +88,7 @@ def _next_cause(
 def _repeats(
     source: SourceText, finding: Diagnostic, told: list[Diagnostic], seen: list[tuple[int, int]]
 ) -> bool:
-    """Tell whether a finding only repeats what has been told about a value that could not be repaired."""
+    """Tell whether a finding only repeats what was told about a value that stays unrepaired."""
     if finding.code not in ("yaml-quotes", "yaml-syntax"):
         return False
     ranges = ((source.mark_written(first), source.mark_written(last)) for first, last in seen)
@@ -99,7 +101,10 @@ def _repeats(
 def _try(
     reading: Reading, trap: Trap, read: Callable[[SourceText], Reading], left: list[int]
 ) -> tuple[Reading, Repair] | None:
-    """Return the reading with the first repair that helps; a guess must move the first syntax error on."""
+    """Return the reading with the first repair that helps.
+
+    A guess helps only if the first syntax error goes away, or comes well after it.
+    """
     size = len(reading.source.text)
     before = reading.first_fault
     for attempt in trap.repairs:
@@ -107,7 +112,8 @@ def _try(
             return None
         left[0] -= 1
         left[1] -= size
-        after = read(reading.source.quote(attempt.start, attempt.end, attempt.quoted))
-        if after.first_fault > before or (after.first_fault == before and not trap.guess):
+        after = read(reading.source.quote(attempt.start, attempt.end, attempt.quoted, attempt.shed))
+        needed = max(before, reading.source.origin(attempt.end) + 1) if trap.guess else before
+        if after.first_fault > needed or (after.first_fault == before and not trap.guess):
             return after, attempt
     return None

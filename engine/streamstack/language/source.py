@@ -1,7 +1,7 @@
 """YAML text to documents: data in which every key and value knows its place.
 
-The only module that imports yaml. It reads the parser's events and not its nodes, so that the nesting, the aliases and the
-types are decided here (YAML 1.2's core schema), and what came before an error is kept.
+The only module that imports yaml. It reads the parser's events and not its nodes, so that nesting,
+aliases and types are decided here, and what came before an error is kept.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from yaml import events
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language import traps
+from streamstack.language.core_schema import resolve
 from streamstack.language.findings import find
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence, Style, plain
 from streamstack.language.positions import SourceText
@@ -24,11 +25,14 @@ from streamstack.language.syntax import refuse_characters, syntax_fault
 
 __all__ = ["Document", "Mapping", "Node", "Scalar", "Sequence", "plain", "read"]
 
-#: Bounds of a file: characters, levels of nesting, values that aliases may stand for, documents that may be broken.
+#: Bounds of a file: characters, levels of nesting, values that all aliases of a document may
+#: stand for, documents that may be broken.
 MOST_CHARACTERS: Final = 1_000_000
 MOST_LEVELS: Final = 50
 MOST_ALIASED: Final = 1000
 MOST_BROKEN: Final = 20
+#: Findings of one file that are told.
+MOST_FINDINGS: Final = 200
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STYLES: Final[dict[str | None, Style]] = {
@@ -37,24 +41,16 @@ _STYLES: Final[dict[str | None, Style]] = {
     "|": "literal",
     ">": "folded",
 }
-_WORDS: Final[dict[str, bool | float | None]] = {
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
-}
-_INTEGER: Final = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-_INFINITE: Final = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+#: The anchor and the tag before a value.
+_PROPERTIES: Final = re.compile(r"(?:[&!][^\s,\[\]{}]*(?:\s+(?:#[^\r\n]*)?)*){1,2}")
 _NEXT_DOCUMENT: Final = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
-_NUMERIC: Final = frozenset("+-.0123456789")
-_LONGEST_NUMBER: Final = 400
 
 
 def read(text: str, file: str) -> tuple[list[Document], list[Diagnostic]]:
     """Return the documents of a YAML text, and what is wrong with it, in the order of the text.
 
-    Never raises, whatever the text. A document that is broken is left out; one with a YAML trap is read as if the
-    quotes it needs were there. ``file`` is the name that places carry.
+    Never raises, whatever the text. A document that is broken is left out; one with a YAML trap is
+    read as if the quotes it needs were there. ``file`` is the name that places carry.
     """
     source = SourceText(file, text.removeprefix("\ufeff"))
     if len(text) > MOST_CHARACTERS:
@@ -109,7 +105,7 @@ def _parse(text: str) -> Iterator[Any]:
         loader.dispose()
 
 
-class _Abandoned(Exception):
+class _AbandonedError(Exception):
     """A document that can't be read on; ``at`` is where in the text."""
 
     def __init__(self, at: int) -> None:
@@ -128,6 +124,10 @@ class _Reader:
         self.faults: list[int] = []
         self._exact = not source.repaired
         self._index = 0
+        self._opened: list[_Open] = []
+        self._anchors: dict[str, tuple[Node, int] | None] = {}
+        self._count = 0
+        self._aliased = 0
 
     def read(self) -> Reading:
         """Read all documents; after a broken one, go on with the next."""
@@ -141,12 +141,12 @@ class _Reader:
         return Reading(self.source, self.documents, self.findings, self.traps, self.faults)
 
     def _read_from(self, begin: int) -> int | None:
-        """Read documents from an index on; return where to go on after a broken one, None at the end."""
+        """Read documents from an index on; return where the next begins after a broken one."""
         source = self.source.blank(begin) if begin else self.source
         try:
             self._read_documents(_parse(source.text))
             return None
-        except _Abandoned as abandoned:
+        except _AbandonedError as abandoned:
             at = abandoned.at
         except yaml.MarkedYAMLError as error:
             mark: Any = error.problem_mark or error.context_mark
@@ -154,7 +154,7 @@ class _Reader:
             begun: Any = error.context_mark
             opened = self.source.mark(begun.index) if begun else None
             self.faults.append(at)
-            self.findings.append(
+            self._add(
                 syntax_fault(self.source, at, error.problem or "", error.context or "", opened)
             )
         found = _NEXT_DOCUMENT.search(source.text, max(at, begin + 3 if begin else 0))
@@ -166,127 +166,118 @@ class _Reader:
         return self.source.mark(mark.index)
 
     def _read_documents(self, stream: Iterator[Any]) -> None:
-        opened: list[_Open] = []
-        anchors: dict[str, tuple[Node, int] | None] = {}
-        count = aliased = 0
         node: Node | None = None
         for event in stream:
             kind = type(event)
-            top = opened[-1] if opened else None
             if kind is events.ScalarEvent:
-                count += 1
-                node = self._scalar(event, top)
-                if event.anchor is not None:
-                    anchors[event.anchor] = (node, 1)
-                if top is not None and top.awaits_key:
-                    self._take_key(top, node)
-                    continue
+                node = self._scalar(event)
             elif kind is events.MappingStartEvent or kind is events.SequenceStartEvent:
-                count += 1
-                self._open(event, opened, count)
-                if event.anchor is not None:
-                    anchors[event.anchor] = None
+                self._open(event, mapping=kind is events.MappingStartEvent)
                 continue
             elif kind is events.MappingEndEvent or kind is events.SequenceEndEvent:
-                closed = opened.pop()
-                top = opened[-1] if opened else None
-                node = self._close(closed, top)
-                if closed.anchor is not None:
-                    anchors[closed.anchor] = (node, count - closed.count + 1)
-                if top is not None and top.awaits_key:
-                    self._refuse_key(top, closed)
-                    continue
+                node = self._close()
             elif kind is events.AliasEvent:
-                node, size = self._alias(event, anchors)
-                count += size
-                aliased += size
-                if aliased > MOST_ALIASED:
-                    self._abandon(
-                        "too-many-aliases",
-                        event,
-                        f"The aliases stand for more than {MOST_ALIASED} values.",
-                    )
-                if len(opened) + _height(node) > MOST_LEVELS + 1:
-                    self._abandon(
-                        "too-deep", event, f"This alias nests values more than {MOST_LEVELS} deep."
-                    )
-                if top is not None and top.awaits_key:
-                    top.key = Scalar("", node.mark)
-                    self._drop(
-                        top,
-                        find("bad-key", self._mark(event.start_mark), "An alias can't be a key."),
-                    )
-                    continue
-            elif kind is events.DocumentEndEvent:
-                if node is not None and not (
-                    isinstance(node, Scalar) and node.style == "plain" and not node.text
-                ):
-                    self.documents.append(Document(self.source.file, node, self._index))
-                self._index += 1
-                continue
+                node = self._alias(event)
             else:
-                anchors, count, aliased, node = {}, 0, 0, None
+                if kind is events.DocumentEndEvent and node is not None:
+                    self._end_document(node)
+                self._opened, self._anchors, self._count, self._aliased = [], {}, 0, 0
+                node = None
                 continue
+            top = self._opened[-1] if self._opened else None
             if top is None:
                 continue
-            if top.mapping:
-                self._take_value(top, node)
-            else:
+            if not top.mapping:
                 top.items.append(node)
+            elif top.key is not None:
+                self._take_value(top, node)
+            elif kind is events.ScalarEvent and isinstance(node, Scalar):
+                self._take_key(top, node)
+            else:
+                self._refuse_key(top, node, self._mark(event.start_mark), kind)
 
-    def _open(self, event: Any, opened: list[_Open], count: int) -> None:
-        mapping = type(event) is events.MappingStartEvent
+    def _end_document(self, root: Node) -> None:
+        """Keep a document, unless it is empty, as after a last `---`."""
+        if not isinstance(root, Scalar) or root.text or root.style != "plain":
+            self.documents.append(Document(self.source.file, root, self._index))
+        self._index += 1
+
+    def _open(self, event: Any, *, mapping: bool) -> None:
         mark = self._mark(event.start_mark)
+        self._count += 1
         if event.tag is not None:
             self._refuse_tag(event)
-        if len(opened) >= MOST_LEVELS:
-            self._abandon("too-deep", event, f"Values are nested more than {MOST_LEVELS} deep.")
-        opened.append(
-            _Open(
-                mark, event.start_mark.index, bool(event.flow_style), mapping, event.anchor, count
-            )
-        )
+        if len(self._opened) >= MOST_LEVELS:
+            message = f"Values are nested more than {MOST_LEVELS} deep."
+            self._abandon("too-deep", event, message)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        start, flow = event.start_mark.index, bool(event.flow_style)
+        self._opened.append(_Open(mark, start, flow, mapping, event.anchor, self._count))
 
-    def _close(self, top: _Open, parent: _Open | None) -> Node:
-        if not top.mapping:
-            return Sequence(tuple(top.items), top.mark)
-        if top.valueless and not (parent is not None and parent.flow and parent.awaits_key):
-            self._refuse_valueless(top)
-        return Mapping(tuple(top.items), top.mark)
+    def _close(self) -> Node:
+        top = self._opened.pop()
+        node: Node
+        if top.mapping:
+            parent = self._opened[-1] if self._opened else None
+            if top.valueless and not (parent is not None and parent.flow and parent.awaits_key):
+                self._refuse_valueless(top)
+            node = Mapping(tuple(top.items), top.mark)
+        else:
+            node = Sequence(tuple(top.items), top.mark)
+        if top.anchor is not None:
+            self._anchors[top.anchor] = (node, self._count - top.count + 1)
+        return node
 
-    def _scalar(self, event: Any, top: _Open | None) -> Scalar:
+    def _scalar(self, event: Any) -> Scalar:
         text: str = event.value
         style = _STYLES.get(event.style, "plain")
+        top = self._opened[-1] if self._opened else None
         mark = self._mark(event.start_mark)
+        start, end = event.start_mark.index, event.end_mark.index
+        self._count += 1
         if event.tag is not None:
             self._refuse_tag(event)
+        if event.tag is not None or event.anchor is not None:
+            properties = _PROPERTIES.match(self.source.text, start, end)
+            start = properties.end() if properties else start
+            mark = self.source.mark(start)
         value: bool | int | float | str | None = text
-        is_key = top is not None and top.awaits_key
-        if style == "plain" and not is_key:
-            value = self._resolve(text, mark)
-        start, end = event.start_mark.index, event.end_mark.index
+        is_value = style == "plain" and not (top is not None and top.awaits_key)
+        if is_value:
+            try:
+                value = resolve(text)
+            except ValueError as error:
+                self._add(find("yaml-syntax", mark, str(error), "put quotes around it"))
         scalar = Scalar(value, mark, text, style, self.source, start, end)
-        if style == "plain" and not is_key and "<<" in text:
+        if is_value and "<<" in text and len(self.traps) < MOST_FINDINGS:
             self._trap(traps.cut_value(self.source, scalar, flow=top is not None and top.flow))
+        if event.anchor is not None:
+            self._anchors[event.anchor] = (scalar, 1)
         return scalar
 
-    def _resolve(self, text: str, mark: Mark) -> bool | int | float | str | None:
-        """Return the value of a plain scalar by YAML 1.2's core schema."""
-        if text in _WORDS:
-            return _WORDS[text]
-        if text[0] not in _NUMERIC:
-            return text
-        if len(text) > _LONGEST_NUMBER:
-            if _INTEGER.fullmatch(text) or _FLOAT.fullmatch(text):
-                self.findings.append(
-                    find("yaml-syntax", mark, "The number is too long.", "put quotes around it")
-                )
-            return text
-        if _INTEGER.fullmatch(text):
-            return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
-        if _FLOAT.fullmatch(text):
-            return float(text)
-        return float(text.replace(".", "", 1)) if _INFINITE.fullmatch(text) else text
+    def _alias(self, event: Any) -> Node:
+        name = event.anchor
+        known = self._anchors.get(name)
+        if known is None:
+            mark = self._mark(event.start_mark)
+            if name in self._anchors:
+                message = f"The alias `*{name}` stands inside the value that it names."
+                self._add(find("recursive-alias", mark, message))
+            else:
+                message = f"No anchor `&{name}` stands before this alias."
+                self._add(find("unknown-alias", mark, message))
+            return Scalar(None, mark)
+        node, size = known
+        self._count += size
+        self._aliased += size
+        if self._aliased > MOST_ALIASED:
+            message = f"The aliases stand for more than {MOST_ALIASED} values."
+            self._abandon("too-many-aliases", event, message)
+        if len(self._opened) + _height(node) > MOST_LEVELS + 1:
+            message = f"This alias nests values more than {MOST_LEVELS} deep."
+            self._abandon("too-deep", event, message)
+        return node
 
     def _take_key(self, top: _Open, key: Scalar) -> None:
         """Begin an entry of a mapping; one whose key is refused is dropped when its value comes."""
@@ -325,58 +316,46 @@ class _Reader:
         top.items.append((key, node))
 
     def _refuse_valueless(self, top: _Open) -> None:
-        message = traps.describe_valueless(self.source, top.previous, top.valueless)
-        hint = "give the key a value, or quote the text it belongs to"
-        self.findings.append(find("yaml-quotes", top.valueless[0].mark, message, hint))
-        top.valueless = []
+        keys, top.valueless = top.valueless, []
+        if len(self.findings) < MOST_FINDINGS:
+            message = traps.describe_valueless(self.source, top.previous, keys)
+            hint = "give the key a value, or quote the text it belongs to"
+            self._add(find("yaml-quotes", keys[0].mark, message, hint))
 
-    def _refuse_key(self, parent: _Open, key: _Open) -> None:
-        """Refuse a collection that stands where a key must, such as the inner braces of `{{name}}`."""
-        told = (
-            traps.describe_mustache(self.source, parent.start)
-            if parent.flow and key.mapping
-            else None
-        )
-        parent.key = Scalar("", key.mark)
+    def _refuse_key(self, top: _Open, node: Node, mark: Mark, kind: type) -> None:
+        """Refuse what can't be a key, such as the inner braces of `{{name}}`."""
+        top.key = Scalar("", mark)
+        is_mapping = isinstance(node, Mapping) and kind is not events.AliasEvent
+        told = traps.describe_mustache(self.source, top.start) if top.flow and is_mapping else None
         if told:
-            self._drop(
-                parent, find("yaml-quotes", parent.mark, told, "write a binding as <<name>>")
-            )
+            self._drop(top, find("yaml-quotes", top.mark, told, "write a binding as <<name>>"))
+            return
+        if kind is events.AliasEvent:
+            what = "An alias"
         else:
-            what = "mapping" if key.mapping else "list"
-            self._drop(parent, find("bad-key", key.mark, f"A {what} can't be a key."))
+            what, mark = "A mapping" if is_mapping else "A list", node.mark
+        self._drop(top, find("bad-key", mark, f"{what} can't be a key."))
+
+    def _add(self, finding: Diagnostic) -> None:
+        if len(self.findings) < MOST_FINDINGS:
+            self.findings.append(finding)
 
     def _drop(self, top: _Open, finding: Diagnostic) -> None:
-        self.findings.append(finding)
+        self._add(finding)
         top.dropped = True
 
     def _trap(self, trap: traps.Trap | None) -> None:
         if trap is not None:
             self.traps.append(trap)
 
-    def _alias(self, event: Any, anchors: dict[str, tuple[Node, int] | None]) -> tuple[Node, int]:
-        name = event.anchor
-        known = anchors.get(name)
-        if known is not None:
-            return known
-        mark = self._mark(event.start_mark)
-        if name in anchors:
-            message = f"The alias `*{name}` stands inside the value that it names."
-            self.findings.append(find("recursive-alias", mark, message))
-        else:
-            self.findings.append(
-                find("unknown-alias", mark, f"No anchor `&{name}` stands before this alias.")
-            )
-        return Scalar(None, mark), 1
-
     def _refuse_tag(self, event: Any) -> None:
         tag = event.tag.replace("tag:yaml.org,2002:", "!!", 1)
         message = f"The tag `{tag[:60]}` is not part of the language."
-        self.findings.append(find("yaml-tag", self._mark(event.start_mark), message))
+        self._add(find("yaml-tag", self._mark(event.start_mark), message))
 
     def _abandon(self, code: str, event: Any, message: str) -> NoReturn:
-        self.findings.append(find(code, self._mark(event.start_mark), message))
-        raise _Abandoned(event.start_mark.index)
+        self._add(find(code, self._mark(event.start_mark), message))
+        raise _AbandonedError(event.start_mark.index)
 
 
 def _height(node: Node) -> int:

@@ -19,8 +19,8 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate nearest to a misspelt word.
 
-    Case, and camel, snake or kebab spelling, count for nothing; a transposition counts as one slip. About one
-    slip in three characters is allowed; a beginning or a last dotted part that fits is near too.
+    Case, and camel, snake or kebab spelling, count for nothing; two letters swapped count as one
+    slip. A beginning that fits, or the last part of a dotted name, is near too.
     """
     folded = _fold(word)
     if not folded or len(word) > 100:

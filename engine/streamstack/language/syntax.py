@@ -15,7 +15,7 @@ _INVALID: Final = re.compile(
 _QUOTES: Final = "put quotes around the whole value"
 _INDENT: Final = (
     "The line does not fit the lines above it.",
-    "give keys of one mapping, and the `-` of one list, the same indentation; quote a value that begins with a quote",
+    "indent the keys of one mapping, and the `-` of one list, alike",
 )
 _FLOW: Final = (
     "close every `{` and `[`, separate with commas, and quote values that hold `, : { } [ ]`"
@@ -78,12 +78,12 @@ _MEANINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     ("a tab character", "A tab stands where only spaces can.", "indent with spaces"),
     ("expected node content", "A value is missing here.", "write a value, or null"),
-    ("anchor", "The value has two anchors.", "leave one of them out"),
+    ("found duplicate anchor", "The name of the anchor stands twice.", "give it another name"),
 )
 
 
 def refuse_characters(source: SourceText) -> Diagnostic | None:
-    """Return the finding of the first character that no YAML text can hold, None if there is none."""
+    """Return the finding of the first character that no YAML text can hold."""
     found = _INVALID.search(source.text)
     if found is None:
         return None
@@ -117,22 +117,17 @@ def refuse_characters(source: SourceText) -> Diagnostic | None:
 
 
 def describe(source: SourceText, at: int, problem: str, context: str) -> tuple[str, str]:
-    """Return message and hint for the parser's own words about a problem at an index of the text."""
+    """Return message and hint for the parser's own words about a problem at an index."""
     char = source.text[at : at + 1]
     if "cannot start any token" in problem or "alphabetic or numeric" in problem:
         start, _ = source.line(at)
-        if char == "\t" or not source.text[start:at].strip(" \t") and "\t" in source.text[start:at]:
+        if char == "\t" or (
+            not source.text[start:at].strip(" \t") and "\t" in source.text[start:at]
+        ):
             return "A tab can't indent a line.", "indent with spaces"
         if "alias" in context or "anchor" in context:
             return "A value that begins with `*` or `&` is an alias or an anchor in YAML.", _QUOTES
         return f"A value can't begin with `{char}`.", _QUOTES
-    if (
-        "anchor" in problem
-        and "document" not in problem
-        and "second" not in problem
-        and "duplicate" not in problem
-    ):
-        problem = problem.replace("anchor", "")
     for piece, message, hint in _MEANINGS:
         if piece in problem:
             return message, hint

@@ -1,7 +1,8 @@
 """The traps of YAML: values that need quotes, and the author's line with the quotes in it.
 
-Bindings hold characters that mean something to YAML: commas, braces, `: ` and ` #`. Where one of them cuts a value
-that has no quotes, the finding shows the line as it must be written, and the reader goes on as if it were.
+Bindings hold characters that mean something to YAML: commas, braces, `: ` and ` #`. Where one of
+them cuts a value that has no quotes, the finding shows the line as it must be written, and the
+reader goes on as if it were.
 """
 
 from __future__ import annotations
@@ -42,18 +43,19 @@ _NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Quotes around text[start:end]."""
+    """Quotes around text[start:end], from which ``shed`` characters at both ends are left out."""
 
     start: int
     end: int
     quoted: str
+    shed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Trap:
-    """A place where YAML reads otherwise than the author meant, and what may repair it, likeliest first.
+    """A place where YAML reads otherwise than the author meant, and the likeliest repairs.
 
-    ``at`` is the index to point at. A ``guess`` is a trap only if one of its repairs removes a syntax error.
+    ``at`` is the index to point at. A ``guess`` is a trap only if a repair removes a syntax error.
     """
 
     code: str
@@ -64,7 +66,7 @@ class Trap:
 
 
 def unclosed(value: str) -> int:
-    r"""Return the offset of a `<<` that has no `>>` behind it, -1 where there is none; `\<<` is no binding."""
+    r"""Return the offset of a `<<` without its `>>`, -1 if there is none; `\<<` is no binding."""
     at = value.find("<<")
     while at >= 0:
         if at and value[at - 1] == "\\":
@@ -94,7 +96,9 @@ def cut_value(source: SourceText, scalar: Scalar, *, flow: bool) -> Trap | None:
         return None
     repair = _quote(text, start, _extend(text, close, flow=flow))
     if comment:
-        message = f"YAML takes ` #` as the beginning of a comment, which cuts the value off after {_code(scalar.text)}"
+        message = (
+            f"YAML takes ` #` for a comment, which cuts the value off after {_code(scalar.text)}"
+        )
         return Trap("cut-by-comment", opening, message, (repair,))
     sign = text[end:].lstrip()[:1]
     name = _NAMES.get(sign, "punctuation")
@@ -110,14 +114,14 @@ def binding_key(source: SourceText, key: Scalar, *, flow: bool) -> Trap:
     if key.style == "plain" and not flow and _COLON.match(source.text, key.end):
         repairs = (_quote(source.text, key.start, _extend(source.text, key.end, flow=False)),)
     message = (
-        f"The key {_code(key.text)} holds a binding, but a key is text as written. If the line is a text, it needs "
-        "quotes; an object with a key that is computed is made in an expression: '<< {name: value} >>'"
+        f"The key {_code(key.text)} holds a binding, but a key is text as written. A text needs "
+        "quotes; a key is computed in an expression: '<< {name: value} >>'"
     )
     return Trap("yaml-quotes", key.start, message, repairs)
 
 
 def syntax_traps(source: SourceText, at: int) -> Iterator[Trap]:
-    """Give what a missing pair of quotes may have to do with a syntax error at an index, likeliest first."""
+    """Give the values whose missing quotes may be the cause of a syntax error at an index."""
     text = source.text
     first, last = source.line(at)
     if not text[first:at].strip() and first:
@@ -134,19 +138,12 @@ def _line_traps(text: str, first: int, last: int, at: int) -> Iterator[Trap]:
     openings = [first + found.start() for found in re.finditer(r"(?<!\\)<<", line)]
     openings = [n for n in openings if not any(start < n < end for start, end in quoted)][:4]
     for opening in openings:
-        before = [start for start in starts if start <= opening][-3:]
         close = _closing(text, opening + 2, lines=True)
-        ends = (
-            [last]
-            if close < 0
-            else [_extend(text, close, flow=True), _extend(text, close, flow=False)]
-        )
-        pairs = [
-            (start, end)
-            for start in reversed(before)
-            for end in dict.fromkeys(ends)
-            if start < end <= last
-        ]
+        if close < 0:
+            continue
+        before = [start for start in starts if start <= opening and text[start] not in "{["][-3:]
+        ends = dict.fromkeys(_extend(text, close, flow=flow) for flow in (True, False))
+        pairs = [(start, end) for start in reversed(before) for end in ends if start < end <= last]
         repairs = tuple(_quote(text, start, end) for start, end in pairs)
         yield Trap(
             "yaml-quotes",
@@ -158,7 +155,7 @@ def _line_traps(text: str, first: int, last: int, at: int) -> Iterator[Trap]:
     value = _VALUE.match(text[:last], first)
     if not openings and value:
         start, end = value.end(), _extend(text, value.end(), flow=False)
-        if start < end and not (text[start] in "[{" and _is_open(text[start:end])):
+        if start < end and text[start] not in "[{":
             message = "YAML can't read this text without quotes around the whole of it"
             yield Trap("yaml-syntax", at, message, (_quote(text, start, end),), guess=True)
 
@@ -174,26 +171,14 @@ def _requote_traps(text: str, starts: list[int], last: int) -> Iterator[Trap]:
             for n in range(start + 1, last)
             if text[n] == sign and _AFTER_QUOTE.match(text, n + 1)
         ]
-        repairs = []
-        for end in ends[-3:]:
-            inner = text[start + 1 : end - 1]
-            if sign == '"' and '"' in inner:
-                repairs.append(Repair(start, end, "'" + inner.replace("'", "''") + "'"))
-            elif sign == "'" and "'" in inner:
-                other = (
-                    f'"{inner}"'
-                    if '"' not in inner and "\\" not in inner
-                    else "'" + inner.replace("'", "''") + "'"
-                )
-                repairs.append(Repair(start, end, other))
+        inners = [
+            text[start + 1 : end - 1] for end in ends[-3:] if sign in text[start + 1 : end - 1]
+        ]
+        repairs = [Repair(start, start + len(n) + 2, _in_quotes(n), shed=1) for n in inners]
         name = "double" if sign == '"' else "single"
         message = f"A {name} quote inside {name} quotes ends the value"
         code = "yaml-quotes" if "<<" in text[start:last] else "yaml-syntax"
         yield Trap(code, start, message, tuple(repairs), guess=True)
-
-
-def _is_open(text: str) -> bool:
-    return text.count("[") != text.count("]") or text.count("{") != text.count("}")
 
 
 def has_colon(source: SourceText, key: Scalar) -> bool:
@@ -202,7 +187,7 @@ def has_colon(source: SourceText, key: Scalar) -> bool:
 
 
 def describe_valueless(source: SourceText, previous: Scalar | None, keys: list[Scalar]) -> str:
-    """Say what is wrong with keys that have no value in braces; ``previous`` is the plain text before them."""
+    """Say what keys without a value in braces need; ``previous`` is the plain text before them."""
     names = [key.text for key in keys[:3]]
     needed = ", ".join(f"{name}: ..." for name in names)
     message = f"{_code(names[0])} has no value; in braces each key needs one: {{{needed}}}"
@@ -213,19 +198,22 @@ def describe_valueless(source: SourceText, previous: Scalar | None, keys: list[S
 
 
 def describe_mustache(source: SourceText, start: int) -> str | None:
-    """Say how `{{name}}`, which YAML takes for two mappings, is written as a binding; None if it is not that."""
+    """Say how `{{name}}`, two mappings to YAML, is written as a binding; None if it is not that."""
     found = _MUSTACHE.match(source.text, start)
     if found is None:
         return None
     shown = show(source, Repair(start, found.end(), f"<<{found[1]}>>"))
-    return f"YAML reads {_code(found[0])} as a mapping in a mapping; a binding has other signs; write: {shown}"
+    return (
+        f"YAML reads {_code(found[0])} as a mapping in a mapping, not as a binding; write: {shown}"
+    )
 
 
 def show(source: SourceText, repair: Repair) -> str:
-    """Return the author's line, or the lines of one value folded into one, as it must be written."""
+    """Return the author's line as it must be written; a value of several lines becomes one."""
     text = source.text
     first, _ = source.line(repair.start)
     _, last = source.line(repair.end)
+    first, last = max(first, repair.start - _SHOWN), min(last, repair.end + _SHOWN)
     line = text[first : repair.start] + repair.quoted + text[repair.end : last]
     line = re.sub(r"[ \t]*[\r\n]+[ \t]*", " ", line.strip())
     return line if len(line) <= _SHOWN else line[:_SHOWN] + "..."
@@ -234,8 +222,8 @@ def show(source: SourceText, repair: Repair) -> str:
 def _closing(text: str, at: int, *, lines: bool) -> int:
     """Return the index after the `>>` that closes an expression, -1 where none does.
 
-    Strings of the expression are passed over. Another `<<`, an empty line and, unless ``lines``, any line
-    break show that the author closed none.
+    Strings of the expression are passed over. Another `<<`, an empty line and, unless ``lines``,
+    any line break show that the author closed none.
     """
     end = min(len(text), at + _LONGEST)
     while at < end:
@@ -269,10 +257,13 @@ def _extend(text: str, at: int, *, flow: bool) -> int:
 
 
 def _quote(text: str, start: int, end: int) -> Repair:
-    inner = text[start:end]
-    if "'" in inner and '"' not in inner and "\\" not in inner:
-        return Repair(start, end, f'"{inner}"')
-    return Repair(start, end, "'" + inner.replace("'", "''") + "'")
+    return Repair(start, end, _in_quotes(text[start:end]))
+
+
+def _in_quotes(text: str) -> str:
+    if "'" in text and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _code(text: str) -> str:
