@@ -6,7 +6,13 @@ from typing import Final
 
 # Each family registers what it declares.
 from streamstack.language import (
+    filters_codes,
     filters_convert,
+    filters_lists,
+    filters_numbers,
+    filters_objects,
+    filters_select,
+    filters_text,
     filters_time,
     functions_of_expressions,
     tests_of_expressions,
@@ -23,6 +29,12 @@ from streamstack.language.operations import (
 #: In the order of the reference.
 FAMILIES: Final = (
     filters_convert,
+    filters_text,
+    filters_numbers,
+    filters_lists,
+    filters_select,
+    filters_objects,
+    filters_codes,
     filters_time,
     functions_of_expressions,
     tests_of_expressions,

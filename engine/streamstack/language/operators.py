@@ -33,6 +33,11 @@ _SIMPLE: Final = frozenset({int, float, str, bool, type(None), bytes})
 NOWHERE: Final = (NameError, KeyError, IndexError, TypeError)
 
 
+def exact_context(digits: int) -> Context:
+    """Return a decimal context of some digits, with the language's traps."""
+    return Context(prec=digits)
+
+
 def a_kind(value: Any) -> str:
     """Return a value's kind with its article: "a text", "an integer", "null"."""
     name = kind(value)

@@ -118,12 +118,10 @@ class _Writer:
             faster = self.names.path(container.name, key)
             if faster is not None:
                 return faster
-        return f"{self._container(container)}[{key!r}]"
-
-    def _container(self, node: nodes.Node) -> str:
-        source = self.write(node)
-        # Python warns where a literal is subscripted, before it fails.
-        return f"({source})" if isinstance(node, nodes.Const) or source == "None" else source
+        if _is_literal(container):
+            # Python warns of such source when it compiles it, before it fails.
+            return self._call(operators.item, self.write(container), repr(key))
+        return f"{self.write(container)}[{key!r}]"
 
     def _getitem(self, node: nodes.Getitem) -> str:
         if isinstance(node.arg, nodes.Slice):
@@ -224,7 +222,7 @@ class _Writer:
 
     def _default(self, node: nodes.Filter) -> str:
         assert node.node is not None
-        keywords = {keyword.key: keyword.value for keyword in node.kwargs}
+        keywords: dict[str, nodes.Expr] = {str(k.key): k.value for k in node.kwargs}
         other = node.args[0] if node.args else keywords.get("other", nodes.Const(""))
         boolean = node.args[1] if len(node.args) > 1 else keywords.get("boolean")
         path = self._soft(node.node)
@@ -255,8 +253,8 @@ class _Writer:
             helper = operators.defined if node.name == "defined" else operators.undefined
             return self._call(helper, self._soft(node.node))
         inline = _INLINE_TESTS.get(node.name)
-        if inline is not None:
-            return inline.format(self._container(node.node))
+        if inline is not None and not _is_literal(node.node):
+            return inline.format(self.write(node.node))
         return self._operation(TESTS[node.name].call, node, self.write(node.node))
 
     def _function(self, node: nodes.Call) -> str:
@@ -275,6 +273,10 @@ def _exact(node: nodes.Node) -> bool:
 
 def _is_null(node: nodes.Node) -> bool:
     return isinstance(node, nodes.Name) and node.name == "null"
+
+
+def _is_literal(node: nodes.Node) -> bool:
+    return _is_null(node) or isinstance(node, (nodes.Const, nodes.Neg, nodes.List, nodes.Tuple))
 
 
 _WRITERS: Final[dict[type[nodes.Node], Callable[[_Writer, Any], str]]] = {

@@ -1,0 +1,220 @@
+"""Every filter, function and test does what its example says, and fails in the author's words."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from streamstack.errors import Mark, RunError
+from streamstack.language.expressions import evaluate, parse_expression
+from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
+from streamstack.language.values import Opaque, kind
+
+EVERY = [
+    pytest.param(operation, id=f"{operation.what}:{name}")
+    for registry in (FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS)
+    for name, operation in registry.items()
+]
+
+
+def compute(text: str, **variables: Any) -> Any:
+    value, found = parse_expression(text, Mark("test.yaml", 1, 1))
+    assert not found, found
+    return evaluate(value, variables)
+
+
+def message(text: str, **variables: Any) -> str:
+    with pytest.raises(RunError) as caught:
+        compute(text, **variables)
+    assert caught.value.code == "template"
+    return caught.value.message
+
+
+@pytest.mark.parametrize("operation", EVERY)
+def test_example_gives_its_result(operation: Operation) -> None:
+    found = compute(operation.example)
+    assert found == operation.result
+    assert kind(found) == kind(operation.result)
+
+
+@pytest.mark.parametrize("operation", EVERY)
+def test_is_documented(operation: Operation) -> None:
+    assert operation.summary.endswith(".")
+    assert re.match(r"`(value (\||is) )?\S+", operation.usage)
+    assert operation.name.rstrip("=<>!") or operation.same_as
+    if not operation.same_as:
+        assert operation.name in operation.example
+
+
+class Stream(Opaque):
+    """A stream with one property."""
+
+    def __getitem__(self, name: str) -> Any:
+        return {"count": 3}[name]
+
+
+AWKWARD = [None, True, 7, -1.5, Decimal("1.10"), "text", "", [], [1, "a", None], {}, {"a": [1]}, b"\xff",
+           datetime(2026, 1, 31, tzinfo=UTC), Stream()]  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", EVERY)
+def test_refuses_what_it_can_not_take_in_the_authors_words(operation: Operation) -> None:
+    if operation.what == "function":
+        return
+    arguments = [[], [1], ["a"], ["sha256", "k"], [None], [[1], {}]]
+    for value in AWKWARD:
+        for given in arguments:
+            if len(given) < operation.minimum:
+                continue
+            if operation.maximum is not None and len(given) > operation.maximum:
+                continue
+            try:
+                operation.call(value, *given)
+            except RunError as error:
+                assert error.code == "template"
+                for word in ("NoneType", "'str'", "dict'", "object is not", "Traceback"):
+                    assert word not in error.message
+    if operation.what == "filter" and operation.name not in ("default", "d") and operation.minimum == 0:
+        with pytest.raises(RunError, match="stream"):
+            operation.call(Stream())
+
+
+def test_decimals_keep_their_digits() -> None:
+    price = Decimal("1.10")
+    assert str(compute("price * 3", price=price)) == "3.30"
+    assert str(compute("[price, 0.2] | sum", price=price)) == "1.30"
+    assert compute("{'p': price} | toJson", price=price) == '{"p":1.10}'
+    assert compute("price | toJson(2)", price=price) == "1.10"
+    assert str(compute("price | round(1)", price=price)) == "1.1"
+    assert compute('"1.10" | fromJson') == Decimal("1.10")
+    assert compute("[0.1, x, 0.1] | unique | length", x=Decimal("0.1")) == 1
+
+
+def test_null_and_empty_lists_are_well_defined() -> None:
+    assert compute("[[] | first, [] | last, [] | mean, [] | min, [] | max]") == [None] * 5
+    assert compute("[[] | sum, [] | percentile(50)]") == [0, None]
+    assert message("x | first", x=None) == (
+        "`first` needs a list, got null; write `| default(...)` before it"
+    )
+    assert message("x | sum", x=None).startswith("`sum` needs a list, got null")
+    assert message("[1, null] | sum").startswith("`sum` needs numbers, got null")
+
+
+def test_messages_name_the_filter_and_what_it_got() -> None:
+    assert message("x | toInteger", x=[1]) == "`toInteger` needs a text or number, got a list"
+    assert message('"1x" | toInteger') == '`toInteger`: "1x" is no number'
+    assert message("s | length", s=Stream()) == (
+        "`length` needs a list, an object or a text, got a stream; "
+        "use `collect` to read it into a variable first"
+    )
+    assert message('["1"] | sum') == "`sum` needs numbers, got a text; write `x | toDecimal` first"
+
+
+def test_conversions() -> None:
+    assert compute('" 42 " | toInteger') == 42
+    assert compute('"4.9" | toInteger') == 4
+    assert compute('"x" | toInteger(0)') == 0
+    assert compute('"x" | toInteger(default=0)') == 0
+    assert compute("now | toInteger", now=datetime(1970, 1, 1, 0, 1, tzinfo=UTC)) == 60
+    assert message('("9" * 5000) | toInteger').endswith("is no number")
+    assert message('"{" | fromJson').startswith("`fromJson`: the text is no JSON (line 1 column 2")
+    assert message('"NaN" | fromJson') == "`fromJson`: the text is no JSON (NaN is not allowed)"
+    assert compute('{"a": [1, {}]} | toJson(2)') == '{\n  "a": [\n    1,\n    {}\n  ]\n}'
+
+
+def test_patterns_are_bounded() -> None:
+    started = time.perf_counter()
+    for pattern in (
+        "(a+)+$",
+        "(a*)*b",
+        "(a|a)*b",
+        "(a|ab|b)*c",
+        "([a-z]+)*!",
+        r"(\w+\s?)*$",
+        "(.*)*x",
+        "(a?a)*b",
+        "(,a?a?)*b",
+    ):
+        assert "can take for ever" in message("x | regexMatch(p)", x="a" * 50, p=pattern), pattern
+    for pattern in (
+        r"^\d+(\s*,\s*\d+)*$",
+        r"^(\w+)@(\w+\.)+com$",
+        "(ab)+",
+        r"(\d{1,3}\.){3}\d{1,3}",
+        "(a|b)*c",
+        r"(\w+\s+)*end",
+        "(?<=a)b+(?!c)",
+    ):
+        compute("x | regexMatch(p)", x="a" * 50, p=pattern)
+    assert time.perf_counter() - started < 1
+    assert "longer than" in message('x | regexMatch("a")', x="a" * 1_000_001)
+    assert "longer than the 20,000" in message('x | regexMatch("a+b")', x="a" * 20_001)
+    assert "not valid" in message("x | regexMatch(p)", x="a", p="(")
+    assert message('"a" | regexReplace("a", "\\\\9")').startswith("`regexReplace`: the replacement")
+
+
+def test_a_constant_pattern_is_checked_at_load() -> None:
+    for written in ("x | regexMatch('(')", "x | regexReplace(pattern='(', replacement='')"):
+        _, found = parse_expression(written, Mark("test.yaml", 1, 1))
+        assert [one.code for one in found] == ["bad-pattern"]
+
+
+def test_time() -> None:
+    moment = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    for time_, expected in (
+        ("7 days", "2026-02-07T12:00:00Z"),
+        ("-2h 30m", "2026-01-31T09:30:00Z"),
+        ("1 year, 1 month", "2027-02-28T12:00:00Z"),
+        ("90s", "2026-01-31T12:01:30Z"),
+        (1500, "2026-01-31T12:00:01.500000Z"),
+    ):
+        assert compute("x | addTime(t) | toText", x=moment, t=time_) == expected
+    assert compute('"2026-01-31" | toDate | addTime("1 day") | toText') == "2026-02-01"
+    for wrong in ("soon", "", "7 dayz", "7", "1.5 months"):
+        assert "is no time like" in message("x | addTime(t)", x=moment, t=wrong)
+    assert "years 1 and 9999" in message('x | addTime("9000 years")', x=moment)
+    assert "time zone" in message('x | date("%Y", "Mars/Base")', x=moment)
+    assert "is no timestamp" in message('"soon" | date')
+
+
+def test_select_and_map_look_up_items_only() -> None:
+    rows = [{"user": {"name": "a"}, "n": 2}, {"user": None, "n": 1}]
+    assert compute('rows | map(attribute="user.name")', rows=rows) == ["a", None]
+    assert compute('rows | map(attribute="__class__")', rows=rows) == [None, None]
+    assert compute('rows | sort(attribute="n") | map(attribute="n")', rows=rows) == [1, 2]
+    assert compute('rows | selectattr("user", "none") | length', rows=rows) == 1
+    assert compute('rows | sortBy("n", reverse=true) | map(attribute="n")', rows=rows) == [2, 1]
+    assert compute('"b a" | split | sort | join("-")') == "a-b"
+
+
+def test_named_filters_are_checked_at_load() -> None:
+    for written, code in (
+        ('x | map("uper")', "unknown-filter"),
+        ('x | select("od")', "unknown-test"),
+        ('x | selectattr("a", "equalz", 1)', "unknown-test"),
+    ):
+        _, found = parse_expression(written, Mark("test.yaml", 1, 1))
+        assert [one.code for one in found] == [code]
+        assert "did you mean" in found[0].message
+
+
+def test_wrong_arguments_are_findings() -> None:
+    for written, words in (
+        ("x | upper(1)", "`upper` takes no argument, got 1"),
+        ("x | replace('a')", "`replace` needs `new`"),
+        ("x | round(places=2)", "`round` has no argument `places`"),
+        ("x | split(',', separator=',')", "`split` got `separator` twice"),
+        ("x | hash('sha2')", "there is no hash `sha2`"),
+        ("now(1)", "`now` takes no argument, got 1"),
+        ("x is divisibleby", "`divisibleby` needs `number`"),
+        ("x | format(1)", "there is no filter `format`"),
+        ("x | join(*y)", "can't spread arguments"),
+    ):
+        _, found = parse_expression(written, Mark("test.yaml", 1, 1))
+        assert len(found) == 1, written
+        assert words in found[0].message
