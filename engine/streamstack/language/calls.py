@@ -137,7 +137,10 @@ def _check_inputs(step: Step, target: FunctionDefinition, found: list[Diagnostic
         if value is not MISSING and isinstance(entry.argument, Value):
             fault = mismatch(declared, value)
             if fault:
-                found.append(find("wrong-type", entry.argument.mark, f"`{target.name}`: {fault}"))
+                where = f"`{declared.name}` is declared in {declared.mark}"
+                found.append(
+                    find("wrong-type", entry.argument.mark, f"`{target.name}`: {fault}", where)
+                )
     found.extend(
         find(
             "missing-parameter",

@@ -24,7 +24,7 @@ class Fields:
         self.mark = node.mark
         self._faults = faults
 
-    def refuse_unknown(self, known: Collection[str], hint: str = "") -> None:
+    def refuse_unknown(self, known: Collection[str], hint: str) -> None:
         """Report every key that is not known, with the one that may be meant."""
         for key, _ in self.node.items:
             name = key.text
@@ -34,9 +34,7 @@ class Fields:
                     "unknown-key",
                     key.mark,
                     f"`{name}` is no key of {self.what}",
-                    f"did you mean `{near}`?"
-                    if near
-                    else hint or f"its keys are {listed(sorted(known), 'and')}",
+                    f"did you mean `{near}`?" if near else hint,
                 )
 
     def get(self, key: str) -> Node | None:
@@ -49,7 +47,7 @@ class Fields:
         found = self.node.key(key)
         return self.mark if found is None else found.mark
 
-    def wrong(self, key: str, node: Node, wanted: str, hint: str = "") -> None:
+    def wrong(self, key: str, node: Node, wanted: str, hint: str) -> None:
         """Report a value of the wrong type."""
         self._faults.add(
             "wrong-type",
@@ -65,7 +63,7 @@ class Fields:
             return default
         if isinstance(node, Scalar):
             return node.text
-        self.wrong(key, node, "a text")
+        self.wrong(key, node, "a text", how_to_write(Kind.TEXT, node))
         return default
 
     def optional_text(self, key: str) -> str | None:
@@ -89,7 +87,7 @@ class Fields:
             return None
         if isinstance(node, Scalar) and type(node.value) is int and node.value >= minimum:
             return node.value
-        self.wrong(key, node, f"an integer of at least {minimum}", how_to_write(Kind.INTEGER, node))
+        self.wrong(key, node, f"an integer of at least {minimum}", f"write {minimum} or more")
         return None
 
     def choice(self, key: str, choices: Collection[str], default: str) -> str:
@@ -101,9 +99,10 @@ class Fields:
             if node.value in choices:
                 return node.value
             near = nearest(node.value, choices)
-            self.wrong(key, node, listed(choices), f"did you mean `{near}`?" if near else "")
+            hint = f"did you mean `{near}`?" if near else f"write {listed(choices)}"
+            self.wrong(key, node, listed(choices), hint)
         else:
-            self.wrong(key, node, listed(choices))
+            self.wrong(key, node, listed(choices), f"write {listed(choices)}")
         return default
 
     def names(self, key: str) -> tuple[tuple[str, Mark], ...]:
@@ -120,7 +119,7 @@ class Fields:
             if isinstance(item, Scalar) and item.value is not None:
                 found.append((item.text, item.mark))
             else:
-                self.wrong(key, item, "a list of texts")
+                self.wrong(key, item, "a list of texts", "write [name, name]")
         return tuple(found)
 
     def codes(self, key: str) -> frozenset[str]:

@@ -27,7 +27,7 @@ from streamstack.language.nodes import Document, Mapping, Node, Scalar
 from streamstack.language.paths import METHODS, parameters, refuse_path
 from streamstack.language.streaming_settings import Streaming, read_streaming
 from streamstack.language.suggest import nearest
-from streamstack.language.wording import describe
+from streamstack.language.wording import describe, listed
 
 #: Keys that this version reads and refuses, and what it would mean to ignore them.
 _NOT_YET: Final = {
@@ -93,7 +93,8 @@ class _DocumentReader:
             return None
         article = "an" if kind == "endpoint" else "a"
         self.fields = Fields(self.root, f"{article} {kind}", self.faults)
-        self.fields.refuse_unknown(KEYS[kind])
+        served = [key for key in KEYS[kind] if key not in _NOT_YET]
+        self.fields.refuse_unknown(KEYS[kind], f"its keys are {listed(served, 'and')}")
         if kind == "endpoint":
             return self._endpoint(streaming_defaults)
         return self._function() if kind == "function" else self._task()
@@ -185,7 +186,7 @@ class _DocumentReader:
         )
         schedule = self._required("schedule", "add `schedule: {every: 5m}`")
         if schedule is not None and not isinstance(schedule, Mapping):
-            fields.wrong("schedule", schedule, "a mapping of every, or of cron and timezone")
+            fields.wrong("schedule", schedule, "a mapping", "write `{every: 5m}`")
         return Task(
             name=self._name(),
             schedule=schedule or self.root,
@@ -240,13 +241,8 @@ class _DocumentReader:
             return node.text
         shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
         upper = node.text.upper() if isinstance(node, Scalar) else ""
-        near = upper if upper in METHODS else nearest(upper, METHODS)
-        self.faults.add(
-            "bad-method",
-            node.mark,
-            f"{shown} is no method",
-            f"did you mean `{near}`?" if near else "",
-        )
+        meant = f"did you mean `{upper}`?" if upper in METHODS else ""
+        self.faults.add("bad-method", node.mark, f"{shown} is no method", meant)
         return "GET"
 
     def _path(self, inputs: tuple[Input, ...]) -> tuple[str, Mark]:

@@ -245,12 +245,12 @@ class ArgumentReader:
             Kind.DURATION,
             Kind.SIZE,
         ):
-            self._refuse(node, site, KINDS[wanted])
+            self._refuse(node, site, KINDS[wanted], how_to_write(wanted, node))
 
     def check(self, wanted: Bound | Constant, value: Any, node: Node, site: Site) -> Any:
         """Report a constant that does not suit; return it converted, or MISSING."""
         if wanted.kind in (Kind.DURATION, Kind.SIZE) and not isinstance(node, Scalar):
-            self._refuse(node, site, KINDS[wanted.kind])
+            self._refuse(node, site, KINDS[wanted.kind], how_to_write(wanted.kind, node))
             return MISSING
         try:
             converted = convert(wanted.kind, value)
@@ -291,7 +291,7 @@ class ArgumentReader:
 
     def _read_variable(self, node: Node, site: Site) -> Given | None:
         if not isinstance(node, Scalar):
-            self._refuse(node, site, "the name of a variable")
+            self._refuse(node, site, "the name of a variable", "write a name, such as item")
             return None
         fault = refuse_variable(node.text, site.default)
         if fault:
@@ -336,7 +336,8 @@ class ArgumentReader:
         for form in wanted.forms:
             if _admits(form, node):
                 return self.read(form, node, site)
-        self._refuse(node, site, listed(_form_words(form) for form in wanted.forms))
+        words = listed(_form_words(form) for form in wanted.forms)
+        self._refuse(node, site, words, f"write {words}")
         return None
 
 

@@ -20,10 +20,11 @@ from streamstack.language.input_types import (
     constraints_of,
 )
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence, plain
+from streamstack.language.parameters import Kind
 from streamstack.language.suggest import nearest
 from streamstack.language.units import parse_size
 from streamstack.language.values import MISSING
-from streamstack.language.wording import describe, is_null, listed
+from streamstack.language.wording import KINDS, describe, how_to_write, is_null, listed
 
 _DEEPEST: Final = 16
 
@@ -170,7 +171,7 @@ class _InputReader:
                 return "enum"
             return "json"
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
-            self.fields.wrong("type", node, "the name of a type")
+            self.fields.wrong("type", node, "the name of a type", "write `type: text`")
             return None
         if node.value in TYPES:
             if node.value == "stream":
@@ -251,7 +252,8 @@ class _InputReader:
         value = node.value if isinstance(node, Scalar) else None
         if type(value) is int or (type(value) is float and type_ == "decimal"):
             return value
-        self.fields.wrong(key, node, "an integer" if type_ == "integer" else "a number")
+        wanted = Kind.INTEGER if type_ == "integer" else Kind.NUMBER
+        self.fields.wrong(key, node, KINDS[wanted], how_to_write(wanted, node))
         return None
 
     def _values(self, type_: str) -> tuple[Any, ...]:
@@ -266,12 +268,14 @@ class _InputReader:
                 )
             return ()
         if not isinstance(node, Sequence):
-            self.fields.wrong("values", node, "a list of values")
+            self.fields.wrong("values", node, "a list of values", "write [a, b]")
             return ()
         found: list[Any] = []
         for item in node.items:
             if not isinstance(item, Scalar) or item.value is None:
-                self.fields.wrong("values", item, "a list of texts, numbers or booleans")
+                self.fields.wrong(
+                    "values", item, "a list of texts, numbers or booleans", "write [a, b]"
+                )
             elif any(item.value == other and type(item.value) is type(other) for other in found):
                 self.faults.add(
                     "bad-constraint",

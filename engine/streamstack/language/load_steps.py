@@ -19,7 +19,7 @@ from streamstack.language.values import MISSING
 from streamstack.language.wording import describe, is_null, listed
 
 #: How deep stacks may be nested in one another.
-DEEPEST: Final = 20
+DEEPEST: Final = 12
 
 
 class StepReader:

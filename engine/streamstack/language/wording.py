@@ -28,8 +28,14 @@ KINDS: Final = {
 }
 
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-_YES: Final = frozenset({"yes", "on", "true"})
-_NO: Final = frozenset({"no", "off", "false"})
+_BOOLEANS: Final = {
+    "yes": "true",
+    "on": "true",
+    "true": "true",
+    "no": "false",
+    "off": "false",
+    "false": "false",
+}
 
 
 def is_null(node: Node | None) -> bool:
@@ -62,19 +68,35 @@ def listed(words: Iterable[str], last: str = "or") -> str:
 
 
 def how_to_write(wanted: Kind, node: Node) -> str:
-    """Say how the value that is meant is written, where it can be guessed."""
-    if not isinstance(node, Scalar):
-        return ""
-    text = node.text.strip()
-    if wanted is Kind.TEXT:
-        return f'write "{text}", in quotes'
-    if wanted in (Kind.INTEGER, Kind.NUMBER) and _NUMBER.fullmatch(text):
-        return f"write {text}, without quotes" if wanted is Kind.NUMBER or text.isdigit() else ""
-    if wanted is Kind.BOOLEAN:
-        word = text.lower()
-        return "write true" if word in _YES else "write false" if word in _NO else ""
-    if wanted in (Kind.LIST, Kind.ITEMS):
-        return f"write [{text}] for a list of one" if node.value not in (None, "") else ""
-    if wanted is Kind.STREAM and VARIABLE.fullmatch(text):
-        return f"write <<{text}>>"
-    return ""
+    """Say how the value that is meant is written, or at least one of its kind."""
+    if isinstance(node, Scalar) and node.value is not None:
+        text = node.text.strip()
+        if wanted is Kind.TEXT:
+            return f'write "{text}", in quotes'
+        if wanted is Kind.NUMBER and _NUMBER.fullmatch(text):
+            return f"write {text}, without quotes"
+        if wanted is Kind.INTEGER and text.isdigit():
+            return f"write {text}, without quotes"
+        if wanted is Kind.BOOLEAN and text.lower() in _BOOLEANS:
+            return f"write {_BOOLEANS[text.lower()]}"
+        if wanted in (Kind.LIST, Kind.ITEMS) and text:
+            return f"write [{text}] for a list of one"
+        if wanted is Kind.STREAM and VARIABLE.fullmatch(text):
+            return f"write <<{text}>>"
+    return _SUCH_AS[wanted]
+
+
+_SUCH_AS: Final = {
+    Kind.ANY: "write any value",
+    Kind.TEXT: "write a text, or a binding around the value: << ... >>",
+    Kind.INTEGER: "write a whole number, such as 5",
+    Kind.NUMBER: "write a number, such as 0.5",
+    Kind.BOOLEAN: "write true or false",
+    Kind.LIST: "write a list, such as [a, b]",
+    Kind.OBJECT: "write a mapping, such as {name: value}",
+    Kind.DURATION: "write it like 200ms or 5s",
+    Kind.SIZE: "write it like 64KB or 10MB",
+    Kind.STREAM: "write the name of a stream as a whole binding: <<name>>",
+    Kind.ITEMS: "write a list, such as [a, b], or a binding: <<name>>",
+    Kind.ANY_OR_STREAM: "write any value",
+}
