@@ -60,7 +60,7 @@ def _follow(walker: Walker) -> tuple[State | None, Content]:
         if definition.response_type == "json":
             walker.answer_json()
     end, given = walker.leave_frame(walker.stack(definition.stack, state))
-    walker.finish(walker.copies[0].deferred, end, walker.bound.of(definition.stack))
+    walker.finish(walker.copies[0].deferred, end, walker.steps.bound(definition.stack))
     return end, given
 
 
@@ -70,9 +70,7 @@ def _sum_up(function: FunctionDefinition, callees: Callees) -> Summary:
     end, given = _follow(walker)
     emission, streams = walker.emission, given.streams
     first = min((event.mark for event in emission.met), default=None)
-    silent = end is None or end.silent if emission.any else True
-    if end is not None and not end.silent and not emission.any:
-        silent = True  # it only calls itself
+    silent = end is None or end.silent or not emission.any
     pending = end.pending if end is not None else ()
     return Summary(
         function.name,

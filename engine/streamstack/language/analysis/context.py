@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from streamstack.errors import Mark
 from streamstack.language.analysis.emission import Emission
 from streamstack.language.analysis.names import Names
-from streamstack.language.analysis.parts import BoundNames, Nested
+from streamstack.language.analysis.parts import Nested, Steps
 from streamstack.language.analysis.reports import Reports
 from streamstack.language.analysis.state import Binding, Content, Event, Region, State
 from streamstack.language.analysis.streams import Streams
@@ -84,7 +84,7 @@ class Context(ABC):
         self.names = Names(definition, self.reports)
         self.streams = Streams(self.reports, self.names)
         self.emission = Emission(self.reports)
-        self.bound = BoundNames()
+        self.steps = Steps()
         self.frames = [Frame()]
         self.copies = [Copy(definition.stack)]
         self.guards: list[Guard] = []

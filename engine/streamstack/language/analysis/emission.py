@@ -7,6 +7,7 @@ from dataclasses import replace
 from streamstack.errors import Mark
 from streamstack.language.analysis.reports import Reports
 from streamstack.language.analysis.state import Event, Made, State, Voice, Wait
+from streamstack.language.definition import Step
 
 
 class Emission:
@@ -124,7 +125,7 @@ def both(one: Voice, other: Voice) -> Voice:
     )
 
 
-def called(voice: Voice, function: str, mark: Mark, streams: frozenset[str]) -> Voice:
+def called(voice: Voice, function: str, step: Step, streams: frozenset[str]) -> Voice:
     """Return how a function emits and waits, as its caller sees it.
 
     ``streams``: the inputs that are given a stream; waits for others don't count.
@@ -134,7 +135,8 @@ def called(voice: Voice, function: str, mark: Mark, streams: frozenset[str]) -> 
         advice = (
             f"let `{function}` emit while it reads, or return the stream instead of what it held"
         )
-        return Wait(f"call {function}", mark, wait.stream, advice, wait)
+        title = step.name or f"{step.function.name} {function}"
+        return Wait(title, step.key_mark, wait.stream, advice, wait)
 
     def real(wait: Wait) -> bool:
         return wait.only_with is None or wait.only_with in streams
@@ -153,8 +155,6 @@ def describe(wait: Wait, chunk: Mark) -> str:
     if chunk.file != wait.mark.file:
         first += f" of {chunk.file}"
     if wait.inside is None:
-        return f"`{wait.step}` waits for the whole of {wait.stream} before {first}"
-    return (
-        f"`{wait.step}` waits for the whole of {source.stream} (`{source.step}` in line {source.mark.line} of "
-        f"{source.mark.file}) before {first}"
-    )
+        return f"`{wait.step}` in line {wait.mark.line} waits for the whole of {wait.stream} before {first}"
+    where = f"`{source.step}` in line {source.mark.line} of {source.mark.file}"
+    return f"`{wait.step}` in line {wait.mark.line} waits for the whole of {source.stream} ({where}) before {first}"

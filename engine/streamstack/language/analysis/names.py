@@ -15,7 +15,7 @@ from streamstack.language.definition import Definition, Input, Stack, Task
 from streamstack.language.expressions import Read, Value
 from streamstack.language.names import RESERVED
 from streamstack.language.parameters import Nesting
-from streamstack.language.suggest import did_you_mean
+from streamstack.language.suggest import did_you_mean, nearest
 from streamstack.language.wording import listed
 
 #: Reserved names that are bound everywhere, and the properties of those that have only these.
@@ -139,6 +139,8 @@ class Names:
             hint = f"bind `{name}` before this step"
         else:
             message, hint = self._unknown(name, state)
+        if places:
+            self.read_somewhere.add(name)
         self._reports.add("unbound-name", read.mark, message, hint)
 
     def _unknown(self, name: str, state: State) -> tuple[str, str | None]:
@@ -148,8 +150,11 @@ class Names:
                 f"write `input.{name}`",
             )
         inputs = (f"input.{each}" for each in self._inputs)
-        candidates = [*state.names, *sorted(EVERYWHERE), *inputs]
-        return f"`{name}` is not bound{did_you_mean(name, candidates)}", None
+        meant = nearest(name, [*state.names, *sorted(EVERYWHERE), *inputs])
+        if meant is None:
+            return f"`{name}` is not bound", None
+        self.read_somewhere.add(meant)
+        return f"`{name}` is not bound, did you mean `{meant}`?", f"write `{meant}`"
 
     def _maybe_unbound(self, read: Read, binding: Binding) -> None:
         name = read.name

@@ -88,6 +88,9 @@ def take_apart(step: Step) -> Parts:
     return sorter.parts
 
 
+_CONTAINERS = frozenset({Arguments, Items, Entries})
+
+
 class _Sorter:
     """Walks down the arguments of a step and the types of its function's parameters at once."""
 
@@ -106,12 +109,15 @@ class _Sorter:
         entry: str | None,
     ) -> None:
         """Sort one argument. ``group`` holds it; ``entry`` is the author's own key above it."""
-        if isinstance(argument, Value):
-            self._value(parameter, _form(wanted, (Bound, Condition)), argument, group, entry)
-        elif isinstance(argument, Stack):
+        kind = type(argument)
+        if kind is Given:
+            return
+        if isinstance(argument, Stack):
             form = _form(wanted, (StackOf,))
             if isinstance(form, StackOf):
                 self.parts.nested.append(_nest(self.step, form, argument, group, entry))
+        elif kind not in _CONTAINERS and isinstance(argument, Value):
+            self._value(parameter, _form(wanted, (Bound, Condition)), argument, group, entry)
         else:
             for name, inner_type, inner, inner_group, inner_entry in _inside(wanted, argument):
                 self.sort(
@@ -237,23 +243,31 @@ def written(step: Step) -> Iterator[Written]:
         yield Written(step.result, step.result_mark or step.mark)
 
 
-class BoundNames:
-    """The names that stacks bind in the frame they stand in, each stack looked at once."""
+class Steps:
+    """The steps of one definition, each taken apart once."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_bound", "_parts")
 
     def __init__(self) -> None:
-        self._known: dict[int, frozenset[str]] = {}
+        self._bound: dict[int, frozenset[str]] = {}
+        self._parts: dict[int, Parts] = {}
 
-    def of(self, stack: Stack) -> frozenset[str]:
-        """Return the names a stack binds outside of copies."""
-        known = self._known.get(id(stack))
+    def parts(self, step: Step) -> Parts:
+        """Return what a step holds."""
+        known = self._parts.get(id(step))
+        if known is None:
+            known = self._parts[id(step)] = take_apart(step)
+        return known
+
+    def bound(self, stack: Stack) -> frozenset[str]:
+        """Return the names that a stack binds outside of copies."""
+        known = self._bound.get(id(stack))
         if known is None:
             found: set[str] = set()
             for step in stack.steps:
                 found.update(each.name for each in written(step))
-                for nested in take_apart(step).nested:
+                for nested in self.parts(step).nested:
                     if not nested.copies:
-                        found |= self.of(nested.stack)
-            known = self._known[id(stack)] = frozenset(found)
+                        found |= self.bound(nested.stack)
+            known = self._bound[id(stack)] = frozenset(found)
         return known

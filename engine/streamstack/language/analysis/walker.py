@@ -5,7 +5,7 @@ from __future__ import annotations
 from streamstack.language.analysis.blocks import Blocks
 from streamstack.language.analysis.callees import Callees, Summary
 from streamstack.language.analysis.emission import both, called, of_streams
-from streamstack.language.analysis.parts import Parts, constant, take_apart, written
+from streamstack.language.analysis.parts import Parts, constant, written
 from streamstack.language.analysis.state import (
     OF_EVERY_STREAM,
     PLAIN,
@@ -67,7 +67,7 @@ class Walker(Blocks):
 
     def _modified(self, step: Step, state: State) -> State | None:
         """Follow a step with its modifiers."""
-        if self.guards and not _harmless(step):
+        if self.guards and not self._is_harmless(step):
             self.guards[-1].note(state)
         if step.disabled:
             with self.unheard():
@@ -89,6 +89,12 @@ class Walker(Blocks):
             skipped.names[step.result] = Binding(sure=True)
         return join((after, skipped))
 
+    def _is_harmless(self, step: Step) -> bool:
+        """Tell whether a step surely does not fail: it only sets constants."""
+        if step.when is not None or not step.function.effects.sets:
+            return False
+        return all(use.value.constant is not MISSING for use in self.steps.parts(step).uses)
+
     def _retried(self, step: Step, state: State) -> State | None:
         if step.retry is None:
             return self._run(step, state)
@@ -96,7 +102,7 @@ class Walker(Blocks):
             return self._run(step, state)
 
     def _run(self, step: Step, state: State) -> State | None:
-        effects, parts = step.function.effects, take_apart(step)
+        effects, parts = step.function.effects, self.steps.parts(step)
         if isinstance(step.timeout, Value):
             self.names.read(step.timeout, state)
             self.streams.check_condition(step.timeout, step, state)
@@ -209,9 +215,9 @@ class Walker(Blocks):
         passed = tuple(made for content in handed.values() for made in content.streams)
         voice = of_streams(passed) if passed else SILENT
         if not known or len(known) < len(summaries):
-            # A function that can't be seen may emit.
-            self.emission.any = True
             if not self.ghost:
+                # A function that can't be seen may emit.
+                self.emission.any = True
                 state.silent, state.pending = False, ()
             return PLAIN
         streams = frozenset(name for name, content in handed.items() if content.streams)
@@ -223,7 +229,7 @@ class Walker(Blocks):
                     break
             if not content.streams:
                 self.emission.apply(state, voice, event)
-            heard = [called(each.voice, each.name, step.key_mark, streams) for each in known]
+            heard = [called(each.voice, each.name, step, streams) for each in known]
             self.emission.apply_one_of(state, heard, event)
             if any(each.closes for each in known):
                 self.emission.close(state, event)
@@ -241,7 +247,7 @@ class Walker(Blocks):
         name = f"`{step.result}`" if step.result else f"what `{step.title}` gives"
         made = self.streams.make(name, step.key_mark, properties)
         for each in giving:
-            passed = both(passed, called(each.stream_voice, each.name, step.key_mark, streams))
+            passed = both(passed, called(each.stream_voice, each.name, step, streams))
         made.voice = passed
         made.shortened = all(each.shortened for each in giving)
         return Content((made,), plain), any(each.comes_back for each in known)
@@ -302,15 +308,13 @@ class Walker(Blocks):
                 frame.given.append(content)
         elif effects.leaves in ("loop", "turn"):
             if not frame.loops:
-                words = (
-                    "outside of a loop"
-                    if len(self.frames) == 1
-                    else "outside of a loop of its own frame"
-                )
-                self.reports.add(
-                    "outside-loop", step.key_mark, f"`{step.function.name}` stands {words}"
-                )
-            elif not self.ghost:
+                words = "stands in no loop"
+                if len(self.frames) > 1:
+                    words += " of its own frame: it can't leave one from inside a branch, `after` or work per item"
+                message = f"`{step.function.name}` {words}"
+                self.reports.add("outside-loop", step.key_mark, message)
+                return state
+            if not self.ghost:
                 loop = frame.loops[-1]
                 (loop.breaks if effects.leaves == "loop" else loop.turns).append(state.fork())
         return None
@@ -318,7 +322,7 @@ class Walker(Blocks):
     def refuse_answer(self, step: Step, content: Content) -> None:
         """Report a stream as the answer of an endpoint that answers with JSON."""
         made = content.streams[0]
-        value = next((use.value for use in take_apart(step).uses), None)
+        value = next((use.value for use in self.steps.parts(step).uses), None)
         self.reports.add(
             "stream-in-expression",
             value.mark if value is not None else step.key_mark,
@@ -330,15 +334,6 @@ class Walker(Blocks):
         """Take the definition as an endpoint that answers with JSON."""
         self._answers_json = True
         self.emission.places = ("emits-in-json",)
-
-
-def _harmless(step: Step) -> bool:
-    """Tell whether a step surely does not fail: it only sets constants."""
-    return (
-        step.function.effects.sets
-        and step.when is None
-        and all(use.value.constant is not MISSING for use in take_apart(step).uses)
-    )
 
 
 def _called_names(step: Step) -> list[str]:

@@ -1,0 +1,166 @@
+"""Stacks in frames of their own: branches, work per item, what is put off to the end of the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from streamstack.language.analysis.context import Context, Deferred, Frame
+from streamstack.language.analysis.emission import merge
+from streamstack.language.analysis.names import ERROR, LOOP
+from streamstack.language.analysis.parts import Nested
+from streamstack.language.analysis.state import (
+    PLAIN,
+    Binding,
+    Content,
+    Made,
+    Region,
+    Shape,
+    State,
+    Voice,
+    join,
+)
+from streamstack.language.definition import Step
+from streamstack.language.parameters import Nesting
+
+
+class Frames(Context):
+    """Follows the stacks that `return` ends."""
+
+    def bind(self, nested: Nested, state: State, read: tuple[Made, ...] = ()) -> None:
+        """Bind the names that a nested stack sees."""
+        for name, _ in nested.binds:
+            handler = nested.type.nesting is Nesting.HANDLER
+            state.names[name] = Binding(True, shape=Shape("an error", ERROR) if handler else None)
+        if nested.type.loop:
+            state.names["loop"] = Binding(True, shape=Shape("a loop", LOOP, bool(read)))
+
+    def unbind(self, nested: Nested, before: State, after: State) -> None:
+        """Give the names that a nested stack saw the meaning back that they had before."""
+        for name in (*(name for name, _ in nested.binds), *(("loop",) if nested.type.loop else ())):
+            binding = before.names.get(name)
+            if binding is not None:
+                after.names[name] = binding
+            else:
+                after.names.pop(name, None)
+
+    def frame(self, nested: Nested, state: State, words: str) -> tuple[State | None, Content]:
+        """Follow a stack that is a frame; return the state behind it and what it gives."""
+        self.frames.append(Frame())
+        if nested.copies:
+            with self.copy(nested, state, words) as copy:
+                end = self.stack(nested.stack, state)
+                after, given = self.leave_frame(end)
+                self.finish(copy.deferred, after, self.steps.bound(nested.stack))
+            return after, given
+        return self.leave_frame(self.stack(nested.stack, state))
+
+    def leave_frame(self, end: State | None) -> tuple[State | None, Content]:
+        """Return the state in which the innermost frame ends, and what it gives."""
+        frame = self.frames.pop()
+        given = list(frame.given) if end is None else [*frame.given, PLAIN]
+        content = given[0] if given else PLAIN
+        for each in given[1:]:
+            content = content.join(each)
+        return join([*(each.fork() for each in frame.returns), end]), content
+
+    def follow_branches(
+        self, nested: list[Nested], entry: State
+    ) -> tuple[State | None, dict[str, Content]]:
+        emission = self.emission
+        ends: list[State | None] = []
+        given: dict[str, Content] = {}
+        late, emission.late = emission.late, []
+        consumed, prompt = dict(entry.consumed), False
+        for each in nested:
+            branch = entry.fork()
+            branch.spoken, branch.consumed = False, dict(consumed)
+            before = len(emission.late)
+            words = f"the branch `{each.label}`"
+            end, content = self.frame(each, branch, words)
+            ends.append(end)
+            given[each.label or ""] = content
+            if end is not None:
+                consumed.update(end.consumed)
+                prompt = prompt or (not end.silent and len(emission.late) == before)
+        # What one branch sends does not wait for what another one reads.
+        emission.late = late if prompt else late + emission.late
+        reached = [end for end in ends if end is not None]
+        if len(reached) < len(ends):
+            return None, given
+        entry.consumed = consumed
+        entry.silent = all(end.silent for end in reached)
+        entry.spoken = entry.spoken or any(end.spoken for end in reached)
+        for end in reached:
+            entry.pending = merge(entry.pending, end.pending) if entry.silent else ()
+            entry.done = entry.done or end.done
+        return entry, given
+
+    def follow_own_frame(self, step: Step, nested: Nested, state: State) -> State | None:
+        inner = state.fork()
+        self.bind(nested, inner)
+        with self.around(condition=id(nested.stack)):
+            end, _ = self.frame(nested, inner, f"this `{step.function.name}`")
+        if end is not None:
+            end.names = dict(state.names)
+        return join((state, end))
+
+    def follow_per_item(self, step: Step, nested: Nested, state: State) -> Voice:
+        emission = self.emission
+        inner = state.fork()
+        inner.silent, inner.spoken, inner.pending, inner.done = True, False, (), None
+        if not nested.copies:
+            inner.unsure(self.steps.bound(nested.stack), in_turns=True)
+        self.bind(nested, inner)
+        late, emission.late = emission.late, []
+        met = len(emission.met)
+        region = Region(f"the `{step.function.name}`", step.key_mark, turns=False)
+        with self.around(region=region, condition=id(nested.stack)):
+            words = f"the work of this concurrent `{step.function.name}`"
+            end, _ = self.frame(nested, inner, words)
+        within, emission.late = tuple(emission.late), late
+        if not nested.copies:
+            state.unsure(self.steps.bound(nested.stack))
+        emits = len(emission.met) > met
+        if end is None:
+            return Voice(emits, silent=True, late=within)
+        return Voice(emits, end.silent, end.pending, within)
+
+    def follow_defer(self, nested: Nested, state: State) -> None:
+        if self.ghost:
+            self.finish([self._deferred(nested, state)], state, frozenset())
+        else:
+            self.copies[-1].deferred.append(self._deferred(nested, state))
+
+    def _deferred(self, nested: Nested, state: State) -> Deferred:
+        streams = self.streams
+        return Deferred(
+            nested, dict(state.names), self.reports.allowed, streams.regions, streams.conditions
+        )
+
+    def finish(self, deferred: list[Deferred], end: State | None, bound: frozenset[str]) -> None:
+        """Follow what was put off to the end of a run, with the variables as they are then."""
+        emission, streams = self.emission, self.streams
+        for each in deferred:
+            state = State(dict(each.names), dict(end.consumed) if end is not None else {})
+            for name, last in end.names.items() if end is not None else ():
+                first = state.names.get(name)
+                sure = first is not None and first.sure
+                state.names[name] = (
+                    replace(last, sure=sure) if first is None else _last(first, last)
+                )
+            state.unsure(bound)
+            before = streams.regions, streams.conditions, streams.tries
+            streams.regions, streams.conditions, streams.tries = each.regions, each.conditions, ()
+            heard = emission.places, emission.late, emission.any
+            emission.places, emission.late = ("emits-in-after",), []
+            with self.reports.within(each.allowed):
+                self.frame(each.nested, state, "`after`")
+            emission.places, emission.late, emission.any = heard
+            streams.regions, streams.conditions, streams.tries = before
+
+
+def _last(first: Binding, last: Binding) -> Binding:
+    """Return what a name is at the end, as sure as it was before; the names of a body stay what they were."""
+    if first.shape is not None:
+        return first
+    return Binding(first.sure or last.sure, last.content.join(first.content), last.moved)
