@@ -1,0 +1,158 @@
+"""The keys of `streaming:`, on an endpoint and as defaults in streamstack.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+from streamstack.errors import Diagnostic
+from streamstack.language.findings import find
+from streamstack.language.nodes import Mapping, Node, Scalar
+from streamstack.language.suggest import did_you_mean
+from streamstack.language.units import parse_duration, parse_size
+
+T = TypeVar("T")
+
+#: The formats of a stream that this version serves, and those it will.
+FORMATS: Final = ("auto", "sse", "text", "ndjson", "csv", "json", "bytes")
+DIALECTS: Final = ("openai", "anthropic", "aiSdk")
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """How a stream lives (LANGUAGE: the wire). Times are in seconds, 0 is never; sizes in bytes."""
+
+    format: str = "auto"
+    keep_alive: float = 15.0
+    first_chunk_timeout: float = 60.0
+    idle_timeout: float = 300.0
+    max_duration: float = 3600.0
+    max_bytes: int | None = None
+    on_disconnect: str = "cancel"
+    resume: None = None
+    slow_client: str = "block"
+    buffer: int = 256 * 1024
+    compress: bool = False
+    done: bool = True
+    ids: bool = True
+
+
+def parse_streaming(
+    node: Mapping, defaults: Streaming, *, unknown: str = "unknown-key"
+) -> tuple[Streaming, list[Diagnostic]]:
+    """Return the defaults with what a `streaming:` mapping changes, and what is wrong with it.
+
+    A value that is wrong leaves its default. ``unknown`` is the code of a key that does not exist.
+    """
+    changes: dict[str, Any] = {}
+    findings: list[Diagnostic] = []
+    for key, value in node.items:
+        known = _KEYS.get(key.text)
+        if known is None:
+            meant = did_you_mean(key.text, _KEYS)
+            message = f"`streaming` has no `{key.text}`{meant}"
+            findings.append(find(unknown, key.mark, message, f"it takes {', '.join(_KEYS)}"))
+            continue
+        if isinstance(value, Scalar) and value.value is None:
+            continue
+        name, parse = known
+        try:
+            changes[name] = parse(_scalar(key.text, value))
+        except _RefusedError as refused:
+            message = f"`{key.text}`: {refused.message}"
+            findings.append(find(refused.code, value.mark, message, refused.hint))
+    return replace(defaults, **changes), findings
+
+
+class _RefusedError(Exception):
+    """A value that a key can't have."""
+
+    def __init__(self, code: str, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+
+def _scalar(key: str, node: Node) -> Any:
+    """Return the value of a scalar; resume is the one key that takes a mapping."""
+    if not isinstance(node, Scalar):
+        if key == "resume":
+            return node
+        raise _RefusedError("bad-setting", "one value is needed here, not a list or a mapping")
+    if isinstance(node.value, str) and "<<" in node.value:
+        raise _RefusedError("constant-required", "a binding can't stand here")
+    return node.value
+
+
+def _duration(value: Any) -> float:
+    if value is False:
+        return 0.0
+    return _measure("bad-duration", parse_duration, value)
+
+
+def _size(value: Any) -> int:
+    size = _measure("bad-size", parse_size, value)
+    if size == 0:
+        raise _RefusedError("bad-size", "it must be more than 0 bytes")
+    return size
+
+
+def _measure(code: str, parse: Callable[[object], T], value: Any) -> T:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise _RefusedError(code, str(error)) from None
+
+
+def _boolean(value: Any) -> bool:
+    if value in ("true", "false"):
+        return bool(value == "true")
+    if not isinstance(value, bool):
+        raise _RefusedError("bad-setting", "it must be true or false", "write true or false")
+    return value
+
+
+def _choose(served: tuple[str, ...], later: tuple[str, ...]) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if isinstance(value, str) and value in served:
+            return value
+        listed = ", ".join(served)
+        if isinstance(value, str) and value in later:
+            message = f"this version does not serve `{value}` yet"
+            raise _RefusedError("not-yet", message, f"write {listed}")
+        meant = did_you_mean(str(value), (*served, *later))
+        raise _RefusedError("bad-setting", f"it must be one of {listed}{meant}", f"write {listed}")
+
+    return parse
+
+
+def _resume(value: Any) -> None:
+    if value is not False:
+        raise _RefusedError("not-yet", "this version does not resume streams yet")
+
+
+def _compress(value: Any) -> bool:
+    if _boolean(value):
+        raise _RefusedError("not-yet", "this version does not compress streams yet")
+    return False
+
+
+_KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
+    "format": ("format", _choose(FORMATS, DIALECTS)),
+    "keepAlive": ("keep_alive", _duration),
+    "firstChunkTimeout": ("first_chunk_timeout", _duration),
+    "idleTimeout": ("idle_timeout", _duration),
+    "maxDuration": ("max_duration", _duration),
+    "maxBytes": ("max_bytes", _size),
+    "onDisconnect": ("on_disconnect", _choose(("cancel",), ("finish",))),
+    "resume": ("resume", _resume),
+    "slowClient": ("slow_client", _choose(("block",), ("disconnect", "dropOldest"))),
+    "buffer": ("buffer", _size),
+    "compress": ("compress", _compress),
+    "done": ("done", _boolean),
+    "ids": ("ids", _boolean),
+}
+#: The keys of `streaming:`.
+STREAMING_KEYS: Final = tuple(_KEYS)
