@@ -25,7 +25,7 @@ from streamstack.language.load_steps import StepReader
 from streamstack.language.names import DEFINITION
 from streamstack.language.nodes import Document, Mapping, Node, Scalar
 from streamstack.language.paths import METHODS, parameters, refuse_path
-from streamstack.language.streaming_settings import Streaming, read_streaming
+from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.language.suggest import nearest
 from streamstack.language.wording import describe, listed
 
@@ -127,8 +127,7 @@ class _DocumentReader:
         inputs = read_inputs(fields.get("inputParameters"), self.faults)
         path, path_mark = self._path(inputs)
         response_type = fields.choice("responseType", RESPONSE_TYPES, "streaming")
-        streaming, problems = read_streaming(fields.get("streaming"), streaming_defaults)
-        self.faults.extend(problems)
+        streaming = self._streaming(streaming_defaults)
         headers = read_headers(fields.get("headers"), self.faults)
         check_content_type(headers, response_type, streaming.format, self.faults)
         return Endpoint(
@@ -152,6 +151,18 @@ class _DocumentReader:
             rate_limit=fields.get("rateLimit"),
             cache=fields.get("cache"),
         )
+
+    def _streaming(self, defaults: Streaming) -> Streaming:
+        node = self.fields.get("streaming")
+        if node is None:
+            return defaults
+        if not isinstance(node, Mapping):
+            hint = "write `{format: sse}`, or leave it out"
+            self.fields.wrong("streaming", node, "a mapping", hint)
+            return defaults
+        streaming, problems = parse_streaming(node, defaults)
+        self.faults.extend(problems)
+        return streaming
 
     def _function(self) -> FunctionDefinition:
         fields = self.fields
