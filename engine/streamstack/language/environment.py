@@ -1,0 +1,105 @@
+"""Environment variables in streamstack.yaml: `<<env.NAME>>` and `<<env.NAME | default("...")>>`.
+
+Only these two forms: what the settings are is decided before anything runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import abc
+from dataclasses import replace
+from typing import Final
+
+from streamstack.errors import Diagnostic
+from streamstack.language.findings import find
+from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
+
+_BINDING: Final = re.compile(
+    r"\\<<|<<((?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|(?!>>)[\s\S])*)>>|<<"
+)
+_FORM: Final = re.compile(
+    r"\s*env\.([A-Za-z_][A-Za-z0-9_]*)\s*"
+    r"(?:\|\s*default\(\s*(?:(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')|(-?[0-9]+)|(true|false))\s*\)\s*)?"
+)
+_HINT: Final = 'write <<env.NAME>> or <<env.NAME | default("...")>>'
+
+
+def substitute(
+    node: Node, env: abc.Mapping[str, str], *, check: bool
+) -> tuple[Node, list[Diagnostic]]:
+    """Return a node with the variables in its values replaced by their text, and what is wrong.
+
+    A value whose variable is missing becomes null; with ``check``, it is reported too. Text that was
+    put in is never read again, so a variable can't hold a binding.
+    """
+    findings: list[Diagnostic] = []
+    return _substitute(node, env, findings, check=check), findings
+
+
+def _substitute(
+    node: Node, env: abc.Mapping[str, str], findings: list[Diagnostic], *, check: bool
+) -> Node:
+    if isinstance(node, Mapping):
+        pairs = [(key, _substitute(value, env, findings, check=check)) for key, value in node.items]
+        return Mapping(tuple(pairs), node.mark)
+    if isinstance(node, Sequence):
+        items = [_substitute(item, env, findings, check=check) for item in node.items]
+        return Sequence(tuple(items), node.mark)
+    if not isinstance(node.value, str) or "<<" not in node.value:
+        return node
+    value = _fill(node, node.value, env, findings, check=check)
+    # Without its source: places inside it are those of another text.
+    return replace(node, value=value, text="" if value is None else str(value), source=None)
+
+
+def _fill(
+    node: Scalar,
+    text: str,
+    env: abc.Mapping[str, str],
+    findings: list[Diagnostic],
+    *,
+    check: bool,
+) -> str | int | None:
+    parts: list[str] = []
+    end = 0
+    missing = False
+    for found in _BINDING.finditer(text):
+        parts.append(text[end : found.start()])
+        end = found.end()
+        if found.group() == "\\<<":
+            parts.append("<<")
+            continue
+        form = _FORM.fullmatch(found[1]) if found[1] is not None else None
+        if form is None:
+            what = "This binding is not closed." if found[1] is None else "This can't stand here."
+            message = f"{what} streamstack.yaml takes environment variables, no other expressions."
+            findings.append(find("bad-template", node.mark_at(found.start()), message, _HINT))
+            missing = True
+            continue
+        value: str | int | None = env.get(form[1], _default(form))
+        if value is None:
+            missing = True
+            if check:
+                message = f"The environment variable {form[1]} is not set."
+                findings.append(find("missing-environment", node.mark_at(found.start()), message))
+        elif found.group().strip() == text.strip() and not isinstance(value, str):
+            return value
+        else:
+            parts.append(str(value).lower() if isinstance(value, bool) else str(value))
+    parts.append(text[end:])
+    return None if missing else _trim(text, "".join(parts))
+
+
+def _trim(text: str, value: str) -> str:
+    """Drop white space around one whole binding, as everywhere in the language."""
+    found = _BINDING.fullmatch(text.strip())
+    return value.strip() if found is not None and text != text.strip() else value
+
+
+def _default(form: re.Match[str]) -> str | int | None:
+    """Return the value of the default, None where there is none."""
+    if form[2] is not None:
+        return re.sub(r"\\(.)", r"\1", form[2][1:-1])
+    if form[3] is not None:
+        return int(form[3])
+    return None if form[4] is None else form[4] == "true"
