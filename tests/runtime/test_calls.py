@@ -67,7 +67,7 @@ async def test_a_stream_can_be_handed_over_and_back() -> None:
         also="""
         kind: function
         name: tens
-        inputParameters: {numbers: {type: json}}
+        inputParameters: {numbers: {type: stream, required: true}}
         functionStack:
           - streams.map: {in: << input.numbers >>, as: n, value: << n * 10 >>}
             as: mapped

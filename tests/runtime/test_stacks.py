@@ -153,7 +153,7 @@ async def test_retry_gives_up() -> None:
                   condition: true
                   then: [{set: {tries: << tries + 1 >>}}, {throw: {code: busy}}]
                 retry: {times: 2, delay: 1ms}
-            catch: {do: [{return: << [tries, error.code] >>}]}
+            catch: {do: [{return: "<< [tries, error.code] >>"}]}
         """
     )
     assert outcome.result == [3, "busy"]

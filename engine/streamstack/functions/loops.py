@@ -144,8 +144,9 @@ def for_each(step: Step, code: Code) -> None:
     """
     source, index = code.fresh("source"), code.fresh("index")
     items = value_of(step, "in")
-    code.line(f"{source} = {code.constant(iterate)}(")
-    code.line(f" {source_of(code, step, 'in')}", *([items] if items is not None else []))
+    values = [items] if items is not None else []
+    code.line(f"{source} = {code.constant(iterate)}(", *values)
+    code.line(f" {source_of(code, step, 'in')}", *values)
     code.line(")")
     if constant_of(step.arguments.get("concurrency"), 1) == 1:
         _in_turn(step, code, source, index)

@@ -54,17 +54,17 @@ def set_(step: Step, code: Code) -> None:
         code.line(f"{code.target(entry.key)} = {code.source(value)}", value)
 
 
-def _references(value: object) -> int:
+def _references_of(value: object) -> int:
     return sys.getrefcount(value)
 
 
-def _own_references() -> int:
-    alone: list[object] = []
-    return _references(alone)
+def _alone() -> int:
+    """Return the count that a function sees for a list which one variable of its caller holds, and nothing else."""
+    held: list[object] = []
+    return _references_of(held)
 
 
-#: What `_references` answers for a list that one variable holds and nothing else.
-_ALONE = _own_references()
+_ALONE = _alone()
 
 
 def appended(value: Any, item: Any) -> list[Any]:
@@ -78,7 +78,7 @@ def appended(value: Any, item: Any) -> list[Any]:
             "template",
             f"`append` needs a list, and this is {kind(value)}: write `- set: {{name: []}}` first",
         )
-    if _references(value) <= _ALONE:
+    if sys.getrefcount(value) <= _ALONE:
         value.append(item)
         return value
     return [*value, item]

@@ -20,7 +20,7 @@ from streamstack.language.faults import Faults
 from streamstack.language.fields import Fields
 from streamstack.language.keys import KEYS, RESPONSE_TYPES, UNKNOWN_INPUTS
 from streamstack.language.load_headers import check_content_type, read_headers
-from streamstack.language.load_inputs import read_inputs
+from streamstack.language.load_inputs import read_inputs, refuse_streams
 from streamstack.language.load_steps import StepReader
 from streamstack.language.names import DEFINITION
 from streamstack.language.nodes import Document, Mapping, Node, Scalar
@@ -125,6 +125,7 @@ class _DocumentReader:
                     f"`{key}` is not served by this version, which {meaning}: it is refused",
                 )
         inputs = read_inputs(fields.get("inputParameters"), self.faults)
+        refuse_streams(inputs, self.faults)
         path, path_mark = self._path(inputs)
         response_type = fields.choice("responseType", RESPONSE_TYPES, "streaming")
         streaming = self._streaming(streaming_defaults)

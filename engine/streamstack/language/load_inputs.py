@@ -83,8 +83,6 @@ def _read_input(name: str, mark: Mark, node: Node, faults: Faults, depth: int) -
         return Input(name=name, type="json", mark=mark)
     if isinstance(node, Scalar) and isinstance(node.value, str):
         if node.value in TYPES:
-            if node.value == "stream":
-                _refuse_stream(node.mark, faults)
             return Input(name=name, type=node.value, mark=mark)
         return Input(name=name, type="json", mark=mark, description=node.value)
     if not isinstance(node, Mapping):
@@ -98,13 +96,18 @@ def _read_input(name: str, mark: Mark, node: Node, faults: Faults, depth: int) -
     return _InputReader(name, mark, node, faults, depth).read()
 
 
-def _refuse_stream(mark: Mark, faults: Faults) -> None:
-    faults.add(
-        "not-yet",
-        mark,
-        "inputs of type `stream` are not served by this version: it reads the body whole",
-        "take the body whole: `{type: json, in: wholeBody}`",
-    )
+def refuse_streams(inputs: tuple[Input, ...], faults: Faults) -> None:
+    """Refuse `type: stream` in a request; a function of the project may be handed one."""
+    for declared in inputs:
+        if declared.type == "stream":
+            faults.add(
+                "not-yet",
+                declared.mark,
+                "a request's input of type `stream` is not served by this version: it reads the body whole",
+                "take the body whole: `{type: json, in: wholeBody}`",
+            )
+        refuse_streams(declared.properties or (), faults)
+        refuse_streams((declared.items,) if declared.items is not None else (), faults)
 
 
 class _InputReader:
@@ -174,8 +177,6 @@ class _InputReader:
             self.fields.wrong("type", node, "the name of a type", "write `type: text`")
             return None
         if node.value in TYPES:
-            if node.value == "stream":
-                _refuse_stream(node.mark, self.faults)
             return node.value
         near = COMMON.get(node.value.lower()) or nearest(node.value, TYPES)
         self.faults.add(
