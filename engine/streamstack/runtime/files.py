@@ -93,6 +93,11 @@ class File(Opaque):
                 self._disk.close()
             self._memory = bytearray()
 
+    def __del__(self) -> None:
+        # A run that forgets its file deletes it.
+        if self._disk is not None:
+            self._disk.close()
+
 
 def _last_part(name: str) -> str:
     """Return a file's name without folders and control characters, at most 255 characters of it."""

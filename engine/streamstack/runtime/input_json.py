@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
@@ -14,10 +15,11 @@ from streamstack.runtime.input_faults import Check, Faults, InexactError
 DEEPEST: Final = 250
 
 
-class JsonText(bytes):
+@dataclass(frozen=True, slots=True)
+class JsonText:
     """Bytes that are said to be JSON."""
 
-    __slots__ = ()
+    data: bytes
 
 
 def check_json(data: bytes, check: Check, faults: Faults) -> Any:

@@ -82,7 +82,7 @@ def _one(declared: Input, unknown: str) -> Check:
     def check(text: Any, faults: Faults) -> Any:
         if type(text) is not str:
             if isinstance(text, JsonText):
-                return check_json(text, check_typed, faults)
+                return check_json(text.data, check_typed, faults)
             if isinstance(text, File) and declared.type != "file":
                 return faults.add(f"must be {_WANTED.get(declared.type, 'a text')}, not a file")
             return check_typed(text, faults)
@@ -110,7 +110,7 @@ def _json(text: str, declared: Input, check: Check, faults: Faults) -> Any:
         inner = Faults()
         value = parse_json(text.encode(), inner)
         return check(text if inner.found else value, faults)
-    return check_json(JsonText(text.encode()), check, faults)
+    return check_json(text.encode(), check, faults)
 
 
 def _integer(text: str) -> Any:

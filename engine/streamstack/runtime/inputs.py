@@ -253,8 +253,8 @@ def _build_parts(document: Check, form: Check) -> Check:
     """Compile the check of a body whose properties are inputs."""
 
     def check(body: Body, faults: Faults) -> Any:
-        if isinstance(body, JsonText) and body.strip():
-            return check_json(body, document, faults)
+        if isinstance(body, JsonText) and body.data.strip():
+            return check_json(body.data, document, faults)
         if isinstance(body, dict):
             return form(body, faults)
         return document({}, faults)
@@ -272,7 +272,7 @@ def _build_whole(declared: Input, unknown: str) -> Check:
 
     def take(body: Body, faults: Faults) -> Any:
         if isinstance(body, JsonText):
-            return check_json(body, document, faults) if body.strip() else MISSING
+            return check_json(body.data, document, faults) if body.data.strip() else MISSING
         if isinstance(body, dict):
             if form is not None:
                 return dict(form(body, faults))

@@ -78,7 +78,8 @@ def _steps(tree: Any, length: int) -> float:
             most = min(int(high), length)
             inner = _steps(body, length)
             # What is inside can be divided anew at each turn: ways multiply.
-            steps *= inner ** min(most, 64) * (most - min(int(low), most) + 1)
+            ways = inner if most < 2 else min(inner, 1e4) ** min(most, 64)
+            steps *= ways * (most - min(int(low), most) + 1)
         elif name == "BRANCH":
             steps *= sum(_steps(each, length) for each in argument[1])
         elif name == "SUBPATTERN":
