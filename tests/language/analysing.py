@@ -101,7 +101,7 @@ STAND_INS = (
 FUNCTIONS = Registry([*REGISTRY.values(), *STAND_INS])
 
 #: Lines before the first step of a stack.
-HEAD = "method: GET\npath: /t\nresponseType: {kind}\n{more}functionStack:\n"
+HEAD = "method: POST\npath: /t\nresponseType: {kind}\n{more}functionStack:\n"
 
 
 def analyse_text(text: str) -> list[Diagnostic]:
@@ -111,7 +111,8 @@ def analyse_text(text: str) -> list[Diagnostic]:
     definitions = []
     for document in documents:
         reading = read_document(document, FUNCTIONS, Streaming())
-        assert reading.findings == []
+        # What this version only reads is analysed all the same.
+        assert {each.code for each in reading.findings} <= {"not-yet"}, reading.findings
         definitions.append(reading.definition)
     first = definitions[0]
     assert first is not None

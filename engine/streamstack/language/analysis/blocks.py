@@ -198,7 +198,7 @@ class Blocks(Frames):
     ) -> None:
         """Note that a step reads streams to their end, unless they are short or emit by themselves."""
         for made in read:
-            if made.shortened or made.voice.emits or self.ghost:
+            if made.brief or made.voice.emits or self.ghost:
                 continue
             if loop:
                 advice = (

@@ -29,7 +29,7 @@ class Summary:
     gives_plain: bool = True
     properties: frozenset[str] = OF_EVERY_STREAM
     stream_voice: Voice = SILENT
-    shortened: bool = False
+    brief: bool = False
 
 
 class Callees:

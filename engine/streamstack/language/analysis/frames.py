@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from streamstack.language.analysis.context import Context, Deferred, Frame
 from streamstack.language.analysis.emission import merge
-from streamstack.language.analysis.names import ERROR, LOOP
+from streamstack.language.analysis.names import AT_THE_END, ERROR, LOOP
 from streamstack.language.analysis.parts import Nested
 from streamstack.language.analysis.state import (
     PLAIN,
@@ -32,7 +32,8 @@ class Frames(Context):
             handler = nested.type.nesting is Nesting.HANDLER
             state.names[name] = Binding(True, shape=Shape("an error", ERROR) if handler else None)
         if nested.type.loop:
-            state.names["loop"] = Binding(True, shape=Shape("a loop", LOOP, bool(read)))
+            known = LOOP if nested.counted else LOOP - AT_THE_END
+            state.names["loop"] = Binding(True, shape=Shape("a loop", known, bool(read)))
 
     def unbind(self, nested: Nested, before: State, after: State) -> None:
         """Give the names that a nested stack saw the meaning back that they had before."""

@@ -29,7 +29,7 @@ LOOP: Final = frozenset({"index", "index0", "first", "last", "length"})
 ERROR: Final = frozenset({"code", "message", "status", "step", "details"})
 
 #: What has to be known before the end of a stream is.
-_AT_THE_END: Final = frozenset({"last", "length"})
+AT_THE_END: Final = frozenset({"last", "length"})
 
 #: Types of inputs whose values have nothing to look up.
 _SCALARS: Final = frozenset(
@@ -202,7 +202,7 @@ class Names:
         if shape is not None:
             if key not in shape.properties:
                 self._no_property(read, 0, f"`{read.name}` ({shape.title})", shape.properties)
-            elif shape.over_stream and key in _AT_THE_END:
+            elif shape.over_stream and key in AT_THE_END:
                 self._reports.add(
                     "length-of-stream",
                     property_mark(read, 0),

@@ -66,6 +66,7 @@ class Nested:
     label: str | None  # the author's name of it: the branch
     copies: bool  # it writes to a copy of the variables
     at_once: bool  # several copies of it, or others beside it, run at the same time
+    counted: bool  # the number of its turns is known when it begins
 
 
 @dataclass(slots=True)
@@ -178,15 +179,13 @@ def _bound_name(binds: Binds, group: Arguments, step: Step) -> str:
 def _nest(step: Step, form: StackOf, stack: Stack, group: Arguments, label: str | None) -> Nested:
     binds = tuple((_bound_name(each, group, step), each) for each in form.binds)
     nesting = form.nesting
-    several = nesting in (Nesting.LOOP, Nesting.ITEM) and not _one_by_one(step)
-    return Nested(
-        stack,
-        form,
-        binds,
-        label,
-        several or nesting in COPIES,
-        several or nesting is Nesting.BRANCH,
+    counted = bool(binds) or not any(
+        isinstance(p.type, Condition) for p in step.function.parameters
     )
+    several = nesting in (Nesting.LOOP, Nesting.ITEM) and not _one_by_one(step)
+    copies = several or nesting in COPIES
+    at_once = several or nesting is Nesting.BRANCH
+    return Nested(stack, form, binds, label, copies, at_once, counted)
 
 
 def _one_by_one(step: Step) -> bool:

@@ -61,7 +61,10 @@ SILENT: Final = Voice()
 
 @dataclass(eq=False, slots=True)
 class Made:
-    """A place where streams are made: the step, an input, a function's result."""
+    """A place where streams are made: the step, an input, a function's result.
+
+    ``brief``: it is cut short, or made of a list: holding all of it is no wait.
+    """
 
     title: str
     mark: Mark
@@ -69,7 +72,7 @@ class Made:
     tries: tuple[Mark, ...] = ()
     properties: frozenset[str] = OF_EVERY_STREAM
     voice: Voice = SILENT
-    shortened: bool = False
+    brief: bool = False
     maybe_input: str | None = None  # an input of a function, which may be a stream
 
 

@@ -149,18 +149,27 @@ class Walker(Blocks):
 
         Return the streams it reads, what it hands over by the author's keys, and the names its conditions ask for.
         """
+        effects = step.function.effects
         read: tuple[Made, ...] = ()
         handed: dict[str, Content] = {}
         asked: set[str] = set()
         for use in parts.uses:
             if not use.value.reads:
                 continue
+            outer = state.names.get("loop")
+            turns = use.kind is None and next((n for n in parts.nested if n.type.loop), None)
+            if turns:
+                self.bind(turns, state)  # the condition of `while` is asked in each turn
             self.names.read(use.value, state)
+            if turns and outer is not None:
+                state.names["loop"] = outer
+            elif turns:
+                del state.names["loop"]
             content = self.streams.evaluate(use, step, state, ghost=bool(self.ghost))
-            if use.kind in READS:
-                read += tuple(made for made in content.streams if made not in read)
-            elif use.kind is Kind.ANY_OR_STREAM:
+            if use.kind is Kind.ANY_OR_STREAM and (effects.calls or effects.ends):
                 handed[use.entry or use.parameter] = content
+            elif content.streams:
+                read += tuple(made for made in content.streams if made not in read)
             elif use.kind is None:
                 asked.update(self.names.asked(use.value))
         for each in parts.per_item:
@@ -194,13 +203,15 @@ class Walker(Blocks):
         properties = frozenset(each.name for each in effects.properties) | OF_EVERY_STREAM
         name = f"`{step.result}`" if step.result else f"what `{step.title}` gives"
         made = self.streams.make(name, step.key_mark, properties)
-        made.shortened = effects.shortens or (bool(read) and all(m.shortened for m in read))
+        parts = self.steps.parts(step)
+        at_hand = any(use.kind in READS for use in parts.uses) and not parts.nested
+        made.brief = effects.shortens or (at_hand and all(each.brief for each in read))
         if effects.waits_for_stream:
             advice = "put this step behind the first chunk, or send the items as they come"
             waits = tuple(
                 Wait(step.title, step.key_mark, each.title, advice, only_with=each.maybe_input)
                 for each in read
-                if not each.shortened and not self.reports.silences("buffers-stream")
+                if not each.brief and not self.reports.silences("buffers-stream")
             )
             voice = both(voice, Voice(pending=waits))
         made.voice = voice
@@ -249,7 +260,7 @@ class Walker(Blocks):
         for each in giving:
             passed = both(passed, called(each.stream_voice, each.name, step, streams))
         made.voice = passed
-        made.shortened = all(each.shortened for each in giving)
+        made.brief = all(each.brief for each in giving)
         return Content((made,), plain), any(each.comes_back for each in known)
 
     def _emit(self, effects: Effects, event: Event, state: State) -> None:
@@ -285,7 +296,7 @@ class Walker(Blocks):
             return content
         first = content.streams[0]
         made = self.streams.make(f"`{name}`", step.key_mark, first.properties)
-        made.voice, made.shortened = of_streams(content.streams), first.shortened
+        made.voice, made.brief = of_streams(content.streams), first.brief
         return Content((made,), content.plain)
 
     def _bind_result(self, step: Step, state: State, content: Content) -> None:
