@@ -110,25 +110,29 @@ async def worked_at_once(
         before: asyncio.Future[None] | None,
         mine: asyncio.Future[None],
     ) -> None:
+        made: list[Any] = []
+        failure: Exception | None = None
         try:
-            made: list[Any] = []
-            failure: Exception | None = None
             try:
                 made.append(await work(item, index))
             except Exception as error:  # noqa: BLE001  (told when its turn has come)
                 failure = error
             if before is not None:
                 await before
-            if made:
+            if failure is None:
                 taken = feed.put(made)
                 settle(mine)
                 await taken
-            elif failure is not None:
-                if skipped is None:
-                    raise failure
+            elif skipped is not None:
                 skipped.note(index, failure)
-        finally:
+                settle(mine)
+            else:
+                # Those after it wait for ever, until the group cancels them.
+                raise failure
+        except asyncio.CancelledError:
             settle(mine)
+            raise
+        finally:
             gate.release()
 
     async def all_of_them(feed: Feed) -> None:
