@@ -11,6 +11,7 @@ from streamstack.language import (
     filters_lists,
     filters_numbers,
     filters_objects,
+    filters_patterns,
     filters_select,
     filters_text,
     filters_time,
@@ -30,6 +31,7 @@ from streamstack.language.operations import (
 FAMILIES: Final = (
     filters_convert,
     filters_text,
+    filters_patterns,
     filters_numbers,
     filters_lists,
     filters_select,

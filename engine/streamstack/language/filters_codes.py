@@ -1,5 +1,8 @@
 """Filters that encode, decode and sign texts and bytes."""
 
+# An author passes an argument by position or by name, whatever it is.
+# ruff: noqa: FBT002
+
 from __future__ import annotations
 
 import base64 as codec
@@ -28,20 +31,20 @@ def _bytes(value: Any, name: str) -> bytes:
     return to_text(value).encode("utf-8", "surrogatepass")
 
 
-@declare("filter", "base64", "The text's UTF-8, or bytes, in base64.", '"Zoë" | base64', "Wm/Dqw==")
+@declare("filter", "base64", '"Zoë" | base64', "Wm/Dqw==")
 def base64(value: Any) -> str:
+    """Give the text's UTF-8, or bytes, in base64."""
     return codec.b64encode(_bytes(value, "base64")).decode()
 
 
 @declare(
     "filter",
     "unbase64",
-    "The text that base64 (also that of URLs) holds; `bytes=true` gives the bytes, which need not "
-    "be text.",
     '"Wm_Dqw" | unbase64',
     "Zoë",
 )
-def unbase64(value: Any, bytes: Any = False) -> Any:
+def unbase64(value: Any, bytes: Any = False) -> Any:  # noqa: A002
+    """Give the text that base64 (also that of URLs) holds; `bytes=true` gives the bytes, which need not be text."""
     text = text_of(value, "unbase64").translate({0x2D: "+", 0x5F: "/"})
     compact = "".join(text.split()).rstrip("=")
     try:
@@ -59,12 +62,12 @@ def unbase64(value: Any, bytes: Any = False) -> Any:
 @declare(
     "filter",
     "urlEncode",
-    "The text as a part of a URL, every reserved character escaped; of an object, a whole query.",
     '["a b/ü", {"q": "a&b", "n": 1}] | map("urlEncode")',
     ["a%20b%2F%C3%BC", "q=a%26b&n=1"],
     aliases=("urlencode",),
 )
 def url_encode(value: Any) -> str:
+    """Give the text as a part of a URL, every reserved character escaped; of an object, a whole query."""
     if isinstance(value, dict):
         return "&".join(f"{_quoted(key)}={_quoted(one)}" for key, one in value.items())
     if isinstance(value, list):
@@ -79,10 +82,9 @@ def _quoted(value: Any) -> str:
     return quote(to_text(value).encode("utf-8", "replace"), safe="")
 
 
-@declare(
-    "filter", "urlDecode", "The text of a part of a URL.", '"a%20b+c" | urlDecode', "a b c"
-)
+@declare("filter", "urlDecode", '"a%20b+c" | urlDecode', "a b c")
 def url_decode(value: Any) -> str:
+    """Give the text of a part of a URL."""
     return unquote(text_of(value, "urlDecode").replace("+", " "))
 
 
@@ -99,13 +101,16 @@ _KNOWN: Final = f"one of {', '.join(ALGORITHMS)}"
 @declare(
     "filter",
     "hash",
-    f"The hash of a text's UTF-8, or of bytes, in hexadecimal, by {_KNOWN}. For passwords there is "
-    "`password.hash`.",
     '"abc" | hash("sha1")',
     "a9993e364706816aba3e25717850c26c9cd0d89d",
     check=_check_algorithm,
 )
 def hash_text(value: Any, algorithm: Any = "sha256") -> str:
+    """Give the hash of a text's UTF-8, or of bytes, in hexadecimal.
+
+    For passwords there is `password.hash`. By sha256, sha512, sha384, sha1, md5, sha3_256 or
+    blake2b.
+    """
     made = hashlib.new(_algorithm(algorithm, "hash"), usedforsecurity=False)
     made.update(_bytes(value, "hash"))
     return made.hexdigest()
@@ -114,12 +119,12 @@ def hash_text(value: Any, algorithm: Any = "sha256") -> str:
 @declare(
     "filter",
     "hmac",
-    "The signature (HMAC) of a text's UTF-8, or of bytes, with a key, in hexadecimal or base64.",
     '"abc" | hmac("sha256", "key")',
     "9c196e32dc0175f86f4b1cb89289d6619de6bee699e4c378e68309ed97a1a6ab",
     check=_check_algorithm,
 )
 def hmac(value: Any, algorithm: Any, key: Any, encoding: Any = "hex") -> str:
+    """Give the signature (HMAC) of a text's UTF-8, or of bytes, with a key, in hexadecimal or base64."""
     name = _algorithm(algorithm, "hmac")
     made = signing.new(_bytes(key, "hmac"), _bytes(value, "hmac"), name)
     if encoding == "base64":

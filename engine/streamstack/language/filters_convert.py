@@ -1,18 +1,21 @@
 """Filters that turn one kind of value into another."""
 
+# An author passes an argument by position or by name, whatever it is.
+# ruff: noqa: FBT001, FBT002
+
 from __future__ import annotations
 
 import json
 import re
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from streamstack.errors import RunError
-from streamstack.language.expectations import failed, text_of, wrong
+from streamstack.language.expectations import failed, wrong
 from streamstack.language.operations import declare
 from streamstack.language.operators import MAX_BITS, aware, is_finite
-from streamstack.language.values import Opaque, timestamp_text, to_json, to_text
+from streamstack.language.values import Opaque, to_json, to_text
 
 _INTEGER: Final = re.compile(r"\s*[+-]?\d(?:_?\d)*\s*", re.ASCII)
 _DECIMAL: Final = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,4})?\s*", re.ASCII)
@@ -21,27 +24,32 @@ _DECIMAL: Final = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,4
 @declare(
     "filter",
     "default",
-    "The value, or another one where it is null, where its name is not bound, or where its path "
-    "leads nowhere. It covers the whole path to its left, and evaluates its argument only if "
-    "needed. A second argument `true` replaces false, 0 and empty values too.",
     '{"a": null}.a.b | default("none")',
     "none",
     aliases=("d",),
 )
 def default(value: Any, other: Any = "", boolean: bool = False) -> Any:
-    """Replace null; the softness of paths is the compiler's (compile.py)."""
+    """Give the value, or another one where it is null or not there.
+
+    A name that is not bound, a missing item and a look-up in null are all "not there": it
+    covers the whole path to its left, and evaluates its argument only if needed. A second
+    argument `true` replaces false, 0 and empty values too.
+    """
     return other if value is None or (boolean and not value) else value
 
 
 @declare(
     "filter",
     "toJson",
-    "The value as compact JSON text, or indented by some spaces. Decimals keep their digits.",
     '{"name": "Zoë", "tags": [1, null]} | toJson',
     '{"name":"Zoë","tags":[1,null]}',
     aliases=("tojson",),
 )
 def to_json_text(value: Any, indent: int | None = None) -> str:
+    """Give the value as compact JSON text, or indented by some spaces.
+
+    Decimals keep their digits.
+    """
     text = to_json(value).decode()
     if not indent or type(indent) is not int:
         return text
@@ -52,6 +60,8 @@ def to_json_text(value: Any, indent: int | None = None) -> str:
 
 class _Digits(str):
     """A JSON number's own text."""
+
+    __slots__ = ()
 
 
 def _indented(value: Any, step: str, line: str) -> str:
@@ -64,19 +74,24 @@ def _indented(value: Any, step: str, line: str) -> str:
         )
         return "{" + inner + ("," + inner).join(entries) + line + "}"
     if isinstance(value, list) and value:
-        return "[" + inner + ("," + inner).join(_indented(v, step, inner) for v in value) + line + "]"
+        return (
+            "[" + inner + ("," + inner).join(_indented(v, step, inner) for v in value) + line + "]"
+        )
     return to_json(value).decode()
 
 
 @declare(
     "filter",
     "fromJson",
-    "The value that a JSON text holds. A number with a point becomes a decimal that keeps its "
-    "digits where a binary fraction would not.",
-    '\'{"a": [1, true]}\' | fromJson',
+    "'{\"a\": [1, true]}' | fromJson",
     {"a": [1, True]},
 )
 def from_json(value: Any) -> Any:
+    """Give the value that a JSON text holds.
+
+    A number with a point becomes a decimal that keeps its digits where a binary fraction would
+    not.
+    """
     if isinstance(value, bytes):
         try:
             value = value.decode()
@@ -106,13 +121,16 @@ def _refuse_constant(word: str) -> None:
 @declare(
     "filter",
     "toInteger",
-    "The whole number of a text, number or boolean. A fraction is cut off (2.9 gives 2); a "
-    "timestamp gives whole seconds since 1970. With a default, what is no number gives that.",
     '["42", 2.9, true, "x"] | map("toInteger", 0)',
     [42, 2, 1, 0],
     aliases=("int",),
 )
 def to_integer(value: Any, default: Any = None) -> Any:
+    """Give the whole number of a text, number or boolean.
+
+    A fraction is cut off (2.9 gives 2); a timestamp gives whole seconds since 1970. With a
+    default, what is no number gives that.
+    """
     try:
         return _integer(value)
     except RunError:
@@ -152,12 +170,14 @@ def _decimal_of_text(value: str, name: str) -> Decimal:
 @declare(
     "filter",
     "toDecimal",
-    "The decimal of a text, number or boolean, with exactly its digits; of a timestamp, the "
-    "seconds since 1970. With a default, what is no number gives that.",
     '"1.10" | toDecimal | toText',
     "1.10",
 )
 def to_decimal(value: Any, default: Any = None) -> Any:
+    """Give the decimal of a text, number or boolean, with exactly its digits.
+
+    Of a timestamp, the seconds since 1970. With a default, what is no number gives that.
+    """
     try:
         return _decimal(value)
     except RunError:
@@ -185,12 +205,14 @@ def _decimal(value: Any) -> Decimal:
 @declare(
     "filter",
     "float",
-    "The number of a text or number as a binary fraction. With a default, what is no number gives "
-    "that.",
     '"2.5" | float',
     2.5,
 )
 def to_float(value: Any, default: Any = None) -> Any:
+    """Give the number of a text or number as a binary fraction.
+
+    With a default, what is no number gives that.
+    """
     number = to_decimal(value, default)
     if not isinstance(number, Decimal):
         return number
@@ -203,56 +225,27 @@ def to_float(value: Any, default: Any = None) -> Any:
 @declare(
     "filter",
     "toText",
-    "The value as it stands inside a text: booleans are true and false, null is empty, lists and "
-    "objects are compact JSON, timestamps RFC 3339.",
     "[1, true, null] | toText",
     "[1,true,null]",
     aliases=("string",),
 )
 def to_text_filter(value: Any) -> str:
+    """Give the value as it stands inside a text.
+
+    Booleans are true and false, null is empty, lists and objects are compact JSON, timestamps
+    RFC 3339.
+    """
     return to_text(value)
 
 
 @declare(
     "filter",
     "list",
-    "The items of a list, the characters of a text, the keys of an object.",
     '"abc" | list',
     ["a", "b", "c"],
 )
 def to_list(value: Any) -> list[Any]:
+    """Give the items of a list, the characters of a text, the keys of an object."""
     if isinstance(value, (list, tuple, str, dict)):
         return list(value)
     raise wrong("list", "a list, a text or an object", value)
-
-
-@declare(
-    "filter",
-    "toDate",
-    "The date of a timestamp or of a text that begins with one (2026-01-31).",
-    '"2026-01-31T10:00:00Z" | toDate | toText',
-    "2026-01-31",
-)
-def to_date(value: Any) -> date:
-    from streamstack.language.filters_time import moment_of
-
-    return moment_of(value, "toDate").date()
-
-
-@declare(
-    "filter",
-    "toTimestamp",
-    "The timestamp of an RFC 3339 text, a date, or seconds since 1970.",
-    "0 | toTimestamp | toText",
-    "1970-01-01T00:00:00Z",
-)
-def to_timestamp(value: Any) -> datetime:
-    from streamstack.language.filters_time import moment_of
-
-    return moment_of(value, "toTimestamp")
-
-
-def shown(value: Any) -> str:
-    """Return a value as a message shows it, shortened."""
-    text = timestamp_text(value) if isinstance(value, datetime) else text_of(value, "toText")
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,5 +1,8 @@
 """Filters of lists. None changes the list it is given."""
 
+# An author passes an argument by position or by name, whatever it is.
+# ruff: noqa: FBT002
+
 from __future__ import annotations
 
 import random as generator
@@ -25,12 +28,12 @@ from streamstack.language.values import to_text
 @declare(
     "filter",
     "length",
-    "How many items a list has, entries an object, characters a text, bytes.",
     '[[1, 2] | length, "Zoë" | length]',
     [2, 3],
     aliases=("count",),
 )
 def length(value: Any) -> int:
+    """Tell how many items a list has, entries an object, characters a text, bytes."""
     if isinstance(value, (str, list, tuple, dict, bytes)):
         return len(value)
     raise wrong("length", "a list, an object or a text", value)
@@ -39,12 +42,14 @@ def length(value: Any) -> int:
 @declare(
     "filter",
     "first",
-    "The first item of a list, or character of a text; null if there is none. With a number, the "
-    "list of so many first ones.",
     "[[3, 1] | first, [] | first, [1, 2, 3] | first(2)]",
     [3, None, [1, 2]],
 )
 def first(value: Any, count: Any = None) -> Any:
+    """Give the first item of a list, or character of a text; null if there is none.
+
+    With a number, the list of so many first ones.
+    """
     items = sequence_of(value, "first")
     if count is not None:
         return _list(items[: integer_argument(count, "first", "count", 0)])
@@ -54,12 +59,14 @@ def first(value: Any, count: Any = None) -> Any:
 @declare(
     "filter",
     "last",
-    "The last item of a list, or character of a text; null if there is none. With a number, the "
-    "list of so many last ones.",
     "[1, 2, 3] | last",
     3,
 )
 def last(value: Any, count: Any = None) -> Any:
+    """Give the last item of a list, or character of a text; null if there is none.
+
+    With a number, the list of so many last ones.
+    """
     items = sequence_of(value, "last")
     if count is not None:
         count = integer_argument(count, "last", "count", 0)
@@ -74,11 +81,11 @@ def _list(items: Sequence[Any]) -> Any:
 @declare(
     "filter",
     "reverse",
-    "The list, or the text, from its end to its beginning.",
     "[1, 2, 3] | reverse",
     [3, 2, 1],
 )
 def reverse(value: Any) -> Any:
+    """Give the list, or the text, from its end to its beginning."""
     items = sequence_of(value, "reverse")
     return items[::-1] if isinstance(items, str) else list(reversed(items))
 
@@ -86,26 +93,30 @@ def reverse(value: Any) -> Any:
 @declare(
     "filter",
     "sort",
-    "The list in order, by an attribute of its items if given. Texts are compared without regard "
-    "to case unless `case_sensitive`; null comes last.",
     '["b", "A", "c"] | sort(reverse=true)',
     ["c", "b", "A"],
 )
 def sort(
     value: Any, reverse: Any = False, case_sensitive: Any = False, attribute: Any = None
 ) -> list[Any]:
+    """Give the list in order, by an attribute of its items if given.
+
+    Texts are compared without regard to case unless `case_sensitive`; null comes last.
+    """
     return _sorted(items_of(value, "sort"), attribute, reverse, folded=not case_sensitive)
 
 
 @declare(
     "filter",
     "sortBy",
-    'The list in order of a field of its items ("a.b" goes deeper); equal ones keep their order, '
-    "null comes last. Texts are compared as they are.",
     '[{"n": 2}, {"n": 1}] | sortBy("n")',
     [{"n": 1}, {"n": 2}],
 )
 def sort_by(value: Any, field: Any, reverse: Any = False) -> list[Any]:
+    """Give the list in order of a field of its items ("a.b" goes deeper).
+
+    Equal ones keep their order, null comes last. Texts are compared as they are.
+    """
     return _sorted(items_of(value, "sortBy"), field, reverse, folded=False)
 
 
@@ -124,12 +135,14 @@ def _sorted(items: Sequence[Any], path: Any, reverse: Any, *, folded: bool) -> l
 @declare(
     "filter",
     "unique",
-    "The list without repetitions, each item where it is first; by an attribute of the items if "
-    "given. Texts that differ in case only are the same if `case_sensitive` is false.",
     '[1, 2, 1, 1.0, "a"] | unique',
     [1, 2, "a"],
 )
 def unique(value: Any, case_sensitive: Any = True, attribute: Any = None) -> list[Any]:
+    """Give the list without repetitions, each item where it is first; by an attribute of the items if given.
+
+    Texts that differ in case only are the same if `case_sensitive` is false.
+    """
     seen: set[Any] = set()
     found = []
     for item in items_of(value, "unique"):
@@ -161,11 +174,11 @@ def identity(value: Any) -> Any:
 @declare(
     "filter",
     "flatten",
-    "The list with the items of lists in it in their place, one level deep or as many as given.",
     "[1, [2, [3]]] | flatten",
     [1, 2, [3]],
 )
 def flatten(value: Any, levels: Any = 1) -> list[Any]:
+    """Give the list with the items of lists in it in their place, one level deep or as many as given."""
     items = list(items_of(value, "flatten"))
     for _ in range(integer_argument(levels, "flatten", "levels", 0, 100)):
         if not any(isinstance(item, list) for item in items):
@@ -177,11 +190,11 @@ def flatten(value: Any, levels: Any = 1) -> list[Any]:
 @declare(
     "filter",
     "batch",
-    "The list in lists of a size; the last one is filled up with `fill_with` unless that is null.",
     "[1, 2, 3] | batch(2, 0)",
     [[1, 2], [3, 0]],
 )
 def batch(value: Any, linecount: Any, fill_with: Any = None) -> list[list[Any]]:
+    """Give the list in lists of a size; the last one is filled up with `fill_with` unless that is null."""
     items = list(items_of(value, "batch"))
     size = integer_argument(linecount, "batch", "linecount", 1)
     found = [items[start : start + size] for start in range(0, len(items), size)]
@@ -193,11 +206,11 @@ def batch(value: Any, linecount: Any, fill_with: Any = None) -> list[list[Any]]:
 @declare(
     "filter",
     "slice",
-    "The list in a number of lists of about one size; shorter ones get `fill_with` unless null.",
     "[1, 2, 3, 4, 5] | slice(2)",
     [[1, 2, 3], [4, 5]],
 )
 def slices(value: Any, slices: Any, fill_with: Any = None) -> list[list[Any]]:
+    """Give the list in a number of lists of about one size; shorter ones get `fill_with` unless null."""
     items = list(items_of(value, "slice"))
     count = integer_argument(slices, "slice", "slices", 1, 100_000)
     each, more = divmod(len(items), count)
@@ -212,23 +225,24 @@ def slices(value: Any, slices: Any, fill_with: Any = None) -> list[list[Any]]:
     return found
 
 
-@declare(
-    "filter", "random", "One item of a list by chance; null of an empty one.", "[7] | random", 7
-)
+@declare("filter", "random", "[7] | random", 7)
 def random_item(value: Any) -> Any:
+    """Give one item of a list by chance; null of an empty one."""
     items = sequence_of(value, "random")
-    return generator.choice(items) if items else None
+    return generator.choice(items) if items else None  # noqa: S311
 
 
 @declare(
     "filter",
     "groupBy",
-    "An object of the lists of items that share a field, under its text, in order of first "
-    'appearance; null is under "".',
     '[{"t": "a", "n": 1}, {"t": "b"}, {"t": "a"}] | groupBy("t")',
     {"a": [{"t": "a", "n": 1}, {"t": "a"}], "b": [{"t": "b"}]},
 )
 def group_by(value: Any, field: Any) -> dict[str, list[Any]]:
+    """Give an object of the lists of items that share a field, under its text.
+
+    They are in order of first appearance; null is under "".
+    """
     found: dict[str, list[Any]] = {}
     for item in items_of(value, "groupBy"):
         found.setdefault(to_text(at_path(item, field)), []).append(item)
@@ -238,14 +252,14 @@ def group_by(value: Any, field: Any) -> dict[str, list[Any]]:
 @declare(
     "filter",
     "groupby",
-    "A list of {grouper, list} by a field of the items, in its order, as in Jinja2; for use in "
-    "`<% for %>`.",
     '[{"t": "b"}, {"t": "a"}, {"t": "b"}] | groupby("t") | map(attribute="grouper")',
     ["a", "b"],
 )
 def group_in_order(
     value: Any, attribute: Any, default: Any = None, case_sensitive: Any = False
 ) -> list[dict[str, Any]]:
+    """Give a list of {grouper, list} by a field of the items, in its order, as in Jinja2; for use in `<% for %>`."""
+
     def key(item: Any) -> Any:
         found = at_path(item, attribute)
         found = default if found is None else found
@@ -266,22 +280,25 @@ def group_in_order(
 @declare(
     "filter",
     "indexBy",
-    "An object of a list's items under the text of a field; of equal ones the last stays.",
     '[{"id": 7, "n": "a"}] | indexBy("id")',
     {"7": {"id": 7, "n": "a"}},
 )
 def index_by(value: Any, field: Any) -> dict[str, Any]:
+    """Give an object of a list's items under the text of a field; of equal ones the last stays."""
     return {to_text(at_path(item, field)): item for item in items_of(value, "indexBy")}
 
 
 @declare(
     "filter",
     "merge",
-    "One object of a list of objects; what comes later wins. A null among them counts for nothing.",
     '[{"a": 1, "b": 1}, {"b": 2}] | merge',
     {"a": 1, "b": 2},
 )
 def merge(value: Any) -> dict[str, Any]:
+    """Give one object of a list of objects; what comes later wins.
+
+    A null among them counts for nothing.
+    """
     found: dict[str, Any] = {}
     for item in items_of(value, "merge"):
         if item is not None:
@@ -292,11 +309,11 @@ def merge(value: Any) -> dict[str, Any]:
 @declare(
     "filter",
     "indexOf",
-    "Where in a list an item, or in a text a text, is first, counted from 0; null if it is not.",
     '["a", "b"] | indexOf("b")',
     1,
 )
 def index_of(value: Any, item: Any) -> int | None:
+    """Tell where in a list an item, or in a text a text, is first, counted from 0; null if it is not."""
     if isinstance(value, str):
         at = value.find(text_argument(item, "indexOf", "item"))
         return at if at >= 0 else None

@@ -4,6 +4,9 @@ Of an empty list, `sum` is 0 and the others are null. A null among the items is 
 `| reject("none")` before.
 """
 
+# An author passes an argument by position or by name, whatever it is.
+# ruff: noqa: FBT002
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -22,8 +25,9 @@ from streamstack.language.expectations import (
 from streamstack.language.operations import declare
 
 
-@declare("filter", "abs", "The number without its sign.", "-3 | abs", 3)
+@declare("filter", "abs", "-3 | abs", 3)
 def absolute(value: Any) -> Any:
+    """Give the number without its sign."""
     number = number_of(value, "abs")
     return number.copy_abs() if isinstance(number, Decimal) else abs(number)
 
@@ -31,13 +35,15 @@ def absolute(value: Any) -> Any:
 @declare(
     "filter",
     "round",
-    "The number rounded to some places, by `method`: common (halves away from zero), even (halves "
-    "to the even neighbour), ceil or floor. Without places, an integer; a decimal keeps exactly "
-    "that many digits.",
-    "[2.5 | round, 2.345 | round(2), 2.01 | round(1, \"ceil\")]",
+    '[2.5 | round, 2.345 | round(2), 2.01 | round(1, "ceil")]',
     [3, 2.35, 2.1],
 )
 def round_number(value: Any, precision: Any = 0, method: Any = "common") -> Any:
+    """Give the number rounded to some places.
+
+    The method is common (halves away from zero), even (halves to the even neighbour), ceil or
+    floor. Without places it is an integer; a decimal keeps exactly that many digits.
+    """
     number = number_of(value, "round")
     places = integer_argument(precision, "round", "precision", -300, 300)
     modes = {
@@ -58,31 +64,38 @@ def round_number(value: Any, precision: Any = 0, method: Any = "common") -> Any:
     rounded = exact.quantize(Decimal(1).scaleb(-places), mode, _WIDE)
     if places <= 0:
         return int(rounded)
-    return rounded if isinstance(number, Decimal) else float(rounded) if type(number) is float else number
+    return (
+        rounded
+        if isinstance(number, Decimal)
+        else float(rounded)
+        if type(number) is float
+        else number
+    )
 
 
 _WIDE = operators.exact_context(4200)
 
 
-@declare("filter", "floor", "The largest integer not above the number.", "-2.5 | floor", -3)
+@declare("filter", "floor", "-2.5 | floor", -3)
 def floor(value: Any) -> Any:
+    """Give the largest integer not above the number."""
     return round_number(value, 0, "floor")
 
 
-@declare("filter", "ceil", "The smallest integer not below the number.", "2.1 | ceil", 3)
+@declare("filter", "ceil", "2.1 | ceil", 3)
 def ceil(value: Any) -> Any:
+    """Give the smallest integer not below the number."""
     return round_number(value, 0, "ceil")
 
 
 @declare(
     "filter",
     "sum",
-    "The sum of a list of numbers, or of an attribute of its items, added to `start`; 0 for an "
-    "empty list.",
     '[{"price": 2}, {"price": 3}] | sum("price")',
     5,
 )
 def total(value: Any, attribute: Any = None, start: Any = 0) -> Any:
+    """Give the sum of a list of numbers, or of an attribute of its items, added to `start`; 0 for an empty list."""
     result = number_of(start, "sum")
     for number in _numbers(value, attribute, "sum"):
         result = operators.add(result, number)
@@ -92,11 +105,11 @@ def total(value: Any, attribute: Any = None, start: Any = 0) -> Any:
 @declare(
     "filter",
     "mean",
-    "The average of a list of numbers, or of an attribute of its items; null for an empty list.",
     "[1, 2, 6] | mean",
     3.0,
 )
 def mean(value: Any, attribute: Any = None) -> Any:
+    """Give the average of a list of numbers, or of an attribute of its items; null for an empty list."""
     numbers = _numbers(value, attribute, "mean")
     return operators.divide(total(numbers), len(numbers)) if numbers else None
 
@@ -104,19 +117,25 @@ def mean(value: Any, attribute: Any = None) -> Any:
 @declare(
     "filter",
     "percentile",
-    "The number below which p percent of a list lie, between two items in proportion; null for an "
-    "empty list. `percentile(50)` is the median.",
     "[1, 2, 3, 10] | percentile(50)",
     2.5,
 )
 def percentile(value: Any, p: Any, attribute: Any = None) -> Any:
+    """Give the number below which p percent of a list lie; null for an empty list.
+
+    Between two items it is in proportion. `percentile(50)` is the median.
+    """
     numbers = sorted(_numbers(value, attribute, "percentile"), key=cmp_to_key(operators.order))
     share = number_of(p, "percentile")
     if not 0 <= share <= 100:
         raise failed("percentile", "p must be from 0 to 100")
     if not numbers:
         return None
-    place = (len(numbers) - 1) * (Decimal(repr(share)) if type(share) is float else Decimal(share)) / 100
+    place = (
+        (len(numbers) - 1)
+        * (Decimal(repr(share)) if type(share) is float else Decimal(share))
+        / 100
+    )
     below = int(place)
     rest = place - below
     if not rest:
@@ -129,24 +148,28 @@ def percentile(value: Any, p: Any, attribute: Any = None) -> Any:
 @declare(
     "filter",
     "min",
-    "The least of a list's numbers, texts or timestamps, or the item whose attribute is least; null "
-    "for an empty list.",
     "[3, 1, 2] | min",
     1,
 )
 def least(value: Any, attribute: Any = None) -> Any:
+    """Give the least of a list's numbers, texts or timestamps; null for an empty list.
+
+    With an attribute, the item in which that is least.
+    """
     return _extreme(value, attribute, "min", operators.less)
 
 
 @declare(
     "filter",
     "max",
-    "The greatest of a list's numbers, texts or timestamps, or the item whose attribute is "
-    "greatest; null for an empty list.",
     '[{"n": 1}, {"n": 5}] | max(attribute="n")',
     {"n": 5},
 )
 def greatest(value: Any, attribute: Any = None) -> Any:
+    """Give the greatest of a list's numbers, texts or timestamps; null for an empty list.
+
+    With an attribute, the item in which that is greatest.
+    """
     return _extreme(value, attribute, "max", operators.greater)
 
 
@@ -169,17 +192,19 @@ def _numbers(value: Any, attribute: Any, name: str) -> Sequence[Any]:
 @declare(
     "filter",
     "filesizeformat",
-    "A number of bytes as people read it, in steps of 1000, or of 1024 if `binary`.",
     "13000 | filesizeformat",
     "13.0 kB",
 )
 def file_size(value: Any, binary: Any = False) -> str:
+    """Give a number of bytes as people read it, in steps of 1000, or of 1024 if `binary`."""
     size = float(number_of(value, "filesizeformat"))
     base, units = (1024, "KiB MiB GiB TiB PiB") if binary else (1000, "kB MB GB TB PB")
     if abs(size) < base:
         return "1 Byte" if size == 1 else f"{int(size)} Bytes"
-    for unit in units.split():
+    names = iter(units.split())
+    unit = next(names)
+    size /= base
+    while abs(size) >= base and (larger := next(names, None)) is not None:
+        unit = larger
         size /= base
-        if abs(size) < base:
-            break
     return f"{size:.1f} {unit}"

@@ -14,12 +14,14 @@ from streamstack.language.suggest import did_you_mean
 @declare(
     "filter",
     "map",
-    "A filter applied to each item of a list, or, with `attribute`, that field of each item (null, "
-    "or `default`, where it has none).",
     '[[{"n": 1}, {}] | map(attribute="n", default=0), ["a"] | map("upper")]',
     [[1, 0], ["A"]],
 )
-def map_items(value: Any, filter: Any = None, *arguments: Any, **named: Any) -> list[Any]:
+def map_items(value: Any, filter: Any = None, *arguments: Any, **named: Any) -> list[Any]:  # noqa: A002
+    """Give a filter's results for each item of a list, or one field of each item.
+
+    With `attribute` it is the field: null, or `default`, where an item has none.
+    """
     items = items_of(value, "map")
     if filter is None:
         attribute, default = named.pop("attribute", None), named.pop("default", None)
@@ -34,11 +36,11 @@ def map_items(value: Any, filter: Any = None, *arguments: Any, **named: Any) -> 
 @declare(
     "filter",
     "select",
-    "The items of a list that pass a test, or, without one, that are true.",
     '[1, 2, 3, null] | select("number") | select("odd")',
     [1, 3],
 )
 def select(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
+    """Give the items of a list that pass a test, or, without one, that are true."""
     passes = _test(test, arguments, "select")
     return [item for item in items_of(value, "select") if passes(item)]
 
@@ -46,11 +48,11 @@ def select(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
 @declare(
     "filter",
     "reject",
-    "The items of a list that do not pass a test, or, without one, that are not true.",
     '[1, null, 2] | reject("none")',
     [1, 2],
 )
 def reject(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
+    """Give the items of a list that do not pass a test, or, without one, that are not true."""
     passes = _test(test, arguments, "reject")
     return [item for item in items_of(value, "reject") if not passes(item)]
 
@@ -58,12 +60,14 @@ def reject(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
 @declare(
     "filter",
     "selectattr",
-    "The items of a list whose field passes a test, or, without one, is true. Where an item has no "
-    "such field, it is null.",
     '[{"n": 1}, {"n": 5}] | selectattr("n", "gt", 2)',
     [{"n": 5}],
 )
 def select_by_field(value: Any, attribute: Any, test: Any = None, *arguments: Any) -> list[Any]:
+    """Give the items of a list whose field passes a test, or, without one, is true.
+
+    Where an item has no such field, it is null.
+    """
     passes = _test(test, arguments, "selectattr")
     items = items_of(value, "selectattr")
     return [item for item in items if passes(at_path(item, attribute))]
@@ -72,11 +76,11 @@ def select_by_field(value: Any, attribute: Any, test: Any = None, *arguments: An
 @declare(
     "filter",
     "rejectattr",
-    "The items of a list whose field does not pass a test, or, without one, is not true.",
     '[{"done": true}, {"done": false}] | rejectattr("done")',
     [{"done": False}],
 )
 def reject_by_field(value: Any, attribute: Any, test: Any = None, *arguments: Any) -> list[Any]:
+    """Give the items of a list whose field does not pass a test, or, without one, is not true."""
     passes = _test(test, arguments, "rejectattr")
     items = items_of(value, "rejectattr")
     return [item for item in items if not passes(at_path(item, attribute))]

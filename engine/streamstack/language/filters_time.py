@@ -18,7 +18,9 @@ _UNITS: Final = {
     "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400, "w": 604800, "week": 604800,
 }  # fmt: skip
 _MONTHS: Final = {"month": 1, "quarter": 3, "year": 12}
-_STEP: Final = re.compile(r"\s*([+-]?)\s*(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-z]+)\s*(?:,|and)?", re.ASCII)
+_STEP: Final = re.compile(
+    r"\s*([+-]?)\s*(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-z]+)\s*(?:,|and)?", re.ASCII
+)
 
 
 def moment_of(value: Any, name: str) -> datetime:
@@ -44,13 +46,16 @@ def moment_of(value: Any, name: str) -> datetime:
 @declare(
     "filter",
     "date",
-    "A timestamp or date (or its text) in a format of its own: %Y year, %m month, %d day, %H hour, "
-    "%M minute, %S second, %B and %b month's name, %A and %a day's name, %j day of the year, %s "
-    "seconds since 1970. A zone such as Europe/Berlin may follow.",
     '"2026-01-31T23:30:00Z" | date("%d.%m.%Y %H:%M", "Europe/Berlin")',
     "01.02.2026 00:30",
 )
-def format_date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str:
+def format_date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str:  # noqa: A002
+    """Give a timestamp or date (or its text) in a format of its own.
+
+    %Y year, %m month, %d day, %H hour, %M minute, %S second, %B and %b month's name, %A and %a
+    day's name, %j day of the year, %s seconds since 1970. A zone such as Europe/Berlin may
+    follow.
+    """
     moment = moment_of(value, "date")
     text_argument(format, "date", "format")
     if timezone:
@@ -70,12 +75,15 @@ def format_date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str
 @declare(
     "filter",
     "addTime",
-    'A timestamp later, or earlier, by some time: "7 days", "-2h 30m", "1 month" (the last day of '
-    "a shorter month), or a number of milliseconds. A date stays a date where whole days are added.",
     '"2026-01-31T10:00:00Z" | addTime("1 month") | toText',
     "2026-02-28T10:00:00Z",
 )
 def add_time(value: Any, time: Any) -> datetime | date:
+    """Give a timestamp later, or earlier, by some time.
+
+    The time is like "7 days", "-2h 30m", "1 month" (the last day of a shorter month), or a
+    number of milliseconds. A date stays a date where whole days are added.
+    """
     moment = moment_of(value, "addTime")
     try:
         if type(time) in (int, float, Decimal):
@@ -84,9 +92,9 @@ def add_time(value: Any, time: Any) -> datetime | date:
             moved = _moved(moment, text_argument(time, "addTime", "time"))
     except (OverflowError, ValueError):
         raise failed("addTime", "the result is not between the years 1 and 9999") from None
-    if isinstance(value, date) and not isinstance(value, datetime):
-        if (moved.hour, moved.minute, moved.second, moved.microsecond) == (0, 0, 0, 0):
-            return moved.date()
+    whole_days = (moved.hour, moved.minute, moved.second, moved.microsecond) == (0, 0, 0, 0)
+    if whole_days and isinstance(value, date) and not isinstance(value, datetime):
+        return moved.date()
     return moved
 
 
@@ -118,3 +126,25 @@ def _add_months(moment: datetime, months: int) -> datetime:
         raise OverflowError
     day = min(moment.day, calendar.monthrange(year, month + 1)[1])
     return moment.replace(year=year, month=month + 1, day=day)
+
+
+@declare(
+    "filter",
+    "toDate",
+    '"2026-01-31T10:00:00Z" | toDate | toText',
+    "2026-01-31",
+)
+def to_date(value: Any) -> date:
+    """Give the date of a timestamp or of a text that begins with one (2026-01-31)."""
+    return moment_of(value, "toDate").date()
+
+
+@declare(
+    "filter",
+    "toTimestamp",
+    "0 | toTimestamp | toText",
+    "1970-01-01T00:00:00Z",
+)
+def to_timestamp(value: Any) -> datetime:
+    """Give the timestamp of an RFC 3339 text, a date, or seconds since 1970."""
+    return moment_of(value, "toTimestamp")

@@ -12,56 +12,61 @@ from streamstack.language.operations import declare
 from streamstack.language.operators import MAX_ITEMS
 
 
-@declare("function", "now", "The time now, a timestamp in UTC.", "now() | date | length", 10)
+@declare("function", "now", "now() | date | length", 10)
 def now() -> datetime:
+    """Give the time now, a timestamp in UTC."""
     return datetime.now(UTC)
 
 
-@declare("function", "today", "The date today, in UTC.", "today() == (now() | toDate)", True)
+@declare("function", "today", "today() == (now() | toDate)", True)
 def today() -> date:
+    """Give the date today, in UTC."""
     return datetime.now(UTC).date()
 
 
-@declare("function", "uuid", "A new random UUID (version 4), as text.", "uuid() | length", 36)
+@declare("function", "uuid", "uuid() | length", 36)
 def uuid() -> str:
+    """Give a new random UUID (version 4), as text."""
     return str(identifiers.uuid4())
 
 
 @declare(
     "function",
     "random",
-    "A random number from 0 up to, but without, 1. Not for secrets.",
     "0 <= random() < 1",
     True,
 )
 def random() -> float:
-    return generator.random()
+    """Give a random number from 0 up to, but without, 1. Not for secrets."""
+    return generator.random()  # noqa: S311
 
 
 @declare(
     "function",
     "randomInteger",
-    "A random integer from the first to the last given, both included. Not for secrets.",
     "1 <= randomInteger(1, 6) <= 6",
     True,
 )
 def random_integer(first: Any, last: Any) -> int:
+    """Give a random integer from the first to the last given, both included. Not for secrets."""
     low = integer_argument(first, "randomInteger", "first", -(2**63), 2**63)
     high = integer_argument(last, "randomInteger", "last", -(2**63), 2**63)
     if low > high:
         raise failed("randomInteger", f"the first, {low}, is above the last, {high}")
-    return generator.randint(low, high)
+    return generator.randint(low, high)  # noqa: S311
 
 
 @declare(
     "function",
     "range",
-    "The list of integers from 0, or from the first given, up to but without the last; a third "
-    "argument is the step.",
     "range(2, 10, 3)",
     [2, 5, 8],
 )
 def range_list(start: Any, stop: Any = None, step: Any = 1) -> list[int]:
+    """Give the list of integers from 0, or from the first given, up to but without the last.
+
+    A third argument is the step.
+    """
     low, high = (0, start) if stop is None else (start, stop)
     low = integer_argument(low, "range", "start", -(2**63), 2**63)
     high = integer_argument(high, "range", "stop", -(2**63), 2**63)

@@ -1,8 +1,8 @@
 """How a filter, function or test of expressions is declared: once, beside its code.
 
 A filter is a Python function of a value and its arguments. How many arguments it takes is read
-from its signature; its place in the reference, and the example that is also its test, stand above
-it in ``@declare``. A filter never changes what it is given.
+from its signature; the reference's words, and the example that is also its test, stand above
+it in ``@declare`` and in its docstring. A filter never changes what it is given.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Operation:
         called = f"({inside})" if inside or self.what == "function" else ""
         if self.what == "filter":
             return f"`value | {self.name}{called}`"
-        return f"`value is {self.name}{called}`" if self.what == "test" else f"`{self.name}{called}`"
+        return (
+            f"`value is {self.name}{called}`" if self.what == "test" else f"`{self.name}{called}`"
+        )
 
 
 FILTERS: Final[dict[str, Operation]] = {}
@@ -80,14 +82,16 @@ DROPPED: Final = {
 def declare(
     what: What,
     name: str,
-    summary: str,
     example: str,
     result: Any,
     *,
     aliases: Sequence[str] = (),
     check: Check | None = None,
 ) -> Callable[[_Code], _Code]:
-    """Register the function below as a filter, function or test of expressions."""
+    """Register the function below as a filter, function or test of expressions.
+
+    Its docstring is what the reference says of it.
+    """
 
     def register(code: _Code) -> _Code:
         parameters = list(inspect.signature(code).parameters.values())
@@ -101,7 +105,7 @@ def declare(
         operation = Operation(
             what=what,
             name=name,
-            summary=summary,
+            summary=" ".join((inspect.getdoc(code) or "").split()),
             example=example,
             result=result,
             call=code,

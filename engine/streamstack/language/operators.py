@@ -29,8 +29,6 @@ _FAST: Final = frozenset({int, float})
 _ORDERED: Final = frozenset({int, float, str, bool})
 #: Same type on both sides, and Python's own == is the language's.
 _SIMPLE: Final = frozenset({int, float, str, bool, type(None), bytes})
-#: What a path that leads nowhere raises; softened under `default` and `is defined`.
-NOWHERE: Final = (NameError, KeyError, IndexError, TypeError)
 
 
 def exact_context(digits: int) -> Context:
@@ -111,9 +109,9 @@ def multiply(left: Any, right: Any) -> Any:
         one, two = pair
         if type(one) is Decimal:
             return _calculate(lambda: _EXACT.multiply(one, two))
-        if type(one) is int and type(two) is int:
-            if one.bit_length() + two.bit_length() > MAX_BITS:
-                raise RunError("template", "the result of `*` is too large a number")
+        whole = type(one) is int and type(two) is int
+        if whole and one.bit_length() + two.bit_length() > MAX_BITS:
+            raise RunError("template", "the result of `*` is too large a number")
         return one * two
     thing, times = (right, left) if type(left) is int else (left, right)
     if type(times) is int and isinstance(thing, (str, list)):
@@ -167,9 +165,9 @@ def power(left: Any, right: Any) -> Any:
     if pair is None:
         raise _cannot("raise", left, "to", right)
     one, two = pair
-    if type(one) is int and type(two) is int and two > 0:
-        if one.bit_length() * two > MAX_BITS:
-            raise RunError("template", "the result of `**` is too large a number")
+    whole = type(one) is int and type(two) is int
+    if whole and two > 0 and one.bit_length() * two > MAX_BITS:
+        raise RunError("template", "the result of `**` is too large a number")
     result = _calculate(lambda: _DIVIDING.power(one, two) if type(one) is Decimal else one**two)
     if isinstance(result, complex):
         raise RunError("template", "a root of a negative number is no number")
@@ -342,73 +340,6 @@ def key_text(key: Any) -> str:
     if isinstance(key, (list, dict)) or key is None:
         raise RunError("template", f"{a_kind(key)} can't be the key of an object; keys are text")
     return to_text(key)
-
-
-def item(container: Any, key: Any) -> Any:
-    """Return `container[key]` for a key known only at run time, or an integer.
-
-    Raises KeyError, IndexError or TypeError where there is none, as Python does.
-    """
-    kind_of_key = type(key)
-    if kind_of_key is str:
-        return container[key]
-    if kind_of_key is int:
-        if type(container) is dict:
-            return container[key] if key in container else container[str(key)]
-        if isinstance(container, (list, str, tuple, bytes)):
-            return container[key]
-    raise TypeError("no such look-up")
-
-
-def part(value: Any, start: Any, stop: Any, step: Any) -> Any:
-    """Return `value[start:stop:step]` of a text, a list or bytes."""
-    if not isinstance(value, (str, list, tuple, bytes)):
-        refuse_stream(value)
-        raise RunError("template", f"can't take a slice of {a_kind(value)}")
-    for bound in (start, stop, step):
-        if bound is not None and type(bound) is not int:
-            raise RunError("template", f"a slice needs integers, got {a_kind(bound)}")
-    if step == 0:
-        raise RunError("template", "the step of a slice can't be 0")
-    return value[start:stop:step]
-
-
-def default(path: Callable[[], Any], other: Callable[[], Any]) -> Any:
-    """Return what the path leads to, or other() if it leads nowhere or to null."""
-    try:
-        value = path()
-    except NOWHERE:
-        return other()
-    return other() if value is None else value
-
-
-def default_value(path: Callable[[], Any], other: Any) -> Any:
-    """Return what the path leads to, or a constant if it leads nowhere or to null."""
-    try:
-        value = path()
-    except NOWHERE:
-        return other
-    return other if value is None else value
-
-
-def default_empty(path: Callable[[], Any], other: Callable[[], Any], empty: Any) -> Any:
-    """Return what the path leads to, or other() for null and, if asked, for any empty value."""
-    value = default_value(path, None)
-    return other() if value is None or (empty and not value) else value
-
-
-def defined(path: Callable[[], Any]) -> bool:
-    """Tell whether a path leads somewhere. Null is somewhere."""
-    try:
-        path()
-    except NOWHERE:
-        return False
-    return True
-
-
-def undefined(path: Callable[[], Any]) -> bool:
-    """Tell whether a path leads nowhere."""
-    return not defined(path)
 
 
 def is_finite(value: Any) -> bool:

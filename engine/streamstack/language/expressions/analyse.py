@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Final
 
 from jinja2 import nodes
@@ -67,8 +68,8 @@ def constant_of(node: nodes.Node | None) -> object:
     if isinstance(node, nodes.Const):
         return node.value
     if isinstance(node, nodes.Neg) and isinstance(node.node, nodes.Const):
-        if type(node.node.value) in (int, float):
-            return -node.node.value
+        value = node.node.value
+        return -value if type(value) in (int, float) else node
     return node
 
 
@@ -80,12 +81,12 @@ class Analysis:
         self.readings: list[Reading] = []
         self.problems: list[Problem] = []
 
-    def visit(self, node: nodes.Node, depth: int = 0, soft: bool = False) -> None:
+    def visit(self, node: nodes.Node, depth: int = 0, *, soft: bool = False) -> None:
         """Collect what a node and all below it read; raise Problem when it is too deep."""
         if depth > MAX_DEPTH:
             raise too_deep(node.lineno)
         if isinstance(node, (nodes.Name, nodes.Getattr, nodes.Getitem)):
-            self._path(node, depth, soft)
+            self._path(node, depth, soft=soft)
         elif isinstance(node, nodes.Filter):
             self._filter(node, depth)
         elif isinstance(node, nodes.Test):
@@ -94,13 +95,13 @@ class Analysis:
             self._call(node, depth)
         elif isinstance(node, _CHAINS) and isinstance(node.left, type(node)):
             # `a and b and c` becomes one Python expression of one level.
-            self.visit(node.left, depth, soft)
-            self.visit(node.right, depth + 1, soft)
+            self.visit(node.left, depth, soft=soft)
+            self.visit(node.right, depth + 1, soft=soft)
         else:
             for child in node.iter_child_nodes():
-                self.visit(child, depth + 1, soft)
+                self.visit(child, depth + 1, soft=soft)
 
-    def _path(self, node: nodes.Node, depth: int, soft: bool) -> None:
+    def _path(self, node: nodes.Node, depth: int, *, soft: bool) -> None:
         base = path_base(node)
         named = isinstance(base, nodes.Name)
         items: list[str | int] = []
@@ -119,7 +120,7 @@ class Analysis:
                     items.clear()
                     if isinstance(key, nodes.Tuple):
                         self._wrong("a look-up takes one item", node.lineno, "write `a[0][1]`")
-                    self.visit(node.arg, depth, soft)
+                    self.visit(node.arg, depth, soft=soft)
             node = node.node
             if depth > MAX_DEPTH:
                 raise too_deep(node.lineno)
@@ -136,7 +137,7 @@ class Analysis:
     def _filter(self, node: nodes.Filter, depth: int) -> None:
         soft = node.name in SOFT_FILTERS and node.node is not None and is_path(node.node)
         if node.node is not None:
-            self.visit(node.node, depth + 1, soft)
+            self.visit(node.node, depth + 1, soft=soft)
         operation = FILTERS.get(node.name)
         if operation is None:
             hint = DROPPED.get(node.name, "")
@@ -151,7 +152,8 @@ class Analysis:
             self._named(node)
 
     def _test(self, node: nodes.Test, depth: int) -> None:
-        self.visit(node.node, depth + 1, node.name in SOFT_TESTS and is_path(node.node))
+        soft = node.name in SOFT_TESTS and is_path(node.node)
+        self.visit(node.node, depth + 1, soft=soft)
         operation = TESTS.get(node.name)
         if operation is None:
             message = f"there is no test `is {node.name}`{did_you_mean(node.name, TESTS)}"
@@ -165,6 +167,9 @@ class Analysis:
         self._arguments(node, depth)
         if isinstance(called, nodes.Name):
             if called.name in self.scope.called:
+                for keyword in node.kwargs:
+                    if iskeyword(str(keyword.key)):
+                        self._wrong(f"an argument can't be named `{keyword.key}`", keyword.lineno)
                 return
             operation = FUNCTIONS_OF_EXPRESSIONS.get(called.name)
             if operation is not None:
@@ -204,7 +209,7 @@ class Analysis:
         offset: int,
     ) -> None:
         given = len(node.args)
-        named = [keyword.key for keyword in node.kwargs]
+        named = [str(keyword.key) for keyword in node.kwargs]
         name = operation.name
         if operation.maximum is not None and given > operation.maximum:
             most = operation.maximum
@@ -219,9 +224,7 @@ class Analysis:
                 self._wrong(f"the {what} `{name}` got `{key}` twice", offset)
         if len(set(named)) < len(named):
             self._wrong(f"the {what} `{name}` got an argument twice", offset)
-        missing = [
-            key for key in operation.keywords[given : operation.minimum] if key not in named
-        ]
+        missing = [key for key in operation.keywords[given : operation.minimum] if key not in named]
         if missing:
             words = ", ".join(f"`{key}`" for key in missing)
             hint = f"write {operation.usage}"
@@ -245,7 +248,9 @@ class Analysis:
             return
         known = FILTERS if what == "filter" else TESTS
         if name not in known or name in SOFT_FILTERS:
-            message = f"there is no {what} `{name}` for `{node.name}`{did_you_mean(name, known)}"
+            message = (
+                f"there is no {what} `{name}` for `{node.name}`{did_you_mean(str(name), known)}"
+            )
             self._add(f"unknown-{what}", message, node.args[index].lineno)
 
     def _wrong(self, message: str, offset: int, hint: str = "") -> None:

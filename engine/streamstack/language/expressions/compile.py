@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from jinja2 import nodes
 
-from streamstack.language import operators
+from streamstack.language import lookups, operators
 from streamstack.language.expressions.analyse import (
     SOFT_FILTERS,
     SOFT_TESTS,
@@ -120,23 +120,23 @@ class _Writer:
                 return faster
         if _is_literal(container):
             # Python warns of such source when it compiles it, before it fails.
-            return self._call(operators.item, self.write(container), repr(key))
+            return self._call(lookups.item, self.write(container), repr(key))
         return f"{self.write(container)}[{key!r}]"
 
-    def _getitem(self, node: nodes.Getitem) -> str:
+    def getitem_of(self, node: nodes.Getitem) -> str:
         if isinstance(node.arg, nodes.Slice):
             bounds = (node.arg.start, node.arg.stop, node.arg.step)
             sources = ["None" if bound is None else self.write(bound) for bound in bounds]
-            return self._call(operators.part, self.write(node.node), *sources)
+            return self._call(lookups.part, self.write(node.node), *sources)
         key = constant_of(node.arg)
         if type(key) is str:
             return self._item(node.node, key)
-        return self._call(operators.item, self.write(node.node), self.write(node.arg))
+        return self._call(lookups.item, self.write(node.node), self.write(node.arg))
 
-    def _and(self, node: nodes.Node) -> str:
+    def and_of(self, node: nodes.Node) -> str:
         return self._chained(node, nodes.And, " and ")
 
-    def _or(self, node: nodes.Node) -> str:
+    def or_of(self, node: nodes.Node) -> str:
         return self._chained(node, nodes.Or, " or ")
 
     def _chained(self, node: nodes.Node, kind: type[nodes.BinExpr], word: str) -> str:
@@ -147,25 +147,25 @@ class _Writer:
         parts.append(self.write(node))
         return f"({word.join(reversed(parts))})"
 
-    def _not(self, node: nodes.Not) -> str:
+    def not_of(self, node: nodes.Not) -> str:
         return f"(not {self.write(node.node)})"
 
-    def _negative(self, node: nodes.Neg) -> str:
+    def negative_of(self, node: nodes.Neg) -> str:
         value = constant_of(node)
         if value is not node:
             return literal(value)
         return self._call(operators.negate, self.write(node.node))
 
-    def _positive(self, node: nodes.Pos) -> str:
+    def positive_of(self, node: nodes.Pos) -> str:
         return self._call(operators.affirm, self.write(node.node))
 
-    def _concat(self, node: nodes.Concat) -> str:
+    def concat_of(self, node: nodes.Concat) -> str:
         return self._call(operators.join_texts, *map(self.write, node.nodes))
 
-    def _list(self, node: nodes.List | nodes.Tuple) -> str:
+    def list_of(self, node: nodes.List | nodes.Tuple) -> str:
         return f"[{', '.join(map(self.write, node.items))}]"
 
-    def _dict(self, node: nodes.Dict) -> str:
+    def dict_of(self, node: nodes.Dict) -> str:
         return "{" + ", ".join(self._pair(pair) for pair in node.items) + "}"
 
     def _pair(self, pair: nodes.Pair) -> str:
@@ -178,11 +178,11 @@ class _Writer:
             source = self._call(operators.key_text, self.write(pair.key))
         return f"{source}: {self.write(pair.value)}"
 
-    def _inline_if(self, node: nodes.CondExpr) -> str:
+    def inline_if_of(self, node: nodes.CondExpr) -> str:
         other = "None" if node.expr2 is None else self.write(node.expr2)
         return f"({self.write(node.expr1)} if {self.write(node.test)} else {other})"
 
-    def _compare(self, node: nodes.Compare) -> str:
+    def compare_of(self, node: nodes.Compare) -> str:
         first = self.write(node.expr)
         if len(node.ops) > 1:
             rest: list[str] = []
@@ -217,7 +217,7 @@ class _Writer:
             node = node.node
         path = "_b"
         for key in reversed(keys):
-            path = f"{self.names.constant(operators.item)}({path}, {key})"
+            path = f"{self.names.constant(lookups.item)}({path}, {key})"
         return f"(lambda _b: lambda: {path})({self.write(base)})"
 
     def _default(self, node: nodes.Filter) -> str:
@@ -228,12 +228,12 @@ class _Writer:
         path = self._soft(node.node)
         if boolean is not None:
             lazily = f"lambda: {self.write(other)}"
-            return self._call(operators.default_empty, path, lazily, self.write(boolean))
+            return self._call(lookups.default_empty, path, lazily, self.write(boolean))
         if type(other) is nodes.Const or constant_of(other) is not other:
-            return self._call(operators.default_value, path, self.write(other))
-        return self._call(operators.default, path, f"lambda: {self.write(other)}")
+            return self._call(lookups.default_value, path, self.write(other))
+        return self._call(lookups.default, path, f"lambda: {self.write(other)}")
 
-    def _filter(self, node: nodes.Filter) -> str:
+    def filter_of(self, node: nodes.Filter) -> str:
         if node.name in SOFT_FILTERS:
             return self._default(node)
         assert node.node is not None
@@ -248,16 +248,16 @@ class _Writer:
         named = [f"{keyword.key}={self.write(keyword.value)}" for keyword in node.kwargs]
         return [*map(self.write, node.args), *named]
 
-    def _test(self, node: nodes.Test) -> str:
+    def test_of(self, node: nodes.Test) -> str:
         if node.name in SOFT_TESTS:
-            helper = operators.defined if node.name == "defined" else operators.undefined
+            helper = lookups.defined if node.name == "defined" else lookups.undefined
             return self._call(helper, self._soft(node.node))
         inline = _INLINE_TESTS.get(node.name)
         if inline is not None and not _is_literal(node.node):
             return inline.format(self.write(node.node))
         return self._operation(TESTS[node.name].call, node, self.write(node.node))
 
-    def _function(self, node: nodes.Call) -> str:
+    def function_of(self, node: nodes.Call) -> str:
         assert isinstance(node.node, nodes.Name)
         name = node.node.name
         if name in self.called:
@@ -280,19 +280,19 @@ def _is_literal(node: nodes.Node) -> bool:
 
 
 _WRITERS: Final[dict[type[nodes.Node], Callable[[_Writer, Any], str]]] = {
-    nodes.Getitem: _Writer._getitem,
-    nodes.And: _Writer._and,
-    nodes.Or: _Writer._or,
-    nodes.Not: _Writer._not,
-    nodes.Neg: _Writer._negative,
-    nodes.Pos: _Writer._positive,
-    nodes.Concat: _Writer._concat,
-    nodes.List: _Writer._list,
-    nodes.Tuple: _Writer._list,
-    nodes.Dict: _Writer._dict,
-    nodes.CondExpr: _Writer._inline_if,
-    nodes.Compare: _Writer._compare,
-    nodes.Filter: _Writer._filter,
-    nodes.Test: _Writer._test,
-    nodes.Call: _Writer._function,
+    nodes.Getitem: _Writer.getitem_of,
+    nodes.And: _Writer.and_of,
+    nodes.Or: _Writer.or_of,
+    nodes.Not: _Writer.not_of,
+    nodes.Neg: _Writer.negative_of,
+    nodes.Pos: _Writer.positive_of,
+    nodes.Concat: _Writer.concat_of,
+    nodes.List: _Writer.list_of,
+    nodes.Tuple: _Writer.list_of,
+    nodes.Dict: _Writer.dict_of,
+    nodes.CondExpr: _Writer.inline_if_of,
+    nodes.Compare: _Writer.compare_of,
+    nodes.Filter: _Writer.filter_of,
+    nodes.Test: _Writer.test_of,
+    nodes.Call: _Writer.function_of,
 }

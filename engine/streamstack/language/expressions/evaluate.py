@@ -17,7 +17,8 @@ def evaluate(value: Value, variables: Mapping[str, Any]) -> Any:
     """
     spelling = Direct(variables)
     try:
-        return eval(value.source(spelling), spelling.space)
+        # Source that we have written ourselves, without builtins.
+        return eval(value.source(spelling), spelling.space)  # noqa: S307
     except RunError:
         raise
     except Exception as error:

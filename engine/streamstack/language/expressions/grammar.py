@@ -12,16 +12,8 @@ from jinja2.parser import Parser
 
 from streamstack.language.expressions.scan import Problem, too_deep
 
-ENVIRONMENT: Final = Environment(
-    block_start_string="<%",
-    block_end_string="%>",
-    variable_start_string="<<",
-    variable_end_string=">>",
-    comment_start_string="<#",
-    comment_end_string="#>",
-    autoescape=False,
-    extensions=(),
-)
+#: Asked by the parser for nothing that we use: delimiters are the scanner's.
+ENVIRONMENT: Final = Environment(autoescape=False)  # noqa: S701  (text is not HTML by itself)
 
 _EXPECTED: Final = re.compile(r"expected token '(.*?)', got '(.*)'$", re.DOTALL)
 _WORDS: Final = {

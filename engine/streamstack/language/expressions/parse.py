@@ -24,7 +24,7 @@ from streamstack.language.expressions.value import (
     Value,
 )
 from streamstack.language.findings import find
-from streamstack.language.source import Mapping, Node, Scalar, Sequence
+from streamstack.language.source import Node, Scalar, Sequence
 
 #: Lists and objects with bindings inside one another; each is a bracket of Python.
 MAX_NESTING: Final = 40
@@ -93,7 +93,7 @@ def parse_expression(text: str, mark: Mark) -> tuple[Value, list[Diagnostic]]:
     except Problem as problem:
         binding, problems = _Binding(0, text.strip(), _NOTHING, ()), [problem]
     scalar = Scalar(text, mark, text)
-    return _expression(binding, scalar, True), [_finding(p, scalar) for p in problems]
+    return _expression(binding, scalar, whole=True), [_finding(p, scalar) for p in problems]
 
 
 def _parse(node: Node, found: list[Diagnostic], depth: int) -> Value:
@@ -103,7 +103,9 @@ def _parse(node: Node, found: list[Diagnostic], depth: int) -> Value:
         return _scalar(node, node.value, found)
     if depth >= MAX_NESTING:
         message = f"lists and objects are nested over {MAX_NESTING} levels deep"
-        found.append(find("bad-template", node.mark, message, "give the inner part a name by `set`"))
+        found.append(
+            find("bad-template", node.mark, message, "give the inner part a name by `set`")
+        )
         return Constant(node.mark, None)
     if isinstance(node, Sequence):
         items = tuple(_parse(item, found, depth + 1) for item in node.items)
@@ -130,19 +132,19 @@ def _scalar(scalar: Scalar, text: str, found: list[Diagnostic]) -> Value:
         return Template(scalar.mark, parsed.program, _reads(parsed.program.readings, scalar))
     whole = parsed.whole
     if whole is not None:
-        return _expression(whole, scalar, True)
+        return _expression(whole, scalar, whole=True)
     if all(isinstance(part, str) for part in parsed.parts):
         return Constant(scalar.mark, "".join(map(str, parsed.parts)))
     return Text(
         scalar.mark,
         tuple(
-            part if isinstance(part, str) else _expression(part, scalar, False)
+            part if isinstance(part, str) else _expression(part, scalar, whole=False)
             for part in parsed.parts
         ),
     )
 
 
-def _expression(binding: _Binding, scalar: Scalar, whole: bool) -> Expression:
+def _expression(binding: _Binding, scalar: Scalar, *, whole: bool) -> Expression:
     whole = whole and isinstance(binding.node, nodes.Name)
     reads = tuple(
         Read(r.name, r.path, r.soft, whole, scalar.mark_at(r.offset), binding.written)
@@ -167,7 +169,7 @@ def _finding(problem: Problem, scalar: Scalar) -> Diagnostic:
 
 @lru_cache(maxsize=8192)
 def _parse_text(text: str) -> _Parsed:
-    """Parse a text with bindings, in which every `<<` begins one unless a `\\` stands before it."""
+    r"""Parse a text with bindings, in which every `<<` begins one unless a `\` stands before it."""
     parts: list[str | _Binding] = []
     problems: list[Problem] = []
     plain_text = ""

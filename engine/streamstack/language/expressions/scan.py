@@ -41,7 +41,7 @@ _INSTEAD: Final = {
 }
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818  (one of many findings, not what stops a program)
     """What is wrong with an expression, at an offset of its text."""
 
     def __init__(self, code: str, message: str, offset: int, hint: str = "") -> None:
@@ -53,7 +53,7 @@ class Problem(Exception):
 
 
 def next_opening(text: str, start: int) -> tuple[int, str] | None:
-    """Return where the next `<<`, `<%` or `<#` stands, escaped (`\\<<`) or not, or None."""
+    r"""Return where the next `<<`, `<%` or `<#` stands, escaped (`\<<`) or not, or None."""
     found = _OPENING.search(text, start)
     return (found.start(), found.group()) if found else None
 
@@ -76,21 +76,12 @@ def scan(text: str, start: int, end: str, tokens: list[Token]) -> int:
                 raise Problem("bad-template", f"`{word}` is not a name", position)
             tokens.append(Token(position, "name", word))
         elif group == "operator":
-            if word in _CLOSING:
-                open_brackets.append((position, word))
-                if len(open_brackets) > MAX_BRACKETS:
-                    raise too_deep(position)
-            elif word in ")]}":
-                if not open_brackets:
-                    raise Problem("bad-template", f"`{word}` closes nothing", position)
-                opened, bracket = open_brackets.pop()
-                if _CLOSING[bracket] != word:
-                    message = f"`{word}` where `{_CLOSING[bracket]}` should close the `{bracket}`"
-                    raise Problem("bad-template", message, position)
+            if word in "()[]{}":
+                _balance(open_brackets, word, position)
             tokens.append(Token(position, operators[word], word))
         elif group == "string":
             tokens.append(Token(position, "string", _unescape(word, position)))
-        elif group == "integer" or group == "float":
+        elif group in ("integer", "float"):
             tokens.append(_number(group, word, position))
         elif group == "end":
             if word == end and not open_brackets:
@@ -106,6 +97,20 @@ def scan(text: str, start: int, end: str, tokens: list[Token]) -> int:
     if end:
         raise unclosed(end, start - 2)
     return size
+
+
+def _balance(open_brackets: list[tuple[int, str]], word: str, position: int) -> None:
+    if word in _CLOSING:
+        open_brackets.append((position, word))
+        if len(open_brackets) > MAX_BRACKETS:
+            raise too_deep(position)
+        return
+    if not open_brackets:
+        raise Problem("bad-template", f"`{word}` closes nothing", position)
+    _, bracket = open_brackets.pop()
+    if _CLOSING[bracket] != word:
+        message = f"`{word}` where `{_CLOSING[bracket]}` should close the `{bracket}`"
+        raise Problem("bad-template", message, position)
 
 
 def unclosed(end: str, offset: int) -> Problem:
@@ -142,7 +147,9 @@ def _unescape(word: str, position: int) -> str:
     try:
         return word[1:-1].encode("ascii", "backslashreplace").decode("unicode-escape")
     except UnicodeDecodeError:
-        raise Problem("bad-template", "a `\\` escape of this text is not complete", position) from None
+        raise Problem(
+            "bad-template", "a `\\` escape of this text is not complete", position
+        ) from None
 
 
 def _number(group: str, word: str, position: int) -> Token:

@@ -9,27 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from jinja2 import nodes
-from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import TemplateError
 from jinja2.runtime import Context, LoopContext, Undefined, new_context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, missing
 
 from streamstack.errors import RunError
 from streamstack.language.expressions.analyse import Analysis, Reading, Scope, bind
 from streamstack.language.expressions.compile import compile_expression
 from streamstack.language.expressions.explain import explain_node
+from streamstack.language.expressions.generator import TEMPLATES
 from streamstack.language.expressions.scan import Problem
 from streamstack.language.operators import a_kind, refuse_stream
 from streamstack.language.values import Opaque, to_text
 
-Render = Callable[[Mapping[str, Any], bool], Iterable[Any]]
+#: Renders over variables; under "bound", what << >> writes stays a Bound.
+Render = Callable[[Mapping[str, Any], Literal["text", "bound"]], Iterable[Any]]
 
 _LOOP: Final = frozenset(
-    "index index0 revindex revindex0 first last length previtem nextitem depth depth0".split()
+    [
+        "index",
+        "index0",
+        "revindex",
+        "revindex0",
+        "first",
+        "last",
+        "length",
+        "previtem",
+        "nextitem",
+        "depth",
+        "depth0",
+    ]
 )
 #: The name of what a `<% filter %>` or `<% set x | ... %>` block has written.
 _BODY: Final = "__body__"
@@ -62,41 +74,6 @@ class _Cells(Namespace):
 
     def __getitem__(self, name: str) -> Any:
         return object.__getattribute__(self, "_Namespace__attrs")[name]
-
-
-class _Generator(CodeGenerator):
-    """Jinja2's compiler of statements, for trees whose expressions are ours."""
-
-    def visit_Call(self, node: nodes.Call, frame: Frame, forward_caller: bool = False) -> None:
-        if not isinstance(node.node, nodes.Const):
-            super().visit_Call(node, frame, forward_caller)
-            return
-        self._write_ours(node.node.value, node.args, frame)
-
-    def visit_Filter(self, node: nodes.Filter, frame: Frame) -> None:
-        # Only `<% filter %>` and `<% set %>` blocks still have one: of the block's own text.
-        self._write_ours(node.name, node.args, frame, f"concat({frame.buffer})")
-
-    def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
-        self.write("written(")
-
-    def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
-        self.write(")")
-
-    def _write_ours(
-        self, name: str, arguments: list[nodes.Expr], frame: Frame, *first: str
-    ) -> None:
-        names = [frame.symbols.ref(a.name) for a in arguments if isinstance(a, nodes.Name)]
-        self.write(f"{name}({', '.join([*first, *names])})")
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    code_generator_class = _Generator
-
-
-_ENVIRONMENT: Final = _Environment(autoescape=False)
-# Nothing of Jinja2's own (range, dict, lipsum, ...) is a name of the language.
-_ENVIRONMENT.globals.clear()
 
 
 @dataclass(slots=True)
@@ -137,35 +114,41 @@ def compile_statements(
     """
     walk = _Statements(readings)
     walk.block(tree.body, Scope())
-    tree.set_environment(_ENVIRONMENT)
+    tree.set_environment(TEMPLATES)
     if walk.problems:
-        return (lambda variables, bound: []), walk.problems
+        return render_nothing, walk.problems
     try:
-        code = _ENVIRONMENT.compile(tree)
+        code = TEMPLATES.compile(tree)
     except (TemplateError, SyntaxError) as error:
         message = str(getattr(error, "message", None) or error)
         offset = getattr(error, "lineno", 0) or 0
-        return (lambda variables, bound: []), [Problem("bad-template", message, offset)]
+        return render_nothing, [Problem("bad-template", message, offset)]
     return _program(code, walk.functions), []
+
+
+def render_nothing(variables: Mapping[str, Any], way: Literal["text", "bound"]) -> Iterable[Any]:
+    """Stand for a template that has findings."""
+    return []
 
 
 def _program(code: Any, functions: Mapping[str, Callable[..., Any]]) -> Render:
     def load(write: Callable[[Any], Any]) -> Callable[[Context], Iterable[Any]]:
         namespace: dict[str, Any] = {
             "__file__": "<template>",
-            "environment": _ENVIRONMENT,
+            "environment": TEMPLATES,
             "written": write,
             **functions,
         }
-        exec(code, namespace)
+        # Jinja2's source for the statements, and in it calls of what we compiled.
+        exec(code, namespace)  # noqa: S102
         root: Callable[[Context], Iterable[Any]] = namespace["root"]
         return root
 
     texts, pieces = load(to_text), load(Bound)
 
-    def render(variables: Mapping[str, Any], bound: bool) -> Iterable[Any]:
-        context = new_context(_ENVIRONMENT, None, {}, dict(variables), False, {})
-        return pieces(context) if bound else texts(context)
+    def render(variables: Mapping[str, Any], way: Literal["text", "bound"]) -> Iterable[Any]:
+        context = new_context(TEMPLATES, None, {}, dict(variables), False, {})
+        return texts(context) if way == "text" else pieces(context)
 
     return render
 
@@ -193,8 +176,9 @@ class _Statements:
             scope = walk(self, statement, scope)
         return scope
 
-    def _take(self, node: nodes.Expr, scope: Scope, wrap: Any = None) -> nodes.Expr:
+    def _take(self, node: nodes.Node | None, scope: Scope, wrap: Any = None) -> nodes.Expr:
         """Return the call that stands for an expression from now on."""
+        assert isinstance(node, nodes.Expr)
         name, roots = self._function(node, scope, wrap)
         arguments: list[nodes.Expr] = [nodes.Name(root, "load") for root in roots]
         return nodes.Call(nodes.Const(name), arguments, [], None, None, lineno=node.lineno)
@@ -214,7 +198,8 @@ class _Statements:
         source = compile_expression(node, spelling, scope.called)
         roots = [root for root in spelling.roots if root != first]
         parameters = ", ".join(spelling.roots.values())
-        code = eval(
+        # Source that we have written ourselves, without builtins.
+        code = eval(  # noqa: S307
             f"lambda {parameters}: {source}",
             {"__builtins__": {}, "bound": _bound, **spelling.objects},
         )
@@ -322,7 +307,7 @@ def _run(
             return code(*arguments)
         except RunError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (re-raised, explained)
             values = {
                 root: _bound(value, root)
                 for root, value in zip(roots, arguments, strict=True)
@@ -349,7 +334,7 @@ def _targets(target: nodes.Node) -> list[str]:
     return [node.name for node in found if isinstance(node, nodes.Name)]
 
 
-def _calls_namespace(node: nodes.Expr) -> bool:
+def _calls_namespace(node: nodes.Node) -> bool:
     return (
         isinstance(node, nodes.Call)
         and isinstance(node.node, nodes.Name)

@@ -21,7 +21,12 @@ from streamstack.language.expressions.analyse import Reading
 from streamstack.language.expressions.compile import Spelling
 from streamstack.language.expressions.grammar import TokenParser, reword
 from streamstack.language.expressions.scan import Problem, next_opening, scan, too_deep, unclosed
-from streamstack.language.expressions.statements import Bound, Render, compile_statements
+from streamstack.language.expressions.statements import (
+    Bound,
+    Render,
+    compile_statements,
+    render_nothing,
+)
 from streamstack.language.expressions.value import Read, Value
 
 _RAW: Final = re.compile(r"[-+]?\s*raw\s*([-+]?)%>")
@@ -38,11 +43,11 @@ class Program:
 
     def text(self, *variables: Callable[[], Any]) -> str:
         """Return the text; there is a function for each of ``names``, in that order."""
-        return "".join(self.render(self._bound(variables), False))
+        return "".join(self.render(self._bound(variables), "text"))
 
     def pieces(self, *variables: Callable[[], Any]) -> list[str | Bound]:
         """Return the author's own text, and what stands for each << >> as Bound."""
-        return list(self.render(self._bound(variables), True))
+        return list(self.render(self._bound(variables), "bound"))
 
     def _bound(self, variables: tuple[Callable[[], Any], ...]) -> Mapping[str, Any]:
         bound = {}
@@ -92,16 +97,12 @@ def compile_template(text: str) -> tuple[Program, list[Problem]]:
         body = _parse(tokens)
         render, problems = compile_statements(body, readings)
     except Problem as problem:
-        render, problems = _nothing, [problem]
+        render, problems = render_nothing, [problem]
     except RecursionError:
-        render, problems = _nothing, [too_deep(0)]
+        render, problems = render_nothing, [too_deep(0)]
     shown = tuple((reading, _written(reading, spans)) for reading in readings)
     names = tuple(dict.fromkeys(reading.name for reading in readings))
     return Program(names, shown, render), problems
-
-
-def _nothing(variables: Mapping[str, Any], bound: bool) -> list[Any]:
-    return []
 
 
 def _written(reading: Reading, spans: list[tuple[int, str]]) -> str:
@@ -123,7 +124,7 @@ def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]])
     #: White space is cut from the front of the next text, after `-%>`.
     cut = False
 
-    def data(start: int, words: str, cut_end: bool = False) -> None:
+    def data(start: int, words: str, *, cut_end: bool = False) -> None:
         if cut:
             words = words.lstrip()
         if cut_end:
@@ -140,7 +141,7 @@ def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]])
             position = at + 3
             continue
         minus = sign != "<<" and text[at + 2 : at + 3] == "-"
-        data(position, before, minus)
+        data(position, before, cut_end=minus)
         if sign == "<#":
             end = text.find("#>", at + 2)
             if end < 0:
@@ -158,7 +159,7 @@ def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]])
             if end_raw is None:
                 raise Problem("bad-template", "`<% raw %>` has no `<% endraw %>`", at)
             cut = raw.group(1) == "-"
-            data(raw.end(), text[raw.end() : end_raw.start()], end_raw.group(1) == "-")
+            data(raw.end(), text[raw.end() : end_raw.start()], cut_end=end_raw.group(1) == "-")
             cut = end_raw.group(2) == "-"
             position = end_raw.end()
         else:
