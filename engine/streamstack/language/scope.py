@@ -60,7 +60,7 @@ def _follow(walker: Walker) -> tuple[State | None, Content]:
         if definition.response_type == "json":
             walker.answer_json()
     end, given = walker.leave_frame(walker.stack(definition.stack, state))
-    walker.finish(walker.copies[0].deferred, end, walker.steps.bound(definition.stack))
+    walker.finish(walker.copies[0].deferred, end)
     return end, given
 
 
@@ -82,7 +82,7 @@ def _sum_up(function: FunctionDefinition, callees: Callees) -> Summary:
         gives_plain=given.plain,
         properties=frozenset[str]().union(*(made.properties for made in streams)) | OF_EVERY_STREAM,
         stream_voice=of_streams(streams) if streams else Voice(),
-        shortened=bool(streams) and all(made.shortened for made in streams),
+        brief=bool(streams) and all(made.brief for made in streams),
     )
 
 

@@ -163,13 +163,13 @@ class Blocks(Frames):
                 words = f"the turns of this concurrent `{step.function.name}`"
                 with self.copy(nested, entry, words) as copy:
                     end = self.stack(nested.stack, body)
-                    self.finish(copy.deferred, end, self.steps.bound(nested.stack))
+                    self.finish(copy.deferred, end)
             else:
                 body.unsure(self.steps.bound(nested.stack), in_turns=True)
                 end = self.stack(nested.stack, body)
         frame.loops.pop()
         again = [each for each in (end, *loop.turns) if each is not None]
-        self.streams.close(region, [entry] if nested.copies and again else again)
+        self.streams.close(region, [entry] if nested.copies else again)
         self._check_next_turn(entry, again, met)
         exits = again + loop.breaks
         spoken = any(each.spoken for each in exits)
@@ -190,8 +190,9 @@ class Blocks(Frames):
     def _check_next_turn(self, entry: State, again: list[State], met: int) -> None:
         """Report a chunk that comes after the `done` of the turn before."""
         done = next((s.done for s in again if s.done is not None), None)
-        if done is not None and entry.done is None and len(self.emission.met) > met:
-            self.emission.refuse_after_done(self.emission.met[met], done, next_turn=True)
+        if done is not None and entry.done is None:
+            first = self.emission.met[met] if len(self.emission.met) > met else done
+            self.emission.refuse_after_done(first, done, next_turn=True)
 
     def wait_for(
         self, step: Step, read: tuple[Made, ...], state: State, *, loop: bool = False

@@ -133,6 +133,10 @@ class Context(ABC):
         yield copy
         self.copies.pop()
 
+    def late_names(self) -> set[str]:
+        """Return the names that what runs later may find bound: all that the frames around bind."""
+        return {name for copy in self.copies for name in self.steps.bound(copy.stack)}
+
     def write(self, name: str, mark: Mark, content: Content, state: State) -> None:
         """Bind a name."""
         copy = self.copies[-1]

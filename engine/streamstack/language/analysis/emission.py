@@ -51,16 +51,27 @@ class Emission:
             self.late += [(wait, event.mark) for wait in state.pending]
         state.silent, state.spoken, state.pending = False, True, ()
 
-    def refuse_after_done(self, event: Event, done: Event, *, next_turn: bool = False) -> None:
-        """Report a chunk after the end marker."""
-        words = "on the next turn of the loop, " if next_turn else ""
-        self._reports.add(
-            "after-done",
-            event.mark,
-            f"{words}`{event.title}` sends a chunk after the `{done.title}` in line {done.mark.line}",
-            "move `done` behind the loop" if next_turn else None,
-            sure=next_turn or done.meets(event.conditions),
-        )
+    def refuse_after_done(
+        self, event: Event, done: Event, *, next_turn: bool = False, beside: bool = False
+    ) -> None:
+        """Report a chunk, or another end marker, after the end marker."""
+        title, end = event.title, f"the `{done.title}` in line {done.mark.line}"
+        hint = None
+        if event is done:
+            message = (
+                f"`{title}` comes again on the next turn of the loop: the end can be marked once"
+            )
+            hint = "move it behind the loop"
+        elif next_turn:
+            message = f"on the next turn of the loop, `{title}` comes after {end}"
+            hint = f"move `{done.title}` behind the loop"
+        elif beside:
+            message = f"`{title}` may come after {end}, which is in another branch"
+            hint = f"move `{done.title}` behind the branches"
+        else:
+            message = f"`{title}` comes after {end}: nothing may follow the end"
+        sure = not beside and (next_turn or done.meets(event.conditions))
+        self._reports.add("after-done", event.mark, message, hint, sure=sure)
 
     def close(self, state: State, event: Event) -> None:
         """Note the end marker."""

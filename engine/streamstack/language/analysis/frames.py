@@ -12,6 +12,7 @@ from streamstack.language.analysis.state import (
     PLAIN,
     Binding,
     Content,
+    Event,
     Made,
     Region,
     Shape,
@@ -51,7 +52,7 @@ class Frames(Context):
             with self.copy(nested, state, words) as copy:
                 end = self.stack(nested.stack, state)
                 after, given = self.leave_frame(end)
-                self.finish(copy.deferred, after, self.steps.bound(nested.stack))
+                self.finish(copy.deferred, after)
             return after, given
         return self.leave_frame(self.stack(nested.stack, state))
 
@@ -70,21 +71,24 @@ class Frames(Context):
         emission = self.emission
         ends: list[State | None] = []
         given: dict[str, Content] = {}
+        sent: list[Event | None] = []
         late, emission.late = emission.late, []
         consumed, prompt = dict(entry.consumed), False
         for each in nested:
             branch = entry.fork()
             branch.spoken, branch.consumed = False, dict(consumed)
-            before = len(emission.late)
+            before, met = len(emission.late), len(emission.met)
             words = f"the branch `{each.label}`"
             end, content = self.frame(each, branch, words)
             ends.append(end)
             given[each.label or ""] = content
+            sent.append(emission.met[met] if len(emission.met) > met else None)
             if end is not None:
                 consumed.update(end.consumed)
                 prompt = prompt or (not end.silent and len(emission.late) == before)
         # What one branch sends does not wait for what another one reads.
         emission.late = late if prompt else late + emission.late
+        self._check_done_beside(entry, ends, sent)
         reached = [end for end in ends if end is not None]
         if len(reached) < len(ends):
             return None, given
@@ -95,6 +99,16 @@ class Frames(Context):
             entry.pending = merge(entry.pending, end.pending) if entry.silent else ()
             entry.done = entry.done or end.done
         return entry, given
+
+    def _check_done_beside(
+        self, entry: State, ends: list[State | None], sent: list[Event | None]
+    ) -> None:
+        """Report a chunk of one branch that may come after the `done` of another."""
+        for number, end in enumerate(ends):
+            if end is not None and end.done is not None and entry.done is None:
+                for other, event in enumerate(sent):
+                    if event is not None and other != number:
+                        self.emission.refuse_after_done(event, end.done, beside=True)
 
     def follow_own_frame(self, step: Step, nested: Nested, state: State) -> State | None:
         inner = state.fork()
@@ -109,8 +123,7 @@ class Frames(Context):
         emission = self.emission
         inner = state.fork()
         inner.silent, inner.spoken, inner.pending, inner.done = True, False, (), None
-        if not nested.copies:
-            inner.unsure(self.steps.bound(nested.stack), in_turns=True)
+        inner.unsure(self.late_names())
         self.bind(nested, inner)
         late, emission.late = emission.late, []
         met = len(emission.met)
@@ -128,7 +141,7 @@ class Frames(Context):
 
     def follow_defer(self, nested: Nested, state: State) -> None:
         if self.ghost:
-            self.finish([self._deferred(nested, state)], state, frozenset())
+            self.finish([self._deferred(nested, state)], state)
         else:
             self.copies[-1].deferred.append(self._deferred(nested, state))
 
@@ -138,7 +151,7 @@ class Frames(Context):
             nested, dict(state.names), self.reports.allowed, streams.regions, streams.conditions
         )
 
-    def finish(self, deferred: list[Deferred], end: State | None, bound: frozenset[str]) -> None:
+    def finish(self, deferred: list[Deferred], end: State | None) -> None:
         """Follow what was put off to the end of a run, with the variables as they are then."""
         emission, streams = self.emission, self.streams
         for each in deferred:
@@ -149,7 +162,7 @@ class Frames(Context):
                 state.names[name] = (
                     replace(last, sure=sure) if first is None else _last(first, last)
                 )
-            state.unsure(bound)
+            state.unsure(self.late_names())
             before = streams.regions, streams.conditions, streams.tries
             streams.regions, streams.conditions, streams.tries = each.regions, each.conditions, ()
             heard = emission.places, emission.late, emission.any

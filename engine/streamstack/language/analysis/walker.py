@@ -5,7 +5,7 @@ from __future__ import annotations
 from streamstack.language.analysis.blocks import Blocks
 from streamstack.language.analysis.callees import Callees, Summary
 from streamstack.language.analysis.emission import both, called, of_streams
-from streamstack.language.analysis.parts import Parts, constant, written
+from streamstack.language.analysis.parts import Parts, PerItem, constant, written
 from streamstack.language.analysis.state import (
     OF_EVERY_STREAM,
     PLAIN,
@@ -173,15 +173,16 @@ class Walker(Blocks):
             elif use.kind is None:
                 asked.update(self.names.asked(use.value))
         for each in parts.per_item:
-            before = state.names.get(each.name)
-            state.names[each.name] = Binding(sure=True)
-            self.names.read(each.value, state)
-            self.streams.check_condition(each.value, step, state)
-            if before is None:
-                del state.names[each.name]
-            else:
-                state.names[each.name] = before
+            self._read_per_item(each, step, state)
         return read, handed, frozenset(asked)
+
+    def _read_per_item(self, each: PerItem, step: Step, state: State) -> None:
+        """Check a value that is computed later, for each item."""
+        inner = State(dict(state.names))
+        inner.unsure(self.late_names())
+        inner.names[each.name] = Binding(sure=True)
+        self.names.read(each.value, inner)
+        self.streams.check_condition(each.value, step, inner)
 
     def _set(self, step: Step, parts: Parts, state: State) -> None:
         """Follow `set`: each value sees the names before it; a stream moves to its new name."""
