@@ -274,7 +274,7 @@ class _Reader:
         if self._aliased > MOST_ALIASED:
             message = f"The aliases stand for more than {MOST_ALIASED} values."
             self._abandon("too-many-aliases", event, message)
-        if len(self._opened) + _height(node) > MOST_LEVELS + 1:
+        if len(self._opened) + _height(node) > MOST_LEVELS:
             message = f"This alias nests values more than {MOST_LEVELS} deep."
             self._abandon("too-deep", event, message)
         return node
@@ -359,8 +359,8 @@ class _Reader:
 
 
 def _height(node: Node) -> int:
-    """Count the levels of a node; a scalar has one."""
+    """Count the levels of a node; a scalar has none."""
     if isinstance(node, Scalar):
-        return 1
+        return 0
     inner = node.items if isinstance(node, Sequence) else [value for _, value in node.items]
     return 1 + max(map(_height, inner), default=0)
