@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -33,12 +34,15 @@ async def exchange(
     life = Life(answer, served.limits)
     service.lives.add(life)
     outcome = "failed"
+    close = None
     try:
         try:
             if request.body_exists:
                 life.begin_reading()
                 expect(request, served.max_body)
             inputs = await served.read(request, parameters)
+            if served.close is not None:
+                close = partial(served.close, inputs)
             if served.headers is not None:
                 answer.headers += served.headers(run, inputs)
             life.begin_running()
@@ -65,7 +69,7 @@ async def exchange(
     finally:
         life.end()
         service.leave(life)
-        service.after(run, outcome)
+        service.after(run, outcome, close)
 
 
 def _fail(served: Served, run: Run, answer: Answer, error: RunError) -> Sent:

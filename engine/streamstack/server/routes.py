@@ -35,7 +35,7 @@ class _Branch(Generic[T]):
                     branch.parameter = _Branch()
                 branch = branch.parameter
             else:
-                branch = branch.literals.setdefault(segment, _Branch())
+                branch = branch.literals.setdefault(_decode(segment), _Branch())
         if branch.target is None:
             branch.target, branch.names = target, tuple(names)
 

@@ -54,8 +54,9 @@ class Served:
     """An endpoint, ready for requests.
 
     ``wire`` is the pattern for the wires of all its formats; with ``negotiated`` in it the format
-    is the request's choice. ``read`` reads and checks the inputs, ``show`` gives `request` as
-    bindings see it, ``headers`` the endpoint's own headers where they hold bindings.
+    is the request's choice. ``read`` reads and checks the inputs, ``close`` deletes the files among
+    them. ``show`` gives `request` as bindings see it. ``headers`` gives the endpoint's own headers,
+    where they hold bindings.
     """
 
     method: str
@@ -66,6 +67,7 @@ class Served:
     limits: Limits = field(default_factory=Limits)
     read: Read = _no_inputs
     show: Show = _show_little
+    close: Callable[[Mapping[str, Any]], None] | None = None
     headers: Own | None = None
     max_body: int = MAX_BODY
     outlives: bool = False  # `onDisconnect: finish`

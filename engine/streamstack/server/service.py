@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -25,6 +25,11 @@ T = TypeVar("T")
 
 _JSON = b"Content-Type: application/json; charset=utf-8\r\nCache-Control: no-store\r\n"
 
+#: Seconds that stopped runs have to tell their readers so.
+LAST_WORDS = 2.0
+#: Seconds that work after the answer has, once the service stops.
+LATER = 10.0
+
 #: Paths of the service itself; no endpoint can take them.
 _OWN = ("/_health", "/_ready")
 
@@ -44,6 +49,7 @@ class Service:
         self.lives: set[Life] = set()
         self._later: set[asyncio.Task[Any]] = set()
         self._left = asyncio.Event()
+        self._hurried = False
         self.draining = False
         self.routes: Routes[Served] = Routes(())
         self._group = asyncio.TaskGroup()
@@ -94,12 +100,17 @@ class Service:
         if not self.lives:
             self._left.set()
 
-    def after(self, run: Run, outcome: str) -> None:
-        """Let a run do what it registered for its end, beside the answers to others."""
+    def after(self, run: Run, outcome: str, close: Callable[[], None] | None) -> None:
+        """Let a run do what it registered for its end, beside the answers to others.
+
+        ``close`` deletes what the run's inputs hold open, when that is done.
+        """
         if run.has_after:
-            self._spawn(_finish(run, outcome))
-        else:
-            run.outcome = outcome
+            self._spawn(_finish(run, outcome, close))
+            return
+        run.outcome = outcome
+        if close is not None:
+            close()
 
     def _refuse(self, request: web.BaseRequest, error: RunError, lines: bytes = b"") -> Sent:
         cors = self.cors.lines(request.headers.get("Origin"))
@@ -127,7 +138,8 @@ class Service:
         if request.method == "OPTIONS":
             origin = request.headers.get("Origin")
             lines = header_lines([("Allow", ", ".join(methods))])
-            return send(request, 204, lines + self.cors.preflight(origin, methods), b"")
+            asked = request.headers.get("Access-Control-Request-Headers")
+            return send(request, 204, lines + self.cors.preflight(origin, methods, asked), b"")
         if request.method == "HEAD" and (found := self.routes.find("GET", path)) is not None:
             return self._answer_head(request, found[0])
         return self._wrong_method(request, methods)
@@ -150,15 +162,28 @@ class Service:
         await self._empty(patience)
         for life in list(self.lives):
             life.stop(RunError("producer-lost", "the server is shutting down", status=503))
-        await self._empty(2.0)
+        self._hurried = False
+        await self._empty(LAST_WORDS)
+
+    def hurry(self) -> None:
+        """Wait no longer for what is running."""
+        self._hurried = True
+        self._left.set()
+        self.abandon()
 
     async def _empty(self, patience: float) -> None:
         """Wait until no request is being answered, for some seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while self.lives:
+                while self.lives and not self._hurried:
                     self._left.clear()
                     await self._left.wait()
+
+    async def settle(self, patience: float = LATER) -> None:
+        """Give what runs do after their answers some seconds, then end it."""
+        if self._later:
+            await asyncio.wait(self._later, timeout=patience)
+        self.abandon()
 
     def abandon(self) -> None:
         """Cancel what runs still do after their answers."""
@@ -172,8 +197,11 @@ class Service:
         return task
 
 
-async def _finish(run: Run, outcome: str) -> None:
+async def _finish(run: Run, outcome: str, close: Callable[[], None] | None) -> None:
     try:
         await run.finish(outcome)
     except Exception as error:  # noqa: BLE001  (one failure must not end the group, and all others)
         log.exception("after-failed", run=run.id, reason=str(error))
+    finally:
+        if close is not None:
+            close()

@@ -27,6 +27,7 @@ class StreamSink(Answer):
     """
 
     __slots__ = (
+        "_bare",
         "_chunked",
         "_connection",
         "_flushed",
@@ -50,6 +51,7 @@ class StreamSink(Answer):
         self._head = b""  # made, and not sent yet
         self._opening = b""  # what stands inside the first event
         self._chunked = request.version >= (1, 1)
+        self._bare = request.method == "HEAD"  # no body, whatever is emitted
         self._scheduled = False
         self._flushed = 0  # of `bytes`, those that were handed to the transport
         # The chunk that brings `bytes` here goes through `_settle`: 0 when no flush is
@@ -127,7 +129,8 @@ class StreamSink(Answer):
         else:
             start = b"%bX-Run-Id: %b\r\n%b" % (wire.head, self.run.id.encode(), self.cors)
         keep = request.keep_alive and self._chunked
-        framing = b"Transfer-Encoding: chunked\r\n" if self._chunked else b""
+        framed = self._chunked and not self._bare
+        framing = b"Transfer-Encoding: chunked\r\n" if framed else b""
         self._head = b"".join(
             (start, framing, date_line(), connection_line(request, keep=keep), b"\r\n")
         )
@@ -155,7 +158,9 @@ class StreamSink(Answer):
             return
         self.sent_at = self._loop.time()
         head, self._head = self._head, b""
-        if not self._chunked:
+        if self._bare:
+            data = head
+        elif not self._chunked:
             data = head + data
         elif data:
             data = b"%b%x\r\n%b\r\n%b" % (head, len(data), data, end)

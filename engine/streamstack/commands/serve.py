@@ -1,0 +1,91 @@
+"""`streamstack serve`: serves a project's endpoints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+import structlog
+
+from streamstack.functions import REGISTRY
+from streamstack.language.project import read_project
+from streamstack.language.report import write_text
+from streamstack.server.endpoints import UnservableError
+from streamstack.server.serve import AddressError
+from streamstack.server.serve import serve as serve_project
+
+#: Exit codes: what was found is wrong, or it could not run.
+FOUND, FAILED = 1, 2
+
+
+@click.command()
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.option("--host", help="The address to listen on.  [default: server.host, or 127.0.0.1]")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="The port to listen on; 0 is any free one.  [default: server.port, or 8080]",
+)
+@click.option("--dev", is_flag=True, help="Tell clients the place and the reason of errors.")
+@click.pass_context
+def serve(
+    context: click.Context, directory: Path | None, host: str | None, port: int | None, *, dev: bool
+) -> None:
+    """Serve the definitions below a folder (`definitions/`, or the current one).
+
+    They are validated first: errors keep the server from starting, warnings do not. SIGTERM or
+    Ctrl-C stops it, after running streams have had `server.shutdownTimeout` to finish.
+    """
+    folder = directory or (Path("definitions") if Path("definitions").is_dir() else Path())
+    if not folder.is_dir():
+        _give_up(context, f"there is no folder {folder}", FAILED)
+    try:
+        checked = read_project(folder, REGISTRY, os.environ, check_environment=True)
+    except OSError as error:
+        _give_up(context, f"{error.filename}: {error.strerror}", FAILED)
+    if checked.findings:
+        click.echo(write_text(checked.findings, checked.sources), err=True, nl=False)
+    if checked.failed:
+        _give_up(context, "not served: put the errors above right first", FOUND)
+    if not checked.project.endpoints:
+        _give_up(context, f"there are no endpoints in {folder}", FAILED)
+    _write_log()
+    server = checked.settings.server
+    try:
+        serve_project(
+            checked,
+            host if host is not None else server.host,
+            port if port is not None else server.port,
+            lambda line: click.echo(line, err=True),
+            dev=dev,
+        )
+    except (AddressError, UnservableError) as error:
+        _give_up(context, str(error), FAILED)
+
+
+def _give_up(context: click.Context, reason: str, code: int) -> NoReturn:
+    click.echo(f"streamstack: {reason}", err=True)
+    context.exit(code)
+
+
+def _write_log() -> None:
+    """Write the log to the standard error: for people on a terminal, else one JSON object a line."""
+    people = sys.stderr.isatty()
+    shape: list[structlog.typing.Processor] = (
+        # Tracebacks without the values of variables, which may be secrets.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if people
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=not people),
+            *shape,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,124 @@
+"""From compiled plans to served endpoints: what can be decided before there is a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from streamstack.errors import Mark, RunError
+from streamstack.language.definition import Endpoint
+from streamstack.language.paths import parameters
+from streamstack.language.settings import Cors as CorsSettings
+from streamstack.language.settings import Settings
+from streamstack.language.values import MISSING
+from streamstack.runtime.plan import Plan
+from streamstack.runtime.run import Run
+from streamstack.server.cors import Cors
+from streamstack.server.heads import own_headers
+from streamstack.server.inputs import Reader, close_inputs
+from streamstack.server.served import Own, Served
+from streamstack.server.wire import Limits, Wire
+
+
+class UnservableError(Exception):
+    """A definition that was found sound, and can't be served all the same."""
+
+    def __init__(self, mark: Mark, message: str) -> None:
+        super().__init__(f"{mark}: {message}")
+
+
+def make_endpoints(plans: Iterable[Plan], settings: Settings, *, dev: bool) -> list[Served]:
+    """Make what the service serves of the plans.
+
+    Raises UnservableError, with the place.
+    """
+    return [_make(plan, settings, dev=dev) for plan in plans]
+
+
+def _make(plan: Plan, settings: Settings, *, dev: bool) -> Served:
+    endpoint = plan.endpoint
+    names = parameters(endpoint.path)
+    reader = Reader(
+        plan.checker, max_body=settings.server.max_body_size, keeps_body=plan.reads_body
+    )
+    constant, bound = _headers(plan)
+    try:
+        layout = plan.checker.layout(endpoint.method, names)
+        wire = _wire(plan, constant, dev=dev)
+        largest = reader.most(endpoint.method, names)
+    except (RunError, ValueError) as error:
+        raise UnservableError(endpoint.mark, str(error)) from error
+    return Served(
+        method=endpoint.method,
+        path=endpoint.path,
+        start=plan.start,
+        wire=wire,
+        file=endpoint.mark.file,
+        limits=_limits(endpoint),
+        read=reader.read,
+        show=reader.show,
+        close=close_inputs if layout.files or layout.whole is not None else None,
+        headers=bound,
+        max_body=largest,
+        outlives=endpoint.streaming.on_disconnect == "finish",
+    )
+
+
+def _headers(plan: Plan) -> tuple[tuple[tuple[str, str], ...], Own | None]:
+    """Return the endpoint's own headers: as they are where none has a binding, else how to."""
+    given = {name: value.constant for name, value in plan.endpoint.headers}
+    if MISSING not in given.values():
+        return tuple(own_headers(given)), None
+
+    def evaluate(run: Run, inputs: dict[str, Any]) -> list[tuple[str, str]]:
+        return own_headers(plan.headers(run, inputs))
+
+    return (), evaluate
+
+
+def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> Wire:
+    streaming = plan.endpoint.streaming
+    negotiated = False
+    if plan.endpoint.response_type == "json":
+        name = "value"
+    elif streaming.format == "auto":
+        name, negotiated = "sse", True
+    else:
+        name = streaming.format
+    return Wire(
+        name,
+        shapes=plan.shapes,
+        headers=headers,
+        negotiated=negotiated,
+        ids=streaming.ids,
+        done=streaming.done,
+        buffer=streaming.buffer,
+        max_bytes=streaming.max_bytes or 0,
+        dev=dev,
+    )
+
+
+def _limits(endpoint: Endpoint) -> Limits:
+    streaming = endpoint.streaming
+    if endpoint.response_type == "json":
+        # One value has no first chunk, no pauses, and no heartbeat.
+        return Limits(0, 0, 0, streaming.max_duration)
+    return Limits(
+        keep_alive=streaming.keep_alive,
+        first_chunk=streaming.first_chunk_timeout,
+        idle=streaming.idle_timeout,
+        longest=streaming.max_duration,
+    )
+
+
+def make_cors(settings: CorsSettings | None) -> Cors:
+    """Make the rules for other origins of the settings; None lets no other origin in."""
+    if settings is None:
+        return Cors()
+    return Cors(
+        origins=frozenset(settings.origins),
+        headers=settings.headers,
+        exposed=settings.expose_headers,
+        credentials=settings.credentials,
+        max_age=int(settings.max_age),
+    )

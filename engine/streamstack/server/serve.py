@@ -1,0 +1,120 @@
+"""Serving a project until a signal says stop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+
+from aiohttp import web
+
+from streamstack.language.project import Checked
+from streamstack.runtime.plan import compile_project
+from streamstack.runtime.run import Context
+from streamstack.server.connection import Listening
+from streamstack.server.endpoints import make_cors, make_endpoints
+from streamstack.server.served import Served
+from streamstack.server.service import Service
+
+#: Connections that the system keeps waiting for us.
+BACKLOG = 1024
+
+
+class AddressError(Exception):
+    """An address that can't be listened on."""
+
+
+def serve(
+    checked: Checked,
+    host: str,
+    port: int,
+    announce: Callable[[str], None],
+    *,
+    dev: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Serve a checked project until SIGTERM or SIGINT; return when all is closed.
+
+    Raises AddressError for an address that can't be had, UnservableError for a definition.
+    """
+    settings = checked.settings
+    endpoints = make_endpoints(compile_project(checked.project), settings, dev=dev)
+    context = Context(
+        env=os.environ if environment is None else environment, settings=settings.settings, dev=dev
+    )
+    service = Service(endpoints, context=context, cors=make_cors(settings.server.cors))
+    patience = settings.server.shutdown_timeout
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_listen(service, endpoints, host, port, patience, announce))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's loops, where it is installed."""
+    try:
+        import uvloop  # noqa: PLC0415  (not on every system)
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _listen(
+    service: Service,
+    endpoints: list[Served],
+    host: str,
+    port: int,
+    patience: float,
+    announce: Callable[[str], None],
+) -> None:
+    stop = asyncio.Event()
+
+    def take_signal() -> None:
+        if stop.is_set():
+            service.hurry()  # the second signal: whoever sends it does not want to wait
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, take_signal)
+    async with service:
+        runner = web.ServerRunner(Listening(service.handle), shutdown_timeout=1.0)
+        await runner.setup()
+        site = web.TCPSite(runner, host, port, backlog=BACKLOG)
+        try:
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            raise AddressError(_explain(error, host, port)) from error
+        _tell(endpoints, host, site.port, announce)
+        await stop.wait()
+        announce("stopping: no new requests; running streams may finish (again to stop at once)")
+        service.draining = True
+        await site.stop()
+        await service.drain(patience)
+        await runner.cleanup()
+        await service.settle()
+
+
+def _explain(error: OSError, host: str, port: int) -> str:
+    """Say what to do about an address that can't be had."""
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use already: stop what uses it, or choose another with --port"
+    if error.errno == errno.EACCES:
+        return f"port {port} may not be used by this user: choose one from 1024 on with --port"
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"{host} is no address of this machine: choose another with --host"
+    return f"can't listen on {host}, port {port}: {error.strerror or error}"
+
+
+def _tell(endpoints: list[Served], host: str, port: int, announce: Callable[[str], None]) -> None:
+    """List the routes with their files, and say where they are."""
+    shown = {"0.0.0.0": "localhost", "::": "localhost", "": "localhost"}.get(host, host)  # noqa: S104
+    address = f"[{shown}]" if ":" in shown else shown
+    method = max((len(each.method) for each in endpoints), default=0)
+    path = max((len(each.path) for each in endpoints), default=0)
+    for each in sorted(endpoints, key=lambda served: (served.path, served.method)):
+        announce(f"  {each.method:<{method}}  {each.path:<{path}}  {each.file}")
+    count = f"{len(endpoints)} endpoint{'s' if len(endpoints) != 1 else ''}"
+    announce(f"serving {count} on http://{address}:{port}")

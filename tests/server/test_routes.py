@@ -1,0 +1,73 @@
+"""Which route a path finds."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamstack.errors import RunError
+from streamstack.server.routes import Routes
+
+ROUTES = Routes(
+    [
+        ("GET", "/", "root"),
+        ("GET", "/users/me", "me"),
+        ("GET", "/users/{id}", "user"),
+        ("DELETE", "/users/{id}", "delete"),
+        ("GET", "/users/{id}/posts/{post}", "post"),
+        ("GET", "/users/me/drafts", "drafts"),
+        ("POST", "/both", "without"),
+        ("POST", "/both/", "with"),
+        ("GET", "/café/{city}", "cafe"),
+        ("GET", "/{any}/posts", "any"),
+        ("HEAD", "/probe", "probe"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "target", "parameters"),
+    [
+        ("GET", "/", "root", {}),
+        ("GET", "/users/me", "me", {}),
+        ("GET", "/users/me/", "me", {}),
+        ("GET", "/users/7", "user", {"id": "7"}),
+        ("GET", "/users/7/", "user", {"id": "7"}),
+        ("DELETE", "/users/me", "delete", {"id": "me"}),
+        ("GET", "/users/me/posts/3", "post", {"id": "me", "post": "3"}),
+        ("GET", "/users/me/drafts", "drafts", {}),
+        ("GET", "/users/posts", "user", {"id": "posts"}),
+        ("GET", "/ada/posts", "any", {"any": "ada"}),
+        ("POST", "/both", "without", {}),
+        ("POST", "/both/", "with", {}),
+        ("GET", "/users/a%2Fb", "user", {"id": "a/b"}),
+        ("GET", "/users/%6De", "me", {}),
+        ("GET", "/users/J%C3%BCrgen%20B", "user", {"id": "Jürgen B"}),
+        ("GET", "/users/a+b", "user", {"id": "a+b"}),
+        ("GET", "/caf%C3%A9/k%C3%B6ln", "cafe", {"city": "köln"}),
+        ("GET", "/users/{id}", "user", {"id": "{id}"}),
+    ],
+)
+def test_route_is_found(method: str, path: str, target: str, parameters: dict[str, str]) -> None:
+    """Literals beat parameters, segments are decoded one by one, a last slash changes nothing."""
+    assert ROUTES.find(method, path) == (target, parameters)
+
+
+@pytest.mark.parametrize(
+    "path", ["/nope", "/users", "/users//", "//users/me", "/Users/me", "*", ""]
+)
+def test_no_route(path: str) -> None:
+    """An empty segment is no value, letters count as they are written."""
+    assert ROUTES.find("GET", path) is None
+
+
+def test_methods_of_a_path() -> None:
+    """A path knows its methods; HEAD comes with GET, OPTIONS with any."""
+    assert ROUTES.methods("/users/me") == ["DELETE", "GET", "HEAD", "OPTIONS"]
+    assert ROUTES.methods("/both") == ["OPTIONS", "POST"]
+    assert ROUTES.methods("/nope") == []
+
+
+def test_path_that_is_no_utf8() -> None:
+    """Such a path is the caller's fault."""
+    with pytest.raises(RunError, match="UTF-8"):
+        ROUTES.find("GET", "/users/%ff")
