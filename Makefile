@@ -24,7 +24,7 @@ RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 PROJECT := pyproject.toml engine/streamstack/__init__.py
 
-.PHONY: help serve test lint types pytest format build pin clean
+.PHONY: help serve test lint types pytest format schemas build pin clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ pytest: $(DEV) ## Run the tests alone (ARGS="tests/test_layers.py -k circle" cho
 format: $(DEV) ## Lay the code out and repair what can be repaired
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
+
+schemas: $(RUNTIME) ## Write schemas/ anew, from the declarations of the functions
+	@$(BIN)/streamstack schema --out schemas
 
 build: $(DEV) ## Build the wheel into dist/
 	@$(BIN)/hatchling build --target wheel

@@ -26,7 +26,16 @@ class Room:
 
 
 ROOMS = (
-    Room("cli", 6, ("streamstack.cli", "streamstack.cli.*", "streamstack.__main__")),
+    Room(
+        "cli",
+        6,
+        (
+            "streamstack.cli",
+            "streamstack.commands",
+            "streamstack.commands.*",
+            "streamstack.__main__",
+        ),
+    ),
     Room("server", 5, ("streamstack.server", "streamstack.server.*")),
     Room("testing", 5, ("streamstack.testing", "streamstack.testing.*")),
     Room("plan", 4, ("streamstack.runtime.plan", "streamstack.runtime.plan.*")),

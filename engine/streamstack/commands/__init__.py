@@ -1,0 +1,1 @@
+"""The commands of `streamstack`, one a file."""

@@ -1,0 +1,95 @@
+"""`streamstack validate`: proves the files of a project before anyone serves them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from streamstack.errors import Diagnostic
+from streamstack.functions import REGISTRY
+from streamstack.language.project import (
+    SETTINGS,
+    display_name,
+    find_files,
+    find_root,
+    find_settings,
+    read_project,
+)
+from streamstack.language.report import WRITERS, summarise
+
+#: Exit codes: clean, findings, could not run.
+CLEAN, FOUND, FAILED = 0, 1, 2
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(list(WRITERS)),
+    default="text",
+    show_default=True,
+    help="How findings are written.",
+)
+@click.option("--strict", is_flag=True, help="Fail on warnings too.")
+@click.option("--env", is_flag=True, help="Report environment variables that are not set.")
+@click.pass_context
+def validate(
+    context: click.Context, paths: tuple[Path, ...], format_: str, *, strict: bool, env: bool
+) -> None:
+    """Check definitions: files, or all below folders (`definitions/`, or the current one).
+
+    Exits with 0 when nothing is wrong, 1 on findings, 2 when it could not run.
+    """
+    chosen = paths or (Path("definitions") if Path("definitions").is_dir() else Path(),)
+    try:
+        findings, sources = _check(chosen, check_environment=env)
+    except OSError as error:
+        click.echo(f"streamstack: {error.filename}: {error.strerror}", err=True)
+        context.exit(FAILED)
+    if not sources:
+        listed = ", ".join(map(str, chosen))
+        click.echo(f"streamstack: there are no definitions in {listed}", err=True)
+        context.exit(FAILED)
+    click.echo(WRITERS[format_](findings, sources), nl=False)
+    if format_ in ("text", "github"):
+        click.echo(summarise(findings, len(sources)), err=True)
+    failing = [finding for finding in findings if strict or finding.severity == "error"]
+    context.exit(FOUND if failing else CLEAN)
+
+
+def _check(
+    paths: tuple[Path, ...], *, check_environment: bool
+) -> tuple[list[Diagnostic], dict[str, str]]:
+    """Check the projects that the paths belong to; return what concerns the paths.
+
+    A file is checked with the whole of its project, whose functions it may call.
+    """
+    wanted: dict[Path, dict[str, Path]] = {}
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(2, "there is no such file or folder", str(path))
+        files = find_files(path) if path.is_dir() else [path] if _is_definition(path) else []
+        wanted.setdefault(find_root(path), {}).update({display_name(file): file for file in files})
+    findings: set[Diagnostic] = set()
+    sources: dict[str, str] = {}
+    for root, chosen in wanted.items():
+        checked = read_project(
+            root,
+            REGISTRY,
+            os.environ,
+            check_environment=check_environment,
+            more=chosen.values(),
+        )
+        settings = find_settings(root)
+        told = {*chosen, *([] if settings is None else [display_name(settings)])}
+        findings.update(finding for finding in checked.findings if finding.file in told)
+        sources.update({name: text for name, text in checked.sources.items() if name in told})
+    return sorted(findings), sources
+
+
+def _is_definition(path: Path) -> bool:
+    """Tell whether a file that was named is to be checked: a shell's `*` names tests too."""
+    return path.name != SETTINGS and not path.name.endswith((".test.yaml", ".test.yml"))

@@ -1,0 +1,68 @@
+"""Definitions that are right, and definitions in which every finding is the one expected.
+
+`STREAMSTACK_WRITE_EXPECTED=1 pytest tests/language/test_cases.py` writes the `.expected` files anew:
+read what changed before you commit it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from streamstack.errors import Diagnostic
+from streamstack.functions import REGISTRY
+from streamstack.language.findings import FINDINGS
+from streamstack.language.streaming_settings import Streaming
+from streamstack.language.validate import validate
+
+CASES = Path(__file__).parent.parent / "cases"
+VALID = sorted((CASES / "valid").glob("*.yaml"))
+INVALID = sorted((CASES / "invalid").glob("*.yaml"))
+WRITE = "STREAMSTACK_WRITE_EXPECTED" in os.environ
+
+
+def findings_of(path: Path) -> list[Diagnostic]:
+    """Validate one file as a project of its own, in an environment without variables."""
+    return validate({path.name: path.read_text("utf-8")}, REGISTRY, Streaming(), {})[1]
+
+
+def write(findings: list[Diagnostic]) -> str:
+    """Return findings as the `.expected` files hold them."""
+    return "".join(
+        f"{each.line}:{each.column} {each.severity} {each.code} {each.message}\n"
+        for each in findings
+    )
+
+
+@pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)
+def test_valid_case_has_no_findings(path: Path) -> None:
+    """A definition that is right is let alone."""
+    assert write(findings_of(path)) == ""
+
+
+@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)
+def test_invalid_case_has_the_findings_expected(path: Path) -> None:
+    """Every fault of a definition is found in one go, at its place, with its words."""
+    expected = path.with_suffix(".expected")
+    found = write(findings_of(path))
+    if WRITE:
+        expected.write_text(found, "utf-8")
+    assert found == expected.read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)
+def test_case_of_a_code_has_it(path: Path) -> None:
+    """A case that is called after a code shows that code."""
+    if path.stem in FINDINGS:
+        assert path.stem in {finding.code for finding in findings_of(path)}
+
+
+def test_every_finding_says_what_to_write() -> None:
+    """No finding leaves its author without a hint; what does not parse says it in its message."""
+    for path in INVALID:
+        for finding in findings_of(path):
+            assert finding.hint or finding.code == "bad-template", (
+                f"{finding.mark}: {finding.code}: {finding.message}"
+            )
