@@ -14,6 +14,7 @@ from streamstack.runtime import flows
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches, Stream, iterate
+from tests.stacks import run_stack
 
 REGISTRY = Registry(FUNCTIONS)
 
@@ -616,6 +617,58 @@ async def test_a_pipeline_closes_from_end_to_end() -> None:
     first = made("streams.take", in_=gathered, count=1)
     assert len(await items_of(first)) == 1
     assert [source.closed for source in sources] == [1, 1]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+# -------------------------------------------------------------------------- in a definition's stack
+
+
+async def test_an_expression_that_fails_on_an_item_can_be_passed_over() -> None:
+    """What fails in a compiled expression or body is the author's error, with its place."""
+    for way in ("value: << item.n * 2 >>", "do: [{return: << item.n * 2 >>}]"):
+        with capture_logs() as logs:
+            outcome = await run_stack(
+                f"""
+                - streams.map:
+                    in: [{{n: 1}}, {{}}, {{n: 3}}]
+                    onError: skip
+                    {way}
+                  as: doubled
+                - forEach: {{in: << doubled >>, do: [{{stream: << item >>}}]}}
+                - return: << doubled.skipped >>
+                """
+            )
+        assert outcome.error is None
+        assert (outcome.contents, outcome.result) == ([2, 6], 1)
+        assert [(line["index"], line["code"]) for line in logs] == [(1, "template")]
+        assert "item.n" in logs[0]["place"]
+
+
+async def test_leaving_a_loop_closes_all_that_feeds_it() -> None:
+    """`break` after the first of endless items ends the run, with no task left behind."""
+    outcome = await run_stack(
+        """
+        - streams.interval: 1ms
+          as: ticks
+        - streams.map:
+            in: << ticks >>
+            as: tick
+            concurrency: 4
+            do:
+              - wait: 1ms
+              - return: << tick * 10 >>
+          as: tens
+        - streams.merge: {tens: << tens >>, none: []}
+          as: merged
+        - forEach:
+            in: << merged >>
+            do:
+              - stream: << item >>
+              - break
+        """
+    )
+    assert outcome.error is None
+    assert outcome.contents == [{"from": "tens", "item": 10}]
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

@@ -63,8 +63,7 @@ PACES = ("burst", "fixed", "adaptive", "natural")
                 Parameter(
                     "jitter",
                     Bound(Kind.NUMBER, minimum=0, maximum=1),
-                    "How much it varies, 0 to 1.",
-                    default=0,
+                    "How much it varies, 0 to 1; when not given, 0.3 for `natural`, else 0.",
                 ),
             )
         ),
