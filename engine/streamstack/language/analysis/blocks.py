@@ -103,6 +103,7 @@ class Blocks(Frames):
             self._fail(each, end, failed)
         self.guards.pop()
         failed.spoken, failed.done = guard.spoken, guard.done
+        failed.consumed.update(guard.consumed)
         if self.guards:
             self.guards[-1].note(failed)
         ends = [end]
@@ -117,6 +118,9 @@ class Blocks(Frames):
         if caught and not by[Nesting.HANDLER]:
             ends.append(failed.fork())
         after = join(ends)
+        if after is not None and end is not None:
+            # What only a failure sends does not make a loop around one that sends as it goes.
+            after.spoken = end.spoken
         for each in by[Nesting.FINALLY]:
             after = self._finally(each, failed, after)
         return after
@@ -136,6 +140,9 @@ class Blocks(Frames):
     def _finally(self, nested: Nested, failed: State, normal: State | None) -> State | None:
         either = join((failed, normal))
         end = self.stack(nested.stack, (either or failed).fork())
+        if end is not None and self.guards:
+            # The failure goes on from here.
+            self.guards[-1].note(end)
         if end is None or normal is None:
             return None
         for name in self.steps.bound(nested.stack):

@@ -12,7 +12,7 @@ from streamstack.language.analysis.emission import Emission
 from streamstack.language.analysis.names import Names
 from streamstack.language.analysis.parts import Nested, Steps
 from streamstack.language.analysis.reports import Reports
-from streamstack.language.analysis.state import Binding, Content, Event, Region, State
+from streamstack.language.analysis.state import Binding, Content, Event, Made, Region, State
 from streamstack.language.analysis.streams import Streams
 from streamstack.language.definition import Definition, Stack
 
@@ -65,9 +65,12 @@ class Guard:
 
     spoken: bool = False
     done: Event | None = None
+    consumed: dict[Made, Event] = field(default_factory=dict)
 
     def note(self, state: State) -> None:
         """Note the state before a step that may fail."""
+        if state.consumed:
+            self.consumed.update(state.consumed)
         self.spoken = self.spoken or state.spoken
         self.done = self.done or state.done
 
