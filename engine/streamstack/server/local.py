@@ -1,0 +1,76 @@
+"""A project served on a free port of this machine, for as long as one command needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from streamstack.language.project import Checked
+from streamstack.runtime.plan import compile_project
+from streamstack.runtime.run import Context
+from streamstack.server.connection import Listening
+from streamstack.server.endpoints import make_cors, make_endpoints
+from streamstack.server.service import Service
+
+
+@dataclass
+class _Serving:
+    """A server in a thread of its own; ``port`` is known once it is ``ready``."""
+
+    service: Service
+    port: int = 0
+    failure: BaseException | None = None
+    ready: threading.Event = field(default_factory=threading.Event)
+    loop: asyncio.AbstractEventLoop | None = None
+    stop: asyncio.Event | None = None
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # noqa: BLE001  (raised again where the thread was started)
+            self.failure = error
+        finally:
+            self.ready.set()
+
+    async def _serve(self) -> None:
+        self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
+        async with self.service:
+            runner = web.ServerRunner(Listening(self.service.handle), shutdown_timeout=1.0)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.port = site.port
+            self.ready.set()
+            await self.stop.wait()
+            await site.stop()
+            await self.service.drain(0)
+            await runner.cleanup()
+            await self.service.settle()
+
+
+@contextmanager
+def serving_locally(checked: Checked, environment: Mapping[str, str]) -> Iterator[str]:
+    """Serve a checked project, give its address, and stop it; what runs do `after` is waited for.
+
+    Errors are told as with `--dev`. Raises UnservableError for a definition that can't be served.
+    """
+    settings = checked.settings
+    endpoints = make_endpoints(compile_project(checked.project), settings, dev=True)
+    context = Context(env=environment, settings=settings.settings, dev=True)
+    serving = _Serving(Service(endpoints, context=context, cors=make_cors(settings.server.cors)))
+    thread = threading.Thread(target=serving.run, name="streamstack", daemon=True)
+    thread.start()
+    serving.ready.wait()
+    try:
+        if serving.failure is not None:
+            raise serving.failure
+        yield f"http://127.0.0.1:{serving.port}"
+    finally:
+        if serving.loop is not None and serving.stop is not None and thread.is_alive():
+            serving.loop.call_soon_threadsafe(serving.stop.set)
+        thread.join()
