@@ -68,7 +68,7 @@ def not_chosen(value: Any, choices: Collection[str]) -> tuple[str, str] | None:
         return None
     near = nearest(value, choices)
     few = len(choices) <= 12
-    words = listed(choices) if few else f"one of {len(choices)} words"
+    words = listed(choices) if few else "one of its words"
     return words, f"did you mean `{near}`?" if near else f"write {listed(choices)}" if few else ""
 
 

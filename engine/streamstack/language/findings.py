@@ -217,18 +217,6 @@ _ERRORS: Final = {
         "The Content-Type header contradicts what the writer sends.",
         "take the header out, or choose the format that fits it under `streaming`",
     ),
-    "unknown-database": (
-        "A database is not configured.",
-        "add it under `databases` in streamstack.yaml",
-    ),
-    "unknown-authentication": (
-        "An authentication is not configured.",
-        "add it under `authentication` in streamstack.yaml",
-    ),
-    "unknown-model": (
-        "A model is not configured.",
-        "add it under `models` in streamstack.yaml",
-    ),
     # Flow and streams
     "outside-loop": (
         "`break` or `continue` stands outside a loop of its own frame.",
@@ -269,19 +257,6 @@ _ERRORS: Final = {
     "response-in-stream": (
         "A streaming endpoint has a `response`, which nothing sends.",
         "emit it with `stream`, or write `responseType: json`",
-    ),
-    "not-in-dialect": (
-        "A chunk can't be said in the dialect of the endpoint's format.",
-        "send text or an item of `llm.chat` as `content`",
-    ),
-    # SQL
-    "quoted-binding": (
-        "A binding in SQL stands inside quotes, where it would be text and not a parameter.",
-        "write '%' || <<q>> || '%'",
-    ),
-    "sql-position": (
-        "A binding in SQL stands where only a name can, which a parameter can't be.",
-        "choose among names you wrote yourself: <% if ... %>a<% else %>b<% endif %>",
     ),
     # Settings
     "unknown-setting": (
