@@ -101,11 +101,8 @@ class Blocks(Frames):
             with self.around(caught_at=step.key_mark if caught else None):
                 end = self.stack(each.stack, entry.fork())
             self._fail(each, end, failed)
-        self.guards.pop()
         failed.spoken, failed.done = guard.spoken, guard.done
         failed.consumed.update(guard.consumed)
-        if self.guards:
-            self.guards[-1].note(failed)
         ends = [end]
         for each in by[Nesting.HANDLER]:
             inner = failed.fork()
@@ -117,6 +114,11 @@ class Blocks(Frames):
             ends.append(handled)
         if caught and not by[Nesting.HANDLER]:
             ends.append(failed.fork())
+        self.guards.pop()
+        failed.done = guard.done  # the handler may fail too
+        failed.consumed.update(guard.consumed)
+        if self.guards:
+            self.guards[-1].note(failed)
         after = join(ends)
         if after is not None and end is not None:
             # What only a failure sends does not make a loop around one that sends as it goes.

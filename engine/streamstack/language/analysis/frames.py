@@ -135,6 +135,8 @@ class Frames(Context):
         if not nested.copies:
             state.unsure(self.steps.bound(nested.stack))
         emits = len(emission.met) > met
+        if end is not None and end.done is not None:
+            emission.refuse_after_done(end.done, end.done, next_turn=True)
         if end is None:
             return Voice(emits, silent=True, late=within)
         return Voice(emits, end.silent, end.pending, within)
