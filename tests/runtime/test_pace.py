@@ -21,10 +21,19 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.sleepers: list[float] = []
 
     async def sleep(self, seconds: float) -> None:
-        """Let the time pass."""
-        self.now += seconds
+        """Let the time pass up to the first who wants to be woken."""
+        until = self.now + seconds
+        self.sleepers.append(until)
+        await asyncio.sleep(0)  # others may be about to sleep less
+        while self.now < until:
+            if until == min(self.sleepers):
+                self.now = until
+            else:
+                await asyncio.sleep(0)
+        self.sleepers.remove(until)
 
 
 @pytest.fixture
@@ -220,19 +229,17 @@ async def at_once(*waits: Callable[[], Any]) -> None:
             group.create_task(wait())
 
 
-async def test_tasks_side_by_side_take_turns(run: Run) -> None:
-    """Two tasks that use one step's pace get turns of their own (real time)."""
-    loop = asyncio.get_running_loop()
+async def test_tasks_side_by_side_take_turns(clock: Clock, run: Run) -> None:
+    """Two tasks that use one step's pace get turns of their own."""
     times = []
 
     async def send() -> None:
         for _ in range(3):
-            await pacer(run, 1, "fixed", 0.02, 0).turn(run, "a")
-            times.append(loop.time())
+            await pacer(run, 1, "fixed", 1.0, 0).turn(run, "a")
+            times.append(clock.now - 1000)
 
     await at_once(send, send)
-    assert all(gap > 0.008 for gap in gaps(times))
-    assert times[-1] - times[0] > 0.095
+    assert times == [0, 1, 2, 3, 4, 5]
 
 
 # ----------------------------------------------------------------------------------------- delay
@@ -295,15 +302,24 @@ async def test_delay_counts_from_a_paced_chunk(clock: Clock, run: Run) -> None:
     assert clock.now == 1005
 
 
-async def test_delayed_chunks_side_by_side_keep_their_distance(run: Run) -> None:
-    """Tasks that delay at the same time don't send at the same time (real time)."""
-    loop = asyncio.get_running_loop()
+async def test_delayed_chunks_side_by_side_keep_their_distance(clock: Clock, run: Run) -> None:
+    """Tasks that delay at the same time don't send at the same time."""
     times = []
 
     async def send() -> None:
         for _ in range(3):
-            await emit(run, 0.01)
-            times.append(loop.time())
+            await emit(run, 1.0)
+            times.append(clock.now - 1000)
 
     await at_once(send, send)
-    assert all(gap > 0.0095 for gap in gaps(times))
+    assert times == [0, 1, 2, 3, 4, 5]
+
+
+async def test_real_time_is_what_is_waited_for(run: Run) -> None:
+    """Without a clock of the test's own, an interval takes its time."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for _ in range(4):
+        await pacer(run, 1, "fixed", 0.01, 0).turn(run, "a")
+        await emit(run, 0.001)
+    assert loop.time() - began > 0.028
