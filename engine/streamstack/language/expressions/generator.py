@@ -19,7 +19,7 @@ class Generator(CodeGenerator):
         forward_caller: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
         if not isinstance(node.node, nodes.Const):
-            super().visit_Call(node, frame, forward_caller)
+            super().visit_Call(node, frame, forward_caller=forward_caller)
             return
         self._write_ours(node.node.value, node.args, frame)
 

@@ -31,6 +31,14 @@ _WORD: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _CLOSING: Final = {"(": ")", "[": "]", "{": "}"}
+_ESCAPE: Final = re.compile(
+    r"\\(?:(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|(.))", re.DOTALL
+)
+_ESCAPES: Final = {
+    **{sign: sign for sign in "\\'\""},
+    **dict(zip("abfnrtv0", "\a\b\f\n\r\t\v\0", strict=True)),
+    "\n": "",
+}
 _INSTEAD: Final = {
     "||": "write `or`",
     "&&": "write `and`",
@@ -142,14 +150,21 @@ def _unknown(text: str, position: int) -> Problem:
 
 
 def _unescape(word: str, position: int) -> str:
+    r"""Return the text between quotes. As in Jinja2, an unknown escape (`\d`) is left as it is."""
     if "\\" not in word:
         return word[1:-1]
     try:
-        return word[1:-1].encode("ascii", "backslashreplace").decode("unicode-escape")
-    except UnicodeDecodeError:
-        raise Problem(
-            "bad-template", "a `\\` escape of this text is not complete", position
-        ) from None
+        text = _ESCAPE.sub(_escaped, word[1:-1])
+        # JSON writes characters above U+FFFF as two escapes.
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except (ValueError, OverflowError):
+        message = "a `\\` escape of this text is not a character"
+        raise Problem("bad-template", message, position) from None
+
+
+def _escaped(found: re.Match[str]) -> str:
+    digits, sign = found.groups()
+    return chr(int(digits[1:], 16)) if digits else _ESCAPES.get(sign, "\\" + sign)
 
 
 def _number(group: str, word: str, position: int) -> Token:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from jinja2 import nodes
-from jinja2.exceptions import TemplateError
+from jinja2.exceptions import TemplateError, TemplateSyntaxError
 from jinja2.runtime import Context, LoopContext, Undefined, new_context
 from jinja2.utils import Namespace, missing
 
@@ -21,7 +21,7 @@ from streamstack.language.expressions.analyse import Analysis, Reading, Scope, b
 from streamstack.language.expressions.compile import compile_expression
 from streamstack.language.expressions.explain import explain_node
 from streamstack.language.expressions.generator import TEMPLATES
-from streamstack.language.expressions.scan import Problem
+from streamstack.language.expressions.scan import Problem, too_deep
 from streamstack.language.operators import a_kind, refuse_stream
 from streamstack.language.values import Opaque, to_text
 
@@ -105,25 +105,34 @@ def _bound(value: Any, name: str) -> Any:
     return _Loop(value) if type(value) is LoopContext else value
 
 
-def compile_statements(
-    tree: nodes.Template, readings: list[Reading]
-) -> tuple[Render, list[Problem]]:
-    """Compile a parsed template; append what it reads from outside to ``readings``.
+@dataclass(slots=True)
+class Found:
+    """What the walk through a template found out."""
+
+    readings: list[Reading] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    #: The first tag that makes text of what it holds, such as `<% filter %>`.
+    captures: str = ""
+
+
+def compile_statements(tree: nodes.Template, found: Found) -> Render:
+    """Compile a parsed template, noting what was found.
 
     Raises Problem for what is no part of templates.
     """
-    walk = _Statements(readings)
+    walk = _Statements(found)
     walk.block(tree.body, Scope())
     tree.set_environment(TEMPLATES)
-    if walk.problems:
-        return render_nothing, walk.problems
+    if found.problems:
+        return render_nothing
     try:
         code = TEMPLATES.compile(tree)
-    except (TemplateError, SyntaxError) as error:
-        message = str(getattr(error, "message", None) or error)
-        offset = getattr(error, "lineno", 0) or 0
-        return render_nothing, [Problem("bad-template", message, offset)]
-    return _program(code, walk.functions), []
+    except SyntaxError:
+        # Python allows 20 blocks in one another.
+        raise too_deep(0) from None
+    except TemplateSyntaxError as error:
+        raise Problem("bad-template", error.message or "", error.lineno) from None
+    return _program(code, walk.functions)
 
 
 def render_nothing(variables: Mapping[str, Any], way: Literal["text", "bound"]) -> Iterable[Any]:
@@ -148,7 +157,18 @@ def _program(code: Any, functions: Mapping[str, Callable[..., Any]]) -> Render:
 
     def render(variables: Mapping[str, Any], way: Literal["text", "bound"]) -> Iterable[Any]:
         context = new_context(TEMPLATES, None, {}, dict(variables), False, {})
-        return texts(context) if way == "text" else pieces(context)
+        try:
+            # A list, since the generator would raise outside of this `try`.
+            return list(texts(context) if way == "text" else pieces(context))
+        except RunError:
+            raise
+        except RecursionError:
+            raise RunError("template", "a macro calls itself too often") from None
+        except (TypeError, ValueError):
+            # Expressions explain themselves: what is left is between them.
+            raise RunError("template", _MISFIT) from None
+        except TemplateError as error:
+            raise RunError("template", str(error)) from None
 
     return render
 
@@ -156,9 +176,8 @@ def _program(code: Any, functions: Mapping[str, Callable[..., Any]]) -> Render:
 class _Statements:
     """Walks the statements with their scopes and takes the expressions out."""
 
-    def __init__(self, readings: list[Reading]) -> None:
-        self.readings = readings
-        self.problems: list[Problem] = []
+    def __init__(self, found: Found) -> None:
+        self.found = found
         self.functions: dict[str, Callable[..., Any]] = {}
 
     def block(self, body: list[nodes.Node], scope: Scope) -> Scope:
@@ -173,6 +192,7 @@ class _Statements:
                     statement.lineno,
                     "a template has for, if, set, with, filter, macro, call and raw",
                 )
+            self.found.captures = self.found.captures or _CAPTURES.get(type(statement), "")
             scope = walk(self, statement, scope)
         return scope
 
@@ -188,8 +208,8 @@ class _Statements:
     ) -> tuple[str, list[str]]:
         analysis = Analysis(bind(scope, [first]) if first else scope)
         analysis.visit(node)
-        self.readings += analysis.readings
-        self.problems += analysis.problems
+        self.found.readings += analysis.readings
+        self.found.problems += analysis.problems
         if analysis.problems:
             return "", []
         spelling = _Arguments()
@@ -345,6 +365,16 @@ def _calls_namespace(node: nodes.Node) -> bool:
     )
 
 
+_MISFIT: Final = (
+    "the items of a `for` or `set` can't be unpacked into its names, or a macro was called with "
+    "arguments that it has not"
+)
+_CAPTURES: Final[dict[type[nodes.Node], str]] = {
+    nodes.AssignBlock: "set",
+    nodes.FilterBlock: "filter",
+    nodes.Macro: "macro",
+    nodes.CallBlock: "call",
+}
 _TAGS: Final = {"fromimport": "from", "scope": "autoescape", "exprstmt": "do"}
 _WALKS: Final[dict[type[nodes.Node], Callable[[_Statements, Any, Scope], Scope]]] = {
     nodes.Output: _Statements.output,

@@ -17,12 +17,14 @@ from jinja2 import nodes
 from jinja2.exceptions import TemplateSyntaxError
 from jinja2.lexer import Token
 
+from streamstack.errors import RunError
 from streamstack.language.expressions.analyse import Reading
 from streamstack.language.expressions.compile import Spelling
 from streamstack.language.expressions.grammar import TokenParser, reword
 from streamstack.language.expressions.scan import Problem, next_opening, scan, too_deep, unclosed
 from streamstack.language.expressions.statements import (
     Bound,
+    Found,
     Render,
     compile_statements,
     render_nothing,
@@ -40,6 +42,7 @@ class Program:
     names: tuple[str, ...]
     readings: tuple[tuple[Reading, str], ...]
     render: Render
+    captures: str = ""
 
     def text(self, *variables: Callable[[], Any]) -> str:
         """Return the text; there is a function for each of ``names``, in that order."""
@@ -47,6 +50,11 @@ class Program:
 
     def pieces(self, *variables: Callable[[], Any]) -> list[str | Bound]:
         """Return the author's own text, and what stands for each << >> as Bound."""
+        if self.captures:
+            message = (
+                f"`<% {self.captures} %>` makes text of values, which can't be kept apart then"
+            )
+            raise RunError("template", message)
         return list(self.render(self._bound(variables), "bound"))
 
     def _bound(self, variables: tuple[Callable[[], Any], ...]) -> Mapping[str, Any]:
@@ -78,6 +86,11 @@ class Template(Value):
     def source(self, names: Spelling) -> str:
         return self._source(names, self.program.text)
 
+    @property
+    def captures(self) -> str:
+        """The tag that keeps `source_of_pieces` from working, such as "filter", or ""."""
+        return self.program.captures
+
     def source_of_pieces(self, names: Spelling) -> str:
         """Return the source of a list of texts and Bounds, as a SQL statement needs it."""
         return self._source(names, self.program.pieces)
@@ -91,18 +104,19 @@ def compile_template(text: str) -> tuple[Program, list[Problem]]:
     """Compile a text template. With problems, its program reads its names and gives no text."""
     tokens: list[Token] = []
     spans: list[tuple[int, str]] = []
-    readings: list[Reading] = []
+    found = Found()
     try:
         _scan_template(text, tokens, spans)
-        body = _parse(tokens)
-        render, problems = compile_statements(body, readings)
+        render = compile_statements(_parse(tokens), found)
     except Problem as problem:
-        render, problems = render_nothing, [problem]
+        render = render_nothing
+        found.problems.append(problem)
     except RecursionError:
-        render, problems = render_nothing, [too_deep(0)]
-    shown = tuple((reading, _written(reading, spans)) for reading in readings)
-    names = tuple(dict.fromkeys(reading.name for reading in readings))
-    return Program(names, shown, render), problems
+        render = render_nothing
+        found.problems.append(too_deep(0))
+    shown = tuple((reading, _written(reading, spans)) for reading in found.readings)
+    names = tuple(dict.fromkeys(reading.name for reading in found.readings))
+    return Program(names, shown, render, found.captures), found.problems
 
 
 def _written(reading: Reading, spans: list[tuple[int, str]]) -> str:
