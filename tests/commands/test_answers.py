@@ -1,0 +1,135 @@
+"""Answers taken apart: the same parts however the bytes are cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamstack.commands.answers import (
+    DocumentReader,
+    EventReader,
+    LineReader,
+    Part,
+    Reader,
+    TextReader,
+    problem_lines,
+    reader_for,
+    shown,
+)
+
+EVENTS = (
+    "\ufeff: a comment\n\n"
+    "data: Hello\n\n"
+    "event: tick\r\nid: 1\r\nretry: 10\r\ndata: a\r\ndata\r\ndata:  b\r\n\r\n"
+    "data:é😀\r\rdata\n\n"
+    "event: lost\n\n:\n"
+    'nonsense\n:data: no\ndata: {"a":\ndata: 1}\n\n'
+    'event: error\ndata: {"code":"x"}\n\n'
+    "event: done\ndata: {}\n\n"
+    "data: [DONE]\n\n"
+    "data: never ended\n"
+).encode()
+
+EVENT_PARTS = [
+    Part("chunk", "Hello"),
+    Part("chunk", "a\n\n b", "tick"),
+    Part("chunk", "é😀"),
+    Part("chunk", ""),
+    Part("chunk", '{"a":\n1}'),
+    Part("error", '{"code":"x"}', "error"),
+    Part("done", "{}", "done"),
+    Part("done", "[DONE]"),
+]
+
+LINES = '"é"\n{"content":1,"error":2}\r\n\n{"error":{"code":"x"}}\n{"done":{"n":1}}\n[1'.encode()
+
+LINE_PARTS = [
+    Part("chunk", "é"),
+    Part("chunk", '{"content":1,"error":2}'),
+    Part("error", '{"code":"x"}'),
+    Part("done", '{"n":1}'),
+    Part("chunk", "[1"),
+]
+
+
+def read(reader: Reader, pieces: list[bytes]) -> list[Part]:
+    """Feed all pieces, and the end."""
+    return [part for piece in pieces for part in reader.feed(piece)] + reader.close()
+
+
+@pytest.mark.parametrize(
+    ("reader", "data", "parts"),
+    [(EventReader, EVENTS, EVENT_PARTS), (LineReader, LINES, LINE_PARTS)],
+)
+def test_any_cut_gives_the_same_parts(reader: type[Reader], data: bytes, parts: list[Part]) -> None:
+    """Whole, byte by byte, and cut in two at every byte: the parts are the same."""
+    assert read(reader(), [data]) == parts
+    assert read(reader(), [data[at : at + 1] for at in range(len(data))]) == parts
+    for at in range(len(data)):
+        assert read(reader(), [data[:at], b"", data[at:]]) == parts
+
+
+def test_text_comes_as_it_arrives() -> None:
+    """Each piece of text is a chunk; a character that is cut comes with its rest."""
+    data = "aé".encode()
+    assert read(TextReader(), [data[:2], data[2:]]) == [Part("chunk", "a"), Part("chunk", "é")]
+    assert read(TextReader(), [b"a\xc3"]) == [Part("chunk", "a"), Part("chunk", "\ufffd")]
+
+
+@pytest.mark.parametrize(
+    ("document", "parts"),
+    [
+        (
+            '{"chunks": ["a", {"content": 1}], "metadata": {"n": 2}}',
+            [Part("chunk", "a"), Part("chunk", '{"content":1}'), Part("done", '{"n":2}')],
+        ),
+        (' {"a": 1}\n', [Part("chunk", '{"a": 1}')]),
+        ("no JSON", [Part("chunk", "no JSON")]),
+        ("", []),
+    ],
+)
+def test_documents_are_read_whole(document: str, parts: list[Part]) -> None:
+    """The fall-back of one document shows its chunks; any other document is one."""
+    data = document.encode()
+    assert read(DocumentReader(), [data[:3], data[3:]]) == parts
+
+
+@pytest.mark.parametrize(
+    ("content_type", "reader"),
+    [
+        ("text/event-stream; charset=utf-8", EventReader),
+        ("application/x-ndjson", LineReader),
+        ("Application/JSON", DocumentReader),
+        ("application/problem+json", DocumentReader),
+        ("text/csv", TextReader),
+        ("", TextReader),
+    ],
+)
+def test_content_type_chooses_the_reader(content_type: str, reader: type) -> None:
+    """What an answer is follows from its Content-Type."""
+    assert type(reader_for(content_type)) is reader
+
+
+def test_parts_are_shown_on_one_line() -> None:
+    """White space is seen, and JSON is left as it is."""
+    assert shown(Part("chunk", " a\n")) == '" a\\n"'
+    assert shown(Part("chunk", '{"a":\n1}')) == '{"a": 1}'
+    assert shown(Part("chunk", "5")) == '"5"'
+
+
+def test_problems_are_told_line_by_line() -> None:
+    """An error is its code and detail, each fault with its place, and where it was raised."""
+    problem = (
+        b'{"code": "invalid-input", "detail": "a is required",'
+        b' "errors": [{"in": "body", "name": "a", "message": "is required"},'
+        b' {"in": "body", "name": "", "message": "must be JSON"}],'
+        b' "place": {"file": "a.yaml", "line": 3, "column": 5, "step": "Ask"}}'
+    )
+    assert problem_lines(problem) == [
+        "invalid-input: a is required",
+        "  a (in the body) is required",
+        "  the body must be JSON",
+        "  at a.yaml:3:5, step Ask",
+    ]
+    assert problem_lines(b"<html>") == ["<html>"]
+    assert problem_lines(b'{"a": 1}') == ['{"a": 1}']
+    assert problem_lines(b"") == []
