@@ -12,7 +12,7 @@ from streamstack.language.reference import markdown_of, reference
 from streamstack.language.suggest import did_you_mean
 
 
-@click.command()
+@click.command(short_help="Show the functions of the language.")
 @click.argument("name", required=False)
 @click.option("--markdown", is_flag=True, help="Write Markdown instead of drawing.")
 def functions(name: str | None, *, markdown: bool) -> None:

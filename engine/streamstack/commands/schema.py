@@ -11,7 +11,7 @@ from streamstack.functions import REGISTRY
 from streamstack.language.schema import make_schemas
 
 
-@click.command()
+@click.command(short_help="Write the JSON Schemas for editors.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

@@ -23,7 +23,7 @@ from streamstack.language.report import WRITERS, summarise
 CLEAN, FOUND, FAILED = 0, 1, 2
 
 
-@click.command()
+@click.command(short_help="Check definitions before anyone serves them.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--format",

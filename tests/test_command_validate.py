@@ -1,0 +1,174 @@
+"""`streamstack validate` as it is typed: what it reads, what it says, how it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from streamstack.cli import main
+
+SOUND = "method: GET\npath: /{name}\ninputParameters: {name: text}\nfunctionStack: [{stream: <<input.name>>}]\n"
+WRONG = "method: GET\npath: /wrong\nfunctionStack: [{steam: 1}]\n"
+UNUSED = "method: GET\npath: /unused\nfunctionStack: [{set: {a: 1}}, {stream: 1}]\n"
+CALLING = "method: GET\npath: /calls\nfunctionStack: [{call: helper}]\n"
+HELPER = "kind: function\nname: helper\nfunctionStack: [{stream: helped}]\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, **files: str) -> None:
+    """Write files; in a name `__` is a folder's end, and `.yaml` is added."""
+    for name, text in files.items():
+        path = folder / (name.replace("__", "/") + ".yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+
+def validate(*arguments: str) -> Result:
+    """Run the command."""
+    return CliRunner().invoke(main, ["validate", *arguments], catch_exceptions=False)
+
+
+def codes(result: Result) -> list[str]:
+    """Return `file code` of each finding, from JSON."""
+    return [f"{each['file']} {each['code']}" for each in json.loads(result.stdout)["findings"]]
+
+
+def test_clean_project_exits_0(project: Path) -> None:
+    """Without a path it checks `definitions/`, deeply, and says how many files it read."""
+    write(project, definitions__a=SOUND, definitions__b__c=HELPER, elsewhere=WRONG)
+    result = validate()
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "nothing found in 2 files\n"
+
+
+def test_finding_exits_1(project: Path) -> None:
+    """An error is told with its place and its line."""
+    write(project, definitions__a=WRONG)
+    result = validate()
+    assert result.exit_code == 1
+    assert result.stdout.startswith(
+        "definitions/a.yaml:3:18: error: unknown-function: `steam` is no function\n  3 | functionStack:"
+    )
+    assert result.stderr == "1 error in 1 file\n"
+
+
+def test_warning_exits_1_only_if_strict(project: Path) -> None:
+    """A warning fails the command with `--strict` alone."""
+    write(project, a=UNUSED)
+    assert validate().exit_code == 0
+    assert validate("--strict").exit_code == 1
+    assert "warning: unused-variable" in validate().stdout
+
+
+@pytest.mark.parametrize("path", ["missing", "missing/a.yaml", "empty"])
+def test_nothing_to_check_exits_2(project: Path, path: str) -> None:
+    """A path that is not there, or holds no definitions, is no success."""
+    (project / "empty").mkdir()
+    result = validate(path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert path in result.stderr
+
+
+def test_settings_tests_and_hidden_files_are_no_definitions(project: Path) -> None:
+    """Of the YAML below a folder only definitions are read as such."""
+    write(project, a=SOUND, streamstack="server: {port: 1}\n", **{"a.test": "tests: []\n"})
+    write(project / ".github", workflow=WRONG)
+    result = validate("--format", "json", ".")
+    assert (result.exit_code, codes(result)) == (0, [])
+    # A shell's `*` names them all.
+    assert validate("a.yaml", "streamstack.yaml", "a.test.yaml").exit_code == 0
+
+
+def test_file_is_checked_with_its_project(project: Path) -> None:
+    """A file may call the functions of its project; only its own findings are told."""
+    write(project, streamstack="", a__calling=CALLING, b__helper=HELPER, b__wrong=WRONG)
+    assert validate("a/calling.yaml").exit_code == 0
+    assert validate("a").exit_code == 0
+    assert codes(validate("--format", "json")) == ["b/wrong.yaml unknown-function"]
+
+
+def test_settings_are_found_upwards(project: Path) -> None:
+    """Settings beside `definitions/` are its project's, and their findings are told with it."""
+    write(project, streamstack="server: {prot: 1}\n", definitions__a=SOUND, notes=WRONG)
+    for path in ("definitions", "definitions/a.yaml"):
+        assert codes(validate("--format", "json", path)) == ["streamstack.yaml unknown-setting"]
+
+
+def test_project_in_a_project_is_its_own(project: Path) -> None:
+    """A folder with settings of its own below a project does not belong to it."""
+    write(project, streamstack="", a=SOUND, inner__streamstack="", inner__a=SOUND)
+    assert validate(".").exit_code == 0
+    assert validate(".", "inner").stderr == "nothing found in 4 files\n"
+
+
+def test_missing_environment_is_told_on_request(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--env` names the variables that are not set, in settings and in definitions."""
+    monkeypatch.setenv("STREAMSTACK_SET", "1")
+    write(
+        project,
+        streamstack="settings: {a: <<env.STREAMSTACK_A>>, b: <<env.STREAMSTACK_SET>>}\n",
+        a="method: GET\npath: /\nfunctionStack: [{stream: <<env.STREAMSTACK_B>>}]\n",
+    )
+    assert validate().exit_code == 0
+    result = validate("--env", "--format", "json")
+    assert result.exit_code == 1
+    assert codes(result) == ["a.yaml missing-environment", "streamstack.yaml missing-environment"]
+
+
+def test_broken_file_hides_no_other(project: Path) -> None:
+    """What can't be read is reported, and everything else is checked."""
+    write(project, a="method: [GET\n", b=WRONG, c=CALLING, d=HELPER + "---\n: [\n")
+    (project / "e.yml").write_bytes(b"method: GET\npath: /caf\xe9\n")
+    assert codes(validate("--format", "json")) == [
+        "a.yaml yaml-syntax",
+        "b.yaml unknown-function",
+        "d.yaml yaml-syntax",
+        "e.yml yaml-syntax",
+    ]
+
+
+@pytest.mark.parametrize("format_", ["text", "json", "github", "sarif"])
+def test_formats(project: Path, format_: str) -> None:
+    """Every format ends with the same code, and machines get nothing but their format."""
+    write(project, a=WRONG)
+    result = validate("--format", format_)
+    assert result.exit_code == 1
+    assert "unknown-function" in result.stdout
+    if format_ in ("json", "sarif"):
+        json.loads(result.stdout)
+        assert result.stderr == ""
+
+
+def test_schema_is_written(project: Path) -> None:
+    """`streamstack schema` writes one schema to the terminal, or all into a folder."""
+    run = CliRunner().invoke
+    assert json.loads(run(main, ["schema"]).stdout)["title"] == "streamstack definition"
+    assert json.loads(run(main, ["schema", "settings"]).stdout)["title"] == "streamstack.yaml"
+    assert run(main, ["schema", "sittings"]).exit_code == 2
+    assert run(main, ["schema", "--out", "new/folder"]).exit_code == 0
+    assert (project / "new" / "folder" / "endpoint.schema.json").is_file()
+
+
+def test_functions_are_shown() -> None:
+    """`streamstack functions` lists all, tells one at length, and knows what a slip meant."""
+    run = CliRunner().invoke
+    assert "forEach" in run(main, ["functions"]).stdout
+    assert "Required" in run(main, ["functions", "forEach"]).stdout
+    assert run(main, ["functions", "--markdown"]).stdout.startswith(
+        "# Functions\n\n## Values\n\n### `set`"
+    )
+    assert run(main, ["functions", "forEach", "--markdown"]).stdout.startswith("## `forEach`")
+    slip = run(main, ["functions", "foreach"])
+    assert slip.exit_code == 2
+    assert "did you mean `forEach`?" in slip.stderr
