@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from streamstack.errors import RunError
+from streamstack.language.operators import contains, lacks
 from streamstack.language.values import to_json
 from streamstack.runtime.files import File
 from streamstack.runtime.inputs import Inputs, compile_inputs
@@ -272,6 +273,8 @@ def test_absent_inputs_have_their_defaults() -> None:
     assert "history" not in found
     assert "streamOptions" not in found
     assert "nonsense" not in found
+    assert contains("message", found)
+    assert lacks("history", found)
     assert json.loads(to_json(found))["streamOptions"]["ratio"] == 0.1
 
 

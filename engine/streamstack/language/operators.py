@@ -87,7 +87,8 @@ def add(left: Any, right: Any) -> Any:
     pair = numbers(left, right)
     if pair is not None:
         one, two = pair
-        return _calculate(lambda: _EXACT.add(one, two)) if type(one) is Decimal else one + two
+        exact = type(one) is Decimal
+        return _calculate(lambda: _EXACT.add(one, two) if exact else one + two)
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
         return [*left, *right]
     raise _cannot("add", left, "and", right)
@@ -99,7 +100,8 @@ def subtract(left: Any, right: Any) -> Any:
     if pair is None:
         raise _cannot("subtract", right, "from", left)
     one, two = pair
-    return _calculate(lambda: _EXACT.subtract(one, two)) if type(one) is Decimal else one - two
+    exact = type(one) is Decimal
+    return _calculate(lambda: _EXACT.subtract(one, two) if exact else one - two)
 
 
 def multiply(left: Any, right: Any) -> Any:
@@ -112,7 +114,7 @@ def multiply(left: Any, right: Any) -> Any:
         whole = type(one) is int and type(two) is int
         if whole and one.bit_length() + two.bit_length() > MAX_BITS:
             raise RunError("template", "the result of `*` is too large a number")
-        return one * two
+        return _calculate(lambda: one * two)
     thing, times = (right, left) if type(left) is int else (left, right)
     if type(times) is int and isinstance(thing, (str, list)):
         if times > 0 and len(thing) * times > MAX_ITEMS:
@@ -302,7 +304,7 @@ def greater_equal(left: Any, right: Any) -> bool:
 
 def contains(item: Any, container: Any) -> bool:
     """Tell whether `item in container`: a part of a text, a key of an object, an item of a list."""
-    if type(container) is dict:
+    if isinstance(container, dict):
         return item in container if type(item) is str else key_text(item) in container
     if isinstance(container, str):
         if isinstance(item, str):
