@@ -11,6 +11,7 @@ from streamstack.language.declare import Example, function
 from streamstack.language.parameters import (
     Binds,
     Bound,
+    Choice,
     Condition,
     Constant,
     Effects,
@@ -91,7 +92,7 @@ def interval(run: Run, every: float, limit: int | None = None) -> Stream:
     Parameter("value", Bound(per_item=_ITEM), "The new item, an expression of the old one."),
     Parameter(
         "do",
-        StackOf(Nesting.ITEM, (_ITEM,)),
+        StackOf(Nesting.ITEM, (_ITEM,), loop=True),
         "Steps whose `return` is the new item, in place of `value`.",
     ),
     Parameter(
@@ -106,6 +107,7 @@ def interval(run: Run, every: float, limit: int | None = None) -> Stream:
         "An item's error ends the stream, or is logged and counted, and the item passed over.",
         default="fail",
     ),
+    choices=(Choice(("value", "do")),),
     effects=Effects(
         gives="stream",
         properties=(Property("skipped", "How many items were passed over for their errors."),),

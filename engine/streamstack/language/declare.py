@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from streamstack.language.parameters import Effects, Parameter, parameters_by_name
+from streamstack.language.parameters import Choice, Effects, Parameter, parameters_by_name
 
 if TYPE_CHECKING:
     from streamstack.language.definition import Step
@@ -44,6 +44,7 @@ class Function:
     examples: tuple[Example, ...]
     run: Callable[..., Any] | None = None
     compile: Callable[[Step, Any], None] | None = None
+    choices: tuple[Choice, ...] = ()
 
     @property
     def family(self) -> str:
@@ -69,6 +70,7 @@ def function(
     *parameters: Parameter,
     effects: Effects = Effects(),  # noqa: B008  (frozen)
     examples: Iterable[Example] = (),
+    choices: Iterable[Choice] = (),
     compiled: bool = False,
 ) -> Callable[[Callable[..., Any]], Function]:
     """Declare a function of the language by decorating the code that runs it.
@@ -86,6 +88,7 @@ def function(
             examples=tuple(examples),
             run=None if compiled else code,
             compile=code if compiled else None,
+            choices=tuple(choices),
         )
 
     return declare

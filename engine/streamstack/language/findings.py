@@ -137,6 +137,10 @@ _ERRORS: Final = {
         "A required key or parameter is missing.",
         "add it",
     ),
+    "conflicting-parameters": (
+        "Parameters that exclude one another are both given.",
+        "keep one of them",
+    ),
     "wrong-type": (
         "A value has another type than its place needs.",
         "write a value of the named type",

@@ -20,10 +20,12 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Value, parse_condition, parse_value
 from streamstack.language.faults import Faults
+from streamstack.language.forms import admits, form_words
 from streamstack.language.names import refuse_variable
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.parameters import (
     Bound,
+    Choice,
     Condition,
     Constant,
     Group,
@@ -59,28 +61,6 @@ class Site:
         """Return the site of something below this one."""
         path = self.path + name if name.startswith("[") else f"{self.path}.{name}"
         return replace(self, path=path, name=self.name if name.startswith("[") else name)
-
-
-def admits_mapping(wanted: ParameterType) -> bool:
-    """Tell whether a mapping can be a value of this type."""
-    if isinstance(wanted, OneOf):
-        return any(admits_mapping(form) for form in wanted.forms)
-    if isinstance(wanted, (Bound, Constant)):
-        return wanted.kind in (Kind.ANY, Kind.OBJECT, Kind.ANY_OR_STREAM)
-    return isinstance(wanted, (Named, Group))
-
-
-def main_takes_mapping(parameters: tuple[Parameter, ...]) -> bool:
-    """Tell whether a mapping below a function is the value of its main parameter.
-
-    It is where the main parameter holds names of the author's own (`set: {total: 0}`), or is the
-    only one and can be an object (`return: {id: 1}`). Everywhere else a mapping holds the
-    parameters (`stream: {content: ...}`).
-    """
-    main = next((parameter for parameter in parameters if parameter.main), None)
-    if main is None:
-        return False
-    return isinstance(main.type, Named) or (len(parameters) == 1 and admits_mapping(main.type))
 
 
 class ArgumentReader:
@@ -145,6 +125,24 @@ class ArgumentReader:
                     mark,
                     f"{owner} lacks `{parameter.name}`",
                     f"add `{parameter.name}`: {parameter.description}",
+                )
+
+    def choose(self, choices: tuple[Choice, ...], node: Mapping, owner: str) -> None:
+        """Report parameters that exclude one another, and where one of them is missing."""
+        for choice in choices:
+            given = [
+                key for key, value in node.items if key.text in choice.names and not is_null(value)
+            ]
+            names = listed(f"`{name}`" for name in choice.names)
+            if not given and choice.required:
+                self.faults.cut(
+                    "missing-parameter", node.mark, f"{owner} lacks {names}", f"add {names}"
+                )
+            for key in given[1:]:
+                self.faults.add(
+                    "conflicting-parameters",
+                    key.mark,
+                    f"{owner} takes {names}, and here are `{given[0].text}` and `{key.text}`",
                 )
 
     def _refuse_unknown(self, key: Scalar, by_name: Collection[str], owner: str) -> str | None:
@@ -334,47 +332,11 @@ class ArgumentReader:
 
     def _read_one_of(self, wanted: OneOf, node: Node, site: Site) -> Argument | None:
         for form in wanted.forms:
-            if _admits(form, node):
+            if admits(form, node):
                 return self.read(form, node, site)
-        words = listed(_form_words(form) for form in wanted.forms)
+        words = listed(form_words(form) for form in wanted.forms)
         self._refuse(node, site, words, f"write {words}")
         return None
-
-
-def _admits(form: ParameterType, node: Node) -> bool:
-    """Tell whether a form of OneOf is the one that this node has."""
-    match form:
-        case Bound() | Constant():
-            if isinstance(node, Scalar):
-                return True
-            return suits(form.kind, [] if isinstance(node, Sequence) else {}) and form.kind not in (
-                Kind.DURATION,
-                Kind.SIZE,
-            )
-        case Condition() | Variable():
-            return isinstance(node, Scalar)
-        case StackOf() | ListOf():
-            return isinstance(node, Sequence)
-        case Group() | Named():
-            return isinstance(node, Mapping)
-        case OneOf():
-            return any(_admits(inner, node) for inner in form.forms)
-
-
-def _form_words(form: ParameterType) -> str:
-    match form:
-        case Bound() | Constant():
-            return KINDS[form.kind]
-        case Condition():
-            return "a condition as << ... >>"
-        case Variable():
-            return "the name of a variable"
-        case StackOf():
-            return "a list of steps"
-        case ListOf():
-            return "a list"
-        case _:
-            return "a mapping"
 
 
 def _group_hint(wanted: Group, node: Node, site: Site) -> str:

@@ -10,7 +10,8 @@ from streamstack.language.declare import Function, Registry
 from streamstack.language.definition import Argument, Arguments, Given, Items, Retry, Stack, Step
 from streamstack.language.expressions import Value
 from streamstack.language.faults import Faults
-from streamstack.language.load_arguments import ArgumentReader, Site, main_takes_mapping
+from streamstack.language.forms import main_takes_mapping
+from streamstack.language.load_arguments import ArgumentReader, Site
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.parameters import StackOf
 from streamstack.language.suggest import nearest
@@ -182,6 +183,7 @@ class StepReader:
             self._arguments.require(function.parameters, (), key.mark, owner, beside)
             return Arguments({}, key.mark)
         if isinstance(node, Mapping) and not main_takes_mapping(function.parameters):
+            self._arguments.choose(function.choices, node, owner)
             return self._arguments.read_arguments(function.parameters, node, owner, path, beside)
         if main is not None:
             self._arguments.require(function.parameters, (main.name,), key.mark, owner, beside)

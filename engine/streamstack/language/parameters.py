@@ -153,6 +153,14 @@ _KEYWORDS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """Parameters of which at most one may be given; one must be, where ``required``."""
+
+    names: tuple[str, ...]
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Property:
     """A property of a stream that can be read without consuming it."""
 

@@ -153,6 +153,9 @@ def _effects(function: Function) -> str:
         words.append("Emits chunks.")
     if effects.waits_for_stream:
         words.append("Waits for the whole stream.")
+    for choice in function.choices:
+        names = " and ".join(f"`{name}`" for name in choice.names)
+        words.append(f"{'Exactly' if choice.required else 'At most'} one of {names} is given.")
     if any(parameter.main for parameter in function.parameters):
         words.append("The parameter marked \\* may be written alone.")
     return " ".join(words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from streamstack.language.load_arguments import main_takes_mapping
+from streamstack.language.forms import main_takes_mapping
 from streamstack.language.names import RESERVED, VARIABLE
 from streamstack.language.parameters import (
     Bound,
