@@ -168,6 +168,8 @@ def _emit(
             value = value_of(step, name)
             code.line(f" {source},", *([value] if value is not None else []))
     code.line("): await drain()")
+    if code.notes_sending and pause is None and turn is None:
+        code.line("run.sent_at = clock()")
 
 
 @function(

@@ -46,8 +46,11 @@ class Site:
 class Code:
     """Writes the Python of one definition."""
 
-    def __init__(self, title: str, write_step: Callable[[Code, Step], None]) -> None:
+    def __init__(
+        self, title: str, write_step: Callable[[Code, Step], None], *, notes_sending: bool = False
+    ) -> None:
         self.title = title
+        self.notes_sending = notes_sending  # a step elsewhere asks when the last chunk left (delay)
         self._write_step = write_step
         self.namespace: dict[str, Any] = {}
         self.step: Step | None = None

@@ -40,7 +40,7 @@ _QUOTES: Final = " \t\r\n\"'”’»)]*_」』）"  # noqa: RUF001
 _LINE_REST, _PARAGRAPH_REST = 2.0, 3.0
 
 #: The key in `run.state` of what `delay` knows: the chunks that had left, and when the last did.
-_LEFT: Final = -1
+_LEFT: Final = "left"
 
 
 class Pacer:

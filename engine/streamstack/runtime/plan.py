@@ -93,8 +93,11 @@ class Callee:
 def compile_project(project: Project) -> tuple[Plan, ...]:
     """Compile every endpoint that is not disabled, and the functions they call."""
     functions: dict[str, Callee] = {}
+    stacks_of_all = [each.stack for each in project.endpoints]
+    stacks_of_all += [each.stack for each in project.functions.values()]
+    delayed = any(_delays(step) for stack in stacks_of_all for step in _reachable(stack, {}, set()))
     for definition in project.functions.values():
-        functions[definition.name] = _callee(definition, functions)
+        functions[definition.name] = _callee(definition, functions, delayed=delayed)
     return tuple(
         _plan(endpoint, functions, project.functions)
         for endpoint in project.endpoints
@@ -102,8 +105,14 @@ def compile_project(project: Project) -> tuple[Plan, ...]:
     )
 
 
-def _callee(definition: FunctionDefinition, functions: Mapping[str, Callee]) -> Callee:
-    code = _written(definition, functions)
+def _delays(step: Step) -> bool:
+    return step.function.name == "stream" and step.arguments.get("delay") is not None
+
+
+def _callee(
+    definition: FunctionDefinition, functions: Mapping[str, Callee], *, delayed: bool
+) -> Callee:
+    code = _written(definition, functions, notes_sending=delayed)
     checker = compile_inputs(definition.inputs)
     return Callee(definition, checker, code.text, code.compile()["stack"])
 
@@ -113,9 +122,9 @@ def _plan(
     functions: Mapping[str, Callee],
     definitions: Mapping[str, FunctionDefinition],
 ) -> Plan:
-    code = _written(endpoint, functions)
-    compiled = code.compile()
     steps = list(_reachable(endpoint.stack, definitions, set()))
+    code = _written(endpoint, functions, notes_sending=any(map(_delays, steps)))
+    compiled = code.compile()
     return Plan(
         endpoint=endpoint,
         checker=compile_inputs(endpoint.inputs, endpoint.unknown_inputs),
@@ -127,9 +136,11 @@ def _plan(
     )
 
 
-def _written(definition: Definition, functions: Mapping[str, Callee]) -> Code:
+def _written(
+    definition: Definition, functions: Mapping[str, Callee], *, notes_sending: bool
+) -> Code:
     """Write the Python of a definition: `stack`, and for an endpoint `headers`."""
-    code = Code(definition.title, write_step)
+    code = Code(definition.title, write_step, notes_sending=notes_sending)
     code.namespace.update(_FIXED, functions=functions)
     response = definition.response if isinstance(definition, Endpoint) else None
     with code.definition("stack", "run, v_input, sink=None", definition.stack):

@@ -97,7 +97,7 @@ class Run:
         self.outcome: str | None = None
         self.depth = 0
         self.sent_at: float | None = None  # when the last paced chunk left
-        self.state: dict[int, Any] = {}  # what a step keeps between its turns (pace)
+        self.state: dict[str, Any] = {}  # what a step keeps between its turns (pace)
         self._request = request
         self._afters: list[tuple[Callable[[], Awaitable[Any]], float]] = []
 

@@ -25,6 +25,8 @@ from streamstack.language.values import MISSING
 from streamstack.runtime import conversions
 from streamstack.runtime.arguments import constant_of
 from streamstack.runtime.code import Code
+from streamstack.runtime.frames import Loop
+from streamstack.runtime.values import ENDLESS
 
 
 def write_step(code: Code, step: Step) -> None:
@@ -274,7 +276,8 @@ def _stack_source(code: Code, step: Step, declared: ParameterType, stack: Stack)
     form = next(f for f in _forms(declared) if isinstance(f, StackOf))
     own = form.nesting is not Nesting.ITEM or constant_of(step.arguments.get("concurrency"), 1) != 1
     binds = form.binds[0] if form.binds else None
-    with code.binding(item_name(step, binds) if binds is not None else None) as item:
+    loop = Loop("index", code.constant(ENDLESS)) if form.nesting is Nesting.ITEM else None
+    with code.binding(item_name(step, binds) if binds is not None else None, loop=loop) as item:
         parameters = f"{item}, index" if form.nesting is Nesting.ITEM else ""
         return (
             code.copy("body", stack, parameters) if own else code.shared("body", stack, parameters)

@@ -133,14 +133,14 @@ class Turns:
 
 
 class Endless:
-    """What `loop` counts in `while`: nobody knows how many turns."""
+    """What `loop` counts in `while` and `streams.map`: nobody knows how many turns."""
 
     @property
     def length(self) -> int:
-        """Refuse: `while` has no length before its end."""
+        """Refuse: nobody knows how many turns there will be."""
         raise RunError(
             "template",
-            "`while` has no `loop.length` and no `loop.last`: it is not known when it ends",
+            "there is no `loop.length` and no `loop.last` here: nobody knows how many turns there will be",
         )
 
 
