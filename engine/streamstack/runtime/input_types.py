@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import orjson
 
+from streamstack.language import input_formats as formats
 from streamstack.language.definition import Input
-from streamstack.runtime import input_formats as formats
+from streamstack.language.input_patterns import LONGEST, compile_pattern
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import Check, Faults, InexactError, unlike
-from streamstack.runtime.patterns import LONGEST, compile_pattern
 from streamstack.runtime.values import Stream
 
 #: The integers that databases and clients hold without loss, where the declaration sets no bounds.
