@@ -55,10 +55,13 @@ class Server:
     service: Service
     port: int
     runner: web.ServerRunner = field(repr=False)
+    clients: list[Client] = field(default_factory=list, repr=False)
 
     async def connect(self, limit: int = 1 << 22) -> Client:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=limit)
-        return Client(reader, writer)
+        client = Client(reader, writer)
+        self.clients.append(client)
+        return client
 
     async def raw(self, request: bytes, seconds: float = 10.0) -> bytes:
         """Send bytes, read until the server closes."""
@@ -73,7 +76,7 @@ class Server:
 
     async def get(self, path: str = "/s", **headers: str) -> Reply:
         """Ask with GET, on a connection of its own; header names have _ for -."""
-        return await self.ask("GET", path, **headers)
+        return await self.ask("GET", path, b"", **headers)
 
     async def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
         lines = [f"{method} {path} HTTP/1.1", "Host: test", "Connection: close"]
@@ -153,8 +156,12 @@ async def serving(
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
+        server = Server(service, site.port, runner)
         try:
-            yield Server(service, site.port, runner)
+            yield server
         finally:
+            for client in server.clients:
+                client.close()
             await runner.cleanup()
             service.abandon()
+            await asyncio.sleep(0.01)  # what was closed is told so in the loop's next turns

@@ -97,6 +97,8 @@ class Life:
         if not answer.count:
             if limits.first_chunk:
                 due.append(started + limits.first_chunk)
+            if limits.idle:
+                due.append(self._loop.time() + limits.idle)  # were a chunk to come right now
         elif limits.idle:
             due.append(max(answer.emitted_at, started) + limits.idle)
         if limits.keep_alive:

@@ -69,7 +69,10 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._group.__aexit__(kind, error, trace)
+        if error is not None:
+            self.abandon()
+        # An error of what was done inside passes as it is; the group would wrap it.
+        await self._group.__aexit__(None, None, None)
 
     async def handle(self, request: web.BaseRequest) -> Sent:
         """Answer one request. This is the handler of the low-level server."""

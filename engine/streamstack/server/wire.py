@@ -50,11 +50,11 @@ class Limits:
     first_chunk: float = 60.0
     idle: float = 300.0
     longest: float = 3600.0
-    soonest: float = field(init=False)  # of those that count from the start of the run
+    soonest: float = field(init=False)  # when the first of them can be over
 
     def __post_init__(self) -> None:
-        due = [each for each in (self.keep_alive, self.first_chunk, self.longest) if each]
-        object.__setattr__(self, "soonest", min(due, default=0.0))
+        every = (self.keep_alive, self.first_chunk, self.idle, self.longest)
+        object.__setattr__(self, "soonest", min(filter(None, every), default=0.0))
 
 
 @dataclass(frozen=True, slots=True)

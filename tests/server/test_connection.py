@@ -1,0 +1,171 @@
+"""What is no HTTP, too long, or arrives oddly: always a clear 4xx, never a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from streamstack.runtime.run import Run
+from streamstack.server.wire import Limits
+from tests.server.serving import Emitting, endpoint, parse, serving
+
+
+async def hello(run: Run, inputs: dict[str, Any]) -> None:
+    """Send one chunk."""
+    await Emitting(run)(f"got {inputs.get('size', 0)}")
+
+
+async def read_all(request: web.BaseRequest, parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Read the whole body."""
+    size = 0
+    async for part in request.content.iter_any():
+        size += len(part)
+    return {"size": size}
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"hello\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
+        (b"GET /s HTTP/9.9\r\n\r\n", 400),
+        (b"GET /s HTTP/1.1\r\nHost: x\r\nNo colon\r\n\r\n", 400),
+        (b"GET /s HTTP/1.1\r\nHost: x\r\nA b: c\r\n\r\n", 400),
+        (b"GET /s HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", 400),
+        (b"GET /s HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x\r\n\r\n", 400),
+        (b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"GET /s HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+        (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+        (b"GET /s HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431),
+        (b"GET /%ff%fe/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 400),
+        (b"GET /%zz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
+        (b"POST /p HTTP/1.1\r\nHost: x\r\nExpect: tea\r\nContent-Length: 3\r\n\r\n", 417),
+        (b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n", 413),
+    ],
+)
+async def test_malformed_request(request_: bytes, status: int) -> None:
+    """What can't be read is answered with a problem document, and the connection closed."""
+    served = [
+        endpoint(hello),
+        endpoint(hello, "/p", "POST", read=read_all, max_body=1000),
+        endpoint(hello, "/{x}/x"),
+    ]
+    async with serving(*served) as server:
+        client = await server.connect()
+        client.writer.write(request_)
+        raw = await client.reader.read(65536)
+        if b"\r\n\r\n{" not in raw:
+            raw += await client.reader.read(65536)
+    reply = parse(raw)
+    assert reply.status == status
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert json.loads(reply.body)["status"] == status
+    assert "aiohttp" not in raw.decode("latin-1")
+    assert "Traceback" not in raw.decode("latin-1")
+
+
+async def test_body_asked_for() -> None:
+    """A client that waits for `100 Continue` gets it, once its body is known to be taken."""
+    served = endpoint(hello, "/p", "POST", read=read_all)
+    async with serving(served) as server:
+        client = await server.connect()
+        client.ask("/p", "POST", extra="Expect: 100-continue\r\nContent-Length: 5\r\n")
+        assert await client.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.writer.write(b"12345")
+        assert b"200 OK" in await client.head()
+        assert b"got 5" in await client.chunk()
+
+
+async def test_body_that_is_too_large_is_not_asked_for() -> None:
+    """It is refused at once instead, and the connection closed."""
+    served = endpoint(hello, "/p", "POST", read=read_all, max_body=4)
+    async with serving(served) as server:
+        client = await server.connect()
+        client.ask("/p", "POST", extra="Expect: 100-continue\r\nContent-Length: 5\r\n")
+        head = await client.head()
+    assert b" 413 " in head
+    assert b"Connection: close\r\n" in head
+
+
+async def test_body_that_does_not_come() -> None:
+    """A body that stalls is ended by the limit for the first chunk: 408."""
+    served = endpoint(hello, "/p", "POST", read=read_all, limits=Limits(first_chunk=0.1))
+    async with serving(served) as server:
+        client = await server.connect()
+        client.ask("/p", "POST", extra="Content-Length: 5\r\n")
+        client.writer.write(b"12")
+        head = await client.head()
+    assert b" 408 " in head
+
+
+async def test_reader_who_leaves_while_sending() -> None:
+    """A client that goes in the middle of its body leaves nothing behind."""
+    served = endpoint(hello, "/p", "POST", read=read_all)
+    async with serving(served) as server:
+        client = await server.connect()
+        client.ask("/p", "POST", extra="Content-Length: 5\r\n")
+        client.writer.write(b"12")
+        await asyncio.sleep(0.05)
+        assert len(server.service.lives) == 1
+        client.close()
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            if not server.service.lives:
+                break
+        assert not server.service.lives
+
+
+async def test_garbage_never_is_our_fault() -> None:
+    """Whatever bytes arrive, there is no 5xx and the service lives on."""
+    seeds = [
+        b"GET /s HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream;q=0.5\r\n\r\n",
+        b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345",
+        b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: x\r\nOrigin: a\r\n\r\n",
+        b"GET /%C3%A4/x?a=%ff HTTP/1.1\r\nHost: x\r\nCookie: a=b\r\nUpgrade: h2c\r\n\r\n",
+    ]
+    dice = random.Random(7)  # noqa: S311  (repeatable)
+    served = [
+        endpoint(hello),
+        endpoint(hello, "/p", "POST", read=read_all, max_body=1000),
+        endpoint(hello, "/{x}/x"),
+    ]
+    async with serving(*served) as server:
+
+        async def throw(data: bytes) -> bytes:
+            client = await server.connect()
+            client.writer.write(data)
+            client.writer.write_eof()
+            try:
+                return await asyncio.wait_for(client.reader.read(), 5)
+            except ConnectionError:
+                return b""
+            finally:
+                client.close()
+
+        for _ in range(20):
+            thrown = []
+            for _ in range(20):
+                data = bytearray(dice.choice(seeds))
+                for _ in range(dice.randint(1, 4)):
+                    at = dice.randrange(len(data))
+                    if dice.random() < 0.5:
+                        data[at] = dice.randrange(256)
+                    elif dice.random() < 0.5:
+                        del data[at : at + dice.randint(1, 6)]
+                    else:
+                        data[at:at] = dice.choice([b"\r\n", b"\0", b"\xff", b" ", b":", b"x" * 50])
+                    if not data:
+                        data = bytearray(b"\n")
+                thrown.append(bytes(data))
+            for sent, raw in zip(thrown, await asyncio.gather(*map(throw, thrown)), strict=True):
+                assert not raw.startswith(b"HTTP/1.1 5"), sent
+                assert b"Traceback" not in raw, sent
+        assert (await server.get()).status == 200

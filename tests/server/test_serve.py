@@ -1,0 +1,286 @@
+"""`streamstack serve` as a process: from YAML files to bytes, signals and exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from tests.server.serving import Client, Reply, parse
+
+ENGINE = Path(__file__).parent.parent.parent / "engine"
+
+HELLO = """
+path: /hello/{name}
+method: GET
+inputParameters: {name: {type: text, required: true}}
+headers: {X-Kind: greeting, X-Name: << input.name >>}
+functionStack:
+  - stream: Hello << input.name >>
+"""
+SLOW = """
+path: /slow
+method: GET
+functionStack:
+  - repeat:
+      times: 20
+      do:
+        - stream: {content: << loop.index >>, delay: 50ms}
+"""
+VALUE = """
+path: /value
+method: POST
+responseType: json
+inputParameters: {n: {type: integer, required: true}}
+functionStack:
+  - return: {twice: << input.n * 2 >>}
+"""
+GREEDY = """
+path: /greedy
+method: GET
+functionStack:
+  - forEach:
+      in: << range(100000) >>
+      as: i
+      do:
+        - forEach:
+            in: << range(1000) >>
+            as: j
+            do:
+              - set: {x: << j >>}
+  - stream: done
+"""
+
+
+@dataclass
+class Process:
+    """A server in a process of its own."""
+
+    process: asyncio.subprocess.Process
+    port: int
+    lines: list[str]
+
+    async def connect(self) -> Client:
+        return Client(*await asyncio.open_connection("127.0.0.1", self.port))
+
+    async def ask(self, method: str, path: str, body: bytes = b"", extra: str = "") -> Reply:
+        client = await self.connect()
+        length = (
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
+        )
+        client.ask(path, method, extra=f"Connection: close\r\n{length}{extra}")
+        client.writer.write(body)
+        try:
+            return parse(await asyncio.wait_for(client.reader.read(), 10))
+        finally:
+            client.close()
+
+    async def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self.process.wait(), 10)
+
+
+async def start(*arguments: str) -> asyncio.subprocess.Process:
+    """Start `streamstack serve`."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from streamstack.cli import main; main()",
+        "serve",
+        *arguments,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ENGINE)},
+    )
+
+
+@asynccontextmanager
+async def serving(folder: Path, *options: str, **files: str) -> AsyncIterator[Process]:
+    """Serve files, given by their names without `.yaml`, on a free port."""
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text, "utf-8")
+    process = await start(str(folder), "--port", "0", *options)
+    assert process.stderr is not None
+    lines: list[str] = []
+    try:
+        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)$", lines[-1] if lines else "")):
+            line = (await asyncio.wait_for(process.stderr.readline(), 30)).decode().rstrip()
+            lines.append(line)
+            assert line or not process.stderr.at_eof(), lines
+        yield Process(process, int(found[1]), lines)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        rest, _ = await process.communicate(), None
+        lines += (rest[1] or b"").decode().splitlines()
+
+
+async def refused(folder: Path, *options: str, **files: str) -> tuple[int, str]:
+    """Try to serve files; return the exit code and what was said."""
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text, "utf-8")
+    process = await start(str(folder), *options)
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def test_yaml_to_bytes(tmp_path: Path) -> None:
+    """A folder of YAML is served: routes listed with their files, inputs checked, chunks sent."""
+    async with serving(tmp_path, hello=HELLO, value=VALUE) as server:
+        listed = "\n".join(server.lines)
+        assert re.search(r"GET +/hello/\{name\} +\S*hello\.yaml", listed)
+        assert re.search(r"POST +/value +\S*value\.yaml", listed)
+        assert "2 endpoints" in listed
+        hello = await server.ask("GET", "/hello/J%C3%BCrgen")
+        value = await server.ask("POST", "/value", b'{"n": 21}')
+        wrong = await server.ask("POST", "/value", b'{"n": "x", "m": 1}')
+        assert await server.stop() == 0
+    assert hello.body.startswith("id: 0\ndata: Hello Jürgen\n\nevent: done\n".encode())
+    assert hello.headers["x-kind"] == "greeting"
+    assert (value.status, json.loads(value.body)) == (200, {"twice": 42})
+    assert wrong.status == 400
+    assert [fault["name"] for fault in json.loads(wrong.body)["errors"]] == ["n", "m"]
+
+
+async def test_header_from_an_input_can_not_be_injected(tmp_path: Path) -> None:
+    """A line break that an input brings into a header is refused, with a clean status."""
+    async with serving(tmp_path, hello=HELLO) as server:
+        reply = await server.ask("GET", "/hello/a%0d%0aSet-Cookie:%20evil=1")
+    assert reply.status == 500
+    assert "set-cookie" not in reply.headers
+
+
+async def test_sigterm_lets_streams_finish(tmp_path: Path) -> None:
+    """After SIGTERM nothing new is taken, the stream that runs ends in good order; exit code 0."""
+    async with serving(tmp_path, slow=SLOW) as server:
+        client = await server.connect()
+        client.ask("/slow")
+        await client.head()
+        assert b"data: 1\n" in await client.chunk()
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.1)
+        with pytest.raises(OSError, match=r"refused|reset|Connect"):
+            await server.connect()
+        chunks = []
+        while chunk := await client.chunk():
+            chunks.append(chunk)
+        assert b"data: 20\n" in b"".join(chunks)
+        assert b"event: done" in chunks[-1]
+        assert await asyncio.wait_for(server.process.wait(), 5) == 0
+        client.close()
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_sigterm_ends_streams_in_the_end(tmp_path: Path, signals: int) -> None:
+    """Past `shutdownTimeout`, or at a second signal, streams get the error event; exit code 0."""
+    patience = "100ms" if signals == 1 else "60s"
+    settings = f"server: {{shutdownTimeout: {patience}}}"
+    async with serving(tmp_path, slow=SLOW, streamstack=settings) as server:
+        client = await server.connect()
+        client.ask("/slow")
+        await client.head()
+        await client.chunk()
+        for _ in range(signals):
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.05)
+        chunks = []
+        while chunk := await client.chunk():
+            chunks.append(chunk)
+        assert b'event: error\ndata: {"code":"producer-lost"' in chunks[-1]
+        assert await asyncio.wait_for(server.process.wait(), 5) == 0
+        client.close()
+
+
+async def test_idle_connections_do_not_keep_it(tmp_path: Path) -> None:
+    """A connection without request is closed at once when the server stops."""
+    async with serving(tmp_path, hello=HELLO) as server:
+        client = await server.connect()
+        client.ask("/_health")
+        await client.head()
+        began = perf_counter()
+        assert await server.stop() == 0
+        assert perf_counter() - began < 5
+        client.close()
+
+
+async def test_greedy_stack_is_fair(tmp_path: Path) -> None:
+    """A stack that only computes does not keep others waiting."""
+    async with serving(tmp_path, greedy=GREEDY, value=VALUE) as server:
+        client = await server.connect()
+        client.ask("/greedy")
+        await asyncio.sleep(0.2)
+        began = perf_counter()
+        reply = await server.ask("POST", "/value", b'{"n": 1}')
+        took = perf_counter() - began
+        assert reply.status == 200
+        assert took < 1
+        # Its reader leaves: it stops, though it never waits for anything.
+        client.close()
+        assert await server.stop() == 0
+
+
+async def test_settings_are_heard(tmp_path: Path) -> None:
+    """CORS and the size of bodies come from streamstack.yaml, `--dev` from the command."""
+    settings = "server: {cors: ['https://app.example'], maxBodySize: 64}"
+    async with serving(tmp_path, "--dev", value=VALUE, streamstack=settings) as server:
+        origin = "Origin: https://app.example\r\n"
+        allowed = await server.ask("POST", "/value", b'{"n": 1}', origin)
+        large = await server.ask("POST", "/value", b'{"n": 1' + b" " * 100 + b"}", origin)
+    assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+    assert large.status == 413
+    assert large.headers["access-control-allow-origin"] == "https://app.example"
+
+
+async def test_errors_are_not_served(tmp_path: Path) -> None:
+    """A project with an error is shown its place and not served."""
+    code, said = await refused(tmp_path, hello=HELLO.replace("input.name >>\n", "inptu.name >>\n"))
+    assert code == 1
+    assert re.search(r"hello\.yaml:\d+:\d+: error: unbound-name", said)
+    assert "not served" in said
+
+
+async def test_missing_environment_is_told(tmp_path: Path) -> None:
+    """A variable that the settings need is named at start-up, by file and line."""
+    settings = "settings: {key: << env.SURELY_NOT_SET >>}"
+    code, said = await refused(tmp_path, hello=HELLO, streamstack=settings)
+    assert code == 1
+    assert re.search(r"streamstack\.yaml:1:\d+: error: .*SURELY_NOT_SET", said)
+
+
+async def test_nothing_to_serve(tmp_path: Path) -> None:
+    """An empty folder, and one that is not there, are told apart."""
+    code, said = await refused(tmp_path)
+    assert (code, "no endpoints" in said) == (2, True)
+    code, said = await refused(tmp_path / "nope")
+    assert (code, "no folder" in said) == (2, True)
+
+
+async def test_address_in_use(tmp_path: Path) -> None:
+    """A port that another has is told so, and how to choose one."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, said = await refused(tmp_path, "--port", str(port), hello=HELLO)
+    assert code == 2
+    assert f"port {port} on 127.0.0.1 is in use" in said
+    assert "--port" in said
+    assert "Traceback" not in said
+
+
+async def test_address_of_nobody(tmp_path: Path) -> None:
+    """So is a host that this machine does not have."""
+    code, said = await refused(tmp_path, "--host", "192.0.2.1", hello=HELLO)
+    assert (code, "--host" in said, "Traceback" in said) == (2, True, False)
