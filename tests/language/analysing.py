@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from textwrap import dedent, indent
 from typing import Any
 
@@ -99,6 +101,32 @@ STAND_INS = (
     ),
 )
 FUNCTIONS = Registry([*REGISTRY.values(), *STAND_INS])
+
+CASES = Path(__file__).parent.parent / "cases" / "analysis"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A stack, the documents of functions it may call, and `line:column code` of each finding."""
+
+    title: str
+    stack: str
+    also: str
+    expected: list[str]
+
+
+def read_cases(name: str) -> list[Case]:
+    """Read a file of cases: `=== title`, the stack, `---` and functions, `--> place code` for each finding."""
+    cases = []
+    for part in ("\n" + (CASES / f"{name}.txt").read_text("utf-8")).split("\n=== ")[1:]:
+        title, _, rest = part.partition("\n")
+        lines = rest.rstrip("\n").split("\n")
+        expected = [line[4:] for line in lines if line.startswith("--> ")]
+        text = "\n".join(line for line in lines if not line.startswith("--> "))
+        stack, _, also = text.partition("\n---\n")
+        cases.append(Case(title, stack, also, expected))
+    return cases
+
 
 #: Lines before the first step of a stack.
 HEAD = "method: POST\npath: /t\nresponseType: {kind}\n{more}functionStack:\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from streamstack.language.analysis.context import Guard, Loop
-from streamstack.language.analysis.emission import both
+from streamstack.language.analysis.emission import both, merge
 from streamstack.language.analysis.frames import Frames
 from streamstack.language.analysis.parts import Nested, runs_once_at_least
 from streamstack.language.analysis.state import (
@@ -152,6 +152,8 @@ class Blocks(Frames):
                 normal.names[name] = end.names[name]
         if not end.silent:
             normal.silent, normal.pending = False, ()
+        elif normal.silent:
+            normal.pending = merge(normal.pending, end.pending)
         normal.spoken = normal.spoken or end.spoken
         normal.done = normal.done or end.done
         normal.consumed.update(end.consumed)

@@ -334,10 +334,11 @@ class Walker(Blocks):
     def refuse_answer(self, step: Step, content: Content) -> None:
         """Report a stream as the answer of an endpoint that answers with JSON."""
         made = content.streams[0]
-        value = next((use.value for use in self.steps.parts(step).uses), None)
+        reads = (read for use in self.steps.parts(step).uses for read in use.value.reads)
+        read = next(reads, None)
         self.reports.add(
             "stream-in-expression",
-            value.mark if value is not None else step.key_mark,
+            read.mark if read is not None else step.key_mark,
             f"{made.title} is a stream (made in line {made.mark.line}), which JSON can't hold",
             "`collect` it and return the list, or write `responseType: streaming` and `forEach` over it",
         )
