@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Callable, Collection
-from datetime import date, datetime
 from typing import Any, Final
-from uuid import UUID
 
+from streamstack.language import input_formats as formats
 from streamstack.language.definition import Input
+from streamstack.language.input_patterns import compile_pattern
 from streamstack.language.parameters import Kind
 from streamstack.language.suggest import nearest
 from streamstack.language.units import parse_duration, parse_size
 from streamstack.language.values import kind
 from streamstack.language.wording import listed
 
-_EMAIL: Final = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/]+\S*")
+#: The integers that JSON and databases hold; the digits a decimal may have on either side.
+_LARGEST: Final = 2**63 - 1
+_FILTERS: Final = {"trim": str.strip, "lower": str.lower, "upper": str.upper}
 
 
 def suits(wanted: Kind, value: Any) -> bool:
@@ -82,6 +83,8 @@ def mismatch(declared: Input, value: Any, name: str = "") -> str:
         return (
             "" if declared.nullable else f"`{name}` is null; declare `nullable: true` to allow it"
         )
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"`{name}` is no number that JSON could hold"
     check = _CHECKS.get(declared.type)
     return check(declared, value, name) if check else ""
 
@@ -89,11 +92,15 @@ def mismatch(declared: Input, value: Any, name: str = "") -> str:
 def _text(declared: Input, value: Any, name: str) -> str:
     if not isinstance(value, str):
         return _not(name, "a text", value)
+    for each in declared.filters:
+        value = _FILTERS[each](value)
     if declared.min_length is not None and len(value) < declared.min_length:
         return f"`{name}` has fewer than {declared.min_length} characters"
     if declared.max_length is not None and len(value) > declared.max_length:
         return f"`{name}` has more than {declared.max_length} characters"
-    if declared.pattern is not None and re.search(declared.pattern, value) is None:
+    if declared.pattern is not None and not compile_pattern(declared.pattern, declared.max_length)(
+        value
+    ):
         return f"`{name}` does not match the pattern {declared.pattern}"
     return ""
 
@@ -103,6 +110,8 @@ def _number(declared: Input, value: Any, name: str) -> str:
         return _not(name, "an integer", value)
     if type(value) not in (int, float):
         return _not(name, "a number", value)
+    if declared.type == "integer" and not -_LARGEST <= value <= _LARGEST:
+        return f"`{name}` is an integer beyond 64 bits"
     bound = out_of_range(value, declared.minimum, declared.maximum)
     return f"`{name}` must be {bound}" if bound else ""
 
@@ -154,27 +163,14 @@ def _object(declared: Input, value: Any, name: str) -> str:
 
 def _parsed(word: str, parse: Callable[[str], Any]) -> Callable[[Input, Any, str], str]:
     def check(_: Input, value: Any, name: str) -> str:
-        if not isinstance(value, str):
-            return _not(name, word, value)
-        try:
-            parse(value)
-        except ValueError:
-            return _not(name, word, value)
-        return ""
+        sound = isinstance(value, str) and parse(value) is not None
+        return "" if sound else _not(name, word, value)
 
     return check
 
 
-def _match(pattern: re.Pattern[str]) -> Callable[[str], None]:
-    def parse(value: str) -> None:
-        if pattern.fullmatch(value) is None:
-            raise ValueError(value)
-
-    return parse
-
-
-def _file(_: Input, value: Any, name: str) -> str:
-    return f"`{name}` is a file, which can't be written in a definition"
+def _unwritten(declared: Input, value: Any, name: str) -> str:
+    return f"`{name}` is a {declared.type}, which can't be written in a definition"
 
 
 def _not(name: str, wanted: str, value: Any) -> str:
@@ -187,14 +183,14 @@ _CHECKS: Final[dict[str, Callable[[Input, Any, str], str]]] = {
     "integer": _number,
     "decimal": _number,
     "boolean": _boolean,
-    "timestamp": _parsed("a timestamp like 2026-01-31T12:00:00Z", datetime.fromisoformat),
-    "date": _parsed("a date like 2026-01-31", date.fromisoformat),
-    "uuid": _parsed("a UUID", UUID),
-    "email": _parsed("an e-mail address", _match(_EMAIL)),
-    "url": _parsed("a URL like https://example.com/", _match(_URL)),
+    "timestamp": _parsed(f"a timestamp like {formats.TIMESTAMP_EXAMPLE}", formats.parse_timestamp),
+    "date": _parsed("a date like 2026-01-31", formats.parse_date),
+    "uuid": _parsed("a UUID", formats.parse_uuid),
+    "email": _parsed("an e-mail address", formats.parse_email),
+    "url": _parsed("a URL like https://example.com/", formats.parse_url),
     "object": _object,
     "list": _list,
     "enum": _enum,
-    "file": _file,
-    "stream": _file,
+    "file": _unwritten,
+    "stream": _unwritten,
 }

@@ -11,7 +11,6 @@ from streamstack.language.definition import (
     Definition,
     Endpoint,
     FunctionDefinition,
-    Input,
     Stack,
     Task,
 )
@@ -20,11 +19,12 @@ from streamstack.language.faults import Faults
 from streamstack.language.fields import Fields
 from streamstack.language.keys import KEYS, RESPONSE_TYPES, UNKNOWN_INPUTS
 from streamstack.language.load_headers import check_content_type, read_headers
-from streamstack.language.load_inputs import read_inputs, refuse_streams
+from streamstack.language.load_inputs import read_inputs
+from streamstack.language.load_sent import check_sent
 from streamstack.language.load_steps import StepReader
 from streamstack.language.names import DEFINITION
 from streamstack.language.nodes import Document, Mapping, Node, Scalar
-from streamstack.language.paths import METHODS, parameters, refuse_path
+from streamstack.language.paths import METHODS, refuse_path
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.language.suggest import nearest
 from streamstack.language.wording import describe, listed
@@ -125,8 +125,10 @@ class _DocumentReader:
                     f"`{key}` is not served by this version, which {meaning}: it is refused",
                 )
         inputs = read_inputs(fields.get("inputParameters"), self.faults)
-        refuse_streams(inputs, self.faults)
-        path, path_mark = self._path(inputs)
+        path, path_mark = self._path()
+        given = fields.get("inputParameters")
+        written = {key.text for key, _ in given.items} if isinstance(given, Mapping) else set()
+        check_sent(inputs, written, path, path_mark, self.faults)
         response_type = fields.choice("responseType", RESPONSE_TYPES, "streaming")
         streaming = self._streaming(streaming_defaults)
         headers = read_headers(fields.get("headers"), self.faults)
@@ -169,12 +171,11 @@ class _DocumentReader:
         fields = self.fields
         inputs = read_inputs(fields.get("inputParameters"), self.faults)
         for declared in inputs:
-            if declared.location is not None or declared.type == "file":
-                what = "in" if declared.location is not None else "type: file"
+            if declared.location is not None:
                 self.faults.add(
                     "bad-constraint",
                     declared.mark,
-                    f"`{declared.name}` has `{what}`, and a function's inputs come from `call`",
+                    f"`{declared.name}` has `in`, and a function's inputs come from `call`",
                     "take it out",
                 )
         return FunctionDefinition(
@@ -257,7 +258,7 @@ class _DocumentReader:
         self.faults.add("bad-method", node.mark, f"{shown} is no method", meant)
         return "GET"
 
-    def _path(self, inputs: tuple[Input, ...]) -> tuple[str, Mark]:
+    def _path(self) -> tuple[str, Mark]:
         node = self._required("path", "add `path: /...`")
         if node is None:
             return "", self.root.mark
@@ -268,52 +269,7 @@ class _DocumentReader:
         if fault is not None:
             self.faults.add("bad-path", node.mark, *fault)
             return "", node.mark
-        self._compare_path(path, node.mark, inputs)
         return path, node.mark
-
-    def _compare_path(self, path: str, mark: Mark, inputs: tuple[Input, ...]) -> None:
-        """Report parameters of the path that are not declared, and the other way round."""
-        declared = {each.name: each for each in inputs}
-        given = self.fields.get("inputParameters")
-        written = [key.text for key, _ in given.items] if isinstance(given, Mapping) else []
-        named = parameters(path)
-        for name in named:
-            found = declared.get(name)
-            if found is None and name in written:
-                continue  # its declaration was refused
-            if found is None:
-                near = nearest(name, declared)
-                self.faults.add(
-                    "undeclared-path-parameter",
-                    mark,
-                    f"the path's parameter `{name}` is not declared",
-                    f"did you mean `{near}`?"
-                    if near
-                    else f"add `{name}: {{type: text}}` under `inputParameters`",
-                )
-            elif found.location not in (None, "path"):
-                self.faults.add(
-                    "bad-constraint",
-                    found.mark,
-                    f"`{name}` stands in the path, and is declared `in: {found.location}`",
-                    "take the `in` out, or give one of the two another name",
-                )
-            elif found.type in ("object", "list", "file", "stream"):
-                self.faults.add(
-                    "bad-constraint",
-                    found.mark,
-                    f"`{name}` stands in the path, which can't hold the type {found.type}",
-                    "declare it as text, and split it in the stack",
-                )
-        for each in inputs:
-            if each.location == "path" and each.name not in named:
-                near = nearest(each.name, named)
-                self.faults.add(
-                    "undeclared-path-parameter",
-                    each.mark,
-                    f"`{each.name}` is declared `in: path`, and the path does not name it",
-                    f"did you mean `{near}`?" if near else f"write {{{each.name}}} in the path",
-                )
 
     def _response(self) -> Value | None:
         node = self.fields.get("response")

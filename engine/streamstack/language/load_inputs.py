@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from streamstack.errors import Mark
@@ -10,6 +9,7 @@ from streamstack.language.constants import mismatch
 from streamstack.language.definition import Input
 from streamstack.language.faults import Faults
 from streamstack.language.fields import Fields
+from streamstack.language.input_patterns import compile_pattern
 from streamstack.language.input_types import (
     COMMON,
     CONSTRAINTS,
@@ -94,20 +94,6 @@ def _read_input(name: str, mark: Mark, node: Node, faults: Faults, depth: int) -
         )
         return None
     return _InputReader(name, mark, node, faults, depth).read()
-
-
-def refuse_streams(inputs: tuple[Input, ...], faults: Faults) -> None:
-    """Refuse `type: stream` in a request; a function of the project may be handed one."""
-    for declared in inputs:
-        if declared.type == "stream":
-            faults.add(
-                "not-yet",
-                declared.mark,
-                "a request's input of type `stream` is not served by this version: it reads the body whole",
-                "take the body whole: `{type: json, in: wholeBody}`",
-            )
-        refuse_streams(declared.properties or (), faults)
-        refuse_streams((declared.items,) if declared.items is not None else (), faults)
 
 
 class _InputReader:
@@ -225,11 +211,9 @@ class _InputReader:
         if node is None or text is None:
             return None
         try:
-            re.compile(text)
-        except (re.error, OverflowError, RecursionError) as error:
-            self.faults.add(
-                "bad-pattern", node.mark, f"the pattern of `{self.name}` does not parse: {error}"
-            )
+            compile_pattern(text, self.fields.integer("maxLength"))
+        except ValueError as error:
+            self.faults.add("bad-pattern", node.mark, f"`pattern` of `{self.name}`: {error}")
             return None
         return text
 
