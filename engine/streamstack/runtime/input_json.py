@@ -47,16 +47,16 @@ def check_json(data: bytes, check: Check, faults: Faults) -> Any:
 
 def parse_json(data: bytes, faults: Faults) -> Any:
     """Return the value of a document; what is wrong with it goes to the faults."""
-    if data.startswith(b"\xef\xbb\xbf"):
-        data = data[3:]
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
+        if data.startswith(b"\xef\xbb\xbf"):
+            return parse_json(data[3:], faults)
         if "depth" in error.msg or "recursion" in error.msg.lower():
             return faults.add(f"must not be nested more than {DEEPEST} deep")
         return faults.add(f"must be JSON: {_reason(error, data)}")
     # Counting is fast, and a document with few brackets can't be deep.
-    if data.count(b"[") + data.count(b"{") > DEEPEST and _is_deep(value):
+    if len(data) > DEEPEST and data.count(b"[") + data.count(b"{") > DEEPEST and _is_deep(value):
         return faults.add(f"must not be nested more than {DEEPEST} deep")
     return value
 
