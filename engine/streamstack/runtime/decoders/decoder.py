@@ -1,0 +1,134 @@
+"""What all decoders share: how much they hold, and what becomes of what can't be decoded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, Literal
+
+from streamstack.errors import RunError
+
+OnInvalid = Literal["skip", "fail", "give"]
+
+#: Bytes of the largest event, line or record, unless the author says otherwise.
+LARGEST: Final = 10 * 1024 * 1024
+#: Characters of an invalid chunk that an error's details show.
+SHOWN: Final = 200
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class Halted(Exception):  # noqa: N818  (leaves a decoder's loops; never seen outside)
+    """Ends a decoder's work on what it was fed: `failure` says why."""
+
+
+class Decoder(ABC):
+    """Turns bytes into items. `feed` it what arrives, then call `finish`.
+
+    What is invalid is skipped and counted in ``skipped``, given as an item, or a failure (``on_invalid``). A failure
+    is kept in ``failure`` for the caller to raise, so that the items before it are not lost. ``ended`` tells that the
+    format's own end marker was read: nothing after it counts. Both feed and finish give nothing from then on.
+    ``transcode``, where it is set, makes UTF-8 of another charset; its flag tells the end.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_opening",
+        "ended",
+        "failure",
+        "given",
+        "largest",
+        "on_invalid",
+        "skipped",
+        "transcode",
+    )
+
+    def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST) -> None:
+        self.on_invalid = on_invalid
+        self.largest = largest
+        self.skipped = 0
+        self.given = 0
+        self.ended = False
+        self.failure: RunError | None = None
+        self.transcode: Callable[[bytes, bool], bytes] | None = None
+        self._opening = b""  # what may be the beginning of a byte order mark
+        self._begun = False
+
+    def feed(self, data: bytes) -> list[Any]:
+        """Take the bytes that came; return the items that are complete by now."""
+        items: list[Any] = []
+        if self.ended or self.failure is not None:
+            return items
+        if self.transcode is not None:
+            data = self.transcode(data, False)
+        if not self._begun:
+            data = self._open(data)
+        if data:
+            with suppress(Halted):
+                self._take(data, items)
+            self.given += len(items)
+        return items
+
+    def finish(self) -> list[Any]:
+        """Return what the end of the input completes."""
+        items = self.feed(self.transcode(b"", True)) if self.transcode is not None else []
+        if self.ended or self.failure is not None:
+            return items
+        before = len(items)
+        with suppress(Halted):
+            if self._opening:
+                self._begun = True
+                opening, self._opening = self._opening, b""
+                self._take(opening, items)
+            self._end(items)
+        self.given += len(items) - before
+        return items
+
+    def _open(self, data: bytes) -> bytes:
+        """Take one byte order mark off the beginning, though it may come in parts."""
+        data = self._opening + data
+        if len(data) < len(_BOM) and _BOM.startswith(data):
+            self._opening = data
+            return b""
+        self._opening = b""
+        self._begun = True
+        return data.removeprefix(_BOM)
+
+    @abstractmethod
+    def _take(self, data: bytes, items: list[Any]) -> None:
+        """Decode bytes, never none, and add the complete items."""
+
+    def _end(self, items: list[Any]) -> None:  # noqa: B027  (most formats need nothing there)
+        """Add what the end of the input completes."""
+
+    def _refuse(self, items: list[Any], text: bytes, message: str, *, final: bool = False) -> None:
+        """Deal with an invalid chunk as the author asked; ``final`` where nothing after it can be read.
+
+        Raises Halted where it is a failure.
+        """
+        number = self.given + len(items) + self.skipped + 1
+        if self.on_invalid == "skip" and not final:
+            self.skipped += 1
+        elif self.on_invalid == "give" and not final:
+            shown = text.decode("utf-8", "replace")
+            items.append({"invalid": {"number": number, "text": shown, "message": message}})
+        else:
+            self.failure = RunError(
+                "invalid-chunk",
+                f"chunk {number} of the stream {message}",
+                details={"number": number, "text": excerpt(text), "message": message},
+            )
+            raise Halted
+
+    def _refuse_length(self, items: list[Any], text: bytes | bytearray, what: str) -> None:
+        """Refuse a chunk that is over the largest; only its beginning is kept."""
+        self._refuse(
+            items,
+            excerpt(text[: self.largest]).encode(),
+            f"is {what} of more than {self.largest} bytes, the largest that is read",
+        )
+
+
+def excerpt(text: bytes | bytearray) -> str:
+    """Return the beginning of some bytes as text, for an error's details."""
+    return bytes(text[: SHOWN * 4]).decode("utf-8", "replace")[:SHOWN]

@@ -1,0 +1,120 @@
+"""Lines: the framing that most formats share, and the decoder of plain lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
+
+
+class LineEnds:
+    """Makes every line end, CR, LF or CR LF, one LF; a CR LF may be cut in two."""
+
+    __slots__ = ("_after_cr",)
+
+    def __init__(self) -> None:
+        self._after_cr = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the bytes, with the line ends changed. They are never none."""
+        if self._after_cr:
+            self._after_cr = False
+            if data[0] == 10:  # the LF of a CR LF whose CR has been an end already
+                data = data[1:]
+        if b"\r" in data:
+            self._after_cr = data[-1] == 13
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return data
+
+
+class Lines:
+    """Cuts bytes after the last LF and holds the rest, up to ``largest`` bytes.
+
+    A line over that is passed over up to its end; its beginning is in ``too_long`` until somebody takes it out.
+    """
+
+    __slots__ = ("_held", "_largest", "_passing", "too_long")
+
+    def __init__(self, largest: int) -> None:
+        self._held = bytearray()
+        self._largest = largest
+        self._passing = False
+        self.too_long: bytes | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the lines that are complete, with their ends; empty if none is."""
+        if self._passing:
+            end = data.find(b"\n")
+            if end < 0:
+                return b""
+            self._passing = False
+            data = data[end + 1 :]
+        end = data.rfind(b"\n") + 1
+        if not end:
+            self._hold(data)
+            return b""
+        if self._held:
+            self._held += data[:end]
+            whole = bytes(self._held)
+            self._held = bytearray()
+        else:
+            whole = data if end == len(data) else data[:end]
+        if end < len(data):
+            self._hold(data[end:])
+        return whole
+
+    def finish(self) -> bytes:
+        """Return the last line, which has no end; empty if there is none."""
+        held, self._held = bytes(self._held), bytearray()
+        return held
+
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        if len(self._held) > self._largest:
+            self.too_long = bytes(self._held[:1000])
+            self._held = bytearray()
+            self._passing = True
+
+
+class LinesDecoder(Decoder):
+    """Gives each line as a text without its end, which is CR, LF or CR LF."""
+
+    __slots__ = ("_ends", "_lines")
+
+    def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST) -> None:
+        super().__init__(on_invalid, largest)
+        self._ends = LineEnds()
+        self._lines = Lines(self.largest)
+
+    def _take(self, data: bytes, items: list[Any]) -> None:
+        data = self._ends.feed(data)
+        if not data:
+            return
+        whole = self._lines.feed(data)
+        if whole:
+            self._read(whole, items)
+        if self._lines.too_long is not None:
+            text, self._lines.too_long = self._lines.too_long, None
+            self._refuse_length(items, text, "a line")
+
+    def _end(self, items: list[Any]) -> None:
+        last = self._lines.finish()
+        if last:
+            self._read(last + b"\n", items)
+
+    def _read(self, whole: bytes, items: list[Any]) -> None:
+        if len(whole) <= self.largest:
+            try:
+                items += whole[:-1].decode().split("\n")
+            except UnicodeDecodeError:
+                pass
+            else:
+                return
+        for line in whole[:-1].split(b"\n"):
+            if len(line) > self.largest:
+                self._refuse_length(items, line, "a line")
+                continue
+            try:
+                items.append(line.decode())
+            except UnicodeDecodeError:
+                self._refuse(items, line, "is not UTF-8")

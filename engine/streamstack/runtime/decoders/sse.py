@@ -1,0 +1,147 @@
+"""Server-sent events, as WHATWG HTML reads them (https://html.spec.whatwg.org/#parsing-an-event-stream)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
+from streamstack.runtime.decoders.lines import LineEnds, Lines
+
+#: What ends a stream of JSON data.
+DONE: Final = b"[DONE]"
+#: What JSON can begin with: looking at it spares most texts the attempt.
+_JSON_BEGINS: Final = frozenset(b'{["-0123456789tfn \t\n')
+
+
+class SseDecoder(Decoder):
+    """Gives each event as {event, id, data}: its name or null, the last id that was set or null, its data.
+
+    Data is JSON where it parses, else text. With ``json`` data that does not parse is invalid, and `[DONE]` ends the
+    stream. ``last_id`` is what a reconnection sends as Last-Event-ID; ``retry`` are the milliseconds to wait before it
+    that the server asked for.
+    """
+
+    __slots__ = (
+        "_data",
+        "_ends",
+        "_event",
+        "_id",
+        "_json",
+        "_lines",
+        "_passing",
+        "_size",
+        "last_id",
+        "retry",
+    )
+
+    def __init__(
+        self, on_invalid: OnInvalid = "fail", largest: int = LARGEST, *, json: bool = False
+    ) -> None:
+        super().__init__(on_invalid, largest)
+        self._ends = LineEnds()
+        self._lines = Lines(largest)
+        self._json = json
+        self._data: list[bytes] = []
+        self._size = 0
+        self._passing = False  # over the rest of an event that is too large
+        self._event: str | None = None
+        self._id = ""
+        self.last_id = ""
+        self.retry: int | None = None
+
+    def _take(self, data: bytes, items: list[Any]) -> None:
+        data = self._ends.feed(data)
+        if not data:
+            return
+        whole = self._lines.feed(data)
+        if whole:
+            self._read(whole, items)
+        if self._lines.too_long is not None:
+            text, self._lines.too_long = self._lines.too_long, None
+            if not self.ended:
+                self._pass_over(text, items)
+
+    def _read(self, whole: bytes, items: list[Any]) -> None:
+        lines = whole.split(b"\n")
+        lines.pop()  # what stands after the last end: nothing
+        may_be_long = len(whole) > self.largest
+        data = self._data
+        for line in lines:
+            if not line:
+                self.last_id = self._id
+                if data:
+                    self._dispatch(items)
+                    if self.ended:
+                        return
+                self._event = None
+                self._passing = False
+                self._size = 0
+            elif may_be_long and len(line) > self.largest:
+                self._pass_over(line, items)
+            elif line[:5] == b"data:":
+                value = line[6:] if line[5:6] == b" " else line[5:]
+                self._size += len(value) + 1
+                if self._size > self.largest:
+                    self._pass_over(line, items)
+                else:
+                    data.append(value)
+            else:
+                self._read_field(line)
+
+    def _read_field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
+        if name == b"event":
+            self._event = value.decode("utf-8", "replace")
+        elif name == b"id":
+            if b"\0" not in value:
+                self._id = value.decode("utf-8", "replace")
+        elif name == b"data" and not self._passing:  # without a colon
+            self._data.append(value)
+            self._size += 1
+        elif name == b"retry" and value.isdigit():
+            self.retry = int(value[:15])  # a wait of ages stays one
+
+    def _dispatch(self, items: list[Any]) -> None:
+        parts = self._data
+        data = parts[0] if len(parts) == 1 else b"\n".join(parts)
+        parts.clear()
+        if self._json:
+            if data == DONE:
+                self.ended = True
+                return
+            try:
+                value = orjson.loads(data)
+            except orjson.JSONDecodeError as error:
+                self._refuse(items, data, f"is not JSON: {error}")
+                return
+        else:
+            value = parse_data(data)
+        items.append({"event": self._event or None, "id": self.last_id or None, "data": value})
+
+    def _pass_over(self, text: bytes, items: list[Any]) -> None:
+        """Refuse the present event, once, and pass over the rest of it."""
+        self._data.clear()
+        self._size = self.largest  # whatever data still comes is over it
+        if not self._passing:
+            self._passing = True
+            self._refuse_length(items, text, "an event")
+
+
+def parse_data(data: bytes) -> Any:
+    """Return an event's data: JSON where it parses, else text.
+
+    A number or a word with white space around it is text: a model's piece of text may be ` 5`.
+    """
+    if data and data[0] in _JSON_BEGINS:
+        try:
+            value = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            pass
+        else:
+            if isinstance(value, (dict, list)) or (data[0] > 32 and data[-1] > 32):
+                return value
+    return data.decode("utf-8", "replace")
