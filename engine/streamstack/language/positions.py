@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import accumulate
 from typing import Final
 
 from streamstack.errors import Mark
@@ -89,27 +91,38 @@ def locate(text: str, start: int, end: int, style: str, value: str, offset: int)
     counted; white space stands beside them.
     """
     offset = min(max(offset, 0), len(value))
-    if style == "plain":
-        places = _blackness(text, start, end)
-    elif style == "single":
-        places = _single(text, start + 1, end - 1)
-    elif style == "double":
-        places = _double(text, start + 1, end - 1)
-    else:
-        header = _HEADER.match(text, start)
-        places = _blackness(text, header.end() if header else start, end)
-    wanted = sum(char not in _WHITE for char in value[:offset])
+    places = _places(text, start, end, style)
+    wanted = _counts(value)[offset]
     if offset < len(value) and value[offset] not in _WHITE:
-        return next((at for n, (at, _) in enumerate(places) if n == wanted), start)
+        return places[wanted][0] if wanted < len(places) else start
     if wanted:
         back = offset - 1
         while value[back] in _WHITE:
             back -= 1
-        after = next((at + width for n, (at, width) in enumerate(places) if n == wanted - 1), start)
+        after = sum(places[wanted - 1]) if wanted <= len(places) else start
         return min(after + offset - 1 - back, max(end, start))
-    first = next(places, None)
     lead = len(value) - len(value.lstrip(_WHITE))
-    return start if first is None else max(start, first[0] - (lead - offset))
+    return max(start, places[0][0] - (lead - offset)) if places else start
+
+
+# A text with many bindings asks for many places in it, one after the other.
+@lru_cache(maxsize=4)
+def _places(text: str, start: int, end: int, style: str) -> list[tuple[int, int]]:
+    """List the index and width, in ``text``, of a scalar's characters that are not white space."""
+    if style == "plain":
+        return list(_blackness(text, start, end))
+    if style == "single":
+        return list(_single(text, start + 1, end - 1))
+    if style == "double":
+        return list(_double(text, start + 1, end - 1))
+    header = _HEADER.match(text, start)
+    return list(_blackness(text, header.end() if header else start, end))
+
+
+@lru_cache(maxsize=4)
+def _counts(value: str) -> list[int]:
+    """Count, before each character and at the end, those that are not white space."""
+    return list(accumulate((char not in _WHITE for char in value), initial=0))
 
 
 def _blackness(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
