@@ -30,17 +30,18 @@ def located(error: Exception) -> RunError:
         if isinstance(error, RunError):
             return error
         return _internal(error)
-    value, values = _reads(site, frame)
+    values = _reads(site, frame)
+    failing = _failing(site, values)
     if isinstance(error, RunError):
         fault = error
-    elif value is not None and direct and isinstance(error, _EXPRESSION_FAULTS):
-        fault = RunError("template", explain(error, value, values))
+    elif failing is not None and direct and isinstance(error, _EXPRESSION_FAULTS):
+        fault = RunError("template", explain(error, failing, values))
         fault.__cause__ = error
     else:
         fault = _internal(error)
-    failing = (failing_expression(value, values) if value is not None else None) or value
     if site.step is not None:
-        types = ", ".join(f"{name} is {kind(held)}" for name, held in sorted(values.items()))
+        read = {each.name for each in failing.reads} if failing is not None else set()
+        types = ", ".join(f"{n} is {kind(held)}" for n, held in sorted(values.items()) if n in read)
         fault.place = Place(
             mark=failing.mark if failing is not None else site.step.mark,
             step=site.step.title,
@@ -73,19 +74,24 @@ def _site(trace: TracebackType | None) -> tuple[Site | None, FrameType | None, b
     return site, frame, direct
 
 
-def _reads(site: Site, frame: FrameType) -> tuple[Value | None, dict[str, Any]]:
-    """Return the value that failed and the names it read with what they held."""
-    if not site.values:
-        return None, {}
-    value = site.values[0]
+def _reads(site: Site, frame: FrameType) -> dict[str, Any]:
+    """Return the names that the site's values read, with what they hold; without the unbound ones."""
     held: dict[str, Any] = {}
-    for read in value.reads:
+    for name, source in site.names.items():
         try:
             # Our own spelling of a name, seen from the frame that failed.
-            held[read.name] = eval(site.names[read.name], frame.f_globals, dict(frame.f_locals))  # noqa: S307
+            held[name] = eval(source, frame.f_globals, dict(frame.f_locals))  # noqa: S307
         except Exception:  # noqa: BLE001, S112  (a name that is not bound has nothing to show)
             continue
-    return value, held
+    return held
+
+
+def _failing(site: Site, values: dict[str, Any]) -> Value | None:
+    """Return the expression that failed: the first that fails again, or the only one there is."""
+    for value in site.values:
+        if (found := failing_expression(value, values)) is not None:
+            return found
+    return site.values[0] if len(site.values) == 1 else None
 
 
 def caught(error: Exception) -> dict[str, Any]:

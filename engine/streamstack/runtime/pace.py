@@ -18,6 +18,7 @@ from __future__ import annotations
 import random
 from asyncio import sleep
 from collections.abc import Callable
+from decimal import Decimal
 from time import perf_counter
 from typing import Any, Final
 
@@ -168,7 +169,7 @@ def _note(run: Run, coming: int = 1) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
 
 
 def _length(content: Any) -> int:

@@ -19,7 +19,7 @@ from streamstack.runtime.faults import located
 log = structlog.get_logger("streamstack.run")
 
 #: Seconds a run may compute before it lets others have the event loop.
-SLICE = 0.004
+SLICE = 0.002
 #: How deep functions may call one another.
 MAX_DEPTH = 60
 

@@ -1,0 +1,269 @@
+"""The definitions of this repository, served by the command and read on a socket: what the project exists for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import pytest_asyncio
+
+from tests.server.test_serve import Process, serving
+
+DEFINITIONS = Path(__file__).parent.parent / "definitions"
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[Process]:
+    """Serve definitions/ as `make serve` does."""
+    async with serving(DEFINITIONS) as process:
+        yield process
+
+
+def events(body: bytes) -> list[dict[str, str]]:
+    """Take an SSE body apart, naively: it is our own bytes that are looked at."""
+    found = []
+    for block in body.decode().split("\n\n"):
+        fields: dict[str, str] = {}
+        for line in block.split("\n"):
+            name, colon, value = line.partition(": ")
+            if colon:
+                fields[name] = fields[name] + "\n" + value if name in fields else value
+        if fields:
+            found.append(fields)
+    return found
+
+
+async def poem(server: Process, **options: int) -> list[dict[str, str]]:
+    """Ask for the poem over SSE."""
+    body = json.dumps({"streamOptions": options}).encode()
+    reply = await server.ask("POST", "/api/stream-poem", body, "Accept: text/event-stream\r\n")
+    assert (reply.status, reply.complete) == (200, True)
+    return events(reply.body)
+
+
+async def test_the_poem_is_recited(server: Process) -> None:
+    """Each chunk has its index, the total and a time; the end marker has the figures."""
+    *chunks, end = await poem(server, chunkSize=2)
+    data = [json.loads(chunk["data"]) for chunk in chunks]
+    assert [chunk["id"] for chunk in chunks] == ["0", "1", "2", "3", "4"]
+    assert [each["metadata"]["chunkIndex"] for each in data] == [0, 1, 2, 3, 4]
+    assert {each["metadata"]["totalChunks"] for each in data} == {5}
+    assert all(re.fullmatch(r"\S+T\S+Z", each["metadata"]["timestamp"]) for each in data)
+    assert "".join(each["content"] for each in data).count("\n") == 9
+    assert end["event"] == "done"
+    final = json.loads(end["data"])
+    assert final["content"] == "[DONE]"
+    assert final["metadata"]["completed"] is True
+    assert final["metadata"]["totalChunks"] == 5
+    assert final["metadata"]["processingTime"] >= 0
+
+
+async def first_chunk(server: Process, body: bytes) -> tuple[float, list[float]]:
+    """Return the seconds to the first byte of content, and the times of every read after it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    began = perf_counter()
+    writer.write(
+        b"POST /api/stream-poem HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
+        b"Connection: close\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+    times = []
+    while await reader.read(65536):
+        times.append(perf_counter() - began)
+    writer.close()
+    return times[0], times
+
+
+async def test_the_first_chunk_is_there_at_once_and_each_paced_one_by_itself(
+    server: Process,
+) -> None:
+    """The first chunk within 100 ms (the median of nine); paced chunks in reads of their own, spread over time."""
+    firsts = []
+    for _ in range(9):
+        first, times = await first_chunk(server, b'{"options": {"delay": 30}}')
+        firsts.append(first)
+        assert len(times) >= 9  # nine lines, nine reads at least; the end may come with the last
+        assert times[-1] - times[0] >= 8 * 0.030 * 0.9
+    assert median(firsts) < 0.1
+
+
+async def test_without_a_stream_the_answer_is_one_document(server: Process) -> None:
+    """A client that only takes JSON gets the whole poem at once."""
+    reply = await server.ask("POST", "/api/stream-poem", b"{}", "Accept: application/json\r\n")
+    document = json.loads(reply.body)
+    assert len(document["chunks"]) == 9
+    assert document["metadata"]["completed"] is True
+
+
+async def test_the_poem_as_text(server: Process) -> None:
+    """Text is the content and nothing else."""
+    reply = await server.ask("POST", "/api/stream-poem", b"{}", "Accept: text/plain\r\n")
+    assert reply.body.startswith(b"The river does not wait to be a river,\n")
+    assert len(reply.body.splitlines()) == 9
+
+
+async def test_the_countdown_counts(server: Process) -> None:
+    """Events have names, and the beat is kept."""
+    began = perf_counter()
+    reply = await server.ask("GET", "/api/countdown?from=3&beat=40")
+    assert perf_counter() - began >= 0.1
+    *ticks, liftoff, done = events(reply.body)
+    assert [(tick["event"], tick["data"]) for tick in ticks] == [
+        ("tick", "3"),
+        ("tick", "2"),
+        ("tick", "1"),
+    ]
+    assert (liftoff["event"], liftoff["data"]) == ("liftoff", "Lift-off!")
+    assert json.loads(done["data"])["chunks"] == 4
+
+
+async def test_products_come_in_batches(server: Process) -> None:
+    """A while loop over pages, with batch metadata; the same function answers a single page as JSON."""
+    ndjson = "Accept: application/x-ndjson\r\n"
+    reply = await server.ask("GET", "/api/products?pageSize=100", extra=ndjson)
+    *pages, done = [json.loads(line) for line in reply.body.splitlines()]
+    assert [page["metadata"]["records"] for page in pages] == [100, 100, 50]
+    assert [page["metadata"]["hasMore"] for page in pages] == [True, True, False]
+    records: list[Any] = [record for page in pages for record in page["content"]]
+    assert [record["id"] for record in records] == list(range(1, 251))
+    assert done["done"] == {
+        "chunks": 3,
+        "elapsedMs": done["done"]["elapsedMs"],
+        "completed": True,
+        "batches": 3,
+        "records": 250,
+    }
+
+    page = json.loads((await server.ask("GET", "/api/products/page?offset=248")).body)
+    assert page["records"] == records[248:]
+    assert page["next"] is None
+
+
+async def test_a_text_is_split_every_way(server: Process) -> None:
+    """Whatever it is cut by, the pieces joined are the text."""
+    text = "First line, with words.\nSecond line! And a third sentence?  Yes.\n"
+    for by in ("characters", "words", "sentences", "lines"):
+        for mode in ("burst", "fixed", "adaptive", "natural"):
+            asked = {"text": text, "by": by, "size": 1, "mode": mode, "interval": 1}
+            reply = await server.ask(
+                "POST",
+                "/api/split-text",
+                json.dumps(asked).encode(),
+                "Accept: application/x-ndjson\r\n",
+            )
+            *pieces, done = [json.loads(line) for line in reply.body.splitlines()]
+            assert "".join(piece["content"] for piece in pieces) == text, (by, mode)
+            assert [p["metadata"]["piece"] for p in pieces] == list(range(len(pieces)))
+            assert done["done"]["pieces"] == len(pieces) > 1
+
+
+async def test_a_failure_is_told_on_either_side_of_the_commit_point(server: Process) -> None:
+    """After three chunks an error event; before the first a status; in one document a status, too."""
+    midway = await server.ask("GET", "/api/fails-midway", extra="Accept: text/event-stream\r\n")
+    assert midway.status == 200
+    *chunks, error = events(midway.body)
+    assert [chunk["data"] for chunk in chunks] == ["Line 1", "Line 2", "Line 3"]
+    assert error["event"] == "error"
+    assert json.loads(error["data"])["code"] == "out-of-ink"
+
+    text = await server.ask("GET", "/api/fails-midway", extra="Accept: text/plain\r\n")
+    assert not text.complete
+
+    early = await server.ask("GET", "/api/fails-midway?after=0")
+    assert (early.status, json.loads(early.body)["code"]) == (409, "nothing-to-send")
+    whole = await server.ask("GET", "/api/fails-midway", extra="Accept: application/json\r\n")
+    assert (whole.status, json.loads(whole.body)["code"]) == (503, "out-of-ink")
+    log = "\n".join(server.lines)
+    assert "Traceback" not in log
+
+
+async def test_statistics_are_one_answer(server: Process) -> None:
+    """`responseType: json` answers its `response`; a bad request names every fault."""
+    reply = await server.ask("POST", "/api/text-statistics", b'{"text": "To be, or not to be."}')
+    assert json.loads(reply.body) == {"characters": 20, "words": 6, "readingTime": 1.8}
+    bad = await server.ask("POST", "/api/text-statistics", b'{"perMinute": 0, "speed": 1}')
+    faults = {(each["in"], each["name"]) for each in json.loads(bad.body)["errors"]}
+    assert bad.status == 400
+    assert faults == {("body", "text"), ("body", "perMinute"), ("body", "speed")}
+
+
+BURST = """
+method: GET
+path: /burst
+functionStack:
+  - repeat: {times: 10000, do: [{stream: << loop.index0 >>}]}
+"""
+TURNS = """
+method: GET
+path: /turns
+responseType: json
+functionStack:
+  - set: {n: 0}
+  - while:
+      condition: << n < 1000000 >>
+      limit: 1000000
+      do: [{set: {n: << n + 1 >>}}]
+response: << n >>
+"""
+QUICK = """
+method: GET
+path: /quick
+responseType: json
+functionStack: []
+response: ok
+"""
+ENDLESS = """
+method: GET
+path: /endless
+functionStack:
+  - streams.interval: 20ms
+    as: ticks
+  - after: {do: [{log: {message: closed, fields: {outcome: << run.outcome >>, ticks: << ticks.finished >>}}}]}
+  - forEach: {in: << ticks >>, do: [{stream: << item >>}]}
+"""
+
+
+async def test_a_burst_leaves_in_few_writes(tmp_path: Path) -> None:
+    """Ten thousand chunks made at once are put together; none is lost, none is out of order."""
+    async with serving(tmp_path, burst=BURST) as server:
+        reply = await server.ask("GET", "/burst")
+    assert len(reply.chunks) < 100  # frames of HTTP's chunked coding, of which each is one write
+    assert [each["data"] for each in events(reply.body)[:-1]] == [str(n) for n in range(10000)]
+
+
+async def test_a_million_turns_keep_nobody_waiting(tmp_path: Path) -> None:
+    """While one run computes for seconds, another endpoint answers; its p99 is measured in benchmarks/."""
+    async with serving(tmp_path, turns=TURNS, quick=QUICK) as server:
+        started = perf_counter()
+        turning = asyncio.create_task(server.ask("GET", "/turns"))
+        await asyncio.sleep(0.05)
+        times = []
+        while not turning.done():
+            began = perf_counter()
+            assert (await server.ask("GET", "/quick")).body == b'"ok"'
+            times.append(perf_counter() - began)
+        assert (await turning).body == b"1000000"
+        took = perf_counter() - started
+    # Who is kept waiting waits for the whole run.
+    assert len(times) >= 5
+    assert median(times) < took / 5
+
+
+async def test_a_reader_who_leaves_ends_the_run(tmp_path: Path) -> None:
+    """The run ends soon after its reader has left, and what it registered with `after` runs."""
+    async with serving(tmp_path, endless=ENDLESS) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"id: 2")
+        writer.close()
+        await asyncio.sleep(0.5)
+        assert await server.stop() == 0
+    ends = [line for line in server.lines if "closed" in line]
+    assert len(ends) == 1
+    assert "cancelled" in ends[0]
