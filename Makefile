@@ -24,7 +24,7 @@ RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 PROJECT := pyproject.toml engine/streamstack/__init__.py
 
-.PHONY: help serve test lint types pytest format schemas build pin clean
+.PHONY: help serve test lint types pytest format schemas docs build pin clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ format: $(DEV) ## Lay the code out and repair what can be repaired
 
 schemas: $(RUNTIME) ## Write schemas/ anew, from the declarations of the functions
 	@$(BIN)/streamstack schema --out schemas
+
+docs: $(RUNTIME) ## Write docs/reference/ anew, from the declarations
+	@$(BIN)/python docs/generate.py
 
 build: $(DEV) ## Build the wheel into dist/
 	@$(BIN)/hatchling build --target wheel

@@ -56,27 +56,58 @@ class Place:
         return text
 
 
-#: Status codes of errors that nobody caught before the commit point (reference: errors).
-STATUS = {
-    "invalid-input": 400,
-    "unauthorized": 401,
-    "forbidden": 403,
-    "not-found": 404,
-    "rate-limited": 429,
-    "timeout": 504,
-    "http-status": 502,
-    "http-connection": 502,
-    "stream-lost": 502,
-    "invalid-chunk": 502,
-    "database": 500,
-    "template": 500,
-    "limit-reached": 500,
-    "producer-lost": 500,
-    "internal": 500,
+@dataclass(frozen=True, slots=True)
+class ErrorCode:
+    """An error of the language: the status it answers when nobody catches it, and what it means.
+
+    ``internal``: its message describes the inside of the project, and the client gets a general one.
+    """
+
+    status: int
+    meaning: str
+    internal: bool = False
+
+
+#: Every error that is not an author's own, by its code (reference: errors).
+ERRORS = {
+    "invalid-input": ErrorCode(
+        400, "What was sent does not fit the declared inputs; `errors` names every fault."
+    ),
+    "unauthorized": ErrorCode(401, "The caller did not prove who it is."),
+    "forbidden": ErrorCode(403, "The caller may not do this."),
+    "not-found": ErrorCode(404, "Nothing has this path."),
+    "method-not-allowed": ErrorCode(405, "The path has endpoints, none for this method."),
+    "not-acceptable": ErrorCode(406, "`Accept` names no format that the endpoint has."),
+    "rate-limited": ErrorCode(429, "The caller called too often."),
+    "timeout": ErrorCode(
+        504,
+        "A step took longer than its `timeout`, or the stream was silent or lasted longer than "
+        "its limits allow.",
+    ),
+    "http-status": ErrorCode(502, "Another server answered with a status that is not allowed."),
+    "http-connection": ErrorCode(502, "Another server could not be reached."),
+    "stream-lost": ErrorCode(502, "A stream of another server ended before its end."),
+    "invalid-chunk": ErrorCode(502, "A stream brought something that can't be read."),
+    "database": ErrorCode(500, "The database refused a statement.", internal=True),
+    "template": ErrorCode(
+        500,
+        "An expression failed, or a step was given what it can't take. The log tells the file, "
+        "the line, the expression and the types.",
+        internal=True,
+    ),
+    "limit-reached": ErrorCode(
+        500, "Something grew past its limit: a loop, a collected stream, calls.", internal=True
+    ),
+    "producer-lost": ErrorCode(500, "The server stopped before the run had ended."),
+    "unavailable": ErrorCode(503, "The server is shutting down and takes no more requests."),
+    "internal": ErrorCode(500, "A fault of streamstack itself; the log has it.", internal=True),
 }
 
+#: Status codes of errors that nobody caught before the commit point.
+STATUS = {code: error.status for code, error in ERRORS.items()}
+
 #: Codes whose message describes the inside of the project; the client gets a general one.
-INTERNAL = frozenset({"template", "internal", "database", "limit-reached"})
+INTERNAL = frozenset(code for code, error in ERRORS.items() if error.internal)
 
 
 class RunError(Exception):

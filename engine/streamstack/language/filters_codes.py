@@ -108,7 +108,7 @@ _KNOWN: Final = f"one of {', '.join(ALGORITHMS)}"
 def hash_text(value: Any, algorithm: Any = "sha256") -> str:
     """Give the hash of a text's UTF-8, or of bytes, in hexadecimal.
 
-    For passwords there is `password.hash`. By sha256, sha512, sha384, sha1, md5, sha3_256 or
+    Not for passwords. By sha256, sha512, sha384, sha1, md5, sha3_256 or
     blake2b.
     """
     made = hashlib.new(_algorithm(algorithm, "hash"), usedforsecurity=False)

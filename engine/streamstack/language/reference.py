@@ -37,6 +37,9 @@ _KINDS: Final = {
     Kind.ANY_OR_STREAM: "any value or stream",
 }
 
+#: More choices than these are not listed one by one.
+_MOST_CHOICES: Final = 12
+
 _GIVES: Final = {
     "nothing": "Gives nothing.",
     "value": "Gives a value.",
@@ -49,7 +52,8 @@ def type_words(wanted: ParameterType) -> str:
     """Return what a parameter takes, in words."""
     match wanted:
         case Bound() | Constant():
-            words = " or ".join(f"`{each}`" for each in wanted.choices) or _KINDS[wanted.kind]
+            few = wanted.choices if len(wanted.choices) <= _MOST_CHOICES else ()
+            words = " or ".join(f"`{each}`" for each in few) or _KINDS[wanted.kind]
             words += _bounds(wanted)
             return words if isinstance(wanted, Bound) else f"{words}, constant"
         case Condition():
@@ -73,7 +77,7 @@ def markdown_of(function: Function, heading: str = "") -> str:
     parts = [f"{heading} `{function.name}`"] if heading else []
     parts.append(function.description)
     if function.parameters:
-        parts.append(_table(function.parameters))
+        parts.append(table(function.parameters))
     parts.append(_effects(function))
     properties = function.effects.properties
     if properties:
@@ -102,8 +106,9 @@ def _bounds(wanted: Bound | Constant) -> str:
     return f" of at most {wanted.maximum:g}" if wanted.maximum is not None else ""
 
 
-def _table(parameters: tuple[Parameter, ...]) -> str:
-    rows = ["| parameter | takes | meaning |", "|---|---|---|"]
+def table(parameters: tuple[Parameter, ...], title: str = "parameter") -> str:
+    """Return parameters as a table in Markdown, those of nested mappings by their path."""
+    rows = [f"| {title} | takes | meaning |", "|---|---|---|"]
     rows += _rows(parameters, "")
     return "\n".join(rows)
 

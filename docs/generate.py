@@ -1,0 +1,129 @@
+"""Write the pages of docs/reference/ from the declarations: `make docs`."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Final
+
+from streamstack.errors import ERRORS
+from streamstack.functions import FAMILIES
+from streamstack.language.findings import FINDINGS, Finding
+from streamstack.language.modifiers import MODIFIERS
+from streamstack.language.reference import reference, table
+from streamstack.language.reference_expressions import expressions_reference
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+ENGINE: Final = ROOT / "engine" / "streamstack"
+CASES: Final = ROOT / "tests" / "cases" / "invalid"
+PAGES: Final = ROOT / "docs" / "reference"
+
+#: A case may be longer than a reader wants to see.
+_LONGEST: Final = 24
+
+_NOTE: Final = "<!-- Written by `make docs` from the declarations: change those, not this file. -->"
+
+
+def pages() -> dict[str, str]:
+    """Return the pages of the reference by file name."""
+    written = {
+        "functions.md": _functions(),
+        "filters.md": expressions_reference(),
+        "findings.md": _findings(),
+        "errors.md": _errors(),
+    }
+    return {name: f"{_NOTE}\n\n{text}" for name, text in written.items()}
+
+
+def _functions() -> str:
+    intro = (
+        "What a step can do. [Steps](../steps.md) explains how steps are written, "
+        "`streamstack functions NAME` shows the same in the terminal."
+    )
+    text = reference(FAMILIES).replace("# Functions\n", f"# Functions\n\n{intro}\n", 1)
+    modifiers = (
+        "## Modifiers\n\n"
+        "What may stand beside the function in a step.\n\n"
+        f"{table(MODIFIERS, 'modifier')}\n"
+    )
+    return f"{text}\n{modifiers}"
+
+
+def _findings() -> str:
+    parts = [
+        "# Findings",
+        (
+            "What `streamstack validate` reports, by code. An error keeps `serve` from starting; a "
+            "warning does not. `allow: [code]` on a step or an endpoint silences a finding there. "
+            "Each example is wrong on purpose."
+        ),
+    ]
+    for severity, title in (("error", "Errors"), ("warning", "Warnings")):
+        parts.append(f"## {title}")
+        parts += [_finding(each) for each in FINDINGS.values() if each.severity == severity]
+    return "\n\n".join(parts) + "\n"
+
+
+def _finding(finding: Finding) -> str:
+    parts = [f"### `{finding.code}`", f"{finding.meaning} Instead: {finding.hint}."]
+    case = CASES / f"{finding.code}.yaml"
+    if case.exists():
+        lines = case.read_text("utf-8").rstrip("\n").split("\n")
+        told = [
+            line.split(" ", 3)
+            for line in case.with_suffix(".expected").read_text("utf-8").splitlines()
+        ]
+        places = [
+            f"line {place.partition(':')[0]}: {message}"
+            for place, _, code, message in told
+            if code == finding.code
+        ]
+        if len(lines) <= _LONGEST:
+            shown = "\n".join(lines)
+            parts.append(f"```yaml wrong\n{shown}\n```")
+            parts.append("```text\n" + "\n".join(places) + "\n```")
+        else:
+            parts.append("```text\n" + "\n".join(places[:4]) + "\n```")
+    return "\n\n".join(parts)
+
+
+def _errors() -> str:
+    parts = [
+        "# Errors",
+        (
+            "What a run can fail with, by code. [Errors](../errors.md) explains how they reach the "
+            "client and how a definition catches them. The status is the one that is answered when "
+            "nothing was sent yet and nobody catches the error; `throw` and `precondition` add codes "
+            "of your own. Where the client is not told the message, it reads “The server could not "
+            "complete this request.”, and the log has the rest."
+        ),
+        "| code | status | meaning | client is told the message |\n|---|---|---|---|\n"
+        + "\n".join(
+            f"| `{code}` | {error.status} | {error.meaning} | {'no' if error.internal else 'yes'} |"
+            for code, error in ERRORS.items()
+            if code in _raised()
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _raised() -> frozenset[str]:
+    """Return the codes that the engine raises: an error that can't happen yet is not documented."""
+    return frozenset(
+        code.value
+        for path in ENGINE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("RunError") and node.args
+        if isinstance(code := node.args[0], ast.Constant) and isinstance(code.value, str)
+    )
+
+
+def main() -> None:
+    PAGES.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (PAGES / name).write_text(text, "utf-8")
+        print(f"docs/reference/{name}")
+
+
+if __name__ == "__main__":
+    main()
