@@ -78,11 +78,13 @@ def _is_deep(value: Any) -> bool:
 
 
 def _parse_exactly(data: bytes) -> Any:
-    """Parse a document that was parsed before, with decimals for numbers that have a fraction or an exponent."""
-    text = data.decode("utf-8-sig")
-    return json.loads(text, parse_float=Decimal, parse_int=_parse_integer)
+    """Parse again what was parsed before, numbers with a fraction or an exponent as decimals."""
+    return _EXACT.decode(data.decode("utf-8-sig"))
 
 
 def _parse_integer(text: str) -> int | Decimal:
     # Python refuses to make an integer of more than 4300 digits; a decimal of them is cheap, and out of all bounds.
     return int(text) if len(text) < 400 else Decimal(text)
+
+
+_EXACT: Final = json.JSONDecoder(parse_float=Decimal, parse_int=_parse_integer)
