@@ -142,6 +142,8 @@ def test_conversions() -> None:
     assert message('("9" * 5000) | toInteger').endswith("is no number")
     assert message('"{" | fromJson').startswith("`fromJson`: the text is no JSON (line 1 column 2")
     assert message('"NaN" | fromJson') == "`fromJson`: the text is no JSON (NaN is not allowed)"
+    assert message("x | fromJson", x="9" * 5000).endswith("has too many digits)")
+    assert message("x | fromJson", x="[" * 100_000).endswith("is nested too deeply)")
     assert compute('{"a": [1, {}]} | toJson(2)') == '{\n  "a": [\n    1,\n    {}\n  ]\n}'
 
 

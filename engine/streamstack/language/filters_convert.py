@@ -104,8 +104,11 @@ def from_json(value: Any) -> Any:
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError):
             where = f"line {error.lineno} column {error.colno}: {error.msg.lower()}"
+        elif isinstance(error, RecursionError):
+            where = "it is nested too deeply"
         else:
-            where = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
+            known = str(error).endswith("is not allowed")
+            where = str(error) if known else "a number in it has too many digits"
         raise failed("fromJson", f"the text is no JSON ({where})") from None
 
 
