@@ -32,10 +32,12 @@ async def test_a_call_gives_what_the_function_returns() -> None:
 
 
 async def test_inputs_that_do_not_fit_are_named() -> None:
-    """A call with a bad input fails with invalid-input, at the call."""
+    """A call with a bad input fails at the call; the fault is the definition's, not the client's."""
     outcome = await run_stack("- call: {function: double, with: {n: << 0 - 1 >>}}", also=DOUBLE)
     assert outcome.error is not None
-    assert outcome.error.code == "invalid-input"
+    assert outcome.error.code == "template"
+    assert outcome.error.status == 500
+    assert "n must be" in outcome.error.message
     assert outcome.error.place is not None
     assert outcome.error.place.step == "call"
 

@@ -204,7 +204,7 @@ async def called(
 ) -> Any:
     """Call a `kind: function` with its inputs checked.
 
-    Raises RunError ``invalid-input`` for inputs that don't fit, ``limit-reached`` past the depth.
+    Raises RunError ``template`` for inputs that don't fit, ``limit-reached`` past the depth.
     """
     target = functions.get(name)
     if target is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+from streamstack.errors import RunError
 from streamstack.language.definition import (
     Definition,
     Endpoint,
@@ -81,8 +82,15 @@ class Callee:
     _stack: Start
 
     async def call(self, run: Run, given: Mapping[str, Any], sink: Sink) -> Any:
-        """Check the inputs and run the stack; return what it returns."""
-        values = self.checker.check(given)
+        """Check the inputs and run the stack; return what it returns.
+
+        Raises RunError ``template`` for inputs that don't fit: the caller is the definition, not the client.
+        """
+        try:
+            values = self.checker.check(given)
+        except RunError as error:
+            message = f"the inputs of `{self.definition.name}` don't fit: {error.message}"
+            raise RunError("template", message, details=error.details) from None
         run.enter()
         try:
             return await self._stack(run, values, sink)
