@@ -17,7 +17,11 @@ from streamstack.language.wording import listed
 
 #: The integers that JSON and databases hold; the digits a decimal may have on either side.
 _LARGEST: Final = 2**63 - 1
-_FILTERS: Final = {"trim": str.strip, "lower": str.lower, "upper": str.upper}
+_FILTERS: Final[dict[str, Callable[[str], str]]] = {
+    "trim": str.strip,
+    "lower": str.lower,
+    "upper": str.upper,
+}
 
 
 def suits(wanted: Kind, value: Any) -> bool:

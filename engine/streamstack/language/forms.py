@@ -64,6 +64,7 @@ def admits(form: ParameterType, node: Node) -> bool:
 
 
 def form_words(form: ParameterType) -> str:
+    """Return what a message calls a form."""
     match form:
         case Bound() | Constant():
             return KINDS[form.kind]

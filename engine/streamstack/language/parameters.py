@@ -172,11 +172,12 @@ class Property:
 class Effects:
     """What the analysis must know of a function beyond its parameters.
 
-    ``gives``: "nothing", "value", "stream", or "either". ``waits_for_stream``: it reads a stream to its end before it
-    gives anything (collect). ``emits``: it sends chunks. ``ends``: no step after it in its stack runs.
-    ``leaves``: what a step that ends leaves: "frame" (return), "loop" (break), "turn" (continue), "" by an error (throw).
-    ``closes``: nothing may be sent after it (done). ``calls``: the parameters that name functions of the project (call).
-    ``shortens``: the stream it gives ends before its input does (streams.take), so that holding it all is no wait.
+    ``gives``: "nothing", "value", "stream", or "either". ``waits_for_stream``: it reads a stream
+    to its end before it gives anything (collect). ``emits``: it sends chunks. ``ends``: no step
+    after it in its stack runs. ``leaves``: what a step that ends leaves: "frame" (return), "loop"
+    (break), "turn" (continue), "" by an error (throw). ``closes``: nothing may be sent after it
+    (done). ``calls``: the parameters that name functions of the project (call). ``shortens``: the
+    stream it gives ends before its input does (streams.take), so that holding it all is no wait.
     ``sets``: it binds the keys of its main parameter as variables (set).
     ``rebinds``: the parameter whose value names a variable that it binds anew (append).
     ``publishes``: each key of this parameter becomes a variable when the step is done (parallel).
