@@ -46,8 +46,10 @@ def datas(text: str | bytes) -> list[Any]:
         ),
         ("data:\n\ndata\ndata\n\ndata:end\n\n", ["", "\n", "end"]),
         (
-            "data:\0\ndata:  2\rData:1\ndata\0:2\ndata:1\r\0data:4\nda-ta:3\rdata_5\n"
-            + "data:3\rdata:\r\n data:32\ndata:4\n\n",
+            (
+                "data:\0\ndata:  2\rData:1\ndata\0:2\ndata:1\r\0data:4\nda-ta:3\rdata_5\n"
+                "data:3\rdata:\r\n data:32\ndata:4\n\n"
+            ),
             ["\0\n 2\n1\n3\n\n4"],
         ),
         ("data:\ttest\rdata: \ndata:test\n\n", ["\ttest\n\ntest"]),
