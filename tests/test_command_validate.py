@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from streamstack.cli import main
+from streamstack.functions import REGISTRY
+from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS
 
 SOUND = "method: GET\npath: /{name}\ninputParameters: {name: text}\nfunctionStack: [{stream: <<input.name>>}]\n"
 WRONG = "method: GET\npath: /wrong\nfunctionStack: [{steam: 1}]\n"
@@ -163,6 +165,11 @@ def test_schema_is_written(project: Path) -> None:
 def test_functions_are_shown() -> None:
     """`streamstack functions` lists all, tells one at length, and knows what a slip meant."""
     run = CliRunner().invoke
+    overview = run(main, ["functions"]).stdout
+    for name in (*REGISTRY, *FILTERS, *FUNCTIONS_OF_EXPRESSIONS, *TESTS):
+        assert name in overview
+        assert run(main, ["functions", name, "--markdown"]).stdout.startswith("## `")
+    assert "value \\| toJson" in run(main, ["functions", "--markdown"]).stdout
     assert "forEach" in run(main, ["functions"]).stdout
     assert "Required" in run(main, ["functions", "forEach"]).stdout
     assert run(main, ["functions", "--markdown"]).stdout.startswith(

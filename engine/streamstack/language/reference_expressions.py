@@ -1,88 +1,64 @@
-"""The reference of filters, functions and tests of expressions, written from their declarations."""
+"""The reference of expressions: their filters, functions and tests, from their declarations."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from datetime import date, datetime
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
-from streamstack.language import filters
-from streamstack.language.operations import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
-from streamstack.language.values import to_text
+from streamstack.language.filters import (
+    FILTERS,
+    FUNCTIONS_OF_EXPRESSIONS,
+    TESTS,
+    Operation,
+)
+from streamstack.language.values import to_json, to_text
 
-#: The chapters, with the module that declares what stands in each.
-_TITLES: Final = {
-    "filters_convert": "Filters that convert",
-    "filters_text": "Filters of texts",
-    "filters_patterns": "Filters by regular expressions",
-    "filters_numbers": "Filters of numbers",
-    "filters_lists": "Filters of lists",
-    "filters_select": "Filters that apply others",
-    "filters_objects": "Filters of objects",
-    "filters_codes": "Filters that encode and sign",
-    "filters_time": "Filters of time",
-    "functions_of_expressions": "Functions",
-    "tests_of_expressions": "Tests",
+#: What there is, by the title of its chapter.
+OPERATIONS: Final[Mapping[str, Mapping[str, Operation]]] = {
+    "Filters": FILTERS,
+    "Functions of expressions": FUNCTIONS_OF_EXPRESSIONS,
+    "Tests": TESTS,
 }
 
 
-def chapters() -> Mapping[str, tuple[Operation, ...]]:
-    """Return every operation of expressions but the other names, by the title of its chapter."""
-    modules = [family.__name__.rpartition(".")[2] for family in filters.FAMILIES]
-    found: dict[str, list[Operation]] = {_TITLES[module]: [] for module in modules}
-    for registry in (FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS):
-        for operation in registry.values():
-            if not operation.same_as:
-                module = operation.call.__module__.rpartition(".")[2]
-                found[_TITLES[module]].append(operation)
-    return {title: tuple(operations) for title, operations in found.items()}
-
-
 def find_operations(name: str) -> list[Operation]:
-    """Return what has a name: a filter, a function, a test, or several of them."""
-    registries = (FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS)
-    return [registry[name] for registry in registries if name in registry]
+    """Return the filter, function and test of a name, as far as there are."""
+    return [operations[name] for operations in OPERATIONS.values() if name in operations]
 
 
-def markdown_of_operation(operation: Operation, heading: str = "") -> str:
-    """Return an operation's documentation in Markdown; ``heading`` is `###` or nothing."""
-    parts = [f"{heading} `{operation.name}`"] if heading else []
-    parts.append(f"{operation.usage}: {operation.summary}")
-    others = _other_names(operation)
-    if others:
-        parts.append(f"Other names: {', '.join(f'`{name}`' for name in others)}.")
-    parts.append(f"```text\n<< {operation.example} >>  gives  {_shown(operation.result)}\n```")
-    return "\n\n".join(parts)
+def markdown_of_operation(operation: Operation, heading: str) -> str:
+    """Return the documentation of one in Markdown."""
+    same = f" The same as `{operation.same_as}`." if operation.same_as else ""
+    return "\n\n".join(
+        (
+            f"{heading} {operation.usage}",
+            operation.summary + same,
+            f"Example: `<< {operation.example} >>` is {_result(operation)}.",
+        )
+    )
 
 
 def expressions_reference() -> str:
-    """Return the whole reference of expressions in Markdown, a chapter a family."""
-    parts = [
-        "# Filters, functions and tests of expressions",
-        (
-            "What can stand in `<< ... >>`. A filter follows a value and `|`; arguments are given by "
-            "position or by name. A test follows `is` or `is not`. [Bindings](../bindings.md) "
-            "explains expressions."
-        ),
-    ]
-    for title, operations in chapters().items():
-        parts.append(f"## {title}")
-        parts += [markdown_of_operation(operation, "###") for operation in operations]
+    """Return the whole reference of expressions in Markdown."""
+    parts = ["# Expressions"]
+    for title, operations in OPERATIONS.items():
+        rows = ["| written | gives | example |", "|---|---|---|"]
+        rows += [_row(operations[name]) for name in sorted(operations, key=str.lower)]
+        parts += [f"## {title}", "\n".join(rows)]
     return "\n\n".join(parts) + "\n"
 
 
-def _other_names(operation: Operation) -> Iterable[str]:
-    registry = {"filter": FILTERS, "function": FUNCTIONS_OF_EXPRESSIONS, "test": TESTS}
-    return [
-        name
-        for name, each in registry[operation.what].items()
-        if each.same_as == operation.name and name.isidentifier()
-    ]
+def _row(operation: Operation) -> str:
+    summary = f"The same as `{operation.same_as}`." if operation.same_as else operation.summary
+    example = f"`{operation.example}` is {_result(operation)}"
+    return f"| {_cell(operation.usage)} | {_cell(summary)} | {_cell(example)} |"
 
 
-def _shown(value: Any) -> str:
-    """Return a value as an expression would write it; what has no JSON as its text."""
-    if isinstance(value, (datetime, date, bytes)):
-        return to_text(value)
-    return json.dumps(value, default=to_text, ensure_ascii=False)
+def _result(operation: Operation) -> str:
+    result = operation.result
+    text = to_json(result).decode() if isinstance(result, (dict, list, str)) else to_text(result)
+    return f"`{text or 'null'}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
