@@ -11,7 +11,7 @@ from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
-from streamstack.server.life import Life
+from streamstack.server.life import Life, begun
 from streamstack.server.problems import internal, log, report
 from streamstack.server.replies import CLOSE, Sent
 from streamstack.server.served import Served
@@ -31,8 +31,7 @@ async def exchange(
     """Run an endpoint's stack for one request and answer it. Never raises but for cancellation."""
     run = Run(answer, service.context, request=lambda: served.show(request, parameters))
     answer.run = run
-    life = Life(answer, served.limits)
-    service.lives.add(life)
+    life = Life(answer, served.limits, service.lives)
     outcome = "failed"
     close = None
     try:
@@ -45,8 +44,7 @@ async def exchange(
                 close = partial(served.close, inputs)
             if served.headers is not None:
                 answer.headers += served.headers(run, inputs)
-            life.begin_running()
-            value = await served.start(run, inputs)
+            value = await begun(served.start(run, inputs), life.begin_running)
             sent = answer.finish(value)
             outcome = "completed"
         except asyncio.CancelledError:
@@ -64,8 +62,9 @@ async def exchange(
                 outcome = "cancelled"
                 raise asyncio.CancelledError from error
             sent = _fail(served, run, answer, internal(error))
-        life.end()
-        return await _leave(request, life, sent)
+        if request.protocol.writing_paused:
+            await _leave(request, life)
+        return sent
     finally:
         life.end()
         service.leave(life)
@@ -107,10 +106,8 @@ def _malformed(error: Exception) -> RunError:
     return RunError("invalid-input", f"the body can't be read: {type(cause).__name__}")
 
 
-async def _leave(request: web.BaseRequest, life: Life, sent: Sent) -> Sent:
+async def _leave(request: web.BaseRequest, life: Life) -> None:
     """Stay until the transport has room again, so that a slow reader's rest is bounded in time."""
+    life.begin_closing()
     connection: Any = request.protocol
-    if connection.writing_paused:
-        life.begin_closing()
-        await connection.room()
-    return sent
+    await connection.room()

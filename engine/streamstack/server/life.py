@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
 
 from streamstack.errors import RunError
 from streamstack.server.wire import Limits
 from streamstack.server.writers.answer import Answer
+
+T = TypeVar("T")
 
 #: Seconds a reader has to take the rest, where `idleTimeout` is off.
 PATIENCE = 300.0
@@ -23,15 +28,24 @@ class Life:
     None where the reader has gone.
     """
 
-    __slots__ = ("_answer", "_handle", "_limits", "_loop", "_phase", "_started", "_task", "reason")
+    __slots__ = (
+        "_answer",
+        "_handle",
+        "_limits",
+        "_lives",
+        "_loop",
+        "_phase",
+        "_started",
+        "_task",
+        "reason",
+    )
 
-    def __init__(
-        self, answer: Answer, limits: Limits, loop: asyncio.AbstractEventLoop | None = None
-    ) -> None:
-        self._loop = loop or asyncio.get_running_loop()
+    def __init__(self, answer: Answer, limits: Limits, lives: set[Life]) -> None:
+        self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = asyncio.current_task()
         self._answer = answer
         self._limits = limits
+        self._lives = lives  # where it stands while it watches
         self._phase = "reading"
         self._started = 0.0
         self._handle: asyncio.TimerHandle | None = None
@@ -71,6 +85,7 @@ class Life:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+        self._lives.add(self)
         self._phase = phase
         self._started = now = self._loop.time()
         if phase == "running":
@@ -148,3 +163,30 @@ class Life:
 
     def _over(self, key: str, seconds: float) -> None:
         self.stop(RunError("timeout", f"the stream went over its {key} of {_text(seconds)}"))
+
+
+@types.coroutine
+def begun(work: Coroutine[Any, Any, T], waits: Callable[[], None]) -> Generator[Any, Any, T]:
+    """Await a coroutine; call ``waits`` when it first has to wait, if it ever does.
+
+    Many runs are over before they wait for anything: they need no timer.
+    """
+    try:
+        waiting = work.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    waits()
+    while True:
+        try:
+            yield waiting
+            break
+        except GeneratorExit:
+            work.close()
+            raise
+        except BaseException as error:  # noqa: BLE001  (whatever it is, it is the work's)
+            try:
+                waiting = work.throw(error)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+    # From here on nothing stands between the loop and the coroutine.
+    return (yield from work.__await__())

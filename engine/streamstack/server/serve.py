@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 import socket
@@ -47,6 +48,9 @@ def serve(
     )
     service = Service(endpoints, context=context, cors=make_cors(settings.server.cors))
     patience = settings.server.shutdown_timeout
+    # What was loaded stays to the end: the collector need not look at it again with each request.
+    gc.collect()
+    gc.freeze()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_listen(service, endpoints, host, port, patience, announce))
 
