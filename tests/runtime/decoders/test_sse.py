@@ -151,7 +151,7 @@ def test_data_is_json_where_it_parses(text: str, value: Any) -> None:
 
 def json_decoder() -> SseDecoder:
     """Return a decoder for `sseJson`."""
-    return SseDecoder(json=True)
+    return SseDecoder(data="json")
 
 
 def test_done_ends_a_stream_of_json() -> None:
@@ -175,9 +175,9 @@ def test_data_that_is_not_json_is_invalid() -> None:
 def test_invalid_events_are_skipped_or_given() -> None:
     """They are counted, or stand among the items."""
     text = b"data: 1\n\nevent: e\ndata: x\n\ndata: y\n\ndata: 4\n\n"
-    items, skipped, _, _ = decode(lambda: SseDecoder("skip", json=True), text)
+    items, skipped, _, _ = decode(lambda: SseDecoder("skip", data="json"), text)
     assert (items, skipped) == ([event(1), event(4)], 2)
-    items, skipped, _, _ = decode(lambda: SseDecoder("give", json=True), text)
+    items, skipped, _, _ = decode(lambda: SseDecoder("give", data="json"), text)
     assert skipped == 0
     assert [item.get("data", item.get("invalid", {}).get("number")) for item in items] == [
         1,
@@ -217,6 +217,19 @@ def test_endless_line_fails_before_its_end() -> None:
             break
     assert decoder.failure is not None
     assert decoder.failure.code == "invalid-chunk"
+
+
+def test_data_may_be_left_as_text() -> None:
+    """Whoever shows events, and does not compute with them, takes the data as it came."""
+    text = b'data: {"a":1}\n\ndata: 5\n\ndata: \xff\n\n'
+    items, *_ = decode(lambda: SseDecoder(data="text"), text)
+    assert [item["data"] for item in items] == ['{"a":1}', "5", "\ufffd"]
+
+
+def test_reconnection_goes_on_with_the_last_id() -> None:
+    """The id that the first connection ended with holds until the second one sets another."""
+    decoder = SseDecoder(last_id="7")
+    assert [item["id"] for item in decoder.feed(b"data: a\n\nid: 8\ndata: b\n\n")] == ["7", "8"]
 
 
 # ------------------------------------------------------------------------- against the grammar
@@ -281,7 +294,7 @@ def test_any_input_is_read_by_the_letter(data: bytes) -> None:
 )
 def test_faults_do_not_depend_on_cuts(data: bytes, on_invalid: Any, largest: int) -> None:
     """Too large and unparsable events come out the same, however the input is cut."""
-    decode(lambda: SseDecoder(on_invalid, largest, json=True), data)
+    decode(lambda: SseDecoder(on_invalid, largest, data="json"), data)
 
 
 @given(st.lists(st.recursive(st.none() | st.booleans() | st.text(), st.lists, max_leaves=5)))

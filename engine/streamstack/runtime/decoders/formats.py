@@ -43,7 +43,7 @@ def _csv(options: Options) -> Decoder:
 
 _DECODERS: Final[dict[str, Callable[[Options], Decoder]]] = {
     "sse": lambda options: SseDecoder(options.on_invalid, options.largest),
-    "sseJson": lambda options: SseDecoder(options.on_invalid, options.largest, json=True),
+    "sseJson": lambda options: SseDecoder(options.on_invalid, options.largest, data="json"),
     "ndjson": lambda options: NdjsonDecoder(options.on_invalid, options.largest),
     "json": lambda options: JsonDecoder(options.on_invalid, options.largest, options.path),
     "csv": _csv,

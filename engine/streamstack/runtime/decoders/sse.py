@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -18,9 +18,9 @@ _JSON_BEGINS: Final = frozenset(b'{["-0123456789tfn \t\n')
 class SseDecoder(Decoder):
     """Gives each event as {event, id, data}: its name or null, the last id that was set or null, its data.
 
-    Data is JSON where it parses, else text. With ``json`` data that does not parse is invalid, and `[DONE]` ends the
-    stream. ``last_id`` is what a reconnection sends as Last-Event-ID; ``retry`` are the milliseconds to wait before it
-    that the server asked for.
+    ``data`` is "auto": JSON where it parses, else text; "json": what does not parse is invalid, and `[DONE]` ends the
+    stream; or "text". ``last_id`` is what a reconnection sends as Last-Event-ID, and what the stream after it goes on
+    with; ``retry`` are the milliseconds to wait before it that the server asked for.
     """
 
     __slots__ = (
@@ -28,7 +28,7 @@ class SseDecoder(Decoder):
         "_ends",
         "_event",
         "_id",
-        "_json",
+        "_kind",
         "_lines",
         "_passing",
         "_size",
@@ -37,18 +37,23 @@ class SseDecoder(Decoder):
     )
 
     def __init__(
-        self, on_invalid: OnInvalid = "fail", largest: int = LARGEST, *, json: bool = False
+        self,
+        on_invalid: OnInvalid = "fail",
+        largest: int = LARGEST,
+        *,
+        data: Literal["auto", "json", "text"] = "auto",
+        last_id: str = "",
     ) -> None:
         super().__init__(on_invalid, largest)
         self._ends = LineEnds()
         self._lines = Lines(largest)
-        self._json = json
+        self._kind = data
         self._data: list[bytes] = []
         self._size = 0
         self._passing = False  # over the rest of an event that is too large
         self._event: str | None = None
-        self._id = ""
-        self.last_id = ""
+        self._id = last_id
+        self.last_id = last_id
         self.retry: int | None = None
 
     def _take(self, data: bytes, items: list[Any]) -> None:
@@ -109,7 +114,8 @@ class SseDecoder(Decoder):
         parts = self._data
         data = parts[0] if len(parts) == 1 else b"\n".join(parts)
         parts.clear()
-        if self._json:
+        value: Any
+        if self._kind == "json":
             if data == DONE:
                 self.ended = True
                 return
@@ -118,6 +124,8 @@ class SseDecoder(Decoder):
             except orjson.JSONDecodeError as error:
                 self._refuse(items, data, f"is not JSON: {error}")
                 return
+        elif self._kind == "text":
+            value = data.decode("utf-8", "replace")
         else:
             value = parse_data(data)
         items.append({"event": self._event or None, "id": self.last_id or None, "data": value})
