@@ -123,6 +123,7 @@ class _DocumentReader:
                     "not-yet",
                     fields.key_mark(key),
                     f"`{key}` is not served by this version, which {meaning}: it is refused",
+                    "leave it out, where what stands before the server does the same",
                 )
         inputs = read_inputs(fields.get("inputParameters"), self.faults)
         path, path_mark = self._path()
