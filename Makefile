@@ -24,6 +24,11 @@ RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 PROJECT := pyproject.toml engine/streamstack/__init__.py
 
+# The servers that benchmarks/ compares with have environments of their own.
+BENCH := benchmarks/.venv
+PEERS := $(BENCH)/.installed
+PEERS_ON_NODE := benchmarks/node_modules/.installed
+
 .PHONY: help serve test lint types pytest format schemas docs build pin clean
 
 help: ## List these targets
@@ -55,6 +60,9 @@ schemas: $(RUNTIME) ## Write schemas/ anew, from the declarations of the functio
 docs: $(RUNTIME) ## Write docs/reference/ anew, from the declarations
 	@$(BIN)/python docs/generate.py
 
+bench: $(RUNTIME) $(PEERS) $(PEERS_ON_NODE) ## Measure against other servers (ARGS="B1 B4 --rounds 1 --quick" chooses)
+	@$(BENCH)/bin/python benchmarks/bench.py $(ARGS)
+
 build: $(DEV) ## Build the wheel into dist/
 	@$(BIN)/hatchling build --target wheel
 
@@ -63,9 +71,10 @@ pin: $(DEV) ## Pin requirements/*.txt anew from *.in (ARGS=--upgrade for the new
 	@$(PIN) $(ARGS) --output-file requirements/runtime.txt requirements/runtime.in
 	@$(PIN) $(ARGS) --output-file requirements/build.txt requirements/build.in
 	@$(PIN) $(ARGS) --output-file requirements/dev.txt requirements/dev.in
+	@$(PIN) $(ARGS) --output-file benchmarks/requirements.txt benchmarks/requirements.in
 
 clean: ## Remove what was built and cached, and .venv
-	@rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(BENCH) benchmarks/node_modules dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find engine tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made with $(PYTHON) where that is new enough, else with the newest python3.N that starts at all.
@@ -100,3 +109,18 @@ $(DEV): requirements/runtime.txt requirements/build.txt requirements/dev.txt $(P
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $(RUNTIME) $@
+
+$(PEERS): benchmarks/requirements.txt | $(BIN)/pip
+	@echo "installing the Python peers into $(BENCH)" >&2
+	@test -x $(BENCH)/bin/pip || $(BIN)/python -m venv $(BENCH)
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check --no-input --quiet --quiet \
+		install --require-hashes -r benchmarks/requirements.txt
+	@touch $@
+
+# Without npm the peers on Node are left out, and the report says so.
+$(PEERS_ON_NODE): benchmarks/package.json benchmarks/package-lock.json
+	@if command -v npm >/dev/null; then \
+		echo "installing the peers on Node into benchmarks/node_modules" >&2; \
+		npm ci --prefix benchmarks --no-audit --no-fund --loglevel=error >&2; \
+	else mkdir -p benchmarks/node_modules; fi
+	@touch $@

@@ -1,0 +1,155 @@
+"""The servers that are measured: ourselves and the peers, each started on the servers' core."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from types import TracebackType
+from typing import IO, Self
+
+from machine import cores
+from wire import HOST
+
+HERE = Path(__file__).parent
+#: Seconds a server has to start; 10,000 endpoints take their time.
+START = 180.0
+#: Seconds a server has to stop before it is killed.
+STOP = 5.0
+
+OURS = "streamstack"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server that can be started. ``command`` gives its command line for a port."""
+
+    name: str
+    command: Callable[[int], Sequence[str]]
+    needs: str = ""  # a program that must be there
+
+
+def streamstack() -> str:
+    """Return the command of ourselves: that of the checkout's environment, else the one on the path."""
+    own = HERE.parent / ".venv" / "bin" / "streamstack"
+    found = os.environ.get("STREAMSTACK") or (
+        str(own) if own.exists() else shutil.which("streamstack")
+    )
+    if found is None:
+        raise FileNotFoundError("streamstack is not installed: run `make bench`, which installs it")
+    return found
+
+
+def ourselves(folder: Path) -> Peer:
+    """Return streamstack, serving a folder."""
+    return Peer(OURS, lambda port: [streamstack(), "serve", str(folder), "--port", str(port)])
+
+
+def _python(file: str) -> Callable[[int], Sequence[str]]:
+    return lambda port: [sys.executable, str(HERE / "peers" / file), str(port)]
+
+
+def _node(file: str) -> Callable[[int], Sequence[str]]:
+    return lambda port: ["node", str(HERE / "peers" / file), str(port)]
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        ourselves(HERE / "definitions"),
+        Peer("aiohttp", _python("aiohttp_hand.py")),
+        Peer("FastAPI", _python("fastapi_app.py")),
+        Peer("sse-starlette", _python("sse_starlette_app.py")),
+        Peer("Node http", _node("node_http.js"), needs="node"),
+        Peer("Fastify", _node("fastify_app.js"), needs="node"),
+    )
+}
+
+
+def available(name: str) -> bool:
+    """Whether what a peer needs is on this machine."""
+    needs = PEERS[name].needs
+    return not needs or shutil.which(needs) is not None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A server, running while its `with` does. ``seconds`` is what its start took."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.name = peer.name
+        self.port = _free_port()
+        self.seconds = 0.0
+        self._command = peer.command(self.port)
+        self._output: IO[bytes] = TemporaryFile()  # noqa: SIM115  (closed in __exit__)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> int:
+        """The id of its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        core = cores()[0]
+        before = time.perf_counter()
+        self._process = subprocess.Popen(  # noqa: S603  (commands of this file)
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            cwd=HERE,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509  (no threads here)
+        )
+        try:
+            self._wait()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        self.seconds = time.perf_counter() - before
+        return self
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        until = time.perf_counter() + START
+        while time.perf_counter() < until:
+            if self._process.poll() is not None:
+                break
+            with suppress(OSError), socket.create_connection((HOST, self.port), timeout=1):
+                return
+            time.sleep(0.01)
+        raise RuntimeError(f"{self.name} did not start: {self.told()}")
+
+    def told(self) -> str:
+        """Return the end of what the server printed."""
+        self._output.seek(0)
+        return self._output.read().decode(errors="replace")[-2000:]
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._output.close()
