@@ -283,3 +283,14 @@ async def test_heartbeat_commits() -> None:
     assert reply.body.startswith(b":\n")
     assert b"event: error\n" in reply.body
     assert text.status == 409, "text has no heartbeat, so nothing commits it"
+
+
+async def test_error_never_looks_like_success() -> None:
+    """An error whose status is none for errors answers 500."""
+
+    async def stack(run: Run, inputs: dict[str, Any]) -> None:
+        raise RunError("odd", "odd", status=204)
+
+    async with serving(endpoint(stack)) as server:
+        reply = await server.get()
+    assert (reply.status, json.loads(reply.body)["status"]) == (500, 500)

@@ -170,4 +170,5 @@ def _to_json_slowly(value: Any) -> bytes:
         text = json.dumps(finite(value), default=other, ensure_ascii=False, separators=(",", ":"))
     except (RecursionError, ValueError):
         raise RunError("template", "the value is nested too deeply to be written as JSON") from None
-    return text.encode("utf-8", "replace")
+    # Halves of a surrogate pair that belong together are joined; a lone one becomes U+FFFD.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()

@@ -69,6 +69,15 @@ async def exchange(
         life.end()
         service.leave(life)
         service.after(run, outcome, close)
+        if service.context.dev:
+            log.info(
+                "answered",
+                endpoint=served.title,
+                outcome=outcome,
+                chunks=answer.count,
+                ms=run.elapsed_ms,
+                run=run.id,
+            )
 
 
 def _fail(served: Served, run: Run, answer: Answer, error: RunError) -> Sent:

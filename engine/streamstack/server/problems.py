@@ -15,12 +15,12 @@ log = structlog.get_logger("streamstack.server")
 CONTENT_TYPE = "application/problem+json"
 
 
-def problem(error: RunError, run: str | None, *, dev: bool = False) -> bytes:
+def problem(error: RunError, run: str | None, status: int, *, dev: bool = False) -> bytes:
     """Return the problem document of an error: inside knowledge only with ``dev``."""
     document: dict[str, Any] = {
         "type": "about:blank",
-        "title": phrase(error.status) or "Error",
-        "status": error.status,
+        "title": phrase(status) or "Error",
+        "status": status,
         "detail": error.message if dev else error.public,
         "code": error.code,
     }

@@ -84,7 +84,10 @@ def send_problem(
     head = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE.encode()
     if run is not None:
         head += b"X-Run-Id: %b\r\n" % run.encode()
-    return send(request, error.status, head + lines, problem(error, run, dev=dev), keep=keep)
+    status = (
+        error.status if 400 <= error.status <= 599 else 500
+    )  # an error never looks like success
+    return send(request, status, head + lines, problem(error, run, status, dev=dev), keep=keep)
 
 
 def reset(transport: Any) -> None:

@@ -62,7 +62,7 @@ async def test_ndjson() -> None:
         '{"event":"row","content":1,"metadata":{"i":0}}',
         '{"event":"row","id":"k","content":2,"metadata":null}',
         "3",
-        '"lone ?"',
+        '"lone \ufffd"',
     ]
 
 
