@@ -25,7 +25,7 @@ async def test_an_example_gives_what_it_says(example: Example) -> None:
         assert outcome.error is not None
         assert outcome.error.code == example.fails
         return
-    assert outcome.error is None, outcome.error and f"{outcome.error.message} {outcome.error.place}"
+    assert outcome.error is None, outcome.error
     assert outcome.result == example.result
     if example.chunks is not None:
         assert tuple(outcome.contents) == example.chunks

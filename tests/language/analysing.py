@@ -12,7 +12,7 @@ from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.declare import Function, Registry, function
 from streamstack.language.definition import FunctionDefinition
-from streamstack.language.load import read_document
+from streamstack.language.loading.documents import read_document
 from streamstack.language.parameters import (
     Binds,
     Bound,
@@ -28,8 +28,8 @@ from streamstack.language.parameters import (
     StackOf,
     Variable,
 )
+from streamstack.language.reading.source import read
 from streamstack.language.scope import analyse
-from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming
 
 _ITEM = (Binds("as", "item"),)

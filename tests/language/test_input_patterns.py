@@ -8,7 +8,7 @@ from time import perf_counter
 
 import pytest
 
-from streamstack.language.input_patterns import compile_pattern
+from streamstack.language.inputs.patterns import compile_pattern
 
 #: Long enough that none of them is left to Python's matcher where it could take long.
 LONG = 100_000

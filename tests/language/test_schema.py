@@ -10,12 +10,12 @@ import pytest
 from jsonschema import Draft7Validator
 
 from streamstack.functions import REGISTRY
-from streamstack.language.input_types import CONSTRAINTS, KEYS
-from streamstack.language.keys import KEYS as DOCUMENT_KEYS
-from streamstack.language.modifiers import MODIFIERS
-from streamstack.language.nodes import plain
-from streamstack.language.schema import make_schemas
-from streamstack.language.source import read
+from streamstack.language.inputs.types import CONSTRAINTS, KEYS
+from streamstack.language.loading.keys import KEYS as DOCUMENT_KEYS
+from streamstack.language.loading.modifiers import MODIFIERS
+from streamstack.language.reading.nodes import plain
+from streamstack.language.reading.source import read
+from streamstack.language.schemas.documents import make_schemas
 from streamstack.language.streaming_settings import STREAMING_KEYS, Streaming, parse_streaming
 
 ROOT = Path(__file__).parent.parent.parent

@@ -6,8 +6,8 @@ import pytest
 
 from streamstack.errors import Diagnostic
 from streamstack.language.findings import FINDINGS, find
+from streamstack.language.reading.source import Mapping, plain, read
 from streamstack.language.settings import Cors, Server, Settings, load_settings
-from streamstack.language.source import Mapping, plain, read
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 
 FILE = "streamstack.yaml"

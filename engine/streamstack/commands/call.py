@@ -119,7 +119,7 @@ def _drop_refusals(
     logger: Any, method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """Pass over what the answer itself tells, place included."""
-    if event.get("event") == "run-refused":
+    if event.get("event") in ("run-refused", "answered"):
         raise structlog.DropEvent
     return event
 

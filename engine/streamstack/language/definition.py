@@ -12,7 +12,7 @@ from streamstack.language.values import MISSING
 
 if TYPE_CHECKING:
     from streamstack.language.expressions import Value
-    from streamstack.language.source import Node
+    from streamstack.language.reading.source import Node
     from streamstack.language.streaming_settings import Streaming
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from streamstack.errors import Diagnostic
 from streamstack.language.findings import find
-from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
+from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
 
 _BINDING: Final = re.compile(
     r"\\<<|<<((?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|(?!>>)[\s\S])*)>>|<<"

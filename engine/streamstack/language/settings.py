@@ -11,8 +11,8 @@ from typing import Any, Final
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.environment import substitute
 from streamstack.language.findings import find
-from streamstack.language.nodes import Mapping, Node, Scalar, Sequence, plain
-from streamstack.language.source import read
+from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
+from streamstack.language.reading.source import read
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.units import parse_duration, parse_size

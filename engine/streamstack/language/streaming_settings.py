@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from streamstack.errors import Diagnostic
 from streamstack.language.findings import find
-from streamstack.language.nodes import Mapping, Node, Scalar
+from streamstack.language.reading.nodes import Mapping, Node, Scalar
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.units import parse_duration, parse_size
 

@@ -9,7 +9,9 @@ from typing import Final
 
 from streamstack.errors import Diagnostic
 from streamstack.language.analysis.callees import Callees
-from streamstack.language.calls import check_calls
+from streamstack.language.analysis.calls import check_calls
+from streamstack.language.analysis.secrets import find_secrets
+from streamstack.language.analysis.silence import silence
 from streamstack.language.declare import Registry
 from streamstack.language.definition import (
     Definition,
@@ -19,13 +21,11 @@ from streamstack.language.definition import (
     Task,
 )
 from streamstack.language.findings import find
-from streamstack.language.load import Reading, read_document
-from streamstack.language.nodes import Document
-from streamstack.language.paths import shape
-from streamstack.language.plain_secrets import find_secrets
+from streamstack.language.loading.documents import Reading, read_document
+from streamstack.language.loading.paths import shape
+from streamstack.language.reading.nodes import Document
+from streamstack.language.reading.source import read
 from streamstack.language.scope import analyse, callees_of
-from streamstack.language.silence import silence
-from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming
 from streamstack.language.walk import all_values
 

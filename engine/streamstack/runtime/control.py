@@ -57,16 +57,27 @@ async def limited(seconds: float | None) -> AsyncIterator[None]:
         raise
 
 
-def pause(policy: Retry, attempt: int) -> float:
-    """Return the seconds to wait before an attempt (counted from 0), with full jitter where that is asked for."""
+def pause(policy: Retry, attempt: int, error: RunError | None = None) -> float:
+    """Return the seconds to wait before an attempt (counted from 0), with full jitter where that is asked for.
+
+    It is never less than what the upstream asked for in its error.
+    """
     delay = policy.delay * (2**attempt if policy.backoff == "exponential" else 1)
     delay = min(delay, policy.max_delay)
-    return random.uniform(0, delay) if policy.jitter else delay  # noqa: S311  (no secret)
+    if policy.jitter:
+        delay = random.uniform(0, delay)  # noqa: S311  (no secret)
+    asked = error.retry_after if error is not None else None
+    return delay if asked is None else max(delay, asked)
 
 
 def worth_another(policy: Retry, error: RunError, attempt: int) -> bool:
-    """Whether a failed attempt (counted from 0) is to be followed by another."""
-    if attempt >= policy.times:
+    """Whether a failed attempt (counted from 0) is to be followed by another.
+
+    It is not where the upstream asks to be left alone for longer than the policy's longest delay: sooner is in vain.
+    """
+    if attempt >= policy.times or error.final:
+        return False
+    if error.retry_after is not None and error.retry_after > policy.max_delay:
         return False
     return error.code in policy.on if policy.on else error.code not in FINAL
 
@@ -87,7 +98,8 @@ async def retried(
             log.info(
                 "retry", run=run.id, code=fault.code, attempt=number + 1, place=str(fault.place)
             )
-        await asyncio.sleep(pause(policy, number))
+            wait = pause(policy, number, fault)
+        await asyncio.sleep(wait)
         number += 1
 
 
@@ -115,7 +127,7 @@ def guarded(
                 if policy is None or not worth_another(policy, error, number):
                     raise
                 log.info("retry", run=run.id, code=error.code, attempt=number + 1)
-                await asyncio.sleep(pause(policy, number))
+                await asyncio.sleep(pause(policy, number, error))
                 number += 1
                 present = make(first, **arguments)
         try:

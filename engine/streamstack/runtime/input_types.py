@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import orjson
 
-from streamstack.language import input_formats as formats
 from streamstack.language.definition import Input
-from streamstack.language.input_patterns import LONGEST, compile_pattern
+from streamstack.language.inputs import formats
+from streamstack.language.inputs.patterns import LONGEST, compile_pattern
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import Check, Faults, InexactError, unlike
 from streamstack.runtime.values import Stream

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 import structlog
 
 from streamstack.errors import RunError
+from streamstack.language.http_settings import HttpSettings
 from streamstack.runtime.chunk import Sink
 from streamstack.runtime.faults import located
 
@@ -38,12 +39,13 @@ class Resource(Protocol):
 class Context:
     """What all runs of a project share.
 
-    ``settings`` are the author's free values, bound as `settings`.
+    ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     dev: bool = False
+    http: HttpSettings = field(default_factory=HttpSettings)
     _resources: dict[Any, Resource] = field(default_factory=dict)
 
     def resource(self, create: Callable[[Context], T]) -> T:
@@ -138,7 +140,11 @@ class Run:
 
     def _report(self, fault: RunError) -> None:
         log.error(
-            "after-failed", run=self.id, code=fault.code, message=fault.message, place=str(fault.place)
+            "after-failed",
+            run=self.id,
+            code=fault.code,
+            message=fault.message,
+            place=str(fault.place),
         )
 
     def enter(self) -> None:

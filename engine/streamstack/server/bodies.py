@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from streamstack.errors import RunError
-from streamstack.language.input_formats import size_text
+from streamstack.language.inputs.formats import size_text
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.inputs import Body, Form, JsonText, Layout

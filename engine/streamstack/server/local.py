@@ -54,14 +54,16 @@ class _Serving:
 
 
 @contextmanager
-def serving_locally(checked: Checked, environment: Mapping[str, str]) -> Iterator[str]:
+def serving_locally(
+    checked: Checked, environment: Mapping[str, str], *, dev: bool = True
+) -> Iterator[str]:
     """Serve a checked project, give its address, and stop it; what runs do `after` is waited for.
 
-    Errors are told as with `--dev`. Raises UnservableError for a definition that can't be served.
+    With ``dev`` errors are told as with `--dev`. Raises UnservableError for a definition that can't be served.
     """
     settings = checked.settings
-    endpoints = make_endpoints(compile_project(checked.project), settings, dev=True)
-    context = Context(env=environment, settings=settings.settings, dev=True)
+    endpoints = make_endpoints(compile_project(checked.project), settings, dev=dev)
+    context = Context(env=environment, settings=settings.settings, dev=dev)
     serving = _Serving(Service(endpoints, context=context, cors=make_cors(settings.server.cors)))
     thread = threading.Thread(target=serving.run, name="streamstack", daemon=True)
     thread.start()

@@ -9,7 +9,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Input
-from streamstack.language.input_formats import size_text
+from streamstack.language.inputs.formats import size_text
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.inputs import Form, JsonText, Layout

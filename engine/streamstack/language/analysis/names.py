@@ -13,10 +13,10 @@ from streamstack.language.analysis.reports import Reports
 from streamstack.language.analysis.state import OF_EVERY_STREAM, PLAIN, Binding, Content, State
 from streamstack.language.definition import Definition, Input, Stack, Task
 from streamstack.language.expressions import Read, Value
+from streamstack.language.loading.wording import listed
 from streamstack.language.names import RESERVED
 from streamstack.language.parameters import Nesting
 from streamstack.language.suggest import did_you_mean, nearest
-from streamstack.language.wording import listed
 
 #: Reserved names that are bound everywhere, and the properties of those that have only these.
 EVERYWHERE: Final = RESERVED - {"error", "loop"}

@@ -16,8 +16,8 @@ from streamstack.language.expressions.analyse import (
     is_path,
 )
 from streamstack.language.expressions.compile import compile_expression
+from streamstack.language.expressions.operators import a_kind
 from streamstack.language.expressions.value import Expression, Value
-from streamstack.language.operators import a_kind
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import Opaque
 

@@ -24,7 +24,7 @@ from streamstack.language.expressions.value import (
     Value,
 )
 from streamstack.language.findings import find
-from streamstack.language.source import Node, Scalar, Sequence
+from streamstack.language.reading.source import Node, Scalar, Sequence
 
 #: Lists and objects with bindings inside one another; each is a bracket of Python.
 MAX_NESTING: Final = 40

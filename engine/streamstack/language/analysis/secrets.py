@@ -1,0 +1,87 @@
+"""Secrets that stand in a definition in plain text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from streamstack.errors import Diagnostic, Mark
+from streamstack.language.findings import find
+from streamstack.language.reading.nodes import Node, Scalar, Sequence
+
+#: What the tokens of well-known services look like.
+_TOKENS: Final = re.compile(
+    r"\bsk-(?:ant-|proj-)?[A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic
+    r"|\bgh[pousr]_[A-Za-z0-9]{30,}"  # GitHub
+    r"|\bAKIA[0-9A-Z]{16}"  # AWS
+    r"|\bAIza[0-9A-Za-z_-]{30,}"  # Google
+    r"|\bxox[abprs]-[A-Za-z0-9-]{10,}"  # Slack
+    r"|\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"  # a JWT
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"|\b(?:Bearer|Basic) +[A-Za-z0-9._~+/=-]{12,}"
+)
+#: A password in a URL: postgres://user:password@host.
+_IN_URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s:@<]+@")
+#: Keys whose value is a secret, however they are spelt.
+_KEYS: Final = frozenset(
+    {
+        "accesstoken",
+        "apikey",
+        "clientsecret",
+        "password",
+        "privatekey",
+        "secret",
+        "secretkey",
+        "xapikey",
+    }
+)
+_SEPARATORS: Final = re.compile(r"[-_ ]")
+
+#: Its values are types and descriptions, whatever the names.
+_DECLARATIONS: Final = "inputParameters"
+
+
+def find_secrets(root: Node) -> list[Diagnostic]:
+    """Report the constants of a document that are, or look like, secrets."""
+    return [
+        find(
+            "secret-in-definition",
+            mark,
+            f"{what} stands in the file in plain text",
+        )
+        for what, mark in _search(root, named=True)
+    ]
+
+
+def _search(node: Node, *, named: bool) -> Iterator[tuple[str, Mark]]:
+    """Yield what looks like a secret; by the names of keys too where ``named``."""
+    if isinstance(node, Scalar):
+        what = _looks_like(node)
+        if what:
+            yield what, node.mark
+    elif isinstance(node, Sequence):
+        for item in node.items:
+            yield from _search(item, named=named)
+    else:
+        for key, item in node.items:
+            if named and isinstance(item, Scalar) and _is_secret(key.text, item):
+                yield f"the value of `{key.text}`", item.mark
+            else:
+                yield from _search(item, named=named and key.text != _DECLARATIONS)
+
+
+def _is_secret(key: str, value: Scalar) -> bool:
+    text = value.value
+    if not isinstance(text, str) or len(text) < 4 or "<<" in text or "<%" in text:
+        return False
+    return _SEPARATORS.sub("", key).lower() in _KEYS
+
+
+def _looks_like(node: Scalar) -> str:
+    text = node.value
+    if not isinstance(text, str) or len(text) < 10:
+        return ""
+    if _TOKENS.search(text):
+        return "what looks like a secret"
+    return "a password in a URL" if "://" in text and _IN_URL.search(text) else ""

@@ -1,0 +1,349 @@
+"""What generated code calls for an operator or a look-up of an expression.
+
+Expressions are compiled to Python source. Where Python's own operator says exactly what the
+language says, the source holds that; everything else calls a function of this module. Each has a
+fast path for the kinds met all day and leaves the rest to a slower function, which either knows
+the pair or raises RunError ``template`` in the author's words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Context, Decimal, DecimalException
+from typing import Any, Final
+
+from streamstack.errors import RunError
+from streamstack.language.values import Opaque, kind, to_text
+
+#: No text or list made by `*`, and no range, holds more than this.
+MAX_ITEMS: Final = 1_000_000
+#: About 4,200 digits: beyond it an integer has no text in Python.
+MAX_BITS: Final = 14_000
+
+_EXACT: Final = Context(prec=200)
+_DIVIDING: Final = Context(prec=28)
+_ADDABLE: Final = frozenset({int, float, str, list})
+_FAST: Final = frozenset({int, float})
+_ORDERED: Final = frozenset({int, float, str, bool})
+#: Same type on both sides, and Python's own == is the language's.
+_SIMPLE: Final = frozenset({int, float, str, bool, type(None), bytes})
+
+
+def exact_context(digits: int) -> Context:
+    """Return a decimal context of some digits, with the language's traps."""
+    return Context(prec=digits)
+
+
+def a_kind(value: Any) -> str:
+    """Return a value's kind with its article: "a text", "an integer", "null"."""
+    name = kind(value)
+    if name in ("null", "bytes"):
+        return name
+    return f"an {name}" if name[0] in "aeio" else f"a {name}"
+
+
+def refuse_stream(*values: Any) -> None:
+    """Raise RunError ``template`` if a value is a stream or a file."""
+    for value in values:
+        if isinstance(value, Opaque):
+            raise RunError(
+                "template",
+                f"a {value.kind} can't be part of an expression: use `collect` to read it into "
+                "a variable first",
+            )
+
+
+def numbers(left: Any, right: Any) -> tuple[Any, Any] | None:
+    """Return two numbers that Python can calculate with, or None if one is no number."""
+    one, two = type(left), type(right)
+    if one in _FAST and two in _FAST:
+        return left, right
+    if one is Decimal and two is float:
+        return left, Decimal(repr(right))
+    if one is float and two is Decimal:
+        return Decimal(repr(left)), right
+    if one in (int, Decimal) and two in (int, Decimal):
+        return Decimal(left), Decimal(right)
+    return None
+
+
+def _calculate(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except (ZeroDivisionError, DecimalException) as error:
+        if isinstance(error, ZeroDivisionError):
+            raise RunError("template", "division by zero") from None
+        raise RunError("template", "the result is no number") from None
+    except OverflowError:
+        raise RunError("template", "the result is too large a number") from None
+
+
+def add(left: Any, right: Any) -> Any:
+    """Return `left + right`: two numbers, two texts or two lists."""
+    if type(left) is type(right) and type(left) in _ADDABLE:
+        return left + right
+    pair = numbers(left, right)
+    if pair is not None:
+        one, two = pair
+        exact = type(one) is Decimal
+        return _calculate(lambda: _EXACT.add(one, two) if exact else one + two)
+    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
+        return [*left, *right]
+    raise _cannot("add", left, "and", right)
+
+
+def subtract(left: Any, right: Any) -> Any:
+    """Return `left - right`, of two numbers."""
+    pair = numbers(left, right)
+    if pair is None:
+        raise _cannot("subtract", right, "from", left)
+    one, two = pair
+    exact = type(one) is Decimal
+    return _calculate(lambda: _EXACT.subtract(one, two) if exact else one - two)
+
+
+def multiply(left: Any, right: Any) -> Any:
+    """Return `left * right`: two numbers, or a text or list and how often to repeat it."""
+    pair = numbers(left, right)
+    if pair is not None:
+        one, two = pair
+        if type(one) is Decimal:
+            return _calculate(lambda: _EXACT.multiply(one, two))
+        whole = type(one) is int and type(two) is int
+        if whole and one.bit_length() + two.bit_length() > MAX_BITS:
+            raise RunError("template", "the result of `*` is too large a number")
+        return _calculate(lambda: one * two)
+    thing, times = (right, left) if type(left) is int else (left, right)
+    if type(times) is int and isinstance(thing, (str, list)):
+        if times > 0 and len(thing) * times > MAX_ITEMS:
+            raise RunError(
+                "template", f"`*` would make {a_kind(thing)} of more than {MAX_ITEMS:,} items"
+            )
+        return thing * times
+    raise _cannot("multiply", left, "and", right)
+
+
+def divide(left: Any, right: Any) -> Any:
+    """Return `left / right`, of two numbers."""
+    pair = numbers(left, right)
+    if pair is None:
+        raise _cannot("divide", left, "by", right)
+    one, two = pair
+    if type(one) is Decimal:
+        return _calculate(lambda: _DIVIDING.divide(one, two))
+    return _calculate(lambda: one / two)
+
+
+def divide_whole(left: Any, right: Any) -> Any:
+    """Return `left // right`, rounded down for every kind of number."""
+    pair = numbers(left, right)
+    if pair is None:
+        raise _cannot("divide", left, "by", right)
+    one, two = pair
+    if type(one) is Decimal:
+        return _calculate(lambda: (_EXACT.divide(one, two)).to_integral_value("ROUND_FLOOR"))
+    return _calculate(lambda: one // two)
+
+
+def remain(left: Any, right: Any) -> Any:
+    """Return `left % right`, of two numbers; the sign is the divisor's. A text is refused."""
+    pair = numbers(left, right)
+    if pair is None:
+        if isinstance(left, str):
+            raise RunError("template", "`%` takes numbers; write `~` to put a value into a text")
+        raise _cannot("divide", left, "by", right)
+    one, two = pair
+    if type(one) is Decimal:
+        rest = _calculate(lambda: _EXACT.remainder(one, two))
+        return _EXACT.add(rest, two) if rest and (rest < 0) != (two < 0) else rest
+    return _calculate(lambda: one % two)
+
+
+def power(left: Any, right: Any) -> Any:
+    """Return `left ** right`, of two numbers, within MAX_BITS."""
+    pair = numbers(left, right)
+    if pair is None:
+        raise _cannot("raise", left, "to", right)
+    one, two = pair
+    whole = type(one) is int and type(two) is int
+    if whole and two > 0 and one.bit_length() * two > MAX_BITS:
+        raise RunError("template", "the result of `**` is too large a number")
+    result = _calculate(lambda: _DIVIDING.power(one, two) if type(one) is Decimal else one**two)
+    if isinstance(result, complex):
+        raise RunError("template", "a root of a negative number is no number")
+    return result
+
+
+def negate(value: Any) -> Any:
+    """Return `-value`, of a number."""
+    if type(value) is Decimal:
+        return value.copy_negate() if value else value
+    if type(value) in _FAST:
+        return -value
+    raise _cannot("negate", value)
+
+
+def affirm(value: Any) -> Any:
+    """Return `+value`, the number itself."""
+    if type(value) is Decimal or type(value) in _FAST:
+        return value
+    raise _cannot("negate", value)
+
+
+def join_texts(*values: Any) -> str:
+    """Return `a ~ b`: the values' texts, one after the other."""
+    return "".join(map(to_text, values))
+
+
+def _cannot(verb: str, left: Any, word: str = "", right: Any = None) -> RunError:
+    refuse_stream(left, right)
+    message = f"can't {verb} {a_kind(left)}"
+    if word:
+        message += f" {word} {a_kind(right)}"
+    kinds = {kind(left), kind(right) if word else kind(left)}
+    if "null" in kinds:
+        message += "; write `| default(...)` where it may be null"
+    elif "text" in kinds and kinds & {"integer", "decimal"}:
+        message += "; write `x | toInteger`, or `~` to join texts"
+    elif "text" in kinds and verb == "add":
+        message += "; write `~` to join texts"
+    elif "timestamp" in kinds or "date" in kinds:
+        message += '; write `x | addTime("7 days")`, or `x | toDecimal` for seconds since 1970'
+    elif kinds == {"object"} and verb == "add":
+        message += "; write `[a, b] | merge`"
+    return RunError("template", message)
+
+
+def equal(left: Any, right: Any) -> bool:
+    """Tell whether two values are equal. A decimal equals the float written the same way."""
+    if type(left) is type(right) and type(left) in _SIMPLE:
+        return bool(left == right)
+    refuse_stream(left, right)
+    if isinstance(left, datetime) and isinstance(right, datetime):
+        return aware(left) == aware(right)
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left == right or (
+            left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
+        )
+    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
+        return len(left) == len(right) and all(map(equal, left, right))
+    if Decimal in (type(left), type(right)):
+        pair = numbers(left, right)
+        return pair is not None and bool(pair[0] == pair[1])
+    return bool(left == right)
+
+
+def unequal(left: Any, right: Any) -> bool:
+    """Tell whether two values differ."""
+    return not equal(left, right)
+
+
+def aware(value: datetime) -> datetime:
+    """Return a timestamp with its zone; one without is in UTC."""
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+def order(left: Any, right: Any) -> int:
+    """Return -1, 0 or 1 as left comes before, with or after right.
+
+    Raises RunError ``template`` for kinds that have no order between them.
+    """
+    pair: tuple[Any, Any] | None = numbers(left, right)
+    if pair is None:
+        if isinstance(left, (datetime, date)) and isinstance(right, (datetime, date)):
+            pair = (_moment(left), _moment(right))
+        elif type(left) is type(right) and type(left) in (str, bool, bytes):
+            pair = left, right
+        elif isinstance(left, list) and isinstance(right, list):
+            for mine, other in zip(left, right, strict=False):
+                if (step := order(mine, other)) != 0:
+                    return step
+            pair = len(left), len(right)
+    if pair is None:
+        raise _cannot("compare", left, "with", right)
+    one: Any = pair[0]
+    two: Any = pair[1]
+    return 0 if one == two else -1 if one < two else 1
+
+
+def _moment(value: date) -> datetime:
+    if isinstance(value, datetime):
+        return aware(value)
+    return datetime(value.year, value.month, value.day, tzinfo=UTC)
+
+
+def less(left: Any, right: Any) -> bool:
+    """Tell whether `left < right`."""
+    if type(left) is type(right) and type(left) in _ORDERED:
+        return bool(left < right)
+    return order(left, right) < 0
+
+
+def less_equal(left: Any, right: Any) -> bool:
+    """Tell whether `left <= right`."""
+    if type(left) is type(right) and type(left) in _ORDERED:
+        return bool(left <= right)
+    return order(left, right) <= 0
+
+
+def greater(left: Any, right: Any) -> bool:
+    """Tell whether `left > right`."""
+    if type(left) is type(right) and type(left) in _ORDERED:
+        return bool(left > right)
+    return order(left, right) > 0
+
+
+def greater_equal(left: Any, right: Any) -> bool:
+    """Tell whether `left >= right`."""
+    if type(left) is type(right) and type(left) in _ORDERED:
+        return bool(left >= right)
+    return order(left, right) >= 0
+
+
+def contains(item: Any, container: Any) -> bool:
+    """Tell whether `item in container`: a part of a text, a key of an object, an item of a list."""
+    if isinstance(container, dict):
+        return item in container if type(item) is str else key_text(item) in container
+    if isinstance(container, str):
+        if isinstance(item, str):
+            return item in container
+        raise RunError(
+            "template", f"can't look for {a_kind(item)} in a text; write `x | toText in ...`"
+        )
+    if isinstance(container, (list, tuple)):
+        refuse_stream(item)
+        return any(equal(item, one) for one in container)
+    refuse_stream(container)
+    hint = "; write `| default([])` where it may be null" if container is None else ""
+    raise RunError("template", f"can't look for an item in {a_kind(container)}{hint}")
+
+
+def lacks(item: Any, container: Any) -> bool:
+    """Tell whether `item not in container`."""
+    return not contains(item, container)
+
+
+def chain(first: Any, *rest: Any) -> bool:
+    """Tell whether `a < b <= c` holds: rest is operator, lambda, operator, lambda, ..."""
+    for index in range(0, len(rest), 2):
+        second = rest[index + 1]()
+        if not rest[index](first, second):
+            return False
+        first = second
+    return True
+
+
+def key_text(key: Any) -> str:
+    """Return the key of an object for a value: keys are text."""
+    if type(key) is str:
+        return key
+    if isinstance(key, (list, dict)) or key is None:
+        raise RunError("template", f"{a_kind(key)} can't be the key of an object; keys are text")
+    return to_text(key)
+
+
+def is_finite(value: Any) -> bool:
+    """Tell whether a number is neither infinite nor NaN."""
+    return value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)

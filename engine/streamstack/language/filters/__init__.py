@@ -1,0 +1,53 @@
+"""All filters, functions and tests of expressions there are."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Each family registers what it declares.
+from streamstack.language.filters import (
+    codes,
+    convert,
+    functions,
+    lists,
+    numbers,
+    objects,
+    regex,
+    select,
+    tests,
+    text,
+    time,
+)
+from streamstack.language.filters.operations import (
+    DROPPED,
+    FILTERS,
+    FUNCTIONS_OF_EXPRESSIONS,
+    NAMING,
+    TESTS,
+    Operation,
+)
+
+#: In the order of the reference.
+FAMILIES: Final = (
+    convert,
+    text,
+    regex,
+    numbers,
+    lists,
+    select,
+    objects,
+    codes,
+    time,
+    functions,
+    tests,
+)
+
+__all__ = [
+    "DROPPED",
+    "FAMILIES",
+    "FILTERS",
+    "FUNCTIONS_OF_EXPRESSIONS",
+    "NAMING",
+    "TESTS",
+    "Operation",
+]

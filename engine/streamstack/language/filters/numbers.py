@@ -1,0 +1,210 @@
+"""Filters of numbers, one or a list of them.
+
+Of an empty list, `sum` is 0 and the others are null. A null among the items is an error: write
+`| reject("none")` before.
+"""
+
+# An author passes an argument by position or by name, whatever it is.
+# ruff: noqa: FBT002
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
+from functools import cmp_to_key
+from typing import Any
+
+from streamstack.language.expressions import operators
+from streamstack.language.filters.expectations import (
+    at_path,
+    failed,
+    integer_argument,
+    items_of,
+    number_of,
+)
+from streamstack.language.filters.operations import declare
+
+
+@declare("filter", "abs", "-3 | abs", 3)
+def absolute(value: Any) -> Any:
+    """Give the number without its sign."""
+    number = number_of(value, "abs")
+    return number.copy_abs() if isinstance(number, Decimal) else abs(number)
+
+
+@declare(
+    "filter",
+    "round",
+    '[2.5 | round, 2.345 | round(2), 2.01 | round(1, "ceil")]',
+    [3, 2.35, 2.1],
+)
+def round_number(value: Any, precision: Any = 0, method: Any = "common") -> Any:
+    """Give the number rounded to some places.
+
+    The method is common (halves away from zero), even (halves to the even neighbour), ceil or
+    floor. Without places it is an integer; a decimal keeps exactly that many digits.
+    """
+    number = number_of(value, "round")
+    places = integer_argument(precision, "round", "precision", -300, 300)
+    modes = {
+        "common": ROUND_HALF_UP,
+        "even": ROUND_HALF_EVEN,
+        "ceil": ROUND_CEILING,
+        "floor": ROUND_FLOOR,
+    }
+    mode = modes.get(method) if isinstance(method, str) else None
+    if mode is None:
+        raise failed("round", "the method is common, even, ceil or floor")
+    if not operators.is_finite(number):
+        raise failed("round", "the number is not finite")
+    # Rounding what was written, not its binary neighbour: 2.345 to two places is 2.35.
+    exact = Decimal(repr(number)) if isinstance(number, float) else Decimal(number)
+    if exact.adjusted() + places > 4000 or exact.adjusted() > 4000:
+        raise failed("round", "the number has too many digits")
+    rounded = exact.quantize(Decimal(1).scaleb(-places), mode, _WIDE)
+    if places <= 0:
+        return int(rounded)
+    return (
+        rounded
+        if isinstance(number, Decimal)
+        else float(rounded)
+        if type(number) is float
+        else number
+    )
+
+
+_WIDE = operators.exact_context(4200)
+
+
+@declare("filter", "floor", "-2.5 | floor", -3)
+def floor(value: Any) -> Any:
+    """Give the largest integer not above the number."""
+    return round_number(value, 0, "floor")
+
+
+@declare("filter", "ceil", "2.1 | ceil", 3)
+def ceil(value: Any) -> Any:
+    """Give the smallest integer not below the number."""
+    return round_number(value, 0, "ceil")
+
+
+@declare(
+    "filter",
+    "sum",
+    '[{"price": 2}, {"price": 3}] | sum("price")',
+    5,
+)
+def total(value: Any, attribute: Any = None, start: Any = 0) -> Any:
+    """Give the sum of a list of numbers, or of an attribute of its items, added to `start`; 0 for an empty list."""
+    result = number_of(start, "sum")
+    for number in _numbers(value, attribute, "sum"):
+        result = operators.add(result, number)
+    return result
+
+
+@declare(
+    "filter",
+    "mean",
+    "[1, 2, 6] | mean",
+    3.0,
+)
+def mean(value: Any, attribute: Any = None) -> Any:
+    """Give the average of a list of numbers, or of an attribute of its items; null for an empty list."""
+    numbers = _numbers(value, attribute, "mean")
+    return operators.divide(total(numbers), len(numbers)) if numbers else None
+
+
+@declare(
+    "filter",
+    "percentile",
+    "[1, 2, 3, 10] | percentile(50)",
+    2.5,
+)
+def percentile(value: Any, p: Any, attribute: Any = None) -> Any:
+    """Give the number below which p percent of a list lie; null for an empty list.
+
+    Between two items it is in proportion. `percentile(50)` is the median.
+    """
+    numbers = sorted(_numbers(value, attribute, "percentile"), key=cmp_to_key(operators.order))
+    share = number_of(p, "percentile")
+    if not 0 <= share <= 100:
+        raise failed("percentile", "p must be from 0 to 100")
+    if not numbers:
+        return None
+    place = (
+        (len(numbers) - 1)
+        * (Decimal(repr(share)) if type(share) is float else Decimal(share))
+        / 100
+    )
+    below = int(place)
+    rest = place - below
+    if not rest:
+        return numbers[below]
+    step = operators.subtract(numbers[below + 1], numbers[below])
+    part = rest if isinstance(step, Decimal) else float(rest)
+    return operators.add(numbers[below], operators.multiply(step, part))
+
+
+@declare(
+    "filter",
+    "min",
+    "[3, 1, 2] | min",
+    1,
+)
+def least(value: Any, attribute: Any = None) -> Any:
+    """Give the least of a list's numbers, texts or timestamps; null for an empty list.
+
+    With an attribute, the item in which that is least.
+    """
+    return _extreme(value, attribute, "min", operators.less)
+
+
+@declare(
+    "filter",
+    "max",
+    '[{"n": 1}, {"n": 5}] | max(attribute="n")',
+    {"n": 5},
+)
+def greatest(value: Any, attribute: Any = None) -> Any:
+    """Give the greatest of a list's numbers, texts or timestamps; null for an empty list.
+
+    With an attribute, the item in which that is greatest.
+    """
+    return _extreme(value, attribute, "max", operators.greater)
+
+
+def _extreme(value: Any, attribute: Any, name: str, better: Callable[[Any, Any], bool]) -> Any:
+    found, best = None, None
+    for index, item in enumerate(items_of(value, name)):
+        key = item if attribute is None else at_path(item, attribute)
+        if index == 0 or better(key, best):
+            found, best = item, key
+    return found
+
+
+def _numbers(value: Any, attribute: Any, name: str) -> Sequence[Any]:
+    items = items_of(value, name)
+    if attribute is not None:
+        items = [at_path(item, attribute) for item in items]
+    return [number_of(item, name) for item in items]
+
+
+@declare(
+    "filter",
+    "filesizeformat",
+    "13000 | filesizeformat",
+    "13.0 kB",
+)
+def file_size(value: Any, binary: Any = False) -> str:
+    """Give a number of bytes as people read it, in steps of 1000, or of 1024 if `binary`."""
+    size = float(number_of(value, "filesizeformat"))
+    base, units = (1024, "KiB MiB GiB TiB PiB") if binary else (1000, "kB MB GB TB PB")
+    if abs(size) < base:
+        return "1 Byte" if size == 1 else f"{int(size)} Bytes"
+    names = iter(units.split())
+    unit = next(names)
+    size /= base
+    while abs(size) >= base and (larger := next(names, None)) is not None:
+        unit = larger
+        size /= base
+    return f"{size:.1f} {unit}"

@@ -1,0 +1,235 @@
+"""The tests of expressions: what may follow `is`."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from streamstack.language.expressions import operators
+from streamstack.language.filters.expectations import failed, integer_argument, wrong
+from streamstack.language.filters.operations import declare
+from streamstack.language.values import Opaque
+
+
+@declare("test", "defined", "{}.a is defined", False)
+def is_defined(value: Any) -> bool:
+    """Tell whether its name is bound and its path leads somewhere."""
+    return True
+
+
+@declare(
+    "test",
+    "undefined",
+    "{}.a is undefined",
+    True,
+)
+def is_undefined(value: Any) -> bool:
+    """Tell whether its name is not bound or its path leads nowhere."""
+    return False
+
+
+@declare("test", "none", "null is none", True, aliases=("null",))
+def is_none(value: Any) -> bool:
+    """Tell whether it is null."""
+    return value is None
+
+
+@declare("test", "true", "1 is true", False)
+def is_true(value: Any) -> bool:
+    """Tell whether it is true."""
+    return value is True
+
+
+@declare("test", "false", "0 is false", False)
+def is_false(value: Any) -> bool:
+    """Tell whether it is false."""
+    return value is False
+
+
+@declare("test", "boolean", "false is boolean", True)
+def is_boolean(value: Any) -> bool:
+    """Tell whether it is true or false."""
+    return isinstance(value, bool)
+
+
+@declare("test", "integer", "true is integer", False)
+def is_integer(value: Any) -> bool:
+    """Tell whether it is an integer; a boolean is none."""
+    return type(value) is int
+
+
+@declare("test", "float", "1.5 is float", True, aliases=("decimal",))
+def is_float(value: Any) -> bool:
+    """Tell whether it is a number with a fraction."""
+    return isinstance(value, (float, Decimal))
+
+
+@declare("test", "number", '"1" is number', False)
+def is_number(value: Any) -> bool:
+    """Tell whether it is a number of any kind."""
+    return type(value) in (int, float, Decimal)
+
+
+@declare("test", "string", '"a" is string', True, aliases=("text",))
+def is_string(value: Any) -> bool:
+    """Tell whether it is a text."""
+    return isinstance(value, str)
+
+
+@declare("test", "mapping", '{"a": 1} is mapping', True, aliases=("object",))
+def is_mapping(value: Any) -> bool:
+    """Tell whether it is an object."""
+    return isinstance(value, dict)
+
+
+@declare("test", "list", "[1] is list", True)
+def is_list(value: Any) -> bool:
+    """Tell whether it is a list."""
+    return isinstance(value, (list, tuple))
+
+
+@declare(
+    "test",
+    "iterable",
+    "1 is iterable",
+    False,
+)
+def is_iterable(value: Any) -> bool:
+    """Tell whether `for` can go through it: a list, an object or a text."""
+    return isinstance(value, (list, tuple, dict, str))
+
+
+@declare("test", "sequence", '"abc" is sequence', True)
+def is_sequence(value: Any) -> bool:
+    """Tell whether it is a list or a text."""
+    return isinstance(value, (list, tuple, str))
+
+
+@declare("test", "timestamp", "now() is timestamp", True)
+def is_timestamp(value: Any) -> bool:
+    """Tell whether it is a timestamp."""
+    return isinstance(value, datetime)
+
+
+@declare("test", "date", "today() is date", True)
+def is_date(value: Any) -> bool:
+    """Tell whether it is a date without a time."""
+    return isinstance(value, date) and not isinstance(value, datetime)
+
+
+@declare("test", "stream", "[1] is stream", False)
+def is_stream(value: Any) -> bool:
+    """Tell whether it is a stream."""
+    return isinstance(value, Opaque) and value.kind == "stream"
+
+
+@declare("test", "empty", "[] is empty", True)
+def is_empty(value: Any) -> bool:
+    """Tell whether it is null, or a text, list or object of nothing."""
+    operators.refuse_stream(value)
+    return value is None or (isinstance(value, (str, list, tuple, dict, bytes)) and not value)
+
+
+@declare("test", "even", "4 is even", True)
+def is_even(value: Any) -> bool:
+    """Tell whether the integer is even."""
+    return _integer(value, "even") % 2 == 0
+
+
+@declare("test", "odd", "4 is odd", False)
+def is_odd(value: Any) -> bool:
+    """Tell whether the integer is odd."""
+    return _integer(value, "odd") % 2 == 1
+
+
+@declare("test", "divisibleby", "9 is divisibleby 3", True)
+def is_divisible(value: Any, number: Any) -> bool:
+    """Tell whether the integer is a multiple of another."""
+    divisor: int = integer_argument(number, "divisibleby", "number", -(2**63), 2**63)
+    if divisor == 0:
+        raise failed("divisibleby", "division by zero")
+    return bool(_integer(value, "divisibleby") % divisor == 0)
+
+
+@declare("test", "lower", '"abc" is lower', True)
+def is_lower(value: Any) -> bool:
+    """Tell whether the text is all lower case."""
+    return isinstance(value, str) and value.islower()
+
+
+@declare("test", "upper", '"aBC" is upper', False)
+def is_upper(value: Any) -> bool:
+    """Tell whether the text is all upper case."""
+    return isinstance(value, str) and value.isupper()
+
+
+@declare(
+    "test",
+    "in",
+    "2 is in [1, 2]",
+    True,
+)
+def is_in(value: Any, container: Any) -> bool:
+    """Tell whether it is an item of a list, a key of an object, a part of a text."""
+    return operators.contains(value, container)
+
+
+@declare(
+    "test",
+    "eq",
+    "1 is eq 1.0",
+    True,
+    aliases=("equalto", "sameas", "=="),
+)
+def is_equal(value: Any, other: Any) -> bool:
+    """Tell whether it equals another value."""
+    return operators.equal(value, other)
+
+
+@declare("test", "ne", "1 is ne 2", True, aliases=("!=",))
+def is_unequal(value: Any, other: Any) -> bool:
+    """Tell whether it differs from another value."""
+    return operators.unequal(value, other)
+
+
+@declare("test", "lt", "1 is lt 2", True, aliases=("lessthan", "<"))
+def is_less(value: Any, other: Any) -> bool:
+    """Tell whether it is less than another value."""
+    return operators.less(value, other)
+
+
+@declare("test", "le", "2 is le 2", True, aliases=("<=",))
+def is_less_or_equal(value: Any, other: Any) -> bool:
+    """Tell whether it is less than or equal to another value."""
+    return operators.less_equal(value, other)
+
+
+@declare(
+    "test",
+    "gt",
+    "1 is gt 2",
+    False,
+    aliases=("greaterthan", ">"),
+)
+def is_greater(value: Any, other: Any) -> bool:
+    """Tell whether it is greater than another value."""
+    return operators.greater(value, other)
+
+
+@declare(
+    "test",
+    "ge",
+    "2 is ge 3",
+    False,
+    aliases=(">=",),
+)
+def is_greater_or_equal(value: Any, other: Any) -> bool:
+    """Tell whether it is greater than or equal to another value."""
+    return operators.greater_equal(value, other)
+
+
+def _integer(value: Any, name: str) -> int:
+    if type(value) is int:
+        return value
+    raise wrong(f"is {name}", "an integer", value)

@@ -1,0 +1,310 @@
+"""Filters of texts."""
+
+# An author passes an argument by position or by name, whatever it is.
+# ruff: noqa: FBT002
+
+from __future__ import annotations
+
+import re
+import textwrap
+import unicodedata
+from collections.abc import Sequence
+from html import escape as escape_html
+from typing import Any, Final
+
+from streamstack.language.filters.expectations import (
+    at_path,
+    failed,
+    integer_argument,
+    items_of,
+    text_argument,
+    text_of,
+    wrong,
+)
+from streamstack.language.filters.operations import declare
+from streamstack.language.values import to_text
+
+_WORD: Final = re.compile(r"\w+(?:['’-]\w+)*")  # noqa: RUF001
+_TAG: Final = re.compile(r"<!--.*?-->|<[^<>]*>", re.DOTALL)
+
+
+@declare("filter", "upper", '"Zoë" | upper', "ZOË")
+def upper(value: Any) -> str:
+    """Give the text in upper case."""
+    return text_of(value, "upper").upper()
+
+
+@declare("filter", "lower", '"Zoë" | lower', "zoë")
+def lower(value: Any) -> str:
+    """Give the text in lower case."""
+    return text_of(value, "lower").lower()
+
+
+@declare(
+    "filter", "capitalize", '"ada LOVELACE" | capitalize',
+    "Ada lovelace",
+)  # fmt: skip
+def capitalize(value: Any) -> str:
+    """Give the text with one capital, the first."""
+    return text_of(value, "capitalize").capitalize()
+
+
+@declare(
+    "filter",
+    "title",
+    '"it\'s a day" | title',
+    "It's A Day",
+)
+def title(value: Any) -> str:
+    """Give the text with a capital at each word."""
+    return re.sub(
+        r"[^\W_]+(?:['’]\w+)*",  # noqa: RUF001
+        lambda word: word.group()[0].upper() + word.group()[1:].lower(),
+        text_of(value, "title"),
+    )
+
+
+@declare(
+    "filter",
+    "trim",
+    '["  a ", "--b-"] | map("trim", "- ")',
+    ["a", "b"],
+    aliases=("strip",),
+)
+def trim(value: Any, characters: Any = None) -> str:
+    """Give the text without white space, or the characters given, at both ends."""
+    text = text_of(value, "trim")
+    if characters is None:
+        return text.strip()
+    return text.strip(text_argument(characters, "trim", "characters"))
+
+
+@declare(
+    "filter",
+    "replace",
+    '"a-b-c" | replace("-", "+", 1)',
+    "a+b-c",
+)
+def replace(value: Any, old: Any, new: Any, count: Any = -1) -> str:
+    """Give the text with each occurrence of a text replaced, or only the first `count`."""
+    text = text_of(value, "replace")
+    count = integer_argument(count, "replace", "count", -1)
+    old, new = text_argument(old, "replace", "old"), text_of(new, "replace")
+    if len(new) * (text.count(old) if old else len(text)) > 10_000_000:
+        raise failed("replace", "the result would be too long")
+    return text.replace(old, new, count)
+
+
+@declare(
+    "filter",
+    "split",
+    '"a,b,,c" | split(",")',
+    ["a", "b", "", "c"],
+)
+def split(value: Any, separator: Any = None, limit: Any = -1) -> list[str]:
+    """Give the parts of a text between a separator, at most `limit` times; without one, its words."""
+    text = text_of(value, "split")
+    limit = integer_argument(limit, "split", "limit", -1)
+    if separator is None:
+        return text.split(None, limit)
+    separator = text_argument(separator, "split", "separator")
+    return text.split(separator, limit) if separator else list(text)
+
+
+@declare(
+    "filter", "lines", '"a\\nb\\r\\nc" | lines',
+    ["a", "b", "c"],
+)  # fmt: skip
+def lines(value: Any) -> list[str]:
+    """Give the lines of a text, without their ends."""
+    return re.split(r"\r\n|\r|\n", text_of(value, "lines"))
+
+
+@declare(
+    "filter",
+    "join",
+    '[1, true, "c"] | join(", ")',
+    "1, true, c",
+)
+def join(value: Any, separator: Any = "", attribute: Any = None) -> str:
+    """Give the texts of a list's items, with a separator between; of an attribute of them, if given."""
+    items: Sequence[Any] = value if isinstance(value, str) else items_of(value, "join")
+    if attribute is not None:
+        items = [at_path(item, attribute) for item in items]
+    return text_argument(separator, "join", "separator").join(map(to_text, items))
+
+
+@declare(
+    "filter",
+    "escape",
+    "\"<b> & 'c'\" | escape",
+    "&lt;b&gt; &amp; &#x27;c&#x27;",
+    aliases=("e",),
+)
+def escape(value: Any) -> str:
+    """Give the text with & < > and quotes written as HTML's entities."""
+    return escape_html(to_text(value))
+
+
+@declare(
+    "filter",
+    "striptags",
+    '"<p>Hello\\n <b>you</b></p>" | striptags',
+    "Hello you",
+)
+def strip_tags(value: Any) -> str:
+    """Give the text without HTML tags and comments, its white space made single spaces."""
+    return " ".join(_TAG.sub("", text_of(value, "striptags")).split())
+
+
+@declare(
+    "filter",
+    "truncate",
+    '"Hello wide world" | truncate(12)',
+    "Hello...",
+)
+def truncate(
+    value: Any, length: Any = 255, killwords: Any = False, end: Any = "...", leeway: Any = 0
+) -> str:
+    """Give the text cut to a number of characters, `end` included; at the end of a word unless `killwords`.
+
+    A text no more than `leeway` longer stays whole.
+    """
+    text = text_of(value, "truncate")
+    end = text_argument(end, "truncate", "end")
+    length = integer_argument(length, "truncate", "length", len(end))
+    if len(text) <= length + integer_argument(leeway, "truncate", "leeway", 0):
+        return text
+    cut: str = text[: length - len(end)]
+    return f"{cut if killwords else cut.rsplit(' ', 1)[0]}{end}"
+
+
+@declare(
+    "filter",
+    "truncateWords",
+    '"one two three" | truncateWords(2)',
+    "one two...",
+)
+def truncate_words(value: Any, count: Any, end: Any = "...") -> str:
+    """Give the first words of a text, followed by `end` if some were cut."""
+    text = text_of(value, "truncateWords")
+    count = integer_argument(count, "truncateWords", "count", 0)
+    found = list(re.finditer(r"\S+", text))
+    if len(found) <= count:
+        return text
+    stop = found[count - 1].end() if count else 0
+    return text[:stop] + text_argument(end, "truncateWords", "end")
+
+
+@declare(
+    "filter",
+    "wordCount",
+    '"It\'s a well-known fact." | wordCount',
+    4,
+    aliases=("wordcount",),
+)
+def word_count(value: Any) -> int:
+    """Tell how many words a text has."""
+    return len(_WORD.findall(text_of(value, "wordCount")))
+
+
+@declare("filter", "chars", '"Zoë" | chars', ["Z", "o", "ë"])
+def chars(value: Any) -> list[str]:
+    """Give the characters of a text, as a list."""
+    return list(text_of(value, "chars"))
+
+
+@declare(
+    "filter",
+    "slug",
+    '"Crème Brûlée, für 2!" | slug',
+    "creme-brulee-fur-2",
+)
+def slug(value: Any, separator: Any = "-") -> str:
+    """Give the text as a part of an address: lower case letters, digits and single hyphens."""
+    folded = unicodedata.normalize("NFKD", text_of(value, "slug").replace("ß", "ss"))
+    bare = "".join(sign for sign in folded if not unicodedata.combining(sign)).lower()
+    words = re.findall(r"[^\W_]+", bare)
+    return text_argument(separator, "slug", "separator").join(words)
+
+
+@declare(
+    "filter",
+    "indent",
+    '"a\\nb" | indent(2)',
+    "a\n  b",
+)
+def indent(value: Any, width: Any = 4, first: Any = False, blank: Any = False) -> str:
+    """Give the text with each line but the first (unless `first`) moved in; empty ones only if `blank`."""
+    text = text_of(value, "indent")
+    space = (
+        width
+        if isinstance(width, str)
+        else " " * integer_argument(width, "indent", "width", 0, 100)
+    )
+    head, *rest = text.split("\n")
+    moved = [space + line if line or blank else line for line in rest]
+    return "\n".join([space + head if first else head, *moved])
+
+
+@declare(
+    "filter",
+    "wordwrap",
+    '"Hello wide world" | wordwrap(10)',
+    "Hello wide\nworld",
+)
+def wordwrap(
+    value: Any, width: Any = 79, break_long_words: Any = True, wrapstring: Any = "\n"
+) -> str:
+    """Give the text broken into lines of at most a number of characters."""
+    text = text_of(value, "wordwrap")
+    width = integer_argument(width, "wordwrap", "width", 1)
+    between = text_argument(wrapstring, "wordwrap", "wrapstring")
+    return between.join(
+        between.join(
+            textwrap.wrap(
+                line,
+                width,
+                expand_tabs=False,
+                replace_whitespace=False,
+                break_long_words=bool(break_long_words),
+                break_on_hyphens=False,
+            )
+        )
+        for line in text.splitlines()
+    )
+
+
+@declare("filter", "center", '"a" | center(3)', " a ")
+def center(value: Any, width: Any = 80) -> str:
+    """Give the text in the middle of a width."""
+    return text_of(value, "center").center(integer_argument(width, "center", "width", 0))
+
+
+@declare(
+    "filter",
+    "padStart",
+    '7 | padStart(3, "0")',
+    "007",
+)
+def pad_start(value: Any, width: Any, character: Any = " ") -> str:
+    """Give the text made a number of characters long by a character before it."""
+    return _padded("padStart", width, character, text_of(value, "padStart"), before=True)
+
+
+@declare(
+    "filter",
+    "padEnd",
+    '"a" | padEnd(3, ".")',
+    "a..",
+)
+def pad_end(value: Any, width: Any, character: Any = " ") -> str:
+    """Give the text made a number of characters long by a character behind it."""
+    return _padded("padEnd", width, character, text_of(value, "padEnd"), before=False)
+
+
+def _padded(name: str, width: Any, character: Any, text: str, *, before: bool) -> str:
+    width = integer_argument(width, name, "width", 0)
+    if not isinstance(character, str) or len(character) != 1:
+        raise wrong(name, "one character to pad with", character)
+    return text.rjust(width, character) if before else text.ljust(width, character)

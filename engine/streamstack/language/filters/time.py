@@ -1,0 +1,150 @@
+"""Filters of timestamps and dates."""
+
+from __future__ import annotations
+
+import calendar
+import re
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from streamstack.language.expressions.operators import aware, is_finite
+from streamstack.language.filters.expectations import failed, text_argument, wrong
+from streamstack.language.filters.operations import declare
+
+_UNITS: Final = {
+    "ms": 0.001, "millisecond": 0.001, "s": 1, "sec": 1, "second": 1, "m": 60, "min": 60,
+    "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400, "w": 604800, "week": 604800,
+}  # fmt: skip
+_MONTHS: Final = {"month": 1, "quarter": 3, "year": 12}
+_STEP: Final = re.compile(
+    r"\s*([+-]?)\s*(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-z]+)\s*(?:,|and)?", re.ASCII
+)
+
+
+def moment_of(value: Any, name: str) -> datetime:
+    """Return the timestamp a value stands for, with its zone (UTC where it has none)."""
+    if isinstance(value, datetime):
+        return aware(value)
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if isinstance(value, str):
+        try:
+            return aware(datetime.fromisoformat(value.strip()))
+        except (ValueError, OverflowError):
+            short = value if len(value) <= 40 else value[:37] + "..."
+            raise failed(name, f'"{short}" is no timestamp like 2026-01-31T10:00:00Z') from None
+    if type(value) in (int, float, Decimal) and is_finite(value):
+        try:
+            return datetime.fromtimestamp(float(value), UTC)
+        except (ValueError, OverflowError, OSError):
+            raise failed(name, "the number of seconds since 1970 is out of range") from None
+    raise wrong(name, "a timestamp, a date or their text", value)
+
+
+@declare(
+    "filter",
+    "date",
+    '"2026-01-31T23:30:00Z" | date("%d.%m.%Y %H:%M", "Europe/Berlin")',
+    "01.02.2026 00:30",
+)
+def format_date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str:  # noqa: A002
+    """Give a timestamp or date (or its text) in a format of its own.
+
+    %Y year, %m month, %d day, %H hour, %M minute, %S second, %B and %b month's name, %A and %a
+    day's name, %j day of the year, %s seconds since 1970. A zone such as Europe/Berlin may
+    follow.
+    """
+    moment = moment_of(value, "date")
+    text_argument(format, "date", "format")
+    if timezone:
+        try:
+            moment = moment.astimezone(ZoneInfo(text_argument(timezone, "date", "timezone")))
+        except (KeyError, ValueError, OSError, OverflowError):
+            raise failed("date", f"there is no time zone `{timezone}`") from None
+    if len(format) > 1000:
+        raise failed("date", "the format is too long")
+    try:
+        # The platform's %s would read the time as a local one.
+        return moment.strftime(format.replace("%s", str(int(moment.timestamp() // 1))))
+    except (ValueError, UnicodeError):
+        raise failed("date", f'"{format}" is no format for a date') from None
+
+
+@declare(
+    "filter",
+    "addTime",
+    '"2026-01-31T10:00:00Z" | addTime("1 month") | toText',
+    "2026-02-28T10:00:00Z",
+)
+def add_time(value: Any, time: Any) -> datetime | date:
+    """Give a timestamp later, or earlier, by some time.
+
+    The time is like "7 days", "-2h 30m", "1 month" (the last day of a shorter month), or a
+    number of milliseconds. A date stays a date where whole days are added.
+    """
+    moment = moment_of(value, "addTime")
+    try:
+        if type(time) in (int, float, Decimal):
+            moved = moment + timedelta(milliseconds=float(time))
+        else:
+            moved = _moved(moment, text_argument(time, "addTime", "time"))
+    except (OverflowError, ValueError):
+        raise failed("addTime", "the result is not between the years 1 and 9999") from None
+    whole_days = (moved.hour, moved.minute, moved.second, moved.microsecond) == (0, 0, 0, 0)
+    if whole_days and isinstance(value, date) and not isinstance(value, datetime):
+        return moved.date()
+    return moved
+
+
+def _moved(moment: datetime, time: str) -> datetime:
+    position, sign = 0, ""
+    while position < len(time.rstrip()):
+        step = _STEP.match(time, position)
+        if step is None:
+            break
+        # One sign holds for all that follows it: "-2h 30m" is two and a half hours ago.
+        sign = step.group(1) or sign
+        count, unit = Decimal(sign + step.group(2)), step.group(3)
+        name = unit.lower().removesuffix("s") if len(unit) > 2 else unit.lower()
+        if name in _MONTHS and count == int(count):
+            moment = _add_months(moment, int(count) * _MONTHS[name])
+        elif name in _UNITS:
+            moment += timedelta(seconds=float(count) * _UNITS[name])
+        else:
+            break
+        position = step.end()
+    if position == 0 or position < len(time.rstrip()):
+        raise failed("addTime", f'"{time[:40]}" is no time like "7 days" or "-2h 30m"')
+    return moment
+
+
+def _add_months(moment: datetime, months: int) -> datetime:
+    year, month = divmod(moment.year * 12 + moment.month - 1 + months, 12)
+    if not 1 <= year <= 9999:
+        raise OverflowError
+    day = min(moment.day, calendar.monthrange(year, month + 1)[1])
+    return moment.replace(year=year, month=month + 1, day=day)
+
+
+@declare(
+    "filter",
+    "toDate",
+    '"2026-01-31T10:00:00Z" | toDate | toText',
+    "2026-01-31",
+)
+def to_date(value: Any) -> date:
+    """Give the date of a timestamp or of a text that begins with one (2026-01-31)."""
+    return moment_of(value, "toDate").date()
+
+
+@declare(
+    "filter",
+    "toTimestamp",
+    "0 | toTimestamp | toText",
+    "1970-01-01T00:00:00Z",
+)
+def to_timestamp(value: Any) -> datetime:
+    """Give the timestamp of an RFC 3339 text, a date, or seconds since 1970."""
+    return moment_of(value, "toTimestamp")

@@ -1,0 +1,1 @@
+"""What a declared input can be: its types, formats and patterns."""

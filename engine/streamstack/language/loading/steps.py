@@ -1,0 +1,310 @@
+"""From the nodes of a `functionStack` to steps."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from streamstack.errors import Mark
+from streamstack.language.declare import Function, Registry
+from streamstack.language.definition import Argument, Arguments, Given, Items, Retry, Stack, Step
+from streamstack.language.expressions import Value
+from streamstack.language.loading import modifiers
+from streamstack.language.loading.arguments import ArgumentReader, Site
+from streamstack.language.loading.faults import Faults
+from streamstack.language.loading.forms import main_takes_mapping
+from streamstack.language.loading.wording import describe, is_null, listed
+from streamstack.language.parameters import StackOf
+from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
+from streamstack.language.suggest import nearest
+from streamstack.language.units import parse_duration
+from streamstack.language.values import MISSING
+
+#: How deep stacks may be nested in one another.
+DEEPEST: Final = 12
+
+
+class StepReader:
+    """Reads the stacks of one document."""
+
+    def __init__(self, registry: Registry, faults: Faults) -> None:
+        self.registry = registry
+        self.faults = faults
+        self._arguments = ArgumentReader(faults, self.read_stack)
+        self._depth = 0
+
+    def read_stack(self, node: Node, path: str) -> Stack | None:
+        """Read a list of steps; None where it is no list or lies too deep."""
+        if not isinstance(node, Sequence):
+            self.faults.cut(
+                "wrong-type",
+                node.mark,
+                f"`{path.rpartition('.')[2]}` is a list of steps, and this is {describe(node)}",
+                "begin each step with `- `",
+            )
+            return None
+        if self._depth >= DEEPEST:
+            self.faults.cut(
+                "too-deep", node.mark, f"stacks are nested more than {DEEPEST} deep in one another"
+            )
+            return None
+        self._depth += 1
+        steps = []
+        for index, item in enumerate(node.items):
+            step = self._read_step(item, f"{path}[{index}]")
+            if step is None:
+                self.faults.holes = True
+            else:
+                steps.append(step)
+        self._depth -= 1
+        return Stack(tuple(steps), node.mark)
+
+    def _read_step(self, node: Node, path: str) -> Step | None:
+        if isinstance(node, Scalar):
+            return self._read_word(node, path)
+        if not isinstance(node, Mapping):
+            self.faults.add(
+                "one-function",
+                node.mark,
+                f"a step is a mapping with one function, and this is {describe(node)}",
+                "write `- function: ...`",
+            )
+            return None
+        found = self._find_function(node)
+        if found is None:
+            # What is wrong with the modifiers is told in the same run.
+            self._read_modifiers(node, path)
+            return None
+        function, key, value = found
+        # A parameter that stands beside its function is reported there, and not as missing too.
+        beside = [name.text for name, _ in node.items if name.text in function.by_name]
+        arguments = self._read_arguments(
+            function, key, value, f"{path}.{function.name}", tuple(beside)
+        )
+        given = self._read_modifiers(node, path)
+        self._refuse_result(function, given)
+        return _make_step(function, arguments, node.mark, key.mark, path, given)
+
+    def _read_word(self, node: Scalar, path: str) -> Step | None:
+        """Read a step that is a function's name alone: `- break`."""
+        function = self.registry.get(node.text) if isinstance(node.value, str) else None
+        if function is None:
+            words = isinstance(node.value, str) and _is_word(node.text)
+            near = nearest(node.text, self.registry) if words else None
+            self.faults.add(
+                "unknown-function" if words else "one-function",
+                node.mark,
+                f"`{node.text}` is no function"
+                if words
+                else f"a step is a mapping with one function, and this is {describe(node)}",
+                f"did you mean `{near}`?" if near else "write `- function: ...`",
+            )
+            return None
+        self._arguments.require(function.parameters, (), node.mark, f"`{function.name}`")
+        return Step(function, Arguments({}, node.mark), node.mark, node.mark, path)
+
+    def _find_function(self, node: Mapping) -> tuple[Function, Scalar, Node] | None:
+        """Return the one function of a step; report the keys that are neither it nor modifiers."""
+        known = [(key, value) for key, value in node.items if key.text in self.registry]
+        others = [
+            key
+            for key, _ in node.items
+            if key.text not in self.registry and key.text not in modifiers.NAMES
+        ]
+        if not known:
+            self._report_no_function(node, others)
+            return None
+        key, value = known[0]
+        function = self.registry[key.text]
+        for other, _ in known[1:]:
+            self.faults.add(
+                "one-function",
+                other.mark,
+                f"this step has the functions `{key.text}` and `{other.text}`; a step has one",
+                self._indent(other.text, function)
+                or f"write `- {other.text}:` as a step of its own",
+            )
+        for other in others:
+            near = nearest(other.text, modifiers.NAMES)
+            self.faults.add(
+                "unknown-modifier",
+                other.mark,
+                f"`{other.text}` is neither a function nor a modifier of steps",
+                self._indent(other.text, function) or (f"did you mean `{near}`?" if near else ""),
+            )
+        return function, key, value
+
+    def _indent(self, name: str, function: Function) -> str:
+        """Say that a key beside a function belongs below it, where it is one of its parameters."""
+        if name in function.by_name:
+            return f"`{name}` belongs to `{function.name}`: write it two spaces further right"
+        return ""
+
+    def _report_no_function(self, node: Mapping, others: list[Scalar]) -> None:
+        if not others:
+            self.faults.add(
+                "one-function",
+                node.mark,
+                "this step has no function",
+                "add one, such as `stream: ...`; `streamstack functions` lists them",
+            )
+            return
+        near = {key.text: nearest(key.text, self.registry) for key in others}
+        # The key that looks most like a function is the one; the rest are unknown beside it.
+        likely = next((key for key in others if near[key.text]), others[0])
+        for key in others:
+            meant = near[key.text]
+            if key is likely:
+                self.faults.add(
+                    "unknown-function",
+                    key.mark,
+                    f"`{key.text}` is no function",
+                    f"did you mean `{meant}`?" if meant else "",
+                )
+            else:
+                meant = nearest(key.text, modifiers.NAMES)
+                self.faults.add(
+                    "unknown-modifier",
+                    key.mark,
+                    f"`{key.text}` is neither a function nor a modifier of steps",
+                    f"did you mean `{meant}`?" if meant else "",
+                )
+
+    def _read_arguments(
+        self, function: Function, key: Scalar, node: Node, path: str, beside: tuple[str, ...]
+    ) -> Arguments:
+        """Read what stands below a function: its parameters, or the value of its main one.
+
+        A mapping is the value of the main parameter where `main_takes_mapping`, else the
+        parameters. Anything else is the value of the main parameter.
+        """
+        owner = f"`{function.name}`"
+        main = function.main
+        if is_null(node):
+            self._arguments.require(function.parameters, (), key.mark, owner, beside)
+            return Arguments({}, key.mark)
+        if isinstance(node, Mapping) and not main_takes_mapping(function.parameters):
+            self._arguments.choose(function.choices, node, owner)
+            return self._arguments.read_arguments(function.parameters, node, owner, path, beside)
+        if main is not None:
+            self._arguments.require(function.parameters, (main.name,), key.mark, owner, beside)
+            return self._arguments.read_main(main, node, owner, path)
+        self.faults.cut("wrong-type", node.mark, *_no_main(function, node))
+        return Arguments({}, node.mark)
+
+    def _read_modifiers(self, node: Mapping, path: str) -> dict[str, Argument]:
+        given: dict[str, Argument] = {}
+        for modifier in modifiers.MODIFIERS:
+            value = node.get(modifier.name)
+            if value is None or is_null(value):
+                continue
+            site = Site("a step", modifier.name, f"{path}.{modifier.name}")
+            argument = self._arguments.read(modifier.type, value, site)
+            if argument is not None:
+                given[modifier.name] = argument
+            elif modifier.name == "as":
+                self.faults.holes = True
+        return given
+
+    def _refuse_result(self, function: Function, given: dict[str, Argument]) -> None:
+        result = given.get("as")
+        if isinstance(result, Given) and function.effects.gives == "nothing":
+            self.faults.add(
+                "no-result",
+                result.mark,
+                f"`{function.name}` gives no result that `as` could bind",
+                "take the `as` out" + _as_parameter(function),
+            )
+
+
+def _as_parameter(function: Function) -> str:
+    if "as" in function.by_name:
+        return f", or write it below `{function.name}:`, where it names what the function binds"
+    return ""
+
+
+def _no_main(function: Function, node: Node) -> tuple[str, str]:
+    """Say what a function takes that takes no bare value."""
+    if not function.parameters:
+        return (
+            f"`{function.name}` takes no parameters, and this is {describe(node)}",
+            f"write `- {function.name}`",
+        )
+    names = listed((parameter.name for parameter in function.parameters), "and")
+    if isinstance(node, Sequence):
+        for parameter in function.parameters:
+            if isinstance(parameter.type, StackOf):
+                return (
+                    f"`{function.name}` takes a mapping of {names}, and this is a list",
+                    f"write the steps below `{function.name}: {parameter.name}:`",
+                )
+    return (
+        f"`{function.name}` takes a mapping of {names}, and this is {describe(node)}",
+        f"write `{function.name}: {{{function.parameters[0].name}: ...}}`",
+    )
+
+
+def _is_word(text: str) -> bool:
+    return bool(text) and all(char.isalnum() or char in "._-" for char in text)
+
+
+def _given(arguments: dict[str, Argument] | Any, name: str, default: Any) -> Any:
+    argument = arguments.get(name)
+    return argument.value if isinstance(argument, Given) else default
+
+
+def _words(argument: Argument | None) -> frozenset[str]:
+    if not isinstance(argument, Items):
+        return frozenset()
+    return frozenset(item.value for item in argument.items if isinstance(item, Given))
+
+
+def _make_step(
+    function: Function,
+    arguments: Arguments,
+    mark: Mark,
+    key_mark: Mark,
+    path: str,
+    given: dict[str, Argument],
+) -> Step:
+    result, when, timeout, retry = (given.get(name) for name in ("as", "when", "timeout", "retry"))
+    return Step(
+        function=function,
+        arguments=arguments,
+        mark=mark,
+        key_mark=key_mark,
+        path=path,
+        name=_given(given, "name", None),
+        description=_given(given, "description", None),
+        result=_given(given, "as", None),
+        result_mark=result.mark if isinstance(result, Given) else None,
+        when=when if isinstance(when, Value) else None,
+        timeout=_timeout(timeout),
+        retry=_retry(retry),
+        disabled=_given(given, "disabled", False),
+        allow=_words(given.get("allow")),
+    )
+
+
+def _timeout(argument: Argument | None) -> Value | float | None:
+    if not isinstance(argument, Value):
+        return None
+    if argument.constant is MISSING:
+        return argument
+    try:
+        return parse_duration(argument.constant)
+    except ValueError:
+        return None  # reported where it was read
+
+
+def _retry(argument: Argument | None) -> Retry | None:
+    if not isinstance(argument, Arguments):
+        return None
+    given = argument.given
+    return Retry(
+        times=_given(given, "times", 1),
+        delay=_given(given, "delay", 1.0),
+        backoff=_given(given, "backoff", "exponential"),
+        max_delay=_given(given, "maxDelay", 30.0),
+        jitter=_given(given, "jitter", True),
+        on=_words(given.get("on")),
+    )

@@ -1,0 +1,374 @@
+"""YAML text to documents: data in which every key and value knows its place.
+
+The only module that imports yaml. It reads the parser's events and not its nodes, so that nesting,
+aliases and types are decided here, and what came before an error is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+
+import yaml
+from yaml import events
+
+from streamstack.errors import Diagnostic, Mark
+from streamstack.language.findings import find
+from streamstack.language.reading import traps
+from streamstack.language.reading.core_schema import resolve
+from streamstack.language.reading.nodes import (
+    Document,
+    Mapping,
+    Node,
+    Scalar,
+    Sequence,
+    Style,
+    plain,
+)
+from streamstack.language.reading.positions import SourceText
+from streamstack.language.reading.repairs import Reading, repair
+from streamstack.language.reading.syntax import refuse_characters, syntax_fault
+
+__all__ = ["Document", "Mapping", "Node", "Scalar", "Sequence", "plain", "read"]
+
+#: Bounds of a file: characters, levels of nesting, values that all aliases of a document may
+#: stand for, documents that may be broken.
+MOST_CHARACTERS: Final = 1_000_000
+MOST_LEVELS: Final = 50
+MOST_ALIASED: Final = 1000
+MOST_BROKEN: Final = 20
+#: Findings of one file that are told.
+MOST_FINDINGS: Final = 200
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_STYLES: Final[dict[str | None, Style]] = {
+    "'": "single",
+    '"': "double",
+    "|": "literal",
+    ">": "folded",
+}
+#: The anchor and the tag before a value.
+_PROPERTIES: Final = re.compile(r"(?:[&!][^\s,\[\]{}]*(?:\s+(?:#[^\r\n]*)?)*){1,2}")
+_NEXT_DOCUMENT: Final = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
+
+
+def read(text: str, file: str) -> tuple[list[Document], list[Diagnostic]]:
+    """Return the documents of a YAML text, and what is wrong with it, in the order of the text.
+
+    Never raises, whatever the text. A document that is broken is left out; one with a YAML trap is
+    read as if the quotes it needs were there. ``file`` is the name that places carry.
+    """
+    source = SourceText(file, text.removeprefix("\ufeff"))
+    if len(text) > MOST_CHARACTERS:
+        return [], [
+            find(
+                "file-too-large",
+                source.mark(0),
+                f"The file has more than {MOST_CHARACTERS:,} characters.",
+            )
+        ]
+    refused = refuse_characters(source)
+    if refused is not None:
+        return [], [refused]
+    reading = _Reader(source).read()
+    findings: list[Diagnostic] = []
+    if reading.traps or reading.faults:
+        reading, findings = repair(reading, lambda repaired: _Reader(repaired).read())
+    return reading.documents, sorted({*findings, *reading.findings})
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection whose end has not come."""
+
+    mark: Mark
+    start: int
+    flow: bool
+    mapping: bool
+    anchor: str | None
+    count: int
+    items: list[Any] = field(default_factory=list)
+    keys: dict[str, Mark] = field(default_factory=dict)
+    key: Scalar | None = None
+    dropped: bool = False
+    valueless: list[Scalar] = field(default_factory=list)
+    previous: Scalar | None = None
+
+    @property
+    def awaits_key(self) -> bool:
+        return self.mapping and self.key is None
+
+
+def _parse(text: str) -> Iterator[Any]:
+    """Give the parser's events (yaml.parse asks the parser twice for each)."""
+    loader = _LOADER(text)
+    try:
+        event = loader.get_event()
+        while event is not None:
+            yield event
+            event = loader.get_event()
+    finally:
+        loader.dispose()
+
+
+class _AbandonedError(Exception):
+    """A document that can't be read on; ``at`` is where in the text."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(at)
+        self.at = at
+
+
+class _Reader:
+    """One pass over a source."""
+
+    def __init__(self, source: SourceText) -> None:
+        self.source = source
+        self.documents: list[Document] = []
+        self.findings: list[Diagnostic] = []
+        self.traps: list[traps.Trap] = []
+        self.faults: list[int] = []
+        self._exact = not source.repaired
+        self._index = 0
+        self._opened: list[_Open] = []
+        self._anchors: dict[str, tuple[Node, int] | None] = {}
+        self._count = 0
+        self._aliased = 0
+
+    def read(self) -> Reading:
+        """Read all documents; after a broken one, go on with the next."""
+        begin = 0
+        for _ in range(MOST_BROKEN):
+            following = self._read_from(begin)
+            if following is None:
+                break
+            begin = following
+            self._index += 1
+        return Reading(self.source, self.documents, self.findings, self.traps, self.faults)
+
+    def _read_from(self, begin: int) -> int | None:
+        """Read documents from an index on; return where the next begins after a broken one."""
+        source = self.source.blank(begin) if begin else self.source
+        try:
+            self._read_documents(_parse(source.text))
+            return None
+        except _AbandonedError as abandoned:
+            at = abandoned.at
+        except yaml.MarkedYAMLError as error:
+            mark: Any = error.problem_mark or error.context_mark
+            at = min(mark.index if mark else 0, len(source.text))
+            begun: Any = error.context_mark
+            opened = self.source.mark(begun.index) if begun else None
+            self.faults.append(at)
+            self._add(
+                syntax_fault(self.source, at, error.problem or "", error.context or "", opened)
+            )
+        found = _NEXT_DOCUMENT.search(source.text, max(at, begin + 3 if begin else 0))
+        return found.start() if found else None
+
+    def _mark(self, mark: Any) -> Mark:
+        if self._exact:
+            return Mark(self.source.file, mark.line + 1, mark.column + 1)
+        return self.source.mark(mark.index)
+
+    def _read_documents(self, stream: Iterator[Any]) -> None:
+        node: Node | None = None
+        for event in stream:
+            kind = type(event)
+            if kind is events.ScalarEvent:
+                node = self._scalar(event)
+            elif kind is events.MappingStartEvent or kind is events.SequenceStartEvent:
+                self._open(event, mapping=kind is events.MappingStartEvent)
+                continue
+            elif kind is events.MappingEndEvent or kind is events.SequenceEndEvent:
+                node = self._close()
+            elif kind is events.AliasEvent:
+                node = self._alias(event)
+            else:
+                if kind is events.DocumentEndEvent and node is not None:
+                    self._end_document(node)
+                self._opened, self._anchors, self._count, self._aliased = [], {}, 0, 0
+                node = None
+                continue
+            top = self._opened[-1] if self._opened else None
+            if top is None:
+                continue
+            if not top.mapping:
+                top.items.append(node)
+            elif top.key is not None:
+                self._take_value(top, node)
+            elif kind is events.ScalarEvent and isinstance(node, Scalar):
+                self._take_key(top, node)
+            else:
+                self._refuse_key(top, node, self._mark(event.start_mark), kind)
+
+    def _end_document(self, root: Node) -> None:
+        """Keep a document, unless it is empty, as after a last `---`."""
+        if not isinstance(root, Scalar) or root.text or root.style != "plain":
+            self.documents.append(Document(self.source.file, root, self._index))
+        self._index += 1
+
+    def _open(self, event: Any, *, mapping: bool) -> None:
+        mark = self._mark(event.start_mark)
+        self._count += 1
+        if event.tag is not None:
+            self._refuse_tag(event)
+        if len(self._opened) >= MOST_LEVELS:
+            message = f"Values are nested more than {MOST_LEVELS} deep."
+            self._abandon("too-deep", event, message)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        start, flow = event.start_mark.index, bool(event.flow_style)
+        self._opened.append(_Open(mark, start, flow, mapping, event.anchor, self._count))
+
+    def _close(self) -> Node:
+        top = self._opened.pop()
+        node: Node
+        if top.mapping:
+            parent = self._opened[-1] if self._opened else None
+            if top.valueless and not (parent is not None and parent.flow and parent.awaits_key):
+                self._refuse_valueless(top)
+            node = Mapping(tuple(top.items), top.mark)
+        else:
+            node = Sequence(tuple(top.items), top.mark)
+        if top.anchor is not None:
+            self._anchors[top.anchor] = (node, self._count - top.count + 1)
+        return node
+
+    def _scalar(self, event: Any) -> Scalar:
+        text: str = event.value
+        style = _STYLES.get(event.style, "plain")
+        top = self._opened[-1] if self._opened else None
+        mark = self._mark(event.start_mark)
+        start, end = event.start_mark.index, event.end_mark.index
+        self._count += 1
+        if event.tag is not None:
+            self._refuse_tag(event)
+        if event.tag is not None or event.anchor is not None:
+            properties = _PROPERTIES.match(self.source.text, start, end)
+            start = properties.end() if properties else start
+            mark = self.source.mark(start)
+        value: bool | int | float | str | None = text
+        is_value = style == "plain" and not (top is not None and top.awaits_key)
+        if is_value:
+            try:
+                value = resolve(text)
+            except ValueError as error:
+                self._add(find("yaml-syntax", mark, str(error), "put quotes around it"))
+        scalar = Scalar(value, mark, text, style, self.source, start, end)
+        if is_value and "<<" in text and len(self.traps) < MOST_FINDINGS:
+            self._trap(traps.cut_value(self.source, scalar, flow=top is not None and top.flow))
+        if event.anchor is not None:
+            self._anchors[event.anchor] = (scalar, 1)
+        return scalar
+
+    def _alias(self, event: Any) -> Node:
+        name = event.anchor
+        known = self._anchors.get(name)
+        if known is None:
+            mark = self._mark(event.start_mark)
+            if name in self._anchors:
+                message = f"The alias `*{name}` stands inside the value that it names."
+                self._add(find("recursive-alias", mark, message))
+            else:
+                message = f"No anchor `&{name}` stands before this alias."
+                self._add(find("unknown-alias", mark, message))
+            return Scalar(None, mark)
+        node, size = known
+        self._count += size
+        self._aliased += size
+        if self._aliased > MOST_ALIASED:
+            message = f"The aliases stand for more than {MOST_ALIASED} values."
+            self._abandon("too-many-aliases", event, message)
+        if len(self._opened) + _height(node) > MOST_LEVELS:
+            message = f"This alias nests values more than {MOST_LEVELS} deep."
+            self._abandon("too-deep", event, message)
+        return node
+
+    def _take_key(self, top: _Open, key: Scalar) -> None:
+        """Begin an entry of a mapping; one whose key is refused is dropped when its value comes."""
+        top.key = key
+        text, style = key.text, key.style
+        before = top.keys.get(text)
+        if before is not None:
+            message = f"The key `{text}` stands twice here; the first is in line {before.line}."
+            self._drop(top, find("duplicate-key", key.mark, message))
+            return
+        top.keys[text] = key.mark
+        if style == "plain" and text == "<<" and traps.has_colon(self.source, key):
+            self._drop(
+                top, find("merge-key", key.mark, "The merge key `<<:` is not part of the language.")
+            )
+        elif "<<" in text or ">>" in text:
+            cut = traps.cut_value(self.source, key, flow=top.flow) if style == "plain" else None
+            self._trap(cut or traps.binding_key(self.source, key, flow=top.flow))
+            top.dropped = True
+        elif not text and style == "plain":
+            self._drop(top, find("bad-key", key.mark, "The key before the `:` is missing."))
+
+    def _take_value(self, top: _Open, node: Node) -> None:
+        key, top.key = top.key, None
+        if top.dropped or key is None:
+            top.dropped = False
+            return
+        if top.flow:
+            text = node if isinstance(node, Scalar) and node.style == "plain" else None
+            if text is not None and not text.text and not traps.has_colon(self.source, key):
+                top.valueless.append(key)
+                return
+            if top.valueless:
+                self._refuse_valueless(top)
+            top.previous = text if text is not None and isinstance(text.value, str) else None
+        top.items.append((key, node))
+
+    def _refuse_valueless(self, top: _Open) -> None:
+        keys, top.valueless = top.valueless, []
+        if len(self.findings) < MOST_FINDINGS:
+            message = traps.describe_valueless(self.source, top.previous, keys)
+            hint = "give the key a value, or quote the text it belongs to"
+            self._add(find("yaml-quotes", keys[0].mark, message, hint))
+
+    def _refuse_key(self, top: _Open, node: Node, mark: Mark, kind: type) -> None:
+        """Refuse what can't be a key, such as the inner braces of `{{name}}`."""
+        top.key = Scalar("", mark)
+        is_mapping = isinstance(node, Mapping) and kind is not events.AliasEvent
+        told = traps.describe_mustache(self.source, top.start) if top.flow and is_mapping else None
+        if told:
+            self._drop(top, find("yaml-quotes", top.mark, told, "write a binding as <<name>>"))
+            return
+        if kind is events.AliasEvent:
+            what = "An alias"
+        else:
+            what, mark = "A mapping" if is_mapping else "A list", node.mark
+        self._drop(top, find("bad-key", mark, f"{what} can't be a key."))
+
+    def _add(self, finding: Diagnostic) -> None:
+        if len(self.findings) < MOST_FINDINGS:
+            self.findings.append(finding)
+
+    def _drop(self, top: _Open, finding: Diagnostic) -> None:
+        self._add(finding)
+        top.dropped = True
+
+    def _trap(self, trap: traps.Trap | None) -> None:
+        if trap is not None:
+            self.traps.append(trap)
+
+    def _refuse_tag(self, event: Any) -> None:
+        tag = event.tag.replace("tag:yaml.org,2002:", "!!", 1)
+        message = f"The tag `{tag[:60]}` is not part of the language."
+        self._add(find("yaml-tag", self._mark(event.start_mark), message))
+
+    def _abandon(self, code: str, event: Any, message: str) -> NoReturn:
+        self._add(find(code, self._mark(event.start_mark), message))
+        raise _AbandonedError(event.start_mark.index)
+
+
+def _height(node: Node) -> int:
+    """Count the levels of a node; a scalar has none."""
+    if isinstance(node, Scalar):
+        return 0
+    inner = node.items if isinstance(node, Sequence) else [value for _, value in node.items]
+    return 1 + max(map(_height, inner), default=0)

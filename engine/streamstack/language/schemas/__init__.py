@@ -1,0 +1,1 @@
+"""The JSON Schemas that editors read, made from the declarations."""

@@ -1,0 +1,134 @@
+"""The schemas of streamstack.yaml and of `streaming:`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from streamstack.language.schemas.types import (
+    BINDING,
+    DURATION,
+    SIZE,
+    SOUND_KEYS,
+    Schema,
+    documented,
+)
+from streamstack.language.settings import Server
+from streamstack.language.streaming_settings import FORMATS, Streaming
+
+_DRAFT: Final = "http://json-schema.org/draft-07/schema#"
+_ANY: Final[Schema] = {}
+
+
+def duration(default: float | None = None) -> Schema:
+    """Return the schema of a duration; ``default`` is seconds."""
+    schema: Schema = {"type": ["number", "string", "null"], "minimum": 0, "pattern": DURATION}
+    return schema if default is None else schema | {"default": f"{default:g}s"}
+
+
+def size(default: int | None = None) -> Schema:
+    """Return the schema of a size; ``default`` is bytes."""
+    schema: Schema = {"type": ["integer", "string", "null"], "minimum": 0, "pattern": SIZE}
+    return schema if default is None else schema | {"default": f"{default // 1024}KB"}
+
+
+def _flag(default: bool) -> Schema:  # noqa: FBT001 (the value itself)
+    return {"type": ["boolean", "null"], "default": default}
+
+
+def _choice(*words: str) -> Schema:
+    return {"enum": [*words, None], "default": words[0]}
+
+
+def _mapping(keys: Schema, **more: Any) -> Schema:
+    return {
+        "type": ["object", "null"],
+        "propertyNames": SOUND_KEYS,
+        "properties": keys,
+        "additionalProperties": False,
+        **more,
+    }
+
+
+def _named(each: Schema) -> Schema:
+    """Return the schema of a mapping from the author's names."""
+    return {"type": ["object", "null"], "propertyNames": SOUND_KEYS, "additionalProperties": each}
+
+
+def streaming_schema() -> Schema:
+    """Return the schema of `streaming:`, on an endpoint or as defaults of the project."""
+    usual = Streaming()
+    never = {"enum": [False, None]}
+    keys = {
+        "format": (_choice(*FORMATS), "What chunks are written as; auto follows the request."),
+        "keepAlive": (duration(usual.keep_alive), "The longest silence before a heartbeat."),
+        "firstChunkTimeout": (
+            duration(usual.first_chunk_timeout),
+            "How long the first chunk may take.",
+        ),
+        "idleTimeout": (duration(usual.idle_timeout), "The longest time between two chunks."),
+        "maxDuration": (duration(usual.max_duration), "How long the stream may last."),
+        "maxBytes": (size(), "How much may be sent in all."),
+        "onDisconnect": (_choice(usual.on_disconnect), "What becomes of a run whose reader left."),
+        "resume": (never, "Whether a reader can come back; not served by this version."),
+        "slowClient": (_choice(usual.slow_client), "What becomes of a slow reader."),
+        "buffer": (size(usual.buffer), "How much is kept for a slow reader."),
+        "compress": (never, "Whether it is compressed; not served by this version."),
+        "done": (_flag(usual.done), "Whether SSE ends with an event of its own."),
+        "ids": (_flag(usual.ids), "Whether SSE's chunks have ids."),
+    }
+    return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+
+
+def settings_schema() -> Schema:
+    """Return the schema of streamstack.yaml."""
+    keys = {
+        "server": (_server(), "Where and how to serve."),
+        "streaming": (streaming_schema(), "How streams live where endpoints don't say."),
+        "settings": (_named(_ANY), "Values of your own, bound as `settings`."),
+        "authentication": (_named(_ANY), "Ways to tell callers, by name."),
+        "databases": (_named(_ANY), "Databases, by name."),
+        "models": (_named(_ANY), "Models, by name."),
+        "state": (_ANY, "Where state is kept: memory:// or redis://..."),
+        "http": (_ANY, "Where calls may go, and how long they may take."),
+        "email": (_ANY, "How mail is sent."),
+        "alerts": (_ANY, "What is told when a metric passes a threshold."),
+        "experiments": (_named(_ANY), "What is compared on live traffic, by name."),
+        "plugins": (_ANY, "Files with functions of your own."),
+    }
+    return {
+        "$schema": _DRAFT,
+        "title": "streamstack.yaml",
+        "description": "The settings of a project.",
+        **_mapping({key: documented(rule, about) for key, (rule, about) in keys.items()}),
+    }
+
+
+def _server() -> Schema:
+    usual = Server()
+    whole: Schema = {"type": ["integer", "string", "null"], "pattern": f"^[0-9]+$|{BINDING}"}
+    keys = {
+        "host": ({"type": ["string", "null"], "default": usual.host}, "The address."),
+        "port": (whole | {"default": usual.port, "maximum": 65535}, "The port."),
+        "workers": (whole | {"default": usual.workers, "minimum": 1}, "How many processes."),
+        "maxBodySize": (size(usual.max_body_size), "The largest body of a request."),
+        "shutdownTimeout": (duration(usual.shutdown_timeout), "How long runs may finish."),
+        "cors": (_cors(), "Which pages of other origins may call: their origins, or a mapping."),
+    }
+    return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+
+
+def _cors() -> Schema:
+    texts: Schema = {"type": ["array", "string"], "items": {"type": "string"}}
+    keys = {
+        "origins": (texts, "The origins, such as https://example.org; * is any."),
+        "headers": (texts, "The headers a page may send; * is any."),
+        "exposeHeaders": (texts, "The headers of the answer that a page may read."),
+        "credentials": (_flag(default=False), "Whether a page may send cookies."),
+        "maxAge": (duration(600), "How long a browser may remember it."),
+    }
+    return {
+        "type": ["object", "array", "string", "boolean", "null"],
+        "properties": {key: documented(rule, about) for key, (rule, about) in keys.items()},
+        "additionalProperties": False,
+        "items": {"type": "string"},
+    }
