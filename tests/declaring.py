@@ -8,9 +8,9 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Input
-from streamstack.language.faults import Faults
-from streamstack.language.load_inputs import read_inputs
-from streamstack.language.source import read
+from streamstack.language.loading.faults import Faults
+from streamstack.language.loading.inputs import read_inputs
+from streamstack.language.reading.source import read
 from streamstack.runtime.inputs import Checker, Form, Inputs, JsonText, compile_inputs
 
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from textwrap import dedent, indent
 from typing import Any
 
-from streamstack.language.streaming_settings import Streaming
-
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.declare import Function, Registry
 from streamstack.language.definition import Endpoint, FunctionDefinition, Project
-from streamstack.language.load import load
-from streamstack.language.source import read
+from streamstack.language.loading.documents import load
+from streamstack.language.reading.source import read
+from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.plan import Plan, compile_project
 from streamstack.runtime.run import Context, Run
