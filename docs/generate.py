@@ -9,7 +9,7 @@ from typing import Final
 from streamstack.errors import ERRORS
 from streamstack.functions import FAMILIES
 from streamstack.language.findings import FINDINGS, Finding
-from streamstack.language.modifiers import MODIFIERS
+from streamstack.language.loading.modifiers import MODIFIERS
 from streamstack.language.reference import reference, table
 from streamstack.language.reference_expressions import expressions_reference
 
@@ -28,7 +28,7 @@ def pages() -> dict[str, str]:
     """Return the pages of the reference by file name."""
     written = {
         "functions.md": _functions(),
-        "filters.md": expressions_reference(),
+        "filters.md": _expressions(),
         "findings.md": _findings(),
         "errors.md": _errors(),
     }
@@ -47,6 +47,15 @@ def _functions() -> str:
         f"{table(MODIFIERS, 'modifier')}\n"
     )
     return f"{text}\n{modifiers}"
+
+
+def _expressions() -> str:
+    intro = (
+        "What can stand in `<< ... >>`. A filter follows a value and `|`; arguments are given by "
+        "position or by name. A test follows `is` or `is not`. [Bindings](../bindings.md) "
+        "explains expressions."
+    )
+    return expressions_reference().replace("# Expressions\n", f"# Expressions\n\n{intro}\n", 1)
 
 
 def _findings() -> str:
