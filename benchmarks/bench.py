@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from cases.burst import Burst
+from cases.first_chunk import FirstChunk
+from cases.growth import Growth
+from cases.open_streams import OpenStreams
 from cases.small import Small
+from cases.validation import Validation
 from machine import allow_files, cores, describe, pin
 from picture import draw
 from report import write_report
@@ -22,9 +26,9 @@ from servers import OURS, PEERS, Server, available
 from verdicts import judge
 
 HERE = Path(__file__).parent
-COMPARED: Sequence[Compared] = (Burst(), Small())
-ALONE: Sequence[Alone] = ()
-KEYS = sorted(case.key for case in (*COMPARED, *ALONE))
+COMPARED: Sequence[Compared] = (Burst(), Small(), OpenStreams(), FirstChunk())
+ALONE: Sequence[Alone] = (Validation(), Growth())
+KEYS = sorted([*(case.key for case in COMPARED), *(case.key for case in ALONE)])
 
 
 def main() -> int:

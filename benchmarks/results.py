@@ -38,15 +38,26 @@ class Options:
 
 
 class Compared(Protocol):
-    """A case that ourselves and peers are measured in, in turns."""
+    """A case that ourselves and peers are measured in, in turns.
 
-    key: str
-    title: str
-    method: str  # how it is measured, for readers
-    peers: Sequence[str]
-    metrics: Sequence[Metric]  # the first is the main one
-    targets: Sequence[Target]
-    fresh: bool  # each measurement has a server of its own
+    ``method`` tells readers how it is measured. The first of the ``metrics`` is the main one. With
+    ``fresh`` each measurement has a server of its own.
+    """
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def peers(self) -> Sequence[str]: ...
+    @property
+    def metrics(self) -> Sequence[Metric]: ...
+    @property
+    def targets(self) -> Sequence[Target]: ...
+    @property
+    def fresh(self) -> bool: ...
 
     def content(self, server: Server) -> Any:
         """Return what a server answers, in a form that must be equal over all."""
@@ -68,9 +79,12 @@ class Finding:
 class Alone(Protocol):
     """A case that only we are measured in."""
 
-    key: str
-    title: str
-    method: str
+    @property
+    def key(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def method(self) -> str: ...
 
     def run(self, options: Options) -> tuple[list[dict[str, Any]], list[Finding]]:
         """Measure; return rows of figures, and what they show."""

@@ -99,7 +99,8 @@ def _take_apart(raw: bytes) -> Answer:
 
 
 def _unchunked(data: bytes) -> bytes:
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while True:
         end = data.index(b"\r\n", at)
         size = int(data[at:end].partition(b";")[0], 16)
