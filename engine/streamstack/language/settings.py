@@ -29,6 +29,8 @@ SECTIONS: Final = (
     "experiments",
     "plugins",
 )
+#: Sections of the language that this version does not serve: ignoring one would mislead its author.
+LATER: Final = frozenset(SECTIONS) - {"http"}
 _NAMED: Final = frozenset({"authentication", "databases", "models", "experiments"})
 _TOP: Final = ("server", "streaming", "settings", *SECTIONS)
 
@@ -118,6 +120,9 @@ class _Check:
         for key, node in root.items:
             if key.text not in SECTIONS or (isinstance(node, Scalar) and node.value is None):
                 continue
+            if key.text in LATER:
+                message = f"`{key.text}` is not served by this version: it would be ignored"
+                self.findings.append(find("not-yet", key.mark, message))
             if key.text in _NAMED and not isinstance(node, Mapping):
                 self._refuse_mapping(key.text, node)
                 continue
@@ -146,6 +151,11 @@ class _Check:
         }
         self._known("server", node, (*keys, "cors"))
         changes = self._values("server", node, keys)
+        workers = node.key("workers")
+        if workers is not None and changes.get("workers", 1) > 1:
+            message = "More than one of `workers` is not served by this version."
+            hint = "run several servers behind a balancer"
+            self.findings.append(find("not-yet", workers.mark, message, hint))
         cors = node.get("cors")
         if cors is not None and not (isinstance(cors, Scalar) and cors.value in (None, False)):
             changes["cors"] = self._cors(cors)
