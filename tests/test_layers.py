@@ -275,8 +275,16 @@ def test_sound_tree_has_no_faults(tmp_path: Path) -> None:
     ("file", "source", "fault"),
     [
         ("errors.py", "import streamstack.language", "language is above errors"),
-        ("errors.py", "from .language.reading import source", "imports streamstack.language.reading.source"),
-        ("language/reading/source.py", "from ...runtime.run import Run", "runtime is above language"),
+        (
+            "errors.py",
+            "from .language.reading import source",
+            "imports streamstack.language.reading.source",
+        ),
+        (
+            "language/reading/source.py",
+            "from ...runtime.run import Run",
+            "runtime is above language",
+        ),
         ("runtime/run.py", "from streamstack.runtime.plan import Plan", "plan is above runtime"),
         ("runtime/run.py", "import streamstack.connections", "are siblings"),
         ("connections/databases.py", "from streamstack.runtime import values", "are siblings"),
