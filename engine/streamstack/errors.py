@@ -115,6 +115,7 @@ class RunError(Exception):
 
     ``status`` is the HTTP status it answers when nobody catches it before the commit point.
     ``place`` is filled in by the first frame of the definition that it passes through.
+    ``final``: trying again can't mend it. ``retry_after``: the seconds that an upstream asks to be left alone.
     """
 
     def __init__(
@@ -124,12 +125,16 @@ class RunError(Exception):
         *,
         status: int | None = None,
         details: Any = None,
+        final: bool = False,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.status = status if status is not None else STATUS.get(code, 500)
         self.details = details
+        self.final = final
+        self.retry_after = retry_after
         self.place: Place | None = None
 
     @property

@@ -129,6 +129,6 @@ class Decoder(ABC):
         )
 
 
-def excerpt(text: bytes | bytearray) -> str:
+def excerpt(text: bytes | bytearray, characters: int = SHOWN) -> str:
     """Return the beginning of some bytes as text, for an error's details."""
-    return bytes(text[: SHOWN * 4]).decode("utf-8", "replace")[:SHOWN]
+    return bytes(text[: characters * 4]).decode("utf-8", "replace")[:characters]

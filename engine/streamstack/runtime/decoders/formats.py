@@ -20,7 +20,10 @@ from streamstack.runtime.values import Batches
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What an author may say about a format. ``largest`` is in bytes; ``path`` is for json, the rest for csv."""
+    """What may be said about a format.
+
+    ``largest`` is in bytes; ``path`` is for json, ``last_id`` for sse, the rest for csv.
+    """
 
     on_invalid: OnInvalid = "fail"
     largest: int = LARGEST
@@ -29,6 +32,7 @@ class Options:
     delimiter: str = ","
     columns: tuple[str, ...] = ()
     charset: str | None = None
+    last_id: str = ""
 
 
 def _csv(options: Options) -> Decoder:
@@ -42,8 +46,10 @@ def _csv(options: Options) -> Decoder:
 
 
 _DECODERS: Final[dict[str, Callable[[Options], Decoder]]] = {
-    "sse": lambda options: SseDecoder(options.on_invalid, options.largest),
-    "sseJson": lambda options: SseDecoder(options.on_invalid, options.largest, data="json"),
+    "sse": lambda options: SseDecoder(options.on_invalid, options.largest, last_id=options.last_id),
+    "sseJson": lambda options: SseDecoder(
+        options.on_invalid, options.largest, data="json", last_id=options.last_id
+    ),
     "ndjson": lambda options: NdjsonDecoder(options.on_invalid, options.largest),
     "json": lambda options: JsonDecoder(options.on_invalid, options.largest, options.path),
     "csv": _csv,

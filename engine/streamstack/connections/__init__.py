@@ -1,0 +1,1 @@
+"""What is opened once a process and shared by all runs."""

@@ -1,0 +1,314 @@
+"""Calling others over HTTP: one pool of connections a process, errors in the language's own codes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from streamstack import __version__
+from streamstack.connections.content_coding import Coding, through, undo
+from streamstack.connections.network_guard import NetworkGuard, RefusedAddressError
+from streamstack.errors import RunError
+from streamstack.language.http_settings import HttpSettings
+
+#: Bytes that are read ahead of whoever takes them, about.
+READ_AHEAD: Final = 64 * 1024
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+#: What may follow a redirect to another origin; the rest may be a key of the first one.
+_HARMLESS: Final = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "content-type",
+        "last-event-id",
+        "user-agent",
+    }
+)
+_OF_BODY: Final = frozenset({"content-type", "content-encoding", "content-language"})
+#: A URL that needs no quoting is left as it is: signed ones must not change.
+_QUOTED: Final = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked. ``redirects`` is how many are followed; at 0 the redirect itself is the answer."""
+
+    method: str
+    url: URL
+    headers: CIMultiDict[str]
+    body: bytes | AsyncIterator[bytes] | None = None
+    redirects: int = 10
+
+
+def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "http") -> URL:
+    """Return the URL that a text is, with more added to its query. ``web`` is its scheme: http or ws.
+
+    Raises RunError ``template`` for what is no such URL. The message holds none of it: a URL may hold a key.
+    """
+    text = text.strip()
+    try:
+        url = URL(text, encoded=_QUOTED.fullmatch(text) is not None)
+        right = url.scheme in (web, web + "s") and bool(url.raw_host) and url.port is not None
+        if right and query:
+            url = url.extend_query(query)
+    except (ValueError, TypeError):
+        right = False
+    if not right:
+        raise RunError(
+            "template", f"`url` must be a URL such as {web}s://api.example.org/path", final=True
+        )
+    return url.with_fragment(None)
+
+
+class HttpClient:
+    """Sends requests. It is opened when first used, and closed with the server."""
+
+    def __init__(self, settings: HttpSettings, *, dev: bool = False) -> None:
+        self.settings = settings
+        self._guard = NetworkGuard(settings, dev=dev)
+        self._stand_ins = {
+            str(URL(origin).origin()): URL(other) for origin, other in settings.stand_ins.items()
+        }
+        for other in self._stand_ins.values():
+            self._guard.trusted.add((other.host or "", other.port or 0))
+        self._session: aiohttp.ClientSession | None = None
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The pool itself; no cookie is kept, since it is shared by all runs."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, socket_factory=self._guard.make_socket),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # What follows the head is timed by whoever reads: events count there, not bytes.
+                timeout=aiohttp.ClientTimeout(total=None, connect=self.settings.connect or None),
+                headers={"User-Agent": f"streamstack/{__version__}"},
+                middlewares=(self._check,),
+                auto_decompress=False,
+                read_bufsize=READ_AHEAD,
+                max_line_size=64 * 1024,
+                max_field_size=64 * 1024,
+            )
+        return self._session
+
+    async def _check(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Judge the host of every request that leaves, whoever makes it."""
+        self._guard.check_host(request.url.host or "", request.url.port or 0)
+        return await handler(request)
+
+    def locate(self, url: URL) -> tuple[URL, str | None]:
+        """Return where a URL is asked for, and the Host to name there if that is another one.
+
+        Raises RunError ``http-connection`` for a host that is not allowed.
+        """
+        self._guard.check_host(url.host or "", url.port or 0)
+        if not self._stand_ins:
+            return url, None
+        origin = url.origin()
+        if origin.scheme in ("ws", "wss"):
+            origin = origin.with_scheme("http" + origin.scheme[2:])
+        other = self._stand_ins.get(str(origin))
+        if other is None:
+            return url, None
+        scheme = "ws" if url.scheme.startswith("ws") else "http"
+        moved = URL.build(
+            scheme=scheme,
+            host=other.host or "",
+            port=other.port,
+            path=url.raw_path,
+            query_string=url.raw_query_string,
+            encoded=True,
+        )
+        return moved, url.authority if url.explicit_port else url.host
+
+    async def send(self, request: Request) -> Answer:
+        """Send a request, follow its redirects, and return the answer once its head has come.
+
+        Raises RunError ``http-connection`` where there is none, ``timeout`` where no connection came about.
+        """
+        for _ in range(request.redirects + 1):
+            answer = await self._send(request)
+            location = answer.headers.get("Location")
+            if not request.redirects or answer.status not in _REDIRECTS or location is None:
+                return answer
+            answer.close()
+            request = _follow(request, answer.status, location)
+        raise RunError(
+            "http-status",
+            f"{request.url.host} redirects more than {request.redirects} times",
+            final=True,
+        )
+
+    async def _send(self, request: Request) -> Answer:
+        url, host = self.locate(request.url)
+        headers = request.headers
+        if host is not None and "Host" not in headers:
+            headers = CIMultiDict(headers)
+            headers["Host"] = host
+        name = request.url.host or ""
+        try:
+            response = await self.session.request(
+                request.method, url, headers=headers, data=request.body, allow_redirects=False
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise fault_of(error, name, self.settings.connect) from error
+        try:
+            return Answer(response, name)
+        except BaseException:
+            response.close()
+            raise
+
+
+def _follow(request: Request, status: int, location: str) -> Request:
+    """Return the request that a redirect asks for (https://fetch.spec.whatwg.org/#http-redirect-fetch)."""
+    try:
+        url = request.url.join(URL(location, encoded=_QUOTED.fullmatch(location) is not None))
+        known = url.scheme in ("http", "https") and bool(url.raw_host)
+    except ValueError:
+        known = False
+    if not known:
+        raise RunError(
+            "http-connection", f"{request.url.host} redirects to what is no URL", final=True
+        )
+    method, body, headers = request.method, request.body, request.headers.copy()
+    if url.origin() != request.url.origin():
+        headers = CIMultiDict(
+            (name, value) for name, value in headers.items() if name.lower() in _HARMLESS
+        )
+    if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
+        method, body = "GET", None
+        for name in _OF_BODY:
+            headers.popall(name, None)
+    if not isinstance(body, bytes | None):
+        raise RunError(
+            "http-connection",
+            f"{request.url.host} redirects, and a body that is read as it is sent can't be sent again",
+            final=True,
+        )
+    return replace(request, method=method, url=url.with_fragment(None), headers=headers, body=body)
+
+
+class Answer:
+    """The head of an answer, and its body as it comes. Close it, whatever happens."""
+
+    def __init__(self, response: aiohttp.ClientResponse, host: str) -> None:
+        self.status = response.status
+        self.reason = response.reason or ""
+        self.headers = response.headers
+        self.host = host
+        self._response = response
+        self._codings: list[Coding] = undo(response.headers.get("Content-Encoding"))
+        self._pieces: Iterator[bytes] = iter(())
+        self._received = False
+        self._fault: RunError | None = None
+        connection = response.connection
+        bounded = "Content-Length" in response.headers or "chunked" in response.headers.get(
+            "Transfer-Encoding", ""
+        )
+        # A body that ends with its connection ends well only if the connection does.
+        protocol = connection.protocol if connection is not None and not bounded else None
+        self._closed = protocol.closed if protocol is not None else None
+        if self._closed is not None:
+            self._closed.add_done_callback(_see)
+
+    async def read(self) -> bytes:
+        """Return what comes next, decoded; nothing at the end.
+
+        Raises RunError ``stream-lost`` where the body breaks off, ``invalid-chunk`` where it is not encoded as it says.
+        """
+        while True:
+            for piece in self._pieces:
+                return piece
+            data = await self._receive()
+            if not data:
+                if self._received and not all(coding.complete for coding in self._codings):
+                    raise self._lost("ended in the middle of its encoding")
+                return b""
+            if not self._codings:
+                return data
+            self._received = True
+            self._pieces = through(self._codings, data)
+
+    async def _receive(self) -> bytes:
+        if self._fault is not None:
+            raise self._fault
+        content = self._response.content
+        try:
+            data = await content.readany()
+        except Exception as error:
+            self._fault = self._lost("broke off")
+            self._fault.__cause__ = error
+            # What came before the break counts: aiohttp would keep it to itself.
+            content.set_exception(None)  # type: ignore[arg-type]
+            data = content.read_nowait()
+            if not data:
+                raise self._fault from error
+            return data
+        closed = self._closed
+        if not data and closed is not None and closed.done() and _see(closed) is not None:
+            raise self._lost("broke off")
+        return data
+
+    def _lost(self, what: str) -> RunError:
+        return RunError("stream-lost", f"the answer of {self.host} {what}")
+
+    def close(self) -> None:
+        """Close the connection at once, unless the body has been read to its end."""
+        self._response.close()
+
+
+def _see(closed: asyncio.Future[None]) -> BaseException | None:
+    """Return what a connection broke off with; once it is seen, asyncio does not report it."""
+    return None if closed.cancelled() else closed.exception()
+
+
+def fault_of(error: Exception, host: str, connect: float) -> RunError:
+    """Return the error that an author sees for what aiohttp raised before an answer came."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError | TimeoutError):
+        return RunError("timeout", f"{host} took no connection within {connect:g} s")
+    if isinstance(error, aiohttp.InvalidURL):
+        return RunError(
+            "template", "`url` must be a URL such as https://api.example.org/path", final=True
+        )
+    if isinstance(error, ValueError):
+        return RunError(
+            "template",
+            "the request can't be sent: a header's name or value, or the method, has characters that HTTP forbids",
+            final=True,
+        )
+    final = False
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        told = f"the name {host} can't be resolved"
+    elif isinstance(error, aiohttp.ClientConnectorCertificateError):
+        told, final = f"the certificate of {host} is not valid", True
+    elif isinstance(error, aiohttp.ClientSSLError):
+        told = f"no secure connection to {host} came about"
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        if isinstance(error.os_error, RefusedAddressError):
+            told, final = f"the address of {host} is in a network that is not allowed", True
+        elif isinstance(error.os_error, ConnectionRefusedError):
+            told = f"{host} refused the connection"
+        else:
+            told = f"no connection to {host} came about"
+    elif isinstance(error, aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError):
+        told = f"{host} answered in something that is not HTTP"
+    else:
+        told = f"{host} broke off before it answered"
+    return RunError("http-connection", told, final=final)

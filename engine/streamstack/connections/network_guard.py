@@ -1,0 +1,177 @@
+"""Which hosts and addresses a project may connect to.
+
+Names are judged before anything is asked of them, at each redirect anew. Addresses are judged where the socket is
+made, after the name was resolved and for every address that is tried: so nothing a resolver says later gets around it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from typing import Any, Final
+
+from streamstack.errors import RunError
+from streamstack.language.http_settings import HttpSettings
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+#: What getaddrinfo gives: family, type, protocol, canonical name, socket address.
+AddressInfo = tuple[Any, ...]
+
+
+def _networks(*texts: str) -> tuple[Network, ...]:
+    return tuple(ip_network(text) for text in texts)
+
+
+#: Where clouds hand out a machine's own credentials; no upstream of anybody lives there.
+METADATA: Final = _networks(
+    "169.254.0.0/16",
+    "fe80::/10",
+    "fd00:ec2::254/128",  # Amazon
+    "100.100.100.200/32",  # Alibaba
+    "168.63.129.16/32",  # Azure
+    "192.0.0.192/32",  # Oracle
+)
+#: What is not the public network: private, local, shared, reserved, documentation, multicast
+#: (https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-).
+PRIVATE: Final = _networks(
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/128",
+    "::1/128",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "2001::/23",
+    "2001:db8::/32",
+    "3fff::/20",
+    "5f00::/16",
+    "fc00::/7",
+    "fe80::/10",
+    "fec0::/10",
+    "ff00::/8",
+)
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+_COMPATIBLE: Final = IPv6Network("::/96")
+
+
+class RefusedAddressError(OSError):
+    """An address that the settings forbid."""
+
+    def __init__(self) -> None:
+        # Without the address: the client of an endpoint may read this.
+        super().__init__("the address is not allowed")
+
+
+class NetworkGuard:
+    """Judges hosts and addresses by the settings; ``dev`` lets the machine's own network be reached."""
+
+    def __init__(self, settings: HttpSettings, *, dev: bool = False) -> None:
+        self._denied: tuple[Network, ...] = () if dev else METADATA
+        if settings.deny_private_networks:
+            self._denied = (*METADATA, *PRIVATE)
+        self._any_host = settings.allow_hosts is None
+        self._names: list[tuple[str, int | None]] = []
+        networks: list[Network] = []
+        for entry in settings.allow_hosts or ():
+            try:
+                networks.append(ip_network(entry, strict=False))
+            except ValueError:
+                name, _, port = entry.partition(":")
+                self._names.append((name, int(port) if port else None))
+        self._networks = tuple(networks)
+        #: Socket addresses of stand-ins, which are allowed whatever the settings say.
+        self.trusted: set[tuple[str, int]] = set()
+
+    def check_host(self, host: str, port: int) -> None:
+        """Judge the host of a URL.
+
+        Raises RunError ``http-connection``, not to be tried again.
+        """
+        if self._any_host or self._allows(host.lower().rstrip("."), port):
+            return
+        if (host, port) in self.trusted:
+            return
+        raise RunError(
+            "http-connection",
+            f"requests to {host} are not allowed by `http.allowHosts`",
+            final=True,
+        )
+
+    def _allows(self, host: str, port: int) -> bool:
+        address = _parse(host)
+        if address is not None:
+            return _within(address, self._networks)
+        return any(
+            (wanted is None or wanted == port)
+            and (host.endswith(name[1:]) if name.startswith("*.") else host == name)
+            for name, wanted in self._names
+        )
+
+    def make_socket(self, info: AddressInfo) -> socket.socket:
+        """Make the socket for an address that is about to be connected to.
+
+        Raises RefusedAddressError for one that is not allowed.
+        """
+        family, kind, protocol, _, target = info
+        if not self.admits(target[0]) and (target[0], target[1]) not in self.trusted:
+            raise RefusedAddressError
+        made = socket.socket(family, kind, protocol)
+        # A stream may be silent for long: so a peer that has vanished is noticed after all.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return made
+
+    def admits(self, text: str) -> bool:
+        """Tell whether an address may be connected to."""
+        address = _parse(text)
+        if address is None:
+            return False
+        meant = (address, *_embedded(address))
+        if not any(_within(each, self._denied) for each in meant):
+            return True
+        return _within(address, self._networks)
+
+
+def _parse(text: str) -> Address | None:
+    try:
+        return ip_address(text.partition("%")[0].strip("[]"))
+    except ValueError:
+        return None
+
+
+def _within(address: Address, networks: Iterable[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _embedded(address: Address) -> tuple[Address, ...]:
+    """Return the IPv4 addresses that an IPv6 address leads to."""
+    if isinstance(address, IPv4Address):
+        return ()
+    found: list[Address] = []
+    if address.ipv4_mapped is not None:
+        found.append(address.ipv4_mapped)
+    if address.sixtofour is not None:
+        found.append(address.sixtofour)
+    if address in _NAT64 or address in _COMPATIBLE:
+        found.append(IPv4Address(int(address) & 0xFFFF_FFFF))
+    return tuple(found)

@@ -1,0 +1,161 @@
+"""The HTTP family: requests and their whole answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from streamstack.connections.http import Answer
+from streamstack.errors import RunError
+from streamstack.functions.http_requests import (
+    DECODES,
+    PARAMETERS,
+    headers_of,
+    is_allowed,
+    make_request,
+    open_http,
+    status_error,
+)
+from streamstack.functions.http_stream import http_stream
+from streamstack.functions.http_websocket import websocket_stream
+from streamstack.language.declare import function
+from streamstack.language.parameters import Bound, Constant, Effects, Kind, Parameter
+from streamstack.runtime.decoders.formats import (
+    Options,
+    decoder_for,
+    format_of,
+    read_content_type,
+)
+from streamstack.runtime.run import Run
+
+
+@function(
+    "http.request",
+    *PARAMETERS,
+    Parameter(
+        "timeout",
+        Bound(Kind.DURATION),
+        "How long the whole may take, redirects and body included; else `http.timeouts.total` of the settings, 60s.",
+    ),
+    Parameter(
+        "decode",
+        Constant(choices=DECODES),
+        "How the body is read. `auto` follows the Content-Type; `json` gives the value, `text` and `bytes` the whole, "
+        "the others a list of items.",
+        default="auto",
+    ),
+    effects=Effects(gives="value"),
+)
+async def http_request(  # noqa: PLR0913  (a request has that many parts)
+    run: Run,
+    *,
+    url: str,
+    method: str = "GET",
+    headers: Mapping[str, Any] | None = None,
+    query: Mapping[str, Any] | None = None,
+    json: Any = None,
+    form: Mapping[str, Any] | None = None,
+    body: Any = None,
+    redirects: int = 10,
+    allow_status: list[Any] | None = None,
+    timeout: float | None = None,
+    decode: str = "auto",
+) -> dict[str, Any]:
+    """Send a request and wait for the whole answer: {status, headers, body}.
+
+    The names of headers are in small letters. An empty body is null. A status from 400 is the error `http-status`, with
+    {status, headers, body} in `error.details`, unless `allowStatus` names it; no answer is `http-connection`; a body
+    that breaks off is `stream-lost`; one that can't be decoded is `invalid-chunk`. For bodies that are long, or come
+    over time, there is `http.stream`.
+
+    With `retry`, statuses that may pass (408, 409, 425, 429, 500, 502, 503, 504) are tried again, no sooner than the
+    answer's `Retry-After` asks; where that is longer than `maxDelay`, the error comes at once.
+    """
+    client = run.context.resource(open_http)
+    request = make_request(
+        url,
+        method=method,
+        headers=headers,
+        query=query,
+        json=json,
+        form=form,
+        body=body,
+        redirects=redirects,
+        accept=_ACCEPT.get(decode, "*/*"),
+    )
+    seconds = (client.settings.total if timeout is None else timeout) or None
+    try:
+        async with asyncio.timeout(seconds):
+            answer = await client.send(request)
+            try:
+                if not is_allowed(answer.status, allow_status, 400):
+                    raise await status_error(answer)
+                data = await _read(answer, client.settings.max_body_size)
+            finally:
+                answer.close()
+    except TimeoutError:
+        host = request.url.host
+        raise RunError("timeout", f"{host} took longer than {seconds:g} s to answer") from None
+    return {
+        "status": answer.status,
+        "headers": headers_of(answer),
+        "body": _decode(answer, data, decode) if data else None,
+    }
+
+
+_ACCEPT = {
+    "json": "application/json",
+    "sse": "text/event-stream",
+    "sseJson": "text/event-stream",
+    "ndjson": "application/x-ndjson",
+    "csv": "text/csv",
+    "auto": "application/json, */*;q=0.9",
+}
+
+
+async def _read(answer: Answer, limit: int) -> bytes:
+    data = bytearray()
+    while piece := await answer.read():
+        data += piece
+        if len(data) > limit:
+            raise RunError(
+                "limit-reached",
+                f"the answer of {answer.host} has over {limit} bytes: raise `http.maxBodySize`, or use http.stream",
+            )
+    return bytes(data)
+
+
+def _decode(answer: Answer, data: bytes, decode: str) -> Any:
+    """Return what a body holds.
+
+    Raises RunError ``invalid-chunk``.
+    """
+    media, charset = read_content_type(answer.headers.get("Content-Type"))
+    name = format_of(media) if decode == "auto" else decode
+    if name == "bytes":
+        return data
+    if name == "json":
+        try:
+            return orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
+        except orjson.JSONDecodeError as error:
+            said = (
+                f" (its Content-Type is {media[:60]})"
+                if media and format_of(media) != "json"
+                else ""
+            )
+            raise RunError(
+                "invalid-chunk",
+                f"the answer of {answer.host} is not JSON{said}: {error}",
+                details={"status": answer.status, "text": data[:1000].decode("utf-8", "replace")},
+            ) from None
+    decoder = decoder_for(name, Options(charset=charset, largest=len(data)))
+    items = decoder.feed(data) + decoder.finish()
+    if decoder.failure is not None:
+        raise decoder.failure
+    return "".join(items) if name == "text" else items
+
+
+FUNCTIONS = (http_request, http_stream, websocket_stream)

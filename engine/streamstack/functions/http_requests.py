@@ -1,0 +1,246 @@
+"""What `http.request` and `http.stream` share: their parameters, the request these make, the errors of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import orjson
+from multidict import CIMultiDict
+
+from streamstack.connections.content_coding import ACCEPTED
+from streamstack.connections.http import Answer, HttpClient, Request, parse_url
+from streamstack.errors import RunError
+from streamstack.language.parameters import Bound, Kind, Parameter
+from streamstack.language.values import kind, to_json, to_text
+from streamstack.runtime.decoders.decoder import excerpt
+from streamstack.runtime.decoders.formats import FORMATS
+from streamstack.runtime.files import File
+from streamstack.runtime.run import Context
+
+#: Statuses that may be another one at the next attempt (RFC 9110; 425 is RFC 8470).
+PASSING: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+#: Bytes of an error's body that are read for its details, and seconds that this may take.
+ERROR_BODY: Final = 64 * 1024
+ERROR_PATIENCE: Final = 5.0
+DECODES: Final = ("auto", *FORMATS)
+
+URL_PARAMETER: Final = Parameter(
+    "url", Bound(Kind.TEXT), "Where: http:// or https://.", required=True, main=True
+)
+PARAMETERS: Final = (
+    URL_PARAMETER,
+    Parameter("method", Bound(Kind.TEXT), "The method.", default="GET"),
+    Parameter("headers", Bound(Kind.OBJECT), "Headers by name. A null one is left out."),
+    Parameter(
+        "query",
+        Bound(Kind.OBJECT),
+        "What is added to the URL's query; a list is sent as its name again and again, null is left out.",
+    ),
+    Parameter("json", Bound(), "A body that is sent as JSON."),
+    Parameter(
+        "form",
+        Bound(Kind.OBJECT),
+        "A body that is sent as a form: by its names, as `query`.",
+    ),
+    Parameter("body", Bound(), "A body that is sent as it is: a text, bytes or a file."),
+    Parameter(
+        "redirects",
+        Bound(Kind.INTEGER, minimum=0, maximum=50),
+        "How many redirects are followed. Keys are not sent on to another host. "
+        "At 0 the redirect itself is the answer.",
+        default=10,
+    ),
+    Parameter(
+        "allowStatus",
+        Bound(Kind.LIST),
+        "Statuses that are answers, not errors: numbers, or classes such as `4xx`.",
+    ),
+)
+
+
+def open_http(context: Context) -> HttpClient:
+    """Make the one client of a process; `run.context.resource(open_http)` returns it."""
+    return HttpClient(context.http, dev=context.dev)
+
+
+def make_request(  # noqa: PLR0913  (a request has that many parts)
+    url: str,
+    *,
+    method: str,
+    headers: Mapping[str, Any] | None,
+    query: Mapping[str, Any] | None,
+    json: Any,
+    form: Mapping[str, Any] | None,
+    body: Any,
+    redirects: int,
+    accept: str,
+    encoding: str = ACCEPTED,
+) -> Request:
+    """Return the request that a step's parameters make.
+
+    Raises RunError ``template`` for parameters that don't go together.
+    """
+    sent = make_headers(headers)
+    given = [
+        name
+        for name, value in (("json", json), ("form", form), ("body", body))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise RunError("template", f"`{given[0]}` and `{given[1]}` are both bodies: give one")
+    content, media = _body(json, form, body)
+    if media is not None:
+        sent.setdefault("Content-Type", media)
+    sent.setdefault("Accept", accept)
+    sent.setdefault("Accept-Encoding", encoding)
+    parts = {
+        name: [to_text(each) for each in value] if isinstance(value, list) else to_text(value)
+        for name, value in (query or {}).items()
+        if value is not None
+    }
+    return Request(method.strip().upper(), parse_url(url, parts), sent, content, redirects)
+
+
+def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
+    """Return headers as they are sent: each value of a list apart, none for null."""
+    return CIMultiDict(
+        (name, to_text(each))
+        for name, value in (headers or {}).items()
+        for each in (value if isinstance(value, list) else [value])
+        if each is not None
+    )
+
+
+def _body(
+    json: Any, form: Mapping[str, Any] | None, body: Any
+) -> tuple[bytes | AsyncIterator[bytes] | None, str | None]:
+    """Return the bytes of a body and its media type."""
+    if json is not None:
+        return to_json(json), "application/json"
+    if form is not None:
+        pairs = [
+            (name, to_text(each))
+            for name, value in form.items()
+            for each in (value if isinstance(value, list) else [value])
+            if each is not None
+        ]
+        return urlencode(pairs).encode(), "application/x-www-form-urlencoded"
+    if body is None:
+        return None, None
+    if isinstance(body, bytes):
+        return body, "application/octet-stream"
+    if isinstance(body, File):
+        return body.pieces(), body.content_type
+    if isinstance(body, (list, Mapping)):
+        raise RunError(
+            "template",
+            f"`body` is a text, bytes or a file, and this is a {kind(body)}: write `json`",
+        )
+    return to_text(body).encode(), "text/plain; charset=utf-8"
+
+
+def is_allowed(status: int, allowed: list[Any] | None, upto: int) -> bool:
+    """Tell whether a status is an answer: below ``upto`` from 200, or one that the author allows.
+
+    Raises RunError ``template`` for what can't be a status.
+    """
+    for each in allowed or ():
+        if (
+            isinstance(each, str)
+            and len(each) == 3
+            and each[1:] in ("xx", "XX")
+            and each[0] in "12345"
+        ):
+            if status // 100 == int(each[0]):
+                return True
+        elif not isinstance(each, int) or isinstance(each, bool):
+            raise RunError(
+                "template", "`allowStatus` holds numbers such as 404, or classes such as 4xx"
+            )
+        elif each == status:
+            return True
+    return 200 <= status < upto
+
+
+async def status_error(answer: Answer) -> RunError:
+    """Return the error of an answer's status, with the beginning of its body in the details; close the answer."""
+    data = await read_beginning(answer)
+    phrase = next((each.phrase for each in HTTPStatus if each == answer.status), "")
+    return RunError(
+        "http-status",
+        f"{answer.host} answered {answer.status} {phrase}".rstrip(),
+        details={"status": answer.status, "headers": headers_of(answer), "body": _readable(data)},
+        final=answer.status not in PASSING,
+        retry_after=read_retry_after(answer) if answer.status in PASSING else None,
+    )
+
+
+async def content_error(answer: Answer, media: str, name: str) -> RunError:
+    """Return the error of an answer that can't be what was asked for; close the answer."""
+    data = await read_beginning(answer)
+    return RunError(
+        "invalid-chunk",
+        f"{answer.host} answered with {media}, which is not {name}",
+        details={"status": answer.status, "headers": headers_of(answer), "body": _readable(data)},
+    )
+
+
+async def read_beginning(answer: Answer) -> bytes:
+    """Return the beginning of an answer's body, as much as comes soon; close the answer."""
+    data = bytearray()
+    try:
+        async with asyncio.timeout(ERROR_PATIENCE):
+            while len(data) < ERROR_BODY and (piece := await answer.read()):
+                data += piece
+    except (TimeoutError, RunError):
+        pass  # the status says what is wrong; the body would only have said more
+    finally:
+        answer.close()
+    return bytes(data[:ERROR_BODY])
+
+
+def _readable(data: bytes) -> Any:
+    """Return a body as JSON where it parses, else the beginning of its text; null where there is none."""
+    if not data:
+        return None
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return excerpt(data, 2000)
+
+
+def headers_of(answer: Answer) -> dict[str, str]:
+    """Return an answer's headers by their names in small letters, several of one name joined."""
+    headers: dict[str, str] = {}
+    for written, value in answer.headers.items():
+        name = written.lower()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def read_retry_after(answer: Answer) -> float | None:
+    """Return the seconds that an answer asks to wait: `retry-after-ms`, else `Retry-After` (seconds or a date)."""
+    try:
+        milliseconds = answer.headers.get("retry-after-ms")
+        if milliseconds is not None:
+            return _seconds(float(milliseconds) / 1000)
+        value = answer.headers.get("Retry-After", "").strip()
+        if not value:
+            return None
+        if value.replace(".", "", 1).isdecimal():
+            return _seconds(float(value))
+        moment = parsedate_to_datetime(value)
+        now = parsedate_to_datetime(answer.headers["Date"]) if "Date" in answer.headers else None
+        return _seconds((moment - (now or datetime.now(UTC))).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _seconds(value: float) -> float | None:
+    return max(value, 0.0) if value < float("inf") else None

@@ -1,0 +1,250 @@
+"""Upstreams that give items over time: their limits, and the connections that follow one that was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from streamstack.errors import RunError
+from streamstack.language.http_settings import HttpSettings
+from streamstack.language.parameters import Bound, Constant, Group, Kind, Parameter, Property
+from streamstack.runtime.run import Run
+from streamstack.runtime.values import Batches
+
+log = structlog.get_logger("streamstack.run")
+
+T = TypeVar("T")
+
+#: Errors that a new connection may mend.
+_MENDABLE: Final = frozenset({"http-connection", "http-status", "stream-lost", "timeout"})
+
+RECONNECT: Final = Parameter(
+    "reconnect",
+    Group(
+        (
+            Parameter(
+                "times",
+                Bound(Kind.INTEGER, minimum=1),
+                "How often in a row, without an item in between.",
+                default=10,
+            ),
+            Parameter(
+                "delay",
+                Bound(Kind.DURATION, minimum=0),
+                "The wait before the first; the server's own `retry:` goes before it.",
+                default=1.0,
+            ),
+            Parameter(
+                "backoff",
+                Constant(choices=("fixed", "exponential")),
+                "Whether the delay stays as it is or doubles each time, then as a random part of it.",
+                default="exponential",
+            ),
+            Parameter(
+                "maxDelay", Bound(Kind.DURATION, minimum=0), "The longest delay.", default=30.0
+            ),
+        )
+    ),
+    "Connect again when the connection is lost, after it was open once.",
+)
+ON_INVALID: Final = Parameter(
+    "onInvalid",
+    Constant(choices=("skip", "fail", "give")),
+    "What becomes of a chunk that can't be decoded: `skip` counts it in `skipped`; `fail` is the error "
+    "`invalid-chunk`; `give` is an item {invalid: {number, text, message}}.",
+    default="fail",
+)
+
+
+MAX_EVENT_SIZE: Final = Parameter(
+    "maxEventSize",
+    Bound(Kind.SIZE, minimum=1),
+    "The largest event, line, record or message; a larger one is an invalid chunk. "
+    "Else `http.maxEventSize` of the settings, 10MB.",
+)
+LIMITS: Final = (
+    Parameter(
+        "firstChunkTimeout",
+        Bound(Kind.DURATION),
+        "How long the first item may take, from the request on. Else `http.timeouts.firstChunk` of the settings, 60s.",
+    ),
+    Parameter(
+        "idleTimeout",
+        Bound(Kind.DURATION),
+        "How long the next item may take; bytes that are none, such as heartbeats, don't count. "
+        "Else `http.timeouts.idle` of the settings, 5m.",
+    ),
+    Parameter(
+        "timeout",
+        Bound(Kind.DURATION),
+        "How long the whole stream may take; else as long as it lasts.",
+    ),
+)
+COUNTS: Final = (
+    Property("count", "How many items have been given."),
+    Property("skipped", "How many invalid chunks were skipped; null before the stream opens."),
+    Property("finished", "Whether the stream has come to its end."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """How a lost connection is made again. Delays are seconds."""
+
+    times: int = 10
+    delay: float = 1.0
+    backoff: str = "exponential"
+    max_delay: float = 30.0
+
+    def wait(self, attempt: int, asked: float | None, retry_after: float | None) -> float:
+        """Return the seconds before an attempt, counted from 0; ``asked`` by the server's `retry:`."""
+        delay = min(self.delay if asked is None else asked, self.max_delay)
+        if attempt and self.backoff == "exponential":
+            delay = min(delay * 2 ** min(attempt, 30), self.max_delay)
+            delay *= random.random()  # noqa: S311  (no secret)
+        return delay if retry_after is None else max(delay, retry_after)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The limits of a stream in seconds, None for none: to the first item, between items, in all."""
+
+    first: float | None
+    idle: float | None
+    total: float | None
+
+    @classmethod
+    def of(
+        cls,
+        settings: HttpSettings,
+        first: float | None,
+        idle: float | None,
+        total: float | None,
+    ) -> Times:
+        """Return what a step says, else the settings; 0 is no limit."""
+        return cls(
+            (settings.first_chunk if first is None else first) or None,
+            (settings.idle if idle is None else idle) or None,
+            total or None,
+        )
+
+
+class Upstream(ABC):
+    """One stream: its connection, and those that follow it."""
+
+    def __init__(
+        self, run: Run, host: str, times: Times, reconnect: Mapping[str, Any] | None
+    ) -> None:
+        self.run = run
+        self.host = host
+        self.asked: float | None = None  # seconds to wait, by the server's `retry:`
+        self._times = times
+        self._reconnect = Reconnect(**reconnect) if reconnect is not None else None
+        self._opened = False
+        self._attempts = 0  # connections in a row that gave nothing
+        self._deadline: float | None = None
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect; raise a RunError where that fails."""
+
+    @abstractmethod
+    async def items(self) -> list[Any]:
+        """Return the next items, none at the end of the connection; raise a RunError where that is no end."""
+
+    @abstractmethod
+    def goes_on(self) -> bool:
+        """Whether a connection that has come to its end is to be followed by another."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+
+    async def batches(self) -> Batches:
+        """Give the items, over as many connections as it takes."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        if self._times.total is not None:
+            self._deadline = started + self._times.total
+        first = self._times.first
+        try:
+            while True:
+                lost = None
+                try:
+                    await self._limited(self.open, first)
+                    # The first item of all has what the head left of its time.
+                    limit = self._times.idle if self._opened else first
+                    if not self._opened and limit is not None:
+                        limit = max(limit - (clock() - started), 0.0)
+                    self._opened = True
+                    while batch := await self._limited(self.items, limit):
+                        self._attempts = 0
+                        limit = self._times.idle
+                        yield batch
+                except RunError as error:
+                    if self._is_final(error):
+                        raise
+                    lost = error
+                await self.close()
+                if lost is None and not self._may_follow():
+                    return
+                await self._pause(lost)
+        finally:
+            await self.close()
+
+    async def _limited(self, work: Callable[[], Awaitable[T]], seconds: float | None) -> T:
+        """Do some work within some seconds, and within the time of the whole stream.
+
+        Raises RunError ``timeout``.
+        """
+        due = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        total = self._deadline is not None and (due is None or self._deadline < due)
+        if total:
+            due = self._deadline
+        if due is None:
+            return await work()
+        try:
+            async with asyncio.timeout_at(due):
+                return await work()
+        except TimeoutError:
+            if total:
+                told = f"the stream of {self.host} took longer than {self._times.total:g} s"
+            elif self._opened:
+                told = f"{self.host} gave nothing for {self._times.idle:g} s"
+            else:
+                told = f"{self.host} gave nothing within {self._times.first:g} s"
+            raise RunError("timeout", told) from None
+
+    def _is_final(self, error: RunError) -> bool:
+        """Whether an error ends the stream; else another connection follows."""
+        policy = self._reconnect
+        if policy is None or not self._opened or error.final or error.code not in _MENDABLE:
+            return True
+        if error.retry_after is not None and error.retry_after > policy.max_delay:
+            return True
+        late = self._deadline is not None and asyncio.get_running_loop().time() >= self._deadline
+        return late or self._attempts >= policy.times
+
+    def _may_follow(self) -> bool:
+        policy = self._reconnect
+        return policy is not None and self._attempts < policy.times and self.goes_on()
+
+    async def _pause(self, lost: RunError | None) -> None:
+        assert self._reconnect is not None
+        retry_after = lost.retry_after if lost is not None else None
+        wait = self._reconnect.wait(self._attempts, self.asked, retry_after)
+        self._attempts += 1
+        log.info(
+            "reconnect",
+            run=self.run.id,
+            host=self.host,
+            attempt=self._attempts,
+            reason=lost.message if lost is not None else "the answer ended",
+        )
+        await self._limited(lambda: asyncio.sleep(wait), None)
