@@ -199,9 +199,7 @@ def alike(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.strip("\n").split("\n"))
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(page.commands())], ids=named
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if any(page.commands())], ids=named)
 def test_commands_print_what_the_page_shows(
     page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
