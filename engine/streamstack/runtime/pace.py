@@ -34,6 +34,9 @@ NATURAL_JITTER: Final = 0.3
 
 #: Seconds of lateness that are the event loop's, not the reader's; short intervals make them up.
 _TOLERANCE: Final = 0.004
+#: Seconds by which a timer of the event loop may be early (uvloop counts whole milliseconds). To sleep
+#: for less is not to sleep at all: the loop would turn and turn until the time has come.
+_RESOLUTION: Final = 0.001
 _SHORTEST, _LONGEST = 0.25, 4.0  # of the interval, by length
 #: How many intervals the natural pace rests after what a text ends in.
 _RESTS: Final = {**dict.fromkeys(".!?…。！？", 2.5), **dict.fromkeys(",;:—–、，；：", 1.6)}  # noqa: RUF001
@@ -112,8 +115,11 @@ class Pacer:
         if self._mode != "fixed":
             self._total += _length(content)
             self._count += 1
-        while (left := due - perf_counter()) > 0:  # noqa: ASYNC110  (a timer may be early)
+        left = due - now
+        while left > 0:
             await sleep(left)
+            # The schedule does not drift by it: to be a little early is cheaper than to wake again.
+            left = due - perf_counter() - _RESOLUTION
         _note(run)
 
     def _next_interval(self, content: Any) -> float:
@@ -148,8 +154,10 @@ async def delay(run: Run, seconds: float | None) -> None:
     """
     if seconds is not None and seconds > 0 and run.sink.count:
         # Asked again after each wait: another task's chunk may have left meanwhile.
-        while (left := _previous(run) + seconds - perf_counter()) > 0:  # noqa: ASYNC110
-            await sleep(left)
+        least = 0.0
+        while (left := _previous(run) + seconds - perf_counter()) > 0:
+            await sleep(max(left, least))
+            least = _RESOLUTION
     _note(run)
 
 
