@@ -143,7 +143,7 @@ def _stamped(case: dict[str, Any], options: Options) -> dict[str, Any]:
 def _ask(command: list[str]) -> str:
     """Return what a program says in one line, empty where it is not there."""
     try:
-        return subprocess.run(  # noqa: S603  (commands of this file)
+        return subprocess.run(
             command, capture_output=True, text=True, check=True, cwd=HERE, timeout=20
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -24,7 +24,7 @@ class Load:
     seconds: float
     server_cpu: float
     client_cpu: float
-    foreign_cpu: float  # what others took of the server's core
+    foreign_cpu: float  # what others took of both cores
 
     @property
     def rate(self) -> float:
@@ -55,18 +55,17 @@ def drive(
     Raises AnswerError for an answer that is wrong, too long, or does not come.
     """
     poll = select.epoll()
-    core = cores()[0]
     open_lanes: dict[int, _Lane] = {}
     try:
         for _ in range(lanes):
             lane = _Lane(connect(server.port), size)
             open_lanes[lane.connection.fileno()] = lane
             poll.register(lane.connection, select.EPOLLIN)
-        before = _clocks(server, core)
+        before = _clocks(server)
         for lane in open_lanes.values():
             lane.connection.send(request)
         full, received = _run(poll, open_lanes, request, whole, before[0] + seconds)
-        after = _clocks(server, core)
+        after = _clocks(server)
         rest = sum(lane.filled for lane in open_lanes.values())
         _let_end(poll, open_lanes, whole)
     finally:
@@ -81,16 +80,16 @@ def drive(
         seconds=lasted,
         server_cpu=used,
         client_cpu=client,
-        foreign_cpu=max(0.0, busy - used),
+        foreign_cpu=max(0.0, busy - used - client),
     )
 
 
-def _clocks(server: Server, core: int) -> tuple[float, float, float, float]:
+def _clocks(server: Server) -> tuple[float, float, float, float]:
     return (
         time.perf_counter(),
         cpu_seconds(server.process),
         time.process_time(),
-        busy_seconds(core),
+        sum(map(busy_seconds, set(cores()))),
     )
 
 

@@ -7,6 +7,7 @@ import platform
 import resource
 from functools import cache
 from pathlib import Path
+from time import clock_gettime
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -32,10 +33,12 @@ def allow_files() -> None:
 
 
 def cpu_seconds(process: int) -> float:
-    """Return the CPU time a process has used, in seconds, all its threads (proc(5), stat)."""
-    # The name may hold blanks and brackets; the fields after it can't.
-    fields = (_PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    """Return the CPU time a process has used, in seconds, all its threads.
+
+    Its clock by the number that clock_getcpuclockid(3) gives: exact to the nanosecond, where
+    /proc/PID/stat counts in hundredths of a second.
+    """
+    return clock_gettime((~process << 3) | 2)
 
 
 def resident(process: int) -> int:

@@ -36,8 +36,8 @@ def _stamp(case: Mapping[str, Any]) -> str:
     left_out = f"; left out: {', '.join(case['missing'])}" if case.get("missing") else ""
     crowd = ""
     ours = case.get("samples", {}).get(OURS, {})
-    if others := ours.get("others on the server's core"):
-        crowd = f"; others took {short(median(others))} % of the servers' core (kernel included)"
+    if others := ours.get("others on both cores"):
+        crowd = f"; others took {short(median(others))} % of a core"
     return f"<sub>{case['measured']}, commit {case['commit']}, {rounds}{quick}{left_out}{crowd}</sub>\n"
 
 

@@ -107,7 +107,7 @@ class Server:
     def __enter__(self) -> Self:
         core = cores()[0]
         before = time.perf_counter()
-        self._process = subprocess.Popen(  # noqa: S603  (commands of this file)
+        self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
             stdout=self._output,

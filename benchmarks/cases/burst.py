@@ -52,7 +52,7 @@ class Burst:
             "server CPU": load.server_cpu / (load.answers * CHUNKS) * 1e6,
             "server busy": load.server_cpu / load.seconds * 100,
             "load busy": load.client_cpu / load.seconds * 100,
-            "others on the server's core": load.foreign_cpu / load.seconds * 100,
+            "others on both cores": load.foreign_cpu / load.seconds * 100,
         }
 
 

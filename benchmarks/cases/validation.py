@@ -46,7 +46,7 @@ class Validation:
 def _validate(folder: Path) -> float:
     of_servers, _ = cores()
     before = time.perf_counter()
-    done = subprocess.run(  # noqa: S603  (a command of ours)
+    done = subprocess.run(
         [streamstack(), "validate", str(folder)],
         capture_output=True,
         text=True,
