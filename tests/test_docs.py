@@ -32,6 +32,7 @@ from streamstack.language.project import read_project
 from streamstack.language.settings import load_settings
 from streamstack.language.streaming_settings import STREAMING_KEYS, Streaming
 from streamstack.language.validate import validate
+from streamstack.server import negotiation
 from streamstack.server.local import serving_locally
 from tests.documents import (
     ROOT,
@@ -265,6 +266,7 @@ def test_names_in_sentences_exist(page: Page) -> None:
         ("steps.md", [each.name for each in MODIFIERS]),
         ("settings.md", STREAMING_KEYS),
         ("bindings.md", RESERVED),
+        ("chunks.md", negotiation.FORMATS),
     ],
 )
 def test_every_name_is_explained(page: str, names: list[str]) -> None:

@@ -8,6 +8,7 @@ it in ``@declare`` and in its docstring. A filter never changes what it is given
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
@@ -136,4 +137,5 @@ def _alias(operation: Operation, alias: str) -> Operation:
 def _shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    # As JSON writes it: a default may be a line break.
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
