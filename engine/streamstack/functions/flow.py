@@ -20,6 +20,7 @@ from streamstack.language.parameters import (
     ListOf,
     Named,
     Nesting,
+    OneOf,
     Parameter,
     StackOf,
 )
@@ -222,7 +223,11 @@ def allowed(name: Any, names: tuple[str, ...]) -> str:
 @function(
     "call",
     Parameter("function", Bound(Kind.TEXT), "The name of the function.", required=True, main=True),
-    Parameter("with", Named(Bound(Kind.ANY_OR_STREAM)), "Its inputs, by name."),
+    Parameter(
+        "with",
+        OneOf((Named(Bound(Kind.ANY_OR_STREAM)), Bound(Kind.OBJECT))),
+        "Its inputs, by name; or one binding that gives them, such as a tool call's `arguments`.",
+    ),
     Parameter(
         "oneOf",
         ListOf(Constant(Kind.TEXT)),
@@ -249,6 +254,9 @@ def call(step: Step, code: Code) -> None:
     result = f"{code.target(step.result)} = " if step.result is not None else ""
     code.line(f"{result}await {code.constant(called)}(run, functions,")
     code.line(f" {source},", *([target] if target is not None else []))
+    if isinstance(given, Value):
+        code.line(f" ({source_of(code, step, 'with')}) or {{}}, sink)", given)
+        return
     code.line(" {")
     for entry in given.entries if isinstance(given, Entries) else ():
         assert isinstance(entry.argument, Value)

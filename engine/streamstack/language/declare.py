@@ -34,7 +34,8 @@ class Function:
     """One function of the language.
 
     It has either ``run``, called as ``run(run, **parameters)`` (a coroutine function is awaited), or ``compile``, which
-    writes the Python that stands for the step. The first line of ``description`` is the summary.
+    writes the Python that stands for the step. With ``sees_functions``, ``run`` also gets `functions`: those of the
+    project by name. The first line of ``description`` is the summary.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Function:
     run: Callable[..., Any] | None = None
     compile: Callable[[Step, Any], None] | None = None
     choices: tuple[Choice, ...] = ()
+    sees_functions: bool = False
 
     @property
     def family(self) -> str:
@@ -72,6 +74,7 @@ def function(
     examples: Iterable[Example] = (),
     choices: Iterable[Choice] = (),
     compiled: bool = False,
+    sees_functions: bool = False,
 ) -> Callable[[Callable[..., Any]], Function]:
     """Declare a function of the language by decorating the code that runs it.
 
@@ -89,6 +92,7 @@ def function(
             run=None if compiled else code,
             compile=code if compiled else None,
             choices=tuple(choices),
+            sees_functions=sees_functions,
         )
 
     return declare

@@ -169,6 +169,15 @@ class Property:
 
 
 @dataclass(frozen=True, slots=True)
+class Configured:
+    """A parameter that names something under a section of the settings, ``unless`` another one is given."""
+
+    parameter: str
+    section: str
+    unless: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Effects:
     """What the analysis must know of a function beyond its parameters.
 
@@ -181,6 +190,7 @@ class Effects:
     ``sets``: it binds the keys of its main parameter as variables (set).
     ``rebinds``: the parameter whose value names a variable that it binds anew (append).
     ``publishes``: each key of this parameter becomes a variable when the step is done (parallel).
+    ``configured``: the parameters that name what the settings hold (llm.chat).
     """
 
     gives: str = "nothing"
@@ -194,6 +204,7 @@ class Effects:
     sets: bool = False
     rebinds: str | None = None
     publishes: str | None = None
+    configured: tuple[Configured, ...] = ()
     properties: tuple[Property, ...] = field(default=())
 
 

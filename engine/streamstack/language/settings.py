@@ -11,6 +11,7 @@ from typing import Any, Final
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.environment import substitute
 from streamstack.language.findings import find
+from streamstack.language.model_settings import Model, parse_models
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.reading.source import read
 from streamstack.language.streaming_settings import Streaming, parse_streaming
@@ -30,7 +31,7 @@ SECTIONS: Final = (
     "plugins",
 )
 #: Sections of the language that this version does not serve: ignoring one would mislead its author.
-LATER: Final = frozenset(SECTIONS) - {"http"}
+LATER: Final = frozenset(SECTIONS) - {"http", "models"}
 _NAMED: Final = frozenset({"authentication", "databases", "models", "experiments"})
 _TOP: Final = ("server", "streaming", "settings", *SECTIONS)
 
@@ -67,7 +68,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings. ``settings`` are the author's own values; ``sections`` the rest, as nodes.
+    """All settings. ``settings`` are the author's own values, ``models`` by name; ``sections`` the rest, as nodes.
 
     Environment variables are in both; a value whose variable is missing is null.
     """
@@ -76,6 +77,7 @@ class Settings:
     streaming: Streaming = field(default_factory=Streaming)
     settings: dict[str, Any] = field(default_factory=dict)
     sections: dict[str, Node] = field(default_factory=dict)
+    models: abc.Mapping[str, Model] = field(default_factory=dict)
 
     def names(self, section: str) -> tuple[str, ...]:
         """Return the names configured under a section, such as `databases`."""
@@ -134,11 +136,14 @@ class _Check:
         if found is not None:
             streaming, wrong = parse_streaming(found, streaming, unknown="unknown-setting")
             self.findings += wrong
+        models, wrong = parse_models(sections.get("models"))
+        self.findings += wrong
         return Settings(
             self._server(server) if server is not None else Server(),
             streaming,
             plain(free) if free is not None else {},
             sections,
+            models,
         )
 
     def _server(self, node: Mapping) -> Server:

@@ -14,6 +14,7 @@ import structlog
 
 from streamstack.errors import RunError
 from streamstack.language.http_settings import HttpSettings
+from streamstack.language.model_settings import Model
 from streamstack.runtime.chunk import Sink
 from streamstack.runtime.faults import located
 
@@ -35,17 +36,40 @@ class Resource(Protocol):
         """Close it; called once, when the server stops."""
 
 
+@dataclass(slots=True)
+class Address:
+    """Where this server itself can be reached; ``url`` is known once it listens."""
+
+    url: str | None = None
+
+    def of(self, text: str) -> str:
+        """Return an address as it is, and a path alone as one of this server.
+
+        Raises RunError ``template`` for a path where nothing listens.
+        """
+        if not text.startswith("/") or text.startswith("//"):
+            return text
+        if self.url is None:
+            raise RunError(
+                "template", "a path alone is an address of this server, and it does not listen"
+            )
+        return self.url + text
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What all runs of a project share.
 
-    ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called.
+    ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
+    ``models`` which models have names. ``address`` is the server's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     dev: bool = False
     http: HttpSettings = field(default_factory=HttpSettings)
+    models: Mapping[str, Model] = field(default_factory=dict)
+    address: Address = field(default_factory=Address)
     _resources: dict[Any, Resource] = field(default_factory=dict)
 
     def resource(self, create: Callable[[Context], T]) -> T:

@@ -78,7 +78,7 @@ def _write_timed(code: Code, step: Step) -> None:
         _write_call(code, step)
         return
     values = (step.timeout,) if isinstance(step.timeout, Value) else ()
-    with code.indented(f"async with limited({timeout_source(step, code)}):", *values, block=True):
+    with code.indented(f"async with limited({timeout_source(step, code)}):", *values, blocks=1):
         _write_call(code, step)
 
 
@@ -91,6 +91,8 @@ def _write_call(code: Code, step: Step) -> None:
     run = function.run
     assert run is not None
     arguments = list(_arguments(code, step))
+    if function.sees_functions:
+        arguments.append(("functions", "functions", ()))
     call = code.constant(run)
     if opens_later(step) and (step.retry is not None or step.timeout is not None):
         with _result(code, step) as target:
@@ -206,12 +208,19 @@ def _item(declared: ParameterType) -> ParameterType:
 def value_source(
     code: Code, step: Step, declared: ParameterType, value: Value, parameter: Parameter
 ) -> str:
-    """Return Python source for a value, converted to what its parameter expects."""
+    """Return Python source for a value, converted to what its parameter expects.
+
+    One that is evaluated for each item becomes a function, written before the step.
+    """
     bound = next((f for f in _forms(declared) if isinstance(f, (Bound, Condition))), None)
     per_item = bound.per_item if bound is not None else None
     if per_item is not None:
-        with code.binding(item_name(step, per_item)) as item:
-            return f"(lambda {item}: {_converted(code, bound, value, parameter)})"
+        name = code.fresh("each")
+        with code.binding(item_name(step, per_item)) as item, code.indented(f"def {name}({item}):"):
+            code.line("return (")
+            code.line(f" {_converted(code, bound, value, parameter)}", value)
+            code.line(")")
+        return name
     return _converted(code, bound, value, parameter)
 
 
@@ -247,7 +256,7 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
             constant = parse_size(constant)
         if not isinstance(constant, (list, dict)):
             return code.literal(constant)
-        return code.source(value)  # a new one each time: nothing is shared between runs
+        return code.source(value)
     source = code.source(value)
     convert = _CONVERT.get(kind)
     if convert is not None:

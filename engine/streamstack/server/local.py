@@ -45,6 +45,7 @@ class _Serving:
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
             self.port = site.port
+            self.service.context.address.url = f"http://127.0.0.1:{site.port}"
             self.ready.set()
             await self.stop.wait()
             await site.stop()
@@ -63,7 +64,9 @@ def serving_locally(
     """
     settings = checked.settings
     endpoints = make_endpoints(compile_project(checked.project), settings, dev=dev)
-    context = Context(env=environment, settings=settings.settings, dev=dev)
+    context = Context(
+        env=environment, settings=settings.settings, dev=dev, models=settings.models
+    )
     serving = _Serving(Service(endpoints, context=context, cors=make_cors(settings.server.cors)))
     thread = threading.Thread(target=serving.run, name="streamstack", daemon=True)
     thread.start()

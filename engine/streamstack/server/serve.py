@@ -44,7 +44,10 @@ def serve(
     settings = checked.settings
     endpoints = make_endpoints(compile_project(checked.project), settings, dev=dev)
     context = Context(
-        env=os.environ if environment is None else environment, settings=settings.settings, dev=dev
+        env=os.environ if environment is None else environment,
+        settings=settings.settings,
+        dev=dev,
+        models=settings.models,
     )
     service = Service(endpoints, context=context, cors=make_cors(settings.server.cors))
     patience = settings.server.shutdown_timeout
@@ -91,6 +94,7 @@ async def _listen(
         except OSError as error:
             await runner.cleanup()
             raise AddressError(_explain(error, host, port)) from error
+        service.context.address.url = _url(host, site.port)
         _tell(endpoints, host, site.port, announce)
         await stop.wait()
         announce("stopping: no new requests; running streams may finish (again to stop at once)")
@@ -110,6 +114,12 @@ def _explain(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
         return f"{host} is no address of this machine: choose another with --host"
     return f"can't listen on {host}, port {port}: {error.strerror or error}"
+
+
+def _url(host: str, port: int) -> str:
+    """Return where this machine reaches what listens on a host of it."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
 
 
 def _tell(endpoints: list[Served], host: str, port: int, announce: Callable[[str], None]) -> None:

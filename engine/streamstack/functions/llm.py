@@ -1,0 +1,299 @@
+"""The Models family: what a model answers, as it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from streamstack.connections.http import Request, parse_url
+from streamstack.errors import RunError
+from streamstack.functions.http_requests import make_headers, open_http
+from streamstack.functions.http_upstream import COUNTS, MAX_EVENT_SIZE, Times
+from streamstack.functions.llm_stream import ModelStream
+from streamstack.language.declare import Example, function
+from streamstack.language.model_settings import PROVIDERS as NAMES
+from streamstack.language.parameters import (
+    Bound,
+    Configured,
+    Constant,
+    Effects,
+    Kind,
+    ListOf,
+    OneOf,
+    Parameter,
+    Property,
+)
+from streamstack.language.schemas.inputs import inputs_schema
+from streamstack.language.suggest import did_you_mean
+from streamstack.language.values import kind, to_json
+from streamstack.runtime.decoders.decoder import OnInvalid
+from streamstack.runtime.providers import PROVIDERS
+from streamstack.runtime.providers.conversation import read_messages
+from streamstack.runtime.providers.provider import Chat, Provider, Tool, merge
+from streamstack.runtime.run import Run
+from streamstack.runtime.values import Stream
+
+#: How many redirects are followed. The key never goes to another host.
+_REDIRECTS: Final = 3
+
+
+@function(
+    "llm.chat",
+    Parameter(
+        "provider",
+        Bound(Kind.TEXT, choices=NAMES),
+        "Whose wire it speaks: `openai` for OpenAI and every server that speaks like it, `openaiResponses`, "
+        "`anthropic`, `gemini`. Left out, `model` is a name under `models:` of the settings.",
+    ),
+    Parameter(
+        "model",
+        Bound(Kind.TEXT),
+        "The model, as its provider calls it; without `provider` a name under `models:`.",
+        required=True,
+    ),
+    Parameter(
+        "messages",
+        Bound(),
+        "What was said: a list of {role: user | assistant | tool | system, content}, or the user's text alone. "
+        "It takes the `message` of an earlier answer as it is, and {role: tool, toolCallId, content} for what a tool gave. "
+        "Content is a text, or a list of {type: text, text} and {type: image, url | data, contentType}.",
+        required=True,
+    ),
+    Parameter("system", Bound(Kind.TEXT), "What the model is told beforehand."),
+    Parameter(
+        "tools",
+        OneOf((ListOf(Bound()), Bound(Kind.LIST))),
+        "The functions of the project that it may call, by name: it is told their inputs. One of another kind is "
+        "{name, description, parameters}, the last a JSON Schema.",
+    ),
+    Parameter("maxTokens", Bound(Kind.INTEGER, minimum=1), "The longest answer, in tokens."),
+    Parameter(
+        "temperature", Bound(Kind.NUMBER, minimum=0, maximum=2), "How freely it chooses its words."
+    ),
+    Parameter(
+        "baseUrl",
+        Bound(Kind.TEXT),
+        "Where it is asked, if not at its provider: the address before `/chat/completions`, `/responses`, "
+        "`/v1/messages` or `/v1beta/models`. A path alone is this server's own. Else OPENAI_BASE_URL, ANTHROPIC_BASE_URL or "
+        "GEMINI_BASE_URL. The key is sent there: never take it from a caller.",
+    ),
+    Parameter(
+        "apiKey",
+        Bound(Kind.TEXT),
+        "The key; else that of `models:`, else OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY.",
+    ),
+    Parameter(
+        "options",
+        Bound(Kind.OBJECT),
+        "More of the request's body, as the provider names it; null takes out what would be sent.",
+    ),
+    Parameter(
+        "onInvalid",
+        Constant(choices=("skip", "fail")),
+        "What becomes of an event that is not JSON: `skip` counts it in `skipped`; `fail` is `invalid-chunk`.",
+        default="fail",
+    ),
+    MAX_EVENT_SIZE,
+    Parameter(
+        "firstChunkTimeout",
+        Bound(Kind.DURATION),
+        "How long the model may take to begin. Else `http.timeouts.firstChunk` of the settings, 60s.",
+    ),
+    Parameter(
+        "idleTimeout",
+        Bound(Kind.DURATION),
+        "How long it may pause; what it sends while it reasons counts, heartbeats don't. "
+        "Else `http.timeouts.idle` of the settings, 5m.",
+    ),
+    Parameter(
+        "timeout",
+        Bound(Kind.DURATION),
+        "How long the whole answer may take; else as long as it lasts.",
+    ),
+    effects=Effects(
+        gives="stream",
+        calls=("tools",),
+        configured=(Configured("model", "models", unless="provider"),),
+        properties=(
+            Property(
+                "message",
+                "What has come so far: {role, content, toolCalls, finishReason, usage}; null before the stream opens.",
+            ),
+            Property("status", "The status of the provider's answer; null before it has come."),
+            Property("headers", "Its headers, by names in small letters."),
+            *COUNTS,
+        ),
+    ),
+    sees_functions=True,
+    examples=[
+        Example(
+            "a provider that can't be reached",
+            "- llm.chat:\n    provider: openai\n    model: gpt-4o-mini\n    baseUrl: http://127.0.0.1:9/v1\n"
+            "    messages: [{role: user, content: Hello}]\n  as: reply\n"
+            "- forEach: {in: << reply >>, do: [{stream: << item.text >>, when: << item.type == 'text' >>}]}",
+            fails="http-connection",
+        ),
+    ],
+)
+def llm_chat(  # noqa: PLR0913  (a request has that many parts)
+    run: Run,
+    *,
+    functions: Mapping[str, Any],
+    model: str,
+    messages: Any,
+    provider: str | None = None,
+    system: str | None = None,
+    tools: list[Any] | None = None,
+    max_tokens: int | None = None,
+    temperature: Any = None,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    on_invalid: OnInvalid = "fail",
+    max_event_size: int | None = None,
+    first_chunk_timeout: float | None = None,
+    idle_timeout: float | None = None,
+    timeout: float | None = None,
+) -> Stream:
+    """Ask a model and give its answer as it is written.
+
+    Items: {type: text, text}, the next piece of the text; {type: toolCall, id, name, arguments, index}, a whole call,
+    its arguments an object (a text, where the model wrote no JSON); {type: usage, inputTokens, outputTokens,
+    totalTokens, cachedTokens, reasoningTokens}; and at last {type: finish, reason, providerReason}, the reason being
+    `stop`, `length`, `toolCalls`, `contentFilter`, `refusal` or `other`. A refusal's words are text.
+
+    The request is sent when the stream is first read, and its connection is closed at once when the reading ends. To
+    call the tools is yours: `call` with `oneOf`, then ask again with `reply.message` and what the tool gave.
+
+    Errors: `http-connection`, `http-status` (also an error that the provider tells in an answer that began well; what
+    it said is in `error.details`), `timeout`, `invalid-chunk` (no stream of events), `stream-lost` (the answer broke
+    off before the provider's end marker). `retry` tries again up to the first item.
+    """
+    client = run.context.resource(open_http)
+    asked = _resolve(run, provider, model, base_url, api_key)
+    speaks = asked.provider
+    chat = Chat(
+        asked.model,
+        read_messages(messages),
+        system,
+        tuple(_read_tools(tools or [], functions)),
+        max_tokens,
+        temperature,
+        own=asked.own,
+    )
+    headers = make_headers({**speaks.headers(asked.key), "Content-Type": "application/json"})
+    headers["Accept"] = "text/event-stream"
+    # Servers that compress tend to hold events back until there is enough to compress.
+    headers["Accept-Encoding"] = "identity"
+    request = Request(
+        "POST",
+        parse_url(asked.url + speaks.path(asked.url, asked.model)),
+        headers,
+        to_json(merge(speaks.body(chat), options or {})),
+        _REDIRECTS,
+    )
+    times = Times.of(client.settings, first_chunk_timeout, idle_timeout, timeout)
+    largest = max_event_size or client.settings.max_event_size
+    reading = ModelStream(run, client, speaks, request, times, on_invalid, largest)
+    return Stream(
+        reading.batches,
+        {
+            "message": lambda: reading.message,
+            "status": lambda: reading.status,
+            "headers": lambda: reading.headers,
+            "skipped": lambda: reading.skipped,
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Which model is asked where. ``own`` tells that the address is the provider's."""
+
+    provider: Provider
+    model: str
+    url: str
+    key: str | None
+    own: bool
+
+
+def _resolve(
+    run: Run, provider: str | None, model: str, base_url: str | None, api_key: str | None
+) -> _Asked:
+    """Return what a step, the settings and the environment say of a model together.
+
+    Raises RunError ``template`` for a model that is not configured, or has no key.
+    """
+    context = run.context
+    without_key = None
+    if provider is None:
+        known = context.models.get(model)
+        if known is None:
+            raise _refuse(
+                f"there is no model `{model}` under `models:`{did_you_mean(model, context.models)}; "
+                "with `provider` it is the provider's own name"
+            )
+        provider, model = known.provider, known.model
+        base_url = base_url or known.base_url
+        api_key = api_key or known.api_key
+        without_key = known.without_key
+    speaks = PROVIDERS[provider]
+    key = api_key or _first(context.env, speaks.keys)
+    url = base_url or _first(context.env, speaks.addresses)
+    if url is None and key is None:
+        if without_key is None:
+            raise _refuse(
+                f"`{provider}` has no key: set {speaks.keys[0]}, or give `apiKey`; "
+                "a server of your own needs a `baseUrl`"
+            )
+        url = without_key
+    url = context.address.of(url or speaks.url).rstrip("/")
+    return _Asked(speaks, model, url, key, own=url == speaks.url)
+
+
+def _refuse(message: str) -> RunError:
+    return RunError("template", message, final=True)
+
+
+def _first(env: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    """Return the first variable that is set to something."""
+    return next((value for name in names if (value := env.get(name, "").strip())), None)
+
+
+def _read_tools(tools: list[Any], functions: Mapping[str, Any]) -> Iterator[Tool]:
+    """Give the tools that names and objects stand for.
+
+    Raises RunError ``template``.
+    """
+    for number, tool in enumerate(tools):
+        if isinstance(tool, str):
+            yield _tool_of(tool, functions)
+        elif isinstance(tool, Mapping) and isinstance(tool.get("name"), str):
+            schema = tool.get("parameters")
+            plain = {"type": "object", "properties": {}}
+            yield Tool(
+                tool["name"],
+                str(tool.get("description") or ""),
+                schema if isinstance(schema, Mapping) else plain,
+            )
+        else:
+            raise _refuse(
+                f"`tools[{number}]` is {kind(tool)}: write the name of a function, "
+                "or {name, description, parameters}"
+            )
+
+
+def _tool_of(name: str, functions: Mapping[str, Any]) -> Tool:
+    called = functions.get(name)
+    if called is None:
+        raise _refuse(f"there is no function `{name}`{did_you_mean(name, functions)}")
+    definition = called.definition
+    try:
+        schema = inputs_schema(definition.inputs)
+    except ValueError as error:
+        raise _refuse(f"`{name}` can't be a tool: {error}, which no model can give") from None
+    return Tool(name, definition.description or definition.summary, schema)
+
+
+FUNCTIONS = (llm_chat,)

@@ -1,0 +1,199 @@
+"""Google's Gemini.
+
+Source: https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from os import urandom
+from typing import Any, Final
+from urllib.parse import quote
+
+from streamstack.runtime.messages import CONTENT_FILTER, LENGTH, OTHER, STOP, Item
+from streamstack.runtime.providers.conversation import Image, ToolCall, Turn, read_arguments
+from streamstack.runtime.providers.provider import (
+    AnswerReader,
+    Chat,
+    Provider,
+    lost,
+    part,
+    parts,
+    word,
+)
+
+#: What ids begin with that we made, since the model gave none.
+MADE: Final = "made_"
+
+_REASONS: Final = {
+    "STOP": STOP,
+    "MAX_TOKENS": LENGTH,
+    "SAFETY": CONTENT_FILTER,
+    "RECITATION": CONTENT_FILTER,
+    "BLOCKLIST": CONTENT_FILTER,
+    "PROHIBITED_CONTENT": CONTENT_FILTER,
+    "SPII": CONTENT_FILTER,
+    "IMAGE_SAFETY": CONTENT_FILTER,
+    "IMAGE_PROHIBITED_CONTENT": CONTENT_FILTER,
+    "IMAGE_RECITATION": CONTENT_FILTER,
+}
+_NO_REASON: Final = frozenset({"", "FINISH_REASON_UNSPECIFIED"})
+
+
+def _path(url: str, model: str) -> str:
+    version = "" if re.search(r"/v\d\w*$", url) else "/v1beta"
+    name = quote(model if "/" in model else f"models/{model}", safe="/:@")
+    return f"{version}/{name}:streamGenerateContent?alt=sse"
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    return {"x-goog-api-key": key} if key else {}
+
+
+def _body(chat: Chat) -> dict[str, Any]:
+    body: dict[str, Any] = {"contents": _contents(chat.turns)}
+    system = chat.system_text()
+    if system:
+        body["systemInstruction"] = {"parts": [{"text": system}]}
+    settings: dict[str, Any] = {}
+    if chat.max_tokens is not None:
+        settings["maxOutputTokens"] = chat.max_tokens
+    if chat.temperature is not None:
+        settings["temperature"] = chat.temperature
+    if settings:
+        body["generationConfig"] = settings
+    if chat.tools:
+        declared = [
+            {
+                "name": tool.name,
+                "description": tool.description or tool.name,
+                "parametersJsonSchema": tool.schema,
+            }
+            for tool in chat.tools
+        ]
+        body["tools"] = [{"functionDeclarations": declared}]
+    return body
+
+
+def _contents(turns: tuple[Turn, ...]) -> list[dict[str, Any]]:
+    """Return the contents: turns of one role are one, as the answers to several calls have to be."""
+    contents: list[dict[str, Any]] = []
+    for turn in turns:
+        if turn.role in ("system", "developer"):
+            continue
+        role = "model" if turn.role == "assistant" else "user"
+        found = _parts(turn)
+        if not found:
+            continue
+        if contents and contents[-1]["role"] == role:
+            contents[-1]["parts"] += found
+        else:
+            contents.append({"role": role, "parts": found})
+    return contents
+
+
+def _parts(turn: Turn) -> list[dict[str, Any]]:
+    if turn.role == "tool":
+        result = read_arguments(turn.text)
+        answer: dict[str, Any] = {
+            "name": turn.name or turn.answers,
+            "response": {"result": result} if isinstance(result, str) else result,
+        }
+        return [{"functionResponse": _with_id(turn.answers, answer)}]
+    found: list[dict[str, Any]] = []
+    for each in turn.parts:
+        if not isinstance(each, Image):
+            if each:
+                found.append({"text": each})
+        elif each.url is not None:
+            found.append({"fileData": {"fileUri": each.url}})
+        else:
+            found.append({"inlineData": {"mimeType": each.media, "data": each.data}})
+    return found + [_call_part(call) for call in turn.calls]
+
+
+def _call_part(call: ToolCall) -> dict[str, Any]:
+    said = {"functionCall": _with_id(call.id, {"name": call.name, "args": call.object})}
+    return said if call.signature is None else {**said, "thoughtSignature": call.signature}
+
+
+def _with_id(id_: str, about: dict[str, Any]) -> dict[str, Any]:
+    return about if not id_ or id_.startswith(MADE) else {"id": id_, **about}
+
+
+class GeminiReader(AnswerReader):
+    """Reads `GenerateContentResponse` up to the one with a finish reason: there is no other end marker."""
+
+    provider = "gemini"
+
+    def __init__(self, host: str, largest: int) -> None:
+        super().__init__(host, largest)
+        self._said = ""
+
+    def take(self, data: Mapping[str, Any], items: list[Item]) -> None:
+        if data.get("error"):
+            raise self.fail(data, data["error"])
+        usage = part(data, "usageMetadata")
+        if usage:
+            self._note(usage)
+        blocked = word(part(data, "promptFeedback"), "blockReason")
+        if blocked not in ("", "BLOCK_REASON_UNSPECIFIED"):
+            self._finish(CONTENT_FILTER, blocked, items)
+            return
+        for candidate in parts(data, "candidates"):
+            if candidate.get("index", 0) != 0:
+                continue
+            for each in parts(part(candidate, "content"), "parts"):
+                self._take_part(each, items)
+            said = word(candidate, "finishReason")
+            if said not in _NO_REASON:
+                self._said = said
+        # The figures may follow in a chunk of their own; where they don't, the end of the body is the end.
+        if self._said and usage:
+            self._finish(_REASONS.get(self._said, OTHER), self._said, items)
+
+    def _take_part(self, given: Mapping[str, Any], items: list[Item]) -> None:
+        call = part(given, "functionCall")
+        if call:
+            self.reply.add_call(
+                word(call, "id") or MADE + urandom(8).hex(),
+                word(call, "name"),
+                part(call, "args"),
+                items,
+                word(given, "thoughtSignature") or None,
+            )
+        elif given.get("thought") is not True:
+            self.reply.add_text(word(given, "text"), items)
+
+    def _note(self, usage: Mapping[str, Any]) -> None:
+        thoughts, said = usage.get("thoughtsTokenCount"), usage.get("candidatesTokenCount")
+        known = [count for count in (thoughts, said) if isinstance(count, int)]
+        self.reply.note_usage(
+            inputTokens=usage.get("promptTokenCount"),
+            outputTokens=sum(known) if known else None,
+            totalTokens=usage.get("totalTokenCount"),
+            cachedTokens=usage.get("cachedContentTokenCount"),
+            reasoningTokens=thoughts,
+        )
+
+    def _finish(self, reason: str, said: str, items: list[Item]) -> None:
+        self.ended = True
+        self.reply.finish(reason, said, items)
+
+    def close(self, items: list[Item], *, marked: bool) -> None:
+        if not self._said:
+            raise lost(self.host)
+        self._finish(_REASONS.get(self._said, OTHER), self._said, items)
+
+
+GEMINI: Final = Provider(
+    name="gemini",
+    url="https://generativelanguage.googleapis.com",
+    keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    addresses=("GEMINI_BASE_URL", "GOOGLE_GEMINI_BASE_URL"),
+    path=_path,
+    headers=_headers,
+    body=_body,
+    reader=GeminiReader,
+)
