@@ -97,6 +97,7 @@ def _finding(finding: Finding) -> str:
 
 
 def _errors() -> str:
+    raised = _raised()
     parts = [
         "# Errors",
         (
@@ -110,7 +111,7 @@ def _errors() -> str:
         + "\n".join(
             f"| `{code}` | {error.status} | {error.meaning} | {'no' if error.internal else 'yes'} |"
             for code, error in ERRORS.items()
-            if code in _raised()
+            if code in raised
         ),
     ]
     return "\n\n".join(parts) + "\n"
