@@ -116,10 +116,10 @@ class _Brotli:
         process = self._decompressor.process
         try:
             piece = process(data, output_buffer_limit=PIECE)
-            if piece:
+            # It says that it can take more while it still holds some back: so it is asked until it is empty.
+            while piece or not self._decompressor.can_accept_more_data():
                 yield piece
-            while not self._decompressor.can_accept_more_data():
-                yield process(b"", output_buffer_limit=PIECE)
+                piece = process(b"", output_buffer_limit=PIECE)
         except brotli.error as error:
             raise _broken("br") from error
 

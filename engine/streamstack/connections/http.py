@@ -218,15 +218,24 @@ class Answer:
         self._pieces: Iterator[bytes] = iter(())
         self._received = False
         self._fault: RunError | None = None
-        connection = response.connection
-        bounded = "Content-Length" in response.headers or "chunked" in response.headers.get(
+        # A body that ends with its connection ends well only if the connection does.
+        self._bounded = "Content-Length" in response.headers or "chunked" in response.headers.get(
             "Transfer-Encoding", ""
         )
-        # A body that ends with its connection ends well only if the connection does.
-        protocol = connection.protocol if connection is not None and not bounded else None
+        connection = response.connection
+        protocol = connection.protocol if connection is not None else None
         self._closed = protocol.closed if protocol is not None else None
         if self._closed is not None:
+            self._closed.add_done_callback(self._wake)
+            # Once only, however many answers come over this connection.
+            self._closed.remove_done_callback(_see)
             self._closed.add_done_callback(_see)
+
+    def _wake(self, closed: asyncio.Future[None]) -> None:
+        """Wake the reader when the connection has gone: after some broken bodies aiohttp lets him wait for ever."""
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
 
     async def read(self) -> bytes:
         """Return what comes next, decoded; nothing at the end.
@@ -235,7 +244,8 @@ class Answer:
         """
         while True:
             for piece in self._pieces:
-                return piece
+                if piece:
+                    return piece
             data = await self._receive()
             if not data:
                 if self._received and not all(coding.complete for coding in self._codings):
@@ -262,7 +272,7 @@ class Answer:
                 raise self._fault from error
             return data
         closed = self._closed
-        if not data and closed is not None and closed.done() and _see(closed) is not None:
+        if not data and not self._bounded and closed is not None and closed.done() and _see(closed):
             raise self._lost("broke off")
         return data
 
@@ -271,6 +281,8 @@ class Answer:
 
     def close(self) -> None:
         """Close the connection at once, unless the body has been read to its end."""
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._wake)
         self._response.close()
 
 

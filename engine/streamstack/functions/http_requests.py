@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -28,6 +29,8 @@ PASSING: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 #: Bytes of an error's body that are read for its details, and seconds that this may take.
 ERROR_BODY: Final = 64 * 1024
 ERROR_PATIENCE: Final = 5.0
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FORBIDDEN: Final = re.compile(r"[\r\n\0]")
 DECODES: Final = ("auto", *FORMATS)
 
 URL_PARAMETER: Final = Parameter(
@@ -87,6 +90,9 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
     Raises RunError ``template`` for parameters that don't go together.
     """
     sent = make_headers(headers)
+    method = method.strip().upper()
+    if not _TOKEN.fullmatch(method):
+        raise RunError("template", "`method` is no method such as GET or POST", final=True)
     given = [
         name
         for name, value in (("json", json), ("form", form), ("body", body))
@@ -104,17 +110,27 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
         for name, value in (query or {}).items()
         if value is not None
     }
-    return Request(method.strip().upper(), parse_url(url, parts), sent, content, redirects)
+    return Request(method, parse_url(url, parts), sent, content, redirects)
 
 
 def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
-    """Return headers as they are sent: each value of a list apart, none for null."""
-    return CIMultiDict(
-        (name, to_text(each))
-        for name, value in (headers or {}).items()
-        for each in (value if isinstance(value, list) else [value])
-        if each is not None
-    )
+    """Return headers as they are sent: each value of a list apart, none for null.
+
+    Raises RunError ``template`` for what HTTP forbids in them. The message does not hold the value: it may be a key.
+    """
+    sent: CIMultiDict[str] = CIMultiDict()
+    for name, value in (headers or {}).items():
+        if not _TOKEN.fullmatch(name):
+            raise RunError("template", f"`{name[:40]}` is no name of a header", final=True)
+        for each in value if isinstance(value, list) else [value]:
+            text = "" if each is None else to_text(each).strip()
+            if _FORBIDDEN.search(text):
+                raise RunError(
+                    "template", f"the header `{name}` holds a line break or NUL", final=True
+                )
+            if each is not None:
+                sent.add(name, text)
+    return sent
 
 
 def _body(

@@ -172,21 +172,19 @@ class Upstream(ABC):
         started = clock()
         if self._times.total is not None:
             self._deadline = started + self._times.total
-        first = self._times.first
+        first, idle = self._times.first, self._times.idle
         try:
             while True:
                 lost = None
                 try:
-                    await self._limited(self.open, first)
+                    await self._limited(self.open, first, clock())
                     # The first item of all has what the head left of its time.
-                    limit = self._times.idle if self._opened else first
-                    if not self._opened and limit is not None:
-                        limit = max(limit - (clock() - started), 0.0)
+                    limit, since = (first, started) if not self._opened else (idle, clock())
                     self._opened = True
-                    while batch := await self._limited(self.items, limit):
+                    while batch := await self._limited(self.items, limit, since):
                         self._attempts = 0
-                        limit = self._times.idle
                         yield batch
+                        limit, since = idle, clock()
                 except RunError as error:
                     if self._is_final(error):
                         raise
@@ -198,12 +196,14 @@ class Upstream(ABC):
         finally:
             await self.close()
 
-    async def _limited(self, work: Callable[[], Awaitable[T]], seconds: float | None) -> T:
-        """Do some work within some seconds, and within the time of the whole stream.
+    async def _limited(
+        self, work: Callable[[], Awaitable[T]], seconds: float | None, since: float
+    ) -> T:
+        """Do some work within some seconds since a moment, and within the time of the whole stream.
 
         Raises RunError ``timeout``.
         """
-        due = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        due = None if seconds is None else since + seconds
         total = self._deadline is not None and (due is None or self._deadline < due)
         if total:
             due = self._deadline
@@ -215,10 +215,8 @@ class Upstream(ABC):
         except TimeoutError:
             if total:
                 told = f"the stream of {self.host} took longer than {self._times.total:g} s"
-            elif self._opened:
-                told = f"{self.host} gave nothing for {self._times.idle:g} s"
             else:
-                told = f"{self.host} gave nothing within {self._times.first:g} s"
+                told = f"{self.host} gave nothing within {seconds:g} s"
             raise RunError("timeout", told) from None
 
     def _is_final(self, error: RunError) -> bool:
@@ -247,4 +245,4 @@ class Upstream(ABC):
             attempt=self._attempts,
             reason=lost.message if lost is not None else "the answer ended",
         )
-        await self._limited(lambda: asyncio.sleep(wait), None)
+        await self._limited(lambda: asyncio.sleep(wait), None, 0.0)

@@ -108,11 +108,11 @@ def guarded(
     policy: Retry | None,
     timeout: float | None,
     make: Callable[..., Stream],
-    first: Run,
+    /,  # the arguments are those of any function, which may have a `timeout` of its own
     **arguments: Any,
 ) -> Stream:
     """Make a stream whose opening, up to its first item, is limited in time and tried again."""
-    present = make(first, **arguments)
+    present = make(run, **arguments)
 
     async def open_() -> Batches:
         nonlocal present
@@ -129,7 +129,7 @@ def guarded(
                 log.info("retry", run=run.id, code=error.code, attempt=number + 1)
                 await asyncio.sleep(pause(policy, number, error))
                 number += 1
-                present = make(first, **arguments)
+                present = make(run, **arguments)
         try:
             while batch:
                 yield batch
