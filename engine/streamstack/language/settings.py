@@ -11,6 +11,7 @@ from typing import Any, Final
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.environment import substitute
 from streamstack.language.findings import find
+from streamstack.language.http_settings import HttpSettings, parse_http
 from streamstack.language.model_settings import Model, parse_models
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.reading.source import read
@@ -78,6 +79,7 @@ class Settings:
     settings: dict[str, Any] = field(default_factory=dict)
     sections: dict[str, Node] = field(default_factory=dict)
     models: abc.Mapping[str, Model] = field(default_factory=dict)
+    http: HttpSettings = field(default_factory=HttpSettings)
 
     def names(self, section: str) -> tuple[str, ...]:
         """Return the names configured under a section, such as `databases`."""
@@ -138,12 +140,15 @@ class _Check:
             self.findings += wrong
         models, wrong = parse_models(sections.get("models"))
         self.findings += wrong
+        http, wrong = parse_http(sections.get("http"))
+        self.findings += wrong
         return Settings(
             self._server(server) if server is not None else Server(),
             streaming,
             plain(free) if free is not None else {},
             sections,
             models,
+            http,
         )
 
     def _server(self, node: Mapping) -> Server:

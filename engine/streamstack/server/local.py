@@ -65,7 +65,11 @@ def serving_locally(
     settings = checked.settings
     endpoints = make_endpoints(compile_project(checked.project), settings, dev=dev)
     context = Context(
-        env=environment, settings=settings.settings, dev=dev, models=settings.models
+        env=environment,
+        settings=settings.settings,
+        dev=dev,
+        models=settings.models,
+        http=settings.http,
     )
     serving = _Serving(Service(endpoints, context=context, cors=make_cors(settings.server.cors)))
     thread = threading.Thread(target=serving.run, name="streamstack", daemon=True)

@@ -48,6 +48,7 @@ def serve(
         settings=settings.settings,
         dev=dev,
         models=settings.models,
+        http=settings.http,
     )
     service = Service(endpoints, context=context, cors=make_cors(settings.server.cors))
     patience = settings.server.shutdown_timeout

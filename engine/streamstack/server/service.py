@@ -73,6 +73,7 @@ class Service:
             self.abandon()
         # An error of what was done inside passes as it is; the group would wrap it.
         await self._group.__aexit__(None, None, None)
+        await self.context.aclose()
 
     async def handle(self, request: web.BaseRequest) -> Sent:
         """Answer one request. This is the handler of the low-level server."""

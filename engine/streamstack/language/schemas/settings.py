@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from streamstack.language.http_settings import HttpSettings
 from streamstack.language.schemas.types import (
     BINDING,
     DURATION,
@@ -89,7 +90,7 @@ def settings_schema() -> Schema:
         "databases": (_named(_ANY), "Databases, by name."),
         "models": (_named(_ANY), "Models, by name."),
         "state": (_ANY, "Where state is kept: memory:// or redis://..."),
-        "http": (_ANY, "Where calls may go, and how long they may take."),
+        "http": (_http(), "Where calls may go, and how long they may take."),
         "email": (_ANY, "How mail is sent."),
         "alerts": (_ANY, "What is told when a metric passes a threshold."),
         "experiments": (_named(_ANY), "What is compared on live traffic, by name."),
@@ -113,6 +114,28 @@ def _server() -> Schema:
         "maxBodySize": (size(usual.max_body_size), "The largest body of a request."),
         "shutdownTimeout": (duration(usual.shutdown_timeout), "How long runs may finish."),
         "cors": (_cors(), "Which pages of other origins may call: their origins, or a mapping."),
+    }
+    return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+
+
+def _http() -> Schema:
+    usual = HttpSettings()
+    times = {
+        "connect": (duration(usual.connect), "For name, connection and TLS."),
+        "total": (duration(usual.total), "For a whole http.request."),
+        "firstChunk": (duration(usual.first_chunk), "For the first item of a stream."),
+        "idle": (duration(usual.idle), "For each next item of a stream."),
+    }
+    hosts: Schema = {"type": ["array", "string", "null"], "items": {"type": "string"}}
+    keys = {
+        "allowHosts": (hosts, "Hosts that may be called, such as *.example.org; else any."),
+        "denyPrivateNetworks": (_flag(default=False), "Whether only the public network may."),
+        "timeouts": (
+            _mapping({key: documented(rule, about) for key, (rule, about) in times.items()}),
+            "How long others may take; 0 is for ever.",
+        ),
+        "maxBodySize": (size(usual.max_body_size), "The largest body that http.request reads."),
+        "maxEventSize": (size(usual.max_event_size), "The largest event, line or record."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
 
