@@ -37,9 +37,8 @@ async def exchange(
     try:
         try:
             if request.body_exists:
-                life.begin_reading()
                 expect(request, served.max_body)
-            inputs = await served.read(request, parameters)
+            inputs = await begun(served.read(request, parameters), life.begin_reading)
             if served.close is not None:
                 close = partial(served.close, inputs)
             if served.headers is not None:
