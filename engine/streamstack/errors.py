@@ -95,6 +95,12 @@ ERRORS = {
         "the line, the expression and the types.",
         internal=True,
     ),
+    "not-in-dialect": ErrorCode(
+        500,
+        "An endpoint that speaks as a model provider's API was given content that such an API has no "
+        "words for.",
+        internal=True,
+    ),
     "limit-reached": ErrorCode(
         500, "Something grew past its limit: a loop, a collected stream, calls.", internal=True
     ),

@@ -258,6 +258,10 @@ _ERRORS: Final = {
         "An endpoint that answers with JSON emits chunks.",
         "write `responseType: streaming`, or `return` the value",
     ),
+    "not-in-dialect": (
+        "An endpoint that speaks as a model provider's API sends what such an API has no words for.",
+        "send text, or the items that `llm.chat` gives",
+    ),
     "response-in-stream": (
         "A streaming endpoint has a `response`, which nothing sends.",
         "emit it with `stream`, or write `responseType: json`",

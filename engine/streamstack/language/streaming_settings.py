@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from streamstack.errors import Diagnostic
+from streamstack.language.dialects import DIALECTS
 from streamstack.language.findings import find
 from streamstack.language.reading.nodes import Mapping, Node, Scalar
 from streamstack.language.suggest import did_you_mean
@@ -14,9 +15,8 @@ from streamstack.language.units import parse_duration, parse_size
 
 T = TypeVar("T")
 
-#: The formats of a stream that this version serves, and those it will.
-FORMATS: Final = ("auto", "sse", "text", "ndjson", "csv", "json", "bytes")
-DIALECTS: Final = ("openai", "anthropic", "aiSdk")
+#: The formats of a stream.
+FORMATS: Final = ("auto", "sse", "text", "ndjson", "csv", "json", "bytes", *DIALECTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def _compress(value: Any) -> bool:
 
 
 _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
-    "format": ("format", _choose(FORMATS, DIALECTS)),
+    "format": ("format", _choose(FORMATS, ())),
     "keepAlive": ("keep_alive", _duration),
     "firstChunkTimeout": ("first_chunk_timeout", _duration),
     "idleTimeout": ("idle_timeout", _duration),

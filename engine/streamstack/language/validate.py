@@ -10,6 +10,7 @@ from typing import Final
 from streamstack.errors import Diagnostic
 from streamstack.language.analysis.callees import Callees
 from streamstack.language.analysis.calls import check_calls
+from streamstack.language.analysis.dialects import check_dialect
 from streamstack.language.analysis.secrets import find_secrets
 from streamstack.language.analysis.silence import silence
 from streamstack.language.declare import Registry
@@ -155,6 +156,8 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     """Report what the shape alone does not show."""
     found = check_calls(definition, around.functions, around.unread)
     found += find_secrets(entry.document.root)
+    if isinstance(definition, Endpoint):
+        found += check_dialect(definition, around.functions)
     if around.environment is not None:
         found += _missing_environment(definition, around.environment)
     if entry.reading.whole:

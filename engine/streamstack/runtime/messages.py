@@ -3,10 +3,10 @@
 Plain objects, since definitions read them, make them and hand them on:
 
 - `{"type": "text", "text": "Hel"}`: the next piece of the answer.
-- `{"type": "toolCall", "index": 0, "id": "call_1", "name": "weather", "arguments": "{\\"ci"}`: the
-  next piece of a call; its `arguments` are JSON as text, as far as it has come (an object is the
-  whole of them). Each item of a call has its index (from 0 in the answer), id and name, and they
-  follow one another: text, or another call, ends it. A call without arguments is one item, with "".
+- `{"type": "toolCall", "index": 0, "id": "call_1", "name": "weather", "arguments": "{"}`: a tool
+  call; `arguments` is the next piece of their JSON (an object is the whole of them). Each item of a
+  call has its index (from 0 in the answer), id and name, and they follow one another: text, or
+  another call, ends it. A call without arguments is one item, with "".
 - `{"type": "usage", "inputTokens": 12, "outputTokens": 5, "totalTokens": 17}`, and `cachedTokens`
   of the input, `reasoningTokens` of the output, as far as they are known. One an answer, with its
   final figures: who relays two answers as one adds them up.

@@ -14,6 +14,8 @@ from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.inputs import Body, Form, JsonText, Layout
 from streamstack.server.multipart import read_multipart
 
+#: Where a request has its body, of which the bytes are kept.
+BODY: Final = web.RequestKey("body", bytes)
 #: How many fields a form or a query may have.
 MOST_FIELDS: Final = 1000
 
@@ -65,7 +67,8 @@ async def read_all(request: web.BaseRequest, most: int) -> bytes:
     if (request.content_length or 0) > most:
         raise too_long(most)
     content = request.content
-    data = await content.readany()
+    # A small body is there already, in one piece: no need to wait for it.
+    data = content.read_nowait() if content.is_eof() else await content.readany()
     if len(data) > most:
         raise too_long(most)
     if content.at_eof():

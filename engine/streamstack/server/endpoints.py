@@ -7,6 +7,7 @@ from typing import Any
 
 from streamstack.errors import Mark, RunError
 from streamstack.language.definition import Endpoint
+from streamstack.language.dialects import DIALECTS
 from streamstack.language.loading.paths import parameters
 from streamstack.language.settings import Cors as CorsSettings
 from streamstack.language.settings import Settings
@@ -39,7 +40,10 @@ def _make(plan: Plan, settings: Settings, *, dev: bool) -> Served:
     endpoint = plan.endpoint
     names = parameters(endpoint.path)
     reader = Reader(
-        plan.checker, max_body=settings.server.max_body_size, keeps_body=plan.reads_body
+        plan.checker,
+        max_body=settings.server.max_body_size,
+        # In a dialect it is the body that asks for a stream, and for a model.
+        keeps_body=plan.reads_body or endpoint.streaming.format in DIALECTS,
     )
     constant, bound = _headers(plan)
     try:

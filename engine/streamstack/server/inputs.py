@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
 from uuid import uuid4
@@ -12,10 +13,9 @@ from aiohttp import web
 
 from streamstack.runtime.files import File
 from streamstack.runtime.inputs import Checker, Inputs, Lookup
-from streamstack.server.bodies import MOST_FIELDS, read_body, read_form
+from streamstack.server.bodies import BODY, MOST_FIELDS, read_body, read_form
 from streamstack.server.multipart import close_files, most_bytes
 
-_BODY: Final = web.RequestKey("body", bytes)
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -38,7 +38,7 @@ async def read_inputs(
     if request.body_exists and (layout.takes_body or keep is not None):
         body = await read_body(request, layout, max_body, keep)
     try:
-        return layout.check(_lookups(request, route_parameters), body)
+        return layout.check(partial(_lookup, request, route_parameters), body)
     except BaseException:
         if isinstance(body, dict):
             close_files(body)
@@ -70,11 +70,11 @@ class Reader:
                 request, parameters, self._checker, max_body=self._max_body, keep=keep
             )
         finally:
-            request[_BODY] = b"".join(keep)
+            request[BODY] = b"".join(keep)
 
     def show(self, request: web.BaseRequest, parameters: Mapping[str, str]) -> Mapping[str, Any]:
         """Return `request` as definitions see it."""
-        return request_mapping(request, parameters, request.get(_BODY))
+        return request_mapping(request, parameters, request.get(BODY))
 
     def most(self, method: str, names: Sequence[str]) -> int:
         """Return how many bytes a body may have at most; ``names`` are those of the path's parameters."""
@@ -89,27 +89,18 @@ def close_inputs(inputs: Mapping[str, Any]) -> None:
                 one.close()
 
 
-def _lookups(
-    request: web.BaseRequest, route_parameters: Mapping[str, str]
-) -> Callable[[str], Lookup]:
-    def path(name: str) -> Sequence[str]:
-        return (route_parameters[name],) if name in route_parameters else ()
-
-    def header(name: str) -> Sequence[str]:
-        return request.headers.getall(name, ())
-
-    def lookup(place: str) -> Lookup:
-        if place == "path":
-            return path
-        if place == "header":
-            return header
-        if place == "cookie":
-            cookies = request.cookies
-            return lambda name: (cookies[name],) if name in cookies else ()
-        form = read_form(_raw_query(request), "query")
-        return lambda name: form.get(name, ())
-
-    return lookup
+def _lookup(request: web.BaseRequest, route_parameters: Mapping[str, str], place: str) -> Lookup:
+    """Return what finds the texts of a name in a place of the request."""
+    if place == "path":
+        return lambda name: (route_parameters[name],) if name in route_parameters else ()
+    if place == "header":
+        headers = request.headers
+        return lambda name: headers.getall(name, ())
+    if place == "cookie":
+        cookies = request.cookies
+        return lambda name: (cookies[name],) if name in cookies else ()
+    form = read_form(_raw_query(request), "query")
+    return lambda name: form.get(name, ())
 
 
 def _raw_query(request: web.BaseRequest) -> bytes:

@@ -11,11 +11,14 @@ from aiohttp import web
 from streamstack.runtime.run import Run
 from streamstack.server.negotiation import FORMATS, choose
 from streamstack.server.wire import Limits, Wire
+from streamstack.server.writers.ai_sdk import AiSdkSink
 from streamstack.server.writers.answer import Answer
+from streamstack.server.writers.anthropic import AnthropicSink
 from streamstack.server.writers.bytes import BytesSink
 from streamstack.server.writers.csv import CsvSink
 from streamstack.server.writers.json import DocumentSink, ValueSink
 from streamstack.server.writers.ndjson import NdjsonSink
+from streamstack.server.writers.openai import OpenaiSink
 from streamstack.server.writers.sse import SseSink
 from streamstack.server.writers.text import TextSink
 
@@ -28,6 +31,9 @@ WRITERS: Mapping[str, type[Answer]] = {
     "csv": CsvSink,
     "json": DocumentSink,
     "bytes": BytesSink,
+    "openai": OpenaiSink,
+    "anthropic": AnthropicSink,
+    "aiSdk": AiSdkSink,
     "value": ValueSink,
 }
 

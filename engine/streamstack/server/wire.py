@@ -16,6 +16,9 @@ CONTENT_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "json": "application/json; charset=utf-8",
     "bytes": "application/octet-stream",
+    "openai": "text/event-stream; charset=utf-8",
+    "anthropic": "text/event-stream; charset=utf-8",
+    "aiSdk": "text/event-stream; charset=utf-8",
     "value": "application/json; charset=utf-8",
 }
 
@@ -83,6 +86,8 @@ class Wire:
             defaults += [("Cache-Control", "no-cache")]
         else:
             defaults += [("Cache-Control", "no-cache, no-transform"), ("X-Accel-Buffering", "no")]
+        if self.format == "aiSdk":
+            defaults += [("X-Vercel-AI-UI-Message-Stream", "v1")]
         if self.negotiated:
             defaults += [("Vary", "Accept")]
         object.__setattr__(self, "defaults", tuple(defaults))

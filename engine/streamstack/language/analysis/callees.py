@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from streamstack.errors import Mark
 from streamstack.language.analysis.parts import constant
 from streamstack.language.analysis.state import OF_EVERY_STREAM, SILENT, Voice
-from streamstack.language.definition import FunctionDefinition, Items
+from streamstack.language.definition import FunctionDefinition, Items, Step
 from streamstack.language.walk import steps_of
 
 
@@ -82,11 +82,15 @@ class Callees:
     def _calls(self, name: str) -> Iterator[str]:
         """Yield the functions of the project that a function calls."""
         for step in steps_of(self._functions[name].stack):
-            for parameter in step.function.effects.calls:
-                argument = step.arguments.given.get(parameter)
-                items = argument.items if isinstance(argument, Items) else (argument,)
-                for item in items:
-                    called = constant(item) if item is not None else None
-                    for each in called if isinstance(called, list) else (called,):
-                        if isinstance(each, str) and each in self._functions:
-                            yield each
+            yield from (each for each in called_by(step) if each in self._functions)
+
+
+def called_by(step: Step) -> Iterator[str]:
+    """Yield the names of the functions that a step calls, as far as they are constant."""
+    for parameter in step.function.effects.calls:
+        argument = step.arguments.given.get(parameter)
+        for item in argument.items if isinstance(argument, Items) else (argument,):
+            called = constant(item) if item is not None else None
+            for each in called if isinstance(called, list) else (called,):
+                if isinstance(each, str):
+                    yield each

@@ -14,6 +14,7 @@ from streamstack.language.definition import (
     Stack,
     Task,
 )
+from streamstack.language.dialects import DIALECTS
 from streamstack.language.expressions import Value, parse_value
 from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.fields import Fields
@@ -134,6 +135,9 @@ class _DocumentReader:
         streaming = self._streaming(streaming_defaults)
         headers = read_headers(fields.get("headers"), self.faults)
         check_content_type(headers, response_type, streaming.format, self.faults)
+        # The SDKs send all that their own server takes; an endpoint declares what it uses of it.
+        speaks = response_type == "streaming" and streaming.format in DIALECTS
+        unknown_inputs = "ignore" if speaks else "refuse"
         return Endpoint(
             method=self._method(),
             path=path,
@@ -147,7 +151,7 @@ class _DocumentReader:
             description=fields.text("description"),
             tags=tuple(tag for tag, _ in fields.names("tags")),
             headers=headers,
-            unknown_inputs=fields.choice("unknownInputs", UNKNOWN_INPUTS, "refuse"),
+            unknown_inputs=fields.choice("unknownInputs", UNKNOWN_INPUTS, unknown_inputs),
             response=self._response(),
             disabled=fields.flag("disabled"),
             allow=fields.codes("allow"),

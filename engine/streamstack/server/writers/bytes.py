@@ -37,5 +37,5 @@ class BytesSink(StreamSink):
             return self._settle()
         return False
 
-    def error_end(self, error: dict[str, Any]) -> None:
+    def error_end(self, error: RunError) -> None:
         return None

@@ -94,5 +94,5 @@ class CsvSink(StreamSink):
         # The standard writer gives numbers their digits; all else has the language's text.
         self._row([cell if type(cell) in _AS_THEY_ARE else to_text(cell) for cell in cells])
 
-    def error_end(self, error: dict[str, Any]) -> None:
+    def error_end(self, error: RunError) -> None:
         return None

@@ -6,8 +6,10 @@ from typing import Any
 
 from aiohttp import web
 
+from streamstack.errors import RunError
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.chunk import check_content
+from streamstack.server.problems import in_band
 from streamstack.server.wire import Wire
 from streamstack.server.writers.answer import PLAIN
 from streamstack.server.writers.stream import StreamSink
@@ -69,8 +71,8 @@ class NdjsonSink(StreamSink):
     def end_marker(self, content: Any, metadata: Any) -> bytes:
         return to_json({"done": self.marker(content, metadata)}) + b"\n"
 
-    def error_end(self, error: dict[str, Any]) -> bytes:
-        return to_json({"error": error}) + b"\n"
+    def error_end(self, error: RunError) -> bytes:
+        return to_json({"error": in_band(error, self.run.id, dev=self.wire.dev)}) + b"\n"
 
     def beat(self) -> bytes:
         # A blank before a value is JSON's own white space: the next line stays one value.

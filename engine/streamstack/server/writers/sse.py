@@ -10,6 +10,7 @@ from aiohttp import web
 from streamstack.errors import RunError
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.chunk import check_content
+from streamstack.server.problems import in_band
 from streamstack.server.wire import Wire
 from streamstack.server.writers.answer import PLAIN
 from streamstack.server.writers.stream import StreamSink
@@ -91,8 +92,8 @@ class SseSink(StreamSink):
     def clean_end(self) -> bytes:
         return _event(b"done", self.summary(None))
 
-    def error_end(self, error: dict[str, Any]) -> bytes:
-        return _event(b"error", error)
+    def error_end(self, error: RunError) -> bytes:
+        return _event(b"error", in_band(error, self.run.id, dev=self.wire.dev))
 
     def beat(self) -> bytes:
         # One line, no block of its own: an empty block is an event to some SDKs (STREAMING).

@@ -13,7 +13,6 @@ from streamstack.language.values import MISSING
 from streamstack.runtime.chunk import check_open
 from streamstack.server.connection import Connection
 from streamstack.server.heads import BODILESS, date_line, status_line
-from streamstack.server.problems import in_band
 from streamstack.server.replies import CLOSE, KEEP, Sent, connection_line, reset, send
 from streamstack.server.wire import GATHERED, Wire
 from streamstack.server.writers.answer import Answer
@@ -69,8 +68,12 @@ class StreamSink(Answer):
         """Return the last bytes of a stream that ended well without `done`."""
         return b""
 
+    def closing(self) -> bytes:
+        """Return the last bytes of a stream that ended well."""
+        return self.clean_end() if not self.ended and self.wire.done else b""
+
     @abstractmethod
-    def error_end(self, error: dict[str, Any]) -> bytes | None:
+    def error_end(self, error: RunError) -> bytes | None:
         """Return the last bytes of a failed stream; None where the format can't tell of it."""
 
     def beat(self) -> bytes:
@@ -208,15 +211,14 @@ class StreamSink(Answer):
                 self._connection.listener = None
                 return send(self.request, self.status, self.lines(), b"")
             self._commit()
-        if not self.ended and self.wire.done:
-            self._end_with(self.clean_end())
+        self._end_with(self.closing())
         return self._end()
 
     def fail(self, error: RunError) -> Sent:
         if not self.committed:
             self._connection.listener = None
             return super().fail(error)
-        tail = self.error_end(in_band(error, self.run.id, dev=self.wire.dev))
+        tail = self.error_end(error)
         if tail is None:
             return self.cut()
         self._end_with(tail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from streamstack.errors import RunError
 from streamstack.language.values import to_text
 from streamstack.runtime.chunk import check_content
 from streamstack.server.writers.stream import StreamSink
@@ -40,5 +41,5 @@ class TextSink(StreamSink):
             return self._settle()
         return False
 
-    def error_end(self, error: dict[str, Any]) -> None:
+    def error_end(self, error: RunError) -> None:
         return None

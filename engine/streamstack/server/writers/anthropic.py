@@ -1,0 +1,133 @@
+"""Anthropic's messages: events of blocks that end with `message_stop`, or one message."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from streamstack.errors import RunError
+from streamstack.language.values import to_json
+from streamstack.server.writers.dialect import Block, DialectSink, Kept, told
+
+_REASONS: Final = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "toolCalls": "tool_use",
+    "contentFilter": "refusal",
+    "refusal": "refusal",
+    "other": "end_turn",
+}
+
+#: The types of errors by status; of others, the caller's are below 500.
+_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+class AnthropicSink(DialectSink):
+    """Writes named events: what has no name, its SDK passes over."""
+
+    dialect = "anthropic"
+    gives_whole = True
+    pulse = b'event: ping\ndata: {"type":"ping"}\n\n'
+    id_header = b"request-id"
+
+    __slots__ = ()
+
+    def start(self) -> bytes:
+        message = {**self._named(), "content": [], "stop_reason": None, "stop_sequence": None}
+        usage = {**self._figures(), "output_tokens": 0}  # what it will be, the end tells
+        return _event("message_start", {"message": {**message, "usage": usage}})
+
+    def open_block(self, block: Block) -> bytes:
+        if not block.name:
+            self._before = (
+                b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,'
+                b'"delta":{"type":"text_delta","text":' % block.number
+            )
+            self._after = b"}}\n\n"
+            held: dict[str, Any] = {"type": "text", "text": ""}
+        else:
+            held = {"type": "tool_use", "id": block.id, "name": block.name, "input": {}}
+        return _event("content_block_start", {"index": block.number, "content_block": held})
+
+    def arguments(self, block: Block, text: str) -> bytes:
+        delta = {"type": "input_json_delta", "partial_json": text}
+        return _event("content_block_delta", {"index": block.number, "delta": delta})
+
+    def close_block(self, block: Block) -> bytes:
+        return _event("content_block_stop", {"index": block.number})
+
+    def end(self) -> bytes:
+        delta = {"stop_reason": _REASONS[self.reason], "stop_sequence": None}
+        usage = self._figures()
+        if self._usage is None:
+            del usage["input_tokens"]  # not known: it stays what the start said
+        ending = _event("message_delta", {"delta": delta, "usage": usage})
+        return ending + _event("message_stop", {})
+
+    def document(self) -> dict[str, Any]:
+        return {
+            **self._named(),
+            "content": [_block(each) for each in self._kept],
+            "stop_reason": _REASONS[self.reason],
+            "stop_sequence": None,
+            "usage": self._figures(),
+        }
+
+    def refusal(self, error: RunError) -> dict[str, Any]:
+        usual = "invalid_request_error" if error.status < 500 else "api_error"
+        told_error = {
+            "type": _TYPES.get(error.status, usual),
+            "message": told(error, dev=self.wire.dev),
+            "code": error.code,
+        }
+        return {"type": "error", "error": told_error, "request_id": self.run.id}
+
+    def error_end(self, error: RunError) -> bytes:
+        return b"event: error\ndata: %b\n\n" % to_json(self.refusal(error))
+
+    def _named(self) -> dict[str, Any]:
+        return {
+            "id": f"msg_{self.run.id}",
+            "type": "message",
+            "role": "assistant",
+            "model": self.model,
+        }
+
+    def _figures(self) -> dict[str, int]:
+        """Return what was used in Anthropic's words, where what came from a cache is apart."""
+        used = self._usage or {}
+        cached = used.get("cachedTokens")
+        figures = {
+            "input_tokens": max((used.get("inputTokens") or 0) - (cached or 0), 0),
+            "output_tokens": used.get("outputTokens") or 0,
+        }
+        return figures if cached is None else {**figures, "cache_read_input_tokens": cached}
+
+
+def _event(name: str, data: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), to_json({"type": name, **data}))
+
+
+def _block(kept: Kept) -> dict[str, Any]:
+    block = kept.block
+    if not block.name:
+        return {"type": "text", "text": kept.text}
+    try:
+        given = orjson.loads(kept.text or "{}")
+    except orjson.JSONDecodeError:
+        raise RunError(
+            "not-in-dialect",
+            f"the arguments of the tool call {block.name} are no JSON: "
+            "a message of `format: anthropic` has them as an object",
+        ) from None
+    return {"type": "tool_use", "id": block.id, "name": block.name, "input": given}
