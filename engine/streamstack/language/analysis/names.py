@@ -13,6 +13,7 @@ from streamstack.language.analysis.reports import Reports
 from streamstack.language.analysis.state import OF_EVERY_STREAM, PLAIN, Binding, Content, State
 from streamstack.language.definition import Definition, Input, Stack, Task
 from streamstack.language.expressions import Read, Value
+from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
 from streamstack.language.loading.wording import listed
 from streamstack.language.names import RESERVED
 from streamstack.language.parameters import Nesting
@@ -149,6 +150,9 @@ class Names:
                 f"`{name}` is not bound: an input is read as `input.{name}`",
                 f"write `input.{name}`",
             )
+        function = FUNCTIONS_OF_EXPRESSIONS.get(name)
+        if function is not None:
+            return f"`{name}` is a function, and has to be called", f"write {function.usage}"
         inputs = (f"input.{each}" for each in self._inputs)
         meant = nearest(name, [*state.names, *sorted(EVERYWHERE), *inputs])
         if meant is None:
@@ -273,7 +277,7 @@ class Names:
         key, known = str(read.path[index]), sorted(known)
         message = f"{owner} has no `{key}`{did_you_mean(key, known)}"
         if hint is None and known:
-            hint = f"it has {listed(known, 'and')}"
+            hint = f"{owner} has {listed(known, 'and')}"
         self._reports.add("unknown-property", property_mark(read, index), message, hint)
 
 

@@ -84,6 +84,12 @@ def _read_input(name: str, mark: Mark, node: Node, faults: Faults, depth: int) -
     if isinstance(node, Scalar) and isinstance(node.value, str):
         if node.value in TYPES:
             return Input(name=name, type=node.value, mark=mark)
+        meant = COMMON.get(node.value.lower())
+        if meant is not None:
+            # No description: one word that names a type, as other languages call it.
+            message = f"`{node.value}` is no type of inputs"
+            faults.add("unknown-type", node.mark, message, f"did you mean `{meant}`?")
+            return None
         return Input(name=name, type="json", mark=mark, description=node.value)
     if not isinstance(node, Mapping):
         faults.add(
