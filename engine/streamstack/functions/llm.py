@@ -56,8 +56,8 @@ _REDIRECTS: Final = 3
         "messages",
         Bound(),
         "What was said: a list of {role: user | assistant | tool | system, content}, or the user's text alone. "
-        "It takes the `message` of an earlier answer as it is, and {role: tool, toolCallId, content} for what a tool gave. "
-        "Content is a text, or a list of {type: text, text} and {type: image, url | data, contentType}.",
+        "It takes the `message` of an earlier answer as it is, and {role: tool, toolCallId, content} for what a tool "
+        "gave. Content is a text, or a list of {type: text, text} and {type: image, url | data, contentType}.",
         required=True,
     ),
     Parameter("system", Bound(Kind.TEXT), "What the model is told beforehand."),
@@ -75,8 +75,8 @@ _REDIRECTS: Final = 3
         "baseUrl",
         Bound(Kind.TEXT),
         "Where it is asked, if not at its provider: the address before `/chat/completions`, `/responses`, "
-        "`/v1/messages` or `/v1beta/models`. A path alone is this server's own. Else OPENAI_BASE_URL, ANTHROPIC_BASE_URL or "
-        "GEMINI_BASE_URL. The key is sent there: never take it from a caller.",
+        "`/v1/messages` or `/v1beta/models`. A path alone is this server's own. Else OPENAI_BASE_URL, "
+        "ANTHROPIC_BASE_URL or GEMINI_BASE_URL. The key is sent there: never take it from a caller.",
     ),
     Parameter(
         "apiKey",

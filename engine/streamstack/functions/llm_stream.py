@@ -10,7 +10,12 @@ from typing import Any, Final
 
 from streamstack.connections.http import Answer, HttpClient, Request
 from streamstack.errors import RunError
-from streamstack.functions.http_requests import content_error, headers_of, status_error
+from streamstack.functions.http_requests import (
+    content_error,
+    headers_of,
+    read_retry_after,
+    status_error,
+)
 from streamstack.functions.http_upstream import Times, Upstream
 from streamstack.runtime.decoders.decoder import Decoder, OnInvalid
 from streamstack.runtime.decoders.formats import read_content_type
@@ -78,7 +83,10 @@ class ModelStream(Upstream):
         answer = self._answer = await self._client.send(self._request)
         self.status, self.headers = answer.status, headers_of(answer)
         if not 200 <= answer.status < 300:
-            raise await status_error(answer)
+            error = await status_error(answer)
+            if answer.status > 500:  # 529 is Anthropic's, 52x are those of the proxies before it
+                error.final, error.retry_after = False, read_retry_after(answer)
+            raise error
         media, _ = read_content_type(answer.headers.get("Content-Type"))
         if media in _CONTRADICTIONS:
             error = await content_error(answer, media, "a stream of events")

@@ -112,6 +112,10 @@ _ERRORS: Final = {
         "A function does not exist.",
         "`streamstack functions` lists the functions",
     ),
+    "unknown-model": (
+        "A step names a model that the settings don't have.",
+        "declare it under `models` in streamstack.yaml, or give `provider`",
+    ),
     "unknown-property": (
         "A declared input or value has no such property.",
         "declare it in `properties`, or read one that is declared",

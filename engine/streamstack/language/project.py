@@ -114,7 +114,11 @@ def read_project(
         kept.get(name), name, environment, check_environment=check_environment
     )
     project, wrong = validate(
-        sources, registry, settings.streaming, environment if check_environment else None
+        sources,
+        registry,
+        settings.streaming,
+        environment if check_environment else None,
+        {"models": settings.names("models")},
     )
     return Checked(root, project, settings, sorted({*findings, *found, *wrong}), kept | sources)
 

@@ -10,6 +10,7 @@ from typing import Final
 from streamstack.errors import Diagnostic
 from streamstack.language.analysis.callees import Callees
 from streamstack.language.analysis.calls import check_calls
+from streamstack.language.analysis.configured import check_configured
 from streamstack.language.analysis.dialects import check_dialect
 from streamstack.language.analysis.secrets import find_secrets
 from streamstack.language.analysis.silence import silence
@@ -57,6 +58,7 @@ class _Around:
     functions: Mapping[str, FunctionDefinition]
     callees: Callees
     unread: Collection[str]  # functions that could not be read
+    configured: Mapping[str, Collection[str]]
     environment: Mapping[str, str] | None
 
 
@@ -65,11 +67,13 @@ def validate(
     registry: Registry,
     streaming_defaults: Streaming,
     environment: Mapping[str, str] | None = None,
+    configured: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[Project, list[Diagnostic]]:
     """Read a project's files, given as texts by name, and report all that is wrong with them.
 
     The project holds what has no error; a definition that is disabled is checked and left out. Findings are sorted,
     each stands once. With an ``environment``, variables that are read and missing from it are reported.
+    ``configured`` are the names that the settings have, by section; of a section that is not in it any name passes.
     Nothing is raised, whatever the texts.
     """
     findings: list[Diagnostic] = []
@@ -87,7 +91,7 @@ def validate(
     functions: dict[str, FunctionDefinition] = {}
     findings += _name_functions(entries, functions)
     sound: list[Definition] = []
-    around = _Around(functions, callees_of(functions), unread - functions.keys(), environment)
+    around = _Around(functions, callees_of(functions), unread - functions.keys(), configured or {}, environment)
     collisions = _collide(entries)
     for entry in entries:
         definition = entry.definition
@@ -155,6 +159,7 @@ def _collide(entries: list[_Entry]) -> dict[int, list[Diagnostic]]:
 def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagnostic]:
     """Report what the shape alone does not show."""
     found = check_calls(definition, around.functions, around.unread)
+    found += check_configured(definition, around.configured)
     found += find_secrets(entry.document.root)
     if isinstance(definition, Endpoint):
         found += check_dialect(definition, around.functions)
