@@ -1,0 +1,22 @@
+"""The definitions beside this file, served as `serve` does it, for the SDKs to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from streamstack.functions import REGISTRY
+from streamstack.language.project import read_project
+from streamstack.server.local import serving_locally
+
+CLIENTS = Path(__file__).parent
+
+
+@contextmanager
+def speaking() -> Iterator[str]:
+    """Serve the definitions and give the address, without a slash at its end."""
+    checked = read_project(CLIENTS / "definitions", REGISTRY, {}, check_environment=True)
+    assert checked.findings == []
+    with serving_locally(checked, {}, dev=False) as address:
+        yield address
