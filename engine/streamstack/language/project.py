@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -113,14 +115,31 @@ def read_project(
     settings, found = load_settings(
         kept.get(name), name, environment, check_environment=check_environment
     )
-    project, wrong = validate(
-        sources,
-        registry,
-        settings.streaming,
-        environment if check_environment else None,
-        {"models": settings.names("models")},
-    )
+    with _uncollected():
+        project, wrong = validate(
+            sources,
+            registry,
+            settings.streaming,
+            environment if check_environment else None,
+            {"models": settings.names("models")},
+        )
     return Checked(root, project, settings, sorted({*findings, *found, *wrong}), kept | sources)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector away: what is made of definitions stays.
+
+    Looking through all of it again and again took 40 % of the time of a thousand files.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def read_texts(paths: Iterable[Path], findings: list[Diagnostic]) -> dict[str, str]:
