@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from asyncio import CancelledError
 from typing import Any
 
 from streamstack.errors import RunError
@@ -21,7 +23,7 @@ from streamstack.language.parameters import (
     StackOf,
     Variable,
 )
-from streamstack.runtime.arguments import constant_of
+from streamstack.runtime.arguments import constant_of, leaves
 from streamstack.runtime.code import Code
 from streamstack.runtime.faults import caught, located
 from streamstack.runtime.steps import source_of, value_of
@@ -88,21 +90,39 @@ def try_(step: Step, code: Code) -> None:
     if not isinstance(handler, Arguments) and not isinstance(last, Stack):
         code.stack(body)
         return
-    with code.indented("try:", block=True):
+    # Python has a block for `finally`, around another for `except`, which has two while it runs.
+    around = int(isinstance(last, Stack))
+    with code.indented("try:", blocks=around + isinstance(handler, Arguments)):
         code.stack(body)
     if isinstance(handler, Arguments):
-        _write_catch(code, handler)
+        _write_catch(code, handler, blocks=around + 2)
     if isinstance(last, Stack):
-        with code.indented("finally:", block=True):
-            code.stack(last)
+        with code.indented("finally:", blocks=1):
+            _write_finally(code, last)
 
 
-def _write_catch(code: Code, handler: Arguments) -> None:
+def _write_finally(code: Code, last: Stack) -> None:
+    if not leaves(last):
+        code.stack(last)
+        return
+    with code.part("last", last) as name:
+        code.steps(last)
+    signal = code.fresh("signal")
+    code.line(f"{signal} = await {name}()")
+    # Whoever stops a run, or a step whose time is over, is not stopped by a `return`; an error is.
+    code.line(
+        f"if {signal} is not None and "
+        f"isinstance({code.constant(sys.exception)}(), {code.constant(CancelledError)}): raise"
+    )
+    code.hand_on(signal)
+
+
+def _write_catch(code: Code, handler: Arguments, blocks: int) -> None:
     steps, codes = handler.get("do"), handler.get("on")
     assert isinstance(steps, Stack)
     raised = code.fresh("raised")
     with (
-        code.indented(f"except Exception as {raised}:", block=True),
+        code.indented(f"except Exception as {raised}:", blocks=blocks),
         code.binding(str(constant_of(handler.get("as"), "error"))) as error,
     ):
         code.line(f"{error} = {code.constant(caught)}({raised})")

@@ -297,7 +297,7 @@ def after(step: Step, code: Code) -> None:
     """
     body = step.arguments.get("do")
     assert isinstance(body, Stack)
-    name = code.copy("after", body)
+    name = code.copy("after", body, code.bound_here)
     timeout = value_of(step, "timeout")
     code.line(
         f"run.after({name}, {source_of(code, step, 'timeout')})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import structlog
@@ -69,18 +70,20 @@ def _limit(code: Code, step: Step) -> str | None:
     name = code.fresh("limit")
     value = value_of(step, "limit")
     code.line(f"{name} = {source}", *([value] if value is not None else []))
+    code.line(f"if {name} is None: {name} = {code.constant(inf)}")
     return name
+
+
+def _stops(step: Step) -> bool:
+    return bool(constant_of(step.arguments.get("onLimit"), "fail") == "stop")
 
 
 def _check_limit(code: Code, step: Step, index: str, limit: str | None) -> None:
     """Write the check of a loop's limit at the head of its body, where the index is that of the present turn."""
     if limit is None:
         return
-    stops = constant_of(step.arguments.get("onLimit"), "fail") == "stop"
-    code.line(
-        f"if {index} >= {limit}: "
-        + ("break" if stops else f"raise {code.constant(limit_reached)}({limit})")
-    )
+    ends = "break" if _stops(step) else f"raise {code.constant(limit_reached)}({limit})"
+    code.line(f"if {index} >= {limit}: {ends}")
 
 
 @function(
@@ -161,12 +164,15 @@ def _in_turn(step: Step, code: Code, source: str, index: str) -> None:
     batch = code.fresh("batch")
     limit = _limit(code, step)
     with (
-        code.indented("try:", block=True),
+        code.indented("try:", blocks=1),
         code.binding(variable, loop=Loop(index, source)) as item,
     ):
         code.line(f"{index} = -1")
-        with code.indented(f"while {batch} := await {source}.batch():", block=True), code.looping():
-            with code.indented(f"for {item} in {batch}:", block=True):
+        # A loop that stops at its limit does not wait for the item after.
+        more = f"{index} + 1 < {limit} and " if limit is not None and _stops(step) else ""
+        asked = f"{more}({batch} := await {source}.batch())"
+        with code.indented(f"while {asked}:", blocks=1), code.looping():
+            with code.indented(f"for {item} in {batch}:", blocks=1):
                 _breathe(code)
                 code.line(f"{index} += 1")
                 _check_limit(code, step, index, limit)
@@ -182,7 +188,7 @@ def _turn(step: Step, code: Code, body: Stack) -> None:
     if constant_of(step.arguments.get("onError"), "fail") == "fail":
         code.stack(body)
         return
-    with code.indented("try:", block=True):
+    with code.indented("try:", blocks=1):
         code.stack(body)
     error = code.fresh("error")
     with code.indented(f"except Exception as {error}:"):
@@ -194,7 +200,7 @@ def _at_once(step: Step, code: Code, source: str, index: str) -> None:
     assert isinstance(body, Stack)
     variable = str(constant_of(step.arguments.get("as"), "item"))
     with code.binding(variable, loop=Loop(index, source)) as item:
-        turn = code.copy("turn", body, f"{item}, {index}, sink", signals=True, emits=True)
+        turn = code.copy("turn", body, f"{item}, {index}, sink", signals=True)
     signal = code.fresh("signal")
     code.line(f"{signal} = await {code.constant(concurrently)}(run, {source}, {turn}, sink,")
     for name in ("concurrency", "limit"):
@@ -203,7 +209,7 @@ def _at_once(step: Step, code: Code, source: str, index: str) -> None:
         code.line(f" {name}={given},", *([value] if value is not None else []))
     code.line(f" ordered={constant_of(step.arguments.get('ordered'), default=False)!r},")
     code.line(f" skip={constant_of(step.arguments.get('onError'), 'fail') == 'skip'!r},")
-    code.line(f" stop={constant_of(step.arguments.get('onLimit'), 'fail') == 'stop'!r})")
+    code.line(f" stop={_stops(step)!r})")
     code.hand_on(signal)
 
 
@@ -246,7 +252,7 @@ def while_(step: Step, code: Code) -> None:
     code.line(f"{index} = -1")
     with (
         code.binding(None, loop=Loop(index, code.constant(ENDLESS))),
-        code.condition("while", code.source(condition), condition, block=True),
+        code.condition("while", code.source(condition), condition, blocks=1),
         code.looping(),
     ):
         code.line(f"{index} += 1")
@@ -284,7 +290,7 @@ def repeat(step: Step, code: Code) -> None:
     )
     with (
         code.binding(None, loop=Loop(index, f"{code.constant(Turns)}({turns})")),
-        code.indented(f"for {index} in {turns}:", block=True),
+        code.indented(f"for {index} in {turns}:", blocks=1),
         code.looping(),
     ):
         _breathe(code)

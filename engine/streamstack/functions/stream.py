@@ -103,7 +103,10 @@ def stream(step: Step, code: Code) -> None:
         options = ", ".join(
             _group(code, step, "pace", pace, name) for name in ("mode", "interval", "jitter")
         )
-        code.line(f"{turn} = {code.constant(pacer)}(run, {turn!r}, {options})", *values_of(pace))
+        code.line(
+            f"{turn} = {code.constant(pacer)}(run, {f'{code.title} {turn}'!r}, {options})",
+            *values_of(pace),
+        )
     if not isinstance(split, Arguments):
         if turn is None:
             _emit(code, step, _source(code, step, "content"), _source(code, step, "event"), turn)
@@ -119,7 +122,7 @@ def stream(step: Step, code: Code) -> None:
     code.line(f" {source_of(code, step, 'content')},", *([content_value] if content_value else []))
     code.line(f" {by}, {size})", *values_of(split))
     _assign(code, step, event, "event")
-    with code.indented(f"for {piece} in {pieces}:", block=True), code.looping():
+    with code.indented(f"for {piece} in {pieces}:", blocks=1), code.looping():
         code.line("if clock() > run.yield_at: await run.breathe()")
         _emit(code, step, piece, event, turn)
 

@@ -20,6 +20,11 @@ from streamstack.runtime.values import iterate
 
 log = structlog.get_logger("streamstack.log")
 
+#: Names that the log itself gives a meaning.
+_TAKEN = frozenset(
+    {"event", "exc_info", "exception", "level", "run", "self", "stack", "stack_info", "timestamp"}
+)
+
 
 @function(
     "set",
@@ -201,10 +206,7 @@ def log_(
     run: Run, message: Any, level: str = "info", fields: Mapping[str, Any] | None = None
 ) -> None:
     """Write a line to the server's log, with the run's id."""
-    own = {
-        f"field_{key}" if key in {"event", "level", "run"} else key: value
-        for key, value in (fields or {}).items()
-    }
+    own = {f"field_{key}" if key in _TAKEN else key: value for key, value in (fields or {}).items()}
     getattr(log, level)(to_text(message), run=run.id, **own)
 
 

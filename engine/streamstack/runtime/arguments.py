@@ -42,6 +42,15 @@ def stacks(arguments: Iterable[Any]) -> Iterator[Stack]:
             yield from stacks(argument.given.values())
 
 
+def leaves(stack: Stack) -> bool:
+    """Whether any step of a stack leaves a loop or a frame: break, continue, return."""
+    return any(
+        bool(step.function.effects.leaves)
+        or any(map(leaves, stacks(step.arguments.given.values())))
+        for step in stack.steps
+    )
+
+
 def constant_of(argument: Any, default: Any = MISSING) -> Any:
     """Return an argument's value where it is known at load, else MISSING; ``default`` where it isn't given."""
     if argument is None:

@@ -28,7 +28,7 @@ from streamstack.runtime.frames import (
 )
 
 if TYPE_CHECKING:
-    from streamstack.language.expressions import Value
+    from streamstack.language.expressions import Read, Value
 
 #: Python nests at most 20 loops, `try` and `with` in one function; a stack deeper than this gets a function of its own.
 MAX_BLOCKS = 12
@@ -41,6 +41,11 @@ class Site:
     step: Step | None
     values: tuple[Value, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+
+
+def _asks_for_source(read: Read) -> bool:
+    """Whether a name read is `loop` and what it tells of its source, or `loop` as a whole."""
+    return read.name == "loop" and (not read.path or read.path[0] in ("last", "length"))
 
 
 class Code:
@@ -62,6 +67,7 @@ class Code:
         self._frame = Frame({})
         self._functions: list[Function] = [Function()]
         self._handed: set[str] = set()
+        self._bound: tuple[str, ...] = ()  # what the bodies around bind: items, indexes, errors
 
     # -- lines ---------------------------------------------------------------------------------------------
 
@@ -71,40 +77,54 @@ class Code:
         self._sites.append(self._site(values))
 
     def _site(self, values: tuple[Value, ...]) -> Site:
-        names = {read.name: self.name(read.name) for value in values for read in value.reads}
+        reads = [read for value in values for read in value.reads]
+        names = {read.name: self.name(read.name) for read in reads}
+        loop = self._loop()
+        if loop is not None and "loop" in names and not any(map(_asks_for_source, reads)):
+            # The loop may be around this function, which then does not know its source.
+            names["loop"] = f"loop_object({loop.index}, None)"
         return Site(self.step, values, names)
 
     @contextmanager
-    def indented(self, header: str, *values: Value, block: bool = False) -> Iterator[None]:
-        """Write a header and indent what follows. ``block``: it is a loop, a `try` or a `with`."""
+    def indented(self, header: str, *values: Value, blocks: int = 0) -> Iterator[None]:
+        """Write a header and indent what follows. ``blocks``: how many loops, `try` and `with` it opens."""
         self.line(header, *values)
         self._depth += 1
-        self._function.blocks += block
+        self._function.blocks += blocks
+        before = len(self._lines)
         yield
-        self._function.blocks -= block
+        if len(self._lines) == before:
+            self.line("pass")
+        self._function.blocks -= blocks
         self._depth -= 1
 
     @contextmanager
     def condition(
-        self, keyword: str, source: str, *values: Value, block: bool = False
+        self, keyword: str, source: str, *values: Value, blocks: int = 0
     ) -> Iterator[None]:
         """Write `if`, `elif` or `while` with its condition on a line of its own, which is its Site."""
         self.line(f"{keyword} (")
         self.line(f" {source}", *values)
-        with self.indented("):", block=block):
+        with self.indented("):", blocks=blocks):
             yield
 
     def fresh(self, stem: str) -> str:
-        """Return a Python name that nothing else has."""
+        """Return a Python name that nothing else has. No stem begins as the author's variables do (`v_`)."""
         self._serial += 1
         return f"{stem}_{self._serial}"
+
+    def _own(self, variable: str) -> str:
+        """Return a further Python name for a variable; none of the author's begins with a digit."""
+        self._serial += 1
+        return f"v_{self._serial}_{variable}"
 
     def constant(self, value: object) -> str:
         """Return the name under which generated code finds a Python object."""
         known = self._constants.get(id(value))
         if known is None:
             name = getattr(value, "__name__", "")
-            known = self.fresh(name if name.isidentifier() else "c")
+            fit = name.isidentifier() and name.isascii() and not name.startswith("v_")
+            known = self.fresh(name if fit else "c")
             self._constants[id(value)] = known
             self.namespace[known] = value
         return known
@@ -162,13 +182,22 @@ class Code:
     @contextmanager
     def binding(self, variable: str | None, *, loop: Loop | None = None) -> Iterator[str]:
         """Bind a variable for what is written inside only (`as` of a loop or a catch); gives its Python name."""
-        python = self.fresh(f"v_{variable}") if variable is not None else ""
+        python = self._own(variable) if variable is not None else ""
         names = {variable: python} if variable is not None else {}
         self._frame = Frame(names, self._frame, loop)
+        before = self._bound
+        self._bound = (*before, *names.values(), *([loop.index] if loop is not None else []))
         yield python
+        self._bound = before
         parent = self._frame.parent
         assert parent is not None
         self._frame = parent
+
+    @property
+    def bound_here(self) -> str:
+        """Parameters that keep for later what the bodies around have bound now."""
+        kept = ", ".join(f"{name}={name}" for name in dict.fromkeys(self._bound))
+        return f"*, {kept}" if kept else ""
 
     # -- values --------------------------------------------------------------------------------------------
 
@@ -183,19 +212,24 @@ class Code:
         return self._functions[-1]
 
     @contextmanager
+    def _writing(self, name: str, parameters: str, function: Function) -> Iterator[None]:
+        self._functions.append(function)
+        with self.indented(f"async def {name}({parameters}):"):
+            if parameters.rpartition(", ")[2] == "sink":
+                self.line("emit = sink.emit; drain = sink.drain")
+            yield
+        self._functions.pop()
+
+    @contextmanager
     def definition(self, name: str, parameters: str, stack: Stack) -> Iterator[None]:
         """Write the coroutine function of a definition; its variables are its own."""
         outer, self._frame = self._frame, Frame({v: f"v_{v}" for v in sorted(written(stack))})
-        self._functions.append(Function())
-        self.line(f"async def {name}({parameters}):")
-        self._depth += 1
-        self._declare(self._frame.names.values())
-        self._frame.names["input"] = "v_input"
-        self.line("sink = run.sink if sink is None else sink")
-        self.line("emit = sink.emit; drain = sink.drain")
-        yield
-        self._depth -= 1
-        self._functions.pop()
+        with self._writing(name, parameters, Function()):
+            self._declare(self._frame.names.values())
+            self._frame.names["input"] = "v_input"
+            self.line("sink = run.sink if sink is None else sink")
+            self.line("emit = sink.emit; drain = sink.drain")
+            yield
         self._frame = outer
 
     def copy(
@@ -205,68 +239,55 @@ class Code:
         parameters: str = "",
         *,
         signals: bool = False,
-        emits: bool = False,
     ) -> str:
         """Write a stack as a coroutine function with its own copy of the variables; return its name.
 
         A `return` in it returns its value, as a Signal where ``signals`` is set. What it writes stays in it.
-        With ``emits`` it takes a `sink` of its own.
+        Where `sink` is the last of its parameters, it emits into that.
         """
         name = self.fresh(stem)
-        own = {variable: self.fresh(f"v_{variable}") for variable in sorted(written(stack))}
+        own = {variable: self._own(variable) for variable in sorted(written(stack))}
         outer = self._frame
         before = {variable: self._variable(variable) for variable in own}
         function = Function(outlined=signals)
-        self._functions.append(function)
-        self.line(f"async def {name}({parameters}):")
-        self._depth += 1
-        self._declare(own.values())
-        if emits:
-            self.line("emit = sink.emit; drain = sink.drain")
-        for variable, python in own.items():
-            if before[variable] is not None:
-                self.line(f"try: {python} = {before[variable]}")
-                self.line("except NameError: pass")
-        self._frame = Frame(own, outer)
-        self.steps(stack)
-        self._frame = outer
-        self._depth -= 1
-        self._functions.pop()
+        with self._writing(name, parameters, function):
+            self._declare(own.values())
+            for variable, python in own.items():
+                if before[variable] is not None:
+                    self.line(f"try: {python} = {before[variable]}")
+                    self.line("except NameError: pass")
+            self._frame = Frame(own, outer)
+            self.steps(stack)
+            self._frame = outer
         self._handed = function.signals - {"break", "continue"}
         return name
 
     def shared(self, stem: str, stack: Stack, parameters: str = "") -> str:
         """Write a stack as a coroutine function that shares the variables; a `return` in it returns its value."""
         name = self.fresh(stem)
-        self._functions.append(Function())
-        self.line(f"async def {name}({parameters}):")
-        self._depth += 1
-        self._share(stack)
-        self.steps(stack)
-        self._depth -= 1
-        self._functions.pop()
+        with self._writing(name, parameters, Function()):
+            self._share(stack, parameters)
+            self.steps(stack)
         return name
 
-    def _share(self, stack: Stack) -> None:
-        """Let the function being written rebind the frame's variables."""
-        shared = sorted({self.target(variable) for variable in written(stack)})
-        self.line(f"nonlocal {', '.join(shared)}" if shared else "pass")
+    def _share(self, stack: Stack, parameters: str) -> None:
+        """Let the function being written, with these parameters, rebind the frame's variables."""
+        shared = {self.target(variable) for variable in written(stack)} - {*parameters.split(", ")}
+        if shared:
+            self.line(f"nonlocal {', '.join(sorted(shared))}")
 
     @contextmanager
-    def part(self, stem: str, stack: Stack) -> Iterator[str]:
+    def part(self, stem: str, stack: Stack, parameters: str = "") -> Iterator[str]:
         """Write a part of the present frame as a coroutine function of its own; gives its name.
 
-        What is written inside is its body. It shares the variables. `hand_on` must follow its call.
+        What is written inside is its body. It shares the variables, and emits into its parameter `sink` where it has
+        one. `hand_on` must follow its call.
         """
         name = self.fresh(stem)
         function = Function(outlined=True)
-        self._functions.append(function)
-        self.line(f"async def {name}():")
-        self._depth += 1
-        self._share(stack)
-        yield name
-        self._depth -= 1
-        self._functions.pop()
+        with self._writing(name, parameters, function):
+            self._share(stack, parameters)
+            yield name
         self._handed = function.signals
 
     def hand_on(self, signal: str) -> None:
@@ -324,13 +345,10 @@ class Code:
 
     def steps(self, stack: Stack) -> None:
         """Write the steps of a stack one after the other."""
-        before = len(self._lines)
         for step in stack.steps:
             outer, self.step = self.step, step
             self._write_step(self, step)
             self.step = outer
-        if len(self._lines) == before:
-            self.line("pass")
 
     def _declare(self, names: Iterable[str]) -> None:
         """Make names local to the function being written, without binding them."""

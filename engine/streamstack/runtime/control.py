@@ -13,7 +13,7 @@ import structlog
 from streamstack.errors import RunError
 from streamstack.language.definition import Retry
 from streamstack.language.values import MISSING
-from streamstack.runtime.chunk import Sink
+from streamstack.runtime.chunk import Sink, check_content
 from streamstack.runtime.faults import located
 from streamstack.runtime.frames import BREAK, Signal
 from streamstack.runtime.run import Run
@@ -82,19 +82,59 @@ def worth_another(policy: Retry, error: RunError, attempt: int) -> bool:
     return error.code in policy.on if policy.on else error.code not in FINAL
 
 
+class Watched(Sink):
+    """The sink of one attempt at a step: it tells whether this step, and no other beside it, has emitted."""
+
+    __slots__ = ("_sink", "emitted")
+
+    def __init__(self, sink: Sink) -> None:
+        # Count, bytes and end are those of the sink itself.
+        self._sink = sink
+        self.emitted = False
+
+    @property
+    def count(self) -> int:  # type: ignore[override]
+        return self._sink.count
+
+    @property
+    def bytes(self) -> int:  # type: ignore[override]
+        return self._sink.bytes
+
+    @property
+    def ended(self) -> bool:  # type: ignore[override]
+        return self._sink.ended
+
+    def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
+        full = self._sink.emit(content, event, id, metadata)
+        self.emitted = True
+        return full
+
+    async def drain(self) -> None:
+        await self._sink.drain()
+
+    def done(self, content: Any = MISSING, metadata: Any = None) -> None:
+        self._sink.done(content, metadata)
+        self.emitted = True
+
+    def respond(
+        self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]
+    ) -> None:
+        self._sink.respond(status, headers, cookies)
+
+
 async def retried(
-    run: Run, policy: Retry, attempt: Callable[[], Awaitable[Any]], sink: Sink
+    run: Run, policy: Retry, attempt: Callable[[Sink], Awaitable[Any]], sink: Sink
 ) -> Any:
     """Run a step again after an error, up to ``times`` more; never once it has emitted."""
     number = 0
     while True:
-        before = sink.count
+        watched = Watched(sink)
         try:
-            return await attempt()
-        except Exception as error:
+            return await attempt(watched)
+        except Exception as error:  # noqa: BLE001  (raised again, with its place)
             fault = located(error)
-            if sink.count != before or not worth_another(policy, fault, number):
-                raise fault from error
+            if watched.emitted or not worth_another(policy, fault, number):
+                raise fault from fault.__cause__
             log.info(
                 "retry", run=run.id, code=fault.code, attempt=number + 1, place=str(fault.place)
             )
@@ -206,10 +246,10 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
             signal = await body(item, index, own)
             if isinstance(own, Turn):
                 await own.finish()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (raised again, with its place)
             fault = located(error)
             if not skip:
-                raise fault from error
+                raise fault from fault.__cause__
             log.warning(
                 "item-skipped", run=run.id, index=index, code=fault.code, message=fault.message
             )
@@ -225,11 +265,12 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
     try:
         async with _group() as group:
             index = 0
-            while batch := await source.batch():
+            # A loop that stops at its limit does not wait for the item after.
+            while (not stop or limit is None or index < limit) and (batch := await source.batch()):
                 for item in batch:
                     if limit is not None and index >= limit:
                         if stop:
-                            return None
+                            break
                         raise RunError("limit-reached", f"the loop has more than {limit} items")
                     await gate.acquire()
                     following = asyncio.Event()
@@ -263,6 +304,7 @@ class Turn(Sink):
             full = self._sink.emit(content, event, id, metadata)
             self.count, self.bytes = self._sink.count, self._sink.bytes
             return full
+        check_content(self._sink, content)  # now, while the step that sends it is known
         self._held.append((content, event, id, metadata))
         self.count += 1
         return len(self._held) >= self.MOST or self._turn.is_set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError, current_task
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -22,7 +23,12 @@ _EXPRESSION_FAULTS = (
 
 
 def located(error: Exception) -> RunError:
-    """Return the RunError for what was raised, with the place in the definition it came from."""
+    """Return the RunError for what was raised, with the place in the definition it came from.
+
+    Raises CancelledError for an error on the way out of a run (or a step) that is being stopped: it stays stopped.
+    """
+    if _hides_a_stop(error):
+        raise CancelledError from error
     if isinstance(error, RunError) and error.place is not None:
         return error
     site, frame, direct = _site(error.__traceback__)
@@ -50,6 +56,17 @@ def located(error: Exception) -> RunError:
             types=types,
         )
     return fault
+
+
+def _hides_a_stop(error: Exception) -> bool:
+    """Whether an error was raised while this task's cancellation passed, which it then took the place of."""
+    task = current_task()
+    if task is None or not task.cancelling():
+        return False
+    before = error.__context__
+    while before is not None and not isinstance(before, CancelledError):
+        before = before.__context__
+    return before is not None
 
 
 def _internal(error: Exception) -> RunError:

@@ -35,7 +35,7 @@ class Function:
 
     outlined: bool = False
     loops: int = 0  # loops open within this function
-    blocks: int = 0  # loops, `try` and `with` open within it
+    blocks: int = 0  # loops, `try` and `with` open within it, as Python counts them
     signals: set[str] = field(
         default_factory=set
     )  # break, continue, return: what it asks of its caller

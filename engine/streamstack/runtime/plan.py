@@ -24,7 +24,7 @@ from streamstack.runtime.code import Code
 from streamstack.runtime.control import guarded, limited, retried
 from streamstack.runtime.faults import located
 from streamstack.runtime.inputs import Checker, compile_inputs
-from streamstack.runtime.run import Run
+from streamstack.runtime.run import Run, enter_call, leave_call
 from streamstack.runtime.steps import write_step
 
 Start = Callable[..., Coroutine[Any, Any, Any]]
@@ -61,15 +61,17 @@ class Plan:
         """
         try:
             return await self._stack(run, inputs)
-        except Exception as error:
-            raise located(error) from error
+        except Exception as error:  # noqa: BLE001  (raised again, with its place)
+            fault = located(error)
+            raise fault from fault.__cause__
 
     def headers(self, run: Run, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the endpoint's own response headers."""
         try:
             return self._headers(run, inputs)
-        except Exception as error:
-            raise located(error) from error
+        except Exception as error:  # noqa: BLE001  (raised again, with its place)
+            fault = located(error)
+            raise fault from fault.__cause__
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +93,11 @@ class Callee:
         except RunError as error:
             message = f"the inputs of `{self.definition.name}` don't fit: {error.message}"
             raise RunError("template", message, details=error.details) from None
-        run.enter()
+        enter_call()
         try:
             return await self._stack(run, values, sink)
         finally:
-            run.leave()
+            leave_call()
 
 
 def compile_project(project: Project) -> tuple[Plan, ...]:
@@ -152,8 +154,13 @@ def _written(
     code.namespace.update(_FIXED, functions=functions)
     response = definition.response if isinstance(definition, Endpoint) else None
     with code.definition("stack", "run, v_input, sink=None", definition.stack):
-        code.steps(definition.stack)
-        if response is not None:
+        if response is None:
+            code.steps(definition.stack)
+        else:
+            # A `return` ends the steps; what is answered is the response.
+            with code.part("steps", definition.stack) as name:
+                code.steps(definition.stack)
+            code.line(f"await {name}()")
             code.line("return (")
             code.line(f" {code.source(response)}", response)
             code.line(")")

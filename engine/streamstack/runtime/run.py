@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from os import urandom
 from time import perf_counter
 from typing import Any, Protocol, TypeVar, cast
 
@@ -86,6 +87,33 @@ class Context:
             await resource.aclose()
 
 
+class _Entropy:
+    """Random bytes of the system, fetched for many runs at once: asking costs more than the bytes."""
+
+    __slots__ = ("_at", "_bytes")
+    SIZE = 4096
+
+    def __init__(self) -> None:
+        self.forget()
+        # A child must not draw what its parent draws.
+        os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """Drop what is left."""
+        self._bytes, self._at = b"", 0
+
+    def new_id(self) -> str:
+        """Return 128 random bits, as hard to guess as a UUID."""
+        at = self._at
+        if at >= len(self._bytes):
+            self._bytes, at = os.urandom(self.SIZE), 0
+        self._at = at + 16
+        return self._bytes[at : at + 16].hex()
+
+
+_new_id = _Entropy().new_id
+
+
 class Run:
     """The state of one run. Times are seconds of `perf_counter`."""
 
@@ -93,9 +121,9 @@ class Run:
         "_afters",
         "_elapsed_from",
         "_request",
+        "_shown",
         "auth",
         "context",
-        "depth",
         "id",
         "outcome",
         "sent_at",
@@ -113,7 +141,7 @@ class Run:
         request: Callable[[], Mapping[str, Any]] | None = None,
         auth: Mapping[str, Any] | None = None,
     ) -> None:
-        self.id = urandom(16).hex()  # a third of what uuid4 costs, and as hard to guess
+        self.id = _new_id()
         self.sink = sink
         self.context = context
         self.auth = auth
@@ -121,10 +149,10 @@ class Run:
         self._elapsed_from = perf_counter()
         self.yield_at = self._elapsed_from + SLICE
         self.outcome: str | None = None
-        self.depth = 0
         self.sent_at: float | None = None  # when the last paced chunk left
         self.state: dict[str, Any] = {}  # what a step keeps between its turns (pace)
         self._request = request
+        self._shown: Mapping[str, Any] | None = None
         self._afters: list[tuple[Callable[[], Awaitable[Any]], float]] = []
 
     @property
@@ -134,7 +162,9 @@ class Run:
 
     def request(self) -> Mapping[str, Any]:
         """Return the request as the language shows it; an empty object outside of one."""
-        return self._request() if self._request is not None else {}
+        if self._shown is None:
+            self._shown = self._request() if self._request is not None else {}
+        return self._shown
 
     async def breathe(self) -> None:
         """Let the event loop turn: buffered chunks leave, other runs go on."""
@@ -152,15 +182,19 @@ class Run:
     async def finish(self, outcome: str) -> None:
         """Run what `after` registered, in that order. A failure is logged and hinders none of the others."""
         self.outcome = outcome
-        afters, self._afters = self._afters, []
-        for work, timeout in afters:
-            try:
-                async with asyncio.timeout(timeout):
-                    await work()
-            except TimeoutError:
-                self._report(RunError("timeout", f"`after` took longer than {timeout:g} s"))
-            except Exception as error:  # noqa: BLE001  (the other works must run)
-                self._report(located(error))
+        for _ in range(MAX_DEPTH):  # such work may register more of it, but not for ever
+            afters, self._afters = self._afters, []
+            for work, timeout in afters:
+                await self._finish(work, timeout)
+
+    async def _finish(self, work: Callable[[], Awaitable[Any]], timeout: float) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                await work()
+        except TimeoutError:
+            self._report(RunError("timeout", f"`after` took longer than {timeout:g} s"))
+        except Exception as error:  # noqa: BLE001  (the other works must run)
+            self._report(located(error))
 
     def _report(self, fault: RunError) -> None:
         log.error(
@@ -171,17 +205,22 @@ class Run:
             place=str(fault.place),
         )
 
-    def enter(self) -> None:
-        """Enter a function call.
 
-        Raises RunError ``limit-reached`` where functions call one another too deeply.
-        """
-        if self.depth >= MAX_DEPTH:
-            raise RunError(
-                "limit-reached", f"functions call one another more than {MAX_DEPTH} deep"
-            )
-        self.depth += 1
+#: How deep the present task is in calls of functions. Tasks begin at the depth of who made them.
+_depth: ContextVar[int] = ContextVar("depth", default=0)
 
-    def leave(self) -> None:
-        """Leave a function call."""
-        self.depth -= 1
+
+def enter_call() -> None:
+    """Enter a call of a function.
+
+    Raises RunError ``limit-reached`` where functions call one another too deeply.
+    """
+    depth = _depth.get()
+    if depth >= MAX_DEPTH:
+        raise RunError("limit-reached", f"functions call one another more than {MAX_DEPTH} deep")
+    _depth.set(depth + 1)
+
+
+def leave_call() -> None:
+    """Leave a call of a function, in the task that entered it."""
+    _depth.set(_depth.get() - 1)
