@@ -11,6 +11,7 @@ from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.declare import Function, Registry
 from streamstack.language.definition import Endpoint, FunctionDefinition, Project
+from streamstack.language.http_settings import HttpSettings
 from streamstack.language.loading.documents import load
 from streamstack.language.reading.source import read
 from streamstack.language.streaming_settings import Streaming
@@ -61,15 +62,20 @@ async def run_stack(
     *,
     also: str = "",
     functions: Iterable[Function] = (),
+    http: HttpSettings | None = None,
 ) -> Outcome:
     """Run a stack to its end, and what it registered with `after`."""
     plan = plan_of(stack, also=also, functions=functions)
     sink = Collector()
-    run = Run(sink, Context(env={"HOME_TOWN": "Ghent"}, settings={"unit": "kg"}))
+    context = Context(
+        env={"HOME_TOWN": "Ghent"}, settings={"unit": "kg"}, http=http or HttpSettings()
+    )
+    run = Run(sink, context)
     result, error = None, None
     try:
         result = await plan.start(run, dict(inputs or {}))
     except RunError as raised:
         error = raised
     await run.finish("failed" if error else "completed")
+    await context.aclose()
     return Outcome(result, error, sink, run, plan, [chunk.content for chunk in sink.chunks])

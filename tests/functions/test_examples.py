@@ -6,6 +6,7 @@ import pytest
 
 from streamstack.functions import FAMILIES, REGISTRY
 from streamstack.language.declare import Example, Function
+from tests.functions.example_upstream import HOST, example_upstream
 from tests.stacks import run_stack
 
 EXAMPLES = [
@@ -20,7 +21,11 @@ SHOWN_ELSEWHERE = {"call": "tests/runtime/test_calls.py"}
 @pytest.mark.parametrize("example", EXAMPLES)
 async def test_an_example_gives_what_it_says(example: Example) -> None:
     """The declaration's example is loaded, run and compared."""
-    outcome = await run_stack(example.stack, example.inputs)
+    if HOST in example.stack:
+        async with example_upstream() as http:
+            outcome = await run_stack(example.stack, example.inputs, http=http)
+    else:
+        outcome = await run_stack(example.stack, example.inputs)
     if example.fails is not None:
         assert outcome.error is not None
         assert outcome.error.code == example.fails

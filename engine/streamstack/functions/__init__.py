@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamstack.functions import errors, flow, loops, stream, streams, values
+from streamstack.functions import errors, flow, http, loops, stream, streams, values
 from streamstack.language.declare import Registry
 
 #: The families, in the order of the reference.
@@ -11,6 +11,7 @@ FAMILIES = {
     "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS, *errors.FUNCTIONS),
     "Streaming response": stream.FUNCTIONS,
     "Streams": streams.FUNCTIONS,
+    "HTTP": http.FUNCTIONS,
 }
 
 REGISTRY = Registry(declared for family in FAMILIES.values() for declared in family)

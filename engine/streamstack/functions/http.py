@@ -21,7 +21,7 @@ from streamstack.functions.http_requests import (
 )
 from streamstack.functions.http_stream import http_stream
 from streamstack.functions.http_websocket import websocket_stream
-from streamstack.language.declare import function
+from streamstack.language.declare import Example, function
 from streamstack.language.parameters import Bound, Constant, Effects, Kind, Parameter
 from streamstack.runtime.decoders.formats import (
     Options,
@@ -48,6 +48,31 @@ from streamstack.runtime.run import Run
         default="auto",
     ),
     effects=Effects(gives="value"),
+    examples=[
+        Example(
+            "ask",
+            "- http.request: https://api.example.org/people/7\n  as: reply\n- return: << reply.body.name >>",
+            result="Ada",
+        ),
+        Example(
+            "send JSON",
+            "- http.request:\n    url: https://api.example.org/people\n    method: POST\n    json: {name: Grace}\n"
+            "    headers: {Authorization: 'Bearer << env.API_KEY | default(\"none\") >>'}\n    timeout: 5s\n"
+            "  retry: {times: 3}\n  as: reply\n- return: << [reply.status, reply.body.id] >>",
+            result=[201, 8],
+        ),
+        Example(
+            "a status that is an answer",
+            "- http.request: {url: https://api.example.org/people/9, allowStatus: [404]}\n  as: reply\n"
+            "- return: << reply.status >>",
+            result=404,
+        ),
+        Example(
+            "a status that is an error",
+            "- http.request: https://api.example.org/people/9\n  as: reply",
+            fails="http-status",
+        ),
+    ],
 )
 async def http_request(  # noqa: PLR0913  (a request has that many parts)
     run: Run,

@@ -29,7 +29,7 @@ from streamstack.functions.http_upstream import (
     Times,
     Upstream,
 )
-from streamstack.language.declare import function
+from streamstack.language.declare import Example, function
 from streamstack.language.parameters import (
     Bound,
     Constant,
@@ -105,6 +105,35 @@ _ACCEPT: Final = {
             *COUNTS,
         ),
     ),
+    examples=[
+        Example(
+            "events, each as it comes",
+            "- http.stream: https://api.example.org/prices\n  as: prices\n- forEach:\n    in: << prices >>\n"
+            "    as: event\n    do:\n      - stream: << event.data.symbol ~ '=' ~ event.data.price >>",
+            chunks=("A=1.5", "B=2"),
+        ),
+        Example(
+            "what can't be decoded is counted",
+            "- http.stream: {url: https://api.example.org/log, decode: ndjson, onInvalid: skip}\n  as: lines\n"
+            "- forEach: {in: << lines >>, as: line, do: [{stream: << line.level >>}]}\n- return: << lines.skipped >>",
+            result=1,
+            chunks=("info", "error"),
+        ),
+        Example(
+            "an array within a document, record by record",
+            "- http.stream: {url: https://api.example.org/export, decode: json, path: data.items}\n  as: items\n"
+            "- forEach: {in: << items >>, do: [{stream: << item.id >>}]}",
+            chunks=(1, 2),
+        ),
+        Example(
+            "a live feed that is connected again when it is lost",
+            "- http.stream:\n    url: https://api.example.org/prices\n    decode: sse\n    idleTimeout: 1m\n"
+            "    reconnect: {times: 5, delay: 1s, maxDelay: 30s}\n  retry: {times: 3}\n  as: prices\n"
+            "- streams.take: {in: << prices >>, count: 1}\n  as: one\n"
+            "- forEach: {in: << one >>, do: [{stream: << item.id >>}]}",
+            chunks=("1",),
+        ),
+    ],
 )
 def http_stream(  # noqa: PLR0913  (a stream has that many parts)
     run: Run,

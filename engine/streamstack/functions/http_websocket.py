@@ -23,7 +23,7 @@ from streamstack.functions.http_upstream import (
     Times,
     Upstream,
 )
-from streamstack.language.declare import function
+from streamstack.language.declare import Example, function
 from streamstack.language.parameters import Bound, Constant, Effects, Kind, Parameter
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.decoders.decoder import OnInvalid, excerpt
@@ -58,6 +58,14 @@ _TOO_BIG: Final = 1009
     *LIMITS,
     RECONNECT,
     effects=Effects(gives="stream", properties=COUNTS),
+    examples=[
+        Example(
+            "subscribe and listen",
+            "- websocket.stream: {url: wss://api.example.org/feed, send: {subscribe: trades}}\n  as: trades\n"
+            "- forEach: {in: << trades >>, do: [{stream: << item.topic ~ item.number >>}]}",
+            chunks=("trades1", "trades2"),
+        ),
+    ],
 )
 def websocket_stream(  # noqa: PLR0913  (a stream has that many parts)
     run: Run,

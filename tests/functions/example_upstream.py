@@ -1,0 +1,59 @@
+"""Who answers for api.example.org, which the examples of functions call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from streamstack.language.http_settings import HttpSettings
+
+HOST = "api.example.org"
+
+_PRICES = """\
+id: 1
+event: price
+data: {"symbol": "A", "price": 1.5}
+
+id: 2
+event: price
+data: {"symbol": "B", "price": 2}
+
+"""
+#: Content-Type and body by path.
+_ANSWERS = {
+    "/people/7": ("application/json", '{"name": "Ada", "city": "London"}'),
+    "/prices": ("text/event-stream", _PRICES),
+    "/log": ("application/x-ndjson", '{"level": "info"}\noops\n{"level": "error"}\n'),
+    "/export": ("application/json", '{"data": {"items": [{"id": 1}, {"id": 2}]}}'),
+}
+
+
+async def _handle(request: web.BaseRequest) -> web.StreamResponse:
+    if request.path == "/feed":
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        topic = (await socket.receive_json())["subscribe"]
+        for number in (1, 2):
+            await socket.send_json({"topic": topic, "number": number})
+        return socket
+    if request.path == "/people" and request.method == "POST":
+        return web.json_response(await request.json() | {"id": 8}, status=201)
+    if request.path not in _ANSWERS:
+        return web.json_response({"error": "no such thing"}, status=404)
+    content_type, text = _ANSWERS[request.path]
+    return web.Response(text=text, content_type=content_type)
+
+
+@asynccontextmanager
+async def example_upstream() -> AsyncIterator[HttpSettings]:
+    """Serve what examples call; give the settings under which they reach it."""
+    runner = web.ServerRunner(web.Server(_handle))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield HttpSettings(stand_ins={f"https://{HOST}": f"http://127.0.0.1:{site.port}"})
+    finally:
+        await runner.cleanup()
