@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import time
 from pathlib import Path
@@ -30,17 +31,25 @@ class Validation:
         with TemporaryDirectory() as name:
             folder = Path(name)
             write_endpoints(folder, ENDPOINTS)
+            before = _cpu_of_children()
             times = [_validate(folder) for _ in range(options.rounds)]
+            used = (_cpu_of_children() - before) / options.rounds
         middle = median(times)
         row = {
             "endpoints": ENDPOINTS,
             "seconds": middle,
             "middle half, s": spread(times),
+            "CPU, s": used,
             "ms/endpoint": middle / ENDPOINTS * 1000,
         }
         return [row], [
             Finding("time", f"{short(middle)} s", f"under {MOST:g} s", kept=middle < MOST)
         ]
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _validate(folder: Path) -> float:
