@@ -25,7 +25,8 @@ from streamstack.language.filters.operations import declare
 from streamstack.language.values import to_text
 
 _WORD: Final = re.compile(r"\w+(?:['’-]\w+)*")  # noqa: RUF001
-_TAG: Final = re.compile(r"<!--.*?-->|<[^<>]*>", re.DOTALL)
+_TAG: Final = re.compile(r"<[^<>]*>")
+_TAG_OR_COMMENT: Final = re.compile(r"<!--.*?-->|<[^<>]*>", re.DOTALL)
 
 
 @declare("filter", "upper", '"Zoë" | upper', "ZOË")
@@ -154,7 +155,11 @@ def escape(value: Any) -> str:
 )
 def strip_tags(value: Any) -> str:
     """Give the text without HTML tags and comments, its white space made single spaces."""
-    return " ".join(_TAG.sub("", text_of(value, "striptags")).split())
+    text = text_of(value, "striptags")
+    # Behind the last `-->` no comment can end: looking for it from each `<!--` there would take for ever.
+    _, arrow, behind = text.rpartition("-->")
+    before = text[: len(text) - len(behind)] if arrow else ""
+    return " ".join((_TAG_OR_COMMENT.sub("", before) + _TAG.sub("", behind)).split())
 
 
 @declare(
