@@ -91,7 +91,9 @@ def validate(
     functions: dict[str, FunctionDefinition] = {}
     findings += _name_functions(entries, functions)
     sound: list[Definition] = []
-    around = _Around(functions, callees_of(functions), unread - functions.keys(), configured or {}, environment)
+    around = _Around(
+        functions, callees_of(functions), unread - functions.keys(), configured or {}, environment
+    )
     collisions = _collide(entries)
     for entry in entries:
         definition = entry.definition
