@@ -167,9 +167,7 @@ class Analysis:
         self._arguments(node, depth)
         if isinstance(called, nodes.Name):
             if called.name in self.scope.called:
-                for keyword in node.kwargs:
-                    if iskeyword(str(keyword.key)):
-                        self._wrong(f"an argument can't be named `{keyword.key}`", keyword.lineno)
+                self._refuse_names(node)
                 return
             operation = FUNCTIONS_OF_EXPRESSIONS.get(called.name)
             if operation is not None:
@@ -201,6 +199,13 @@ class Analysis:
         if node.dyn_args is not None or node.dyn_kwargs is not None:
             self._wrong("`*` and `**` can't spread arguments here", node.lineno)
 
+    def _refuse_names(self, node: nodes.Filter | nodes.Test | nodes.Call) -> None:
+        """Report names of arguments that Python has no argument of."""
+        for keyword in node.kwargs:
+            key = str(keyword.key)
+            if iskeyword(key) or key == "__debug__" or not key.isascii():
+                self._wrong(f"an argument can't be named `{key}`", keyword.lineno)
+
     def _count(
         self,
         operation: Operation,
@@ -211,6 +216,8 @@ class Analysis:
         given = len(node.args)
         named = [str(keyword.key) for keyword in node.kwargs]
         name = operation.name
+        if operation.any_keyword:
+            self._refuse_names(node)
         if operation.maximum is not None and given > operation.maximum:
             most = operation.maximum
             words = "no argument" if most == 0 else f"at most {most}"

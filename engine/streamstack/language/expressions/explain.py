@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,8 @@ from streamstack.language.expressions.analyse import (
     is_path,
 )
 from streamstack.language.expressions.compile import compile_expression
-from streamstack.language.expressions.operators import a_kind
 from streamstack.language.expressions.value import Expression, Value
+from streamstack.language.operators import a_kind
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import Opaque
 
@@ -194,7 +195,8 @@ def _general(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "the value is nested too deeply"
     if isinstance(error, NameError):
-        return f"the name `{(error.name or '').removeprefix('v_') or '?'}` is not bound here"
+        name = re.sub(r"v_(\d+_)?", "", error.name or "", count=1)  # as runtime/code.py spells it
+        return f"the name `{name or '?'}` is not bound here"
     if isinstance(error, KeyError):
         return f"there is no item `{error.args[0] if error.args else '?'}`"
     if isinstance(error, IndexError):
