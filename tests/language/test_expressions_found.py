@@ -58,7 +58,7 @@ def scalar(text: str) -> Scalar:
         ("<< a[1, 2] >>", 5, "bad-template", "a look-up takes one item"),
         ("<< a | map('round', class=1) >>", 27, "bad-template", "can't be named `class`"),
         ("<< a | map('round', __debug__=1) >>", 31, "bad-template", "can't be named"),
-        ("<< a | map('round', ﬁ=1, fi=2) >>", 24, "bad-template", "can't be named `ﬁ`"),
+        ("<< a | map('round', ﬁ=1, fi=2) >>", 23, "bad-template", "can't be named `ﬁ`"),
         ("<% macro m() %><% endmacro %><< m(if=1) >>", 38, "bad-template", "can't be named"),
         ("<< a | regexMatch('(') >>", 8, "bad-pattern", "the pattern is not valid"),
         ("<< a | join(b | uper) >>", 17, "unknown-filter", "did you mean `upper`?"),

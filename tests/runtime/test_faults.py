@@ -74,3 +74,19 @@ async def test_a_fault_of_the_engine_is_internal() -> None:
     assert outcome.error.place is not None
     assert outcome.error.place.step == "Broken"
     assert "secret" not in outcome.error.public
+
+
+@pytest.mark.parametrize(
+    ("thrown", "status"),
+    [
+        ("not-found", 404),
+        ("timeout", 504),
+        ("sold-out", 500),
+        ("{code: not-found, status: 410}", 410),
+    ],
+)
+async def test_a_thrown_code_has_its_own_status(thrown: str, status: int) -> None:
+    """A code of the language answers as the language does, unless the author says otherwise."""
+    outcome = await run_stack(f"- throw: {thrown}")
+    assert outcome.error is not None
+    assert outcome.error.status == status

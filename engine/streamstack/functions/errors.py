@@ -148,7 +148,12 @@ def thrown(code: Any, message: Any, status: int | None, details: Any) -> RunErro
     "throw",
     Parameter("code", _CODE.type, _CODE.description, required=True, main=True),
     Parameter("message", Bound(Kind.TEXT), "What the client reads; the code, when not given."),
-    Parameter("status", Bound(Kind.INTEGER, minimum=400, maximum=599), _STATUS, default=500),
+    Parameter(
+        "status",
+        Bound(Kind.INTEGER, minimum=400, maximum=599),
+        _STATUS
+        + " When not given: that of the code, such as 404 for `not-found`; 500 for your own.",
+    ),
     Parameter("details", Bound(), "More for who catches it."),
     effects=Effects(ends=True),
     examples=[
