@@ -27,6 +27,8 @@ ELSEWHERE = {
     "file-too-large": "test_source.py: it takes a large file",
     "emits-in-transaction": "test_analysis: no function of this version opens a transaction",
 }
+#: What the settings of every case hold.
+CONFIGURED = {"models": ("chat", "small")}
 WRITE = "STREAMSTACK_WRITE_EXPECTED" in os.environ
 
 
@@ -35,7 +37,7 @@ def findings_of(path: Path) -> list[Diagnostic]:
     text = path.read_text("utf-8")
     if path.stem == "settings":
         return load_settings(text, path.name, {}, check_environment=True)[1]
-    return validate({path.name: text}, REGISTRY, Streaming(), {})[1]
+    return validate({path.name: text}, REGISTRY, Streaming(), {}, CONFIGURED)[1]
 
 
 def write(findings: list[Diagnostic]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamstack.functions import errors, flow, http, loops, stream, streams, values
+from streamstack.functions import errors, flow, http, llm, loops, stream, streams, values
 from streamstack.language.declare import Registry
 
 #: The families, in the order of the reference.
@@ -12,6 +12,7 @@ FAMILIES = {
     "Streaming response": stream.FUNCTIONS,
     "Streams": streams.FUNCTIONS,
     "HTTP": http.FUNCTIONS,
+    "Models": llm.FUNCTIONS,
 }
 
 REGISTRY = Registry(declared for family in FAMILIES.values() for declared in family)

@@ -101,7 +101,7 @@ async def http_request(  # noqa: PLR0913  (a request has that many parts)
     """
     client = run.context.resource(open_http)
     request = make_request(
-        url,
+        run.context.address.of(url),
         method=method,
         headers=headers,
         query=query,

@@ -190,7 +190,7 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
         columns=tuple(map(str, columns or ())),
     )
     request = make_request(
-        url,
+        run.context.address.of(url),
         method=method,
         headers=headers,
         query=query,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from streamstack.language.http_settings import HttpSettings
+from streamstack.language.model_settings import PROVIDERS
 from streamstack.language.schemas.types import (
     BINDING,
     DURATION,
@@ -88,7 +89,7 @@ def settings_schema() -> Schema:
         "settings": (_named(_ANY), "Values of your own, bound as `settings`."),
         "authentication": (_named(_ANY), "Ways to tell callers, by name."),
         "databases": (_named(_ANY), "Databases, by name."),
-        "models": (_named(_ANY), "Models, by name."),
+        "models": (_named(_model()), "Models, by name: `llm.chat: {model: name}`."),
         "state": (_ANY, "Where state is kept: memory:// or redis://..."),
         "http": (_http(), "Where calls may go, and how long they may take."),
         "email": (_ANY, "How mail is sent."),
@@ -136,6 +137,22 @@ def _http() -> Schema:
         ),
         "maxBodySize": (size(usual.max_body_size), "The largest body that http.request reads."),
         "maxEventSize": (size(usual.max_event_size), "The largest event, line or record."),
+    }
+    return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+
+
+def _model() -> Schema:
+    text: Schema = {"type": ["string", "null"]}
+    providers = [*PROVIDERS, None]
+    keys = {
+        "provider": (
+            {"anyOf": [{"enum": providers}, {"type": "string", "pattern": BINDING}]},
+            "Whose wire it speaks.",
+        ),
+        "model": (text, "What the provider calls it."),
+        "baseUrl": (text, "Where it is asked, if not at its provider."),
+        "apiKey": (text, "Its key; else that of the provider's own variable."),
+        "withoutKey": (text, "Where it is asked while there is no key; a path is this server's own."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
 
