@@ -194,6 +194,7 @@ def test_invalid_events_are_skipped_or_given() -> None:
         b"data: 123456789012\n\n",  # one line over the largest
         b"data: 12345\ndata: 67890\ndata: z\n\n",  # several that are together
         b"data: 12345\ndata: 67890\ndata\ndata\n: c\nid: 2\n\n",
+        b"data\n" * 20 + b"\n",  # without anything in them
         b":" + b"c" * 30 + b"\ndata: 1\n\n",  # a comment
     ],
 )

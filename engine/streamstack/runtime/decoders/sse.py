@@ -69,23 +69,42 @@ class SseDecoder(Decoder):
                 self._pass_over(text, items)
 
     def _read(self, whole: bytes, items: list[Any]) -> None:
-        lines = whole.split(b"\n")
-        lines.pop()  # what stands after the last end: nothing
-        may_be_long = len(whole) > self.largest
+        if len(whole) > self.largest:
+            self._read_lines(whole[:-1].split(b"\n"), items)
+            return
+        blocks = whole.split(b"\n\n")
+        rest = blocks.pop()
+        fresh = not (self._data or self._passing or self._event) and self._id == self.last_id
+        for block in blocks:
+            # Most events are one line of data: then there is nothing to remember.
+            if fresh and block[:6] == b"data: " and b"\n" not in block:
+                self._give(block[6:], items)
+            else:
+                self._read_lines(block.split(b"\n"), items)
+                self._read_lines([b""], items)
+                fresh = True
+            if self.ended:
+                return
+        if rest:
+            self._read_lines(rest[:-1].split(b"\n"), items)
+
+    def _read_lines(self, lines: list[bytes], items: list[Any]) -> None:
         data = self._data
         for line in lines:
             if not line:
                 self.last_id = self._id
                 if data:
-                    self._dispatch(items)
+                    value = data[0] if len(data) == 1 else b"\n".join(data)
+                    data.clear()
+                    self._give(value, items)
                     if self.ended:
                         return
                 self._event = None
                 self._passing = False
                 self._size = 0
-            elif may_be_long and len(line) > self.largest:
+            elif len(line) > self.largest:
                 self._pass_over(line, items)
-            elif line[:5] == b"data:":
+            elif line[:5] == b"data:" or line == b"data":
                 value = line[6:] if line[5:6] == b" " else line[5:]
                 self._size += len(value) + 1
                 if self._size > self.largest:
@@ -104,30 +123,24 @@ class SseDecoder(Decoder):
         elif name == b"id":
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
-        elif name == b"data" and not self._passing:  # without a colon
-            self._data.append(value)
-            self._size += 1
         elif name == b"retry" and value.isdigit():
             self.retry = int(value[:15])  # a wait of ages stays one
 
-    def _dispatch(self, items: list[Any]) -> None:
-        parts = self._data
-        data = parts[0] if len(parts) == 1 else b"\n".join(parts)
-        parts.clear()
+    def _give(self, data: bytes, items: list[Any]) -> None:
         value: Any
-        if self._kind == "json":
-            if data == DONE:
-                self.ended = True
-                return
+        if self._kind == "auto":
+            value = parse_data(data)
+        elif self._kind == "text":
+            value = data.decode("utf-8", "replace")
+        elif data == DONE:
+            self.ended = True
+            return
+        else:
             try:
                 value = orjson.loads(data)
             except orjson.JSONDecodeError as error:
                 self._refuse(items, data, f"is not JSON: {error}")
                 return
-        elif self._kind == "text":
-            value = data.decode("utf-8", "replace")
-        else:
-            value = parse_data(data)
         items.append({"event": self._event or None, "id": self.last_id or None, "data": value})
 
     def _pass_over(self, text: bytes, items: list[Any]) -> None:
