@@ -23,6 +23,7 @@ PIN := $(BIN)/python -m piptools compile --quiet --strip-extras --generate-hashe
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 PROJECT := pyproject.toml engine/streamstack/__init__.py
+CLIENTS := tests/clients/node_modules/.installed
 
 # The servers that benchmarks/ compares with have environments of their own.
 BENCH := benchmarks/.venv
@@ -47,7 +48,7 @@ lint: $(DEV) ## Check style and layout (ruff)
 types: $(DEV) ## Check types (mypy, strict)
 	@$(BIN)/mypy
 
-pytest: $(DEV) ## Run the tests alone (ARGS="tests/test_layers.py -k circle" chooses, JOBS= processes)
+pytest: $(DEV) $(CLIENTS) ## Run the tests alone (ARGS="tests/test_layers.py -k circle" chooses, JOBS= processes)
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 format: $(DEV) ## Lay the code out and repair what can be repaired
@@ -124,3 +125,12 @@ $(PEERS_ON_NODE): benchmarks/package.json benchmarks/package-lock.json
 		npm ci --prefix benchmarks --no-audit --no-fund --loglevel=error >&2; \
 	else mkdir -p benchmarks/node_modules; fi
 	@touch $@
+
+# The npm clients that read our endpoints. Where there is no Node their tests are skipped, and say so.
+$(CLIENTS): tests/clients/package.json
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+		echo "installing the npm clients of the tests into tests/clients/node_modules" >&2; \
+		cd tests/clients && npm install --silent && touch node_modules/.installed; \
+	else \
+		echo "node or npm is missing: what npm clients make of our answers is NOT tested (apt-get install nodejs npm)" >&2; \
+	fi
