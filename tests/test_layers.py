@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -336,3 +338,23 @@ def test_types_of_one_room_may_name_one_another(tmp_path: Path) -> None:
     """An import for types alone closes no circle."""
     imported = TYPE_ONLY + "from streamstack.runtime.run import Run"
     assert find_faults(build(tmp_path, SOUND | {"runtime/values.py": imported})) == []
+
+
+def test_each_package_can_be_imported_first() -> None:
+    """Whichever package a program begins with, its imports close no circle through a package's own file."""
+    packages = [
+        ".".join(file.parent.relative_to(ENGINE.parent).parts)
+        for file in sorted(ENGINE.rglob("__init__.py"))
+    ]
+    program = """
+import importlib, sys
+for name in sys.argv[1:]:
+    for loaded in [each for each in sys.modules if each.startswith("streamstack")]:
+        del sys.modules[loaded]
+    importlib.import_module(name)
+"""
+    command = [sys.executable, "-c", program, *packages]
+    done = subprocess.run(
+        command, env={"PYTHONPATH": str(ENGINE.parent)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

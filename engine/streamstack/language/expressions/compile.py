@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from jinja2 import nodes
 
-from streamstack.language.expressions import lookups, operators
+from streamstack.language import lookups, operators
 from streamstack.language.expressions.analyse import (
     SOFT_FILTERS,
     SOFT_TESTS,

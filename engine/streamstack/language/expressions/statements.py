@@ -21,8 +21,8 @@ from streamstack.language.expressions.analyse import Analysis, Reading, Scope, b
 from streamstack.language.expressions.compile import compile_expression
 from streamstack.language.expressions.explain import explain_node
 from streamstack.language.expressions.generator import TEMPLATES
-from streamstack.language.expressions.operators import a_kind, refuse_stream
 from streamstack.language.expressions.scan import Problem, too_deep
+from streamstack.language.operators import a_kind, refuse_stream
 from streamstack.language.values import Opaque, to_text
 
 #: Renders over variables; under "bound", what << >> writes stays a Bound.

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from streamstack.language.expressions.operators import refuse_stream
 from streamstack.language.filters.expectations import (
     failed,
     items_of,
@@ -22,6 +21,7 @@ from streamstack.language.filters.expectations import (
     wrong,
 )
 from streamstack.language.filters.operations import declare
+from streamstack.language.operators import refuse_stream
 from streamstack.language.values import to_text
 
 ALGORITHMS: Final = ("sha256", "sha512", "sha384", "sha1", "md5", "sha3_256", "blake2b")

@@ -12,9 +12,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from streamstack.errors import RunError
-from streamstack.language.expressions.operators import MAX_BITS, aware, is_finite
 from streamstack.language.filters.expectations import failed, wrong
 from streamstack.language.filters.operations import declare
+from streamstack.language.operators import MAX_BITS, aware, is_finite
 from streamstack.language.values import Opaque, to_json, to_text
 
 _INTEGER: Final = re.compile(r"\s*[+-]?\d(?:_?\d)*\s*", re.ASCII)

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.expressions.operators import MAX_ITEMS, a_kind
+from streamstack.language.operators import MAX_ITEMS, a_kind
 from streamstack.language.values import Opaque, to_text
 
 

@@ -7,9 +7,9 @@ import uuid as identifiers
 from datetime import UTC, date, datetime
 from typing import Any
 
-from streamstack.language.expressions.operators import MAX_ITEMS
 from streamstack.language.filters.expectations import failed, integer_argument
 from streamstack.language.filters.operations import declare
+from streamstack.language.operators import MAX_ITEMS
 
 
 @declare("function", "now", "now() | date | length", 10)

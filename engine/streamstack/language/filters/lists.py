@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cmp_to_key
 from typing import Any
 
-from streamstack.language.expressions import operators
+from streamstack.language import operators
 from streamstack.language.filters.expectations import (
     at_path,
     integer_argument,

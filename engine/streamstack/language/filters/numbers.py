@@ -14,7 +14,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_HALF_UP, 
 from functools import cmp_to_key
 from typing import Any
 
-from streamstack.language.expressions import operators
+from streamstack.language import operators
 from streamstack.language.filters.expectations import (
     at_path,
     failed,

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamstack.language.expressions.operators import key_text
 from streamstack.language.filters.expectations import at_path, items_of, object_of
 from streamstack.language.filters.lists import sort
 from streamstack.language.filters.operations import declare
+from streamstack.language.operators import key_text
 
 
 @declare("filter", "keys", '{"a": 1, "b": 2} | keys', ["a", "b"])

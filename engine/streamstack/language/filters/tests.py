@@ -6,7 +6,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from streamstack.language.expressions import operators
+from streamstack.language import operators
 from streamstack.language.filters.expectations import failed, integer_argument, wrong
 from streamstack.language.filters.operations import declare
 from streamstack.language.values import Opaque

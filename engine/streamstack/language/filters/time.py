@@ -9,9 +9,9 @@ from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from streamstack.language.expressions.operators import aware, is_finite
 from streamstack.language.filters.expectations import failed, text_argument, wrong
 from streamstack.language.filters.operations import declare
+from streamstack.language.operators import aware, is_finite
 
 _UNITS: Final = {
     "ms": 0.001, "millisecond": 0.001, "s": 1, "sec": 1, "second": 1, "m": 60, "min": 60,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from streamstack.errors import RunError
-from streamstack.language.expressions.operators import a_kind, refuse_stream
+from streamstack.language.operators import a_kind, refuse_stream
 
 #: What a path that leads nowhere raises; softened under `default` and `is defined`.
 NOWHERE: Final = (NameError, KeyError, IndexError, TypeError)
