@@ -130,7 +130,7 @@ $(PEERS_ON_NODE): benchmarks/package.json benchmarks/package-lock.json
 $(CLIENTS): tests/clients/package.json
 	@if command -v node >/dev/null && command -v npm >/dev/null; then \
 		echo "installing the npm clients of the tests into tests/clients/node_modules" >&2; \
-		cd tests/clients && npm install --silent && touch node_modules/.installed; \
+		cd tests/clients && npm install --loglevel=error && touch node_modules/.installed; \
 	else \
 		echo "node or npm is missing: what npm clients make of our answers is NOT tested (apt-get install nodejs npm)" >&2; \
 	fi
