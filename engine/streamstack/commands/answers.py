@@ -5,7 +5,13 @@ from __future__ import annotations
 import codecs
 import json
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
+
+from streamstack.runtime.decoders.lines import LinesDecoder
+from streamstack.runtime.decoders.sse import SseDecoder
+
+#: Bytes of an event or line: whoever calls asked for it, and is shown it whole.
+_LARGEST: Final = 1 << 40
 
 #: What a part of an answer is: a chunk, the end marker, or an error in place of it.
 Kind = Literal["chunk", "done", "error"]
@@ -34,53 +40,19 @@ class Reader(Protocol):
 
 
 class EventReader:
-    """Reads server-sent events (WHATWG HTML, 9.2.6)."""
+    """Reads server-sent events."""
 
     def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._rest = ""
-        self._began = False
-        self._return = False  # the last line ended with CR, which a LF may belong to
-        self._data: list[str] = []
-        self._event = ""
+        self._decoder = SseDecoder(largest=_LARGEST, data="text")
 
     def feed(self, data: bytes) -> list[Part]:
-        text = self._decoder.decode(data)
-        if text and not self._began:
-            self._began = True
-            text = text.removeprefix("\ufeff")
-        if text and self._return:
-            self._return = False
-            text = text.removeprefix("\n")
-        if text.endswith("\r"):
-            self._return = True
-        self._rest += text.replace("\r\n", "\n").replace("\r", "\n")
-        if "\n" not in text and "\r" not in text:
-            return []
-        *lines, self._rest = self._rest.split("\n")
-        parts = [self._take(line) for line in lines]
-        return [part for part in parts if part is not None]
+        return [self._part(item) for item in self._decoder.feed(data)]
 
     def close(self) -> list[Part]:
         return []  # an event without its empty line never happened
 
-    def _take(self, line: str) -> Part | None:
-        if not line:
-            return self._dispatch()
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "data":
-            self._data.append(value)
-        elif name == "event":
-            self._event = value
-        return None
-
-    def _dispatch(self) -> Part | None:
-        data, self._data = self._data, []
-        event, self._event = self._event, ""
-        if not data:
-            return None
-        text = "\n".join(data)
+    def _part(self, item: dict[str, Any]) -> Part:
+        text, event = item["data"], item["event"] or ""
         if event == "error":
             return Part("error", text, event)
         if event in ("done", "message_stop") or text == "[DONE]":
@@ -92,21 +64,19 @@ class LineReader:
     """Reads NDJSON: a JSON value a line."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._decoder = LinesDecoder("give", _LARGEST)
 
     def feed(self, data: bytes) -> list[Part]:
-        if b"\n" not in data:
-            self._rest += data
-            return []
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        return [self._part(line) for line in lines if line.strip()]
+        return self._parts(self._decoder.feed(data))
 
     def close(self) -> list[Part]:
-        last, self._rest = self._rest, b""
-        return [self._part(last)] if last.strip() else []
+        return self._parts(self._decoder.finish())
 
-    def _part(self, line: bytes) -> Part:
-        text = line.decode("utf-8", "replace").strip()
+    def _parts(self, lines: list[Any]) -> list[Part]:
+        texts = (line if isinstance(line, str) else line["invalid"]["text"] for line in lines)
+        return [self._part(text.strip()) for text in texts if text.strip()]
+
+    def _part(self, text: str) -> Part:
         value = _parsed(text)
         if isinstance(value, dict) and len(value) == 1:
             if "error" in value:
