@@ -24,6 +24,8 @@ EVENTS = (
     "event: lost\n\n:\n"
     'nonsense\n:data: no\ndata: {"a":\ndata: 1}\n\n'
     'event: error\ndata: {"code":"x"}\n\n'
+    'data: {"error":{"message":"x","type":"y"}}\n\n'
+    'data: {"type":"error","errorText":"x"}\n\n'
     "event: done\ndata: {}\n\n"
     "data: [DONE]\n\n"
     "data: never ended\n"
@@ -36,6 +38,8 @@ EVENT_PARTS = [
     Part("chunk", ""),
     Part("chunk", '{"a":\n1}'),
     Part("error", '{"code":"x"}', "error"),
+    Part("error", '{"error":{"message":"x","type":"y"}}'),
+    Part("error", '{"type":"error","errorText":"x"}'),
     Part("done", "{}", "done"),
     Part("done", "[DONE]"),
 ]

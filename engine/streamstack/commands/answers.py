@@ -13,6 +13,9 @@ from streamstack.runtime.decoders.sse import SseDecoder
 #: Bytes of an event or line: whoever calls asked for it, and is shown it whole.
 _LARGEST: Final = 1 << 40
 
+#: How the errors of dialects begin, whose events have no names: OpenAI's, the AI SDK's.
+_ERRORS: Final = ('{"error":{"message":', '{"type":"error","errorText":')
+
 #: What a part of an answer is: a chunk, the end marker, or an error in place of it.
 Kind = Literal["chunk", "done", "error"]
 
@@ -53,7 +56,7 @@ class EventReader:
 
     def _part(self, item: dict[str, Any]) -> Part:
         text, event = item["data"], item["event"] or ""
-        if event == "error":
+        if event == "error" or (not event and text.startswith(_ERRORS)):
             return Part("error", text, event)
         if event in ("done", "message_stop") or text == "[DONE]":
             return Part("done", text, event)
