@@ -243,6 +243,18 @@ async def test_settings_are_heard(tmp_path: Path) -> None:
     assert large.headers["access-control-allow-origin"] == "https://app.example"
 
 
+async def test_body_that_stalls_is_not_waited_for(tmp_path: Path) -> None:
+    """It is refused with 408, also where the answer is one value, which has no first chunk."""
+    settings = "streaming: {firstChunkTimeout: 200ms}"
+    async with serving(tmp_path, value=VALUE, streamstack=settings) as server:
+        client = await server.connect()
+        client.ask("/value", "POST", extra="Content-Length: 9\r\n")
+        client.writer.write(b'{"n"')
+        head = await asyncio.wait_for(client.head(), 10)
+        client.close()
+    assert b" 408 " in head
+
+
 async def test_errors_are_not_served(tmp_path: Path) -> None:
     """A project with an error is shown its place and not served."""
     code, said = await refused(tmp_path, hello=HELLO.replace("input.name >>\n", "inptu.name >>\n"))

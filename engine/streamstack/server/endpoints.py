@@ -106,7 +106,7 @@ def _limits(endpoint: Endpoint) -> Limits:
     streaming = endpoint.streaming
     if endpoint.response_type == "json":
         # One value has no first chunk, no pauses, and no heartbeat.
-        return Limits(0, 0, 0, streaming.max_duration)
+        return Limits(0, 0, 0, streaming.max_duration, body=streaming.first_chunk_timeout)
     return Limits(
         keep_alive=streaming.keep_alive,
         first_chunk=streaming.first_chunk_timeout,

@@ -103,7 +103,8 @@ class Life:
         """Return the loop time of what comes next, 0 for nothing."""
         limits, answer, started = self._limits, self._answer, self._started
         if self._phase == "reading":
-            return started + limits.first_chunk if limits.first_chunk else 0.0
+            allowed = limits.first_chunk if limits.body is None else limits.body
+            return started + allowed if allowed else 0.0
         if self._phase == "closing":
             return started + (limits.idle or PATIENCE)
         due = []

@@ -47,12 +47,16 @@ class NoShapes:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a stream's silences and the stream itself may be: seconds; 0 is no limit."""
+    """How long a stream's silences and the stream itself may be: seconds; 0 is no limit.
+
+    ``body``: how long the request's body may take; None is as long as the first chunk.
+    """
 
     keep_alive: float = 15.0
     first_chunk: float = 60.0
     idle: float = 300.0
     longest: float = 3600.0
+    body: float | None = None
     soonest: float = field(init=False)  # when the first of them can be over
 
     def __post_init__(self) -> None:
