@@ -167,6 +167,9 @@ def test_values_keep_their_type() -> None:
     assert evaluate(parsed("<<x>>"), {"x": 5}) == 5
     assert evaluate(parsed("'<<x>> '"), {"x": 5}) == 5
     assert evaluate(parsed("<<x>><<x>>"), {"x": 5}) == "55"
+    # A line break that was written in quotes is meant; that at the end of a block is YAML's.
+    assert evaluate(parsed('"<<x>>\\n"'), {"x": 5}) == "5\n"
+    assert evaluate(parsed("|\n  <<x>>\n"), {"x": 5}) == 5
     assert evaluate(parsed("'<<x>>.0'"), {"x": 5}) == "5.0"
     values = {"x": [None, True, {"a": 1}], "n": None, "d": Decimal("1.10")}
     assert evaluate(parsed("'<<x>>|<<n>>|<<d>>|<<true>>'"), values) == (

@@ -290,6 +290,10 @@ _WARNINGS: Final = {
         "A name is bound on some of the paths that lead here, and not on others.",
         "`set` it before the paths part, or read it with `| default(...)`",
     ),
+    "foreign-binding": (
+        "A text holds a binding in the brackets of another tool, which is sent as it stands.",
+        "write it between << and >>",
+    ),
     "unused-variable": (
         "A variable is never read.",
         "take it out, or read it",

@@ -12,7 +12,7 @@ from streamstack.language.analysis.callees import Callees
 from streamstack.language.analysis.calls import check_calls
 from streamstack.language.analysis.configured import check_configured
 from streamstack.language.analysis.dialects import check_dialect
-from streamstack.language.analysis.secrets import find_secrets
+from streamstack.language.analysis.texts import check_texts
 from streamstack.language.analysis.silence import silence
 from streamstack.language.declare import Registry
 from streamstack.language.definition import (
@@ -162,7 +162,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     """Report what the shape alone does not show."""
     found = check_calls(definition, around.functions, around.unread)
     found += check_configured(definition, around.configured)
-    found += find_secrets(entry.document.root)
+    found += check_texts(entry.document.root)
     if isinstance(definition, Endpoint):
         found += check_dialect(definition, around.functions)
     if around.environment is not None:

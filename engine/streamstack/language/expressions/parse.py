@@ -131,7 +131,7 @@ def _scalar(scalar: Scalar, text: str, found: list[Diagnostic]) -> Value:
     if parsed.program is not None:
         return Template(scalar.mark, parsed.program, _reads(parsed.program.readings, scalar))
     whole = parsed.whole
-    if whole is not None:
+    if whole is not None and not _breaks_in_quotes(scalar, parsed):
         return _expression(whole, scalar, whole=True)
     if all(isinstance(part, str) for part in parsed.parts):
         return Constant(scalar.mark, "".join(map(str, parsed.parts)))
@@ -142,6 +142,12 @@ def _scalar(scalar: Scalar, text: str, found: list[Diagnostic]) -> Value:
             for part in parsed.parts
         ),
     )
+
+
+def _breaks_in_quotes(scalar: Scalar, parsed: _Parsed) -> bool:
+    r"""Whether a line break was written in quotes beside the binding: `"<< line >>\n"` means it."""
+    quoted = scalar.style in ("single", "double")
+    return quoted and any(isinstance(part, str) and "\n" in part for part in parsed.parts)
 
 
 def _expression(binding: _Binding, scalar: Scalar, *, whole: bool) -> Expression:

@@ -152,7 +152,10 @@ def _model() -> Schema:
         "model": (text, "What the provider calls it."),
         "baseUrl": (text, "Where it is asked, if not at its provider."),
         "apiKey": (text, "Its key; else that of the provider's own variable."),
-        "withoutKey": (text, "Where it is asked while there is no key; a path is this server's own."),
+        "withoutKey": (
+            text,
+            "Where it is asked while there is no key; a path is this server's own.",
+        ),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
 

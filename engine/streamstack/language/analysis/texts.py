@@ -1,4 +1,4 @@
-"""Secrets that stand in a definition in plain text."""
+"""What the plain texts of a definition should not hold: secrets, and bindings of other tools."""
 
 from __future__ import annotations
 
@@ -42,33 +42,50 @@ _SEPARATORS: Final = re.compile(r"[-_ ]")
 _DECLARATIONS: Final = "inputParameters"
 
 
-def find_secrets(root: Node) -> list[Diagnostic]:
-    """Report the constants of a document that are, or look like, secrets."""
-    return [
-        find(
-            "secret-in-definition",
-            mark,
-            f"{what} stands in the file in plain text",
-        )
-        for what, mark in _search(root, named=True)
-    ]
+#: A reserved name in the brackets of Jinja2 and n8n, or of JavaScript and the shell.
+_FOREIGN: Final = re.compile(
+    r"\{\{-? *\$?((?:input|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *-?\}\}"
+    r"|\$\{ *((?:input|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *\}"
+)
 
 
-def _search(node: Node, *, named: bool) -> Iterator[tuple[str, Mark]]:
-    """Yield what looks like a secret; by the names of keys too where ``named``."""
+def check_texts(root: Node) -> list[Diagnostic]:
+    """Report texts that are, or look like, secrets, and bindings in the brackets of other tools."""
+    return list(_search(root, named=True))
+
+
+def _secret(what: str, mark: Mark) -> Diagnostic:
+    return find("secret-in-definition", mark, f"{what} stands in the file in plain text")
+
+
+def _search(node: Node, *, named: bool) -> Iterator[Diagnostic]:
+    """Yield what is found; secrets by the names of keys too where ``named``."""
     if isinstance(node, Scalar):
         what = _looks_like(node)
         if what:
-            yield what, node.mark
+            yield _secret(what, node.mark)
+        if isinstance(node.value, str) and "{" in node.value:
+            yield from _foreign(node, node.value)
     elif isinstance(node, Sequence):
         for item in node.items:
             yield from _search(item, named=named)
     else:
         for key, item in node.items:
             if named and isinstance(item, Scalar) and _is_secret(key.text, item):
-                yield f"the value of `{key.text}`", item.mark
+                yield _secret(f"the value of `{key.text}`", item.mark)
             else:
                 yield from _search(item, named=named and key.text != _DECLARATIONS)
+
+
+def _foreign(node: Scalar, text: str) -> Iterator[Diagnostic]:
+    for match in _FOREIGN.finditer(text):
+        written, hint = match[0], f"write `<<{match[1] or match[2]}>>`"
+        yield find(
+            "foreign-binding",
+            node.mark_at(match.start()),
+            f"`{written}` is sent as it stands",
+            hint,
+        )
 
 
 def _is_secret(key: str, value: Scalar) -> bool:
