@@ -12,8 +12,8 @@ from streamstack.language.analysis.callees import Callees
 from streamstack.language.analysis.calls import check_calls
 from streamstack.language.analysis.configured import check_configured
 from streamstack.language.analysis.dialects import check_dialect
-from streamstack.language.analysis.texts import check_texts
 from streamstack.language.analysis.silence import silence
+from streamstack.language.analysis.texts import check_texts
 from streamstack.language.declare import Registry
 from streamstack.language.definition import (
     Definition,
