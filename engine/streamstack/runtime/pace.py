@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from streamstack.errors import RunError
 from streamstack.language.values import to_text
-from streamstack.runtime.run import Run
+from streamstack.runtime.run import SLICE, Run
 
 MODES: Final = ("burst", "fixed", "adaptive", "natural")
 #: Seconds between chunks where the author gives no interval: 20 a second.
@@ -117,7 +117,7 @@ class Pacer:
             self._count += 1
         left = due - now
         while left > 0:
-            await sleep(left)
+            await _rest_for(run, left)
             # The schedule does not drift by it: to be a little early is cheaper than to wake again.
             left = due - perf_counter() - _RESOLUTION
         _note(run)
@@ -156,9 +156,15 @@ async def delay(run: Run, seconds: float | None) -> None:
         # Asked again after each wait: another task's chunk may have left meanwhile.
         least = 0.0
         while (left := _previous(run) + seconds - perf_counter()) > 0:
-            await sleep(max(left, least))
+            await _rest_for(run, max(left, least))
             least = _RESOLUTION
     _note(run)
+
+
+async def _rest_for(run: Run, seconds: float) -> None:
+    """Sleep. Whoever has slept has let others run: no need to do so again at once."""
+    await sleep(seconds)
+    run.yield_at = perf_counter() + SLICE
 
 
 def _previous(run: Run) -> float:
