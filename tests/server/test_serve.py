@@ -255,6 +255,15 @@ async def test_body_that_stalls_is_not_waited_for(tmp_path: Path) -> None:
     assert b" 408 " in head
 
 
+async def test_malformed_body_is_the_clients_fault(tmp_path: Path) -> None:
+    """What says it is gzip and is not is answered with 400, and leaves no traceback in the log."""
+    async with serving(tmp_path, value=VALUE) as server:
+        reply = await server.ask("POST", "/value", b"no gzip", "Content-Encoding: gzip\r\n")
+        assert await server.stop() == 0
+    assert reply.status == 400
+    assert not [line for line in server.lines if "Traceback" in line or "Unhandled" in line]
+
+
 async def test_errors_are_not_served(tmp_path: Path) -> None:
     """A project with an error is shown its place and not served."""
     code, said = await refused(tmp_path, hello=HELLO.replace("input.name >>\n", "inptu.name >>\n"))

@@ -67,6 +67,11 @@ class Connection(web.RequestHandler):
             if not waiter.done():
                 waiter.set_result(None)
 
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Log what goes wrong outside of a run, but not the rest of a malformed body, which was answered with 400."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
+
     def handle_error(
         self,
         request: web.BaseRequest,
