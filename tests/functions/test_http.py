@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import ssl
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -366,6 +368,17 @@ async def test_refused_connection_is_told() -> None:
         pass
     error = await fails(url=upstream.url)
     assert (error.code, error.message) == ("http-connection", "127.0.0.1 refused the connection")
+
+
+async def test_certificate_that_nobody_vouches_for_is_refused() -> None:
+    """It is told as such, and not tried again."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(Path(__file__).with_name("self-signed.pem"))
+    async with Upstream(answer("ok"), tls=tls) as upstream:
+        error = await fails(url=upstream.url)
+    assert (error.code, error.final) == ("http-connection", True)
+    assert error.message == "the certificate of 127.0.0.1 is not valid"
+    assert upstream.asked == []
 
 
 async def test_unknown_name_is_told() -> None:

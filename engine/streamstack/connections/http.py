@@ -299,7 +299,7 @@ def fault_of(error: Exception, host: str, connect: float) -> RunError:
         return RunError(
             "template", "`url` must be a URL such as https://api.example.org/path", final=True
         )
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) and not isinstance(error, aiohttp.ClientError):
         return RunError(
             "template",
             "the request can't be sent: a header's name or value, or the method, has characters that HTTP forbids",
