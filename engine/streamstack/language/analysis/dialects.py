@@ -47,7 +47,7 @@ def check_dialect(
         for value, fault in _faults(endpoint)
     ]
     for step in steps_of(endpoint.stack):
-        for name in called_by(step):
+        for name in _called_by(step):
             found += [
                 find(
                     "not-in-dialect",
@@ -105,6 +105,12 @@ def _known(value: Value, inputs: Mapping[str, Input]) -> Any:
     return MISSING
 
 
+def _called_by(step: Step) -> Iterator[str]:
+    """Yield what a step calls itself; the functions that `llm.chat` tells a model of are not."""
+    if step.function.name == "call":
+        yield from called_by(step)
+
+
 def _reached(
     name: str, functions: Mapping[str, FunctionDefinition]
 ) -> Iterator[FunctionDefinition]:
@@ -116,7 +122,7 @@ def _reached(
             continue
         yield function
         for step in steps_of(function.stack):
-            for each in called_by(step):
+            for each in _called_by(step):
                 if each not in met:
                     met.add(each)
                     waiting.append(each)
