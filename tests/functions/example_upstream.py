@@ -21,9 +21,22 @@ event: price
 data: {"symbol": "B", "price": 2}
 
 """
+_HELLO = """\
+data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "Hel"}}]}
+
+data: {"choices": [{"index": 0, "delta": {"content": "lo"}}]}
+
+data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}}
+
+data: [DONE]
+
+"""
 #: Content-Type and body by path.
 _ANSWERS = {
     "/people/7": ("application/json", '{"name": "Ada", "city": "London"}'),
+    "/v1/chat/completions": ("text/event-stream", _HELLO),
     "/prices": ("text/event-stream", _PRICES),
     "/log": ("application/x-ndjson", '{"level": "info"}\noops\n{"level": "error"}\n'),
     "/export": ("application/json", '{"data": {"items": [{"id": 1}, {"id": 2}]}}'),

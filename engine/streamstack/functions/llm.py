@@ -128,11 +128,24 @@ _REDIRECTS: Final = 3
     sees_functions=True,
     examples=[
         Example(
-            "a provider that can't be reached",
-            "- llm.chat:\n    provider: openai\n    model: gpt-4o-mini\n    baseUrl: http://127.0.0.1:9/v1\n"
-            "    messages: [{role: user, content: Hello}]\n  as: reply\n"
-            "- forEach: {in: << reply >>, do: [{stream: << item.text >>, when: << item.type == 'text' >>}]}",
-            fails="http-connection",
+            "relay an answer",
+            "- llm.chat:\n    provider: openai\n    model: small\n    baseUrl: https://api.example.org/v1\n"
+            "    messages: [{role: user, content: Say hello}]\n  as: reply\n"
+            "- forEach:\n    in: << reply >>\n    do:\n"
+            "      - stream: << item.text >>\n        when: << item.type == 'text' >>\n"
+            "- return: << reply.message.usage.outputTokens >>",
+            chunks=("Hel", "lo"),
+            result=2,
+        ),
+        Example(
+            "words of an answer",
+            "- llm.chat: {provider: openai, model: small, baseUrl: https://api.example.org/v1, messages: Hi}\n"
+            "  as: reply\n  retry: {times: 2}\n"
+            "- streams.split: {in: << reply >>, by: words}\n  as: words\n"
+            "- forEach: {in: << words >>, do: [{stream: << item >>}]}\n"
+            "- return: << reply.message.finishReason >>",
+            chunks=("Hello",),
+            result="stop",
         ),
     ],
 )
