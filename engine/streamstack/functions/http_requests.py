@@ -34,7 +34,11 @@ _FORBIDDEN: Final = re.compile(r"[\r\n\0]")
 DECODES: Final = ("auto", *FORMATS)
 
 URL_PARAMETER: Final = Parameter(
-    "url", Bound(Kind.TEXT), "Where: http:// or https://; a path alone is this server's own.", required=True, main=True
+    "url",
+    Bound(Kind.TEXT),
+    "Where: http:// or https://; a path alone is this server's own.",
+    required=True,
+    main=True,
 )
 PARAMETERS: Final = (
     URL_PARAMETER,
