@@ -334,6 +334,30 @@ async def test_fault_of_an_upstream_has_its_code(
     assert not taken.stream.finished
 
 
+@pytest.mark.parametrize("broken", [True, False])
+async def test_answer_cut_at_any_byte_is_never_whole(*, broken: bool) -> None:
+    """Ended or reset at byte n: no answer within the head, lost after it, with every event that had come."""
+    whole = CHUNKED + THREE + END
+
+    async def cut(at: int) -> tuple[str | None, int]:
+        part = whole[:at]
+        async with Upstream(reset_after(part) if broken else answers(part)) as upstream:
+            taken = await take("http.stream", url=upstream.url)
+        return taken.code, len(taken.items)
+
+    cuts = range(len(whole))
+    found = [
+        each
+        for begin in cuts[::20]
+        for each in await asyncio.gather(*map(cut, cuts[begin : begin + 20]))
+    ]
+    for at, (code, given) in zip(cuts, found, strict=True):
+        assert code == ("http-connection" if at < len(CHUNKED) else "stream-lost"), at
+        # An event is there once its blank line is.
+        assert given == whole[len(CHUNKED) : at].count(b"\n\n"), at
+    assert await cut(len(whole)) == (None, 3) or broken
+
+
 async def test_refused_connection_is_told() -> None:
     """Nobody listens there."""
     async with Upstream(answer("")) as upstream:
