@@ -11,7 +11,7 @@ from os import urandom
 from typing import Any, Final
 from urllib.parse import quote
 
-from streamstack.runtime.messages import CONTENT_FILTER, LENGTH, OTHER, STOP, Item
+from streamstack.runtime.messages import CONTENT_FILTER, LENGTH, OTHER, STOP, TOOL_CALLS, Item
 from streamstack.runtime.providers.conversation import Image, ToolCall, Turn, read_arguments
 from streamstack.runtime.providers.provider import (
     AnswerReader,
@@ -29,6 +29,7 @@ MADE: Final = "made_"
 _REASONS: Final = {
     "STOP": STOP,
     "MAX_TOKENS": LENGTH,
+    "FUNCTION_CALL": TOOL_CALLS,  # of servers that speak like it
     "SAFETY": CONTENT_FILTER,
     "RECITATION": CONTENT_FILTER,
     "BLOCKLIST": CONTENT_FILTER,

@@ -115,7 +115,7 @@ class ResponsesReader(AnswerReader):
         )
         said = word(response, "status") or what.removeprefix("response.")
         reason = REFUSAL if self._refused else STOP
-        if what == "response.incomplete":
+        if what == "response.incomplete" or said != "completed":
             said = word(part(response, "incomplete_details"), "reason") or said
             reason = _INCOMPLETE.get(said, OTHER)
         self.ended = True
