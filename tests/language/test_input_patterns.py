@@ -93,3 +93,9 @@ def test_pattern_that_does_not_parse_is_refused() -> None:
     """What is no pattern is told so."""
     with pytest.raises(ValueError, match="does not parse"):
         compile_pattern("(a")
+
+
+@pytest.mark.parametrize("pattern", ["[+--]", "[[a]", "[a&&b]"])
+def test_a_set_that_python_wonders_about_is_compiled(pattern: str) -> None:
+    """Python warns of sets whose meaning may change one day; no author's pattern ends as an error for it."""
+    assert compile_pattern(pattern, 10)("+Aa[")

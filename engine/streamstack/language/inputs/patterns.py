@@ -7,6 +7,7 @@ A pattern that could cost much is run by an automaton instead, which reads each 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final
@@ -40,8 +41,11 @@ def compile_pattern(pattern: str, longest: int | None = None) -> Callable[[str],
     """
     strict = _end_strictly(pattern)
     try:
-        matcher = re.compile(strict)
-        tree = _parse(strict)
+        with warnings.catch_warnings():
+            # `[A--` may mean something else one day; what it means today is what the author tried.
+            warnings.simplefilter("ignore", FutureWarning)
+            matcher = re.compile(strict)
+            tree = _parse(strict)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"the pattern does not parse: {error}") from None
     length = LONGEST if longest is None else longest
