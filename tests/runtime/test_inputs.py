@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.language.expressions.operators import contains, lacks
+from streamstack.language.operators import contains, lacks
 from streamstack.language.values import to_json
 from streamstack.runtime.files import File
 from streamstack.runtime.inputs import Inputs, compile_inputs
