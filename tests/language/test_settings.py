@@ -6,6 +6,7 @@ import pytest
 
 from streamstack.errors import Diagnostic
 from streamstack.language.findings import FINDINGS, find
+from streamstack.language.model_settings import Model
 from streamstack.language.reading.source import Mapping, plain, read
 from streamstack.language.settings import Cors, Server, Settings, load_settings
 from streamstack.language.streaming_settings import Streaming, parse_streaming
@@ -323,3 +324,41 @@ def test_every_code_is_explained(code: str) -> None:
     assert found.meaning.endswith(".")
     assert found.hint
     assert not found.hint.endswith(".")
+
+
+# ------------------------------------------------------------------------------------- models
+
+
+def test_models_are_typed() -> None:
+    """Each has its name; the environment may fill any part, and what is empty counts as not given."""
+    settings = load(
+        "models:\n"
+        "  chat: {provider: openai, model: << env.MODEL >>, apiKey: << env.KEY | default('') >>}\n"
+        "  own: {provider: anthropic, model: 4.5, baseUrl: https://x.example, withoutKey: /sim}\n",
+        MODEL="gpt-x",
+    )
+    assert settings.models == {
+        "chat": Model("openai", "gpt-x"),
+        "own": Model("anthropic", "4.5", "https://x.example", None, "/sim"),
+    }
+    assert settings.names("models") == ("chat", "own")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("models: [chat]", [(1, 9, "not-a-mapping")]),
+        ("models: {chat: gpt}", [(1, 16, "not-a-mapping")]),
+        ("models: {chat: {provider: openai}}", [(1, 16, "missing-parameter")]),
+        ("models: {chat: {provider: open, model: m}}", [(1, 27, "bad-setting")]),
+        ("models: {chat: {provider: openai, model: [m]}}", [(1, 42, "bad-setting")]),
+        ("models: {chat: {provider: openai, model: true}}", [(1, 42, "bad-setting")]),
+        ("models: {a: {provider: openai, model: m, baseUrl: x.org}}", [(1, 51, "bad-setting")]),
+        ("models: {a: {provider: openai, model: m, key: k}}", [(1, 42, "unknown-setting")]),
+        ("models: {a: {provider: openai, model: <<env.M>>}}", [(1, 39, "missing-environment")]),
+    ],
+)
+def test_wrong_models_are_told(text: str, found: list[tuple[int, int, str]]) -> None:
+    """At their places; what is wrong is no model."""
+    assert told(text) == found
+    assert load_settings(text, FILE, {})[0].models.get("a", None) is None or "key" in text
