@@ -88,3 +88,19 @@ async def test_a_bound_name_calls_only_what_is_allowed() -> None:
     assert allowed.result == 4
     assert refused.error is not None
     assert "double" in refused.error.message
+
+
+async def test_inputs_come_whole_from_one_binding() -> None:
+    """As a tool call's arguments do; null is none, and anything but an object is refused."""
+    stack = "- call: {function: double, with: << input.given >>}\n  as: r\n- return: << r >>"
+    assert (await run_stack(stack, {"given": {"n": 4}}, also=DOUBLE)).result == 8
+    for given, told in (
+        (None, "n is required"),
+        ({"n": 4, "m": 1}, "m"),
+        ("n", "`with` must be an object"),
+        ([4], "`with` must be an object"),
+    ):
+        outcome = await run_stack(stack, {"given": given}, also=DOUBLE)
+        assert outcome.error is not None
+        assert outcome.error.code == "template"
+        assert told in outcome.error.message, given
