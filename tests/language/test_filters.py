@@ -253,3 +253,27 @@ def test_tags_are_stripped_in_linear_time() -> None:
         assert isinstance(compute("x | striptags", x=text), str)
     assert time.perf_counter() - started < 5
     assert compute("x | striptags", x="a<!-- b > c -->d <!--e <i>f</i>") == "ad <!--e f"
+
+
+@pytest.mark.parametrize(
+    ("expression", "variables"),
+    [
+        ("x | replace('a', y)", {"x": "a" * 5_000, "y": "b" * 5_000}),
+        ("x | replace('', y)", {"x": "a" * 5_000, "y": "b" * 5_000}),
+        ("range(5000) | join(y)", {"y": "b" * 5_000}),
+        ("x | regexReplace('a', y)", {"x": "a" * 5_000, "y": "b" * 5_000}),
+        ("x | regexReplace('(a+)', y)", {"x": "a" * 5_000, "y": "\\1" * 5_000}),
+    ],
+)
+def test_texts_do_not_grow_without_end(expression: str, variables: dict[str, Any]) -> None:
+    """What would fill the memory by repeating one text is refused before it is made."""
+    assert "the result would be too long" in message(expression, **variables)
+
+
+def test_texts_may_grow() -> None:
+    """Only what is added in fact counts."""
+    long = "b" * 5_000
+    assert compute("x | replace('a', y, 1)", x="a" * 5_000, y=long) == long + "a" * 4_999
+    assert compute("x | regexReplace('a', y, '', 1)", x="a" * 5_000, y=long) == long + "a" * 4_999
+    assert compute("x | regexReplace('z', y)", x="a" * 5_000, y=long) == "a" * 5_000
+    assert compute("x | join(',')", x=[long] * 3_000) == ",".join([long] * 3_000)

@@ -24,7 +24,7 @@ MAX_BITS: Final = 14_000
 
 _EXACT: Final = Context(prec=200)
 _DIVIDING: Final = Context(prec=28)
-_ADDABLE: Final = frozenset({int, float, str, list})
+_ADDABLE: Final = frozenset({int, str, list})
 _FAST: Final = frozenset({int, float})
 _ORDERED: Final = frozenset({int, float, str, bool})
 #: Same type on both sides, and Python's own == is the language's.
@@ -71,13 +71,17 @@ def numbers(left: Any, right: Any) -> tuple[Any, Any] | None:
 
 def _calculate(work: Callable[[], Any]) -> Any:
     try:
-        return work()
+        result = work()
     except (ZeroDivisionError, DecimalException) as error:
         if isinstance(error, ZeroDivisionError):
             raise RunError("template", "division by zero") from None
         raise RunError("template", "the result is no number") from None
     except OverflowError:
         raise RunError("template", "the result is too large a number") from None
+    if type(result) is float and not math.isfinite(result):
+        # It would be written as null, as if there were no number.
+        raise RunError("template", "the result is too large a number")
+    return result
 
 
 def add(left: Any, right: Any) -> Any:

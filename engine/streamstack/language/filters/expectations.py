@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from streamstack.errors import RunError
 from streamstack.language.operators import MAX_ITEMS, a_kind
 from streamstack.language.values import Opaque, to_text
+
+#: How many characters a filter that repeats a text may add: what callers send must not fill the memory.
+MAX_ADDED: Final = 10_000_000
 
 
 def wrong(name: str, needs: str, value: Any) -> RunError:
@@ -24,6 +27,14 @@ def wrong(name: str, needs: str, value: Any) -> RunError:
 def failed(name: str, why: str) -> RunError:
     """Return the error of a filter that can't do its work on this value."""
     return RunError("template", f"`{name}`: {why}")
+
+
+def limit_added(characters: int, name: str) -> None:
+    """Refuse to make a text by so many characters longer than what it is made of, where they are too many."""
+    if characters > MAX_ADDED:
+        raise failed(
+            name, f"the result would be too long: more than {MAX_ADDED:,} characters are added"
+        )
 
 
 def text_of(value: Any, name: str) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from streamstack.language.filters.expectations import (
+    MAX_ADDED,
     failed,
     integer_argument,
+    limit_added,
     text_argument,
     text_of,
 )
@@ -80,8 +83,14 @@ def regex_replace(
         "regexReplace",
     )
     count = integer_argument(count, "regexReplace", "count", 0)
+    replacement = text_argument(replacement, "regexReplace", "replacement")
+    if len(replacement) * (len(text) + 1) > MAX_ADDED:
+        # A reference to a group adds at most what was matched; the matches together, at most the text.
+        matches = sum(1 for _ in islice(compiled.finditer(text), count or None))
+        added = len(replacement) * matches + replacement.count("\\") * len(text)
+        limit_added(added, "regexReplace")
     try:
-        return compiled.sub(text_argument(replacement, "regexReplace", "replacement"), text, count)
+        return compiled.sub(replacement, text, count)
     except (re.error, IndexError) as error:
         raise failed("regexReplace", f"the replacement is not valid: {error}") from None
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from streamstack.language.filters.expectations import (
     at_path,
-    failed,
     integer_argument,
     items_of,
+    limit_added,
     text_argument,
     text_of,
     wrong,
@@ -91,8 +91,8 @@ def replace(value: Any, old: Any, new: Any, count: Any = -1) -> str:
     text = text_of(value, "replace")
     count = integer_argument(count, "replace", "count", -1)
     old, new = text_argument(old, "replace", "old"), text_of(new, "replace")
-    if len(new) * (text.count(old) if old else len(text)) > 10_000_000:
-        raise failed("replace", "the result would be too long")
+    occurrences = text.count(old) if old else len(text) + 1
+    limit_added(len(new) * (occurrences if count < 0 else min(count, occurrences)), "replace")
     return text.replace(old, new, count)
 
 
@@ -132,7 +132,9 @@ def join(value: Any, separator: Any = "", attribute: Any = None) -> str:
     items: Sequence[Any] = value if isinstance(value, str) else items_of(value, "join")
     if attribute is not None:
         items = [at_path(item, attribute) for item in items]
-    return text_argument(separator, "join", "separator").join(map(to_text, items))
+    between = text_argument(separator, "join", "separator")
+    limit_added(len(between) * len(items), "join")
+    return between.join(map(to_text, items))
 
 
 @declare(
