@@ -187,8 +187,9 @@ def test_event_of_ten_megabytes_takes_linear_time(name: str) -> None:
             decoder.feed(data[at : at + 1000])
         return process_time() - started
 
-    whole = seconds(len(data), 2 * len(data))
-    tenth = max(seconds(len(data) // 10, 2 * len(data)), 0.005)
+    # The best of three each: others use this machine too.
+    whole = min(seconds(len(data), 2 * len(data)) for _ in range(3))
+    tenth = max(min(seconds(len(data) // 10, 2 * len(data)) for _ in range(3)), 0.005)
     assert whole < 40 * tenth
     assert whole < 5
     decoder = decoder_for(name, Options(largest=1 << 20))
@@ -212,4 +213,7 @@ def test_many_small_records_take_linear_time() -> None:
         assert decoder.failure is None
         return process_time() - started
 
-    assert seconds(len(data)) < 40 * max(seconds(len(data) // 10), 0.005)
+    # The best of three each: others use this machine too.
+    whole = min(seconds(len(data)) for _ in range(3))
+    tenth = min(seconds(len(data) // 10) for _ in range(3))
+    assert whole < 40 * max(tenth, 0.005)
