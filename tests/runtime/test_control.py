@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -303,3 +304,102 @@ async def test_log_takes_fields_of_any_name() -> None:
         },
     )
     assert outcome.result == 1
+
+
+async def test_a_caught_error_leaves_no_stop_behind() -> None:
+    """After branches have failed, the run's task is as it was: who stops the run later is heard."""
+    cancelling: list[int] = []
+
+    @function("test.look")
+    def look(run: Run) -> None:
+        """Note how often the task is being cancelled."""
+        task = asyncio.current_task()
+        assert task is not None
+        cancelling.append(task.cancelling())
+
+    await run_stack(
+        """
+        - try: {do: [{parallel: {branches: {a: [{wait: 1ms}, {throw: x}]}}}], catch: {do: []}}
+        - test.look
+        - forEach: {in: [1, 2], concurrency: 2, do: [{wait: 1ms}, break]}
+        - test.look
+        """,
+        functions=[look],
+    )
+    assert cancelling == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        "parallel: {branches: {a: [{wait: 1h}], b: [*]}}",
+        "forEach: {in: [1, 2], concurrency: 2, do: [*]}",
+        "forEach: {in: [1, 2], concurrency: 2, do: [{try: {do: [{wait: 1h}], finally: [return]}}]}",
+    ],
+)
+async def test_no_error_beside_others_undoes_a_stop(beside: str) -> None:
+    """A branch that fails while the run is stopped does not keep the run going."""
+    failing = "{try: {do: [{wait: 1h}], finally: [{throw: x}]}}"
+    taken = await stopped(
+        f"""
+        - try: {{do: [{{{beside.replace("*", failing)}}}], catch: {{do: [{{test.note: caught}}]}}}}
+        - test.note: never
+        """
+    )
+    assert taken == []
+
+
+async def test_a_map_is_left_though_its_bodies_fail_on_the_way_out() -> None:
+    """Leaving the stream ends the bodies under way, and waits for none of them in vain."""
+    async with asyncio.timeout(5):
+        outcome = await run_stack(
+            """
+            - streams.map:
+                in: [1, 2, 3]
+                concurrency: 3
+                do:
+                  - return: first
+                    when: << item == 1 >>
+                  - try: {do: [{wait: 1h}], finally: [{throw: x}]}
+              as: made
+            - forEach: {in: << made >>, do: [{return: << item >>}]}
+            """
+        )
+    assert outcome.result == "first"
+
+
+class Slow(Collector):
+    """A sink whose reader takes a while for each chunk."""
+
+    def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
+        super().emit(content, event, id, metadata)
+        return True
+
+    async def drain(self) -> None:
+        await asyncio.sleep(0)
+
+
+async def test_chunks_held_back_stay_in_order() -> None:
+    """What branches of an iteration send while its held chunks leave goes behind them."""
+    plan = plan_of(
+        """
+        - forEach:
+            in: [50, 0]
+            as: ms
+            concurrency: 2
+            ordered: true
+            do:
+              - wait: << ms >>
+              - parallel:
+                  branches:
+                    a: [{repeat: {times: 200, do: [{stream: "<< 'a' ~ loop.index0 >>"}]}}]
+                    b: [{repeat: {times: 200, do: [{stream: "<< 'b' ~ loop.index0 >>"}]}}]
+        """
+    )
+    sink = Slow()
+    await plan.start(Run(sink, Context()), {})
+    sent = [chunk.content for chunk in sink.chunks]
+    for branch in "ab":
+        assert [text for text in sent if text[0] == branch] == [
+            f"{branch}{number}" for number in [*range(200), *range(200)]
+        ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from streamstack.errors import RunError
 from streamstack.language.definition import Retry
 from streamstack.language.values import MISSING
 from streamstack.runtime.chunk import Sink, check_content
+from streamstack.runtime.crew import Crew
 from streamstack.runtime.faults import located
 from streamstack.runtime.frames import BREAK, Signal
 from streamstack.runtime.run import Run
@@ -193,22 +195,10 @@ async def together(
         async with gate:
             return await work()
 
-    async with _group() as group:
-        running = [group.create_task(one(work)) for work in tasks.values()]
+    crew = Crew()
+    running = [crew.start(one(work)) for work in tasks.values()]
+    await crew.finish()
     return [task.result() for task in running]
-
-
-@asynccontextmanager
-async def _group() -> AsyncIterator[asyncio.TaskGroup]:
-    """Open a TaskGroup which raises the first error itself, not a group of them."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-    except BaseExceptionGroup as errors:
-        error: BaseException = errors
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
 
 
 class _Stop(Exception):  # noqa: N818  (not an error)
@@ -237,8 +227,7 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
     Return what an iteration's `return` asks for.
     """
     gate = asyncio.Semaphore(max(1, concurrency))
-    turn = asyncio.Event()
-    turn.set()
+    crew = Crew()
 
     async def one(item: Any, index: int, mine: asyncio.Event, following: asyncio.Event) -> None:
         own = Turn(sink, mine) if ordered else sink
@@ -262,21 +251,26 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
         if signal is not None and signal.what != "continue":
             raise _Stop(signal)
 
+    async def all_of_them() -> None:
+        index = 0
+        turn = asyncio.Event()
+        turn.set()
+        # A loop that stops at its limit does not wait for the item after.
+        while (not stop or limit is None or index < limit) and (batch := await source.batch()):
+            for item in batch:
+                if limit is not None and index >= limit:
+                    if stop:
+                        return
+                    raise RunError("limit-reached", f"the loop has more than {limit} items")
+                await gate.acquire()
+                following = asyncio.Event()
+                crew.start(one(item, index, turn, following))
+                turn = following
+                index += 1
+
+    crew.start(all_of_them())
     try:
-        async with _group() as group:
-            index = 0
-            # A loop that stops at its limit does not wait for the item after.
-            while (not stop or limit is None or index < limit) and (batch := await source.batch()):
-                for item in batch:
-                    if limit is not None and index >= limit:
-                        if stop:
-                            break
-                        raise RunError("limit-reached", f"the loop has more than {limit} items")
-                    await gate.acquire()
-                    following = asyncio.Event()
-                    group.create_task(one(item, index, turn, following))
-                    turn = following
-                    index += 1
+        await crew.finish()
     except _Stop as left:
         return left.signal if left.signal is not BREAK else None
     finally:
@@ -296,7 +290,7 @@ class Turn(Sink):
         super().__init__()
         self._sink = sink
         self._turn = turn
-        self._held: list[tuple[Any, str | None, Any, Any]] = []
+        self._held: deque[tuple[Any, str | None, Any, Any]] = deque()
         self.count = sink.count
 
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
@@ -311,9 +305,8 @@ class Turn(Sink):
 
     async def drain(self) -> None:
         await self._turn.wait()
-        held, self._held = self._held, []
-        for chunk in held:
-            if self._sink.emit(*chunk):
+        while self._held:  # what comes meanwhile goes behind
+            if self._sink.emit(*self._held.popleft()):
                 await self._sink.drain()
         await self._sink.drain()
 

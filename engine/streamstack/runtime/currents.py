@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from streamstack.runtime.faults import located
 from streamstack.runtime.feed import Feed, settle
 from streamstack.runtime.flows import Skipped, Source, full_lists, slices
 from streamstack.runtime.values import Batches
@@ -116,7 +117,7 @@ async def worked_at_once(
             try:
                 made.append(await work(item, index))
             except Exception as error:  # noqa: BLE001  (told when its turn has come)
-                failure = error
+                failure = located(error)
             if before is not None:
                 await before
             if failure is None:

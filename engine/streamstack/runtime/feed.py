@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
+from streamstack.runtime.crew import stop
+
 
 class Feed:
     """A task that does ``work``, and what it has put for the reader. Enter it to start the task.
@@ -97,19 +99,3 @@ def settle(future: asyncio.Future[None]) -> None:
     """Let go on who waits for this, unless it did or was cancelled."""
     if not future.done():
         future.set_result(None)
-
-
-async def stop(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait until it has cleaned up, also when cancelled meanwhile."""
-    cancelled: asyncio.CancelledError | None = None
-    task.cancel()
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError as again:
-            cancelled = again
-            task.cancel()
-    if cancelled is not None:
-        raise cancelled
-    if not task.cancelled() and (error := task.exception()) is not None:
-        raise error
