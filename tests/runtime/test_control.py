@@ -392,8 +392,8 @@ async def test_chunks_held_back_stay_in_order() -> None:
               - wait: << ms >>
               - parallel:
                   branches:
-                    a: [{repeat: {times: 200, do: [{stream: "<< 'a' ~ loop.index0 >>"}]}}]
-                    b: [{repeat: {times: 200, do: [{stream: "<< 'b' ~ loop.index0 >>"}]}}]
+                    a: [{repeat: {times: 300, do: [{stream: "<< 'a' ~ loop.index0 >>"}]}}]
+                    b: [{repeat: {times: 300, do: [{stream: "<< 'b' ~ loop.index0 >>"}]}}]
         """
     )
     sink = Slow()
@@ -401,5 +401,5 @@ async def test_chunks_held_back_stay_in_order() -> None:
     sent = [chunk.content for chunk in sink.chunks]
     for branch in "ab":
         assert [text for text in sent if text[0] == branch] == [
-            f"{branch}{number}" for number in [*range(200), *range(200)]
+            f"{branch}{number}" for number in [*range(300), *range(300)]
         ]

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from textwrap import dedent
-
 import pytest
 
-from streamstack.functions import REGISTRY
-from streamstack.language.definition import Endpoint, Project
-from streamstack.language.loading.documents import load
-from streamstack.language.reading.source import read
-from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.chunk import Collector
-from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Context, Run
 from tests.stacks import Outcome, plan_of, run_stack
 
@@ -167,30 +159,6 @@ async def test_an_error_is_not_its_own_cause() -> None:
     outcome = await run_stack("- throw: x")
     assert outcome.error is not None
     assert outcome.error.__cause__ is None
-
-
-async def test_a_return_does_not_pass_by_the_response() -> None:
-    """It ends the steps; what is answered is the `response`, with the variables as they are."""
-    documents, _ = read(
-        dedent(
-            """
-            method: GET
-            path: /test
-            responseType: json
-            response: {steps: << steps >>}
-            functionStack:
-              - set: {steps: 1}
-              - forEach: {in: [1], do: [{if: {condition: << item == 1 >>, then: [{return: early}]}}]}
-              - set: {steps: 2}
-            """
-        ),
-        "test.yaml",
-    )
-    endpoint, found = load(documents[0], REGISTRY, Streaming())
-    assert found == []
-    assert isinstance(endpoint, Endpoint)
-    (plan,) = compile_project(Project((endpoint,), {}))
-    assert await plan.start(Run(Collector(), Context()), {}) == {"steps": 1}
 
 
 async def test_the_request_is_one_throughout_a_run() -> None:

@@ -36,9 +36,13 @@ MAX_BLOCKS = 12
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What a line of generated code stands for. ``names`` spells the names its values read."""
+    """What a line of generated code stands for: a step, or a section of its definition (`response`).
+
+    ``names`` spells the names its values read.
+    """
 
     step: Step | None
+    section: str
     values: tuple[Value, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
 
@@ -59,6 +63,7 @@ class Code:
         self._write_step = write_step
         self.namespace: dict[str, Any] = {}
         self.step: Step | None = None
+        self.section = ""  # of the definition, outside of its steps
         self._lines: list[str] = []
         self._sites: list[Site | None] = []
         self._depth = 0
@@ -83,7 +88,7 @@ class Code:
         if loop is not None and "loop" in names and not any(map(_asks_for_source, reads)):
             # The loop may be around this function, which then does not know its source.
             names["loop"] = f"loop_object({loop.index}, None)"
-        return Site(self.step, values, names)
+        return Site(self.step, self.section, values, names)
 
     @contextmanager
     def indented(self, header: str, *values: Value, blocks: int = 0) -> Iterator[None]:
@@ -178,6 +183,15 @@ class Code:
     def target(self, variable: str) -> str:
         """Return the Python name that an assignment to a variable writes."""
         return self._variable(variable) or f"v_{variable}"
+
+    def turn_names(self) -> Iterator[str]:
+        """Give the Python names that change with each turn of the loops around: items and indexes."""
+        frame: Frame | None = self._frame
+        while frame is not None:
+            if frame.loop is not None:
+                yield from frame.names.values()
+                yield frame.loop.index
+            frame = frame.parent
 
     @contextmanager
     def binding(self, variable: str | None, *, loop: Loop | None = None) -> Iterator[str]:

@@ -45,13 +45,14 @@ def located(error: Exception) -> RunError:
         fault.__cause__ = error
     else:
         fault = _internal(error)
-    if site.step is not None:
+    mark = failing.mark if failing is not None else site.step.mark if site.step else None
+    if mark is not None:
         read = {each.name for each in failing.reads} if failing is not None else set()
         types = ", ".join(f"{n} is {kind(held)}" for n, held in sorted(values.items()) if n in read)
         fault.place = Place(
-            mark=failing.mark if failing is not None else site.step.mark,
-            step=site.step.title,
-            path=site.step.path,
+            mark=mark,
+            step=site.step.title if site.step is not None else site.section,
+            path=site.step.path if site.step is not None else site.section,
             expression=failing.text if failing is not None else "",
             types=types,
         )
@@ -60,13 +61,13 @@ def located(error: Exception) -> RunError:
 
 def _hides_a_stop(error: Exception) -> bool:
     """Whether an error was raised while this task's cancellation passed, which it then took the place of."""
-    task = current_task()
-    if task is None or not task.cancelling():
-        return False
     before = error.__context__
     while before is not None and not isinstance(before, CancelledError):
         before = before.__context__
-    return before is not None
+    if before is None:
+        return False
+    task = current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _internal(error: Exception) -> RunError:

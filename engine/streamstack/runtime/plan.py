@@ -161,11 +161,14 @@ def _written(
             with code.part("steps", definition.stack) as name:
                 code.steps(definition.stack)
             code.line(f"await {name}()")
+            code.section = "response"
             code.line("return (")
             code.line(f" {code.source(response)}", response)
             code.line(")")
     if isinstance(definition, Endpoint):
+        code.section = "headers"
         with code.indented("def headers(run, v_input):"):
+            code.line("sink = run.sink")
             code.line("return {")
             for name, value in definition.headers:
                 code.line(f" {name!r}: {code.source(value)},", value)
