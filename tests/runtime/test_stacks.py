@@ -8,7 +8,7 @@ from time import perf_counter
 import pytest
 
 from streamstack.language.declare import function
-from streamstack.language.parameters import Effects
+from streamstack.language.parameters import Bound, Effects, Parameter
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream
 from tests.stacks import run_stack
@@ -408,3 +408,26 @@ async def test_shapes_are_decided_by_event() -> None:
     )
     shapes = outcome.plan.shapes
     assert [shapes.has_metadata(name) for name in ("one", "two", None)] == [True, False, False]
+
+
+async def test_after_in_a_loop_keeps_the_item_of_its_turn() -> None:
+    """The item is that of the turn which registered it; a variable is as it is in the end."""
+    seen: list[object] = []
+
+    @function("test.see", Parameter("value", Bound(), "What to note.", main=True))
+    def see(run: Run, value: object) -> None:
+        """Note a value."""
+        seen.append(value)
+
+    await run_stack(
+        """
+        - set: {n: 0}
+        - forEach:
+            in: [a, b]
+            do:
+              - set: {n: << n + 1 >>}
+              - after: {do: [{test.see: "<< [item, loop.index, n] >>"}]}
+        """,
+        functions=[see],
+    )
+    assert seen == [["a", 1, 2], ["b", 2, 2]]

@@ -293,7 +293,8 @@ def after(step: Step, code: Code) -> None:
     """Register steps that run once when the run has ended and the response is closed.
 
     They run however it ended: `run.outcome` is `completed`, `failed` or `cancelled` (the reader left). They see the
-    variables as they are then, and can't send chunks.
+    variables as they are then; the item and `loop` of a loop around are those of the turn that registered them.
+    They can't send chunks.
     """
     body = step.arguments.get("do")
     assert isinstance(body, Stack)

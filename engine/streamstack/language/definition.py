@@ -81,7 +81,9 @@ class Retry:
     backoff: str = "exponential"
     max_delay: float = 30.0
     jitter: bool = True
-    on: frozenset[str] = frozenset()  # empty: every error but invalid input and the author's own
+    on: frozenset[str] = (
+        frozenset()
+    )  # empty: every error that trying again can mend (control.FINAL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from streamstack.language.values import Opaque, kind, to_text
 
 #: No text or list made by `*`, and no range, holds more than this.
 MAX_ITEMS: Final = 1_000_000
+#: Characters that one text of an expression may have.
+MAX_TEXT: Final = 64_000_000
 #: About 4,200 digits: beyond it an integer has no text in Python.
 MAX_BITS: Final = 14_000
 
@@ -87,7 +89,7 @@ def _calculate(work: Callable[[], Any]) -> Any:
 def add(left: Any, right: Any) -> Any:
     """Return `left + right`: two numbers, two texts or two lists."""
     if type(left) is type(right) and type(left) in _ADDABLE:
-        return left + right
+        return _bounded(left + right) if type(left) is str else left + right
     pair = numbers(left, right)
     if pair is not None:
         one, two = pair
@@ -96,6 +98,13 @@ def add(left: Any, right: Any) -> Any:
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
         return [*left, *right]
     raise _cannot("add", left, "and", right)
+
+
+def _bounded(text: str) -> str:
+    """Return a text that is not too long. Raises RunError ``template``: a loop has doubled it for too long."""
+    if len(text) > MAX_TEXT:
+        raise RunError("template", f"the text would have more than {MAX_TEXT:,} characters")
+    return text
 
 
 def subtract(left: Any, right: Any) -> Any:
@@ -198,7 +207,7 @@ def affirm(value: Any) -> Any:
 
 def join_texts(*values: Any) -> str:
     """Return `a ~ b`: the values' texts, one after the other."""
-    return "".join(map(to_text, values))
+    return _bounded("".join(map(to_text, values)))
 
 
 def _cannot(verb: str, left: Any, word: str = "", right: Any = None) -> RunError:

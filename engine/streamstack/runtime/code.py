@@ -184,15 +184,6 @@ class Code:
         """Return the Python name that an assignment to a variable writes."""
         return self._variable(variable) or f"v_{variable}"
 
-    def turn_names(self) -> Iterator[str]:
-        """Give the Python names that change with each turn of the loops around: items and indexes."""
-        frame: Frame | None = self._frame
-        while frame is not None:
-            if frame.loop is not None:
-                yield from frame.names.values()
-                yield frame.loop.index
-            frame = frame.parent
-
     @contextmanager
     def binding(self, variable: str | None, *, loop: Loop | None = None) -> Iterator[str]:
         """Bind a variable for what is written inside only (`as` of a loop or a catch); gives its Python name."""

@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.values import Opaque, kind
+from streamstack.language.operators import a_kind
+from streamstack.language.values import Opaque
 
 #: Gives the items of a stream in lists of at least one. Closing it must close what feeds it.
 Batches = AsyncGenerator[list[Any], None]
@@ -120,7 +121,7 @@ def iterate(value: Any) -> Stream | Items:
         )
     if value is None:
         raise RunError("template", "null can't be iterated: write `x | default([])`")
-    raise RunError("template", f"a {kind(value)} can't be iterated: a list or a stream is needed")
+    raise RunError("template", f"{a_kind(value)} can't be iterated: a list or a stream is needed")
 
 
 class Turns:

@@ -97,12 +97,17 @@ def header_lines(headers: Headers) -> bytes:
 
 
 def own_headers(given: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return an author's headers as text, without those that only the server sets; null is none."""
-    return [
+    """Return an author's headers as text, without those that only the server sets; null is none.
+
+    Raises RunError ``template`` for one that would break out of its line.
+    """
+    headers = [
         (str(name), to_text(value))
         for name, value in given.items()
         if value is not None and str(name).lower() not in RESERVED
     ]
+    header_lines(headers)  # told here, at the step that gives them
+    return headers
 
 
 def merge(defaults: Headers, *given: Headers) -> list[tuple[str, str]]:

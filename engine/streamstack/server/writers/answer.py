@@ -63,6 +63,7 @@ class Answer(Sink):
         if status is not None:
             self.status = check_status(status)
         self.headers += own_headers(headers)
+        cookie_headers(cookies)  # told here, at the step that gives them
         self.cookies.update(cookies)
 
     def lines(self) -> bytes:
