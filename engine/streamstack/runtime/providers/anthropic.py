@@ -157,7 +157,7 @@ class AnthropicReader(AnswerReader):
     def _end_block(self, items: list[Item]) -> None:
         block, self._block = self._block, {}
         text = "".join(self._json)
-        what = block.get("type")
+        what = word(block, "type")
         if what == "tool_use":
             whole = part(block, "input")  # some servers give it at once
             self.reply.add_call(word(block, "id"), word(block, "name"), text or whole, items)

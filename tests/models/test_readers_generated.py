@@ -1,0 +1,99 @@
+"""Whatever JSON a provider sends, its reader gives items of the known shapes or a RunError, nothing else."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamstack.errors import RunError
+from streamstack.language.dialects import refuse
+from streamstack.language.values import to_json
+from streamstack.runtime.messages import Item
+from streamstack.runtime.providers import PROVIDERS
+from tests.models.asking import wire
+from tests.models.test_wires import SAID
+
+EVENTS = [
+    (name.partition("-")[0], json.loads(line[5:]))
+    for name in SAID
+    for line in wire(name).decode().split("\n")
+    if line.startswith("data: {")
+]
+KEYS = sorted({key for _, event in EVENTS for key in event} | {"error", "index", "text", "id"})
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def places(value: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """List the ways to everything inside of a value."""
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    return [way, *(place for key, each in inner for place in places(each, (*way, key)))]
+
+
+def changed(value: Any, way: tuple[Any, ...], to: Any) -> Any:
+    """Return a value with what is at a place replaced."""
+    if not way:
+        return to
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[way[0]] = changed(value[way[0]], way[1:], to)
+    return copy
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> tuple[str, list[Any]]:
+    """Draw a provider and some of its events, in each of which something is something else."""
+    provider = draw(st.sampled_from(sorted(PROVIDERS)))
+    own = [event for name, event in EVENTS if name == provider]
+    events = draw(st.lists(st.sampled_from(own), min_size=1, max_size=6))
+    twisted = []
+    for event in events:
+        twist = changed(event, draw(st.sampled_from(places(event))), draw(JSON))
+        twisted.append(draw(st.sampled_from([event, twist, twist])))
+    return provider, [event for event in twisted if isinstance(event, dict)]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(conversations())
+def test_reader_of_nonsense_stays_calm(conversation: tuple[str, list[Any]]) -> None:
+    """Items can be sent on in every dialect, and the message can be shown."""
+    provider, events = conversation
+    reader = PROVIDERS[provider].reader("x.example", 1 << 20)
+    items: list[Item] = []
+    with suppress(RunError):
+        for event in events:
+            if reader.is_heartbeat(event):
+                continue
+            reader.take(event, items)
+            if reader.ended:
+                break
+        else:
+            reader.close(items, marked=True)
+    assert [refuse(item) for item in items] == [None] * len(items)
+    view = reader.reply.view
+    to_json(view)
+    assert "".join(item["text"] for item in items if item["type"] == "text") == view["content"]
+    assert sum(item["type"] == "finish" for item in items) == (view["finishReason"] is not None)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_reader_of_nothing_stays_calm(provider: str) -> None:
+    """An object without anything is no event."""
+    items: list[Item] = []
+    PROVIDERS[provider].reader("x.example", 9).take({}, items)
+    assert items == []
