@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 import structlog
 
+from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
 from streamstack.language.report import write_text
+from streamstack.language.values import to_json
 from streamstack.server.endpoints import UnservableError
 from streamstack.server.serve import AddressError
 from streamstack.server.serve import serve as serve_project
@@ -71,6 +74,14 @@ def _give_up(context: click.Context, reason: str, code: int) -> NoReturn:
     context.exit(code)
 
 
+def _log_line(entry: dict[str, Any], **_: Any) -> str:
+    """Return a line of the log; what an author logs is written as the language writes it."""
+    try:
+        return to_json(entry).decode()
+    except RunError:
+        return json.dumps(entry, default=repr)
+
+
 def _write_log() -> None:
     """Write the log to the standard error: for people on a terminal, else one JSON object a line."""
     people = sys.stderr.isatty()
@@ -78,7 +89,10 @@ def _write_log() -> None:
         # Tracebacks without the values of variables, which may be secrets.
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if people
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_log_line),
+        ]
     )
     structlog.configure(
         processors=[
