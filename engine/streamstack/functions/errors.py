@@ -26,7 +26,7 @@ from streamstack.language.parameters import (
 from streamstack.runtime.arguments import constant_of, leaves
 from streamstack.runtime.code import Code
 from streamstack.runtime.faults import caught, located
-from streamstack.runtime.steps import source_of, value_of
+from streamstack.runtime.steps import source_of, value_of, values_given
 
 _CODE = Parameter(
     "code", Bound(Kind.TEXT), "What `catch` and the client tell it by: words-with-hyphens."
@@ -174,8 +174,7 @@ def throw(step: Step, code: Code) -> None:
 
 def _write_error(step: Step, code: Code, *names: str) -> None:
     for name in names:
-        value = value_of(step, name)
-        code.line(f" {source_of(code, step, name)},", *([value] if value is not None else []))
+        code.line(f" {source_of(code, step, name)},", *values_given(step, name))
 
 
 @function(

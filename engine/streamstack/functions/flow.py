@@ -29,7 +29,7 @@ from streamstack.language.values import to_text
 from streamstack.runtime.code import Code
 from streamstack.runtime.control import together
 from streamstack.runtime.run import Run
-from streamstack.runtime.steps import source_of, value_of
+from streamstack.runtime.steps import source_of, values_given
 
 
 @function(
@@ -112,16 +112,12 @@ def case_of(value: Any) -> str:
 )
 def switch(step: Step, code: Code) -> None:
     """Run the steps of the case that equals a value."""
-    value, cases, default = (
-        value_of(step, "value"),
-        step.arguments.get("cases"),
-        step.arguments.get("default"),
-    )
+    cases, default = step.arguments.get("cases"), step.arguments.get("default")
     assert isinstance(cases, Entries)
     case = code.fresh("case")
     code.line(
         f"{case} = {code.constant(case_of)}({source_of(code, step, 'value')})",
-        *([value] if value else []),
+        *values_given(step, "value"),
     )
     for number, entry in enumerate(cases.entries):
         assert isinstance(entry.argument, Stack)
@@ -169,12 +165,12 @@ def parallel(step: Step, code: Code) -> None:
     for entry in branches.entries:
         assert isinstance(entry.argument, Stack)
         names.append((entry.key, code.copy("branch", entry.argument)))
-    results, limit = code.fresh("results"), value_of(step, "concurrency")
+    results = code.fresh("results")
     listed = ", ".join(f"{key!r}: {name}" for key, name in names)
     concurrency = source_of(code, step, "concurrency")
     code.line(
         f"{results} = await {code.constant(together)}({{{listed}}}, {concurrency})",
-        *([limit] if limit else []),
+        *values_given(step, "concurrency"),
     )
     for number, (key, _) in enumerate(names):
         code.line(f"{code.target(key)} = {results}[{number}]")
@@ -196,8 +192,7 @@ def return_(step: Step, code: Code) -> None:
     A frame is the run, a called function, a branch of `parallel`, the body of `streams.map`, or of `after`.
     A `responseType: json` endpoint answers the value, unless it has a `response`.
     """
-    value = value_of(step, "value")
-    code.give_back(source_of(code, step, "value"), *([value] if value is not None else []))
+    code.give_back(source_of(code, step, "value"), *values_given(step, "value"))
 
 
 async def called(
@@ -242,18 +237,14 @@ def call(step: Step, code: Code) -> None:
     The function sees its inputs and the reserved names, nothing else. Chunks it emits go to the caller's
     stream.
     """
-    target, given, names = (
-        value_of(step, "function"),
-        step.arguments.get("with"),
-        step.arguments.get("oneOf"),
-    )
+    given, names = step.arguments.get("with"), step.arguments.get("oneOf")
     source = source_of(code, step, "function")
     if isinstance(names, Items):
         allowed_names = tuple(str(getattr(item, "value", "")) for item in names.items)
         source = f"{code.constant(allowed)}({source}, {code.constant(allowed_names)})"
     result = f"{code.target(step.result)} = " if step.result is not None else ""
     code.line(f"{result}await {code.constant(called)}(run, functions,")
-    code.line(f" {source},", *([target] if target is not None else []))
+    code.line(f" {source},", *values_given(step, "function"))
     if isinstance(given, Value):
         code.line(f" ({source_of(code, step, 'with')}) or {{}}, sink)", given)
         return
@@ -299,10 +290,9 @@ def after(step: Step, code: Code) -> None:
     body = step.arguments.get("do")
     assert isinstance(body, Stack)
     name = code.copy("after", body, code.bound_here)
-    timeout = value_of(step, "timeout")
     code.line(
         f"run.after({name}, {source_of(code, step, 'timeout')})",
-        *([timeout] if timeout is not None else []),
+        *values_given(step, "timeout"),
     )
 
 

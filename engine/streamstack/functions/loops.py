@@ -28,7 +28,7 @@ from streamstack.runtime.control import concurrently
 from streamstack.runtime.faults import located
 from streamstack.runtime.frames import Loop
 from streamstack.runtime.run import Run
-from streamstack.runtime.steps import source_of, value_of
+from streamstack.runtime.steps import source_of, value_of, values_given
 from streamstack.runtime.values import ENDLESS, Turns, iterate
 
 log = structlog.get_logger("streamstack.run")
@@ -68,8 +68,7 @@ def _limit(code: Code, step: Step) -> str | None:
     if source == "None":
         return None
     name = code.fresh("limit")
-    value = value_of(step, "limit")
-    code.line(f"{name} = {source}", *([value] if value is not None else []))
+    code.line(f"{name} = {source}", *values_given(step, "limit"))
     code.line(f"if {name} is None: {name} = {code.constant(inf)}")
     return name
 
@@ -146,8 +145,7 @@ def for_each(step: Step, code: Code) -> None:
     `continue` goes on with the next item.
     """
     source, index = code.fresh("source"), code.fresh("index")
-    items = value_of(step, "in")
-    values = [items] if items is not None else []
+    values = values_given(step, "in")
     code.line(f"{source} = {code.constant(iterate)}(", *values)
     code.line(f" {source_of(code, step, 'in')}", *values)
     code.line(")")
@@ -204,9 +202,8 @@ def _at_once(step: Step, code: Code, source: str, index: str) -> None:
     signal = code.fresh("signal")
     code.line(f"{signal} = await {code.constant(concurrently)}(run, {source}, {turn}, sink,")
     for name in ("concurrency", "limit"):
-        value = value_of(step, name)
         given = source_of(code, step, name) if step.arguments.get(name) is not None else "None"
-        code.line(f" {name}={given},", *([value] if value is not None else []))
+        code.line(f" {name}={given},", *values_given(step, name))
     code.line(f" ordered={constant_of(step.arguments.get('ordered'), default=False)!r},")
     code.line(f" skip={constant_of(step.arguments.get('onError'), 'fail') == 'skip'!r},")
     code.line(f" stop={_stops(step)!r})")
@@ -281,12 +278,12 @@ def while_(step: Step, code: Code) -> None:
 )
 def repeat(step: Step, code: Code) -> None:
     """Run steps a number of times. `loop.index` counts the turns from 1."""
-    body, index, times = step.arguments.get("do"), code.fresh("index"), value_of(step, "times")
+    body, index = step.arguments.get("do"), code.fresh("index")
     assert isinstance(body, Stack)
     turns = code.fresh("turns")
     code.line(
         f"{turns} = range({source_of(code, step, 'times')})",
-        *([times] if times is not None else []),
+        *values_given(step, "times"),
     )
     with (
         code.binding(None, loop=Loop(index, f"{code.constant(Turns)}({turns})")),

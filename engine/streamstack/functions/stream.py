@@ -8,7 +8,7 @@ from streamstack.language.parameters import Bound, Effects, Group, Kind, Paramet
 from streamstack.runtime.code import Code
 from streamstack.runtime.pace import delay, pacer
 from streamstack.runtime.pieces import cut
-from streamstack.runtime.steps import argument_source, source_of, value_of, values_of
+from streamstack.runtime.steps import argument_source, source_of, value_of, values_given, values_of
 
 SPLITS = ("characters", "words", "sentences", "lines", "records")
 PACES = ("burst", "fixed", "adaptive", "natural")
@@ -117,9 +117,8 @@ def stream(step: Step, code: Code) -> None:
         return
     pieces, event, piece = code.fresh("pieces"), code.fresh("event"), code.fresh("piece")
     by, size = (_group(code, step, "split", split, name) for name in ("by", "size"))
-    content_value = value_of(step, "content")
     code.line(f"{pieces} = {code.constant(cut)}(")
-    code.line(f" {source_of(code, step, 'content')},", *([content_value] if content_value else []))
+    code.line(f" {source_of(code, step, 'content')},", *values_given(step, "content"))
     code.line(f" {by}, {size})", *values_of(split))
     _assign(code, step, event, "event")
     with code.indented(f"for {piece} in {pieces}:", blocks=1), code.looping():
@@ -143,8 +142,7 @@ def _source(code: Code, step: Step, name: str) -> tuple[str, str]:
 
 
 def _assign(code: Code, step: Step, target: str, name: str) -> None:
-    value = value_of(step, name)
-    code.line(f"{target} = {source_of(code, step, name)}", *([value] if value is not None else []))
+    code.line(f"{target} = {source_of(code, step, name)}", *values_given(step, name))
 
 
 def _emit(
@@ -168,8 +166,7 @@ def _emit(
             code.line(f" {part},")
         else:
             name, source = part
-            value = value_of(step, name)
-            code.line(f" {source},", *([value] if value is not None else []))
+            code.line(f" {source},", *values_given(step, name))
     code.line("): await drain()")
     if code.notes_sending and pause is None and turn is None:
         code.line("run.sent_at = clock()")
@@ -200,13 +197,11 @@ def done(step: Step, code: Code) -> None:
 
     Over SSE it is `event: done`; over NDJSON a last line `{"done": ...}`; text and CSV have none.
     """
-    content, metadata = value_of(step, "content"), value_of(step, "metadata")
+    content = value_of(step, "content")
     code.line("sink.done(")
     given = source_of(code, step, "content") if content is not None else "MISSING"
-    code.line(f" {given},", *([content] if content is not None else []))
-    code.line(
-        f" {source_of(code, step, 'metadata')},", *([metadata] if metadata is not None else [])
-    )
+    code.line(f" {given},", *values_given(step, "content"))
+    code.line(f" {source_of(code, step, 'metadata')},", *values_given(step, "metadata"))
     code.line(")")
 
 
@@ -232,11 +227,10 @@ def respond(step: Step, code: Code) -> None:
     """Set the status, headers and cookies of the response; only before the first chunk."""
     code.line("sink.respond(")
     for name in ("status", "headers", "cookies"):
-        value = value_of(step, name)
         source = source_of(code, step, name)
         code.line(
             f" {source}," if name == "status" else f" {source} or {{}},",
-            *([value] if value is not None else []),
+            *values_given(step, name),
         )
     code.line(")")
 

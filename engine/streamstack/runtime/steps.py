@@ -178,6 +178,11 @@ def argument_source(
     return value_source(code, step, declared, argument, parameter)
 
 
+def values_given(step: Step, *names: str) -> tuple[Value, ...]:
+    """Return the values among some parameters, for the line that computes them."""
+    return tuple(value for name in names if (value := value_of(step, name)) is not None)
+
+
 def value_of(step: Step, name: str) -> Value | None:
     """Return a parameter's value where it was given as one."""
     argument = step.arguments.get(name)

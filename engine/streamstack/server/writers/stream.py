@@ -235,6 +235,7 @@ class StreamSink(Answer):
         self._flushed = self.bytes
         self._write(data, b"0\r\n\r\n")
         self._connection.listener = None
+        self.ended = True
         return KEEP if self._chunked and self.request.keep_alive else CLOSE
 
     def cut(self) -> Sent:
