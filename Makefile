@@ -30,7 +30,7 @@ BENCH := benchmarks/.venv
 PEERS := $(BENCH)/.installed
 PEERS_ON_NODE := benchmarks/node_modules/.installed
 
-.PHONY: help serve test lint types pytest format schemas docs build pin clean
+.PHONY: help serve test lint types pytest fuzz format schemas docs build pin clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ types: $(DEV) ## Check types (mypy, strict)
 
 pytest: $(DEV) $(CLIENTS) ## Run the tests alone (ARGS="tests/test_layers.py -k circle" chooses, JOBS= processes)
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+fuzz: $(DEV) ## Look further than the steady cases of the tests: others each time
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n $(JOBS) tests/language tests/runtime $(ARGS)
 
 format: $(DEV) ## Lay the code out and repair what can be repaired
 	@$(BIN)/ruff check --quiet --fix-only .
