@@ -190,6 +190,8 @@ _VARYING = [
     (r'("(?:elapsedMs|processingTime)":)\d+', r"\1<ms>"),
     (r" *\b\d+\.\d (ms|s)\b", " <ms>"),
     (r"\(\d+ bytes\)", "(<size>)"),
+    # definitions/ may hold files of whoever follows the guide.
+    (r"\bin \d+ files\b", "in <count> files"),
     (r"127\.0\.0\.1:\d+", "localhost:8080"),
 ]
 

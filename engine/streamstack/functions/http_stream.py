@@ -65,6 +65,8 @@ _ACCEPT: Final = {
     "ndjson": "application/x-ndjson, application/jsonl, */*;q=0.5",
     "json": "application/json",
     "csv": "text/csv, */*;q=0.5",
+    "lines": "text/plain, */*;q=0.5",
+    "text": "text/plain, */*;q=0.5",
 }
 
 
