@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from streamstack.language.units import parse_duration, parse_size
+from streamstack.language.units import (
+    parse_duration,
+    parse_size,
+    show_duration,
+    show_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +98,35 @@ def test_a_bad_size_says_what_to_write(value: object, message: str) -> None:
     with pytest.raises(ValueError, match=r"size|negative|unit") as caught:
         parse_size(value)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.05, "50ms"),
+        (1.0, "1s"),
+        (30.0, "30s"),
+        (60.0, "1m"),
+        (90.0, "90s"),
+        (0.001, "1ms"),
+        (1.5, "1500ms"),
+        (0.0005, "0.5ms"),
+        (3600, "1h"),
+        (172800, "2d"),
+        (0, "0s"),
+    ],
+)
+def test_durations_are_shown_as_they_are_written(seconds: float, shown: str) -> None:
+    """The largest unit that makes a whole number is taken, and it is read as it was."""
+    assert show_duration(seconds) == shown
+    assert parse_duration(shown) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [(262144, "256KB"), (10 * 1024**2, "10MB"), (1, "1B"), (1500, "1500B"), (0, "0B")],
+)
+def test_sizes_are_shown_as_they_are_written(size: int, shown: str) -> None:
+    """The largest unit that makes a whole number is taken, and it is read as it was."""
+    assert show_size(size) == shown
+    assert parse_size(shown) == size

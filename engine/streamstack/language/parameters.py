@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from streamstack.language.units import show_duration, show_size
+
 
 class Nesting(Enum):
     """How a nested stack runs, for the analysis of names, loops and emission."""
@@ -206,6 +208,21 @@ class Effects:
     publishes: str | None = None
     configured: tuple[Configured, ...] = ()
     properties: tuple[Property, ...] = field(default=())
+
+
+def shown_default(parameter: Parameter) -> Any:
+    """Return a default as authors write it: 1.0 of a duration, which is seconds, as `1s`."""
+    wanted, default = parameter.type, parameter.default
+    if isinstance(wanted, (Bound, Constant)) and type(default) in (int, float):
+        return shown(wanted.kind, default)
+    return default
+
+
+def shown(kind: Kind, number: float) -> Any:
+    """Return a number of a kind as authors write it: seconds and bytes have units."""
+    if kind is Kind.DURATION:
+        return show_duration(number)
+    return show_size(number) if kind is Kind.SIZE else number
 
 
 def parameters_by_name(parameters: tuple[Parameter, ...]) -> Mapping[str, Parameter]:

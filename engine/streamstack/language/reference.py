@@ -20,6 +20,8 @@ from streamstack.language.parameters import (
     ParameterType,
     StackOf,
     Variable,
+    shown,
+    shown_default,
 )
 
 _KINDS: Final = {
@@ -99,11 +101,17 @@ def reference(families: Mapping[str, Iterable[Function]]) -> str:
 
 
 def _bounds(wanted: Bound | Constant) -> str:
+    least, most = (
+        f"{shown(wanted.kind, bound)}"
+        if wanted.kind in (Kind.DURATION, Kind.SIZE)
+        else f"{bound:g}"
+        for bound in (wanted.minimum or 0, wanted.maximum or 0)
+    )
     if wanted.minimum is not None and wanted.maximum is not None:
-        return f" from {wanted.minimum:g} to {wanted.maximum:g}"
+        return f" from {least} to {most}"
     if wanted.minimum is not None:
-        return f" of at least {wanted.minimum:g}"
-    return f" of at most {wanted.maximum:g}" if wanted.maximum is not None else ""
+        return f" of at least {least}"
+    return f" of at most {most}" if wanted.maximum is not None else ""
 
 
 def table(parameters: tuple[Parameter, ...], title: str = "parameter") -> str:
@@ -121,7 +129,7 @@ def _rows(parameters: tuple[Parameter, ...], prefix: str) -> list[str]:
         if parameter.required:
             meaning += " Required."
         elif parameter.default is not None:
-            meaning += f" Default: {_shown(parameter.default)}."
+            meaning += f" Default: {_shown(shown_default(parameter))}."
         words = type_words(parameter.type).replace("|", "\\|")
         rows.append(f"| `{prefix}{parameter.name}`{marks} | {words} | {_cell(meaning)} |")
         for group in _groups(parameter.type):

@@ -50,6 +50,24 @@ def parse_size(value: object) -> int:
     return int(size)
 
 
+def show_duration(seconds: float) -> str:
+    """Return a duration as authors write it, in the largest unit that makes it a whole number."""
+    thousandths = round(seconds * 1000, 6)
+    for unit in reversed(DURATIONS):
+        each = round(DURATIONS[unit] * 1000)
+        if thousandths and not thousandths % each:
+            return f"{thousandths / each:.0f}{unit}"
+    return f"{thousandths:.15g}ms" if thousandths else "0s"
+
+
+def show_size(size: float) -> str:
+    """Return a size as authors write it, in the largest unit that makes it a whole number."""
+    for unit in reversed(SIZES):
+        if size and not size % SIZES[unit]:
+            return f"{size / SIZES[unit]:.0f}{unit}"
+    return f"{size:.15g}B"
+
+
 def _split(value: object, hint: str) -> tuple[float, str]:
     """Return number and unit, "" for a bare number. Raises ValueError with the hint."""
     if isinstance(value, str) and len(value) < 100 and (found := _PART.fullmatch(value.strip())):

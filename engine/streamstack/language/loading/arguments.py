@@ -263,7 +263,7 @@ class ArgumentReader:
         if unchosen:
             self._refuse(node, site, *unchosen)
             return MISSING
-        bound = out_of_range(converted, wanted.minimum, wanted.maximum)
+        bound = out_of_range(converted, wanted.minimum, wanted.maximum, wanted.kind)
         if bound:
             self._refuse(node, site, f"{KINDS[wanted.kind]} of {bound}", f"write {bound}")
             return MISSING

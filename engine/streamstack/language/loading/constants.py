@@ -10,7 +10,7 @@ from streamstack.language.definition import Input
 from streamstack.language.inputs import formats
 from streamstack.language.inputs.patterns import compile_pattern
 from streamstack.language.loading.wording import listed
-from streamstack.language.parameters import Kind
+from streamstack.language.parameters import Kind, shown
 from streamstack.language.suggest import nearest
 from streamstack.language.units import parse_duration, parse_size
 from streamstack.language.values import kind
@@ -56,14 +56,19 @@ def convert(wanted: Kind, value: Any) -> Any:
     return value
 
 
-def out_of_range(value: Any, minimum: float | None, maximum: float | None) -> str:
-    """Say which bound a number breaks, or nothing."""
+def out_of_range(
+    value: Any, minimum: float | None, maximum: float | None, wanted: Kind = Kind.NUMBER
+) -> str:
+    """Say which bound a number breaks, or nothing; those of durations and sizes have units."""
     if type(value) not in (int, float):
         return ""
-    if minimum is not None and value < minimum:
-        return f"at least {minimum:g}"
-    if maximum is not None and value > maximum:
-        return f"at most {maximum:g}"
+    for bound, words, broken in (
+        (minimum, "at least", minimum is not None and value < minimum),
+        (maximum, "at most", maximum is not None and value > maximum),
+    ):
+        if bound is not None and broken:
+            units = wanted in (Kind.DURATION, Kind.SIZE)
+            return f"{words} {shown(wanted, bound)}" if units else f"{words} {bound:g}"
     return ""
 
 

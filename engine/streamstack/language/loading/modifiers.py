@@ -23,7 +23,7 @@ RETRY: Final = (
         "How often the step is tried again.",
         required=True,
     ),
-    Parameter("delay", Constant(Kind.DURATION), "The wait before the first try.", default="1s"),
+    Parameter("delay", Constant(Kind.DURATION), "The wait before the first new try.", default="1s"),
     Parameter(
         "backoff",
         Constant(choices=("fixed", "exponential")),

@@ -16,6 +16,7 @@ from streamstack.language.schemas.types import (
 )
 from streamstack.language.settings import Server
 from streamstack.language.streaming_settings import FORMATS, Streaming
+from streamstack.language.units import show_duration, show_size
 
 _DRAFT: Final = "http://json-schema.org/draft-07/schema#"
 _ANY: Final[Schema] = {}
@@ -24,13 +25,13 @@ _ANY: Final[Schema] = {}
 def duration(default: float | None = None) -> Schema:
     """Return the schema of a duration; ``default`` is seconds."""
     schema: Schema = {"type": ["number", "string", "null"], "minimum": 0, "pattern": DURATION}
-    return schema if default is None else schema | {"default": f"{default:g}s"}
+    return schema if default is None else schema | {"default": show_duration(default)}
 
 
 def size(default: int | None = None) -> Schema:
     """Return the schema of a size; ``default`` is bytes."""
     schema: Schema = {"type": ["integer", "string", "null"], "minimum": 0, "pattern": SIZE}
-    return schema if default is None else schema | {"default": f"{default // 1024}KB"}
+    return schema if default is None else schema | {"default": show_size(default)}
 
 
 def _flag(default: bool) -> Schema:  # noqa: FBT001 (the value itself)

@@ -19,6 +19,7 @@ from streamstack.language.parameters import (
     ParameterType,
     StackOf,
     Variable,
+    shown_default,
 )
 
 Schema = dict[str, Any]
@@ -108,8 +109,9 @@ def parameters_schema(parameters: tuple[Parameter, ...]) -> Schema:
 def parameter_schema(parameter: Parameter) -> Schema:
     """Return the schema of one parameter, with its documentation and default."""
     schema = documented(type_schema(parameter.type), parameter.description)
-    if parameter.default is not None and isinstance(parameter.default, (bool, int, float, str)):
-        schema["default"] = parameter.default
+    default = shown_default(parameter)
+    if isinstance(default, (bool, int, float, str)):
+        schema["default"] = default
     return schema
 
 
