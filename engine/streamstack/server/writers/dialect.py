@@ -122,8 +122,8 @@ class DialectSink(StreamSink):
         """Return what stands after the last block."""
 
     def document(self) -> dict[str, Any]:
-        """Return the whole answer as one object."""
-        raise NotImplementedError
+        """Return the whole answer as one object; only of dialects that `asked` lets answer whole."""
+        raise AssertionError(f"{type(self).__name__} answers as a stream only")
 
     def refusal(self, error: RunError) -> dict[str, Any] | None:
         """Return an error before the commit point; None where it is a problem document."""
