@@ -1,4 +1,4 @@
-"""The definitions beside this file, served as `serve` does it, for the SDKs to read."""
+"""The definitions beside this file, or others, served as `serve` does it, for the SDKs to read."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CLIENTS = Path(__file__).parent
 
 
 @contextmanager
-def speaking() -> Iterator[str]:
-    """Serve the definitions and give the address, without a slash at its end."""
-    checked = read_project(CLIENTS / "definitions", REGISTRY, {}, check_environment=True)
+def speaking(definitions: Path = CLIENTS / "definitions") -> Iterator[str]:
+    """Serve definitions and give the address, without a slash at its end."""
+    checked = read_project(definitions, REGISTRY, {}, check_environment=True)
     assert checked.findings == []
     with serving_locally(checked, {}, dev=False) as address:
         yield address

@@ -43,10 +43,10 @@ def address() -> Iterator[str]:
         yield address
 
 
-def run(script: str, address: str) -> Told:
+def run(script: str, *addresses: str) -> Told:
     """Run a script and return what it tells."""
     done = subprocess.run(
-        ["node", CLIENTS / script, address], capture_output=True, timeout=60, check=False
+        ["node", CLIENTS / script, *addresses], capture_output=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
     told: Told = json.loads(done.stdout)

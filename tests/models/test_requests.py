@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 from anthropic.types.message_create_params import MessageCreateParamsStreaming as AnthropicParams
+from google.genai import types as google
 from openai.types.chat.completion_create_params import (
     CompletionCreateParamsStreaming as ChatParams,
 )
 from openai.types.responses.response_create_params import (
     ResponseCreateParamsStreaming as ResponsesParams,
 )
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from streamstack.functions import REGISTRY
 from streamstack.functions.llm import FUNCTIONS
@@ -238,17 +240,30 @@ SENT: dict[str, Any] = {
         ],
     },
 }
+
+
+@with_config(ConfigDict(extra="forbid"))
+class GeminiParams(TypedDict, total=False):
+    """The body of generateContent, of the types of Google's client, which has none for the whole."""
+
+    contents: list[google.Content]
+    systemInstruction: google.Content
+    generationConfig: google.GenerationConfig
+    safetySettings: list[google.SafetySetting]
+    tools: list[google.Tool]
+
+
 TYPES: dict[str, TypeAdapter[Any]] = {
     "openai": TypeAdapter(ChatParams),
     "openaiResponses": TypeAdapter(ResponsesParams),
     "anthropic": TypeAdapter(AnthropicParams),
+    "gemini": TypeAdapter(GeminiParams),
 }
 
 
 def conforms(provider: str, body: Mapping[str, Any]) -> None:
-    """Check a body against the types of the provider's own client, where that is at hand."""
-    if provider in TYPES:
-        exhaust(TYPES[provider].validate_python(body))
+    """Check a body against the types of the provider's own client."""
+    exhaust(TYPES[provider].validate_python(body))
 
 
 def exhaust(value: Any) -> None:
