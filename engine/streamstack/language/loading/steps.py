@@ -76,9 +76,8 @@ class StepReader:
             return None
         function, key, value = found
         # A parameter that stands beside its function is reported there, and not as missing too.
-        beside = [name.text for name, _ in node.items if name.text in function.by_name]
         arguments = self._read_arguments(
-            function, key, value, f"{path}.{function.name}", tuple(beside)
+            function, key, value, f"{path}.{function.name}", _beside(node, function)
         )
         given = self._read_modifiers(node, path)
         self._refuse_result(function, given)
@@ -115,12 +114,13 @@ class StepReader:
             return None
         key, value = known[0]
         function = self.registry[key.text]
+        beside = _beside(node, function)
         for other, _ in known[1:]:
             self.faults.add(
                 "one-function",
                 other.mark,
                 f"this step has the functions `{key.text}` and `{other.text}`; a step has one",
-                self._indent(other.text, function)
+                _belongs(other.text, function, value, beside)
                 or f"write `- {other.text}:` as a step of its own",
             )
         for other in others:
@@ -129,15 +129,10 @@ class StepReader:
                 "unknown-modifier",
                 other.mark,
                 f"`{other.text}` is neither a function nor a modifier of steps",
-                self._indent(other.text, function) or (f"did you mean `{near}`?" if near else ""),
+                _belongs(other.text, function, value, beside)
+                or (f"did you mean `{near}`?" if near else ""),
             )
         return function, key, value
-
-    def _indent(self, name: str, function: Function) -> str:
-        """Say that a key beside a function belongs below it, where it is one of its parameters."""
-        if name in function.by_name:
-            return f"`{name}` belongs to `{function.name}`: write it two spaces further right"
-        return ""
 
     def _report_no_function(self, node: Mapping, others: list[Scalar]) -> None:
         if not others:
@@ -188,7 +183,7 @@ class StepReader:
         if main is not None:
             self._arguments.require(function.parameters, (main.name,), key.mark, owner, beside)
             return self._arguments.read_main(main, node, owner, path)
-        self.faults.cut("wrong-type", node.mark, *_no_main(function, node))
+        self.faults.cut("wrong-type", node.mark, *_no_main(function, node, beside))
         return Arguments({}, node.mark)
 
     def _read_modifiers(self, node: Mapping, path: str) -> dict[str, Argument]:
@@ -216,13 +211,38 @@ class StepReader:
             )
 
 
+def _beside(node: Mapping, function: Function) -> tuple[str, ...]:
+    """Return the parameters of a function that stand beside it."""
+    return tuple(
+        key.text
+        for key, _ in node.items
+        if key.text in function.by_name and key.text not in modifiers.NAMES
+    )
+
+
+def _belongs(name: str, function: Function, node: Node, beside: tuple[str, ...]) -> str:
+    """Say where a key beside a function belongs that is one of its parameters, else nothing."""
+    if name not in function.by_name:
+        return ""
+    belongs = f"`{name}` belongs to `{function.name}`: write"
+    if is_null(node) or (isinstance(node, Mapping) and not main_takes_mapping(function.parameters)):
+        return f"{belongs} it two spaces further right"
+    # Beside a value that has no name yet nothing can stand.
+    bare = function.main or next(
+        (each for each in function.parameters if each.required and each.name not in beside), None
+    )
+    first = (bare.name,) if bare is not None and bare.name not in beside else ()
+    shown = ", ".join(f"{each}: ..." for each in (*first, *beside))
+    return f"{belongs} `{function.name}: {{{shown}}}`"
+
+
 def _as_parameter(function: Function) -> str:
     if "as" in function.by_name:
         return f", or write it below `{function.name}:`, where it names what the function binds"
     return ""
 
 
-def _no_main(function: Function, node: Node) -> tuple[str, str]:
+def _no_main(function: Function, node: Node, beside: tuple[str, ...]) -> tuple[str, str]:
     """Say what a function takes that takes no bare value."""
     if not function.parameters:
         return (
@@ -232,7 +252,7 @@ def _no_main(function: Function, node: Node) -> tuple[str, str]:
     names = listed((parameter.name for parameter in function.parameters), "and")
     if isinstance(node, Sequence):
         for parameter in function.parameters:
-            if isinstance(parameter.type, StackOf):
+            if isinstance(parameter.type, StackOf) and parameter.name not in beside:
                 return (
                     f"`{function.name}` takes a mapping of {names}, and this is a list",
                     f"write the steps below `{function.name}: {parameter.name}:`",
