@@ -45,3 +45,55 @@ def test_a_parameter_beside_a_mapping_moves_right(steps: str) -> None:
     """There the other parameters have their names already."""
     hints = [each.hint for each in findings_of(steps) if each.code == "unknown-modifier"]
     assert hints == ["`delay` belongs to `stream`: write it two spaces further right"]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("sleep", "wait"),
+        ("fetch", "http.request"),
+        ("http.get", "http.request"),
+        ("print", "log"),
+        ("emit", "stream"),
+        ("send", "stream"),
+        ("yield", "stream"),
+    ],
+)
+def test_functions_as_other_languages_call_them(word: str, meant: str) -> None:
+    """The names that authors bring along are near none of ours."""
+    (found,) = findings_of(f"- {word}: a")
+    assert (found.code, found.hint) == ("unknown-function", f"did you mean `{meant}`?")
+
+
+@pytest.mark.parametrize(
+    ("declared", "meant"),
+    [
+        ("{type: integer, min: 1}", "minimum"),
+        ("{type: decimal, max: 1}", "maximum"),
+        ("{type: text, max: 1}", "maxLength"),
+        ("{type: list, min: 1}", "minItems"),
+        ("{type: text, regex: a}", "pattern"),
+        ("{type: text, optional: true}", "required"),
+    ],
+)
+def test_keys_of_inputs_as_other_languages_call_them(declared: str, meant: str) -> None:
+    """The key that fits the type is the one that is meant."""
+    (found,) = findings_of("- stream: a", f"{HEAD}inputParameters: {{n: {declared}}}\n")
+    assert (found.code, found.hint) == ("unknown-key", f"did you mean `{meant}`?")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("interger", "integer"), ("bolean", "boolean"), ("strng", "text"), ("str", "text")],
+)
+def test_a_word_alone_near_a_type_is_no_description(word: str, meant: str) -> None:
+    """Taken for a description, it would let any value in."""
+    (found,) = findings_of("- stream: a", f"{HEAD}inputParameters: {{n: {word}}}\n")
+    assert found.code == "unknown-type"
+    assert found.hint.startswith(f"did you mean `{meant}`?")
+
+
+@pytest.mark.parametrize("word", ["Title", "member", "filename", "next", "rate", "city", "data"])
+def test_a_word_alone_may_be_a_description(word: str) -> None:
+    """What only looks a little like a type is taken as it is."""
+    assert not findings_of("- stream: a", f"{HEAD}inputParameters: {{n: {word}}}\n")

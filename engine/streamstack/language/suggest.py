@@ -46,6 +46,28 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     return best[1] if best else None
 
 
+def misspelt(word: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate that a word can hardly not mean, where any word could stand.
+
+    Nearer than ``nearest``: a short word is begun like it or has its letters in another order, a
+    longer one has a slip or, from seven letters on, two.
+    """
+    folded = _fold(word)
+    if len(folded) < 3 or len(word) > 100:
+        return None
+    found: list[tuple[int, str]] = []
+    for candidate in candidates:
+        other = _fold(candidate)
+        distance = _distance(folded, other)
+        if len(folded) <= 4:
+            near = other.startswith(folded) or sorted(other) == sorted(folded)
+        else:
+            near = distance <= (1 if len(folded) < 7 else 2) and len(other) > 3
+        if near:
+            found.append((distance, candidate))
+    return min(found)[1] if found else None
+
+
 def _fold(word: str) -> str:
     return _SEPARATORS.sub("", _HUMP.sub("", word)).lower()
 

@@ -73,6 +73,19 @@ COMMON: Final = {
 }
 
 
+#: What other languages call our keys: the one that belongs to the type is meant.
+COMMON_KEYS: Final = {
+    "min": ("minimum", "minLength", "minItems"),
+    "max": ("maximum", "maxLength", "maxItems"),
+    "optional": ("required",),
+    "regex": ("pattern",),
+    "regexp": ("pattern",),
+    "enum": ("values",),
+    "options": ("values",),
+    "choices": ("values",),
+}
+
+
 def constraints_of(type_: str) -> tuple[str, ...]:
     """Return the constraints that belong to a type."""
     return tuple(name for name, types in CONSTRAINTS.items() if type_ in types)

@@ -9,6 +9,7 @@ from streamstack.language.definition import Input
 from streamstack.language.inputs.patterns import compile_pattern
 from streamstack.language.inputs.types import (
     COMMON,
+    COMMON_KEYS,
     CONSTRAINTS,
     FILTERS,
     KEYS,
@@ -22,7 +23,7 @@ from streamstack.language.loading.fields import Fields
 from streamstack.language.loading.wording import KINDS, describe, how_to_write, is_null, listed
 from streamstack.language.parameters import Kind
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
-from streamstack.language.suggest import nearest
+from streamstack.language.suggest import misspelt, nearest
 from streamstack.language.units import parse_size
 from streamstack.language.values import MISSING
 
@@ -84,11 +85,12 @@ def _read_input(name: str, mark: Mark, node: Node, faults: Faults, depth: int) -
     if isinstance(node, Scalar) and isinstance(node.value, str):
         if node.value in TYPES:
             return Input(name=name, type=node.value, mark=mark)
-        meant = COMMON.get(node.value.lower())
+        meant = _type_meant(node.value)
         if meant is not None:
-            # No description: one word that names a type, as other languages call it.
+            # No description: one word that names a type, misspelt or as other languages call it.
             message = f"`{node.value}` is no type of inputs"
-            faults.add("unknown-type", node.mark, message, f"did you mean `{meant}`?")
+            hint = f"did you mean `{meant}`? A description is written {{description: ...}}"
+            faults.add("unknown-type", node.mark, message, hint)
             return None
         return Input(name=name, type="json", mark=mark, description=node.value)
     if not isinstance(node, Mapping):
@@ -100,6 +102,12 @@ def _read_input(name: str, mark: Mark, node: Node, faults: Faults, depth: int) -
         )
         return None
     return _InputReader(name, mark, node, faults, depth).read()
+
+
+def _type_meant(word: str) -> str | None:
+    """Return the type that a word alone means, where it can hardly be a description."""
+    found = COMMON.get(word.lower()) or misspelt(word, (*TYPES, *COMMON))
+    return COMMON.get(found, found) if found else None
 
 
 class _InputReader:
@@ -191,7 +199,7 @@ class _InputReader:
                         "take it out, or write it beside the outermost `type`",
                     )
             elif name not in CONSTRAINTS:
-                near = nearest(name, (*KEYS, *CONSTRAINTS))
+                near = _key_meant(name, type_)
                 self.faults.add(
                     "unknown-key",
                     key.mark,
@@ -331,6 +339,13 @@ class _InputReader:
             fault = mismatch(declared, declared.default)
             if fault:
                 self.faults.add("bad-default", node.mark, f"the default does not fit: {fault}")
+
+
+def _key_meant(name: str, type_: str) -> str | None:
+    """Return the key that is meant, one that fits the type before any other."""
+    fitting = (*KEYS, *constraints_of(type_))
+    common = next((each for each in COMMON_KEYS.get(name, ()) if each in fitting), None)
+    return common or nearest(name, fitting) or nearest(name, (*KEYS, *CONSTRAINTS))
 
 
 def _texts(node: Node) -> list[str]:

@@ -23,6 +23,20 @@ from streamstack.language.values import MISSING
 DEEPEST: Final = 12
 
 
+#: What other languages call our functions.
+COMMON: Final = {
+    "sleep": "wait",
+    "delay": "wait",
+    "fetch": "http.request",
+    "http.get": "http.request",
+    "http.post": "http.request",
+    "print": "log",
+    "emit": "stream",
+    "send": "stream",
+    "yield": "stream",
+}
+
+
 class StepReader:
     """Reads the stacks of one document."""
 
@@ -88,7 +102,7 @@ class StepReader:
         function = self.registry.get(node.text) if isinstance(node.value, str) else None
         if function is None:
             words = isinstance(node.value, str) and _is_word(node.text)
-            near = nearest(node.text, self.registry) if words else None
+            near = self._meant(node.text) if words else None
             self.faults.add(
                 "unknown-function" if words else "one-function",
                 node.mark,
@@ -134,6 +148,11 @@ class StepReader:
             )
         return function, key, value
 
+    def _meant(self, name: str) -> str | None:
+        """Return the function that a name may mean."""
+        common = COMMON.get(name)
+        return common if common in self.registry else nearest(name, self.registry)
+
     def _report_no_function(self, node: Mapping, others: list[Scalar]) -> None:
         if not others:
             self.faults.add(
@@ -143,7 +162,7 @@ class StepReader:
                 "add one, such as `stream: ...`; `streamstack functions` lists them",
             )
             return
-        near = {key.text: nearest(key.text, self.registry) for key in others}
+        near = {key.text: self._meant(key.text) for key in others}
         # The key that looks most like a function is the one; the rest are unknown beside it.
         likely = next((key for key in others if near[key.text]), others[0])
         for key in others:
