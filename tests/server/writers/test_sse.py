@@ -232,3 +232,17 @@ async def test_counts() -> None:
         await server.get()
     size = len(b"id: 0\ndata: x\n\n")
     assert seen == [(1, size), (2, 2 * size), (3, 3 * size)]
+
+
+@pytest.mark.parametrize("done", [True, False])
+async def test_failed_stream_without_an_end_marker_is_cut(done: bool) -> None:  # noqa: FBT001
+    """Where a good end has no mark, a failed stream must not end like one: it is cut after its error event."""
+
+    async def stack(run: Run, inputs: dict[str, Any]) -> None:
+        await Emitting(run)("a")
+        raise RunError("sold-out", "None left")
+
+    async with serving(endpoint(stack, wire=Wire("sse", done=done))) as server:
+        reply = await server.get()
+    assert b"event: error\n" in reply.body
+    assert reply.complete is done

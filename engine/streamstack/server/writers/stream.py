@@ -222,7 +222,11 @@ class StreamSink(Answer):
         if tail is None:
             return self.cut()
         self._end_with(tail)
-        return self._end()
+        return self.cut() if self.unmarked() else self._end()
+
+    def unmarked(self) -> bool:
+        """Whether a good end has no mark of its own, so that a failed stream must not end like one."""
+        return False
 
     def _end_with(self, tail: bytes) -> None:
         if tail:
