@@ -97,3 +97,37 @@ def test_a_word_alone_near_a_type_is_no_description(word: str, meant: str) -> No
 def test_a_word_alone_may_be_a_description(word: str) -> None:
     """What only looks a little like a type is taken as it is."""
     assert not findings_of("- stream: a", f"{HEAD}inputParameters: {{n: {word}}}\n")
+
+
+@pytest.mark.parametrize("text", ["{{ input.n > 1 }}", "={{input.n > 1}}", "${ input.n > 1 }"])
+def test_a_condition_in_the_brackets_of_another_tool(text: str) -> None:
+    """One finding tells both what it is and what to write."""
+    head = f"{HEAD}inputParameters: {{n: integer}}\n"
+    (found,) = findings_of(f'- stream: a\n  when: "{text}"', head)
+    assert (found.code, found.hint) == ("not-an-expression", "write `<<input.n > 1>>`")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("{{ message }}", "write `<<message>>`"),
+        ("{{ $input.n }}", "write `<<input.n>>`"),
+        (
+            "={{ $json.n }}",
+            "write a value of this definition between << and >>, such as <<input.name>>",
+        ),
+    ],
+)
+def test_a_binding_in_the_brackets_of_another_tool(text: str, hint: str) -> None:
+    """What can be written the same way here is written out."""
+    (found,) = findings_of(f'- stream: "{text}"')
+    assert (found.code, found.hint) == ("foreign-binding", hint)
+
+
+def test_functions_of_expressions_that_are_filters() -> None:
+    """Authors of Python write `len(x)`."""
+    (found,) = findings_of("- set: {x: [1]}\n- stream: << len(x) >>")
+    assert (found.code, found.hint) == (
+        "unknown-function",
+        "write `value | length`: it is a filter",
+    )

@@ -48,7 +48,7 @@ _ERRORS: Final = {
         "put single quotes around the whole value: '<< ... >>'",
     ),
     "cut-by-comment": (
-        "YAML takes the line from ` #` on as a comment, which leaves a `<<` unclosed.",
+        "YAML takes the line from ` #` on as a comment, also a binding in it.",
         "put single quotes around the whole value: '<< ... >>'",
     ),
     "duplicate-key": (
@@ -293,6 +293,10 @@ _WARNINGS: Final = {
     "foreign-binding": (
         "A text holds a binding in the brackets of another tool, which is sent as it stands.",
         "write it between << and >>",
+    ),
+    "unread-stream": (
+        "A step gives a stream that has no name, so that nothing can read it.",
+        "bind it with `as` and read it with `forEach`",
     ),
     "unused-variable": (
         "A variable is never read.",

@@ -162,7 +162,8 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     """Report what the shape alone does not show."""
     found = check_calls(definition, around.functions, around.unread)
     found += check_configured(definition, around.configured)
-    found += check_texts(entry.document.root)
+    conditions = {each.mark for each in entry.reading.findings if each.code == "not-an-expression"}
+    found += check_texts(entry.document.root, conditions)
     if isinstance(definition, Endpoint):
         found += check_dialect(definition, around.functions)
     if around.environment is not None:

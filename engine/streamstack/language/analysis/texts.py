@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
@@ -42,44 +42,56 @@ _SEPARATORS: Final = re.compile(r"[-_ ]")
 _DECLARATIONS: Final = "inputParameters"
 
 
-#: A reserved name in the brackets of Jinja2 and n8n, or of JavaScript and the shell.
+#: A name in the brackets of Jinja2 and n8n, or a reserved one in those of JavaScript and the shell.
 _FOREIGN: Final = re.compile(
-    r"\{\{-? *\$?((?:input|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *-?\}\}"
+    r"(?:^=)?\{\{-? *(\$?[A-Za-z_][^{}]*?) *-?\}\}"
     r"|\$\{ *((?:input|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *\}"
 )
 
 
-def check_texts(root: Node) -> list[Diagnostic]:
-    """Report texts that are, or look like, secrets, and bindings in the brackets of other tools."""
-    return list(_search(root, named=True))
+#: One that means what it means here.
+_RESERVED: Final = re.compile(r"\$?(?:input|request|auth|env|settings|loop|stream|run)\b")
+
+
+def check_texts(root: Node, told: Collection[Mark] = ()) -> list[Diagnostic]:
+    """Report texts that are, or look like, secrets, and bindings in the brackets of other tools.
+
+    ``told`` are the places of texts whose brackets are told elsewhere.
+    """
+    return list(_search(root, told, named=True))
 
 
 def _secret(what: str, mark: Mark) -> Diagnostic:
     return find("secret-in-definition", mark, f"{what} stands in the file in plain text")
 
 
-def _search(node: Node, *, named: bool) -> Iterator[Diagnostic]:
+def _search(node: Node, told: Collection[Mark], *, named: bool) -> Iterator[Diagnostic]:
     """Yield what is found; secrets by the names of keys too where ``named``."""
     if isinstance(node, Scalar):
         what = _looks_like(node)
         if what:
             yield _secret(what, node.mark)
-        if isinstance(node.value, str) and "{" in node.value:
+        if isinstance(node.value, str) and "{" in node.value and node.mark not in told:
             yield from _foreign(node, node.value)
     elif isinstance(node, Sequence):
         for item in node.items:
-            yield from _search(item, named=named)
+            yield from _search(item, told, named=named)
     else:
         for key, item in node.items:
             if named and isinstance(item, Scalar) and _is_secret(key.text, item):
                 yield _secret(f"the value of `{key.text}`", item.mark)
             else:
-                yield from _search(item, named=named and key.text != _DECLARATIONS)
+                yield from _search(item, told, named=named and key.text != _DECLARATIONS)
 
 
 def _foreign(node: Scalar, text: str) -> Iterator[Diagnostic]:
     for match in _FOREIGN.finditer(text):
-        written, hint = match[0], f"write `<<{match[1] or match[2]}>>`"
+        written, inner = match[0], match[1] or match[2]
+        reserved = _RESERVED.match(inner)
+        if inner.startswith("$") and reserved is None:
+            hint = "write a value of this definition between << and >>, such as <<input.name>>"
+        else:
+            hint = f"write `<<{inner.lstrip('$')}>>`"
         yield find(
             "foreign-binding",
             node.mark_at(match.start()),

@@ -135,6 +135,9 @@ class Walker(Blocks):
             if found is None:
                 return None
             content = found
+        if content.is_stream and step.result is None and not self.ghost:
+            message = f"`{step.title}` gives a stream that is never read: it has no `as`"
+            self.reports.add("unread-stream", step.key_mark, message)
         if effects.emits and not self.ghost:
             self._emit(effects, event, state)
         self._bind(step, effects, given, content, state)

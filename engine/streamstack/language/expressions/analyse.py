@@ -174,8 +174,9 @@ class Analysis:
                 self._count(operation, node, "function", called.lineno)
                 return
             message, hint = f"there is no function `{called.name}`", ""
-            if called.name in FILTERS:
-                hint = f"write `value | {called.name}`: it is a filter"
+            known = called.name if called.name in FILTERS else _CALLED.get(called.name, "")
+            if known:
+                hint = f"write `value | {known}`: it is a filter"
             else:
                 message += did_you_mean(called.name, FUNCTIONS_OF_EXPRESSIONS)
             self._add("unknown-function", message, called.lineno, hint)
@@ -266,6 +267,17 @@ class Analysis:
     def _add(self, code: str, message: str, offset: int, hint: str = "") -> None:
         self.problems.append(Problem(code, message, offset, hint))
 
+
+#: Functions that authors of Python or JavaScript reach for, and the filter that does it.
+_CALLED: Final = {
+    "len": "length",
+    "str": "toText",
+    "String": "toText",
+    "parseInt": "toInteger",
+    "Number": "toDecimal",
+    "sorted": "sort",
+    "reversed": "reverse",
+}
 
 #: Methods that authors of Python or JavaScript reach for, and the filter that does it.
 _METHODS: Final = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -28,6 +29,8 @@ from streamstack.language.reading.source import Node, Scalar, Sequence
 
 #: Lists and objects with bindings inside one another; each is a bracket of Python.
 MAX_NESTING: Final = 40
+#: A condition in the brackets of other tools.
+_FOREIGN: Final = re.compile(r"\s*=?[{$]\{-?\s*([^{}]*?)\s*-?\}\}?\s*")
 #: Stands for an expression that has a finding.
 _NOTHING: Final = nodes.Const(None)
 
@@ -72,8 +75,11 @@ def parse_condition(node: Node) -> tuple[Value, list[Diagnostic]]:
         return value, found
     if isinstance(node, Scalar) and isinstance(node.value, str) and isinstance(value, Constant):
         message, hint = "a condition is an expression, this is a text", "write `<<...>>` around it"
-        if _parse_text(f"<<{node.value}>>").whole and not _parse_text(f"<<{node.value}>>").problems:
-            hint = f"write `<<{node.value.strip()}>>`"
+        foreign = _FOREIGN.fullmatch(node.value)
+        written = (foreign[1] if foreign else node.value).strip()
+        parsed = _parse_text(f"<<{written}>>")
+        if parsed.whole and not parsed.problems:
+            hint = f"write `<<{written}>>`"
     elif isinstance(value, (Text, Template)):
         message = "a condition is one whole expression, here is text beside it"
         hint = "write all of it between one `<<` and `>>`"
@@ -170,7 +176,10 @@ def _finding(problem: Problem, scalar: Scalar) -> Diagnostic:
     mark = scalar.mark_at(max(0, min(problem.offset, len(scalar.text))))
     # The general hint of a syntax error says less than its message.
     general = "" if problem.code == "bad-template" else None
-    return find(problem.code, mark, problem.message, problem.hint or general)
+    hint = problem.hint or general
+    if hint and scalar.style == "double":  # in which YAML takes a backslash for itself
+        hint = hint.replace("\\<", "\\\\<")
+    return find(problem.code, mark, problem.message, hint)
 
 
 @lru_cache(maxsize=8192)
