@@ -131,3 +131,29 @@ def test_functions_of_expressions_that_are_filters() -> None:
         "unknown-function",
         "write `value | length`: it is a filter",
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("sold out", "write `sold-out`"),
+        ("SoldOut", "write `sold-out`"),
+        ("SOLD_OUT", "write `sold-out`"),
+        ("sold-out!", "write `sold-out`"),
+        ("'404'", "write it like sold-out"),
+    ],
+)
+@pytest.mark.parametrize("step", ["throw: {code: %s}", "precondition: {that: true, code: %s}"])
+def test_a_code_of_an_error_is_words_with_hyphens(step: str, code: str, hint: str) -> None:
+    """Clients and `catch` tell errors by their codes, which are all written one way."""
+    found = [
+        each for each in findings_of(f"- stream: 1\n- {step % code}") if each.severity == "error"
+    ]
+    assert [(each.code, each.hint) for each in found] == [("bad-name", hint)]
+
+
+@pytest.mark.parametrize("code", ["sold-out", "busy", "http2-lost", "<< input.n ~ 'x' >>"])
+def test_a_sound_code_of_an_error(code: str) -> None:
+    """One that is computed is let alone."""
+    head = f"{HEAD}inputParameters: {{n: text}}\n"
+    assert not findings_of(f"- precondition: {{that: true, code: {code}}}", head)

@@ -29,7 +29,9 @@ from streamstack.runtime.faults import caught, located
 from streamstack.runtime.steps import source_of, value_of, values_given
 
 _CODE = Parameter(
-    "code", Bound(Kind.TEXT), "What `catch` and the client tell it by: words-with-hyphens."
+    "code",
+    Bound(Kind.TEXT, code=True),
+    "What `catch` and the client tell it by: words-with-hyphens.",
 )
 _STATUS = "The HTTP status, when it is not caught and nothing was sent yet."
 

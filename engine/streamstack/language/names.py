@@ -30,7 +30,16 @@ WORDS: Final = frozenset(
 )  # fmt: skip
 
 VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: A code of an error: words-with-hyphens.
+CODE: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 DEFINITION: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_CODE_WORDS: Final = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+(?![a-z])")
+
+
+def code_of(text: str) -> str:
+    """Return a text as the code of an error is written, or "" where it has no letter to begin with."""
+    code = "-".join(word.lower() for word in _CODE_WORDS.findall(text))
+    return code if CODE.fullmatch(code) else ""
 
 
 def refuse_variable(name: str, allowed: str | None = None) -> str:

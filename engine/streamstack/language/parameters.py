@@ -60,6 +60,7 @@ class Bound:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()  # for TEXT: the words allowed
+    code: bool = False  # for TEXT: of words-with-hyphens, as the codes of errors are
     per_item: Binds | None = None  # evaluated for each item, which is bound under this name
 
 

@@ -22,7 +22,7 @@ from streamstack.language.loading.constants import convert, not_chosen, out_of_r
 from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.forms import admits, form_words
 from streamstack.language.loading.wording import KINDS, describe, how_to_write, is_null, listed
-from streamstack.language.names import refuse_variable
+from streamstack.language.names import CODE, code_of, refuse_variable
 from streamstack.language.parameters import (
     Bound,
     Choice,
@@ -262,6 +262,15 @@ class ArgumentReader:
         unchosen = not_chosen(converted, wanted.choices)
         if unchosen:
             self._refuse(node, site, *unchosen)
+            return MISSING
+        if isinstance(wanted, Bound) and wanted.code and not CODE.fullmatch(str(converted or "x")):
+            near = code_of(str(converted))
+            self.faults.add(
+                "bad-name",
+                node.mark,
+                f"{site.words} is a code of words-with-hyphens, and this is {describe(node)}",
+                f"write `{near}`" if near else "write it like sold-out",
+            )
             return MISSING
         bound = out_of_range(converted, wanted.minimum, wanted.maximum, wanted.kind)
         if bound:
