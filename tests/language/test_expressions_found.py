@@ -278,3 +278,12 @@ class _Names:
 def _nested(source: str) -> str:
     """Return source where a stack's compiler would put it."""
     return f"c(c(c(c(c(c(c(c({source}))))))))"
+
+
+def test_a_hint_writes_the_backslash_as_the_quotes_need_it() -> None:
+    r"""In double quotes, where YAML knows no `\<`, the backslash is written twice."""
+    plain = parse_value(Scalar("a << b", MARK, "a << b"))[1][0].hint or ""
+    double = parse_value(Scalar("a << b", MARK, "a << b", "double"))[1][0].hint or ""
+    assert r"\<<" in plain
+    assert r"\\<<" not in plain
+    assert r"\\<<" in double

@@ -392,6 +392,16 @@ def test_a_broken_document_hides_no_other() -> None:
         ('x: "a" + <<b>>', (1, 10), "x: '\"a\" + <<b>>'"),
         ('x: "<<a | default("b")>>"', (1, 4), "x: '<<a | default(\"b\")>>'"),
         ("- {x: '<<f('b')>>', y: 1}", (1, 7), "- {x: \"<<f('b')>>\", y: 1}"),
+        # A value that YAML ends before its end
+        ("- stream: [done] << s.n >>", (1, 18), "- stream: '[done] << s.n >>'"),
+        ("- stream: {a} << x >> # b", (1, 15), "- stream: '{a} << x >>' # b"),
+        ("- stream: [<< x >>] done", (1, 12), "- stream: '[<< x >>] done'"),
+        ('- stream: "Hi" << x >>', (1, 16), "- stream: '\"Hi\" << x >>'"),
+        ("- stream: [it's] << x >>", (1, 18), '- stream: "[it\'s] << x >>"'),
+        ("- {a: [b] << x >>, c: d}", (1, 11), "- {a: '[b] << x >>', c: d}"),
+        # An anchor that is none
+        ("a: &b << x >>", (1, 4), "a: '&b << x >>'"),
+        ("- {a: &b it's << x >>, c: d}", (1, 7), '- {a: "&b it\'s << x >>", c: d}'),
         # Another language's signs
         ("content: {{ name }}", (1, 10), "content: <<name>>"),
     ],
@@ -404,6 +414,9 @@ def test_a_value_that_needs_quotes_is_shown_with_them(
     assert (found.code, (found.line, found.column)) == ("yaml-quotes", place)
     assert found.message.partition("; write: ")[2] == shown
     assert told(shown) == []
+    if text.startswith("- "):  # also among others
+        found = told(f"- one\n{text}\n- two\n- {{a: b}}\n")
+        assert found == [(2, place[1], "yaml-quotes")]
 
 
 @pytest.mark.parametrize(
@@ -413,12 +426,19 @@ def test_a_value_that_needs_quotes_is_shown_with_them(
         ('x: << a + " #" >>', (1, 4), "x: '<< a + \" #\" >>'"),
         ('- {x: << "a #b" >>, y: 1}\n', (1, 7), "- {x: '<< \"a #b\" >>', y: 1}"),
         ('- Hi << "a #b" >>!', (1, 6), "- 'Hi << \"a #b\" >>!'"),
+        ("- stream: Order #<< x.y >>\n", (1, 17), "- stream: 'Order #<< x.y >>'"),
+        ("a: <<x>> # and <<y>>", (1, 10), "a: '<<x>> # and <<y>>'"),
+        ("a: it's #<< f('#') >> # note\nb: 1", (1, 9), "a: \"it's #<< f('#') >>\" # note"),
+        ("a:  #<<x>>", (1, 5), "a:  '#<<x>>'"),
+        ("a: one\n  two #<<x>>", (2, 7), "a: 'one two #<<x>>'"),
+        ("{a: b #<<x>>, c: d}", (1, 7), "{a: 'b #<<x>>', c: d}"),
+        ("a: 5 # \\<< 3", (1, 6), "a: '5 # \\<< 3'"),
     ],
 )
 def test_a_value_cut_by_a_comment_is_shown_with_quotes(
     text: str, place: tuple[int, int], shown: str
 ) -> None:
-    """`cut-by-comment` is told where ` #` leaves a `<<` unclosed."""
+    """`cut-by-comment` is told where ` #` leaves a `<<` unclosed, or takes one away."""
     found = finding(text)
     assert (found.code, (found.line, found.column)) == ("cut-by-comment", place)
     assert found.message.partition("; write: ")[2] == shown
@@ -429,7 +449,13 @@ def test_a_value_cut_by_a_comment_is_shown_with_quotes(
     "text",
     [
         "a: b # c >>",
-        "a: <<x>> # and <<y>>",
+        "a: <<x>> # and more",
+        "a: x # 1 >> 2",
+        "# <<x>>\na: # of <<x>>\n  # <<x>>\n  b: c\n  # <<x>>",
+        "a: 'b' # <<x>>",
+        "a: &b <<x>>\nc: *b",
+        "a: &b x",
+        "a: &b '<<x>>'",
         "a: <<x>># no comment",
         "a: '<< \"a #b\" >>'",
         "a: << x | default('a, b') >>",
@@ -499,6 +525,9 @@ def test_a_key_holds_no_binding(text: str, place: tuple[int, int]) -> None:
         ("- text: @name", "- text: '@name'"),
         ("text: *bold* words", "text: '*bold* words'"),
         ("text: 'it's'", 'text: "it\'s"'),
+        ("text: [a] b", "text: '[a] b'"),
+        (r'text: "cat \<<EOF"', r'text: "cat \\<<EOF"'),
+        (r'text: "\\ \d \<<EOF \n \"\<<"', r'text: "\\ \\d \\<<EOF \n \"\\<<"'),
     ],
 )
 def test_other_text_that_needs_quotes_is_shown_with_them(text: str, shown: str) -> None:
@@ -516,6 +545,9 @@ d: "<<a | default("b")>>"
 e: Note: this
 f: {g: << h["'"] >>, i: 1}
 f: 2
+g: '' << 'h' >> \\ "
+h: "i \\<<"
+i: &j << k >>
 """
     documents, findings = read(text, "a.yaml")
     assert [(d.line, d.column, d.code) for d in findings] == [
@@ -525,12 +557,18 @@ f: 2
         (3, 8, "yaml-syntax"),
         (4, 8, "yaml-quotes"),
         (5, 1, "duplicate-key"),
+        (6, 7, "yaml-quotes"),
+        (7, 7, "yaml-syntax"),
+        (8, 4, "yaml-quotes"),
     ]
     assert plain(documents[0].root) == {
         "a": {"b": "<< f(x, 'y') >>", "c": ["<< z[0] >>", "<<w>>"]},
         "d": '<<a | default("b")>>',
         "e": "Note: this",
         "f": {"g": '<< h["\'"] >>', "i": 1},
+        "g": "'' << 'h' >> \\ \"",
+        "h": "i \\<<",
+        "i": "&j << k >>",
     }
     lines = text.splitlines()
     for scalar in texts_of(documents[0].root):
@@ -538,6 +576,12 @@ f: 2
         for offset, char in enumerate(scalar.text):
             mark = scalar.mark_at(offset)
             assert lines[mark.line - 1][mark.column - 1] == char
+
+
+def test_an_anchor_is_looked_for_in_its_own_document() -> None:
+    """An alias behind it is enough; another document's, or a second anchor's, is not."""
+    assert told("- &a <<x>>\n- *a\n---\n- &a <<x>>") == [(4, 3, "yaml-quotes")]
+    assert told("- &a <<x>>\n- &a <<y>>\n- *a") == [(1, 3, "yaml-quotes")]
 
 
 def test_many_traps_cost_little() -> None:

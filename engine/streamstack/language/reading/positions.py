@@ -40,10 +40,14 @@ class SourceText:
         """Return the source with text[start:end] put in quotes, once it has shed its own."""
         old = self._origin if self._origin is not None else list(range(len(self.text) + 1))
         places: list[int] = []
-        for at, char in enumerate(self.text[start + shed : end - shed], start + shed):
+        at, sign, second = start + shed, "'" if quoted[0] == "'" else "\\", False
+        for char in quoted[1:-1]:
             places.append(old[at])
-            if char == "'" and quoted[0] == "'":  # doubled inside single quotes
-                places.append(old[at])
+            if shed and sign == "\\":  # escapes were there before, some were put in
+                at += char == self.text[at]
+            else:  # of a pair that escapes one character, both stand for it
+                second = char == sign and not second
+                at += not second
         made = SourceText(self.file, self.written)
         made.text = self.text[:start] + quoted + self.text[end:]
         made._origin = [*old[:start], old[start], *places, old[max(end - 1, start)], *old[end:]]

@@ -9,9 +9,10 @@ from typing import Final
 
 from streamstack.errors import Diagnostic
 from streamstack.language.findings import find
+from streamstack.language.reading.guesses import syntax_traps
 from streamstack.language.reading.nodes import Document
 from streamstack.language.reading.positions import SourceText
-from streamstack.language.reading.traps import Repair, Trap, show, syntax_traps
+from streamstack.language.reading.traps import Repair, Trap, show
 
 #: Readings, and characters in all of them, that the repairs of one file may cost.
 _MOST_READINGS: Final = 60

@@ -134,6 +134,8 @@ class _Reader:
         self._index = 0
         self._opened: list[_Open] = []
         self._anchors: dict[str, tuple[Node, int] | None] = {}
+        self._unused: dict[str, traps.Trap] = {}
+        self._commented = traps.holds_commented(source.text)
         self._count = 0
         self._aliased = 0
 
@@ -190,6 +192,7 @@ class _Reader:
                 if kind is events.DocumentEndEvent and node is not None:
                     self._end_document(node)
                 self._opened, self._anchors, self._count, self._aliased = [], {}, 0, 0
+                self._unused = {}
                 node = None
                 continue
             top = self._opened[-1] if self._opened else None
@@ -206,6 +209,8 @@ class _Reader:
 
     def _end_document(self, root: Node) -> None:
         """Keep a document, unless it is empty, as after a last `---`."""
+        for trap in self._unused.values():
+            self._trap(trap)
         if not isinstance(root, Scalar) or root.text or root.style != "plain":
             self.documents.append(Document(self.source.file, root, self._index))
         self._index += 1
@@ -258,14 +263,28 @@ class _Reader:
             except ValueError as error:
                 self._add(find("yaml-syntax", mark, str(error), "put quotes around it"))
         scalar = Scalar(value, mark, text, style, self.source, start, end)
-        if is_value and "<<" in text and len(self.traps) < MOST_FINDINGS:
-            self._trap(traps.cut_value(self.source, scalar, flow=top is not None and top.flow))
+        if is_value and (self._commented or "<<" in text) and len(self.traps) < MOST_FINDINGS:
+            flow = top is not None and top.flow
+            trap = traps.cut_value(self.source, scalar, flow=flow) if "<<" in text else None
+            if trap is None and self._commented:
+                trap = traps.commented_value(self.source, scalar, flow=flow)
+            self._trap(trap)
         if event.anchor is not None:
-            self._anchors[event.anchor] = (scalar, 1)
+            self._anchor(event, scalar)
         return scalar
+
+    def _anchor(self, event: Any, scalar: Scalar) -> None:
+        """Keep what an anchor names, and that it may be no anchor to the author."""
+        name = event.anchor
+        self._anchors[name] = (scalar, 1)
+        self._trap(self._unused.pop(name, None))
+        if scalar.style == "plain" and "<<" in scalar.text and len(self._unused) < MOST_FINDINGS:
+            at = event.start_mark.index
+            self._unused[name] = traps.anchored_value(self.source, scalar, at, name)
 
     def _alias(self, event: Any) -> Node:
         name = event.anchor
+        self._unused.pop(name, None)
         known = self._anchors.get(name)
         if known is None:
             mark = self._mark(event.start_mark)

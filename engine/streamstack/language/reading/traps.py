@@ -8,7 +8,6 @@ reader goes on as if it were.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,18 +17,11 @@ from streamstack.language.reading.positions import SourceText
 _LONGEST: Final = 4000
 _SHOWN: Final = 300
 _COMMENT: Final = re.compile(r"[ \t]+#")
+_TO_END: Final = re.compile(r"#[^\r\n]*")
 _COLON: Final = re.compile(r"[ \t]*:(?=[ \t\r\n]|$)")
 _KEY_END: Final = re.compile(r"\s*:")
 _BLANK: Final = re.compile(r"(?:\r\n|\r|\n)(?:[ \t]*(?:\r|\n)|---|\.\.\.)")
 _STRING: Final = re.compile(r"\"(?:[^\"\\]|\\[\s\S])*\"|'(?:[^'\\]|\\[\s\S])*'")
-_BEGINNING: Final = re.compile(r"(?<=[\[{,])[ \t]*|(?::|(?<![^ \t])-)[ \t]+|^[ \t]*")
-_QUOTED: Final = re.compile(
-    r"(?:(?<=[\[{,])[ \t]*|(?<=[:-])[ \t]+|^[ \t]*)('(?:[^']|'')*'|\"(?:[^\"\\]|\\.)*\")"
-)
-_AFTER_QUOTE: Final = re.compile(r"[ \t]*(?:$|[\r\n,}\]]|[ \t]#)")
-_VALUE: Final = re.compile(
-    r"[ \t]*(?:- +)*[^\s:#'\"\[\]{},&*!|>%@`-][^:#'\"\[\]{},]*:[ \t]+(?=[^\s|>&])"
-)
 _MUSTACHE: Final = re.compile(r"\{\{[ \t]*([^{}\r\n]+?)[ \t]*\}\}")
 _NAMES: Final = {
     ",": "comma",
@@ -72,7 +64,7 @@ def unclosed(value: str) -> int:
         if at and value[at - 1] == "\\":
             at = value.find("<<", at + 2)
             continue
-        end = _closing(value, at + 2, lines=True)
+        end = closing(value, at + 2, lines=True)
         if end < 0:
             end = value.find(">>", at + 2) + 2
             if end < 2:
@@ -91,94 +83,64 @@ def cut_value(source: SourceText, scalar: Scalar, *, flow: bool) -> Trap | None:
     if not (flow or comment or _COLON.match(text, end)):
         return None
     opening = scalar.index_at(offset)
-    close = _closing(text, opening + 2, lines=not comment)
+    close = closing(text, opening + 2, lines=not comment)
     if close < 0:
         return None
-    repair = _quote(text, start, _extend(text, close, flow=flow))
+    repair = quote(text, start, extend(text, close, flow=flow))
     if comment:
         message = (
-            f"YAML takes ` #` for a comment, which cuts the value off after {_code(scalar.text)}"
+            f"YAML takes ` #` for a comment, which cuts the value off after {code(scalar.text)}"
         )
         return Trap("cut-by-comment", opening, message, (repair,))
     sign = text[end:].lstrip()[:1]
     name = _NAMES.get(sign, "punctuation")
     message = (
-        f"YAML's own {name} ends the value after {_code(scalar.text)}, so its `<<` is never closed"
+        f"YAML's own {name} ends the value after {code(scalar.text)}, so its `<<` is never closed"
     )
     return Trap("yaml-quotes", opening, message, (repair,))
+
+
+def holds_commented(text: str) -> bool:
+    """Tell whether any comment of a text, or what looks like one, holds a `<<`."""
+    return "<<" in text and any("<<" in found.group() for found in _TO_END.finditer(text))
+
+
+def commented_value(source: SourceText, scalar: Scalar, *, flow: bool) -> Trap | None:
+    """Return the trap of a plain value beside which a comment with a `<<` stands."""
+    text = source.text
+    found = _COMMENT.match(text, scalar.end)
+    if found is None:
+        return None
+    sign = found.end() - 1
+    _, last = source.line(sign)
+    opening = text.find("<<", sign, last)
+    if opening < 0:
+        return None
+    close = closing(text, opening + 2, lines=False)
+    end = extend(text, close, flow=flow) if close > 0 else last
+    start = scalar.start if scalar.text else sign
+    after = f"cuts the value off after {code(scalar.text)}" if scalar.text else "leaves no value"
+    message = f"YAML takes ` #` for a comment, which {after}"
+    repair = quote(text, start, start + len(text[start:end].rstrip()))
+    return Trap("cut-by-comment", sign, message, (repair,))
+
+
+def anchored_value(source: SourceText, scalar: Scalar, at: int, name: str) -> Trap:
+    """Return the trap of a value whose `&name` at an index no alias uses."""
+    message = f"YAML takes `&{name}` for an anchor, which no `*{name}` uses, and not for text"
+    return Trap("yaml-quotes", at, message, (quote(source.text, at, scalar.end),))
 
 
 def binding_key(source: SourceText, key: Scalar, *, flow: bool) -> Trap:
     """Return the trap of a key that holds a binding or a piece of one."""
     repairs: tuple[Repair, ...] = ()
     if key.style == "plain" and not flow and _COLON.match(source.text, key.end):
-        repairs = (_quote(source.text, key.start, _extend(source.text, key.end, flow=False)),)
+        repairs = (quote(source.text, key.start, extend(source.text, key.end, flow=False)),)
     message = (
-        f"The key {_code(key.text)} holds a binding, but a key is text as written. A text needs "
+        f"The key {code(key.text)} holds a binding, but a key is text as written. A text needs "
         "quotes; a key is computed in an expression: '<< {name: value} >>'"
     )
     return Trap("yaml-quotes", key.start, message, repairs)
-
-
-def syntax_traps(source: SourceText, at: int) -> Iterator[Trap]:
-    """Give the values whose missing quotes may be the cause of a syntax error at an index."""
-    text = source.text
-    first, last = source.line(at)
-    if not text[first:at].strip() and first:
-        before = len(text[:first].rstrip())
-        yield from _line_traps(text, *source.line(before), at)
-    yield from _line_traps(text, first, last, at)
-
-
-def _line_traps(text: str, first: int, last: int, at: int) -> Iterator[Trap]:
-    line = text[first:last]
-    starts = [first + found.end() for found in _BEGINNING.finditer(line)]
-    yield from _requote_traps(text, [start for start in starts if start < at], last)
-    quoted = [(first + found.start(), first + found.end()) for found in _QUOTED.finditer(line)]
-    openings = [first + found.start() for found in re.finditer(r"(?<!\\)<<", line)]
-    openings = [n for n in openings if not any(start < n < end for start, end in quoted)][:4]
-    for opening in openings:
-        close = _closing(text, opening + 2, lines=True)
-        if close < 0:
-            continue
-        before = [start for start in starts if start <= opening and text[start] not in "{["][-3:]
-        ends = dict.fromkeys(_extend(text, close, flow=flow) for flow in (True, False))
-        pairs = [(start, end) for start in reversed(before) for end in ends if start < end <= last]
-        repairs = tuple(_quote(text, start, end) for start, end in pairs)
-        yield Trap(
-            "yaml-quotes",
-            opening,
-            "YAML can't read this binding without quotes",
-            repairs,
-            guess=True,
-        )
-    value = _VALUE.match(text[:last], first)
-    if not openings and value:
-        start, end = value.end(), _extend(text, value.end(), flow=False)
-        if start < end and text[start] not in "[{":
-            message = "YAML can't read this text without quotes around the whole of it"
-            yield Trap("yaml-syntax", at, message, (_quote(text, start, end),), guess=True)
-
-
-def _requote_traps(text: str, starts: list[int], last: int) -> Iterator[Trap]:
-    """Give the traps of values whose quotes stand inside them too: "<<x | default("a")>>"."""
-    for start in starts:
-        sign = text[start : start + 1]
-        if sign not in ("'", '"'):
-            continue
-        ends = [
-            n + 1
-            for n in range(start + 1, last)
-            if text[n] == sign and _AFTER_QUOTE.match(text, n + 1)
-        ]
-        inners = [
-            text[start + 1 : end - 1] for end in ends[-3:] if sign in text[start + 1 : end - 1]
-        ]
-        repairs = [Repair(start, start + len(n) + 2, _in_quotes(n), shed=1) for n in inners]
-        name = "double" if sign == '"' else "single"
-        message = f"A {name} quote inside {name} quotes ends the value"
-        code = "yaml-quotes" if "<<" in text[start:last] else "yaml-syntax"
-        yield Trap(code, start, message, tuple(repairs), guess=True)
 
 
 def has_colon(source: SourceText, key: Scalar) -> bool:
@@ -190,10 +152,10 @@ def describe_valueless(source: SourceText, previous: Scalar | None, keys: list[S
     """Say what keys without a value in braces need; ``previous`` is the plain text before them."""
     names = [" ".join(key.text.split()) for key in keys[:3]]
     needed = ", ".join(f"{name}: ..." for name in names)
-    message = f"{_code(names[0])} has no value; in braces each key needs one: {{{needed}}}"
+    message = f"{code(names[0])} has no value; in braces each key needs one: {{{needed}}}"
     if previous is None:
         return f"{message}. A list is written [{', '.join(names)}]"
-    repair = _quote(source.text, previous.start, keys[-1].end)
+    repair = quote(source.text, previous.start, keys[-1].end)
     return f"{message}. A text with a comma needs quotes; write: {show(source, repair)}"
 
 
@@ -204,7 +166,7 @@ def describe_mustache(source: SourceText, start: int) -> str | None:
         return None
     shown = show(source, Repair(start, found.end(), f"<<{found[1]}>>"))
     return (
-        f"YAML reads {_code(found[0])} as a mapping in a mapping, not as a binding; write: {shown}"
+        f"YAML reads {code(found[0])} as a mapping in a mapping, not as a binding; write: {shown}"
     )
 
 
@@ -219,7 +181,7 @@ def show(source: SourceText, repair: Repair) -> str:
     return line if len(line) <= _SHOWN else line[:_SHOWN] + "..."
 
 
-def _closing(text: str, at: int, *, lines: bool) -> int:
+def closing(text: str, at: int, *, lines: bool) -> int:
     """Return the index after the `>>` that closes an expression, -1 where none does.
 
     Strings of the expression are passed over. Another `<<`, an empty line and, unless ``lines``,
@@ -242,7 +204,7 @@ def _closing(text: str, at: int, *, lines: bool) -> int:
     return -1
 
 
-def _extend(text: str, at: int, *, flow: bool) -> int:
+def extend(text: str, at: int, *, flow: bool) -> int:
     """Return the end of the value that goes on after a binding's end."""
     start = at
     while at < len(text):
@@ -250,22 +212,25 @@ def _extend(text: str, at: int, *, flow: bool) -> int:
         if char in "\r\n" or (flow and char in ",]}") or (char == "#" and text[at - 1] in " \t"):
             break
         close = (
-            _closing(text, at + 2, lines=False) if char == "<" and text.startswith("<<", at) else -1
+            closing(text, at + 2, lines=False) if char == "<" and text.startswith("<<", at) else -1
         )
         at = close if close > 0 else at + 1
     return start + len(text[start:at].rstrip())
 
 
-def _quote(text: str, start: int, end: int) -> Repair:
-    return Repair(start, end, _in_quotes(text[start:end]))
+def quote(text: str, start: int, end: int) -> Repair:
+    """Return the repair that puts text[start:end] in quotes."""
+    return Repair(start, end, in_quotes(text[start:end]))
 
 
-def _in_quotes(text: str) -> str:
-    if "'" in text and '"' not in text and "\\" not in text:
-        return f'"{text}"'
+def in_quotes(text: str) -> str:
+    """Return a text in the quotes that need the least escaping."""
+    if text.count("'") > text.count('"') + text.count("\\"):
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return "'" + text.replace("'", "''") + "'"
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
+    """Return a text as a message shows it: in one line, and short."""
     text = " ".join(text.split())
     return f"`{text}`" if len(text) <= 60 else f"`{text[:57]}...`"
