@@ -415,8 +415,8 @@ def test_a_value_that_needs_quotes_is_shown_with_them(
     assert found.message.partition("; write: ")[2] == shown
     assert told(shown) == []
     if text.startswith("- "):  # also among others
-        found = told(f"- one\n{text}\n- two\n- {{a: b}}\n")
-        assert found == [(2, place[1], "yaml-quotes")]
+        places = told(f"- one\n{text}\n- two\n- {{a: b}}\n")
+        assert places == [(2, place[1], "yaml-quotes")]
 
 
 @pytest.mark.parametrize(
