@@ -84,8 +84,14 @@ def mapping(value: Any, name: str) -> Mapping[str, Any] | None:
     raise _refuse(name, "an object", value)
 
 
+#: Milliseconds.
+_DAY = 86_400_000
+
+
 def duration(value: Any, name: str) -> float | None:
     """Return a duration in seconds, from `200ms`, `5s` or a number of milliseconds."""
+    if type(value) is int and 0 <= value <= _DAY:
+        return value / 1000  # asked with each chunk that is paced
     return (
         None
         if value is None
