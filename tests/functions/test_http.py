@@ -254,9 +254,18 @@ async def test_redirects_end() -> None:
     assert (result["status"], result["headers"]["location"]) == (302, "/")
 
 
-@pytest.mark.parametrize("location", ["file:///etc/passwd", "javascript:1", "ftp://x/"])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "file:///etc/passwd",
+        "javascript:1",
+        "ftp://x/",
+        "http://2852039166/x",
+        "http://169.254.169.254./",
+    ],
+)
 async def test_redirect_to_what_is_no_web_is_refused(location: str) -> None:
-    """No scheme but the web's is followed."""
+    """No scheme but the web's is followed; an address that can't be asked is the upstream's fault."""
     async with Upstream(answer("", f"Location: {location}", status="302 F")) as upstream:
         error = await fails(url=upstream.url)
     assert error.code == "http-connection"

@@ -143,8 +143,19 @@ class HttpClient:
 
         Raises RunError ``http-connection`` where there is none, ``timeout`` where no connection came about.
         """
+        asked = request
         for _ in range(request.redirects + 1):
-            answer = await self._send(request)
+            try:
+                answer = await self._send(request)
+            except RunError as error:
+                if request is asked or error.code != "template":
+                    raise
+                # The address is the upstream's word, not the author's.
+                raise RunError(
+                    "http-connection",
+                    f"{asked.url.host} redirects to what can't be asked",
+                    final=True,
+                ) from error
             location = answer.headers.get("Location")
             if not request.redirects or answer.status not in _REDIRECTS or location is None:
                 return answer

@@ -29,7 +29,9 @@ def write_text(findings: Sequence[Diagnostic], sources: Sources) -> str:
         parts.append(
             f"{finding.mark}: {finding.severity}: {finding.code}: {_one_line(finding.message)}\n"
         )
-        if 0 < finding.line <= len(lines[finding.file]):
+        # A line that holds a secret is not for logs.
+        shown = finding.code != "secret-in-definition"
+        if shown and 0 < finding.line <= len(lines[finding.file]):
             parts.append(_show(lines[finding.file][finding.line - 1], finding))
         if finding.hint:
             parts.append(f"  hint: {_one_line(finding.hint)}\n")

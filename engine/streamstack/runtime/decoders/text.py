@@ -51,5 +51,18 @@ def transcoder(charset: str) -> Callable[[bytes, bool], bytes]:
         b"aaaa".decode(charset, "replace")  # refuses codecs that are no charset, such as base64
     except ValueError:
         raise LookupError(charset) from None
-    decode = codecs.getincrementaldecoder(charset)("replace").decode
-    return lambda data, final: decode(data, final).encode("utf-8", "replace")
+    decoder = codecs.getincrementaldecoder(charset)("replace")
+
+    def transcode(data: bytes, final: bool) -> bytes:  # noqa: FBT001
+        nonlocal decoder
+        held = bytes(decoder.getstate()[0])
+        try:
+            text = decoder.decode(data, final)
+        except UnicodeError:
+            # UTF-16 or UTF-32 without a mark of its byte order: little-endian, as the Encoding Standard has it.
+            name = f"{codecs.lookup(charset).name}-le"
+            decoder = codecs.getincrementaldecoder(name)("replace")
+            text = decoder.decode(held + data, final)
+        return text.encode("utf-8", "replace")
+
+    return transcode
