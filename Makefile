@@ -15,7 +15,7 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --quiet
-PIN := $(BIN)/python -m piptools compile --quiet --strip-extras --generate-hashes --no-header \
+PIN := $(BIN)/python -m piptools compile --quiet --no-strip-extras --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	--allow-unsafe --resolver backtracking
 
