@@ -151,7 +151,8 @@ def test_requirements_are_pinned_by_hash_and_name_no_address(name: str) -> None:
     assert lines
     for line in lines:
         assert re.fullmatch(
-            r"[\w.-]+==[\w.+!]+( ; [^/@]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*", line
+            r"[\w.-]+(\[[\w,.-]+\])?==[\w.+!]+( ; [^/@]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*",
+            line,
         ), line
     comments = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
     assert not re.search(r"://|--(index|extra-index|find-links|trusted-host)", comments)

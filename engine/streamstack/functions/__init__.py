@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamstack.functions import errors, flow, http, llm, loops, stream, streams, values
+from streamstack.functions import db, errors, flow, http, llm, loops, stream, streams, values
 from streamstack.language.declare import Registry
 
 #: The families, in the order of the reference.
@@ -13,6 +13,7 @@ FAMILIES = {
     "Streams": streams.FUNCTIONS,
     "HTTP": http.FUNCTIONS,
     "Models": llm.FUNCTIONS,
+    "Databases": db.FUNCTIONS,
 }
 
 REGISTRY = Registry(declared for family in FAMILIES.values() for declared in family)

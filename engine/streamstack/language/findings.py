@@ -116,6 +116,30 @@ _ERRORS: Final = {
         "A step names a model that the settings don't have.",
         "declare it under `models` in streamstack.yaml, or give `provider`",
     ),
+    "unknown-database": (
+        "A step names a database that the settings don't have, or names none where there are several.",
+        "declare it under `databases` in streamstack.yaml",
+    ),
+    "unknown-table": (
+        "The database has no such table.",
+        "create it in the file under `setup`, or write the one that was meant",
+    ),
+    "unknown-column": (
+        "The table has no such column.",
+        "add it in the file under `setup`, or write the one that was meant",
+    ),
+    "bad-sql": (
+        "The database can't prepare this statement.",
+        "try the statement in `psql`",
+    ),
+    "quoted-binding": (
+        "A binding stands between quotes of SQL, where it would be a part of the text.",
+        "join the parts: '%' || <<q>> || '%'",
+    ),
+    "sql-position": (
+        "A binding stands in SQL where no parameter can: for the name of a table or a column.",
+        "write the name itself; `<% if %>` may choose among names",
+    ),
     "unknown-property": (
         "A declared input or value has no such property.",
         "declare it in `properties`, or read one that is declared",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -50,6 +50,7 @@ class Kind(Enum):
     STREAM = "stream"  # a stream only
     ITEMS = "items"  # a list or a stream
     ANY_OR_STREAM = "anyOrStream"  # a whole binding may hand over a stream
+    SQL = "sql"  # a statement: a text whose bindings become its parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Bound:
     choices: tuple[str, ...] = ()  # for TEXT: the words allowed
     code: bool = False  # for TEXT: of words-with-hyphens, as the codes of errors are
     per_item: Binds | None = None  # evaluated for each item, which is bound under this name
+    names: str = ""  # of a database: it is a "table", or names "columns" (a text, a list, or keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +100,13 @@ class StackOf:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A mapping with parameters of its own (catch, split, pace)."""
+    """A mapping with parameters of its own (catch, split, pace).
+
+    A plain function is given what ``make`` makes of it, else a dict: so it can tell it from an object that is a value.
+    """
 
     parameters: tuple[Parameter, ...]
+    make: Callable[[dict[str, Any]], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,7 @@ class Named:
 
     item: ParameterType
     keys_are_variables: bool = False  # each key must be a variable name
+    names: str = ""  # of a database: its keys are "columns"
 
 
 @dataclass(frozen=True, slots=True)

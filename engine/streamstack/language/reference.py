@@ -37,6 +37,7 @@ _KINDS: Final = {
     Kind.STREAM: "stream",
     Kind.ITEMS: "list or stream",
     Kind.ANY_OR_STREAM: "any value or stream",
+    Kind.SQL: "SQL",
 }
 
 #: More choices than these are not listed one by one.

@@ -6,9 +6,11 @@ import re
 from collections import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
+from streamstack.language.database_settings import EMBEDDED, Database, parse_databases
 from streamstack.language.environment import substitute
 from streamstack.language.findings import find
 from streamstack.language.http_settings import HttpSettings, parse_http
@@ -32,7 +34,7 @@ SECTIONS: Final = (
     "plugins",
 )
 #: Sections of the language that this version does not serve: ignoring one would mislead its author.
-LATER: Final = frozenset(SECTIONS) - {"http", "models"}
+LATER: Final = frozenset(SECTIONS) - {"http", "models", "databases"}
 _NAMED: Final = frozenset({"authentication", "databases", "models", "experiments"})
 _TOP: Final = ("server", "streaming", "settings", *SECTIONS)
 
@@ -80,6 +82,7 @@ class Settings:
     sections: dict[str, Node] = field(default_factory=dict)
     models: abc.Mapping[str, Model] = field(default_factory=dict)
     http: HttpSettings = field(default_factory=HttpSettings)
+    databases: abc.Mapping[str, Database] = field(default_factory=lambda: EMBEDDED)
 
     def names(self, section: str) -> tuple[str, ...]:
         """Return the names configured under a section, such as `databases`."""
@@ -108,15 +111,16 @@ def load_settings(
     if not isinstance(root, Mapping):
         findings.append(find("not-a-mapping", root.mark, "streamstack.yaml is a mapping."))
         return Settings(), sorted(findings)
-    settings = _Check(findings).settings(root)
+    settings = _Check(findings, Path(file).parent).settings(root)
     return settings, sorted(findings)
 
 
 class _Check:
-    """The checks of a file's sections; what they find is added to one list."""
+    """The checks of a file's sections; what they find is added to one list. ``folder`` is the file's."""
 
-    def __init__(self, findings: list[Diagnostic]) -> None:
+    def __init__(self, findings: list[Diagnostic], folder: Path) -> None:
         self.findings = findings
+        self.folder = folder
 
     def settings(self, root: Mapping) -> Settings:
         self._known("streamstack.yaml", root, _TOP)
@@ -142,6 +146,8 @@ class _Check:
         self.findings += wrong
         http, wrong = parse_http(sections.get("http"))
         self.findings += wrong
+        databases, wrong = parse_databases(sections.get("databases"), self.folder)
+        self.findings += wrong
         return Settings(
             self._server(server) if server is not None else Server(),
             streaming,
@@ -149,6 +155,7 @@ class _Check:
             sections,
             models,
             http,
+            databases,
         )
 
     def _server(self, node: Mapping) -> Server:

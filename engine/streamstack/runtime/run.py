@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol, TypeVar, cast
 
 import structlog
 
 from streamstack.errors import RunError
+from streamstack.language.database_settings import EMBEDDED, Database
 from streamstack.language.http_settings import HttpSettings
 from streamstack.language.model_settings import Model
 from streamstack.runtime.chunk import Sink
@@ -62,7 +64,8 @@ class Context:
     """What all runs of a project share.
 
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
-    ``models`` which models have names. ``address`` is the server's own.
+    ``models`` which models have names, ``databases`` which databases. ``folder`` is where the project keeps what it makes
+    itself (`.streamstack`). ``address`` is the server's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -70,6 +73,8 @@ class Context:
     dev: bool = False
     http: HttpSettings = field(default_factory=HttpSettings)
     models: Mapping[str, Model] = field(default_factory=dict)
+    databases: Mapping[str, Database] = field(default_factory=lambda: EMBEDDED)
+    folder: Path = field(default_factory=Path)
     address: Address = field(default_factory=Address)
     _resources: dict[Any, Resource] = field(default_factory=dict)
 

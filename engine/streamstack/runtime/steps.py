@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from streamstack.language.definition import Arguments, Entries, Given, Items, Stack, Step
-from streamstack.language.expressions import Value
+from streamstack.language.expressions import Template, Value
 from streamstack.language.parameters import (
     Binds,
     Bound,
@@ -20,6 +20,7 @@ from streamstack.language.parameters import (
     ParameterType,
     StackOf,
 )
+from streamstack.language.sql import assembled, statement_in
 from streamstack.language.units import parse_duration, parse_size
 from streamstack.language.values import MISSING
 from streamstack.runtime import conversions
@@ -174,7 +175,8 @@ def argument_source(
             for inner in group.parameters
             if (given := argument.get(inner.name)) is not None
         ]
-        return "{" + ", ".join(entries) + "}"
+        source = "{" + ", ".join(entries) + "}"
+        return source if group.make is None else f"{code.constant(group.make)}({source})"
     return value_source(code, step, declared, argument, parameter)
 
 
@@ -253,6 +255,8 @@ _CONVERT: dict[Kind, Callable[[Any, str], Any]] = {
 def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> str:
     """Return source that converts a value; a constant is converted now, null gives way to the default."""
     kind = bound.kind if isinstance(bound, Bound) else Kind.ANY
+    if kind is Kind.SQL:
+        return _statement_source(code, value)
     if value.constant is not MISSING:
         constant = value.constant
         if kind is Kind.DURATION:
@@ -280,6 +284,14 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
         default = code.literal(parameter.default)
         return f"{code.constant(conversions.default)}({source}, {default})"
     return source
+
+
+def _statement_source(code: Code, value: Value) -> str:
+    """Return Python source for a statement with the values of its parameters."""
+    if isinstance(value, Template):
+        return f"{code.constant(assembled)}({value.source_of_pieces(code)})"
+    values = "".join(f"{code.source(each)}, " for each in value.bindings())
+    return f"({code.constant(statement_in(value))}, [{values}])"
 
 
 def _stack_source(code: Code, step: Step, declared: ParameterType, stack: Stack) -> str:

@@ -13,7 +13,7 @@ from streamstack.language.suggest import nearest
 from streamstack.language.walk import steps_of
 
 #: The code of a name that a section lacks, and what the section holds one of.
-_CODES = {"models": ("unknown-model", "model")}
+_CODES = {"models": ("unknown-model", "model"), "databases": ("unknown-database", "database")}
 
 
 def check_configured(

@@ -43,6 +43,7 @@ class Program:
     readings: tuple[tuple[Reading, str], ...]
     render: Render
     captures: str = ""
+    written: tuple[str, ...] = ("",)  # the author's own text, cut where the << >> stand
 
     def text(self, *variables: Callable[[], Any]) -> str:
         """Return the text; there is a function for each of ``names``, in that order."""
@@ -116,7 +117,18 @@ def compile_template(text: str) -> tuple[Program, list[Problem]]:
         found.problems.append(too_deep(0))
     shown = tuple((reading, _written(reading, spans)) for reading in found.readings)
     names = tuple(dict.fromkeys(reading.name for reading in found.readings))
-    return Program(names, shown, render, found.captures), found.problems
+    return Program(names, shown, render, found.captures, _own_text(tokens)), found.problems
+
+
+def _own_text(tokens: list[Token]) -> tuple[str, ...]:
+    """Return the text that is the author's own, whatever the statements choose of it, cut at each << >>."""
+    pieces = [""]
+    for token in tokens:
+        if token.type == "data":
+            pieces[-1] += token.value
+        elif token.type == "variable_begin":
+            pieces.append("")
+    return tuple(pieces)
 
 
 def _written(reading: Reading, spans: list[tuple[int, str]]) -> str:

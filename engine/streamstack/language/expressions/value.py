@@ -140,6 +140,17 @@ class Text(Value):
     def bindings(self) -> Iterator[Value]:
         return (part for part in self.parts if isinstance(part, Expression))
 
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """The author's own text, cut where the bindings stand."""
+        pieces = [""]
+        for part in self.parts:
+            if isinstance(part, str):
+                pieces[-1] += part
+            else:
+                pieces.append("")
+        return tuple(pieces)
+
 
 @dataclass(frozen=True, slots=True)
 class ListValue(Value):

@@ -21,6 +21,7 @@ from streamstack.language.loading import modifiers
 from streamstack.language.loading.constants import convert, not_chosen, out_of_range, suits
 from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.forms import admits, form_words
+from streamstack.language.loading.statements import check_sql
 from streamstack.language.loading.wording import KINDS, describe, how_to_write, is_null, listed
 from streamstack.language.names import CODE, code_of, refuse_variable
 from streamstack.language.parameters import (
@@ -221,6 +222,8 @@ class ArgumentReader:
 
     def _read_bound(self, wanted: Bound, node: Node, site: Site) -> Argument:
         value = self._parse(parse_value, node)
+        if wanted.kind is Kind.SQL:
+            self.faults.extend(check_sql(value, node))
         constant = value.constant
         if constant is not MISSING:
             self.check(wanted, constant, node, site)

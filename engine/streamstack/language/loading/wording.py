@@ -25,6 +25,7 @@ KINDS: Final = {
     Kind.STREAM: "a stream, as in <<name>>",
     Kind.ITEMS: "a list or a stream",
     Kind.ANY_OR_STREAM: "a value",
+    Kind.SQL: "a statement of SQL",
 }
 
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -99,4 +100,5 @@ _SUCH_AS: Final = {
     Kind.STREAM: "write the name of a stream as a whole binding: <<name>>",
     Kind.ITEMS: "write a list, such as [a, b], or a binding: <<name>>",
     Kind.ANY_OR_STREAM: "write any value",
+    Kind.SQL: "write SQL, with << bindings >> for its values",
 }

@@ -38,6 +38,7 @@ _ALL: Final = ("array", *_SCALARS, "object")
 #: JSON Schema's types of each kind of constant.
 _TYPES: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.TEXT: ("string",),
+    Kind.SQL: ("string",),
     Kind.INTEGER: ("integer",),
     Kind.NUMBER: ("number",),
     Kind.BOOLEAN: ("boolean",),
@@ -162,6 +163,8 @@ def _bound(wanted: Bound) -> Schema:
         return {
             "anyOf": [{"enum": [*wanted.choices, None]}, {"type": "string", "pattern": BINDING}]
         }
+    if wanted.kind is Kind.SQL:
+        return {"type": "string"}
     schema: Schema = {"type": sorted(types), "pattern": BINDING}
     if wanted.kind is Kind.DURATION:
         schema["pattern"] = f"{DURATION}|{BINDING}"

@@ -1,0 +1,104 @@
+"""From what asyncpg raises to the errors of the language."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import asyncpg
+
+from streamstack.errors import RunError
+
+#: Errors of PostgreSQL that may pass by themselves (Appendix A of its manual): a conflict with another transaction, a
+#: lock, resources, a server that stops or starts. Of all others the statement is the cause.
+PASSING: Final = ("40", "55P03", "53", "57", "58", "08")
+#: The server ended the connection, and with it whatever was not committed.
+_ENDED: Final = frozenset({"57P01", "57P02", "57P05"})
+#: The server can't be reached, or takes nobody now.
+_AWAY: Final = frozenset({"57P03", "53300"})
+
+#: What a lost connection shows itself by.
+LOST: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    OSError,
+)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error means that the connection is gone, or could not be made."""
+    if isinstance(error, asyncpg.InterfaceError):
+        # Of asyncpg's own complaints only this one is about the connection.
+        return "connection is closed" in str(error) or "connection was closed" in str(error)
+    return isinstance(error, LOST)
+
+
+def ran_surely_not(error: BaseException) -> bool:
+    """Whether a statement that met this error has surely left no trace.
+
+    It has not where the server says that it ended the connection: what it had not committed is undone. Where the
+    connection just broke, nobody knows.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        return error.sqlstate in _ENDED | _AWAY
+    return isinstance(error, (ConnectionRefusedError, FileNotFoundError)) or (
+        isinstance(error, asyncpg.InterfaceError) and "connection is closed" in str(error)
+    )
+
+
+def failure_of(error: BaseException, database: str) -> RunError:
+    """Return the error ``database`` for what asyncpg raised.
+
+    Its details hold `code` (SQLSTATE), `message`, and what the server tells: `detail`, `hint`, `table`, `column`,
+    `constraint`. A database out of reach has the status 503.
+    """
+    if isinstance(error, RunError):
+        return error
+    if isinstance(error, asyncpg.PostgresError):
+        return _told(error, database)
+    if is_lost(error) or isinstance(error, (asyncio.TimeoutError, OSError)):
+        reason = str(error) or type(error).__name__
+        return RunError(
+            "database",
+            f"the database `{database}` is out of reach: {reason}",
+            status=503,
+            details={"code": "08006", "message": reason},
+        )
+    if isinstance(error, (asyncpg.DataError, asyncpg.InterfaceError)):
+        return RunError(
+            "database",
+            f"a value does not fit the statement: {error}",
+            details={"code": "22000", "message": str(error)},
+            final=True,
+        )
+    raise error
+
+
+def _told(error: asyncpg.PostgresError, database: str) -> RunError:
+    code = error.sqlstate or "XX000"
+    told = {
+        "detail": error.detail,
+        "hint": error.hint,
+        "table": getattr(error, "table_name", None),
+        "column": getattr(error, "column_name", None),
+        "constraint": getattr(error, "constraint_name", None),
+    }
+    details = {"code": code, "message": error.message or str(error)}
+    details |= {name: text for name, text in told.items() if text}
+    away = code in _AWAY | _ENDED or code.startswith("08")
+    message = f"the database `{database}` says: {details['message']} ({code})"
+    if error.detail:
+        message += f"; {error.detail}"
+    if error.hint:
+        message += f"; {error.hint}"
+    return RunError(
+        "database",
+        message,
+        status=503 if away else None,
+        details=details,
+        final=not code.startswith(PASSING),
+    )

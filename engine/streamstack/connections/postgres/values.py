@@ -1,0 +1,336 @@
+"""Values of the language as PostgreSQL's types, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+import asyncpg
+import orjson
+
+from streamstack.errors import RunError
+from streamstack.language.values import Opaque, kind, to_json, to_text
+
+Convert = Callable[[Any], Any]
+
+
+class Recast(Exception):  # noqa: N818  (asks for another form of the statement; never seen outside)
+    """A value has another type than the statement expects: PostgreSQL itself is to convert it."""
+
+
+#: Types whose values are texts to us.
+TEXTUAL: Final = frozenset(
+    {"text", "varchar", "bpchar", "name", "citext", "char", "unknown", "xml", "cstring"}
+)
+JSON: Final = frozenset({"json", "jsonb"})
+#: Bits of the integer types, beside their sign.
+_INTEGERS: Final = {"int2": 15, "int4": 31, "int8": 63, "oid": 32}
+
+
+def encoder_for(type_: asyncpg.Type) -> Convert:
+    """Return what makes an argument of a value, for a parameter of a type.
+
+    It raises Recast where the type is not the value's own, RunError ``template`` for what no database can hold.
+    """
+    if type_.kind == "array":
+        element = encoder_of(type_.name.removesuffix("[]"))
+
+        def encode_items(value: Any) -> Any:
+            if not isinstance(value, (list, tuple)):
+                raise Recast
+            return [
+                None
+                if item is None
+                else encode_items(item)
+                if isinstance(item, (list, tuple))
+                else element(item)
+                for item in value
+            ]
+
+        return encode_items
+    if type_.kind == "scalar":
+        return encoder_of(type_.name)
+    return _as_text
+
+
+def encoder_of(name: str) -> Convert:
+    """Return what makes an argument of a value that is not null, by the name of a scalar type."""
+    if name in TEXTUAL:
+        return _text
+    if name in JSON:
+        return _as_it_is
+    if name in _INTEGERS:
+        return _integer_of(2 ** _INTEGERS[name])
+    return _ENCODERS.get(name, _as_text)
+
+
+def _text(value: Any) -> str:
+    if type(value) is str:
+        return value
+    raise Recast
+
+
+#: JSON within any other type too; its binary form is the text, after a version number where it is `jsonb`.
+JSON_CODECS: Final[dict[str, tuple[Convert, Convert]]] = {
+    "json": (to_json, orjson.loads),
+    "jsonb": (lambda value: b"\x01" + to_json(value), lambda data: orjson.loads(data[1:])),
+}
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _integer_of(end: int) -> Convert:
+    def encode(value: Any) -> int:
+        if type(value) is int and -end <= value < end:
+            return value
+        if isinstance(value, (float, Decimal)):
+            try:
+                if value == int(value) and -end <= value < end:
+                    return int(value)
+            except (OverflowError, ValueError, InvalidOperation):
+                pass
+        raise Recast  # PostgreSQL says what is wrong with it
+
+    return encode
+
+
+def _float(value: Any) -> float:
+    if type(value) is float:
+        return value
+    if type(value) is int or isinstance(value, Decimal):
+        return float(value)
+    raise Recast
+
+
+def _numeric(value: Any) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
+    if type(value) is int:
+        return Decimal(value)
+    if type(value) is float:
+        return Decimal(repr(value))  # the digits that are seen, not those of its binary fraction
+    raise Recast
+
+
+def _boolean(value: Any) -> bool:
+    if value is True or value is False:
+        return bool(value)
+    raise Recast
+
+
+def _timestamptz(value: Any) -> datetime:
+    if isinstance(value, datetime):
+        return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    if isinstance(value, date):
+        return datetime.combine(value, time(), UTC)
+    raise Recast
+
+
+def _timestamp(value: Any) -> datetime:
+    return _timestamptz(value).astimezone(UTC).replace(tzinfo=None)
+
+
+def _date(value: Any) -> date:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).date() if value.tzinfo is not None else value.date()
+    if isinstance(value, date):
+        return value
+    raise Recast
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    raise Recast
+
+
+def _uuid(value: Any) -> str:
+    if type(value) is str and len(value) == 36:
+        return value
+    raise Recast
+
+
+def _as_text(value: Any) -> Any:
+    """Leave a type that only PostgreSQL knows to itself: it reads a text."""
+    raise Recast
+
+
+_ENCODERS: Final[dict[str, Convert]] = {
+    "float4": _float,
+    "float8": _float,
+    "numeric": _numeric,
+    "bool": _boolean,
+    "timestamptz": _timestamptz,
+    "timestamp": _timestamp,
+    "date": _date,
+    "bytea": _bytes,
+    "uuid": _uuid,
+}
+
+
+def cast_of(value: Any) -> str:
+    """Return the type of PostgreSQL that a value has by itself; "" for null, whose type nobody knows.
+
+    Raises RunError ``template`` for a stream or a file.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, Opaque):
+        raise RunError(
+            "template", f"a {value.kind} can't be a value of a statement: read it first", final=True
+        )
+    if isinstance(value, (list, tuple)):
+        return _cast_of_list(value)
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        return "numeric"
+    return _CASTS.get(kind(value), "text")
+
+
+_CASTS: Final = {
+    "boolean": "bool",
+    "integer": "int8",
+    "text": "text",
+    "object": "jsonb",
+    "timestamp": "timestamptz",
+    "date": "date",
+    "bytes": "bytea",
+}
+
+
+def _cast_of_list(items: list[Any] | tuple[Any, ...]) -> str:
+    """Return an array's type where all items have one type, else that of JSON."""
+    casts = {_decimal_cast(item) or cast_of(item) for item in items if item is not None}
+    if len(casts) == 1:
+        (cast,) = casts
+        if cast != "jsonb" and not cast.endswith("[]"):
+            return f"{cast}[]"
+    return "jsonb"
+
+
+def _decimal_cast(value: Any) -> str:
+    if isinstance(value, Decimal):
+        return "numeric"
+    return "float8" if type(value) is float else ""
+
+
+def cast_for(value: Any) -> str:
+    """Return the cast behind a parameter whose type the database can't tell; "" for null."""
+    cast = _decimal_cast(value) or cast_of(value)
+    return f"::{cast}" if cast else ""
+
+
+# ------------------------------------------------------------------------------------ what comes back
+
+
+def row_maker(attributes: tuple[asyncpg.Attribute, ...]) -> Callable[[Any], dict[str, Any]]:
+    """Return what makes an object of a row, for the columns of a statement."""
+    special = [
+        (each.name, convert)
+        for each in attributes
+        if (convert := decoder_for(each.type)) is not None
+    ]
+    if not special:
+        return dict
+
+    def make(record: Any) -> dict[str, Any]:
+        row = dict(record)
+        for name, convert in special:
+            held = row[name]
+            if held is not None:
+                row[name] = convert(held)
+        return row
+
+    return make
+
+
+def decoder_for(type_: asyncpg.Type) -> Convert | None:
+    """Return what makes a value of the language of what asyncpg gives; None where that is one already."""
+    if type_.kind == "array":
+        name = type_.name.removesuffix("[]")
+        if name in _AS_IT_IS:
+            return None
+        inner = _DECODERS.get(name, plain)
+        return lambda items: [_decode_item(item, inner) for item in items]
+    if type_.kind == "scalar":
+        return None if type_.name in _AS_IT_IS else _DECODERS.get(type_.name, plain)
+    return plain
+
+
+def _decode_item(item: Any, inner: Convert) -> Any:
+    if item is None:
+        return None
+    return [_decode_item(each, inner) for each in item] if isinstance(item, list) else inner(item)
+
+
+def plain(value: Any) -> Any:
+    """Return a value of the language for anything that asyncpg makes of a column."""
+    if value is None or isinstance(value, (str, int, float, Decimal, datetime, date, bytes)):
+        return value
+    if isinstance(value, asyncpg.Record):
+        if all(name.startswith("f") and name[1:].isdigit() for name in value.keys()):  # noqa: SIM118
+            return [plain(item) for item in value.values()]
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, timedelta):
+        return duration_text(value)
+    if isinstance(value, time):
+        return value.isoformat()
+    if isinstance(value, asyncpg.BitString):
+        return value.as_string().replace(" ", "")
+    if isinstance(value, asyncpg.Range):
+        return range_text(value)
+    return str(value)
+
+
+def duration_text(value: timedelta) -> str:
+    """Return an interval as ISO 8601 writes a duration: `P1DT2H30M`."""
+    seconds = value / timedelta(seconds=1)
+    sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
+    whole = int(seconds)
+    fraction = f"{abs(value).microseconds:06}".rstrip("0")
+    days, rest = divmod(whole, 86400)
+    parts = [(rest // 3600, "H"), (rest % 3600 // 60, "M")]
+    clock = "".join(f"{number}{unit}" for number, unit in parts if number)
+    if rest % 60 or fraction:
+        clock += f"{rest % 60}{'.' if fraction else ''}{fraction}S"
+    text = (f"{days}D" if days else "") + (f"T{clock}" if clock else "")
+    return f"{sign}P{text or 'T0S'}"
+
+
+def range_text(value: asyncpg.Range) -> str:
+    """Return a range as PostgreSQL writes it: `[1,5)`."""
+    if value.isempty:
+        return "empty"
+    lower = "" if value.lower is None else to_text(value.lower)
+    upper = "" if value.upper is None else to_text(value.upper)
+    return f"{'[' if value.lower_inc else '('}{lower},{upper}{']' if value.upper_inc else ')'}"
+
+
+_AS_IT_IS: Final = (
+    TEXTUAL
+    | JSON
+    | frozenset(
+        {
+            *_INTEGERS,
+            "float4",
+            "float8",
+            "numeric",
+            "bool",
+            "timestamptz",
+            "timestamp",
+            "date",
+            "bytea",
+        }
+    )
+)
+_DECODERS: Final[dict[str, Convert]] = {
+    "uuid": str,
+    "interval": duration_text,
+}

@@ -1,0 +1,201 @@
+"""The Databases family: statements of SQL, and transactions around steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamstack.connections.postgres.session import ISOLATION
+from streamstack.errors import RunError
+from streamstack.functions.db_listen import db_listen
+from streamstack.functions.db_stream import db_stream
+from streamstack.functions.db_tables import db_delete, db_get, db_insert, db_update, db_upsert
+from streamstack.functions.db_use import CONFIGURED, DATABASE, LIMIT, SQL, Query, database_of, held_rows
+from streamstack.language.declare import Example, function
+from streamstack.language.definition import Stack, Step
+from streamstack.language.parameters import Constant, Effects, Nesting, Parameter, StackOf
+from streamstack.runtime.arguments import constant_of
+from streamstack.runtime.code import Code
+from streamstack.runtime.run import Run
+
+_GIVES_VALUE = Effects(gives="value", configured=CONFIGURED)
+
+
+@function(
+    "db.query",
+    SQL,
+    DATABASE,
+    LIMIT,
+    effects=_GIVES_VALUE,
+    examples=[
+        Example(
+            "the rows as a list of objects",
+            "- db.query: SELECT n, n * n AS square FROM generate_series(1, << input.upTo >>) n\n"
+            "  as: rows\n- return: << rows >>",
+            inputs={"upTo": 2},
+            result=[{"n": 1, "square": 1}, {"n": 2, "square": 4}],
+        ),
+        Example(
+            "any of a list",
+            "- db.query: SELECT n FROM generate_series(1, 9) n WHERE n = ANY(<< input.wanted >>)\n"
+            "  as: rows\n- return: << rows | map(attribute='n') >>",
+            inputs={"wanted": [2, 3, 12]},
+            result=[2, 3],
+        ),
+        Example(
+            "a value never changes the statement",
+            "- db.query: SELECT count(*) AS found FROM pg_class WHERE relname = << input.name >>\n"
+            "  as: rows\n- return: << rows[0].found >>",
+            inputs={"name": "x' OR '1'='1"},
+            result=0,
+        ),
+    ],
+)
+async def db_query(
+    run: Run, sql: Query, database: str | None = None, limit: int = LIMIT.default
+) -> list[dict[str, Any]]:
+    """Run a statement and give its rows: a list of objects by the names of the columns.
+
+    It is for results that fit in memory; `db.stream` gives rows as they come. A binding is a bound parameter, converted
+    to the type that the statement expects there: a text to a timestamp, a uuid or a number, a list to an array, an
+    object to jsonb. For a list write `= ANY(<< ids >>)`. `<% if %>` may choose among parts of the statement.
+
+    Errors are `database`, with PostgreSQL's code in `error.details.code`. Outside of a transaction a statement that only
+    reads is sent again where its connection was lost.
+    """
+    return await held_rows(run, database, sql, limit)
+
+
+@function(
+    "db.first",
+    SQL,
+    DATABASE,
+    effects=_GIVES_VALUE,
+    examples=[
+        Example(
+            "one row, or null",
+            "- db.first: SELECT 1 AS one\n  as: row\n- db.first: SELECT 1 WHERE false\n  as: none\n"
+            "- return: << [row.one, none] >>",
+            result=[1, None],
+        ),
+    ],
+)
+async def db_first(run: Run, sql: Query, database: str | None = None) -> dict[str, Any] | None:
+    """Run a statement and give its first row as an object; null where there is none. Others are not fetched."""
+    statement, values = sql
+    rows = await database_of(run, database).run(
+        lambda session: session.rows(statement, values, 1), repeatable=statement.reads_only
+    )
+    return rows[0] if rows else None
+
+
+@function(
+    "db.value",
+    SQL,
+    DATABASE,
+    effects=_GIVES_VALUE,
+    examples=[
+        Example(
+            "one value",
+            "- db.value: SELECT count(*) FROM generate_series(1, 5)\n  as: count\n- return: << count >>",
+            result=5,
+        ),
+    ],
+)
+async def db_value(run: Run, sql: Query, database: str | None = None) -> Any:
+    """Run a statement and give the first column of its first row; null where there is no row."""
+    row = await db_first.run(run, sql, database)  # type: ignore[misc]
+    return next(iter(row.values()), None) if row is not None else None
+
+
+@function(
+    "db.execute",
+    SQL,
+    DATABASE,
+    effects=_GIVES_VALUE,
+    examples=[
+        Example(
+            "how many rows it was",
+            "- db.execute: CREATE TEMPORARY TABLE IF NOT EXISTS shelf (id integer)\n"
+            "- db.transaction:\n    do:\n      - db.execute: CREATE TEMPORARY TABLE box (id integer) ON COMMIT DROP\n"
+            "      - db.execute: INSERT INTO box VALUES (1), (2)\n        as: count\n- return: << count >>",
+            result=2,
+        ),
+    ],
+)
+async def db_execute(run: Run, sql: Query, database: str | None = None) -> int:
+    """Run a statement and give the number of rows that it changed.
+
+    What it sets for its session (`SET`) does not outlive the step, or the transaction around it.
+    """
+    statement, values = sql
+    return await database_of(run, database).run(
+        lambda session: session.count(statement, values), repeatable=False
+    )
+
+
+@function(
+    "db.transaction",
+    Parameter(
+        "do",
+        StackOf(Nesting.ONCE, transaction=True),
+        "The steps whose work is done wholly or not at all.",
+        required=True,
+    ),
+    DATABASE,
+    Parameter(
+        "isolation",
+        Constant(choices=tuple(ISOLATION)),
+        "How far other transactions are seen; PostgreSQL's own default is readCommitted.",
+    ),
+    effects=Effects(configured=CONFIGURED),
+    examples=[
+        Example(
+            "both or none",
+            "- try:\n    do:\n      - db.transaction:\n          do:\n"
+            "            - db.execute: CREATE TABLE moved (id integer)\n"
+            "            - throw: {code: changed-my-mind, message: no}\n"
+            "    catch: {do: [{log: undone}]}\n"
+            "- db.value: SELECT to_regclass('moved') IS NULL\n  as: undone\n- return: << undone >>",
+            result=True,
+        ),
+    ],
+    compiled=True,
+)
+def db_transaction(step: Step, code: Code) -> None:
+    """Run steps in one transaction: what they do on the database, also in functions they call, is done wholly or not at all.
+
+    It is committed where the steps end or leave by `return`, `break` or `continue`, and rolled back by an error. One
+    within another is a savepoint: its error undoes its own part. Branches of `parallel` in it take turns. It holds a
+    connection for as long as it lasts, so send chunks after it, not in it. A conflict with another transaction (the codes
+    40001 and 40P01) can be tried again with `retry`.
+    """
+    body = step.arguments.get("do")
+    assert isinstance(body, Stack)
+    database = constant_of(step.arguments.get("database"), None)
+    isolation = constant_of(step.arguments.get("isolation"), None)
+    opened = code.constant(transaction)
+    with code.indented(f"async with {opened}(run, {database!r}, {isolation!r}):", blocks=1):
+        code.stack(body)
+
+
+def transaction(run: Run, database: str | None, isolation: str | None) -> Any:
+    """Return the transaction as an asynchronous context. Raises RunError ``database``."""
+    if isolation is not None and isolation not in ISOLATION:
+        raise RunError("template", f"there is no isolation `{isolation}`")
+    return database_of(run, database).transaction(isolation)
+
+
+FUNCTIONS = (
+    db_query,
+    db_first,
+    db_value,
+    db_stream,
+    db_get,
+    db_insert,
+    db_update,
+    db_upsert,
+    db_delete,
+    db_execute,
+    db_transaction,
+    db_listen,
+)

@@ -1,0 +1,294 @@
+"""SQL with bindings: each << >> is a parameter of the statement, never a part of its text.
+
+The text is scanned with PostgreSQL's lexical rules (PostgreSQL 18, section 4.1), so that a binding which
+stands where no parameter can is told before any database sees it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from streamstack.errors import RunError
+from streamstack.language.expressions import Template, Text, Value
+
+#: Stands for a binding while a statement is scanned; neither YAML nor PostgreSQL lets it be in a text.
+_BINDING: Final = "\0"
+
+_WORD: Final = re.compile(
+    r"""
+    (?P<space>\s+)
+    | (?P<comment>--[^\n]*|/\*)
+    | (?P<string>[eE]'(?:[^'\\]|\\.|'')*'?|(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*'?)
+    | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")*"?)
+    | (?P<dollar>\$(?P<tag>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?\$)
+    | (?P<number>\$[0-9]+)
+    | (?P<name>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)
+    | (?P<binding>\0)
+    | (?P<sign>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_PART: Final = re.compile(r"/\*|\*/")
+
+#: After these words comes a name, which no parameter can be.
+_BEFORE_NAMES: Final = {
+    "into": "a table",
+    "update": "a table",
+    "table": "a table",
+    "join": "a table",
+    "from": "a table",
+    "only": "a table",
+    "as": "a name",
+    "by": "a column",
+}
+#: `'...'` may follow these, a parameter may not.
+_TYPES_BEFORE_TEXT: Final = frozenset({"interval", "date", "time", "timestamp", "timestamptz"})
+_CLAUSES: Final = frozenset(
+    {
+        "select", "from", "where", "group", "order", "having", "limit", "offset", "set", "values",
+        "returning", "union", "window", "fetch", "on", "using", "for",
+    }
+)  # fmt: skip
+_READS: Final = frozenset({"select", "values", "table", "show", "with"})
+_WRITES: Final = frozenset({"insert", "update", "delete", "merge", "into", "nextval", "setval"})
+
+
+@dataclass(frozen=True, slots=True)
+class Misplaced:
+    """A binding that can't be a parameter where it stands; ``index`` counts the bindings from 0."""
+
+    code: str
+    index: int
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    start: int
+
+
+class Statement:
+    """The text of a statement, cut where its bindings stand. Equal texts share one."""
+
+    __slots__ = ("_hash", "misplaced", "pieces", "reads_only", "shown")
+
+    def __init__(self, pieces: tuple[str, ...], shown: tuple[str, ...] = ()) -> None:
+        self.pieces = pieces
+        self.shown = shown  # what stands between << and >>, for messages
+        self._hash = hash(pieces)
+        text = _BINDING.join(pieces)
+        words = {each.text.lower() for each in _tokens(text) if each.kind == "name"}
+        #: Whether running it twice does no more than running it once, as far as its words tell.
+        self.reads_only = first_word(text) in _READS and not words & _WRITES
+        self.misplaced = tuple(misplaced(text))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Statement) and self.pieces == other.pieces
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @property
+    def count(self) -> int:
+        """How many parameters it has."""
+        return len(self.pieces) - 1
+
+    def text(self, casts: Sequence[str] = ()) -> str:
+        """Return the SQL with `$1`, `$2` ... for the bindings; ``casts`` are written behind them."""
+        written = [self.pieces[0]]
+        for number, after in enumerate(self.pieces[1:], 1):
+            # Beside a letter or a digit, `$1` would become a part of that word.
+            before = " " if written[-1][-1:].isalnum() or written[-1][-1:] in ("_", "$") else ""
+            space = " " if after[:1].isalnum() or after[:1] in ("_", "$") else ""
+            cast = casts[number - 1] if casts else ""
+            written += [f"{before}${number}{cast}{space}", after]
+        return "".join(written)
+
+    def shown_at(self, index: int) -> str:
+        """Return how messages call a parameter."""
+        if index < len(self.shown) and self.shown[index]:
+            return f"<< {self.shown[index]} >>"
+        return f"the value of ${index + 1}"
+
+
+@lru_cache(maxsize=4096)
+def statement_of(pieces: tuple[str, ...], shown: tuple[str, ...] = ()) -> Statement:
+    """Return the statement of a text that is cut where its bindings stand."""
+    return Statement(pieces, shown)
+
+
+def statement_in(value: Value) -> Statement | None:
+    """Return the statement that a value holds; None where it is none.
+
+    Of a template, it is all of the author's own text, one part behind the other.
+    """
+    if isinstance(value, Template):
+        return statement_of(value.program.written)
+    if isinstance(value, Text):
+        return statement_of(value.pieces, tuple(each.text for each in value.bindings()))
+    if isinstance(value.constant, str):
+        return statement_of((value.constant,))
+    return None
+
+
+def assembled(written: Sequence[Any]) -> tuple[Statement, list[Any]]:
+    """Return the statement that a template wrote, and its parameters.
+
+    ``written`` holds the author's own texts, and an object with a ``value`` for each binding.
+    Raises RunError ``template`` for a binding that can't be a parameter.
+    """
+    pieces = [""]
+    values = []
+    for each in written:
+        if isinstance(each, str):
+            pieces[-1] += each
+        else:
+            values.append(each.value)
+            pieces.append("")
+    statement = statement_of(tuple(pieces))
+    for fault in statement.misplaced:
+        raise RunError("template", f"{fault.message}: {fault.hint}", final=True)
+    return statement, values
+
+
+def first_word(text: str) -> str:
+    """Return the first word of a statement, in small letters."""
+    for token in _tokens(text):
+        if token.kind == "name":
+            return token.text.lower()
+        if token.text != "(":
+            break
+    return ""
+
+
+def misplaced(text: str) -> Iterator[Misplaced]:
+    """Report the bindings of a text that can't be parameters, and parameters that an author numbers himself."""
+    index = 0
+    before: list[_Token] = []
+    clauses = [""]  # the clause at each depth of brackets
+    for token in _tokens(text):
+        if token.kind in ("string", "quoted", "dollar", "comment"):
+            for _ in range(token.text.count(_BINDING)):
+                yield _in_quotes(token, index)
+                index += 1
+        elif token.kind == "number":
+            yield Misplaced(
+                "sql-position",
+                max(0, index - 1),
+                f"`{token.text}` is not written by hand",
+                "write the value's << binding >> in its place; it becomes the parameter",
+            )
+        elif token.kind == "binding":
+            fault = _refuse(before, clauses[-1])
+            if fault is not None:
+                yield Misplaced("sql-position", index, *fault)
+            index += 1
+        elif token.kind == "name" and token.text.lower() in _CLAUSES:
+            word = token.text.lower()
+            if not (word == "from" and not _opens_a_clause(before, clauses)):
+                clauses[-1] = word
+        elif token.text == "(":
+            clauses.append("")
+        elif token.text == ")" and len(clauses) > 1:
+            clauses.pop()
+        before.append(token)
+
+
+def _opens_a_clause(before: list[_Token], clauses: list[str]) -> bool:
+    """Whether FROM begins the clause: not in `extract(year FROM x)`, nor in IS DISTINCT FROM."""
+    last = before[-1].text.lower() if before else ""
+    return (clauses[-1] != "" or len(clauses) == 1 or last == "delete") and last != "distinct"
+
+
+def _in_quotes(token: _Token, index: int) -> Misplaced:
+    if token.kind == "comment":
+        return Misplaced(
+            "quoted-binding",
+            index,
+            "a binding in a comment of the statement does nothing",
+            "take it out of the comment",
+        )
+    if token.kind == "quoted":
+        return Misplaced(
+            "sql-position",
+            index,
+            "a binding is a value, and between double quotes stands a name",
+            "write the name itself; `<% if %>` may choose among names",
+        )
+    inside = token.text.strip("'")
+    hint = "leave the quotes out: a binding is a value of its own"
+    if token.text[0] == "'" and inside != _BINDING:
+        parts = inside.split(_BINDING)
+        shown = " || ".join(
+            part
+            for number, each in enumerate(parts)
+            for part in ((["<<...>>"] if number else []) + ([f"'{each}'"] if each else []))
+        )
+        hint = f"join the parts: {shown}"
+    return Misplaced(
+        "quoted-binding", index, "a binding between quotes would be a part of the text", hint
+    )
+
+
+def _refuse(before: list[_Token], clause: str) -> tuple[str, str] | None:
+    """Return what is wrong with a binding behind some tokens, and what to write instead."""
+    last = before[-1] if before else None
+    if last is None:
+        return "the statement itself can't come from a binding", "write the SQL out"
+    word = last.text.lower() if last.kind == "name" else ""
+    if word == "from" and clause != "from":
+        return None  # extract(year FROM x), IS DISTINCT FROM x
+    noun = _BEFORE_NAMES.get(word, "")
+    if last.text == "," and clause in ("order", "group", "from"):
+        noun = "a table" if clause == "from" else "a column"
+    if noun:
+        hint = f"write the name itself; `<% if %>` may choose among names, or `db.get` takes {noun}'s name"
+        return f"a binding is a value, and here stands the name of {noun}", hint.replace(
+            " a name's name", " names"
+        )
+    if word == "in":
+        return "`IN` takes a list in brackets, and a binding is one value", "write = ANY(<<...>>)"
+    if word in _TYPES_BEFORE_TEXT:
+        return f"`{word}` takes a text written out, not a binding", f"write <<...>>::{word}"
+    if last.text == "." and len(before) > 1:
+        return "a binding is a value, and here stands a name", "write the name itself"
+    return None
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    """Give the tokens of a statement but for white space, and without comments that hold no binding."""
+    at = 0
+    while at < len(text):
+        found = _WORD.match(text, at)
+        assert found is not None
+        kind, word = found.lastgroup or "sign", found.group()
+        if kind == "tag":
+            kind = "dollar"
+        end = found.end()
+        if kind == "dollar":
+            close = text.find(word, end)
+            end = len(text) if close < 0 else close + len(word)
+        elif word == "/*":
+            end = _end_of_comment(text, end)
+        if kind not in ("space", "comment") or _BINDING in text[at:end]:
+            yield _Token(kind, text[at:end], at)
+        at = end
+
+
+def _end_of_comment(text: str, at: int) -> int:
+    """Return where a comment ends; comments nest (section 4.1.5)."""
+    depth = 1
+    while depth:
+        found = _COMMENT_PART.search(text, at)
+        if found is None:
+            return len(text)
+        depth += 1 if found.group() == "/*" else -1
+        at = found.end()
+    return at
