@@ -1,0 +1,121 @@
+"""The launcher: a process of its own between the server and PostgreSQL.
+
+It does what would block the server's loop, and outlives it for the moment that PostgreSQL needs to end cleanly: when
+the server stops, and when it is killed, the pipe from it closes. Should the launcher be killed too, the kernel tells
+PostgreSQL (on Linux). Standard library only, so that it starts fast and small.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from streamstack.connections.postgres.cluster import INSTEAD, Programs, choose, prepare
+from streamstack.connections.postgres.faults import EmbeddedError
+from streamstack.connections.postgres.logfile import Logfile
+from streamstack.connections.postgres.postmaster import Postmaster
+
+#: sun_path of unix(7), less the byte that ends it; macOS has 104.
+_LONGEST: Final = 107 if sys.platform == "linux" else 103
+_SOCKET: Final = ".s.PGSQL.5432"
+_INLET: Final = 0
+
+
+def main() -> None:
+    """Run PostgreSQL as the first argument says (JSON), as long as standard input is open.
+
+    Prints one line of JSON: what to connect to, or what is wrong.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        # Whoever stops the server stops this too, but not before the server is done with it.
+        signal.signal(number, signal.SIG_IGN)
+    task = json.loads(sys.argv[1])
+    try:
+        _run(task, os.getppid() if task["parent"] is None else task["parent"])
+    except (EmbeddedError, OSError) as error:
+        _say({"error": str(error)})
+        sys.exit(1)
+
+
+def _run(task: Mapping[str, Any], parent: int) -> None:
+    folder = Path(task["folder"])
+    data = folder / "postgres"
+
+    def leaving() -> bool:
+        # The pipe has no other end, or (where a worker was forked off it holds that end too) the parent is gone.
+        return bool(select.select([_INLET], [], [], 0)[0]) or os.getppid() != parent
+
+    programs = choose(Path(task["bin"]), folder)
+    prepare(programs, data)
+    log = Logfile(folder / "postgres.log")
+    sockets, passing = _socket_folder(folder, programs)
+    try:
+        postmaster = Postmaster(
+            programs, data, sockets, log=log, lock=task["lock"], settings=task["settings"]
+        )
+        if postmaster.wait_until_ready(leaving):
+            _say({"host": str(sockets), "port": 5432, "pid": postmaster.pid})
+            postmaster.watch(leaving, _INLET)
+        postmaster.shut_down()
+    finally:
+        if passing:
+            shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _socket_folder(folder: Path, programs: Programs) -> tuple[Path, bool]:
+    """Make the folder of the socket, closed to all others; tell whether it goes with the server.
+
+    It lies beside the data, or in a temporary folder where a path is too long for a socket or the disk holds none.
+    """
+    beside = folder / "postgres.socket"
+    beside.mkdir(mode=0o700, exist_ok=True)
+    if _holds_sockets(beside):
+        programs.identity.own(beside)
+        beside.chmod(0o700)
+        return beside, False
+    for place in (None, "/tmp", "/var/tmp"):  # noqa: S108 (mkdtemp makes it ours alone)
+        with suppress(OSError):
+            made = Path(tempfile.mkdtemp(prefix="streamstack-", dir=place))
+            if _holds_sockets(made):
+                programs.identity.own(made)
+                return made, True
+            made.rmdir()
+    raise EmbeddedError(
+        f"neither {beside} nor a temporary folder can hold a socket: set TMPDIR to a folder with a short path,"
+        f" or {INSTEAD}"
+    )
+
+
+def _holds_sockets(folder: Path) -> bool:
+    path = folder / _SOCKET
+    # PostgreSQL puts a file of the same name with `.lock` beside it.
+    if len(os.fsencode(path)) > _LONGEST:
+        return False
+    try:
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(path))
+        path.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _say(what: Mapping[str, Any]) -> None:
+    with suppress(OSError):
+        sys.stdout.write(json.dumps(what) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The server's side of the launcher. What is here blocks: it is called in a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from streamstack.connections.postgres.claim import claim, describe
+from streamstack.connections.postgres.faults import EmbeddedError
+
+#: Seconds; the launcher has shorter ones of its own.
+START: Final = 180.0
+STOP: Final = 30.0
+#: Where the launcher finds this package; after the standard library, whose names stay its own.
+_PACKAGES: Final = str(Path(__file__).parents[3])
+_PROGRAM: Final = (
+    f"import sys; sys.path.append({_PACKAGES!r})\n"
+    "from streamstack.connections.postgres.launch import main\n"
+    "main()"
+)
+
+
+@dataclass(slots=True)
+class Launched:
+    """A PostgreSQL that this process started. ``postmaster`` is the process id of the server itself."""
+
+    host: str
+    port: int
+    postmaster: int
+    _process: subprocess.Popen[bytes] = field(repr=False)
+    _lock: int = field(repr=False)
+
+    def alive(self) -> bool:
+        """Tell whether it still runs."""
+        if self._process.poll() is not None:
+            return False
+        try:
+            os.kill(self.postmaster, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    def stop(self) -> None:
+        """End it and wait until it is gone; harmless where it is."""
+        _end(self._process)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def launch(
+    folder: Path, bin_folder: Path, settings: Mapping[str, str], roles: Mapping[str, str]
+) -> Launched:
+    """Start PostgreSQL on a `.streamstack` folder; ``roles`` (user, database) is what the lock tells others.
+
+    Raises EmbeddedError.
+    """
+    lock = claim(folder)
+    try:
+        task = {
+            "folder": str(folder),
+            "bin": str(bin_folder),
+            "lock": lock,
+            "settings": dict(settings),
+            "parent": os.getpid(),
+        }
+        process = subprocess.Popen(  # noqa: S603 (our own program)
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, json.dumps(task)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            pass_fds=(lock,),
+            # Ctrl-C in a terminal is the server's to answer.
+            start_new_session=True,
+        )
+        try:
+            answer = _answer(process)
+            describe(lock, {"host": answer["host"], "port": answer["port"], **roles})
+            return Launched(answer["host"], answer["port"], answer["pid"], process, lock)
+        except BaseException:
+            _end(process)
+            raise
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _answer(process: subprocess.Popen[bytes]) -> Mapping[str, Any]:
+    assert process.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        if not selector.select(START):
+            raise EmbeddedError(f"PostgreSQL did not start within {START:g} seconds")
+    line = process.stdout.readline()
+    with suppress(ValueError):
+        answer = json.loads(line)
+        if "error" in answer:
+            raise EmbeddedError(answer["error"])
+        if "host" in answer:
+            return dict(answer)
+    process.kill()
+    said = (line + process.stdout.read()).decode("utf-8", "replace").strip()
+    raise EmbeddedError(f"PostgreSQL's launcher failed: {said or process.wait()}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        process.wait(STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()

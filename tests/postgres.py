@@ -1,0 +1,132 @@
+"""Real PostgreSQL servers for tests; they need no loop, since those of a session outlive the loops of its tests."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+
+from streamstack.connections.postgres.embedded import find_programs
+from streamstack.connections.postgres.faults import EmbeddedError
+from streamstack.connections.postgres.launched import Launched, launch
+
+#: What a test writes need not survive a power cut; it does survive a kill.
+HASTY = {"fsync": "off", "full_page_writes": "off"}
+#: A server that is given: its URL, of a user who may create databases.
+GIVEN = os.environ.get("STREAMSTACK_TEST_POSTGRES")
+
+_numbers = itertools.count(1)
+
+
+def programs() -> dict[str, Path]:
+    """Find PostgreSQL's programs on this machine, by name and version: Debian's newest, and the package's."""
+    found = {}
+    debian = Path("/usr/lib/postgresql")
+    versions = sorted(int(each.parent.parent.name) for each in debian.glob("[0-9]*/bin/initdb"))
+    if versions:
+        found[f"debian-{versions[-1]}"] = debian / str(versions[-1]) / "bin"
+    with suppress(EmbeddedError):
+        found["embedded-18"] = find_programs(None)
+    return found
+
+
+def query(url: str, sql: str, *values: Any) -> list[Any]:
+    """Run a statement and return its rows, on a loop of its own: a test's loop may be running."""
+    results: list[list[Any]] = []
+    errors: list[BaseException] = []
+
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            if values:
+                results.append(await connection.fetch(sql, *values))
+            else:
+                # The simple protocol: several statements, and those that refuse a transaction.
+                await connection.execute(sql)
+        finally:
+            await connection.close()
+
+    def work() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:  # noqa: BLE001 (raised again by the caller)
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0] if results else []
+
+
+@dataclass(slots=True)
+class Server:
+    """A PostgreSQL of the tests' own. ``url`` stays the same over restarts."""
+
+    folder: Path
+    bin_folder: Path
+    settings: Mapping[str, str] = field(default_factory=lambda: HASTY)
+    _launched: Launched | None = None
+
+    def start(self) -> Server:
+        """Start it; after ``kill`` it recovers."""
+        if self._launched is None:
+            roles = {"user": "postgres", "database": "postgres"}
+            self._launched = launch(self.folder, self.bin_folder, self.settings, roles)
+        return self
+
+    @property
+    def launched(self) -> Launched:
+        assert self._launched is not None, "the server does not run"
+        return self._launched
+
+    @property
+    def url(self) -> str:
+        """Its first database, as its superuser."""
+        host = quote(self.launched.host, safe="")
+        return f"postgresql://postgres@/postgres?host={host}&port=5432&sslmode=disable"
+
+    def stop(self) -> None:
+        """Shut it down cleanly, cutting off whoever is connected."""
+        if self._launched is not None:
+            self._launched.stop()
+            self._launched = None
+
+    def kill(self) -> None:
+        """Kill it as a crash would: nothing is written any more, connections break."""
+        launched = self.launched
+        os.kill(launched.postmaster, signal.SIGKILL)
+        self.stop()
+
+    def terminate_backends(self) -> None:
+        """Cut off all who are connected; the server goes on."""
+        query(
+            self.url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE backend_type = $1 AND pid <> pg_backend_pid()",
+            "client backend",
+        )
+
+
+def create_database(url: str) -> str:
+    """Make an empty database on a server and return its URL."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    query(url, f"CREATE DATABASE {name}")
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def drop_database(url: str, made: str) -> None:
+    """Drop a database that ``create_database`` made, also while somebody is connected."""
+    name = urlsplit(made).path.lstrip("/")
+    query(url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
