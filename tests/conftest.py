@@ -6,6 +6,16 @@ import os
 
 from hypothesis import settings
 
+from tests.databases import (
+    database_url,
+    own_postgres,
+    postgres,
+    postgres_cluster,
+    postgres_servers,
+)
+
+__all__ = ["database_url", "own_postgres", "postgres", "postgres_cluster", "postgres_servers"]
+
 # The same cases each time, so that a change is judged and not chance; `make fuzz` looks further.
 settings.register_profile("steady", derandomize=True, deadline=None, database=None)
 settings.register_profile("fuzz", deadline=None)

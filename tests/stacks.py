@@ -9,6 +9,7 @@ from typing import Any
 
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
+from streamstack.language.database_settings import EMBEDDED, Database
 from streamstack.language.declare import Function, Registry
 from streamstack.language.definition import Endpoint, FunctionDefinition, Project
 from streamstack.language.http_settings import HttpSettings
@@ -63,12 +64,16 @@ async def run_stack(
     also: str = "",
     functions: Iterable[Function] = (),
     http: HttpSettings | None = None,
+    databases: Mapping[str, Database] | None = None,
 ) -> Outcome:
     """Run a stack to its end, and what it registered with `after`."""
     plan = plan_of(stack, also=also, functions=functions)
     sink = Collector()
     context = Context(
-        env={"HOME_TOWN": "Ghent"}, settings={"unit": "kg"}, http=http or HttpSettings()
+        env={"HOME_TOWN": "Ghent"},
+        settings={"unit": "kg"},
+        http=http or HttpSettings(),
+        databases=databases or EMBEDDED,
     )
     run = Run(sink, context)
     result, error = None, None

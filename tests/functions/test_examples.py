@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamstack.functions import FAMILIES, REGISTRY
+from streamstack.language.database_settings import Database
 from streamstack.language.declare import Example, Function
 from tests.functions.example_upstream import HOST, example_upstream
 from tests.stacks import run_stack
@@ -19,9 +20,15 @@ SHOWN_ELSEWHERE = {"call": "tests/runtime/test_calls.py"}
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-async def test_an_example_gives_what_it_says(example: Example) -> None:
+async def test_an_example_gives_what_it_says(
+    example: Example, request: pytest.FixtureRequest
+) -> None:
     """The declaration's example is loaded, run and compared."""
-    if HOST in example.stack:
+    if "db." in example.stack:
+        url: str = request.getfixturevalue("postgres")
+        databases = {"main": Database(url=url)}
+        outcome = await run_stack(example.stack, example.inputs, databases=databases)
+    elif HOST in example.stack:
         async with example_upstream() as http:
             outcome = await run_stack(example.stack, example.inputs, http=http)
     else:

@@ -25,10 +25,12 @@ INVALID = sorted((CASES / "invalid").glob("*.yaml"))
 #: Codes whose cases are no files of YAML, and where they are shown.
 ELSEWHERE = {
     "file-too-large": "test_source.py: it takes a large file",
-    "emits-in-transaction": "test_analysis: no function of this version opens a transaction",
+    "unknown-table": "test_checks.py: a database has to say so",
+    "unknown-column": "test_checks.py: a database has to say so",
+    "bad-sql": "test_checks.py: a database has to say so",
 }
 #: What the settings of every case hold.
-CONFIGURED = {"models": ("chat", "small")}
+CONFIGURED = {"models": ("chat", "small"), "databases": ("main", "archive")}
 WRITE = "STREAMSTACK_WRITE_EXPECTED" in os.environ
 
 

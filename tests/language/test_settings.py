@@ -110,14 +110,16 @@ def test_settings_are_free_values() -> None:
 
 def test_other_sections_stay_nodes() -> None:
     """They keep their places; variables in them are replaced; their names can be asked for."""
-    text = "databases:\n  main: {url: <<env.URL>>}\n  old: {url: x}\nplugins: [a.py]\n"
-    settings, findings = load_settings(text, FILE, {"URL": "pg://h/d"}, check_environment=True)
-    # This version serves neither, and says so instead of ignoring them.
-    assert [(found.line, found.code) for found in findings] == [(1, "not-yet"), (4, "not-yet")]
+    text = "databases:\n  main: {url: <<env.URL>>}\n  old: {url: postgres://o}\nplugins: [a.py]\n"
+    settings, findings = load_settings(
+        text, FILE, {"URL": "postgres://h/d"}, check_environment=True
+    )
+    # This version does not serve plug-ins, and says so instead of ignoring them.
+    assert [(found.line, found.code) for found in findings] == [(4, "not-yet")]
     assert settings.names("databases") == ("main", "old")
     assert settings.names("models") == ()
     node = settings.sections["databases"]
-    assert plain(node) == {"main": {"url": "pg://h/d"}, "old": {"url": "x"}}
+    assert plain(node) == {"main": {"url": "postgres://h/d"}, "old": {"url": "postgres://o"}}
     assert isinstance(node, Mapping)
     assert (node.mark.line, node.mark.column) == (2, 3)
     assert plain(settings.sections["plugins"]) == ["a.py"]

@@ -19,6 +19,7 @@ from streamstack.commands.timing import Timing
 from streamstack.functions import REGISTRY
 from streamstack.language.project import find_root, read_project
 from streamstack.language.report import WRITERS
+from streamstack.server.databases import DatabaseError
 from streamstack.server.endpoints import UnservableError
 from streamstack.server.local import serving_locally
 
@@ -111,7 +112,7 @@ def _server(url: str | None, directory: Path | None) -> Iterator[str]:
     try:
         with _log_aside(), serving_locally(checked, os.environ) as address:
             yield address
-    except UnservableError as error:
+    except (DatabaseError, UnservableError) as error:
         raise _UnaskedError(str(error)) from None
 
 

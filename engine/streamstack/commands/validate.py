@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 import click
 
-from streamstack.errors import Diagnostic
+from streamstack.connections.postgres.checks import check_database, uses_of
+from streamstack.connections.postgres.database import Databases
+from streamstack.errors import Diagnostic, RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.project import (
     SETTINGS,
+    Checked,
     display_name,
     find_files,
     find_root,
@@ -35,17 +39,32 @@ CLEAN, FOUND, FAILED = 0, 1, 2
 )
 @click.option("--strict", is_flag=True, help="Fail on warnings too.")
 @click.option("--env", is_flag=True, help="Report environment variables that are not set.")
+@click.option(
+    "--database", is_flag=True, help="Ask the databases, too: tables, columns, statements."
+)
 @click.pass_context
 def validate(
-    context: click.Context, paths: tuple[Path, ...], format_: str, *, strict: bool, env: bool
+    context: click.Context,
+    paths: tuple[Path, ...],
+    format_: str,
+    *,
+    strict: bool,
+    env: bool,
+    database: bool,
 ) -> None:
     """Check definitions: files, or all below folders (`definitions/`, or the current one).
+
+    With --database the tables and columns that definitions name are looked up, and their statements prepared;
+    nothing is changed.
 
     Exits with 0 when nothing is wrong, 1 on findings, 2 when it could not run.
     """
     chosen = paths or (Path("definitions") if Path("definitions").is_dir() else Path(),)
     try:
-        findings, sources = _check(chosen, check_environment=env)
+        findings, sources = _check(chosen, check_environment=env, ask=database)
+    except RunError as error:
+        click.echo(f"streamstack: {error.message}", err=True)
+        context.exit(FAILED)
     except OSError as error:
         click.echo(f"streamstack: {error.filename}: {error.strerror}", err=True)
         context.exit(FAILED)
@@ -61,11 +80,12 @@ def validate(
 
 
 def _check(
-    paths: tuple[Path, ...], *, check_environment: bool
+    paths: tuple[Path, ...], *, check_environment: bool, ask: bool
 ) -> tuple[list[Diagnostic], dict[str, str]]:
     """Check the projects that the paths belong to; return what concerns the paths.
 
-    A file is checked with the whole of its project, whose functions it may call.
+    A file is checked with the whole of its project, whose functions it may call. With ``ask`` its databases are asked;
+    raises RunError ``database`` for one that can't be.
     """
     wanted: dict[Path, dict[str, Path]] = {}
     for path in paths:
@@ -85,9 +105,29 @@ def _check(
         )
         settings = find_settings(root)
         told = {*chosen, *([] if settings is None else [display_name(settings)])}
-        findings.update(finding for finding in checked.findings if finding.file in told)
+        found = checked.findings
+        if ask:
+            found = [*found, *asyncio.run(_ask(checked))]
+        findings.update(finding for finding in found if finding.file in told)
         sources.update({name: text for name, text in checked.sources.items() if name in told})
     return sorted(findings), sources
+
+
+async def _ask(checked: Checked) -> list[Diagnostic]:
+    """Return what the databases say of a project's definitions; those with errors of their own are left out."""
+    settings = checked.settings.databases
+    uses = uses_of(checked.project, settings)
+    if not uses:
+        return []
+    databases = Databases(settings, checked.folder, joins=True)
+    try:
+        return [
+            finding
+            for name, steps in uses.items()
+            for finding in await check_database(databases[name], steps)
+        ]
+    finally:
+        await databases.aclose()
 
 
 def _is_definition(path: Path) -> bool:

@@ -9,7 +9,15 @@ from streamstack.errors import RunError
 from streamstack.functions.db_listen import db_listen
 from streamstack.functions.db_stream import db_stream
 from streamstack.functions.db_tables import db_delete, db_get, db_insert, db_update, db_upsert
-from streamstack.functions.db_use import CONFIGURED, DATABASE, LIMIT, SQL, Query, database_of, held_rows
+from streamstack.functions.db_use import (
+    CONFIGURED,
+    DATABASE,
+    LIMIT,
+    SQL,
+    Query,
+    database_of,
+    held_rows,
+)
 from streamstack.language.declare import Example, function
 from streamstack.language.definition import Stack, Step
 from streamstack.language.parameters import Constant, Effects, Nesting, Parameter, StackOf
@@ -59,8 +67,8 @@ async def db_query(
     to the type that the statement expects there: a text to a timestamp, a uuid or a number, a list to an array, an
     object to jsonb. For a list write `= ANY(<< ids >>)`. `<% if %>` may choose among parts of the statement.
 
-    Errors are `database`, with PostgreSQL's code in `error.details.code`. Outside of a transaction a statement that only
-    reads is sent again where its connection was lost.
+    Errors are `database`, with PostgreSQL's code in `error.details.code`. Outside of a transaction a statement that
+    only reads is sent again where its connection was lost.
     """
     return await held_rows(run, database, sql, limit)
 
@@ -73,15 +81,19 @@ async def db_query(
     examples=[
         Example(
             "one row, or null",
-            "- db.first: SELECT 1 AS one\n  as: row\n- db.first: SELECT 1 WHERE false\n  as: none\n"
-            "- return: << [row.one, none] >>",
+            "- db.first: SELECT 1 AS one\n  as: row\n- db.first: SELECT 1 WHERE false\n  as: nothing\n"
+            "- return: << [row.one, nothing] >>",
             result=[1, None],
         ),
     ],
 )
 async def db_first(run: Run, sql: Query, database: str | None = None) -> dict[str, Any] | None:
     """Run a statement and give its first row as an object; null where there is none. Others are not fetched."""
-    statement, values = sql
+    return await _first_row(run, sql, database)
+
+
+async def _first_row(run: Run, query: Query, database: str | None) -> dict[str, Any] | None:
+    statement, values = query
     rows = await database_of(run, database).run(
         lambda session: session.rows(statement, values, 1), repeatable=statement.reads_only
     )
@@ -103,7 +115,7 @@ async def db_first(run: Run, sql: Query, database: str | None = None) -> dict[st
 )
 async def db_value(run: Run, sql: Query, database: str | None = None) -> Any:
     """Run a statement and give the first column of its first row; null where there is no row."""
-    row = await db_first.run(run, sql, database)  # type: ignore[misc]
+    row = await _first_row(run, sql, database)
     return next(iter(row.values()), None) if row is not None else None
 
 
@@ -115,7 +127,6 @@ async def db_value(run: Run, sql: Query, database: str | None = None) -> Any:
     examples=[
         Example(
             "how many rows it was",
-            "- db.execute: CREATE TEMPORARY TABLE IF NOT EXISTS shelf (id integer)\n"
             "- db.transaction:\n    do:\n      - db.execute: CREATE TEMPORARY TABLE box (id integer) ON COMMIT DROP\n"
             "      - db.execute: INSERT INTO box VALUES (1), (2)\n        as: count\n- return: << count >>",
             result=2,
@@ -162,12 +173,12 @@ async def db_execute(run: Run, sql: Query, database: str | None = None) -> int:
     compiled=True,
 )
 def db_transaction(step: Step, code: Code) -> None:
-    """Run steps in one transaction: what they do on the database, also in functions they call, is done wholly or not at all.
+    """Run steps in one transaction: what they do on the database is done wholly or not at all.
 
-    It is committed where the steps end or leave by `return`, `break` or `continue`, and rolled back by an error. One
-    within another is a savepoint: its error undoes its own part. Branches of `parallel` in it take turns. It holds a
-    connection for as long as it lasts, so send chunks after it, not in it. A conflict with another transaction (the codes
-    40001 and 40P01) can be tried again with `retry`.
+    That holds for the functions they call, too. It is committed where the steps end or leave by `return`, `break` or
+    `continue`, and rolled back by an error. One within another is a savepoint: its error undoes its own part. Branches
+    of `parallel` in it take turns. It holds a connection for as long as it lasts, so send chunks after it, not in it. A
+    conflict with another transaction (the codes 40001 and 40P01) can be tried again with `retry`.
     """
     body = step.arguments.get("do")
     assert isinstance(body, Stack)

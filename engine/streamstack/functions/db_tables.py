@@ -16,7 +16,15 @@ from streamstack.functions.db_sql import (
     quoted,
     table_name,
 )
-from streamstack.functions.db_use import CONFIGURED, DATABASE, LIMIT, MOST_ROWS, Query, database_of, held_rows
+from streamstack.functions.db_use import (
+    CONFIGURED,
+    DATABASE,
+    LIMIT,
+    MOST_ROWS,
+    Query,
+    database_of,
+    held_rows,
+)
 from streamstack.language.declare import Example, function
 from streamstack.language.operators import a_kind
 from streamstack.language.parameters import (
@@ -101,7 +109,7 @@ _CREATE = "- db.execute: CREATE TABLE IF NOT EXISTS {0} (id integer PRIMARY KEY,
         ),
     ],
 )
-async def db_get(  # noqa: PLR0913  (a query has that many parts)
+async def db_get(
     run: Run,
     table: str,
     where: Mapping[str, Any] | None = None,
@@ -116,7 +124,7 @@ async def db_get(  # noqa: PLR0913  (a query has that many parts)
     Names of tables and columns are quoted, wherever they come from: no value can become SQL. A value of `where` that a
     caller sends is only ever compared; the comparisons themselves (`gt`, `in`, `like` ...) stand in the definition.
     """
-    writer = Writer(f"SELECT {chosen(select)} FROM {table_name(table)}").where(where)
+    writer = Writer("SELECT ").add(chosen(select)).add(" FROM ").add(table_name(table)).where(where)
     writer.add(order_by(sort)).add(" LIMIT ").bind(limit)
     if offset:
         writer.add(" OFFSET ").bind(offset)
@@ -206,8 +214,7 @@ async def _insert_rows(
     parts = list(_alike(rows))
     count, given = 0, []
     if len(parts) == 1:
-        found = await _changed(run, database, _insert_alike(table, parts[0]), returning)
-        return found
+        return await _changed(run, database, _insert_alike(table, parts[0]), returning)
     async with database_of(run, database).transaction():
         for part in parts:
             found = await _changed(run, database, _insert_alike(table, part), returning)
@@ -240,7 +247,9 @@ def _insert_alike(table: str, rows: list[Mapping[str, Any]]) -> Writer:
         raise RunError("template", "a row of `rows` names no column", final=True)
     writer = Writer(f"INSERT INTO {name} (").columns(columns).add(") SELECT ").columns(columns)
     writer.add(f" FROM jsonb_populate_recordset(NULL::{name}, ")
-    return writer.bind([{key: _in_json(value) for key, value in row.items()} for row in rows]).add("::jsonb)")
+    return writer.bind([{key: _in_json(value) for key, value in row.items()} for row in rows]).add(
+        "::jsonb)"
+    )
 
 
 def _in_json(value: Any) -> Any:
@@ -278,7 +287,7 @@ async def db_update(
     """Change rows; give their number, or with `returning` a list of them. An empty `where` is refused."""
     if not set:
         raise RunError("template", "`set` names no column", final=True)
-    writer = Writer(f"UPDATE {table_name(table)} SET ")
+    writer = Writer("UPDATE ").add(table_name(table)).add(" SET ")
     for number, (column, value) in enumerate(set.items()):
         writer.add(f"{', ' if number else ''}{quoted(column)} = ").bind(value)
     return await _changed(run, database, writer.where(_some(where)), returning)
@@ -349,7 +358,7 @@ async def db_delete(
     database: str | None = None,
 ) -> Any:
     """Take rows out; give their number, or with `returning` a list of them. An empty `where` is refused."""
-    writer = Writer(f"DELETE FROM {table_name(table)}").where(_some(where))
+    writer = Writer("DELETE FROM ").add(table_name(table)).where(_some(where))
     return await _changed(run, database, writer, returning)
 
 
@@ -358,5 +367,3 @@ def _some(where: Mapping[str, Any]) -> Mapping[str, Any]:
         message = "`where` is empty, which would mean every row: write that with `db.execute`"
         raise RunError("template", message, final=True)
     return where
-
-

@@ -21,7 +21,7 @@ Query = tuple[Statement, list[Any]]
 DATABASE: Final = Parameter(
     "database",
     Constant(),
-    "The database, by its name under `databases` in streamstack.yaml; not needed where there is one, or one called `main`.",
+    "The database, by its name under `databases` in streamstack.yaml; else the only one, or the one called `main`.",
 )
 SQL: Final = Parameter(
     "sql",
@@ -41,7 +41,7 @@ CONFIGURED: Final = (Configured("database", "databases"),)
 
 def open_databases(context: Context) -> Databases:
     """Make the databases of a project; each connects when it is first used."""
-    return Databases(context.databases, context.folder)
+    return Databases(context.databases, context.folder, joins=context.joins)
 
 
 def database_of(run: Run, name: str | None) -> Database:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -22,7 +22,8 @@ from streamstack.language.parameters import (
     StackOf,
     Variable,
 )
-from streamstack.runtime.arguments import constant_of
+from streamstack.language.walk import steps_of, values_of
+from streamstack.runtime.arguments import constant_of, written
 from streamstack.runtime.code import Code
 from streamstack.runtime.control import concurrently
 from streamstack.runtime.faults import located
@@ -147,12 +148,35 @@ def for_each(step: Step, code: Code) -> None:
     source, index = code.fresh("source"), code.fresh("index")
     values = values_given(step, "in")
     code.line(f"{source} = {code.constant(iterate)}(", *values)
-    code.line(f" {source_of(code, step, 'in')}", *values)
-    code.line(")")
+    code.line(f" {source_of(code, step, 'in')},", *values)
+    code.line(f" unchanged={_hands_on(step)!r})")
     if constant_of(step.arguments.get("concurrency"), 1) == 1:
         _in_turn(step, code, source, index)
     else:
         _at_once(step, code, source, index)
+
+
+#: What a `stream` step may have beside its content without looking into it.
+_BESIDE: Final = frozenset({"content", "event", "id", "metadata", "delay"})
+
+
+def _hands_on(step: Step) -> bool:
+    """Whether the body sends each item as it is, and looks at it nowhere else."""
+    body = step.arguments.get("do")
+    if not isinstance(body, Stack) or constant_of(step.arguments.get("concurrency"), 1) != 1:
+        return False
+    name = str(constant_of(step.arguments.get("as"), "item"))
+    if name in written(body):
+        return False
+    for each in steps_of(body):
+        sends = each.function.name == "stream" and each.arguments.given.keys() <= _BESIDE
+        content = each.arguments.get("content")
+        for value in values_of(each):
+            if any(read.name == name for read in value.reads) and not (
+                sends and value is content and value.reads[0].whole
+            ):
+                return False
+    return True
 
 
 def _in_turn(step: Step, code: Code, source: str, index: str) -> None:

@@ -71,7 +71,24 @@ def parse_databases(
             message = f"`databases.{key.text}` is a mapping."
             hint = f"write `{key.text}: {{url: << env.DATABASE_URL >>}}`"
             findings.append(find("not-a-mapping", value.mark, message, hint))
+    ours = [
+        key.text
+        for key, value in node.items
+        if databases.get(key.text, Database(url="")).url is None and not _has_url(value)
+    ]
+    for name in ours[1:]:
+        mark = next(value.mark for key, value in node.items if key.text == name)
+        message = (
+            f"`databases.{name}` has no `url`, and the embedded server is `{ours[0]}` already."
+        )
+        findings.append(find("bad-setting", mark, message, "give all of them but one a `url`"))
     return databases, findings
+
+
+def _has_url(node: Node) -> bool:
+    """Whether a database has a URL, be it a wrong one."""
+    url = node.get("url") if isinstance(node, Mapping) else None
+    return url is not None and not (isinstance(url, Scalar) and url.value in (None, ""))
 
 
 class _Reading:
@@ -118,7 +135,10 @@ class _Reading:
             self.findings.append(find("conflicting-parameters", mark, message))
         return Database(self.name, **given)
 
-    def _url(self, node: Node) -> str:
+    def _url(self, node: Node) -> str | None:
+        # << env.DATABASE_URL | default("") >>: the embedded server, unless somebody says otherwise.
+        if isinstance(node, Scalar) and node.value == "":
+            return None
         text = self._text(node)
         # Whoever sees the message must not see the password, so the URL is never shown.
         if urlsplit(text).scheme not in _SCHEMES:

@@ -120,14 +120,6 @@ _ERRORS: Final = {
         "A step names a database that the settings don't have, or names none where there are several.",
         "declare it under `databases` in streamstack.yaml",
     ),
-    "unknown-table": (
-        "The database has no such table.",
-        "create it in the file under `setup`, or write the one that was meant",
-    ),
-    "unknown-column": (
-        "The table has no such column.",
-        "add it in the file under `setup`, or write the one that was meant",
-    ),
     "bad-sql": (
         "The database can't prepare this statement.",
         "try the statement in `psql`",
@@ -321,6 +313,14 @@ _WARNINGS: Final = {
     "unread-stream": (
         "A step gives a stream that has no name, so that nothing can read it.",
         "bind it with `as` and read it with `forEach`",
+    ),
+    "unknown-table": (
+        "The database has no such table.",
+        "create it in the file under `setup`, or write the one that was meant",
+    ),
+    "unknown-column": (
+        "The table has no such column.",
+        "add it in the file under `setup`, or write the one that was meant",
     ),
     "unused-variable": (
         "A variable is never read.",

@@ -22,6 +22,9 @@ SETTINGS: Final = "streamstack.yaml"
 #: The folder that holds the definitions where the root holds other things too.
 DEFINITIONS: Final = "definitions"
 
+#: The folder of what is made while a project is served, the embedded database above all.
+OWN: Final = ".streamstack"
+
 _SUFFIXES: Final = (".yaml", ".yml")
 _TESTS: Final = (".test.yaml", ".test.yml")
 
@@ -35,6 +38,12 @@ class Checked:
     settings: Settings
     findings: list[Diagnostic]
     sources: Mapping[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """Where the project keeps what it makes itself: beside its settings, or in its own folder."""
+        settings = find_settings(self.root)
+        return (self.root if settings is None else settings.parent) / OWN
 
     @property
     def failed(self) -> bool:
@@ -121,7 +130,7 @@ def read_project(
             registry,
             settings.streaming,
             environment if check_environment else None,
-            {"models": settings.names("models")},
+            {"models": settings.names("models"), "databases": tuple(settings.databases)},
         )
     return Checked(root, project, settings, sorted({*findings, *found, *wrong}), kept | sources)
 

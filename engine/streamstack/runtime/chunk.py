@@ -19,6 +19,9 @@ class Sink(ABC):
 
     __slots__ = ("bytes", "count", "ended")
 
+    #: Whether content may be JSON that is written already (orjson.Fragment).
+    takes_json = False
+
     def __init__(self) -> None:
         self.count = 0  # chunks taken, `stream.count`
         self.bytes = 0  # bytes of their encoding, `stream.bytes`

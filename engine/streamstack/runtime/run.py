@@ -64,8 +64,9 @@ class Context:
     """What all runs of a project share.
 
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
-    ``models`` which models have names, ``databases`` which databases. ``folder`` is where the project keeps what it makes
-    itself (`.streamstack`). ``address`` is the server's own.
+    ``models`` which models have names, ``databases`` which databases. ``folder`` is where the project keeps what it
+    makes itself (`.streamstack`); with ``joins`` an embedded database there may be one that another process runs.
+    ``address`` is the server's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +76,7 @@ class Context:
     models: Mapping[str, Model] = field(default_factory=dict)
     databases: Mapping[str, Database] = field(default_factory=lambda: EMBEDDED)
     folder: Path = field(default_factory=Path)
+    joins: bool = False
     address: Address = field(default_factory=Address)
     _resources: dict[Any, Resource] = field(default_factory=dict)
 

@@ -17,18 +17,22 @@ class Stream(Opaque):
     """Items over time. Nothing is fetched before the first `batch`, nothing is kept after.
 
     ``open`` returns the asynchronous generator of batches. ``properties`` are callables read by
-    `stream.name` in expressions; each gives null before the stream opens.
+    `stream.name` in expressions; each gives null before the stream opens. ``encoded`` opens it for one who hands each
+    item on unchanged: items may then be JSON that is written already (orjson.Fragment).
     """
 
-    __slots__ = ("_batches", "_open", "_properties", "count", "finished")
+    __slots__ = ("_batches", "_encoded", "_open", "_properties", "count", "finished")
     kind = "stream"
 
     def __init__(
         self,
         open: Callable[[], Batches],  # noqa: A002  (what it does)
         properties: Mapping[str, Callable[[], Any]] | None = None,
+        *,
+        encoded: Callable[[], Batches] | None = None,
     ) -> None:
         self._open: Callable[[], Batches] | None = open
+        self._encoded = encoded
         self._batches: Batches | None = None
         self._properties = properties or {}
         self.count = 0
@@ -54,8 +58,8 @@ class Stream(Opaque):
             "a stream has no length before its end: `loop.length` and `loop.last` are for lists only",
         )
 
-    def consume(self) -> Stream:
-        """Claim the stream for one consumer.
+    def consume(self, *, unchanged: bool = False) -> Stream:
+        """Claim the stream for one consumer; ``unchanged`` is one who only hands the items on to the sink.
 
         Raises RunError ``template`` when another consumer has had it.
         """
@@ -64,7 +68,8 @@ class Stream(Opaque):
                 "template",
                 "this stream was consumed before; a stream can be read once: `collect` it to read it again",
             )
-        self._batches = self._open()
+        opened = self._encoded if unchanged and self._encoded is not None else self._open
+        self._batches = opened()
         self._open = None
         return self
 
@@ -106,15 +111,15 @@ class Items:
         """Do nothing: a list holds nothing open."""
 
 
-def iterate(value: Any) -> Stream | Items:
-    """Begin to consume what a loop was given: a stream or a list.
+def iterate(value: Any, *, unchanged: bool = False) -> Stream | Items:
+    """Begin to consume what a loop was given: a stream or a list. ``unchanged`` as in Stream.consume.
 
     Raises RunError ``template`` for anything else, saying what to write.
     """
     if type(value) is list or isinstance(value, (list, tuple)):
         return Items(value)
     if isinstance(value, Stream):
-        return value.consume()
+        return value.consume(unchanged=unchanged)
     if isinstance(value, Mapping):
         raise RunError(
             "template", "an object can't be iterated: write `x | entries` for {key, value} items"

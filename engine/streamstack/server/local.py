@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from streamstack.language.definition import Project
 from streamstack.language.project import Checked
 from streamstack.runtime.plan import compile_project
-from streamstack.runtime.run import Context
 from streamstack.server.connection import Listening
+from streamstack.server.context import make_context
+from streamstack.server.databases import prepare_databases
 from streamstack.server.endpoints import make_cors, make_endpoints
+from streamstack.server.problems import log
 from streamstack.server.service import Service
 
 
@@ -23,6 +26,7 @@ class _Serving:
     """A server in a thread of its own; ``port`` is known once it is ``ready``."""
 
     service: Service
+    project: Project
     port: int = 0
     failure: BaseException | None = None
     ready: threading.Event = field(default_factory=threading.Event)
@@ -40,6 +44,7 @@ class _Serving:
     async def _serve(self) -> None:
         self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
         async with self.service:
+            await prepare_databases(self.project, self.service.context, log.warning)
             runner = web.ServerRunner(Listening(self.service.handle), shutdown_timeout=1.0)
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -60,18 +65,14 @@ def serving_locally(
 ) -> Iterator[str]:
     """Serve a checked project, give its address, and stop it; what runs do `after` is waited for.
 
-    With ``dev`` errors are told as with `--dev`. Raises UnservableError for a definition that can't be served.
+    With ``dev`` errors are told as with `--dev`. Raises UnservableError for a definition that can't be served, and
+    DatabaseError.
     """
     settings = checked.settings
     endpoints = make_endpoints(compile_project(checked.project), settings, dev=dev)
-    context = Context(
-        env=environment,
-        settings=settings.settings,
-        dev=dev,
-        models=settings.models,
-        http=settings.http,
-    )
-    serving = _Serving(Service(endpoints, context=context, cors=make_cors(settings.server.cors)))
+    context = make_context(checked, environment, dev=dev, joins=True)
+    service = Service(endpoints, context=context, cors=make_cors(settings.server.cors))
+    serving = _Serving(service, checked.project)
     thread = threading.Thread(target=serving.run, name="streamstack", daemon=True)
     thread.start()
     serving.ready.wait()

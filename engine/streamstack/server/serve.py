@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping
 from aiohttp import web
 
 from streamstack.language.project import Checked
+from streamstack.language.report import write_text
 from streamstack.runtime.plan import compile_project
-from streamstack.runtime.run import Context
 from streamstack.server.connection import Listening
+from streamstack.server.context import make_context
+from streamstack.server.databases import prepare_databases
 from streamstack.server.endpoints import make_cors, make_endpoints
 from streamstack.server.served import Served
 from streamstack.server.service import Service
@@ -39,24 +41,17 @@ def serve(
 ) -> None:
     """Serve a checked project until SIGTERM or SIGINT; return when all is closed.
 
-    Raises AddressError for an address that can't be had, UnservableError for a definition.
+    Raises AddressError for an address that can't be had, UnservableError for a definition, DatabaseError.
     """
     settings = checked.settings
     endpoints = make_endpoints(compile_project(checked.project), settings, dev=dev)
-    context = Context(
-        env=os.environ if environment is None else environment,
-        settings=settings.settings,
-        dev=dev,
-        models=settings.models,
-        http=settings.http,
-    )
+    context = make_context(checked, os.environ if environment is None else environment, dev=dev)
     service = Service(endpoints, context=context, cors=make_cors(settings.server.cors))
-    patience = settings.server.shutdown_timeout
     # What was loaded stays to the end: the collector need not look at it again with each request.
     gc.collect()
     gc.freeze()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_listen(service, endpoints, host, port, patience, announce))
+        runner.run(_listen(checked, service, endpoints, (host, port), announce))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -69,13 +64,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _listen(
+    checked: Checked,
     service: Service,
     endpoints: list[Served],
-    host: str,
-    port: int,
-    patience: float,
+    address: tuple[str, int],
     announce: Callable[[str], None],
 ) -> None:
+    host, port = address
     stop = asyncio.Event()
 
     def take_signal() -> None:
@@ -87,6 +82,9 @@ async def _listen(
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, take_signal)
     async with service:
+        lacking = await prepare_databases(checked.project, service.context, announce)
+        if lacking:
+            announce(write_text(lacking, checked.sources).rstrip())
         runner = web.ServerRunner(Listening(service.handle), shutdown_timeout=1.0)
         await runner.setup()
         site = web.TCPSite(runner, host, port, backlog=BACKLOG)
@@ -101,7 +99,7 @@ async def _listen(
         announce("stopping: no new requests; running streams may finish (again to stop at once)")
         service.draining = True
         await site.stop()
-        await service.drain(patience)
+        await service.drain(checked.settings.server.shutdown_timeout)
         await runner.cleanup()
         await service.settle()
 

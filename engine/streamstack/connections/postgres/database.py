@@ -12,8 +12,9 @@ from typing import Any, Final, TypeVar
 import asyncpg
 import structlog
 
-from streamstack.connections.postgres.embedded import Embedded, EmbeddedError
+from streamstack.connections.postgres.embedded import Embedded, EmbeddedError, running
 from streamstack.connections.postgres.failures import failure_of, is_lost, ran_surely_not
+from streamstack.connections.postgres.listening import Listening
 from streamstack.connections.postgres.pool import Connection, Pool
 from streamstack.connections.postgres.session import Catalogue, Session
 from streamstack.connections.postgres.setup import apply_setup
@@ -42,13 +43,16 @@ _open: ContextVar[Mapping[Database, Session]] = ContextVar("transactions", defau
 class Database:
     """One database of the project."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, *, joins: bool = False) -> None:
         self.settings = settings
+        self._folder = folder
+        self._joins = joins
         self.catalogue = Catalogue()
         self._embedded = Embedded(folder, bin_folder=settings.bin) if settings.url is None else None
         self._pool: Pool | None = None
         self._opening = asyncio.Lock()
         self._closed = False
+        self.listening = Listening(self)
 
     @property
     def name(self) -> str:
@@ -81,6 +85,8 @@ class Database:
         """Return what asyncpg needs to connect; the embedded server is started."""
         if self._embedded is None:
             return {"dsn": self.settings.url}
+        if self._joins and (other := await running(self._folder)) is not None:
+            return other
         try:
             return await self._embedded.start()
         except EmbeddedError as error:
@@ -90,7 +96,8 @@ class Database:
         connection = await self.connect()
         pool = Pool(self.connect, self.settings.pool_size)
         try:
-            await apply_setup(connection, self.settings.setup)
+            for file in await apply_setup(connection, self.settings.setup):
+                log.info("database-setup", database=self.name, file=str(file))
         finally:
             await connection.close(timeout=1.0)
         return pool
@@ -206,6 +213,7 @@ class Database:
     async def aclose(self) -> None:
         """Close all connections, then the embedded server."""
         self._closed = True
+        await self.listening.aclose()
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.aclose(LAST)
@@ -216,8 +224,10 @@ class Database:
 class Databases:
     """The databases of a project, by name; each is connected when it is first used."""
 
-    def __init__(self, settings: Mapping[str, Settings], folder: Path) -> None:
-        self._all = {name: Database(each, folder) for name, each in settings.items()}
+    def __init__(
+        self, settings: Mapping[str, Settings], folder: Path, *, joins: bool = False
+    ) -> None:
+        self._all = {name: Database(each, folder, joins=joins) for name, each in settings.items()}
 
     def __getitem__(self, name: str) -> Database:
         return self._all[name]

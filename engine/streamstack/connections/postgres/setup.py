@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
-import structlog
 
 from streamstack.errors import RunError
-
-log = structlog.get_logger("streamstack.database")
 
 #: The key of the advisory lock under which one server at a time runs the files.
 _LOCK: Final = 0x73747265616D  # "stream"
@@ -27,15 +24,16 @@ CREATE TABLE IF NOT EXISTS streamstack_setup (
 """
 
 
-async def apply_setup(connection: Any, files: Iterable[Path]) -> None:
-    """Run the files whose content the database has not seen yet, each in a transaction.
+async def apply_setup(connection: Any, files: Iterable[Path]) -> list[Path]:
+    """Run the files whose content the database has not seen yet, each in a transaction; return them.
 
     What was run is recorded in the table `streamstack_setup`, by the file's name. Raises RunError ``database`` with the
     line of the file where PostgreSQL refuses it.
     """
     wanted = [(file, await asyncio.to_thread(file.read_text, "utf-8")) for file in files]
+    applied: list[Path] = []
     if not wanted:
-        return
+        return applied
     await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
     try:
         await connection.execute(_RECORD)
@@ -47,9 +45,10 @@ async def apply_setup(connection: Any, files: Iterable[Path]) -> None:
             if seen == digest:
                 continue
             await _apply(connection, file, text, digest)
-            log.info("database-setup", file=str(file))
+            applied.append(file)
     finally:
         await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+    return applied
 
 
 async def _apply(connection: Any, file: Path, text: str, digest: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 from streamstack.errors import Diagnostic
 from streamstack.language.analysis.parts import constant
+from streamstack.language.database_settings import default_database
 from streamstack.language.definition import Definition, Given
 from streamstack.language.expressions import Value
 from streamstack.language.findings import find
@@ -26,9 +27,18 @@ def check_configured(
             argument = step.arguments.get(each.parameter)
             if each.unless is not None and step.arguments.get(each.unless) is not None:
                 continue
-            if not isinstance(argument, (Given, Value)) or each.section not in configured:
+            known = configured.get(each.section)
+            if known is None:
                 continue
-            name, known = constant(argument), configured[each.section]
+            if argument is None and each.section == "databases":
+                if known and default_database(dict.fromkeys(known)) is None:
+                    message = f"which database is meant? The settings have {', '.join(known)}"
+                    hint = "write `database: name`, or call one of them `main`"
+                    found.append(find("unknown-database", step.key_mark, message, hint))
+                continue
+            if not isinstance(argument, (Given, Value)):
+                continue
+            name = constant(argument)
             if not isinstance(name, str) or name in known:
                 continue
             code, noun = _CODES[each.section]

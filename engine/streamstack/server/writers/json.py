@@ -47,6 +47,7 @@ class DocumentSink(Answer):
     RunError ``limit-reached`` past `maxBytes`, or 16 MB.
     """
 
+    takes_json = True
     __slots__ = ("_body", "_done", "_largest", "_loop", "_metadata")
 
     def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:

@@ -36,6 +36,7 @@ def shape(content: Any, event: Any, id: Any, metadata: Any, *, shaped: bool) -> 
 class NdjsonSink(StreamSink):
     """Writes one JSON value a line."""
 
+    takes_json = True
     __slots__ = ("_shaped",)
 
     def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:

@@ -29,6 +29,7 @@ _REFUSED = re.compile(r"[\r\n\x00]")
 class SseSink(StreamSink):
     """Writes each chunk as one event. Ids are the index of the chunk, as `stream.count` is."""
 
+    takes_json = True
     __slots__ = ("_heads", "_ids")
 
     def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:

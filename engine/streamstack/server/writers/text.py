@@ -24,6 +24,7 @@ def encode(text: str) -> bytes:
 class TextSink(StreamSink):
     """Writes contents one after the other. Metadata, event and id have no place in it."""
 
+    takes_json = True
     __slots__ = ()
 
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002

@@ -1,0 +1,170 @@
+"""db.stream: the rows of a statement as they come, in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from streamstack.connections.postgres.cursor import Cursor, cursor
+from streamstack.connections.postgres.database import PAUSES, Database
+from streamstack.connections.postgres.failures import failure_of, is_lost
+from streamstack.connections.postgres.spool import Spool
+from streamstack.errors import RunError
+from streamstack.functions.db_use import CONFIGURED, DATABASE, SQL, Query, database_of
+from streamstack.language.declare import Example, function
+from streamstack.language.parameters import Bound, Effects, Kind, Parameter
+from streamstack.runtime.feed import Feed
+from streamstack.runtime.run import Run
+from streamstack.runtime.values import Batches, Stream
+
+log = structlog.get_logger("streamstack.database")
+
+#: Rows of the first batch: few, so that the first row is sent soon.
+_FIRST: Final = 50
+
+
+@function(
+    "db.stream",
+    SQL,
+    Parameter(
+        "batch",
+        Bound(Kind.INTEGER, minimum=1, maximum=100_000),
+        "How many rows are fetched at once.",
+        default=1000,
+    ),
+    DATABASE,
+    effects=Effects(gives="stream", configured=CONFIGURED),
+    examples=[
+        Example(
+            "row by row",
+            "- db.stream: SELECT n, n % 2 = 0 AS even FROM generate_series(1, << input.upTo >>) n\n  as: rows\n"
+            "- forEach: {in: << rows >>, as: row, do: [{stream: << row >>}]}\n- return: << rows.count >>",
+            inputs={"upTo": 2},
+            chunks=({"n": 1, "even": False}, {"n": 2, "even": True}),
+            result=2,
+        ),
+        Example(
+            "the first of ten million",
+            "- db.stream: {sql: 'SELECT generate_series(1, 10000000) AS n', batch: 100}\n  as: rows\n"
+            "- forEach: {in: << rows >>, as: row, do: [{return: << row.n >>}]}",
+            result=1,
+        ),
+    ],
+)
+def db_stream(run: Run, sql: Query, batch: int = 1000, database: str | None = None) -> Stream:
+    """Give the rows of a statement as they come, by a cursor: memory stays flat however many there are.
+
+    The statement is sent when the stream is first read. The connection is released when the last row was fetched, when
+    the loop ends, or when the reader leaves. A slow loop does not hold it: once the next rows have waited for `hold`
+    (of the settings, 5s), those that are left are moved to a file on disk, up to `spool` (1GB, else `limit-reached`).
+    In a `db.transaction` it is that transaction's connection, which is held anyway.
+
+    Where each row is sent unchanged (`stream: << row >>`) as NDJSON, SSE or JSON, the database writes the JSON itself.
+    """
+    statement, values = sql
+    reading = database_of(run, database)
+
+    def read(*, encoded: bool) -> Batches:
+        return _Reading(run, reading, (statement, values), batch, encoded=encoded).batches()
+
+    return Stream(lambda: read(encoded=False), encoded=lambda: read(encoded=run.sink.takes_json))
+
+
+class _Reading:
+    """One reading of a statement: a task fetches ahead by one batch, and lets go of the connection in time."""
+
+    def __init__(
+        self, run: Run, database: Database, query: Query, size: int, *, encoded: bool
+    ) -> None:
+        self._run = run
+        self._database = database
+        self._statement, self._values = query
+        self._size = size
+        self._encode = orjson.Fragment if encoded else None
+        self._given = False
+        self._failure: RunError | None = (
+            None  # met when the rest was already on its way to the disk
+        )
+
+    async def batches(self) -> Batches:
+        """Give the rows."""
+        spool = None
+        async with Feed(self._fetch) as feed:
+            try:
+                while rows := await feed.take():
+                    if isinstance(rows[-1], Spool):
+                        spool = rows.pop()
+                    if rows:
+                        yield rows
+                    if spool is not None:
+                        async for more in spool.batches():
+                            yield more
+                        break
+                if self._failure is not None:
+                    raise self._failure
+            finally:
+                if spool is not None:
+                    spool.close()
+
+    async def _fetch(self, feed: Feed) -> None:
+        """Fetch until the end. A connection that is lost before there was any row is replaced."""
+        for pause in PAUSES:
+            if pause:
+                await asyncio.sleep(pause)
+            try:
+                async with cursor(
+                    self._database, self._statement, self._values, self._encode
+                ) as opened:
+                    await self._hand_over(feed, opened)
+            except Exception as error:
+                failure = failure_of(error, self._database.name)
+                lost = is_lost(error.__cause__ or error)
+                again = lost and not self._given and self._statement.reads_only
+                if not again or self._database.held is not None or pause == PAUSES[-1]:
+                    raise failure from error
+                log.info("database-again", database=self._database.name, reason=failure.message)
+            else:
+                return
+
+    async def _hand_over(self, feed: Feed, opened: Cursor) -> None:
+        taken: asyncio.Future[None] | None = None
+        size = min(_FIRST, self._size)
+        while rows := await opened.fetch(size):
+            self._given = True
+            if taken is not None and not await self._is_taken(taken, opened):
+                await self._move(feed, opened, rows)
+                return
+            taken = feed.put(rows)
+            if opened.ended:
+                return
+            size = self._size
+
+    async def _is_taken(self, taken: asyncio.Future[None], opened: Cursor) -> bool:
+        """Wait until the batch before is taken; False where that lasts too long for a connection to be held."""
+        if opened.shared:
+            await taken
+            return True
+        await asyncio.wait((taken,), timeout=self._database.settings.hold)
+        return taken.done()
+
+    async def _move(self, feed: Feed, opened: Cursor, rows: list[Any]) -> None:
+        """Move what is left to the disk, so that the connection is free."""
+        spool = Spool(self._database.settings.spool)
+        feed.put([spool])
+        try:
+            while rows:
+                if not await spool.put(rows):
+                    most = self._database.settings.spool
+                    raise RunError(
+                        "limit-reached",
+                        f"the rows that wait for a slow loop have more than {most} bytes: raise "
+                        f"`databases.{self._database.name}.spool`, or read less",
+                    )
+                rows = [] if opened.ended else await opened.fetch(self._size)
+        except RunError as error:
+            self._failure = error
+        finally:
+            spool.end()
