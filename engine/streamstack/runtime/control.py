@@ -156,13 +156,13 @@ def guarded(
     """Make a stream whose opening, up to its first item, is limited in time and tried again."""
     present = make(run, **arguments)
 
-    async def open_() -> Batches:
+    async def open_(*, unchanged: bool = False) -> Batches:
         nonlocal present
         number = 0
         while True:
             try:
                 async with limited(timeout):
-                    batch = await present.consume().batch()
+                    batch = await present.consume(unchanged=unchanged).batch()
                 break
             except RunError as error:
                 await present.close()
@@ -182,7 +182,8 @@ def guarded(
     def reader(name: str) -> Callable[[], Any]:
         return lambda: present[name]
 
-    return Stream(open_, {name: reader(name) for name in present.property_names})
+    properties = {name: reader(name) for name in present.property_names}
+    return Stream(open_, properties, encoded=lambda: open_(unchanged=True))
 
 
 async def together(

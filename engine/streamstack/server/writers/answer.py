@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from aiohttp import web
 
 from streamstack.errors import RunError
@@ -18,7 +19,7 @@ from streamstack.server.replies import Sent, send_problem
 from streamstack.server.wire import Wire
 
 #: Types of content that every format carries, told without a look at their ancestors.
-PLAIN = frozenset({str, dict, list, int, float, bool, bytes})
+PLAIN = frozenset({str, dict, list, int, float, bool, bytes, orjson.Fragment})
 
 
 class Answer(Sink):
