@@ -83,7 +83,7 @@ class _Reading:
         self._database = database
         self._statement, self._values = query
         self._size = size
-        self._encode = orjson.Fragment if encoded else None
+        self._encoded = encoded
         self._given = False
         self._failure: RunError | None = (
             None  # met when the rest was already on its way to the disk
@@ -98,10 +98,10 @@ class _Reading:
                     if isinstance(rows[-1], Spool):
                         spool = rows.pop()
                     if rows:
-                        yield rows
+                        yield _items(rows)
                     if spool is not None:
                         async for more in spool.batches():
-                            yield more
+                            yield _items(more)
                         break
                 if self._failure is not None:
                     raise self._failure
@@ -116,7 +116,7 @@ class _Reading:
                 await asyncio.sleep(pause)
             try:
                 async with cursor(
-                    self._database, self._statement, self._values, self._encode
+                    self._database, self._statement, self._values, encoded=self._encoded
                 ) as opened:
                     await self._hand_over(feed, opened)
             except Exception as error:
@@ -168,3 +168,8 @@ class _Reading:
             self._failure = error
         finally:
             spool.end()
+
+
+def _items(rows: list[Any]) -> list[Any]:
+    """Return rows as items; a text is a row that is JSON already."""
+    return list(map(orjson.Fragment, rows)) if type(rows[0]) is str else rows

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from operator import itemgetter
 from typing import Any
 
-import asyncpg
-
 from streamstack.connections.postgres.database import Database
-from streamstack.connections.postgres.encoding import as_json
 from streamstack.connections.postgres.failures import failure_of
-from streamstack.connections.postgres.prepared import Prepared
 from streamstack.connections.postgres.session import Session
 from streamstack.language.sql import Statement
-
-#: What an encoded row is made of its text.
-Encode = Callable[[str], Any]
 
 
 class Cursor:
@@ -53,12 +47,12 @@ class Cursor:
 
 @asynccontextmanager
 async def cursor(
-    database: Database, statement: Statement, values: Sequence[Any], encode: Encode | None = None
+    database: Database, statement: Statement, values: Sequence[Any], *, encoded: bool = False
 ) -> AsyncIterator[Cursor]:
     """Open a cursor on a statement, in the transaction around it or in one of its own.
 
-    With ``encode`` the database writes the rows as JSON, where that is as we would write it, and each item is what
-    ``encode`` makes of the text. Raises what asyncpg raises, and RunError ``database``.
+    With ``encoded`` the database writes the rows as JSON, where that is as we would write it: they are texts then.
+    Raises what asyncpg raises, and RunError ``database``.
     """
     held = database.held
     async with AsyncExitStack() as stack:
@@ -66,26 +60,11 @@ async def cursor(
         async with session.lock:
             form, arguments = await session.fit(statement, values)
             text = None
-            if encode is not None and held is None and statement.reads_only:
-                text = await _encoded(session, form)
+            if encoded and held is None and statement.reads_only:
+                text = await session.encoded(form)
         if held is None:
-            await stack.enter_async_context(session.transaction())
+            await stack.enter_async_context(session.connection.transaction())
         async with session.lock:
             opened = await session.connection.cursor(text or form.text, *arguments)
-        make: Callable[[Any], Any] = form.make
-        if text is not None and encode is not None:
-            write = encode
-            make = lambda record: write(record[0])  # noqa: E731  (one of two)
+        make: Callable[[Any], Any] = form.make if text is None else itemgetter(0)
         yield Cursor(database, session, opened, make, shared=held is not None)
-
-
-async def _encoded(session: Session, form: Prepared) -> str | None:
-    """Return the statement that gives the rows as JSON; None where the database has none for this one."""
-    text = as_json(form.text, form.columns)
-    if text is None:
-        return None
-    try:
-        await session.connection.prepare(text)
-    except asyncpg.PostgresError:
-        return None  # such as WITH that changes rows, which can't stand within another statement
-    return text

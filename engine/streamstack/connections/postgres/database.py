@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,6 +17,7 @@ from streamstack.connections.postgres.listening import Listening
 from streamstack.connections.postgres.pool import Connection, Pool
 from streamstack.connections.postgres.session import Catalogue, Session
 from streamstack.connections.postgres.setup import apply_setup
+from streamstack.connections.postgres.transaction import Transaction, session_around
 from streamstack.connections.postgres.values import JSON_CODECS
 from streamstack.errors import RunError
 from streamstack.language.database_settings import Database as Settings
@@ -35,9 +35,6 @@ LAST: Final = 2.0
 PAUSES: Final = (0.0, 0.1, 0.4, 1.0)
 #: What every session has: times are read and written in UTC.
 SESSION: Final[Mapping[str, str]] = {"TimeZone": "UTC", "application_name": "streamstack"}
-
-#: The sessions of the transactions that are open around the present task, by database.
-_open: ContextVar[Mapping[Database, Session]] = ContextVar("transactions", default={})  # noqa: B039
 
 
 class Database:
@@ -120,7 +117,7 @@ class Database:
     @property
     def held(self) -> Session | None:
         """The session of the transaction that is open around the present task, if any."""
-        return _open.get().get(self)
+        return session_around(self)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
@@ -189,26 +186,9 @@ class Database:
         if self._embedded is not None:
             await self.address()
 
-    @asynccontextmanager
-    async def transaction(self, isolation: str | None = None) -> AsyncIterator[None]:
-        """Let everything that the present task does on this database be one transaction.
-
-        Raises RunError ``database``.
-        """
-        held = self.held
-        try:
-            if held is not None:
-                async with held.transaction(isolation):
-                    yield
-                return
-            async with self.session() as session, session.transaction(isolation):
-                token = _open.set({**_open.get(), self: session})
-                try:
-                    yield
-                finally:
-                    _open.reset(token)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise failure_of(error, self.name) from error
+    def transaction(self, isolation: str | None = None) -> Transaction:
+        """Return a transaction to be entered: everything inside that uses this database is a part of it."""
+        return Transaction(self, isolation)
 
     async def aclose(self) -> None:
         """Close all connections, then the embedded server."""

@@ -95,6 +95,8 @@ def _told(error: asyncpg.PostgresError, database: str) -> RunError:
         message += f"; {error.detail}"
     if error.hint:
         message += f"; {error.hint}"
+    if code == "25P02":
+        message += ": a step before failed in this transaction; give one that may fail a `db.transaction` of its own"
     return RunError(
         "database",
         message,

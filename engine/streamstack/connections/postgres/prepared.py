@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from streamstack.connections.postgres.pool import Connection
 from streamstack.connections.postgres.values import (
     TEXTUAL,
     Convert,
@@ -65,7 +66,7 @@ class Forms:
         self._forms: dict[tuple[str, ...], Prepared] = {}
 
     async def fitting(
-        self, connection: asyncpg.Connection, values: Sequence[Any]
+        self, connection: Connection, values: Sequence[Any]
     ) -> tuple[Prepared, list[Any]]:
         """Return the form for some values, and the arguments.
 
@@ -84,11 +85,11 @@ class Forms:
                 self._forms[signature] = form
         return form, form.encode(values)
 
-    async def _prepare(self, connection: asyncpg.Connection, values: Sequence[Any]) -> Prepared:
+    async def _prepare(self, connection: Connection, values: Sequence[Any]) -> Prepared:
         statement = self.statement
         if self.plain is None:
             try:
-                found = await connection.prepare(statement.text())
+                found = await _try(connection, statement.text())
             except _UNDETERMINED as error:
                 return await self._prepare_typed(connection, values, error)
             self.types = found.get_parameters()
@@ -100,17 +101,17 @@ class Forms:
         return self.plain
 
     async def _prepare_typed(
-        self, connection: asyncpg.Connection, values: Sequence[Any], error: Exception
+        self, connection: Connection, values: Sequence[Any], error: Exception
     ) -> Prepared:
         """Give each parameter the type of its value, since the database can't tell."""
         text = self.statement.text([cast_for(value) for value in values])
         try:
-            found = await connection.prepare(text)
+            found = await _try(connection, text)
         except asyncpg.PostgresError:
             raise error from None
         return _prepared(text, found, values)
 
-    async def _recast(self, connection: asyncpg.Connection, values: Sequence[Any]) -> Prepared:
+    async def _recast(self, connection: Connection, values: Sequence[Any]) -> Prepared:
         """Let the database convert the values that are not of the types it expects."""
         assert self.plain is not None
         casts = [
@@ -134,7 +135,7 @@ class Forms:
         if own != casts:
             text = self.statement.text(own)
             try:
-                found = await connection.prepare(text)
+                found = await _try(connection, text)
             except asyncpg.PostgresError:
                 pass
             else:
@@ -149,6 +150,14 @@ class Forms:
             ]
             return Prepared(text, tuple(encoders), self.plain.make, self.plain.columns)
         return _prepared(text, found, values)
+
+
+async def _try(connection: Connection, text: str) -> Any:
+    """Prepare a statement so that, where the database refuses it, a transaction around goes on."""
+    if not connection.is_in_transaction():
+        return await connection.prepare(text)
+    async with connection.transaction():
+        return await connection.prepare(text)
 
 
 def _prepared(text: str, found: Any, values: Sequence[Any] | None = None) -> Prepared:

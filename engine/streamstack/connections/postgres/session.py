@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 import asyncpg
 
+from streamstack.connections.postgres.encoding import as_json
 from streamstack.connections.postgres.pool import Connection
 from streamstack.connections.postgres.prepared import Forms, Prepared
-from streamstack.errors import RunError
 from streamstack.language.sql import Statement, first_word
 
 #: Statements whose forms are kept, for a database.
@@ -32,18 +31,14 @@ _CLEAN: Final = frozenset(
     }
 )
 
-ISOLATION: Final[Mapping[str, Any]] = {
-    "readCommitted": "read_committed",
-    "repeatableRead": "repeatable_read",
-    "serializable": "serializable",
-}
-
 
 class Catalogue:
     """The forms of a database's statements, shared by its connections."""
 
     def __init__(self) -> None:
         self._forms: dict[Statement, Forms] = {}
+        #: The statements that give the rows of others as JSON, by the text of those; None where there is none.
+        self.encoded: dict[str, str | None] = {}
 
     def forms(self, statement: Statement) -> Forms:
         """Return the forms of a statement."""
@@ -57,6 +52,7 @@ class Catalogue:
     def forget(self, statement: Statement) -> None:
         """Forget the forms of a statement, whose tables have changed."""
         self._forms.pop(statement, None)
+        self.encoded.clear()
 
 
 class Session:
@@ -92,33 +88,24 @@ class Session:
             raise
         return list(map(form.make, records))
 
+    async def encoded(self, form: Prepared) -> str | None:
+        """Return the statement that gives the rows of another as JSON; None where we would write them otherwise."""
+        known = self._catalogue.encoded
+        if form.text not in known:
+            text = as_json(form.text, form.columns)
+            if text is not None:
+                try:
+                    await self.connection.prepare(text)
+                except asyncpg.PostgresError:
+                    text = None  # such as WITH that changes rows, which can't stand within another statement
+            if len(known) >= _KEPT:
+                known.clear()
+            known[form.text] = text
+        return known[form.text]
+
     async def count(self, statement: Statement, values: Sequence[Any]) -> int:
         """Run a statement and return how many rows it changed, or gave."""
         form, arguments = await self.fit(statement, values)
         status = await self.connection.execute(form.text, *arguments)
         last = status.rpartition(" ")[2]
         return int(last) if last.isdigit() else 0
-
-    @asynccontextmanager
-    async def transaction(self, isolation: str | None = None) -> AsyncIterator[None]:
-        """Open a transaction, or a savepoint within one; it is rolled back by an error only."""
-        level = None if isolation is None else ISOLATION[isolation]
-        opened = self.connection.transaction(isolation=level)
-        async with self.lock:
-            await opened.start()
-        try:
-            yield
-        except BaseException:
-            async with self.lock:
-                if not self.connection.is_closed():
-                    await opened.rollback()
-            raise
-        async with self.lock:
-            if self.connection.is_closed():
-                raise RunError(
-                    "database",
-                    "the connection was lost in the transaction, and with it all it wrote",
-                    status=503,
-                    details={"code": "08006", "message": "connection lost"},
-                )
-            await opened.commit()
