@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.connections.embedded_processes import child
 from tests.databases import (
     database_url,
     own_postgres,
@@ -10,4 +11,11 @@ from tests.databases import (
     postgres_servers,
 )
 
-__all__ = ["database_url", "own_postgres", "postgres", "postgres_cluster", "postgres_servers"]
+__all__ = [
+    "child",
+    "database_url",
+    "own_postgres",
+    "postgres",
+    "postgres_cluster",
+    "postgres_servers",
+]

@@ -15,6 +15,8 @@ from streamstack.connections.postgres.faults import EmbeddedError
 
 #: Seconds for a server whose parent was killed to end.
 ENDING: Final = 20.0
+#: Seconds that ``look`` surely needs less than.
+LOOKING: Final = 0.2
 _FILE: Final = "postgres.lock"
 
 
@@ -25,14 +27,24 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        give(folder, folder.parent)
         ignored = folder / ".gitignore"
         if not ignored.exists():
             ignored.write_text("*\n", "utf-8")
+            give(ignored, folder)
     except OSError as error:
         raise EmbeddedError(
             f"the embedded PostgreSQL keeps its data in {folder}, which can't be made: {error.strerror}; let this user"
             " write there, or name a database in streamstack.yaml: `databases: {main: {url: postgresql://...}}`"
         ) from error
+
+
+def give(path: Path, like: Path) -> None:
+    """Let a file belong to whom another belongs to, where root made it: that user may run the server next."""
+    if os.geteuid() == 0:
+        owner = like.stat()
+        with suppress(OSError):
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def claim(folder: Path) -> int:
@@ -48,10 +60,13 @@ def claim(folder: Path) -> int:
             f"{folder / _FILE} can't be opened: {error.strerror}; start the server as the user whose file it is"
         ) from error
     try:
-        deadline = time.monotonic() + ENDING
+        give(folder / _FILE, folder)
+        begun = time.monotonic()
         while not _take(lock):
             holder = _read(lock).get("pid")
-            if _lives(holder) or time.monotonic() > deadline:
+            waited = time.monotonic() - begun
+            # At first it may be one who only looks.
+            if waited > ENDING or (waited > LOOKING and _lives(holder)):
                 raise EmbeddedError(
                     f"another server (process {holder or 'unknown'}) has its database in {folder}: stop that one, or"
                     " serve a copy of the project in another folder, or name another database in streamstack.yaml:"
@@ -66,20 +81,29 @@ def claim(folder: Path) -> int:
 
 
 def describe(lock: int, connection: Mapping[str, Any]) -> None:
-    """Write into the lock how to connect, for the other commands."""
+    """Write into the lock who has it and how to connect, for the other commands."""
     text = json.dumps({"pid": os.getpid(), **connection}) + "\n"
     os.ftruncate(lock, 0)
     os.pwrite(lock, text.encode(), 0)
 
 
+def release(lock: int) -> None:
+    """Give the lock up, as far as this process goes."""
+    os.ftruncate(lock, 0)
+    os.close(lock)
+
+
 def look(folder: Path) -> Mapping[str, Any] | None:
-    """Return what stands in the lock while somebody has it, else None."""
+    """Return what stands in the lock while a living process has it, else None."""
     try:
         lock = os.open(folder / _FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        return None if _take(lock, fcntl.LOCK_SH) else _read(lock)
+        if _take(lock, fcntl.LOCK_SH):
+            return None
+        found = _read(lock)
+        return found if "pid" not in found or _lives(found["pid"]) else None
     finally:
         os.close(lock)
 

@@ -11,7 +11,6 @@ import json
 import os
 import select
 import shutil
-import signal
 import socket
 import sys
 import tempfile
@@ -20,8 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from streamstack.connections.postgres.claim import give
 from streamstack.connections.postgres.cluster import INSTEAD, Programs, choose, prepare
 from streamstack.connections.postgres.faults import EmbeddedError
+from streamstack.connections.postgres.identity import stay
 from streamstack.connections.postgres.logfile import Logfile
 from streamstack.connections.postgres.postmaster import Postmaster
 
@@ -36,28 +37,27 @@ def main() -> None:
 
     Prints one line of JSON: what to connect to, or what is wrong.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        # Whoever stops the server stops this too, but not before the server is done with it.
-        signal.signal(number, signal.SIG_IGN)
+    stay()
     task = json.loads(sys.argv[1])
     try:
-        _run(task, os.getppid() if task["parent"] is None else task["parent"])
+        _run(task)
     except (EmbeddedError, OSError) as error:
         _say({"error": str(error)})
         sys.exit(1)
 
 
-def _run(task: Mapping[str, Any], parent: int) -> None:
+def _run(task: Mapping[str, Any]) -> None:
     folder = Path(task["folder"])
     data = folder / "postgres"
 
     def leaving() -> bool:
         # The pipe has no other end, or (where a worker was forked off it holds that end too) the parent is gone.
-        return bool(select.select([_INLET], [], [], 0)[0]) or os.getppid() != parent
+        return bool(select.select([_INLET], [], [], 0)[0]) or os.getppid() != task["parent"]
 
     programs = choose(Path(task["bin"]), folder)
     prepare(programs, data)
     log = Logfile(folder / "postgres.log")
+    give(folder / "postgres.log", folder)
     sockets, passing = _socket_folder(folder, programs)
     try:
         postmaster = Postmaster(

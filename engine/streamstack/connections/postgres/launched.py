@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from streamstack.connections.postgres.claim import claim, describe
+from streamstack.connections.postgres.claim import claim, describe, release
 from streamstack.connections.postgres.faults import EmbeddedError
 
 #: Seconds; the launcher has shorter ones of its own.
@@ -54,7 +54,7 @@ class Launched:
         """End it and wait until it is gone; harmless where it is."""
         _end(self._process)
         if self._lock >= 0:
-            os.close(self._lock)
+            release(self._lock)
             self._lock = -1
 
 
@@ -92,7 +92,7 @@ def launch(
             _end(process)
             raise
     except BaseException:
-        os.close(lock)
+        release(lock)
         raise
 
 
@@ -110,7 +110,7 @@ def _answer(process: subprocess.Popen[bytes]) -> Mapping[str, Any]:
         if "host" in answer:
             return dict(answer)
     process.kill()
-    said = (line + process.stdout.read()).decode("utf-8", "replace").strip()
+    said = (line + process.stdout.read(65536)).decode("utf-8", "replace").strip()
     raise EmbeddedError(f"PostgreSQL's launcher failed: {said or process.wait()}")
 
 
