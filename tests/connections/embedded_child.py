@@ -1,7 +1,7 @@
 """A server, as far as its database goes: starts the embedded PostgreSQL, says so, and waits for its end.
 
 Its argument is JSON: `folder`; and `uid`, a user to become first (root only); `python`, which that user can run;
-`limit`, the largest file in bytes that it may write.
+`limit`, the largest file in bytes that it may write; `worker`, whether a process is forked off it that does nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,15 @@ async def main(task: dict[str, Any]) -> None:
         return
     launched = embedded._launched  # noqa: SLF001 (whose processes are looked for afterwards)
     assert launched is not None
+    worker = os.fork() if task.get("worker") else None
+    if worker == 0:
+        signal.pause()
     say(
         {
             "connection": dict(connection),
             "launcher": launched._process.pid,  # noqa: SLF001
             "postmaster": launched.postmaster,
+            "worker": worker,
         }
     )
     await asyncio.to_thread(sys.stdin.read)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -40,6 +41,7 @@ class Child:
         self.connection: Mapping[str, Any] = said.get("connection", {})
         self.launcher: int = said.get("launcher", 0)
         self.postmaster: int = said.get("postmaster", 0)
+        self.worker: int | None = said.get("worker")
 
     def kill(self) -> None:
         """Kill the server alone."""
@@ -77,6 +79,8 @@ def child() -> Iterator[Callable[..., Child]]:
     yield start
     for each in children:
         each.end()
+        if each.worker is not None:
+            os.kill(each.worker, signal.SIGKILL)
 
 
 def mode_of(path: Path | str) -> int | None:

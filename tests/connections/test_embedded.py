@@ -169,11 +169,25 @@ def test_killed_launcher_takes_the_database_along(
     folder: Path, child: Callable[..., Child]
 ) -> None:
     """Nor does PostgreSQL stay where the launcher is killed, and the server with it."""
+    folder = folder.rename(folder.parent / ("long" * 25))
     killed = child(folder)
     os.kill(killed.launcher, signal.SIGKILL)
     killed.kill()
     wait_for(lambda: gone(killed.postmaster))
+    again = child(folder)
+    assert asyncio.run(query(again.connection, "SELECT 1")) == 1
+    # The folder of its socket was a temporary one, which nobody was left to remove.
+    assert again.connection["host"] != killed.connection["host"]
+    assert mode_of(killed.connection["host"]) is None
+
+
+@pytest.mark.parametrize("how", ["end", "kill"])
+def test_forked_workers_hold_nothing(folder: Path, child: Callable[..., Child], how: str) -> None:
+    """A worker forked off the server has its files, but keeps no database from ending, nor the next server out."""
+    first = child(folder, worker=True)
+    getattr(first, how)()
     assert asyncio.run(query(child(folder).connection, "SELECT 1")) == 1
+    assert gone(first.postmaster)
 
 
 async def test_killed_database_recovers(server: Embedded) -> None:

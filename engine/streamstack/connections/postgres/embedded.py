@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -100,6 +101,8 @@ def find_programs(bin_folder: Path | None) -> Path:
         "name a database in streamstack.yaml: `databases: {main: {url: postgresql://...}}`, or a folder with"
         " PostgreSQL's programs: `databases: {main: {bin: /usr/lib/postgresql/17/bin}}`"
     )
+    if sys.platform == "win32":
+        raise EmbeddedError(f"there is no embedded PostgreSQL on Windows: {instead}")
     if bin_folder is not None:
         missing = [name for name in ("postgres", "initdb") if not (bin_folder / name).is_file()]
         if missing:
