@@ -9,13 +9,13 @@ import locale
 import os
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from streamstack.connections.postgres.faults import EmbeddedError
-from streamstack.connections.postgres.identity import Identity, identities, in_namespace
+from streamstack.connections.postgres.identity import LINUX, Identity, identities
+from streamstack.connections.postgres.nameless import copy_programs
 
 #: Appended to the postgresql.conf that initdb writes; what stands later there wins.
 SETTINGS: Final = """
@@ -38,6 +38,8 @@ ACCESS: Final = (
     "# streamstack: whoever reaches the socket may come in; nobody else can.\nlocal all all trust\n"
 )
 _VERSION: Final = re.compile(r"\(PostgreSQL\) (\d+)(\S*)")
+#: Below this a machine's shared memory is too small for what a query may ask of it (bytes).
+_SHARED: Final = 256 * 1024 * 1024
 _LINES: Final = 12
 INSTEAD: Final = (
     "name a database of your own in streamstack.yaml: `databases: {main: {url: postgresql://...}}`"
@@ -65,8 +67,9 @@ def choose(bin_folder: Path, folder: Path) -> Programs:
     tried = []
     for identity in identities(folder.parent.stat().st_uid):
         try:
+            _try_to_own(identity, folder)
             code, printed = identity.run([str(bin_folder / "postgres"), "-V"], check=folder)
-        except (OSError, subprocess.SubprocessError) as error:
+        except OSError as error:
             tried.append(f"as {identity.what}: {error}")
             continue
         found = _VERSION.search(printed)
@@ -98,13 +101,11 @@ def prepare(programs: Programs, data: Path) -> None:
             f"{data} belongs to another user: start the server as that one, or {INSTEAD}"
         ) from None
     if found != str(programs.major):
+        fitting = f"`databases: {{main: {{bin: /usr/lib/postgresql/{found}/bin}}}}`"
         raise EmbeddedError(
             f"the data in {data} was written by PostgreSQL {found}, and the programs in {programs.folder} are"
-            f" {programs.version}, which can't read it: use programs of PostgreSQL {found}"
-            " (`databases: {main: {bin: /usr/lib/postgresql/"
-            + found
-            + "/bin}}`), or move the data over with"
-            " pg_dump, or delete that folder if nothing in it is needed"
+            f" {programs.version}, which can't read it: use programs of PostgreSQL {found} ({fitting}), or move the"
+            " data over with pg_dump, or delete that folder if nothing in it is needed"
         )
     programs.identity.own(data)
     if data.stat().st_uid != programs.identity.uid:
@@ -116,18 +117,20 @@ def prepare(programs: Programs, data: Path) -> None:
 
 def _make(programs: Programs, data: Path) -> None:
     identity = programs.identity
-    if not identity.named:
-        # initdb wants a name for its user; in a user namespace it gets one. What it writes is ours all the same.
-        identity = in_namespace()
     new = data.with_name(data.name + ".new")
+    copies = data.with_name(data.name + ".programs")
     shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(copies, ignore_errors=True)
     try:
         new.mkdir(mode=0o700)
         identity.own(new)
-        command = [str(programs.folder / "initdb"), "-D", str(new), *_options(programs.major)]
         try:
+            folder = programs.folder
+            if not identity.named:
+                folder = copy_programs(folder, copies) or folder
+            command = [str(folder / "initdb"), "-D", str(new), *_options(programs.major)]
             code, printed = identity.run(command, check=new)
-        except (OSError, subprocess.SubprocessError) as error:
+        except OSError as error:
             code, printed = 1, str(error)
         if code != 0:
             raise EmbeddedError(_explain(programs, data, printed))
@@ -145,6 +148,18 @@ def _make(programs: Programs, data: Path) -> None:
         ) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(copies, ignore_errors=True)
+
+
+def _try_to_own(identity: Identity, folder: Path) -> None:
+    """Raise OSError where files in a folder can't be given to a user, as on some network disks."""
+    if os.geteuid() == 0:
+        probe = folder / "postgres.probe"
+        try:
+            probe.touch()
+            identity.own(probe)
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def _options(major: int) -> list[str]:
@@ -160,6 +175,9 @@ def _options(major: int) -> list[str]:
         "--auth-local=trust",
         "--auth-host=reject",
     ]
+    if major >= 16:
+        # Else it takes what is there, however small.
+        options += ["--set", f"dynamic_shared_memory_type={shared_memory()}"]
     if major >= 17:
         # The same order and the same upper case on every machine, whatever its library knows.
         options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -175,6 +193,16 @@ def _explain(programs: Programs, data: Path, printed: str) -> str:
             f" app`), or {INSTEAD}\n{last_lines(printed)}"
         )
     return f"no database could be made in {data.parent}; initdb said:\n{last_lines(printed)}\nElse {INSTEAD}"
+
+
+def shared_memory() -> str:
+    """Return where parallel queries share memory: on disk where the machine, often a container, has little."""
+    try:
+        there = os.statvfs("/dev/shm")  # noqa: S108 (it is asked for its size)
+    except OSError:
+        return "mmap" if LINUX else "posix"
+    roomy = there.f_bavail * there.f_frsize >= _SHARED and os.access("/dev/shm", os.W_OK)  # noqa: S108
+    return "posix" if roomy else "mmap"
 
 
 def last_lines(printed: str) -> str:

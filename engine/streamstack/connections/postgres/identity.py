@@ -12,22 +12,27 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
 #: From linux/prctl.h, linux/capability.h and linux/sched.h; they are the same on every architecture.
 _SET_DEATH_SIGNAL: Final = 1
-_SET_KEEP_CAPABILITIES: Final = 8
+_SET_SECURE_BITS: Final = 28
 _SET_SUBREAPER: Final = 36
 _AMBIENT: Final = 47
 _AMBIENT_RAISE: Final = 2
 _CAPABILITY_VERSION: Final = 0x20080522
+#: Capabilities stay over a change of user, and access(2) goes by them as open(2) does.
+_NO_SETUID_FIXUP: Final = 1 << 2
 _NEW_USER_NAMESPACE: Final = 0x10000000
 _DAC_OVERRIDE: Final = 1
 _DAC_READ_SEARCH: Final = 2
 
 LINUX: Final = sys.platform == "linux"
+#: What the launcher does not heed, so that it outlives the server; its children do.
+_IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +59,23 @@ class Identity:
     ) -> subprocess.Popen[bytes]:
         """Start a program that ends with this process. ``check`` is a folder that must be open to it.
 
-        Raises OSError or subprocess.SubprocessError where the user can't be taken on, or can't reach either.
+        Where the user can't be taken on, or can't enter that folder, it prints why and ends with code 126.
+
+        Raises OSError where the program can't be reached.
         """
         parent = os.getpid()
 
         def prepare() -> None:
-            if self.become is not None:
-                self.become()
-            if check is not None:
-                (check / ".").stat()
+            for number in _IGNORED:
+                signal.signal(number, signal.SIG_DFL)
+            try:
+                if self.become is not None:
+                    self.become()
+                if check is not None:
+                    (check / ".").stat()
+            except OSError as error:
+                os.write(1, f"{error}\n".encode())
+                os._exit(126)
             os.umask(0o077)
             if LINUX:
                 # Last, since a change of user clears it. SIGINT is PostgreSQL's fast shutdown.
@@ -90,7 +103,7 @@ class Identity:
         return process.returncode, printed.decode("utf-8", "replace")
 
     def own(self, path: Path) -> None:
-        """Make a file, or a folder with all in it, belong to this user where it does not yet."""
+        """Make a file, or a folder with all in it, belong to this user where it does not yet. Raises OSError."""
         if path.stat().st_uid == self.uid or os.geteuid() != 0:
             return
         for parent, folders, files in os.walk(path):
@@ -125,9 +138,10 @@ def identities(owner: int) -> Iterator[Identity]:
         yield _renamed(uid, gid)
 
 
-def in_namespace() -> Identity:
-    """Return this very user, who has another number and a name inside of a user namespace."""
-    return _renamed(os.geteuid(), os.getegid())
+def stay() -> None:
+    """Ignore what ends the server: whoever stops that one stops this process too, but only after it."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def adopt_orphans() -> None:
@@ -155,7 +169,7 @@ def _other(what: str, entry: pwd.struct_passwd, capability: int | None = None) -
 
     def become() -> None:
         if capability is not None:
-            _prctl(_SET_KEEP_CAPABILITIES, 1)
+            _prctl(_SET_SECURE_BITS, _NO_SETUID_FIXUP)
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
@@ -170,7 +184,7 @@ def _renamed(uid: int, gid: int) -> Identity:
     inside_uid, inside_gid = (entry.pw_uid, entry.pw_gid) if entry else (65534, 65534)
 
     def become() -> None:
-        if uid == 0:
+        with suppress(PermissionError):
             os.setgroups([])
         _call("unshare", _NEW_USER_NAMESPACE)
         # user_namespaces(7): one line maps this user; groups only once setgroups is given up.
@@ -181,7 +195,7 @@ def _renamed(uid: int, gid: int) -> Identity:
         ):
             Path("/proc/self", name).write_text(text, "ascii")
 
-    return Identity("this user under another number", uid, gid, become, named=entry is not None)
+    return Identity("root under another number", uid, gid, become, named=entry is not None)
 
 
 class _CapabilityHeader(ctypes.Structure):

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
-import signal
 import socket
 import sys
 import tempfile
@@ -20,14 +18,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from streamstack.connections.postgres.claim import claim, describe, give, make_folder, read
 from streamstack.connections.postgres.cluster import INSTEAD, Programs, choose, prepare
 from streamstack.connections.postgres.faults import EmbeddedError
+from streamstack.connections.postgres.identity import stay
 from streamstack.connections.postgres.logfile import Logfile
 from streamstack.connections.postgres.postmaster import Postmaster
 
 #: sun_path of unix(7), less the byte that ends it; macOS has 104.
 _LONGEST: Final = 107 if sys.platform == "linux" else 103
 _SOCKET: Final = ".s.PGSQL.5432"
+_TEMPORARY: Final = "streamstack-postgres-"
 _INLET: Final = 0
 
 
@@ -36,40 +37,47 @@ def main() -> None:
 
     Prints one line of JSON: what to connect to, or what is wrong.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        # Whoever stops the server stops this too, but not before the server is done with it.
-        signal.signal(number, signal.SIG_IGN)
+    stay()
     task = json.loads(sys.argv[1])
     try:
-        _run(task, os.getppid() if task["parent"] is None else task["parent"])
+        _run(task)
     except (EmbeddedError, OSError) as error:
         _say({"error": str(error)})
         sys.exit(1)
 
 
-def _run(task: Mapping[str, Any], parent: int) -> None:
-    folder = Path(task["folder"])
+def _run(task: Mapping[str, Any]) -> None:
+    folder, parent = Path(task["folder"]), task["parent"]
     data = folder / "postgres"
 
     def leaving() -> bool:
-        # The pipe has no other end, or (where a worker was forked off it holds that end too) the parent is gone.
+        # Told so, or the pipe has no other end, or the parent is gone (its forked workers may hold that end too).
         return bool(select.select([_INLET], [], [], 0)[0]) or os.getppid() != parent
 
+    make_folder(folder)
+    # Taken here and not in the server: of that one's forked workers none keeps it.
+    lock = claim(folder, parent)
+    _clear_temporary(read(lock).get("host"))
+    describe(lock, parent, {})
     programs = choose(Path(task["bin"]), folder)
     prepare(programs, data)
     log = Logfile(folder / "postgres.log")
+    give(folder / "postgres.log", folder)
     sockets, passing = _socket_folder(folder, programs)
     try:
         postmaster = Postmaster(
-            programs, data, sockets, log=log, lock=task["lock"], settings=task["settings"]
+            programs, data, sockets, log=log, lock=lock, settings=task["settings"]
         )
         if postmaster.wait_until_ready(leaving):
-            _say({"host": str(sockets), "port": 5432, "pid": postmaster.pid})
+            reached = {"host": str(sockets), "port": 5432}
+            describe(lock, parent, reached | task["roles"])
+            _say({**reached, "pid": postmaster.pid})
             postmaster.watch(leaving, _INLET)
         postmaster.shut_down()
+        os.ftruncate(lock, 0)
     finally:
         if passing:
-            shutil.rmtree(sockets, ignore_errors=True)
+            _clear_temporary(str(sockets))
 
 
 def _socket_folder(folder: Path, programs: Programs) -> tuple[Path, bool]:
@@ -85,7 +93,7 @@ def _socket_folder(folder: Path, programs: Programs) -> tuple[Path, bool]:
         return beside, False
     for place in (None, "/tmp", "/var/tmp"):  # noqa: S108 (mkdtemp makes it ours alone)
         with suppress(OSError):
-            made = Path(tempfile.mkdtemp(prefix="streamstack-", dir=place))
+            made = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=place))
             if _holds_sockets(made):
                 programs.identity.own(made)
                 return made, True
@@ -94,6 +102,16 @@ def _socket_folder(folder: Path, programs: Programs) -> tuple[Path, bool]:
         f"neither {beside} nor a temporary folder can hold a socket: set TMPDIR to a folder with a short path,"
         f" or {INSTEAD}"
     )
+
+
+def _clear_temporary(sockets: Any) -> None:
+    """Remove a temporary folder of sockets, also one that a launcher which was killed has left."""
+    if not isinstance(sockets, str) or not Path(sockets).name.startswith(_TEMPORARY):
+        return
+    with suppress(OSError):
+        for file in Path(sockets).glob(_SOCKET + "*"):
+            file.unlink()
+        Path(sockets).rmdir()
 
 
 def _holds_sockets(folder: Path) -> bool:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from streamstack.connections.postgres.claim import claim, describe
 from streamstack.connections.postgres.faults import EmbeddedError
 
 #: Seconds; the launcher has shorter ones of its own.
@@ -36,7 +35,6 @@ class Launched:
     port: int
     postmaster: int
     _process: subprocess.Popen[bytes] = field(repr=False)
-    _lock: int = field(repr=False)
 
     def alive(self) -> bool:
         """Tell whether it still runs."""
@@ -53,9 +51,6 @@ class Launched:
     def stop(self) -> None:
         """End it and wait until it is gone; harmless where it is."""
         _end(self._process)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
 
 
 def launch(
@@ -65,34 +60,27 @@ def launch(
 
     Raises EmbeddedError.
     """
-    lock = claim(folder)
+    task = {
+        "folder": str(folder),
+        "bin": str(bin_folder),
+        "settings": dict(settings),
+        "roles": dict(roles),
+        "parent": os.getpid(),
+    }
+    process = subprocess.Popen(  # noqa: S603 (our own program)
+        [sys.executable, "-I", "-S", "-c", _PROGRAM, json.dumps(task)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd="/",
+        # Ctrl-C in a terminal is the server's to answer.
+        start_new_session=True,
+    )
     try:
-        task = {
-            "folder": str(folder),
-            "bin": str(bin_folder),
-            "lock": lock,
-            "settings": dict(settings),
-            "parent": os.getpid(),
-        }
-        process = subprocess.Popen(  # noqa: S603 (our own program)
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, json.dumps(task)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-            pass_fds=(lock,),
-            # Ctrl-C in a terminal is the server's to answer.
-            start_new_session=True,
-        )
-        try:
-            answer = _answer(process)
-            describe(lock, {"host": answer["host"], "port": answer["port"], **roles})
-            return Launched(answer["host"], answer["port"], answer["pid"], process, lock)
-        except BaseException:
-            _end(process)
-            raise
+        answer = _answer(process)
+        return Launched(answer["host"], answer["port"], answer["pid"], process)
     except BaseException:
-        os.close(lock)
+        _end(process)
         raise
 
 
@@ -110,13 +98,16 @@ def _answer(process: subprocess.Popen[bytes]) -> Mapping[str, Any]:
         if "host" in answer:
             return dict(answer)
     process.kill()
-    said = (line + process.stdout.read()).decode("utf-8", "replace").strip()
+    said = (line + process.stdout.read(65536)).decode("utf-8", "replace").strip()
     raise EmbeddedError(f"PostgreSQL's launcher failed: {said or process.wait()}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
-        process.stdin.close()
+        with suppress(OSError):
+            # Said, since a forked worker may hold the pipe open.
+            process.stdin.write(b"stop\n")
+            process.stdin.close()
     try:
         process.wait(STOP)
     except subprocess.TimeoutExpired:

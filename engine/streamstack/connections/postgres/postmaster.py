@@ -9,14 +9,13 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from streamstack.connections.postgres.cluster import INSTEAD, Programs, last_lines
+from streamstack.connections.postgres.cluster import INSTEAD, Programs, last_lines, shared_memory
 from streamstack.connections.postgres.faults import EmbeddedError
 from streamstack.connections.postgres.identity import LINUX, adopt_orphans
 from streamstack.connections.postgres.logfile import Logfile
@@ -29,8 +28,6 @@ SHUTDOWN: Final = (
     (10.0, signal.SIGQUIT),
     (15.0, signal.SIGKILL),
 )
-#: Below this a machine's shared memory is too small for what a query may ask of it (bytes).
-_SHARED: Final = 256 * 1024 * 1024
 #: Seconds between looks at what tells nothing by itself: is the parent there, is the server ready.
 _LOOK: Final = 1.0
 _LOOK_STARTING: Final = 0.01
@@ -67,7 +64,7 @@ class Postmaster:
             "port": "5432",
             "logging_collector": "off",
             "log_destination": "stderr",
-            "dynamic_shared_memory_type": _shared_memory(),
+            "dynamic_shared_memory_type": shared_memory(),
         }
         command = [str(programs.folder / "postgres"), "-D", str(data)]
         for name, value in {**held, **settings}.items():
@@ -77,7 +74,7 @@ class Postmaster:
         try:
             # The lock goes on to every process of the server: it is free when the last one is gone.
             process = programs.identity.spawn(command, output=output, keep=(lock,))
-        except (OSError, subprocess.SubprocessError) as error:
+        except OSError as error:
             raise EmbeddedError(f"PostgreSQL can't be started: {error}; {INSTEAD}") from error
         finally:
             os.close(output)
@@ -182,16 +179,6 @@ def _children() -> Iterator[int]:
         with suppress(OSError):
             for name in Path("/proc/thread-self/children").read_text("ascii").split():
                 yield int(name)
-
-
-def _shared_memory() -> str:
-    """Return where parallel queries share memory: on disk where the machine, often a container, has little."""
-    try:
-        there = os.statvfs("/dev/shm")  # noqa: S108 (it is asked for its size)
-    except OSError:
-        return "mmap" if LINUX else "posix"
-    roomy = there.f_bavail * there.f_frsize >= _SHARED and os.access("/dev/shm", os.W_OK)  # noqa: S108
-    return "posix" if roomy else "mmap"
 
 
 def _forget_crash(data: Path, sockets: Path) -> None:
