@@ -51,8 +51,8 @@ functionStack:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[int, asyncio.StreamReader]]:
-    """Serve a folder in a process of its own; give its port and its log."""
+async def serving(folder: Path) -> AsyncIterator[tuple[int, asyncio.StreamReader, int]]:
+    """Serve a folder in a process of its own; give its port, its log and its number."""
     command = [sys.executable, "-c", "from streamstack.cli import main; main()", "serve"]
     process = await asyncio.create_subprocess_exec(
         *command, str(folder), "--port", "0", stderr=asyncio.subprocess.PIPE
@@ -61,7 +61,7 @@ async def serving(folder: Path) -> AsyncIterator[tuple[int, asyncio.StreamReader
     try:
         while not (found := re.search(rb"127\.0\.0\.1:(\d+)\s*$", await process.stderr.readline())):
             pass
-        yield int(found[1]), process.stderr
+        yield int(found[1]), process.stderr, process.pid
     finally:
         process.terminate()
         await process.communicate()
@@ -107,7 +107,7 @@ def told(what: str, seconds: list[float]) -> None:
 
 async def poem() -> None:
     """Measure the first chunk, and count the reads of a paced poem."""
-    async with serving(ROOT / "definitions") as (port, _):
+    async with serving(ROOT / "definitions") as (port, _, _):
         firsts, reads = [], []
         for _ in range(200):
             times, _ = await read(port, post("/api/stream-poem", {}))
@@ -125,7 +125,7 @@ async def others() -> None:
         folder = Path(name)
         for stem, text in FILES.items():
             (folder / f"{stem}.yaml").write_text(text, "utf-8")
-        async with serving(folder) as (port, log):
+        async with serving(folder) as (port, log, _):
             _, data = await read(port, get("/burst"))
             frames = (
                 len(re.findall(rb"(?:^|\r\n)[0-9a-f]+\r\n", data.partition(b"\r\n\r\n")[2])) - 1
