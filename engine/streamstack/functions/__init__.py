@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamstack.functions import errors, flow, http, llm, loops, stream, streams, values
+from streamstack.functions import errors, flow, http, llm, loops, stream, streams, values, windows
 from streamstack.language.declare import Registry
 
 #: The families, in the order of the reference.
@@ -10,7 +10,7 @@ FAMILIES = {
     "Values": values.FUNCTIONS,
     "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS, *errors.FUNCTIONS),
     "Streaming response": stream.FUNCTIONS,
-    "Streams": streams.FUNCTIONS,
+    "Streams": (*streams.FUNCTIONS, *windows.FUNCTIONS),
     "HTTP": http.FUNCTIONS,
     "Models": llm.FUNCTIONS,
 }

@@ -46,6 +46,7 @@ class Kind(Enum):
     LIST = "list"
     OBJECT = "object"
     DURATION = "duration"
+    EVERY = "every"  # a number of items, or a duration
     SIZE = "size"
     STREAM = "stream"  # a stream only
     ITEMS = "items"  # a list or a stream
@@ -62,6 +63,7 @@ class Bound:
     choices: tuple[str, ...] = ()  # for TEXT: the words allowed
     code: bool = False  # for TEXT: of words-with-hyphens, as the codes of errors are
     per_item: Binds | None = None  # evaluated for each item, which is bound under this name
+    expression: bool = False  # a value without a binding is a mistake: the same for every item
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class Named:
 
     item: ParameterType
     keys_are_variables: bool = False  # each key must be a variable name
+    taken: tuple[str, ...] = ()  # names that the function gives a meaning of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ _TYPES: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.OBJECT: ("object",),
     Kind.DURATION: ("number", "string"),
     Kind.SIZE: ("integer", "string"),
+    Kind.EVERY: ("integer", "string"),
     Kind.STREAM: (),
 }
 
@@ -167,6 +168,8 @@ def _bound(wanted: Bound) -> Schema:
         schema["pattern"] = f"{DURATION}|{BINDING}"
     elif wanted.kind is Kind.SIZE:
         schema["pattern"] = f"{SIZE}|{BINDING}"
+    elif wanted.kind is Kind.EVERY:
+        schema["pattern"] = f"{DURATION}|{BINDING}"
     elif wanted.kind in (Kind.LIST, Kind.ITEMS):
         schema["items"] = {"$ref": "#/definitions/value"}
     elif wanted.kind is Kind.OBJECT:
@@ -192,5 +195,7 @@ def _bounds(wanted: Bound | Constant) -> Schema:
     """Return the bounds of a number; those of durations and sizes count in other units."""
     if wanted.kind in (Kind.DURATION, Kind.SIZE):
         return {"minimum": 0}
+    if wanted.kind is Kind.EVERY:
+        return {"minimum": 1}
     bounds = {"minimum": wanted.minimum, "maximum": wanted.maximum}
     return {key: bound for key, bound in bounds.items() if bound is not None}
