@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from streamstack.functions import errors, flow, http, llm, loops, stream, streams, values, windows
+from streamstack.functions import (
+    errors,
+    flow,
+    http,
+    llm,
+    loops,
+    state,
+    stream,
+    streams,
+    values,
+    windows,
+)
 from streamstack.language.declare import Registry
 
 #: The families, in the order of the reference.
@@ -13,6 +24,7 @@ FAMILIES = {
     "Streams": (*streams.FUNCTIONS, *windows.FUNCTIONS),
     "HTTP": http.FUNCTIONS,
     "Models": llm.FUNCTIONS,
+    "State": state.FUNCTIONS,
 }
 
 REGISTRY = Registry(declared for family in FAMILIES.values() for declared in family)

@@ -149,18 +149,20 @@ _MOST = 10_000_000
 )
 def window(  # noqa: PLR0913  (a window has that many parts)
     run: Run,
+    *,
     in_: Any,
     compute: Mapping[str, Mapping[str, Any]],
     size: int | None = None,
     within: float | None = None,
-    every: int | float = 1,
+    every: float = 1,
     by: Callable[[Any], Any] | None = None,
     groups: int = 10_000,
     limit: int = 100_000,
 ) -> Stream:
     """Give figures of the last items, again and again: rolling statistics.
 
-    An item of the stream is {name: figure, ...}; with `by` also the `key`, for the group whose item came. The operations:
+    An item of the stream is {name: figure, ...}; with `by` also the `key`, for the group whose item came. The
+    operations:
 
     - `count`: how many values; `rate`: how many a second, over the time that the window covers so far.
     - `sum`, `mean`: of numbers, without drift. Sums of integers are integers, those of decimals keep all digits.
@@ -189,7 +191,7 @@ def window(  # noqa: PLR0913  (a window has that many parts)
     shape = Shape(size, within, every, groups, limit)
     make = partial(Window, figures, by, shape)
     items = checked(in_)
-    if isinstance(every, float):
+    if shape.timed:
         return Stream(lambda: windowed_on_time(iterate(items), make, every))
     return Stream(lambda: windowed(run, iterate(items), make))
 
@@ -268,13 +270,14 @@ def changes(
 ) -> Stream:
     """Give only what changed: each item is compared with the last one of the same key.
 
-    An item of the stream is {key, first, changed, removed}; `key` only where it is asked for. `changed` has, by name, the
-    fields with another value than before, each as {value, previous, delta, trend}: for numbers `delta` is the difference
-    and `trend` is `up` or `down`. `removed` lists the fields that are gone.
+    An item of the stream is {key, first, changed, removed}; `key` only where it is asked for. `changed` has, by
+    name, the fields with another value than before, each as {value, previous, delta, trend}: for numbers `delta` is
+    the difference and `trend` is `up` or `down`. `removed` lists the fields that are gone.
 
-    The first item of a key has all its fields in `changed`, and `first` is true: there `previous` and `delta` are null, and
-    the `trend` of numbers is `flat`, as for every number that had none before it. For other values `delta` and `trend`
-    are null. An item in which nothing changed gives nothing. Items that are no objects are compared as one field, `value`.
+    The first item of a key has all its fields in `changed`, and `first` is true: there `previous` and `delta` are
+    null, and the `trend` of numbers is `flat`, as for every number that had none before it. For other values `delta`
+    and `trend` are null. An item in which nothing changed gives nothing. Items that are no objects are compared as
+    one field, `value`.
     """
     compared = Changes(key, fields, limit, forgets=on_limit == "forget")
 

@@ -15,6 +15,7 @@ from streamstack.language.http_settings import HttpSettings, parse_http
 from streamstack.language.model_settings import Model, parse_models
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.reading.source import read
+from streamstack.language.state_settings import StateSettings, parse_state
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.units import parse_duration, parse_size
@@ -32,7 +33,7 @@ SECTIONS: Final = (
     "plugins",
 )
 #: Sections of the language that this version does not serve: ignoring one would mislead its author.
-LATER: Final = frozenset(SECTIONS) - {"http", "models"}
+LATER: Final = frozenset(SECTIONS) - {"http", "models", "state"}
 _NAMED: Final = frozenset({"authentication", "databases", "models", "experiments"})
 _TOP: Final = ("server", "streaming", "settings", *SECTIONS)
 
@@ -80,6 +81,7 @@ class Settings:
     sections: dict[str, Node] = field(default_factory=dict)
     models: abc.Mapping[str, Model] = field(default_factory=dict)
     http: HttpSettings = field(default_factory=HttpSettings)
+    state: StateSettings = field(default_factory=StateSettings)
 
     def names(self, section: str) -> tuple[str, ...]:
         """Return the names configured under a section, such as `databases`."""
@@ -142,6 +144,8 @@ class _Check:
         self.findings += wrong
         http, wrong = parse_http(sections.get("http"))
         self.findings += wrong
+        state, wrong = parse_state(sections.get("state"))
+        self.findings += wrong
         return Settings(
             self._server(server) if server is not None else Server(),
             streaming,
@@ -149,6 +153,7 @@ class _Check:
             sections,
             models,
             http,
+            state,
         )
 
     def _server(self, node: Mapping) -> Server:

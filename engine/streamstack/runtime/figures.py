@@ -69,9 +69,11 @@ class LastingEnds:
 
 def _check_order(value: Any, word: str) -> None:
     """Raise RunError ``template`` for a value that has no order."""
-    if isinstance(value, float) and value != value:  # noqa: PLR0124  (NaN)
-        raise RunError("template", f"`{word}` needs numbers, and one is not finite")
-    if type(value) not in _ORDERED and not isinstance(value, date):
+    kind = type(value)
+    if kind is float:
+        if value != value:  # noqa: PLR0124  (NaN)
+            raise RunError("template", f"`{word}` needs numbers, and one is not finite")
+    elif kind not in _ORDERED and not isinstance(value, date):
         raise RunError(
             "template", f"`{word}` needs numbers, texts or timestamps, and this is {a_kind(value)}"
         )

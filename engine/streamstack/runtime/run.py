@@ -16,6 +16,7 @@ import structlog
 from streamstack.errors import RunError
 from streamstack.language.http_settings import HttpSettings
 from streamstack.language.model_settings import Model
+from streamstack.language.state_settings import StateSettings
 from streamstack.runtime.chunk import Sink
 from streamstack.runtime.faults import located
 
@@ -62,7 +63,7 @@ class Context:
     """What all runs of a project share.
 
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
-    ``models`` which models have names. ``address`` is the server's own.
+    ``models`` which models have names, ``state`` where state is kept. ``address`` is the server's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class Context:
     dev: bool = False
     http: HttpSettings = field(default_factory=HttpSettings)
     models: Mapping[str, Model] = field(default_factory=dict)
+    state: StateSettings = field(default_factory=StateSettings)
     address: Address = field(default_factory=Address)
     _resources: dict[Any, Resource] = field(default_factory=dict)
 

@@ -82,9 +82,7 @@ class Total:
             self._integer -= value
         else:
             self._decimals -= 1
-            self._decimal = (
-                _EXACT.subtract(self._decimal, value) if self._decimals else Decimal(0)
-            )
+            self._decimal = _EXACT.subtract(self._decimal, value) if self._decimals else Decimal(0)
         self.count -= 1
 
     def _grow(self, value: float) -> None:
@@ -168,9 +166,9 @@ class Spread:
 class SlidingSpread:
     """The standard deviation of numbers that come, and leave in the same order.
 
-    Two stacks (Tangwongsan et al., "General incremental sliding-window aggregation", 2015): the newer half is gathered by
-    Welford's method; the older half holds, for each number, what it and all after it amount to. Nothing is subtracted,
-    so no error outlives the window. Each number is looked at twice.
+    Two stacks (Tangwongsan et al., "General incremental sliding-window aggregation", 2015): the newer half is
+    gathered by Welford's method; the older half holds, for each number, what it and all after it amount to. Nothing
+    is subtracted, so no error outlives the window. Each number is looked at twice.
     """
 
     __slots__ = ("_back", "_count", "_front", "_mean", "_squares")
@@ -198,9 +196,8 @@ class SlidingSpread:
         self._front.pop()
 
     def _turn(self) -> None:
-        front, count, mean, squares = self._front, 0, 0.0, 0.0
-        for number in reversed(self._back):
-            count += 1
+        front, mean, squares = self._front, 0.0, 0.0
+        for count, number in enumerate(reversed(self._back), 1):
             off = number - mean
             mean += off / count
             squares += off * (number - mean)

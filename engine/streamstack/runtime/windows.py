@@ -53,6 +53,11 @@ class Shape:
         return wide is not None and type(wide) is type(self.every) and wide == self.every
 
     @property
+    def timed(self) -> bool:
+        """Whether figures are given at even times."""
+        return type(self.every) is float
+
+    @property
     def sliding(self) -> bool:
         """Whether items leave the window one by one."""
         return (self.size is not None or self.within is not None) and not self.tumbling
@@ -225,7 +230,7 @@ class Window:
     def _forget(self, at: float) -> None:
         """Forget the groups of a window by time that have nothing left in it; a timer does so by itself."""
         within = self.shape.within
-        if self.by is None or within is None or type(self.shape.every) is float:
+        if self.by is None or within is None or self.shape.timed:
             return
         if not self.shape.sliding:
             return

@@ -70,6 +70,7 @@ def serving_locally(
         dev=dev,
         models=settings.models,
         http=settings.http,
+        state=settings.state,
     )
     serving = _Serving(Service(endpoints, context=context, cors=make_cors(settings.server.cors)))
     thread = threading.Thread(target=serving.run, name="streamstack", daemon=True)

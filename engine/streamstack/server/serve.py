@@ -49,6 +49,7 @@ def serve(
         dev=dev,
         models=settings.models,
         http=settings.http,
+        state=settings.state,
     )
     service = Service(endpoints, context=context, cors=make_cors(settings.server.cors))
     patience = settings.server.shutdown_timeout

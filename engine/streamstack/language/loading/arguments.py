@@ -249,9 +249,7 @@ class ArgumentReader:
                 f"{site.words} takes {KINDS[wanted]}, and text around a binding is a text",
                 "write one whole <<expression>>",
             )
-        elif (
-            not suits(wanted, [] if isinstance(node, Sequence) else {}) or wanted in _MEASURES
-        ):
+        elif not suits(wanted, [] if isinstance(node, Sequence) else {}) or wanted in _MEASURES:
             self._refuse(node, site, KINDS[wanted], how_to_write(wanted, node))
 
     def check(self, wanted: Bound | Constant, value: Any, node: Node, site: Site) -> Any:
