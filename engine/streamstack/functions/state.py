@@ -26,8 +26,8 @@ log = structlog.get_logger("streamstack.run")
 
 _KEY = Parameter(
     "key",
-    Bound(),
-    "Its name: a text, a number, or a list or object of such.",
+    Bound(Kind.KEY),
+    "Its name: a text, a number, or a list of such.",
     required=True,
     main=True,
 )
@@ -55,12 +55,6 @@ def open_state(context: Context) -> State:
     return State(MemoryStore(context.state))
 
 
-def _key_of(key: Any) -> bytes:
-    if key is None:
-        raise RunError("template", "`key` is required, and this is null: write `| default(...)`")
-    return canonical_json(key)
-
-
 def _check_kept(value: Any) -> None:
     if isinstance(value, Opaque):
         advice = "`collect` it first" if value.kind == "stream" else "cache what is read from it"
@@ -82,7 +76,7 @@ def _check_kept(value: Any) -> None:
 )
 async def get(run: Run, key: Any) -> Any:
     """Give a cached value; null where there is none, or its time is over."""
-    value = await run.context.resource(open_state).store.get(_key_of(key))
+    value = await run.context.resource(open_state).store.get(canonical_json(key))
     return None if value is MISSING else value
 
 
@@ -107,7 +101,7 @@ async def set_(run: Run, key: Any, value: Any = None, ttl: float | None = None) 
     larger than all of `maxSize` is the error `limit-reached`. Streams and files can't be cached.
     """
     _check_kept(value)
-    await run.context.resource(open_state).store.set(_key_of(key), value, ttl)
+    await run.context.resource(open_state).store.set(canonical_json(key), value, ttl)
 
 
 @function(
@@ -125,15 +119,15 @@ async def set_(run: Run, key: Any, value: Any = None, ttl: float | None = None) 
 )
 async def delete(run: Run, key: Any) -> bool:
     """Drop a cached value; tell whether there was one."""
-    return await run.context.resource(open_state).store.delete(_key_of(key))
+    return await run.context.resource(open_state).store.delete(canonical_json(key))
 
 
 @function(
     "cache.use",
     Parameter(
         "key",
-        Bound(),
-        "Its name: a text, a number, or a list or object of such.",
+        Bound(Kind.KEY),
+        "Its name: a text, a number, or a list of such.",
         required=True,
     ),
     _TTL,
@@ -172,7 +166,7 @@ async def use(
     go to the reader of the run that runs them. A value too large for the cache is given and not kept.
     """
     state = run.context.resource(open_state)
-    name = _key_of(key)
+    name = canonical_json(key)
     value = await state.store.get(name)
     if value is not MISSING:
         return value
@@ -216,7 +210,7 @@ async def add(run: Run, key: Any, by: Number = 1, ttl: float | None = None) -> N
     No two runs get in each other's way. With `by: 0` the value is only read. Past `state.maxEntries` counters, the
     one not used for longest is forgotten.
     """
-    return await run.context.resource(open_state).store.add(_key_of(key), by, ttl)
+    return await run.context.resource(open_state).store.add(canonical_json(key), by, ttl)
 
 
 FUNCTIONS = (get, set_, delete, use, add)

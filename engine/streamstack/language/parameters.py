@@ -48,6 +48,7 @@ class Kind(Enum):
     DURATION = "duration"
     EVERY = "every"  # a number of items, or a duration
     SIZE = "size"
+    KEY = "key"  # what names something: a text, a number, a list of such
     STREAM = "stream"  # a stream only
     ITEMS = "items"  # a list or a stream
     ANY_OR_STREAM = "anyOrStream"  # a whole binding may hand over a stream

@@ -91,6 +91,11 @@ class Quantiles:
             if place < cursor[0]:
                 cursor[1] -= 1
 
+    @property
+    def bins(self) -> int:
+        """How many bins are in use."""
+        return len(self._bins)
+
     def at(self, percent: int) -> Any:
         """Return the number below which so many per cent of the numbers lie; null of nothing."""
         if not self._count:

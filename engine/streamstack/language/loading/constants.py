@@ -39,6 +39,8 @@ def suits(wanted: Kind, value: Any) -> bool:
             return isinstance(value, list)
         case Kind.OBJECT:
             return isinstance(value, dict)
+        case Kind.KEY:
+            return type(value) in (str, int, float, list)
         case Kind.STREAM:
             return False
     return True

@@ -47,6 +47,7 @@ _TYPES: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.DURATION: ("number", "string"),
     Kind.SIZE: ("integer", "string"),
     Kind.EVERY: ("integer", "string"),
+    Kind.KEY: ("array", "number", "string"),
     Kind.STREAM: (),
 }
 
@@ -157,6 +158,8 @@ def _bound(wanted: Bound) -> Schema:
     if wanted.kind in (Kind.ANY, Kind.ANY_OR_STREAM):
         return {"allOf": [{"$ref": "#/definitions/value"}]}
     types = {*_TYPES[wanted.kind], "string", "null"}
+    if wanted.kind is Kind.KEY:
+        return {"type": sorted(types), "items": {"$ref": "#/definitions/value"}}
     if wanted.kind is Kind.TEXT:
         if not wanted.choices:
             return {"type": ["string", "null"]}
