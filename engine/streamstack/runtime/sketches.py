@@ -21,6 +21,10 @@ ACCURACY: Final = 0.01
 #: Different values that are counted exactly where nothing leaves.
 EXACT_DISTINCT: Final = 10_000
 
+_PLAIN: Final = frozenset({str, int, float, bool, Decimal, type(None)})
+_NUMBERS: Final = frozenset({int, float})
+#: Numbers up to here are calculated with as they are: nothing can be too large.
+_PLENTY: Final = 1e15
 _GAMMA: Final = (1 + ACCURACY) / (1 - ACCURACY)
 _SCALE: Final = 1 / log(_GAMMA)
 #: The bins of positive numbers lie above 0, those of negative ones below: a float has no exponent beyond.
@@ -106,7 +110,15 @@ class Quantiles:
             low = ordered[below]
             if not rest:
                 return low
-            step = operators.subtract(ordered[below + 1], low)
+            high = ordered[below + 1]
+            if (
+                type(low) in _NUMBERS
+                and type(high) in _NUMBERS
+                and low > -_PLENTY
+                and high < _PLENTY
+            ):
+                return low + (high - low) * (rest / 100)
+            step = operators.subtract(high, low)
             part = Decimal(rest).scaleb(-2) if type(step) is Decimal else rest / 100
             return operators.add(low, operators.multiply(step, part))
         low_bin, next_bin = self._bins_at(percent, below)
@@ -158,10 +170,10 @@ _CENTRE: Final = log(2 / (_GAMMA + 1))
 
 def identity(value: Any) -> Hashable:
     """Return what tells a value from others: equal values have the same."""
-    if isinstance(value, (list, tuple, Mapping)):
-        return (canonical_json(value),)
     kept: Hashable = value
-    return kept
+    if type(value) in _PLAIN:
+        return kept
+    return (canonical_json(value),) if isinstance(value, (list, tuple, Mapping)) else kept
 
 
 class SlidingDistinct:
@@ -199,7 +211,7 @@ class Distinct:
     that, and hardly ever further off than 2.5 %.
     """
 
-    __slots__ = ("_known", "_number", "_registers", "_zeros")
+    __slots__ = ("_highest", "_known", "_number", "_registers", "_zeros")
     _BITS: Final = 14
 
     def __init__(self) -> None:
@@ -207,6 +219,7 @@ class Distinct:
         self._registers = bytearray()
         self._zeros: list[int] = []  # how many registers hold 0, 1, 2 ...
         self._number: int | None = None
+        self._highest = 0
 
     def add(self, value: Any) -> None:
         """Add a value."""
@@ -232,6 +245,7 @@ class Distinct:
             self._registers[place] = rank
             self._zeros[before] -= 1
             self._zeros[rank] += 1
+            self._highest = max(rank, self._highest)
             self._number = None
 
     def number(self) -> int:
@@ -247,7 +261,8 @@ class Distinct:
         counts = self._zeros
         last = 64 - self._BITS
         total = registers * _tau(1 - counts[last + 1] / registers)
-        for rank in range(last, 0, -1):
+        # Where nothing is counted above, halving 0 leaves 0.
+        for rank in range(last if total else min(last, self._highest), 0, -1):
             total = 0.5 * (total + counts[rank])
         total += registers * _sigma(counts[0] / registers)
         return registers * registers / (2 * log(2) * total)
