@@ -267,3 +267,116 @@ async def test_a_reader_who_leaves_ends_the_run(tmp_path: Path) -> None:
     ends = [line for line in server.lines if "closed" in line]
     assert len(ends) == 1
     assert "cancelled" in ends[0]
+
+
+async def test_the_dashboard_sends_only_what_changed(server: Process) -> None:
+    """Whoever takes the changes in has the figures of the last ten requests; most measurements change none."""
+    ndjson = "Accept: application/x-ndjson\r\n"
+    reply = await server.ask("GET", "/api/dashboard?beat=1&count=60", extra=ndjson)
+    *changes, done = [json.loads(line) for line in reply.body.splitlines()]
+    assert done["done"]["measured"] == 60
+    assert len(changes) == done["done"]["sent"] < 40
+    shown: dict[str, dict[str, Any]] = {}
+    for each in changes:
+        service, changed = each["content"]["service"], each["content"]["changed"]
+        assert (each["event"] == "service") == (service not in shown)
+        board = shown.setdefault(service, {})
+        assert changed
+        for name, change in changed.items():
+            assert change["previous"] == board.get(name)
+            if name in board:
+                assert change["delta"] == change["value"] - board[name] != 0
+                assert change["trend"] == ("up" if change["delta"] > 0 else "down")
+            board[name] = change["value"]
+    assert set(shown) == {"shop", "search", "mail"}
+    for service, board in shown.items():
+        place = ["shop", "search", "mail"].index(service)
+        mine = [tick for tick in range(1, 61) if tick % 3 == place][-10:]
+        times = sorted(40 + tick * 7919 % 4 * 20 for tick in mine)
+        assert board == {
+            "slowest": times[-1],
+            # Nine tenths of the way along ten numbers lies a tenth of the way from the ninth to the tenth.
+            "p90": times[8] + (times[9] - times[8]) / 10,
+            "failed": sum(tick % 8 == 0 for tick in mine),
+        }
+
+
+ROLLING = """
+method: GET
+path: /rolling
+functionStack:
+  - streams.interval: {every: 40ms, limit: 4}
+    as: ticks
+  - streams.window: {in: << ticks >>, size: 2, compute: {mean: {op: mean}, all: {op: count}}}
+    as: figures
+  - forEach: {in: << figures >>, do: [{stream: << item >>}]}
+---
+method: GET
+path: /quiet
+functionStack:
+  - streams.interval: {every: 1h}
+    as: ticks
+  - streams.window: {in: << ticks >>, within: 30ms, every: 30ms, compute: {came: {op: count}}}
+    as: figures
+  - streams.take: {in: << figures >>, count: 4}
+    as: few
+  - forEach: {in: << few >>, do: [{stream: << item >>}]}
+"""
+
+
+async def test_figures_leave_as_they_are_made(tmp_path: Path) -> None:
+    """Each in bytes of its own, while the items after it have not come yet; those of a timer though nothing comes."""
+    async with serving(tmp_path, rolling=ROLLING) as server:
+        for path, expected in (
+            ("/rolling", [(1.0, 1), (1.5, 2), (2.5, 2), (3.5, 2)]),
+            ("/quiet", [(1,), (0,), (0,), (0,)]),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(
+                b"GET %s HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n"
+                b"Connection: close\r\n\r\n" % path.encode()
+            )
+            await reader.readuntil(b"\r\n\r\n")
+            began, times, told = perf_counter(), [], []
+            for _ in expected:
+                line = await asyncio.wait_for(reader.readuntil(b"}\n"), 10)
+                told.append(tuple(json.loads(line[line.index(b"{") :]).values()))
+                times.append(perf_counter() - began)
+            writer.close()
+            assert told == expected
+            assert times[-1] > times[0] + 0.06
+
+
+CACHED = """
+method: GET
+path: /cached
+responseType: json
+functionStack:
+  - cache.use:
+      key: slow
+      ttl: 1m
+      do:
+        - counter.add: made
+          as: made
+        - wait: 200ms
+        - return: << made >>
+    as: value
+  - counter.add: asked
+    as: asked
+response: {value: << value >>, asked: << asked >>}
+"""
+
+
+async def test_callers_share_what_is_cached(tmp_path: Path) -> None:
+    """Twenty at once have the value made once; a caller who leaves while making it hands over to another."""
+    async with serving(tmp_path, cached=CACHED) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /cached HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.05)
+        asking = [asyncio.create_task(server.ask("GET", "/cached")) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        writer.close()
+        replies = [json.loads((await each).body) for each in asking]
+        assert {reply["value"] for reply in replies} == {2}
+        assert sorted(reply["asked"] for reply in replies) == list(range(1, 21))
+        assert json.loads((await server.ask("GET", "/cached")).body) == {"value": 2, "asked": 21}

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from streamstack.functions import db, errors, flow, http, llm, loops, stream, streams, values
+from streamstack.functions import (
+    db,
+    errors,
+    flow,
+    http,
+    llm,
+    loops,
+    state,
+    stream,
+    streams,
+    values,
+    windows,
+)
 from streamstack.language.declare import Registry
 
 #: The families, in the order of the reference.
@@ -10,10 +22,11 @@ FAMILIES = {
     "Values": values.FUNCTIONS,
     "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS, *errors.FUNCTIONS),
     "Streaming response": stream.FUNCTIONS,
-    "Streams": streams.FUNCTIONS,
+    "Streams": (*streams.FUNCTIONS, *windows.FUNCTIONS),
     "HTTP": http.FUNCTIONS,
     "Models": llm.FUNCTIONS,
     "Databases": db.FUNCTIONS,
+    "State": state.FUNCTIONS,
 }
 
 REGISTRY = Registry(declared for family in FAMILIES.values() for declared in family)

@@ -37,7 +37,7 @@ LARGEST_BATCH = 10_000
 _ITEM = Binds("as", "item")
 
 
-def _checked(value: Any) -> Any:
+def checked(value: Any) -> Any:
     """Return what can be iterated, unclaimed: a stream is claimed when what is made of it opens."""
     if not isinstance(value, Stream):
         iterate(value)
@@ -150,7 +150,7 @@ def map_(
     """
     if (value is None) == (do is None):
         raise RunError("template", "`streams.map` needs either `value` or `do`")
-    items = _checked(in_)
+    items = checked(in_)
     skipped: Skipped | None = None
 
     def open_() -> Batches:
@@ -185,7 +185,7 @@ def map_(
 )
 def filter_(run: Run, in_: Any, where: Any) -> Stream:
     """Give the items for which a condition is true, in their order."""
-    items = _checked(in_)
+    items = checked(in_)
     keeps = where if callable(where) else lambda _: where
     return Stream(lambda: passed(run, iterate(items), partial(filter, keeps)))
 
@@ -226,7 +226,7 @@ def batch(run: Run, in_: Any, size: int | None = None, within: float | None = No
     With `within` a list is also given when that time since its first item is over, so that slow streams
     are not held back. Before an error, what was gathered is given.
     """
-    items = _checked(in_)
+    items = checked(in_)
     if within is not None:
         return Stream(lambda: gathered_within(iterate(items), size or LARGEST_BATCH, within))
     if size is None:
@@ -250,7 +250,7 @@ def batch(run: Run, in_: Any, size: int | None = None, within: float | None = No
 )
 def take(run: Run, in_: Any, count: int) -> Stream:
     """Give the first items, then close the stream they come from."""
-    items = _checked(in_)
+    items = checked(in_)
     return Stream(lambda: taken(iterate(items), count))
 
 
@@ -295,7 +295,7 @@ def split_(run: Run, in_: Any, by: str = "words", size: int = 1) -> Stream:
     before it; a line ends with its line break. A word is complete when the next begins. Before an error, what
     there is of the text is given.
     """
-    items = _checked(in_)
+    items = checked(in_)
     cutting = cutter(by, size)
     return Stream(lambda: split(run, iterate(items), cutting))
 
@@ -334,9 +334,9 @@ def merge(run: Run, streams: Any) -> Stream:
     """
     named: list[tuple[str | None, Any]]
     if isinstance(streams, Mapping):
-        named = [(name, _checked(items)) for name, items in streams.items()]
+        named = [(name, checked(items)) for name, items in streams.items()]
     else:
-        named = [(None, _checked(items)) for items in streams]
+        named = [(None, checked(items)) for items in streams]
     return Stream(lambda: merged([(name, iterate(items)) for name, items in named]))
 
 

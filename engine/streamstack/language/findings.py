@@ -89,7 +89,7 @@ _ERRORS: Final = {
     ),
     # Bindings
     "not-an-expression": (
-        "A condition is a text, which would always be true.",
+        "A condition is a text, which would always be true; or what is computed of each item is the same for all.",
         "write it as one whole binding: `<< ... >>`",
     ),
     "bad-template": (

@@ -46,7 +46,9 @@ class Kind(Enum):
     LIST = "list"
     OBJECT = "object"
     DURATION = "duration"
+    EVERY = "every"  # a number of items, or a duration
     SIZE = "size"
+    KEY = "key"  # what names something: a text, a number, a list of such
     STREAM = "stream"  # a stream only
     ITEMS = "items"  # a list or a stream
     ANY_OR_STREAM = "anyOrStream"  # a whole binding may hand over a stream
@@ -64,6 +66,7 @@ class Bound:
     code: bool = False  # for TEXT: of words-with-hyphens, as the codes of errors are
     per_item: Binds | None = None  # evaluated for each item, which is bound under this name
     names: str = ""  # of a database: it is a "table", or names "columns" (a text, a list, or keys)
+    expression: bool = False  # a value without a binding is a mistake: the same for every item
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ class Named:
     item: ParameterType
     keys_are_variables: bool = False  # each key must be a variable name
     names: str = ""  # of a database: its keys are "columns"
+    taken: tuple[str, ...] = ()  # names that the function gives a meaning of its own
 
 
 @dataclass(frozen=True, slots=True)

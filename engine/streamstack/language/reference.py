@@ -34,6 +34,8 @@ _KINDS: Final = {
     Kind.OBJECT: "object",
     Kind.DURATION: "duration",
     Kind.SIZE: "size",
+    Kind.EVERY: "number of items or duration",
+    Kind.KEY: "text, number or list",
     Kind.STREAM: "stream",
     Kind.ITEMS: "list or stream",
     Kind.ANY_OR_STREAM: "any value or stream",

@@ -17,6 +17,7 @@ from streamstack.language.http_settings import HttpSettings, parse_http
 from streamstack.language.model_settings import Model, parse_models
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.reading.source import read
+from streamstack.language.state_settings import StateSettings, parse_state
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.units import parse_duration, parse_size
@@ -34,7 +35,7 @@ SECTIONS: Final = (
     "plugins",
 )
 #: Sections of the language that this version does not serve: ignoring one would mislead its author.
-LATER: Final = frozenset(SECTIONS) - {"http", "models", "databases"}
+LATER: Final = frozenset(SECTIONS) - {"http", "models", "databases", "state"}
 _NAMED: Final = frozenset({"authentication", "databases", "models", "experiments"})
 _TOP: Final = ("server", "streaming", "settings", *SECTIONS)
 
@@ -83,6 +84,7 @@ class Settings:
     models: abc.Mapping[str, Model] = field(default_factory=dict)
     http: HttpSettings = field(default_factory=HttpSettings)
     databases: abc.Mapping[str, Database] = field(default_factory=lambda: EMBEDDED)
+    state: StateSettings = field(default_factory=StateSettings)
 
     def names(self, section: str) -> tuple[str, ...]:
         """Return the names configured under a section, such as `databases`."""
@@ -146,6 +148,8 @@ class _Check:
         self.findings += wrong
         http, wrong = parse_http(sections.get("http"))
         self.findings += wrong
+        state, wrong = parse_state(sections.get("state"))
+        self.findings += wrong
         databases, wrong = parse_databases(sections.get("databases"), self.folder)
         self.findings += wrong
         return Settings(
@@ -156,6 +160,7 @@ class _Check:
             models,
             http,
             databases,
+            state,
         )
 
     def _server(self, node: Mapping) -> Server:

@@ -33,6 +33,24 @@ def parse_duration(value: object) -> float:
     return seconds
 
 
+def parse_every(value: object) -> int | float:
+    """Return a number of items as an integer, a duration with its unit as seconds.
+
+    Raises ValueError with what to write.
+    """
+    hint = "write a number of items, such as 10, or a duration with its unit, such as 10s"
+    if isinstance(value, str) and not value.strip()[-1:].isdigit():
+        seconds = parse_duration(value)
+        if seconds < 0.001:
+            raise ValueError("the duration is too short: write at least 1ms")
+        return seconds
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is not int or value < 1:
+        raise ValueError(hint)
+    return value
+
+
 def parse_size(value: object) -> int:
     """Return a size in bytes, from `64KB`, `10MB` (1 KB is 1024 bytes) or a number of bytes.
 

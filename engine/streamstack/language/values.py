@@ -142,6 +142,33 @@ def to_json(value: Any) -> bytes:
         return _to_json_slowly(value)
 
 
+def canonical_json(value: Any) -> bytes:
+    """Return the JSON that all equal values have: keys sorted, `1.0` written as `1`.
+
+    Raises RunError ``template`` for a value that has no JSON.
+    """
+    if type(value) is str:
+        return to_json(value)
+    return to_json(_canonical(value))
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _canonical(value[key]) for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Decimal) and value.is_finite():
+        if value == value.to_integral_value():
+            # Written out as an integer is, unless that would fill the memory.
+            return int(value) if value.adjusted() < 400 else value.normalize()
+        return value.normalize()
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return value
+
+
 def _to_json_slowly(value: Any) -> bytes:
     """Encode what orjson refuses: integers over 64 bits, deep nesting, lone surrogates."""
 

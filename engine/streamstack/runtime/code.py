@@ -64,6 +64,8 @@ class Code:
         self.namespace: dict[str, Any] = {}
         self.step: Step | None = None
         self.section = ""  # of the definition, outside of its steps
+        #: The functions of what is computed for each item of the present step, by parameter and expression.
+        self.per_item: dict[tuple[str, str], str] = {}
         self._lines: list[str] = []
         self._sites: list[Site | None] = []
         self._depth = 0

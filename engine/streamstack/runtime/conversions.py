@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.units import parse_duration, parse_size
+from streamstack.language.units import parse_duration, parse_every, parse_size
 from streamstack.language.values import Opaque, kind, to_text
 
 
@@ -102,6 +102,12 @@ def duration(value: Any, name: str) -> float | None:
 def size(value: Any, name: str) -> int | None:
     """Return a size in bytes, from `64KB` or a number of bytes."""
     return None if value is None else _measured(parse_size, value, name, "a size such as 64KB")
+
+
+def every(value: Any, name: str) -> int | float | None:
+    """Return a number of items as an integer, or a duration as seconds."""
+    wanted = "a number of items, or a duration with its unit such as 10s"
+    return None if value is None else _measured(parse_every, value, name, wanted)
 
 
 def _measured(parse: Any, value: Any, name: str, wanted: str) -> Any:

@@ -18,6 +18,7 @@ from streamstack.errors import RunError
 from streamstack.language.database_settings import EMBEDDED, Database
 from streamstack.language.http_settings import HttpSettings
 from streamstack.language.model_settings import Model
+from streamstack.language.state_settings import StateSettings
 from streamstack.runtime.chunk import Sink
 from streamstack.runtime.faults import located
 
@@ -64,9 +65,9 @@ class Context:
     """What all runs of a project share.
 
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
-    ``models`` which models have names, ``databases`` which databases. ``folder`` is where the project keeps what it
-    makes itself (`.streamstack`); with ``joins`` an embedded database there may be one that another process runs.
-    ``address`` is the server's own.
+    ``models`` which models have names, ``databases`` which databases, ``state`` where state is kept. ``folder`` is where
+    the project keeps what it makes itself (`.streamstack`); with ``joins`` an embedded database there may be one that
+    another process runs. ``address`` is the server's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -77,6 +78,7 @@ class Context:
     databases: Mapping[str, Database] = field(default_factory=lambda: EMBEDDED)
     folder: Path = field(default_factory=Path)
     joins: bool = False
+    state: StateSettings = field(default_factory=StateSettings)
     address: Address = field(default_factory=Address)
     _resources: dict[Any, Resource] = field(default_factory=dict)
 

@@ -21,7 +21,7 @@ from streamstack.language.parameters import (
     StackOf,
 )
 from streamstack.language.sql import assembled, statement_in
-from streamstack.language.units import parse_duration, parse_size
+from streamstack.language.units import parse_duration, parse_every, parse_size
 from streamstack.language.values import MISSING
 from streamstack.runtime import conversions
 from streamstack.runtime.arguments import constant_of
@@ -91,7 +91,9 @@ def _write_call(code: Code, step: Step) -> None:
         return
     run = function.run
     assert run is not None
+    around, code.per_item = code.per_item, {}
     arguments = list(_arguments(code, step))
+    code.per_item = around
     if function.sees_functions:
         arguments.append(("functions", "functions", ()))
     call = code.constant(run)
@@ -222,7 +224,12 @@ def value_source(
     bound = next((f for f in _forms(declared) if isinstance(f, (Bound, Condition))), None)
     per_item = bound.per_item if bound is not None else None
     if per_item is not None:
-        name = code.fresh("each")
+        # One function for what is written several times: what its users ask for is computed once.
+        written = (parameter.name, value.text) if value.whole else (parameter.name, code.fresh(""))
+        known = code.per_item.get(written)
+        if known is not None:
+            return known
+        name = code.per_item[written] = code.fresh("each")
         with code.binding(item_name(step, per_item)) as item, code.indented(f"def {name}({item}):"):
             code.line("return (")
             code.line(f" {_converted(code, bound, value, parameter)}", value)
@@ -249,6 +256,7 @@ _CONVERT: dict[Kind, Callable[[Any, str], Any]] = {
     Kind.OBJECT: conversions.mapping,
     Kind.DURATION: conversions.duration,
     Kind.SIZE: conversions.size,
+    Kind.EVERY: conversions.every,
 }
 
 
@@ -263,6 +271,8 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
             constant = parse_duration(constant)
         elif kind is Kind.SIZE:
             constant = parse_size(constant)
+        elif kind is Kind.EVERY:
+            constant = parse_every(constant)
         if not isinstance(constant, (list, dict)):
             return code.literal(constant)
         return code.source(value)

@@ -19,6 +19,7 @@ def make_context(
         dev=dev,
         models=settings.models,
         http=settings.http,
+        state=settings.state,
         databases=settings.databases,
         folder=checked.folder,
         joins=joins,

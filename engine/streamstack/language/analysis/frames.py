@@ -114,7 +114,15 @@ class Frames(Context):
         inner = state.fork()
         self.bind(nested, inner)
         with self.around(condition=id(nested.stack)):
-            end, _ = self.frame(nested, inner, f"this `{step.function.name}`")
+            end, given = self.frame(nested, inner, f"this `{step.function.name}`")
+        if given.is_stream:
+            made = given.streams[0]
+            self.reports.add(
+                "stream-in-expression",
+                step.key_mark,
+                f"`{step.function.name}` can't keep {made.title}, which is a stream (made in line {made.mark.line})",
+                "`collect` it and return the list",
+            )
         if end is not None:
             end.names = dict(state.names)
         return join((state, end))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.definition import (
@@ -23,7 +23,7 @@ from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.forms import admits, form_words
 from streamstack.language.loading.statements import check_sql
 from streamstack.language.loading.wording import KINDS, describe, how_to_write, is_null, listed
-from streamstack.language.names import CODE, code_of, refuse_variable
+from streamstack.language.names import CODE, VARIABLE, code_of, refuse_variable
 from streamstack.language.parameters import (
     Bound,
     Choice,
@@ -42,6 +42,9 @@ from streamstack.language.parameters import (
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.suggest import nearest
 from streamstack.language.values import MISSING
+
+#: Kinds written as numbers with units.
+_MEASURES: Final = frozenset({Kind.DURATION, Kind.SIZE, Kind.EVERY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +228,14 @@ class ArgumentReader:
         if wanted.kind is Kind.SQL:
             self.faults.extend(check_sql(value, node))
         constant = value.constant
-        if constant is not MISSING:
+        if constant is not MISSING and wanted.expression:
+            self.faults.add(
+                "not-an-expression",
+                node.mark,
+                f"{site.words} is computed of each item, and this is {describe(node)}",
+                _expression_hint(wanted, node),
+            )
+        elif constant is not MISSING:
             self.check(wanted, constant, node, site)
         elif not value.whole:
             self._check_form(wanted.kind, node, site)
@@ -234,7 +244,7 @@ class ArgumentReader:
     def _check_form(self, wanted: Kind, node: Node, site: Site) -> None:
         """Report a value with bindings inside that is surely of the wrong type."""
         if isinstance(node, Scalar):
-            if wanted in (Kind.DURATION, Kind.SIZE) or suits(wanted, ""):
+            if wanted in _MEASURES or suits(wanted, ""):
                 return
             self.faults.add(
                 "wrong-type",
@@ -242,24 +252,21 @@ class ArgumentReader:
                 f"{site.words} takes {KINDS[wanted]}, and text around a binding is a text",
                 "write one whole <<expression>>",
             )
-        elif not suits(wanted, [] if isinstance(node, Sequence) else {}) or wanted in (
-            Kind.DURATION,
-            Kind.SIZE,
-        ):
+        elif not suits(wanted, [] if isinstance(node, Sequence) else {}) or wanted in _MEASURES:
             self._refuse(node, site, KINDS[wanted], how_to_write(wanted, node))
 
     def check(self, wanted: Bound | Constant, value: Any, node: Node, site: Site) -> Any:
         """Report a constant that does not suit; return it converted, or MISSING."""
-        if wanted.kind in (Kind.DURATION, Kind.SIZE) and not isinstance(node, Scalar):
+        if wanted.kind in _MEASURES and not isinstance(node, Scalar):
             self._refuse(node, site, KINDS[wanted.kind], how_to_write(wanted.kind, node))
             return MISSING
         try:
             converted = convert(wanted.kind, value)
         except ValueError as error:
-            code = "bad-duration" if wanted.kind is Kind.DURATION else "bad-size"
+            code = "bad-size" if wanted.kind is Kind.SIZE else "bad-duration"
             self.faults.add(code, node.mark, f"{site.words}: {error}")
             return MISSING
-        if not suits(wanted.kind, converted) and wanted.kind not in (Kind.DURATION, Kind.SIZE):
+        if not suits(wanted.kind, converted) and wanted.kind not in _MEASURES:
             self._refuse(node, site, KINDS[wanted.kind], how_to_write(wanted.kind, node))
             return MISSING
         unchosen = not_chosen(converted, wanted.choices)
@@ -332,6 +339,8 @@ class ArgumentReader:
         found = []
         for key, item in node.items:
             fault = refuse_variable(key.text) if wanted.keys_are_variables else ""
+            if key.text in wanted.taken:
+                fault = f"`{key.text}` has a meaning of its own here: choose another name"
             if fault:
                 self.faults.cut("bad-name", key.mark, f"{site.owner}: {fault}")
                 continue
@@ -361,3 +370,11 @@ def _group_hint(wanted: Group, node: Node, site: Site) -> str:
         if stack:
             return f"write the steps below `{site.name}: {stack}:`"
     return f"write `{site.name}: {{{first}: {shown}}}`"
+
+
+def _expression_hint(wanted: Bound, node: Node) -> str:
+    """Say how a field of the item is written where only its name stands."""
+    name = wanted.per_item.default if wanted.per_item is not None else None
+    if isinstance(node, Scalar) and isinstance(node.value, str) and VARIABLE.fullmatch(node.text):
+        return f"write `<< {name or 'item'}.{node.text} >>`"
+    return "write one whole <<expression>>"

@@ -12,7 +12,7 @@ from streamstack.language.inputs.patterns import compile_pattern
 from streamstack.language.loading.wording import listed
 from streamstack.language.parameters import Kind, shown
 from streamstack.language.suggest import nearest
-from streamstack.language.units import parse_duration, parse_size
+from streamstack.language.units import parse_duration, parse_every, parse_size
 from streamstack.language.values import kind
 
 #: The integers that JSON and databases hold; the digits a decimal may have on either side.
@@ -39,6 +39,8 @@ def suits(wanted: Kind, value: Any) -> bool:
             return isinstance(value, list)
         case Kind.OBJECT:
             return isinstance(value, dict)
+        case Kind.KEY:
+            return type(value) in (str, int, float, list)
         case Kind.STREAM:
             return False
     return True
@@ -53,6 +55,8 @@ def convert(wanted: Kind, value: Any) -> Any:
         return parse_duration(value)
     if wanted is Kind.SIZE:
         return parse_size(value)
+    if wanted is Kind.EVERY:
+        return parse_every(value)
     return value
 
 

@@ -52,6 +52,7 @@ def admits(form: ParameterType, node: Node) -> bool:
             return suits(form.kind, [] if isinstance(node, Sequence) else {}) and form.kind not in (
                 Kind.DURATION,
                 Kind.SIZE,
+                Kind.EVERY,
             )
         case Condition() | Variable():
             return isinstance(node, Scalar)

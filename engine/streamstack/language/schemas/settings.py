@@ -15,6 +15,7 @@ from streamstack.language.schemas.types import (
     documented,
 )
 from streamstack.language.settings import Server
+from streamstack.language.state_settings import StateSettings
 from streamstack.language.streaming_settings import FORMATS, Streaming
 from streamstack.language.units import show_duration, show_size
 
@@ -91,7 +92,7 @@ def settings_schema() -> Schema:
         "authentication": (_named(_ANY), "Ways to tell callers, by name."),
         "databases": (_named(_ANY), "Databases, by name."),
         "models": (_named(_model()), "Models, by name: `llm.chat: {model: name}`."),
-        "state": (_ANY, "Where state is kept: memory:// or redis://..."),
+        "state": (_state(), "Where cached values and counters are kept, and how many."),
         "http": (_http(), "Where calls may go, and how long they may take."),
         "email": (_ANY, "How mail is sent."),
         "alerts": (_ANY, "What is told when a metric passes a threshold."),
@@ -138,6 +139,20 @@ def _http() -> Schema:
         ),
         "maxBodySize": (size(usual.max_body_size), "The largest body that http.request reads."),
         "maxEventSize": (size(usual.max_event_size), "The largest event, line or record."),
+    }
+    return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+
+
+def _state() -> Schema:
+    usual = StateSettings()
+    entries: Schema = {"type": ["integer", "string", "null"], "pattern": f"^[0-9]+$|{BINDING}"}
+    keys = {
+        "url": ({"type": ["string", "null"], "default": usual.url}, "Where: memory://."),
+        "maxEntries": (
+            entries | {"default": usual.max_entries, "minimum": 1},
+            "The most cached values, and the most counters.",
+        ),
+        "maxSize": (size(usual.max_size), "How large all cached values may be."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
 

@@ -47,6 +47,8 @@ _TYPES: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.OBJECT: ("object",),
     Kind.DURATION: ("number", "string"),
     Kind.SIZE: ("integer", "string"),
+    Kind.EVERY: ("integer", "string"),
+    Kind.KEY: ("array", "number", "string"),
     Kind.STREAM: (),
 }
 
@@ -157,6 +159,8 @@ def _bound(wanted: Bound) -> Schema:
     if wanted.kind in (Kind.ANY, Kind.ANY_OR_STREAM):
         return {"allOf": [{"$ref": "#/definitions/value"}]}
     types = {*_TYPES[wanted.kind], "string", "null"}
+    if wanted.kind is Kind.KEY:
+        return {"type": sorted(types), "items": {"$ref": "#/definitions/value"}}
     if wanted.kind is Kind.TEXT:
         if not wanted.choices:
             return {"type": ["string", "null"]}
@@ -170,6 +174,8 @@ def _bound(wanted: Bound) -> Schema:
         schema["pattern"] = f"{DURATION}|{BINDING}"
     elif wanted.kind is Kind.SIZE:
         schema["pattern"] = f"{SIZE}|{BINDING}"
+    elif wanted.kind is Kind.EVERY:
+        schema["pattern"] = f"{DURATION}|{BINDING}"
     elif wanted.kind in (Kind.LIST, Kind.ITEMS):
         schema["items"] = {"$ref": "#/definitions/value"}
     elif wanted.kind is Kind.OBJECT:
@@ -195,5 +201,7 @@ def _bounds(wanted: Bound | Constant) -> Schema:
     """Return the bounds of a number; those of durations and sizes count in other units."""
     if wanted.kind in (Kind.DURATION, Kind.SIZE):
         return {"minimum": 0}
+    if wanted.kind is Kind.EVERY:
+        return {"minimum": 1}
     bounds = {"minimum": wanted.minimum, "maximum": wanted.maximum}
     return {key: bound for key, bound in bounds.items() if bound is not None}

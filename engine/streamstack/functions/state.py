@@ -1,0 +1,216 @@
+"""The State family: values kept between runs, and counters."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from streamstack.connections.state import MemoryStore, Number, Store
+from streamstack.errors import RunError
+from streamstack.functions.single_flight import SingleFlight
+from streamstack.language.declare import Example, function
+from streamstack.language.parameters import (
+    Bound,
+    Effects,
+    Kind,
+    Nesting,
+    Parameter,
+    StackOf,
+)
+from streamstack.language.values import MISSING, Opaque, canonical_json
+from streamstack.runtime.run import Context, Run
+
+log = structlog.get_logger("streamstack.run")
+
+_KEY = Parameter(
+    "key",
+    Bound(Kind.KEY),
+    "Its name: a text, a number, or a list of such.",
+    required=True,
+    main=True,
+)
+_TTL = Parameter(
+    "ttl",
+    Bound(Kind.DURATION, minimum=0.001),
+    "How long it is kept; without it until room is needed.",
+)
+
+
+class State:
+    """The one store of a process, and who is at work for which key of it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.flights = SingleFlight()
+
+    async def aclose(self) -> None:
+        """Close the store."""
+        await self.store.aclose()
+
+
+def open_state(context: Context) -> State:
+    """Make the one state of a process; `run.context.resource(open_state)` returns it."""
+    return State(MemoryStore(context.state))
+
+
+def _check_kept(value: Any) -> None:
+    if isinstance(value, Opaque):
+        advice = "`collect` it first" if value.kind == "stream" else "cache what is read from it"
+        raise RunError("template", f"a {value.kind} can't be cached: {advice}")
+
+
+@function(
+    "cache.get",
+    _KEY,
+    effects=Effects(gives="value"),
+    examples=[
+        Example(
+            "a value, and none",
+            "- cache.set: {key: [rate, EUR], value: 1.08}\n- cache.get: [rate, EUR]\n  as: rate\n"
+            "- cache.get: [rate, CHF]\n  as: missing\n- return: << [rate, missing] >>",
+            result=[1.08, None],
+        ),
+    ],
+)
+async def get(run: Run, key: Any) -> Any:
+    """Give a cached value; null where there is none, or its time is over."""
+    value = await run.context.resource(open_state).store.get(canonical_json(key))
+    return None if value is MISSING else value
+
+
+@function(
+    "cache.set",
+    _KEY,
+    Parameter("value", Bound(), "What to keep."),
+    _TTL,
+    examples=[
+        Example(
+            "for a while",
+            "- cache.set: {key: a, value: 1, ttl: 20ms}\n- cache.get: a\n  as: before\n- wait: 40ms\n"
+            "- cache.get: a\n  as: after\n- return: << [before, after] >>",
+            result=[1, None],
+        ),
+    ],
+)
+async def set_(run: Run, key: Any, value: Any = None, ttl: float | None = None) -> None:
+    """Keep a value for other runs, in place of the one that had the key before.
+
+    The cache is bounded: past `state.maxEntries` or `state.maxSize`, what was not used for longest goes. A single value
+    larger than all of `maxSize` is the error `limit-reached`. Streams and files can't be cached.
+    """
+    _check_kept(value)
+    await run.context.resource(open_state).store.set(canonical_json(key), value, ttl)
+
+
+@function(
+    "cache.delete",
+    _KEY,
+    effects=Effects(gives="value"),
+    examples=[
+        Example(
+            "twice",
+            "- cache.set: {key: a, value: 1}\n- cache.delete: a\n  as: first\n- cache.delete: a\n  as: second\n"
+            "- return: << [first, second] >>",
+            result=[True, False],
+        ),
+    ],
+)
+async def delete(run: Run, key: Any) -> bool:
+    """Drop a cached value; tell whether there was one."""
+    return await run.context.resource(open_state).store.delete(canonical_json(key))
+
+
+@function(
+    "cache.use",
+    Parameter(
+        "key",
+        Bound(Kind.KEY),
+        "Its name: a text, a number, or a list of such.",
+        required=True,
+    ),
+    _TTL,
+    Parameter(
+        "do",
+        StackOf(Nesting.FRAME),
+        "Steps that make the value where there is none; their `return` is it.",
+        required=True,
+    ),
+    effects=Effects(gives="value"),
+    examples=[
+        Example(
+            "made once",
+            "- set: {all: []}\n- repeat:\n    times: 3\n    do:\n      - cache.use:\n"
+            "          key: answer\n          ttl: 1m\n          do:\n            - counter.add: made\n"
+            "              as: times\n"
+            "            - return: << times >>\n        as: value\n"
+            "      - append: {to: all, value: << value >>}\n- return: << all >>",
+            result=[1, 1, 1],
+        ),
+        Example(
+            "an error is not kept",
+            "- cache.use: {key: a, do: [{throw: sold-out}]}\n  as: value",
+            fails="sold-out",
+        ),
+    ],
+)
+async def use(
+    run: Run, key: Any, do: Callable[[], Awaitable[Any]], ttl: float | None = None
+) -> Any:
+    """Give the cached value; where there is none, run the steps and keep what they return.
+
+    However many runs ask for a key at once, the steps run once: the others wait for what comes of it. An error
+    goes to all of them and is not kept: whoever asks next tries anew. If the run at work is stopped, one of those
+    who wait takes over. Steps without `return` give null, which is kept like any value. Chunks that the steps send
+    go to the reader of the run that runs them. A value too large for the cache is given and not kept.
+    """
+    state = run.context.resource(open_state)
+    name = canonical_json(key)
+    value = await state.store.get(name)
+    if value is not MISSING:
+        return value
+
+    async def make() -> Any:
+        made = await do()
+        _check_kept(made)
+        try:
+            await state.store.set(name, made, ttl)
+        except RunError as error:
+            if error.code != "limit-reached":
+                raise
+            log.warning("not-cached", run=run.id, key=name.decode(), message=error.message)
+        return made
+
+    return await state.flights.do(name, make)
+
+
+@function(
+    "counter.add",
+    _KEY,
+    Parameter("by", Bound(Kind.NUMBER), "How much; below 0 it counts down.", default=1),
+    Parameter(
+        "ttl",
+        Bound(Kind.DURATION, minimum=0.001),
+        "How long the counter lasts, from when it begins; then it begins at 0 anew.",
+    ),
+    effects=Effects(gives="value"),
+    examples=[
+        Example(
+            "up and down",
+            "- counter.add: visits\n  as: one\n- counter.add: {key: visits, by: 5}\n  as: six\n"
+            "- counter.add: {key: visits, by: -2}\n  as: four\n- return: << [one, six, four] >>",
+            result=[1, 6, 4],
+        ),
+    ],
+)
+async def add(run: Run, key: Any, by: Number = 1, ttl: float | None = None) -> Number:
+    """Add to a counter that all runs share, and give its new value. It begins at 0.
+
+    No two runs get in each other's way. With `by: 0` the value is only read. Past `state.maxEntries` counters, the
+    one not used for longest is forgotten.
+    """
+    return await run.context.resource(open_state).store.add(canonical_json(key), by, ttl)
+
+
+FUNCTIONS = (get, set_, delete, use, add)

@@ -1,0 +1,367 @@
+"""Windows over a stream: figures of the last items, of the last while, or of all, for each group of items."""
+
+from __future__ import annotations
+
+from asyncio import get_running_loop
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from streamstack.errors import RunError
+from streamstack.language.units import show_duration
+from streamstack.runtime.feed import Feed
+from streamstack.runtime.figures import Series
+from streamstack.runtime.flows import Source, slices
+from streamstack.runtime.run import Run
+from streamstack.runtime.sketches import identity
+from streamstack.runtime.values import Batches
+
+#: Gives what a figure is of: an expression of the item.
+Of = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure by the author's name: an operation, and what it is of; None is the item itself."""
+
+    name: str
+    operation: str
+    of: Of | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a window holds, and when it gives its figures. Times are seconds.
+
+    ``size``: the last items of a group. ``within``: the items of the last while. ``every``: an integer is a number of
+    items of a group, a float a time. ``groups`` and ``limit``: the most groups, and items held in all of them.
+    """
+
+    size: int | None
+    within: float | None
+    every: int | float
+    groups: int
+    limit: int
+
+    @property
+    def tumbling(self) -> bool:
+        """Whether each item is in one window only, so that none has to be held."""
+        wide = self.size if self.size is not None else self.within
+        return wide is not None and type(wide) is type(self.every) and wide == self.every
+
+    @property
+    def timed(self) -> bool:
+        """Whether figures are given at even times."""
+        return type(self.every) is float
+
+    @property
+    def sliding(self) -> bool:
+        """Whether items leave the window one by one."""
+        return (self.size is not None or self.within is not None) and not self.tumbling
+
+
+class Group:
+    """The window of one group: its items as far as they have to be held, and what its figures need."""
+
+    __slots__ = (
+        "_figures",
+        "_parts",
+        "_readers",
+        "fresh",
+        "items",
+        "key",
+        "keyed",
+        "now",
+        "since",
+        "sliding",
+        "told_empty",
+        "within",
+    )
+
+    def __init__(self, window: Window, key: Any, since: float) -> None:
+        self.key = key
+        self.keyed = window.by is not None
+        self.sliding = window.shape.sliding
+        self.within = window.shape.within
+        self.items: deque[tuple[float, list[Any]]] = deque()
+        self._figures = window.figures
+        self.begin(since)
+        self.told_empty = False
+
+    def begin(self, since: float) -> None:
+        """Begin a window with nothing in it."""
+        self.since = self.now = since
+        self.fresh = 0  # items since the figures were given last
+        operations: dict[Of | None, tuple[str, ...]] = {}
+        for figure in self._figures:
+            operations[figure.of] = (*operations.get(figure.of, ()), figure.operation)
+        series = {of: Series(each, sliding=self.sliding) for of, each in operations.items()}
+        self._parts = list(series.items())
+        self._readers = [
+            (
+                each.name,
+                self._rate(series[each.of])
+                if each.operation == "rate"
+                else series[each.of].reader(each.operation),
+            )
+            for each in self._figures
+        ]
+
+    def _rate(self, series: Series) -> Callable[[], Any]:
+        def rate() -> float | None:
+            seconds = self.now - self.since
+            if self.within is not None and seconds > self.within:
+                seconds = self.within
+            return series.count / seconds if seconds > 0 else None
+
+        return rate
+
+    def add(self, item: Any) -> list[Any]:
+        """Count an item in; return the value of each expression. Null counts as no value."""
+        values = []
+        for of, series in self._parts:
+            value = item if of is None else of(item)
+            values.append(value)
+            if value is not None:
+                series.count += 1
+                for add in series.adds:
+                    add(value)
+        self.fresh += 1
+        return values
+
+    def drop(self) -> None:
+        """Let the oldest item go."""
+        at, values = self.items.popleft()
+        self.since = at
+        for (_, series), value in zip(self._parts, values, strict=True):
+            if value is not None:
+                series.count -= 1
+                for remove in series.removes:
+                    remove(value)
+
+    def tell(self) -> dict[str, Any]:
+        """Return the figures, by their names, and the group's key."""
+        self.fresh = 0
+        told: dict[str, Any] = {"key": self.key} if self.keyed else {}
+        for name, read in self._readers:
+            told[name] = read()
+        return told
+
+
+class Window:
+    """Takes items with the time they came, and gives figures: one window for each group."""
+
+    __slots__ = ("_began", "_groups", "_held", "_only", "by", "figures", "shape")
+
+    def __init__(
+        self, figures: Sequence[Figure], by: Of | None, shape: Shape, opened: float
+    ) -> None:
+        self.figures = figures
+        self.by = by
+        self.shape = shape
+        self._began = opened  # when the present window of a new group did
+        self._held = 0
+        #: By what tells the key from others; the group whose item came last is the last.
+        self._groups: OrderedDict[Hashable, Group] = OrderedDict()
+        self._only = None if by is not None else Group(self, None, opened)
+        if self._only is not None:
+            self._groups[None] = self._only
+
+    def feed(self, items: Iterable[Any], at: float, given: list[Any]) -> None:
+        """Take items that came at a time; figures that are due go to ``given``, also where an error follows.
+
+        Raises RunError ``limit-reached`` for too many groups or items held.
+        """
+        shape, by, only = self.shape, self.by, self._only
+        size, within = shape.size, shape.within
+        sliding, tumbling = shape.sliding, shape.tumbling
+        every = shape.every if type(shape.every) is int else None
+        self._forget(at)
+        for item in items:
+            group = only if only is not None else self._group(by(item) if by else None)
+            values = group.add(item)
+            group.now = at
+            if sliding:
+                held = group.items
+                held.append((at, values))
+                self._held += 1
+                if size is not None:
+                    if len(held) > size:
+                        group.drop()
+                        self._held -= 1
+                elif within is not None and held[0][0] <= at - within:
+                    self._expire(group, at)
+            if every is not None and group.fresh >= every:
+                given.append(group.tell())
+                if tumbling:
+                    group.begin(at)
+        if self._held > shape.limit:
+            self._make_room(at)
+
+    def _group(self, key: Any) -> Group:
+        known = identity(key)
+        group = self._groups.get(known)
+        if group is None:
+            if len(self._groups) >= self.shape.groups:
+                raise RunError(
+                    "limit-reached",
+                    f"the window has more than {self.shape.groups} groups: raise `groups`, or group by less",
+                )
+            # The time before the first item of a group belongs to its window too.
+            group = self._groups[known] = Group(self, key, self._began)
+        else:
+            self._groups.move_to_end(known)
+        return group
+
+    def _expire(self, group: Group, at: float) -> None:
+        """Let go what has left a window by time."""
+        within = self.shape.within
+        if within is None or not self.shape.sliding:
+            return
+        before = at - within
+        held = group.items
+        while held and held[0][0] <= before:
+            group.drop()
+            self._held -= 1
+
+    def _forget(self, at: float) -> None:
+        """Forget the groups of a window by time that have nothing left in it; a timer does so by itself."""
+        within = self.shape.within
+        if self.by is None or within is None or self.shape.timed:
+            return
+        if not self.shape.sliding:
+            return
+        groups = self._groups
+        while groups:
+            oldest = next(iter(groups.values()))
+            if oldest.now > at - within:
+                return
+            groups.popitem(last=False)
+            self._held -= len(oldest.items)
+
+    def _make_room(self, at: float) -> None:
+        for group in self._groups.values():
+            self._expire(group, at)
+        if self._held > self.shape.limit:
+            shape = self.shape
+            advice = (
+                f"write `every: {show_duration(shape.within)}`, which holds none"
+                if shape.within is not None
+                else "a smaller `size`"
+            )
+            raise RunError(
+                "limit-reached",
+                f"the window holds more than {shape.limit} items: raise `limit`, or {advice}",
+            )
+
+    def tick(self, at: float) -> list[dict[str, Any]]:
+        """Give the figures of every group at a time; one with nothing in it gives them once, and is forgotten."""
+        given = []
+        timed = self.shape.within is not None
+        for known, group in list(self._groups.items()):
+            self._expire(group, at)
+            group.now = at
+            empty = timed and (not group.items if self.shape.sliding else not group.fresh)
+            if empty and self.by is not None and group.told_empty:
+                del self._groups[known]
+                continue
+            group.told_empty = empty
+            given.append(group.tell())
+            if self.shape.tumbling:
+                group.begin(at)
+        if self.shape.tumbling:
+            self._began = at
+        return given
+
+    def rest(self, at: float) -> list[dict[str, Any]]:
+        """Give the figures of the groups that had items since theirs were given last: the stream has ended."""
+        given = []
+        for group in self._groups.values():
+            if group.fresh:
+                self._expire(group, at)
+                group.now = at
+                given.append(group.tell())
+        return given
+
+
+async def windowed(run: Run, source: Source, make: Callable[[float], Window]) -> Batches:
+    """Give figures after each number of items, those of the last partial one at the end."""
+    time = get_running_loop().time
+    window = make(time())
+    try:
+        try:
+            while batch := await source.batch():
+                for items in slices(batch):
+                    given: list[Any] = []
+                    try:
+                        window.feed(items, time(), given)
+                    except Exception:
+                        if given:
+                            yield given
+                        raise
+                    if given:
+                        yield given
+                    if perf_counter() > run.yield_at:
+                        await run.breathe()
+        except Exception:
+            if rest := window.rest(time()):
+                yield rest
+            raise
+        if rest := window.rest(time()):
+            yield rest
+    finally:
+        await source.close()
+
+
+async def windowed_on_time(
+    source: Source, make: Callable[[float], Window], every: float
+) -> Batches:
+    """Give figures at even times, whether items came or not, those of the last partial while at the end.
+
+    The times don't drift. A reader who is late gets one for all that passed meanwhile.
+    """
+    time = get_running_loop().time
+
+    async def pump(feed: Feed) -> None:
+        try:
+            while batch := await source.batch():
+                at = time()
+                for items in slices(batch):
+                    await feed.put([(at, items)])
+        finally:
+            await source.close()
+
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(source.close)
+        began = time()
+        window, due = make(began), began + every
+        feed = await stack.enter_async_context(Feed(pump))
+        while True:
+            try:
+                came = await feed.take(due)
+                for at, items in came or ():
+                    if at >= due:
+                        yield window.tick(due)
+                        due = _next(due, every, at)
+                    window.feed(items, at, [])
+            except Exception:
+                if rest := window.rest(time()):
+                    yield rest
+                raise
+            if came is None:
+                yield window.tick(due)
+                due = _next(due, every, time())
+            elif not came:
+                break
+        if rest := window.rest(time()):
+            yield rest
+
+
+def _next(due: float, every: float, now: float) -> float:
+    """Return the next time after now at which figures are due."""
+    due += every
+    late = now - due
+    return due + (late // every + 1) * every if late >= 0 else due

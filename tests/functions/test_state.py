@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from streamstack.errors import RunError
+from streamstack.functions import REGISTRY
+from streamstack.functions.single_flight import SingleFlight
+from streamstack.functions.state import open_state
+from streamstack.language.state_settings import StateSettings
+from streamstack.language.streaming_settings import Streaming
+from streamstack.language.validate import validate
+from streamstack.runtime.chunk import Collector
+from streamstack.runtime.plan import Plan
+from streamstack.runtime.run import Context, Run
+from tests.stacks import plan_of, run_stack
+
+
+async def ran(plan: Plan, context: Context, inputs: Mapping[str, Any] | None = None) -> Any:
+    """Run a plan in a context that others share; return what it returns."""
+    return await plan.start(Run(Collector(), context), dict(inputs or {}))
+
+
+USE = """
+- cache.use:
+    key: << input.key | default("k") >>
+    ttl: 1m
+    do:
+      - counter.add:
+          key: << ["made", input.key | default("k")] >>
+        as: times
+      - wait: 30ms
+      - throw: {code: sold-out, details: << times >>}
+        when: << input.fails | default(false) and times == 1 >>
+      - return: << ["made", times] >>
+  as: value
+- return: << value >>
+"""
+
+
+async def test_runs_that_miss_at_once_have_it_made_once() -> None:
+    """Of fifty runs one makes the value, for each key; the others wait for it, and those that come later find it."""
+    context, plan = Context(), plan_of(USE)
+    values = await asyncio.gather(
+        *(ran(plan, context, {"key": key}) for key in "ab" for _ in range(50))
+    )
+    assert values == [["made", 1]] * 100
+    assert await ran(plan, context, {"key": "a"}) == ["made", 1]
+
+
+async def test_an_error_goes_to_all_and_is_not_kept() -> None:
+    """Each run fails by itself, with its code and details; the next one tries anew."""
+    context, plan = Context(), plan_of(USE)
+    errors = await asyncio.gather(
+        *(ran(plan, context, {"fails": True}) for _ in range(5)), return_exceptions=True
+    )
+    assert [(type(e), getattr(e, "code", ""), getattr(e, "details", 0)) for e in errors] == [
+        (RunError, "sold-out", 1)
+    ] * 5
+    assert len({id(error) for error in errors}) == 5
+    steps = [e.place.step for e in errors if isinstance(e, RunError) and e.place is not None]
+    assert steps == ["throw"] * 5
+    assert await ran(plan, context, {"fails": True}) == ["made", 2]
+
+
+async def test_a_run_that_is_stopped_hands_over() -> None:
+    """One of those who wait makes the value then, once; one who waits may be stopped without harm to others."""
+    context, plan = Context(), plan_of(USE)
+    leader, quitter, *others = [asyncio.create_task(ran(plan, context)) for _ in range(6)]
+    await asyncio.sleep(0.01)
+    leader.cancel()
+    quitter.cancel()
+    assert await asyncio.gather(*others) == [["made", 2]] * 4
+    assert leader.cancelled()
+    assert quitter.cancelled()
+
+
+async def test_a_leader_s_timeout_is_its_own() -> None:
+    """The step's time-out stops who makes the value; one who waits takes over."""
+    context = Context()
+    slow = plan_of("- cache.use: {key: k, do: [{wait: 10s}]}\n  timeout: 20ms")
+    quick = plan_of("- cache.use: {key: k, do: [{return: 5}]}\n  as: v\n- return: << v >>")
+    leader = asyncio.create_task(ran(slow, context))
+    await asyncio.sleep(0)
+    follower = asyncio.create_task(ran(quick, context))
+    with pytest.raises(RunError) as raised:
+        await leader
+    assert raised.value.code == "timeout"
+    assert await follower == 5
+
+
+async def test_who_would_wait_for_himself_does_the_work() -> None:
+    """A value made of itself, and two made of each other by two runs, end all the same."""
+    flights = SingleFlight()
+
+    async def inner() -> str:
+        return "inner"
+
+    async def outer() -> str:
+        return "outer of " + await flights.do(b"a", inner)
+
+    assert await asyncio.wait_for(flights.do(b"a", outer), 2) == "outer of inner"
+
+    both = asyncio.Event()
+
+    async def first() -> str:
+        await both.wait()
+        return "a of " + await flights.do(b"b", inner)
+
+    async def second() -> str:
+        both.set()
+        await asyncio.sleep(0.01)
+        return "b of " + await flights.do(b"a", inner)
+
+    got = await asyncio.wait_for(
+        asyncio.gather(flights.do(b"a", first), flights.do(b"b", second)), 2
+    )
+    assert list(got) == ["a of b of inner", "b of inner"]
+
+
+async def test_return_ends_the_body_only() -> None:
+    """The steps after it run; variables set inside stay inside; null is kept."""
+    outcome = await run_stack(
+        """
+        - set: {n: 0}
+        - repeat:
+            times: 2
+            do:
+              - cache.use: {key: nothing, do: [{set: {n: << n + 1 >>}}, {counter.add: ran}]}
+                as: value
+        - counter.add: {key: ran, by: 0}
+          as: ran
+        - return: << [value, n, ran] >>
+        """
+    )
+    assert outcome.result == [None, 0, 1]
+
+
+async def test_what_is_cached_does_not_change() -> None:
+    """A list that was cached, or came from the cache, grows as a copy; so does an object's."""
+    outcome = await run_stack(
+        """
+        - set: {list: []}
+        - append: {to: list, value: 1}
+        - cache.set: {key: k, value: << list >>}
+        - append: {to: list, value: 2}
+        - cache.get: k
+          as: mine
+        - append: {to: mine, value: 3}
+        - cache.use: {key: k, do: [{return: 0}]}
+          as: again
+        - append: {to: again, value: 4}
+        - cache.get: k
+          as: last
+        - return: << [list, mine, again, last] >>
+        """
+    )
+    assert outcome.result == [[1, 2], [1, 3], [1, 4], [1]]
+
+
+async def test_keys() -> None:
+    """Equal keys are one, however they are written; a text is no number, a counter no value."""
+    outcome = await run_stack(
+        """
+        - cache.set: {key: << 1 >>, value: number}
+        - cache.set: {key: "1", value: text}
+        - cache.set:
+            key: '<< [1.0, {"b": 1, "a": 2}] >>'
+            value: list
+        - counter.add: << 1 >>
+        - cache.get: << 1.0 >>
+          as: number
+        - cache.get: "1"
+          as: text
+        - cache.get: '<< [1, {"a": 2, "b": 1}] >>'
+          as: list
+        - return: << [number, text, list] >>
+        """
+    )
+    assert outcome.result == ["number", "text", "list"]
+
+
+@pytest.mark.parametrize(
+    ("stack", "code", "told"),
+    [
+        ("- cache.get: << input.none >>", "template", "`key` is required, and this is null"),
+        ("- cache.set: {key: a, value: << input.none >>, ttl: << -5 >>}", "template", "`ttl`"),
+        ("- counter.add: {key: a, by: << 'x' >>}", "template", "`by` must be a number"),
+        (
+            "- streams.interval: 1s\n  as: s\n- cache.use: {key: a, do: [{return: << s >>}]}\n  as: v",
+            "template",
+            "a stream can't be cached: `collect` it first",
+        ),
+    ],
+)
+async def test_what_a_run_refuses(stack: str, code: str, told: str) -> None:
+    """The message says what is wrong."""
+    outcome = await run_stack(stack, {"none": None})
+    assert outcome.error is not None
+    assert (outcome.error.code, told in outcome.error.message) == (code, True), outcome.error
+
+
+async def test_a_value_too_large_is_given_and_not_kept() -> None:
+    """`cache.use` says so in the log; `cache.set` fails."""
+    context = Context(state=StateSettings(max_size=1000))
+    large = plan_of(
+        "- cache.use: {key: k, do: [{return: << 'x' * 2000 >>}]}\n  as: v\n- return: << v >>"
+    )
+    with capture_logs() as logs:
+        assert len(await ran(large, context)) == 2000
+    assert [each["event"] for each in logs] == ["not-cached"]
+    with pytest.raises(RunError, match=r"state\.maxSize") as raised:
+        await ran(plan_of("- cache.set: {key: k, value: << 'x' * 2000 >>}"), context)
+    assert raised.value.code == "limit-reached"
+    assert len(context.resource(open_state).store.values) == 0  # type: ignore[attr-defined]  # the memory store's
+    await context.aclose()
+
+
+async def test_a_counter_counts_every_run() -> None:
+    """A thousand runs at once make a thousand."""
+    context = Context()
+    plan = plan_of("- counter.add: visits\n  as: n\n- return: << n >>")
+    numbers = await asyncio.gather(*(ran(plan, context) for _ in range(1000)))
+    assert sorted(numbers) == list(range(1, 1001))
+
+
+HEAD = "method: GET\npath: /t\nresponseType: json\nfunctionStack:\n"
+
+
+@pytest.mark.parametrize(
+    ("stack", "code", "told"),
+    [
+        ("  - cache.get: {}\n    as: v", "missing-parameter", "lacks `key`"),
+        ("  - cache.get: {key: {a: b}}\n    as: v", "wrong-type", "a text, a number or a list"),
+        ("  - cache.get: {name: a, key: b}\n    as: v", "unknown-parameter", "`name`"),
+        ("  - cache.get: true\n    as: v", "wrong-type", "a text, a number or a list"),
+        ("  - cache.set: {key: a, value: 1}\n    as: v", "no-result", "cache.set"),
+        ("  - cache.set: {key: a, value: 1, ttl: soon}", "bad-duration", "`ttl`"),
+        ("  - cache.use: {key: a}\n    as: v", "missing-parameter", "lacks `do`"),
+        ("  - counter.add: {key: a, by: one}\n    as: v", "wrong-type", "`by`"),
+        ("  - counter.add: {key: a, ttl: 0}\n    as: v", "wrong-type", "at least 1ms"),
+        (
+            "  - streams.interval: 1s\n    as: s\n  - cache.set: {key: a, value: << s >>}",
+            "stream-in-expression",
+            "`s` is a stream",
+        ),
+        (
+            "  - streams.interval: 1s\n    as: s\n  - cache.use: {key: a, do: [{return: << s >>}]}\n    as: v",
+            "stream-in-expression",
+            "`cache.use` can't keep `s`",
+        ),
+        (
+            "  - forEach: {in: [1], do: [{cache.use: {key: a, do: [break]}}]}",
+            "outside-loop",
+            "`break`",
+        ),
+    ],
+)
+def test_misuse_is_found(stack: str, code: str, told: str) -> None:
+    """Each fault is found when the file is checked."""
+    text = HEAD + stack + "\nresponse: 1\n"
+    findings = validate({"t.yaml": text}, REGISTRY, Streaming(), {}, {})[1]
+    errors = [(each.code, each.message) for each in findings if each.severity == "error"]
+    assert [each for each, _ in errors] == [code], findings
+    assert told in errors[0][1]
