@@ -65,9 +65,9 @@ class Context:
     """What all runs of a project share.
 
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
-    ``models`` which models have names, ``databases`` which databases, ``state`` where state is kept. ``folder`` is where
-    the project keeps what it makes itself (`.streamstack`); with ``joins`` an embedded database there may be one that
-    another process runs. ``address`` is the server's own.
+    ``models`` which models have names, ``databases`` which databases, ``state`` where state is kept. ``folder`` is
+    where the project keeps what it makes itself (`.streamstack`); with ``joins`` an embedded database there may be one
+    that another process runs. ``address`` is the server's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
