@@ -84,7 +84,7 @@ PEERS = {
         Peer("Node http", _node("node_http.js"), needs="node"),
         Peer("Fastify", _node("fastify_app.js"), needs="node"),
         Peer("FastAPI + httpx", _python("fastapi_relay.py")),
-        Peer("aiohttp, both ways", _python("aiohttp_relay.py")),
+        Peer("aiohttp client", _python("aiohttp_relay.py")),
         Peer("Node fetch", _node("node_relay.js"), needs="node"),
         Peer("LiteLLM", _litellm, needs=str(_LITELLM)),
         Peer("FastAPI + asyncpg", _python("fastapi_rows.py")),

@@ -28,7 +28,7 @@ class Relay:
         "(*upstream busy*), whose answer was made beforehand. µs/chunk is the server's CPU time. LiteLLM's proxy sends "
         "OpenAI's own chunks on, the others content and index."
     )
-    peers = (OURS, "FastAPI + httpx", "aiohttp, both ways", "Node fetch", LITELLM)
+    peers = (OURS, "FastAPI + httpx", "aiohttp client", "Node fetch", LITELLM)
     metrics = (
         Metric("throughput", "chunks/s", more=True),
         Metric("server CPU", "µs/chunk"),
@@ -38,7 +38,7 @@ class Relay:
     )
     targets = (
         Target("throughput", "FastAPI + httpx", 4),
-        Target("throughput", "aiohttp, both ways", 3),
+        Target("throughput", "aiohttp client", 3),
         Target("throughput", "Node fetch", 1.2),
         Target("throughput", LITELLM, 50),
     )

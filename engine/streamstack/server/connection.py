@@ -61,7 +61,7 @@ class Turn:
         for each in gathered:
             try:
                 each.flush()
-            except Exception as error:  # noqa: BLE001  (one must not keep the others from their readers)
+            except Exception as error:  # one must not keep the others from their readers
                 log.exception("flush-failed", reason=str(error))
 
 
