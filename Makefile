@@ -28,6 +28,8 @@ CLIENTS := tests/clients/node_modules/.installed
 # The servers that benchmarks/ compares with have environments of their own.
 BENCH := benchmarks/.venv
 PEERS := $(BENCH)/.installed
+LITELLM := benchmarks/.venv-litellm
+LITELLM_INSTALLED := $(LITELLM)/.installed
 PEERS_ON_NODE := benchmarks/node_modules/.installed
 
 .PHONY: help serve test lint types pytest fuzz format schemas docs build pin clean
@@ -64,7 +66,7 @@ schemas: $(RUNTIME) ## Write schemas/ anew, from the declarations of the functio
 docs: $(RUNTIME) ## Write docs/reference/ anew, from the declarations
 	@$(BIN)/python docs/generate.py
 
-bench: $(RUNTIME) $(PEERS) $(PEERS_ON_NODE) ## Measure against other servers (ARGS="B1 B4 --rounds 1 --quick" chooses)
+bench: $(RUNTIME) $(PEERS) $(LITELLM_INSTALLED) $(PEERS_ON_NODE) ## Measure against other servers (ARGS="B1 B4 --rounds 1 --quick" chooses)
 	@$(BENCH)/bin/python benchmarks/bench.py $(ARGS)
 
 build: $(DEV) ## Build the wheel into dist/
@@ -76,9 +78,10 @@ pin: $(DEV) ## Pin requirements/*.txt anew from *.in (ARGS=--upgrade for the new
 	@$(PIN) $(ARGS) --output-file requirements/build.txt requirements/build.in
 	@$(PIN) $(ARGS) --output-file requirements/dev.txt requirements/dev.in
 	@$(PIN) $(ARGS) --output-file benchmarks/requirements.txt benchmarks/requirements.in
+	@$(PIN) $(ARGS) --output-file benchmarks/litellm.txt benchmarks/litellm.in
 
 clean: ## Remove what was built and cached, and .venv
-	@rm -rf $(VENV) $(BENCH) benchmarks/node_modules dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(BENCH) $(LITELLM) benchmarks/node_modules dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find engine tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made with $(PYTHON) where that is new enough, else with the newest python3.N that starts at all.
@@ -119,6 +122,14 @@ $(PEERS): benchmarks/requirements.txt | $(BIN)/pip
 	@test -x $(BENCH)/bin/pip || $(BIN)/python -m venv $(BENCH)
 	@$(BENCH)/bin/python -m pip --disable-pip-version-check --no-input --quiet --quiet \
 		install --require-hashes -r benchmarks/requirements.txt
+	@touch $@
+
+# LiteLLM pins what it needs to single versions, others than ours.
+$(LITELLM_INSTALLED): benchmarks/litellm.txt | $(BIN)/pip
+	@echo "installing LiteLLM's proxy into $(LITELLM)" >&2
+	@test -x $(LITELLM)/bin/pip || $(BIN)/python -m venv $(LITELLM)
+	@$(LITELLM)/bin/python -m pip --disable-pip-version-check --no-input --quiet --quiet \
+		install --require-hashes -r benchmarks/litellm.txt
 	@touch $@
 
 # Without npm the peers on Node are left out, and the report says so.

@@ -16,17 +16,19 @@ from cases.burst import Burst
 from cases.first_chunk import FirstChunk
 from cases.growth import Growth
 from cases.open_streams import OpenStreams
+from cases.relay import Relay
+from cases.rows import Rows
 from cases.small import Small
 from cases.validation import Validation
 from machine import allow_files, cores, describe, pin
 from picture import draw
 from report import write_report
-from results import Alone, Compared, Options, Samples
-from servers import OURS, PEERS, Server, available
+from results import Alone, Compared, LeftOutError, Options, Samples
+from servers import OURS, PEERS, Server, available, ourselves
 from verdicts import judge
 
 HERE = Path(__file__).parent
-COMPARED: Sequence[Compared] = (Burst(), Small(), OpenStreams(), FirstChunk())
+COMPARED: Sequence[Compared] = (Burst(), Relay(), Rows(), Small(), OpenStreams(), FirstChunk())
 ALONE: Sequence[Alone] = (Validation(), Growth())
 KEYS = sorted([*(case.key for case in COMPARED), *(case.key for case in ALONE)])
 
@@ -53,7 +55,12 @@ def main() -> int:
     kept = results.setdefault("cases", {})
     for compared in COMPARED:
         if compared.key in chosen:
-            kept[compared.key] = _stamped(compare(compared, options), options)
+            try:
+                kept[compared.key] = _stamped(compare(compared, options), options)
+            except LeftOutError as reason:
+                kept.pop(compared.key, None)
+                _note("")
+                print(f"{compared.key} is left out: {reason}", file=sys.stderr)
     for alone in ALONE:
         if alone.key in chosen:
             rows, findings = alone.run(options)
@@ -102,16 +109,22 @@ def compare(case: Compared, options: Options) -> dict[str, Any]:
     samples = Samples()
     contents: dict[str, Any] = {}
     with ExitStack() as stack:
+        behind = case.behind(stack)
+
+        def server_of(name: str) -> Server:
+            peer = ourselves(behind.definitions) if name == OURS else PEERS[name]
+            return Server(peer, behind.environment)
+
         servers = {}
         if not case.fresh:
-            servers = {name: stack.enter_context(Server(PEERS[name])) for name in names}
+            servers = {name: stack.enter_context(server_of(name)) for name in names}
         for number in range(options.rounds):
             # Each round begins with another, so that none has the same one before it always.
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
                 _note(f"{case.key} round {number + 1} of {options.rounds}: {name}")
                 with ExitStack() as own:
-                    server = servers.get(name) or own.enter_context(Server(PEERS[name]))
+                    server = servers.get(name) or own.enter_context(server_of(name))
                     if name not in contents:
                         contents[name] = case.content(server)
                         if contents[name] != contents[names[turn]]:

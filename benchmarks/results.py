@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
-from servers import Server
+from servers import HERE, Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +22,13 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What must be reached against a peer: a ratio of medians, or with ``difference`` our excess."""
+    """What must be reached against a peer: a ratio of medians, or with ``difference`` our excess.
+
+    Without a peer it is our own figure that is judged.
+    """
 
     metric: str
-    peer: str
+    peer: str | None
     limit: float
     difference: bool = False
 
@@ -35,6 +40,26 @@ class Options:
     rounds: int = 5
     quick: bool = False
     peers: frozenset[str] = frozenset()  # none named: all
+
+
+class LeftOutError(Exception):
+    """A case can't be measured here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What stands behind the servers of a case.
+
+    ``environment`` tells them where it is, ``definitions`` is the folder that we serve.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    definitions: Path = HERE / "definitions"
+
+
+def nothing(_: ExitStack) -> Behind:
+    """Start nothing: for servers that answer out of themselves."""
+    return Behind()
 
 
 class Compared(Protocol):
@@ -58,6 +83,9 @@ class Compared(Protocol):
     def targets(self) -> Sequence[Target]: ...
     @property
     def fresh(self) -> bool: ...
+
+    def behind(self, stack: ExitStack) -> Behind:
+        """Start what the servers ask themselves, until the stack is closed. Raises LeftOutError."""
 
     def content(self, server: Server) -> Any:
         """Return what a server answers, in a form that must be equal over all."""

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,12 +53,25 @@ def ourselves(folder: Path) -> Peer:
     return Peer(OURS, lambda port: [streamstack(), "serve", str(folder), "--port", str(port)])
 
 
+def python(file: Path) -> Callable[[int], Sequence[str]]:
+    """Return how a Python file that takes a port is started."""
+    return lambda port: [sys.executable, str(file), str(port)]
+
+
 def _python(file: str) -> Callable[[int], Sequence[str]]:
-    return lambda port: [sys.executable, str(HERE / "peers" / file), str(port)]
+    return python(HERE / "peers" / file)
 
 
 def _node(file: str) -> Callable[[int], Sequence[str]]:
     return lambda port: ["node", str(HERE / "peers" / file), str(port)]
+
+
+_LITELLM = HERE / ".venv-litellm" / "bin" / "litellm"
+
+
+def _litellm(port: int) -> Sequence[str]:
+    config = str(HERE / "peers" / "litellm.yaml")
+    return [str(_LITELLM), "--config", config, "--host", HOST, "--port", str(port)]
 
 
 PEERS = {
@@ -70,6 +83,13 @@ PEERS = {
         Peer("sse-starlette", _python("sse_starlette_app.py")),
         Peer("Node http", _node("node_http.js"), needs="node"),
         Peer("Fastify", _node("fastify_app.js"), needs="node"),
+        Peer("FastAPI + httpx", _python("fastapi_relay.py")),
+        Peer("aiohttp client", _python("aiohttp_relay.py")),
+        Peer("Node fetch", _node("node_relay.js"), needs="node"),
+        Peer("LiteLLM", _litellm, needs=str(_LITELLM)),
+        Peer("FastAPI + asyncpg", _python("fastapi_rows.py")),
+        Peer("aiohttp + asyncpg", _python("aiohttp_rows.py")),
+        Peer("Node + pg-cursor", _node("node_rows.js"), needs="node"),
     )
 }
 
@@ -90,8 +110,18 @@ def _free_port() -> int:
 class Server:
     """A server, running while its `with` does. ``seconds`` is what its start took."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        environment: Mapping[str, str] | None = None,
+        *,
+        core: int | None = None,
+        user: str | None = None,
+    ) -> None:
         self.name = peer.name
+        self._core = cores()[0] if core is None else core
+        self._environment = environment or {}
+        self._user = user
         self.port = _free_port()
         self.seconds = 0.0
         self._command = peer.command(self.port)
@@ -105,7 +135,7 @@ class Server:
         return self._process.pid
 
     def __enter__(self) -> Self:
-        core = cores()[0]
+        core = self._core
         before = time.perf_counter()
         self._process = subprocess.Popen(
             self._command,
@@ -113,6 +143,8 @@ class Server:
             stdout=self._output,
             stderr=subprocess.STDOUT,
             cwd=HERE,
+            env={**os.environ, **self._environment},
+            user=self._user,
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509  (no threads here)
         )
         try:

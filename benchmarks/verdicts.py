@@ -15,13 +15,20 @@ def judge(case: Compared, samples: Samples) -> list[dict[str, Any]]:
     return [
         _judge(case, samples, target)
         for target in case.targets
-        if target.peer in samples.by_peer and OURS in samples.by_peer
+        if (target.peer or OURS) in samples.by_peer and OURS in samples.by_peer
     ]
 
 
 def _judge(case: Compared, samples: Samples, target: Target) -> dict[str, Any]:
     metric = next(each for each in case.metrics if each.name == target.metric)
     ours = median(samples.by_peer[OURS][target.metric])
+    if target.peer is None:
+        return {
+            "name": metric.name,
+            "figure": f"{short(ours)} {metric.unit}",
+            "must": f"at {'least' if metric.more else 'most'} {target.limit:g} {metric.unit}",
+            "kept": ours >= target.limit if metric.more else ours <= target.limit,
+        }
     theirs = median(samples.by_peer[target.peer][target.metric])
     name = f"{target.metric}, against {target.peer}"
     if target.difference:

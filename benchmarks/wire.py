@@ -29,11 +29,11 @@ def get(path: str) -> bytes:
     ).encode()
 
 
-def post(path: str, body: Any) -> bytes:
+def post(path: str, body: Any, accept: str = "application/json") -> bytes:
     """Return a POST request with a JSON body, on a connection that is kept."""
     data = json.dumps(body).encode()
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: {accept}\r\n"
         f"User-Agent: streamstack-bench\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(data)}\r\n\r\n"
     )

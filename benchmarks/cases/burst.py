@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from load import drive
-from results import Metric, Options, Target
+from results import Metric, Options, Target, nothing
 from servers import OURS, Server
 from wire import LAST, AnswerError, events, fetch, get, timeless
 
@@ -39,6 +39,8 @@ class Burst:
     )
     fresh = False
     _request = get(f"/burst?count={CHUNKS}")
+
+    behind = staticmethod(nothing)
 
     def content(self, server: Server) -> Any:
         return timeless(events(fetch(server.port, self._request).body))

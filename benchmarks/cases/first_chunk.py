@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from figures import percentile
-from results import Metric, Options, Target
+from results import Metric, Options, Target, nothing
 from servers import OURS, Server
 from wire import LAST, AnswerError, connect, events, fetch, get, timeless
 
@@ -31,6 +31,8 @@ class FirstChunk:
     )
     fresh = False
     _request = get("/paced?count=3&interval=4")
+
+    behind = staticmethod(nothing)
 
     def content(self, server: Server) -> Any:
         return timeless(events(fetch(server.port, self._request).body))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from held import hold
-from results import Metric, Options, Target
+from results import Metric, Options, Target, nothing
 from servers import OURS, Server
 from wire import events, fetch, get, timeless
 
@@ -36,6 +36,8 @@ class OpenStreams:
         Target("p99 lateness", "aiohttp", 1),
     )
     fresh = True
+
+    behind = staticmethod(nothing)
 
     def content(self, server: Server) -> Any:
         return timeless(events(fetch(server.port, get("/paced?count=3&interval=20")).body))

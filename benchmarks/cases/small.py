@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from load import drive
-from results import Metric, Options, Target
+from results import Metric, Options, Target, nothing
 from servers import OURS, Server
 from wire import fetch, post
 
@@ -34,6 +34,8 @@ class Small:
     targets = (Target("throughput", "FastAPI", 1.5), Target("throughput", "aiohttp", 0.8))
     fresh = False
     _request = post("/quote", {"article": "A4 paper, 80 g", "quantity": 12, "express": True})
+
+    behind = staticmethod(nothing)
 
     def content(self, server: Server) -> Any:
         cheap = post("/quote", {"article": "A4 paper, 80 g", "quantity": 12})

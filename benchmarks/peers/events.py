@@ -41,3 +41,39 @@ def quote(article: str, quantity: int, *, express: bool) -> dict[str, Any]:
     if express:
         total += 9.5
     return {"article": article, "quantity": quantity, "express": express, "total": total}
+
+
+def message_of(body: bytes) -> str:
+    """Return the message that a relay's request holds; raise ValueError where there is none."""
+    asked = orjson.loads(body)
+    message = asked.get("message") if isinstance(asked, dict) else None
+    if not isinstance(message, str) or not message:
+        raise ValueError("message must be a text")
+    return message
+
+
+def question(message: str) -> dict[str, Any]:
+    """Return what a model is asked."""
+    return {
+        "model": "gpt-4o-mini",
+        "messages": [{"role": "user", "content": message}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def text_of(chunk: dict[str, Any]) -> str | None:
+    """Return the piece of text in a `chat.completion.chunk`; the usage's chunk has no choice."""
+    choices = chunk["choices"]
+    return choices[0]["delta"].get("content") if choices else None
+
+
+def piece(text: str, index: int) -> bytes:
+    """Return one whole event of a relayed answer."""
+    data = orjson.dumps({"content": text, "metadata": {"index": index}})
+    return b"id: %d\ndata: %b\n\n" % (index, data)
+
+
+def row(record: Any) -> bytes:
+    """Return a row of the database as a line; its decimals are numbers."""
+    return orjson.dumps(dict(record), default=float, option=orjson.OPT_UTC_Z) + b"\n"

@@ -17,10 +17,9 @@ from streamstack.functions.http_requests import (
     status_error,
 )
 from streamstack.functions.http_upstream import Times, Upstream
-from streamstack.runtime.decoders.decoder import Decoder, OnInvalid
+from streamstack.runtime.decoders.decoder import OnInvalid
 from streamstack.runtime.decoders.formats import read_content_type
-from streamstack.runtime.decoders.sse import SseDecoder
-from streamstack.runtime.messages import Item
+from streamstack.runtime.providers.events import AnswerDecoder
 from streamstack.runtime.providers.provider import AnswerReader, Provider, told_error
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches
@@ -55,9 +54,8 @@ class ModelStream(Upstream):
         self._on_invalid = on_invalid
         self._largest = largest
         self._answer: Answer | None = None
-        self._decoder: Decoder | None = None
+        self._decoder: AnswerDecoder | None = None
         self._reader: AnswerReader | None = None
-        self._failure: RunError | None = None
 
     @property
     def message(self) -> dict[str, Any] | None:
@@ -73,7 +71,7 @@ class ModelStream(Upstream):
         """Give the items. Events without any show that the model is at work, and go no further."""
         settings = self._client.settings
         self._reader = self._provider.reader(self.host, settings.max_body_size)
-        self._decoder = SseDecoder(self._on_invalid, self._largest, data="json")
+        self._decoder = AnswerDecoder(self._reader, self._on_invalid, self._largest)
         async with aclosing(super().batches()) as batches:
             async for batch in batches:
                 if batch[0] is not _SIGN:
@@ -109,47 +107,19 @@ class ModelStream(Upstream):
         assert self._answer is not None
         assert self._decoder is not None
         assert self._reader is not None
-        if self._failure is not None:
-            raise self._failure
-        if self._reader.ended:
-            await self._read_end(self._answer)
-            return []
+        decoder, reader = self._decoder, self._reader
         while True:
-            items: list[Any] = []
-            data = await self._answer.read()
-            events = self._decoder.feed(data) if data else self._decoder.finish()
-            try:
-                alive = self._take(events, items, self._reader)
-                if not self._reader.ended:
-                    if self._decoder.failure is not None:
-                        raise self._decoder.failure
-                    if self._decoder.ended or not data:
-                        self._reader.close(items, marked=self._decoder.ended)
-            except RunError as error:
-                self._failure = self._detailed(error)
-                if not items:
-                    raise
+            if decoder.failure is not None:
+                raise self._detailed(decoder.failure)
+            if reader.ended:
+                await self._read_end(self._answer)
+                return []
+            decoder.alive = False
+            items = _decode(await self._answer.read(), decoder, reader)
             if items:
                 return items
-            if alive:
+            if decoder.alive:
                 return [_SIGN]
-
-    def _take(self, events: list[Any], items: list[Item], reader: AnswerReader) -> bool:
-        """Add the items of some events; return whether any is more than a heartbeat."""
-        alive = False
-        for event in events:
-            data = event["data"]
-            if not isinstance(data, Mapping):
-                raise RunError(
-                    "invalid-chunk", f"an event of {self.host} is not an object, as all of its are"
-                )
-            if reader.is_heartbeat(data):
-                continue
-            alive = True
-            reader.take(data, items)
-            if reader.ended:
-                break
-        return alive
 
     async def _read_end(self, answer: Answer) -> None:
         """Read what is left where it is there already: a connection read to its end can be used again."""
@@ -166,3 +136,14 @@ class ModelStream(Upstream):
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.close()
+
+
+def _decode(data: bytes, decoder: AnswerDecoder, reader: AnswerReader) -> list[Any]:
+    """Return the items of what came; of nothing, those of the end."""
+    items = decoder.feed(data) if data else decoder.finish()
+    if decoder.failure is None and not reader.ended and (decoder.ended or not data):
+        try:
+            reader.close(items, marked=decoder.ended)
+        except RunError as error:
+            decoder.failure = error
+    return items

@@ -16,7 +16,7 @@ schedule starts anew from it.
 from __future__ import annotations
 
 import random
-from asyncio import sleep
+from asyncio import get_running_loop, sleep
 from collections.abc import Callable
 from decimal import Decimal
 from time import perf_counter
@@ -53,6 +53,7 @@ class Pacer:
     __slots__ = (
         "_asked",
         "_chance",
+        "_clock",
         "_count",
         "_due",
         "_interval",
@@ -69,6 +70,9 @@ class Pacer:
         self._mode = "burst"
         self._interval = 0.0
         self._jitter = 0.0
+        # The loop's own, which its timers ring by: uvloop's goes in whole milliseconds, and what is due by another
+        # clock would ring up to one of them early or late.
+        self._clock: Callable[[], float] | None = None
         self._due: float | None = None  # when the last chunk's turn was
         self._last: Any = ""  # the last chunk's content
         self._total = 0  # the length of all contents, in characters
@@ -103,7 +107,10 @@ class Pacer:
         """Wait until this content may leave; the step's first leaves at once."""
         if self._mode == "burst" or not self._interval:
             return
-        due = now = perf_counter()
+        clock = self._clock
+        if clock is None:
+            clock = self._clock = get_running_loop().time
+        due = now = clock()
         if self._due is not None:
             interval = self._next_interval(content)
             due = self._due + interval
@@ -115,11 +122,12 @@ class Pacer:
         if self._mode != "fixed":
             self._total += _length(content)
             self._count += 1
-        left = due - now
-        while left > 0:
-            await _rest_for(run, left)
+        if due > now:
+            await sleep(due - now)
             # The schedule does not drift by it: to be a little early is cheaper than to wake again.
-            left = due - perf_counter() - _RESOLUTION
+            while (left := due - clock()) > _RESOLUTION:  # noqa: ASYNC110  (a timer may be early)
+                await sleep(left)
+            run.yield_at = perf_counter() + SLICE
         _note(run)
 
     def _next_interval(self, content: Any) -> float:

@@ -30,13 +30,49 @@ class Listener(Protocol):
         """Take note that nothing written arrives any more."""
 
 
+class Gathering(Protocol):
+    """What has gathered bytes for its reader."""
+
+    def flush(self) -> None:
+        """Hand them to the transport."""
+
+
+class Turn:
+    """What leaves when the event loop next turns, for all connections together.
+
+    Where many streams wake at one moment, their writes follow one another closely: to write between the work of two
+    runs wakes the readers' side again and again, which costs more than the write.
+    """
+
+    __slots__ = ("_gathered", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._gathered: list[Gathering] = []
+
+    def flush(self, gathering: Gathering) -> None:
+        """Flush it at the next turn of the loop."""
+        if not self._gathered:
+            self._loop.call_soon(self._flush)
+        self._gathered.append(gathering)
+
+    def _flush(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for each in gathered:
+            try:
+                each.flush()
+            except Exception as error:  # one must not keep the others from their readers
+                log.exception("flush-failed", reason=str(error))
+
+
 class Connection(web.RequestHandler):
-    """A client's connection."""
+    """A client's connection. All of one server have their ``turn`` together."""
 
-    __slots__ = ("_waiting", "listener")
+    __slots__ = ("_waiting", "listener", "turn")
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, turn: Turn, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.turn = turn
         self.listener: Listener | None = None
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -113,6 +149,7 @@ class Listening(web.Server):
         super().__init__(
             handler, request_factory=self._make_unlimited, handler_cancellation=True, **options
         )
+        self._turn = Turn(self._loop)
 
     def __call__(self) -> Connection:
         return Connection(
@@ -123,6 +160,7 @@ class Listening(web.Server):
             max_line_size=LINE_SIZE,
             max_field_size=LINE_SIZE,
             max_headers=HEADERS,
+            turn=self._turn,
         )
 
     def _make_unlimited(

@@ -190,4 +190,4 @@ def begun(work: Coroutine[Any, Any, T], waits: Callable[[], None]) -> Generator[
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
     # From here on nothing stands between the loop and the coroutine.
-    return (yield from work.__await__())
+    return (yield from work)  # type: ignore[no-any-return]  # types.coroutine lets a generator do so

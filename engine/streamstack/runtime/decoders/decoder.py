@@ -106,7 +106,7 @@ class Decoder(ABC):
 
         Raises Halted where it is a failure.
         """
-        number = self.given + len(items) + self.skipped + 1
+        number = self._given(items) + self.skipped + 1
         if self.on_invalid == "skip" and not final:
             self.skipped += 1
         elif self.on_invalid == "give" and not final:
@@ -119,6 +119,10 @@ class Decoder(ABC):
                 details={"number": number, "text": excerpt(text), "message": message},
             )
             raise Halted
+
+    def _given(self, items: list[Any]) -> int:
+        """Return how many chunks have been given, the items of the present feeding included."""
+        return self.given + len(items)
 
     def _refuse_length(self, items: list[Any], text: bytes | bytearray, what: str) -> None:
         """Refuse a chunk that is over the largest; only its beginning is kept."""

@@ -77,7 +77,7 @@ class SseDecoder(Decoder):
         fresh = not (self._data or self._passing or self._event) and self._id == self.last_id
         for block in blocks:
             # Most events are one line of data: then there is nothing to remember.
-            if fresh and block[:6] == b"data: " and b"\n" not in block:
+            if fresh and block.startswith(b"data: ") and b"\n" not in block:
                 self._give(block[6:], items)
             else:
                 self._read_lines(block.split(b"\n"), items)

@@ -105,6 +105,7 @@ class AnthropicReader(AnswerReader):
     """Reads `message_start` to `message_stop`."""
 
     provider = "anthropic"
+    has_heartbeats = True
 
     def __init__(self, host: str, largest: int) -> None:
         super().__init__(host, largest)

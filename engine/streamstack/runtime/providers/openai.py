@@ -121,29 +121,41 @@ class OpenAIReader(AnswerReader):
     def take(self, data: Mapping[str, Any], items: list[Item]) -> None:
         if data.get("error"):
             raise self.fail(data, data["error"])
-        usage = part(data, "usage")
-        if usage:
-            self.reply.note_usage(
-                inputTokens=usage.get("prompt_tokens"),
-                outputTokens=usage.get("completion_tokens"),
-                totalTokens=usage.get("total_tokens"),
-                cachedTokens=part(usage, "prompt_tokens_details").get("cached_tokens"),
-                reasoningTokens=part(usage, "completion_tokens_details").get("reasoning_tokens"),
-            )
-        for choice in parts(data, "choices"):
-            if choice.get("index", 0) != 0:
+        if data.get("usage"):
+            self._note(part(data, "usage"))
+        choices = data.get("choices")
+        for choice in choices if type(choices) is list else ():
+            if type(choice) is not dict or choice.get("index", 0) != 0:
                 continue
-            delta = part(choice, "delta")
-            self.reply.add_text(word(delta, "content"), items)
-            refusal = word(delta, "refusal")
-            if refusal:
-                self._refused = True
-                self.reply.add_text(refusal, items)
-            for each in parts(delta, "tool_calls"):
-                self._take_call(each)
-            self._said = word(choice, "finish_reason") or self._said
+            delta = choice.get("delta")
+            if type(delta) is dict:
+                text = delta.get("content")
+                if type(text) is str:
+                    self.reply.add_text(text, items)
+                # Most hold a piece of the text and nothing else.
+                if text is None or len(delta) > 1:
+                    self._take_more(delta, items)
+            if choice.get("finish_reason"):
+                self._said = word(choice, "finish_reason") or self._said
         if self._said is not None:
             self._give_calls(items)
+
+    def _note(self, usage: Mapping[str, Any]) -> None:
+        self.reply.note_usage(
+            inputTokens=usage.get("prompt_tokens"),
+            outputTokens=usage.get("completion_tokens"),
+            totalTokens=usage.get("total_tokens"),
+            cachedTokens=part(usage, "prompt_tokens_details").get("cached_tokens"),
+            reasoningTokens=part(usage, "completion_tokens_details").get("reasoning_tokens"),
+        )
+
+    def _take_more(self, delta: Mapping[str, Any], items: list[Item]) -> None:
+        refusal = word(delta, "refusal")
+        if refusal:
+            self._refused = True
+            self.reply.add_text(refusal, items)
+        for each in parts(delta, "tool_calls"):
+            self._take_call(each)
 
     def _take_call(self, delta: Mapping[str, Any]) -> None:
         id_, index = word(delta, "id"), delta.get("index")

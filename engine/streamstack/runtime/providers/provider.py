@@ -54,6 +54,8 @@ class AnswerReader(ABC):
 
     #: The name of the provider.
     provider: ClassVar[str]
+    #: Whether `is_heartbeat` has to be asked.
+    has_heartbeats: ClassVar[bool] = False
 
     def __init__(self, host: str, largest: int) -> None:
         self.host = host
@@ -124,24 +126,24 @@ class Provider:
     reader: type[AnswerReader]
 
 
-# What comes from outside has any shape: these give what is expected, or nothing.
+# What comes from outside has any shape: these give what is expected, or nothing. It was JSON, so its objects are dicts.
 
 
 def part(data: Any, name: str) -> Mapping[str, Any]:
     """Return an object within an object; an empty one where there is none."""
-    found = data.get(name) if isinstance(data, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+    found = data.get(name) if isinstance(data, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def parts(data: Any, name: str) -> list[Mapping[str, Any]]:
     """Return the objects in a list within an object."""
-    found = data.get(name) if isinstance(data, Mapping) else None
-    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
+    found = data.get(name) if isinstance(data, dict) else None
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def word(data: Any, name: str) -> str:
     """Return a text within an object; empty where there is none."""
-    found = data.get(name) if isinstance(data, Mapping) else None
+    found = data.get(name) if isinstance(data, dict) else None
     return found if isinstance(found, str) else ""
 
 

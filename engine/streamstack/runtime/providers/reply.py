@@ -28,9 +28,11 @@ class Reply:
         self._largest = largest
 
     def add_text(self, text: str, items: list[Item]) -> None:
-        """Take the next piece of the text, and give it as an item."""
+        """Take the next piece of the text, and give it as an item. Raises as `count` does."""
         if text:
-            self.count(text)
+            self._left -= len(text)
+            if self._left < 0:
+                raise self._over()
             self._pieces.append(text)
             items.append(text_item(text))
 
@@ -41,10 +43,13 @@ class Reply:
         """
         self._left -= len(text)
         if self._left < 0:
-            raise RunError(
-                "limit-reached",
-                f"the model's answer has more than {self._largest} characters: raise `http.maxBodySize`",
-            )
+            raise self._over()
+
+    def _over(self) -> RunError:
+        return RunError(
+            "limit-reached",
+            f"the model's answer has more than {self._largest} characters: raise `http.maxBodySize`",
+        )
 
     def add_call(
         self,

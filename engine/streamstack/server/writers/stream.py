@@ -120,7 +120,7 @@ class StreamSink(Answer):
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self.flush)
+            self._connection.turn.flush(self)
 
     def _commit(self) -> None:
         """Make the head: from here on the status stands."""
@@ -146,20 +146,20 @@ class StreamSink(Answer):
         """Hand what is gathered to the transport, in one write."""
         self._scheduled = False
         self._limit = 0
-        if self._flushed != self.bytes:
-            self._flushed = self.bytes
-            self.emitted_at = self._loop.time()
         if self._parts:
             data = b"".join(self._parts)
             self._parts.clear()
             self._write(data)
+        if self._flushed != self.bytes:
+            self._flushed = self.bytes
+            self.emitted_at = self.sent_at
 
     def _write(self, data: bytes, end: bytes = b"") -> None:
         """Write data as one chunk of HTTP (RFC 9112, section 7.1); ``end`` is the last chunk."""
+        self.sent_at = self._loop.time()
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        self.sent_at = self._loop.time()
         head, self._head = self._head, b""
         if self._bare:
             data = head
