@@ -239,6 +239,7 @@ HEAD = "method: GET\npath: /t\nresponseType: json\nfunctionStack:\n"
         ("  - cache.get: {name: a, key: b}\n    as: v", "unknown-parameter", "`name`"),
         ("  - cache.get: true\n    as: v", "wrong-type", "a text, a number or a list"),
         ("  - cache.set: {key: a, value: 1}\n    as: v", "no-result", "cache.set"),
+        ("  - cache.set: {key: a}", "missing-parameter", "lacks `value`"),
         ("  - cache.set: {key: a, value: 1, ttl: soon}", "bad-duration", "`ttl`"),
         ("  - cache.use: {key: a}\n    as: v", "missing-parameter", "lacks `do`"),
         ("  - counter.add: {key: a, by: one}\n    as: v", "wrong-type", "`by`"),

@@ -166,7 +166,7 @@ async def test_of_nothing_there_is_nothing() -> None:
 
 
 async def test_a_long_list_keeps_nobody_waiting() -> None:
-    """Another task runs while figures of three hundred thousand items are computed."""
+    """Another task runs while figures of a hundred thousand items are computed."""
     turns = 0
 
     async def beside() -> None:
@@ -176,10 +176,10 @@ async def test_a_long_list_keeps_nobody_waiting() -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(beside())
-    stream = made("streams.window", in_=list(range(300_000)), compute=COUNT, every=10_000)
-    assert len(await items_of(stream)) == 30
+    stream = made("streams.window", in_=list(range(100_000)), compute=COUNT, every=1000)
+    assert len(await items_of(stream)) == 100
     task.cancel()
-    assert turns > 5
+    assert turns > 3  # it would not have had one
 
 
 async def test_changes_of_a_feed() -> None:

@@ -83,7 +83,7 @@ async def get(run: Run, key: Any) -> Any:
 @function(
     "cache.set",
     _KEY,
-    Parameter("value", Bound(), "What to keep."),
+    Parameter("value", Bound(), "What to keep.", required=True),
     _TTL,
     examples=[
         Example(
@@ -94,7 +94,7 @@ async def get(run: Run, key: Any) -> Any:
         ),
     ],
 )
-async def set_(run: Run, key: Any, value: Any = None, ttl: float | None = None) -> None:
+async def set_(run: Run, key: Any, value: Any, ttl: float | None = None) -> None:
     """Keep a value for other runs, in place of the one that had the key before.
 
     The cache is bounded: past `state.maxEntries` or `state.maxSize`, what was not used for longest goes. A single value

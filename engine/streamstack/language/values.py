@@ -7,7 +7,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any, Final
 from uuid import UUID
 
@@ -149,7 +149,10 @@ def canonical_json(value: Any) -> bytes:
     """
     if type(value) is str:
         return to_json(value)
-    return to_json(_canonical(value))
+    try:
+        return to_json(_canonical(value))
+    except RecursionError:
+        raise RunError("template", "the value is nested too deeply to be written as JSON") from None
 
 
 def _canonical(value: Any) -> Any:
@@ -160,10 +163,9 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Decimal) and value.is_finite():
-        if value == value.to_integral_value():
-            # Written out as an integer is, unless that would fill the memory.
-            return int(value) if value.adjusted() < 400 else value.normalize()
-        return value.normalize()
+        plain = value.normalize(Context(prec=len(value.as_tuple().digits)))
+        # Written out as an integer is, unless that would fill the memory.
+        return int(plain) if plain.adjusted() < 400 and plain == int(plain) else plain
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     return value
