@@ -16,9 +16,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
-from streamstack.connections.postgres.embedded import find_programs
-from streamstack.connections.postgres.faults import EmbeddedError
-from streamstack.connections.postgres.launched import Launched, launch
+from streamstack.connections.embedded.faults import EmbeddedError
+from streamstack.connections.embedded.launched import Launched, launch
+from streamstack.connections.embedded.server import find_programs
 
 #: What a test writes need not survive a power cut; it does survive a kill.
 HASTY = {"fsync": "off", "full_page_writes": "off"}

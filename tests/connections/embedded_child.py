@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from streamstack.connections.postgres.embedded import Embedded, EmbeddedError
+from streamstack.connections.embedded.server import Embedded, EmbeddedError
 
 
 def say(what: dict[str, Any]) -> None:

@@ -18,8 +18,8 @@ import asyncpg
 import pytest
 import uvloop
 
-from streamstack.connections.postgres import embedded as module
-from streamstack.connections.postgres.embedded import Embedded, EmbeddedError, running
+from streamstack.connections.embedded import server as module
+from streamstack.connections.embedded.server import Embedded, EmbeddedError, running
 from tests.connections.embedded_processes import Child, connect, gone, mode_of, wait_for
 from tests.postgres import HASTY
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from streamstack.connections.postgres.embedded import find_programs
+from streamstack.connections.embedded.server import find_programs
 from tests.connections.embedded_processes import ROOT, Child, connect
 
 pytestmark = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from streamstack.connections.postgres.logfile import Logfile
+from streamstack.connections.embedded.logfile import Logfile
 
 
 def test_log_is_bounded(tmp_path: Path) -> None:

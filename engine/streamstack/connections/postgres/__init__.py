@@ -1,1 +1,1 @@
-"""PostgreSQL: the databases that a project names, and the one that is embedded where it names none."""
+"""PostgreSQL as definitions use it: connections, statements, values, transactions, notices."""

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import asyncpg
 import structlog
 
-from streamstack.connections.postgres.embedded import Embedded, EmbeddedError, running
+from streamstack.connections.embedded.server import Embedded, EmbeddedError, running
 from streamstack.connections.postgres.failures import failure_of, is_lost, ran_surely_not
 from streamstack.connections.postgres.listening import Listening
 from streamstack.connections.postgres.pool import Connection, Pool

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from streamstack.connections.postgres.faults import EmbeddedError
-from streamstack.connections.postgres.identity import LINUX, Identity, identities
-from streamstack.connections.postgres.nameless import copy_programs
+from streamstack.connections.embedded.faults import EmbeddedError
+from streamstack.connections.embedded.identity import LINUX, Identity, identities
+from streamstack.connections.embedded.nameless import copy_programs
 
 #: Appended to the postgresql.conf that initdb writes; what stands later there wins.
 SETTINGS: Final = """

@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from streamstack.connections.postgres.cluster import INSTEAD, Programs, last_lines, shared_memory
-from streamstack.connections.postgres.faults import EmbeddedError
-from streamstack.connections.postgres.identity import LINUX, adopt_orphans
-from streamstack.connections.postgres.logfile import Logfile
+from streamstack.connections.embedded.cluster import INSTEAD, Programs, last_lines, shared_memory
+from streamstack.connections.embedded.faults import EmbeddedError
+from streamstack.connections.embedded.identity import LINUX, adopt_orphans
+from streamstack.connections.embedded.logfile import Logfile
 
 #: Seconds for a start, which may have to recover from a crash first.
 START: Final = 120.0

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from streamstack.connections.postgres.faults import EmbeddedError
+from streamstack.connections.embedded.faults import EmbeddedError
 
 if sys.platform != "win32":
     import fcntl

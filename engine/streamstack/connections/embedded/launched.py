@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from streamstack.connections.postgres.faults import EmbeddedError
+from streamstack.connections.embedded.faults import EmbeddedError
 
 #: Seconds; the launcher has shorter ones of its own.
 START: Final = 180.0
@@ -22,7 +22,7 @@ STOP: Final = 30.0
 _PACKAGES: Final = str(Path(__file__).parents[3])
 _PROGRAM: Final = (
     f"import sys; sys.path.append({_PACKAGES!r})\n"
-    "from streamstack.connections.postgres.launch import main\n"
+    "from streamstack.connections.embedded.launch import main\n"
     "main()"
 )
 

@@ -18,12 +18,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from streamstack.connections.postgres.claim import claim, describe, give, make_folder, read
-from streamstack.connections.postgres.cluster import INSTEAD, Programs, choose, prepare
-from streamstack.connections.postgres.faults import EmbeddedError
-from streamstack.connections.postgres.identity import stay
-from streamstack.connections.postgres.logfile import Logfile
-from streamstack.connections.postgres.postmaster import Postmaster
+from streamstack.connections.embedded.claim import claim, describe, give, make_folder, read
+from streamstack.connections.embedded.cluster import INSTEAD, Programs, choose, prepare
+from streamstack.connections.embedded.faults import EmbeddedError
+from streamstack.connections.embedded.identity import stay
+from streamstack.connections.embedded.logfile import Logfile
+from streamstack.connections.embedded.postmaster import Postmaster
 
 #: sun_path of unix(7), less the byte that ends it; macOS has 104.
 _LONGEST: Final = 107 if sys.platform == "linux" else 103

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import asyncpg
 
-from streamstack.connections.postgres.claim import look
-from streamstack.connections.postgres.faults import EmbeddedError
-from streamstack.connections.postgres.launched import Launched, launch
+from streamstack.connections.embedded.claim import look
+from streamstack.connections.embedded.faults import EmbeddedError
+from streamstack.connections.embedded.launched import Launched, launch
 
 __all__ = ["Embedded", "EmbeddedError", "running"]
 
