@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamstack.functions import errors, flow, http, llm, loops, stream, streams, values
+from streamstack.functions import content, errors, flow, http, llm, loops, stream, streams, values
 from streamstack.language.declare import Registry
 
 #: The families, in the order of the reference.
@@ -11,6 +11,7 @@ FAMILIES = {
     "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS, *errors.FUNCTIONS),
     "Streaming response": stream.FUNCTIONS,
     "Streams": streams.FUNCTIONS,
+    "Content": content.FUNCTIONS,
     "HTTP": http.FUNCTIONS,
     "Models": llm.FUNCTIONS,
 }
