@@ -48,7 +48,10 @@ class Source:
         elif isinstance(value, bytes):
             self.size = len(value)
         elif not isinstance(value, list):
-            raise RunError("template", _refusal(value))
+            raise RunError(
+                "template",
+                f"`from` is a file, bytes, a text, or a stream or list of those, not {a_kind(value)}",
+            )
 
     @property
     def format(self) -> str:
@@ -98,10 +101,3 @@ class Source:
                 piece = data[at : at + PIECE]
                 self.read += len(piece)
                 yield piece
-
-
-def _refusal(value: Any) -> str:
-    message = f"`from` is a file, bytes, a text, or a stream or list of those, not {a_kind(value)}"
-    if value is None:
-        message += ": make the input `required`, or ask for it with `when`"
-    return message
