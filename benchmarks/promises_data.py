@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+from asyncio.subprocess import Process
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.promises import get, serving, told
+from benchmarks.promises import get, resident, running, told
 
 ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000
 FILES = {
@@ -45,18 +46,12 @@ def project(name: str) -> Path:
     return folder
 
 
-def resident(process: int) -> int:
-    """Return the resident memory of a process in KB."""
-    lines = Path(f"/proc/{process}/status").read_text("ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-
-
-async def drain(port: int, path: str, process: int) -> tuple[int, int, float]:
-    """Read an answer to its end; return its lines, the most memory meanwhile in KB, and the seconds."""
+async def drain(port: int, path: str, process: Process) -> tuple[int, float, float]:
+    """Read an answer to its end; return its lines, the most memory meanwhile in MB, and the seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
     began = perf_counter()
     writer.write(get(path).replace(b"Host: x", b"Host: x\r\nAccept: application/x-ndjson"))
-    lines, most, looked, last = 0, 0, 0.0, b""
+    lines, most, looked, last = 0, 0.0, 0.0, b""
     while piece := await reader.read(1 << 20):
         # The lines of HTTP's own framing end in CR LF, which may be cut in two.
         lines += piece.count(b"\n") - (last + piece).count(b"\r\n")
@@ -81,14 +76,14 @@ async def first_byte(port: int, path: str) -> float:
 async def ten_million_rows() -> None:
     """Measure the growth of memory and the first row."""
     with tempfile.TemporaryDirectory() as name:
-        async with serving(project(name)) as (port, _, process):
+        async with running(project(name)) as (port, process):
             for path in ("/rows", "/changed"):
                 await drain(port, f"{path}?count=1000", process)
                 before = resident(process)
                 lines, most, seconds = await drain(port, f"{path}?count={ROWS}", process)
                 print(
-                    f"{path}: {lines:,} lines in {seconds:.1f} s, memory from {before / 1024:.1f} "
-                    f"to at most {most / 1024:.1f} MB (+{(most - before) / 1024:.1f})"
+                    f"{path}: {lines:,} lines in {seconds:.1f} s, memory from {before:.1f} "
+                    f"to at most {most:.1f} MB (+{most - before:.1f})"
                 )
                 firsts = [await first_byte(port, f"{path}?count={ROWS}") for _ in range(30)]
                 told(f"{path}: first row of {ROWS:,}", firsts)

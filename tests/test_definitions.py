@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest_asyncio
 
+from tests.server.serving import parse
 from tests.server.test_serve import Process, serving
 
 DEFINITIONS = Path(__file__).parent.parent / "definitions"
@@ -191,6 +192,56 @@ async def test_statistics_are_one_answer(server: Process) -> None:
     faults = {(each["in"], each["name"]) for each in json.loads(bad.body)["errors"]}
     assert bad.status == 400
     assert faults == {("body", "text"), ("body", "perMinute"), ("body", "speed")}
+
+
+async def test_a_csv_file_is_imported_with_its_progress(server: Process) -> None:
+    """Bad rows are told with their number and line and passed over, each batch gives its progress, the end the sums."""
+    rows = "".join(f"{n},x{n}\n" if n % 100 else f"{n}\n" for n in range(1, 1001))
+    part = "--X\r\nContent-Disposition: form-data; name="
+    body = (
+        f'{part}"file"; filename="a.csv"\r\n\r\nid,name\n{rows}\r\n'
+        f'{part}"batchSize"\r\n\r\n250\r\n--X--\r\n'
+    )
+    client = await server.connect()
+    client.ask(
+        "/api/csv-import",
+        "POST",
+        extra=f"Content-Type: multipart/form-data; boundary=X\r\nContent-Length: {len(body)}\r\n"
+        "Connection: close\r\n",
+    )
+    client.writer.write(body.encode())
+    reply = parse(await asyncio.wait_for(client.reader.read(), 10))
+    client.close()
+    assert (reply.status, reply.complete) == (200, True), reply.body
+    found = [(each["event"], json.loads(each["data"])) for each in events(reply.body)]
+    rejected = [data for event, data in found if event == "rejected"]
+    assert [(each["number"], each["line"]) for each in rejected] == [
+        (n, n + 1) for n in range(100, 1001, 100)
+    ]
+    progress = [data for event, data in found if event == "progress"]
+    assert [each["imported"] + each["rejected"] for each in progress] == [250, 500, 750, 1000]
+    assert progress[-1]["percent"] == 100
+    assert found[-1][0] == "done"
+    assert (found[-1][1]["imported"], found[-1][1]["rejected"]) == (990, 10)
+
+
+async def test_a_webhook_is_answered_while_it_arrives(server: Process) -> None:
+    """The figures of each reading come before the next one is sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(
+        b"POST /api/sensor-webhook?alarmAbove=5 HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    for value, mean in ((2, b'"mean":2'), (4, b'"mean":3'), (9, b'"mean":5')):
+        line = b'{"sensor": "a", "value": %d}\n' % value
+        writer.write(b"%x\r\n%b\r\n" % (len(line), line))
+        answer = await asyncio.wait_for(reader.readuntil(b'"highest":%d}' % value), 10)
+        assert mean in answer
+    writer.write(b"5\r\noops\n\r\n0\r\n\r\n")
+    rest = await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 10)
+    assert b'"alarm"' in rest
+    assert b'"readings":3,"skipped":1' in rest
+    writer.close()
 
 
 BURST = """

@@ -11,7 +11,15 @@ import uvloop
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 #: Tests of sockets: how bytes leave, how connections end.
-ON_BOTH = {"test_commit", "test_connection", "test_relay", "test_service", "test_stream"}
+ON_BOTH = {
+    "test_commit",
+    "test_connection",
+    "test_relay",
+    "test_request_streams",
+    "test_service",
+    "test_stream",
+    "test_uploads",
+}
 
 
 def pytest_asyncio_loop_factories(

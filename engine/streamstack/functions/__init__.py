@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streamstack.functions import (
+    content,
     db,
     errors,
     flow,
@@ -23,6 +24,7 @@ FAMILIES = {
     "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS, *errors.FUNCTIONS),
     "Streaming response": stream.FUNCTIONS,
     "Streams": (*streams.FUNCTIONS, *windows.FUNCTIONS),
+    "Content": content.FUNCTIONS,
     "HTTP": http.FUNCTIONS,
     "Models": llm.FUNCTIONS,
     "Databases": db.FUNCTIONS,

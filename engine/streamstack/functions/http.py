@@ -10,8 +10,8 @@ import orjson
 
 from streamstack.connections.http import Answer
 from streamstack.errors import RunError
+from streamstack.functions.decoding import DECODES
 from streamstack.functions.http_requests import (
-    DECODES,
     PARAMETERS,
     headers_of,
     is_allowed,

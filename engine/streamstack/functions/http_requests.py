@@ -20,7 +20,6 @@ from streamstack.errors import RunError
 from streamstack.language.parameters import Bound, Kind, Parameter
 from streamstack.language.values import kind, to_json, to_text
 from streamstack.runtime.decoders.decoder import excerpt
-from streamstack.runtime.decoders.formats import FORMATS
 from streamstack.runtime.files import File
 from streamstack.runtime.run import Context
 
@@ -31,7 +30,6 @@ ERROR_BODY: Final = 64 * 1024
 ERROR_PATIENCE: Final = 5.0
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FORBIDDEN: Final = re.compile(r"[\r\n\0]")
-DECODES: Final = ("auto", *FORMATS)
 
 URL_PARAMETER: Final = Parameter(
     "url",

@@ -10,8 +10,16 @@ from typing import Any, Final
 from streamstack.connections.content_coding import ACCEPTED
 from streamstack.connections.http import Answer, HttpClient, Request
 from streamstack.errors import RunError
+from streamstack.functions.decoding import (
+    COUNTS,
+    CSV,
+    DECODE,
+    MAX_EVENT_SIZE,
+    ON_INVALID,
+    PATH,
+    options_of,
+)
 from streamstack.functions.http_requests import (
-    DECODES,
     PARAMETERS,
     content_error,
     headers_of,
@@ -21,23 +29,13 @@ from streamstack.functions.http_requests import (
     status_error,
 )
 from streamstack.functions.http_upstream import (
-    COUNTS,
     LIMITS,
-    MAX_EVENT_SIZE,
-    ON_INVALID,
     RECONNECT,
     Times,
     Upstream,
 )
 from streamstack.language.declare import Example, function
-from streamstack.language.parameters import (
-    Bound,
-    Constant,
-    Effects,
-    Kind,
-    Parameter,
-    Property,
-)
+from streamstack.language.parameters import Effects, Property
 from streamstack.runtime.decoders.decoder import Decoder, OnInvalid
 from streamstack.runtime.decoders.formats import (
     Options,
@@ -73,28 +71,9 @@ _ACCEPT: Final = {
 @function(
     "http.stream",
     *PARAMETERS,
-    Parameter(
-        "decode",
-        Constant(choices=DECODES),
-        "What the items are. `auto` follows the Content-Type; `sse` events; `sseJson` events whose data is JSON, up to "
-        "`[DONE]`; `ndjson` a value a line; `json` the items of an array; `csv` records; `lines`, `text`, `bytes`.",
-        default="auto",
-    ),
-    Parameter(
-        "path", Bound(), "For json: where in the document the array is, such as `data.items`."
-    ),
-    Parameter(
-        "header",
-        Bound(Kind.BOOLEAN),
-        "For csv: whether the first record names the columns.",
-        default=True,
-    ),
-    Parameter("delimiter", Bound(Kind.TEXT), "For csv: what stands between fields.", default=","),
-    Parameter(
-        "columns",
-        Bound(Kind.LIST),
-        "For csv: the columns that are given, or their names where there is no header.",
-    ),
+    DECODE,
+    PATH,
+    *CSV,
     ON_INVALID,
     MAX_EVENT_SIZE,
     *LIMITS,
@@ -181,15 +160,13 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
             "`reconnect` is for GET: any other request might do its work twice",
             final=True,
         )
-    if len(delimiter) != 1 or delimiter in '"\r\n':
-        raise RunError("template", "`delimiter` is one character, and no quote", final=True)
-    options = Options(
-        on_invalid=on_invalid,
-        largest=max_event_size or settings.max_event_size,
-        path=_path(path),
+    options = options_of(
+        on_invalid,
+        max_event_size or settings.max_event_size,
+        path=path,
         header=header,
         delimiter=delimiter,
-        columns=tuple(map(str, columns or ())),
+        columns=columns,
     )
     request = make_request(
         run.context.address.of(url),
@@ -214,14 +191,6 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
             "skipped": lambda: reading.skipped,
         },
     )
-
-
-def _path(value: Any) -> tuple[str, ...]:
-    if value is None or value == "":
-        return ()
-    if isinstance(value, list):
-        return tuple(map(str, value))
-    return tuple(str(value).split("."))
 
 
 class Reading(Upstream):

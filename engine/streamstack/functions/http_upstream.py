@@ -13,7 +13,7 @@ import structlog
 
 from streamstack.errors import RunError
 from streamstack.language.http_settings import HttpSettings
-from streamstack.language.parameters import Bound, Constant, Group, Kind, Parameter, Property
+from streamstack.language.parameters import Bound, Constant, Group, Kind, Parameter
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches
 
@@ -53,21 +53,6 @@ RECONNECT: Final = Parameter(
     ),
     "Connect again when the connection is lost, after it was open once.",
 )
-ON_INVALID: Final = Parameter(
-    "onInvalid",
-    Constant(choices=("skip", "fail", "give")),
-    "What becomes of a chunk that can't be decoded: `skip` counts it in `skipped`; `fail` is the error "
-    "`invalid-chunk`; `give` is an item {invalid: {number, text, message}}.",
-    default="fail",
-)
-
-
-MAX_EVENT_SIZE: Final = Parameter(
-    "maxEventSize",
-    Bound(Kind.SIZE, minimum=1),
-    "The largest event, line, record or message; a larger one is an invalid chunk. "
-    "Else `http.maxEventSize` of the settings, 10MB.",
-)
 LIMITS: Final = (
     Parameter(
         "firstChunkTimeout",
@@ -85,11 +70,6 @@ LIMITS: Final = (
         Bound(Kind.DURATION),
         "How long the whole stream may take; else as long as it lasts.",
     ),
-)
-COUNTS: Final = (
-    Property("count", "How many items have been given."),
-    Property("skipped", "How many invalid chunks were skipped; null before the stream opens."),
-    Property("finished", "Whether the stream has come to its end."),
 )
 
 

@@ -13,12 +13,10 @@ from yarl import URL
 
 from streamstack.connections.http import HttpClient, fault_of, parse_url
 from streamstack.errors import RunError
+from streamstack.functions.decoding import COUNTS, MAX_EVENT_SIZE, ON_INVALID
 from streamstack.functions.http_requests import PASSING, make_headers, open_http
 from streamstack.functions.http_upstream import (
-    COUNTS,
     LIMITS,
-    MAX_EVENT_SIZE,
-    ON_INVALID,
     RECONNECT,
     Times,
     Upstream,

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from streamstack.connections.http import Request, parse_url
 from streamstack.errors import RunError
+from streamstack.functions.decoding import COUNTS, MAX_EVENT_SIZE
 from streamstack.functions.http_requests import make_headers, open_http
-from streamstack.functions.http_upstream import COUNTS, MAX_EVENT_SIZE, Times
+from streamstack.functions.http_upstream import Times
 from streamstack.functions.llm_stream import ModelStream
 from streamstack.language.declare import Example, function
 from streamstack.language.model_settings import PROVIDERS as NAMES

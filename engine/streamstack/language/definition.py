@@ -139,6 +139,7 @@ class Input:
     max_size: int | None = None  # bytes
     content_types: tuple[str, ...] = ()
     decode: str | None = None
+    on_invalid: str = "fail"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from streamstack.errors import Diagnostic
 from streamstack.language.analysis.callees import Callees, Summary
 from streamstack.language.analysis.emission import describe, of_streams
 from streamstack.language.analysis.state import (
+    OF_A_BODY,
     OF_EVERY_STREAM,
     Binding,
     Content,
@@ -49,7 +50,8 @@ def _follow(walker: Walker) -> tuple[State | None, Content]:
     for declared in getattr(definition, "inputs", ()):
         is_function = isinstance(definition, FunctionDefinition)
         if declared.type == "stream" or (is_function and declared.type == "json"):
-            made = Made(f"`input.{declared.name}`", declared.mark)
+            properties = OF_EVERY_STREAM if is_function else OF_A_BODY
+            made = Made(f"`input.{declared.name}`", declared.mark, properties=properties)
             if declared.type == "json":
                 made.maybe_input = declared.name
             content = Content((made,), plain=declared.type == "json")

@@ -6,7 +6,8 @@ import asyncio
 import tempfile
 import threading
 from collections.abc import AsyncGenerator
-from typing import IO, Any, Final
+from io import FileIO
+from typing import Any, Final
 
 from streamstack.language.values import Opaque
 
@@ -23,14 +24,16 @@ class File(Opaque):
     """
 
     kind = "file"
-    __slots__ = ("_disk", "_lock", "_memory", "content_type", "name", "size")
+    __slots__ = ("_closed", "_disk", "_lock", "_memory", "_stored", "content_type", "name", "size")
 
     def __init__(self, name: str, content_type: str) -> None:
         self.name = _last_part(name)
         self.content_type = content_type
         self.size = 0
-        self._memory = bytearray()
-        self._disk: IO[bytes] | None = None
+        self._memory = bytearray()  # the end, as far as it is not on disk
+        self._stored = 0  # bytes on disk
+        self._closed = False
+        self._disk: FileIO | None = None
         self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> Any:
@@ -45,20 +48,25 @@ class File(Opaque):
     async def write(self, data: bytes | bytearray) -> None:
         """Add bytes at the end."""
         self.size += len(data)
-        if self._disk is None and self.size <= IN_MEMORY:
-            self._memory += data
+        self._memory += data
+        if len(self._memory) <= IN_MEMORY:
             return
-        await asyncio.to_thread(self._write_to_disk, bytes(data))
+        # One thread's turn for many pieces: it costs as much as the writing of one.
+        held, self._memory = self._memory, bytearray()
+        await asyncio.to_thread(self._write_to_disk, held)
 
-    def _write_to_disk(self, data: bytes) -> None:
+    def _write_to_disk(self, data: bytes | bytearray) -> None:
         with self._lock:
+            if self._closed:
+                return  # the upload was given up meanwhile
             if self._disk is None:
                 # Without a name in the file system it is gone with the process, whatever happens.
-                self._disk = tempfile.TemporaryFile(prefix="streamstack-")  # noqa: SIM115
-                self._disk.write(self._memory)
-                self._memory = bytearray()
+                self._disk = tempfile.TemporaryFile(prefix="streamstack-", buffering=0)  # noqa: SIM115
             self._disk.seek(0, 2)
-            self._disk.write(data)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._disk.write(rest) :]
+            self._stored += len(data)
 
     async def pieces(self, size: int = PIECE) -> AsyncGenerator[bytes, None]:
         """Give the bytes from the beginning, at most ``size`` at once. Several readers may do so at the same time."""
@@ -75,13 +83,17 @@ class File(Opaque):
         return await self._read(0, self.size)
 
     async def _read(self, at: int, size: int) -> bytes:
-        if self._disk is None:
-            return bytes(self._memory[at : at + size])
-        return await asyncio.to_thread(self._read_from_disk, at, size)
+        if at >= self._stored:
+            begin = at - self._stored
+            return bytes(self._memory[begin : begin + size])
+        data = await asyncio.to_thread(self._read_from_disk, at, min(size, self._stored - at))
+        if at + len(data) == self._stored:
+            data += bytes(self._memory[: size - len(data)])
+        return data
 
     def _read_from_disk(self, at: int, size: int) -> bytes:
         with self._lock:
-            if self._disk is None or self._disk.closed:
+            if self._closed or self._disk is None:
                 return b""
             self._disk.seek(at)
             return self._disk.read(size)
@@ -89,6 +101,7 @@ class File(Opaque):
     def close(self) -> None:
         """Delete the file. Does nothing the second time."""
         with self._lock:
+            self._closed = True
             if self._disk is not None:
                 self._disk.close()
             self._memory = bytearray()

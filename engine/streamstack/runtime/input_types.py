@@ -250,10 +250,7 @@ def file(declared: Input, *, call: bool) -> Check:
 def stream(declared: Input, *, call: bool) -> Check:
     """Take a stream or a list, where one stack calls another."""
     if not call:
-        raise ValueError(
-            f"{declared.mark}: the input {declared.name} is a stream, which a request body can't be yet: "
-            "write `{type: json, in: wholeBody}`"
-        )
+        raise ValueError("a stream is the whole request body, and no part of another input")
     refuse = unlike("a stream or a list", nullable=declared.nullable)
 
     def check(value: Any, faults: Faults) -> Any:

@@ -95,22 +95,40 @@ class Layout:
 
     ``declares_body`` tells whether one is in the body; ``takes_body`` also that the body has to be looked at only to
     refuse what it holds. ``files`` are the names of parts that are files, with what they are declared as; ``whole``
-    is the input that is the body itself.
+    is the input that is the body itself, ``stream`` the one that is the body as it arrives: it is not looked at here.
     """
 
-    __slots__ = ("_body", "_groups", "_order", "declares_body", "files", "takes_body", "whole")
+    __slots__ = (
+        "_body",
+        "_groups",
+        "_order",
+        "declares_body",
+        "files",
+        "stream",
+        "takes_body",
+        "whole",
+    )
 
     def __init__(
         self, inputs: tuple[Input, ...], unknown: str, method: str, route: frozenset[str]
     ) -> None:
+        streams = [each for each in inputs if each.type == "stream"]
+        self.stream = streams[0] if streams else None
+        inputs = tuple(each for each in inputs if each.type != "stream")
         wholes = [each for each in inputs if each.location == "wholeBody"]
         self.whole = wholes[0] if wholes else None
-        places = {each.name: _place(each, method, route, whole=bool(wholes)) for each in inputs}
+        taken = bool(wholes or streams)
+        places = {each.name: _place(each, method, route, whole=taken) for each in inputs}
         in_body = tuple(each for each in inputs if places[each.name] == "body")
         if self.whole is not None and (len(wholes) > 1 or in_body):
             other = (*wholes[1:], *in_body)[0]
             raise ValueError(
                 f"{other.mark}: {other.name} is in the body, which {self.whole.name} takes whole"
+            )
+        if self.stream is not None and (wholes or in_body or len(streams) > 1):
+            other = (*wholes, *in_body, *streams[1:])[0]
+            raise ValueError(
+                f"{other.mark}: {other.name} is in the body, which {self.stream.name} reads as it arrives"
             )
         self._order = tuple(each.name for each in inputs)
         self._groups = []
@@ -125,7 +143,9 @@ class Layout:
             for name in (each.name, *each.aliases)
         }
         self.declares_body = bool(in_body or wholes)
-        self.takes_body = self.declares_body or (unknown == "refuse" and method not in _IN_QUERY)
+        self.takes_body = self.declares_body or (
+            unknown == "refuse" and method not in _IN_QUERY and self.stream is None
+        )
         if self.whole is not None:
             self._body = _build_whole(self.whole, unknown)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from streamstack.errors import RunError
@@ -13,21 +14,36 @@ from streamstack.language.values import Opaque
 Batches = AsyncGenerator[list[Any], None]
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is known of the bytes that a stream gives, beside the bytes.
+
+    ``size`` is how many there are in all, None where nobody knows. ``content_type`` is the header, "" where there is
+    none. ``status`` is what is answered where they can't be decoded, None for that of the error's code.
+    """
+
+    size: int | None = None
+    content_type: str = ""
+    status: int | None = None
+
+
 class Stream(Opaque):
     """Items over time. Nothing is fetched before the first `batch`, nothing is kept after.
 
     ``open`` returns the asynchronous generator of batches. ``properties`` are callables read by
-    `stream.name` in expressions; each gives null before the stream opens. ``encoded`` opens it for one who hands each
-    item on unchanged: items may then be JSON that is written already (orjson.Fragment).
+    `stream.name` in expressions; each gives null before the stream opens. ``about`` is for who decodes its items.
+    ``encoded`` opens it for one who hands each item on unchanged: items may then be JSON that is written already
+    (orjson.Fragment).
     """
 
-    __slots__ = ("_batches", "_encoded", "_open", "_properties", "count", "finished")
+    __slots__ = ("_batches", "_encoded", "_open", "_properties", "about", "count", "finished")
     kind = "stream"
 
     def __init__(
         self,
         open: Callable[[], Batches],  # noqa: A002  (what it does)
         properties: Mapping[str, Callable[[], Any]] | None = None,
+        about: About | None = None,
         *,
         encoded: Callable[[], Batches] | None = None,
     ) -> None:
@@ -35,6 +51,7 @@ class Stream(Opaque):
         self._encoded = encoded
         self._batches: Batches | None = None
         self._properties = properties or {}
+        self.about = about
         self.count = 0
         self.finished = False
 

@@ -7,8 +7,9 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import _ErrInfo
 
 from streamstack.errors import RunError
 from streamstack.server.replies import send_problem
@@ -65,15 +66,27 @@ class Turn:
                 log.exception("flush-failed", reason=str(error))
 
 
+class Breakable(Protocol):
+    """What wants to know that the client sends no more, though it should."""
+
+    def break_off(self) -> bool:
+        """Take note of it; False lets the connection be closed."""
+
+
 class Connection(web.RequestHandler):
     """A client's connection. All of one server have their ``turn`` together."""
 
-    __slots__ = ("_waiting", "listener", "turn")
+    __slots__ = ("_latest", "_waiting", "arriving", "ended", "listener", "turn")
 
     def __init__(self, *args: Any, turn: Turn, **options: Any) -> None:
         super().__init__(*args, **options)
         self.turn = turn
         self.listener: Listener | None = None
+        self.arriving: Breakable | None = None  # the body of the present request, as a stream
+        self.ended = False  # the client sends no more, in the middle of a request
+        self._latest: StreamReader | None = (
+            None  # the body of the last request that began to arrive
+        )
         self._waiting: list[asyncio.Future[None]] = []
 
     async def room(self) -> None:
@@ -89,6 +102,25 @@ class Connection(web.RequestHandler):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._wake()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages:
+            message, self._latest = self._messages[-1]
+            if self.arriving is not None and isinstance(message, _ErrInfo):
+                # Its chunks are malformed: aiohttp forgets the body then, and nobody would ever hear of it.
+                self.arriving.break_off()
+
+    # Its own says nothing, and so lets every connection be closed.
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Keep the connection where the client ended in the middle of a body, so that it can be told."""
+        if self.arriving is not None:
+            return True if self.arriving.break_off() else None
+        latest = self._latest
+        if self._current_request is None and latest is not None and not latest.is_eof():
+            self.ended = True  # before anybody knows what becomes of the body
+            return True
+        return None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from streamstack.errors import Mark, RunError
-from streamstack.language.definition import Endpoint
+from streamstack.language.definition import Endpoint, Input
 from streamstack.language.dialects import DIALECTS
 from streamstack.language.loading.paths import parameters
 from streamstack.language.settings import Cors as CorsSettings
@@ -44,6 +44,7 @@ def _make(plan: Plan, settings: Settings, *, dev: bool) -> Served:
         max_body=settings.server.max_body_size,
         # In a dialect it is the body that asks for a stream, and for a model.
         keeps_body=plan.reads_body or endpoint.streaming.format in DIALECTS,
+        largest=settings.http.max_event_size,
     )
     constant, bound = _headers(plan)
     try:
@@ -64,6 +65,7 @@ def _make(plan: Plan, settings: Settings, *, dev: bool) -> Served:
         close=close_inputs if layout.files or layout.whole is not None else None,
         headers=bound,
         max_body=largest,
+        receives=layout.stream is not None,
         outlives=endpoint.streaming.on_disconnect == "finish",
     )
 
@@ -106,13 +108,24 @@ def _limits(endpoint: Endpoint) -> Limits:
     streaming = endpoint.streaming
     if endpoint.response_type == "json":
         # One value has no first chunk, no pauses, and no heartbeat.
-        return Limits(0, 0, 0, streaming.max_duration, body=streaming.first_chunk_timeout)
+        return Limits(
+            0,
+            0,
+            0,
+            streaming.max_duration,
+            body=streaming.first_chunk_timeout,
+            arrival=streaming.idle_timeout if any(map(_is_stream, endpoint.inputs)) else 0,
+        )
     return Limits(
         keep_alive=streaming.keep_alive,
         first_chunk=streaming.first_chunk_timeout,
         idle=streaming.idle_timeout,
         longest=streaming.max_duration,
     )
+
+
+def _is_stream(declared: Input) -> bool:
+    return declared.type == "stream"
 
 
 def make_cors(settings: CorsSettings | None) -> Cors:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
+from streamstack.server.arriving import Arriving
+from streamstack.server.connection import Connection
+from streamstack.server.inputs import ARRIVING
 from streamstack.server.life import Life, begun
 from streamstack.server.problems import internal, log, report
 from streamstack.server.replies import CLOSE, Sent
@@ -34,11 +37,19 @@ async def exchange(
     life = Life(answer, served.limits, service.lives)
     outcome = "failed"
     close = None
+    arriving: Arriving | None = None
     try:
         try:
             if request.body_exists:
-                expect(request, served.max_body)
+                expect(request, served.max_body, now=not served.receives)
+                if not served.receives and cast("Connection", request.protocol).ended:
+                    raise _malformed(
+                        ConnectionError()
+                    )  # nobody waits for a rest that does not come
             inputs = await begun(served.read(request, parameters), life.begin_reading)
+            if served.receives and (arriving := request.get(ARRIVING)) is not None:
+                arriving.begin(answer)
+                let_send(request)
             if served.close is not None:
                 close = partial(served.close, inputs)
             if served.headers is not None:
@@ -63,9 +74,11 @@ async def exchange(
             sent = _fail(served, run, answer, internal(error))
         if request.protocol.writing_paused:
             await _leave(request, life)
-        return sent
+        return CLOSE if arriving is not None and arriving.lost else sent
     finally:
         life.end()
+        if arriving is not None:
+            arriving.end()
         service.leave(life)
         service.after(run, outcome, close)
         if service.context.dev:
@@ -90,8 +103,8 @@ def _fail(served: Served, run: Run, answer: Answer, error: RunError) -> Sent:
         return CLOSE
 
 
-def expect(request: web.BaseRequest, max_body: int) -> None:
-    """Refuse a body that is too large, before it is sent where the client asks first.
+def expect(request: web.BaseRequest, max_body: int, *, now: bool = True) -> None:
+    """Refuse a body that is too large, before it is sent where the client asks first; let it be sent ``now``.
 
     Raises RunError ``invalid-input``: 413, or 417 for an expectation nobody has defined.
     """
@@ -105,6 +118,14 @@ def expect(request: web.BaseRequest, max_body: int) -> None:
         return
     if expectation.lower() != "100-continue":
         raise RunError("invalid-input", "Expect can be 100-continue only", status=417)
+    if now:
+        let_send(request)
+
+
+def let_send(request: web.BaseRequest) -> None:
+    """Tell a client that asked before that it may send its body."""
+    if request.headers.get("Expect") is None or request.version < (1, 1):
+        return
     if request.transport is not None and not request.content.is_eof():
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 

@@ -11,10 +11,17 @@ from uuid import uuid4
 
 from aiohttp import web
 
+from streamstack.language.definition import Input
+from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.files import File
-from streamstack.runtime.inputs import Checker, Inputs, Lookup
+from streamstack.runtime.input_faults import invalid
+from streamstack.runtime.inputs import Checker, Inputs, Layout, Lookup
+from streamstack.server.arriving import Arriving, nothing
 from streamstack.server.bodies import BODY, MOST_FIELDS, read_body, read_form
 from streamstack.server.multipart import close_files, most_bytes
+
+#: Where a request has its body, which is read as it arrives.
+ARRIVING: Final = web.RequestKey("arriving", Arriving)
 
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -50,18 +57,30 @@ async def read_inputs(
 class Reader:
     """Reads requests to one endpoint: their inputs, and `request` as its definition sees it.
 
-    ``keeps_body`` says that the definition reads `request.body`.
+    ``keeps_body`` says that the definition reads `request.body`. ``largest`` are the bytes of a record, in a body that
+    is read as it arrives.
     """
 
-    __slots__ = ("_checker", "_keeps_body", "_max_body")
+    __slots__ = ("_checker", "_keeps_body", "_largest", "_max_body")
 
-    def __init__(self, checker: Checker, *, max_body: int, keeps_body: bool = False) -> None:
+    def __init__(
+        self,
+        checker: Checker,
+        *,
+        max_body: int,
+        keeps_body: bool = False,
+        largest: int = LARGEST,
+    ) -> None:
         self._checker = checker
         self._max_body = max_body
         self._keeps_body = keeps_body
+        self._largest = largest
 
     async def read(self, request: web.BaseRequest, parameters: Mapping[str, str]) -> Inputs:
         """Read the inputs of a request. Raises as `read_inputs` does."""
+        layout = self._checker.layout(request.method, parameters)
+        if layout.stream is not None:
+            return self._read_around(layout, layout.stream, request, parameters)
         if not self._keeps_body:
             return await read_inputs(request, parameters, self._checker, max_body=self._max_body)
         keep: list[bytes] = []
@@ -71,6 +90,30 @@ class Reader:
             )
         finally:
             request[BODY] = b"".join(keep)
+
+    def _read_around(
+        self,
+        layout: Layout,
+        declared: Input,
+        request: web.BaseRequest,
+        parameters: Mapping[str, str],
+    ) -> Inputs:
+        """Read all inputs but the body, which becomes a stream of what arrives."""
+        sent = request.body_exists
+        arriving = None
+        if sent:
+            most = declared.max_size or self._max_body
+            arriving = Arriving(request, declared, most=most, largest=self._largest)
+        inputs = layout.check(partial(_lookup, request, parameters), None)
+        if arriving is not None:
+            request[ARRIVING] = arriving
+            inputs[declared.name] = arriving.stream
+            return inputs
+        if declared.required:
+            raise invalid([{"in": "body", "name": declared.name, "message": "is required"}])
+        inputs[declared.name] = nothing()
+        inputs.absent = inputs.absent | {declared.name}
+        return inputs
 
     def show(self, request: web.BaseRequest, parameters: Mapping[str, str]) -> Mapping[str, Any]:
         """Return `request` as definitions see it."""

@@ -102,6 +102,7 @@ class Life:
     def _next(self) -> float:
         """Return the loop time of what comes next, 0 for nothing."""
         limits, answer, started = self._limits, self._answer, self._started
+        heard = max(started, answer.heard_at)  # what arrives is a sign of life, as what is sent is
         if self._phase == "reading":
             allowed = limits.first_chunk if limits.body is None else limits.body
             return started + allowed if allowed else 0.0
@@ -112,11 +113,13 @@ class Life:
             due.append(started + limits.longest)
         if not answer.count:
             if limits.first_chunk:
-                due.append(started + limits.first_chunk)
+                due.append(heard + limits.first_chunk)
             if limits.idle:
                 due.append(self._loop.time() + limits.idle)  # were a chunk to come right now
         elif limits.idle:
-            due.append(max(answer.emitted_at, started) + limits.idle)
+            due.append(max(answer.emitted_at, heard) + limits.idle)
+        if limits.arrival:
+            due.append((answer.waits_since or self._loop.time()) + limits.arrival)
         if limits.keep_alive:
             due.append(max(answer.sent_at, started) + limits.keep_alive)
         return min(due, default=0.0)
@@ -147,13 +150,19 @@ class Life:
     def _expire(self, now: float) -> bool:
         """End the run where one of its limits is reached."""
         limits, answer, started = self._limits, self._answer, self._started
+        heard = max(started, answer.heard_at)
         if limits.longest and now >= started + limits.longest:
             self._over("maxDuration", limits.longest)
+        elif limits.arrival and answer.waits_since and now >= answer.waits_since + limits.arrival:
+            message = (
+                f"nothing of the request's body came for its idleTimeout of {_text(limits.arrival)}"
+            )
+            self.stop(RunError("timeout", message, status=408))
         elif not answer.count:
-            if not limits.first_chunk or now < started + limits.first_chunk:
+            if not limits.first_chunk or now < heard + limits.first_chunk:
                 return False
             self._over("firstChunkTimeout", limits.first_chunk)
-        elif limits.idle and now >= max(answer.emitted_at, started) + limits.idle:
+        elif limits.idle and now >= max(answer.emitted_at, heard) + limits.idle:
             if answer.blocked:
                 answer.abort()  # its reader, not the run, is idle: nothing would reach it
             else:

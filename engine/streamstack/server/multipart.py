@@ -46,7 +46,12 @@ async def read_multipart(
 
 
 def most_bytes(layout: Layout, max_body: int) -> int:
-    """Return how many bytes a body may have in all: files with a `maxSize` come on top of ``max_body``."""
+    """Return how many bytes a body may have in all: files with a `maxSize` come on top of ``max_body``.
+
+    A stream or a file that is the whole body has its own `maxSize` alone.
+    """
+    if layout.stream is not None:
+        return layout.stream.max_size or max_body
     whole = layout.whole
     if whole is not None and whole.type == "file":
         return whole.max_size or max_body

@@ -77,6 +77,7 @@ class Served:
     headers: Own | None = None
     max_body: int = MAX_BODY
     outlives: bool = False  # `onDisconnect: finish`
+    receives: bool = False  # the body is read as it arrives
     wires: Mapping[str, Wire] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -49,7 +49,8 @@ class NoShapes:
 class Limits:
     """How long a stream's silences and the stream itself may be: seconds; 0 is no limit.
 
-    ``body``: how long the request's body may take; None is as long as the first chunk.
+    ``body``: how long the request's body may take; None is as long as the first chunk. ``arrival``: how long a body
+    that is read as it arrives may be silent while it is waited for, where nothing else limits the silence.
     """
 
     keep_alive: float = 15.0
@@ -57,10 +58,11 @@ class Limits:
     idle: float = 300.0
     longest: float = 3600.0
     body: float | None = None
+    arrival: float = 0
     soonest: float = field(init=False)  # when the first of them can be over
 
     def __post_init__(self) -> None:
-        every = (self.keep_alive, self.first_chunk, self.idle, self.longest)
+        every = (self.keep_alive, self.first_chunk, self.idle, self.longest, self.arrival)
         object.__setattr__(self, "soonest", min(filter(None, every), default=0.0))
 
 

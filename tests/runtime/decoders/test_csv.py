@@ -88,6 +88,7 @@ def test_invalid_records_are_skipped_or_given() -> None:
     items, _, _, _ = decode(lambda: CsvDecoder("give"), text)
     assert items[1]["invalid"] == {
         "number": 2,
+        "line": 3,
         "text": "3",
         "message": "has 1 field, and there are 2 columns",
     }

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from time import process_time
 from typing import Any
 
@@ -139,8 +139,10 @@ def test_charset_is_read_from_the_content_type() -> None:
     assert read_content_type("text/csv")[1] is None
 
 
-async def _source(*parts: bytes) -> AsyncIterator[bytes]:
+async def _source(*parts: bytes, read: list[bytes] | None = None) -> AsyncGenerator[bytes, None]:
     for part in parts:
+        if read is not None:
+            read.append(part)
         yield part
 
 
@@ -155,11 +157,14 @@ async def test_items_come_as_their_bytes_do() -> None:
 
 
 async def test_end_marker_ends_the_reading() -> None:
-    """After `[DONE]` nothing is read any more."""
-    source = _source(b"data: 1\n\ndata: [DONE]\n\n", b"data: 2\n\n")
+    """After `[DONE]` nothing is read any more, and the source is closed."""
+    read: list[bytes] = []
+    source = _source(b"data: 1\n\ndata: [DONE]\n\n", b"data: 2\n\n", read=read)
     decoder = decoder_for("sseJson")
     assert [item["data"] async for batch in decoded(source, decoder) for item in batch] == [1]
-    assert await anext(source) == b"data: 2\n\n"
+    assert len(read) == 1
+    with pytest.raises(StopAsyncIteration):
+        await anext(source)
 
 
 MEGABYTES = 10

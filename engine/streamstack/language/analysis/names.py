@@ -10,8 +10,15 @@ from typing import Final
 from streamstack.errors import Mark
 from streamstack.language.analysis.parts import Nested, take_apart, written
 from streamstack.language.analysis.reports import Reports
-from streamstack.language.analysis.state import OF_EVERY_STREAM, PLAIN, Binding, Content, State
-from streamstack.language.definition import Definition, Input, Stack, Task
+from streamstack.language.analysis.state import (
+    OF_A_BODY,
+    OF_EVERY_STREAM,
+    PLAIN,
+    Binding,
+    Content,
+    State,
+)
+from streamstack.language.definition import Definition, Endpoint, Input, Stack, Task
 from streamstack.language.expressions import Read, Value
 from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
 from streamstack.language.loading.wording import listed
@@ -230,8 +237,18 @@ class Names:
             )
         elif name == "input":
             self._look_up_input(read, state)
+        elif name == "request" and path[0] == "body" and (stream := self._body_stream()):
+            message = f"`request.body` is the body in one piece, and `input.{stream}` reads it as it arrives"
+            hint = f"read `input.{stream}`, or declare the body as `{{type: json, in: wholeBody}}`"
+            self._reports.add("bad-constraint", property_mark(read, 0), message, hint)
         elif name in PROPERTIES and path[0] not in PROPERTIES[name]:
             self._no_property(read, 0, f"`{name}`", PROPERTIES[name])
+
+    def _body_stream(self) -> str | None:
+        """Return the input that is the body of the endpoint, read as it arrives."""
+        if not isinstance(self._definition, Endpoint):
+            return None
+        return next((each.name for each in self._inputs.values() if each.type == "stream"), None)
 
     def _look_up_input(self, read: Read, state: State) -> None:
         declared = self._inputs.get(str(read.path[0]))
@@ -247,8 +264,10 @@ class Names:
                 self._reports.add("unknown-property", mark, message, f"read {words} itself")
                 return
             if declared.type == "stream":
-                if key not in OF_EVERY_STREAM:
-                    self._no_property(read, index, f"the stream {words}", OF_EVERY_STREAM)
+                endpoint = isinstance(self._definition, Endpoint)
+                known = OF_A_BODY if endpoint else OF_EVERY_STREAM
+                if key not in known:
+                    self._no_property(read, index, f"the stream {words}", known)
                 return
             inner = self._inside(read, index, declared, words)
             if inner is None:

@@ -10,6 +10,8 @@ from streamstack.errors import Mark
 
 #: Properties that every stream has.
 OF_EVERY_STREAM: Final = frozenset({"count", "finished"})
+#: Properties of a request body that is read as it arrives.
+OF_A_BODY: Final = OF_EVERY_STREAM | {"skipped", "bytes", "size"}
 
 
 @dataclass(eq=False, slots=True)

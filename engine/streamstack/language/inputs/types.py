@@ -25,6 +25,9 @@ TYPES: Final = {
 
 LOCATIONS: Final = ("path", "query", "body", "header", "cookie", "wholeBody")
 FILTERS: Final = ("trim", "lower", "upper")
+#: What the items of a stream may be, and what becomes of one that can't be decoded.
+STREAM_FORMATS: Final = ("ndjson", "sse", "csv", "json", "lines", "text", "bytes")
+ON_INVALID: Final = ("fail", "skip", "give")
 
 #: The keys that every declaration may have.
 KEYS: Final = (
@@ -51,9 +54,10 @@ CONSTRAINTS: Final = {
     "items": ("list",),
     "minItems": ("list",),
     "maxItems": ("list",),
-    "maxSize": ("file",),
+    "maxSize": ("file", "stream"),
     "contentTypes": ("file",),
     "decode": ("stream",),
+    "onInvalid": ("stream",),
 }
 
 #: What other languages call our types.

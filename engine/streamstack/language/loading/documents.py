@@ -22,7 +22,7 @@ from streamstack.language.loading.headers import check_content_type, read_header
 from streamstack.language.loading.inputs import read_inputs
 from streamstack.language.loading.keys import KEYS, RESPONSE_TYPES, UNKNOWN_INPUTS
 from streamstack.language.loading.paths import METHODS, refuse_path
-from streamstack.language.loading.sent import check_sent
+from streamstack.language.loading.sent import check_sent, check_streams
 from streamstack.language.loading.steps import StepReader
 from streamstack.language.loading.wording import describe, listed
 from streamstack.language.names import DEFINITION
@@ -128,18 +128,20 @@ class _DocumentReader:
                 )
         inputs = read_inputs(fields.get("inputParameters"), self.faults)
         path, path_mark = self._path()
+        method = self._method()
         given = fields.get("inputParameters")
         written = {key.text for key, _ in given.items} if isinstance(given, Mapping) else set()
         check_sent(inputs, written, path, path_mark, self.faults)
         response_type = fields.choice("responseType", RESPONSE_TYPES, "streaming")
         streaming = self._streaming(streaming_defaults)
+        check_streams(inputs, method, streaming.format, self.faults)
         headers = read_headers(fields.get("headers"), self.faults)
         check_content_type(headers, response_type, streaming.format, self.faults)
         # The SDKs send all that their own server takes; an endpoint declares what it uses of it.
         speaks = response_type == "streaming" and streaming.format in DIALECTS
         unknown_inputs = "ignore" if speaks else "refuse"
         return Endpoint(
-            method=self._method(),
+            method=method,
             path=path,
             response_type=response_type,
             streaming=streaming,

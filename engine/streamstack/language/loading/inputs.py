@@ -14,6 +14,8 @@ from streamstack.language.inputs.types import (
     FILTERS,
     KEYS,
     LOCATIONS,
+    ON_INVALID,
+    STREAM_FORMATS,
     TYPES,
     constraints_of,
 )
@@ -154,7 +156,8 @@ class _InputReader:
             max_items=fields.integer("maxItems"),
             max_size=self._size("maxSize"),
             content_types=tuple(name for name, _ in fields.names("contentTypes")),
-            decode=fields.optional_text("decode"),
+            decode=fields.choice("decode", STREAM_FORMATS, "") or None,
+            on_invalid=fields.choice("onInvalid", ON_INVALID, "fail"),
             default=self._default(),
         )
         self._compare("minLength", declared.min_length, "maxLength", declared.max_length)

@@ -6,12 +6,15 @@ from collections.abc import Collection, Iterator
 
 from streamstack.errors import Mark
 from streamstack.language.definition import Input
+from streamstack.language.dialects import DIALECTS
 from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.paths import parameters
 from streamstack.language.suggest import nearest
+from streamstack.language.values import MISSING
 
 #: What no single text can hold.
 _LARGE = ("object", "list", "file", "stream")
+_BODY = ("body", "wholeBody")
 
 
 def check_sent(
@@ -22,7 +25,6 @@ def check_sent(
     ``written`` are the names of all inputs, with those whose declaration was refused; ``path`` is
     empty where it could not be read.
     """
-    _check_streams(inputs, faults)
     _check_places(inputs, faults)
     if path:
         named = parameters(path)
@@ -38,15 +40,67 @@ def _every(inputs: tuple[Input, ...]) -> Iterator[Input]:
             yield from _every((each.items,))
 
 
-def _check_streams(inputs: tuple[Input, ...], faults: Faults) -> None:
-    """Refuse streams in a request; a function of the project may be handed one."""
+def check_streams(inputs: tuple[Input, ...], method: str, format_: str, faults: Faults) -> None:
+    """Report what no stream can be: more than one, a part of something, beside what else needs the body."""
+    streams = [each for each in inputs if each.type == "stream"]
     for each in _every(inputs):
-        if each.type == "stream":
+        if each.type == "stream" and each not in streams:
             faults.add(
-                "not-yet",
+                "bad-constraint",
                 each.mark,
-                "inputs of type `stream` are not served by this version: it reads the body whole",
-                "take the body whole: `{type: json, in: wholeBody}`",
+                "a stream is the whole request body, and no part of another input",
+                "declare it beside the others, as `events: {type: stream}`",
+            )
+    for other in streams[1:]:
+        faults.add(
+            "bad-constraint",
+            other.mark,
+            f"`{other.name}` and `{streams[0].name}` are both the request body",
+            "take one of the two out",
+        )
+    if streams:
+        _check_stream(streams[0], inputs, method, format_, faults)
+
+
+def _check_stream(
+    stream: Input, inputs: tuple[Input, ...], method: str, format_: str, faults: Faults
+) -> None:
+    """Report what does not go together with a stream of the request body."""
+    if stream.location not in (None, "body", "wholeBody"):
+        faults.add(
+            "bad-constraint",
+            stream.mark,
+            f"`{stream.name}` is a stream, which only the body can be",
+            "take the `in` out",
+        )
+    if stream.default is not MISSING:
+        faults.add(
+            "bad-default",
+            stream.mark,
+            f"`{stream.name}` is a stream: without a body it is one without items, and has no default",
+            "take the default out",
+        )
+    if method in ("GET", "HEAD"):
+        faults.add(
+            "bad-constraint",
+            stream.mark,
+            f"`{stream.name}` is the request body, and {method} has none",
+            "write `method: POST`",
+        )
+    if format_ in DIALECTS:
+        faults.add(
+            "bad-constraint",
+            stream.mark,
+            f"`format: {format_}` reads the request body itself, and `{stream.name}` is that body",
+            "write another format, or take the messages as `{type: list}`",
+        )
+    for each in inputs:
+        if each.type != "stream" and (each.location in _BODY or each.type == "file"):
+            faults.add(
+                "bad-constraint",
+                each.mark,
+                f"`{each.name}` is in the body, which the stream `{stream.name}` takes whole",
+                "write `in: query`" if each.type != "file" else "take one of the two out",
             )
 
 
@@ -54,7 +108,12 @@ def _check_places(inputs: tuple[Input, ...], faults: Faults) -> None:
     """Report a body that is taken whole and in parts, and files outside of it."""
     whole = next((each for each in inputs if each.location == "wholeBody"), None)
     for each in inputs:
-        if whole is not None and each is not whole and each.location in ("body", "wholeBody"):
+        if (
+            whole is not None
+            and each is not whole
+            and each.location in _BODY
+            and "stream" not in (whole.type, each.type)
+        ):
             faults.add(
                 "bad-constraint",
                 each.mark,

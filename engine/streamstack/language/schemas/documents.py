@@ -11,7 +11,14 @@ from typing import Any, Final
 
 from streamstack.language.declare import Function, Registry
 from streamstack.language.findings import FINDINGS
-from streamstack.language.inputs.types import CONSTRAINTS, FILTERS, LOCATIONS, TYPES
+from streamstack.language.inputs.types import (
+    CONSTRAINTS,
+    FILTERS,
+    LOCATIONS,
+    ON_INVALID,
+    STREAM_FORMATS,
+    TYPES,
+)
 from streamstack.language.loading import modifiers
 from streamstack.language.loading.keys import KEYS, RESPONSE_TYPES, UNKNOWN_INPUTS
 from streamstack.language.loading.paths import METHODS
@@ -67,7 +74,8 @@ _ABOUT: Final = {
     "maxItems": "The most items.",
     "maxSize": "The largest size.",
     "contentTypes": "The content types allowed.",
-    "decode": "How the body is taken apart.",
+    "decode": "What the items of the stream are; without it, what the Content-Type says.",
+    "onInvalid": "What becomes of an item that can't be decoded: fail (the default), skip or give.",
 }
 
 
@@ -225,7 +233,8 @@ def _input() -> Schema:
         "maxItems": _COUNT,
         "maxSize": {"type": ["integer", "string", "null"]},
         "contentTypes": _TEXTS,
-        "decode": {"enum": ["ndjson", "sse", "csv", "json", "lines", "text", "bytes", None]},
+        "decode": {"enum": [*STREAM_FORMATS, None]},
+        "onInvalid": {"enum": [*ON_INVALID, None]},
     }
     return {
         "description": "A declaration; a text alone is the type, or else the description.",

@@ -28,7 +28,9 @@ class Decoder(ABC):
     What is invalid is skipped and counted in ``skipped``, given as an item, or a failure (``on_invalid``). A failure
     is kept in ``failure`` for the caller to raise, so that the items before it are not lost. ``ended`` tells that the
     format's own end marker was read: nothing after it counts. Both feed and finish give nothing from then on.
-    ``transcode``, where it is set, makes UTF-8 of another charset; its flag tells the end.
+    ``transcode``, where it is set, makes UTF-8 of another charset; its flag tells the end. ``line``, where a format has
+    records and lines, is the one that the present record begins in. ``status`` is what a failure answers, None for that
+    of its code.
     """
 
     __slots__ = (
@@ -38,8 +40,10 @@ class Decoder(ABC):
         "failure",
         "given",
         "largest",
+        "line",
         "on_invalid",
         "skipped",
+        "status",
         "transcode",
     )
 
@@ -50,6 +54,8 @@ class Decoder(ABC):
         self.given = 0
         self.ended = False
         self.failure: RunError | None = None
+        self.status: int | None = None
+        self.line: int | None = None
         self.transcode: Callable[[bytes, bool], bytes] | None = None
         self._opening = b""  # what may be the beginning of a byte order mark
         self._begun = False
@@ -109,16 +115,22 @@ class Decoder(ABC):
         number = self._given(items) + self.skipped + 1
         if self.on_invalid == "skip" and not final:
             self.skipped += 1
-        elif self.on_invalid == "give" and not final:
+            return
+        place: dict[str, Any] = {"number": number}
+        if self.line is not None:
+            place["line"] = self.line
+        if self.on_invalid == "give" and not final:
             shown = text.decode("utf-8", "replace")
-            items.append({"invalid": {"number": number, "text": shown, "message": message}})
-        else:
-            self.failure = RunError(
-                "invalid-chunk",
-                f"chunk {number} of the stream {message}",
-                details={"number": number, "text": excerpt(text), "message": message},
-            )
-            raise Halted
+            items.append({"invalid": {**place, "text": shown, "message": message}})
+            return
+        where = f" (line {self.line})" if self.line is not None else ""
+        self.failure = RunError(
+            "invalid-chunk",
+            f"chunk {number} of the stream{where} {message}",
+            status=self.status,
+            details={**place, "text": excerpt(text), "message": message},
+        )
+        raise Halted
 
     def _given(self, items: list[Any]) -> int:
         """Return how many chunks have been given, the items of the present feeding included."""

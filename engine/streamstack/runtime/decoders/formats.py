@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any, Final
@@ -22,7 +23,8 @@ from streamstack.runtime.values import Batches
 class Options:
     """What may be said about a format.
 
-    ``largest`` is in bytes; ``path`` is for json, ``last_id`` for sse, the rest for csv.
+    ``largest`` is in bytes; ``path`` is for json, ``last_id`` for sse, the rest for csv. ``status`` is what a failure
+    answers, None for that of its code.
     """
 
     on_invalid: OnInvalid = "fail"
@@ -33,6 +35,7 @@ class Options:
     columns: tuple[str, ...] = ()
     charset: str | None = None
     last_id: str = ""
+    status: int | None = None
 
 
 def _csv(options: Options) -> Decoder:
@@ -71,12 +74,15 @@ def decoder_for(name: str, options: Options = Options()) -> Decoder:
     Raises RunError ``invalid-chunk`` for a charset that is not known.
     """
     decoder = _DECODERS[name](options)
+    decoder.status = options.status
     if options.charset and name in _OF_TEXT and options.charset.lower() not in _UTF_8:
         try:
             decoder.transcode = transcoder(options.charset)
         except LookupError:
             raise RunError(
-                "invalid-chunk", f"the charset {options.charset[:40]!r} is not known"
+                "invalid-chunk",
+                f"the charset {options.charset[:40]!r} is not known",
+                status=options.status,
             ) from None
     return decoder
 
@@ -119,19 +125,47 @@ def format_of(media: str) -> str:
     return "text" if media.startswith("text/") or media.endswith("+xml") else "bytes"
 
 
-async def decoded(source: AsyncIterator[bytes], decoder: Decoder) -> Batches:
-    """Give the items of a source of bytes as they come.
+#: Types that say little of a file: what its name ends in says more. The last is what Windows calls CSV.
+_VAGUE: Final = frozenset(
+    {"", "application/octet-stream", "text/plain", "application/vnd.ms-excel"}
+)
+_BY_ENDING: Final = {
+    "csv": "csv",
+    "ndjson": "ndjson",
+    "jsonl": "ndjson",
+    "json": "json",
+    "geojson": "json",
+    "txt": "text",
+    "log": "text",
+    "md": "text",
+    "xml": "text",
+    "html": "text",
+}
+
+
+def format_of_file(media: str, name: str) -> str:
+    """Return the format of a file, by its media type, and by its name where that says more."""
+    if media in _VAGUE:
+        found = _BY_ENDING.get(name.rpartition(".")[2].lower()) if "." in name else None
+        if found is not None:
+            return found
+    return format_of(media)
+
+
+async def decoded(source: AsyncGenerator[bytes, None], decoder: Decoder) -> Batches:
+    """Give the items of a source of bytes as they come, and close it however the reading ends.
 
     Raises RunError ``invalid-chunk`` where the decoder fails.
     """
-    async for data in source:
-        items: list[Any] = decoder.feed(data)
-        if items:
-            yield items
-        if decoder.failure is not None:
-            raise decoder.failure
-        if decoder.ended:
-            return
+    async with aclosing(source):
+        async for data in source:
+            items: list[Any] = decoder.feed(data)
+            if items:
+                yield items
+            if decoder.failure is not None:
+                raise decoder.failure
+            if decoder.ended:
+                return
     items = decoder.finish()
     if items:
         yield items

@@ -32,10 +32,12 @@ class Answer(Sink):
         "cors",
         "emitted_at",
         "headers",
+        "heard_at",
         "request",
         "run",
         "sent_at",
         "status",
+        "waits_since",
         "wire",
     )
     run: Run  # set before anything is emitted
@@ -52,6 +54,8 @@ class Answer(Sink):
         self.blocked = False  # waiting for the reader
         self.emitted_at = 0.0  # loop time of the last chunk
         self.sent_at = 0.0  # loop time of the last byte
+        self.heard_at = 0.0  # loop time of the last bytes of a body that is read as it arrives
+        self.waits_since = 0.0  # loop time since when more of it is waited for, 0 where it is not
 
     def respond(
         self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]
