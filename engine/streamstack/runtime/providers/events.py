@@ -32,6 +32,8 @@ class AnswerDecoder(SseDecoder):
 
     def _give_all(self, datas: list[bytes], items: list[Any]) -> None:
         reader = self._reader
+        if reader.ended:
+            return
         loads, take, has_heartbeats = orjson.loads, reader.take, reader.has_heartbeats
         for data in datas:
             try:
