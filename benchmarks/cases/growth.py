@@ -23,6 +23,8 @@ LINEAR = 1.1
 HIDDEN = 0.25
 #: Bytes by which the peak may differ between the smallest stream and the largest.
 FLAT = 8 << 20
+#: The most that a stream among many may take of what one among few takes.
+ALIKE = 1.5
 Rows = list[dict[str, Any]]
 
 
@@ -179,4 +181,14 @@ def _streams(options: Options) -> tuple[Rows, list[Finding]]:
                 "p99 lateness, ms": held.late_by(0.99) * 1000,
             }
         )
-    return rows, [_linear("CPU over streams", sizes, costs)]
+    # The smallest count says nothing: what the process takes for itself is more than its streams.
+    first, last = rows[1]["KB/stream"], rows[-1]["KB/stream"]
+    return rows, [
+        _linear("CPU over streams", sizes, costs),
+        Finding(
+            f"memory of a stream, {sizes[-1]:,} against {sizes[1]:,}",
+            f"{last / first:.2f} x",
+            f"at most {ALIKE:g} x",
+            last <= first * ALIKE,
+        ),
+    ]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from streamstack.runtime.decoders.sse import SseDecoder
 from streamstack.runtime.messages import Item
 from streamstack.runtime.providers import PROVIDERS
+from streamstack.runtime.providers.events import AnswerDecoder
 from streamstack.runtime.run import Context
 from tests.models.asking import SSE, answered, ask, pieces, stream_of, wire
 from tests.upstreams import Upstream, Wire
@@ -151,12 +151,12 @@ def test_answer_is_the_same_however_it_is_cut(name: str, ends: bytes) -> None:
     data = wire(name).replace(b"\n", ends)
     for at in [*range(len(data)), None]:
         cut = [data[:at], data[at:]] if at is not None else pieces(data, 1)
-        decoder = SseDecoder(data="json")
         reader = PROVIDERS[name.partition("-")[0]].reader("x.example", 1 << 20)
+        decoder = AnswerDecoder(reader, "fail", 1 << 20)
         items: list[Item] = []
-        for events in [*map(decoder.feed, cut), decoder.finish()]:
-            for event in events:
-                reader.take(event["data"], items)
+        for found in [*map(decoder.feed, cut), decoder.finish()]:
+            items += found
+        assert decoder.failure is None
         if not reader.ended:
             reader.close(items, marked=decoder.ended)
         check(name, items)
@@ -257,3 +257,38 @@ async def test_message_is_null_before_the_stream_opens() -> None:
         "finishReason": None,
         "usage": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "items", "code", "message"),
+    [
+        ("data: 1\n\n", 1, "invalid-chunk", "not an object"),
+        ("data: x\n\n", 1, "invalid-chunk", "chunk 2 of the stream is not JSON"),
+        ('data: {"error": {"type": "server_error"}}\n\n', 1, "http-status", "server_error"),
+        ("data: [DONE]\n\ndata: x\n\n", 1, None, ""),
+    ],
+)
+def test_what_came_before_a_failure_is_given(
+    text: str, items: int, code: str | None, message: str
+) -> None:
+    """A bad event ends the answer, not what was said before; nothing after the marker counts."""
+    said = b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\n'
+    data = said + text.encode() + said
+    for at in range(len(said), len(data)):
+        reader = PROVIDERS["openai"].reader("x.example", 1 << 20)
+        decoder = AnswerDecoder(reader, "fail", 1 << 20)
+        found = [*decoder.feed(data[:at]), *decoder.feed(data[at:]), *decoder.finish()]
+        assert found == [{"type": "text", "text": "Hi"}] * items
+        assert (decoder.failure.code if decoder.failure else None) == code
+        assert message in str(decoder.failure)
+        assert decoder.ended is (code is None)
+
+
+def test_invalid_events_of_an_answer_are_skipped_and_counted() -> None:
+    """Under `skip` what is not JSON is passed over, among events that came with it and alone."""
+    said = b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\n'
+    reader = PROVIDERS["openai"].reader("x.example", 1 << 20)
+    decoder = AnswerDecoder(reader, "skip", 1 << 20)
+    found = [*decoder.feed(said + b"data: x\n\n" + said), *decoder.feed(b"data: {\n\n" + said)]
+    assert [item["text"] for item in found] == ["Hi"] * 3
+    assert decoder.skipped == 2

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from streamstack.runtime.run import Run
+from streamstack.server.connection import Turn
 from streamstack.server.wire import Limits
 from tests.server.serving import Emitting, endpoint, parse, serving
 
@@ -169,3 +170,27 @@ async def test_garbage_never_is_our_fault() -> None:
                 assert not raw.startswith(b"HTTP/1.1 5"), sent
                 assert b"Traceback" not in raw, sent
         assert (await server.get()).status == 200
+
+
+async def test_gathered_chunks_leave_in_one_turn() -> None:
+    """All that gathered in a turn is flushed in the next, in that order; who fails keeps nobody else back."""
+    flushed: list[int] = []
+
+    class Gathering:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def flush(self) -> None:
+            flushed.append(self.number)
+            if self.number == 1:
+                raise OSError("broken")
+
+    turn = Turn(asyncio.get_running_loop())
+    for number in range(3):
+        turn.flush(Gathering(number))
+    assert flushed == []
+    await asyncio.sleep(0)
+    assert flushed == [0, 1, 2]
+    turn.flush(Gathering(3))
+    await asyncio.sleep(0)
+    assert flushed == [0, 1, 2, 3]

@@ -15,8 +15,8 @@ KNOWN: Final = {"_buffer", "_buffer_offset", "_cursor", "_size", "_wait"} <= {
 async def take_all(content: Any) -> bytes:
     """Return all that has come of a body, once something has; nothing at its end. Raises what broke it.
 
-    It does as `StreamReader.readany`, which has the parser look for more after each chunk of HTTP that it gives out.
-    Where each event is such a chunk that is as much work as all the rest of reading it.
+    It does as `StreamReader.readany`, which has the parser look for more after each chunk of HTTP that it gives out:
+    for each event, where a server sends each as such a chunk.
     """
     if not KNOWN or content.exception() is not None or content.at_eof():
         return await _read_any(content)

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from email.message import Message
+from functools import lru_cache
 from typing import Any, Final
 
 from streamstack.errors import RunError
@@ -105,6 +106,7 @@ _BY_TYPE: Final = {
 }
 
 
+@lru_cache(maxsize=256)  # a server's answers have the same one again and again
 def read_content_type(header: str | None) -> tuple[str, str | None]:
     """Return the media type, in small letters and empty where there is none, and the charset."""
     if not header:

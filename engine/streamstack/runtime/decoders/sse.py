@@ -72,11 +72,16 @@ class SseDecoder(Decoder):
         if len(whole) > self.largest:
             self._read_lines(whole[:-1].split(b"\n"), items)
             return
+        fresh = not (self._data or self._passing or self._event) and self._id == self.last_id
+        if fresh and whole.endswith(b"\n\n") and whole.startswith(b"data: "):
+            # Most events are one line of data: then there is nothing to remember.
+            datas = whole[6:-2].split(b"\n\ndata: ")
+            if whole.count(b"\n") == 2 * len(datas):
+                self._give_all(datas, items)
+                return
         blocks = whole.split(b"\n\n")
         rest = blocks.pop()
-        fresh = not (self._data or self._passing or self._event) and self._id == self.last_id
         for block in blocks:
-            # Most events are one line of data: then there is nothing to remember.
             if fresh and block.startswith(b"data: ") and b"\n" not in block:
                 self._give(block[6:], items)
             else:
@@ -87,6 +92,13 @@ class SseDecoder(Decoder):
                 return
         if rest:
             self._read_lines(rest[:-1].split(b"\n"), items)
+
+    def _give_all(self, datas: list[bytes], items: list[Any]) -> None:
+        """Give events that have nothing but these data."""
+        for data in datas:
+            self._give(data, items)
+            if self.ended:
+                return
 
     def _read_lines(self, lines: list[bytes], items: list[Any]) -> None:
         data = self._data

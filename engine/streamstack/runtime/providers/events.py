@@ -28,36 +28,37 @@ class AnswerDecoder(SseDecoder):
         self.alive = False
 
     def _give(self, data: bytes, items: list[Any]) -> None:
-        try:
-            value = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
-            if data == DONE:
-                self.ended = True
-            else:
-                self._refuse(items, data, f"is not JSON: {error}")
-            return
-        self._events += 1
-        reader = self._reader
-        if type(value) is not dict:
-            self._fail(
-                RunError(
-                    "invalid-chunk",
-                    f"an event of {reader.host} is not an object, as all of its are",
-                )
-            )
-        if reader.has_heartbeats and reader.is_heartbeat(value):
-            return
-        self.alive = True
-        try:
-            reader.take(value, items)
-        except RunError as error:
-            self._fail(error)
-        if reader.ended:
-            raise Halted
+        self._give_all([data], items)
 
-    def _fail(self, failure: RunError) -> None:
-        self.failure = failure
-        raise Halted
+    def _give_all(self, datas: list[bytes], items: list[Any]) -> None:
+        reader = self._reader
+        if reader.ended:
+            return
+        loads, take, has_heartbeats = orjson.loads, reader.take, reader.has_heartbeats
+        for data in datas:
+            try:
+                value = loads(data)
+            except orjson.JSONDecodeError as error:
+                if data == DONE:
+                    self.ended = True
+                    return
+                self._refuse(items, data, f"is not JSON: {error}")
+                continue
+            self._events += 1
+            if type(value) is not dict:
+                told = f"an event of {reader.host} is not an object, as all of its are"
+                self.failure = RunError("invalid-chunk", told)
+                raise Halted
+            if has_heartbeats and reader.is_heartbeat(value):
+                continue
+            self.alive = True
+            try:
+                take(value, items)
+            except RunError as error:
+                self.failure = error
+                raise Halted from None
+            if reader.ended:
+                raise Halted
 
     def _given(self, items: list[Any]) -> int:
         return self._events
