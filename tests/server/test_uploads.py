@@ -141,7 +141,8 @@ async def test_file_is_deleted_however_the_run_ends(failing: str) -> None:
         client.ask("/s", "POST", extra=f"{FORM}Content-Length: {len(body)}\r\n")
         client.writer.write(body)
         assert b" 200 OK" in await client.head()
-        assert open_files()
+        if failing == "wait: 1h":
+            assert open_files()
         client.close()
         await none_left()
 

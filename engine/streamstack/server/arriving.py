@@ -99,8 +99,7 @@ class Arriving:
         self._answer = answer
         connection = cast("Connection", self._request.protocol)
         connection.arriving = self
-        if connection.ended:
-            self.break_off()
+        self.lost = connection.broke_off(self._content)
 
     def end(self) -> None:
         """Take no more notice of the body."""

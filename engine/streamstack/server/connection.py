@@ -76,14 +76,14 @@ class Breakable(Protocol):
 class Connection(web.RequestHandler):
     """A client's connection. All of one server have their ``turn`` together."""
 
-    __slots__ = ("_latest", "_waiting", "arriving", "ended", "listener", "turn")
+    __slots__ = ("_ended", "_latest", "_waiting", "arriving", "listener", "turn")
 
     def __init__(self, *args: Any, turn: Turn, **options: Any) -> None:
         super().__init__(*args, **options)
         self.turn = turn
         self.listener: Listener | None = None
         self.arriving: Breakable | None = None  # the body of the present request, as a stream
-        self.ended = False  # the client sends no more, in the middle of a request
+        self._ended = False  # the client sends no more, in the middle of a request
         self._latest: StreamReader | None = (
             None  # the body of the last request that began to arrive
         )
@@ -118,9 +118,16 @@ class Connection(web.RequestHandler):
             return True if self.arriving.break_off() else None
         latest = self._latest
         if self._current_request is None and latest is not None and not latest.is_eof():
-            self.ended = True  # before anybody knows what becomes of the body
+            # Before anybody knows what is to become of the body: who takes it asks `broke_off`.
+            self._ended = True
+            latest.feed_eof()
+            self.close()  # when the answer is sent
             return True
         return None
+
+    def broke_off(self, body: StreamReader) -> bool:
+        """Tell whether the client ended in the middle of this body, before its request was looked at."""
+        return self._ended and body is self._latest
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)

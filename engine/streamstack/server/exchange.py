@@ -42,7 +42,8 @@ async def exchange(
         try:
             if request.body_exists:
                 expect(request, served.max_body, now=not served.receives)
-                if not served.receives and cast("Connection", request.protocol).ended:
+                connection = cast("Connection", request.protocol)
+                if not served.receives and connection.broke_off(request.content):
                     raise _malformed(
                         ConnectionError()
                     )  # nobody waits for a rest that does not come
