@@ -115,7 +115,8 @@ class Statement:
         written = [self.pieces[0]]
         for number, after in enumerate(self.pieces[1:], 1):
             # Beside a letter or a digit, `$1` would become a part of that word.
-            before = " " if written[-1][-1:].isalnum() or written[-1][-1:] in ("_", "$") else ""
+            last = (written[-1] or "".join(written))[-1:]
+            before = " " if last.isalnum() or last in ("_", "$") else ""
             space = " " if after[:1].isalnum() or after[:1] in ("_", "$") else ""
             cast = casts[number - 1] if casts else ""
             # `$1::text[1]` would be a type.
