@@ -34,7 +34,7 @@ class Fake:
     async def execute(self, sql: str) -> None:
         assert sql == "DISCARD TEMP"
 
-    async def close(self, timeout: float) -> None:  # noqa: ASYNC109  (asyncpg's own)
+    async def close(self, timeout: float) -> None:
         self.closed = True
 
     def terminate(self) -> None:

@@ -154,7 +154,7 @@ async def test_every_type_there_and_back(database_url: str) -> None:
     back = {name: each for name, each in back.items() if TABLE[int(name[1:])][0] not in geometric}
     again = await result(database_url, stack, v=back)
     assert {name: again[name] for name in back} == back
-    rows = "- db.insert: {table: t, rows: << [input.v] >>, returning: '*'}\n  as: rows\n- return: << rows[0] >>"
+    rows = "- db.insert: {table: t, rows: '<< [input.v] >>', returning: '*'}\n  as: rows\n- return: << rows[0] >>"
     again = await result(database_url, rows, v=back)
     assert {name: again[name] for name in back} == back
 

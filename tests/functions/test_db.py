@@ -17,7 +17,7 @@ async def run(url: str, stack: str, also: str = "", **inputs: Any) -> Outcome:
 
 
 def rows(url: str) -> list[int]:
-    return [row[0] for row in query(url, "SELECT id FROM t WHERE $1 ORDER BY id", True)]  # noqa: FBT003
+    return [row[0] for row in query(url, "SELECT id FROM t WHERE $1 ORDER BY id", True)]
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ async def test_errors_are_those_of_their_step(table: str) -> None:
 
 async def test_limits(table: str) -> None:
     """`db.query` refuses one row more than its limit; `db.get` reads that many."""
-    stack = "- db.query: {sql: SELECT generate_series(1, << input.n >>) AS n, limit: 2}\n  as: r\n- return: << r | length >>"
+    stack = "- db.query: {sql: 'SELECT generate_series(1, << input.n >>) AS n', limit: 2}\n  as: r\n- return: << r | length >>"
     assert (await run(table, stack, n=2)).result == 2
     outcome = await run(table, stack, n=3)
     assert outcome.error is not None

@@ -191,6 +191,15 @@ def first_word(text: str) -> str:
     return ""
 
 
+def first_words(text: str) -> Iterator[tuple[str, int]]:
+    """Give the first word of each statement of a file, in small letters, and where it stands."""
+    first = True
+    for token in _tokens(text):
+        if first and token.kind == "name":
+            yield token.text.lower(), token.start
+        first = token.text == ";"
+
+
 def misplaced(text: str) -> Iterator[Misplaced]:
     """Report the bindings of a text that can't be parameters, and parameters that an author numbers himself."""
     index = 0

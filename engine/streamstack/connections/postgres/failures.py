@@ -48,11 +48,22 @@ def ran_surely_not(error: BaseException) -> bool:
     It has not where the server says that it ended the connection: what it had not committed is undone. Where the
     connection just broke, or the server ends for a crash (57P02), nobody knows.
     """
+    error = _last_words(error)
     if isinstance(error, asyncpg.PostgresError):
         return error.sqlstate in _ENDED | _AWAY
     return isinstance(error, (ConnectionRefusedError, FileNotFoundError)) or (
         isinstance(error, asyncpg.InterfaceError) and "connection is closed" in str(error)
     )
+
+
+def _last_words(error: BaseException) -> BaseException:
+    """Return what the server said before it closed the connection, which asyncpg gives as the cause of the loss."""
+    cause = error.__cause__
+    if isinstance(error, asyncpg.PostgresConnectionError) and isinstance(
+        cause, asyncpg.PostgresError
+    ):
+        return cause
+    return error
 
 
 def is_ours(error: BaseException) -> bool:
@@ -68,6 +79,7 @@ def failure_of(error: BaseException, database: str) -> RunError:
     """
     if isinstance(error, RunError):
         return error
+    error = _last_words(error)
     if is_ours(error):
         return RunError(
             "database",
