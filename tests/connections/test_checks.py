@@ -34,6 +34,7 @@ functionStack:
 
 
 def project(folder: Path, url: str, setup: str | None = None) -> Path:
+    """Write a project that uses a database."""
     (folder / "x.yaml").write_text(DEFINITION.lstrip())
     also = ""
     if setup is not None:
@@ -48,6 +49,7 @@ CREATE TABLE "Shop"."Order" ("Key" integer);"""
 
 
 def validate(folder: Path) -> tuple[int, list[tuple[int, str, str, str]]]:
+    """Run the command; return its exit code and what it found."""
     outcome = CliRunner().invoke(main, ["validate", str(folder), "--database", "--format", "json"])
     if outcome.exit_code == 2:
         return 2, [(0, "", outcome.stderr, "")]

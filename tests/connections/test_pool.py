@@ -42,6 +42,7 @@ class Fake:
 
 
 def pool_of(most: int) -> tuple[Pool, list[Any]]:
+    """Return a pool of fakes, and the list of those it makes."""
     made: list[Any] = []
 
     async def connect() -> Any:
@@ -86,12 +87,12 @@ async def test_a_lost_connection_makes_room() -> None:
     held = await pool.take(1)
     waiting = asyncio.create_task(pool.take(5))
     await asyncio.sleep(0)
-    held.closed = True  # type: ignore[attr-defined]  # the fake's
+    held.closed = True
     pool.give_back(held)
     fresh = await asyncio.wait_for(waiting, 1)
     assert fresh is not held
     pool.give_back(fresh)
-    fresh.closed = True  # type: ignore[attr-defined]  # the fake's
+    fresh.closed = True
     assert await pool.take(1) is made[2]
 
 

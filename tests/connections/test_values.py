@@ -120,10 +120,12 @@ CREATE TYPE pair AS (x integer, y text);
 
 
 async def run(url: str, stack: str, **inputs: Any) -> Outcome:
+    """Run a stack on the database."""
     return await run_stack(stack, inputs, databases={"main": Database(url=url)})
 
 
 async def result(url: str, stack: str, **inputs: Any) -> Any:
+    """Return the result of a stack that must not fail."""
     outcome = await run(url, stack, **inputs)
     assert outcome.error is None, outcome.error.message
     return outcome.result

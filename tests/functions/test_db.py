@@ -13,10 +13,12 @@ from tests.stacks import Outcome, run_stack
 
 
 async def run(url: str, stack: str, also: str = "", **inputs: Any) -> Outcome:
+    """Run a stack on the database."""
     return await run_stack(stack, inputs, also=also, databases={"main": Database(url=url)})
 
 
 def rows(url: str) -> list[int]:
+    """Return the keys that the table holds."""
     return [row[0] for row in query(url, "SELECT id FROM t WHERE $1 ORDER BY id", True)]
 
 
@@ -28,6 +30,7 @@ def table(postgres: str) -> str:
 
 
 def add(number: int) -> str:
+    """Return the step that adds a row."""
     return f"db.insert: {{table: t, values: {{id: {number}}}}}"
 
 
@@ -111,7 +114,7 @@ async def test_savepoints_of_branches_do_not_meet(table: str) -> None:
                       do: [{db.transaction: {do: [{db.execute: INSERT INTO t VALUES (3)}, {wait: 10ms}, {throw: {code: no, message: no}}]}}]
                       catch: {do: [{set: {x: 1}}]}
                 plain: [{wait: 5ms}, {db.execute: INSERT INTO t VALUES (4)}]
-    """
+    """  # noqa: E501  (a stack, or a table, reads better so)
     outcome = await run(table, stack)
     assert outcome.error is None, outcome.error.message
     assert rows(table) == [1, 2, 4]
@@ -166,7 +169,7 @@ async def test_errors_are_those_of_their_step(table: str) -> None:
 
 async def test_limits(table: str) -> None:
     """`db.query` refuses one row more than its limit; `db.get` reads that many."""
-    stack = "- db.query: {sql: 'SELECT generate_series(1, << input.n >>) AS n', limit: 2}\n  as: r\n- return: << r | length >>"
+    stack = "- db.query: {sql: 'SELECT generate_series(1, << input.n >>) AS n', limit: 2}\n  as: r\n- return: << r | length >>"  # noqa: E501  (a stack, or a table, reads better so)
     assert (await run(table, stack, n=2)).result == 2
     outcome = await run(table, stack, n=3)
     assert outcome.error is not None

@@ -17,10 +17,10 @@ TEXTS = [
     "' OR '1'='1", "'; DROP TABLE canary; --", '"; DROP TABLE canary; --', "\\'; DROP TABLE canary; --",
     "$$; DROP TABLE canary; $$", "*/ DROP TABLE canary /*", "1; DELETE FROM canary", "<< 1 + 1 >>", "<% if 1 %>",
     "$1", "%", "NULL", 'id" = 1 OR "id', "id, (SELECT secret FROM canary)", "canary.secret", "pg_sleep(9)",
-    "\u02bc OR 1=1", "id) UNION SELECT secret FROM canary --", "t", "t_", "canary", "ctid\n--", "*", "old", "new", "excluded",
+    "\u02bc OR 1=1", "id) UNION SELECT secret FROM canary --", "t", "t_", "canary", "ctid\n--", "*", "old", "new", "excluded",  # noqa: E501  (a stack, or a table, reads better so)
 ]  # fmt: skip
 HOSTILE: list[Any] = [
-    *TEXTS, {"gt": ""}, {"in": ["a"]}, {"like": "%"}, {"ne": None}, {"notIn": []}, ["a' OR 1=1"], [], {}, True, [{"eq": 1}],
+    *TEXTS, {"gt": ""}, {"in": ["a"]}, {"like": "%"}, {"ne": None}, {"notIn": []}, ["a' OR 1=1"], [], {}, True, [{"eq": 1}],  # noqa: E501  (a stack, or a table, reads better so)
 ]  # fmt: skip
 
 
@@ -29,22 +29,24 @@ def canary(postgres: str) -> str:
     """A table with a secret, which must not show and must not change."""
     query(
         postgres,
-        "CREATE TABLE canary (id integer PRIMARY KEY, name text, secret text); INSERT INTO canary VALUES (1, 'bird', 'hidden')",
+        "CREATE TABLE canary (id integer PRIMARY KEY, name text, secret text); INSERT INTO canary VALUES (1, 'bird', 'hidden')",  # noqa: E501  (a stack, or a table, reads better so)
     )
     return postgres
 
 
 async def run(url: str, stack: str, **inputs: Any) -> Outcome:
+    """Run a stack on the database."""
     return await run_stack(stack, inputs, databases={"main": Database(url=url)})
 
 
 def held(url: str) -> list[tuple[Any, ...]]:
+    """Return all rows of the table."""
     return [tuple(row) for row in query(url, "SELECT * FROM canary WHERE $1", True)]
 
 
 PLACES = {
     "sql": "- db.query: SELECT id FROM canary WHERE name = << x >>\n  as: got",
-    "sql in a template": "- db.query: SELECT id FROM canary WHERE <% if x %>name = << x >> AND <% endif %>false\n  as: got",
+    "sql in a template": "- db.query: SELECT id FROM canary WHERE <% if x %>name = << x >> AND <% endif %>false\n  as: got",  # noqa: E501  (a stack, or a table, reads better so)
     "where": "- db.get: {table: canary, where: {name: << x >>}, select: id}\n  as: got",
     "whole where": "- db.get: {table: canary, where: << x >>, select: id}\n  as: got",
     "compared": "- db.get: {table: canary, where: {name: {eq: << x >>}}, select: id}\n  as: got",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -22,17 +22,22 @@ from tests.postgres import query
 from tests.server.serving import endpoint, serving
 from tests.stacks import plan_of
 
-BUSY = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid() AND datname = current_database() AND $1"
+BUSY = (
+    "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid()"
+    " AND datname = current_database() AND $1"
+)
 ENDLESS = "SELECT n, repeat('x', 1000) AS t FROM generate_series(1, 10000000) n"
 
 
 async def busy(url: str) -> int:
+    """Return how many connections to the database do something."""
     return int((await asyncio.to_thread(query, url, BUSY, True))[0][0])
 
 
 async def released(url: str) -> None:
+    """Wait until no connection does anything."""
     async with asyncio.timeout(10):
-        while await busy(url):
+        while await busy(url):  # noqa: ASYNC110  (the server tells by being asked)
             await asyncio.sleep(0.01)
 
 
@@ -49,7 +54,7 @@ async def test_a_loop_that_is_left_lets_go_at_once(postgres: str, leave: str) ->
     - db.value: SELECT count(*) FROM pg_cursors
       as: open
     - return: << open >>
-    """
+    """  # noqa: S608  (the text is ours)
     async with project(postgres, pool_size=1) as runs:
         outcome = await runs.run(stack)
         assert outcome.error is None, outcome.error.message
@@ -61,7 +66,7 @@ async def test_a_run_that_is_stopped_in_the_midst_of_a_fetch_lets_go(postgres: s
     stack = "- db.stream: SELECT pg_sleep(30)\n  as: r\n- forEach: {in: << r >>, as: x, do: [stream: 1]}"
     async with project(postgres, pool_size=1) as runs:
         task = asyncio.create_task(runs.run(stack))
-        while not await busy(postgres):
+        while not await busy(postgres):  # noqa: ASYNC110  (the server tells by being asked)
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.wait((task,), timeout=5)
@@ -95,6 +100,10 @@ async def test_a_slow_loop_does_not_hold_the_connection(postgres: str, encoded: 
         await context.aclose()
 
 
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def test_a_file_of_rows_is_gone_with_its_reader(postgres: str) -> None:
     """Also where it was never read: nothing stays open."""
     stack = """
@@ -102,10 +111,10 @@ async def test_a_file_of_rows_is_gone_with_its_reader(postgres: str) -> None:
       as: rows
     - forEach: {in: << rows >>, as: row, do: [{wait: 400ms}, {return: << row.n >>}]}
     """
-    files = len(os.listdir("/proc/self/fd"))
+    files = _open_files()
     async with project(postgres, hold=0.05) as runs:
         assert (await runs.run(stack)).result == 1
-    assert len(os.listdir("/proc/self/fd")) <= files
+    assert _open_files() <= files
 
 
 async def test_more_than_the_disk_may_hold_is_an_error_behind_what_came(postgres: str) -> None:
@@ -142,7 +151,7 @@ async def test_to_leave_a_loop_in_a_transaction_does_not_end_it(postgres: str) -
               as: x
               do: [{db.execute: INSERT INTO t VALUES (<< x.a >>)}]
           - forEach: {in: << two >>, as: x, do: [{db.transaction: {do: [{db.execute: INSERT INTO t VALUES (<< x.a >>)}]}}]}
-    """
+    """  # noqa: E501  (a stack, or a table, reads better so)
     async with project(postgres) as runs:
         outcome = await runs.run(stack)
         assert outcome.error is None, outcome.error.message
@@ -163,7 +172,7 @@ async def test_an_error_within_the_rows_comes_after_them(postgres: str) -> None:
         assert outcome.contents == [3, 5, 10]
         assert outcome.error is not None
         assert outcome.error.details["code"] == "22012"
-        slow = "- db.stream: SELECT pg_sleep(5)\n  as: r\n  timeout: 80ms\n- forEach: {in: << r >>, as: x, do: [stream: 1]}"
+        slow = "- db.stream: SELECT pg_sleep(5)\n  as: r\n  timeout: 80ms\n- forEach: {in: << r >>, as: x, do: [stream: 1]}"  # noqa: E501  (a stack, or a table, reads better so)
         outcome = await runs.run(slow)
         assert outcome.error is not None
         assert outcome.error.code == "timeout"
@@ -178,7 +187,7 @@ VALUES = {
     "jsonb": ["'{\"b\": [1, null, \"x\"], \"a\": 1.5}'", "'null'", "'\"t\"'"],
     "float4": ["0.1", "'NaN'", "1e-7", "3.4028235e38"], "float8": ["0.1", "'Infinity'", "'-Infinity'", "25", "1e22"],
     "numeric": ["1.10", "'NaN'", "1e-9", "123456789012345678901234567890.5"],
-    "timestamptz": ["'2026-05-04T03:02:01+02'", "'2026-05-04T03:02:01.0005+00'", "'infinity'", "'0044-03-15 BC'", "'12026-01-02'"],
+    "timestamptz": ["'2026-05-04T03:02:01+02'", "'2026-05-04T03:02:01.0005+00'", "'infinity'", "'0044-03-15 BC'", "'12026-01-02'"],  # noqa: E501  (a stack, or a table, reads better so)
     "timestamp": ["'2026-05-04T03:02:01'", "'2026-05-04T03:02:01.0005'", "'-infinity'", "'0044-03-15 BC'"],
 }  # fmt: skip
 
@@ -204,7 +213,7 @@ async def test_encoded_rows_are_those_that_we_would_write(database_url: str) -> 
         stack += f'- db.stream: "{escaped}"\n  as: r{number}\n'
         stack += f"- forEach: {{in: << r{number} >>, as: row, do: [{{stream: << row >>}}]}}\n"
         plain += f'- db.stream: "{escaped}"\n  as: r{number}\n'
-        plain += f"- forEach: {{in: << r{number} >>, as: row, do: [{{set: {{copy: << row >>}}}}, {{stream: << copy >>}}]}}\n"
+        plain += f"- forEach: {{in: << r{number} >>, as: row, do: [{{set: {{copy: << row >>}}}}, {{stream: << copy >>}}]}}\n"  # noqa: E501  (a stack, or a table, reads better so)
     plans = {"/s": plan_of(stack), "/p": plan_of(plain)}
     endpoints = [endpoint(plan.start, path) for path, plan in plans.items()]
     try:

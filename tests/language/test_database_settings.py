@@ -16,6 +16,7 @@ from streamstack.language.reading.source import read
 
 
 def parse(text: str, folder: Path) -> tuple[dict[str, Database], list[str]]:
+    """Return the databases of a section, and what is told of it."""
     documents, findings = read(text, "streamstack.yaml")
     assert findings == []
     databases, found = parse_databases(documents[0].root, folder)

@@ -19,6 +19,7 @@ def cut(text: str) -> Statement:
 
 
 def codes(text: str) -> list[tuple[str, int]]:
+    """Return what is told of a text: the code, and which binding."""
     return [(each.code, each.index) for each in cut(text).misplaced]
 
 

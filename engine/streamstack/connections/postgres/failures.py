@@ -20,6 +20,8 @@ _AWAY: Final = frozenset({"57P03", "53300"})
 #: A text, or a text in JSON, has the character that PostgreSQL can't hold.
 _NO_NUL: Final = frozenset({"22021", "22P05"})
 
+#: What the server says.
+_SAID: Final[type[BaseException]] = asyncpg.PostgresError
 #: What asyncpg raises.
 RAISED: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 #: What a lost connection shows itself by.
@@ -58,12 +60,9 @@ def ran_surely_not(error: BaseException) -> bool:
 
 def _last_words(error: BaseException) -> BaseException:
     """Return what the server said before it closed the connection, which asyncpg gives as the cause of the loss."""
-    cause = error.__cause__
-    if isinstance(error, asyncpg.PostgresConnectionError) and isinstance(
-        cause, asyncpg.PostgresError
-    ):
-        return cause
-    return error
+    cause: BaseException | None = error.__cause__
+    lost = isinstance(error, asyncpg.PostgresConnectionError)
+    return cause if lost and cause is not None and isinstance(cause, _SAID) else error
 
 
 def is_ours(error: BaseException) -> bool:
