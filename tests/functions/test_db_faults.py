@@ -211,7 +211,7 @@ async def test_many_listen_on_one_connection(postgres: str) -> None:
         tasks = [asyncio.create_task(runs.run(reader, {"c": each})) for each in ("a", "a", "B c")]
         await _listening(postgres, 1)
         listening = runs.context.resource(open_databases)["main"].listening
-        while len(listening._channels) < 2:  # noqa: SLF001  (nothing else tells when they all listen)  # noqa: ASYNC110  (the server tells by being asked)  # noqa: ASYNC110  (nothing else tells when they all listen)
+        while len(listening._channels) < 2:  # noqa: ASYNC110, SLF001  (nothing else tells when they all listen)  # noqa: ASYNC110  (the server tells by being asked)
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.05)
         query(
