@@ -76,9 +76,12 @@ def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own_postgres(tmp_path: Path, postgres_cluster: Path) -> Iterator[Server]:
+def own_postgres(
+    tmp_path_factory: pytest.TempPathFactory, postgres_cluster: Path
+) -> Iterator[Server]:
     """A running server of the test's own, which it may kill, stop and start."""
-    folder = tmp_path / "own_postgres"
+    # A short path: the sockets lie beside the data then, and the URL stays the same over restarts.
+    folder = tmp_path_factory.mktemp("own")
     shutil.copytree(postgres_cluster / "postgres", folder / "postgres")
     server = Server(folder, PROGRAMS["embedded-18"]).start()
     yield server

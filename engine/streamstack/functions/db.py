@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamstack.connections.postgres.transaction import ISOLATION
+from streamstack.connections.postgres.session import ISOLATION
 from streamstack.errors import RunError
 from streamstack.functions.db_listen import db_listen
 from streamstack.functions.db_stream import db_stream

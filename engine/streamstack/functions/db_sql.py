@@ -43,6 +43,31 @@ COMPARISONS: Final = {
 }
 
 
+class Alias:
+    """A name for the table of a statement that no column asked for has.
+
+    PostgreSQL takes a name that is no column for the whole row where the table is called so. Then who may choose among
+    columns would see them all.
+    """
+
+    def __init__(self, *given: Any) -> None:
+        taken = {name for each in given for name in _names_in(each)}
+        self.name = "t"
+        while self.name in taken:
+            self.name += "_"
+
+    @property
+    def words(self) -> str:
+        """What stands behind the table's name."""
+        return f" AS {self.name}"
+
+
+def _names_in(given: Any) -> list[Any]:
+    if isinstance(given, (Mapping, list, tuple)):
+        return [str(name).removeprefix("-") for name in given]
+    return [str(given).removeprefix("-")]
+
+
 class Writer:
     """A statement that is being written. ``add`` takes our own words only; what others give is quoted or bound."""
 
@@ -90,10 +115,10 @@ class Writer:
         else:
             self.add(column + _SIGNS[operator]).bind(value)
 
-    def returning(self, names: Any) -> Writer:
+    def returning(self, names: Any, alias: Alias) -> Writer:
         """Add a RETURNING clause; none for null."""
         if names is not None:
-            self.add(" RETURNING ").add(chosen(names))
+            self.add(" RETURNING ").add(chosen(names, alias))
         return self
 
     @property
@@ -133,11 +158,15 @@ def names_of(given: Any, what: str) -> list[str]:
     )
 
 
-def chosen(names: Any) -> str:
+def chosen(names: Any, alias: Alias) -> str:
     """Return the columns that are asked for; `*` are all."""
     if names is None or names == "*":
         return "*"
-    return ", ".join(map(quoted, names_of(names, "returning")))
+    return ", ".join(
+        # PostgreSQL 18 has two more names for whole rows.
+        f"{alias.name}.{quoted(name)}" if name in ("old", "new") else quoted(name)
+        for name in names_of(names, "returning")
+    )
 
 
 _ORDERS: Final = {"asc": " ASC", "desc": " DESC"}

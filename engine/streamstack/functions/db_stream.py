@@ -10,7 +10,8 @@ import structlog
 
 from streamstack.connections.postgres.cursor import Cursor, cursor
 from streamstack.connections.postgres.database import PAUSES, Database
-from streamstack.connections.postgres.failures import failure_of, is_lost
+from streamstack.connections.postgres.failures import RAISED, failure_of, is_lost
+from streamstack.connections.postgres.session import Outdated
 from streamstack.connections.postgres.spool import Spool
 from streamstack.errors import RunError
 from streamstack.functions.db_use import CONFIGURED, DATABASE, SQL, Query, database_of
@@ -60,7 +61,8 @@ def db_stream(run: Run, sql: Query, batch: int = 1000, database: str | None = No
     The statement is sent when the stream is first read. The connection is released when the last row was fetched, when
     the loop ends, or when the reader leaves. A slow loop does not hold it: once the next rows have waited for `hold`
     (of the settings, 5s), those that are left are moved to a file on disk, up to `spool` (1GB, else `limit-reached`).
-    In a `db.transaction` it is that transaction's connection, which is held anyway.
+    In a `db.transaction` it is that transaction's connection, which is held anyway. What a statement writes is kept
+    when its rows were read to the end, and undone when the loop ends before.
 
     Where each row is sent unchanged (`stream: << row >>`) as NDJSON, SSE or JSON, the database writes the JSON itself.
     """
@@ -85,29 +87,42 @@ class _Reading:
         self._size = size
         self._encoded = encoded
         self._given = False
-        self._failure: RunError | None = (
-            None  # met when the rest was already on its way to the disk
-        )
+        self._spool: Spool | None = None
 
     async def batches(self) -> Batches:
         """Give the rows."""
-        spool = None
-        async with Feed(self._fetch) as feed:
-            try:
-                while rows := await feed.take():
-                    if isinstance(rows[-1], Spool):
-                        spool = rows.pop()
+        if self._database.held is not None:
+            async for rows in self._in_turn():
+                yield rows
+            return
+        try:
+            async with Feed(self._fetch) as feed:
+                while rows := await feed.take() or []:
+                    spool = rows.pop() if isinstance(rows[-1], Spool) else None
                     if rows:
-                        yield _items(rows)
+                        yield _ready(rows)
                     if spool is not None:
                         async for more in spool.batches():
-                            yield _items(more)
-                        break
-                if self._failure is not None:
-                    raise self._failure
-            finally:
-                if spool is not None:
-                    spool.close()
+                            yield _ready(more)
+        finally:
+            if self._spool is not None:
+                self._spool.close()
+
+    async def _in_turn(self) -> Batches:
+        """Give the rows of a cursor in a transaction, each batch when it is asked for.
+
+        Nothing is fetched ahead: to leave the loop in the midst of a fetch would cancel it, and end the transaction.
+        """
+        size = min(_FIRST, self._size)
+        try:
+            async with cursor(self._database, self._statement, self._values) as opened:
+                while rows := await opened.fetch(size):
+                    yield rows
+                    if opened.ended:
+                        return
+                    size = self._size
+        except (RunError, Outdated, *RAISED) as error:
+            raise _failure_of(error, self._database) from error.__cause__
 
     async def _fetch(self, feed: Feed) -> None:
         """Fetch until the end. A connection that is lost before there was any row is replaced."""
@@ -119,12 +134,13 @@ class _Reading:
                     self._database, self._statement, self._values, encoded=self._encoded
                 ) as opened:
                     await self._hand_over(feed, opened)
-            except Exception as error:
-                failure = failure_of(error, self._database.name)
-                lost = is_lost(error.__cause__ or error)
-                again = lost and not self._given and self._statement.reads_only
-                if not again or self._database.held is not None or pause == PAUSES[-1]:
-                    raise failure from error
+            except Exception as error:  # noqa: BLE001  (failure_of raises what is none of the database's)
+                failure = _failure_of(error, self._database)
+                again = isinstance(error, Outdated) or (
+                    is_lost(error.__cause__ or error) and self._statement.reads_only
+                )
+                if not again or self._given or pause == PAUSES[-1]:
+                    raise failure from error.__cause__
                 log.info("database-again", database=self._database.name, reason=failure.message)
             else:
                 return
@@ -134,7 +150,7 @@ class _Reading:
         size = min(_FIRST, self._size)
         while rows := await opened.fetch(size):
             self._given = True
-            if taken is not None and not await self._is_taken(taken, opened):
+            if taken is not None and not await self._is_taken(taken):
                 await self._move(feed, opened, rows)
                 return
             taken = feed.put(rows)
@@ -142,17 +158,14 @@ class _Reading:
                 return
             size = self._size
 
-    async def _is_taken(self, taken: asyncio.Future[None], opened: Cursor) -> bool:
+    async def _is_taken(self, taken: asyncio.Future[None]) -> bool:
         """Wait until the batch before is taken; False where that lasts too long for a connection to be held."""
-        if opened.shared:
-            await taken
-            return True
         await asyncio.wait((taken,), timeout=self._database.settings.hold)
         return taken.done()
 
     async def _move(self, feed: Feed, opened: Cursor, rows: list[Any]) -> None:
         """Move what is left to the disk, so that the connection is free."""
-        spool = Spool(self._database.settings.spool)
+        spool = self._spool = Spool(self._database.settings.spool)
         feed.put([spool])
         try:
             while rows:
@@ -164,12 +177,19 @@ class _Reading:
                         f"`databases.{self._database.name}.spool`, or read less",
                     )
                 rows = [] if opened.ended else await opened.fetch(self._size)
-        except RunError as error:
-            self._failure = error
+        except OSError as error:
+            raise RunError(
+                "internal", f"the rows that wait for a slow loop can't be kept on disk: {error}"
+            ) from error
         finally:
             spool.end()
 
 
-def _items(rows: list[Any]) -> list[Any]:
-    """Return rows as items; a text is a row that is JSON already."""
+def _ready(rows: list[Any]) -> list[Any]:
+    """Return rows for the reader: a text is JSON that the database has written."""
     return list(map(orjson.Fragment, rows)) if type(rows[0]) is str else rows
+
+
+def _failure_of(error: Exception, database: Database) -> RunError:
+    told = error.__cause__ if isinstance(error, Outdated) and error.__cause__ else error
+    return failure_of(told, database.name)

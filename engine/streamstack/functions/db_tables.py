@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from math import isfinite
 from typing import Any, Final
 
 from streamstack.errors import RunError
 from streamstack.functions.db_sql import (
     COMPARISONS,
+    Alias,
     Comparison,
     Writer,
     chosen,
@@ -124,8 +127,9 @@ async def db_get(
     Names of tables and columns are quoted, wherever they come from: no value can become SQL. A value of `where` that a
     caller sends is only ever compared; the comparisons themselves (`gt`, `in`, `like` ...) stand in the definition.
     """
-    writer = Writer("SELECT ").add(chosen(select)).add(" FROM ").add(table_name(table)).where(where)
-    writer.add(order_by(sort)).add(" LIMIT ").bind(limit)
+    alias = Alias(select, where, sort)
+    writer = Writer("SELECT ").add(chosen(select, alias)).add(" FROM ").add(table_name(table))
+    writer.add(alias.words).where(where).add(order_by(sort)).add(" LIMIT ").bind(limit)
     if offset:
         writer.add(" OFFSET ").bind(offset)
     return await held_rows(run, database, writer.query, limit)
@@ -174,13 +178,14 @@ async def db_insert(
     """
     if rows is not None:
         return await _insert_rows(run, table, rows, returning, database)
-    writer = _insert_into(table, values or {})
-    writer.returning("*" if returning is None else returning)
-    return (await _changed_rows(run, database, writer.query))[0]
+    alias = Alias(returning)
+    writer = _insert_into(table, values or {}, alias)
+    writer.returning("*" if returning is None else returning, alias)
+    return await _changed_row(run, database, writer.query)
 
 
-def _insert_into(table: str, values: Mapping[str, Any]) -> Writer:
-    writer = Writer(f"INSERT INTO {table_name(table)}")
+def _insert_into(table: str, values: Mapping[str, Any], alias: Alias) -> Writer:
+    writer = Writer(f"INSERT INTO {table_name(table)}{alias.words}")
     if not values:
         return writer.add(" DEFAULT VALUES")
     writer.add(" (").columns(values).add(") VALUES (")
@@ -196,11 +201,17 @@ async def _changed_rows(run: Run, database: str | None, query: Query) -> list[di
     )
 
 
+async def _changed_row(run: Run, database: str | None, query: Query) -> dict[str, Any] | None:
+    """Run a statement that changes one row; return it. A trigger may have kept it out."""
+    rows = await _changed_rows(run, database, query)
+    return rows[0] if rows else None
+
+
 async def _changed(
-    run: Run, database: str | None, writer: Writer, returning: Any
+    run: Run, database: str | None, writer: Writer, returning: Any, alias: Alias
 ) -> int | list[dict[str, Any]]:
     """Run a statement that changes rows; return them where that is asked for, else their number."""
-    statement, values = writer.returning(returning).query
+    statement, values = writer.returning(returning, alias).query
     if returning is not None:
         return await _changed_rows(run, database, (statement, values))
     return await database_of(run, database).run(
@@ -213,11 +224,14 @@ async def _insert_rows(
 ) -> Any:
     parts = list(_alike(rows))
     count, given = 0, []
+    alias = Alias(returning)
     if len(parts) == 1:
-        return await _changed(run, database, _insert_alike(table, parts[0]), returning)
+        writer = _insert_alike(table, parts[0], alias)
+        return await _changed(run, database, writer, returning, alias)
     async with database_of(run, database).transaction():
         for part in parts:
-            found = await _changed(run, database, _insert_alike(table, part), returning)
+            writer = _insert_alike(table, part, alias)
+            found = await _changed(run, database, writer, returning, alias)
             if isinstance(found, list):
                 given += found
             else:
@@ -239,13 +253,18 @@ def _alike(rows: list[Any]) -> list[list[Mapping[str, Any]]]:
     return parts
 
 
-def _insert_alike(table: str, rows: list[Mapping[str, Any]]) -> Writer:
+def _insert_alike(table: str, rows: list[Mapping[str, Any]], alias: Alias) -> Writer:
     """Write the statement for rows that name the same columns: one parameter of JSON, whatever their number."""
     name = table_name(table)
     columns = list(rows[0])
     if not columns:
         raise RunError("template", "a row of `rows` names no column", final=True)
-    writer = Writer(f"INSERT INTO {name} (").columns(columns).add(") SELECT ").columns(columns)
+    writer = (
+        Writer(f"INSERT INTO {name}{alias.words} (")
+        .columns(columns)
+        .add(") SELECT ")
+        .columns(columns)
+    )
     writer.add(f" FROM jsonb_populate_recordset(NULL::{name}, ")
     return writer.bind([{key: _in_json(value) for key, value in row.items()} for row in rows]).add(
         "::jsonb)"
@@ -253,8 +272,12 @@ def _insert_alike(table: str, rows: list[Mapping[str, Any]]) -> Writer:
 
 
 def _in_json(value: Any) -> Any:
-    """Return a value as PostgreSQL reads it out of JSON: bytes in its own form of text."""
-    return "\\x" + value.hex() if isinstance(value, (bytes, bytearray)) else value
+    """Return a value as PostgreSQL reads it out of JSON: bytes and numbers without end in its own form of text."""
+    if isinstance(value, (bytes, bytearray)):
+        return "\\x" + value.hex()
+    if isinstance(value, (float, Decimal)) and not isfinite(value):
+        return str(value)
+    return [_in_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @function(
@@ -287,10 +310,11 @@ async def db_update(
     """Change rows; give their number, or with `returning` a list of them. An empty `where` is refused."""
     if not set:
         raise RunError("template", "`set` names no column", final=True)
-    writer = Writer("UPDATE ").add(table_name(table)).add(" SET ")
+    alias = Alias(set, where, returning)
+    writer = Writer("UPDATE ").add(table_name(table)).add(f"{alias.words} SET ")
     for number, (column, value) in enumerate(set.items()):
         writer.add(f"{', ' if number else ''}{quoted(column)} = ").bind(value)
-    return await _changed(run, database, writer.where(_some(where)), returning)
+    return await _changed(run, database, writer.where(_some(where)), returning, alias)
 
 
 @function(
@@ -323,14 +347,20 @@ async def db_upsert(
     key: Any,
     returning: Any = None,
     database: str | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Add a row, or change the one that has the same key; give it back as the table now holds it."""
     keys = names_of(key, "key")
     changed = [name for name in values if name not in keys] or keys
-    writer = _insert_into(table, values).add(" ON CONFLICT (").columns(keys).add(") DO UPDATE SET ")
+    alias = Alias(returning)
+    writer = (
+        _insert_into(table, values, alias)
+        .add(" ON CONFLICT (")
+        .columns(keys)
+        .add(") DO UPDATE SET ")
+    )
     writer.add(", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in changed))
-    writer.returning("*" if returning is None else returning)
-    return (await _changed_rows(run, database, writer.query))[0]
+    writer.returning("*" if returning is None else returning, alias)
+    return await _changed_row(run, database, writer.query)
 
 
 @function(
@@ -358,8 +388,9 @@ async def db_delete(
     database: str | None = None,
 ) -> Any:
     """Take rows out; give their number, or with `returning` a list of them. An empty `where` is refused."""
-    writer = Writer("DELETE FROM ").add(table_name(table)).where(_some(where))
-    return await _changed(run, database, writer, returning)
+    alias = Alias(where, returning)
+    writer = Writer("DELETE FROM ").add(table_name(table)).add(alias.words).where(_some(where))
+    return await _changed(run, database, writer, returning, alias)
 
 
 def _some(where: Mapping[str, Any]) -> Mapping[str, Any]:

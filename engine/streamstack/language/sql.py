@@ -10,10 +10,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final
 
 from streamstack.errors import RunError
 from streamstack.language.expressions import Template, Text, Value
+from streamstack.language.sql_words import PLAIN_CALLS
 
 #: Stands for a binding while a statement is scanned; neither YAML nor PostgreSQL lets it be in a text.
 _BINDING: Final = "\0"
@@ -32,6 +34,7 @@ _WORD: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_SUBSCRIPT: Final = re.compile(r"\s*[\[.(]")
 _COMMENT_PART: Final = re.compile(r"/\*|\*/")
 
 #: After these words comes a name, which no parameter can be.
@@ -75,22 +78,29 @@ class _Token:
 
 
 class Statement:
-    """The text of a statement, cut where its bindings stand. Equal texts share one."""
+    """The text of a statement, cut where its bindings stand. Equal texts with equal bindings share one."""
 
-    __slots__ = ("_hash", "misplaced", "pieces", "reads_only", "shown")
+    __slots__ = ("_hash", "misplaced", "pieces", "reads_only", "selects", "shown", "words")
 
     def __init__(self, pieces: tuple[str, ...], shown: tuple[str, ...] = ()) -> None:
         self.pieces = pieces
         self.shown = shown  # what stands between << and >>, for messages
-        self._hash = hash(pieces)
+        self._hash = hash((pieces, shown))
         text = _BINDING.join(pieces)
-        words = {each.text.lower() for each in _tokens(text) if each.kind == "name"}
-        #: Whether running it twice does no more than running it once, as far as its words tell.
-        self.reads_only = first_word(text) in _READS and not words & _WRITES
+        tokens = list(_tokens(text))
+        self.words = frozenset(each.text.lower() for each in tokens if each.kind == "name")
+        #: Whether it only gives rows, as far as its words tell.
+        self.selects = first_word(text) in _READS and not self.words & _WRITES
+        #: Whether running it twice surely does no more than running it once: it calls nothing that might write.
+        self.reads_only = self.selects and not _may_write(tokens)
         self.misplaced = tuple(misplaced(text))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Statement) and self.pieces == other.pieces
+        return (
+            isinstance(other, Statement)
+            and self.pieces == other.pieces
+            and self.shown == other.shown  # a message names the bindings of this step
+        )
 
     def __hash__(self) -> int:
         return self._hash
@@ -105,10 +115,13 @@ class Statement:
         written = [self.pieces[0]]
         for number, after in enumerate(self.pieces[1:], 1):
             # Beside a letter or a digit, `$1` would become a part of that word.
-            before = " " if written[-1][-1:].isalnum() or written[-1][-1:] in ("_", "$") else ""
+            last = (written[-1] or "".join(written))[-1:]
+            before = " " if last.isalnum() or last in ("_", "$") else ""
             space = " " if after[:1].isalnum() or after[:1] in ("_", "$") else ""
             cast = casts[number - 1] if casts else ""
-            written += [f"{before}${number}{cast}{space}", after]
+            # `$1::text[1]` would be a type.
+            bound = f"(${number}{cast})" if cast and _SUBSCRIPT.match(after) else f"${number}{cast}"
+            written += [f"{before}{bound}{space}", after]
         return "".join(written)
 
     def shown_at(self, index: int) -> str:
@@ -158,6 +171,16 @@ def assembled(written: Sequence[Any]) -> tuple[Statement, list[Any]]:
     return statement, values
 
 
+def _may_write(tokens: Sequence[_Token]) -> bool:
+    """Whether a function is called that is not known to read only."""
+    for token, after in pairwise(tokens):
+        if after.text == "(" and token.kind in ("name", "quoted"):
+            name = token.text.lower()
+            if name not in PLAIN_CALLS:
+                return True
+    return False
+
+
 def first_word(text: str) -> str:
     """Return the first word of a statement, in small letters."""
     for token in _tokens(text):
@@ -166,6 +189,15 @@ def first_word(text: str) -> str:
         if token.text != "(":
             break
     return ""
+
+
+def first_words(text: str) -> Iterator[tuple[str, int]]:
+    """Give the first word of each statement of a file, in small letters, and where it stands."""
+    first = True
+    for token in _tokens(text):
+        if first and token.kind == "name":
+            yield token.text.lower(), token.start
+        first = token.text == ";"
 
 
 def misplaced(text: str) -> Iterator[Misplaced]:

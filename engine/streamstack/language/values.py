@@ -111,7 +111,7 @@ def decimal_text(value: Decimal) -> str:
 
 def _encode_other(value: Any) -> Any:
     if isinstance(value, Decimal):
-        return orjson.Fragment(decimal_text(value).encode())
+        return orjson.Fragment(decimal_text(value).encode()) if value.is_finite() else None
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, Opaque):
@@ -183,7 +183,7 @@ def _to_json_slowly(value: Any) -> bytes:
             return base64.b64encode(item).decode()
         if isinstance(item, Decimal):
             # The standard encoder has no hook for raw numbers; a float keeps the shape.
-            return float(item)
+            return float(item) if item.is_finite() else None
         raise RunError("template", f"a {kind(item)} can't be written as JSON")
 
     def finite(item: Any) -> Any:

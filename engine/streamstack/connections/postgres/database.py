@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -12,13 +13,12 @@ import asyncpg
 import structlog
 
 from streamstack.connections.embedded.server import Embedded, EmbeddedError, running
-from streamstack.connections.postgres.failures import failure_of, is_lost, ran_surely_not
+from streamstack.connections.postgres.binary import teach
+from streamstack.connections.postgres.failures import RAISED, failure_of, is_lost, ran_surely_not
 from streamstack.connections.postgres.listening import Listening
 from streamstack.connections.postgres.pool import Connection, Pool
-from streamstack.connections.postgres.session import Catalogue, Session
+from streamstack.connections.postgres.session import Catalogue, Outdated, Session
 from streamstack.connections.postgres.setup import apply_setup
-from streamstack.connections.postgres.transaction import Transaction, session_around
-from streamstack.connections.postgres.values import JSON_CODECS
 from streamstack.errors import RunError
 from streamstack.language.database_settings import Database as Settings
 
@@ -36,6 +36,9 @@ PAUSES: Final = (0.0, 0.1, 0.4, 1.0)
 #: What every session has: times are read and written in UTC.
 SESSION: Final[Mapping[str, str]] = {"TimeZone": "UTC", "application_name": "streamstack"}
 
+#: The sessions of the transactions that are open around the present task, by database.
+_open: ContextVar[Mapping[Database, Session]] = ContextVar("transactions", default={})  # noqa: B039
+
 
 class Database:
     """One database of the project."""
@@ -44,7 +47,7 @@ class Database:
         self.settings = settings
         self._folder = folder
         self._joins = joins
-        self.catalogue = Catalogue()
+        self.catalogue = Catalogue(settings.name)
         self._embedded = Embedded(folder, bin_folder=settings.bin) if settings.url is None else None
         self._pool: Pool | None = None
         self._opening = asyncio.Lock()
@@ -108,16 +111,13 @@ class Database:
             max_cached_statement_lifetime=0,
             server_settings=dict(SESSION),
         )
-        for name, (encode, decode) in JSON_CODECS.items():
-            await connection.set_type_codec(
-                name, schema="pg_catalog", encoder=encode, decoder=decode, format="binary"
-            )
+        teach(connection)
         return connection
 
     @property
     def held(self) -> Session | None:
         """The session of the transaction that is open around the present task, if any."""
-        return session_around(self)
+        return _open.get().get(self)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
@@ -156,39 +156,92 @@ class Database:
             async with held.lock:
                 try:
                     return await work(held)
-                except Exception as error:
-                    raise failure_of(error, self.name) from error
-        for pause in PAUSES:
-            if pause:
-                await asyncio.sleep(pause)
+                except RunError:
+                    raise
+                except Exception as error:  # noqa: BLE001  (failure_of raises what is none of the database's)
+                    cause = _told(error)
+                    raise failure_of(cause, self.name) from cause
+        outdated = False
+        pauses = list(PAUSES)
+        while True:
             touched = False
             try:
                 async with self.session() as session:
                     try:
                         return await work(session)
+                    except Outdated:
+                        await session.connection.reload_schema_state()
+                        raise
                     finally:
                         touched = session.touched
-            except RunError:
-                raise
-            except Exception as error:
-                last = failure_of(error, self.name)
-                again = is_lost(error) and (repeatable or not touched or ran_surely_not(error))
-                if isinstance(error, asyncpg.InvalidCachedStatementError):
-                    again = True  # the tables changed; it was refused before it did anything
-                if not again:
-                    raise last from error
-                log.info("database-again", database=self.name, reason=last.message)
+            except Outdated as error:
+                cause = _told(error)
+                if outdated:
+                    raise failure_of(cause, self.name) from cause
+                outdated = True
+            except Exception as error:  # noqa: BLE001  (failure_of raises what is none of the database's)
+                cause = _told(error)
+                failure = failure_of(error, self.name)
+                again = is_lost(cause) and (repeatable or not touched or ran_surely_not(cause))
+                if not again or len(pauses) == 1:
+                    raise failure from (None if cause is failure else cause)
+                log.info("database-again", database=self.name, reason=failure.message)
+                pauses.pop(0)
+                await asyncio.sleep(pauses[0])
                 await self._revive()
-        raise last
 
     async def _revive(self) -> None:
         """Start the embedded server again where it is that which is gone."""
         if self._embedded is not None:
             await self.address()
 
-    def transaction(self, isolation: str | None = None) -> Transaction:
-        """Return a transaction to be entered: everything inside that uses this database is a part of it."""
-        return Transaction(self, isolation)
+    @asynccontextmanager
+    async def transaction(self, isolation: str | None = None) -> AsyncIterator[None]:
+        """Let everything that the present task does on this database be one transaction.
+
+        Raises RunError ``database``.
+        """
+        held = self.held
+        async with AsyncExitStack() as stack:
+            if held is not None:
+                if isolation not in (None, held.isolation):
+                    message = "`isolation` belongs to the outermost `db.transaction`: this is one within another"
+                    raise RunError("template", message, final=True)
+                # Whoever is outside of the savepoint waits, or its rollback would undo his work too.
+                await stack.enter_async_context(held.lock)
+                session = held.within()
+                try:
+                    await stack.enter_async_context(session.transaction())
+                except Exception as error:
+                    held.doubtful = True
+                    raise failure_of(error, self.name) from error
+            else:
+                session = await self._begin(stack, isolation)
+            token = _open.set({**_open.get(), self: session})
+            try:
+                yield
+            finally:
+                _open.reset(token)
+
+    async def _begin(self, stack: AsyncExitStack, isolation: str | None) -> Session:
+        """Begin a transaction on a connection of the pool; on another one where that is lost."""
+        for pause in PAUSES:
+            if pause:
+                await asyncio.sleep(pause)
+            try:
+                async with AsyncExitStack() as attempt:
+                    session = await attempt.enter_async_context(self.session())
+                    await attempt.enter_async_context(session.transaction(isolation))
+                    stack.push_async_exit(attempt.pop_all())
+                    return session
+            except Exception as error:  # noqa: BLE001  (failure_of raises what is none of the database's)
+                cause = _told(error)
+                failure = failure_of(error, self.name)
+                if not is_lost(cause) or pause == PAUSES[-1]:
+                    raise failure from (None if cause is failure else cause)
+                log.info("database-again", database=self.name, reason=failure.message)
+                await self._revive()
+        raise AssertionError  # the last pause raises
 
     async def aclose(self) -> None:
         """Close all connections, then the embedded server."""
@@ -199,6 +252,12 @@ class Database:
             await pool.aclose(LAST)
         if self._embedded is not None:
             await self._embedded.stop()
+
+
+def _told(error: Exception) -> Exception:
+    """Return what asyncpg raised, be it that the error has been told already."""
+    cause = error.__cause__
+    return cause if isinstance(error, (RunError, Outdated)) and isinstance(cause, RAISED) else error
 
 
 class Databases:

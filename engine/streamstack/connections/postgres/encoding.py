@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+#: As datetime.isoformat has it: microseconds where there are any, Z for UTC. {0} is the column, {1} the time in UTC.
+_TIME: Final = (
+    "CASE WHEN isfinite({0}) THEN replace(to_char({1}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '.000000', '') || 'Z'"
+    " || CASE WHEN {0} < '0001-01-01T00:00:00Z' THEN ' BC' ELSE '' END ELSE {0}::text END"
+)
 #: How a column is written, by its type: {0} is the column. What JSON has no number for is null (RFC 8259, section 6).
 _COLUMNS: Final = {
     **dict.fromkeys(
@@ -17,10 +22,9 @@ _COLUMNS: Final = {
     **dict.fromkeys(
         ("float4", "float8"), "nullif(nullif(nullif({0}, 'NaN'), 'Infinity'), '-Infinity')"
     ),
-    "numeric": "nullif({0}, 'NaN')",
-    # As datetime.isoformat has it: microseconds where there are any, Z for UTC.
-    "timestamptz": "replace(to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '.000000', '') || 'Z'",
-    "timestamp": "replace(to_char({0}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '.000000', '') || 'Z'",
+    "numeric": "nullif(nullif(nullif({0}, 'NaN'), 'Infinity'), '-Infinity')",
+    "timestamptz": _TIME.replace("{1}", "{0} AT TIME ZONE 'UTC'"),
+    "timestamp": _TIME.replace("{1}", "{0}"),
 }
 
 

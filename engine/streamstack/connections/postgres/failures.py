@@ -13,10 +13,17 @@ from streamstack.errors import RunError
 #: lock, resources, a server that stops or starts. Of all others the statement is the cause.
 PASSING: Final = ("40", "55P03", "53", "57", "58", "08")
 #: The server ended the connection, and with it whatever was not committed.
-_ENDED: Final = frozenset({"57P01", "57P02", "57P05"})
+_ENDED: Final = frozenset({"57P01", "57P05"})
 #: The server can't be reached, or takes nobody now.
 _AWAY: Final = frozenset({"57P03", "53300"})
 
+#: A text, or a text in JSON, has the character that PostgreSQL can't hold.
+_NO_NUL: Final = frozenset({"22021", "22P05"})
+
+#: What the server says.
+_SAID: Final[type[BaseException]] = asyncpg.PostgresError
+#: What asyncpg raises.
+RAISED: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 #: What a lost connection shows itself by.
 LOST: Final = (
     asyncpg.PostgresConnectionError,
@@ -41,13 +48,26 @@ def ran_surely_not(error: BaseException) -> bool:
     """Whether a statement that met this error has surely left no trace.
 
     It has not where the server says that it ended the connection: what it had not committed is undone. Where the
-    connection just broke, nobody knows.
+    connection just broke, or the server ends for a crash (57P02), nobody knows.
     """
+    error = _last_words(error)
     if isinstance(error, asyncpg.PostgresError):
         return error.sqlstate in _ENDED | _AWAY
     return isinstance(error, (ConnectionRefusedError, FileNotFoundError)) or (
         isinstance(error, asyncpg.InterfaceError) and "connection is closed" in str(error)
     )
+
+
+def _last_words(error: BaseException) -> BaseException:
+    """Return what the server said before it closed the connection, which asyncpg gives as the cause of the loss."""
+    cause: BaseException | None = error.__cause__
+    lost = isinstance(error, asyncpg.PostgresConnectionError)
+    return cause if lost and cause is not None and isinstance(cause, _SAID) else error
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether asyncpg itself refused a value, before anything was sent."""
+    return type(error) is asyncpg.DataError and getattr(error, "severity", None) is None
 
 
 def failure_of(error: BaseException, database: str) -> RunError:
@@ -58,6 +78,14 @@ def failure_of(error: BaseException, database: str) -> RunError:
     """
     if isinstance(error, RunError):
         return error
+    error = _last_words(error)
+    if is_ours(error):
+        return RunError(
+            "database",
+            f"a value does not fit the statement: {error}",
+            details={"code": "22000", "message": str(error)},
+            final=True,
+        )
     if isinstance(error, asyncpg.PostgresError):
         return _told(error, database)
     if is_lost(error) or isinstance(error, (asyncio.TimeoutError, OSError)):
@@ -68,10 +96,10 @@ def failure_of(error: BaseException, database: str) -> RunError:
             status=503,
             details={"code": "08006", "message": reason},
         )
-    if isinstance(error, (asyncpg.DataError, asyncpg.InterfaceError)):
+    if isinstance(error, asyncpg.InterfaceError):
         return RunError(
             "database",
-            f"a value does not fit the statement: {error}",
+            f"the database `{database}` can't do this: {error}",
             details={"code": "22000", "message": str(error)},
             final=True,
         )
@@ -89,8 +117,12 @@ def _told(error: asyncpg.PostgresError, database: str) -> RunError:
     }
     details = {"code": code, "message": error.message or str(error)}
     details |= {name: text for name, text in told.items() if text}
-    away = code in _AWAY | _ENDED or code.startswith("08")
+    away = code in _AWAY | _ENDED | {"57P02"} or code.startswith("08")
     message = f"the database `{database}` says: {details['message']} ({code})"
+    if code in _NO_NUL:
+        message += (
+            "; PostgreSQL's texts hold every character but U+0000: take it out with `replace`"
+        )
     if error.detail:
         message += f"; {error.detail}"
     if error.hint:

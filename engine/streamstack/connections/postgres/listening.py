@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 import structlog
 
-from streamstack.connections.postgres.failures import failure_of
+from streamstack.connections.postgres.failures import failure_of, is_lost
 from streamstack.errors import RunError
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 10.0
 #: Seconds after which a silent connection is asked whether it is still there.
 _ASK_EVERY: Final = 30.0
+#: Seconds that the server may take to be told that nobody listens to a channel any more.
+_TELL_WITHIN: Final = 5.0
 
 
 class Subscription:
@@ -41,6 +43,8 @@ class Subscription:
 
     def put(self, payload: str | None) -> None:
         """Take a notice; None is a gap, in which others may have been missed."""
+        if self.failure is not None:
+            return  # what came after the hole is not given as if there were none
         if payload is None:
             self.gaps += 1
         if len(self._waiting) >= MOST:
@@ -79,7 +83,8 @@ class Listening:
         self._channels: dict[str, set[Subscription]] = {}
         self._connection: Any = None
         self._task: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Lock()  # to begin and to end listening
+        self._use = asyncio.Lock()  # of the connection: one statement at a time
 
     async def subscribe(self, channel: str) -> Subscription:
         """Begin to listen. Raises RunError ``database`` where the database can't be reached."""
@@ -94,8 +99,15 @@ class Listening:
                 elif len(readers) == 1 and self._connection is not None:
                     await self._listen(channel)
             except Exception as error:
+                if is_lost(error) and self._task is not None:
+                    return subscription  # it is told of the gap when the connection is there again
                 self._leave(subscription)
                 raise failure_of(error, self._database.name) from error
+            except BaseException:
+                self._leave(subscription)
+                if not self._channels:
+                    await self._stop()
+                raise
         return subscription
 
     async def unsubscribe(self, subscription: Subscription) -> None:
@@ -107,7 +119,8 @@ class Listening:
             elif subscription.channel not in self._channels and self._connection is not None:
                 # A connection that is gone listens to nothing anyway.
                 with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                    await self._connection.remove_listener(subscription.channel, self._tell)
+                    async with self._use, asyncio.timeout(_TELL_WITHIN):
+                        await self._connection.remove_listener(subscription.channel, self._tell)
 
     def _leave(self, subscription: Subscription) -> None:
         readers = self._channels.get(subscription.channel)
@@ -118,12 +131,21 @@ class Listening:
 
     async def _open(self) -> None:
         connection = await self._database.connect()
-        self._connection = connection
-        for channel in list(self._channels):
-            await self._listen(channel)
+        try:
+            # Whoever subscribes meanwhile waits for the connection, then asks by himself.
+            async with self._use:
+                self._connection = connection
+                for channel in list(self._channels):
+                    await connection.add_listener(channel, self._tell)
+        except BaseException:
+            self._connection = None
+            connection.terminate()
+            raise
 
     async def _listen(self, channel: str) -> None:
-        await self._connection.add_listener(channel, self._tell)
+        async with self._use:
+            if self._connection is not None:  # else it is lost, and made again with this channel
+                await self._connection.add_listener(channel, self._tell)
 
     def _tell(self, connection: Any, pid: int, channel: str, payload: str) -> None:
         for subscription in self._channels.get(channel, ()):
@@ -163,7 +185,8 @@ class Listening:
             except TimeoutError:
                 pass
             try:
-                await connection.execute("SELECT 1", timeout=_ASK_EVERY)
+                async with self._use:
+                    await connection.execute("SELECT 1", timeout=_ASK_EVERY)
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
                 connection.terminate()
                 return

@@ -40,7 +40,10 @@ class Pool:
 
         Raises TimeoutError where none becomes free in some seconds, and what asyncpg raises where none can be made.
         """
+        deadline = monotonic() + within
         while True:
+            if self._closed:
+                raise asyncpg.InterfaceError("the pool is closed: the server is shutting down")
             while self._idle:
                 connection, _ = self._idle.pop()
                 if not connection.is_closed():
@@ -48,7 +51,7 @@ class Pool:
                 self._size -= 1
             if self._size < self._most:
                 return await self._make()
-            handed = await self._wait(within)
+            handed = await self._wait(max(0.0, deadline - monotonic()))
             if handed is not None and not handed.is_closed():
                 return handed
             if handed is not None:
@@ -115,7 +118,9 @@ class Pool:
     async def _order(self, connection: Connection) -> None:
         try:
             # Waits for the end of a statement that is being cancelled, then rolls back.
-            await connection.reset(timeout=_ORDER_WITHIN)
+            async with asyncio.timeout(_ORDER_WITHIN):
+                await connection.reset()
+                await connection.execute("DISCARD TEMP")
         except Exception:  # noqa: BLE001  (whatever is wrong with it, it is of no use any more)
             connection.terminate()
         if connection.is_closed():
@@ -154,6 +159,9 @@ class Pool:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+        while self._hand_on(None):
+            pass  # they are told that it is closed
+        self._empty.clear()
         idle, self._idle = self._idle, []
         await asyncio.gather(*(self._end(connection) for connection, _ in idle))
         if self._size:

@@ -7,13 +7,13 @@ kinds, and kept.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from streamstack.connections.postgres.pool import Connection
 from streamstack.connections.postgres.values import (
     TEXTUAL,
     Convert,
@@ -24,7 +24,9 @@ from streamstack.connections.postgres.values import (
 )
 from streamstack.errors import RunError
 from streamstack.language.sql import Statement
-from streamstack.language.values import kind, to_text
+from streamstack.language.values import to_text
+
+T = TypeVar("T")
 
 #: PostgreSQL can't tell the type of a parameter, or which operator or function is meant.
 _UNDETERMINED: Final = (
@@ -33,6 +35,8 @@ _UNDETERMINED: Final = (
     asyncpg.UndefinedFunctionError,
     asyncpg.DatatypeMismatchError,
 )
+#: How PostgreSQL names a parameter in a message, in any language.
+_PARAMETER: Final = re.compile(r"\$(\d+)")
 #: Forms of one statement that are kept.
 _FORMS: Final = 64
 
@@ -45,6 +49,10 @@ class Prepared:
     encoders: tuple[Convert, ...]
     make: Callable[[Any], dict[str, Any]]
     columns: tuple[asyncpg.Attribute, ...]
+    types: tuple[asyncpg.Type, ...]
+    known: set[str] = field(
+        default_factory=set
+    )  # the prepared statements of connections that have these columns
 
     def encode(self, values: Sequence[Any]) -> list[Any]:
         """Return the arguments. Raises Recast where another form is needed."""
@@ -55,70 +63,79 @@ class Prepared:
 
 
 class Forms:
-    """The forms of one statement, for the kinds of values it is given."""
+    """The forms of one statement, for the values it is given: which casts they need is what tells them apart."""
 
-    __slots__ = ("_forms", "plain", "statement", "types")
+    __slots__ = ("_forms", "_typed", "statement")
 
     def __init__(self, statement: Statement) -> None:
         self.statement = statement
-        self.plain: Prepared | None = None
-        self.types: tuple[asyncpg.Type, ...] = ()
+        # By the parameters' own casts; () where the database can tell every type by itself.
+        self._typed: dict[tuple[str, ...], _Typed] = {}
         self._forms: dict[tuple[str, ...], Prepared] = {}
 
     async def fitting(
-        self, connection: Connection, values: Sequence[Any]
+        self, connection: asyncpg.Connection, values: Sequence[Any]
     ) -> tuple[Prepared, list[Any]]:
         """Return the form for some values, and the arguments.
 
         Raises what asyncpg raises where the database refuses the statement.
         """
-        if self.plain is not None:
-            try:
-                return self.plain, self.plain.encode(values)
-            except Recast:
-                pass
-        signature = tuple(map(_kind_of, values))
-        form = self._forms.get(signature)
+        typed = self._typed.get(())
+        if typed is None:
+            own = tuple(map(cast_for, values))
+            typed = self._typed.get(own)
+            if typed is None:
+                typed = await self._ask(connection, own)
+                _keep(self._typed, own if any(typed.casts) else (), typed)
+        try:
+            return typed.form, typed.form.encode(values)
+        except Recast:
+            pass
+        casts = self._casts(typed, values)
+        key = (*typed.casts, *casts, *map(cast_for, values))
+        form = self._forms.get(key)
         if form is None:
-            form = await self._prepare(connection, values)
-            if len(self._forms) < _FORMS:
-                self._forms[signature] = form
+            form = await self._recast(connection, typed, casts, values)
+            _keep(self._forms, key, form)
         return form, form.encode(values)
 
-    async def _prepare(self, connection: Connection, values: Sequence[Any]) -> Prepared:
-        statement = self.statement
-        if self.plain is None:
+    async def _ask(self, connection: asyncpg.Connection, own: Sequence[str]) -> _Typed:
+        """Ask the database for the parameters' types; those that it can't tell get the type of their value.
+
+        A null is a text then (`<< input.name >> IS NULL`).
+        """
+        casts = [""] * len(own)
+        first: Exception | None = None
+        while True:
+            text = self.statement.text(casts)
             try:
-                found = await _try(connection, statement.text())
+                found = await _prepare(connection, text)
+            except asyncpg.IndeterminateDatatypeError as error:
+                first = first or error
+                named = _PARAMETER.search(error.message or "")
+                index = int(named[1]) - 1 if named is not None else -1
+                if not 0 <= index < len(own) or casts[index]:
+                    raise first from None
+                casts[index] = own[index] or "::text"
             except _UNDETERMINED as error:
-                return await self._prepare_typed(connection, values, error)
-            self.types = found.get_parameters()
-            self.plain = _prepared(statement.text(), found)
-        try:
-            self.plain.encode(values)
-        except Recast:
-            return await self._recast(connection, values)
-        return self.plain
+                first = first or error
+                if casts == list(own):
+                    raise first from None
+                casts = list(own)
+            except asyncpg.PostgresError as error:
+                raise (first or error) from None
+            else:
+                return _Typed(tuple(casts), found.get_parameters(), _prepared(text, found))
 
-    async def _prepare_typed(
-        self, connection: Connection, values: Sequence[Any], error: Exception
-    ) -> Prepared:
-        """Give each parameter the type of its value, since the database can't tell."""
-        text = self.statement.text([cast_for(value) for value in values])
-        try:
-            found = await _try(connection, text)
-        except asyncpg.PostgresError:
-            raise error from None
-        return _prepared(text, found, values)
-
-    async def _recast(self, connection: Connection, values: Sequence[Any]) -> Prepared:
-        """Let the database convert the values that are not of the types it expects."""
-        assert self.plain is not None
+    def _casts(self, typed: _Typed, values: Sequence[Any]) -> tuple[str, ...]:
+        """Return the casts by which the database converts the values that are not of the types it expects."""
         casts = [
-            _recast_of(type_, encode, value)
-            for type_, encode, value in zip(self.types, self.plain.encoders, values, strict=True)
+            typed.casts[index] or _recast_of(type_, encode, value)
+            for index, (type_, encode, value) in enumerate(
+                zip(typed.types, typed.form.encoders, values, strict=True)
+            )
         ]
-        for index, (type_, value) in enumerate(zip(self.types, values, strict=True)):
+        for index, (type_, value) in enumerate(zip(typed.types, values, strict=True)):
             if casts[index] and isinstance(value, (list, tuple)) and type_.kind == "scalar":
                 shown = self.statement.shown_at(index)
                 raise RunError(
@@ -126,38 +143,56 @@ class Forms:
                     f"{shown} is a list, and the statement expects one {type_.name}: write = ANY(<<...>>)",
                     final=True,
                 )
+        return tuple(casts)
+
+    async def _recast(
+        self,
+        connection: asyncpg.Connection,
+        typed: _Typed,
+        casts: tuple[str, ...],
+        values: Sequence[Any],
+    ) -> Prepared:
+        """Let the database convert the values that are not of the types it expects."""
         # A text is what the database expects also where it can't tell (`SELECT $1`). Then a value's own type shows in
         # the columns; where it does not, the parameter is a text indeed.
-        own = [
+        own = tuple(
             cast_for(value) if type_.name in TEXTUAL and type(value) is not str else cast
-            for type_, value, cast in zip(self.types, values, casts, strict=True)
-        ]
+            for type_, value, cast in zip(typed.types, values, casts, strict=True)
+        )
         if own != casts:
             text = self.statement.text(own)
             try:
-                found = await _try(connection, text)
+                found = await _prepare(connection, text)
             except asyncpg.PostgresError:
                 pass
             else:
-                if _types(found.get_attributes()) != _types(self.plain.columns):
+                if _types(found.get_attributes()) != _types(typed.form.columns):
                     return _prepared(text, found, values)
         text = self.statement.text(casts)
-        found = await connection.prepare(text) if any(casts) else None
-        if found is None:
-            encoders = [
-                to_text if type_.name in TEXTUAL else encode
-                for type_, encode in zip(self.types, self.plain.encoders, strict=True)
-            ]
-            return Prepared(text, tuple(encoders), self.plain.make, self.plain.columns)
-        return _prepared(text, found, values)
+        return _prepared(text, await _prepare(connection, text), values)
 
 
-async def _try(connection: Connection, text: str) -> Any:
-    """Prepare a statement so that, where the database refuses it, a transaction around goes on."""
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    """The types that the parameters of a statement have, given some casts, and its form for values of those types."""
+
+    casts: tuple[str, ...]
+    types: tuple[asyncpg.Type, ...]
+    form: Prepared
+
+
+async def _prepare(connection: asyncpg.Connection, text: str) -> Any:
+    """Prepare a statement. One that is refused does not end the transaction around it."""
     if not connection.is_in_transaction():
         return await connection.prepare(text)
     async with connection.transaction():
         return await connection.prepare(text)
+
+
+def _keep(forms: dict[tuple[str, ...], T], key: tuple[str, ...], form: T) -> None:
+    if len(forms) >= _FORMS:
+        del forms[next(iter(forms))]  # the oldest
+    forms[key] = form
 
 
 def _prepared(text: str, found: Any, values: Sequence[Any] | None = None) -> Prepared:
@@ -170,7 +205,7 @@ def _prepared(text: str, found: Any, values: Sequence[Any] | None = None) -> Pre
                 encoders[index] = to_text
             elif type_.name == "text[]" and isinstance(value, (list, tuple)):
                 encoders[index] = _texts
-    return Prepared(text, tuple(encoders), row_maker(columns), columns)
+    return Prepared(text, tuple(encoders), row_maker(columns), columns, found.get_parameters())
 
 
 def _texts(value: Any) -> list[Any]:
@@ -187,7 +222,10 @@ def _recast_of(type_: asyncpg.Type, encode: Convert, value: Any) -> str:
     try:
         encode(value)
     except Recast:
-        name = f'"{type_.schema}"."{type_.name.removesuffix("[]")}"'
+        name = ".".join(
+            '"' + part.replace('"', '""') + '"'
+            for part in (type_.schema, type_.name.removesuffix("[]"))
+        )
         if type_.kind == "array":
             if isinstance(value, (list, tuple)):
                 return f"::text[]::{name}[]"
@@ -196,12 +234,9 @@ def _recast_of(type_: asyncpg.Type, encode: Convert, value: Any) -> str:
     return ""
 
 
-def _kind_of(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(sorted({_kind_of(item) for item in value}))}]"
-    if type(value) is float:
-        return "float"
-    return kind(value)
+def same_columns(one: tuple[asyncpg.Attribute, ...], other: tuple[asyncpg.Attribute, ...]) -> bool:
+    """Whether two rows have the same columns: their names and their types."""
+    return _types(one) == _types(other) and [c.name for c in one] == [c.name for c in other]
 
 
 def _types(attributes: tuple[asyncpg.Attribute, ...]) -> list[int]:

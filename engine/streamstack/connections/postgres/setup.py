@@ -11,10 +11,13 @@ from typing import Any, Final
 import asyncpg
 
 from streamstack.errors import RunError
+from streamstack.language.sql import first_words
 
 #: The key of the advisory lock under which one server at a time runs the files.
 _LOCK: Final = 0x73747265616D  # "stream"
 
+#: What would end the transaction that a file is run in.
+_ENDING: Final = frozenset({"commit", "rollback", "abort"})
 _RECORD: Final = """
 CREATE TABLE IF NOT EXISTS streamstack_setup (
     file text PRIMARY KEY,
@@ -52,6 +55,14 @@ async def apply_setup(connection: Any, files: Iterable[Path]) -> list[Path]:
 
 
 async def _apply(connection: Any, file: Path, text: str, digest: str) -> None:
+    for word, start in first_words(text):
+        if word in _ENDING:
+            line = text.count("\n", 0, start) + 1
+            raise RunError(
+                "database",
+                f"{file}:{line}: {word.upper()} in a setup file, which is run in one transaction: leave it out",
+                final=True,
+            )
     try:
         async with connection.transaction():
             await connection.execute(text)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import asyncpg
-import orjson
 
 from streamstack.errors import RunError
-from streamstack.language.values import Opaque, kind, to_json, to_text
+from streamstack.language.values import Opaque, kind, to_text
 
 Convert = Callable[[Any], Any]
 
@@ -25,6 +26,9 @@ TEXTUAL: Final = frozenset(
     {"text", "varchar", "bpchar", "name", "citext", "char", "unknown", "xml", "cstring"}
 )
 JSON: Final = frozenset({"json", "jsonb"})
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+#: The greatest number of 32 bits.
+_LARGEST_FLOAT4: Final = 3.4028234663852886e38
 #: Bits of the integer types, beside their sign.
 _INTEGERS: Final = {"int2": 15, "int4": 31, "int8": 63, "oid": 32}
 
@@ -72,13 +76,6 @@ def _text(value: Any) -> str:
     raise Recast
 
 
-#: JSON within any other type too; its binary form is the text, after a version number where it is `jsonb`.
-JSON_CODECS: Final[dict[str, tuple[Convert, Convert]]] = {
-    "json": (to_json, orjson.loads),
-    "jsonb": (lambda value: b"\x01" + to_json(value), lambda data: orjson.loads(data[1:])),
-}
-
-
 def _as_it_is(value: Any) -> Any:
     return value
 
@@ -102,8 +99,18 @@ def _float(value: Any) -> float:
     if type(value) is float:
         return value
     if type(value) is int or isinstance(value, Decimal):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            pass
     raise Recast
+
+
+def _float4(value: Any) -> float:
+    number = _float(value)
+    if math.isfinite(number) and abs(number) > _LARGEST_FLOAT4:
+        raise Recast  # PostgreSQL says what is wrong with it
+    return number
 
 
 def _numeric(value: Any) -> Decimal:
@@ -130,10 +137,6 @@ def _timestamptz(value: Any) -> datetime:
     raise Recast
 
 
-def _timestamp(value: Any) -> datetime:
-    return _timestamptz(value).astimezone(UTC).replace(tzinfo=None)
-
-
 def _date(value: Any) -> date:
     if isinstance(value, datetime):
         return value.astimezone(UTC).date() if value.tzinfo is not None else value.date()
@@ -149,7 +152,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def _uuid(value: Any) -> str:
-    if type(value) is str and len(value) == 36:
+    if type(value) is str and _UUID.fullmatch(value):
         return value
     raise Recast
 
@@ -160,12 +163,12 @@ def _as_text(value: Any) -> Any:
 
 
 _ENCODERS: Final[dict[str, Convert]] = {
-    "float4": _float,
+    "float4": _float4,
     "float8": _float,
     "numeric": _numeric,
     "bool": _boolean,
     "timestamptz": _timestamptz,
-    "timestamp": _timestamp,
+    "timestamp": _timestamptz,
     "date": _date,
     "bytea": _bytes,
     "uuid": _uuid,
@@ -278,30 +281,13 @@ def plain(value: Any) -> Any:
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if isinstance(value, timedelta):
-        return duration_text(value)
-    if isinstance(value, time):
-        return value.isoformat()
+    if isinstance(value, asyncpg.Path):
+        return [plain(item) for item in value]
     if isinstance(value, asyncpg.BitString):
         return value.as_string().replace(" ", "")
     if isinstance(value, asyncpg.Range):
         return range_text(value)
     return str(value)
-
-
-def duration_text(value: timedelta) -> str:
-    """Return an interval as ISO 8601 writes a duration: `P1DT2H30M`."""
-    seconds = value / timedelta(seconds=1)
-    sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
-    whole = int(seconds)
-    fraction = f"{abs(value).microseconds:06}".rstrip("0")
-    days, rest = divmod(whole, 86400)
-    parts = [(rest // 3600, "H"), (rest % 3600 // 60, "M")]
-    clock = "".join(f"{number}{unit}" for number, unit in parts if number)
-    if rest % 60 or fraction:
-        clock += f"{rest % 60}{'.' if fraction else ''}{fraction}S"
-    text = (f"{days}D" if days else "") + (f"T{clock}" if clock else "")
-    return f"{sign}P{text or 'T0S'}"
 
 
 def range_text(value: asyncpg.Range) -> str:
@@ -326,11 +312,11 @@ _AS_IT_IS: Final = (
             "timestamptz",
             "timestamp",
             "date",
+            "time",
+            "timetz",
+            "interval",
             "bytea",
         }
     )
 )
-_DECODERS: Final[dict[str, Convert]] = {
-    "uuid": str,
-    "interval": duration_text,
-}
+_DECODERS: Final[dict[str, Convert]] = {"uuid": str}

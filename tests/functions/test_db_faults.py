@@ -1,0 +1,245 @@
+"""A server that dies: what is documented comes to pass, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from streamstack.errors import RunError
+from streamstack.functions.db_use import open_databases
+from streamstack.language.database_settings import Database
+from streamstack.runtime.chunk import Collector
+from streamstack.runtime.run import Context, Run
+from tests.postgres import Server, query
+from tests.stacks import Outcome, plan_of
+
+
+class Project:
+    """Runs that share their databases, as those of a server do."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.sink = Collector()
+
+    async def run(self, stack: str, inputs: Mapping[str, Any] | None = None) -> Outcome:
+        plan = plan_of(stack)
+        self.sink = sink = Collector()
+        run = Run(sink, self.context)
+        result, error = None, None
+        try:
+            result = await plan.start(run, dict(inputs or {}))
+        except RunError as raised:
+            error = raised
+        await run.finish("failed" if error else "completed")
+        return Outcome(result, error, sink, run, plan, [each.content for each in sink.chunks])
+
+    async def chunks(self, count: int) -> None:
+        """Wait until the run under way has sent so many."""
+        async with asyncio.timeout(10):
+            while len(self.sink.chunks) < count:  # noqa: ASYNC110  (what is waited for has no event)
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def project(url: str, **settings: Any) -> AsyncIterator[Project]:
+    """Give a project; at its end no task of it may be left."""
+    before = asyncio.all_tasks()
+    context = Context(databases={"main": Database(url=url, **settings)})
+    try:
+        yield Project(context)
+    finally:
+        await context.aclose()
+    await asyncio.sleep(0.01)
+    assert asyncio.all_tasks() - before == set()
+
+
+CURSOR = """
+- db.stream: {sql: 'SELECT n FROM generate_series(1, 100000) n', batch: 10}
+  as: rows
+- forEach: {in: << rows >>, as: row, do: [{stream: << row.n >>}, {wait: 2ms}]}
+"""
+TRANSACTION = """
+- db.transaction:
+    do:
+      - db.execute: INSERT INTO t VALUES (1)
+      - stream: written
+      - db.execute: SELECT pg_sleep(20)
+"""
+
+
+async def test_a_server_killed_in_the_middle_of_a_cursor(own_postgres: Server) -> None:
+    """Rows that were sent stay sent; the run then fails with `database`, 503, and goes on nowhere else."""
+    async with project(own_postgres.url) as runs:
+        task = asyncio.create_task(runs.run(CURSOR))
+        await asyncio.sleep(0)
+        await runs.chunks(3)
+        await asyncio.to_thread(own_postgres.kill)
+        outcome = await asyncio.wait_for(task, 20)
+        assert outcome.error is not None
+        assert (outcome.error.code, outcome.error.status) == ("database", 503)
+        assert outcome.contents == list(range(1, len(outcome.contents) + 1))
+        assert len(outcome.contents) < 100_000
+
+
+async def test_a_server_killed_in_a_transaction_keeps_nothing_of_it(own_postgres: Server) -> None:
+    """What it wrote is gone, the error says so, nothing is sent again; the next run works once the server is back."""
+    query(own_postgres.url, "CREATE TABLE t (id integer)")
+    async with project(own_postgres.url) as runs:
+        task = asyncio.create_task(runs.run(TRANSACTION))
+        await asyncio.sleep(0)
+        await runs.chunks(1)
+        await asyncio.to_thread(own_postgres.kill)
+        outcome = await asyncio.wait_for(task, 20)
+        assert outcome.error is not None
+        assert (outcome.error.code, outcome.error.status) == ("database", 503)
+        away = await runs.run("- db.value: SELECT 1\n  as: v\n- return: << v >>")
+        assert away.error is not None
+        assert (away.error.status, away.error.details["code"]) == (503, "08006")
+        await asyncio.to_thread(own_postgres.start)
+        count = "- db.value: SELECT count(*) FROM t\n  as: v\n- return: << v >>"
+        assert (await runs.run(count)).result == 0
+
+
+async def test_a_server_that_restarts_between_two_runs(own_postgres: Server) -> None:
+    """The connections that were lost are replaced unseen: for reads, for writes, and for transactions."""
+    query(own_postgres.url, "CREATE TABLE t (id integer)")
+    insert = "- db.execute: INSERT INTO t VALUES (1)\n- return: 1"
+    within = "- db.transaction: {do: [{db.execute: INSERT INTO t VALUES (2)}]}\n- return: 1"
+    read = "- db.value: SELECT count(*) FROM t\n  as: v\n- return: << v >>"
+    async with project(own_postgres.url) as runs:
+        for number, stack in enumerate((insert, within, read)):
+            await runs.run("- db.value: SELECT 1\n  as: v")
+            await asyncio.to_thread(own_postgres.stop)
+            await asyncio.to_thread(own_postgres.start)
+            outcome = await runs.run(stack)
+            assert outcome.error is None, (number, outcome.error.message)
+        assert outcome.result == 2
+
+
+async def test_a_statement_whose_connection_is_cut(own_postgres: Server) -> None:
+    """One that only reads is sent again. One that may have written is not, unless the server says it did nothing."""
+    query(
+        own_postgres.url,
+        "CREATE TABLE t (id integer); CREATE FUNCTION f() RETURNS integer LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO t VALUES (1); PERFORM pg_sleep(0.3); RETURN 5; END $$",
+    )
+    async with project(own_postgres.url) as runs:
+        for stack in ("SELECT 5 FROM pg_sleep(0.3)", "SELECT f()"):
+            task = asyncio.create_task(runs.run(f"- db.value: {stack}\n  as: v\n- return: << v >>"))
+            await asyncio.sleep(0.15)
+            await asyncio.to_thread(own_postgres.terminate_backends)
+            assert (await task).result == 5
+        assert query(own_postgres.url, "SELECT count(*) FROM t WHERE $1", True)[0][0] == 1
+        task = asyncio.create_task(runs.run("- db.value: SELECT f()\n  as: v\n- return: << v >>"))
+        await asyncio.sleep(0.15)
+        await asyncio.to_thread(own_postgres.kill)  # nobody knows what it did
+        await asyncio.to_thread(own_postgres.start)
+        outcome = await task
+        assert outcome.error is not None
+        assert outcome.error.status == 503
+        assert query(own_postgres.url, "SELECT count(*) FROM t WHERE $1", True)[0][0] == 1
+
+
+async def test_a_server_killed_while_notices_are_awaited(own_postgres: Server) -> None:
+    """Listening goes on by itself when the server is back; the gap is told as `onGap` asks."""
+    stack = """
+    - db.listen: {channel: orders, onGap: give}
+      as: notices
+    - forEach:
+        in: << notices >>
+        as: notice
+        do:
+          - stream: << notice >>
+          - if: {condition: << notice.payload == "last" >>, then: [return: << notices.gaps >>]}
+    """
+    failing = """
+    - db.listen: {channel: orders, onGap: fail}
+      as: n
+    - forEach: {in: << n >>, as: x, do: [stream: << x >>]}
+    """
+    async with project(own_postgres.url) as runs, project(own_postgres.url) as others:
+        task = asyncio.create_task(runs.run(stack))
+        other = asyncio.create_task(others.run(failing))
+        await _listening(own_postgres.url, 2)
+        query(own_postgres.url, "NOTIFY orders, 'first'")
+        await runs.chunks(1)
+        await asyncio.to_thread(own_postgres.kill)
+        await asyncio.to_thread(own_postgres.start)
+        await runs.chunks(2)
+        query(own_postgres.url, "NOTIFY orders, 'last'")
+        outcome = await asyncio.wait_for(task, 20)
+        assert outcome.error is None
+        assert [(each["payload"], each["gap"]) for each in outcome.contents] == [
+            ("first", False), (None, True), ("last", False),
+        ]  # fmt: skip
+        assert outcome.result == 1
+        failed = await asyncio.wait_for(other, 20)
+        assert failed.error is not None
+        assert failed.error.code == "stream-lost"
+
+
+LISTENS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE query LIKE $1 AND datname = current_database()"
+)
+
+
+async def _listening(url: str, count: int) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            found = query(url, LISTENS, "LISTEN%")
+            if found[0][0] >= count:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_many_listen_on_one_connection(postgres: str) -> None:
+    """Each gets every notice of its channel; the connection ends with the last of them."""
+    reader = """
+    - db.listen: << input.c >>
+      as: all
+    - streams.take: {in: << all >>, count: 2}
+      as: two
+    - collect: << two >>
+      as: got
+    - return: << got | map(attribute='payload') >>
+    """
+    async with project(postgres) as runs:
+        tasks = [asyncio.create_task(runs.run(reader, {"c": each})) for each in ("a", "a", "B c")]
+        await _listening(postgres, 1)
+        listening = runs.context.resource(open_databases)["main"].listening
+        while len(listening._channels) < 2:  # noqa: ASYNC110, SLF001  (nothing else tells when they all listen)  # noqa: ASYNC110  (the server tells by being asked)
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
+        query(
+            postgres, "NOTIFY a, '1'; NOTIFY \"B c\", '{\"x\":1}'; NOTIFY a, 'two'; NOTIFY \"B c\""
+        )
+        outcomes = await asyncio.wait_for(asyncio.gather(*tasks), 10)
+        assert [each.result for each in outcomes] == [[1, "two"], [1, "two"], [{"x": 1}, ""]]
+        assert listening._connection is None  # noqa: SLF001
+    assert query(postgres, LISTENS, "%LISTEN%")[0][0] == 0
+
+
+async def test_a_loop_that_falls_behind_is_ended(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets what came before the hole, then `limit-reached`, and nothing from behind the hole."""
+    monkeypatch.setattr("streamstack.connections.postgres.listening.MOST", 3)
+    stack = """
+    - db.listen: a
+      as: all
+    - forEach: {in: << all >>, as: one, do: [{stream: << one.payload >>}, {wait: 150ms}]}
+    """
+    async with project(postgres) as runs:
+        task = asyncio.create_task(runs.run(stack))
+        await _listening(postgres, 1)
+        query(postgres, "NOTIFY a, '0'")
+        await runs.chunks(1)
+        query(postgres, "; ".join(f"NOTIFY a, '{number}'" for number in range(1, 9)))
+        outcome = await asyncio.wait_for(task, 10)
+        assert outcome.error is not None
+        assert outcome.error.code == "limit-reached"
+        assert outcome.contents == [0, 1, 2, 3]

@@ -1,0 +1,76 @@
+"""The section `databases`: what it takes, and what it says of what it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streamstack.language.database_settings import (
+    EMBEDDED,
+    Database,
+    default_database,
+    parse_databases,
+)
+from streamstack.language.reading.source import read
+
+
+def parse(text: str, folder: Path) -> tuple[dict[str, Database], list[str]]:
+    """Return the databases of a section, and what is told of it."""
+    documents, findings = read(text, "streamstack.yaml")
+    assert findings == []
+    databases, found = parse_databases(documents[0].root, folder)
+    return dict(databases), [
+        f"{each.line}:{each.column} {each.code}: {each.message}" for each in found
+    ]
+
+
+def test_nothing_is_the_embedded_server(tmp_path: Path) -> None:
+    """A project without settings has one database, `main`, without a URL."""
+    assert parse_databases(None, tmp_path) == (EMBEDDED, [])
+    assert EMBEDDED["main"].url is None
+
+
+def test_everything_is_read(tmp_path: Path) -> None:
+    """Durations and sizes as everywhere, files from the folder of the settings."""
+    (tmp_path / "a.sql").touch()
+    databases, found = parse(
+        "main: {url: 'postgresql://u:p@h/d', poolSize: 3, setup: a.sql, hold: 200ms, spool: 2MB}\nown:\n",
+        tmp_path,
+    )
+    assert found == []
+    assert databases["main"] == Database(
+        "main", "postgresql://u:p@h/d", 3, (tmp_path / "a.sql",), None, 0.2, 2 * 1024**2
+    )
+    assert databases["own"] == Database("own")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("main: {url: mysql://u:geheim@h/d}", "postgresql://user:password@host"),
+        ("main: {url: 5}", "a text is needed"),
+        ("main: {poolSize: 0}", "from 1 to 1000"),
+        ("main: {poolSize: true}", "from 1 to 1000"),
+        ("main: {setup: nowhere.sql}", "there is no file"),
+        ("main: {hold: 0}", "more than nothing"),
+        ("main: {spool: many}", ""),
+        ("main: {poolsize: 3}", "`poolSize`"),
+        ("main: 5", "is a mapping"),
+        ("main: {bin: .}", "no program `postgres`"),
+        ("a: {}\nb: {}", "the embedded server is `a` already"),
+    ],
+)
+def test_what_is_wrong_is_told(text: str, says: str, tmp_path: Path) -> None:
+    """Each fault has its place and says what to write; a password is never shown."""
+    _, found = parse(text, tmp_path)
+    assert len(found) == 1
+    assert says in found[0]
+    assert "geheim" not in found[0]
+
+
+def test_the_default_is_main_or_the_only_one() -> None:
+    """Of several, none is meant by itself."""
+    assert default_database({"main": 1, "b": 1}) == "main"
+    assert default_database({"b": 1}) == "b"
+    assert default_database({"a": 1, "b": 1}) is None
