@@ -231,7 +231,7 @@ async def test_a_loop_that_falls_behind_is_ended(
     stack = """
     - db.listen: a
       as: all
-    - forEach: {in: << all >>, as: one, do: [{stream: << one.payload >>}, {wait: 150ms}]}
+    - forEach: {in: << all >>, as: one, do: [{stream: << one.payload >>}, {wait: << 1000 if loop.first else 0 >>}]}
     """
     async with project(postgres) as runs:
         task = asyncio.create_task(runs.run(stack))
