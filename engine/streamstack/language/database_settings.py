@@ -87,9 +87,11 @@ def parse_databases(
 
 
 def _has_url(node: Node) -> bool:
-    """Whether a database has a URL, be it a wrong one."""
+    """Whether a database has a URL, be it a wrong one, or one from a variable that is not set here."""
     url = node.get("url") if isinstance(node, Mapping) else None
-    return url is not None and not (isinstance(url, Scalar) and url.value in (None, ""))
+    if isinstance(url, Scalar) and url.value is None:
+        return url.source is None  # a variable's: `substitute` leaves no source
+    return url is not None and not (isinstance(url, Scalar) and url.value == "")
 
 
 class _Reading:
