@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import AsyncIterator
 from datetime import date
 from decimal import Decimal
@@ -435,6 +436,26 @@ async def test_feed_says_when_orders_may_have_been_missed(server: Process, postg
 
 
 # --------------------------------------------------------------------------------------- setup
+
+
+async def test_nothing_has_to_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a fresh machine an embedded PostgreSQL is started, which the log tells; it keeps what was saved."""
+    monkeypatch.delenv("DATABASE_URL")
+    folder = tmp_path / "definitions"
+    shutil.copytree(DEFINITIONS, folder, ignore=shutil.ignore_patterns(".streamstack"))
+    async with serving(folder) as server:
+        told = [json.loads(line) for line in server.lines if line.startswith("{")]
+        assert [each["event"] for each in told] == ["database-embedded", "database-setup"]
+        assert told[0]["folder"] == str(folder / ".streamstack")
+        reply = await chat(server, message="Remember this")
+        await saved(server, reply.headers["x-conversation"])
+        assert await server.stop() == 0
+    async with serving(folder) as server:
+        assert not [line for line in server.lines if "database-setup" in line]
+        (listed,) = await document(server, "/api/conversations")
+        assert listed["firstQuestion"] == "Remember this"
+        assert len(await lines(server, "/api/products/cursor")) == 10_001
+        assert await server.stop() == 0
 
 
 async def test_schema_can_be_run_again(postgres: str) -> None:
