@@ -12,9 +12,17 @@ from tests.databases import (
     postgres,
     postgres_cluster,
     postgres_servers,
+    shared_postgres,
 )
 
-__all__ = ["database_url", "own_postgres", "postgres", "postgres_cluster", "postgres_servers"]
+__all__ = [
+    "database_url",
+    "own_postgres",
+    "postgres",
+    "postgres_cluster",
+    "postgres_servers",
+    "shared_postgres",
+]
 
 # The same cases each time, so that a change is judged and not chance; `make fuzz` looks further.
 settings.register_profile("steady", derandomize=True, deadline=None, database=None)

@@ -16,7 +16,14 @@ from tests.postgres import GIVEN, Server, create_database, drop_database, progra
 PROGRAMS = programs()
 SERVERS = [*(["given"] if GIVEN else []), *PROGRAMS]
 
-__all__ = ["database_url", "own_postgres", "postgres", "postgres_cluster", "postgres_servers"]
+__all__ = [
+    "database_url",
+    "own_postgres",
+    "postgres",
+    "postgres_cluster",
+    "postgres_servers",
+    "shared_postgres",
+]
 
 
 class Servers:
@@ -58,6 +65,12 @@ def database_url(request: pytest.FixtureRequest, postgres_servers: Servers) -> I
 @pytest.fixture
 def postgres(postgres_servers: Servers) -> Iterator[str]:
     """The URL of an empty database, on one server; dropped afterwards."""
+    yield from _fresh(postgres_servers.url(SERVERS[-1]))
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(postgres_servers: Servers) -> Iterator[str]:
+    """The URL of one database for all tests that serve definitions and do not look at what is in it."""
     yield from _fresh(postgres_servers.url(SERVERS[-1]))
 
 

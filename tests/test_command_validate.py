@@ -128,6 +128,25 @@ def test_missing_environment_is_told_on_request(
     assert codes(result) == ["a.yaml missing-environment", "streamstack.yaml missing-environment"]
 
 
+def test_database_is_only_asked_where_its_variable_is_set(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the embedded one would be started and asked in its place; the variable is named instead."""
+    monkeypatch.delenv("STREAMSTACK_URL", raising=False)
+    write(
+        project,
+        streamstack="databases: {main: {url: <<env.STREAMSTACK_URL>>}, own: {}}\n",
+        a="method: GET\npath: /\nresponseType: json\nfunctionStack:\n"
+        "  - db.value: {sql: SELECT 1, database: main}\n    as: one\nresponse: <<one>>\n",
+    )
+    # It is no second embedded server: elsewhere the variable is set.
+    assert codes(validate("--format", "json")) == []
+    result = validate("--database", "--format", "json")
+    assert codes(result) == ["streamstack.yaml missing-environment"]
+    assert result.exit_code == 1
+    assert not (project / ".streamstack").exists()
+
+
 def test_broken_file_hides_no_other(project: Path) -> None:
     """What can't be read is reported, and everything else is checked."""
     write(project, a="method: [GET\n", b=WRONG, c=CALLING, d=HELPER + "---\n: [\n")

@@ -9,14 +9,20 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from tests.server.serving import parse
 from tests.server.test_serve import Process, serving
 
 DEFINITIONS = Path(__file__).parent.parent / "definitions"
+
+
+@pytest.fixture(autouse=True)
+def database(shared_postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the definitions use a database of the tests: that of this checkout may be in use."""
+    monkeypatch.setenv("DATABASE_URL", shared_postgres)
 
 
 @pytest_asyncio.fixture
@@ -122,28 +128,6 @@ async def test_the_countdown_counts(server: Process) -> None:
     ]
     assert (liftoff["event"], liftoff["data"]) == ("liftoff", "Lift-off!")
     assert json.loads(done["data"])["chunks"] == 4
-
-
-async def test_products_come_in_batches(server: Process) -> None:
-    """A while loop over pages, with batch metadata; the same function answers a single page as JSON."""
-    ndjson = "Accept: application/x-ndjson\r\n"
-    reply = await server.ask("GET", "/api/products?pageSize=100", extra=ndjson)
-    *pages, done = [json.loads(line) for line in reply.body.splitlines()]
-    assert [page["metadata"]["records"] for page in pages] == [100, 100, 50]
-    assert [page["metadata"]["hasMore"] for page in pages] == [True, True, False]
-    records: list[Any] = [record for page in pages for record in page["content"]]
-    assert [record["id"] for record in records] == list(range(1, 251))
-    assert done["done"] == {
-        "chunks": 3,
-        "elapsedMs": done["done"]["elapsedMs"],
-        "completed": True,
-        "batches": 3,
-        "records": 250,
-    }
-
-    page = json.loads((await server.ask("GET", "/api/products/page?offset=248")).body)
-    assert page["records"] == records[248:]
-    assert page["next"] is None
 
 
 async def test_a_text_is_split_every_way(server: Process) -> None:

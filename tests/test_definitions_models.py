@@ -33,8 +33,9 @@ NAMES = {"chat": "gpt-4o-mini", "claude": "claude-sonnet-4-5", "gemini": "gemini
 
 
 @pytest.fixture(autouse=True)
-def fresh_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take out what this machine may know of models."""
+def fresh_machine(shared_postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take out what this machine may know of models; the database is one of the tests."""
+    monkeypatch.setenv("DATABASE_URL", shared_postgres)
     for name in [*LEADING, "CHAT_MODEL", "CLAUDE_MODEL", "GEMINI_MODEL", "PRICE_FEED_URL"]:
         monkeypatch.delenv(name, raising=False)
 

@@ -118,7 +118,8 @@ def wrapped(block: Block) -> str:
 def findings_of(block: Block) -> list[Diagnostic]:
     """Validate a block without a title."""
     if "settings" in block.words:
-        return load_settings(block.text, "streamstack.yaml", os.environ)[1]
+        # Beside the page's project, which has the files that settings name.
+        return load_settings(block.text, "definitions/streamstack.yaml", os.environ)[1]
     part = block.words & {"stack", "inputs", "endpoint"}
     text = wrapped(block) if part else block.text
     found = validate({"block.yaml": text}, REGISTRY, Streaming(), None)[1]
@@ -133,6 +134,8 @@ def told(findings: list[Diagnostic]) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_yaml_validates(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of YAML is right, but for those that say that they are wrong."""
+    write_project(page, tmp_path)
+    monkeypatch.chdir(tmp_path)
     for block in page.blocks:
         assert block.language not in ("yml", "YAML"), f"{page.name}:{block.line}: write ```yaml"
         if block.language != "yaml" or block.title:
@@ -143,8 +146,6 @@ def test_yaml_validates(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert found, f"{place}: nothing is wrong here"
         else:
             assert told(found) == [], place
-    write_project(page, tmp_path)
-    monkeypatch.chdir(tmp_path)
     wrong = {block.title for block in page.blocks if "wrong" in block.words}
     for block in page.blocks:
         if block.title.startswith(".github"):
@@ -206,23 +207,28 @@ def alike(text: str) -> str:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(page.commands())], ids=named)
 def test_commands_print_what_the_page_shows(
-    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: str
 ) -> None:
     """What a page shows below a command is what the command prints, times and ids aside."""
     assert shutil.which("curl"), "the pages are tested with curl: install it"
     write_project(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    lines = list(page.lines)
+    # The definitions' database is an empty one of this test: their schema makes it the same each time.
+    monkeypatch.setenv("DATABASE_URL", postgres)
+    differs = []
     with served(tmp_path) as address:
-        for command in reversed(list(page.commands())):
+        for command in page.commands():
             printed = run(command, address)
             if WRITE and alike(printed) != alike(command.output):
-                shown = printed.strip("\n").replace(address, "localhost:8080").split("\n")
-                lines[command.begin : command.end] = [line.rstrip() for line in shown if printed]
+                differs.append((command, printed.replace(address, "localhost:8080")))
             elif not WRITE:
                 assert alike(printed) == alike(command.output), f"{page.name}: $ {command.text}"
     if WRITE:
+        lines = list(page.lines)
+        for command, printed in reversed(differs):
+            shown = printed.strip("\n").split("\n")
+            lines[command.begin : command.end] = [line.rstrip() for line in shown if printed]
         page.path.write_text("\n".join(lines), "utf-8")
 
 

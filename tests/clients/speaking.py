@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +14,12 @@ CLIENTS = Path(__file__).parent
 
 
 @contextmanager
-def speaking(definitions: Path = CLIENTS / "definitions") -> Iterator[str]:
+def speaking(
+    definitions: Path = CLIENTS / "definitions", environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """Serve definitions and give the address, without a slash at its end."""
-    checked = read_project(definitions, REGISTRY, {}, check_environment=True)
+    known = environment or {}
+    checked = read_project(definitions, REGISTRY, known, check_environment=True)
     assert checked.findings == []
-    with serving_locally(checked, {}, dev=False) as address:
+    with serving_locally(checked, known, dev=False) as address:
         yield address

@@ -28,9 +28,10 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def simulator() -> Iterator[str]:
+def simulator(shared_postgres: str) -> Iterator[str]:
     """Serve definitions/, where the simulated Gemini is."""
-    with speaking(CLIENTS.parent.parent / "definitions") as address:
+    known = {"DATABASE_URL": shared_postgres}
+    with speaking(CLIENTS.parent.parent / "definitions", known) as address:
         yield address
 
 

@@ -16,6 +16,7 @@ from streamstack.language.loading.modifiers import MODIFIERS
 from streamstack.language.reading.nodes import plain
 from streamstack.language.reading.source import read
 from streamstack.language.schemas.documents import make_schemas
+from streamstack.language.settings import load_settings
 from streamstack.language.streaming_settings import STREAMING_KEYS, Streaming, parse_streaming
 
 ROOT = Path(__file__).parent.parent.parent
@@ -72,6 +73,46 @@ def test_valid_case_fits_its_schema(path: Path) -> None:
     for document in documents(path):
         assert faults("streamstack.schema.json", document) == []
         assert faults(f"{document.get('kind') or 'endpoint'}.schema.json", document) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "main: {url: '<< env.DATABASE_URL | default(\"\") >>', setup: schema.sql}",
+        "main: {url: '', setup: [a.sql, b.sql], poolSize: 20, hold: 2s, spool: 10MB}",
+        "{main: , old: {url: postgres://user@host/name, hold: 500}}",
+        "main: {poolSize: << env.POOL >>, hold: << env.HOLD >>, spool: << env.SPOOL >>, bin: /opt/pg}",
+    ],
+)
+def test_databases_as_they_may_be_written(text: str) -> None:
+    """An editor lets alone every database that the settings take, bindings to the environment included."""
+    assert database_faults(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "main: postgresql://host/name",
+        "main: {urls: postgresql://host/name}",
+        "main: {url: mysql://host/name}",
+        "main: {poolSize: 0}",
+        "main: {poolSize: many}",
+        "main: {poolSize: 1001}",
+        "main: {setup: {file: schema.sql}}",
+        "main: {hold: soon}",
+        "main: {spool: 3 apples}",
+    ],
+)
+def test_databases_as_they_may_not_be_written(text: str) -> None:
+    """What the settings refuse is underlined; and they do refuse it."""
+    assert database_faults(text) != []
+    assert load_settings(f"databases: {{{text}}}", "streamstack.yaml", {})[1] != []
+
+
+def database_faults(text: str) -> list[str]:
+    """Return what the schema of the settings finds wrong with databases."""
+    found = read(f"databases: {text if text[0] == '{' else f'{{{text}}}'}", "streamstack.yaml")[0]
+    return faults("settings.schema.json", plain(found[0].root))
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -100,13 +100,17 @@ def _check(
             root,
             REGISTRY,
             os.environ,
-            check_environment=check_environment,
+            # Without its variables another database would be asked: the embedded one.
+            check_environment=check_environment or ask,
             more=chosen.values(),
         )
         settings = find_settings(root)
         told = {*chosen, *([] if settings is None else [display_name(settings)])}
         found = checked.findings
-        if ask:
+        wrong = settings is not None and any(
+            each.severity == "error" and each.file == display_name(settings) for each in found
+        )
+        if ask and not wrong:
             found = [*found, *asyncio.run(_ask(checked))]
         findings.update(finding for finding in found if finding.file in told)
         sources.update({name: text for name, text in checked.sources.items() if name in told})

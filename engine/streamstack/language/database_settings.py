@@ -20,7 +20,8 @@ MAIN: Final = "main"
 
 _KEYS: Final = ("url", "poolSize", "setup", "bin", "hold", "spool")
 _SCHEMES: Final = ("postgresql", "postgres")
-_LARGEST_POOL: Final = 1000
+#: Connections that one server may have to a database.
+LARGEST_POOL: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,11 @@ def parse_databases(
 
 
 def _has_url(node: Node) -> bool:
-    """Whether a database has a URL, be it a wrong one."""
+    """Whether a database has a URL, be it a wrong one, or one from a variable that is not set here."""
     url = node.get("url") if isinstance(node, Mapping) else None
-    return url is not None and not (isinstance(url, Scalar) and url.value in (None, ""))
+    if isinstance(url, Scalar) and url.value is None:
+        return url.source is None  # a variable's: `substitute` leaves no source
+    return url is not None and not (isinstance(url, Scalar) and url.value == "")
 
 
 class _Reading:
@@ -149,8 +152,8 @@ class _Reading:
         value = node.value if isinstance(node, Scalar) else None
         if isinstance(value, str) and value.strip().isdigit():
             value = int(value)
-        if type(value) is not int or not 1 <= value <= _LARGEST_POOL:
-            raise ValueError(f"a whole number from 1 to {_LARGEST_POOL} is needed here")
+        if type(value) is not int or not 1 <= value <= LARGEST_POOL:
+            raise ValueError(f"a whole number from 1 to {LARGEST_POOL} is needed here")
         return value
 
     def _setup(self, node: Node) -> tuple[Path, ...]:

@@ -93,6 +93,9 @@ class Database:
             raise RunError("database", str(error), status=503, final=True) from error
 
     async def _connect(self) -> Pool:
+        if self._embedded is not None:
+            # The first start takes some seconds: whoever watches should know for what.
+            log.info("database-embedded", database=self.name, folder=str(self._folder))
         connection = await self.connect()
         pool = Pool(self.connect, self.settings.pool_size)
         try:

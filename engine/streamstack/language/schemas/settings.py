@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from streamstack.language.database_settings import LARGEST_POOL, Database
 from streamstack.language.http_settings import HttpSettings
 from streamstack.language.model_settings import PROVIDERS
 from streamstack.language.schemas.types import (
@@ -90,7 +91,10 @@ def settings_schema() -> Schema:
         "streaming": (streaming_schema(), "How streams live where endpoints don't say."),
         "settings": (_named(_ANY), "Values of your own, bound as `settings`."),
         "authentication": (_named(_ANY), "Ways to tell callers, by name."),
-        "databases": (_named(_ANY), "Databases, by name."),
+        "databases": (
+            _named(_database()),
+            "Databases, by name; without any, `main` is an embedded PostgreSQL.",
+        ),
         "models": (_named(_model()), "Models, by name: `llm.chat: {model: name}`."),
         "state": (_state(), "Where cached values and counters are kept, and how many."),
         "http": (_http(), "Where calls may go, and how long they may take."),
@@ -174,6 +178,43 @@ def _model() -> Schema:
         ),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+
+
+def _database() -> Schema:
+    usual = Database()
+    text: Schema = {"type": ["string", "null"]}
+    files: Schema = {"type": ["string", "array", "null"], "items": {"type": "string"}}
+    url = f"^\\s*$|^\\s*(postgresql|postgres)://|{BINDING}"
+    pool = {
+        "type": ["integer", "string", "null"],
+        "pattern": f"^[0-9]+$|{BINDING}",
+        "default": usual.pool_size,
+        "minimum": 1,
+        "maximum": LARGEST_POOL,
+    }
+    keys = {
+        "url": (
+            text | {"pattern": url},
+            "Like postgresql://user:password@host:5432/name; without it, the embedded PostgreSQL.",
+        ),
+        "poolSize": (pool, "The most connections of this server, but for the one that listens."),
+        "setup": (files, "Files of SQL, beside this one, run once for each change of them."),
+        "bin": (text, "A folder with PostgreSQL's programs, for the embedded one."),
+        "hold": (
+            _or_bound(duration(usual.hold)),
+            "How long a cursor keeps its connection for a slow loop.",
+        ),
+        "spool": (
+            _or_bound(size(usual.spool)),
+            "How large the file may be to which the rest of its rows then goes.",
+        ),
+    }
+    return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+
+
+def _or_bound(schema: Schema) -> Schema:
+    """Let a binding stand for what has a pattern: `<< env.NAME >>`."""
+    return schema | {"pattern": f"{schema['pattern']}|{BINDING}"}
 
 
 def _cors() -> Schema:
