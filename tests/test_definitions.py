@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import pytest
 import pytest_asyncio
