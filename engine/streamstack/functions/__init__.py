@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from streamstack.functions import db, errors, flow, http, llm, loops, stream, streams, values
+from streamstack.functions import (
+    db,
+    errors,
+    flow,
+    http,
+    llm,
+    loops,
+    security,
+    stream,
+    streams,
+    values,
+)
 from streamstack.language.declare import Registry
 
 #: The families, in the order of the reference.
@@ -14,6 +25,7 @@ FAMILIES = {
     "HTTP": http.FUNCTIONS,
     "Models": llm.FUNCTIONS,
     "Databases": db.FUNCTIONS,
+    "Security": security.FUNCTIONS,
 }
 
 REGISTRY = Registry(declared for family in FAMILIES.values() for declared in family)

@@ -78,6 +78,12 @@ class Jwt:
 
     type = "jwt"
 
+    @property
+    def own_claims(self) -> dict[str, str]:
+        """The claims that a token of ours has for that alone."""
+        named = (("iss", self.issuers), ("aud", self.audiences))
+        return {claim: names[0] for claim, names in named if names}
+
 
 @dataclass(frozen=True, slots=True)
 class Key:

@@ -20,6 +20,7 @@ def make_context(
         models=settings.models,
         http=settings.http,
         databases=settings.databases,
+        authentication=settings.authentication,
         folder=checked.folder,
         joins=joins,
     )

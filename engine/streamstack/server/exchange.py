@@ -12,7 +12,7 @@ from aiohttp import web
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
 from streamstack.server.life import Life, begun
-from streamstack.server.problems import internal, log, report
+from streamstack.server.problems import RefusalError, internal, log, report
 from streamstack.server.replies import CLOSE, Sent
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
@@ -36,6 +36,9 @@ async def exchange(
     close = None
     try:
         try:
+            if served.guard is not None:
+                admitted = served.guard.admit(request, service.context, service.cors)
+                run.auth = await begun(admitted, life.begin_reading)
             if request.body_exists:
                 expect(request, served.max_body)
             inputs = await begun(served.read(request, parameters), life.begin_reading)
@@ -82,6 +85,8 @@ async def exchange(
 def _fail(served: Served, run: Run, answer: Answer, error: RunError) -> Sent:
     """Log an error and tell the client of it, in the way that is still open."""
     report(error, run=run.id, endpoint=served.title, sent=answer.count)
+    if isinstance(error, RefusalError):
+        answer.cors += error.lines
     try:
         return answer.fail(error)
     except Exception as failure:  # noqa: BLE001  (whatever it is, the reader must not hang)
