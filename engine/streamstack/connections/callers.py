@@ -38,6 +38,11 @@ class Tokens:
         # By the hash of a token: its claims, until when they hold (seconds since 1970), which keys said so.
         self._valid: dict[bytes, tuple[Claims, float, int]] = {}
 
+    @property
+    def remembered(self) -> int:
+        """How many tokens are remembered as valid."""
+        return len(self._valid)
+
     def signing_key(self) -> Key:
         """Return the secret, which signs what it checks.
 

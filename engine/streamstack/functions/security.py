@@ -68,7 +68,7 @@ _HASHES: Final = ("sha256", "sha512", "sha384", "sha1")
     examples=[
         Example(
             "sign and verify",
-            '- set: {key: << env.JWT_SECRET | default("an example, and no secret: 32 bytes") >>}\n'
+            '- set: {key: << env.JWT_SECRET | default("an-example-of-32-bytes-and-no-secret") >>}\n'
             "- jwt.sign: {claims: {sub: ada, scope: chat read}, secret: << key >>}\n  as: token\n"
             "- jwt.verify: {token: << token >>, secret: << key >>}\n  as: claims\n"
             "- return: << [claims.sub, claims.scopes] >>",
@@ -76,7 +76,7 @@ _HASHES: Final = ("sha256", "sha512", "sha384", "sha1")
         ),
         Example(
             "what is no token",
-            '- jwt.verify: {token: abc, secret: << env.SECRET | default("an example, and no secret: 32 bytes") >>}',
+            '- jwt.verify: {token: abc, secret: << env.SECRET | default("an-example-of-32-bytes-and-no-secret") >>}',
             fails="unauthorized",
         ),
     ],
@@ -160,7 +160,7 @@ def _checking_key(secret: str | None, pem: str | None, algorithms: tuple[str, ..
         Example(
             "a token for an hour",
             "- jwt.sign:\n    claims: {sub: ada}\n"
-            '    secret: << env.JWT_SECRET | default("an example, and no secret: 32 bytes") >>\n'
+            '    secret: << env.JWT_SECRET | default("an-example-of-32-bytes-and-no-secret") >>\n'
             "  as: token\n"
             '- return: << (token | split(".")) | length >>',
             result=3,

@@ -113,7 +113,9 @@ class _Reading:
         public_key = self._public_key()
         url = self._jwks_url()
         algorithms = self._algorithms(source, public_key)
-        if secret:
+        if secret and secret.startswith("-----BEGIN"):
+            self._refuse("secret", "a key in PEM is no secret: a public one goes under `publicKey`")
+        elif secret:
             self._weigh_secret(secret, algorithms)
         self._tell_plain("secret", self.written.get("secret"))
         skew = self._duration("clockSkew", CLOCK_SKEW)
@@ -395,9 +397,7 @@ class _Reading:
         return self.node.mark if node is None else node.mark
 
     def _refuse(self, key: str, message: str) -> None:
-        self._add(
-            "bad-setting", self._mark(key), f"`authentication.{self.name}.{key}`: {message}", ""
-        )
+        self._add("bad-setting", self._mark(key), f"`authentication.{self.name}.{key}`: {message}")
 
     def _add(self, code: str, mark: Mark, message: str, hint: str | None = None) -> None:
         self.found.append(find(code, mark, message, hint))

@@ -40,8 +40,8 @@ class Guard:
     async def admit(self, request: web.BaseRequest, context: Context, cors: Cors) -> Claims | None:
         """Return the claims of the caller; None where nobody has to say who he is, and nobody did.
 
-        Raises RefusalError: ``unauthorized``, ``forbidden`` where scopes are missing, ``unavailable`` where no key is to
-        be had.
+        Raises RefusalError: ``unauthorized``, ``forbidden`` where scopes are missing, ``unavailable`` where no
+        key is to be had.
         """
         refusal: RefusalError | None = None
         callers = context.resource(open_callers)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
+import warnings
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -61,8 +62,19 @@ def model_of(algorithm: str) -> Any:
 
 
 def secret_key(secret: str, algorithms: Iterable[str]) -> Key:
-    """Return the key that a secret is: for HMAC alone, whatever is asked for."""
-    material = JWKRegistry.import_key({"kty": "oct", "k": _base64url(secret.encode())})
+    """Return the key that a secret is: for HMAC alone, whatever is asked for.
+
+    Raises RunError ``template`` for a public key, which anybody may have.
+    """
+    data = urlsafe_b64encode(secret.encode("utf-8", "surrogatepass")).rstrip(b"=").decode()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is short was a finding
+            material = JWKRegistry.import_key({"kty": "oct", "k": data})
+    except (JoseError, ValueError):
+        raise RunError(
+            "template", "`secret` is no secret: a public key goes under `publicKey`", final=True
+        ) from None
     return Key(frozenset(algorithms) & frozenset(SECRET_ALGORITHMS), material)
 
 
@@ -148,12 +160,17 @@ def _read_key(jwk: Any, allowed: frozenset[str]) -> Key | None:
     if not chosen or not (name is None or (isinstance(name, str) and len(name) <= _LONGEST_NAME)):
         return None
     try:
-        material = JWKRegistry.import_key({part: jwk[part] for part in parts})
-        if kind == "RSA" and material.public_key.key_size < LEAST_RSA:  # type: ignore[union-attr]
+        if kind == "RSA" and _bits(jwk["n"]) < LEAST_RSA:
             return None
+        material = JWKRegistry.import_key({part: jwk[part] for part in parts})
     except (JoseError, KeyError, TypeError, ValueError):
         return None
     return Key(chosen, material, name)
+
+
+def _bits(modulus: str) -> int:
+    data = urlsafe_b64decode(modulus + "=" * (-len(modulus) % 4))
+    return int.from_bytes(data).bit_length()
 
 
 def _same(algorithm: Any) -> frozenset[str]:
@@ -162,7 +179,3 @@ def _same(algorithm: Any) -> frozenset[str]:
     if not isinstance(algorithm, str):
         return frozenset()
     return edwards if algorithm in edwards else frozenset({algorithm})
-
-
-def _base64url(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -157,7 +157,10 @@ def _authentication() -> Schema:
     place: Schema = {"type": ["string", "object"], "additionalProperties": {"type": "string"}}
     key: Schema = {
         "type": ["string", "object", "null"],
-        "properties": {"key": text, "scopes": texts},
+        "properties": {
+            "key": documented(text, "The key: << env.NAME >>, or sha256:... of it."),
+            "scopes": documented(texts, "What its owner may."),
+        },
         "additionalProperties": False,
     }
     algorithms = [*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS]
