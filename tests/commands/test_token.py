@@ -30,7 +30,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "streamstack.yaml").write_text(SETTINGS)
     (tmp_path / "theirs.pem").write_text(KEY.as_pem(private=False).decode())
     (tmp_path / "private.pem").write_text(KEY.as_pem(private=True).decode())
-    (tmp_path / "who.yaml").write_text(WHO)
     return tmp_path
 
 

@@ -30,7 +30,11 @@ from tests.server.authenticating import SECRET, claims, part, signed
 
 KEY = secret_key(SECRET, ("HS256",))
 JSON = some.recursive(
-    some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=8),
+    some.none()
+    | some.booleans()
+    | some.integers()
+    | some.floats(allow_nan=False, allow_infinity=False)
+    | some.text(max_size=8),
     lambda inner: (
         some.lists(inner, max_size=3) | some.dictionaries(some.text(max_size=5), inner, max_size=3)
     ),
@@ -46,7 +50,8 @@ def believed(text: str, rules: Rules = Rules()) -> dict[str, Any] | None:  # noq
         token = parse_token(text)
         return verify(token, find_keys(token, [KEY]), rules)
     except RunError as error:
-        assert error.code == "unauthorized"
+        if error.code != "unauthorized":
+            raise
         return None
 
 

@@ -89,7 +89,7 @@ async def test_keys_of_every_kind(algorithm: str) -> None:
             "issuer",
         ),
         (
-            "jwt.verify: {token: << input.token >>, secret: << input.secret >>, issuer: << [] >>}",
+            "jwt.verify: {token: << input.token >>, secret: << input.secret >>, issuer: << input.list >>}",
             "template",
             "issuer",
         ),
@@ -116,7 +116,7 @@ async def test_keys_of_every_kind(algorithm: str) -> None:
             "secret",
         ),
         (
-            "hmac.verify: {content: << [1] >>, signature: b, secret: << input.secret >>}",
+            "hmac.verify: {content: << input.list >>, signature: b, secret: << input.secret >>}",
             "template",
             "content",
         ),
@@ -129,6 +129,7 @@ async def test_what_would_be_unsafe_is_refused(step: str, code: str, words: str)
         "token": signed(),
         "secret": SECRET,
         "nothing": "",
+        "list": [],
         "pem": pem,
         "private": KEYS["ES256"].as_pem(private=True).decode(),
         "confused": signed(key=pem),
