@@ -12,7 +12,9 @@ from time import perf_counter
 from typing import Any
 
 import pytest_asyncio
+from click.testing import CliRunner
 
+from streamstack.cli import main
 from tests.server.test_serve import Process, serving
 
 DEFINITIONS = Path(__file__).parent.parent / "definitions"
@@ -267,3 +269,23 @@ async def test_a_reader_who_leaves_ends_the_run(tmp_path: Path) -> None:
     ends = [line for line in server.lines if "closed" in line]
     assert len(ends) == 1
     assert "cancelled" in ends[0]
+
+
+async def test_the_private_stream_is_for_those_who_have_a_token(server: Process) -> None:
+    """Without a token 401, without the scope 403; with both the stream, by whoever `streamstack token` says."""
+    command = ["token", "--auth", "jwt", "--dir", str(DEFINITIONS), "--claim", "sub=ada"]
+    plain, scoped = (
+        CliRunner().invoke(main, [*command, *more]).stdout.strip()
+        for more in ([], ["--scope", "chat", "--scope", "read"])
+    )
+    nobody = await server.ask("GET", "/api/private-stream")
+    lacking = await server.ask(
+        "GET", "/api/private-stream", b"", f"Authorization: Bearer {plain}\r\n"
+    )
+    reply = await server.ask(
+        "GET", "/api/private-stream", b"", f"Authorization: Bearer {scoped}\r\n"
+    )
+    assert (nobody.status, lacking.status, reply.status) == (401, 403, 200)
+    first, second, end = events(reply.body)
+    assert (first["data"], second["data"]) == ("ada may chat.", "ada may read.")
+    assert json.loads(end["data"])["subject"] == "ada"
