@@ -34,7 +34,7 @@ class KeysReading(Section):
             Place("header", header or API_KEY_HEADER) if query is None else Place("query", query)
         )
         if not fits(place.where, place.name):
-            self.refuse(place.where, "this is no name of a header")
+            self.refuse(place.where, "this is no name that can be sent")
         return ApiKey(self.name, tuple(self._keys()), place, self.node.mark)
 
     def _keys(self) -> Iterator[Key]:

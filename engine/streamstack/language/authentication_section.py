@@ -113,4 +113,6 @@ def is_null(node: Node) -> bool:
 
 def fits(where: str, name: str) -> bool:
     """Tell whether a name can stand in a place of a request."""
-    return where == "query" or _TOKEN.fullmatch(name) is not None
+    if where == "query":
+        return name.isprintable()
+    return _TOKEN.fullmatch(name) is not None

@@ -17,7 +17,7 @@ _BYTES: Final = 48
 def own_secret(folder: Path, name: str) -> str:
     """Return the secret that a project keeps below its folder `.streamstack`; make it where there is none.
 
-    Raises RunError ``unavailable`` where it can't be kept.
+    Raises RunError ``template`` where it can't be kept: its message is for the author alone.
     """
     file = folder / "secrets" / name
     try:
@@ -27,14 +27,14 @@ def own_secret(folder: Path, name: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise RunError(
-            "unavailable",
+            "template",
             f"the secret of `authentication.{name}` can't be kept in {file} ({reason}): "
             "give it one, from the environment",
             final=True,
         ) from None
     if len(secret) < _BYTES:
         raise RunError(
-            "unavailable", f"{file} holds no secret: delete it, and another one is made", final=True
+            "template", f"{file} holds no secret: delete it, and another one is made", final=True
         )
     return secret
 
