@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 _FENCE: Final = re.compile(r"^( *)(`{3,})(.*)$")
 _TITLE: Final = re.compile(r'title="([^"]+)"')
@@ -158,7 +160,17 @@ def write_project(page: Page, folder: Path) -> None:
         if block.title:
             target = folder / block.title
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(block.text + "\n", "utf-8")
+            text = block.text + "\n"
+            if target.name == "streamstack.yaml" and target.exists():
+                text += _missing_sections(text, target.read_text("utf-8"))
+            target.write_text(text, "utf-8")
+
+
+def _missing_sections(shown: str, own: str) -> str:
+    """Return the sections of this repository's settings that a page's do not have: its definitions need them."""
+    has, wanted = yaml.safe_load(shown), yaml.safe_load(own)
+    missing = {name: section for name, section in wanted.items() if name not in has}
+    return yaml.safe_dump(missing) if missing else ""
 
 
 def is_streamstack(command: str) -> bool:

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from click.testing import CliRunner
 
+from streamstack.cli import main
 from tests.server.serving import parse
 from tests.server.test_serve import Process, serving
 
@@ -416,3 +418,23 @@ async def test_callers_share_what_is_cached(tmp_path: Path) -> None:
         assert {reply["value"] for reply in replies} == {2}
         assert sorted(reply["asked"] for reply in replies) == list(range(1, 21))
         assert json.loads((await server.ask("GET", "/cached")).body) == {"value": 2, "asked": 21}
+
+
+async def test_the_private_stream_is_for_those_who_have_a_token(server: Process) -> None:
+    """Without a token 401, without the scope 403; with both the stream, by whoever `streamstack token` says."""
+    command = ["token", "--auth", "jwt", "--dir", str(DEFINITIONS), "--claim", "sub=ada"]
+    plain, scoped = (
+        CliRunner().invoke(main, [*command, *more]).stdout.strip()
+        for more in ([], ["--scope", "chat", "--scope", "read"])
+    )
+    nobody = await server.ask("GET", "/api/private-stream")
+    lacking = await server.ask(
+        "GET", "/api/private-stream", b"", f"Authorization: Bearer {plain}\r\n"
+    )
+    reply = await server.ask(
+        "GET", "/api/private-stream", b"", f"Authorization: Bearer {scoped}\r\n"
+    )
+    assert (nobody.status, lacking.status, reply.status) == (401, 403, 200)
+    first, second, end = events(reply.body)
+    assert (first["data"], second["data"]) == ("ada may chat.", "ada may read.")
+    assert json.loads(end["data"])["subject"] == "ada"

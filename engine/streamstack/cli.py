@@ -9,7 +9,7 @@ import click
 from streamstack import __version__
 
 #: The commands, in the order of the help; each is a module of `commands` and a function in it.
-COMMANDS = ("serve", "validate", "call", "functions", "schema")
+COMMANDS = ("serve", "validate", "call", "token", "functions", "schema")
 
 
 class Commands(click.Group):

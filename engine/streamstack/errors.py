@@ -105,7 +105,9 @@ ERRORS = {
         500, "Something grew past its limit: a loop, a collected stream, calls.", internal=True
     ),
     "producer-lost": ErrorCode(500, "The server stopped before the run had ended."),
-    "unavailable": ErrorCode(503, "The server is shutting down and takes no more requests."),
+    "unavailable": ErrorCode(
+        503, "The server can't take this request now: it is shutting down, or can't tell who calls."
+    ),
     "internal": ErrorCode(500, "A fault of streamstack itself; the log has it.", internal=True),
 }
 

@@ -30,14 +30,18 @@ ELSEWHERE = {
     "bad-sql": "test_checks.py: a database has to say so",
 }
 #: What the settings of every case hold.
-CONFIGURED = {"models": ("chat", "small"), "databases": ("main", "archive")}
+CONFIGURED = {
+    "models": ("chat", "small"),
+    "databases": ("main", "archive"),
+    "authentication": ("jwt", "keys"),
+}
 WRITE = "STREAMSTACK_WRITE_EXPECTED" in os.environ
 
 
 def findings_of(path: Path) -> list[Diagnostic]:
     """Validate one file as a project of its own, in an environment without variables."""
     text = path.read_text("utf-8")
-    if path.stem == "settings":
+    if path.stem.startswith("settings"):
         return load_settings(text, path.name, {}, check_environment=True)[1]
     return validate({path.name: text}, REGISTRY, Streaming(), {}, CONFIGURED)[1]
 

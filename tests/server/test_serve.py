@@ -305,3 +305,44 @@ async def test_address_of_nobody(tmp_path: Path) -> None:
     """So is a host that this machine does not have."""
     code, said = await refused(tmp_path, "--host", "192.0.2.1", hello=HELLO)
     assert (code, "--host" in said, "Traceback" in said) == (2, True, False)
+
+
+SETTINGS = """
+authentication:
+  jwt: {type: jwt, secret: '<< env.NOT_SET_ANYWHERE | default("") >>'}
+  other: {type: jwt, secret: ""}
+"""
+GUARDED = """
+path: /mine
+method: GET
+authentication: jwt
+functionStack: [{stream: << auth.sub >>}]
+"""
+
+
+async def test_a_secret_of_its_own_is_told(tmp_path: Path) -> None:
+    """Whoever serves learns that a secret was made and where it is; one that nobody uses is not made."""
+    async with serving(tmp_path, streamstack=SETTINGS, mine=GUARDED) as server:
+        said = "\n".join(server.lines)
+        assert "authentication.jwt has no secret of its own" in said
+        assert "authentication.other" not in said
+        assert (await server.ask("GET", "/mine")).status == 401
+        assert await server.stop() == 0
+    kept = tmp_path / ".streamstack" / "secrets"
+    assert [each.name for each in kept.iterdir()] == ["jwt"]
+    assert (kept / "jwt").read_text().strip() not in "\n".join(server.lines)
+
+
+async def test_a_secret_that_can_not_be_kept_is_no_start(tmp_path: Path) -> None:
+    """Nothing is served under a secret that would be another one the next time."""
+    (tmp_path / ".streamstack").write_text("in the way")
+    code, said = await refused(tmp_path, streamstack=SETTINGS, mine=GUARDED)
+    assert code == 2
+    assert "give it one, from the environment" in said
+
+
+async def test_an_authentication_that_is_not_there_is_no_start(tmp_path: Path) -> None:
+    """An endpoint is never served to everybody by mistake."""
+    code, said = await refused(tmp_path, streamstack="{}", mine=GUARDED)
+    assert code == 1
+    assert "unknown-authentication" in said

@@ -16,6 +16,7 @@ from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
 from streamstack.language.report import write_text
 from streamstack.language.values import to_json
+from streamstack.server.callers import AuthenticationError
 from streamstack.server.databases import DatabaseError
 from streamstack.server.endpoints import UnservableError
 from streamstack.server.serve import AddressError
@@ -66,7 +67,7 @@ def serve(
             lambda line: click.echo(line, err=True),
             dev=dev,
         )
-    except (AddressError, DatabaseError, UnservableError) as error:
+    except (AddressError, AuthenticationError, DatabaseError, UnservableError) as error:
         _give_up(context, str(error), FAILED)
 
 

@@ -10,6 +10,7 @@ from streamstack.functions import (
     http,
     llm,
     loops,
+    security,
     state,
     stream,
     streams,
@@ -29,6 +30,7 @@ FAMILIES = {
     "Models": llm.FUNCTIONS,
     "Databases": db.FUNCTIONS,
     "State": state.FUNCTIONS,
+    "Security": security.FUNCTIONS,
 }
 
 REGISTRY = Registry(declared for family in FAMILIES.values() for declared in family)

@@ -143,6 +143,23 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """One way in: an authentication of the settings by its name, and the scopes it must give."""
+
+    name: str
+    scopes: tuple[str, ...]
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """Who may call: whoever comes in by one of the ways; ``optional``: also who tries none."""
+
+    ways: tuple[Way, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """`kind: endpoint`."""
 
@@ -162,7 +179,7 @@ class Endpoint:
     response: Value | None = None
     disabled: bool = False
     allow: frozenset[str] = frozenset()
-    authentication: Node | None = None
+    authentication: Authentication | None = None
     rate_limit: Node | None = None
     cache: Node | None = None
 

@@ -120,6 +120,10 @@ _ERRORS: Final = {
         "A step names a database that the settings don't have, or names none where there are several.",
         "declare it under `databases` in streamstack.yaml",
     ),
+    "unknown-authentication": (
+        "An endpoint or a step names an authentication that the settings don't have.",
+        "declare it under `authentication` in streamstack.yaml",
+    ),
     "bad-sql": (
         "The database can't prepare this statement.",
         "try the statement in `psql`",
@@ -337,6 +341,14 @@ _WARNINGS: Final = {
     "secret-in-definition": (
         "A secret stands in the file in plain text.",
         "put it in the environment and write <<env.NAME>>",
+    ),
+    "auth-without-authentication": (
+        "An endpoint without `authentication` reads `auth`, which is always null there.",
+        "name an authentication of the settings: `authentication: jwt`",
+    ),
+    "weak-authentication": (
+        "An authentication can be got around more easily than its author may think.",
+        "do as the message says",
     ),
     "buffers-stream": (
         "A step before the first chunk waits for a whole stream, so nothing streams.",

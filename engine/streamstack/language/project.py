@@ -130,7 +130,11 @@ def read_project(
             registry,
             settings.streaming,
             environment if check_environment else None,
-            {"models": settings.names("models"), "databases": tuple(settings.databases)},
+            {
+                "models": settings.names("models"),
+                "databases": tuple(settings.databases),
+                "authentication": settings.names("authentication"),
+            },
         )
     return Checked(root, project, settings, sorted({*findings, *found, *wrong}), kept | sources)
 

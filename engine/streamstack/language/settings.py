@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
+from streamstack.language.authentication_reading import parse_authentication
+from streamstack.language.authentication_settings import Methods
 from streamstack.language.database_settings import EMBEDDED, Database, parse_databases
 from streamstack.language.environment import substitute
 from streamstack.language.findings import find
@@ -35,7 +37,13 @@ SECTIONS: Final = (
     "plugins",
 )
 #: Sections of the language that this version does not serve: ignoring one would mislead its author.
-LATER: Final = frozenset(SECTIONS) - {"http", "models", "databases", "state"}
+LATER: Final = frozenset(SECTIONS) - {
+    "authentication",
+    "databases",
+    "http",
+    "models",
+    "state",
+}
 _NAMED: Final = frozenset({"authentication", "databases", "models", "experiments"})
 _TOP: Final = ("server", "streaming", "settings", *SECTIONS)
 
@@ -85,6 +93,7 @@ class Settings:
     http: HttpSettings = field(default_factory=HttpSettings)
     databases: abc.Mapping[str, Database] = field(default_factory=lambda: EMBEDDED)
     state: StateSettings = field(default_factory=StateSettings)
+    authentication: Methods = field(default_factory=dict)
 
     def names(self, section: str) -> tuple[str, ...]:
         """Return the names configured under a section, such as `databases`."""
@@ -113,7 +122,7 @@ def load_settings(
     if not isinstance(root, Mapping):
         findings.append(find("not-a-mapping", root.mark, "streamstack.yaml is a mapping."))
         return Settings(), sorted(findings)
-    settings = _Check(findings, Path(file).parent).settings(root)
+    settings = _Check(findings, Path(file).parent).settings(root, documents[0].root)
     return settings, sorted(findings)
 
 
@@ -124,7 +133,8 @@ class _Check:
         self.findings = findings
         self.folder = folder
 
-    def settings(self, root: Mapping) -> Settings:
+    def settings(self, root: Mapping, written: Node) -> Settings:
+        """Return the settings of a file; ``written`` is its root before the environment was put in."""
         self._known("streamstack.yaml", root, _TOP)
         sections = {}
         for key, node in root.items:
@@ -152,6 +162,12 @@ class _Check:
         self.findings += wrong
         databases, wrong = parse_databases(sections.get("databases"), self.folder)
         self.findings += wrong
+        methods, wrong = parse_authentication(
+            sections.get("authentication"),
+            written.get("authentication") if isinstance(written, Mapping) else None,
+            self.folder,
+        )
+        self.findings += wrong
         return Settings(
             self._server(server) if server is not None else Server(),
             streaming,
@@ -161,6 +177,7 @@ class _Check:
             http,
             databases,
             state,
+            methods,
         )
 
     def _server(self, node: Mapping) -> Server:

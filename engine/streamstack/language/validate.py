@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from streamstack.errors import Diagnostic
+from streamstack.language.analysis.authentication import check_authentication
 from streamstack.language.analysis.callees import Callees
 from streamstack.language.analysis.calls import check_calls
 from streamstack.language.analysis.configured import check_configured
@@ -166,6 +167,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     found += check_texts(entry.document.root, conditions)
     if isinstance(definition, Endpoint):
         found += check_dialect(definition, around.functions)
+        found += check_authentication(definition, around.configured.get("authentication"))
     if around.environment is not None:
         found += _missing_environment(definition, around.environment)
     if entry.reading.whole:

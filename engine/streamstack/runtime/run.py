@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar, cast
 import structlog
 
 from streamstack.errors import RunError
+from streamstack.language.authentication_settings import Methods
 from streamstack.language.database_settings import EMBEDDED, Database
 from streamstack.language.http_settings import HttpSettings
 from streamstack.language.model_settings import Model
@@ -65,9 +66,9 @@ class Context:
     """What all runs of a project share.
 
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
-    ``models`` which models have names, ``databases`` which databases, ``state`` where state is kept. ``folder`` is
-    where the project keeps what it makes itself (`.streamstack`); with ``joins`` an embedded database there may be one
-    that another process runs. ``address`` is the server's own.
+    ``models`` which models have names, ``databases`` which databases, ``authentication`` how callers are told,
+    ``state`` where state is kept. ``folder`` is where the project keeps what it makes itself (`.streamstack`); with
+    ``joins`` an embedded database there may be one that another process runs. ``address`` is the server's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -76,6 +77,7 @@ class Context:
     http: HttpSettings = field(default_factory=HttpSettings)
     models: Mapping[str, Model] = field(default_factory=dict)
     databases: Mapping[str, Database] = field(default_factory=lambda: EMBEDDED)
+    authentication: Methods = field(default_factory=dict)
     folder: Path = field(default_factory=Path)
     joins: bool = False
     state: StateSettings = field(default_factory=StateSettings)

@@ -21,6 +21,7 @@ def make_context(
         http=settings.http,
         state=settings.state,
         databases=settings.databases,
+        authentication=settings.authentication,
         folder=checked.folder,
         joins=joins,
     )

@@ -52,6 +52,10 @@ class Cors:
             origin.lower() in self.origins or ("*" in self.origins and not self.credentials)
         )
 
+    def names(self, origin: str | None) -> bool:
+        """Whether an origin stands in the list itself, so that its pages may use what is ours."""
+        return origin is not None and origin.lower() in self.origins
+
     def lines(self, origin: str | None) -> bytes:
         """Return the header lines of an ordinary answer; none where CORS is off."""
         if not self.origins:
@@ -78,7 +82,7 @@ class Cors:
         ).encode("utf-8", "replace")
 
     def _allowed(self, origin: str | None) -> str:
-        named = origin is not None and origin.lower() in self.origins
+        named = self.names(origin)
         credentials = "Access-Control-Allow-Credentials: true\r\n" if self.credentials else ""
         return (
             f"Access-Control-Allow-Origin: {origin if named else '*'}\r\n"

@@ -14,6 +14,7 @@ from streamstack.language.settings import Settings
 from streamstack.language.values import MISSING
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Run
+from streamstack.server.authentication import Guard
 from streamstack.server.cors import Cors
 from streamstack.server.heads import own_headers
 from streamstack.server.inputs import Reader, close_inputs
@@ -66,6 +67,9 @@ def _make(plan: Plan, settings: Settings, *, dev: bool) -> Served:
         headers=bound,
         max_body=largest,
         receives=layout.stream is not None,
+        guard=None
+        if endpoint.authentication is None
+        else Guard(endpoint.authentication, settings.authentication),
         outlives=endpoint.streaming.on_disconnect == "finish",
     )
 

@@ -15,7 +15,7 @@ from streamstack.server.arriving import Arriving
 from streamstack.server.connection import Connection
 from streamstack.server.inputs import ARRIVING
 from streamstack.server.life import Life, begun
-from streamstack.server.problems import internal, log, report
+from streamstack.server.problems import RefusalError, internal, log, report
 from streamstack.server.replies import CLOSE, Sent
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
@@ -40,13 +40,11 @@ async def exchange(
     arriving: Arriving | None = None
     try:
         try:
+            if served.guard is not None:
+                admitted = served.guard.admit(request, service.context, service.cors)
+                run.auth = await begun(admitted, life.begin_reading)
             if request.body_exists:
-                expect(request, served.max_body, now=not served.receives)
-                connection = cast("Connection", request.protocol)
-                if not served.receives and connection.broke_off(request.content):
-                    raise _malformed(
-                        ConnectionError()
-                    )  # nobody waits for a rest that does not come
+                _look_at_body(served, request)
             inputs = await begun(served.read(request, parameters), life.begin_reading)
             if served.receives and (arriving := request.get(ARRIVING)) is not None:
                 arriving.begin(answer)
@@ -96,12 +94,22 @@ async def exchange(
 def _fail(served: Served, run: Run, answer: Answer, error: RunError) -> Sent:
     """Log an error and tell the client of it, in the way that is still open."""
     report(error, run=run.id, endpoint=served.title, sent=answer.count)
+    if isinstance(error, RefusalError):
+        answer.cors += error.lines
     try:
         return answer.fail(error)
     except Exception as failure:  # noqa: BLE001  (whatever it is, the reader must not hang)
         log.exception("answer-failed", run=run.id, endpoint=served.title, reason=str(failure))
         answer.abort()
         return CLOSE
+
+
+def _look_at_body(served: Served, request: web.BaseRequest) -> None:
+    """Refuse a body that can't be taken, before anything of it is read. Raises RunError ``invalid-input``."""
+    expect(request, served.max_body, now=not served.receives)
+    connection = cast("Connection", request.protocol)
+    if not served.receives and connection.broke_off(request.content):
+        raise _malformed(ConnectionError())  # nobody waits for a rest that does not come
 
 
 def expect(request: web.BaseRequest, max_body: int, *, now: bool = True) -> None:

@@ -15,6 +15,16 @@ log = structlog.get_logger("streamstack.server")
 CONTENT_TYPE = "application/problem+json"
 
 
+class RefusalError(RunError):
+    """An error whose answer has header lines of its own: `WWW-Authenticate`, `Retry-After`."""
+
+    def __init__(
+        self, code: str, message: str, *, status: int | None = None, lines: bytes = b""
+    ) -> None:
+        super().__init__(code, message, status=status)
+        self.lines = lines
+
+
 def problem(error: RunError, run: str | None, status: int, *, dev: bool = False) -> bytes:
     """Return the problem document of an error: inside knowledge only with ``dev``."""
     document: dict[str, Any] = {

@@ -15,6 +15,7 @@ from aiohttp import web
 from streamstack.language.project import Checked
 from streamstack.language.report import write_text
 from streamstack.runtime.plan import compile_project
+from streamstack.server.callers import prepare_callers
 from streamstack.server.connection import Listening
 from streamstack.server.context import make_context
 from streamstack.server.databases import prepare_databases
@@ -41,7 +42,8 @@ def serve(
 ) -> None:
     """Serve a checked project until SIGTERM or SIGINT; return when all is closed.
 
-    Raises AddressError for an address that can't be had, UnservableError for a definition, DatabaseError.
+    Raises AddressError for an address that can't be had, UnservableError for a definition,
+    AuthenticationError, DatabaseError.
     """
     settings = checked.settings
     endpoints = make_endpoints(compile_project(checked.project), settings, dev=dev)
@@ -82,6 +84,7 @@ async def _listen(
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, take_signal)
     async with service:
+        prepare_callers(checked.project, service.context, announce)
         lacking = await prepare_databases(checked.project, service.context, announce)
         if lacking:
             announce(write_text(lacking, checked.sources).rstrip())

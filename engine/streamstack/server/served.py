@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from streamstack.runtime.run import Run
+from streamstack.server.authentication import Guard
 from streamstack.server.negotiation import FORMATS, choose
 from streamstack.server.wire import Limits, Wire
 from streamstack.server.writers.ai_sdk import AiSdkSink
@@ -76,6 +77,7 @@ class Served:
     close: Callable[[Mapping[str, Any]], None] | None = None
     headers: Own | None = None
     max_body: int = MAX_BODY
+    guard: Guard | None = None  # who may call; None is everybody
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
     wires: Mapping[str, Wire] = field(init=False)

@@ -16,7 +16,7 @@ from streamstack.server.cors import Cors
 from streamstack.server.exchange import exchange
 from streamstack.server.heads import header_lines
 from streamstack.server.life import Life
-from streamstack.server.problems import log
+from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import Sent, send, send_problem
 from streamstack.server.routes import Routes
 from streamstack.server.served import Served
@@ -87,6 +87,8 @@ class Service:
         try:
             found = self.routes.find(request.method, path)
             if found is None:
+                if request.method == "HEAD" and (read := self.routes.find("GET", path)) is not None:
+                    return await self._answer_head(request, read[0])
                 return self._answer_unfound(request, path)
             served, parameters = found
             cors = self.cors.lines(request.headers.get("Origin")) if self.cors.origins else b""
@@ -118,6 +120,8 @@ class Service:
 
     def _refuse(self, request: web.BaseRequest, error: RunError, lines: bytes = b"") -> Sent:
         cors = self.cors.lines(request.headers.get("Origin"))
+        if isinstance(error, RefusalError):
+            lines += error.lines
         return send_problem(request, error, lines=lines + cors, dev=self.context.dev)
 
     def _answer_own(self, request: web.BaseRequest, path: str) -> Sent:
@@ -133,7 +137,7 @@ class Service:
         return send(request, 200, _JSON, b'{"status":"ok"}')
 
     def _answer_unfound(self, request: web.BaseRequest, path: str) -> Sent:
-        """Answer HEAD and OPTIONS, which no definition has to name, and what has no route."""
+        """Answer OPTIONS, which no definition has to name, and what has no route."""
         methods = self.routes.methods(path)
         if not methods:
             if request.method == "OPTIONS" and path == "*":
@@ -144,12 +148,12 @@ class Service:
             lines = header_lines([("Allow", ", ".join(methods))])
             asked = request.headers.get("Access-Control-Request-Headers")
             return send(request, 204, lines + self.cors.preflight(origin, methods, asked), b"")
-        if request.method == "HEAD" and (found := self.routes.find("GET", path)) is not None:
-            return self._answer_head(request, found[0])
         return self._wrong_method(request, methods)
 
-    def _answer_head(self, request: web.BaseRequest, served: Served) -> Sent:
-        """Answer with the head that a GET would have, without running the stack."""
+    async def _answer_head(self, request: web.BaseRequest, served: Served) -> Sent:
+        """Answer with the head that a GET would have, to whom it would be given, without running the stack."""
+        if served.guard is not None:
+            await served.guard.admit(request, self.context, self.cors)
         wire = served.wire_for(request)
         cors = self.cors.lines(request.headers.get("Origin"))
         return send(request, 200, wire.plain + cors, None)

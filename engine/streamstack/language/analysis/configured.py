@@ -14,7 +14,11 @@ from streamstack.language.suggest import nearest
 from streamstack.language.walk import steps_of
 
 #: The code of a name that a section lacks, and what the section holds one of.
-_CODES = {"models": ("unknown-model", "model"), "databases": ("unknown-database", "database")}
+_CODES = {
+    "models": ("unknown-model", "model"),
+    "databases": ("unknown-database", "database"),
+    "authentication": ("unknown-authentication", "authentication"),
+}
 
 
 def check_configured(

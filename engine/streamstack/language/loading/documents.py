@@ -16,6 +16,7 @@ from streamstack.language.definition import (
 )
 from streamstack.language.dialects import DIALECTS
 from streamstack.language.expressions import Value, parse_value
+from streamstack.language.loading.authentication import read_authentication
 from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.fields import Fields
 from streamstack.language.loading.headers import check_content_type, read_headers
@@ -32,7 +33,6 @@ from streamstack.language.suggest import nearest
 
 #: Keys that this version reads and refuses, and what it would mean to ignore them.
 _NOT_YET: Final = {
-    "authentication": "would let every caller in",
     "rateLimit": "would let every caller call as often as it likes",
     "cache": "would keep nothing",
 }
@@ -157,7 +157,7 @@ class _DocumentReader:
             response=self._response(),
             disabled=fields.flag("disabled"),
             allow=fields.codes("allow"),
-            authentication=fields.get("authentication"),
+            authentication=read_authentication(fields, self.faults),
             rate_limit=fields.get("rateLimit"),
             cache=fields.get("cache"),
         )

@@ -14,7 +14,7 @@ KEYS: Final = {
         "tags": "Words it is found by.",
         "responseType": "`streaming` sends chunks as they are made; `json` answers with one value.",
         "streaming": "How the stream lives: format, heartbeat, limits; see the settings.",
-        "authentication": "Who may call it.",
+        "authentication": "Who may call it: names under `authentication` in the settings, any of them; else everybody.",
         "rateLimit": "How often a caller may call it: 60/minute.",
         "headers": "Headers of the response, beside the writer's own.",
         "cache": "How long an answer is kept.",

@@ -146,7 +146,7 @@ def _rules(kind: str) -> Mapping[str, Schema]:
         "tags": _TEXTS,
         "responseType": {"enum": [*RESPONSE_TYPES, None], "default": RESPONSE_TYPES[0]},
         "streaming": streaming_schema(),
-        "authentication": {},
+        "authentication": _authentication(),
         "rateLimit": {},
         "cache": {},
         "headers": {
@@ -170,6 +170,25 @@ def _rules(kind: str) -> Mapping[str, Schema]:
         "disabled": _FLAG,
         "allow": {"type": ["array", "null"], "items": {"enum": list(FINDINGS)}},
     }
+
+
+def _authentication() -> Schema:
+    scopes: Schema = {"type": ["array", "string", "null"], "items": {"type": "string"}}
+    ways: Schema = {
+        "type": ["object", "string"],
+        "propertyNames": SOUND_KEYS,
+        "additionalProperties": {
+            "type": ["object", "null"],
+            "properties": {
+                "scopes": documented(scopes, "What the caller must have been given: all of them."),
+                "optional": documented(
+                    _FLAG, "Whether who sends nothing may call too; `auth` is then null."
+                ),
+            },
+            "additionalProperties": False,
+        },
+    }
+    return {**ways, "type": ["object", "array", "string", "null"], "items": ways}
 
 
 def _inputs() -> Schema:

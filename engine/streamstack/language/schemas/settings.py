@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from streamstack.language.authentication_settings import (
+    API_KEY_KEYS,
+    CLOCK_SKEW,
+    EXPIRY,
+    JWT_KEYS,
+    TYPES,
+)
 from streamstack.language.database_settings import LARGEST_POOL, Database
 from streamstack.language.http_settings import HttpSettings
 from streamstack.language.model_settings import PROVIDERS
+from streamstack.language.public_keys import PUBLIC_ALGORITHMS, SECRET_ALGORITHMS
 from streamstack.language.schemas.types import (
     BINDING,
     DURATION,
@@ -90,11 +98,11 @@ def settings_schema() -> Schema:
         "server": (_server(), "Where and how to serve."),
         "streaming": (streaming_schema(), "How streams live where endpoints don't say."),
         "settings": (_named(_ANY), "Values of your own, bound as `settings`."),
-        "authentication": (_named(_ANY), "Ways to tell callers, by name."),
         "databases": (
             _named(_database()),
             "Databases, by name; without any, `main` is an embedded PostgreSQL.",
         ),
+        "authentication": (_named(_authentication()), "Ways to tell callers, by name."),
         "models": (_named(_model()), "Models, by name: `llm.chat: {model: name}`."),
         "state": (_state(), "Where cached values and counters are kept, and how many."),
         "http": (_http(), "Where calls may go, and how long they may take."),
@@ -159,6 +167,46 @@ def _state() -> Schema:
         "maxSize": (size(usual.max_size), "How large all cached values may be."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+
+
+def _authentication() -> Schema:
+    """Return the schema of a way to tell callers, whatever its type: which keys go with which is `validate`'s."""
+    text: Schema = {"type": ["string", "null"]}
+    texts: Schema = {"type": ["array", "string", "null"], "items": {"type": "string"}}
+    place: Schema = {"type": ["string", "object"], "additionalProperties": {"type": "string"}}
+    key: Schema = {
+        "type": ["string", "object", "null"],
+        "properties": {
+            "key": documented(text, "The key: << env.NAME >>, or sha256:... of it."),
+            "scopes": documented(texts, "What its owner may."),
+        },
+        "additionalProperties": False,
+    }
+    algorithms = [*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS]
+    one: Schema = {"anyOf": [{"enum": algorithms}, {"type": "string", "pattern": BINDING}]}
+    rules: Schema = {
+        "type": {"enum": list(TYPES)},
+        "algorithms": {"type": ["array", "string", "null"], "items": one},
+        "secret": text,
+        "publicKey": text,
+        "jwksUrl": text,
+        "issuer": texts,
+        "audience": texts,
+        "from": {**place, "type": ["array", "string", "object", "null"], "items": place},
+        "clockSkew": duration(CLOCK_SKEW),
+        "expiry": _choice(*EXPIRY),
+        "header": text,
+        "query": text,
+        "keys": {
+            "type": ["array", "object", "string", "null"],
+            "items": {"type": ["string", "null"]},
+            "additionalProperties": key,
+        },
+    }
+    about = (
+        JWT_KEYS | API_KEY_KEYS | {"type": "jwt: signed tokens. apiKey: keys that you hand out."}
+    )
+    return _mapping({key: documented(rule, about[key]) for key, rule in rules.items()})
 
 
 def _model() -> Schema:

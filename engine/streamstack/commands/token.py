@@ -1,0 +1,151 @@
+"""`streamstack token`: what a caller proves itself with, for trying an endpoint out."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from time import time
+from typing import Any, NoReturn
+
+import click
+
+from streamstack.connections.tokens.keys import Key, private_key, secret_key
+from streamstack.connections.tokens.own_secret import own_secret
+from streamstack.connections.tokens.tokens import sign
+from streamstack.errors import RunError
+from streamstack.functions import REGISTRY
+from streamstack.language.authentication_settings import ApiKey, Jwt, Method, Methods, digest_of
+from streamstack.language.project import Checked, find_root, read_project
+from streamstack.language.report import write_text
+from streamstack.language.suggest import did_you_mean
+from streamstack.language.units import parse_duration
+
+#: Random bytes of an API key: 43 characters.
+_BYTES = 32
+
+
+@click.command(short_help="Make a token or an API key, for trying an endpoint out.")
+@click.option("--auth", "name", help="The name under `authentication`.  [default: the only one]")
+@click.option(
+    "--claim", "claims", multiple=True, metavar="NAME=VALUE", help="A claim; JSON where it is JSON."
+)
+@click.option("--scope", "scopes", multiple=True, help="A scope; again for each.")
+@click.option("--expires", default="1h", show_default=True, help="How long it is valid.")
+@click.option(
+    "--key",
+    "key_file",
+    type=click.File("r"),
+    help="The private key in PEM, where the settings have the public one only.",
+)
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(exists=True, path_type=Path),
+    help="The project.  [default: definitions, or here]",
+)
+def token(
+    name: str | None,
+    *,
+    claims: tuple[str, ...],
+    scopes: tuple[str, ...],
+    expires: str,
+    key_file: Any,
+    directory: Path | None,
+) -> None:
+    """Make a token that the endpoints of a project take, from the secret in its settings.
+
+    Of an authentication by API keys, it makes a new key, and the hash that goes into streamstack.yaml.
+
+    Whoever can read the secret can make any token: this is for trying out, and for scripts of your own.
+    """
+    checked = _read(directory or (Path("definitions") if Path("definitions").is_dir() else Path()))
+    method = _chosen(checked.settings.authentication, name)
+    if isinstance(method, ApiKey):
+        _make_key(method)
+        return
+    try:
+        seconds = parse_duration(expires)
+        given = dict(_claim(text) for text in claims)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    now = int(time())
+    made: dict[str, Any] = {"iat": now, "exp": now + max(int(seconds), 1)} | method.own_claims
+    if scopes:
+        made["scope"] = " ".join(scopes)
+    try:
+        key, algorithm = _signing(method, None if key_file is None else key_file.read(), checked)
+        click.echo(sign(made | given, key, algorithm))
+    except RunError as error:
+        _give_up(error.message)
+
+
+def _read(folder: Path) -> Checked:
+    checked = read_project(find_root(folder), REGISTRY, os.environ, check_environment=True)
+    settings = [
+        each
+        for each in checked.findings
+        if each.severity == "error" and Path(each.file).name == "streamstack.yaml"
+    ]
+    if settings:
+        click.echo(write_text(settings, checked.sources), nl=False, err=True)
+        _give_up("no token is made: put the settings right first")
+    return checked
+
+
+def _chosen(methods: Methods, name: str | None) -> Method:
+    if not methods:
+        _give_up("streamstack.yaml has no `authentication`")
+    if name is None and len(methods) == 1:
+        return next(iter(methods.values()))
+    if name is None:
+        raise click.UsageError(f"say which with --auth: {', '.join(methods)}")
+    if name not in methods:
+        raise click.UsageError(f"there is no authentication `{name}`{did_you_mean(name, methods)}")
+    return methods[name]
+
+
+def _signing(method: Jwt, pem: str | None, checked: Checked) -> tuple[Key, str]:
+    """Return the key to sign with, and how."""
+    if pem is not None:
+        key, algorithm = private_key(pem)
+        taken = [each for each in method.algorithms if each in key.algorithms]
+        if not taken:
+            _give_up(
+                f"the key signs with {algorithm}, and `{method.name}` takes {', '.join(method.algorithms)}"
+            )
+        return key, algorithm if algorithm in taken else taken[0]
+    secret = own_secret(checked.folder, method.name) if method.own else method.secret
+    if secret is None:
+        _give_up(
+            f"`{method.name}` checks what others have signed: give the private key with --key FILE"
+        )
+    return secret_key(secret, method.algorithms), method.algorithms[0]
+
+
+def _make_key(method: ApiKey) -> None:
+    """Print a key for the caller, and beside it what the file holds of it."""
+    key = secrets.token_urlsafe(_BYTES)
+    click.echo(key)
+    click.echo(
+        f"the key is shown once. Under authentication.{method.name}.keys: sha256:{digest_of(key).hex()}",
+        err=True,
+    )
+
+
+def _claim(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"a claim is written name=value, not {text!r}")
+    if name == "sub":
+        return name, value  # always a text, whatever it looks like
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _give_up(reason: str) -> NoReturn:
+    click.echo(f"streamstack: {reason}", err=True)
+    raise click.exceptions.Exit(2)

@@ -1,0 +1,25 @@
+"""What the Security family and the server share: the authentications of the settings, the threads of passwords."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streamstack.connections.passwords import Passwords
+from streamstack.functions.http_requests import open_http
+from streamstack.runtime.run import Context
+
+if TYPE_CHECKING:
+    from streamstack.connections.callers import Callers
+
+
+def open_callers(context: Context) -> Callers:
+    """Make the one that knows all callers; `run.context.resource(open_callers)` returns it."""
+    # Its libraries are loaded where a project has authentications, which most have not.
+    from streamstack.connections.callers import Callers  # noqa: PLC0415
+
+    return Callers(context.authentication, lambda: context.resource(open_http), context.folder)
+
+
+def open_passwords(context: Context) -> Passwords:
+    """Make what hashes passwords."""
+    return Passwords()

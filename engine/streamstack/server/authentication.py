@@ -1,0 +1,195 @@
+"""Who may call an endpoint: asked before anything else of a request is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http.cookies import SimpleCookie
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from streamstack.errors import RunError
+from streamstack.functions.security_use import open_callers
+from streamstack.language.authentication_settings import BEARER, ApiKey, Method, Methods, Place
+from streamstack.language.definition import Authentication, Way
+from streamstack.runtime.run import Context
+from streamstack.server.cors import Cors
+from streamstack.server.heads import header_lines
+from streamstack.server.problems import RefusalError
+
+#: Methods that change nothing (RFC 9110, section 9.2.1).
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+Claims = Mapping[str, Any]
+
+
+class Guard:
+    """What stands before one endpoint: the ways in, any of which will do."""
+
+    __slots__ = ("_challenge", "_optional", "_ways")
+
+    def __init__(self, authentication: Authentication, methods: Methods) -> None:
+        self._optional = authentication.optional
+        self._ways = [
+            (way, methods[way.name], _places(methods[way.name])) for way in authentication.ways
+        ]
+        told = dict.fromkeys(_challenge(method) for _, method, _ in self._ways)
+        self._challenge = header_lines([("WWW-Authenticate", each) for each in told])
+
+    async def admit(self, request: web.BaseRequest, context: Context, cors: Cors) -> Claims | None:
+        """Return the claims of the caller; None where nobody has to say who he is, and nobody did.
+
+        Raises RefusalError: ``unauthorized``, ``forbidden`` where scopes are missing, ``unavailable`` where no
+        key is to be had.
+        """
+        refusal: RefusalError | None = None
+        callers = context.resource(open_callers)
+        for way, method, places in self._ways:
+            try:
+                place, sent = _find(request, places)
+                if sent is None:
+                    continue
+                claims = await callers[method.name].verify(sent)
+            except RunError as error:
+                refusal = refusal or self._refuse(method, error)
+                continue
+            missing = [scope for scope in way.scopes if scope not in claims["scopes"]]
+            if missing:
+                refusal = _lacking(way, method, missing)  # who that is, is known: it says more
+                continue
+            if place.where == "cookie":
+                _refuse_others(request, cors)
+            return claims
+        if refusal is not None:
+            raise refusal
+        if self._optional:
+            return None
+        raise RefusalError(
+            "unauthorized", f"this endpoint needs {self._wanted()}", lines=self._challenge
+        )
+
+    def _wanted(self) -> str:
+        """Say what a caller has to send, and where."""
+        return ", or ".join(
+            dict.fromkeys(
+                _describe(method, place) for _, method, places in self._ways for place in places
+            )
+        )
+
+    def _refuse(self, method: Method, error: RunError) -> RefusalError:
+        if error.code != "unauthorized":
+            after = error.retry_after
+            lines = b"" if after is None else header_lines([("Retry-After", f"{after:.0f}")])
+            return RefusalError(error.code, error.message, status=error.status, lines=lines)
+        lines = self._challenge
+        if not isinstance(method, ApiKey):
+            told = f'Bearer error="invalid_token", error_description="{_quoted(error.message)}"'
+            lines = header_lines([("WWW-Authenticate", told)])
+        return RefusalError("unauthorized", error.message, lines=lines)
+
+
+def _lacking(way: Way, method: Method, missing: list[str]) -> RefusalError:
+    """Return the refusal of a caller who may do less (RFC 6750, section 3.1)."""
+    message = f"the caller lacks the scope{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
+    told = f'Bearer error="insufficient_scope", scope="{" ".join(way.scopes)}"'
+    lines = b"" if isinstance(method, ApiKey) else header_lines([("WWW-Authenticate", told)])
+    return RefusalError("forbidden", message, lines=lines)
+
+
+def _refuse_others(request: web.BaseRequest, cors: Cors) -> None:
+    """Refuse what a page of another site makes a browser send, with the cookie that belongs to us.
+
+    Browsers say where a request comes from (Fetch Metadata), also behind proxies; what is no browser has no cookie
+    that it did not mean to send.
+    """
+    other = request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}
+    if other and request.method not in _SAFE and not cors.names(request.headers.get("Origin")):
+        raise RefusalError("forbidden", "a page of another site may not use this cookie")
+
+
+def _places(method: Method) -> tuple[Place, ...]:
+    return (method.place,) if isinstance(method, ApiKey) else method.places
+
+
+def _challenge(method: Method) -> str:
+    """Return what tells a client how to prove who it is (RFC 9110, section 11.6.1)."""
+    for place in _places(method):
+        if place.where == "header" and place.name.lower() != "authorization":
+            return f'ApiKey header="{place.name}"'
+        if isinstance(method, ApiKey) and place.where == "query":
+            return f'ApiKey query="{_quoted(place.name)}"'
+    return "Bearer"
+
+
+def _describe(method: Method, place: Place) -> str:
+    what = "an API key" if isinstance(method, ApiKey) else "a token"
+    if place.where == "header":
+        bearer = place.name.lower() == "authorization"
+        return (
+            f"{what} (Authorization: Bearer ...)" if bearer else f"{what} (the header {place.name})"
+        )
+    return (
+        f"{what} (the cookie {place.name})"
+        if place.where == "cookie"
+        else f"{what} (?{place.name}=...)"
+    )
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "").replace('"', "'")
+
+
+# ------------------------------------------------------------- where it is sent
+
+
+def _find(request: web.BaseRequest, places: tuple[Place, ...]) -> tuple[Place, str | None]:
+    """Return what a caller sent, from the first place that has something.
+
+    Raises RunError ``unauthorized`` where it is there twice: two readers could each take another one.
+    """
+    for place in places:
+        if place.where == "header":
+            sent = _from_header(request, place.name)
+        elif place.where == "cookie":
+            sent = _only(_cookies(request, place.name), f"the cookie {place.name}")
+        else:
+            sent = _only(_queried(request, place.name), f"`{place.name}` in the query")
+        if sent:
+            return place, sent
+    return BEARER, None
+
+
+def _from_header(request: web.BaseRequest, name: str) -> str | None:
+    value = _only(request.headers.getall(name, []), f"the header {name}")
+    if value is None:
+        return None
+    scheme, _, rest = value.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    # Basic and the like are for others. A header of its own holds the credential alone.
+    return None if name.lower() == "authorization" else value.strip()
+
+
+def _only(values: list[str], where: str) -> str | None:
+    if len(values) > 1:
+        raise RunError("unauthorized", f"{where} is sent more than once")
+    return values[0] if values else None
+
+
+def _cookies(request: web.BaseRequest, name: str) -> list[str]:
+    """Return every value of a cookie: a parser of the whole would keep the last one only."""
+    found = []
+    for line in request.headers.getall("Cookie", []):
+        for part in line.split(";"):
+            key, equals, value = part.strip().partition("=")
+            if equals and key.strip() == name:
+                found.append(SimpleCookie().value_decode(value.strip())[0])
+    return found
+
+
+def _queried(request: web.BaseRequest, name: str) -> list[str]:
+    raw = request.rel_url.raw_query_string
+    if not raw:
+        return []
+    return [value for key, value in parse_qsl(raw, keep_blank_values=True) if key == name]
