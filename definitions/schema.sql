@@ -47,6 +47,13 @@ CREATE TABLE IF NOT EXISTS orders (
     ordered_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- csv-import.yaml
+CREATE TABLE IF NOT EXISTS imported (
+    import  uuid NOT NULL,
+    columns jsonb NOT NULL
+);
+CREATE INDEX IF NOT EXISTS imported_by_import ON imported (import);
+
 -- chat-stream.yaml writes it, conversations.yaml reads it.
 CREATE TABLE IF NOT EXISTS messages (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -11,6 +11,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from click.testing import CliRunner
@@ -181,8 +182,10 @@ async def test_statistics_are_one_answer(server: Process) -> None:
     assert faults == {("body", "text"), ("body", "perMinute"), ("body", "speed")}
 
 
-async def test_a_csv_file_is_imported_with_its_progress(server: Process) -> None:
-    """Bad rows are told with their number and line and passed over, each batch gives its progress, the end the sums."""
+async def test_a_csv_file_is_imported_with_its_progress(
+    server: Process, shared_postgres: str
+) -> None:
+    """Bad rows are told and passed over, the others stored; each batch gives its progress, the end the sums."""
     rows = "".join(f"{n},x{n}\n" if n % 100 else f"{n}\n" for n in range(1, 1001))
     part = "--X\r\nContent-Disposition: form-data; name="
     body = (
@@ -210,6 +213,13 @@ async def test_a_csv_file_is_imported_with_its_progress(server: Process) -> None
     assert progress[-1]["percent"] == 100
     assert found[-1][0] == "done"
     assert (found[-1][1]["imported"], found[-1][1]["rejected"]) == (990, 10)
+    stored = await asyncpg.connect(shared_postgres)
+    count, last = await stored.fetchrow(
+        "SELECT count(*), max((columns->>'id')::int) FROM imported WHERE import = $1::text::uuid",
+        found[-1][1]["import"],
+    )
+    await stored.close()
+    assert (count, last) == (990, 999)
 
 
 async def test_a_webhook_is_answered_while_it_arrives(server: Process) -> None:
@@ -222,7 +232,9 @@ async def test_a_webhook_is_answered_while_it_arrives(server: Process) -> None:
     for value, mean in ((2, b'"mean":2'), (4, b'"mean":3'), (9, b'"mean":5')):
         line = b'{"sensor": "a", "value": %d}\n' % value
         writer.write(b"%x\r\n%b\r\n" % (len(line), line))
-        answer = await asyncio.wait_for(reader.readuntil(b'"highest":%d}' % value), 10)
+        answer = await asyncio.wait_for(reader.readuntil(b'"value":%d,' % value), 10)
+        answer += await asyncio.wait_for(reader.readuntil(b"}"), 10)
+        assert b'"highest":%d' % value in answer
         assert mean in answer
     writer.write(b"5\r\noops\n\r\n0\r\n\r\n")
     rest = await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 10)
