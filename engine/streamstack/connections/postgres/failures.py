@@ -123,7 +123,8 @@ def _told(error: asyncpg.PostgresError, database: str) -> RunError:
         message += (
             "; PostgreSQL's texts hold every character but U+0000: take it out with `replace`"
         )
-    if error.detail:
+    # The whole row, with whatever it holds, is for `error.details` and not for the log.
+    if error.detail and not error.detail.startswith("Failing row"):
         message += f"; {error.detail}"
     if error.hint:
         message += f"; {error.hint}"

@@ -126,8 +126,11 @@ def _server() -> Schema:
         "host": ({"type": ["string", "null"], "default": usual.host}, "The address."),
         "port": (whole | {"default": usual.port, "maximum": 65535}, "The port."),
         "workers": (whole | {"default": usual.workers, "minimum": 1}, "How many processes."),
-        "maxBodySize": (size(usual.max_body_size), "The largest body of a request."),
-        "shutdownTimeout": (duration(usual.shutdown_timeout), "How long runs may finish."),
+        "maxBodySize": (_or_bound(size(usual.max_body_size)), "The largest body of a request."),
+        "shutdownTimeout": (
+            _or_bound(duration(usual.shutdown_timeout)),
+            "How long runs may finish.",
+        ),
         "cors": (_cors(), "Which pages of other origins may call: their origins, or a mapping."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
@@ -136,10 +139,10 @@ def _server() -> Schema:
 def _http() -> Schema:
     usual = HttpSettings()
     times = {
-        "connect": (duration(usual.connect), "For name, connection and TLS."),
-        "total": (duration(usual.total), "For a whole http.request."),
-        "firstChunk": (duration(usual.first_chunk), "For the first item of a stream."),
-        "idle": (duration(usual.idle), "For each next item of a stream."),
+        "connect": (_or_bound(duration(usual.connect)), "For name, connection and TLS."),
+        "total": (_or_bound(duration(usual.total)), "For a whole http.request."),
+        "firstChunk": (_or_bound(duration(usual.first_chunk)), "For the first item of a stream."),
+        "idle": (_or_bound(duration(usual.idle)), "For each next item of a stream."),
     }
     hosts: Schema = {"type": ["array", "string", "null"], "items": {"type": "string"}}
     keys = {
@@ -149,8 +152,14 @@ def _http() -> Schema:
             _mapping({key: documented(rule, about) for key, (rule, about) in times.items()}),
             "How long others may take; 0 is for ever.",
         ),
-        "maxBodySize": (size(usual.max_body_size), "The largest body that http.request reads."),
-        "maxEventSize": (size(usual.max_event_size), "The largest event, line or record."),
+        "maxBodySize": (
+            _or_bound(size(usual.max_body_size)),
+            "The largest body that http.request reads.",
+        ),
+        "maxEventSize": (
+            _or_bound(size(usual.max_event_size)),
+            "The largest event, line or record.",
+        ),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
 
@@ -164,7 +173,7 @@ def _state() -> Schema:
             entries | {"default": usual.max_entries, "minimum": 1},
             "The most cached values, and the most counters.",
         ),
-        "maxSize": (size(usual.max_size), "How large all cached values may be."),
+        "maxSize": (_or_bound(size(usual.max_size)), "How large all cached values may be."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
 
