@@ -173,7 +173,7 @@ class Database:
                     try:
                         return await work(session)
                     except Outdated:
-                        await session.connection.reload_schema_state()
+                        (await self.open()).renew()
                         raise
                     finally:
                         touched = session.touched
