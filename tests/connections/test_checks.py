@@ -104,3 +104,30 @@ def test_a_database_out_of_reach_is_told(tmp_path: Path) -> None:
     assert code == 2
     assert "`main` is out of reach" in found[0][2]
     assert "geheim" not in found[0][2]
+
+
+def test_a_column_is_told_where_its_name_stands(tmp_path: Path, postgres: str) -> None:
+    """In `values` and `set` it is the key, be their values constant or not."""
+    query(postgres, TABLES)
+    folder = project(tmp_path, postgres)
+    (folder / "x.yaml").write_text(
+        """method: POST
+path: /x
+responseType: json
+functionStack:
+  - db.insert: {table: orders, values: {id: 1, nam: pen}}
+  - db.update:
+      table: orders
+      set:
+        id: 2
+        prize: << 1 + 1 >>
+      where: {id: 1}
+response: done
+"""
+    )
+    outcome = CliRunner().invoke(main, ["validate", str(folder), "--database", "--format", "json"])
+    found = json.loads(outcome.stdout)["findings"]
+    assert [(f["line"], f["column"], f["code"]) for f in found] == [
+        (5, 48, "unknown-column"),
+        (10, 9, "unknown-column"),
+    ]

@@ -213,18 +213,3 @@ async def test_all_in_use_is_a_clear_error(postgres: str, monkeypatch: pytest.Mo
         assert (raised.value.status, raised.value.details["code"]) == (503, "53300")
     finally:
         await database.aclose()
-
-
-async def test_a_renewed_pool_uses_none_of_its_connections_again() -> None:
-    """What is free is closed at once, what is in use when it comes back; there is room for as many new ones."""
-    pool, made = pool_of(2)
-    one, two = await pool.take(1), await pool.take(1)
-    pool.give_back(two)
-    pool.renew()
-    await asyncio.sleep(0.01)
-    assert (one.closed, two.closed) == (False, True)
-    pool.give_back(one)
-    await asyncio.sleep(0.01)
-    assert one.closed
-    assert {await pool.take(1), await pool.take(1)} == {*made[2:]}
-    assert len(made) == 4

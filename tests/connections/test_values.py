@@ -314,6 +314,38 @@ async def test_a_list_where_one_value_belongs_is_told(postgres: str) -> None:
     assert "= ANY(<<...>>)" in outcome.error.message
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        "db.query: SELECT 1 FROM shelf WHERE name = << input.names >>",
+        "db.query: SELECT 1 FROM shelf WHERE name LIKE << input.names >>",
+        "db.query: SELECT 1 FROM shelf WHERE name NOT ILIKE << input.names >>",
+        "db.query: SELECT 1 FROM shelf WHERE name IN (<< input.names >>)",
+        "db.query: SELECT 1 FROM shelf WHERE name IS DISTINCT FROM << input.names >>",
+        "db.get: {table: shelf, where: {name: << input.names >>}}",
+        "db.get: {table: shelf, where: {name: {ne: << input.names >>}}}",
+        "db.transaction: {do: [{db.get: {table: shelf, where: {name: [pen, ink]}}}]}",
+    ],
+)
+async def test_a_list_that_is_compared_with_a_text_is_told(postgres: str, step: str) -> None:
+    """As its JSON it would find nothing, and nobody would know why."""
+    query(postgres, "CREATE TABLE shelf (name text)")
+    outcome = await run(postgres, f"- {step}", names=["pen", "ink"])
+    assert outcome.error is not None, step
+    assert outcome.error.code == "template"
+    assert "{in: <<...>>}" in outcome.error.message
+
+
+async def test_a_list_where_its_json_is_meant_is_a_text(postgres: str) -> None:
+    """A column of text holds the JSON of a list, a function takes it, and a list is joined to a text."""
+    query(postgres, "CREATE TABLE shelf (name text)")
+    stack = (
+        "- db.insert: {table: shelf, values: {name: << input.names >>}}\n"
+        "- db.value: SELECT upper(<< input.names >>) || name FROM shelf\n  as: r\n- return: << r >>"
+    )
+    assert await result(postgres, stack, names=["a"]) == '["A"]["a"]'
+
+
 async def test_large_values_and_many_columns(postgres: str) -> None:
     """A text of 20 MB goes through, and more parameters than the protocol has are refused clearly."""
     large = "x" * 20_000_000

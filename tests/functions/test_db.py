@@ -242,3 +242,21 @@ async def test_an_error_of_a_step_is_not_the_databases(table: str) -> None:
     outcome = await run(table, stack)
     assert outcome.error is not None
     assert outcome.error.code == "timeout"
+
+
+async def test_a_row_that_is_null_is_no_row_of_defaults(table: str) -> None:
+    """What a caller left out does not become an empty row; an empty object is one on purpose."""
+    query(table, "CREATE TABLE defaults (id serial, name text)")
+    outcome = await run(table, "- db.insert: {table: defaults, values: << input.v >>}", v=None)
+    assert outcome.error is not None
+    assert "write `values: {}` for a row of defaults" in outcome.error.message
+    stack = "- db.insert: {table: defaults, values: << input.v >>}\n  as: r\n- return: << r.id >>"
+    assert (await run(table, stack, v={})).result == 1
+
+
+@pytest.mark.parametrize(("name", "told"), [("", "an empty text"), ("a\0b", "one with U+0000")])
+async def test_what_is_no_name_is_told(table: str, name: str, told: str) -> None:
+    """A column without a name, or with the one character that PostgreSQL does not take, is refused in our words."""
+    outcome = await run(table, "- db.insert: {table: t, values: << input.v >>}", v={name: 1})
+    assert outcome.error is not None
+    assert f"a name is needed, and this is {told}" in outcome.error.message

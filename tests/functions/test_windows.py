@@ -229,8 +229,8 @@ def test_what_is_right_is_let_alone(window: str) -> None:
 @pytest.mark.parametrize(
     ("window", "code", "told", "hint"),
     [
-        ("compute: {a: {op: average}}", "wrong-type", "one of its words", ""),
-        ("compute: {a: {op: p95s}}", "wrong-type", "one of its words", "did you mean `p95`?"),
+        ("compute: {a: {op: average}}", "wrong-type", "takes count, sum", "write count, sum"),
+        ("compute: {a: {op: p95s}}", "wrong-type", "takes count, sum", "did you mean `p95`?"),
         ("compute: {a: {of: << item >>}}", "missing-parameter", "lacks `op`", "add `op`"),
         (
             "compute: {a: {op: sum, off: << item >>}}",
@@ -271,7 +271,7 @@ def test_what_is_right_is_let_alone(window: str) -> None:
             "compute: {a: {op: sum}}, every: '10'",
             "bad-duration",
             "a number of items, such as 10",
-            "",
+            "write a number of items",
         ),
         ("compute: {a: {op: sum}}, every: [1]", "wrong-type", "a number of items", ""),
         ("compute: {a: {op: sum}}, every: true", "bad-duration", "a number of items", ""),
@@ -321,3 +321,16 @@ async def test_misuse_that_only_a_run_can_see(window: str, told: str) -> None:
     assert outcome.error is not None
     assert outcome.error.code == "template"
     assert told in outcome.error.message
+
+
+async def test_a_value_that_a_figure_can_not_take_is_told_where_the_figure_stands() -> None:
+    """The error names the figure, and its place is the expression's, not that of the step that reads."""
+    outcome = await run_stack(
+        "- streams.window:\n    in: [{n: 1}, {n: x}]\n    compute:\n      most: {op: count}\n"
+        "      average: {op: mean, of: << item.n >>}\n  as: w\n- collect: << w >>"
+    )
+    assert outcome.error is not None
+    assert outcome.error.message.startswith("`average` of the window: a sum or a mean")
+    assert outcome.error.place is not None
+    assert outcome.error.place.expression == "item.n"
+    assert outcome.error.place.step == "streams.window"

@@ -317,6 +317,14 @@ async def test_sizes_are_limited() -> None:
         assert problem(await answer_of(client))[0] == 413
 
 
+async def test_a_body_that_is_not_compressed_as_it_says_is_told() -> None:
+    """It did not break off: the client is told what is wrong with it."""
+    async with served(TOTALS) as server:
+        reply = await server.ask("POST", "/s", b"not gzip--", Content_Encoding="gzip")
+        assert reply.status == 400
+        assert b"Content-Encoding is malformed" in reply.body
+
+
 async def test_compressed_body_is_read_as_it_arrives() -> None:
     """Compressed pieces are undone one by one."""
     async with served(TOTALS) as server:

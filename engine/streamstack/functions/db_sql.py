@@ -133,7 +133,9 @@ def quoted(name: Any) -> str:
     Raises RunError ``template`` for what is no name.
     """
     if not isinstance(name, str) or not name or "\0" in name:
-        raise RunError("template", f"a name is needed, and this is {a_kind(name)}", final=True)
+        what = "one with U+0000" if name and isinstance(name, str) else a_kind(name)
+        message = f"a name is needed, and this is {'an empty text' if name == '' else what}"
+        raise RunError("template", message, final=True)
     return '"' + name.replace('"', '""') + '"'
 
 

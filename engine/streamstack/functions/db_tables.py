@@ -178,8 +178,11 @@ async def db_insert(
     """
     if rows is not None:
         return await _insert_rows(run, table, rows, returning, database)
+    if values is None:
+        message = "`values` and `rows` are both null: write `values: {}` for a row of defaults"
+        raise RunError("template", message, final=True)
     alias = Alias(returning)
-    writer = _insert_into(table, values or {}, alias)
+    writer = _insert_into(table, values, alias)
     writer.returning("*" if returning is None else returning, alias)
     return await _changed_row(run, database, writer.query)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import CancelledError, current_task
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -57,6 +58,19 @@ def located(error: Exception) -> RunError:
             types=types,
         )
     return fault
+
+
+def place_of(computed: Callable[..., Any]) -> Place | None:
+    """Return the place of an expression that is computed for each item; None for a function of another kind."""
+    sites = getattr(computed, "__globals__", {}).get("__sites__")
+    if sites is None:
+        return None
+    lines = {line for _, _, line in computed.__code__.co_lines() if line}
+    for site in (sites[line - 1] for line in sorted(lines)):
+        if site.step is not None and site.values:
+            value = site.values[0]
+            return Place(value.mark, site.step.title, site.step.path, value.text)
+    return None
 
 
 def _hides_a_stop(error: Exception) -> bool:

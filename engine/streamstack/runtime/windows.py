@@ -11,7 +11,9 @@ from time import perf_counter
 from typing import Any
 
 from streamstack.errors import RunError
+from streamstack.language.loading.wording import listed
 from streamstack.language.units import show_duration
+from streamstack.runtime.faults import place_of
 from streamstack.runtime.feed import Feed
 from streamstack.runtime.figures import Series
 from streamstack.runtime.flows import Source, slices
@@ -127,10 +129,20 @@ class Group:
             values.append(value)
             if value is not None:
                 series.count += 1
-                for add in series.adds:
-                    add(value)
+                try:
+                    for add in series.adds:
+                        add(value)
+                except RunError as error:
+                    raise self._refused(error, of) from error
         self.fresh += 1
         return values
+
+    def _refused(self, error: RunError, of: Of | None) -> RunError:
+        """Return an error with the figures that did not take a value, at the place of their expression."""
+        names = listed([f"`{each.name}`" for each in self._figures if each.of is of], "and")
+        told = RunError(error.code, f"{names} of the window: {error.message}", final=error.final)
+        told.place = place_of(of) if of is not None else None
+        return told
 
     def drop(self) -> None:
         """Let the oldest item go."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Input
@@ -132,6 +133,9 @@ class Arriving:
                     data = await content.readany()
                 except (web.RequestPayloadError, ConnectionError, RuntimeError) as error:
                     self.lost = True
+                    if isinstance(error.__cause__, ContentEncodingError):
+                        told = "can't be read: its Content-Encoding is malformed"
+                        raise invalid([{"in": "body", "name": "", "message": told}]) from error
                     raise _lost() from error
                 finally:
                     answer.waits_since = 0.0

@@ -22,7 +22,7 @@ from streamstack.language.definition import (
     Project,
     Step,
 )
-from streamstack.language.expressions import Value
+from streamstack.language.expressions import Constant, ObjectValue, Value
 from streamstack.language.findings import find
 from streamstack.language.parameters import Bound, Kind, Named, OneOf, ParameterType
 from streamstack.language.sql import statement_in
@@ -197,8 +197,10 @@ def _names(argument: Argument) -> Iterator[_Named]:
             yield _Named(entry.key, entry.mark)
     elif isinstance(argument, (Given, Value)):
         held = argument.value if isinstance(argument, Given) else argument.constant
-        if isinstance(argument, Value) and hasattr(argument, "entries"):
-            held = {name: None for name, _ in argument.entries}
-        for name in held if isinstance(held, (list, dict)) else [held]:
+        if isinstance(argument, ObjectValue):
+            held = [name for name, _ in argument.entries]
+        names = list(held) if isinstance(held, (list, dict)) else [held]
+        marks = argument.keys if isinstance(argument, (Constant, ObjectValue)) else ()
+        for name, mark in zip(names, marks or [argument.mark] * len(names), strict=True):
             if isinstance(name, str) and name != "*":
-                yield _Named(name.removeprefix("-"), argument.mark)
+                yield _Named(name.removeprefix("-"), mark)

@@ -164,7 +164,6 @@ class Database:
                 except Exception as error:  # noqa: BLE001  (failure_of raises what is none of the database's)
                     cause = _told(error)
                     raise failure_of(cause, self.name) from cause
-        outdated = False
         pauses = list(PAUSES)
         while True:
             touched = False
@@ -173,18 +172,14 @@ class Database:
                     try:
                         return await work(session)
                     except Outdated:
-                        (await self.open()).renew()
-                        raise
+                        # Again on this connection: others of the pool may still remember the tables as they were.
+                        await session.connection.reload_schema_state()
+                        return await work(session)
                     finally:
                         touched = session.touched
-            except Outdated as error:
-                cause = _told(error)
-                if outdated:
-                    raise failure_of(cause, self.name) from cause
-                outdated = True
             except Exception as error:  # noqa: BLE001  (failure_of raises what is none of the database's)
                 cause = _told(error)
-                failure = failure_of(error, self.name)
+                failure = failure_of(cause if isinstance(error, Outdated) else error, self.name)
                 again = is_lost(cause) and (repeatable or not touched or ran_surely_not(cause))
                 if not again or len(pauses) == 1:
                     raise failure from (None if cause is failure else cause)

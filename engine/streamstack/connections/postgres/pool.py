@@ -29,8 +29,6 @@ class Pool:
         self._most = most
         self._size = 0
         self._idle: list[tuple[Connection, float]] = []
-        self._lent: set[Connection] = set()
-        self._old: set[Connection] = set()  # of the lent, those that are not to be used again
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -42,11 +40,6 @@ class Pool:
 
         Raises TimeoutError where none becomes free in some seconds, and what asyncpg raises where none can be made.
         """
-        connection = await self._take(within)
-        self._lent.add(connection)
-        return connection
-
-    async def _take(self, within: float) -> Connection:
         deadline = monotonic() + within
         while True:
             if self._closed:
@@ -91,24 +84,14 @@ class Pool:
 
     def give_back(self, connection: Connection, *, reset: bool = False) -> None:
         """Let others have a connection. One in a transaction, or to be ``reset``, is brought into order first."""
-        self._lent.discard(connection)
-        old = connection in self._old
-        self._old.discard(connection)
         if connection.is_closed():
             self._lose()
-        elif self._closed or old:
+        elif self._closed:
             self._spawn(self._end(connection))
         elif reset or connection.is_in_transaction():
             self._spawn(self._order(connection))
         else:
             self._offer(connection)
-
-    def renew(self) -> None:
-        """Use none of the connections again that there are now: each keeps what it knew of tables that have changed."""
-        self._old |= self._lent
-        idle, self._idle = self._idle, []
-        for connection, _ in idle:
-            self._spawn(self._end(connection))
 
     def _offer(self, connection: Connection) -> None:
         if self._hand_on(connection):

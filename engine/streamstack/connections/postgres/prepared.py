@@ -37,6 +37,10 @@ _UNDETERMINED: Final = (
 )
 #: How PostgreSQL names a parameter in a message, in any language.
 _PARAMETER: Final = re.compile(r"\$(\d+)")
+#: What stands where PostgreSQL has no such operator; else it is a function.
+_OPERATOR: Final = re.compile(
+    r"[-+*/<>=~!@#%^&|`?]|(?:NOT\s+)?(?:I?LIKE|IN|BETWEEN|SIMILAR)\b|IS\b", re.IGNORECASE
+)
 #: Forms of one statement that are kept.
 _FORMS: Final = 64
 
@@ -95,6 +99,7 @@ class Forms:
         key = (*typed.casts, *casts, *map(cast_for, values))
         form = self._forms.get(key)
         if form is None:
+            await self._refuse_lists(connection, typed, values)
             form = await self._recast(connection, typed, casts, values)
             _keep(self._forms, key, form)
         return form, form.encode(values)
@@ -137,13 +142,38 @@ class Forms:
         ]
         for index, (type_, value) in enumerate(zip(typed.types, values, strict=True)):
             if casts[index] and isinstance(value, (list, tuple)) and type_.kind == "scalar":
-                shown = self.statement.shown_at(index)
-                raise RunError(
-                    "template",
-                    f"{shown} is a list, and the statement expects one {type_.name}: write = ANY(<<...>>)",
-                    final=True,
-                )
+                raise self._list_for_one(index, type_)
         return tuple(casts)
+
+    async def _refuse_lists(
+        self, connection: asyncpg.Connection, typed: _Typed, values: Sequence[Any]
+    ) -> None:
+        """Refuse a list that is compared with a text: as its JSON it would never be equal, and nothing be found.
+
+        A text that is written, or given to a function, may well be the JSON of a list. Raises RunError ``template``.
+        """
+        for index, (type_, value) in enumerate(zip(typed.types, values, strict=True)):
+            if type_.name not in TEXTUAL or not isinstance(value, (list, tuple)):
+                continue
+            casts = list(typed.casts) if typed.casts else [""] * len(values)
+            casts[index] = cast_for(value)
+            text = self.statement.text(casts)
+            try:
+                await _prepare(connection, text)
+            except asyncpg.UndefinedFunctionError as error:
+                at = int(getattr(error, "position", None) or 0)
+                if at and _OPERATOR.match(text, at - 1):
+                    raise self._list_for_one(index, type_) from error
+            except asyncpg.PostgresError:
+                pass
+
+    def _list_for_one(self, index: int, type_: asyncpg.Type) -> RunError:
+        return RunError(
+            "template",
+            f"{self.statement.shown_at(index)} is a list, and the statement expects one {type_.name}: write "
+            "= ANY(<<...>>), or in a `where` {column: {in: <<...>>}}",
+            final=True,
+        )
 
     async def _recast(
         self,

@@ -125,9 +125,10 @@ def _parse(node: Node, found: list[Diagnostic], depth: int) -> Value:
             hint = 'write the whole object as an expression: `<< {name: "value"} >>`'
             found.append(find("bad-template", key.mark, message, hint))
         entries.append((key.text, _parse(inner, found, depth + 1)))
+    keys = tuple(key.mark for key, _ in node.items)
     if all(isinstance(entry, Constant) for _, entry in entries):
-        return Constant(node.mark, {name: entry.constant for name, entry in entries})
-    return ObjectValue(node.mark, tuple(entries))
+        return Constant(node.mark, {name: entry.constant for name, entry in entries}, keys)
+    return ObjectValue(node.mark, tuple(entries), keys)
 
 
 def _scalar(scalar: Scalar, text: str, found: list[Diagnostic]) -> Value:

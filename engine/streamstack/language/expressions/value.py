@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import nodes
@@ -71,6 +71,7 @@ class Constant(Value):
     """Data without bindings. It is shared by all runs: nothing changes a value in place."""
 
     data: Any
+    keys: tuple[Mark, ...] = field(default=(), compare=False)  # where those of an object stand
 
     @property
     def constant(self) -> Any:
@@ -179,6 +180,7 @@ class ObjectValue(Value):
     """An object with bindings somewhere inside. Its keys are constant texts."""
 
     entries: tuple[tuple[str, Value], ...]
+    keys: tuple[Mark, ...] = field(default=(), compare=False)  # where they stand
 
     @property
     def reads(self) -> tuple[Read, ...]:

@@ -264,7 +264,8 @@ class ArgumentReader:
             converted = convert(wanted.kind, value)
         except ValueError as error:
             code = "bad-size" if wanted.kind is Kind.SIZE else "bad-duration"
-            self.faults.add(code, node.mark, f"{site.words}: {error}")
+            hint = how_to_write(wanted.kind, node) if wanted.kind is Kind.EVERY else ""
+            self.faults.add(code, node.mark, f"{site.words}: {error}", hint)
             return MISSING
         if not suits(wanted.kind, converted) and wanted.kind not in _MEASURES:
             self._refuse(node, site, KINDS[wanted.kind], how_to_write(wanted.kind, node))

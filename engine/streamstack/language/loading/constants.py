@@ -81,7 +81,7 @@ def not_chosen(value: Any, choices: Collection[str]) -> tuple[str, str] | None:
     if not choices or not isinstance(value, str) or value in choices:
         return None
     near = nearest(value, choices)
-    few = len(choices) <= 12
+    few = len(choices) <= 16
     words = listed(choices) if few else "one of its words"
     return words, f"did you mean `{near}`?" if near else f"write {listed(choices)}" if few else ""
 
