@@ -100,11 +100,19 @@ def _lacking(way: Way, method: Method, missing: list[str]) -> RefusalError:
 def _refuse_others(request: web.BaseRequest, cors: Cors) -> None:
     """Refuse what a page of another site makes a browser send, with the cookie that belongs to us.
 
-    Browsers say where a request comes from (Fetch Metadata), also behind proxies; what is no browser has no cookie
-    that it did not mean to send.
+    Browsers say where a request comes from (Fetch Metadata), also behind proxies. Older ones do not, and none does
+    without TLS: then the page's origin must be the host that was asked. What is no browser says neither, and has no
+    cookie that it did not mean to send.
     """
-    other = request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}
-    if other and request.method not in _SAFE and not cors.names(request.headers.get("Origin")):
+    if request.method in _SAFE:
+        return
+    origin = request.headers.get("Origin")
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is None:
+        other = origin is not None and origin.partition("://")[2].lower() != request.host.lower()
+    else:
+        other = site not in {"same-origin", "none"}
+    if other and not cors.names(origin):
         raise RefusalError("forbidden", "a page of another site may not use this cookie")
 
 
