@@ -317,6 +317,7 @@ async def test_cookies_are_not_for_pages_of_other_sites(tmp_path: Path) -> None:
             ("POST", cookie | {"Origin": "https://evil.example"}, 403),
             ("POST", cookie | {"Origin": "null"}, 403),
             ("POST", cookie | {"Origin": "http://test"}, 200),
+            ("POST", cookie | {"Origin": "http://test:8080"}, 200),
             ("POST", cookie | {"Origin": "https://app.example.org"}, 200),
             ("GET", cookie | foreign, 200),
             ("POST", bearer(token) | foreign, 200),
@@ -607,6 +608,28 @@ async def test_a_key_server_that_is_away(tmp_path: Path, monkeypatch: pytest.Mon
             assert publisher.asked > asked
             await asyncio.sleep(1.0)  # too old
             assert (await server.get("/who", **fresh())).status == 503
+
+
+async def test_keys_that_are_taken_back_are_worth_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that answers with no key at all is not away: its last keys, and what was remembered, go."""
+    monkeypatch.setattr(key_server, "PAUSE", 0.0)
+    key = KEYS["ES256"]
+    publisher = Publisher(key)
+    async with Upstream(publisher.script) as upstream:
+        settings = (
+            f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
+        )
+        by_key = bearer(signed(claims(aud="me"), key, "ES256", kid="ec"))
+        other = bearer(signed(claims(aud="me"), key, "ES256", kid="made up"))
+        async with project(tmp_path, settings) as server:
+            assert (await server.get("/who", **by_key)).status == 200
+            publisher.keys = []
+            assert (await server.get("/who", **other)).status == 503
+            assert (await server.get("/who", **by_key)).status == 503
+            publisher.keys = [key]
+            assert (await server.get("/who", **by_key)).status == 200
 
 
 async def test_a_key_server_that_hangs_holds_up_one(

@@ -109,11 +109,17 @@ def _refuse_others(request: web.BaseRequest, cors: Cors) -> None:
     origin = request.headers.get("Origin")
     site = request.headers.get("Sec-Fetch-Site")
     if site is None:
-        other = origin is not None and origin.partition("://")[2].lower() != request.host.lower()
+        other = origin is not None and not _is_of(origin, request.host)
     else:
         other = site not in {"same-origin", "none"}
     if other and not cors.names(origin):
         raise RefusalError("forbidden", "a page of another site may not use this cookie")
+
+
+def _is_of(origin: str, host: str) -> bool:
+    """Tell whether an origin is a host. Proxies pass on hosts without their port: then any port will do."""
+    theirs = origin.partition("://")[2].lower()
+    return host.lower() in {theirs, theirs.rpartition(":")[0]} - {""}
 
 
 def _places(method: Method) -> tuple[Place, ...]:

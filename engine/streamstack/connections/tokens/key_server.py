@@ -123,11 +123,17 @@ class KeyServer:
         finally:
             answer.close()
         if not keys:
+            # It is not away: it has taken its keys back, and what they signed is worth nothing from now on.
+            self._fetched = None
+            self._take(b"", ())
             raise ValueError(f"{answer.host} publishes no key for {', '.join(self._algorithms)}")
         self._fetched = self._clock()
         fresh = USUAL if age is None else min(max(float(age[1]), SHORTEST), LONGEST)
         self._fresh_until = self._fetched + fresh
-        if data != self._published:
-            # Else what was found valid before still is: it need not be checked anew.
-            self._published, self._keys = bytes(data), keys
+        self._take(bytes(data), keys)
+
+    def _take(self, published: bytes, keys: tuple[Key, ...]) -> None:
+        """Use these keys. Where they are those that there were, what was found valid need not be checked anew."""
+        if published != self._published:
+            self._published, self._keys = published, keys
             self.version += 1
