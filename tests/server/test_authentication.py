@@ -454,9 +454,14 @@ async def test_optional(tmp_path: Path) -> None:
         nobody = await server.get("/who")
         somebody = await server.get("/who", **bearer(signed()))
         wrong = await server.get("/who", **bearer(signed(key="x" * 40)))
+        bare_token = await server.get("/who", Authorization=signed())
+        others = await server.get("/who", Authorization="Basic YTpi")
     assert (nobody.status, nobody.body) == (200, b"null")
     assert told(somebody.body)["sub"] == "ada"
     assert wrong.status == 401
+    assert bare_token.status == 401  # a token without `Bearer` is no guest's
+    assert "Bearer ..." in told(bare_token.body)["detail"]
+    assert (others.status, others.body) == (200, b"null")  # for a proxy, say
 
 
 async def test_endpoints_without_authentication_take_everybody(tmp_path: Path) -> None:

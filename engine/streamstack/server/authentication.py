@@ -181,8 +181,12 @@ def _from_header(request: web.BaseRequest, name: str) -> str | None:
     scheme, _, rest = value.strip().partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip()
-    # Basic and the like are for others. A header of its own holds the credential alone.
-    return None if name.lower() == "authorization" else value.strip()
+    if name.lower() != "authorization":
+        return value.strip()  # a header of its own holds the credential alone
+    if scheme and not rest:
+        # Of no scheme: most likely a token, whose sender is not to be taken for a guest.
+        raise RunError("unauthorized", "the header Authorization is written: Bearer ...")
+    return None  # Basic and the like are for others
 
 
 def _only(values: list[str], where: str) -> str | None:
