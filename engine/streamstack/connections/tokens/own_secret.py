@@ -42,7 +42,8 @@ def own_secret(folder: Path, name: str) -> str:
 
 def _keep_out(folder: Path) -> None:
     """See to it that no version control takes the folder in, as the embedded database does."""
-    with suppress(FileExistsError), (folder / ".gitignore").open("x", encoding="utf-8") as ignored:
+    # It may be there, or in a folder that can only be read.
+    with suppress(OSError), (folder / ".gitignore").open("x", encoding="utf-8") as ignored:
         ignored.write("*\n")
 
 
