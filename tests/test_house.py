@@ -53,7 +53,8 @@ def project_files() -> Iterator[Path]:
             for each in folders
             if each not in NOT_OURS and (not each.startswith(".") or each == ".ci")
         ]
-        yield from (Path(folder) / name for name in names)
+        # In a worktree of git, `.git` is a file that names a folder of the machine.
+        yield from (Path(folder) / name for name in names if name != ".git")
 
 
 def lines_of(name: str) -> list[str]:

@@ -156,6 +156,8 @@ def test_a_secret_of_its_own_is_made_once(tmp_path: Path) -> None:
     assert len(found) == 8
     assert len(set(found)) == 1
     assert [each.name for each in (tmp_path / "secrets").iterdir()] == ["jwt"]
+    # Else it would be published with the project.
+    assert (tmp_path / ".gitignore").read_text() == "*\n"
     (tmp_path / "secrets" / "jwt").write_text("short\n")
     with pytest.raises(RunError, match="delete it"):
         own_secret(tmp_path, "jwt")

@@ -113,6 +113,22 @@ def test_keys_that_are_no_good(tmp_path: Path) -> None:
         assert words in found[0][1]
 
 
+@pytest.mark.parametrize("name", ["nowhere.pem", "~no-such-user/k.pem", r"a\0b", ".", "a" * 5000])
+def test_a_file_that_holds_no_key(name: str, tmp_path: Path) -> None:
+    """Whatever its name: a finding."""
+    _, found = settings_of(f'a: {{type: jwt, publicKey: "{name}"}}', folder=tmp_path)
+    assert [code for code, _ in found] == ["bad-setting"]
+    assert "no key in PEM in the file" in found[0][1]
+
+
+def test_what_a_variable_holds_instead_of_a_key_is_not_shown() -> None:
+    """It may be a secret that stands in the wrong variable."""
+    text = "a: {type: jwt, publicKey: << env.PUBLIC_KEY >>}"
+    _, found = settings_of(text, {"PUBLIC_KEY": "geheim"})
+    assert [code for code, _ in found] == ["bad-setting"]
+    assert "geheim" not in found[0][1]
+
+
 def test_keys_that_are_handed_out() -> None:
     """By name, with scopes or without; in a list; several in one variable; hashed or plain, kept as hashes."""
     one, two = "1" * 40, "2" * 40

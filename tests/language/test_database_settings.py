@@ -58,6 +58,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
         ("main: {poolsize: 3}", "`poolSize`"),
         ("main: 5", "is a mapping"),
         ("main: {bin: .}", "no program `postgres`"),
+        ("main: {bin: ~no-such-user/bin}", "no home of that name"),
         ("a: {}\nb: {}", "the embedded server is `a` already"),
     ],
 )

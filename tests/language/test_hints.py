@@ -19,6 +19,22 @@ def findings_of(steps: str, head: str = HEAD) -> list[Diagnostic]:
 
 
 @pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("csv.parse", "did you mean `csv.read`?"),
+        ("db.add", "did you mean `db.insert`?"),
+        ("stream.end", "did you mean `done`?"),
+        ("password.remember", "`password` has password.hash and password.verify"),
+        ("something.else", "`streamstack functions` lists the functions"),
+    ],
+)
+def test_what_is_no_function_has_a_name_here(name: str, hint: str) -> None:
+    """What others call it, else what there is of its family, else where to look."""
+    found = [each for each in findings_of(f"- {name}: 1") if each.code == "unknown-function"]
+    assert [each.hint for each in found] == [hint]
+
+
+@pytest.mark.parametrize(
     ("steps", "write"),
     [
         ("- stream: hi\n  delay: 5ms", "stream: {content: ..., delay: ...}"),

@@ -16,6 +16,7 @@ import structlog
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from structlog.testing import capture_logs
 
+from streamstack.connections import callers
 from streamstack.connections.tokens import key_server
 from streamstack.functions.security_use import open_callers
 from tests.server.authenticating import (
@@ -311,6 +312,13 @@ async def test_cookies_are_not_for_pages_of_other_sites(tmp_path: Path) -> None:
             ("POST", cookie | {"Sec_Fetch_Site": "same-origin"}, 200),
             ("POST", cookie | ours, 200),
             ("POST", cookie | foreign, 403),
+            ("POST", cookie | {"Sec_Fetch_Site": "same-site"}, 403),
+            # Without TLS, and before 2023, browsers do not say where it comes from, but whose page it is.
+            ("POST", cookie | {"Origin": "https://evil.example"}, 403),
+            ("POST", cookie | {"Origin": "null"}, 403),
+            ("POST", cookie | {"Origin": "http://test"}, 200),
+            ("POST", cookie | {"Origin": "http://test:8080"}, 200),
+            ("POST", cookie | {"Origin": "https://app.example.org"}, 200),
             ("GET", cookie | foreign, 200),
             ("POST", bearer(token) | foreign, 200),
         ):
@@ -446,9 +454,14 @@ async def test_optional(tmp_path: Path) -> None:
         nobody = await server.get("/who")
         somebody = await server.get("/who", **bearer(signed()))
         wrong = await server.get("/who", **bearer(signed(key="x" * 40)))
+        bare_token = await server.get("/who", Authorization=signed())
+        others = await server.get("/who", Authorization="Basic YTpi")
     assert (nobody.status, nobody.body) == (200, b"null")
     assert told(somebody.body)["sub"] == "ada"
     assert wrong.status == 401
+    assert bare_token.status == 401  # a token without `Bearer` is no guest's
+    assert "Bearer ..." in told(bare_token.body)["detail"]
+    assert (others.status, others.body) == (200, b"null")  # for a proxy, say
 
 
 async def test_endpoints_without_authentication_take_everybody(tmp_path: Path) -> None:
@@ -602,6 +615,28 @@ async def test_a_key_server_that_is_away(tmp_path: Path, monkeypatch: pytest.Mon
             assert (await server.get("/who", **fresh())).status == 503
 
 
+async def test_keys_that_are_taken_back_are_worth_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that answers with no key at all is not away: its last keys, and what was remembered, go."""
+    monkeypatch.setattr(key_server, "PAUSE", 0.0)
+    key = KEYS["ES256"]
+    publisher = Publisher(key)
+    async with Upstream(publisher.script) as upstream:
+        settings = (
+            f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
+        )
+        by_key = bearer(signed(claims(aud="me"), key, "ES256", kid="ec"))
+        other = bearer(signed(claims(aud="me"), key, "ES256", kid="made up"))
+        async with project(tmp_path, settings) as server:
+            assert (await server.get("/who", **by_key)).status == 200
+            publisher.keys = []
+            assert (await server.get("/who", **other)).status == 503
+            assert (await server.get("/who", **by_key)).status == 503
+            publisher.keys = [key]
+            assert (await server.get("/who", **by_key)).status == 200
+
+
 async def test_a_key_server_that_hangs_holds_up_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -629,6 +664,57 @@ async def test_a_key_server_that_hangs_holds_up_one(
             assert not waiting.done()
             assert {reply.status for reply in others} == {200}
             assert (await waiting).status == 200
+
+
+async def test_who_asks_and_leaves_has_keys_fetched_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller who makes up names of keys and leaves neither begins it again each time nor ends it for others."""
+    monkeypatch.setattr(key_server, "PAUSE", 0.05)
+    key = KEYS["ES256"]
+    publisher = Publisher(key)
+
+    def naming(name: str) -> dict[str, str]:
+        return bearer(signed(claims(aud="me"), key, "ES256", kid=name))
+
+    async with Upstream(publisher.script) as upstream:
+        settings = (
+            f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
+        )
+        async with project(tmp_path, settings) as server:
+            publisher.delay = 1.0
+            made_up = f"Authorization: {naming('made up')['Authorization']}\r\n"
+            for _ in range(10):
+                client = await server.connect()
+                client.ask("/who", extra=made_up)
+                await asyncio.sleep(0.02)
+                client.close()
+            await asyncio.sleep(0.1)
+            assert (await server.get("/who", **naming("ec"))).status == 200
+            assert publisher.asked == 1
+
+
+async def test_keys_that_stay_the_same_leave_what_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Having them fetched, as anybody can, does not make every token be checked anew."""
+    monkeypatch.setattr(key_server, "PAUSE", 0.0)
+    key = KEYS["ES256"]
+    publisher = Publisher(key)
+    async with Upstream(publisher.script) as upstream:
+        settings = (
+            f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
+        )
+        async with project(tmp_path, settings) as server:
+            by_key = bearer(signed(claims(aud="me"), key, "ES256", kid="ec"))
+            assert (await server.get("/who", **by_key)).status == 200
+            unknown = bearer(signed(claims(aud="me"), key, "ES256", kid="made up"))
+            assert (await server.get("/who", **unknown)).status == 401
+            assert publisher.asked == 2
+            checked: list[str] = []
+            monkeypatch.setattr(callers, "parse_token", checked.append)
+            assert (await server.get("/who", **by_key)).status == 200
+            assert checked == []
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,11 @@ class Tokens:
                 self._own = () if secret is None else (secret_key(secret, method.algorithms),)
         return self._own
 
+    async def aclose(self) -> None:
+        """Give up what is being fetched."""
+        if self._server is not None:
+            await self._server.aclose()
+
     async def verify(self, text: str) -> Claims:
         """Return the claims of a token.
 
@@ -153,4 +158,7 @@ class Callers:
         return found
 
     async def aclose(self) -> None:
-        """Close nothing: what is fetched is fetched through the client, which is another's."""
+        """Give up the keys that are being fetched."""
+        for each in self._verifiers.values():
+            if isinstance(each, Tokens):
+                await each.aclose()

@@ -113,11 +113,18 @@ class TokensReading(Section):
             return None
         if text.lstrip().startswith("-----BEGIN"):
             return text.replace("\\n", "\n")  # as environment variables hold lines
-        file = self.folder / Path(text).expanduser()
         try:
+            file = self.folder / Path(text).expanduser()
             return file.read_bytes().decode("ascii")
-        except (OSError, UnicodeDecodeError):
-            self.refuse("publicKey", f"there is no key in PEM in the file {file}")
+        except (OSError, RuntimeError, ValueError):  # no file, no such home, no name of a file
+            written = self.written.get("publicKey")
+            # What a variable holds is not shown: it may be something else, and secret.
+            bound = isinstance(written, Scalar) and "<<" in written.text
+            shown = (
+                "that the variable names" if bound else f"`{text}`, looked for from {self.folder}"
+            )
+            fault = f"there is no key in PEM in the file {shown}"
+            self.refuse("publicKey", f"{fault}; PEM begins with -----BEGIN PUBLIC KEY-----")
             return None
 
     def _jwks_url(self) -> str | None:

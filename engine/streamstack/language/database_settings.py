@@ -165,7 +165,10 @@ class _Reading:
         return files
 
     def _bin(self, node: Node) -> Path:
-        folder = self.folder / Path(self._text(node)).expanduser()
+        try:
+            folder = self.folder / Path(self._text(node)).expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"there is no home of that name: {self._text(node)}") from error
         if not (folder / "postgres").is_file():
             raise ValueError(f"there is no program `postgres` in {folder}")
         return folder

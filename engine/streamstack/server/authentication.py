@@ -100,12 +100,26 @@ def _lacking(way: Way, method: Method, missing: list[str]) -> RefusalError:
 def _refuse_others(request: web.BaseRequest, cors: Cors) -> None:
     """Refuse what a page of another site makes a browser send, with the cookie that belongs to us.
 
-    Browsers say where a request comes from (Fetch Metadata), also behind proxies; what is no browser has no cookie
-    that it did not mean to send.
+    Browsers say where a request comes from (Fetch Metadata), also behind proxies. Older ones do not, and none does
+    without TLS: then the page's origin must be the host that was asked. What is no browser says neither, and has no
+    cookie that it did not mean to send.
     """
-    other = request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}
-    if other and request.method not in _SAFE and not cors.names(request.headers.get("Origin")):
+    if request.method in _SAFE:
+        return
+    origin = request.headers.get("Origin")
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is None:
+        other = origin is not None and not _is_of(origin, request.host)
+    else:
+        other = site not in {"same-origin", "none"}
+    if other and not cors.names(origin):
         raise RefusalError("forbidden", "a page of another site may not use this cookie")
+
+
+def _is_of(origin: str, host: str) -> bool:
+    """Tell whether an origin is a host. Proxies pass on hosts without their port: then any port will do."""
+    theirs = origin.partition("://")[2].lower()
+    return host.lower() in {theirs, theirs.rpartition(":")[0]} - {""}
 
 
 def _places(method: Method) -> tuple[Place, ...]:
@@ -167,8 +181,12 @@ def _from_header(request: web.BaseRequest, name: str) -> str | None:
     scheme, _, rest = value.strip().partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip()
-    # Basic and the like are for others. A header of its own holds the credential alone.
-    return None if name.lower() == "authorization" else value.strip()
+    if name.lower() != "authorization":
+        return value.strip()  # a header of its own holds the credential alone
+    if scheme and not rest:
+        # Of no scheme: most likely a token, whose sender is not to be taken for a guest.
+        raise RunError("unauthorized", "the header Authorization is written: Bearer ...")
+    return None  # Basic and the like are for others
 
 
 def _only(values: list[str], where: str) -> str | None:

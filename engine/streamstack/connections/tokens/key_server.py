@@ -44,7 +44,8 @@ class KeyServer:
         self._client = client
         self._clock = clock
         self._keys: tuple[Key, ...] = ()
-        self._fetching = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
+        self._published = b""
         self._fetched: float | None = None  # when keys came last
         self._fresh_until = 0.0
         self._tried: float | None = None  # when they were asked for last
@@ -57,7 +58,7 @@ class KeyServer:
         """
         unknown = name is not None and not any(key.name in (name, None) for key in self._keys)
         # Whoever can go on with what there is does not wait for another's fetch.
-        waits = not self._usable() or not self._fetching.locked()
+        waits = not self._usable() or self._fetching is None
         if unknown or (waits and self._clock() >= self._fresh_until):
             await self._refresh()
         if not self._usable():
@@ -73,26 +74,36 @@ class KeyServer:
         return self._fetched is not None and self._clock() < self._fetched + STALE
 
     async def _refresh(self) -> None:
-        """Fetch the keys, unless that was tried a moment ago. A failure is told to the log alone."""
-        begun = self._clock()
-        async with self._fetching:
-            # Another may have fetched them, or failed to, while this one waited.
-            if self._tried is not None and (self._tried >= begun or begun < self._tried + PAUSE):
+        """Fetch the keys, or wait for who does, unless that was tried a moment ago."""
+        if self._fetching is None:
+            now = self._clock()
+            if self._tried is not None and now < self._tried + PAUSE:
                 return
-            before, self._tried = self._tried, self._clock()
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    await self._fetch()
-            except asyncio.CancelledError:
-                self._tried = before  # the one who asked has left: that is no answer
-                raise
-            except (RunError, TimeoutError, ValueError) as error:
-                log.warning(
-                    "keys-not-fetched",
-                    authentication=self._name,
-                    reason=str(error) or "the server took too long to answer",
-                    usable=self._usable(),
-                )
+            self._tried = now
+            self._fetching = asyncio.create_task(self._try())
+        # Who asked may leave: it is for all, and who comes and leaves must not have it begun again each time.
+        await asyncio.shield(self._fetching)
+
+    async def _try(self) -> None:
+        """Fetch the keys. A failure is told to the log alone."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._fetch()
+        except (RunError, TimeoutError, ValueError) as error:
+            log.warning(
+                "keys-not-fetched",
+                authentication=self._name,
+                reason=str(error) or "the server took too long to answer",
+                usable=self._usable(),
+            )
+        finally:
+            self._fetching = None
+
+    async def aclose(self) -> None:
+        """Give up what is being fetched."""
+        if (task := self._fetching) is not None:
+            task.cancel()
+            await asyncio.wait([task])
 
     async def _fetch(self) -> None:
         headers = CIMultiDict({"Accept": "application/jwk-set+json, application/json"})
@@ -112,9 +123,17 @@ class KeyServer:
         finally:
             answer.close()
         if not keys:
+            # It is not away: it has taken its keys back, and what they signed is worth nothing from now on.
+            self._fetched = None
+            self._take(b"", ())
             raise ValueError(f"{answer.host} publishes no key for {', '.join(self._algorithms)}")
         self._fetched = self._clock()
         fresh = USUAL if age is None else min(max(float(age[1]), SHORTEST), LONGEST)
         self._fresh_until = self._fetched + fresh
-        self._keys = keys
-        self.version += 1
+        self._take(bytes(data), keys)
+
+    def _take(self, published: bytes, keys: tuple[Key, ...]) -> None:
+        """Use these keys. Where they are those that there were, what was found valid need not be checked anew."""
+        if published != self._published:
+            self._published, self._keys = published, keys
+            self.version += 1

@@ -23,6 +23,7 @@ def own_secret(folder: Path, name: str) -> str:
     try:
         if not file.exists():
             _make(file)
+        _keep_out(folder)
         secret = file.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
@@ -37,6 +38,13 @@ def own_secret(folder: Path, name: str) -> str:
             "template", f"{file} holds no secret: delete it, and another one is made", final=True
         )
     return secret
+
+
+def _keep_out(folder: Path) -> None:
+    """See to it that no version control takes the folder in, as the embedded database does."""
+    # It may be there, or in a folder that can only be read.
+    with suppress(OSError), (folder / ".gitignore").open("x", encoding="utf-8") as ignored:
+        ignored.write("*\n")
 
 
 def _make(file: Path) -> None:

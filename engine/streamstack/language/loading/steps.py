@@ -34,6 +34,17 @@ COMMON: Final = {
     "emit": "stream",
     "send": "stream",
     "yield": "stream",
+    "stream.end": "done",
+    "end": "done",
+    "var": "set",
+    "query": "db.query",
+    "sql": "db.query",
+    "db.add": "db.insert",
+    "db.edit": "db.update",
+    "csv.parse": "csv.read",
+    "csv.stream": "csv.read",
+    "json.parse": "json.read",
+    "jwt.decode": "jwt.verify",
 }
 
 
@@ -109,7 +120,7 @@ class StepReader:
                 f"`{node.text}` is no function"
                 if words
                 else f"a step is a mapping with one function, and this is {describe(node)}",
-                f"did you mean `{near}`?" if near else "write `- function: ...`",
+                self._hint(node.text, near) if words else "write `- function: ...`",
             )
             return None
         self._arguments.require(function.parameters, (), node.mark, f"`{function.name}`")
@@ -153,6 +164,14 @@ class StepReader:
         common = COMMON.get(name)
         return common if common in self.registry else nearest(name, self.registry)
 
+    def _hint(self, name: str, meant: str | None) -> str:
+        """Say what to write instead of a name that is no function's: else what its family has."""
+        if meant is not None:
+            return f"did you mean `{meant}`?"
+        family, dot, _ = name.partition(".")
+        relatives = [each for each in self.registry if dot and each.startswith(f"{family}.")]
+        return f"`{family}` has {listed(relatives, 'and')}" if relatives else ""
+
     def _report_no_function(self, node: Mapping, others: list[Scalar]) -> None:
         if not others:
             self.faults.add(
@@ -172,7 +191,7 @@ class StepReader:
                     "unknown-function",
                     key.mark,
                     f"`{key.text}` is no function",
-                    f"did you mean `{meant}`?" if meant else "",
+                    self._hint(key.text, meant),
                 )
             else:
                 meant = nearest(key.text, modifiers.NAMES)
