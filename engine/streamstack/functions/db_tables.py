@@ -61,16 +61,12 @@ _COMPARED = Group(
     ),
     make=Comparison,
 )
-_CONDITIONS = OneOf(
-    (
-        Named(OneOf((_COMPARED, Bound())), names="columns"),
-        Bound(Kind.OBJECT),
-    )
-)
 
 
 def _where(description: str, *, required: bool = False) -> Parameter:
-    return Parameter("where", _CONDITIONS, description, required=required)
+    # Where one must be, an empty one would mean every row.
+    named = Named(OneOf((_COMPARED, Bound())), names="columns", least=int(required))
+    return Parameter("where", OneOf((named, Bound(Kind.OBJECT))), description, required=required)
 
 
 def _values(name: str, description: str, *, required: bool = True) -> Parameter:

@@ -77,6 +77,7 @@ _MOST = 10_000_000
                 )
             ),
             taken=("key",),
+            least=1,
         ),
         "The figures, by names of your own.",
         required=True,

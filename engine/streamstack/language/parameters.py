@@ -127,6 +127,7 @@ class Named:
     keys_are_variables: bool = False  # each key must be a variable name
     names: str = ""  # of a database: its keys are "columns"
     taken: tuple[str, ...] = ()  # names that the function gives a meaning of its own
+    least: int = 0  # how many there must be
 
 
 @dataclass(frozen=True, slots=True)

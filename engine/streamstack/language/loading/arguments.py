@@ -337,6 +337,13 @@ class ArgumentReader:
                 node, site, "a mapping", f"write `{site.key or site.name}: {{name: value}}`"
             )
             return None
+        if len(node.items) < wanted.least:
+            self.faults.cut(
+                "missing-parameter",
+                node.mark,
+                f"{site.words} is empty",
+                f"write {site.name}: {{name: ...}}",
+            )
         found = []
         for key, item in node.items:
             fault = refuse_variable(key.text) if wanted.keys_are_variables else ""
