@@ -174,3 +174,17 @@ def test_ci_runs_what_the_readme_says() -> None:
         assert f"make {target}" in readme
         assert f"\n{target}: " in makefile
     assert "\nmake test " in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def test_no_group_is_repeated_possessively() -> None:
+    """Python before 3.11.5 misses matches of `(...)*+` (CPython issue 106052); `(?>(...)*)` says the same."""
+    found = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Constant) or not isinstance(node.value, (str, bytes)):
+                continue
+            text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+            outside = re.sub(r"\[(?:\\.|[^\]\\])*\]", "", text)  # of sets of characters
+            if re.search(r"(?<!\\)\)[*+?]\+", outside):
+                found.add(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == set()

@@ -16,7 +16,7 @@ _CLOSING: Final = JOINED + r"\"'”’»)\]}」』）】》"
 #: The number of the group is the class: white space, stops, what may close them, other text.
 _RUNS: Final = re.compile(
     rf"([{SPACE}]+)|([{_STOPS}]+)|((?:[{_CLOSING}]|{JOINED_HIGH})+)"
-    rf"|([^{SPACE}{_STOPS}]++(?:[ \t]++[^{SPACE}{_STOPS}]++)*+)"
+    rf"|([^{SPACE}{_STOPS}]++(?>(?:[ \t]++[^{SPACE}{_STOPS}]++)*))"
 )
 _GAP, _STOP, _CLOSE = 1, 2, 3
 #: Before a single `.` these end no sentence: an initial (but the English I), a title, a letter of an

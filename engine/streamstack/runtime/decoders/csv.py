@@ -277,11 +277,12 @@ def _patterns(
     The third is as many whole records as there are. The rules are those of the standard library: a quote opens a field
     only where that begins.
     """
+    # Atomic groups: a group that is repeated possessively misses matches before Python 3.11.5 (CPython issue 106052).
     end = re.escape(delimiter)
-    rest = rb"[^%s\n]*+" % end if len(delimiter) == 1 else rb"(?:(?!%s)[^\n])*+" % end
-    closing = rb'(?:[^"]++|"")*+"(?!")' + rest
+    rest = rb"[^%s\n]*+" % end if len(delimiter) == 1 else rb"(?>(?:(?!%s)[^\n])*)" % end
+    closing = rb'(?>(?:[^"]++|"")*)"(?!")' + rest
     field = rb'(?:"' + closing + rb'|(?!")' + rest + rb")"
-    more = rb"(?:" + end + field + rb")*+"
+    more = rb"(?>(?:" + end + field + rb")*)"
     line = field + more
-    block = rb"(?:" + line + rb"\n)*+"
+    block = rb"(?>(?:" + line + rb"\n)*)"
     return re.compile(line), re.compile(closing + more), re.compile(block)

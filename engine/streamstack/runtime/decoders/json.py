@@ -22,9 +22,9 @@ Scan = Generator[None, None, None]
 
 _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
 #: Up to the next bracket, or to a string that has no end yet.
-_FLAT: Final = re.compile(rb'(?:[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
+_FLAT: Final = re.compile(rb'(?>(?:[^"{}\[\]]++|"[^"\\]*+(?>(?:\\.[^"\\]*+)*)")*)', re.DOTALL)
 #: The rest of a string with its closing quote, if that has come; never half an escape.
-_STRING: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+("?)', re.DOTALL)
+_STRING: Final = re.compile(rb'[^"\\]*+(?>(?:\\.[^"\\]*+)*)("?)', re.DOTALL)
 _SCALAR: Final = re.compile(rb'[^,\]}\s"\[{:]*+')
 _QUOTE, _COMMA, _COLON = b'",:'
 _LIST, _LIST_END, _OBJECT, _OBJECT_END = b"[]{}"
