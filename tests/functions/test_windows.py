@@ -241,6 +241,7 @@ def test_what_is_right_is_let_alone(window: str) -> None:
         ("compute: {a: sum}", "wrong-type", "takes a mapping", "{op: sum}"),
         ("compute: [sum]", "wrong-type", "takes a mapping", "compute"),
         ("size: 5", "missing-parameter", "lacks `compute`", "add `compute`"),
+        ("compute: {}", "missing-parameter", "is empty", "write compute: {name: ...}"),
         (
             "compute: {a: {op: sum, of: price}}",
             "not-an-expression",
@@ -306,7 +307,6 @@ def test_misuse_of_changes_is_found(window: str, code: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("window", "told"),
     [
-        ("compute: {}", "names no figure"),
         ("compute: {a: {op: << input.op >>}}", "`op` must be one of count, sum"),
         ("compute: {a: {op: count}}, every: << input.op >>", "`every` must be a number of items"),
         ("compute: {a: {op: count}}, every: << 0 >>", "`every` must be a number of items"),

@@ -186,8 +186,6 @@ def window(  # noqa: PLR0913  (a window has that many parts)
     """
     if size is not None and within is not None:
         raise RunError("template", "`streams.window` takes `size` or `within`, not both")
-    if not compute:
-        raise RunError("template", "`compute` names no figure: write `compute: {n: {op: count}}`")
     figures = [Figure(name, each["op"], each.get("of")) for name, each in compute.items()]
     shape = Shape(size, within, every, groups, limit)
     make = partial(Window, figures, by, shape)
