@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 from streamstack.errors import Mark
 from streamstack.language.analysis.parts import constant
 from streamstack.language.analysis.state import OF_EVERY_STREAM, SILENT, Voice
 from streamstack.language.definition import FunctionDefinition, Items, Step
 from streamstack.language.walk import steps_of
+from streamstack.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Summary:
     """What a caller must know of a function.
 

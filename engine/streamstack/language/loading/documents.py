@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
@@ -30,6 +29,7 @@ from streamstack.language.names import DEFINITION
 from streamstack.language.reading.nodes import Document, Mapping, Node, Scalar
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.language.suggest import nearest
+from streamstack.records import record
 
 #: Keys that this version reads and refuses, and what it would mean to ignore them.
 _NOT_YET: Final = {
@@ -38,7 +38,7 @@ _NOT_YET: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Reading:
     """What could be read of a document, with all that was found.
 
