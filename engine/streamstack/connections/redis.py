@@ -45,7 +45,7 @@ ANSWER: Final = 3.0
 #: Seconds to wait for a Redis that was there a moment ago: one that is started anew is back in less.
 PATIENCE: Final = 1.0
 #: Seconds to wait while another asks whether it is back.
-_TURN: Final = 0.1
+_TURN: Final = 0.3
 #: Connections of one process. Redis does one thing at a time: more would only wait there.
 MOST: Final = 32
 
@@ -88,8 +88,7 @@ class _Pool(BlockingConnectionPool):
             # Most likely that Redis closed it: the loop reads it in its next turn, after what is in line already.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        if not self.patience:
-            await self._look(connection)
+        if not self.patience and await self._look(connection):
             return
         until = monotonic() + self.patience
         pause = 0.01
@@ -106,18 +105,22 @@ class _Pool(BlockingConnectionPool):
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.1)
 
-    async def _look(self, connection: AbstractConnection) -> None:
+    async def _look(self, connection: AbstractConnection) -> bool:
+        """Connect, the first to do so; False where another one has, so that all may."""
         try:
             async with asyncio.timeout(_TURN):
                 await self._looking.acquire()
         except TimeoutError:
-            raise LostError("it is out of reach") from None
+            raise LostError("it was so a moment ago") from None
         try:
+            if self.patience > 0:
+                return False
             await super().ensure_connection(connection)
             self.patience = PATIENCE
             if self._told:
                 self._told = False
                 log.info("state-reached")
+            return True
         finally:
             self._looking.release()
 
