@@ -51,7 +51,7 @@ USE = """
       - counter.add:
           key: << ["made", input.key | default("k")] >>
         as: times
-      - wait: 30ms
+      - wait: 100ms
       - throw: {code: sold-out, details: << times >>}
         when: << input.fails | default(false) and times == 1 >>
       - return: << ["made", times] >>
@@ -88,7 +88,11 @@ async def test_an_error_goes_to_all_and_is_not_kept(context: Context) -> None:
 async def test_a_run_that_is_stopped_hands_over(context: Context) -> None:
     """One of those who wait makes the value then, once; one who waits may be stopped without harm to others."""
     plan = plan_of(USE)
-    leader, quitter, *others = [asyncio.create_task(ran(plan, context)) for _ in range(6)]
+    leader = asyncio.create_task(ran(plan, context))
+    made = plan_of('- counter.add: {key: [made, k], by: 0}\n  as: n\n- return: << n >>')
+    while not await ran(made, context):
+        await asyncio.sleep(0.001)
+    quitter, *others = [asyncio.create_task(ran(plan, context)) for _ in range(5)]
     await asyncio.sleep(0.01)
     leader.cancel()
     quitter.cancel()

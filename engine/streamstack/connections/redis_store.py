@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from streamstack.connections.kept_values import pack, unpack
 from streamstack.connections.redis import Redis, Script, ask
-from streamstack.connections.redis_slots import RedisSlots
+from streamstack.connections.slots import Slots
 from streamstack.connections.state import Number, refuse_size
 from streamstack.errors import RunError
 from streamstack.language import operators
@@ -58,7 +58,7 @@ class RedisStore:
 
     __slots__ = ("_adding", "_max_size", "_redis", "_slots")
 
-    def __init__(self, redis: Redis, slots: RedisSlots, max_size: int) -> None:
+    def __init__(self, redis: Redis, slots: Slots, max_size: int) -> None:
         self._redis = redis
         self._slots = slots
         self._max_size = max_size

@@ -10,7 +10,8 @@ import structlog
 
 from streamstack.connections.state import Number, Store
 from streamstack.errors import RunError
-from streamstack.functions.state_use import State, open_state
+from streamstack.functions.limiting import key_of, quota_of, refusal, seconds_of
+from streamstack.functions.state_use import State, open_rates, open_state
 from streamstack.language.declare import Example, function
 from streamstack.language.parameters import (
     Bound,
@@ -20,6 +21,7 @@ from streamstack.language.parameters import (
     Parameter,
     StackOf,
 )
+from streamstack.language.rates import ALGORITHMS, Rate
 from streamstack.language.values import MISSING, Opaque, canonical_json
 from streamstack.runtime.run import Run
 
@@ -236,4 +238,57 @@ async def add(run: Run, key: Any, by: Number = 1, ttl: float | None = None) -> N
     return await run.context.resource(open_state).store.add(canonical_json(key), by, ttl)
 
 
-FUNCTIONS = (get, set_, delete, use, add)
+@function(
+    "rateLimit",
+    Parameter(
+        "key",
+        Bound(Kind.KEY),
+        "What is counted: a text, a number, or a list of such.",
+        required=True,
+        main=True,
+    ),
+    Parameter(
+        "limit", Bound(Kind.RATE), "How often in which time: 60/minute, 20/10s.", required=True
+    ),
+    Parameter(
+        "algorithm",
+        Bound(Kind.TEXT, choices=ALGORITHMS),
+        "`fixed` counts in windows that follow one another, the first from the first call on; with `sliding` there are "
+        "never more in any such time.",
+        default=ALGORITHMS[0],
+    ),
+    effects=Effects(gives="value"),
+    examples=[
+        Example(
+            "what is left",
+            "- rateLimit: {key: [mail, ada], limit: 3/hour}\n  as: left\n"
+            "- return: << [left.limit, left.remaining, left.reset] >>",
+            result=[3, 2, 3600],
+        ),
+        Example(
+            "one too many",
+            "- repeat:\n    times: 3\n    do:\n      - rateLimit: {key: mails, limit: 2/minute}",
+            fails="rate-limited",
+        ),
+    ],
+)
+async def rate_limit(run: Run, key: Any, limit: Rate, algorithm: str = "fixed") -> dict[str, int]:
+    """Count, and stop the run where that was too often.
+
+    Where there is no room it is the error `rate-limited`: uncaught, it answers 429 with `Retry-After`. What is refused
+    does not count. Gives `limit`, `remaining` (how many are left) and `reset` (the seconds until there is more). A key
+    is one count in the whole project, for each length of time. `rateLimit` of an endpoint limits how often that may
+    be called.
+    """
+    quota = quota_of(limit, algorithm, key_of(["key", key]))
+    (verdict,) = await run.context.resource(open_rates).hit([quota])
+    if not verdict.admitted:
+        raise refusal(quota, verdict)
+    return {
+        "limit": quota.limit,
+        "remaining": verdict.remaining,
+        "reset": seconds_of(verdict),
+    }
+
+
+FUNCTIONS = (get, set_, delete, use, add, rate_limit)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from streamstack.connections.rates import MemoryRates, Rates
+from streamstack.connections.slots import MemorySlots, Slots
 from streamstack.connections.state import MemoryStore, Store
 from streamstack.errors import RunError
 from streamstack.functions.single_flight import SingleFlight
@@ -11,7 +13,6 @@ from streamstack.runtime.run import Context
 
 if TYPE_CHECKING:
     from streamstack.connections.redis import Redis
-    from streamstack.connections.redis_slots import RedisSlots
 
 
 class State:
@@ -37,11 +38,23 @@ def open_state(context: Context) -> State:
     return State(RedisStore(redis, slots, settings.max_size))
 
 
-def open_slots(context: Context) -> RedisSlots:
-    """Make what counts places over all processes. Raises as `open_redis` does."""
+def open_slots(context: Context) -> Slots:
+    """Make what counts places: of this process, or over all that share its Redis."""
+    if not context.state.shared:
+        return MemorySlots()
     from streamstack.connections.redis_slots import RedisSlots  # noqa: PLC0415  (see open_redis)
 
     return RedisSlots(context.resource(open_redis))
+
+
+def open_rates(context: Context) -> Rates:
+    """Make what counts calls: of this process, or over all that share its Redis."""
+    most = context.state.max_entries
+    if not context.state.shared:
+        return MemoryRates(most)
+    from streamstack.connections.redis_rates import RedisRates  # noqa: PLC0415  (see open_redis)
+
+    return RedisRates(context.resource(open_redis), most)
 
 
 def open_redis(context: Context) -> Redis:

@@ -14,6 +14,7 @@ from streamstack.language.authentication_settings import (
 from streamstack.language.database_settings import LARGEST_POOL, Database
 from streamstack.language.http_settings import HttpSettings
 from streamstack.language.model_settings import PROVIDERS
+from streamstack.language.proxies import FORWARDED
 from streamstack.language.public_keys import PUBLIC_ALGORITHMS, SECRET_ALGORITHMS
 from streamstack.language.schemas.types import (
     BINDING,
@@ -131,6 +132,11 @@ def _server() -> Schema:
             _or_bound(duration(usual.shutdown_timeout)),
             "How long runs may finish.",
         ),
+        "trustedProxies": (
+            {"type": ["array", "string", "null"], "items": {"type": "string"}},
+            "Proxies that are believed when they say who called: addresses, networks.",
+        ),
+        "forwardedHeader": (_choice(*FORWARDED), "The header in which they say so."),
         "cors": (_cors(), "Which pages of other origins may call: their origins, or a mapping."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
