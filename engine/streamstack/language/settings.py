@@ -17,6 +17,7 @@ from streamstack.language.environment import substitute
 from streamstack.language.findings import find
 from streamstack.language.http_settings import HttpSettings, parse_http
 from streamstack.language.model_settings import Model, parse_models
+from streamstack.language.proxies import FORWARDED, Network, parse_proxies
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.reading.source import read
 from streamstack.language.state_settings import StateSettings, parse_state
@@ -68,7 +69,10 @@ class Cors:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where and how to serve. ``max_body_size`` is in bytes, ``shutdown_timeout`` in seconds."""
+    """Where and how to serve. ``max_body_size`` is in bytes, ``shutdown_timeout`` in seconds.
+
+    Of ``trusted_proxies`` is believed what they say in ``forwarded_header`` of who called.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -76,6 +80,8 @@ class Server:
     max_body_size: int = 10 * 1024 * 1024
     cors: Cors | None = None
     shutdown_timeout: float = 30.0
+    trusted_proxies: tuple[Network, ...] = ()
+    forwarded_header: str = FORWARDED[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,17 +194,24 @@ class _Check:
             "maxBodySize": ("max_body_size", parse_size),
             "shutdownTimeout": ("shutdown_timeout", parse_duration),
         }
-        self._known("server", node, (*keys, "cors"))
+        self._known("server", node, (*keys, "cors", "trustedProxies", "forwardedHeader"))
         changes = self._values("server", node, keys)
         workers = node.key("workers")
         if workers is not None and changes.get("workers", 1) > 1:
             message = "More than one of `workers` is not served by this version."
             hint = "run several servers behind a balancer"
             self.findings.append(find("not-yet", workers.mark, message, hint))
+        changes |= self._proxies(node)
         cors = node.get("cors")
         if cors is not None and not (isinstance(cors, Scalar) and cors.value in (None, False)):
             changes["cors"] = self._cors(cors)
         return Server(**changes)
+
+    def _proxies(self, node: Mapping) -> dict[str, Any]:
+        """Check what is believed of proxies."""
+        changes, wrong = parse_proxies(node)
+        self.findings += wrong
+        return changes
 
     def _cors(self, node: Node) -> Cors | None:
         """Check `cors`: a mapping, or the origins alone."""
