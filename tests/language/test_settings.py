@@ -275,9 +275,9 @@ def test_all_of_streaming_is_typed() -> None:
         ("{onDisconnect: finish}", "not-yet"),
         ("{resume: {keep: 5m}}", "not-yet"),
         ("{resume: true}", "not-yet"),
-        ("{slowClient: disconnect}", "not-yet"),
-        ("{slowClient: dropOldest}", "not-yet"),
-        ("{compress: true}", "not-yet"),
+        ("{slowClient: [block]}", "bad-setting"),
+        ("{slowClient: drop}", "bad-setting"),
+        ("{maxDuration: [1h]}", "bad-setting"),
         ("{format: [sse]}", "bad-setting"),
         ("{onDisconnect: stop}", "bad-setting"),
         ("{done: 1}", "bad-setting"),
@@ -294,6 +294,53 @@ def test_what_streaming_can_not_be_is_told_at_the_value(text: str, code: str) ->
     made, findings = streaming(text)
     assert findings == [(text.index(":") + 3, code)]
     assert made == Streaming(keep_alive=1.0)
+
+
+def test_what_may_be_in_parts() -> None:
+    """`maxDuration` and `slowClient` take a mapping; what it leaves out keeps its default."""
+    made, findings = streaming(
+        "{maxDuration: {limit: 1h, jitter: 25%}, slowClient: {mode: disconnect, grace: 2s}, compress: true}"
+    )
+    assert findings == []
+    assert (made.max_duration, made.jitter, made.slow_client, made.grace, made.compress) == (
+        3600.0,
+        0.25,
+        "disconnect",
+        2.0,
+        True,
+    )
+    assert streaming("{maxDuration: {jitter: 0}}")[0] == Streaming(keep_alive=1.0, jitter=0.0)
+    assert streaming("{maxDuration: {jitter: 0.5}}")[0].jitter == 0.5
+    assert streaming("{slowClient: dropOldest}")[0].slow_client == "dropOldest"
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "code"),
+    [
+        ("{maxDuration: {jitter: 110%}}", "110", "bad-setting"),
+        ("{maxDuration: {jitter: -1}}", "-1", "bad-setting"),
+        ("{maxDuration: {jitter: some}}", "some", "bad-setting"),
+        ("{maxDuration: {jitter: nan}}", "nan", "bad-setting"),
+        ("{maxDuration: {jitter: true}}", "true", "bad-setting"),
+        ("{maxDuration: {limit: long}}", "long", "bad-duration"),
+        ("{maxDuration: {most: 1h}}", "most", "bad-setting"),
+        ("{slowClient: {mode: drop}}", "drop}", "bad-setting"),
+        ("{slowClient: {mode: disconnect, grace: 0}}", "0", "bad-duration"),
+        ("{slowClient: {mode: [block]}}", "[", "bad-setting"),
+        ("{slowClient: {grace: <<input.s>>}}", "<<", "constant-required"),
+        ("{slowClient: dropOldest, format: text}", "dropOldest", "bad-setting"),
+        ("{format: openai, slowClient: {mode: dropOldest}}", "{mode", "bad-setting"),
+    ],
+)
+def test_what_parts_can_not_be_is_told_at_the_part(text: str, at: str, code: str) -> None:
+    """The finding stands at the part that is wrong."""
+    assert streaming(text)[1] == [(text.index(at) + 1, code)]
+
+
+@pytest.mark.parametrize("format_", ["auto", "sse", "ndjson", "json"])
+def test_dropped_chunks_need_a_format_that_can_tell(format_: str) -> None:
+    """There is no finding where a gap can be told, or where everything is sent in one piece."""
+    assert streaming(f"{{slowClient: dropOldest, format: {format_}}}")[1] == []
 
 
 def test_an_unknown_key_of_an_endpoint_has_the_code_of_keys() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from streamstack.errors import Diagnostic
+from streamstack.errors import Diagnostic, Mark
 from streamstack.language.dialects import DIALECTS
 from streamstack.language.findings import find
 from streamstack.language.reading.nodes import Mapping, Node, Scalar
@@ -19,9 +19,19 @@ T = TypeVar("T")
 FORMATS: Final = ("auto", "sse", "text", "ndjson", "csv", "json", "bytes", *DIALECTS)
 
 
+#: What becomes of a slow reader.
+SLOW_CLIENTS: Final = ("block", "disconnect", "dropOldest")
+#: The formats that can tell a reader of dropped chunks, or that have no slow readers (`json` is sent whole).
+TELLING: Final = ("auto", "sse", "ndjson", "json")
+
+
 @dataclass(frozen=True, slots=True)
 class Streaming:
-    """How a stream lives (LANGUAGE: the wire). Times are in seconds, 0 is never; sizes in bytes."""
+    """How a stream lives (LANGUAGE: the wire). Times are in seconds, 0 is never; sizes in bytes.
+
+    ``jitter`` is the part (0 to 1) by which `maxDuration` may be shorter, ``grace`` how long a reader's buffer may be
+    full before `slowClient: disconnect` cuts it off.
+    """
 
     format: str = "auto"
     keep_alive: float = 15.0
@@ -36,6 +46,8 @@ class Streaming:
     compress: bool = False
     done: bool = True
     ids: bool = True
+    jitter: float = 0.1
+    grace: float = 5.0
 
 
 def parse_streaming(
@@ -58,21 +70,68 @@ def parse_streaming(
             continue
         name, parse = known
         try:
-            changes[name] = parse(_scalar(key.text, value))
+            if isinstance(value, Mapping) and key.text in _PARTS:
+                changes |= _parts(key.text, value)
+            else:
+                changes[name] = parse(_scalar(key.text, value))
         except _RefusedError as refused:
             message = f"`{key.text}`: {refused.message}"
-            findings.append(find(refused.code, value.mark, message, refused.hint))
-    return replace(defaults, **changes), findings
+            findings.append(find(refused.code, refused.mark or value.mark, message, refused.hint))
+    made = replace(defaults, **changes)
+    findings += _check_together(node, made)
+    return made, findings
 
 
 class _RefusedError(Exception):
-    """A value that a key can't have."""
+    """A value that a key can't have; ``mark`` is its place where it is a part of the value only."""
 
-    def __init__(self, code: str, message: str, hint: str | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, hint: str | None = None, mark: Mark | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.hint = hint
+        self.mark = mark
+
+
+def _parts(key: str, node: Mapping) -> dict[str, Any]:
+    """Return what the parts of a key's mapping change."""
+    parts = _PARTS[key]
+    changes: dict[str, Any] = {}
+    for part, value in node.items:
+        known = parts.get(part.text)
+        if known is None:
+            message = f"it has no `{part.text}`{did_you_mean(part.text, parts)}"
+            raise _RefusedError("bad-setting", message, f"write {', '.join(parts)}", part.mark)
+        if isinstance(value, Scalar) and value.value is None:
+            continue
+        name, parse = known
+        try:
+            changes[name] = parse(_scalar(key, value))
+        except _RefusedError as refused:
+            message = f"`{part.text}`: {refused.message}"
+            raise _RefusedError(refused.code, message, refused.hint, value.mark) from None
+    return changes
+
+
+def _check_together(node: Mapping, made: Streaming) -> list[Diagnostic]:
+    """Return what is wrong with keys that can't stand side by side.
+
+    Only where this mapping itself asks for dropped chunks: as a default of the project, it is for the endpoints whose
+    format can tell of them.
+    """
+    if made.slow_client != "dropOldest" or made.format in TELLING:
+        return []
+    for key, value in node.items:
+        if key.text == "slowClient":
+            message = (
+                f"`slowClient`: `dropOldest` leaves chunks out, and `format: {made.format}` "
+                "has no way to tell a reader of it"
+            )
+            hint = "write block or disconnect, or leave `format` out (SSE and NDJSON can tell)"
+            return [find("bad-setting", value.mark, message, hint)]
+    return []
 
 
 def _scalar(key: str, node: Node) -> Any:
@@ -90,6 +149,13 @@ def _duration(value: Any) -> float:
     if value is False:
         return 0.0
     return _measure("bad-duration", parse_duration, value)
+
+
+def _grace(value: Any) -> float:
+    seconds = _duration(value)
+    if seconds == 0:
+        raise _RefusedError("bad-duration", "it must be more than 0", "write 5s, for example")
+    return seconds
 
 
 def _size(value: Any) -> int:
@@ -133,10 +199,16 @@ def _resume(value: Any) -> None:
         raise _RefusedError("not-yet", "this version does not resume streams yet")
 
 
-def _compress(value: Any) -> bool:
-    if _boolean(value):
-        raise _RefusedError("not-yet", "this version does not compress streams yet")
-    return False
+def _part_of_one(value: Any) -> float:
+    """Return a part from 0 to 1, of `10%` or a number."""
+    text = str(value).strip()
+    try:
+        part = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        part = -1.0
+    if isinstance(value, bool) or not 0 <= part <= 1:
+        raise _RefusedError("bad-setting", "it must be a part, from 0% to 100%", "write 10% or 0.1")
+    return part
 
 
 _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
@@ -148,11 +220,19 @@ _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "maxBytes": ("max_bytes", _size),
     "onDisconnect": ("on_disconnect", _choose(("cancel",), ("finish",))),
     "resume": ("resume", _resume),
-    "slowClient": ("slow_client", _choose(("block",), ("disconnect", "dropOldest"))),
+    "slowClient": ("slow_client", _choose(SLOW_CLIENTS, ())),
     "buffer": ("buffer", _size),
-    "compress": ("compress", _compress),
+    "compress": ("compress", _boolean),
     "done": ("done", _boolean),
     "ids": ("ids", _boolean),
+}
+#: The keys whose value may be a mapping, and its parts.
+_PARTS: Final[dict[str, dict[str, tuple[str, Callable[[Any], Any]]]]] = {
+    "maxDuration": {"limit": ("max_duration", _duration), "jitter": ("jitter", _part_of_one)},
+    "slowClient": {
+        "mode": ("slow_client", _choose(SLOW_CLIENTS, ())),
+        "grace": ("grace", _grace),
+    },
 }
 #: The keys of `streaming:`.
 STREAMING_KEYS: Final = tuple(_KEYS)

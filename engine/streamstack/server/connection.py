@@ -13,6 +13,8 @@ from aiohttp.web_protocol import _ErrInfo
 
 from streamstack.errors import RunError
 from streamstack.server.replies import send_problem
+from streamstack.server.sockets import UNSENT, Socket
+from streamstack.server.wire import PATIENCE
 
 log = structlog.get_logger("streamstack.server")
 
@@ -29,6 +31,9 @@ class Listener(Protocol):
 
     def lost(self) -> None:
         """Take note that nothing written arrives any more."""
+
+    def resumed(self) -> None:
+        """Take note that the transport takes more again."""
 
 
 class Gathering(Protocol):
@@ -76,7 +81,7 @@ class Breakable(Protocol):
 class Connection(web.RequestHandler):
     """A client's connection. All of one server have their ``turn`` together."""
 
-    __slots__ = ("_ended", "_latest", "_waiting", "arriving", "listener", "turn")
+    __slots__ = ("_ended", "_latest", "_waiting", "arriving", "listener", "socket", "turn")
 
     def __init__(self, *args: Any, turn: Turn, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -88,6 +93,11 @@ class Connection(web.RequestHandler):
             None  # the body of the last request that began to arrive
         )
         self._waiting: list[asyncio.Future[None]] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.socket = Socket(transport)
+        self.socket.suit(UNSENT, PATIENCE)
 
     async def room(self) -> None:
         """Wait until the transport takes more, or the reader has gone.
@@ -101,6 +111,8 @@ class Connection(web.RequestHandler):
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if self.listener is not None:
+            self.listener.resumed()
         self._wake()
 
     def data_received(self, data: bytes) -> None:

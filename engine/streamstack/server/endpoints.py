@@ -21,7 +21,7 @@ from streamstack.server.heads import own_headers
 from streamstack.server.inputs import Reader, close_inputs
 from streamstack.server.limits import Limiter
 from streamstack.server.served import Own, Served
-from streamstack.server.wire import Limits, Wire
+from streamstack.server.wire import PATIENCE, Limits, Wire
 
 
 class UnservableError(Exception):
@@ -110,6 +110,10 @@ def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> Wir
         done=streaming.done,
         buffer=streaming.buffer,
         max_bytes=streaming.max_bytes or 0,
+        slow=streaming.slow_client,
+        grace=streaming.grace,
+        patience=streaming.idle_timeout or PATIENCE,
+        compress=streaming.compress,
         dev=dev,
     )
 
@@ -131,6 +135,8 @@ def _limits(endpoint: Endpoint) -> Limits:
         first_chunk=streaming.first_chunk_timeout,
         idle=streaming.idle_timeout,
         longest=streaming.max_duration,
+        jitter=streaming.jitter,
+        closing=streaming.grace if streaming.slow_client == "disconnect" else 0,
     )
 
 

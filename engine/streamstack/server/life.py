@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Callable, Coroutine, Generator
+from random import random
 from typing import Any, TypeVar
 
 from streamstack.errors import RunError
-from streamstack.server.wire import Limits
+from streamstack.server.wire import PATIENCE, Limits
 from streamstack.server.writers.answer import Answer
 
 T = TypeVar("T")
-
-#: Seconds a reader has to take the rest, where `idleTimeout` is off.
-PATIENCE = 300.0
 
 
 def _text(seconds: float) -> str:
@@ -33,6 +31,7 @@ class Life:
         "_handle",
         "_limits",
         "_lives",
+        "_longest",
         "_loop",
         "_phase",
         "_started",
@@ -48,6 +47,9 @@ class Life:
         self._lives = lives  # where it stands while it watches
         self._phase = "reading"
         self._started = 0.0
+        # Streams that were opened together must not end, and be asked for again, together.
+        jitter = limits.jitter * random() if limits.jitter else 0.0  # noqa: S311  (no secret)
+        self._longest = limits.longest * (1 - jitter)
         self._handle: asyncio.TimerHandle | None = None
         self.reason: RunError | None = None
 
@@ -107,10 +109,10 @@ class Life:
             allowed = limits.first_chunk if limits.body is None else limits.body
             return started + allowed if allowed else 0.0
         if self._phase == "closing":
-            return started + (limits.idle or PATIENCE)
+            return started + (limits.closing or limits.idle or PATIENCE)
         due = []
-        if limits.longest:
-            due.append(started + limits.longest)
+        if self._longest:
+            due.append(started + self._longest)
         if not answer.count:
             if limits.first_chunk:
                 due.append(heard + limits.first_chunk)
@@ -129,7 +131,7 @@ class Life:
         # A timer may ring a little early (the clock's resolution).
         now = self._loop.time() + 0.001
         if self._phase == "closing":
-            self._answer.abort()
+            self._answer.drop_reader()
             return
         if self._phase == "reading":
             if now >= self._next():
@@ -151,8 +153,8 @@ class Life:
         """End the run where one of its limits is reached."""
         limits, answer, started = self._limits, self._answer, self._started
         heard = max(started, answer.heard_at)
-        if limits.longest and now >= started + limits.longest:
-            self._over("maxDuration", limits.longest)
+        if self._longest and now >= started + self._longest:
+            self._over("maxDuration", self._longest)
         elif limits.arrival and answer.waits_since and now >= answer.waits_since + limits.arrival:
             message = (
                 f"nothing of the request's body came for its idleTimeout of {_text(limits.arrival)}"
@@ -164,7 +166,7 @@ class Life:
             self._over("firstChunkTimeout", limits.first_chunk)
         elif limits.idle and now >= max(answer.emitted_at, heard) + limits.idle:
             if answer.blocked:
-                answer.abort()  # its reader, not the run, is idle: nothing would reach it
+                answer.drop_reader()  # it, not the run, is idle: nothing would reach it
             else:
                 self._over("idleTimeout", limits.idle)
         else:

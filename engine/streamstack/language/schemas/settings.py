@@ -26,7 +26,7 @@ from streamstack.language.schemas.types import (
 )
 from streamstack.language.settings import Server
 from streamstack.language.state_settings import MEMORY, StateSettings
-from streamstack.language.streaming_settings import FORMATS, Streaming
+from streamstack.language.streaming_settings import FORMATS, SLOW_CLIENTS, Streaming
 from streamstack.language.units import show_duration, show_size
 
 _DRAFT: Final = "http://json-schema.org/draft-07/schema#"
@@ -51,6 +51,32 @@ def _flag(default: bool) -> Schema:  # noqa: FBT001 (the value itself)
 
 def _choice(*words: str) -> Schema:
     return {"enum": [*words, None], "default": words[0]}
+
+
+def _or_parts(schema: Schema, **parts: tuple[Schema, str]) -> Schema:
+    """Return the schema of a value that may be a mapping of parts instead."""
+    keys = {name: documented(rule, about) for name, (rule, about) in parts.items()}
+    return {
+        **schema,
+        "type": [*schema["type"], "object"],
+        "properties": keys,
+        "additionalProperties": False,
+    }
+
+
+def _slow_client(usual: Streaming) -> Schema:
+    modes = "|".join(SLOW_CLIENTS)
+    words: Schema = {
+        "type": ["string", "null"],
+        "pattern": f"^({modes})$",
+        "examples": list(SLOW_CLIENTS),
+        "default": usual.slow_client,
+    }
+    return _or_parts(
+        words,
+        mode=(_choice(*SLOW_CLIENTS), "block, disconnect or dropOldest."),
+        grace=(duration(usual.grace), "How long its buffer may be full before it is cut off."),
+    )
 
 
 def _mapping(keys: Schema, **more: Any) -> Schema:
@@ -80,13 +106,34 @@ def streaming_schema() -> Schema:
             "How long the first chunk may take.",
         ),
         "idleTimeout": (duration(usual.idle_timeout), "The longest time between two chunks."),
-        "maxDuration": (duration(usual.max_duration), "How long the stream may last."),
+        "maxDuration": (
+            _or_parts(
+                duration(usual.max_duration),
+                limit=(duration(usual.max_duration), "How long the stream may last."),
+                jitter=(
+                    {
+                        "type": ["number", "string", "null"],
+                        "minimum": 0,
+                        "maximum": 1,
+                        "default": "10%",
+                    },
+                    "By what part it may be shorter, at random: readers don't all come back at once.",
+                ),
+            ),
+            "How long the stream may last.",
+        ),
         "maxBytes": (size(), "How much may be sent in all."),
         "onDisconnect": (_choice(usual.on_disconnect), "What becomes of a run whose reader left."),
         "resume": (never, "Whether a reader can come back; not served by this version."),
-        "slowClient": (_choice(usual.slow_client), "What becomes of a slow reader."),
+        "slowClient": (
+            _slow_client(usual),
+            "What becomes of a slow reader: it holds its run back, is cut off, or misses the oldest chunks.",
+        ),
         "buffer": (size(usual.buffer), "How much is kept for a slow reader."),
-        "compress": (never, "Whether it is compressed; not served by this version."),
+        "compress": (
+            _flag(usual.compress),
+            "Whether it is compressed (gzip) for readers who take that.",
+        ),
         "done": (_flag(usual.done), "Whether SSE ends with an event of its own."),
         "ids": (_flag(usual.ids), "Whether SSE's chunks have ids."),
     }

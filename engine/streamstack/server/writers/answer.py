@@ -15,7 +15,8 @@ from streamstack.runtime.chunk import Sink
 from streamstack.runtime.run import Run
 from streamstack.server.cookies import cookie_headers
 from streamstack.server.heads import check_status, own_headers
-from streamstack.server.replies import Sent, send_problem
+from streamstack.server.problems import log
+from streamstack.server.replies import Sent, reset, send_problem
 from streamstack.server.wire import Wire
 
 #: Types of content that every format carries, told without a look at their ancestors.
@@ -92,15 +93,31 @@ class Answer(Sink):
         )
 
     def abort(self) -> None:
-        """Drop a reader who does not read."""
+        """Close the connection at once."""
         if (transport := self.request.transport) is not None:
             transport.abort()
+
+    def drop_reader(self) -> None:
+        """Drop a reader who takes too little of what is sent. The run ends as if it had left."""
+        log.warning(
+            "reader-dropped",
+            code="slow-client",
+            run=self.run.id,
+            method=self.request.method,
+            path=self.request.path,
+            chunks=self.count,
+        )
+        if (transport := self.request.transport) is not None:
+            reset(transport)
 
     def heartbeat(self) -> None:
         """Keep proxies from closing an idle connection, where the format has a way to."""
 
     def lost(self) -> None:
         """Take note that the reader has gone."""
+
+    def resumed(self) -> None:
+        """Take note that the transport takes more again."""
 
     def summary(self, metadata: Any) -> dict[str, Any]:
         """Return what the end of a stream tells: its figures, and the author's metadata."""

@@ -37,6 +37,7 @@ class NdjsonSink(StreamSink):
     """Writes one JSON value a line."""
 
     takes_json = True
+    tells_gaps = True
     __slots__ = ("_shaped",)
 
     def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
@@ -74,6 +75,9 @@ class NdjsonSink(StreamSink):
 
     def error_end(self, error: RunError) -> bytes:
         return to_json({"error": in_band(error, self.run.id, dev=self.wire.dev)}) + b"\n"
+
+    def gap(self, dropped: int) -> bytes:
+        return to_json({"gap": {"dropped": dropped}}) + b"\n"
 
     def beat(self) -> bytes:
         # A blank before a value is JSON's own white space: the next line stays one value.

@@ -30,6 +30,7 @@ class SseSink(StreamSink):
     """Writes each chunk as one event. Ids are the index of the chunk, as `stream.count` is."""
 
     takes_json = True
+    tells_gaps = True
     __slots__ = ("_heads", "_ids")
 
     def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
@@ -99,6 +100,9 @@ class SseSink(StreamSink):
 
     def error_end(self, error: RunError) -> bytes:
         return _event(b"error", in_band(error, self.run.id, dev=self.wire.dev))
+
+    def gap(self, dropped: int) -> bytes:
+        return _event(b"gap", {"dropped": dropped})
 
     def beat(self) -> bytes:
         # One line, no block of its own: an empty block is an event to some SDKs (STREAMING).
