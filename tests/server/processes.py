@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,11 +78,22 @@ def gone(pid: int) -> bool:
         return True
 
 
+async def settled(condition: Callable[[], Awaitable[object]], seconds: float = 30.0) -> None:
+    """Wait for something that has to be asked for to become true."""
+    for _ in range(round(seconds * 10)):
+        if await condition():
+            return
+        await asyncio.sleep(0.1)
+    raise TimeoutError
+
+
 async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     """Wait for something to become true."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
+    for _ in range(round(seconds * 50)):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise TimeoutError
 
 
 async def start(*arguments: str) -> asyncio.subprocess.Process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import selectors
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -79,6 +80,7 @@ class Serving:
         await self._close_doors()
         while self._listening.fresh and loop.time() < began + GRACE and not self._hurried.is_set():
             await self._wait(0.02)
+        await _turns()
         left = began + self._settings.shutdown_timeout - loop.time()
         await self.service.drain(0.0 if self._hurried.is_set() else max(left, 0.0))
         self._listening.pre_shutdown()
@@ -93,8 +95,12 @@ class Serving:
                 each.listen(
                     0
                 )  # the system brings nobody else here, where another socket has the port
-        for _ in range(3):
+        # The loop lets in one at a time; as many as may wait is enough, were there ever more to come.
+        for _ in range(2 * BACKLOG):
+            if not _waited_for(self._sockets):
+                break
             await asyncio.sleep(0)
+        await _turns()
         for server in self._servers:
             server.close()
         self._listening.close_idle()
@@ -103,3 +109,17 @@ class Serving:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._hurried.wait()
+
+
+def _waited_for(sockets: Sequence[socket.socket]) -> bool:
+    """Tell whether anybody waits to be let in."""
+    with selectors.DefaultSelector() as selector:
+        for each in sockets:
+            selector.register(each, selectors.EVENT_READ)
+        return bool(selector.select(0))
+
+
+async def _turns() -> None:
+    """Let the loop turn until what has come is in the hands of whoever answers: accepted, read, given a task, begun."""
+    for _ in range(5):
+        await asyncio.sleep(0)

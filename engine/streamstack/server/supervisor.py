@@ -116,7 +116,7 @@ class Supervisor:
             keep_out_of_collections()
             while True:
                 self._start_due()
-                if not self._processes():
+                if self._state.stopping and not self._processes():
                     break
                 self._turn()
         finally:
