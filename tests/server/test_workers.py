@@ -446,7 +446,7 @@ async def test_figures_are_prometheus_text(tmp_path: Path) -> None:
 
 def test_no_socket_is_left_listening() -> None:
     """Binding for workers leaves nothing behind where it fails half-way."""
-    from streamstack.server.addresses import AddressError, bind  # noqa: PLC0415
+    from streamstack.server.ports import AddressError, bind  # noqa: PLC0415
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

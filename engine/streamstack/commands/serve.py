@@ -16,10 +16,10 @@ from streamstack.functions import REGISTRY
 from streamstack.language.project import Checked, read_project
 from streamstack.language.report import write_text
 from streamstack.language.values import to_json
-from streamstack.server.addresses import AddressError
 from streamstack.server.callers import AuthenticationError
 from streamstack.server.databases import DatabaseError
 from streamstack.server.endpoints import UnservableError
+from streamstack.server.ports import AddressError
 from streamstack.server.reloading import first_edition
 from streamstack.server.serve import Task
 from streamstack.server.serve import serve as serve_alone

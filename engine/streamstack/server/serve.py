@@ -10,7 +10,6 @@ from time import perf_counter
 
 from streamstack.language.report import write_text
 from streamstack.runtime.run import Context
-from streamstack.server.addresses import AddressError, bind, explain, shown, url_of
 from streamstack.server.callers import AuthenticationError, prepare_callers
 from streamstack.server.context import make_context
 from streamstack.server.databases import DatabaseError, prepare_databases
@@ -18,6 +17,7 @@ from streamstack.server.endpoints import make_cors
 from streamstack.server.metrics.board import Board
 from streamstack.server.metrics.exposition import Access
 from streamstack.server.metrics.tally import Tally
+from streamstack.server.ports import AddressError, bind, explain, shown, url_of
 from streamstack.server.reloading import (
     BrokenError,
     Edition,

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from streamstack.language.settings import Server
-from streamstack.server.addresses import BACKLOG
 from streamstack.server.connection import Listening
+from streamstack.server.ports import BACKLOG
 from streamstack.server.service import LAST_WORDS, Service
 
 #: Seconds that a connection which was just made has for its one request, when nobody listens any more.

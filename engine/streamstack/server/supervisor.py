@@ -19,11 +19,11 @@ from time import monotonic, perf_counter
 from typing import Final
 
 from streamstack.connections.embedded.server import Embedded, EmbeddedError
-from streamstack.server.addresses import bind, url_of
 from streamstack.server.callers import AuthenticationError
 from streamstack.server.context import make_context
 from streamstack.server.databases import DatabaseError, embedded_of
 from streamstack.server.metrics.board import RESTARTS, Board
+from streamstack.server.ports import bind, url_of
 from streamstack.server.reloading import BrokenError, Edition, Watch, next_edition, pause_after
 from streamstack.server.serve import KEPT, STOPPING, Task, anew_text, prepare, tell
 from streamstack.server.service import LAST_WORDS, LATER

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from streamstack.server.addresses import url_of
 from streamstack.server.context import make_context
 from streamstack.server.databases import warm_databases
 from streamstack.server.metrics.board import Board
+from streamstack.server.ports import url_of
 from streamstack.server.problems import log
 from streamstack.server.reloading import BrokenError, next_edition
 from streamstack.server.serve import Task
