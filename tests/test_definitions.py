@@ -17,8 +17,8 @@ import pytest_asyncio
 from click.testing import CliRunner
 
 from streamstack.cli import main
+from tests.server.processes import Process, serving
 from tests.server.serving import parse
-from tests.server.test_serve import Process, serving
 
 DEFINITIONS = Path(__file__).parent.parent / "definitions"
 

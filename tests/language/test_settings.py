@@ -8,7 +8,7 @@ from streamstack.errors import Diagnostic
 from streamstack.language.findings import FINDINGS, find
 from streamstack.language.model_settings import Model
 from streamstack.language.reading.source import Mapping, plain, read
-from streamstack.language.settings import Cors, Server, Settings, load_settings
+from streamstack.language.settings import Cors, Metrics, Server, Settings, load_settings
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 
 FILE = "streamstack.yaml"
@@ -59,24 +59,39 @@ def test_nothing_configured_gives_the_defaults(text: str | None) -> None:
 
 def test_all_of_server_is_typed() -> None:
     """Durations are seconds, sizes bytes."""
-    settings = load("""\
+    settings = load(
+        """\
 server:
   host: 0.0.0.0
   port: 9000
-  workers: 1
+  workers: 4
   maxBodySize: 5MB
   shutdownTimeout: 1m
+  shutdownDelay: 5s
+  metrics: {token: <<env.METRICS>>}
   cors:
     origins: [https://A.example, "http://localhost:3000"]
     headers: [X-Key]
     exposeHeaders: X-Cost
     credentials: true
     maxAge: 1h
-""")
+""",
+        METRICS="secret",
+    )
     cors = Cors(
         ("https://a.example", "http://localhost:3000"), ("X-Key",), ("X-Cost",), True, 3600.0
     )
-    assert settings.server == Server("0.0.0.0", 9000, 1, 5 * 1024**2, cors, 60.0)
+    assert settings.server == Server(
+        "0.0.0.0",
+        9000,
+        4,
+        5 * 1024**2,
+        cors,
+        60.0,
+        shutdown_delay=5.0,
+        metrics=Metrics("secret"),
+    )
+    assert "secret" not in repr(settings.server)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +145,6 @@ def test_other_sections_stay_nodes() -> None:
     [
         ("- a", (1, 1), "not-a-mapping"),
         ("server: 8080", (1, 9), "not-a-mapping"),
-        ("server: {workers: 2}", (1, 10), "not-yet"),
         ("settings: x", (1, 11), "not-a-mapping"),
         ("streaming: sse", (1, 12), "not-a-mapping"),
         ("servers: {}", (1, 1), "unknown-setting"),
@@ -140,6 +154,13 @@ def test_other_sections_stay_nodes() -> None:
         ("server: {port: true}", (1, 16), "bad-setting"),
         ("server: {port: [1]}", (1, 16), "bad-setting"),
         ("server: {workers: 0}", (1, 19), "bad-setting"),
+        ("server: {workers: 1025}", (1, 19), "bad-setting"),
+        ("server: {shutdownDelay: soon}", (1, 25), "bad-duration"),
+        ("server: {metrics: yes}", (1, 19), "not-a-mapping"),
+        ("server: {metrics: {tokken: x}}", (1, 20), "unknown-setting"),
+        ('server: {metrics: {token: ""}}', (1, 27), "bad-setting"),
+        ("server: {metrics: {open: maybe}}", (1, 26), "bad-setting"),
+        ("server: {metrics: {token: x, open: true}}", (1, 19), "bad-setting"),
         ("server: {host: 5}", (1, 16), "bad-setting"),
         ("server: {maxBodySize: big}", (1, 23), "bad-size"),
         ("server: {shutdownTimeout: 5 min}", (1, 27), "bad-duration"),

@@ -68,7 +68,8 @@ class Context:
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
     ``models`` which models have names, ``databases`` which databases, ``authentication`` how callers are told,
     ``state`` where state is kept. ``folder`` is where the project keeps what it makes itself (`.streamstack`); with
-    ``joins`` an embedded database there may be one that another process runs. ``address`` is the server's own.
+    ``joins`` an embedded database there may be one that another process runs, and without ``starts`` it is never one
+    that this process starts. ``address`` is the server's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -80,6 +81,7 @@ class Context:
     authentication: Methods = field(default_factory=dict)
     folder: Path = field(default_factory=Path)
     joins: bool = False
+    starts: bool = True
     state: StateSettings = field(default_factory=StateSettings)
     address: Address = field(default_factory=Address)
     _resources: dict[Any, Resource] = field(default_factory=dict)
@@ -165,6 +167,11 @@ class Run:
         self._request = request
         self._shown: Mapping[str, Any] | None = None
         self._afters: list[tuple[Callable[[], Awaitable[Any]], float]] = []
+
+    @property
+    def clock(self) -> float:
+        """When the run began, by `perf_counter`."""
+        return self._elapsed_from
 
     @property
     def elapsed_ms(self) -> int:

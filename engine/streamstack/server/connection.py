@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import structlog
 from aiohttp import StreamReader, web
@@ -141,6 +142,11 @@ class Connection(web.RequestHandler):
         """Tell whether the client ended in the middle of this body, before its request was looked at."""
         return self._ended and body is self._latest
 
+    @property
+    def fresh(self) -> bool:
+        """Whether no request has come yet."""
+        return self._latest is None and self._current_request is None
+
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         self._wake()
@@ -201,6 +207,44 @@ class Listening(web.Server):
             handler, request_factory=self._make_unlimited, handler_cancellation=True, **options
         )
         self._turn = Turn(self._loop)
+        self._open: set[Connection] = set()  # until their last bytes have left
+        self._empty = asyncio.Event()
+        self.leaving = False
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._open.add(cast("Connection", handler))
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        super().connection_lost(handler, exc)
+        self._open.discard(cast("Connection", handler))
+        if not self._open:
+            self._empty.set()
+
+    def leave(self) -> None:
+        """Let each connection end with its next answer, which says so."""
+        self.leaving = True
+
+    def close_idle(self) -> None:
+        """Close the connections on which nothing is being answered, but for those from which nothing came yet."""
+        for connection in list(self._open):
+            if not connection.fresh:
+                connection.close()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether there are connections from which no request came yet."""
+        return any(connection.fresh for connection in self._open)
+
+    async def flushed(self, patience: float) -> None:
+        """Wait until what was written has left and all connections are closed, for some seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._open:
+                    self._empty.clear()
+                    await self._empty.wait()
 
     def __call__(self) -> Connection:
         return Connection(
@@ -222,6 +266,8 @@ class Listening(web.Server):
         writer: Any,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
+        if self.leaving:
+            message = message._replace(should_close=True)
         # The endpoint's own limit is checked while the body is read; aiohttp's would come before.
         return web.BaseRequest(
             message, payload, protocol, writer, task, self._loop, client_max_size=0

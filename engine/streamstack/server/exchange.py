@@ -36,7 +36,7 @@ async def exchange(
     """Run an endpoint's stack for one request and answer it. Never raises but for cancellation."""
     run = Run(answer, service.context, request=lambda: served.show(request, parameters))
     answer.run = run
-    life = Life(answer, served.limits, service.lives)
+    life = Life(answer, served.limits, service.lives, served.row)
     outcome = "failed"
     close = None
     arriving: Arriving | None = None
@@ -80,7 +80,7 @@ async def exchange(
         life.end()
         if arriving is not None:
             arriving.end()
-        service.leave(life)
+        service.leave(life, outcome)
         if let is not None:
             let.leave(service.later)
         service.after(run, outcome, close)

@@ -27,7 +27,6 @@ class Life:
     """
 
     __slots__ = (
-        "_answer",
         "_handle",
         "_limits",
         "_lives",
@@ -36,13 +35,16 @@ class Life:
         "_phase",
         "_started",
         "_task",
+        "answer",
         "reason",
+        "row",
     )
 
-    def __init__(self, answer: Answer, limits: Limits, lives: set[Life]) -> None:
+    def __init__(self, answer: Answer, limits: Limits, lives: set[Life], row: int = 0) -> None:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = asyncio.current_task()
-        self._answer = answer
+        self.answer = answer
+        self.row = row  # of its endpoint, where figures are kept
         self._limits = limits
         self._lives = lives  # where it stands while it watches
         self._phase = "reading"
@@ -103,7 +105,7 @@ class Life:
 
     def _next(self) -> float:
         """Return the loop time of what comes next, 0 for nothing."""
-        limits, answer, started = self._limits, self._answer, self._started
+        limits, answer, started = self._limits, self.answer, self._started
         heard = max(started, answer.heard_at)  # what arrives is a sign of life, as what is sent is
         if self._phase == "reading":
             allowed = limits.first_chunk if limits.body is None else limits.body
@@ -131,7 +133,7 @@ class Life:
         # A timer may ring a little early (the clock's resolution).
         now = self._loop.time() + 0.001
         if self._phase == "closing":
-            self._answer.drop_reader()
+            self.answer.drop_reader()
             return
         if self._phase == "reading":
             if now >= self._next():
@@ -141,7 +143,7 @@ class Life:
             return
         if self._expire(now):
             return
-        answer, limits = self._answer, self._limits
+        answer, limits = self.answer, self._limits
         beat_at = max(answer.sent_at, self._started) + limits.keep_alive
         if limits.keep_alive and now >= beat_at:
             answer.heartbeat()
@@ -151,7 +153,7 @@ class Life:
 
     def _expire(self, now: float) -> bool:
         """End the run where one of its limits is reached."""
-        limits, answer, started = self._limits, self._answer, self._started
+        limits, answer, started = self._limits, self.answer, self._started
         heard = max(started, answer.heard_at)
         if self._longest and now >= started + self._longest:
             self._over("maxDuration", self._longest)

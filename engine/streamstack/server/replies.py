@@ -84,10 +84,13 @@ def send_problem(
     head = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE.encode()
     if run is not None:
         head += b"X-Run-Id: %b\r\n" % run.encode()
-    status = (
-        error.status if 400 <= error.status <= 599 else 500
-    )  # an error never looks like success
+    status = status_of(error)
     return send(request, status, head + lines, problem(error, run, status, dev=dev), keep=keep)
+
+
+def status_of(error: RunError) -> int:
+    """Return the status that tells of an error, which never looks like success."""
+    return error.status if 400 <= error.status <= 599 else 500
 
 
 def reset(transport: Any) -> None:

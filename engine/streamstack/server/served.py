@@ -82,11 +82,16 @@ class Served:
     limiter: Limiter | None = None  # how often; None is as often as one likes
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
+    row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, Wire] = field(init=False)
 
     def __post_init__(self) -> None:
         names = FORMATS.values() if self.wire.negotiated else (self.wire.format,)
         object.__setattr__(self, "wires", {name: self.wire.of(name) for name in names})
+
+    def take_row(self, row: int) -> None:
+        """Keep figures in this row from now on; said once, before there are requests."""
+        object.__setattr__(self, "row", row)
 
     @property
     def title(self) -> str:

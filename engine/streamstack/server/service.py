@@ -16,6 +16,8 @@ from streamstack.server.cors import Cors
 from streamstack.server.exchange import exchange
 from streamstack.server.heads import header_lines
 from streamstack.server.life import Life
+from streamstack.server.metrics.exposition import CONTENT_TYPE, Access, exposition
+from streamstack.server.metrics.tally import Tally
 from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import Sent, send, send_problem
 from streamstack.server.routes import Routes
@@ -31,7 +33,9 @@ LAST_WORDS = 2.0
 LATER = 10.0
 
 #: Paths of the service itself; no endpoint can take them.
-_OWN = ("/_health", "/_ready")
+_OWN = ("/_health", "/_ready", "/_metrics")
+#: Seconds between looks at what runs have sent so far.
+_LOOK = 1.0
 
 
 class Service:
@@ -43,24 +47,34 @@ class Service:
         *,
         context: Context | None = None,
         cors: Cors | None = None,
+        access: Access | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.context = context or Context()
         self.cors = cors or Cors()
+        self.access = access or Access(None, dev=False)
+        self.tally = tally
         self.lives: set[Life] = set()
         self._later: set[asyncio.Task[Any]] = set()
         self._left = asyncio.Event()
         self._hurried = False
+        self._looking: asyncio.TimerHandle | None = None
+        self.ready = True
         self.draining = False
         self.routes: Routes[Served] = Routes(())
         self._group = asyncio.TaskGroup()
         self.replace(endpoints)
 
-    def replace(self, endpoints: Iterable[Served]) -> None:
-        """Serve these endpoints from the next request on; running ones end on the old."""
+    def replace(self, endpoints: Iterable[Served], context: Context | None = None) -> None:
+        """Serve these endpoints from the next request on, in another context; running ones end on the old."""
+        if context is not None:
+            self.context = context
         self.routes = Routes([(each.method, each.path, each) for each in endpoints])
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        if self.tally is not None:
+            self._look(self.tally)
         return self
 
     async def __aexit__(
@@ -69,6 +83,8 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
         if error is not None:
             self.abandon()
         # An error of what was done inside passes as it is; the group would wrap it.
@@ -100,9 +116,11 @@ class Service:
             return await asyncio.shield(self._spawn(work))
         return await work
 
-    def leave(self, life: Life) -> None:
+    def leave(self, life: Life, outcome: str) -> None:
         """Take note that a request has its answer."""
         self.lives.discard(life)
+        if self.tally is not None:
+            self.tally.finish(life, life.answer, outcome)
         if not self.lives:
             self._left.set()
 
@@ -126,6 +144,8 @@ class Service:
         cors = self.cors.lines(request.headers.get("Origin"))
         if isinstance(error, RefusalError):
             lines += error.lines
+        if self.tally is not None:
+            self.tally.refuse(error.status)
         return send_problem(request, error, lines=lines + cors, dev=self.context.dev)
 
     def _answer_own(self, request: web.BaseRequest, path: str) -> Sent:
@@ -134,11 +154,33 @@ class Service:
             cors = self.cors.lines(request.headers.get("Origin"))
             lines = b"Retry-After: 1\r\n" + cors
             return send_problem(request, error, lines=lines, dev=self.context.dev, keep=False)
+        if path == "/_metrics" and not self.access.admits(request):
+            return self._refuse_figures(request)
         if request.method not in {"GET", "HEAD"}:
             return self._wrong_method(request, ["GET", "HEAD"])
-        if path == "/_ready" and self.draining:
+        if path == "/_metrics":
+            return self._answer_figures(request)
+        if path == "/_ready" and not self.ready:
             return send(request, 503, _JSON, b'{"status":"draining"}', keep=False)
         return send(request, 200, _JSON, b'{"status":"ok"}')
+
+    def _answer_figures(self, request: web.BaseRequest) -> Sent:
+        assert self.tally is not None
+        self.tally.look(self.lives)
+        lines = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE
+        return send(request, 200, lines, exposition(self.tally.board))
+
+    def _refuse_figures(self, request: web.BaseRequest) -> Sent:
+        """Answer whoever may not see the figures; where nobody may by a token, nothing tells that they are there."""
+        if not self.access.asks:
+            return self._answer_unfound(request, request.path)
+        error = RunError("unauthorized", "the token of `server.metrics` is needed here", status=401)
+        return self._refuse(request, error, b"WWW-Authenticate: Bearer\r\n")
+
+    def _look(self, tally: Tally) -> None:
+        """Count what runs have sent so far, now and again."""
+        tally.look(self.lives)
+        self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look, tally)
 
     def _answer_unfound(self, request: web.BaseRequest, path: str) -> Sent:
         """Answer OPTIONS, which no definition has to name, and what has no route."""
@@ -170,6 +212,7 @@ class Service:
 
     async def drain(self, patience: float) -> None:
         """Take no more requests; give running ones some seconds, then the error event."""
+        self.ready = False
         self.draining = True
         await self._empty(patience)
         for life in list(self.lives):

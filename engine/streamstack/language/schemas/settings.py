@@ -173,7 +173,10 @@ def _server() -> Schema:
     keys = {
         "host": ({"type": ["string", "null"], "default": usual.host}, "The address."),
         "port": (whole | {"default": usual.port, "maximum": 65535}, "The port."),
-        "workers": (whole | {"default": usual.workers, "minimum": 1}, "How many processes."),
+        "workers": (
+            whole | {"default": usual.workers, "minimum": 1, "maximum": 1024},
+            "How many processes.",
+        ),
         "maxBodySize": (_or_bound(size(usual.max_body_size)), "The largest body of a request."),
         "shutdownTimeout": (
             _or_bound(duration(usual.shutdown_timeout)),
@@ -184,7 +187,20 @@ def _server() -> Schema:
             "Proxies that are believed when they say who called: addresses, networks.",
         ),
         "forwardedHeader": (_choice(*FORWARDED), "The header in which they say so."),
+        "shutdownDelay": (
+            _or_bound(duration(usual.shutdown_delay)),
+            "How long requests are still taken while balancers are told that it stops.",
+        ),
+        "metrics": (_metrics(), "Who may see /_metrics: who has the token, or everybody."),
         "cors": (_cors(), "Which pages of other origins may call: their origins, or a mapping."),
+    }
+    return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+
+
+def _metrics() -> Schema:
+    keys = {
+        "token": ({"type": ["string", "null"]}, "What `Authorization: Bearer` must bring."),
+        "open": (_flag(default=False), "Whether everybody may."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
 

@@ -16,7 +16,7 @@ from streamstack.runtime.run import Run
 from streamstack.server.cookies import cookie_headers
 from streamstack.server.heads import check_status, own_headers
 from streamstack.server.problems import log
-from streamstack.server.replies import Sent, reset, send_problem
+from streamstack.server.replies import Sent, reset, send_problem, status_of
 from streamstack.server.wire import Wire
 
 #: Types of content that every format carries, told without a look at their ancestors.
@@ -32,8 +32,10 @@ class Answer(Sink):
         "cookies",
         "cors",
         "emitted_at",
+        "first_at",
         "headers",
         "heard_at",
+        "refused",
         "request",
         "run",
         "sent_at",
@@ -49,6 +51,8 @@ class Answer(Sink):
         self.request = request
         self.cors = cors
         self.committed = False  # the status line is sent
+        self.refused = False  # an error was answered with its own status
+        self.first_at = 0.0  # `perf_counter` when the first chunk left
         self.status = 200
         self.headers: list[tuple[str, str]] = []  # of this run: from bindings and `respond`
         self.cookies: dict[str, Any] = {}
@@ -88,6 +92,7 @@ class Answer(Sink):
 
     def fail(self, error: RunError) -> Sent:
         """Answer with an error, in the way that is still open."""
+        self.status, self.refused = status_of(error), True
         return send_problem(
             self.request, error, run=self.run.id, lines=self.cors, dev=self.wire.dev
         )

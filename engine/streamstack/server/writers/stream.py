@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from time import perf_counter
 from typing import Any, ClassVar, cast
 
 from aiohttp import web
@@ -107,6 +108,8 @@ class StreamSink(Answer):
             raise self._withdraw(
                 RunError("limit-reached", f"the stream has more bytes than maxBytes ({maximum})")
             )
+        if not self.first_at:
+            self.first_at = perf_counter()
         first = not self.committed
         if first:
             try:
