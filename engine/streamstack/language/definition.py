@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from streamstack.errors import Mark
 from streamstack.language.declare import Function
+from streamstack.language.rates import Rate
 from streamstack.language.values import MISSING
 
 if TYPE_CHECKING:
@@ -160,6 +161,36 @@ class Authentication:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How often an endpoint may be called, and how many runs of it may be under way, by whom ``by`` says.
+
+    ``by`` is `caller`, `ip` or `all`. What is a Value is a binding, evaluated for each request.
+    """
+
+    mark: Mark
+    rate: Rate | Value | None = None
+    by: str | Value = "caller"
+    algorithm: str = "fixed"
+    concurrent: int | Value | None = None
+
+    @property
+    def bindings(self) -> tuple[Value, ...]:
+        """Those of its parts that are bindings."""
+        parts = (self.rate, self.by, self.concurrent)
+        return tuple(part for part in parts if part and not isinstance(part, (Rate, str, int)))
+
+    @property
+    def reads_input(self) -> bool:
+        """Whether it can be known only when the request's inputs, or its body, are read."""
+        return any(
+            read.name == "input"
+            or (read.name == "request" and (not read.path or read.path[0] == "body"))
+            for value in self.bindings
+            for read in value.reads
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """`kind: endpoint`."""
 
@@ -180,7 +211,7 @@ class Endpoint:
     disabled: bool = False
     allow: frozenset[str] = frozenset()
     authentication: Authentication | None = None
-    rate_limit: Node | None = None
+    rate_limits: tuple[RateLimit, ...] = ()
     cache: Node | None = None
 
     kind = "endpoint"

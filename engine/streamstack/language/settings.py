@@ -17,6 +17,7 @@ from streamstack.language.environment import substitute
 from streamstack.language.findings import find
 from streamstack.language.http_settings import HttpSettings, parse_http
 from streamstack.language.model_settings import Model, parse_models
+from streamstack.language.proxies import FORWARDED, Network, parse_proxies
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.reading.source import read
 from streamstack.language.state_settings import StateSettings, parse_state
@@ -76,7 +77,10 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where and how to serve. ``max_body_size`` is in bytes, ``shutdown_timeout`` and ``shutdown_delay`` in seconds."""
+    """Where and how to serve. ``max_body_size`` is in bytes, ``shutdown_timeout`` and ``shutdown_delay`` in seconds.
+
+    Of ``trusted_proxies`` is believed what they say in ``forwarded_header`` of who called.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -86,6 +90,8 @@ class Server:
     shutdown_timeout: float = 30.0
     shutdown_delay: float = 0.0
     metrics: Metrics | None = None
+    trusted_proxies: tuple[Network, ...] = ()
+    forwarded_header: str = FORWARDED[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +205,12 @@ class _Check:
             "shutdownTimeout": ("shutdown_timeout", parse_duration),
             "shutdownDelay": ("shutdown_delay", parse_duration),
         }
-        self._known("server", node, (*keys, "cors", "metrics"))
+        self._known("server", node, (*keys, "cors", "metrics", "trustedProxies", "forwardedHeader"))
         changes = self._values("server", node, keys)
         metrics = node.get("metrics")
         if metrics is not None and not (isinstance(metrics, Scalar) and metrics.value is None):
             changes["metrics"] = self._metrics(metrics)
+        changes |= self._proxies(node)
         cors = node.get("cors")
         if cors is not None and not (isinstance(cors, Scalar) and cors.value in (None, False)):
             changes["cors"] = self._cors(cors)
@@ -223,6 +230,12 @@ class _Check:
             self._refuse(node.mark, message, "leave one of them out")
             return None
         return Metrics(**changes)
+
+    def _proxies(self, node: Mapping) -> dict[str, Any]:
+        """Check what is believed of proxies."""
+        changes, wrong = parse_proxies(node)
+        self.findings += wrong
+        return changes
 
     def _cors(self, node: Node) -> Cors | None:
         """Check `cors`: a mapping, or the origins alone."""

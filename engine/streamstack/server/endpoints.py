@@ -14,10 +14,12 @@ from streamstack.language.settings import Settings
 from streamstack.language.values import MISSING
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Run
+from streamstack.server.addresses import Addresses
 from streamstack.server.authentication import Guard
 from streamstack.server.cors import Cors
 from streamstack.server.heads import own_headers
 from streamstack.server.inputs import Reader, close_inputs
+from streamstack.server.limits import Limiter
 from streamstack.server.served import Own, Served
 from streamstack.server.wire import Limits, Wire
 
@@ -34,10 +36,12 @@ def make_endpoints(plans: Iterable[Plan], settings: Settings, *, dev: bool) -> l
 
     Raises UnservableError, with the place.
     """
-    return [_make(plan, settings, dev=dev) for plan in plans]
+    server = settings.server
+    addresses = Addresses(server.trusted_proxies, server.forwarded_header)
+    return [_make(plan, settings, addresses, dev=dev) for plan in plans]
 
 
-def _make(plan: Plan, settings: Settings, *, dev: bool) -> Served:
+def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) -> Served:
     endpoint = plan.endpoint
     names = parameters(endpoint.path)
     reader = Reader(
@@ -46,6 +50,7 @@ def _make(plan: Plan, settings: Settings, *, dev: bool) -> Served:
         # In a dialect it is the body that asks for a stream, and for a model.
         keeps_body=plan.reads_body or endpoint.streaming.format in DIALECTS,
         largest=settings.http.max_event_size,
+        address=addresses.of,
     )
     constant, bound = _headers(plan)
     try:
@@ -70,6 +75,7 @@ def _make(plan: Plan, settings: Settings, *, dev: bool) -> Served:
         guard=None
         if endpoint.authentication is None
         else Guard(endpoint.authentication, settings.authentication),
+        limiter=Limiter(plan, addresses) if endpoint.rate_limits else None,
         outlives=endpoint.streaming.on_disconnect == "finish",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from streamstack.server.arriving import Arriving
 from streamstack.server.connection import Connection
 from streamstack.server.inputs import ARRIVING
 from streamstack.server.life import Life, begun
+from streamstack.server.limits import Pass
 from streamstack.server.problems import RefusalError, internal, log, report
 from streamstack.server.replies import CLOSE, Sent
 from streamstack.server.served import Served
@@ -38,14 +40,21 @@ async def exchange(
     outcome = "failed"
     close = None
     arriving: Arriving | None = None
+    let: Pass | None = None
     try:
         try:
             if served.guard is not None:
                 admitted = served.guard.admit(request, service.context, service.cors)
                 run.auth = await begun(admitted, life.begin_reading)
+            if served.limiter is not None:
+                let = Pass(served.limiter, run, request)
+                await begun(let.ask(), life.begin_reading)
             if request.body_exists:
                 _look_at_body(served, request)
             inputs = await begun(served.read(request, parameters), life.begin_reading)
+            if let is not None:
+                await begun(let.ask_with(inputs), life.begin_reading)
+                answer.cors += let.lines()
             if served.receives and (arriving := request.get(ARRIVING)) is not None:
                 arriving.begin(answer)
                 let_send(request)
@@ -56,21 +65,14 @@ async def exchange(
             value = await begun(served.start(run, inputs), life.begin_running)
             sent = answer.finish(value)
             outcome = "completed"
-        except asyncio.CancelledError:
-            reason = life.stopped()
+        except (Exception, asyncio.CancelledError) as error:
+            reason = _reason(error, request, life)
             if reason is None:
                 outcome = "cancelled"
-                raise
-            sent = _fail(served, run, answer, reason)
-        except RunError as error:
-            sent = _fail(served, run, answer, error)
-        except web.RequestPayloadError as error:
-            sent = _fail(served, run, answer, _malformed(error))
-        except Exception as error:
-            if request.transport is None:
-                outcome = "cancelled"
+                if isinstance(error, asyncio.CancelledError):
+                    raise
                 raise asyncio.CancelledError from error
-            sent = _fail(served, run, answer, internal(error))
+            sent = _fail(served, run, answer, reason, let)
         if request.protocol.writing_paused:
             await _leave(request, life)
         return CLOSE if arriving is not None and arriving.lost else sent
@@ -79,6 +81,8 @@ async def exchange(
         if arriving is not None:
             arriving.end()
         service.leave(life, outcome)
+        if let is not None:
+            let.leave(service.later)
         service.after(run, outcome, close)
         if service.context.dev:
             log.info(
@@ -91,11 +95,28 @@ async def exchange(
             )
 
 
-def _fail(served: Served, run: Run, answer: Answer, error: RunError) -> Sent:
+def _reason(error: BaseException, request: web.BaseRequest, life: Life) -> RunError | None:
+    """Return what a run failed by; None where its reader has gone."""
+    if isinstance(error, asyncio.CancelledError):
+        return life.stopped()
+    if isinstance(error, RunError):
+        return error
+    if isinstance(error, web.RequestPayloadError):
+        return _malformed(error)
+    return None if request.transport is None else internal(error)
+
+
+def _fail(
+    served: Served, run: Run, answer: Answer, error: RunError, let: Pass | None = None
+) -> Sent:
     """Log an error and tell the client of it, in the way that is still open."""
     report(error, run=run.id, endpoint=served.title, sent=answer.count)
     if isinstance(error, RefusalError):
         answer.cors += error.lines
+    if let is not None:
+        answer.cors += let.lines()
+    if error.code == "rate-limited" and error.retry_after is not None:
+        answer.cors += b"Retry-After: %d\r\n" % max(1, ceil(error.retry_after))
     try:
         return answer.fail(error)
     except Exception as failure:  # noqa: BLE001  (whatever it is, the reader must not hang)

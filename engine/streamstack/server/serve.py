@@ -29,6 +29,7 @@ from streamstack.server.reloading import (
 from streamstack.server.served import Served
 from streamstack.server.service import Service
 from streamstack.server.serving import Serving, keep_out_of_collections, loop_factory
+from streamstack.server.state import prepare_state
 
 Announce = Callable[[str], None]
 
@@ -172,6 +173,7 @@ async def prepare(edition: Edition, context: Context, announce: Announce) -> Non
     """Make ready what the definitions of an edition need. Raises AuthenticationError, DatabaseError."""
     checked = edition.checked
     prepare_callers(checked.project, context, announce)
+    await prepare_state(context, announce)
     lacking = await prepare_databases(checked.project, context, announce)
     if lacking:
         announce(write_text(lacking, checked.sources).rstrip())

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from streamstack.runtime.run import Run
 from streamstack.server.authentication import Guard
+from streamstack.server.limits import Limiter
 from streamstack.server.negotiation import FORMATS, choose
 from streamstack.server.wire import Limits, Wire
 from streamstack.server.writers.ai_sdk import AiSdkSink
@@ -78,6 +79,7 @@ class Served:
     headers: Own | None = None
     max_body: int = MAX_BODY
     guard: Guard | None = None  # who may call; None is everybody
+    limiter: Limiter | None = None  # how often; None is as often as one likes
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
     row: int = field(default=0, init=False)  # where its figures are kept

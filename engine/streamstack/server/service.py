@@ -136,6 +136,10 @@ class Service:
         if close is not None:
             close()
 
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do some work beside the answers to others, before the service ends."""
+        self._spawn(work)
+
     def _refuse(self, request: web.BaseRequest, error: RunError, lines: bytes = b"") -> Sent:
         cors = self.cors.lines(request.headers.get("Origin"))
         if isinstance(error, RefusalError):

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from streamstack.language.definition import Definition, Endpoint
 from streamstack.language.project import Checked
-from streamstack.language.state_settings import MEMORY
 from streamstack.language.walk import steps_of
 
 _ELSEWHERE = "set `state.url` to redis://..., or `server.workers` to 1"
@@ -16,7 +15,7 @@ _KEPT = {"cache.": "cached values", "counter.": "counters", "rateLimit": "rate l
 
 def unshared(checked: Checked) -> tuple[list[str], list[str]]:
     """Return why a project can't be served by several workers, and what each of them would have of its own."""
-    if checked.settings.state.url != MEMORY:
+    if checked.settings.state.shared:
         return [], []
     refused = [
         f"{endpoint.mark}: `resume` finds a stream only in the worker that began it: {_ELSEWHERE}"
@@ -38,7 +37,7 @@ def _resumes(endpoint: Endpoint) -> bool:
 def _kept(checked: Checked) -> Iterator[str]:
     project = checked.project
     for endpoint in project.endpoints:
-        if endpoint.rate_limit is not None and not endpoint.disabled:
+        if endpoint.rate_limits and not endpoint.disabled:
             yield _KEPT["rateLimit"]
     definitions: list[Definition] = [*project.endpoints, *project.functions.values()]
     for definition in definitions:

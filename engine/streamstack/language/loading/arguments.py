@@ -44,7 +44,7 @@ from streamstack.language.suggest import nearest
 from streamstack.language.values import MISSING
 
 #: Kinds written as numbers with units.
-_MEASURES: Final = frozenset({Kind.DURATION, Kind.SIZE, Kind.EVERY})
+_MEASURES: Final = frozenset({Kind.DURATION, Kind.SIZE, Kind.EVERY, Kind.RATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +263,7 @@ class ArgumentReader:
         try:
             converted = convert(wanted.kind, value)
         except ValueError as error:
-            code = "bad-size" if wanted.kind is Kind.SIZE else "bad-duration"
+            code = {Kind.SIZE: "bad-size", Kind.RATE: "bad-rate"}.get(wanted.kind, "bad-duration")
             hint = how_to_write(wanted.kind, node) if wanted.kind is Kind.EVERY else ""
             self.faults.add(code, node.mark, f"{site.words}: {error}", hint)
             return MISSING

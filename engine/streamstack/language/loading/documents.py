@@ -22,6 +22,7 @@ from streamstack.language.loading.fields import Fields
 from streamstack.language.loading.headers import check_content_type, read_headers
 from streamstack.language.loading.inputs import read_inputs
 from streamstack.language.loading.keys import KEYS, RESPONSE_TYPES, UNKNOWN_INPUTS
+from streamstack.language.loading.limits import read_limits
 from streamstack.language.loading.paths import METHODS, refuse_path
 from streamstack.language.loading.sent import check_sent, check_streams
 from streamstack.language.loading.steps import StepReader
@@ -33,7 +34,6 @@ from streamstack.language.suggest import nearest
 
 #: Keys that this version reads and refuses, and what it would mean to ignore them.
 _NOT_YET: Final = {
-    "rateLimit": "would let every caller call as often as it likes",
     "cache": "would keep nothing",
 }
 
@@ -158,7 +158,7 @@ class _DocumentReader:
             disabled=fields.flag("disabled"),
             allow=fields.codes("allow"),
             authentication=read_authentication(fields, self.faults),
-            rate_limit=fields.get("rateLimit"),
+            rate_limits=read_limits(fields, self.faults),
             cache=fields.get("cache"),
         )
 

@@ -14,6 +14,7 @@ from streamstack.language.authentication_settings import (
 from streamstack.language.database_settings import LARGEST_POOL, Database
 from streamstack.language.http_settings import HttpSettings
 from streamstack.language.model_settings import PROVIDERS
+from streamstack.language.proxies import FORWARDED
 from streamstack.language.public_keys import PUBLIC_ALGORITHMS, SECRET_ALGORITHMS
 from streamstack.language.schemas.types import (
     BINDING,
@@ -24,7 +25,7 @@ from streamstack.language.schemas.types import (
     documented,
 )
 from streamstack.language.settings import Server
-from streamstack.language.state_settings import StateSettings
+from streamstack.language.state_settings import MEMORY, StateSettings
 from streamstack.language.streaming_settings import FORMATS, Streaming
 from streamstack.language.units import show_duration, show_size
 
@@ -104,7 +105,7 @@ def settings_schema() -> Schema:
         ),
         "authentication": (_named(_authentication()), "Ways to tell callers, by name."),
         "models": (_named(_model()), "Models, by name: `llm.chat: {model: name}`."),
-        "state": (_state(), "Where cached values and counters are kept, and how many."),
+        "state": (_state(), "Where what runs share is kept: cached values, counters, limits."),
         "http": (_http(), "Where calls may go, and how long they may take."),
         "email": (_ANY, "How mail is sent."),
         "alerts": (_ANY, "What is told when a metric passes a threshold."),
@@ -139,6 +140,11 @@ def _server() -> Schema:
             "How long requests are still taken while balancers are told that it stops.",
         ),
         "metrics": (_metrics(), "Who may see /_metrics: who has the token, or everybody."),
+        "trustedProxies": (
+            {"type": ["array", "string", "null"], "items": {"type": "string"}},
+            "Proxies that are believed when they say who called: addresses, networks.",
+        ),
+        "forwardedHeader": (_choice(*FORWARDED), "The header in which they say so."),
         "cors": (_cors(), "Which pages of other origins may call: their origins, or a mapping."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
@@ -184,7 +190,14 @@ def _state() -> Schema:
     usual = StateSettings()
     entries: Schema = {"type": ["integer", "string", "null"], "pattern": f"^[0-9]+$|{BINDING}"}
     keys = {
-        "url": ({"type": ["string", "null"], "default": usual.url}, "Where: memory://."),
+        "url": (
+            {"type": ["string", "null"], "default": MEMORY},
+            "Where: memory:// is each process; redis://host:6379 is shared by all.",
+        ),
+        "prefix": (
+            {"type": ["string", "integer", "null"], "default": usual.prefix},
+            "What the project's keys in Redis begin with, where several share it.",
+        ),
         "maxEntries": (
             entries | {"default": usual.max_entries, "minimum": 1},
             "The most cached values, and the most counters.",
