@@ -89,7 +89,7 @@ async def test_a_run_that_is_stopped_hands_over(context: Context) -> None:
     """One of those who wait makes the value then, once; one who waits may be stopped without harm to others."""
     plan = plan_of(USE)
     leader = asyncio.create_task(ran(plan, context))
-    made = plan_of('- counter.add: {key: [made, k], by: 0}\n  as: n\n- return: << n >>')
+    made = plan_of("- counter.add: {key: [made, k], by: 0}\n  as: n\n- return: << n >>")
     while not await ran(made, context):
         await asyncio.sleep(0.001)
     quitter, *others = [asyncio.create_task(ran(plan, context)) for _ in range(5)]
