@@ -62,12 +62,20 @@ class Process:
     def workers(self) -> list[int]:
         """Return the process ids of its workers, the oldest first."""
         pid = self.process.pid
-        told = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
-        return [int(each) for each in told if not _is_launcher(int(each))]
+        try:
+            told = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+        except OSError:
+            return []
+        return [int(each) for each in told if _is_worker(int(each))]
 
 
-def _is_launcher(pid: int) -> bool:
-    return b"embedded.launch" in Path(f"/proc/{pid}/cmdline").read_bytes()
+def _is_worker(pid: int) -> bool:
+    """Tell a worker from the launcher of the database, and from one that has ended."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return bool(command) and b"embedded.launch" not in command
 
 
 def gone(pid: int) -> bool:
