@@ -62,7 +62,7 @@ async def exchange(
                 close = partial(served.close, inputs)
             if served.headers is not None:
                 answer.headers += served.headers(run, inputs)
-            value = await begun(served.start(run, inputs), life.begin_running)
+            value = await life.attend(served.start(run, inputs))
             sent = answer.finish(value)
             outcome = "completed"
         except (Exception, asyncio.CancelledError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from random import random
 from typing import Any, TypeVar
 
@@ -62,6 +62,17 @@ class Life:
     def begin_running(self) -> None:
         """Limit the run."""
         self._begin("running")
+
+    def attend(self, stack: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Return what runs a stack within its limits.
+
+        A stream waits, most likely, and often: what stands between the loop and its stack would be gone through each
+        time.
+        """
+        if not self._limits.keep_alive:
+            return begun(stack, self.begin_running)
+        self.begin_running()
+        return stack
 
     def begin_closing(self) -> None:
         """Limit how long the reader may take for the rest."""

@@ -116,7 +116,8 @@ class StreamSink(Answer):
                 self._commit()
             except RunError as error:
                 raise self._withdraw(error) from error.__cause__
-        self._open()
+        if self._opening:
+            self._open()
         if first:
             self.flush()
             return self._connection.writing_paused
@@ -136,9 +137,8 @@ class StreamSink(Answer):
         return error
 
     def _open(self) -> None:
-        if self._opening:
-            self._parts.insert(0, self._opening)
-            self._opening = b""
+        self._parts.insert(0, self._opening)
+        self._opening = b""
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -263,7 +263,8 @@ class StreamSink(Answer):
             if not self.committed:
                 self._commit()
             self._parts.append(data)
-            self._open()
+            if self._opening:
+                self._open()
             self._schedule()
         self.ended = True
 
@@ -293,7 +294,8 @@ class StreamSink(Answer):
     def _end_with(self, tail: bytes) -> None:
         if tail:
             self._parts.append(tail)
-            self._open()
+            if self._opening:
+                self._open()
 
     def _end(self) -> Sent:
         self._flushed = self.bytes
