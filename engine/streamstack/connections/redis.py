@@ -44,7 +44,7 @@ CONNECT: Final = 1.0
 ANSWER: Final = 3.0
 #: Seconds to wait for a Redis that was there a moment ago: one that is started anew is back in less.
 PATIENCE: Final = 1.0
-#: Seconds to wait while another asks whether it is back.
+#: Seconds to wait while another asks whether one that is known to be away is back.
 _TURN: Final = 0.3
 #: Connections of one process. Redis does one thing at a time: more would only wait there.
 MOST: Final = 32
@@ -108,7 +108,7 @@ class _Pool(BlockingConnectionPool):
     async def _look(self, connection: AbstractConnection) -> bool:
         """Connect, the first to do so; False where another one has, so that all may."""
         try:
-            async with asyncio.timeout(_TURN):
+            async with asyncio.timeout(_TURN if self._told else CONNECT):
                 await self._looking.acquire()
         except TimeoutError:
             raise LostError("it was so a moment ago") from None
