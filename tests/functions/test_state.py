@@ -20,6 +20,7 @@ from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Context, Run
 from tests.redis import free_port
 from tests.stacks import plan_of, run_stack
+from tests.waiting import eventually
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -90,8 +91,11 @@ async def test_a_run_that_is_stopped_hands_over(context: Context) -> None:
     plan = plan_of(USE)
     leader = asyncio.create_task(ran(plan, context))
     made = plan_of("- counter.add: {key: [made, k], by: 0}\n  as: n\n- return: << n >>")
-    while not await ran(made, context):
-        await asyncio.sleep(0.001)
+
+    async def under_way() -> bool:
+        return bool(await ran(made, context))
+
+    await eventually(under_way)
     quitter, *others = [asyncio.create_task(ran(plan, context)) for _ in range(5)]
     await asyncio.sleep(0.01)
     leader.cancel()

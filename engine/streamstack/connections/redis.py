@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
@@ -24,6 +26,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    InvalidResponse,
     NoScriptError,
     RedisError,
     ResponseError,
@@ -260,13 +263,26 @@ def _reason(error: Exception) -> str:
         return "refuses the user or the password of `state.url`"
     if isinstance(error, LateError):
         return "is out of reach: it does not answer in time"
+    if isinstance(error, (LostError, OSError)):
+        return f"is out of reach: {_cause(error)}"
+    if isinstance(error, InvalidResponse):
+        return "does not answer as a Redis does: is another server there, or is TLS (rediss://) needed?"
+    return (
+        f"refuses: {error}"
+        if isinstance(error, ResponseError)
+        else f"fails: {type(error).__name__}"
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """Say why a connection failed, in the system's words where it has some."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):
-            return f"is out of reach: TLS fails ({cause.reason or type(cause).__name__})"
+            return f"TLS fails ({cause.reason or type(cause).__name__})"
+        if isinstance(cause, socket.gaierror):
+            return str(cause.strerror)
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, (LostError, OSError)):
-        return f"is out of reach: {str(error).rstrip('.') or type(error).__name__}"
-    if isinstance(error, ResponseError):
-        return f"refuses: {error}"
-    return f"fails: {type(error).__name__}"
+    return str(error).rstrip(".") or type(error).__name__

@@ -12,8 +12,12 @@ from time import monotonic
 from typing import Final
 from uuid import uuid4
 
+import structlog
+
 from streamstack.connections.redis import Client, Redis, Script, ask
 from streamstack.errors import RunError
+
+log = structlog.get_logger("streamstack.state")
 
 #: Seconds after its last sign of life for which a process counts; it gives one each BEAT.
 LEASE: Final = 5.0
@@ -74,11 +78,11 @@ return had and 1 or 0
 class RedisSlots:
     """The places that this process has, by key, and its sign of life while it has any.
 
-    While Redis is out of reach, the process counts its own places; what it has is told when Redis is back.
+    While Redis is out of reach, the process counts its own places; what it has is told when Redis is back. ``beats`` is
+    what gives the signs of life; None while there is nothing to tell.
     """
 
     __slots__ = (
-        "_beats",
         "_doubtful",
         "_held",
         "_leases",
@@ -86,6 +90,7 @@ class RedisSlots:
         "_name",
         "_redis",
         "_under_way",
+        "beats",
     )
 
     def __init__(self, redis: Redis) -> None:
@@ -97,13 +102,14 @@ class RedisSlots:
         self._under_way: Counter[bytes] = Counter()
         self._moved: set[bytes] = set()
         self._doubtful: set[bytes] = set()
-        self._beats: asyncio.Task[None] | None = None
+        self.beats: asyncio.Task[None] | None = None
 
     async def take(self, key: bytes, most: int) -> bool:
         """Take a place of a key that has ``most`` for all processes; tell whether one was free.
 
         Where Redis is out of reach, the places of this process alone count.
         """
+        key = self._redis.key("slots", key)
         self._held[key] = mine = self._held.get(key, 0) + 1
         values = [most, self._name, int(_KEPT * 1000), int(LEASE * 1000)]
         taken = False
@@ -115,12 +121,13 @@ class RedisSlots:
         finally:
             if not taken:
                 self._release(key)
-            if self._beats is None and (self._held or self._doubtful):
-                self._beats = asyncio.get_running_loop().create_task(self._beat())
+            if self.beats is None and (self._held or self._doubtful):
+                self.beats = asyncio.get_running_loop().create_task(self._beat())
         return taken
 
     async def give(self, key: bytes) -> None:
         """Give a place back."""
+        key = self._redis.key("slots", key)
         self._release(key)
         with suppress(RunError), self._asking(key):
             await self._redis.call(_GIVE, [key], [self._name])
@@ -161,7 +168,9 @@ class RedisSlots:
                 await self._say()
             except RunError:
                 self._doubtful.update(self._held)
-        self._beats = None
+            except Exception as error:  # whatever it is, the signs of life must go on
+                log.exception("places-not-told", reason=str(error))
+        self.beats = None
 
     async def _say(self) -> None:
         """Tell Redis how many places this process has of the keys that are in doubt."""
@@ -185,7 +194,7 @@ class RedisSlots:
 
     async def aclose(self) -> None:
         """Give no more signs of life, and be gone at once."""
-        beats, self._beats = self._beats, None
+        beats, self.beats = self.beats, None
         if beats is None:
             return
         beats.cancel()

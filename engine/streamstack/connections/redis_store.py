@@ -118,7 +118,7 @@ class RedisStore:
         Where that one ends without a value, or is killed, the next one does the work.
         """
         pause = _SOON
-        name = self._redis.key("making", key)
+        name = b"making:" + key
         while not await self._slots.take(name, 1):
             await asyncio.sleep(pause)
             pause = min(1.5 * pause, _LATER)
