@@ -132,10 +132,10 @@ class Run:
 
     __slots__ = (
         "_afters",
-        "_elapsed_from",
         "_request",
         "_shown",
         "auth",
+        "clock",
         "context",
         "id",
         "outcome",
@@ -159,8 +159,8 @@ class Run:
         self.context = context
         self.auth = auth
         self.started = datetime.now(UTC)
-        self._elapsed_from = perf_counter()
-        self.yield_at = self._elapsed_from + SLICE
+        self.clock = perf_counter()  # when it began
+        self.yield_at = self.clock + SLICE
         self.outcome: str | None = None
         self.sent_at: float | None = None  # when the last paced chunk left
         self.state: dict[str, Any] = {}  # what a step keeps between its turns (pace)
@@ -169,14 +169,9 @@ class Run:
         self._afters: list[tuple[Callable[[], Awaitable[Any]], float]] = []
 
     @property
-    def clock(self) -> float:
-        """When the run began, by `perf_counter`."""
-        return self._elapsed_from
-
-    @property
     def elapsed_ms(self) -> int:
         """Milliseconds since the run began."""
-        return int((perf_counter() - self._elapsed_from) * 1000)
+        return int((perf_counter() - self.clock) * 1000)
 
     def request(self) -> Mapping[str, Any]:
         """Return the request as the language shows it; an empty object outside of one."""

@@ -14,14 +14,13 @@ from streamstack.server.served import Served
 
 #: Seconds that a first chunk took: the upper ends of the buckets.
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
-#: What the first places of a row count, in this order. `none`: the reader left before there was a status.
+#: Classes of status. `none`: the reader left before there was one.
 STATUSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 OUTCOMES: Final = ("completed", "failed", "cancelled")
 
-# The places of a row.
-STATUS: Final = 0
-OUTCOME: Final = STATUS + len(STATUSES)
-OPEN: Final = OUTCOME + len(OUTCOMES)
+# The places of a row. The first ones count answers: for each outcome, each class of status. One increment an answer.
+ENDED: Final = 0
+OPEN: Final = ENDED + len(OUTCOMES) * len(STATUSES)
 CHUNKS: Final = OPEN + 1
 BYTES: Final = CHUNKS + 1
 FIRST_SUM: Final = BYTES + 1  # microseconds

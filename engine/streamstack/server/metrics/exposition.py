@@ -19,15 +19,14 @@ from streamstack.server.metrics.board import (
     BYTES,
     CHUNKS,
     CPU,
+    ENDED,
     FIRST,
     FIRST_SUM,
     MEMORY,
     OPEN,
-    OUTCOME,
     OUTCOMES,
     PID,
     RESTARTS,
-    STATUS,
     STATUSES,
     Board,
 )
@@ -90,13 +89,14 @@ def _lines(board: Board) -> Iterator[str]:
     )
     for title, found in sums:
         for place, status in enumerate(STATUSES):
-            if count := found[STATUS + place]:
+            if count := sum(found[ENDED + place : OPEN : len(STATUSES)]):
                 yield f'streamstack_requests_total{{endpoint={title},status="{status}"}} {count}'
     ended = [(title, found) for title, found in sums if title != '""']
     yield from _head("runs_total", "counter", "Runs that are over, by their outcome.")
     for title, found in ended:
         for place, outcome in enumerate(OUTCOMES):
-            if count := found[OUTCOME + place]:
+            at = ENDED + place * len(STATUSES)
+            if count := sum(found[at : at + len(STATUSES)]):
                 yield f'streamstack_runs_total{{endpoint={title},outcome="{outcome}"}} {count}'
     yield from _head("open_streams", "gauge", "Requests that are being answered.")
     yield from (

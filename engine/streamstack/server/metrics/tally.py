@@ -16,14 +16,15 @@ from streamstack.server.metrics.board import (
     BYTES,
     CHUNKS,
     CPU,
+    ENDED,
     FIRST,
     FIRST_SUM,
     MEMORY,
     OPEN,
-    OUTCOME,
     OUTCOMES,
     PID,
-    STATUS,
+    STATUSES,
+    WIDTH,
     Board,
 )
 from streamstack.server.writers.answer import Answer
@@ -31,7 +32,7 @@ from streamstack.server.writers.answer import Answer
 if sys.platform != "win32":
     import resource
 
-_OUTCOMES: Final = {name: OUTCOME + place for place, name in enumerate(OUTCOMES)}
+_OUTCOMES: Final = {name: ENDED + place * len(STATUSES) for place, name in enumerate(OUTCOMES)}
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -42,7 +43,7 @@ class Tally:
         self.board = board
         self._words = board.words
         self._head = board.chair(chair)
-        self._chair = chair
+        self._rows = board.row(chair, 0)
         self._earlier = self._words[self._head + CPU]  # of who had the chair before
         self._used = _used()
         # Of runs that `look` has met: how much of what they sent is counted.
@@ -52,14 +53,15 @@ class Tally:
 
     def refuse(self, status: int) -> None:
         """Count an answer without an endpoint."""
-        self._words[self.board.row(self._chair, 0) + STATUS + _class_of(status)] += 1
+        self._words[self._rows + _OUTCOMES["failed"] + status // 100] += 1
 
     def finish(self, life: Life, answer: Answer, outcome: str) -> None:
         """Count an answer that is over."""
-        words, at = self._words, self.board.row(self._chair, life.row)
-        known = answer.committed or answer.refused
-        words[at + STATUS + (_class_of(answer.status) if known else 0)] += 1
-        words[at + _OUTCOMES[outcome]] += 1
+        words, at = self._words, self._rows + life.row * WIDTH
+        place = at + _OUTCOMES[outcome]
+        if answer.committed or answer.refused:
+            place += answer.status // 100
+        words[place] += 1
         chunks, size = answer.count, answer.bytes
         if self._counted and (counted := self._counted.pop(life, None)) is not None:
             chunks, size = chunks - counted[0], size - counted[1]
@@ -68,10 +70,11 @@ class Tally:
             words[at + CHUNKS] += chunks
         if size > 0:
             words[at + BYTES] += size
-        if answer.committed and outcome == "completed" and not answer.first_at:
-            answer.first_at = perf_counter()  # a whole answer, or one without chunks
-        if answer.first_at:
-            took = max(answer.first_at - answer.run.clock, 0.0)
+        first = answer.first_at
+        if not first and outcome == "completed":
+            first = perf_counter()  # a whole answer, or one without chunks
+        if first:
+            took = first - answer.run.clock
             words[at + FIRST + bisect_left(BUCKETS, took)] += 1
             words[at + FIRST_SUM] += int(took * 1_000_000)
 
@@ -83,7 +86,7 @@ class Tally:
             now[life.row] += 1
             answer = life.answer
             chunks, size = self._counted.get(life, (0, 0))
-            at = self.board.row(self._chair, life.row)
+            at = self._rows + life.row * WIDTH
             if answer.count > chunks:
                 words[at + CHUNKS] += answer.count - chunks
                 chunks = answer.count
@@ -92,14 +95,10 @@ class Tally:
                 size = answer.bytes
             self._counted[life] = (chunks, size)
         for row in self._open.keys() | now.keys():
-            words[self.board.row(self._chair, row) + OPEN] = now[row]
+            words[self._rows + row * WIDTH + OPEN] = now[row]
         self._open = now
         words[self._head + MEMORY] = _memory()
         words[self._head + CPU] = self._earlier + _used() - self._used
-
-
-def _class_of(status: int) -> int:
-    return status // 100
 
 
 def _used() -> int:
