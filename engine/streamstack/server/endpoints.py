@@ -71,6 +71,7 @@ def _make(plan: Plan, settings: Settings, *, dev: bool) -> Served:
         if endpoint.authentication is None
         else Guard(endpoint.authentication, settings.authentication),
         outlives=endpoint.streaming.on_disconnect == "finish",
+        resume=endpoint.streaming.resume,
     )
 
 

@@ -11,12 +11,15 @@ from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
-from streamstack.server.arriving import Arriving
 from streamstack.server.connection import Connection
+from streamstack.server.ending import TOLD, error_of, fail, malformed
 from streamstack.server.inputs import ARRIVING
 from streamstack.server.life import Life, begun
-from streamstack.server.problems import RefusalError, internal, log, report
+from streamstack.server.problems import log
 from streamstack.server.replies import CLOSE, Sent
+from streamstack.server.resuming.producing import NOTHING, Given
+from streamstack.server.resuming.requests import Source, begin, come_back
+from streamstack.server.resuming.sinks import Kept
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
 
@@ -36,51 +39,55 @@ async def exchange(
     answer.run = run
     life = Life(answer, served.limits, service.lives)
     outcome = "failed"
-    close = None
-    arriving: Arriving | None = None
+    given = NOTHING
+    source: Source | None = None  # a stream that is copied from elsewhere
+    handed = False  # the run goes on in a task of its own
+    sent = CLOSE
     try:
         try:
             if served.guard is not None:
                 admitted = served.guard.admit(request, service.context, service.cors)
                 run.auth = await begun(admitted, life.begin_reading)
-            if request.body_exists:
-                _look_at_body(served, request)
-            inputs = await begun(served.read(request, parameters), life.begin_reading)
-            if served.receives and (arriving := request.get(ARRIVING)) is not None:
-                arriving.begin(answer)
-                let_send(request)
-            if served.close is not None:
-                close = partial(served.close, inputs)
-            if served.headers is not None:
-                answer.headers += served.headers(run, inputs)
-            value = await begun(served.start(run, inputs), life.begin_running)
-            sent = answer.finish(value)
+            if served.resume is not None:
+                source = await come_back(service, served, run, answer)
+            if source is None:
+                given = await _take_in(served, request, parameters, life, answer)
+                if isinstance(answer, Kept):
+                    source, handed = await begin(service, served, run, answer, given)
+                else:
+                    if served.headers is not None:
+                        answer.headers += served.headers(run, given.inputs)
+                    value = await begun(served.start(run, given.inputs), life.begin_running)
+                    sent = answer.finish(value)
             outcome = "completed"
         except asyncio.CancelledError:
             reason = life.stopped()
             if reason is None:
                 outcome = "cancelled"
                 raise
-            sent = _fail(served, run, answer, reason)
-        except RunError as error:
-            sent = _fail(served, run, answer, error)
-        except web.RequestPayloadError as error:
-            sent = _fail(served, run, answer, _malformed(error))
+            sent = fail(served, run, answer, reason)
         except Exception as error:
-            if request.transport is None:
+            if request.transport is None and not isinstance(error, TOLD):
                 outcome = "cancelled"
                 raise asyncio.CancelledError from error
-            sent = _fail(served, run, answer, internal(error))
+            sent = fail(served, run, answer, error_of(error))
+        if source is not None:
+            # How long a reader takes is not the request's affair any more: others see to it.
+            life.end()
+            service.leave(life)
+            if not handed:
+                given = given.closed()
+            return await source.copy()
         if request.protocol.writing_paused:
             await _leave(request, life)
-        return CLOSE if arriving is not None and arriving.lost else sent
+        return CLOSE if given.arriving is not None and given.arriving.lost else sent
     finally:
         life.end()
-        if arriving is not None:
-            arriving.end()
         service.leave(life)
-        service.after(run, outcome, close)
-        if service.context.dev:
+        if not handed:
+            given.hear_no_more()
+            service.after(run, outcome, given.close)
+        if service.context.dev and source is None:
             log.info(
                 "answered",
                 endpoint=served.title,
@@ -91,17 +98,22 @@ async def exchange(
             )
 
 
-def _fail(served: Served, run: Run, answer: Answer, error: RunError) -> Sent:
-    """Log an error and tell the client of it, in the way that is still open."""
-    report(error, run=run.id, endpoint=served.title, sent=answer.count)
-    if isinstance(error, RefusalError):
-        answer.cors += error.lines
-    try:
-        return answer.fail(error)
-    except Exception as failure:  # noqa: BLE001  (whatever it is, the reader must not hang)
-        log.exception("answer-failed", run=run.id, endpoint=served.title, reason=str(failure))
-        answer.abort()
-        return CLOSE
+async def _take_in(
+    served: Served,
+    request: web.BaseRequest,
+    parameters: Mapping[str, str],
+    life: Life,
+    answer: Answer,
+) -> Given:
+    """Read what a run is given. Raises RunError ``invalid-input``."""
+    if request.body_exists:
+        _look_at_body(served, request)
+    inputs = await begun(served.read(request, parameters), life.begin_reading)
+    arriving = request.get(ARRIVING) if served.receives else None
+    if arriving is not None:
+        arriving.begin(answer)
+        let_send(request)
+    return Given(inputs, None if served.close is None else partial(served.close, inputs), arriving)
 
 
 def _look_at_body(served: Served, request: web.BaseRequest) -> None:
@@ -109,7 +121,7 @@ def _look_at_body(served: Served, request: web.BaseRequest) -> None:
     expect(request, served.max_body, now=not served.receives)
     connection = cast("Connection", request.protocol)
     if not served.receives and connection.broke_off(request.content):
-        raise _malformed(ConnectionError())  # nobody waits for a rest that does not come
+        raise malformed(ConnectionError())  # nobody waits for a rest that does not come
 
 
 def expect(request: web.BaseRequest, max_body: int, *, now: bool = True) -> None:
@@ -137,11 +149,6 @@ def let_send(request: web.BaseRequest) -> None:
         return
     if request.transport is not None and not request.content.is_eof():
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-def _malformed(error: Exception) -> RunError:
-    cause = error.__cause__ or error
-    return RunError("invalid-input", f"the body can't be read: {type(cause).__name__}")
 
 
 async def _leave(request: web.BaseRequest, life: Life) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 from aiohttp import web
 
+from streamstack.language.streaming_settings import Resume
 from streamstack.runtime.run import Run
 from streamstack.server.authentication import Guard
 from streamstack.server.negotiation import FORMATS, choose
+from streamstack.server.resuming.sinks import KEPT
 from streamstack.server.wire import Limits, Wire
 from streamstack.server.writers.ai_sdk import AiSdkSink
 from streamstack.server.writers.answer import Answer
@@ -80,6 +82,7 @@ class Served:
     guard: Guard | None = None  # who may call; None is everybody
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
+    resume: Resume | None = None  # readers may come back
     wires: Mapping[str, Wire] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +99,8 @@ class Served:
         Raises RunError ``not-acceptable`` where its Accept header fits no format.
         """
         wire = self.wire_for(request)
+        if self.resume is not None and wire.format in KEPT and request.method != "HEAD":
+            return KEPT[wire.format](wire, request, cors)
         return WRITERS[wire.format](wire, request, cors)
 
     def wire_for(self, request: web.BaseRequest) -> Wire:

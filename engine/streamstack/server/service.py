@@ -18,6 +18,8 @@ from streamstack.server.heads import header_lines
 from streamstack.server.life import Life
 from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import Sent, send, send_problem
+from streamstack.server.resuming.requests import PREFIX, answer_streams
+from streamstack.server.resuming.streams import Streams
 from streamstack.server.routes import Routes
 from streamstack.server.served import Served
 
@@ -51,6 +53,7 @@ class Service:
         self._left = asyncio.Event()
         self._hurried = False
         self.draining = False
+        self.streams = Streams(self.context.state.max_size)
         self.routes: Routes[Served] = Routes(())
         self._group = asyncio.TaskGroup()
         self.replace(endpoints)
@@ -73,6 +76,7 @@ class Service:
             self.abandon()
         # An error of what was done inside passes as it is; the group would wrap it.
         await self._group.__aexit__(None, None, None)
+        self.streams.close()
         await self.context.aclose()
 
     async def handle(self, request: web.BaseRequest) -> Sent:
@@ -85,6 +89,8 @@ class Service:
         if path in _OWN or self.draining:
             return self._answer_own(request, path)
         try:
+            if path.startswith(PREFIX):
+                return await answer_streams(self, request, path)
             found = self.routes.find(request.method, path)
             if found is None:
                 if request.method == "HEAD" and (read := self.routes.find("GET", path)) is not None:
@@ -96,8 +102,8 @@ class Service:
         except RunError as error:
             return self._refuse(request, error)
         work = exchange(self, served, request, parameters, answer)
-        if served.outlives:
-            return await asyncio.shield(self._spawn(work))
+        if served.outlives and not answer.keeps:
+            return await asyncio.shield(self.spawn(work))
         return await work
 
     def leave(self, life: Life) -> None:
@@ -112,7 +118,7 @@ class Service:
         ``close`` deletes what the run's inputs hold open, when that is done.
         """
         if run.has_after:
-            self._spawn(_finish(run, outcome, close))
+            self.spawn(_finish(run, outcome, close))
             return
         run.outcome = outcome
         if close is not None:
@@ -167,6 +173,7 @@ class Service:
     async def drain(self, patience: float) -> None:
         """Take no more requests; give running ones some seconds, then the error event."""
         self.draining = True
+        self.streams.leave()
         await self._empty(patience)
         for life in list(self.lives):
             life.stop(RunError("producer-lost", "the server is shutting down", status=503))
@@ -198,7 +205,8 @@ class Service:
         for task in list(self._later):
             task.cancel()
 
-    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do some work that no request waits for; the service waits for it, when it ends."""
         task = self._group.create_task(work)
         self._later.add(task)
         task.add_done_callback(self._later.discard)
