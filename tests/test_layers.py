@@ -77,6 +77,7 @@ LIBRARIES = {
     ),
     "joserfc": ("streamstack.connections.tokens.*",),
     "asyncpg": ("streamstack.connections", "streamstack.connections.*"),
+    "redis": ("streamstack.connections", "streamstack.connections.*"),
 }
 
 

@@ -98,6 +98,11 @@ ERRORS = {
     "stream-lost": ErrorCode(502, "A stream of another server ended before its end."),
     "invalid-chunk": ErrorCode(502, "A stream brought something that can't be read."),
     "database": ErrorCode(500, "The database refused a statement.", internal=True),
+    "state-unreachable": ErrorCode(
+        503,
+        "The Redis of `state.url` is out of reach, or refuses what it is asked.",
+        internal=True,
+    ),
     "template": ErrorCode(
         500,
         "An expression failed, or a step was given what it can't take. The log tells the file, "

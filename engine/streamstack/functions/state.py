@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import structlog
 
-from streamstack.connections.state import MemoryStore, Number, Store
+from streamstack.connections.state import Number, Store
 from streamstack.errors import RunError
-from streamstack.functions.single_flight import SingleFlight
+from streamstack.functions.state_use import State, open_state
 from streamstack.language.declare import Example, function
 from streamstack.language.parameters import (
     Bound,
@@ -20,7 +21,7 @@ from streamstack.language.parameters import (
     StackOf,
 )
 from streamstack.language.values import MISSING, Opaque, canonical_json
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Run
 
 log = structlog.get_logger("streamstack.run")
 
@@ -36,23 +37,6 @@ _TTL = Parameter(
     Bound(Kind.DURATION, minimum=0.001),
     "How long it is kept; without it until room is needed.",
 )
-
-
-class State:
-    """The one store of a process, and who is at work for which key of it."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.flights = SingleFlight()
-
-    async def aclose(self) -> None:
-        """Close the store."""
-        await self.store.aclose()
-
-
-def open_state(context: Context) -> State:
-    """Make the one state of a process; `run.context.resource(open_state)` returns it."""
-    return State(MemoryStore(context.state))
 
 
 def _check_kept(value: Any) -> None:
@@ -167,7 +151,7 @@ async def use(
     """
     state = run.context.resource(open_state)
     name = canonical_json(key)
-    value = await state.store.get(name)
+    value = await _cached(run, state.store, name)
     if value is not MISSING:
         return value
 
@@ -177,12 +161,51 @@ async def use(
         try:
             await state.store.set(name, made, ttl)
         except RunError as error:
-            if error.code != "limit-reached":
+            if error.code not in _NOT_KEPT:
                 raise
-            log.warning("not-cached", run=run.id, key=name.decode(), message=error.message)
+            _tell(run, name, error)
         return made
 
-    return await state.flights.do(name, make)
+    return await state.flights.do(name, partial(_alone, state, name, make))
+
+
+#: Why a value is given without being kept: it is too large, or there is nowhere to keep it now.
+_NOT_KEPT: Final = frozenset({"limit-reached", "state-unreachable"})
+
+
+async def _cached(run: Run, store: Store, name: bytes) -> Any:
+    """Return what is cached; MISSING also where the store is out of reach."""
+    try:
+        return await store.get(name)
+    except RunError as error:
+        if error.code != "state-unreachable":
+            raise
+        _tell(run, name, error)
+        return MISSING
+
+
+async def _alone(state: State, name: bytes, make: Callable[[], Awaitable[Any]]) -> Any:
+    """Make a value; where others share the store, of all processes in one."""
+    begun = False
+
+    async def work() -> Any:
+        nonlocal begun
+        begun = True
+        return await make()
+
+    if state.flights.nested:
+        # Who waited for another process, and is waited for by it, would wait for ever.
+        return await make()
+    try:
+        return await state.store.alone(name, work)
+    except RunError as error:
+        if error.code != "state-unreachable" or begun:
+            raise
+        return await make()
+
+
+def _tell(run: Run, name: bytes, error: RunError) -> None:
+    log.warning("not-cached", run=run.id, key=name.decode(), code=error.code, message=error.message)
 
 
 @function(

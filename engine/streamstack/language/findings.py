@@ -216,6 +216,10 @@ _ERRORS: Final = {
         "A size can't be read.",
         "write it like 64KB, 10MB or as a number of bytes",
     ),
+    "bad-url": (
+        "The URL of a store can't be read; its line is not shown, since it may hold a password.",
+        "write it like redis://localhost:6379 or rediss://user:password@host:6380/0",
+    ),
     "bad-path": (
         "A path of an endpoint can't be read.",
         "write it like /api/orders/{id}",

@@ -22,6 +22,7 @@ from streamstack.server.databases import prepare_databases
 from streamstack.server.endpoints import make_cors, make_endpoints
 from streamstack.server.served import Served
 from streamstack.server.service import Service
+from streamstack.server.state import prepare_state
 
 #: Connections that the system keeps waiting for us.
 BACKLOG = 1024
@@ -85,6 +86,7 @@ async def _listen(
         loop.add_signal_handler(each, take_signal)
     async with service:
         prepare_callers(checked.project, service.context, announce)
+        await prepare_state(service.context, announce)
         lacking = await prepare_databases(checked.project, service.context, announce)
         if lacking:
             announce(write_text(lacking, checked.sources).rstrip())

@@ -24,7 +24,7 @@ from streamstack.language.schemas.types import (
     documented,
 )
 from streamstack.language.settings import Server
-from streamstack.language.state_settings import StateSettings
+from streamstack.language.state_settings import MEMORY, StateSettings
 from streamstack.language.streaming_settings import FORMATS, Resume, Streaming
 from streamstack.language.units import show_duration, show_size
 
@@ -125,7 +125,7 @@ def settings_schema() -> Schema:
         ),
         "authentication": (_named(_authentication()), "Ways to tell callers, by name."),
         "models": (_named(_model()), "Models, by name: `llm.chat: {model: name}`."),
-        "state": (_state(), "Where cached values and counters are kept, and how many."),
+        "state": (_state(), "Where what runs share is kept: cached values, counters, limits."),
         "http": (_http(), "Where calls may go, and how long they may take."),
         "email": (_ANY, "How mail is sent."),
         "alerts": (_ANY, "What is told when a metric passes a threshold."),
@@ -189,7 +189,14 @@ def _state() -> Schema:
     usual = StateSettings()
     entries: Schema = {"type": ["integer", "string", "null"], "pattern": f"^[0-9]+$|{BINDING}"}
     keys = {
-        "url": ({"type": ["string", "null"], "default": usual.url}, "Where: memory://."),
+        "url": (
+            {"type": ["string", "null"], "default": MEMORY},
+            "Where: memory:// is each process; redis://host:6379 is shared by all.",
+        ),
+        "prefix": (
+            {"type": ["string", "integer", "null"], "default": usual.prefix},
+            "What the project's keys in Redis begin with, where several share it.",
+        ),
         "maxEntries": (
             entries | {"default": usual.max_entries, "minimum": 1},
             "The most cached values, and the most counters.",
