@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -122,6 +123,9 @@ class Streams:
     def __len__(self) -> int:
         return len(self._all)
 
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(list(self._all.values()))
+
     def find(self, name: str) -> Stream | None:
         """Return a stream by its id."""
         return self._all.get(name)
@@ -169,12 +173,12 @@ class Streams:
 
     def leave(self) -> None:
         """End the runs that wait for a reader, who can't come any more: the service takes no requests."""
-        for stream in list(self._all.values()):
+        for stream in self:
             journal = stream.journal
             if journal.end is None and stream.origin.cancels and not journal.readers:
                 stream.stop(stopped("the server is shutting down"))
 
     def close(self) -> None:
         """Keep nothing more."""
-        for stream in list(self._all.values()):
+        for stream in self:
             self.forget(stream)
