@@ -17,8 +17,9 @@ from streamstack.server.inputs import ARRIVING
 from streamstack.server.life import Life, begun
 from streamstack.server.problems import log
 from streamstack.server.replies import CLOSE, Sent
+from streamstack.server.resuming.beginning import begin
 from streamstack.server.resuming.producing import NOTHING, Given
-from streamstack.server.resuming.requests import Source, begin, come_back
+from streamstack.server.resuming.requests import Source, come_back
 from streamstack.server.resuming.sinks import Kept
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
@@ -41,7 +42,6 @@ async def exchange(
     outcome = "failed"
     given = NOTHING
     source: Source | None = None  # a stream that is copied from elsewhere
-    handed = False  # the run goes on in a task of its own
     sent = CLOSE
     try:
         try:
@@ -53,7 +53,7 @@ async def exchange(
             if source is None:
                 given = await _take_in(served, request, parameters, life, answer)
                 if isinstance(answer, Kept):
-                    source, handed = await begin(service, served, run, answer, given)
+                    source = await begin(service, served, run, answer, given)
                 else:
                     if served.headers is not None:
                         answer.headers += served.headers(run, given.inputs)
@@ -75,8 +75,6 @@ async def exchange(
             # How long a reader takes is not the request's affair any more: others see to it.
             life.end()
             service.leave(life)
-            if not handed:
-                given = given.closed()
             return await source.copy()
         if request.protocol.writing_paused:
             await _leave(request, life)
@@ -84,7 +82,8 @@ async def exchange(
     finally:
         life.end()
         service.leave(life)
-        if not handed:
+        # A run that goes on in a task of its own sees to its end itself.
+        if not (isinstance(answer, Kept) and answer.handed):
             given.hear_no_more()
             service.after(run, outcome, given.close)
         if service.context.dev and source is None:

@@ -18,7 +18,7 @@ from streamstack.server.heads import header_lines
 from streamstack.server.life import Life
 from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import Sent, send, send_problem
-from streamstack.server.resuming.requests import PREFIX, answer_streams
+from streamstack.server.resuming.requests import PREFIX, answer_streams, share
 from streamstack.server.resuming.streams import Streams
 from streamstack.server.routes import Routes
 from streamstack.server.served import Served
@@ -55,15 +55,24 @@ class Service:
         self.draining = False
         self.streams = Streams(self.context.state.max_size)
         self.routes: Routes[Served] = Routes(())
+        self._endpoints: dict[str, Served] = {}
         self._group = asyncio.TaskGroup()
         self.replace(endpoints)
 
     def replace(self, endpoints: Iterable[Served]) -> None:
         """Serve these endpoints from the next request on; running ones end on the old."""
-        self.routes = Routes([(each.method, each.path, each) for each in endpoints])
+        listed = list(endpoints)
+        self._endpoints = {each.title: each for each in listed}
+        self.routes = Routes([(each.method, each.path, each) for each in listed])
+
+    def endpoint(self, title: str) -> Served | None:
+        """Return an endpoint by its method and path."""
+        return self._endpoints.get(title)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        if self.context.state.shared and any(each.resume for each in self._endpoints.values()):
+            share(self.streams, self.context, self._group, self.spawn)
         return self
 
     async def __aexit__(
@@ -74,9 +83,9 @@ class Service:
     ) -> None:
         if error is not None:
             self.abandon()
+        await self.streams.close()
         # An error of what was done inside passes as it is; the group would wrap it.
         await self._group.__aexit__(None, None, None)
-        self.streams.close()
         await self.context.aclose()
 
     async def handle(self, request: web.BaseRequest) -> Sent:

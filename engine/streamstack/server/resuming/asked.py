@@ -118,7 +118,7 @@ def name_of(owner: str, endpoint: str, key: str) -> bytes:
     return hashlib.sha256(to_json([owner, endpoint, key])).digest()
 
 
-async def fingerprint_of(request: web.BaseRequest, inputs: Mapping[str, Any]) -> bytes:
+async def fingerprint_of(request: web.BaseRequest, inputs: Mapping[str, Any]) -> str:
     """Return what two requests with one key have to have in common: their path, query and inputs.
 
     Of a file its content counts, not how its form was cut; of a body that is read as it arrives, nothing.
@@ -132,7 +132,7 @@ async def fingerprint_of(request: web.BaseRequest, inputs: Mapping[str, Any]) ->
     for name in sorted(inputs):
         digest.update(b"\0%b\0" % name.encode())
         await _add(digest, inputs[name])
-    return digest.digest()
+    return digest.hexdigest()
 
 
 async def _add(digest: hashlib._Hash, value: Any) -> None:

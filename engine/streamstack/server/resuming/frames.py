@@ -11,6 +11,11 @@ from streamstack.server.writers.text import encode
 #: Formats whose chunks have ids, and so a way back. `jsonl` is NDJSON by another name.
 FORMATS: Final = frozenset({"sse", "ndjson", "jsonl"})
 
+#: The number of what stands after everything: 15 digits, as many as are read.
+LAST: Final = 999_999_999_999_999
+#: What readers are told of a stream whose server is gone.
+LOST: Final = "The server that ran this stopped before its end."
+
 _BREAKS: Final = re.compile(r"\r\n|\r|\n")
 
 
@@ -25,6 +30,12 @@ def frame(format_: str, stream: str, number: int, name: str, data: Any) -> bytes
 def gap(format_: str, stream: str, first: int, last: int) -> bytes:
     """Return what tells a reader that chunks are kept no more: from the first to the last of them."""
     return frame(format_, stream, last, "gap", {"from": first, "to": last})
+
+
+def lost(format_: str, stream: str, run: str) -> bytes:
+    """Return what tells a reader that nobody writes the stream any more. Its number is beyond all others."""
+    told = {"code": "producer-lost", "message": LOST, "run": run}
+    return frame(format_, stream, LAST, "error", told)
 
 
 def pulse(format_: str) -> bytes:

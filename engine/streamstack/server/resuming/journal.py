@@ -32,11 +32,13 @@ class End:
     """How the stream ended.
 
     ``cut``: not well, and the format has no mark of a good end, so the answer must look cut short. ``whole``: nothing
-    of the stream had been sent, and this body answers in its place, with the head's status.
+    of the stream had been sent, and this body answers in its place, with the head's status. ``lost``: who wrote it is
+    gone, so nobody knows how it would have ended.
     """
 
     cut: bool = False
     whole: bytes | None = None
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

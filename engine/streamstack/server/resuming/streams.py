@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from streamstack.errors import RunError
 from streamstack.server.resuming.journal import Journal, Origin
 from streamstack.server.resuming.reader import Manner
 
 if TYPE_CHECKING:
-    from streamstack.server.authentication import Guard
     from streamstack.server.life import Life
+    from streamstack.server.resuming.shared import Shared
+    from streamstack.server.served import Served
 
 #: Seconds that a run which is stopped has to end.
 STOPPING: Final = 5.0
@@ -27,19 +28,26 @@ def stopped(message: str) -> RunError:
     return RunError("stopped", message)
 
 
+class Leaving(Protocol):
+    """A reader who can be sent elsewhere."""
+
+    def stop(self) -> None:
+        """End the answer, so that its client comes back."""
+
+
 @dataclass(eq=False, slots=True)
 class Stream:
-    """One stream of this process: its journal, who may read it, and its run while there is one.
+    """One stream of this process: its journal, where it was begun, and its run while there is one.
 
     ``key`` is what its run was begun by (`Idempotency-Key`), and ``fingerprint`` the request that did.
     """
 
     streams: Streams
     journal: Journal
-    guard: Guard | None
+    served: Served
     manner: Manner
     key: bytes | None = None
-    fingerprint: bytes = b""
+    fingerprint: str = ""
     life: Life | None = None
     task: asyncio.Task[None] | None = None
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
@@ -101,6 +109,10 @@ class Stream:
         elif not self.journal.readers:
             self.streams.expire(self)
 
+    def wait(self, seconds: float) -> None:
+        """Look in some seconds whether there is a reader."""
+        self._set(seconds)
+
     def close(self) -> None:
         """Take no more notice of time."""
         self._set(None)
@@ -119,6 +131,27 @@ class Streams:
         self._keys: dict[bytes, Stream] = {}
         self._ended: OrderedDict[str, Stream] = OrderedDict()
         self.size = 0
+        self.followers: set[Leaving] = set()  # readers of what others write
+        self.shared: Shared | None = None
+        self._spawn: Callable[[Coroutine[Any, Any, None]], object] | None = None
+
+    def share(
+        self,
+        shared: Shared,
+        group: asyncio.TaskGroup,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        """Let other processes read all streams, and read theirs."""
+        self.shared = shared
+        self._spawn = spawn
+        shared.start(group, self._hear)
+
+    def _hear(self, told: dict[str, Any]) -> None:
+        """Do what another process tells."""
+        if (stream := self._all.get(str(told.get("stop")))) is not None:
+            stream.stop(stopped("the stream was stopped by its reader"))
+        if (stream := self._all.get(str(told.get("read")))) is not None:
+            stream.journal.read_elsewhere(int(told.get("at", 0)))
 
     def __len__(self) -> int:
         return len(self._all)
@@ -158,8 +191,23 @@ class Streams:
         stream.journal.watcher = None
 
     def expire(self, stream: Stream) -> None:
-        """End a run whose readers did not come back."""
-        stream.stop(stopped("no reader came back in time"))
+        """End a run whose readers did not come back, to no process."""
+        if self.shared is None or self._spawn is None:
+            stream.stop(stopped("no reader came back in time"))
+        else:
+            self._spawn(self._expire(stream, self.shared))
+
+    async def _expire(self, stream: Stream, shared: Shared) -> None:
+        try:
+            found = await shared.store.reader_of(stream.origin.id)
+        except RunError:
+            found = None  # where nobody reaches the store, nobody reads from it either
+        if stream.journal.readers or stream.journal.end is not None:
+            return
+        if found is None:
+            stream.stop(stopped("no reader came back in time"))
+        else:
+            stream.wait(found[1])
 
     def grow(self, size: int, stream: Stream) -> None:
         """Count what a stream keeps more, and make room."""
@@ -172,13 +220,19 @@ class Streams:
             self.size -= before - stream.journal.size
 
     def leave(self) -> None:
-        """End the runs that wait for a reader, who can't come any more: the service takes no requests."""
+        """Send readers of others' streams elsewhere, and end the runs that wait for a reader: none can come."""
+        for follower in list(self.followers):
+            follower.stop()
         for stream in self:
             journal = stream.journal
+            if self.shared is not None:
+                continue  # a reader of another process may have it
             if journal.end is None and stream.origin.cancels and not journal.readers:
                 stream.stop(stopped("the server is shutting down"))
 
-    def close(self) -> None:
-        """Keep nothing more."""
+    async def close(self) -> None:
+        """Write what is left to the store, and keep nothing more."""
+        if self.shared is not None:
+            await self.shared.close()
         for stream in self:
             self.forget(stream)
