@@ -77,8 +77,17 @@ ERRORS = {
     "unauthorized": ErrorCode(401, "The caller did not prove who it is."),
     "forbidden": ErrorCode(403, "The caller may not do this."),
     "not-found": ErrorCode(404, "Nothing has this path."),
+    "unknown-stream": ErrorCode(
+        404, "There is no such stream: it was kept long enough, or it is another caller's."
+    ),
     "method-not-allowed": ErrorCode(405, "The path has endpoints, none for this method."),
     "not-acceptable": ErrorCode(406, "`Accept` names no format that the endpoint has."),
+    "stopped": ErrorCode(
+        409, "The run was stopped before its end: by its reader, or since no reader came back."
+    ),
+    "idempotency-key-reused": ErrorCode(
+        422, "The `Idempotency-Key` began a run with another request."
+    ),
     "rate-limited": ErrorCode(429, "The caller called too often."),
     "timeout": ErrorCode(
         504,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
@@ -9,11 +10,15 @@ from typing import Any, Final, TypeVar
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.dialects import DIALECTS
 from streamstack.language.findings import find
-from streamstack.language.reading.nodes import Mapping, Node, Scalar
+from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.units import parse_duration, parse_size
 
 T = TypeVar("T")
+
+#: Seconds that a stream may be kept at most, and chunks.
+LONGEST_KEEP: Final = 86_400.0
+MOST_CHUNKS: Final = 1_000_000
 
 #: The formats of a stream.
 FORMATS: Final = ("auto", "sse", "text", "ndjson", "csv", "json", "bytes", *DIALECTS)
@@ -23,6 +28,17 @@ FORMATS: Final = ("auto", "sse", "text", "ndjson", "csv", "json", "bytes", *DIAL
 SLOW_CLIENTS: Final = ("block", "disconnect", "dropOldest")
 #: The formats that can tell a reader of dropped chunks, or that have no slow readers (`json` is sent whole).
 TELLING: Final = ("auto", "sse", "ndjson", "json")
+#: Formats of which a reader can come back: the others have no place for an id.
+RESUMABLE: Final = ("auto", "sse", "ndjson")
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """How much of a stream is kept for readers who come back: seconds, chunks, bytes."""
+
+    keep: float = 300.0
+    max_chunks: int = 10_000
+    max_size: int = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +56,7 @@ class Streaming:
     max_duration: float = 3600.0
     max_bytes: int | None = None
     on_disconnect: str = "cancel"
-    resume: None = None
+    resume: Resume | None = None
     slow_client: str = "block"
     buffer: int = 256 * 1024
     compress: bool = False
@@ -79,7 +95,40 @@ def parse_streaming(
             findings.append(find(refused.code, refused.mark or value.mark, message, refused.hint))
     made = replace(defaults, **changes)
     findings += _check_together(node, made)
+    if made.resume is not None and (fault := _refuse_resume(made)) is not None:
+        marks = {key.text: value.mark for key, value in node.items}
+        told = [marks[key] for key in ("resume", fault.key) if key in marks]
+        if "resume" not in changes and fault.key == "format":
+            made = replace(made, resume=None)  # the project's default is for others
+        elif told:
+            findings.append(find("not-resumable", told[0], fault.message, fault.hint))
     return made, findings
+
+
+@dataclass(frozen=True, slots=True)
+class _Conflict:
+    """What `resume` does not go with."""
+
+    key: str
+    message: str
+    hint: str
+
+
+def _refuse_resume(streaming: Streaming) -> _Conflict | None:
+    if streaming.format not in RESUMABLE:
+        message = f"readers of `format: {streaming.format}` can't come back: it has no ids"
+        return _Conflict("format", message, f"write format {', '.join(RESUMABLE)}")
+    if streaming.slow_client == "dropOldest":
+        message = (
+            "readers come back for what they missed, and `slowClient: dropOldest` leaves it out"
+        )
+        return _Conflict("slowClient", message, "write slowClient: block, or disconnect")
+    if not streaming.ids:
+        message = (
+            "readers come back with the id of their last chunk, and `ids: false` leaves it out"
+        )
+        return _Conflict("ids", message, "leave `ids` out, or write `resume: false`")
+    return None
 
 
 class _RefusedError(Exception):
@@ -194,9 +243,43 @@ def _choose(served: tuple[str, ...], later: tuple[str, ...]) -> Callable[[Any], 
     return parse
 
 
-def _resume(value: Any) -> None:
-    if value is not False:
-        raise _RefusedError("not-yet", "this version does not resume streams yet")
+def _resume(value: Any) -> Resume | None:
+    """Read `resume`: true or false, or how much is kept."""
+    if not isinstance(value, Mapping):
+        if isinstance(value, Sequence):
+            raise _RefusedError("bad-setting", "this is a list", _RESUME)
+        return Resume() if _boolean(value) else None
+    changes: dict[str, Any] = {}
+    for key, item in value.items:
+        known = _RESUME_KEYS.get(key.text)
+        if known is None:
+            meant = did_you_mean(key.text, _RESUME_KEYS)
+            message = f"it has no `{key.text}`{meant}"
+            raise _RefusedError("bad-setting", message, f"it takes {', '.join(_RESUME_KEYS)}")
+        if isinstance(item, Scalar) and item.value is None:
+            continue
+        name, parse = known
+        try:
+            changes[name] = parse(_scalar(key.text, item))
+        except _RefusedError as refused:
+            message = f"`{key.text}`: {refused.message}"
+            raise _RefusedError(refused.code, message, refused.hint) from None
+    return Resume(**changes)
+
+
+def _keep(value: Any) -> float:
+    seconds = _duration(value)
+    if not 0 < seconds <= LONGEST_KEEP:
+        raise _RefusedError("bad-duration", "it must be more than 0, and a day at most")
+    return seconds
+
+
+def _chunks(value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value.strip()):
+        value = int(value)
+    if type(value) is not int or not 1 <= value <= MOST_CHUNKS:
+        raise _RefusedError("bad-setting", f"a whole number from 1 to {MOST_CHUNKS} is needed here")
+    return value
 
 
 def _part_of_one(value: Any) -> float:
@@ -211,6 +294,15 @@ def _part_of_one(value: Any) -> float:
     return part
 
 
+_RESUME: Final = "write true, or {keep: 5m, maxChunks: 10000}"
+_RESUME_KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
+    "keep": ("keep", _keep),
+    "maxChunks": ("max_chunks", _chunks),
+    "maxSize": ("max_size", _size),
+}
+#: The keys of `resume:`.
+RESUME_KEYS: Final = tuple(_RESUME_KEYS)
+
 _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "format": ("format", _choose(FORMATS, ())),
     "keepAlive": ("keep_alive", _duration),
@@ -218,7 +310,7 @@ _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "idleTimeout": ("idle_timeout", _duration),
     "maxDuration": ("max_duration", _duration),
     "maxBytes": ("max_bytes", _size),
-    "onDisconnect": ("on_disconnect", _choose(("cancel",), ("finish",))),
+    "onDisconnect": ("on_disconnect", _choose(("cancel", "finish"), ())),
     "resume": ("resume", _resume),
     "slowClient": ("slow_client", _choose(SLOW_CLIENTS, ())),
     "buffer": ("buffer", _size),

@@ -77,6 +77,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         else Guard(endpoint.authentication, settings.authentication),
         limiter=Limiter(plan, addresses) if endpoint.rate_limits else None,
         outlives=endpoint.streaming.on_disconnect == "finish",
+        resume=endpoint.streaming.resume,
     )
 
 

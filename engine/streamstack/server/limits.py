@@ -72,9 +72,16 @@ class Limiter:
 class Pass:
     """One request's way past a limiter: the places it holds until its run is over, and what its answer tells."""
 
-    __slots__ = ("_held", "_limiter", "_request", "_run", "_tightest")
+    __slots__ = ("_held", "_later", "_limiter", "_request", "_run", "_tightest")
 
-    def __init__(self, limiter: Limiter, run: Run, request: web.BaseRequest) -> None:
+    def __init__(
+        self,
+        limiter: Limiter,
+        run: Run,
+        request: web.BaseRequest,
+        later: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._later = later  # does what takes a while
         self._limiter = limiter
         self._run = run
         self._request = request
@@ -133,14 +140,17 @@ class Pass:
             seconds_of(verdict),
         )
 
-    def leave(self, later: Callable[[Coroutine[Any, Any, None]], None]) -> None:
-        """Give the places back, ``later`` where that takes a while."""
-        slots = self._run.context.resource(open_slots) if self._held else None
+    def leave(self) -> None:
+        """Give the places back, once."""
+        held, self._held = self._held, []
+        if not held:
+            return
+        slots = self._run.context.resource(open_slots)
         if isinstance(slots, MemorySlots):
-            for key in self._held:
+            for key in held:
                 slots.release(key)
-        elif slots is not None:
-            later(_give(slots, self._held))
+        else:
+            self._later(_give(slots, held))
 
 
 async def _give(slots: Slots, held: list[bytes]) -> None:

@@ -71,6 +71,12 @@ def send(
     return KEEP if keep else CLOSE
 
 
+def problem_lines(run: str | None) -> bytes:
+    """Return the header lines of a problem document."""
+    head = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE.encode()
+    return head if run is None else head + b"X-Run-Id: %b\r\n" % run.encode()
+
+
 def send_problem(
     request: web.BaseRequest,
     error: RunError,
@@ -81,9 +87,7 @@ def send_problem(
     keep: bool = True,
 ) -> Sent:
     """Write an error as a problem document, with further header lines."""
-    head = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE.encode()
-    if run is not None:
-        head += b"X-Run-Id: %b\r\n" % run.encode()
+    head = problem_lines(run)
     status = status_of(error)
     return send(request, status, head + lines, problem(error, run, status, dev=dev), keep=keep)
 

@@ -26,7 +26,7 @@ from streamstack.language.schemas.types import (
 )
 from streamstack.language.settings import Server
 from streamstack.language.state_settings import MEMORY, StateSettings
-from streamstack.language.streaming_settings import FORMATS, SLOW_CLIENTS, Streaming
+from streamstack.language.streaming_settings import FORMATS, SLOW_CLIENTS, Resume, Streaming
 from streamstack.language.units import show_duration, show_size
 
 _DRAFT: Final = "http://json-schema.org/draft-07/schema#"
@@ -97,7 +97,6 @@ def _named(each: Schema) -> Schema:
 def streaming_schema() -> Schema:
     """Return the schema of `streaming:`, on an endpoint or as defaults of the project."""
     usual = Streaming()
-    never = {"enum": [False, None]}
     keys = {
         "format": (_choice(*FORMATS), "What chunks are written as; auto follows the request."),
         "keepAlive": (duration(usual.keep_alive), "The longest silence before a heartbeat."),
@@ -123,8 +122,11 @@ def streaming_schema() -> Schema:
             "How long the stream may last.",
         ),
         "maxBytes": (size(), "How much may be sent in all."),
-        "onDisconnect": (_choice(usual.on_disconnect), "What becomes of a run whose reader left."),
-        "resume": (never, "Whether a reader can come back; not served by this version."),
+        "onDisconnect": (
+            _choice("cancel", "finish"),
+            "What becomes of a run whose reader left.",
+        ),
+        "resume": (_resume(), "Whether a reader can come back, and how much is kept for it."),
         "slowClient": (
             _slow_client(usual),
             "What becomes of a slow reader: it holds its run back, is cut off, or misses the oldest chunks.",
@@ -138,6 +140,24 @@ def streaming_schema() -> Schema:
         "ids": (_flag(usual.ids), "Whether SSE's chunks have ids."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+
+
+def _resume() -> Schema:
+    usual = Resume()
+    chunks: Schema = {"type": ["integer", "string", "null"], "pattern": "^[0-9]+$"}
+    keys = {
+        "keep": (
+            duration(usual.keep),
+            "How long a run waits for its reader, and its end is kept.",
+        ),
+        "maxChunks": (
+            chunks | {"default": usual.max_chunks, "minimum": 1},
+            "How many chunks are kept; the oldest go.",
+        ),
+        "maxSize": (size(usual.max_size), "How much is kept; the oldest go."),
+    }
+    mapping = _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+    return mapping | {"type": ["object", "boolean", "null"]}
 
 
 def settings_schema() -> Schema:

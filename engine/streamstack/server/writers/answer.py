@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from aiohttp import web
@@ -15,7 +15,7 @@ from streamstack.runtime.chunk import Sink
 from streamstack.runtime.run import Run
 from streamstack.server.cookies import cookie_headers
 from streamstack.server.heads import check_status, own_headers
-from streamstack.server.problems import log
+from streamstack.server.problems import in_band, log
 from streamstack.server.replies import Sent, reset, send_problem, status_of
 from streamstack.server.wire import Wire
 
@@ -44,6 +44,9 @@ class Answer(Sink):
         "wire",
     )
     run: Run  # set before anything is emitted
+
+    #: Whether what is written is kept for readers who come back.
+    keeps: ClassVar[bool] = False
 
     def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
         super().__init__()
@@ -132,6 +135,10 @@ class Answer(Sink):
         elif metadata is not None:
             told["metadata"] = metadata
         return told
+
+    def told(self, error: RunError) -> dict[str, Any]:
+        """Return what the reader is told of an error after the commit point."""
+        return in_band(error, self.run.id, dev=self.wire.dev)
 
     def marker(self, content: Any, metadata: Any) -> Any:
         """Return the data of the author's end marker.
