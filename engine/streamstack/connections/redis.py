@@ -34,6 +34,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import TimeoutError as LateError
 
+from streamstack.connections.redis_line import Line
 from streamstack.errors import RunError
 from streamstack.language.redis_urls import RedisUrl
 
@@ -153,12 +154,14 @@ class Redis:
     ``client`` is redis-py's, for what is asked inside of `run`. Its answers are bytes.
     """
 
-    __slots__ = ("_prefix", "client", "url")
+    __slots__ = ("_line", "_prefix", "client", "url")
 
     def __init__(self, url: RedisUrl, prefix: str = "") -> None:
         self.url = url
         self._prefix = f"streamstack:{prefix}:" if prefix else "streamstack:"
-        self.client: Client = redis.Redis(connection_pool=_Pool(**_options(url)))
+        pool = _Pool(**_options(url))
+        self.client: Client = redis.Redis(connection_pool=pool)
+        self._line = Line(pool)
 
     def key(self, kind: str, name: bytes | str = b"") -> bytes:
         """Return the key of a thing: the project's prefix, what kind of thing it is, its name."""
@@ -171,10 +174,27 @@ class Redis:
         ``again``: the work may be done twice, so it is where the connection was lost before the answer came.
         Raises RunError ``state-unreachable``.
         """
+        return await self._try(lambda: work(self.client), again=again)
+
+    async def call(
+        self, script: Script, keys: Sequence[bytes], values: Sequence[Any], *, again: bool = False
+    ) -> Any:
+        """Run a script, and return what it returns. ``again`` and what it raises are as those of `run`."""
+
+        async def work() -> Any:
+            given = (len(keys), *keys, *values)
+            try:
+                return await self._line.ask("EVALSHA", script.digest, *given)
+            except NoScriptError:  # a Redis that was started since
+                return await self._line.ask("EVAL", script.source, *given)
+
+        return await self._try(work, again=again)
+
+    async def _try(self, work: Callable[[], Awaitable[T]], *, again: bool) -> T:
         until = monotonic() + PATIENCE
         while True:
             try:
-                return await work(self.client)
+                return await work()
             except (RedisError, OSError) as error:
                 if isinstance(error, BusyLoadingError):  # it has done nothing
                     pause = 0.02
@@ -185,20 +205,6 @@ class Redis:
                 if monotonic() > until:
                     raise self._fault(error) from error
             await asyncio.sleep(pause)
-
-    async def call(
-        self, script: Script, keys: Sequence[bytes], values: Sequence[Any], *, again: bool = False
-    ) -> Any:
-        """Run a script, and return what it returns. ``again`` and what it raises are as those of `run`."""
-
-        async def work(client: Client) -> Any:
-            given = (len(keys), *keys, *values)
-            try:
-                return await ask(client, "EVALSHA", script.digest, *given)
-            except NoScriptError:  # a Redis that was started since
-                return await ask(client, "EVAL", script.source, *given)
-
-        return await self.run(work, again=again)
 
     async def reach(self) -> None:
         """Ask whether it is there. Raises RunError ``state-unreachable``."""
@@ -227,6 +233,7 @@ class Redis:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        await self._line.aclose()
         await self.client.aclose()
         await self._pool.aclose()
 
