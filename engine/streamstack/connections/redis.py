@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
+from math import inf
 from time import monotonic
 from typing import Any, Final, TypeVar, cast
 
@@ -28,6 +29,7 @@ from redis.exceptions import (
     BusyLoadingError,
     InvalidResponse,
     NoScriptError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -50,6 +52,8 @@ ANSWER: Final = 3.0
 PATIENCE: Final = 1.0
 #: Seconds to wait while another asks whether it is back.
 _TURN: Final = 0.3
+#: Seconds for which one that kept somebody waiting in vain is left alone.
+_QUIET: Final = 0.5
 #: Connections of one process. Redis does one thing at a time: more would only wait there.
 MOST: Final = 32
 
@@ -83,7 +87,9 @@ class _Pool(BlockingConnectionPool):
     def __init__(self, **options: Any) -> None:
         super().__init__(max_connections=MOST, timeout=ANSWER, **options)
         self.patience = 0.0  # seconds; nothing until it was reached once, and while it is away
-        self._told = False  # the log has it that it is away
+        self._silent = 0.0  # when it last kept somebody waiting in vain
+        self._told_at = -inf  # when the log was last told
+        self._away = False  # what it was told
         self._looking = asyncio.Lock()
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
@@ -111,6 +117,8 @@ class _Pool(BlockingConnectionPool):
 
     async def _look(self, connection: AbstractConnection) -> bool:
         """Connect, the first to do so; False where another one has, so that all may."""
+        if monotonic() < self._silent + _QUIET:
+            raise LostError("it was silent a moment ago")
         try:
             async with asyncio.timeout(_TURN):
                 await self._looking.acquire()
@@ -120,19 +128,40 @@ class _Pool(BlockingConnectionPool):
             if self.patience > 0:
                 return False
             await super().ensure_connection(connection)
-            self.patience = PATIENCE
-            if self._told:
-                self._told = False
+            if self._silent:
+                await _hear(connection)
+            self.patience, self._silent = PATIENCE, 0.0
+            if self._away:
+                self._away, self._told_at = False, -inf
                 log.info("state-reached")
             return True
+        except LateError:
+            self.fall_silent()
+            raise
         finally:
             self._looking.release()
 
+    def fall_silent(self) -> None:
+        """Take note that it did not answer: who comes next is not to wait as long for nothing."""
+        self.patience, self._silent = 0.0, monotonic()
+
     def tell(self, reason: str) -> None:
-        """Put into the log that it is away, once."""
-        if not self.patience and not self._told:
-            self._told = True
+        """Put into the log that it is away, once; what it refuses while it is there, once a minute."""
+        away = not self.patience
+        if away != self._away or (not away and monotonic() > self._told_at + 60):
+            self._away, self._told_at = away, monotonic()
             log.warning("state-unreachable", reason=reason)
+
+
+async def _hear(connection: AbstractConnection) -> None:
+    """Make sure that it answers, not only that it takes connections. Raises what redis-py raises."""
+    try:
+        async with asyncio.timeout(CONNECT):
+            await connection.send_command("PING")
+            await connection.read_response()
+    except TimeoutError:
+        await connection.disconnect(nowait=True)
+        raise LateError("it does not answer") from None
 
 
 def _has_news(connection: AbstractConnection) -> bool:
@@ -201,10 +230,20 @@ class Redis:
                 elif again and _is_lost(error):
                     again, pause = False, 0.0
                 else:
+                    await self._learn(error)
                     raise self._fault(error) from error
                 if monotonic() > until:
+                    await self._learn(error)
                     raise self._fault(error) from error
             await asyncio.sleep(pause)
+
+    async def _learn(self, error: Exception) -> None:
+        """Draw the conclusions from an error."""
+        if isinstance(error, LateError):
+            self._pool.fall_silent()
+        elif isinstance(error, ReadOnlyError):
+            # It was the first of several, and another one is now: its name leads there.
+            await self._pool.disconnect(inuse_connections=False)
 
     async def reach(self) -> None:
         """Ask whether it is there. Raises RunError ``state-unreachable``."""

@@ -52,14 +52,14 @@ async def exchange(
             if request.body_exists:
                 _look_at_body(served, request)
             inputs = await begun(served.read(request, parameters), life.begin_reading)
+            if served.close is not None:
+                close = partial(served.close, inputs)
             if let is not None:
                 await begun(let.ask_with(inputs), life.begin_reading)
                 answer.cors += let.lines()
             if served.receives and (arriving := request.get(ARRIVING)) is not None:
                 arriving.begin(answer)
                 let_send(request)
-            if served.close is not None:
-                close = partial(served.close, inputs)
             if served.headers is not None:
                 answer.headers += served.headers(run, inputs)
             value = await begun(served.start(run, inputs), life.begin_running)
