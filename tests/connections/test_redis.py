@@ -5,9 +5,10 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from redis.exceptions import ConnectionError as LostError
 from structlog.testing import capture_logs
 
-from streamstack.connections.redis import PATIENCE, Redis, Script, ask
+from streamstack.connections.redis import ANSWER, PATIENCE, Redis, Script, ask
 from streamstack.errors import RunError
 from streamstack.language.redis_urls import RedisUrl, parse_redis
 from tests.redis import RedisServer, free_port
@@ -124,16 +125,85 @@ async def _block(client: object) -> object:
 
 
 async def test_one_that_does_not_answer_is_given_up(own_redis: RedisServer) -> None:
-    """A Redis that hangs takes nobody's time for long; when it goes on, it serves."""
+    """A Redis that hangs takes one caller's time, and not everybody's; when it goes on, it serves."""
     store = Redis(parse_redis(own_redis.url))
     await put(store, b"v")
     own_redis.pause()
     try:
         with pytest.raises(RunError, match="does not answer in time"):
             await get(store)
+        began = monotonic()
+        for _ in range(10):
+            with pytest.raises(RunError, match="silent a moment ago"):
+                await get(store)
+        assert monotonic() - began < 1
+        await asyncio.sleep(0.6)
+        with pytest.raises(RunError, match="does not answer in time"):
+            await get(store)
     finally:
         own_redis.resume()
+    await asyncio.sleep(0.6)
     assert await get(store) == b"v"
+    await store.aclose()
+
+
+async def test_who_listens_may_wait_for_long(own_redis: RedisServer) -> None:
+    """Commands that wait for what comes have connections of their own, and no time-out."""
+    store = Redis(parse_redis(own_redis.url))
+    listener = store.listener()
+    waiting = asyncio.create_task(ask(listener, "BLPOP", "list", 10))
+    await asyncio.sleep(ANSWER + 0.3)
+    assert not waiting.done()
+    await store.run(lambda client: ask(client, "RPUSH", "list", "item"))
+    assert await waiting == (b"list", b"item")
+    again = asyncio.create_task(ask(listener, "BLPOP", "list", 10))
+    await asyncio.sleep(0.1)
+    own_redis.kill()
+    with pytest.raises(LostError) as raised:
+        await again
+    assert store.fault(raised.value).code == "state-unreachable"
+    await listener.aclose()
+    await store.aclose()
+
+
+async def test_scripts_of_many_go_together(own_redis: RedisServer) -> None:
+    """Each gets its own answer, those included that are refused or cancelled; few packets carry them."""
+    store = Redis(parse_redis(own_redis.url))
+    echo = Script("if ARGV[1] == 'bad' then return redis.error_reply('ERR bad') end return ARGV[1]")
+    await store.call(echo, [], ["first"])
+    tasks = [
+        asyncio.create_task(store.call(echo, [], ["bad" if n % 10 == 0 else str(n)]))
+        for n in range(700)
+    ]
+    await asyncio.sleep(0)
+    for each in tasks[5::10]:
+        each.cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    for n, answer in enumerate(answers):
+        if n % 10 == 0:
+            assert isinstance(answer, RunError), n
+            assert "refuses: bad" in answer.message
+        elif n % 10 == 5:
+            assert isinstance(answer, asyncio.CancelledError), n
+        else:
+            assert answer == str(n).encode()
+    clients = own_redis.query("CLIENT", "LIST").decode().splitlines()
+    assert len([each for each in clients if "cmd=evalsha" in each]) == 1
+    await store.aclose()
+
+
+async def test_one_that_reads_only_is_left(own_redis: RedisServer) -> None:
+    """A Redis that became a replica is told as such; the connections are made anew, wherever its name leads then."""
+    store = Redis(parse_redis(own_redis.url))
+    await put(store, b"v")
+    own_redis.query("REPLICAOF", "127.0.0.1", str(free_port()))
+    with pytest.raises(RunError, match="read only replica"):
+        await put(store, b"w")
+    assert len(own_redis.query("CLIENT", "LIST").splitlines()) == 1, (
+        "but for who asks, nobody is connected"
+    )
+    own_redis.query("REPLICAOF", "NO", "ONE")
+    await put(store, b"w")
     await store.aclose()
 
 
