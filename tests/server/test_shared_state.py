@@ -12,8 +12,8 @@ import pytest
 
 from streamstack.connections.redis_slots import LEASE
 from tests.redis import RedisServer, free_port
+from tests.server.processes import Process, refused, serving
 from tests.server.serving import Client
-from tests.server.test_serve import Process, refused, serving
 from tests.waiting import eventually
 
 DEFINITIONS = """

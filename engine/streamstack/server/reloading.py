@@ -21,6 +21,7 @@ from streamstack.language.settings import Settings
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Context
 from streamstack.server.endpoints import UnservableError, make_endpoints
+from streamstack.server.problems import log
 from streamstack.server.served import Served
 
 #: Seconds between looks at the files. Looks, and no word of the system: they see what is changed on every kind of disk
@@ -96,6 +97,9 @@ def next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
         return first_edition(checked, dev=dev)
     except UnservableError as error:
         raise BrokenError(str(error)) from error
+    except Exception as error:  # whatever it is, what is served must go on
+        log.exception("reload-failed", reason=str(error))
+        raise BrokenError(f"{checked.root}: the files can't be compiled: {error}") from error
 
 
 def _sections(before: Settings, now: Settings) -> list[str]:
