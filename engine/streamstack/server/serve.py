@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from time import perf_counter
 
 from streamstack.language.report import write_text
 from streamstack.runtime.run import Context
@@ -26,7 +25,6 @@ from streamstack.server.reloading import (
     Read,
     Watch,
     next_edition,
-    pause_after,
 )
 from streamstack.server.served import Served
 from streamstack.server.service import Service
@@ -141,9 +139,8 @@ class _Alone:
             anew.cancel()
             changed: list[str] = []
             if watch is not None:
-                began = perf_counter()
                 changed = await asyncio.to_thread(watch.changed)
-                pause = pause_after(perf_counter() - began)
+                pause = watch.pause
             if changed or self._anew.is_set():
                 self._anew.clear()
                 work = asyncio.ensure_future(self._serve_anew(changed))

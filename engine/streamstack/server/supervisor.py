@@ -15,7 +15,7 @@ import sys
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Final
 
 from streamstack.connections.embedded.server import Embedded, EmbeddedError
@@ -25,7 +25,7 @@ from streamstack.server.databases import WARM_WITHIN, DatabaseError, embedded_of
 from streamstack.server.metrics.board import RESTARTS, Board
 from streamstack.server.places import Process, Slot
 from streamstack.server.ports import bind, url_of
-from streamstack.server.reloading import BrokenError, Edition, Watch, next_edition, pause_after
+from streamstack.server.reloading import BrokenError, Edition, Watch, next_edition
 from streamstack.server.serve import (
     HANGUP,
     KEPT,
@@ -99,6 +99,7 @@ class Supervisor:
         """
         self._heed()
         try:
+            self._start_embedded(self._task.edition)
             self._prepare(self._task.edition)
             keep_out_of_collections()
             while True:
@@ -149,9 +150,8 @@ class Supervisor:
         """Look for what tells nothing by itself: changed files, and a database that is gone."""
         pause = _LOOK
         if self._watch is not None:
-            began = perf_counter()
             changed = self._watch.changed()
-            pause = pause_after(perf_counter() - began)
+            pause = self._watch.pause
             if changed:
                 self._serve_anew(changed)
         if self._embedded is not None and not self._embedded.alive():
@@ -300,17 +300,20 @@ class Supervisor:
 
     # --------------------------------------------------------------------------- the project
 
+    def _start_embedded(self, edition: Edition) -> None:
+        """Start the embedded database where definitions need it. Raises DatabaseError."""
+        embedded = embedded_of(edition.checked.project, self._context)
+        if embedded is not None:
+            try:
+                asyncio.run(embedded.start())
+            except EmbeddedError as error:
+                raise DatabaseError(str(error)) from error
+            self._embedded = embedded
+
     def _prepare(self, edition: Edition, within: float | None = None) -> None:
         """Make ready what definitions need, in a loop that ends again; ``within`` some seconds, as far as that goes."""
 
         async def work() -> None:
-            if self._embedded is None:
-                self._embedded = embedded_of(edition.checked.project, self._context)
-                if self._embedded is not None:
-                    try:
-                        await self._embedded.start()
-                    except EmbeddedError as error:
-                        raise DatabaseError(str(error)) from error
             try:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(within):
@@ -338,13 +341,18 @@ class Supervisor:
         self._task = replace(task, edition=edition)
         self._context = edition.context(self._context)
         try:
+            if self._embedded is None:
+                self._start_embedded(edition)
+        except DatabaseError as error:
+            task.announce(str(error))
+        for process in self._processes():
+            process.line.say(do="reload", titles=titles)
+        task.announce(anew_text(edition, changed))
+        try:
             self._prepare(edition, WARM_WITHIN)
         except (AuthenticationError, DatabaseError) as error:
             task.announce(str(error))  # the rest is served; whoever needs this is told, too
         keep_out_of_collections()
-        for process in self._processes():
-            process.line.say(do="reload", titles=titles)
-        task.announce(anew_text(edition, changed))
 
     # ------------------------------------------------------------------------------- the end
 
