@@ -104,7 +104,9 @@ async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     raise TimeoutError
 
 
-async def start(*arguments: str) -> asyncio.subprocess.Process:
+async def start(
+    *arguments: str, stdin: int = asyncio.subprocess.DEVNULL
+) -> asyncio.subprocess.Process:
     """Start `streamstack serve`."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -112,6 +114,7 @@ async def start(*arguments: str) -> asyncio.subprocess.Process:
         "from streamstack.cli import main; main()",
         "serve",
         *arguments,
+        stdin=stdin,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(ENGINE)},

@@ -7,11 +7,15 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from streamstack.server.reloading import Watch
-from tests.server.processes import Process, gone, serving, settled
+from streamstack.functions import REGISTRY
+from streamstack.language.project import read_project
+from streamstack.server import reloading
+from streamstack.server.reloading import BrokenError, Watch, first_edition, next_edition
+from tests.server.processes import Process, gone, serving, settled, start
 from tests.server.serving import Client
 
 HELLO = """
@@ -142,6 +146,39 @@ async def test_hangup_serves_anew(tmp_path: Path, workers: str) -> None:
         server.process.send_signal(signal.SIGHUP)
         await says(server, "second")
         assert await server.stop() == 0
+
+
+@both
+async def test_hangup_of_a_terminal_stops(tmp_path: Path, workers: str) -> None:
+    """Where a person has started the server on a terminal, it goes when the terminal goes."""
+    (tmp_path / "hello.yaml").write_text(HELLO)
+    leader, terminal = os.openpty()
+    server = Process(
+        await start(str(tmp_path), "--port", "0", "--workers", workers, stdin=terminal)
+    )
+    listening = asyncio.ensure_future(server.listen())
+    try:
+        await server.said("serving 1 endpoint")
+        server.process.send_signal(signal.SIGHUP)
+        assert await asyncio.wait_for(server.process.wait(), 10) == 0
+        await listening
+    finally:
+        os.close(leader)
+        os.close(terminal)
+
+
+def test_what_no_one_foresaw_is_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong while files are compiled anew is told, and what is served goes on."""
+    (tmp_path / "hello.yaml").write_text(HELLO)
+    checked = read_project(tmp_path, REGISTRY, {})
+    edition = first_edition(checked, dev=False)
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("by accident")
+
+    monkeypatch.setattr(reloading, "compile_project", fail)
+    with pytest.raises(BrokenError, match="can't be compiled: by accident"):
+        next_edition(lambda: checked, edition, dev=False)
 
 
 async def test_a_new_worker_has_the_new_files(tmp_path: Path) -> None:

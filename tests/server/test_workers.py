@@ -10,13 +10,18 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from time import time
+from typing import Any
 
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+from streamstack.functions import REGISTRY
+from streamstack.language.project import read_project
+from streamstack.server.sharing import unshared
 from tests.server.processes import Process, gone, refused, serving, settled, start, until
 from tests.server.serving import Client
 
@@ -303,6 +308,25 @@ response: << n >>
     async with serving(tmp_path) as server:
         assert await server.stop() == 0
     assert not [line for line in server.lines if "of its own" in line]
+
+
+def test_streams_that_are_resumed_need_shared_state(tmp_path: Path) -> None:
+    """Several workers are refused where only one of them would know a stream; not with Redis, nor when it is off."""
+    (tmp_path / "hello.yaml").write_text(HELLO)
+    checked = read_project(tmp_path, REGISTRY, {})
+    (endpoint,) = checked.project.endpoints
+    on: Any = True
+    resuming = replace(endpoint, streaming=replace(endpoint.streaming, resume=on))
+    project = replace(checked.project, endpoints=(resuming,))
+    refused, warned = unshared(replace(checked, project=project))
+    assert warned == []
+    assert len(refused) == 1
+    assert re.search(r"hello\.yaml:\d+:\d+: `resume` .*redis://", refused[0])
+    off = replace(checked.project, endpoints=(replace(resuming, disabled=True),))
+    assert unshared(replace(checked, project=off)) == ([], [])
+    (tmp_path / "streamstack.yaml").write_text("state: {url: redis://127.0.0.1:1}")
+    shared = read_project(tmp_path, REGISTRY, {})
+    assert unshared(replace(shared, project=project)) == ([], [])
 
 
 # ---------------------------------------------------------------------------------- /_metrics

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Final
 
 from streamstack.errors import Diagnostic
@@ -21,11 +22,14 @@ from streamstack.language.settings import Settings
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Context
 from streamstack.server.endpoints import UnservableError, make_endpoints
+from streamstack.server.problems import log
 from streamstack.server.served import Served
 
 #: Seconds between looks at the files. Looks, and no word of the system: they see what is changed on every kind of disk
 #: (a folder that a container shares, a network's), and need no thread, which would forbid to fork.
 PERIOD: Final = 0.2
+#: The same when something was seen to have changed.
+SOON: Final = 0.08
 #: What share of the time the looks may take.
 _SHARE: Final = 0.05
 
@@ -96,6 +100,9 @@ def next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
         return first_edition(checked, dev=dev)
     except UnservableError as error:
         raise BrokenError(str(error)) from error
+    except Exception as error:  # whatever it is, what is served must go on
+        log.exception("reload-failed", reason=str(error))
+        raise BrokenError(f"{checked.root}: the files can't be compiled: {error}") from error
 
 
 def _sections(before: Settings, now: Settings) -> list[str]:
@@ -112,6 +119,12 @@ class Watch:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._served = self._pending = _look(root)
+        self._took = 0.0
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next look."""
+        return max(PERIOD if self._pending == self._served else SOON, self._took / _SHARE)
 
     def changed(self) -> list[str]:
         """Look at the files; return the names of those that have changed since they were last returned.
@@ -119,7 +132,9 @@ class Watch:
         A file in the midst of being written, or moved into the place of another, changes from look to look: what has
         changed is told when two looks have found the same.
         """
+        began = perf_counter()
         now = _look(self._root)
+        self._took = perf_counter() - began
         still, self._pending = now == self._pending, now
         if now == self._served or not still:
             return []
@@ -141,8 +156,3 @@ def _look(root: Path) -> _State:
         name = display_name(path)
         found[name] = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
     return found
-
-
-def pause_after(seconds: float) -> float:
-    """Return how long to wait after a look that took some seconds."""
-    return max(PERIOD, seconds / _SHARE)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from time import perf_counter
 
 from streamstack.language.report import write_text
 from streamstack.runtime.run import Context
@@ -24,7 +25,6 @@ from streamstack.server.reloading import (
     Read,
     Watch,
     next_edition,
-    pause_after,
 )
 from streamstack.server.served import Served
 from streamstack.server.service import Service
@@ -33,7 +33,10 @@ from streamstack.server.state import prepare_state
 
 Announce = Callable[[str], None]
 
-_HANGUP = getattr(signal, "SIGHUP", None)
+#: Asks for the files to be read again. Not where there is none, nor under nohup.
+HANGUP = getattr(signal, "SIGHUP", None)
+if HANGUP is not None and signal.getsignal(HANGUP) is signal.SIG_IGN:
+    HANGUP = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,8 @@ class _Alone:
         loop = asyncio.get_running_loop()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, take_signal)
-        if _HANGUP is not None:
-            loop.add_signal_handler(_HANGUP, self._anew.set)
+        if HANGUP is not None:
+            loop.add_signal_handler(HANGUP, take_signal if on_terminal() else self._anew.set)
 
     async def _prepare(self, edition: Edition) -> None:
         await prepare(edition, self._service.context, self._task.announce)
@@ -136,12 +139,16 @@ class _Alone:
             anew.cancel()
             changed: list[str] = []
             if watch is not None:
-                began = perf_counter()
                 changed = await asyncio.to_thread(watch.changed)
-                pause = pause_after(perf_counter() - began)
+                pause = watch.pause
             if changed or self._anew.is_set():
                 self._anew.clear()
-                await self._serve_anew(changed)
+                work = asyncio.ensure_future(self._serve_anew(changed))
+                await asyncio.wait({asked, work}, return_when=asyncio.FIRST_COMPLETED)
+                if not work.done():
+                    work.cancel()  # it shall stop: nobody waits for a database that is away
+                with suppress(asyncio.CancelledError):
+                    await work
 
     async def _serve_anew(self, changed: list[str]) -> None:
         task, service = self._task, self._service
@@ -163,6 +170,11 @@ class _Alone:
             await self._prepare(edition)
         except (AuthenticationError, DatabaseError) as error:
             task.announce(str(error))  # the rest is served; whoever needs this is told, too
+
+
+def on_terminal() -> bool:
+    """Tell whether a person has started this: when the terminal goes, so does the server."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 STOPPING = "stopping: no new requests; running streams may finish (again to stop at once)"

@@ -15,24 +15,34 @@ import sys
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Final
 
 from streamstack.connections.embedded.server import Embedded, EmbeddedError
 from streamstack.server.callers import AuthenticationError
 from streamstack.server.context import make_context
-from streamstack.server.databases import DatabaseError, embedded_of
+from streamstack.server.databases import WARM_WITHIN, DatabaseError, embedded_of
 from streamstack.server.metrics.board import RESTARTS, Board
+from streamstack.server.places import Process, Slot
 from streamstack.server.ports import bind, url_of
-from streamstack.server.reloading import BrokenError, Edition, Watch, next_edition, pause_after
-from streamstack.server.serve import KEPT, STOPPING, Task, anew_text, prepare, tell
+from streamstack.server.reloading import BrokenError, Edition, Watch, next_edition
+from streamstack.server.serve import (
+    HANGUP,
+    KEPT,
+    STOPPING,
+    Task,
+    anew_text,
+    on_terminal,
+    prepare,
+    tell,
+)
 from streamstack.server.service import LAST_WORDS, LATER
 from streamstack.server.serving import GRACE, keep_out_of_collections, loop_factory
 from streamstack.server.worker import Line, Worker
 
 #: Seconds within which the end of a new worker counts as one of a row: after more it was at work.
-AT_ONCE: Final = 3.0
-#: How many workers in a row may end at once, none being at work, before this is given up.
+AT_ONCE: Final = 1.0
+#: How many workers in a row may end at once, none being at work each time, before this is given up.
 ROW: Final = 5
 #: Seconds before a worker is replaced that ended at once: doubled each time, up to the most.
 PAUSE: Final = 0.1
@@ -47,29 +57,6 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 class SupervisorError(Exception):
     """Workers can't be kept alive, or did not stop."""
-
-
-@dataclass(slots=True, eq=False)
-class Process:
-    """A worker, as its supervisor knows it."""
-
-    pid: int
-    chair: int
-    line: Line
-    began: float
-    ready: bool = False
-    leaving: bool = False
-
-
-@dataclass(slots=True)
-class Slot:
-    """A place for a worker: its sockets stay when it dies, with those who wait to be let in."""
-
-    number: int
-    sockets: list[socket.socket]
-    process: Process | None = None
-    failures: int = 0
-    due: float | None = 0.0  # when its next worker is to be started
 
 
 @dataclass(slots=True)
@@ -112,6 +99,7 @@ class Supervisor:
         """
         self._heed()
         try:
+            self._start_embedded(self._task.edition)
             self._prepare(self._task.edition)
             keep_out_of_collections()
             while True:
@@ -137,9 +125,9 @@ class Supervisor:
                 self._hear(key.data)
         signals, state.signals = state.signals, []
         for number in signals:
-            if number in (signal.SIGTERM, signal.SIGINT):
+            if number in (signal.SIGTERM, signal.SIGINT) or (number == HANGUP and on_terminal()):
                 self._stop()
-            elif number == signal.SIGHUP and not state.stopping:
+            elif number == HANGUP and not state.stopping:
                 self._serve_anew([])
         self._reap()
         now = monotonic()
@@ -162,9 +150,8 @@ class Supervisor:
         """Look for what tells nothing by itself: changed files, and a database that is gone."""
         pause = _LOOK
         if self._watch is not None:
-            began = perf_counter()
             changed = self._watch.changed()
-            pause = pause_after(perf_counter() - began)
+            pause = self._watch.pause
             if changed:
                 self._serve_anew(changed)
         if self._embedded is not None and not self._embedded.alive():
@@ -224,7 +211,7 @@ class Supervisor:
             process.line.close()
         for other in self._slots:
             if other is not slot:
-                _close(other.sockets)
+                other.close()
         self._selector.close()
         self._wake.close()
         self._waker.close()
@@ -295,11 +282,11 @@ class Supervisor:
             self._board.words[RESTARTS] += 1
         at_once = not process.ready or now - process.began < AT_ONCE
         slot.failures = slot.failures + 1 if at_once else 0
-        state.row = state.row + 1 if at_once else 0
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         what = f"worker {slot.number + 1} (process {process.pid}) died: {how}"
         at_work = any(each.process is not None and each.process.ready for each in self._slots)
-        if state.row >= ROW and not at_work:
+        state.row = state.row + 1 if at_once and not at_work else 0
+        if state.row >= ROW:
             state.failed = (
                 f"{what}; workers die as soon as they start: given up after {state.row} of them"
             )
@@ -307,25 +294,30 @@ class Supervisor:
             return
         pause = min(PAUSE * 2 ** (slot.failures - 1), LONGEST_PAUSE) if slot.failures > 1 else 0.0
         if pause and at_work:
-            _close_queues(slot.sockets)  # others take the connections meanwhile
+            slot.turn_away()  # others take the connections meanwhile
         slot.due = now + pause
         self._task.announce(f"{what}; another takes its place{f' in {pause:g} s' if pause else ''}")
 
     # --------------------------------------------------------------------------- the project
 
-    def _prepare(self, edition: Edition) -> None:
-        """Make ready what definitions need, before there are workers; the loop for it ends again."""
+    def _start_embedded(self, edition: Edition) -> None:
+        """Start the embedded database where definitions need it. Raises DatabaseError."""
+        embedded = embedded_of(edition.checked.project, self._context)
+        if embedded is not None:
+            try:
+                asyncio.run(embedded.start())
+            except EmbeddedError as error:
+                raise DatabaseError(str(error)) from error
+            self._embedded = embedded
+
+    def _prepare(self, edition: Edition, within: float | None = None) -> None:
+        """Make ready what definitions need, in a loop that ends again; ``within`` some seconds, as far as that goes."""
 
         async def work() -> None:
-            if self._embedded is None:
-                self._embedded = embedded_of(edition.checked.project, self._context)
-                if self._embedded is not None:
-                    try:
-                        await self._embedded.start()
-                    except EmbeddedError as error:
-                        raise DatabaseError(str(error)) from error
             try:
-                await prepare(edition, self._context, self._task.announce)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(within):
+                        await prepare(edition, self._context, self._task.announce)
             finally:
                 await self._context.aclose()
 
@@ -349,13 +341,18 @@ class Supervisor:
         self._task = replace(task, edition=edition)
         self._context = edition.context(self._context)
         try:
-            self._prepare(edition)
-        except (AuthenticationError, DatabaseError) as error:
-            task.announce(str(error))  # the rest is served; whoever needs this is told, too
-        keep_out_of_collections()
+            if self._embedded is None:
+                self._start_embedded(edition)
+        except DatabaseError as error:
+            task.announce(str(error))
         for process in self._processes():
             process.line.say(do="reload", titles=titles)
         task.announce(anew_text(edition, changed))
+        try:
+            self._prepare(edition, WARM_WITHIN)
+        except (AuthenticationError, DatabaseError) as error:
+            task.announce(str(error))  # the rest is served; whoever needs this is told, too
+        keep_out_of_collections()
 
     # ------------------------------------------------------------------------------- the end
 
@@ -365,7 +362,8 @@ class Supervisor:
         self._waker.setblocking(False)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         for each in _SIGNALS:
-            signal.signal(each, lambda *_: None)
+            if each != signal.SIGHUP or HANGUP is not None:
+                signal.signal(each, lambda *_: None)
         self._selector.register(self._wake, selectors.EVENT_READ)
 
     def _stop(self) -> None:
@@ -386,7 +384,7 @@ class Supervisor:
         for slot in self._slots:
             slot.due = None
             # From here on each worker alone has its socket, and closes it when it lets nobody in any more.
-            _close(slot.sockets)
+            slot.close()
         for process in self._processes():
             process.line.say(do="stop")
 
@@ -406,7 +404,7 @@ class Supervisor:
             process.line.close()
         signal.set_wakeup_fd(-1)
         for slot in self._slots:
-            _close(slot.sockets)
+            slot.close()
         self._selector.close()
         self._wake.close()
         self._waker.close()
@@ -416,15 +414,3 @@ class Supervisor:
 
 def _unblock() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-
-def _close(sockets: list[socket.socket]) -> None:
-    for each in sockets:
-        each.close()
-
-
-def _close_queues(sockets: list[socket.socket]) -> None:
-    """Listen no more, and keep the address; whoever listens on it later begins anew."""
-    for each in sockets:
-        with suppress(OSError):
-            each.shutdown(socket.SHUT_RD)

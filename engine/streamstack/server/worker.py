@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from streamstack.server.context import make_context
 from streamstack.server.databases import warm_databases
@@ -18,6 +18,9 @@ from streamstack.server.problems import log
 from streamstack.server.reloading import BrokenError, next_edition
 from streamstack.server.serve import Task
 from streamstack.server.serving import Serving, keep_out_of_collections
+
+#: Seconds in which whoever is at the other end of a line takes what is said.
+_LISTENS_WITHIN: Final = 2.0
 
 
 class Line:
@@ -32,9 +35,15 @@ class Line:
         return self._end.fileno()
 
     def say(self, **what: Any) -> None:
-        """Tell the other side, if it is there."""
-        with suppress(OSError):
+        """Tell the other side, if it is there. One that does not listen is as good as gone: the line is cut."""
+        self._end.settimeout(_LISTENS_WITHIN)
+        try:
             self._end.sendall(json.dumps(what).encode() + b"\n")
+        except OSError:
+            with suppress(OSError):
+                self._end.shutdown(socket.SHUT_RDWR)
+        finally:
+            self._end.setblocking(False)
 
     def heard(self) -> list[Mapping[str, Any]] | None:
         """Return what the other side has said; None once it is gone."""
