@@ -21,7 +21,7 @@ from streamstack.server.heads import own_headers
 from streamstack.server.inputs import Reader, close_inputs
 from streamstack.server.limits import Limiter
 from streamstack.server.served import Own, Served
-from streamstack.server.wire import PATIENCE, Limits, Wire
+from streamstack.server.wire import PATIENCE, WHOLE, Limits, Wire
 
 
 class UnservableError(Exception):
@@ -114,7 +114,7 @@ def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> Wir
         slow=streaming.slow_client,
         grace=streaming.grace,
         patience=streaming.idle_timeout or PATIENCE,
-        compress=streaming.compress,
+        compress=streaming.compress and name not in WHOLE,
         dev=dev,
     )
 

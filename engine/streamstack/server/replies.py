@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -101,6 +102,7 @@ def reset(transport: Any) -> None:
     """Close a connection so that the reader sees a failure, whatever it knows of the length."""
     sock = transport.get_extra_info("socket")
     if sock is not None:
-        # Linger for 0 seconds: close by RST instead of FIN (SO_LINGER, socket(7)).
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # Linger for 0 seconds: close by RST instead of FIN (SO_LINGER, socket(7)). It may be closed already.
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

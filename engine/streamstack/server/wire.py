@@ -23,7 +23,7 @@ CONTENT_TYPES = {
 }
 
 #: Formats that are sent in one piece.
-_WHOLE = frozenset({"json", "value"})
+WHOLE = frozenset({"json", "value"})
 
 #: Seconds a reader may be silent, where `idleTimeout` is off.
 PATIENCE = 300.0
@@ -103,7 +103,7 @@ class Wire:
 
     def __post_init__(self) -> None:
         defaults = [("Content-Type", CONTENT_TYPES[self.format])]
-        if self.format in _WHOLE:
+        if self.format in WHOLE:
             defaults += [("Cache-Control", "no-cache")]
         else:
             defaults += [("Cache-Control", "no-cache, no-transform"), ("X-Accel-Buffering", "no")]

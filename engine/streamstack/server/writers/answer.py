@@ -31,6 +31,7 @@ class Answer(Sink):
         "committed",
         "cookies",
         "cors",
+        "dropped",
         "emitted_at",
         "first_at",
         "headers",
@@ -60,6 +61,7 @@ class Answer(Sink):
         self.headers: list[tuple[str, str]] = []  # of this run: from bindings and `respond`
         self.cookies: dict[str, Any] = {}
         self.blocked = False  # waiting for the reader
+        self.dropped = 0  # of the chunks, those that their reader was too slow for
         self.emitted_at = 0.0  # loop time of the last chunk
         self.sent_at = 0.0  # loop time of the last byte
         self.heard_at = 0.0  # loop time of the last bytes of a body that is read as it arrives
@@ -103,7 +105,7 @@ class Answer(Sink):
     def abort(self) -> None:
         """Close the connection at once."""
         if (transport := self.request.transport) is not None:
-            transport.abort()
+            reset(transport)
 
     def drop_reader(self) -> None:
         """Drop a reader who takes too little of what is sent. The run ends as if it had left."""
@@ -115,8 +117,7 @@ class Answer(Sink):
             path=self.request.path,
             chunks=self.count,
         )
-        if (transport := self.request.transport) is not None:
-            reset(transport)
+        self.abort()
 
     def heartbeat(self) -> None:
         """Keep proxies from closing an idle connection, where the format has a way to."""
@@ -130,6 +131,8 @@ class Answer(Sink):
     def summary(self, metadata: Any) -> dict[str, Any]:
         """Return what the end of a stream tells: its figures, and the author's metadata."""
         told: dict[str, Any] = {"chunks": self.count, "elapsedMs": self.run.elapsed_ms}
+        if self.dropped:
+            told["dropped"] = self.dropped
         if isinstance(metadata, Mapping):
             told.update(metadata)
         elif metadata is not None:

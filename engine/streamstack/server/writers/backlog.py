@@ -13,25 +13,25 @@ _EACH: Final = 48
 class Backlog:
     """Whole chunks in their order. ``size`` bounds them, in bytes; the newest stays however large it is."""
 
-    __slots__ = ("_chunks", "_held", "_size", "dropped", "lately")
+    __slots__ = ("_chunks", "_held", "_size", "lately")
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._chunks: deque[bytes] = deque()
         self._held = 0
-        self.dropped = 0  # in all
         self.lately = 0  # since the reader was last told
 
-    def hold(self, chunks: Iterable[bytes]) -> None:
-        """Add chunks; drop the oldest where they are too many."""
+    def hold(self, chunks: Iterable[bytes]) -> int:
+        """Add chunks; drop the oldest where they are too many, and return how many those were."""
         held = self._chunks
+        before = self.lately
         for chunk in chunks:
             held.append(chunk)
             self._held += len(chunk) + _EACH
         while self._held > self._size and len(held) > 1:
             self._held -= len(held.popleft()) + _EACH
             self.lately += 1
-            self.dropped += 1
+        return self.lately - before
 
     def take(self) -> bytes:
         """Return all that is held, and forget it."""

@@ -178,7 +178,7 @@ class StreamSink(Answer):
         self._limit = 0
         if self._parts:
             if self._backlog is not None and self._connection.writing_paused and not self._head:
-                self._backlog.hold(self._parts)
+                self.dropped += self._backlog.hold(self._parts)
                 self._parts.clear()
                 self._flushed = self.bytes
                 self.blocked = True
@@ -319,9 +319,3 @@ class StreamSink(Answer):
         self._parts.clear()
         if self._backlog is not None:
             self._backlog.clear()
-
-    def summary(self, metadata: Any) -> dict[str, Any]:
-        told = super().summary(metadata)
-        if self._backlog is not None and self._backlog.dropped:
-            told.setdefault("dropped", self._backlog.dropped)
-        return told
