@@ -112,6 +112,8 @@ class Follower:
                 return self._finish(head, seen)
             if await self._is_lost(seen):
                 return self._lose(head)
+            if head is not None:
+                self._spout.begin(head)
             await self._wait(head)
         return self._spout.cut(head)
 

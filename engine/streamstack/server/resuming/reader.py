@@ -85,6 +85,11 @@ class Spout:
         if data:
             transport.write(data)
 
+    def begin(self, head: Head) -> None:
+        """Send the head, where nothing was sent yet: who comes back need not wait for a chunk to know that he may."""
+        if not self._begun:
+            self.write(head, b"")
+
     def _head(self, head: Head) -> bytes:
         request = self._request
         framing = b"Transfer-Encoding: chunked\r\n" if self._chunked and not self._bare else b""
@@ -215,6 +220,8 @@ class Reader:
                     head = journal.head
                     assert head is not None
                     return spout.finish(head, journal.end)
+                if journal.head is not None:
+                    spout.begin(journal.head)
                 if not spout.full:
                     await self._wait()
             return spout.cut()
