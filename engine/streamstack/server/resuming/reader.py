@@ -219,7 +219,8 @@ class Reader:
                 if journal.end is not None:
                     head = journal.head
                     assert head is not None
-                    return spout.finish(head, journal.end)
+                    sent = spout.finish(head, journal.end)
+                    return sent if await spout.room() else CLOSE
                 if journal.head is not None:
                     spout.begin(journal.head)
                 if not spout.full:
