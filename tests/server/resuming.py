@@ -32,7 +32,7 @@ functionStack:
 def events(body: bytes) -> list[dict[str, str]]:
     """Take SSE apart, as a client does: an event that has not ended is none."""
     found = []
-    *blocks, _ = body.decode().split("\n\n")
+    *blocks, _ = re.sub(r"(?m)^:\n", "", body.decode()).split("\n\n")
     for block in blocks:
         fields: dict[str, str] = {}
         for line in block.split("\n"):

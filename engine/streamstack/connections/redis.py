@@ -120,7 +120,7 @@ class _Pool(BlockingConnectionPool):
         if monotonic() < self._silent + _QUIET:
             raise LostError("it was silent a moment ago")
         try:
-            async with asyncio.timeout(_TURN if self._told else CONNECT):
+            async with asyncio.timeout(_TURN if self._away else CONNECT):
                 await self._looking.acquire()
         except TimeoutError:
             raise LostError("it was so a moment ago") from None

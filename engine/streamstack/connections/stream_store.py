@@ -81,7 +81,15 @@ redis.call('PUBLISH', ARGV[4], 'end')
 return 1
 """)
 
-_SCRIPTS: Final = (_OPEN, _WRITE, _LOOK, _LOSE)
+#: Keys: hash, stream. Value: time to live.
+_LINGER: Final = Script("""
+if redis.call('HEXISTS', KEYS[1], 'end') == 1 then
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[1]) end
+end
+return 1
+""")
+
+_SCRIPTS: Final = (_OPEN, _WRITE, _LOOK, _LOSE, _LINGER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +260,10 @@ class StreamStore:
         given = [self._leases, end, int(seconds * 1000), self.channel(name)]
         (lost,) = await self._run([[_LOSE, 2, *self._keys(name), *given]])
         return bool(lost)
+
+    async def linger(self, name: str, seconds: float) -> None:
+        """Keep a stream that has ended for some seconds from now. Raises RunError ``state-unreachable``."""
+        await self._run([[_LINGER, 2, *self._keys(name), int(seconds * 1000)]])
 
     # ------------------------------------------------------------- who is there
 

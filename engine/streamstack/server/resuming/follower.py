@@ -73,12 +73,13 @@ class Follower:
         self._shared.news.listen(channel, self._news.set)
         self._service.streams.followers.add(self)
         try:
-            return await self._follow()
+            sent = await self._follow()
+            return sent if await self._spout.room() else CLOSE
         finally:
             self._service.streams.followers.discard(self)
             self._shared.news.leave(channel, self._news.set)
-            if self._stream.origin.cancels and not self._service.draining:
-                # The run waits from now on for somebody to come back.
+            if not self._service.draining:
+                # From now on it is kept, and its run waits, for somebody to come back.
                 self._service.spawn(self._leave())
 
     async def _follow(self) -> Sent:
@@ -112,6 +113,8 @@ class Follower:
                 return self._finish(head, seen)
             if await self._is_lost(seen):
                 return self._lose(head)
+            if head is not None:
+                self._spout.begin(head)
             await self._wait(head)
         return self._spout.cut(head)
 
@@ -179,7 +182,9 @@ class Follower:
     async def _leave(self) -> None:
         origin = self._stream.origin
         with suppress(RunError):
-            await self._shared.store.read_at(origin.id, self._position, origin.resume.keep)
+            await self._shared.store.linger(origin.id, origin.resume.keep)
+            if origin.cancels:
+                await self._shared.store.read_at(origin.id, self._position, origin.resume.keep)
 
     async def _is_lost(self, seen: Seen) -> bool:
         """Whether who writes it is gone. The first who finds out ends it for all."""

@@ -104,6 +104,12 @@ class Keeper(Protocol):
     def behind(self, journal: Journal) -> bool:
         """Whether so much is not kept yet that the run has to wait."""
 
+    def knows(self, journal: Journal) -> bool:
+        """Whether others can find it."""
+
+    async def known(self, journal: Journal) -> None:
+        """Wait until others can find it, but not for long."""
+
 
 class Journal:
     """What is kept of one stream. ``first`` to ``next`` are the numbers of the chunks it has."""
@@ -209,8 +215,11 @@ class Journal:
 
     # ------------------------------------------------------------- how far it may run ahead
 
-    def holds(self) -> bool:
-        """Whether the run has to wait: for a slow reader, for one to come back, for the store."""
+    def holds(self, more: int = 0) -> bool:
+        """Whether the run has to wait: for a slow reader, for one to come back, for the store.
+
+        ``more``: the chunks that it has not handed over yet.
+        """
         if self.slow:
             resume = self.origin.resume
             full = self.next - self.first >= resume.max_chunks or self.size >= resume.max_size
@@ -222,7 +231,7 @@ class Journal:
         elif not self.readers and self.origin.cancels:
             # Half of what is kept is for what the last reader may not have got.
             resume = self.origin.resume
-            if self.next - self._left_next >= max(resume.max_chunks // 2, 1):
+            if self.next + more - self._left_next >= max(resume.max_chunks // 2, 1):
                 return True
             if self.written - self._left_written >= resume.max_size // 2:
                 return True

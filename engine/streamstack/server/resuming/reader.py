@@ -100,6 +100,11 @@ class Spout:
         if data:
             transport.write(data)
 
+    def begin(self, head: Head) -> None:
+        """Send the head, where nothing was sent yet: who comes back need not wait for a chunk to know that he may."""
+        if not self._begun:
+            self.write(head, b"")
+
     def _head(self, head: Head) -> bytes:
         request = self._request
         framed = self._chunked and not self._bare
@@ -235,7 +240,10 @@ class Reader:
                 if journal.end is not None:
                     head = journal.head
                     assert head is not None
-                    return spout.finish(head, journal.end)
+                    sent = spout.finish(head, journal.end)
+                    return sent if await spout.room() else CLOSE
+                if journal.head is not None:
+                    spout.begin(journal.head)
                 if not spout.full:
                     await self._wait()
             return spout.cut()

@@ -28,6 +28,8 @@ _AT_ONCE: Final = 256 * 1024
 _STREAMS: Final = 64
 #: Seconds between two attempts to reach a store that is away.
 _PAUSE: Final = 0.25
+#: Seconds that a first chunk waits for the store to know its stream.
+_OPENING: Final = 1.0
 #: Seconds to write what is left, when the service ends.
 LAST_WORDS: Final = 3.0
 #: Seconds a stream that is neither written nor ended is kept, beyond what its limits allow.
@@ -139,6 +141,19 @@ class Shared:
         return self._reached and journal.written - self._records[journal].offset > max(
             _AT_ONCE, journal.origin.buffer
         )
+
+    def knows(self, journal: Journal) -> bool:
+        """Whether the store has it, or is away."""
+        return not self._reached or self._records[journal].opened
+
+    async def known(self, journal: Journal) -> None:
+        """Wait until the store has it, or is found to be away."""
+        if self.knows(journal):
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_OPENING):
+                while journal.keeper is not None and not self.knows(journal):
+                    await journal.room(_OPENING)
 
     def _note(self, record: Record) -> None:
         self._due[record] = None

@@ -96,14 +96,17 @@ class Kept(StreamSink):
             except RunError as error:
                 raise self._withdraw(error) from error.__cause__
             self._open()
+            if journal.keeper is not None and not journal.keeper.knows(journal):
+                return True  # nobody is told of a stream that another server would not find
             self.flush()
             return journal.holds()
         self._open()
-        if self.bytes - self._flushed >= self._gathered or journal.holds():
+        if self.bytes - self._flushed >= self._gathered or journal.holds(len(self._parts)):
             return True
         self._schedule()
-        limit = self._flushed + self._gathered
-        self._limit = min(limit, maximum + 1) if maximum else limit
+        if journal.readers:
+            limit = self._flushed + self._gathered
+            self._limit = min(limit, maximum + 1) if maximum else limit
         return False
 
     def _open(self) -> None:
@@ -140,8 +143,10 @@ class Kept(StreamSink):
             self.emitted_at = self.sent_at
 
     async def drain(self) -> None:
-        self.flush()
         journal = self.journal
+        if journal.keeper is not None:
+            await journal.keeper.known(journal)
+        self.flush()
         while journal.holds():
             # The silence is not the run's: it must not end for it.
             self.heard_at = self._loop.time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -78,7 +79,11 @@ class Stream:
     def left(self) -> None:
         """Wait for a reader to come back; end the run where none can, or does."""
         journal = self.journal
-        if journal.end is not None or not self.origin.cancels:
+        if journal.end is not None:
+            self._set(self.origin.resume.keep)
+            self.streams.linger(self)
+            return
+        if not self.origin.cancels:
             return
         if journal.head is None and self.key is None:
             # Nobody was told the stream's id, so nobody can come back.
@@ -104,9 +109,11 @@ class Stream:
 
     def _over(self) -> None:
         self._timer = None
+        if self.journal.readers:
+            return
         if self.journal.end is not None:
             self.streams.forget(self)
-        elif not self.journal.readers:
+        else:
             self.streams.expire(self)
 
     def wait(self, seconds: float) -> None:
@@ -208,6 +215,15 @@ class Streams:
             stream.stop(stopped("no reader came back in time"))
         else:
             stream.wait(found[1])
+
+    def linger(self, stream: Stream) -> None:
+        """Keep a stream that has ended from now on for as long as it is kept: its last reader has just gone."""
+        if self.shared is not None and self._spawn is not None:
+            self._spawn(self._linger(stream, self.shared))
+
+    async def _linger(self, stream: Stream, shared: Shared) -> None:
+        with suppress(RunError):
+            await shared.store.linger(stream.origin.id, stream.origin.resume.keep)
 
     def grow(self, size: int, stream: Stream) -> None:
         """Count what a stream keeps more, and make room."""
