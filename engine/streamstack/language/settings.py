@@ -68,7 +68,10 @@ class Cors:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where and how to serve. ``max_body_size`` is in bytes, ``shutdown_timeout`` in seconds."""
+    """Where and how to serve. ``max_body_size`` is in bytes, times are in seconds; no ``head_timeout`` is 0.
+
+    ``max_connections`` is what one process takes; fewer where the system lets it open fewer files.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -76,6 +79,8 @@ class Server:
     max_body_size: int = 10 * 1024 * 1024
     cors: Cors | None = None
     shutdown_timeout: float = 30.0
+    max_connections: int = 10_000
+    head_timeout: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +192,8 @@ class _Check:
             "workers": ("workers", _whole(1, 1024)),
             "maxBodySize": ("max_body_size", parse_size),
             "shutdownTimeout": ("shutdown_timeout", parse_duration),
+            "maxConnections": ("max_connections", _whole(1, 1_000_000)),
+            "headTimeout": ("head_timeout", parse_duration),
         }
         self._known("server", node, (*keys, "cors"))
         changes = self._values("server", node, keys)

@@ -19,6 +19,7 @@ from streamstack.server.callers import prepare_callers
 from streamstack.server.connection import Listening
 from streamstack.server.context import make_context
 from streamstack.server.databases import prepare_databases
+from streamstack.server.descriptors import allow_connections
 from streamstack.server.endpoints import make_cors, make_endpoints
 from streamstack.server.served import Served
 from streamstack.server.service import Service
@@ -88,7 +89,12 @@ async def _listen(
         lacking = await prepare_databases(checked.project, service.context, announce)
         if lacking:
             announce(write_text(lacking, checked.sources).rstrip())
-        runner = web.ServerRunner(Listening(service.handle), shutdown_timeout=1.0)
+        most, short = allow_connections(checked.settings.server.max_connections)
+        if short:
+            announce(short)
+        head_timeout = checked.settings.server.head_timeout
+        listening = Listening(service.handle, most=most, head_timeout=head_timeout)
+        runner = web.ServerRunner(listening, shutdown_timeout=1.0)
         await runner.setup()
         site = web.TCPSite(runner, host, port, backlog=BACKLOG)
         try:
