@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.redis import RedisServer, free_port
+from tests.server.processes import start
 from tests.server.readers_at_random import DEFINITIONS, Seen, Upstream, read_at_random
-from tests.server.test_serve import start
 
 KEEP = 20
 

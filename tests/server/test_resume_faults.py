@@ -13,10 +13,10 @@ import pytest
 
 from tests.redis import RedisServer
 from tests.server.authenticating import project
+from tests.server.processes import Process, serving
 from tests.server.readers_at_random import DEFINITIONS, Seen, Upstream, read_at_random
 from tests.server.resuming import NONE, until
 from tests.server.serving import Server
-from tests.server.test_serve import Process, serving
 
 
 async def nothing_is_left(server: Server) -> None:

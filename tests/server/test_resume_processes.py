@@ -9,9 +9,9 @@ import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from tests.server.processes import Process, serving
 from tests.server.resuming import contents, counting, events
 from tests.server.serving import Client
-from tests.server.test_serve import Process, serving
 
 
 async def two(stack: AsyncExitStack, folder: Path, url: str, definition: str) -> list[Process]:

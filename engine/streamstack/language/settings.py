@@ -77,8 +77,9 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where and how to serve. ``max_body_size`` is in bytes, ``shutdown_timeout`` and ``shutdown_delay`` in seconds.
+    """Where and how to serve. ``max_body_size`` is in bytes, times are in seconds; no ``head_timeout`` is 0.
 
+    ``max_connections`` is what one process takes; fewer where the system lets it open fewer files.
     Of ``trusted_proxies`` is believed what they say in ``forwarded_header`` of who called.
     """
 
@@ -92,6 +93,8 @@ class Server:
     forwarded_header: str = FORWARDED[0]
     shutdown_delay: float = 0.0
     metrics: Metrics | None = None
+    max_connections: int = 10_000
+    head_timeout: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +207,8 @@ class _Check:
             "maxBodySize": ("max_body_size", parse_size),
             "shutdownTimeout": ("shutdown_timeout", parse_duration),
             "shutdownDelay": ("shutdown_delay", parse_duration),
+            "maxConnections": ("max_connections", _whole(1, 1_000_000)),
+            "headTimeout": ("head_timeout", parse_duration),
         }
         own = ("cors", "metrics", "trustedProxies", "forwardedHeader")
         self._known("server", node, (*keys, *own))

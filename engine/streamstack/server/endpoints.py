@@ -88,7 +88,7 @@ def _headers(plan: Plan) -> tuple[tuple[tuple[str, str], ...], Own | None]:
         return tuple(own_headers(given)), None
 
     def evaluate(run: Run, inputs: dict[str, Any]) -> list[tuple[str, str]]:
-        return own_headers(plan.headers(run, inputs))
+        return own_headers(plan.headers(run, inputs), bound=True)
 
     return (), evaluate
 

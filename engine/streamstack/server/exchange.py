@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
+from streamstack.server.coded import Decoded, wire_of
 from streamstack.server.connection import Connection
 from streamstack.server.ending import TOLD, error_of, fail, malformed
 from streamstack.server.inputs import ARRIVING
 from streamstack.server.life import Life, begun
 from streamstack.server.limits import Pass
-from streamstack.server.problems import log
+from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import CLOSE, Sent
 from streamstack.server.resuming.beginning import begin
 from streamstack.server.resuming.producing import NOTHING, Given
@@ -24,6 +25,9 @@ from streamstack.server.resuming.requests import Source, come_back
 from streamstack.server.resuming.sinks import Kept
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
+
+#: What a body may be encoded in (RFC 9110, section 12.5.3).
+_ACCEPTED: Final = b"Accept-Encoding: gzip, deflate, br\r\n"
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
@@ -140,10 +144,25 @@ async def _take_in(
 
 def _look_at_body(served: Served, request: web.BaseRequest) -> None:
     """Refuse a body that can't be taken, before anything of it is read. Raises RunError ``invalid-input``."""
+    refuse_coding(request)
     expect(request, served.max_body, now=not served.receives)
     connection = cast("Connection", request.protocol)
-    if not served.receives and connection.broke_off(request.content):
+    if not served.receives and connection.broke_off(wire_of(request.content)):
         raise malformed(ConnectionError())  # nobody waits for a rest that does not come
+
+
+def refuse_coding(request: web.BaseRequest) -> None:
+    """Refuse a body in a coding that nobody undoes here. Raises RefusalError (RFC 9110, section 15.5.16)."""
+    codings = request.headers.getall("Content-Encoding", ())
+    if not codings or isinstance(request.content, Decoded):
+        return
+    if any(each.strip().lower() not in ("", "identity") for each in codings):
+        raise RefusalError(
+            "invalid-input",
+            "the body must be sent with one Content-Encoding, gzip, deflate or br, or with none",
+            status=415,
+            lines=_ACCEPTED,
+        )
 
 
 def expect(request: web.BaseRequest, max_body: int, *, now: bool = True) -> None:

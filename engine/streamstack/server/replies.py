@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
@@ -96,6 +97,22 @@ def send_problem(
 def status_of(error: RunError) -> int:
     """Return the status that tells of an error, which never looks like success."""
     return error.status if 400 <= error.status <= 599 else 500
+
+
+def problem_alone(error: RunError) -> bytes:
+    """Return a problem document as the whole answer on a connection that is then closed, whatever was asked."""
+    body = problem(error, None, error.status)
+    return b"".join(
+        (
+            status_line(error.status),
+            b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE.encode(),
+            b"Retry-After: 1\r\n" if error.status == HTTPStatus.SERVICE_UNAVAILABLE else b"",
+            b"Content-Length: %d\r\n" % len(body),
+            date_line(),
+            b"Connection: close\r\n\r\n",
+            body,
+        )
+    )
 
 
 def reset(transport: Any) -> None:

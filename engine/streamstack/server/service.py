@@ -14,6 +14,7 @@ from streamstack.errors import RunError
 from streamstack.runtime.run import Context, Run
 from streamstack.server.cors import Cors
 from streamstack.server.exchange import exchange
+from streamstack.server.framing import check_framing
 from streamstack.server.heads import header_lines
 from streamstack.server.life import Life
 from streamstack.server.metrics.exposition import CONTENT_TYPE, Access, exposition
@@ -106,6 +107,10 @@ class Service:
 
     async def handle(self, request: web.BaseRequest) -> Sent:
         """Answer one request. This is the handler of the low-level server."""
+        try:
+            check_framing(request)
+        except RunError as error:
+            return send_problem(request, error, keep=False)
         path = request.raw_path
         if "?" in path:
             path = path[: path.index("?")]

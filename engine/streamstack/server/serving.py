@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from streamstack.language.settings import Server
 from streamstack.server.connection import Listening
+from streamstack.server.descriptors import allow_connections
 from streamstack.server.ports import BACKLOG
 from streamstack.server.service import LAST_WORDS, Service
 
@@ -45,7 +46,8 @@ class Serving:
         self._hurried = asyncio.Event()
         self._sockets = sockets
         self._settings = settings
-        self._listening = Listening(service.handle)
+        most, _ = allow_connections(settings.max_connections)
+        self._listening = Listening(service.handle, most=most, head_timeout=settings.head_timeout)
         self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:

@@ -198,6 +198,14 @@ def _server() -> Schema:
             "How many processes.",
         ),
         "maxBodySize": (_or_bound(size(usual.max_body_size)), "The largest body of a request."),
+        "maxConnections": (
+            whole | {"default": usual.max_connections, "minimum": 1},
+            "How many connections a process takes at once; more get 503.",
+        ),
+        "headTimeout": (
+            _or_bound(duration(usual.head_timeout)),
+            "How long the head of a request may take; 0 is for ever.",
+        ),
         "shutdownTimeout": (
             _or_bound(duration(usual.shutdown_timeout)),
             "How long runs may finish.",

@@ -77,7 +77,7 @@ class Answer(Sink):
             )
         if status is not None:
             self.status = check_status(status)
-        self.headers += own_headers(headers)
+        self.headers += own_headers(headers, bound=True)
         cookie_headers(cookies)  # told here, at the step that gives them
         self.cookies.update(cookies)
 
