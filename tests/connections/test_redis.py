@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from redis.exceptions import ConnectionError as LostError
 from structlog.testing import capture_logs
 
@@ -252,3 +259,58 @@ async def test_a_refusal_of_redis_is_told(tmp_path: Path, own_redis: RedisServer
     assert (raised.value.code, raised.value.status) == ("state-unreachable", 503)
     assert await get(store) is None
     await store.aclose()
+
+
+def certified(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis of the tests")])
+    now = datetime.now(UTC)
+    place = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(
+        now + timedelta(days=1)
+    )
+    builder = builder.add_extension(place, critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    certificate = builder.sign(key, hashes.SHA256())
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(secret)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+async def test_tls(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Who signed the certificate is checked, and what is wrong is told; scripts and restarts work as without."""
+    certificate, key = certified(tmp_path_factory.mktemp("tls"))
+    port = free_port()
+    given = {"tls-port": port, "tls-auth-clients": "no", "tls-key-file": key}
+    given |= {"tls-cert-file": certificate, "tls-ca-cert-file": certificate}
+    options = tuple(word for name, value in given.items() for word in (f"--{name}", str(value)))
+    server = RedisServer(tmp_path_factory.mktemp("redis"), options)
+    try:
+        server.start()
+    except AssertionError:
+        pytest.skip("this redis-server has no TLS: apt-get install redis-server")
+    try:
+        right = Redis(parse_redis(f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}"))
+        await put(right, b"v")
+        assert await get(right) == b"v"
+        assert await right.call(Script("return ARGV[1]"), [], ["x"]) == b"x"
+        server.kill()
+        asked = asyncio.create_task(get(right))
+        await asyncio.to_thread(server.start)
+        assert await asked == b"v"
+        for url, told in [
+            (f"rediss://127.0.0.1:{port}", "TLS fails (CERTIFICATE_VERIFY_FAILED)"),
+            (f"rediss://127.0.0.1:{server.port}", "it does not answer in time"),
+            (f"redis://127.0.0.1:{port}", "is out of reach"),
+        ]:
+            wrong = Redis(parse_redis(url))
+            with pytest.raises(RunError) as raised:
+                await get(wrong)
+            assert told in raised.value.message
+            await wrong.aclose()
+        await right.aclose()
+    finally:
+        server.stop()
