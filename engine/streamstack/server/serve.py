@@ -21,6 +21,7 @@ from streamstack.server.context import make_context
 from streamstack.server.databases import prepare_databases
 from streamstack.server.descriptors import allow_connections
 from streamstack.server.endpoints import make_cors, make_endpoints
+from streamstack.server.faults import LoopFaults
 from streamstack.server.served import Served
 from streamstack.server.service import Service
 
@@ -82,6 +83,7 @@ async def _listen(
         stop.set()
 
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(LoopFaults())
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, take_signal)
     async with service:
