@@ -14,14 +14,19 @@ from tests.databases import (
     postgres_servers,
     shared_postgres,
 )
+from tests.stores import own_redis, redis_server, redis_url, shared_redis
 
 __all__ = [
     "database_url",
     "own_postgres",
+    "own_redis",
     "postgres",
     "postgres_cluster",
     "postgres_servers",
+    "redis_server",
+    "redis_url",
     "shared_postgres",
+    "shared_redis",
 ]
 
 # The same cases each time, so that a change is judged and not chance; `make fuzz` looks further.

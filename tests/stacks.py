@@ -15,6 +15,7 @@ from streamstack.language.definition import Endpoint, FunctionDefinition, Projec
 from streamstack.language.http_settings import HttpSettings
 from streamstack.language.loading.documents import load
 from streamstack.language.reading.source import read
+from streamstack.language.state_settings import StateSettings
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.plan import Plan, compile_project
@@ -65,6 +66,7 @@ async def run_stack(
     functions: Iterable[Function] = (),
     http: HttpSettings | None = None,
     databases: Mapping[str, Database] | None = None,
+    state: StateSettings | None = None,
 ) -> Outcome:
     """Run a stack to its end, and what it registered with `after`."""
     plan = plan_of(stack, also=also, functions=functions)
@@ -74,6 +76,7 @@ async def run_stack(
         settings={"unit": "kg"},
         http=http or HttpSettings(),
         databases=databases or EMBEDDED,
+        state=state or StateSettings(),
     )
     run = Run(sink, context)
     result, error = None, None

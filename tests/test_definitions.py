@@ -17,8 +17,8 @@ import pytest_asyncio
 from click.testing import CliRunner
 
 from streamstack.cli import main
+from tests.server.processes import Process, serving
 from tests.server.serving import parse
-from tests.server.test_serve import Process, serving
 
 DEFINITIONS = Path(__file__).parent.parent / "definitions"
 
@@ -450,3 +450,25 @@ async def test_the_private_stream_is_for_those_who_have_a_token(server: Process)
     first, second, end = events(reply.body)
     assert (first["data"], second["data"]) == ("ada may chat.", "ada may read.")
     assert json.loads(end["data"])["subject"] == "ada"
+
+
+async def test_nobody_has_too_much_of_the_fair_share(tmp_path: Path) -> None:
+    """Three calls in ten seconds, two streams at once; who has had his share is told when to come again."""
+    text = (DEFINITIONS / "fair-share.yaml").read_text("utf-8")
+    async with serving(tmp_path, fair=text) as server:
+        readers = [await server.connect() for _ in range(3)]
+        heads = []
+        for each in readers:
+            each.ask("/api/fair-share")
+            heads.append(await each.head())
+        assert [head.split(b" ")[1] for head in heads] == [b"200", b"200", b"429"]
+        assert b"Retry-After: 1\r\n" in heads[2]
+        assert b"RateLimit-Remaining: 1\r\n" in heads[1]
+        for each in readers:
+            each.close()
+        await asyncio.sleep(0.2)
+        reply = await server.ask("GET", "/api/fair-share?words=2")
+        assert [each["data"] for each in events(reply.body)][:2] == ["word 1", "word 2"]
+        refused = await server.ask("GET", "/api/fair-share?words=2")
+        assert (refused.status, json.loads(refused.body)["code"]) == (429, "rate-limited")
+        assert 5 <= int(refused.headers["retry-after"]) <= 10

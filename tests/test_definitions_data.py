@@ -20,8 +20,8 @@ from click.testing import CliRunner
 
 from streamstack.cli import main
 from tests.postgres import query
+from tests.server.processes import Process, serving
 from tests.server.serving import Client
-from tests.server.test_serve import Process, serving
 from tests.test_definitions import DEFINITIONS
 from tests.test_definitions_models import LEADING
 

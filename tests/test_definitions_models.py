@@ -17,8 +17,8 @@ import pytest
 import pytest_asyncio
 
 from tests.models.asking import SSE, send_events, wire
+from tests.server.processes import Process, serving
 from tests.server.serving import Reply
-from tests.server.test_serve import Process, serving
 from tests.test_definitions import events
 from tests.upstreams import Script, Upstream, Wire, answer
 

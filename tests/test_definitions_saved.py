@@ -13,8 +13,8 @@ import pytest
 
 from tests.models.asking import send_events
 from tests.postgres import query
+from tests.server.processes import Process, serving
 from tests.server.serving import Client
-from tests.server.test_serve import Process, serving
 from tests.test_definitions import DEFINITIONS, events
 from tests.test_definitions_data import NDJSON, document, lines, machine, server
 from tests.test_definitions_models import FIRST, chat

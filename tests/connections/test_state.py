@@ -27,7 +27,7 @@ class Clock:
 def store(max_entries: int = 1000, max_size: int = 1 << 20) -> tuple[MemoryStore, Clock]:
     """Make a store with a clock of its own."""
     clock = Clock()
-    return MemoryStore(StateSettings("memory://", max_entries, max_size), clock), clock
+    return MemoryStore(StateSettings(max_entries=max_entries, max_size=max_size), clock), clock
 
 
 async def test_a_value_is_kept_for_its_time() -> None:

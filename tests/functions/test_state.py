@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,14 +11,32 @@ from structlog.testing import capture_logs
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.functions.single_flight import SingleFlight
-from streamstack.functions.state import open_state
+from streamstack.language.redis_urls import parse_redis
 from streamstack.language.state_settings import StateSettings
 from streamstack.language.streaming_settings import Streaming
 from streamstack.language.validate import validate
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Context, Run
+from tests.redis import free_port
 from tests.stacks import plan_of, run_stack
+from tests.waiting import eventually
+
+
+@pytest.fixture(params=["memory", "redis"])
+def state(request: pytest.FixtureRequest) -> StateSettings:
+    """Each store there is, empty: what follows holds for all of them."""
+    if request.param == "memory":
+        return StateSettings()
+    return StateSettings(parse_redis(request.getfixturevalue("redis_url")), "functions")
+
+
+@pytest.fixture
+async def context(state: StateSettings) -> AsyncIterator[Context]:
+    """What runs share."""
+    made = Context(state=state)
+    yield made
+    await made.aclose()
 
 
 async def ran(plan: Plan, context: Context, inputs: Mapping[str, Any] | None = None) -> Any:
@@ -33,7 +52,7 @@ USE = """
       - counter.add:
           key: << ["made", input.key | default("k")] >>
         as: times
-      - wait: 30ms
+      - wait: 100ms
       - throw: {code: sold-out, details: << times >>}
         when: << input.fails | default(false) and times == 1 >>
       - return: << ["made", times] >>
@@ -42,9 +61,9 @@ USE = """
 """
 
 
-async def test_runs_that_miss_at_once_have_it_made_once() -> None:
+async def test_runs_that_miss_at_once_have_it_made_once(context: Context) -> None:
     """Of fifty runs one makes the value, for each key; the others wait for it, and those that come later find it."""
-    context, plan = Context(), plan_of(USE)
+    plan = plan_of(USE)
     values = await asyncio.gather(
         *(ran(plan, context, {"key": key}) for key in "ab" for _ in range(50))
     )
@@ -52,9 +71,9 @@ async def test_runs_that_miss_at_once_have_it_made_once() -> None:
     assert await ran(plan, context, {"key": "a"}) == ["made", 1]
 
 
-async def test_an_error_goes_to_all_and_is_not_kept() -> None:
+async def test_an_error_goes_to_all_and_is_not_kept(context: Context) -> None:
     """Each run fails by itself, with its code and details; the next one tries anew."""
-    context, plan = Context(), plan_of(USE)
+    plan = plan_of(USE)
     errors = await asyncio.gather(
         *(ran(plan, context, {"fails": True}) for _ in range(5)), return_exceptions=True
     )
@@ -67,10 +86,17 @@ async def test_an_error_goes_to_all_and_is_not_kept() -> None:
     assert await ran(plan, context, {"fails": True}) == ["made", 2]
 
 
-async def test_a_run_that_is_stopped_hands_over() -> None:
+async def test_a_run_that_is_stopped_hands_over(context: Context) -> None:
     """One of those who wait makes the value then, once; one who waits may be stopped without harm to others."""
-    context, plan = Context(), plan_of(USE)
-    leader, quitter, *others = [asyncio.create_task(ran(plan, context)) for _ in range(6)]
+    plan = plan_of(USE)
+    leader = asyncio.create_task(ran(plan, context))
+    made = plan_of("- counter.add: {key: [made, k], by: 0}\n  as: n\n- return: << n >>")
+
+    async def under_way() -> bool:
+        return bool(await ran(made, context))
+
+    await eventually(under_way)
+    quitter, *others = [asyncio.create_task(ran(plan, context)) for _ in range(5)]
     await asyncio.sleep(0.01)
     leader.cancel()
     quitter.cancel()
@@ -79,13 +105,12 @@ async def test_a_run_that_is_stopped_hands_over() -> None:
     assert quitter.cancelled()
 
 
-async def test_a_leader_s_timeout_is_its_own() -> None:
+async def test_a_leader_s_timeout_is_its_own(context: Context) -> None:
     """The step's time-out stops who makes the value; one who waits takes over."""
-    context = Context()
-    slow = plan_of("- cache.use: {key: k, do: [{wait: 10s}]}\n  timeout: 20ms")
+    slow = plan_of("- cache.use: {key: k, do: [{wait: 10s}]}\n  timeout: 200ms")
     quick = plan_of("- cache.use: {key: k, do: [{return: 5}]}\n  as: v\n- return: << v >>")
     leader = asyncio.create_task(ran(slow, context))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
     follower = asyncio.create_task(ran(quick, context))
     with pytest.raises(RunError) as raised:
         await leader
@@ -122,7 +147,7 @@ async def test_who_would_wait_for_himself_does_the_work() -> None:
     assert list(got) == ["a of b of inner", "b of inner"]
 
 
-async def test_return_ends_the_body_only() -> None:
+async def test_return_ends_the_body_only(state: StateSettings) -> None:
     """The steps after it run; variables set inside stay inside; null is kept."""
     outcome = await run_stack(
         """
@@ -135,12 +160,13 @@ async def test_return_ends_the_body_only() -> None:
         - counter.add: {key: ran, by: 0}
           as: ran
         - return: << [value, n, ran] >>
-        """
+        """,
+        state=state,
     )
     assert outcome.result == [None, 0, 1]
 
 
-async def test_what_is_cached_does_not_change() -> None:
+async def test_what_is_cached_does_not_change(state: StateSettings) -> None:
     """A list that was cached, or came from the cache, grows as a copy; so does an object's."""
     outcome = await run_stack(
         """
@@ -157,12 +183,13 @@ async def test_what_is_cached_does_not_change() -> None:
         - cache.get: k
           as: last
         - return: << [list, mine, again, last] >>
-        """
+        """,
+        state=state,
     )
     assert outcome.result == [[1, 2], [1, 3], [1, 4], [1]]
 
 
-async def test_keys() -> None:
+async def test_keys(state: StateSettings) -> None:
     """Equal keys are one, however they are written; a text is no number, a counter no value."""
     outcome = await run_stack(
         """
@@ -179,7 +206,8 @@ async def test_keys() -> None:
         - cache.get: '<< [1, {"a": 2, "b": 1}] >>'
           as: list
         - return: << [number, text, list] >>
-        """
+        """,
+        state=state,
     )
     assert outcome.result == ["number", "text", "list"]
 
@@ -204,9 +232,9 @@ async def test_what_a_run_refuses(stack: str, code: str, told: str) -> None:
     assert (outcome.error.code, told in outcome.error.message) == (code, True), outcome.error
 
 
-async def test_a_value_too_large_is_given_and_not_kept() -> None:
+async def test_a_value_too_large_is_given_and_not_kept(state: StateSettings) -> None:
     """`cache.use` says so in the log; `cache.set` fails."""
-    context = Context(state=StateSettings(max_size=1000))
+    context = Context(state=replace(state, max_size=1000))
     large = plan_of(
         "- cache.use: {key: k, do: [{return: << 'x' * 2000 >>}]}\n  as: v\n- return: << v >>"
     )
@@ -216,13 +244,12 @@ async def test_a_value_too_large_is_given_and_not_kept() -> None:
     with pytest.raises(RunError, match=r"state\.maxSize") as raised:
         await ran(plan_of("- cache.set: {key: k, value: << 'x' * 2000 >>}"), context)
     assert raised.value.code == "limit-reached"
-    assert len(context.resource(open_state).store.values) == 0  # type: ignore[attr-defined]  # the memory store's
+    assert await ran(plan_of("- cache.get: k\n  as: v\n- return: << v >>"), context) is None
     await context.aclose()
 
 
-async def test_a_counter_counts_every_run() -> None:
+async def test_a_counter_counts_every_run(context: Context) -> None:
     """A thousand runs at once make a thousand."""
-    context = Context()
     plan = plan_of("- counter.add: visits\n  as: n\n- return: << n >>")
     numbers = await asyncio.gather(*(ran(plan, context) for _ in range(1000)))
     assert sorted(numbers) == list(range(1, 1001))
@@ -268,3 +295,26 @@ def test_misuse_is_found(stack: str, code: str, told: str) -> None:
     errors = [(each.code, each.message) for each in findings if each.severity == "error"]
     assert [each for each, _ in errors] == [code], findings
     assert told in errors[0][1]
+
+
+async def test_without_its_redis_a_value_is_made_and_not_kept() -> None:
+    """`cache.use` goes on; what has no other way is an error that can be caught."""
+    context = Context(state=StateSettings(parse_redis(f"redis://127.0.0.1:{free_port()}")))
+    plan = plan_of("- cache.use: {key: k, do: [{return: made}]}\n  as: v\n- return: << v >>")
+    with capture_logs() as logs:
+        values = await asyncio.gather(*(ran(plan, context) for _ in range(5)))
+    assert values == ["made"] * 5
+    assert [each["event"] for each in logs] == ["state-unreachable"], "told once"
+    caught = plan_of(
+        """
+        - try:
+            do: [{counter.add: k}]
+            catch: {on: [state-unreachable], do: [{return: << error.status >>}]}
+        """
+    )
+    assert await ran(caught, context) == 503
+    for step in ("cache.get: k", "cache.delete: k", "cache.set: {key: k, value: 1}"):
+        with pytest.raises(RunError) as raised:
+            await ran(plan_of(f"- {step}"), context)
+        assert raised.value.code == "state-unreachable"
+    await context.aclose()

@@ -27,6 +27,7 @@ ELSEWHERE = {
     "file-too-large": "test_source.py: it takes a large file",
     "unknown-table": "test_checks.py: a database has to say so",
     "unknown-column": "test_checks.py: a database has to say so",
+    "bad-url": "test_state_settings.py: it is of the settings",
     "bad-sql": "test_checks.py: a database has to say so",
 }
 #: What the settings of every case hold.

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import pytest
 
-from tests.server.serving import Client, Reply, parse
-
-ENGINE = Path(__file__).parent.parent.parent / "engine"
+from tests.server.processes import refused, serving
 
 HELLO = """
 path: /hello/{name}
@@ -61,79 +54,6 @@ functionStack:
               - set: {x: << j >>}
   - stream: done
 """
-
-
-@dataclass
-class Process:
-    """A server in a process of its own."""
-
-    process: asyncio.subprocess.Process
-    port: int
-    lines: list[str]
-
-    async def connect(self) -> Client:
-        return Client(*await asyncio.open_connection("127.0.0.1", self.port))
-
-    async def ask(self, method: str, path: str, body: bytes = b"", extra: str = "") -> Reply:
-        client = await self.connect()
-        length = (
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
-        )
-        client.ask(path, method, extra=f"Connection: close\r\n{length}{extra}")
-        client.writer.write(body)
-        try:
-            return parse(await asyncio.wait_for(client.reader.read(), 10))
-        finally:
-            client.close()
-
-    async def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.process.wait(), 10)
-
-
-async def start(*arguments: str) -> asyncio.subprocess.Process:
-    """Start `streamstack serve`."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from streamstack.cli import main; main()",
-        "serve",
-        *arguments,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ENGINE)},
-    )
-
-
-@asynccontextmanager
-async def serving(folder: Path, *options: str, **files: str) -> AsyncIterator[Process]:
-    """Serve files, given by their names without `.yaml`, on a free port."""
-    for name, text in files.items():
-        (folder / f"{name}.yaml").write_text(text, "utf-8")
-    process = await start(str(folder), "--port", "0", *options)
-    assert process.stderr is not None
-    lines: list[str] = []
-    try:
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)$", lines[-1] if lines else "")):
-            line = (await asyncio.wait_for(process.stderr.readline(), 30)).decode().rstrip()
-            lines.append(line)
-            assert line or not process.stderr.at_eof(), lines
-        yield Process(process, int(found[1]), lines)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        rest, _ = await process.communicate(), None
-        lines += (rest[1] or b"").decode().splitlines()
-
-
-async def refused(folder: Path, *options: str, **files: str) -> tuple[int, str]:
-    """Try to serve files; return the exit code and what was said."""
-    for name, text in files.items():
-        (folder / f"{name}.yaml").write_text(text, "utf-8")
-    process = await start(str(folder), *options)
-    _, said = await asyncio.wait_for(process.communicate(), 30)
-    assert process.returncode is not None
-    return process.returncode, said.decode()
 
 
 async def test_yaml_to_bytes(tmp_path: Path) -> None:

@@ -13,14 +13,18 @@ import structlog
 
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
-from streamstack.language.project import read_project
+from streamstack.language.project import Checked, read_project
 from streamstack.language.report import write_text
 from streamstack.language.values import to_json
 from streamstack.server.callers import AuthenticationError
 from streamstack.server.databases import DatabaseError
 from streamstack.server.endpoints import UnservableError
-from streamstack.server.serve import AddressError
-from streamstack.server.serve import serve as serve_project
+from streamstack.server.ports import AddressError
+from streamstack.server.reloading import first_edition
+from streamstack.server.serve import Task
+from streamstack.server.serve import serve as serve_alone
+from streamstack.server.sharing import unshared
+from streamstack.server.supervisor import Supervisor, SupervisorError
 
 #: Exit codes: what was found is wrong, or it could not run.
 FOUND, FAILED = 1, 2
@@ -34,21 +38,39 @@ FOUND, FAILED = 1, 2
     type=click.IntRange(0, 65535),
     help="The port to listen on; 0 is any free one.  [default: server.port, or 8080]",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1024),
+    help="How many processes serve, on one port.  [default: server.workers, or 1]",
+)
+@click.option("--reload", is_flag=True, help="Serve files anew when they change.")
 @click.option("--dev", is_flag=True, help="Tell clients the place and the reason of errors.")
 @click.pass_context
 def serve(
-    context: click.Context, directory: Path | None, host: str | None, port: int | None, *, dev: bool
+    context: click.Context,
+    directory: Path | None,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    *,
+    reload: bool,
+    dev: bool,
 ) -> None:
     """Serve the definitions below a folder (`definitions/`, or the current one).
 
     They are validated first: errors keep the server from starting, warnings do not. SIGTERM or
-    Ctrl-C stops it, after running streams have had `server.shutdownTimeout` to finish.
+    Ctrl-C stops it, after running streams have had `server.shutdownTimeout` to finish. SIGHUP
+    serves files anew that have changed.
     """
     folder = directory or (Path("definitions") if Path("definitions").is_dir() else Path())
     if not folder.is_dir():
         _give_up(context, f"there is no folder {folder}", FAILED)
+
+    def read() -> Checked:
+        return read_project(folder, REGISTRY, os.environ, check_environment=True)
+
     try:
-        checked = read_project(folder, REGISTRY, os.environ, check_environment=True)
+        checked = read()
     except OSError as error:
         _give_up(context, f"{error.filename}: {error.strerror}", FAILED)
     if checked.findings:
@@ -59,16 +81,49 @@ def serve(
         _give_up(context, f"there are no endpoints in {folder}", FAILED)
     _write_log()
     server = checked.settings.server
+    count = workers if workers is not None else server.workers
+    if count > 1:
+        _check_sharing(context, checked)
     try:
-        serve_project(
-            checked,
-            host if host is not None else server.host,
-            port if port is not None else server.port,
-            lambda line: click.echo(line, err=True),
+        task = Task(
+            edition=first_edition(checked, dev=dev),
+            host=host if host is not None else server.host,
+            port=port if port is not None else server.port,
+            announce=_announce,
+            read=read,
+            environment=os.environ,
             dev=dev,
+            reload=reload,
         )
-    except (AddressError, AuthenticationError, DatabaseError, UnservableError) as error:
+        if count > 1:
+            Supervisor(task, count).run()
+        else:
+            serve_alone(task)
+    except (
+        AddressError,
+        AuthenticationError,
+        DatabaseError,
+        SupervisorError,
+        UnservableError,
+    ) as error:
         _give_up(context, str(error), FAILED)
+
+
+def _check_sharing(context: click.Context, checked: Checked) -> None:
+    """Tell what several workers would not share; give up where it can't be done without."""
+    if not hasattr(os, "fork"):
+        _give_up(
+            context, "several workers need a system that can fork: leave --workers out", FAILED
+        )
+    refused, warned = unshared(checked)
+    for each in (*refused, *warned):
+        _announce(each)
+    if refused:
+        _give_up(context, "not served: put the above right first", FOUND)
+
+
+def _announce(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _give_up(context: click.Context, reason: str, code: int) -> NoReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from heapq import heapify, heappop, heappush
@@ -43,8 +43,21 @@ class Store(Protocol):
         ``ttl`` counts from when the counter begins.
         """
 
+    async def alone(self, key: bytes, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Do work that leaves a value, unless another process is at it: then return what that one leaves."""
+
     async def aclose(self) -> None:
         """Close it."""
+
+
+def refuse_size(size: int, most: int) -> None:
+    """Raise RunError ``limit-reached`` for a value of more bytes than are kept."""
+    if size > most:
+        raise RunError(
+            "limit-reached",
+            f"the value takes about {size:,} bytes, and `state.maxSize` is {most:,}: "
+            "raise it, or cache less",
+        )
 
 
 @dataclass(slots=True)
@@ -134,12 +147,7 @@ class MemoryStore:
     async def set(self, key: bytes, value: Any, ttl: float | None) -> None:
         """Keep a value as it is: values don't change in place, so nobody can change it from outside."""
         size = len(to_json(value)) + len(key) + _OVERHEAD
-        if size > self._max_size:
-            raise RunError(
-                "limit-reached",
-                f"the value takes about {size:,} bytes, and `state.maxSize` is {self._max_size:,}: "
-                "raise it, or cache less",
-            )
+        refuse_size(size, self._max_size)
         self.values.put(key, value, size, self._until(ttl))
 
     async def delete(self, key: bytes) -> bool:
@@ -156,6 +164,10 @@ class MemoryStore:
         total: Number = operators.add(entry.value, by)
         entry.value = total
         return total
+
+    async def alone(self, key: bytes, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Do the work: no other process has this memory."""
+        return await work()
 
     def _until(self, ttl: float | None) -> float:
         return inf if ttl is None else self._clock() + ttl

@@ -41,7 +41,7 @@ CONFIGURED: Final = (Configured("database", "databases"),)
 
 def open_databases(context: Context) -> Databases:
     """Make the databases of a project; each connects when it is first used."""
-    return Databases(context.databases, context.folder, joins=context.joins)
+    return Databases(context.databases, context.folder, joins=context.joins, starts=context.starts)
 
 
 def database_of(run: Run, name: str | None) -> Database:

@@ -42,6 +42,11 @@ class SingleFlight:
     def __init__(self) -> None:
         self._flights: dict[bytes, _Flight] = {}
 
+    @property
+    def nested(self) -> bool:
+        """Whether the present task is at work for more keys than one, the one within the other."""
+        return len(_leading.get()) > 1
+
     async def do(self, key: bytes, work: Work) -> Any:
         """Return what the work gives, done here or by the one who asked first.
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import structlog
 
-from streamstack.connections.state import MemoryStore, Number, Store
+from streamstack.connections.state import Number, Store
 from streamstack.errors import RunError
-from streamstack.functions.single_flight import SingleFlight
+from streamstack.functions.limiting import key_of, quota_of, refusal, seconds_of
+from streamstack.functions.state_use import State, open_rates, open_state
 from streamstack.language.declare import Example, function
 from streamstack.language.parameters import (
     Bound,
@@ -19,8 +21,9 @@ from streamstack.language.parameters import (
     Parameter,
     StackOf,
 )
+from streamstack.language.rates import ALGORITHMS, Rate
 from streamstack.language.values import MISSING, Opaque, canonical_json
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Run
 
 log = structlog.get_logger("streamstack.run")
 
@@ -36,23 +39,6 @@ _TTL = Parameter(
     Bound(Kind.DURATION, minimum=0.001),
     "How long it is kept; without it until room is needed.",
 )
-
-
-class State:
-    """The one store of a process, and who is at work for which key of it."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.flights = SingleFlight()
-
-    async def aclose(self) -> None:
-        """Close the store."""
-        await self.store.aclose()
-
-
-def open_state(context: Context) -> State:
-    """Make the one state of a process; `run.context.resource(open_state)` returns it."""
-    return State(MemoryStore(context.state))
 
 
 def _check_kept(value: Any) -> None:
@@ -97,8 +83,9 @@ async def get(run: Run, key: Any) -> Any:
 async def set_(run: Run, key: Any, value: Any, ttl: float | None = None) -> None:
     """Keep a value for other runs, in place of the one that had the key before.
 
-    The cache is bounded: past `state.maxEntries` or `state.maxSize`, what was not used for longest goes. A single value
-    larger than all of `maxSize` is the error `limit-reached`. Streams and files can't be cached.
+    The cache is bounded: in memory, past `state.maxEntries` or `state.maxSize`, what was not used for longest goes; in
+    Redis it is Redis that says so. A single value larger than all of `maxSize` is the error `limit-reached`.
+    Streams and files can't be cached.
     """
     _check_kept(value)
     await run.context.resource(open_state).store.set(canonical_json(key), value, ttl)
@@ -164,10 +151,14 @@ async def use(
     goes to all of them and is not kept: whoever asks next tries anew. If the run at work is stopped, one of those
     who wait takes over. Steps without `return` give null, which is kept like any value. Chunks that the steps send
     go to the reader of the run that runs them. A value too large for the cache is given and not kept.
+
+    With a Redis for state, the steps run once for all servers that share it: where the one at work is killed, another
+    takes over. An error is that of the server on which it happened. While Redis is out of reach, the steps run, and
+    what they return is not kept.
     """
     state = run.context.resource(open_state)
     name = canonical_json(key)
-    value = await state.store.get(name)
+    value = await _cached(state.store, name)
     if value is not MISSING:
         return value
 
@@ -177,12 +168,43 @@ async def use(
         try:
             await state.store.set(name, made, ttl)
         except RunError as error:
-            if error.code != "limit-reached":
+            if error.code == "limit-reached":
+                log.warning("not-cached", run=run.id, key=name.decode(), message=error.message)
+            elif error.code != "state-unreachable":  # which the log has already
                 raise
-            log.warning("not-cached", run=run.id, key=name.decode(), message=error.message)
         return made
 
-    return await state.flights.do(name, make)
+    return await state.flights.do(name, partial(_alone, state, name, make))
+
+
+async def _cached(store: Store, name: bytes) -> Any:
+    """Return what is cached; MISSING also where the store is out of reach."""
+    try:
+        return await store.get(name)
+    except RunError as error:
+        if error.code != "state-unreachable":
+            raise
+        return MISSING
+
+
+async def _alone(state: State, name: bytes, make: Callable[[], Awaitable[Any]]) -> Any:
+    """Make a value; where others share the store, of all processes in one."""
+    begun = False
+
+    async def work() -> Any:
+        nonlocal begun
+        begun = True
+        return await make()
+
+    if state.flights.nested:
+        # Who waited for another process, and is waited for by it, would wait for ever.
+        return await make()
+    try:
+        return await state.store.alone(name, work)
+    except RunError as error:
+        if error.code != "state-unreachable" or begun:
+            raise
+        return await make()
 
 
 @function(
@@ -207,10 +229,63 @@ async def use(
 async def add(run: Run, key: Any, by: Number = 1, ttl: float | None = None) -> Number:
     """Add to a counter that all runs share, and give its new value. It begins at 0.
 
-    No two runs get in each other's way. With `by: 0` the value is only read. Past `state.maxEntries` counters, the
-    one not used for longest is forgotten.
+    No two runs get in each other's way. With `by: 0` the value is only read. In memory, past `state.maxEntries`
+    counters, the one not used for longest is forgotten.
     """
     return await run.context.resource(open_state).store.add(canonical_json(key), by, ttl)
 
 
-FUNCTIONS = (get, set_, delete, use, add)
+@function(
+    "rateLimit",
+    Parameter(
+        "key",
+        Bound(Kind.KEY),
+        "What is counted: a text, a number, or a list of such.",
+        required=True,
+        main=True,
+    ),
+    Parameter(
+        "limit", Bound(Kind.RATE), "How often in which time: 60/minute, 20/10s.", required=True
+    ),
+    Parameter(
+        "algorithm",
+        Bound(Kind.TEXT, choices=ALGORITHMS),
+        "`fixed` counts in windows that follow one another, the first from the first call on; with `sliding` there are "
+        "never more in any such time.",
+        default=ALGORITHMS[0],
+    ),
+    effects=Effects(gives="value"),
+    examples=[
+        Example(
+            "what is left",
+            "- rateLimit: {key: [mail, ada], limit: 3/hour}\n  as: left\n"
+            "- return: << [left.limit, left.remaining, left.reset] >>",
+            result=[3, 2, 3600],
+        ),
+        Example(
+            "one too many",
+            "- repeat:\n    times: 3\n    do:\n      - rateLimit: {key: mails, limit: 2/minute}",
+            fails="rate-limited",
+        ),
+    ],
+)
+async def rate_limit(run: Run, key: Any, limit: Rate, algorithm: str = "fixed") -> dict[str, int]:
+    """Count, and stop the run where that was too often.
+
+    Where there is no room it is the error `rate-limited`: uncaught, it answers 429 with `Retry-After`. What is refused
+    does not count. Gives `limit`, `remaining` (how many are left) and `reset` (the seconds until there is more). A key
+    is one count in the whole project, for each length of time. `rateLimit` of an endpoint limits how often that may
+    be called.
+    """
+    quota = quota_of(limit, algorithm, key_of(["key", key]))
+    (verdict,) = await run.context.resource(open_rates).hit([quota])
+    if not verdict.admitted:
+        raise refusal(quota, verdict)
+    return {
+        "limit": quota.limit,
+        "remaining": verdict.remaining,
+        "reset": seconds_of(verdict),
+    }
+
+
+FUNCTIONS = (get, set_, delete, use, add, rate_limit)

@@ -216,6 +216,14 @@ _ERRORS: Final = {
         "A size can't be read.",
         "write it like 64KB, 10MB or as a number of bytes",
     ),
+    "bad-rate": (
+        "A rate can't be read.",
+        "write it like 60/minute, 10/second, 1000/hour or 20/10s",
+    ),
+    "bad-url": (
+        "The URL of a store can't be read; its line is not shown, since it may hold a password.",
+        "write it like redis://localhost:6379 or rediss://user:password@host:6380/0",
+    ),
     "bad-path": (
         "A path of an endpoint can't be read.",
         "write it like /api/orders/{id}",
@@ -285,6 +293,10 @@ _ERRORS: Final = {
     "not-in-dialect": (
         "An endpoint that speaks as a model provider's API sends what such an API has no words for.",
         "send text, or the items that `llm.chat` gives",
+    ),
+    "not-resumable": (
+        "An endpoint whose readers shall come back sends what has no place for the ids they come back with.",
+        "write `format: auto`, `sse` or `ndjson`, or `resume: false`",
     ),
     "response-in-stream": (
         "A streaming endpoint has a `response`, which nothing sends.",

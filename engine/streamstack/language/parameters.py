@@ -48,6 +48,7 @@ class Kind(Enum):
     DURATION = "duration"
     EVERY = "every"  # a number of items, or a duration
     SIZE = "size"
+    RATE = "rate"  # how many in which time
     KEY = "key"  # what names something: a text, a number, a list of such
     STREAM = "stream"  # a stream only
     ITEMS = "items"  # a list or a stream

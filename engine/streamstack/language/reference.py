@@ -35,6 +35,7 @@ _KINDS: Final = {
     Kind.DURATION: "duration",
     Kind.SIZE: "size",
     Kind.EVERY: "number of items or duration",
+    Kind.RATE: "rate",
     Kind.KEY: "text, number or list",
     Kind.STREAM: "stream",
     Kind.ITEMS: "list or stream",

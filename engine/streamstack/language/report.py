@@ -16,6 +16,9 @@ _SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 #: How much of a long line is shown around the place.
 _WIDEST: Final = 110
 
+#: What is told without the line it stands in, which holds a secret, or may.
+_HIDDEN: Final = frozenset({"secret-in-definition", "bad-url"})
+
 Sources = Mapping[str, str]
 
 
@@ -30,7 +33,7 @@ def write_text(findings: Sequence[Diagnostic], sources: Sources) -> str:
             f"{finding.mark}: {finding.severity}: {finding.code}: {_one_line(finding.message)}\n"
         )
         # A line that holds a secret is not for logs.
-        shown = finding.code != "secret-in-definition"
+        shown = finding.code not in _HIDDEN
         if shown and 0 < finding.line <= len(lines[finding.file]):
             parts.append(_show(lines[finding.file][finding.line - 1], finding))
         if finding.hint:

@@ -59,6 +59,9 @@ def _follow(walker: Walker) -> tuple[State | None, Content]:
     if isinstance(definition, Endpoint):
         for _, value in definition.headers:
             walker.names.read(value, state)
+        for limit in definition.rate_limits:
+            for value in limit.bindings:
+                walker.names.read(value, state)
         if definition.response_type == "json":
             walker.answer_json()
     end, given = walker.leave_frame(walker.stack(definition.stack, state))

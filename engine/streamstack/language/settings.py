@@ -17,6 +17,7 @@ from streamstack.language.environment import substitute
 from streamstack.language.findings import find
 from streamstack.language.http_settings import HttpSettings, parse_http
 from streamstack.language.model_settings import Model, parse_models
+from streamstack.language.proxies import FORWARDED, Network, parse_proxies
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.reading.source import read
 from streamstack.language.state_settings import StateSettings, parse_state
@@ -67,10 +68,19 @@ class Cors:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    """Who may see the figures of the server: who has the ``token``, or everybody."""
+
+    token: str | None = field(default=None, repr=False)
+    open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """Where and how to serve. ``max_body_size`` is in bytes, times are in seconds; no ``head_timeout`` is 0.
 
     ``max_connections`` is what one process takes; fewer where the system lets it open fewer files.
+    Of ``trusted_proxies`` is believed what they say in ``forwarded_header`` of who called.
     """
 
     host: str = "127.0.0.1"
@@ -79,6 +89,10 @@ class Server:
     max_body_size: int = 10 * 1024 * 1024
     cors: Cors | None = None
     shutdown_timeout: float = 30.0
+    trusted_proxies: tuple[Network, ...] = ()
+    forwarded_header: str = FORWARDED[0]
+    shutdown_delay: float = 0.0
+    metrics: Metrics | None = None
     max_connections: int = 10_000
     head_timeout: float = 30.0
 
@@ -192,20 +206,42 @@ class _Check:
             "workers": ("workers", _whole(1, 1024)),
             "maxBodySize": ("max_body_size", parse_size),
             "shutdownTimeout": ("shutdown_timeout", parse_duration),
+            "shutdownDelay": ("shutdown_delay", parse_duration),
             "maxConnections": ("max_connections", _whole(1, 1_000_000)),
             "headTimeout": ("head_timeout", parse_duration),
         }
-        self._known("server", node, (*keys, "cors"))
+        own = ("cors", "metrics", "trustedProxies", "forwardedHeader")
+        self._known("server", node, (*keys, *own))
         changes = self._values("server", node, keys)
-        workers = node.key("workers")
-        if workers is not None and changes.get("workers", 1) > 1:
-            message = "More than one of `workers` is not served by this version."
-            hint = "run several servers behind a balancer"
-            self.findings.append(find("not-yet", workers.mark, message, hint))
+        changes |= self._proxies(node)
+        metrics = node.get("metrics")
+        if metrics is not None and not (isinstance(metrics, Scalar) and metrics.value is None):
+            changes["metrics"] = self._metrics(metrics)
         cors = node.get("cors")
         if cors is not None and not (isinstance(cors, Scalar) and cors.value in (None, False)):
             changes["cors"] = self._cors(cors)
         return Server(**changes)
+
+    def _proxies(self, node: Mapping) -> dict[str, Any]:
+        """Check what is believed of proxies."""
+        changes, wrong = parse_proxies(node)
+        self.findings += wrong
+        return changes
+
+    def _metrics(self, node: Node) -> Metrics | None:
+        """Check `metrics`: who may see the figures."""
+        if not isinstance(node, Mapping):
+            self._refuse_mapping("metrics", node)
+            return None
+        self._known("metrics", node, ("token", "open"))
+        changes = self._values(
+            "metrics", node, {"token": ("token", self._text), "open": ("open", _boolean)}
+        )
+        if "token" in changes and changes.get("open"):
+            message = "`metrics` that are `open` need no `token`."
+            self._refuse(node.mark, message, "leave one of them out")
+            return None
+        return Metrics(**changes)
 
     def _cors(self, node: Node) -> Cors | None:
         """Check `cors`: a mapping, or the origins alone."""

@@ -1,4 +1,4 @@
-"""The section `state` of streamstack.yaml: where cached values and counters are kept, and how many."""
+"""The section `state` of streamstack.yaml: where what runs share is kept, and how much of it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,33 @@ from typing import Any, Final
 from streamstack.errors import Diagnostic
 from streamstack.language.findings import find
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, plain
+from streamstack.language.redis_urls import REDIS, RedisUrl, parse_redis
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.units import parse_size
 
 MEMORY: Final = "memory://"
-_REDIS: Final = re.compile(r"rediss?://|unix://")
+_WRITE: Final = "write redis://localhost:6379, or memory://"
+#: What may stand before the keys of a project, so that several share one Redis.
+_PREFIX: Final = re.compile(r"[A-Za-z0-9._:-]{0,100}")
 
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:
-    """Where state is kept. ``max_entries`` holds for cached values and for counters alike; ``max_size`` is in bytes."""
+    """Where state is kept: in the memory of each process, or in one Redis for all of them.
 
-    url: str = MEMORY
+    ``prefix`` stands before the project's keys in Redis. ``max_entries`` holds for cached values and for counters
+    alike, in memory; ``max_size`` is in bytes: in memory of all cached values, in Redis of one.
+    """
+
+    redis: RedisUrl | None = None
+    prefix: str = ""
     max_entries: int = 100_000
     max_size: int = 256 * 1024 * 1024
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes and machines share it."""
+        return self.redis is not None
 
 
 def parse_state(
@@ -53,11 +66,8 @@ def parse_state(
         name, parse = known
         try:
             changes[name] = parse(value.value if isinstance(value, Scalar) else plain(value))
-        except NotImplementedError as later:
-            hint = "write `url: memory://`, or leave it out"
-            findings.append(find("not-yet", value.mark, f"`state.url`: {later}", hint))
         except ValueError as error:
-            code = "bad-size" if parse is parse_size else "bad-setting"
+            code = _CODES.get(key.text, "bad-setting")
             findings.append(find(code, value.mark, f"`state.{key.text}`: {error}"))
     return replace(defaults, **changes), findings
 
@@ -66,12 +76,23 @@ def _is_null(node: Node) -> bool:
     return isinstance(node, Scalar) and node.value is None
 
 
-def _url(value: Any) -> str:
-    if isinstance(value, str) and _REDIS.match(value):
-        raise NotImplementedError("this version keeps state in memory only, not in Redis")
-    if value != MEMORY:
-        raise ValueError(f"the URL of a store is needed here: write {MEMORY}")
-    return MEMORY
+def _url(value: Any) -> RedisUrl | None:
+    """Return where Redis is; None for the memory. What is wrong with a URL is told without showing it."""
+    if not isinstance(value, str):
+        raise ValueError(f"the URL of a store is needed here: {_WRITE}")  # noqa: TRY004 - as for every value
+    url = value.strip()
+    if url in (MEMORY, MEMORY.rstrip("/")):
+        return None
+    if not url.lower().startswith(REDIS):
+        raise ValueError(f"it begins with none of {', '.join((MEMORY, *REDIS))}: {_WRITE}")
+    return parse_redis(url)
+
+
+def _prefix(value: Any) -> str:
+    text = str(value) if type(value) is int else value
+    if not isinstance(text, str) or not _PREFIX.fullmatch(text):
+        raise ValueError("up to 100 letters, digits and . _ : - are needed here, such as shop")
+    return text
 
 
 def _entries(value: Any) -> int:
@@ -83,7 +104,9 @@ def _entries(value: Any) -> int:
 
 
 _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
-    "url": ("url", _url),
+    "url": ("redis", _url),
+    "prefix": ("prefix", _prefix),
     "maxEntries": ("max_entries", _entries),
     "maxSize": ("max_size", parse_size),
 }
+_CODES: Final = {"url": "bad-url", "maxSize": "bad-size"}

@@ -41,6 +41,8 @@ def all_values(definition: Definition) -> Iterator[Value]:
     if isinstance(definition, Endpoint):
         for _, value in definition.headers:
             yield value
+        for limit in definition.rate_limits:
+            yield from limit.bindings
     for step in steps_of(definition.stack):
         yield from values_of(step)
     if isinstance(definition, Endpoint) and definition.response is not None:

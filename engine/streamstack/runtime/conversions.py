@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 from streamstack.errors import RunError
+from streamstack.language.rates import Rate, parse_rate
 from streamstack.language.units import parse_duration, parse_every, parse_size
 from streamstack.language.values import Opaque, kind, to_text
 
@@ -108,6 +109,11 @@ def every(value: Any, name: str) -> int | float | None:
     """Return a number of items as an integer, or a duration as seconds."""
     wanted = "a number of items, or a duration with its unit such as 10s"
     return None if value is None else _measured(parse_every, value, name, wanted)
+
+
+def rate(value: Any, name: str) -> Rate | None:
+    """Return a rate, from `60/minute`."""
+    return None if value is None else _measured(parse_rate, value, name, "a rate such as 60/minute")
 
 
 def _measured(parse: Any, value: Any, name: str, wanted: str) -> Any:

@@ -13,11 +13,14 @@ from streamstack.language.definition import (
     Endpoint,
     FunctionDefinition,
     Project,
+    RateLimit,
     Stack,
     Step,
 )
 from streamstack.language.expressions import Value
+from streamstack.language.rates import Rate
 from streamstack.language.values import MISSING
+from streamstack.runtime import conversions
 from streamstack.runtime.arguments import constant_of, stacks
 from streamstack.runtime.chunk import Sink
 from streamstack.runtime.code import Code
@@ -28,6 +31,8 @@ from streamstack.runtime.run import Run, enter_call, leave_call
 from streamstack.runtime.steps import write_step
 
 Start = Callable[..., Coroutine[Any, Any, Any]]
+#: What a limit comes to for a request: its rate, its key, its concurrency; None where a part is no binding.
+Asked = tuple[Rate | None, Any, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class Plan:
     source: str
     _stack: Start
     _headers: Callable[[Run, dict[str, Any]], dict[str, Any]]
+    _limits: tuple[Callable[[Run, dict[str, Any]], Asked], ...] = ()
 
     async def start(self, run: Run, inputs: dict[str, Any]) -> Any:
         """Run the stack; return what a json endpoint answers.
@@ -69,6 +75,14 @@ class Plan:
         """Return the endpoint's own response headers."""
         try:
             return self._headers(run, inputs)
+        except Exception as error:  # noqa: BLE001  (raised again, with its place)
+            fault = located(error)
+            raise fault from fault.__cause__
+
+    def limit(self, index: int, run: Run, inputs: dict[str, Any]) -> Asked:
+        """Return the rate, the key and the concurrency of one of the endpoint's limits, for a request."""
+        try:
+            return self._limits[index](run, inputs)
         except Exception as error:  # noqa: BLE001  (raised again, with its place)
             fault = located(error)
             raise fault from fault.__cause__
@@ -143,6 +157,7 @@ def _plan(
         source=code.text,
         _stack=compiled["stack"],
         _headers=compiled["headers"],
+        _limits=tuple(compiled[f"limit_{index}"] for index, _ in enumerate(endpoint.rate_limits)),
     )
 
 
@@ -173,7 +188,30 @@ def _written(
             for name, value in definition.headers:
                 code.line(f" {name!r}: {code.source(value)},", value)
             code.line("}")
+        for index, limit in enumerate(definition.rate_limits):
+            _write_limit(code, index, limit)
     return code
+
+
+def _write_limit(code: Code, index: int, limit: RateLimit) -> None:
+    """Write the Python that evaluates the bindings of a limit."""
+    code.section = "rateLimit"
+    parts = (
+        ("limit", limit.rate, conversions.rate),
+        ("by", limit.by, None),
+        ("concurrent", limit.concurrent, conversions.integer),
+    )
+    with code.indented(f"def limit_{index}(run, v_input):"):
+        code.line("sink = run.sink")
+        code.line("return (")
+        for name, value, convert in parts:
+            if not isinstance(value, Value):
+                code.line(" None,")
+            elif convert is None:
+                code.line(f" {code.source(value)},", value)
+            else:
+                code.line(f" {code.constant(convert)}({code.source(value)}, {name!r}),", value)
+        code.line(")")
 
 
 def stream_object(sink: Sink) -> dict[str, Any]:
@@ -259,6 +297,7 @@ def _reads_body(endpoint: Endpoint, steps: Iterable[Step]) -> bool:
         return any(map(reads, argument.items)) if hasattr(argument, "items") else False
 
     values = [value for _, value in endpoint.headers]
+    values += [value for limit in endpoint.rate_limits for value in limit.bindings]
     if endpoint.response is not None:
         values.append(endpoint.response)
     return any(map(reads, values)) or any(

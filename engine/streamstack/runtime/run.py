@@ -68,7 +68,8 @@ class Context:
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
     ``models`` which models have names, ``databases`` which databases, ``authentication`` how callers are told,
     ``state`` where state is kept. ``folder`` is where the project keeps what it makes itself (`.streamstack`); with
-    ``joins`` an embedded database there may be one that another process runs. ``address`` is the server's own.
+    ``joins`` an embedded database there may be one that another process runs, and without ``starts`` it is never one
+    that this process starts. ``address`` is the server's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -80,6 +81,7 @@ class Context:
     authentication: Methods = field(default_factory=dict)
     folder: Path = field(default_factory=Path)
     joins: bool = False
+    starts: bool = True
     state: StateSettings = field(default_factory=StateSettings)
     address: Address = field(default_factory=Address)
     _resources: dict[Any, Resource] = field(default_factory=dict)
@@ -130,10 +132,10 @@ class Run:
 
     __slots__ = (
         "_afters",
-        "_elapsed_from",
         "_request",
         "_shown",
         "auth",
+        "clock",
         "context",
         "id",
         "outcome",
@@ -157,8 +159,8 @@ class Run:
         self.context = context
         self.auth = auth
         self.started = datetime.now(UTC)
-        self._elapsed_from = perf_counter()
-        self.yield_at = self._elapsed_from + SLICE
+        self.clock = perf_counter()  # when it began
+        self.yield_at = self.clock + SLICE
         self.outcome: str | None = None
         self.sent_at: float | None = None  # when the last paced chunk left
         self.state: dict[str, Any] = {}  # what a step keeps between its turns (pace)
@@ -169,7 +171,7 @@ class Run:
     @property
     def elapsed_ms(self) -> int:
         """Milliseconds since the run began."""
-        return int((perf_counter() - self._elapsed_from) * 1000)
+        return int((perf_counter() - self.clock) * 1000)
 
     def request(self) -> Mapping[str, Any]:
         """Return the request as the language shows it; an empty object outside of one."""

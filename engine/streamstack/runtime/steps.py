@@ -20,6 +20,7 @@ from streamstack.language.parameters import (
     ParameterType,
     StackOf,
 )
+from streamstack.language.rates import parse_rate
 from streamstack.language.sql import assembled, statement_in
 from streamstack.language.units import parse_duration, parse_every, parse_size
 from streamstack.language.values import MISSING
@@ -257,6 +258,7 @@ _CONVERT: dict[Kind, Callable[[Any, str], Any]] = {
     Kind.DURATION: conversions.duration,
     Kind.SIZE: conversions.size,
     Kind.EVERY: conversions.every,
+    Kind.RATE: conversions.rate,
 }
 
 
@@ -273,6 +275,8 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
             constant = parse_size(constant)
         elif kind is Kind.EVERY:
             constant = parse_every(constant)
+        elif kind is Kind.RATE:
+            constant = parse_rate(constant)
         if not isinstance(constant, (list, dict)):
             return code.literal(constant)
         return code.source(value)

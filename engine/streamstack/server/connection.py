@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -16,6 +17,8 @@ from aiohttp.web_protocol import _ErrInfo
 from streamstack.errors import RunError
 from streamstack.server.coded import CODINGS, Decoded
 from streamstack.server.replies import problem_alone, send_problem
+from streamstack.server.sockets import UNSENT, Socket
+from streamstack.server.wire import PATIENCE
 
 log = structlog.get_logger("streamstack.server")
 
@@ -40,6 +43,9 @@ class Listener(Protocol):
 
     def lost(self) -> None:
         """Take note that nothing written arrives any more."""
+
+    def resumed(self) -> None:
+        """Take note that the transport takes more again."""
 
 
 class Gathering(Protocol):
@@ -95,6 +101,7 @@ class Connection(web.RequestHandler):
         "_waiting",
         "arriving",
         "listener",
+        "socket",
         "turn",
     )
 
@@ -113,6 +120,8 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.socket = Socket(transport)
+        self.socket.suit(UNSENT, PATIENCE)
         server = cast("Listening", self._manager)
         stream = cast("asyncio.Transport", transport)
         task = self._task_handler
@@ -147,6 +156,8 @@ class Connection(web.RequestHandler):
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if self.listener is not None:
+            self.listener.resumed()
         self._wake()
 
     def data_received(self, data: bytes) -> None:
@@ -183,6 +194,11 @@ class Connection(web.RequestHandler):
     def broke_off(self, body: StreamReader) -> bool:
         """Tell whether the client ended in the middle of this body, before its request was looked at."""
         return self._ended and body is self._latest
+
+    @property
+    def fresh(self) -> bool:
+        """Whether no request has come yet."""
+        return self._latest is None and self._current_request is None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -272,6 +288,9 @@ class Listening(web.Server):
         self.head_timeout = head_timeout
         self._turn = Turn(self._loop)
         self._told_full = float("-inf")
+        self._open: set[Connection] = set()  # until their last bytes have left
+        self._empty = asyncio.Event()
+        self.leaving = False
 
     def tell_full(self) -> None:
         """Log that there are too many connections, now and then."""
@@ -279,6 +298,41 @@ class Listening(web.Server):
         if now >= self._told_full + _QUIET:
             self._told_full = now
             log.warning("connections-full", most=self.most, hint="server.maxConnections")
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._open.add(cast("Connection", handler))
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        super().connection_lost(handler, exc)
+        self._open.discard(cast("Connection", handler))
+        if not self._open:
+            self._empty.set()
+
+    def leave(self) -> None:
+        """Let each connection end with its next answer, which says so."""
+        self.leaving = True
+
+    def close_idle(self) -> None:
+        """Close the connections on which nothing is being answered, but for those from which nothing came yet."""
+        for connection in list(self._open):
+            if not connection.fresh:
+                connection.close()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether there are connections from which no request came yet."""
+        return any(connection.fresh for connection in self._open)
+
+    async def flushed(self, patience: float) -> None:
+        """Wait until what was written has left and all connections are closed, for some seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._open:
+                    self._empty.clear()
+                    await self._empty.wait()
 
     def __call__(self) -> Connection:
         return Connection(
@@ -301,6 +355,8 @@ class Listening(web.Server):
         writer: Any,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
+        if self.leaving:
+            message = message._replace(should_close=True)
         if message.compression in CODINGS and payload is not EMPTY_PAYLOAD:
             payload = Decoded(payload, message.compression, self._loop)
         # The endpoint's own limit is checked while the body is read; aiohttp's would come before.

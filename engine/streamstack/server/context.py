@@ -9,9 +9,17 @@ from streamstack.runtime.run import Context
 
 
 def make_context(
-    checked: Checked, environment: Mapping[str, str], *, dev: bool, joins: bool = False
+    checked: Checked,
+    environment: Mapping[str, str],
+    *,
+    dev: bool,
+    joins: bool = False,
+    starts: bool = True,
 ) -> Context:
-    """Return the context of a project's runs. ``joins``: its embedded database may be one that another process runs."""
+    """Return the context of a project's runs.
+
+    ``joins``: its embedded database may be one that another process runs; it always is without ``starts``.
+    """
     settings = checked.settings
     return Context(
         env=environment,
@@ -24,4 +32,5 @@ def make_context(
         authentication=settings.authentication,
         folder=checked.folder,
         joins=joins,
+        starts=starts,
     )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
+from streamstack.connections.embedded.server import Embedded
 from streamstack.connections.postgres.checks import check_database, uses_of
 from streamstack.errors import Diagnostic, RunError
 from streamstack.functions.db_use import open_databases
 from streamstack.language.definition import Project
 from streamstack.runtime.run import Context
+
+#: Seconds that a worker waits for its databases before it takes requests all the same.
+WARM_WITHIN = 5.0
 
 
 class DatabaseError(Exception):
@@ -37,3 +43,22 @@ async def prepare_databases(
                 raise DatabaseError(error.message) from error
             tell(f"{error.message}; it is tried again when it is needed")
     return found
+
+
+async def warm_databases(project: Project, context: Context) -> None:
+    """Connect to the databases that definitions use, where that is soon done."""
+    databases = context.resource(open_databases)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(WARM_WITHIN):
+            for name in uses_of(project, context.databases):
+                with suppress(RunError):  # it is told, and tried again, when it is needed
+                    await databases[name].open()
+
+
+def embedded_of(project: Project, context: Context) -> Embedded | None:
+    """Return the embedded server that the definitions need, not started yet; None where they need none."""
+    for name in uses_of(project, context.databases):
+        settings = context.databases[name]
+        if settings.url is None:
+            return Embedded(context.folder, bin_folder=settings.bin)
+    return None

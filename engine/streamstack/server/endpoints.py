@@ -14,12 +14,14 @@ from streamstack.language.settings import Settings
 from streamstack.language.values import MISSING
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Run
+from streamstack.server.addresses import Addresses
 from streamstack.server.authentication import Guard
 from streamstack.server.cors import Cors
 from streamstack.server.heads import own_headers
 from streamstack.server.inputs import Reader, close_inputs
+from streamstack.server.limits import Limiter
 from streamstack.server.served import Own, Served
-from streamstack.server.wire import Limits, Wire
+from streamstack.server.wire import PATIENCE, WHOLE, Limits, Wire
 
 
 class UnservableError(Exception):
@@ -34,10 +36,12 @@ def make_endpoints(plans: Iterable[Plan], settings: Settings, *, dev: bool) -> l
 
     Raises UnservableError, with the place.
     """
-    return [_make(plan, settings, dev=dev) for plan in plans]
+    server = settings.server
+    addresses = Addresses(server.trusted_proxies, server.forwarded_header)
+    return [_make(plan, settings, addresses, dev=dev) for plan in plans]
 
 
-def _make(plan: Plan, settings: Settings, *, dev: bool) -> Served:
+def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) -> Served:
     endpoint = plan.endpoint
     names = parameters(endpoint.path)
     reader = Reader(
@@ -46,6 +50,7 @@ def _make(plan: Plan, settings: Settings, *, dev: bool) -> Served:
         # In a dialect it is the body that asks for a stream, and for a model.
         keeps_body=plan.reads_body or endpoint.streaming.format in DIALECTS,
         largest=settings.http.max_event_size,
+        address=addresses.of,
     )
     constant, bound = _headers(plan)
     try:
@@ -70,7 +75,9 @@ def _make(plan: Plan, settings: Settings, *, dev: bool) -> Served:
         guard=None
         if endpoint.authentication is None
         else Guard(endpoint.authentication, settings.authentication),
+        limiter=Limiter(plan, addresses) if endpoint.rate_limits else None,
         outlives=endpoint.streaming.on_disconnect == "finish",
+        resume=endpoint.streaming.resume,
     )
 
 
@@ -104,6 +111,10 @@ def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> Wir
         done=streaming.done,
         buffer=streaming.buffer,
         max_bytes=streaming.max_bytes or 0,
+        slow=streaming.slow_client,
+        grace=streaming.grace,
+        patience=streaming.idle_timeout or PATIENCE,
+        compress=streaming.compress and name not in WHOLE,
         dev=dev,
     )
 
@@ -125,6 +136,8 @@ def _limits(endpoint: Endpoint) -> Limits:
         first_chunk=streaming.first_chunk_timeout,
         idle=streaming.idle_timeout,
         longest=streaming.max_duration,
+        jitter=streaming.jitter,
+        closing=streaming.grace if streaming.slow_client == "disconnect" else 0,
     )
 
 

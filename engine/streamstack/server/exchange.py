@@ -11,13 +11,18 @@ from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
-from streamstack.server.arriving import Arriving
 from streamstack.server.coded import Decoded, wire_of
 from streamstack.server.connection import Connection
+from streamstack.server.ending import TOLD, error_of, fail, malformed
 from streamstack.server.inputs import ARRIVING
 from streamstack.server.life import Life, begun
-from streamstack.server.problems import RefusalError, internal, log, report
+from streamstack.server.limits import Pass
+from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import CLOSE, Sent
+from streamstack.server.resuming.beginning import begin
+from streamstack.server.resuming.producing import NOTHING, Given
+from streamstack.server.resuming.requests import Source, come_back
+from streamstack.server.resuming.sinks import Kept
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
 
@@ -38,53 +43,58 @@ async def exchange(
     """Run an endpoint's stack for one request and answer it. Never raises but for cancellation."""
     run = Run(answer, service.context, request=lambda: served.show(request, parameters))
     answer.run = run
-    life = Life(answer, served.limits, service.lives)
+    life = Life(answer, served.limits, service.lives, served.row)
     outcome = "failed"
-    close = None
-    arriving: Arriving | None = None
+    given = NOTHING
+    let: Pass | None = None
+    source: Source | None = None  # a stream that is copied from elsewhere
+    sent = CLOSE
     try:
         try:
             if served.guard is not None:
                 admitted = served.guard.admit(request, service.context, service.cors)
                 run.auth = await begun(admitted, life.begin_reading)
-            if request.body_exists:
-                _look_at_body(served, request)
-            inputs = await begun(served.read(request, parameters), life.begin_reading)
-            if served.receives and (arriving := request.get(ARRIVING)) is not None:
-                arriving.begin(answer)
-                let_send(request)
-            if served.close is not None:
-                close = partial(served.close, inputs)
-            if served.headers is not None:
-                answer.headers += served.headers(run, inputs)
-            value = await begun(served.start(run, inputs), life.begin_running)
-            sent = answer.finish(value)
+            if served.resume is not None:
+                source = await come_back(service, served, run, answer)
+            if source is None:
+                if served.limiter is not None:
+                    let = Pass(served.limiter, run, request, service.spawn)
+                    await begun(let.ask(), life.begin_reading)
+                given = await _take_in(served, request, parameters, life, answer, let)
+                if isinstance(answer, Kept):
+                    source = await begin(service, served, run, answer, given)
+                else:
+                    if served.headers is not None:
+                        answer.headers += served.headers(run, given.inputs)
+                    value = await life.attend(served.start(run, given.inputs))
+                    sent = answer.finish(value)
             outcome = "completed"
-        except asyncio.CancelledError:
-            reason = life.stopped()
+        except (Exception, asyncio.CancelledError) as error:
+            reason = _reason(error, request, life)
             if reason is None:
                 outcome = "cancelled"
-                raise
-            sent = _fail(served, run, answer, reason)
-        except RunError as error:
-            sent = _fail(served, run, answer, error)
-        except web.RequestPayloadError as error:
-            sent = _fail(served, run, answer, _malformed(error))
-        except Exception as error:
-            if request.transport is None:
-                outcome = "cancelled"
+                if isinstance(error, asyncio.CancelledError):
+                    raise
                 raise asyncio.CancelledError from error
-            sent = _fail(served, run, answer, internal(error))
+            sent = fail(served, run, answer, reason, let)
+        if source is not None:
+            # How long a reader takes is not the request's affair any more: others see to it.
+            life.end()
+            service.leave(life)
+            return await source.copy()
         if request.protocol.writing_paused:
             await _leave(request, life)
-        return CLOSE if arriving is not None and arriving.lost else sent
+        return CLOSE if given.arriving is not None and given.arriving.lost else sent
     finally:
         life.end()
-        if arriving is not None:
-            arriving.end()
-        service.leave(life)
-        service.after(run, outcome, close)
-        if service.context.dev:
+        service.leave(life, None if source is not None else outcome)
+        # A run that goes on in a task of its own sees to its end itself.
+        if not (isinstance(answer, Kept) and answer.handed):
+            given.hear_no_more()
+            if let is not None:
+                let.leave()
+            service.after(run, outcome, given.close)
+        if service.context.dev and source is None:
             log.info(
                 "answered",
                 endpoint=served.title,
@@ -95,17 +105,41 @@ async def exchange(
             )
 
 
-def _fail(served: Served, run: Run, answer: Answer, error: RunError) -> Sent:
-    """Log an error and tell the client of it, in the way that is still open."""
-    report(error, run=run.id, endpoint=served.title, sent=answer.count)
-    if isinstance(error, RefusalError):
-        answer.cors += error.lines
-    try:
-        return answer.fail(error)
-    except Exception as failure:  # noqa: BLE001  (whatever it is, the reader must not hang)
-        log.exception("answer-failed", run=run.id, endpoint=served.title, reason=str(failure))
-        answer.abort()
-        return CLOSE
+def _reason(error: BaseException, request: web.BaseRequest, life: Life) -> RunError | None:
+    """Return what a run failed by; None where its reader has gone."""
+    if isinstance(error, asyncio.CancelledError):
+        return life.stopped()
+    if request.transport is None and not isinstance(error, TOLD):
+        return None
+    return error_of(error)
+
+
+async def _take_in(
+    served: Served,
+    request: web.BaseRequest,
+    parameters: Mapping[str, str],
+    life: Life,
+    answer: Answer,
+    let: Pass | None,
+) -> Given:
+    """Read what a run is given. Raises RunError ``invalid-input``, and ``rate-limited``."""
+    if request.body_exists:
+        _look_at_body(served, request)
+    inputs = await begun(served.read(request, parameters), life.begin_reading)
+    close = None if served.close is None else partial(served.close, inputs)
+    if let is not None:
+        try:
+            await begun(let.ask_with(inputs), life.begin_reading)
+        except BaseException:
+            if close is not None:
+                close()
+            raise
+        answer.cors += let.lines()
+    arriving = request.get(ARRIVING) if served.receives else None
+    if arriving is not None:
+        arriving.begin(answer)
+        let_send(request)
+    return Given(inputs, close, arriving, let)
 
 
 def _look_at_body(served: Served, request: web.BaseRequest) -> None:
@@ -114,7 +148,7 @@ def _look_at_body(served: Served, request: web.BaseRequest) -> None:
     expect(request, served.max_body, now=not served.receives)
     connection = cast("Connection", request.protocol)
     if not served.receives and connection.broke_off(wire_of(request.content)):
-        raise _malformed(ConnectionError())  # nobody waits for a rest that does not come
+        raise malformed(ConnectionError())  # nobody waits for a rest that does not come
 
 
 def refuse_coding(request: web.BaseRequest) -> None:
@@ -156,11 +190,6 @@ def let_send(request: web.BaseRequest) -> None:
         return
     if request.transport is not None and not request.content.is_eof():
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-def _malformed(error: Exception) -> RunError:
-    cause = error.__cause__ or error
-    return RunError("invalid-input", f"the body can't be read: {type(cause).__name__}")
 
 
 async def _leave(request: web.BaseRequest, life: Life) -> None:

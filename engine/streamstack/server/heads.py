@@ -26,6 +26,7 @@ RESERVED = frozenset(
         "transfer-encoding",
         "upgrade",
         "x-run-id",
+        "x-stream-id",
     }
 )
 

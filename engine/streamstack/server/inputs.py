@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -16,6 +16,7 @@ from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.inputs import Checker, Inputs, Layout, Lookup
+from streamstack.server.addresses import Addresses
 from streamstack.server.arriving import Arriving, nothing
 from streamstack.server.bodies import BODY, MOST_FIELDS, read_body, read_form
 from streamstack.server.multipart import close_files, most_bytes
@@ -23,6 +24,8 @@ from streamstack.server.multipart import close_files, most_bytes
 #: Where a request has its body, which is read as it arrives.
 ARRIVING: Final = web.RequestKey("arriving", Arriving)
 
+#: Tells the addresses of callers where no proxy is trusted.
+_PEER: Final = Addresses()
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -61,7 +64,7 @@ class Reader:
     is read as it arrives.
     """
 
-    __slots__ = ("_checker", "_keeps_body", "_largest", "_max_body")
+    __slots__ = ("_address", "_checker", "_keeps_body", "_largest", "_max_body")
 
     def __init__(
         self,
@@ -70,11 +73,13 @@ class Reader:
         max_body: int,
         keeps_body: bool = False,
         largest: int = LARGEST,
+        address: Callable[[web.BaseRequest], str | None] = _PEER.of,
     ) -> None:
         self._checker = checker
         self._max_body = max_body
         self._keeps_body = keeps_body
         self._largest = largest
+        self._address = address
 
     async def read(self, request: web.BaseRequest, parameters: Mapping[str, str]) -> Inputs:
         """Read the inputs of a request. Raises as `read_inputs` does."""
@@ -117,7 +122,7 @@ class Reader:
 
     def show(self, request: web.BaseRequest, parameters: Mapping[str, str]) -> Mapping[str, Any]:
         """Return `request` as definitions see it."""
-        return request_mapping(request, parameters, request.get(BODY))
+        return request_mapping(request, parameters, request.get(BODY), self._address(request))
 
     def most(self, method: str, names: Sequence[str]) -> int:
         """Return how many bytes a body may have at most; ``names`` are those of the path's parameters."""
@@ -166,12 +171,15 @@ class Headers(dict[str, str]):
 
 
 def request_mapping(
-    request: web.BaseRequest, parameters: Mapping[str, str], body: bytes | None
+    request: web.BaseRequest,
+    parameters: Mapping[str, str],
+    body: bytes | None,
+    address: str | None,
 ) -> dict[str, Any]:
     """Return `request` as definitions see it.
 
     In `query` a name that is repeated holds a list. `headers` are found by any spelling; a repeated one is joined by
-    commas (RFC 9110, section 5.3). `ip` is the peer's. `id` is the client's X-Request-Id, else a new one.
+    commas (RFC 9110, section 5.3). `ip` is ``address``. `id` is the client's X-Request-Id, else a new one.
     """
     query: dict[str, Any] = {}
     if raw := _raw_query(request):
@@ -200,7 +208,7 @@ def request_mapping(
         "headers": headers,
         "cookies": {name: _readable(value) for name, value in request.cookies.items()},
         "body": body or b"",
-        "ip": request.remote,
+        "ip": address,
         "id": sent if _ID.fullmatch(sent) else uuid4().hex,
     }
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from random import random
 from typing import Any, TypeVar
 
 from streamstack.errors import RunError
-from streamstack.server.wire import Limits
+from streamstack.server.wire import PATIENCE, Limits
 from streamstack.server.writers.answer import Answer
 
 T = TypeVar("T")
-
-#: Seconds a reader has to take the rest, where `idleTimeout` is off.
-PATIENCE = 300.0
 
 
 def _text(seconds: float) -> str:
@@ -29,25 +27,31 @@ class Life:
     """
 
     __slots__ = (
-        "_answer",
         "_handle",
         "_limits",
         "_lives",
+        "_longest",
         "_loop",
         "_phase",
         "_started",
         "_task",
+        "answer",
         "reason",
+        "row",
     )
 
-    def __init__(self, answer: Answer, limits: Limits, lives: set[Life]) -> None:
+    def __init__(self, answer: Answer, limits: Limits, lives: set[Life], row: int = 0) -> None:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = asyncio.current_task()
-        self._answer = answer
+        self.answer = answer
+        self.row = row  # of its endpoint, where figures are kept
         self._limits = limits
         self._lives = lives  # where it stands while it watches
         self._phase = "reading"
         self._started = 0.0
+        # Streams that were opened together must not end, and be asked for again, together.
+        jitter = limits.jitter * random() if limits.jitter else 0.0  # noqa: S311  (no secret)
+        self._longest = limits.longest * (1 - jitter)
         self._handle: asyncio.TimerHandle | None = None
         self.reason: RunError | None = None
 
@@ -58,6 +62,17 @@ class Life:
     def begin_running(self) -> None:
         """Limit the run."""
         self._begin("running")
+
+    def attend(self, stack: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Return what runs a stack within its limits.
+
+        A stream waits, most likely, and often: what stands between the loop and its stack would be gone through each
+        time.
+        """
+        if not self._limits.keep_alive:
+            return begun(stack, self.begin_running)
+        self.begin_running()
+        return stack
 
     def begin_closing(self) -> None:
         """Limit how long the reader may take for the rest."""
@@ -101,16 +116,16 @@ class Life:
 
     def _next(self) -> float:
         """Return the loop time of what comes next, 0 for nothing."""
-        limits, answer, started = self._limits, self._answer, self._started
+        limits, answer, started = self._limits, self.answer, self._started
         heard = max(started, answer.heard_at)  # what arrives is a sign of life, as what is sent is
         if self._phase == "reading":
             allowed = limits.first_chunk if limits.body is None else limits.body
             return started + allowed if allowed else 0.0
         if self._phase == "closing":
-            return started + (limits.idle or PATIENCE)
+            return started + (limits.closing or limits.idle or PATIENCE)
         due = []
-        if limits.longest:
-            due.append(started + limits.longest)
+        if self._longest:
+            due.append(started + self._longest)
         if not answer.count:
             if limits.first_chunk:
                 due.append(heard + limits.first_chunk)
@@ -129,7 +144,7 @@ class Life:
         # A timer may ring a little early (the clock's resolution).
         now = self._loop.time() + 0.001
         if self._phase == "closing":
-            self._answer.abort()
+            self.answer.drop_reader()
             return
         if self._phase == "reading":
             if now >= self._next():
@@ -139,7 +154,7 @@ class Life:
             return
         if self._expire(now):
             return
-        answer, limits = self._answer, self._limits
+        answer, limits = self.answer, self._limits
         beat_at = max(answer.sent_at, self._started) + limits.keep_alive
         if limits.keep_alive and now >= beat_at:
             answer.heartbeat()
@@ -149,10 +164,10 @@ class Life:
 
     def _expire(self, now: float) -> bool:
         """End the run where one of its limits is reached."""
-        limits, answer, started = self._limits, self._answer, self._started
+        limits, answer, started = self._limits, self.answer, self._started
         heard = max(started, answer.heard_at)
-        if limits.longest and now >= started + limits.longest:
-            self._over("maxDuration", limits.longest)
+        if self._longest and now >= started + self._longest:
+            self._over("maxDuration", self._longest)
         elif limits.arrival and answer.waits_since and now >= answer.waits_since + limits.arrival:
             message = (
                 f"nothing of the request's body came for its idleTimeout of {_text(limits.arrival)}"
@@ -164,7 +179,7 @@ class Life:
             self._over("firstChunkTimeout", limits.first_chunk)
         elif limits.idle and now >= max(answer.emitted_at, heard) + limits.idle:
             if answer.blocked:
-                answer.abort()  # its reader, not the run, is idle: nothing would reach it
+                answer.drop_reader()  # it, not the run, is idle: nothing would reach it
             else:
                 self._over("idleTimeout", limits.idle)
         else:

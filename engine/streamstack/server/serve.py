@@ -1,144 +1,223 @@
-"""Serving a project until a signal says stop."""
+"""Serving a project until a signal says stop: in this process, or in several that it looks after."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import gc
-import os
 import signal
-import socket
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 
-from aiohttp import web
-
-from streamstack.language.project import Checked
 from streamstack.language.report import write_text
-from streamstack.runtime.plan import compile_project
-from streamstack.server.callers import prepare_callers
-from streamstack.server.connection import Listening
+from streamstack.runtime.run import Context
+from streamstack.server.callers import AuthenticationError, prepare_callers
 from streamstack.server.context import make_context
-from streamstack.server.databases import prepare_databases
+from streamstack.server.databases import DatabaseError, prepare_databases
 from streamstack.server.descriptors import allow_connections
-from streamstack.server.endpoints import make_cors, make_endpoints
-from streamstack.server.faults import LoopFaults
+from streamstack.server.endpoints import make_cors
+from streamstack.server.metrics.board import Board
+from streamstack.server.metrics.exposition import Access
+from streamstack.server.metrics.tally import Tally
+from streamstack.server.ports import AddressError, bind, explain, shown, url_of
+from streamstack.server.reloading import (
+    BrokenError,
+    Edition,
+    Read,
+    Watch,
+    next_edition,
+)
 from streamstack.server.served import Served
 from streamstack.server.service import Service
+from streamstack.server.serving import Serving, keep_out_of_collections, loop_factory
+from streamstack.server.state import prepare_state
 
-#: Connections that the system keeps waiting for us.
-BACKLOG = 1024
+Announce = Callable[[str], None]
+
+#: Asks for the files to be read again. Not where there is none, nor under nohup.
+HANGUP = getattr(signal, "SIGHUP", None)
+if HANGUP is not None and signal.getsignal(HANGUP) is signal.SIG_IGN:
+    HANGUP = None
 
 
-class AddressError(Exception):
-    """An address that can't be listened on."""
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be served, and how. ``read`` reads the project anew; ``reload``: whenever its files change."""
+
+    edition: Edition
+    host: str
+    port: int
+    announce: Announce
+    read: Read
+    environment: Mapping[str, str]
+    dev: bool = False
+    reload: bool = False
+
+    def access(self) -> Access:
+        """Return who may see the figures."""
+        return Access(self.edition.checked.settings.server.metrics, dev=self.dev)
+
+    def service(self, context: Context, board: Board | None, chair: int = 0) -> Service:
+        """Return the service of one process."""
+        return Service(
+            self.edition.endpoints,
+            context=context,
+            cors=make_cors(self.edition.checked.settings.server.cors),
+            access=self.access(),
+            tally=None if board is None else Tally(board, chair),
+        )
 
 
-def serve(
-    checked: Checked,
-    host: str,
-    port: int,
-    announce: Callable[[str], None],
-    *,
-    dev: bool = False,
-    environment: Mapping[str, str] | None = None,
-) -> None:
-    """Serve a checked project until SIGTERM or SIGINT; return when all is closed.
+def serve(task: Task) -> None:
+    """Serve in this process until SIGTERM or SIGINT; return when all is closed.
 
-    Raises AddressError for an address that can't be had, UnservableError for a definition,
-    AuthenticationError, DatabaseError.
+    Raises AddressError for an address that can't be had, AuthenticationError, DatabaseError.
     """
-    settings = checked.settings
-    endpoints = make_endpoints(compile_project(checked.project), settings, dev=dev)
-    context = make_context(checked, os.environ if environment is None else environment, dev=dev)
-    service = Service(endpoints, context=context, cors=make_cors(settings.server.cors))
-    # What was loaded stays to the end: the collector need not look at it again with each request.
-    gc.collect()
-    gc.freeze()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_listen(checked, service, endpoints, (host, port), announce))
+    board = Board(task.edition.endpoints) if task.access().possible else None
+    keep_out_of_collections()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_Alone(task, board).run())
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's loops, where it is installed."""
-    try:
-        import uvloop  # noqa: PLC0415  (not on every system)
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+class _Alone:
+    """The one process."""
 
+    def __init__(self, task: Task, board: Board | None) -> None:
+        self._task = task
+        self._board = board
+        self._edition = task.edition
+        checked = task.edition.checked
+        context = make_context(checked, task.environment, dev=task.dev)
+        self._service = task.service(context, board)
+        self._anew = asyncio.Event()
 
-async def _listen(
-    checked: Checked,
-    service: Service,
-    endpoints: list[Served],
-    address: tuple[str, int],
-    announce: Callable[[str], None],
-) -> None:
-    host, port = address
-    stop = asyncio.Event()
-
-    def take_signal() -> None:
-        if stop.is_set():
-            service.hurry()  # the second signal: whoever sends it does not want to wait
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(LoopFaults())
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, take_signal)
-    async with service:
-        prepare_callers(checked.project, service.context, announce)
-        lacking = await prepare_databases(checked.project, service.context, announce)
-        if lacking:
-            announce(write_text(lacking, checked.sources).rstrip())
-        most, short = allow_connections(checked.settings.server.max_connections)
-        if short:
-            announce(short)
-        head_timeout = checked.settings.server.head_timeout
-        listening = Listening(service.handle, most=most, head_timeout=head_timeout)
-        runner = web.ServerRunner(listening, shutdown_timeout=1.0)
-        await runner.setup()
-        site = web.TCPSite(runner, host, port, backlog=BACKLOG)
+    async def run(self) -> None:
+        """Serve until a signal says stop."""
+        task, service = self._task, self._service
+        sockets = bind(task.host, task.port)[0]
+        port = sockets[0].getsockname()[1]
+        serving = Serving(service, sockets, self._edition.checked.settings.server)
+        self._heed(serving)
         try:
-            await site.start()
-        except OSError as error:
-            await runner.cleanup()
-            raise AddressError(_explain(error, host, port)) from error
-        service.context.address.url = _url(host, site.port)
-        _tell(endpoints, host, site.port, announce)
-        await stop.wait()
-        announce("stopping: no new requests; running streams may finish (again to stop at once)")
-        service.draining = True
-        await site.stop()
-        await service.drain(checked.settings.server.shutdown_timeout)
-        await runner.cleanup()
-        await service.settle()
+            async with service:
+                await self._prepare(self._edition)
+                try:
+                    await serving.start()
+                except OSError as error:
+                    raise AddressError(explain(error, task.host, port)) from error
+                service.context.address.url = url_of(task.host, port)
+                tell_shortage(self._edition, task.announce)
+                tell(self._edition.endpoints, task.host, port, task.announce)
+                await self._keep_fresh(serving)
+                task.announce(STOPPING)
+                await serving.close()
+        finally:
+            for each in sockets:
+                each.close()
+
+    def _heed(self, serving: Serving) -> None:
+        def take_signal() -> None:
+            if serving.asked.is_set():
+                serving.hurry()  # the second signal: whoever sends it does not want to wait
+            serving.stop()
+
+        loop = asyncio.get_running_loop()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(each, take_signal)
+        if HANGUP is not None:
+            loop.add_signal_handler(HANGUP, take_signal if on_terminal() else self._anew.set)
+
+    async def _prepare(self, edition: Edition) -> None:
+        await prepare(edition, self._service.context, self._task.announce)
+
+    async def _keep_fresh(self, serving: Serving) -> None:
+        """Serve the files anew when they change or a signal says so, until it shall stop."""
+        watch = Watch(self._edition.checked.root) if self._task.reload else None
+        asked = asyncio.ensure_future(serving.asked.wait())
+        pause: float | None = None if watch is None else 0.0
+        while not asked.done():
+            anew = asyncio.ensure_future(self._anew.wait())
+            await asyncio.wait({asked, anew}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            anew.cancel()
+            changed: list[str] = []
+            if watch is not None:
+                changed = await asyncio.to_thread(watch.changed)
+                pause = watch.pause
+            if changed or self._anew.is_set():
+                self._anew.clear()
+                work = asyncio.ensure_future(self._serve_anew(changed))
+                await asyncio.wait({asked, work}, return_when=asyncio.FIRST_COMPLETED)
+                if not work.done():
+                    work.cancel()  # it shall stop: nobody waits for a database that is away
+                with suppress(asyncio.CancelledError):
+                    await work
+
+    async def _serve_anew(self, changed: list[str]) -> None:
+        task, service = self._task, self._service
+        try:
+            edition = await asyncio.to_thread(next_edition, task.read, self._edition, dev=task.dev)
+        except BrokenError as error:
+            task.announce(f"{error}\n{KEPT}")
+            return
+        if self._board is not None:
+            self._board.seat(edition.endpoints)
+        news = edition.news(self._edition)
+        service.replace(edition.endpoints, edition.context(service.context))
+        self._edition = edition
+        keep_out_of_collections()
+        if news:
+            task.announce(news)
+        task.announce(anew_text(edition, changed))
+        try:
+            await self._prepare(edition)
+        except (AuthenticationError, DatabaseError) as error:
+            task.announce(str(error))  # the rest is served; whoever needs this is told, too
 
 
-def _explain(error: OSError, host: str, port: int) -> str:
-    """Say what to do about an address that can't be had."""
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use already: stop what uses it, or choose another with --port"
-    if error.errno == errno.EACCES:
-        return f"port {port} may not be used by this user: choose one from 1024 on with --port"
-    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-        return f"{host} is no address of this machine: choose another with --host"
-    return f"can't listen on {host}, port {port}: {error.strerror or error}"
+def on_terminal() -> bool:
+    """Tell whether a person has started this: when the terminal goes, so does the server."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _url(host: str, port: int) -> str:
-    """Return where this machine reaches what listens on a host of it."""
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+STOPPING = "stopping: no new requests; running streams may finish (again to stop at once)"
+KEPT = "not served: what was served last stays"
 
 
-def _tell(endpoints: list[Served], host: str, port: int, announce: Callable[[str], None]) -> None:
+async def prepare(edition: Edition, context: Context, announce: Announce) -> None:
+    """Make ready what the definitions of an edition need. Raises AuthenticationError, DatabaseError."""
+    checked = edition.checked
+    prepare_callers(checked.project, context, announce)
+    await prepare_state(context, announce)
+    lacking = await prepare_databases(checked.project, context, announce)
+    if lacking:
+        announce(write_text(lacking, checked.sources).rstrip())
+
+
+def anew_text(edition: Edition, changed: list[str]) -> str:
+    """Return what is told when files are served anew."""
+    names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    return f"served anew: {counted(edition.endpoints)}{f' ({names})' if names else ''}"
+
+
+def counted(endpoints: list[Served]) -> str:
+    """Return how many endpoints there are, as text."""
+    return f"{len(endpoints)} endpoint{'s' if len(endpoints) != 1 else ''}"
+
+
+def tell_shortage(edition: Edition, announce: Announce) -> None:
+    """Say so where the system lets a process have fewer connections than it shall take."""
+    _, short = allow_connections(edition.checked.settings.server.max_connections)
+    if short:
+        announce(short)
+
+
+def tell(
+    endpoints: list[Served], host: str, port: int, announce: Announce, workers: int = 1
+) -> None:
     """List the routes with their files, and say where they are."""
-    shown = {"0.0.0.0": "localhost", "::": "localhost", "": "localhost"}.get(host, host)  # noqa: S104
-    address = f"[{shown}]" if ":" in shown else shown
     method = max((len(each.method) for each in endpoints), default=0)
     path = max((len(each.path) for each in endpoints), default=0)
     for each in sorted(endpoints, key=lambda served: (served.path, served.method)):
         announce(f"  {each.method:<{method}}  {each.path:<{path}}  {each.file}")
-    count = f"{len(endpoints)} endpoint{'s' if len(endpoints) != 1 else ''}"
-    announce(f"serving {count} on http://{address}:{port}")
+    by = f" by {workers} workers" if workers > 1 else ""
+    announce(f"serving {counted(endpoints)}{by} on {shown(host, port)}")

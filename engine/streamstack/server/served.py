@@ -8,9 +8,12 @@ from typing import Any
 
 from aiohttp import web
 
+from streamstack.language.streaming_settings import Resume
 from streamstack.runtime.run import Run
 from streamstack.server.authentication import Guard
+from streamstack.server.limits import Limiter
 from streamstack.server.negotiation import FORMATS, choose
+from streamstack.server.resuming.sinks import KEPT
 from streamstack.server.wire import Limits, Wire
 from streamstack.server.writers.ai_sdk import AiSdkSink
 from streamstack.server.writers.answer import Answer
@@ -78,13 +81,20 @@ class Served:
     headers: Own | None = None
     max_body: int = MAX_BODY
     guard: Guard | None = None  # who may call; None is everybody
+    limiter: Limiter | None = None  # how often; None is as often as one likes
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
+    resume: Resume | None = None  # readers may come back
+    row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, Wire] = field(init=False)
 
     def __post_init__(self) -> None:
         names = FORMATS.values() if self.wire.negotiated else (self.wire.format,)
         object.__setattr__(self, "wires", {name: self.wire.of(name) for name in names})
+
+    def take_row(self, row: int) -> None:
+        """Keep figures in this row from now on; said once, before there are requests."""
+        object.__setattr__(self, "row", row)
 
     @property
     def title(self) -> str:
@@ -96,6 +106,8 @@ class Served:
         Raises RunError ``not-acceptable`` where its Accept header fits no format.
         """
         wire = self.wire_for(request)
+        if self.resume is not None and wire.format in KEPT and request.method != "HEAD":
+            return KEPT[wire.format](wire, request, cors)
         return WRITERS[wire.format](wire, request, cors)
 
     def wire_for(self, request: web.BaseRequest) -> Wire:

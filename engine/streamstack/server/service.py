@@ -17,8 +17,12 @@ from streamstack.server.exchange import exchange
 from streamstack.server.framing import check_framing
 from streamstack.server.heads import header_lines
 from streamstack.server.life import Life
+from streamstack.server.metrics.exposition import CONTENT_TYPE, Access, exposition
+from streamstack.server.metrics.tally import Tally
 from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import Sent, send, send_problem
+from streamstack.server.resuming.requests import PREFIX, answer_streams, share
+from streamstack.server.resuming.streams import Streams
 from streamstack.server.routes import Routes
 from streamstack.server.served import Served
 
@@ -32,7 +36,9 @@ LAST_WORDS = 2.0
 LATER = 10.0
 
 #: Paths of the service itself; no endpoint can take them.
-_OWN = ("/_health", "/_ready")
+_OWN = ("/_health", "/_ready", "/_metrics")
+#: Seconds between looks at what runs have sent so far.
+_LOOK = 1.0
 
 
 class Service:
@@ -44,24 +50,44 @@ class Service:
         *,
         context: Context | None = None,
         cors: Cors | None = None,
+        access: Access | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.context = context or Context()
         self.cors = cors or Cors()
+        self.access = access or Access(None, dev=False)
+        self.tally = tally
         self.lives: set[Life] = set()
         self._later: set[asyncio.Task[Any]] = set()
         self._left = asyncio.Event()
         self._hurried = False
+        self._looking: asyncio.TimerHandle | None = None
+        self.ready = True
         self.draining = False
+        self.streams = Streams(self.context.state.max_size)
         self.routes: Routes[Served] = Routes(())
+        self._endpoints: dict[str, Served] = {}
         self._group = asyncio.TaskGroup()
         self.replace(endpoints)
 
-    def replace(self, endpoints: Iterable[Served]) -> None:
-        """Serve these endpoints from the next request on; running ones end on the old."""
-        self.routes = Routes([(each.method, each.path, each) for each in endpoints])
+    def replace(self, endpoints: Iterable[Served], context: Context | None = None) -> None:
+        """Serve these endpoints from the next request on, in another context; running ones end on the old."""
+        if context is not None:
+            self.context = context
+        listed = list(endpoints)
+        self._endpoints = {each.title: each for each in listed}
+        self.routes = Routes([(each.method, each.path, each) for each in listed])
+
+    def endpoint(self, title: str) -> Served | None:
+        """Return an endpoint by its method and path."""
+        return self._endpoints.get(title)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        if self.tally is not None:
+            self._look(self.tally)
+        if self.context.state.shared and any(each.resume for each in self._endpoints.values()):
+            share(self.streams, self.context, self._group, self.spawn)
         return self
 
     async def __aexit__(
@@ -70,8 +96,11 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
         if error is not None:
             self.abandon()
+        await self.streams.close()
         # An error of what was done inside passes as it is; the group would wrap it.
         await self._group.__aexit__(None, None, None)
         await self.context.aclose()
@@ -90,6 +119,8 @@ class Service:
         if path in _OWN or self.draining:
             return self._answer_own(request, path)
         try:
+            if path.startswith(PREFIX):
+                return await answer_streams(self, request, path)
             found = self.routes.find(request.method, path)
             if found is None:
                 if request.method == "HEAD" and (read := self.routes.find("GET", path)) is not None:
@@ -101,13 +132,15 @@ class Service:
         except RunError as error:
             return self._refuse(request, error)
         work = exchange(self, served, request, parameters, answer)
-        if served.outlives:
-            return await asyncio.shield(self._spawn(work))
+        if served.outlives and not answer.keeps:
+            return await asyncio.shield(self.spawn(work))
         return await work
 
-    def leave(self, life: Life) -> None:
-        """Take note that a request has its answer."""
+    def leave(self, life: Life, outcome: str | None = None) -> None:
+        """Take note that a request has its answer; without an ``outcome`` its run is another's affair."""
         self.lives.discard(life)
+        if self.tally is not None and outcome is not None:
+            self.tally.finish(life, life.answer, outcome)
         if not self.lives:
             self._left.set()
 
@@ -117,7 +150,7 @@ class Service:
         ``close`` deletes what the run's inputs hold open, when that is done.
         """
         if run.has_after:
-            self._spawn(_finish(run, outcome, close))
+            self.spawn(_finish(run, outcome, close))
             return
         run.outcome = outcome
         if close is not None:
@@ -127,6 +160,8 @@ class Service:
         cors = self.cors.lines(request.headers.get("Origin"))
         if isinstance(error, RefusalError):
             lines += error.lines
+        if self.tally is not None:
+            self.tally.refuse(error.status)
         return send_problem(request, error, lines=lines + cors, dev=self.context.dev)
 
     def _answer_own(self, request: web.BaseRequest, path: str) -> Sent:
@@ -135,11 +170,33 @@ class Service:
             cors = self.cors.lines(request.headers.get("Origin"))
             lines = b"Retry-After: 1\r\n" + cors
             return send_problem(request, error, lines=lines, dev=self.context.dev, keep=False)
+        if path == "/_metrics" and not self.access.admits(request):
+            return self._refuse_figures(request)
         if request.method not in {"GET", "HEAD"}:
             return self._wrong_method(request, ["GET", "HEAD"])
-        if path == "/_ready" and self.draining:
+        if path == "/_metrics":
+            return self._answer_figures(request)
+        if path == "/_ready" and not self.ready:
             return send(request, 503, _JSON, b'{"status":"draining"}', keep=False)
         return send(request, 200, _JSON, b'{"status":"ok"}')
+
+    def _answer_figures(self, request: web.BaseRequest) -> Sent:
+        assert self.tally is not None
+        self.tally.look(self.lives)
+        lines = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE
+        return send(request, 200, lines, exposition(self.tally.board))
+
+    def _refuse_figures(self, request: web.BaseRequest) -> Sent:
+        """Answer whoever may not see the figures; where nobody may by a token, nothing tells that they are there."""
+        if not self.access.asks:
+            return self._answer_unfound(request, request.path)
+        error = RunError("unauthorized", "the token of `server.metrics` is needed here", status=401)
+        return self._refuse(request, error, b"WWW-Authenticate: Bearer\r\n")
+
+    def _look(self, tally: Tally) -> None:
+        """Count what runs have sent so far, now and again."""
+        tally.look(self.lives)
+        self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look, tally)
 
     def _answer_unfound(self, request: web.BaseRequest, path: str) -> Sent:
         """Answer OPTIONS, which no definition has to name, and what has no route."""
@@ -171,7 +228,9 @@ class Service:
 
     async def drain(self, patience: float) -> None:
         """Take no more requests; give running ones some seconds, then the error event."""
+        self.ready = False
         self.draining = True
+        self.streams.leave()
         await self._empty(patience)
         for life in list(self.lives):
             life.stop(RunError("producer-lost", "the server is shutting down", status=503))
@@ -203,7 +262,8 @@ class Service:
         for task in list(self._later):
             task.cancel()
 
-    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do some work that no request waits for; the service waits for it, when it ends."""
         task = self._group.create_task(work)
         self._later.add(task)
         task.add_done_callback(self._later.discard)

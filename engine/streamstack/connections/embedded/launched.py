@@ -48,6 +48,13 @@ class Launched:
             return True
         return True
 
+    def disown(self) -> None:
+        """Close what this process has of it, which was forked off the one that started it."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process.returncode = 0  # it is not ours to wait for
+
     def stop(self) -> None:
         """End it and wait until it is gone; harmless where it is."""
         _end(self._process)

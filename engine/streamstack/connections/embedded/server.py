@@ -73,6 +73,16 @@ class Embedded:
         async with self._turn:
             await asyncio.to_thread(self._stop)
 
+    def alive(self) -> bool:
+        """Tell whether it runs; where it does not, `start` starts it again."""
+        return self._launched is not None and self._launched.alive()
+
+    def disown(self) -> None:
+        """Let go of it, in a process that was forked off: it is the other one's."""
+        launched, self._launched = self._launched, None
+        if launched is not None:
+            launched.disown()
+
     def _start(self) -> Launched:
         with self._working:
             if self._launched is not None:

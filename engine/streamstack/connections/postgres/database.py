@@ -43,10 +43,13 @@ _open: ContextVar[Mapping[Database, Session]] = ContextVar("transactions", defau
 class Database:
     """One database of the project."""
 
-    def __init__(self, settings: Settings, folder: Path, *, joins: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path, *, joins: bool = False, starts: bool = True
+    ) -> None:
         self.settings = settings
         self._folder = folder
         self._joins = joins
+        self._starts = starts
         self.catalogue = Catalogue(settings.name)
         self._embedded = Embedded(folder, bin_folder=settings.bin) if settings.url is None else None
         self._pool: Pool | None = None
@@ -87,13 +90,16 @@ class Database:
             return {"dsn": self.settings.url}
         if self._joins and (other := await running(self._folder)) is not None:
             return other
+        if not self._starts:
+            # Whoever runs it sees that, too, and starts it again.
+            raise ConnectionRefusedError("the embedded PostgreSQL is not running")
         try:
             return await self._embedded.start()
         except EmbeddedError as error:
             raise RunError("database", str(error), status=503, final=True) from error
 
     async def _connect(self) -> Pool:
-        if self._embedded is not None:
+        if self._embedded is not None and self._starts:
             # The first start takes some seconds: whoever watches should know for what.
             log.info("database-embedded", database=self.name, folder=str(self._folder))
         connection = await self.connect()
@@ -190,7 +196,7 @@ class Database:
 
     async def _revive(self) -> None:
         """Start the embedded server again where it is that which is gone."""
-        if self._embedded is not None:
+        if self._embedded is not None and self._starts:
             await self.address()
 
     @asynccontextmanager
@@ -262,9 +268,17 @@ class Databases:
     """The databases of a project, by name; each is connected when it is first used."""
 
     def __init__(
-        self, settings: Mapping[str, Settings], folder: Path, *, joins: bool = False
+        self,
+        settings: Mapping[str, Settings],
+        folder: Path,
+        *,
+        joins: bool = False,
+        starts: bool = True,
     ) -> None:
-        self._all = {name: Database(each, folder, joins=joins) for name, each in settings.items()}
+        self._all = {
+            name: Database(each, folder, joins=joins, starts=starts)
+            for name, each in settings.items()
+        }
 
     def __getitem__(self, name: str) -> Database:
         return self._all[name]

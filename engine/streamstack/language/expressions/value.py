@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from jinja2 import nodes
@@ -12,9 +12,10 @@ from jinja2 import nodes
 from streamstack.errors import Mark
 from streamstack.language.expressions.compile import Spelling, compile_expression, literal
 from streamstack.language.values import MISSING, to_text
+from streamstack.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Read:
     """A root name that an expression reads.
 
@@ -31,7 +32,7 @@ class Read:
     expression: str
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Value(ABC):
     """A value of a definition, with or without bindings."""
 
@@ -66,7 +67,7 @@ class Value(ABC):
         return iter(())
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Constant(Value):
     """Data without bindings. It is shared by all runs: nothing changes a value in place."""
 
@@ -84,7 +85,7 @@ class Constant(Value):
         return names.constant(data)
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Expression(Value):
     """One whole << expression >>, whose value keeps its type.
 
@@ -114,7 +115,7 @@ class Expression(Value):
         yield self
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Text(Value):
     """A text with bindings in it; always a text. ``parts`` are texts and Expressions in turn."""
 
@@ -153,7 +154,7 @@ class Text(Value):
         return tuple(pieces)
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class ListValue(Value):
     """A list with bindings somewhere inside."""
 
@@ -175,7 +176,7 @@ class ListValue(Value):
             yield from item.bindings()
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class ObjectValue(Value):
     """An object with bindings somewhere inside. Its keys are constant texts."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
@@ -42,12 +42,13 @@ from streamstack.language.parameters import (
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.suggest import nearest
 from streamstack.language.values import MISSING
+from streamstack.records import record
 
 #: Kinds written as numbers with units.
-_MEASURES: Final = frozenset({Kind.DURATION, Kind.SIZE, Kind.EVERY})
+_MEASURES: Final = frozenset({Kind.DURATION, Kind.SIZE, Kind.EVERY, Kind.RATE})
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Site:
     """Where an argument stands: how messages and paths call it."""
 
@@ -263,7 +264,7 @@ class ArgumentReader:
         try:
             converted = convert(wanted.kind, value)
         except ValueError as error:
-            code = "bad-size" if wanted.kind is Kind.SIZE else "bad-duration"
+            code = {Kind.SIZE: "bad-size", Kind.RATE: "bad-rate"}.get(wanted.kind, "bad-duration")
             hint = how_to_write(wanted.kind, node) if wanted.kind is Kind.EVERY else ""
             self.faults.add(code, node.mark, f"{site.words}: {error}", hint)
             return MISSING

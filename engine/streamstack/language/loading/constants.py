@@ -11,6 +11,7 @@ from streamstack.language.inputs import formats
 from streamstack.language.inputs.patterns import compile_pattern
 from streamstack.language.loading.wording import listed
 from streamstack.language.parameters import Kind, shown
+from streamstack.language.rates import parse_rate
 from streamstack.language.suggest import nearest
 from streamstack.language.units import parse_duration, parse_every, parse_size
 from streamstack.language.values import kind
@@ -57,6 +58,8 @@ def convert(wanted: Kind, value: Any) -> Any:
         return parse_size(value)
     if wanted is Kind.EVERY:
         return parse_every(value)
+    if wanted is Kind.RATE:
+        return parse_rate(value)
     return value
 
 

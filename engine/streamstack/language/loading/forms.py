@@ -53,6 +53,7 @@ def admits(form: ParameterType, node: Node) -> bool:
                 Kind.DURATION,
                 Kind.SIZE,
                 Kind.EVERY,
+                Kind.RATE,
             )
         case Condition() | Variable():
             return isinstance(node, Scalar)

@@ -15,7 +15,7 @@ KEYS: Final = {
         "responseType": "`streaming` sends chunks as they are made; `json` answers with one value.",
         "streaming": "How the stream lives: format, heartbeat, limits; see the settings.",
         "authentication": "Who may call it: names under `authentication` in the settings, any of them; else everybody.",
-        "rateLimit": "How often a caller may call it: 60/minute.",
+        "rateLimit": "How often a caller may call it (60/minute), how many runs may be under way; or a list of such.",
         "headers": "Headers of the response, beside the writer's own.",
         "cache": "How long an answer is kept.",
         "inputParameters": "What a caller sends, by name.",

@@ -21,8 +21,10 @@ from streamstack.language.inputs.types import (
 )
 from streamstack.language.loading import modifiers
 from streamstack.language.loading.keys import KEYS, RESPONSE_TYPES, UNKNOWN_INPUTS
+from streamstack.language.loading.limits import BY, LIMIT_KEYS, MOST
 from streamstack.language.loading.paths import METHODS
 from streamstack.language.names import DEFINITION
+from streamstack.language.rates import ALGORITHMS
 from streamstack.language.reference import markdown_of
 from streamstack.language.schemas.settings import (
     settings_schema,
@@ -30,6 +32,8 @@ from streamstack.language.schemas.settings import (
 )
 from streamstack.language.schemas.tests import tests_schema
 from streamstack.language.schemas.types import (
+    BINDING,
+    RATE,
     SOUND_KEYS,
     VALUE,
     Schema,
@@ -147,7 +151,7 @@ def _rules(kind: str) -> Mapping[str, Schema]:
         "responseType": {"enum": [*RESPONSE_TYPES, None], "default": RESPONSE_TYPES[0]},
         "streaming": streaming_schema(),
         "authentication": _authentication(),
-        "rateLimit": {},
+        "rateLimit": _rate_limit(),
         "cache": {},
         "headers": {
             "type": ["object", "null"],
@@ -189,6 +193,25 @@ def _authentication() -> Schema:
         },
     }
     return {**ways, "type": ["object", "array", "string", "null"], "items": ways}
+
+
+def _rate_limit() -> Schema:
+    rate = f"{RATE}|{BINDING}"
+    rules: Schema = {
+        "limit": {"type": ["string", "null"], "pattern": rate},
+        "by": {"anyOf": [{"enum": [*BY, None]}, {"type": "string", "pattern": "<<"}]},
+        "algorithm": {"enum": [*ALGORITHMS, None], "default": ALGORITHMS[0]},
+        "concurrent": {"type": ["integer", "string", "null"], "minimum": 1, "pattern": "<<"},
+    }
+    one: Schema = {
+        "type": ["object", "string"],
+        "pattern": rate,
+        "propertyNames": SOUND_KEYS,
+        "properties": {key: documented(rule, LIMIT_KEYS[key]) for key, rule in rules.items()},
+        "additionalProperties": False,
+    }
+    several: Schema = {"minItems": 1, "maxItems": MOST, "items": one}
+    return {**one, **several, "type": ["object", "array", "string", "null"]}
 
 
 def _inputs() -> Schema:

@@ -14,6 +14,7 @@ from streamstack.language.authentication_settings import (
 from streamstack.language.database_settings import LARGEST_POOL, Database
 from streamstack.language.http_settings import HttpSettings
 from streamstack.language.model_settings import PROVIDERS
+from streamstack.language.proxies import FORWARDED
 from streamstack.language.public_keys import PUBLIC_ALGORITHMS, SECRET_ALGORITHMS
 from streamstack.language.schemas.types import (
     BINDING,
@@ -24,8 +25,8 @@ from streamstack.language.schemas.types import (
     documented,
 )
 from streamstack.language.settings import Server
-from streamstack.language.state_settings import StateSettings
-from streamstack.language.streaming_settings import FORMATS, Streaming
+from streamstack.language.state_settings import MEMORY, StateSettings
+from streamstack.language.streaming_settings import FORMATS, SLOW_CLIENTS, Resume, Streaming
 from streamstack.language.units import show_duration, show_size
 
 _DRAFT: Final = "http://json-schema.org/draft-07/schema#"
@@ -52,6 +53,32 @@ def _choice(*words: str) -> Schema:
     return {"enum": [*words, None], "default": words[0]}
 
 
+def _or_parts(schema: Schema, **parts: tuple[Schema, str]) -> Schema:
+    """Return the schema of a value that may be a mapping of parts instead."""
+    keys = {name: documented(rule, about) for name, (rule, about) in parts.items()}
+    return {
+        **schema,
+        "type": [*schema["type"], "object"],
+        "properties": keys,
+        "additionalProperties": False,
+    }
+
+
+def _slow_client(usual: Streaming) -> Schema:
+    modes = "|".join(SLOW_CLIENTS)
+    words: Schema = {
+        "type": ["string", "null"],
+        "pattern": f"^({modes})$",
+        "examples": list(SLOW_CLIENTS),
+        "default": usual.slow_client,
+    }
+    return _or_parts(
+        words,
+        mode=(_choice(*SLOW_CLIENTS), "block, disconnect or dropOldest."),
+        grace=(duration(usual.grace), "How long its buffer may be full before it is cut off."),
+    )
+
+
 def _mapping(keys: Schema, **more: Any) -> Schema:
     return {
         "type": ["object", "null"],
@@ -70,7 +97,6 @@ def _named(each: Schema) -> Schema:
 def streaming_schema() -> Schema:
     """Return the schema of `streaming:`, on an endpoint or as defaults of the project."""
     usual = Streaming()
-    never = {"enum": [False, None]}
     keys = {
         "format": (_choice(*FORMATS), "What chunks are written as; auto follows the request."),
         "keepAlive": (duration(usual.keep_alive), "The longest silence before a heartbeat."),
@@ -79,17 +105,59 @@ def streaming_schema() -> Schema:
             "How long the first chunk may take.",
         ),
         "idleTimeout": (duration(usual.idle_timeout), "The longest time between two chunks."),
-        "maxDuration": (duration(usual.max_duration), "How long the stream may last."),
+        "maxDuration": (
+            _or_parts(
+                duration(usual.max_duration),
+                limit=(duration(usual.max_duration), "How long the stream may last."),
+                jitter=(
+                    {
+                        "type": ["number", "string", "null"],
+                        "minimum": 0,
+                        "maximum": 1,
+                        "default": "10%",
+                    },
+                    "By what part it may be shorter, at random: readers don't all come back at once.",
+                ),
+            ),
+            "How long the stream may last.",
+        ),
         "maxBytes": (size(), "How much may be sent in all."),
-        "onDisconnect": (_choice(usual.on_disconnect), "What becomes of a run whose reader left."),
-        "resume": (never, "Whether a reader can come back; not served by this version."),
-        "slowClient": (_choice(usual.slow_client), "What becomes of a slow reader."),
+        "onDisconnect": (
+            _choice("cancel", "finish"),
+            "What becomes of a run whose reader left.",
+        ),
+        "resume": (_resume(), "Whether a reader can come back, and how much is kept for it."),
+        "slowClient": (
+            _slow_client(usual),
+            "What becomes of a slow reader: it holds its run back, is cut off, or misses the oldest chunks.",
+        ),
         "buffer": (size(usual.buffer), "How much is kept for a slow reader."),
-        "compress": (never, "Whether it is compressed; not served by this version."),
+        "compress": (
+            _flag(usual.compress),
+            "Whether it is compressed (gzip) for readers who take that.",
+        ),
         "done": (_flag(usual.done), "Whether SSE ends with an event of its own."),
         "ids": (_flag(usual.ids), "Whether SSE's chunks have ids."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+
+
+def _resume() -> Schema:
+    usual = Resume()
+    chunks: Schema = {"type": ["integer", "string", "null"], "pattern": "^[0-9]+$"}
+    keys = {
+        "keep": (
+            duration(usual.keep),
+            "How long a run waits for its reader, and its end is kept.",
+        ),
+        "maxChunks": (
+            chunks | {"default": usual.max_chunks, "minimum": 1},
+            "How many chunks are kept; the oldest go.",
+        ),
+        "maxSize": (size(usual.max_size), "How much is kept; the oldest go."),
+    }
+    mapping = _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+    return mapping | {"type": ["object", "boolean", "null"]}
 
 
 def settings_schema() -> Schema:
@@ -104,7 +172,7 @@ def settings_schema() -> Schema:
         ),
         "authentication": (_named(_authentication()), "Ways to tell callers, by name."),
         "models": (_named(_model()), "Models, by name: `llm.chat: {model: name}`."),
-        "state": (_state(), "Where cached values and counters are kept, and how many."),
+        "state": (_state(), "Where what runs share is kept: cached values, counters, limits."),
         "http": (_http(), "Where calls may go, and how long they may take."),
         "email": (_ANY, "How mail is sent."),
         "alerts": (_ANY, "What is told when a metric passes a threshold."),
@@ -125,7 +193,10 @@ def _server() -> Schema:
     keys = {
         "host": ({"type": ["string", "null"], "default": usual.host}, "The address."),
         "port": (whole | {"default": usual.port, "maximum": 65535}, "The port."),
-        "workers": (whole | {"default": usual.workers, "minimum": 1}, "How many processes."),
+        "workers": (
+            whole | {"default": usual.workers, "minimum": 1, "maximum": 1024},
+            "How many processes.",
+        ),
         "maxBodySize": (_or_bound(size(usual.max_body_size)), "The largest body of a request."),
         "maxConnections": (
             whole | {"default": usual.max_connections, "minimum": 1},
@@ -139,7 +210,25 @@ def _server() -> Schema:
             _or_bound(duration(usual.shutdown_timeout)),
             "How long runs may finish.",
         ),
+        "trustedProxies": (
+            {"type": ["array", "string", "null"], "items": {"type": "string"}},
+            "Proxies that are believed when they say who called: addresses, networks.",
+        ),
+        "forwardedHeader": (_choice(*FORWARDED), "The header in which they say so."),
+        "shutdownDelay": (
+            _or_bound(duration(usual.shutdown_delay)),
+            "How long requests are still taken while balancers are told that it stops.",
+        ),
+        "metrics": (_metrics(), "Who may see /_metrics: who has the token, or everybody."),
         "cors": (_cors(), "Which pages of other origins may call: their origins, or a mapping."),
+    }
+    return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+
+
+def _metrics() -> Schema:
+    keys = {
+        "token": ({"type": ["string", "null"]}, "What `Authorization: Bearer` must bring."),
+        "open": (_flag(default=False), "Whether everybody may."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
 
@@ -176,7 +265,14 @@ def _state() -> Schema:
     usual = StateSettings()
     entries: Schema = {"type": ["integer", "string", "null"], "pattern": f"^[0-9]+$|{BINDING}"}
     keys = {
-        "url": ({"type": ["string", "null"], "default": usual.url}, "Where: memory://."),
+        "url": (
+            {"type": ["string", "null"], "default": MEMORY},
+            "Where: memory:// is each process; redis://host:6379 is shared by all.",
+        ),
+        "prefix": (
+            {"type": ["string", "integer", "null"], "default": usual.prefix},
+            "What the project's keys in Redis begin with, where several share it.",
+        ),
         "maxEntries": (
             entries | {"default": usual.max_entries, "minimum": 1},
             "The most cached values, and the most counters.",

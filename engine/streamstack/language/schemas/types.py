@@ -28,6 +28,11 @@ Schema = dict[str, Any]
 BINDING: Final = "<<|<%"
 DURATION: Final = r"^\s*[0-9]+(\.[0-9]+)? ?(ms|s|m|h|d)?\s*$"
 SIZE: Final = r"^\s*[0-9]+(\.[0-9]+)? ?([KkMmGgTt]?[Bb])?\s*$"
+#: Rates as the engine reads them.
+RATE: Final = (
+    r"^\s*[0-9]{1,12} ?(/|per) ?([0-9]{1,6}(\.[0-9]{1,3})? ?)?"
+    r"([Ss]econds?|[Mm]inutes?|[Hh]ours?|[Dd]ays?|ms|s|m|h|d)\s*$"
+)
 
 #: Refuses keys that YAML made of an unquoted binding.
 SOUND_KEYS: Final[Schema] = {"not": {"pattern": "<<|>>"}}
@@ -48,6 +53,7 @@ _TYPES: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.DURATION: ("number", "string"),
     Kind.SIZE: ("integer", "string"),
     Kind.EVERY: ("integer", "string"),
+    Kind.RATE: ("string",),
     Kind.KEY: ("array", "number", "string"),
     Kind.STREAM: (),
 }
@@ -176,6 +182,8 @@ def _bound(wanted: Bound) -> Schema:
         schema["pattern"] = f"{SIZE}|{BINDING}"
     elif wanted.kind is Kind.EVERY:
         schema["pattern"] = f"{DURATION}|{BINDING}"
+    elif wanted.kind is Kind.RATE:
+        schema["pattern"] = f"{RATE}|{BINDING}"
     elif wanted.kind in (Kind.LIST, Kind.ITEMS):
         schema["items"] = {"$ref": "#/definitions/value"}
     elif wanted.kind is Kind.OBJECT:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from aiohttp import web
@@ -15,7 +15,8 @@ from streamstack.runtime.chunk import Sink
 from streamstack.runtime.run import Run
 from streamstack.server.cookies import cookie_headers
 from streamstack.server.heads import check_status, own_headers
-from streamstack.server.replies import Sent, send_problem
+from streamstack.server.problems import in_band, log
+from streamstack.server.replies import Sent, reset, send_problem, status_of
 from streamstack.server.wire import Wire
 
 #: Types of content that every format carries, told without a look at their ancestors.
@@ -30,9 +31,12 @@ class Answer(Sink):
         "committed",
         "cookies",
         "cors",
+        "dropped",
         "emitted_at",
+        "first_at",
         "headers",
         "heard_at",
+        "refused",
         "request",
         "run",
         "sent_at",
@@ -42,16 +46,22 @@ class Answer(Sink):
     )
     run: Run  # set before anything is emitted
 
+    #: Whether what is written is kept for readers who come back.
+    keeps: ClassVar[bool] = False
+
     def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
         super().__init__()
         self.wire = wire
         self.request = request
         self.cors = cors
         self.committed = False  # the status line is sent
+        self.refused = False  # an error was answered with its own status
+        self.first_at = 0.0  # `perf_counter` when the first chunk left
         self.status = 200
         self.headers: list[tuple[str, str]] = []  # of this run: from bindings and `respond`
         self.cookies: dict[str, Any] = {}
         self.blocked = False  # waiting for the reader
+        self.dropped = 0  # of the chunks, those that their reader was too slow for
         self.emitted_at = 0.0  # loop time of the last chunk
         self.sent_at = 0.0  # loop time of the last byte
         self.heard_at = 0.0  # loop time of the last bytes of a body that is read as it arrives
@@ -87,14 +97,27 @@ class Answer(Sink):
 
     def fail(self, error: RunError) -> Sent:
         """Answer with an error, in the way that is still open."""
+        self.status, self.refused = status_of(error), True
         return send_problem(
             self.request, error, run=self.run.id, lines=self.cors, dev=self.wire.dev
         )
 
     def abort(self) -> None:
-        """Drop a reader who does not read."""
+        """Close the connection at once."""
         if (transport := self.request.transport) is not None:
-            transport.abort()
+            reset(transport)
+
+    def drop_reader(self) -> None:
+        """Drop a reader who takes too little of what is sent. The run ends as if it had left."""
+        log.warning(
+            "reader-dropped",
+            code="slow-client",
+            run=self.run.id,
+            method=self.request.method,
+            path=self.request.path,
+            chunks=self.count,
+        )
+        self.abort()
 
     def heartbeat(self) -> None:
         """Keep proxies from closing an idle connection, where the format has a way to."""
@@ -102,14 +125,23 @@ class Answer(Sink):
     def lost(self) -> None:
         """Take note that the reader has gone."""
 
+    def resumed(self) -> None:
+        """Take note that the transport takes more again."""
+
     def summary(self, metadata: Any) -> dict[str, Any]:
         """Return what the end of a stream tells: its figures, and the author's metadata."""
         told: dict[str, Any] = {"chunks": self.count, "elapsedMs": self.run.elapsed_ms}
+        if self.dropped:
+            told["dropped"] = self.dropped
         if isinstance(metadata, Mapping):
             told.update(metadata)
         elif metadata is not None:
             told["metadata"] = metadata
         return told
+
+    def told(self, error: RunError) -> dict[str, Any]:
+        """Return what the reader is told of an error after the commit point."""
+        return in_band(error, self.run.id, dev=self.wire.dev)
 
     def marker(self, content: Any, metadata: Any) -> Any:
         """Return the data of the author's end marker.

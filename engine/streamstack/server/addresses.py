@@ -1,0 +1,86 @@
+"""Who called, where proxies stand before this server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, TypeAlias
+
+from aiohttp import web
+
+from streamstack.language.proxies import FORWARDED, Network
+
+Address: TypeAlias = IPv4Address | IPv6Address
+
+#: `for` of an element of Forwarded: a token, or a text in quotes (RFC 7239, section 4).
+_FOR: Final = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
+#: The elements of Forwarded: cut at the commas that are not in quotes.
+_ELEMENT: Final = re.compile(r'(?:[^,"]|"[^"]*")+')
+#: How many proxies are looked at.
+_MOST: Final = 50
+
+
+class Addresses:
+    """Tells the addresses of callers: the peer's, or what proxies that are trusted say of theirs.
+
+    The header is read from its end, where the nearest proxy wrote: an address counts if the one after it is trusted.
+    So what a caller itself put into the header is never believed.
+    """
+
+    __slots__ = ("_header", "_trusted")
+
+    def __init__(self, trusted: tuple[Network, ...] = (), header: str = FORWARDED[0]) -> None:
+        self._trusted = trusted
+        self._header = header
+
+    def of(self, request: web.BaseRequest) -> str | None:
+        """Return the address of who called; None where the peer has none (a Unix socket)."""
+        peer = request.remote
+        if not self._trusted or not peer:
+            return peer.removeprefix("::ffff:") if peer else None
+        address = _parse(peer)
+        if address is None or not self._trusts(address):
+            return peer
+        for hop in self._hops(request):
+            found = _parse(hop)
+            if found is None:
+                break  # `unknown`, or a name: the proxy that wrote it is the last one known
+            address = found
+            if not self._trusts(address):
+                break
+        return str(address)
+
+    def _trusts(self, address: Address) -> bool:
+        return any(
+            address.version == network.version and address in network for network in self._trusted
+        )
+
+    def _hops(self, request: web.BaseRequest) -> Iterator[str]:
+        """Yield what the proxies wrote, the nearest first."""
+        text = ",".join(request.headers.getall(self._header, ()))
+        if self._header == FORWARDED[0]:
+            hops = text.split(",")
+        else:
+            hops = [_for(element) for element in _ELEMENT.findall(text)]
+        yield from hops[: -_MOST - 1 : -1]
+
+
+def _for(element: str) -> str:
+    found = _FOR.search(element)
+    return "" if found is None else found[1] or found[2] or ""
+
+
+def _parse(text: str) -> Address | None:
+    """Return an address, which may have a port or be in brackets; None for what is none."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address

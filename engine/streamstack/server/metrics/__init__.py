@@ -1,0 +1,1 @@
+"""Figures of the server: what all its processes count, and how they are told."""

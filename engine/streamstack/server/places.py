@@ -1,0 +1,43 @@
+"""Places for workers, and who is in them, as the supervisor knows it."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+
+from streamstack.server.worker import Line
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """A worker, as its supervisor knows it."""
+
+    pid: int
+    chair: int
+    line: Line
+    began: float
+    ready: bool = False
+    leaving: bool = False
+
+
+@dataclass(slots=True)
+class Slot:
+    """A place for a worker: its sockets stay when it dies, with those who wait to be let in."""
+
+    number: int
+    sockets: list[socket.socket]
+    process: Process | None = None
+    failures: int = 0
+    due: float | None = 0.0  # when its next worker is to be started
+
+    def close(self) -> None:
+        """Let go of the sockets; who has them still listens on."""
+        for each in self.sockets:
+            each.close()
+
+    def turn_away(self) -> None:
+        """Listen no more, and keep the address; whoever listens on it later begins anew."""
+        for each in self.sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RD)

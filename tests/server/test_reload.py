@@ -1,0 +1,275 @@
+"""Files that change are served anew, and what is broken is not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamstack.functions import REGISTRY
+from streamstack.language.project import read_project
+from streamstack.server import reloading
+from streamstack.server.reloading import BrokenError, Watch, first_edition, next_edition
+from tests.server.processes import Process, gone, serving, settled, start
+from tests.server.serving import Client
+
+HELLO = """
+path: /hello
+method: GET
+responseType: json
+functionStack:
+  - return: first
+"""
+SLOW = """
+path: /slow
+method: GET
+functionStack:
+  - repeat:
+      times: 30
+      do:
+        - stream: {content: old, delay: 50ms}
+"""
+both = pytest.mark.parametrize("workers", ["1", "2"])
+
+
+async def says(server: Process, text: str, path: str = "/hello") -> None:
+    """Wait until an endpoint answers a text, from every worker."""
+
+    async def everywhere() -> bool:
+        replies = [await server.ask("GET", path) for _ in range(8)]
+        return {reply.body for reply in replies} == {f'"{text}"'.encode()}
+
+    await settled(everywhere)
+
+
+async def rest(client: Client) -> bytes:
+    """Read the rest of a stream, to its last chunk."""
+    chunks = []
+    while chunk := await client.chunk():
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+@both
+async def test_what_changes_is_served(tmp_path: Path, workers: str) -> None:
+    """A file that changes, comes or goes is served so; a stream that runs ends on what it began with."""
+    options = ("--reload", "--workers", workers)
+    async with serving(tmp_path, *options, hello=HELLO, slow=SLOW) as server:
+        client = await server.connect()
+        client.ask("/slow")
+        await client.head()
+        pids = server.workers()
+        (tmp_path / "hello.yaml").write_text(HELLO.replace("first", "second"))
+        (tmp_path / "slow.yaml").write_text(SLOW.replace("old", "new"))
+        await says(server, "second")
+        streamed = await rest(client)
+        assert streamed.count(b"data: old") >= 20
+        assert b"new" not in streamed
+        client.ask("/slow")
+        await client.head()
+        assert b"data: new" in await client.chunk()
+        client.close()
+        (tmp_path / "below").mkdir()
+        (tmp_path / "below" / "more.yaml").write_text(HELLO.replace("/hello", "/more"))
+        await says(server, "first", "/more")
+        (tmp_path / "below" / "more.yaml").unlink()
+        await server.said(r"served anew: 2 endpoints \(.*below/more\.yaml\)")
+
+        async def away() -> bool:
+            return {(await server.ask("GET", "/more")).status for _ in range(8)} == {404}
+
+        await settled(away)
+        assert server.workers() == pids
+        assert await server.stop() == 0
+    assert "Traceback" not in "\n".join(server.lines)
+
+
+@both
+async def test_what_is_broken_is_told_and_not_served(tmp_path: Path, workers: str) -> None:
+    """The place is told, the last good version of the whole project stays, and the next good one is served."""
+    options = ("--reload", "--workers", workers)
+    async with serving(tmp_path, *options, hello=HELLO, slow=SLOW) as server:
+        (tmp_path / "hello.yaml").write_text(HELLO.replace("first", "<< nowhere >>"))
+        await server.said(r"hello\.yaml:6:\d+: error: unbound-name")
+        await server.said("not served: what was served last stays")
+        await says(server, "first")
+        (tmp_path / "hello.yaml").write_text("path: [")
+        await server.said(r"hello\.yaml:1:\d+: error: yaml-syntax")
+        await says(server, "first")
+        # What nobody serves is no project, either.
+        for name in ("hello", "slow"):
+            (tmp_path / f"{name}.yaml").unlink()
+        await server.said("there are no endpoints")
+        await says(server, "first")
+        (tmp_path / "hello.yaml").write_text(HELLO.replace("first", "mended"))
+        await says(server, "mended")
+        assert await server.stop() == 0
+    assert "Traceback" not in "\n".join(server.lines)
+
+
+@both
+async def test_settings_are_served_anew(tmp_path: Path, workers: str) -> None:
+    """The author's own values and the defaults of streams are; what is opened once needs a restart, and says so."""
+    hello = HELLO.replace("first", "<< settings.word >>")
+    options = ("--reload", "--workers", workers)
+    file = tmp_path / "streamstack.yaml"
+    before = "server: {shutdownTimeout: 3s}\nsettings: {word: first}\n"
+    async with serving(tmp_path, *options, streamstack=before, hello=hello) as server:
+        await says(server, "first")
+        file.write_text(
+            f"# About words.\n{before.replace('first', 'second')}streaming: {{ids: false}}\n"
+        )
+        await says(server, "second")
+        file.write_text(before.replace("3s", "4s").replace("first", "third"))
+        await server.said(r"streamstack\.yaml: `server` can't change while it is served: restart")
+        await says(server, "second")
+        file.write_text(before.replace("first", "fourth"))
+        await says(server, "fourth")
+        file.unlink()
+        await server.said(r"`server` can't change")
+        await says(server, "fourth")
+        assert await server.stop() == 0
+
+
+@both
+async def test_hangup_serves_anew(tmp_path: Path, workers: str) -> None:
+    """Without --reload nothing is served anew by itself: SIGHUP asks for it."""
+    async with serving(tmp_path, "--workers", workers, hello=HELLO) as server:
+        (tmp_path / "hello.yaml").write_text(HELLO.replace("first", "second"))
+        await asyncio.sleep(1.0)
+        await says(server, "first")
+        server.process.send_signal(signal.SIGHUP)
+        await says(server, "second")
+        assert await server.stop() == 0
+
+
+@both
+async def test_hangup_of_a_terminal_stops(tmp_path: Path, workers: str) -> None:
+    """Where a person has started the server on a terminal, it goes when the terminal goes."""
+    (tmp_path / "hello.yaml").write_text(HELLO)
+    leader, terminal = os.openpty()
+    server = Process(
+        await start(str(tmp_path), "--port", "0", "--workers", workers, stdin=terminal)
+    )
+    listening = asyncio.ensure_future(server.listen())
+    try:
+        await server.said("serving 1 endpoint")
+        server.process.send_signal(signal.SIGHUP)
+        assert await asyncio.wait_for(server.process.wait(), 10) == 0
+        await listening
+    finally:
+        os.close(leader)
+        os.close(terminal)
+
+
+def test_what_no_one_foresaw_is_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong while files are compiled anew is told, and what is served goes on."""
+    (tmp_path / "hello.yaml").write_text(HELLO)
+    checked = read_project(tmp_path, REGISTRY, {})
+    edition = first_edition(checked, dev=False)
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("by accident")
+
+    monkeypatch.setattr(reloading, "compile_project", fail)
+    with pytest.raises(BrokenError, match="can't be compiled: by accident"):
+        next_edition(lambda: checked, edition, dev=False)
+
+
+async def test_a_new_worker_has_the_new_files(tmp_path: Path) -> None:
+    """Who takes a dead worker's place serves what was served last, not what was read first."""
+    options = ("--reload", "--workers", "2")
+    async with serving(tmp_path, *options, hello=HELLO) as server:
+        (tmp_path / "hello.yaml").write_text(HELLO.replace("first", "second"))
+        await says(server, "second")
+        (tmp_path / "hello.yaml").write_text(": :")
+        await server.said("not served")
+        for pid in server.workers():
+            os.kill(pid, signal.SIGKILL)
+        await says(server, "second")
+        assert not any(map(gone, server.workers()))
+        assert await server.stop() == 0
+
+
+@both
+async def test_figures_go_on(tmp_path: Path, workers: str) -> None:
+    """An endpoint keeps its figures over a reload, and a new one has its own."""
+    settings = "server: {metrics: {open: true}}"
+    options = ("--reload", "--workers", workers)
+    async with serving(tmp_path, *options, streamstack=settings, hello=HELLO) as server:
+        await says(server, "first")
+        (tmp_path / "earlier.yaml").write_text(HELLO.replace("/hello", "/earlier"))
+        await says(server, "first", "/earlier")
+        text = (await server.ask("GET", "/_metrics")).body.decode()
+        assert await server.stop() == 0
+    counts = dict(re.findall(r'requests_total\{endpoint="GET (\S+)",status="2xx"\} (\d+)', text))
+    assert int(counts["/hello"]) == 8
+    assert int(counts["/earlier"]) >= 8
+
+
+# ------------------------------------------------------------------------------ seeing changes
+
+
+def still(watch: Watch) -> list[str]:
+    """Look until the files lie still."""
+    return watch.changed() or watch.changed()
+
+
+def test_how_editors_save(tmp_path: Path) -> None:
+    """A file is seen to change however it is written: in place, moved into place, with its times kept."""
+    file = tmp_path / "a.yaml"
+    file.write_text("one")
+    watch = Watch(tmp_path)
+    assert still(watch) == []
+    file.write_text("two")
+    assert len(still(watch)) == 1
+    draft = tmp_path / ".a.yaml.swp"
+    draft.write_text("six")
+    assert still(watch) == []
+    times = file.stat()
+    os.utime(draft, ns=(times.st_atime_ns, times.st_mtime_ns))
+    draft.replace(file)
+    assert len(still(watch)) == 1
+    kept = file.stat()
+    file.write_text("ten")
+    os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    assert len(still(watch)) == 1
+    file.touch()
+    assert len(still(watch)) == 1
+    assert still(watch) == []
+
+
+def test_half_written_files_are_waited_for(tmp_path: Path) -> None:
+    """While a file grows, or is away because it is being replaced, nothing is told; afterwards all at once."""
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yml"
+    first.write_text("1")
+    watch = Watch(tmp_path)
+    for length in range(2, 6):
+        first.write_text("1" * length)
+        assert watch.changed() == []
+    first.unlink()
+    assert watch.changed() == []
+    first.write_text("other")
+    second.write_text("new")
+    assert watch.changed() == []
+    assert [Path(name).name for name in watch.changed()] == ["a.yaml", "b.yml"]
+    assert watch.changed() == []
+
+
+def test_only_definitions_are_watched(tmp_path: Path) -> None:
+    """Tests, hidden folders and other files are nobody's definitions; the settings above count."""
+    (tmp_path / "streamstack.yaml").write_text("{}")
+    folder = tmp_path / "definitions"
+    (folder / ".hidden").mkdir(parents=True)
+    watch = Watch(folder)
+    (folder / "a.test.yaml").write_text("x")
+    (folder / "a.txt").write_text("x")
+    (folder / ".hidden" / "a.yaml").write_text("x")
+    assert still(watch) == []
+    (tmp_path / "streamstack.yaml").write_text("settings: {}")
+    assert [Path(name).name for name in still(watch)] == ["streamstack.yaml"]

@@ -1,0 +1,245 @@
+"""How a server stops: told first, heard to the end, nothing cut in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from tests.server.processes import Process, serving
+from tests.server.serving import Client, parse
+
+HELLO = """
+path: /hello
+method: GET
+functionStack:
+  - stream: Hello
+"""
+SLOW = """
+path: /slow
+method: GET
+functionStack:
+  - repeat:
+      times: 20
+      do:
+        - stream: {content: << loop.index >>, delay: 50ms}
+"""
+#: Some of these are over before the server loses its patience, others are not.
+MIXED = """
+path: /mixed/{times}
+method: GET
+inputParameters: {times: {type: integer, required: true}}
+functionStack:
+  - repeat:
+      times: << input.times >>
+      do:
+        - stream: {content: << loop.index >>, delay: 50ms}
+"""
+AFTER = """
+path: /after
+method: GET
+functionStack:
+  - after:
+      do:
+        - wait: 300ms
+        - log: "after ran: << run.outcome >>"
+  - repeat:
+      times: 1000
+      do:
+        - stream: {content: << loop.index >>, delay: 50ms}
+"""
+both = pytest.mark.parametrize("workers", ["1", "2"])
+
+
+async def answer(client: Client, path: str) -> tuple[bytes, bytes]:
+    """Ask for something small on an open connection; return its head and its body."""
+    client.ask(path)
+    head = await client.head()
+    chunks = []
+    while chunk := await client.chunk():
+        chunks.append(chunk)
+    return head, b"".join(chunks)
+
+
+@both
+async def test_balancers_are_told_first(tmp_path: Path, workers: str) -> None:
+    """During `shutdownDelay` the server is not ready, takes requests still, and lets connections go."""
+    settings = "server: {shutdownDelay: 2s}"
+    options = ("--workers", workers)
+    async with serving(tmp_path, *options, streamstack=settings, hello=HELLO) as server:
+        kept = await server.connect()
+        head, _ = await answer(kept, "/hello")
+        assert b"connection: close" not in head.lower()
+        server.process.send_signal(signal.SIGTERM)
+        await server.said("stopping")
+        async with asyncio.timeout(1.5):
+            while (ready := await server.ask("GET", "/_ready")).status == 200:
+                pass
+        assert ready.body == b'{"status":"draining"}'
+        assert (await server.ask("GET", "/_health")).status == 200
+        assert (await server.ask("GET", "/hello")).status == 200
+        head, chunk = await answer(kept, "/hello")
+        assert b" 200 " in head
+        assert b"connection: close" in head.lower()
+        assert b"Hello" in chunk
+        assert await kept.reader.read() == b""
+        kept.close()
+        assert await asyncio.wait_for(server.process.wait(), 10) == 0
+        with pytest.raises(OSError, match=r"refused|reset|Connect"):
+            await server.connect()
+
+
+@both
+async def test_a_second_signal_ends_the_delay(tmp_path: Path, workers: str) -> None:
+    """Whoever asks twice does not want to wait, not for balancers either."""
+    settings = "server: {shutdownDelay: 60s}"
+    options = ("--workers", workers)
+    async with serving(tmp_path, *options, streamstack=settings, slow=SLOW) as server:
+        client = await server.connect()
+        client.ask("/slow")
+        await client.head()
+        began = perf_counter()
+        server.process.send_signal(signal.SIGTERM)
+        await server.said("stopping")
+        server.process.send_signal(signal.SIGTERM)
+        raw = await asyncio.wait_for(client.reader.read(), 10)
+        assert b'event: error\ndata: {"code":"producer-lost"' in raw
+        assert await asyncio.wait_for(server.process.wait(), 10) == 0
+        assert perf_counter() - began < 20
+        client.close()
+
+
+@both
+async def test_idle_connections_are_closed_at_once(tmp_path: Path, workers: str) -> None:
+    """They are closed while a stream still runs; so is one that has never asked for anything, soon."""
+    options = ("--workers", workers)
+    long = SLOW.replace("times: 20", "times: 60")
+    async with serving(tmp_path, *options, slow=long, hello=HELLO) as server:
+        idle, new, busy = [await server.connect() for _ in range(3)]
+        await answer(idle, "/hello")
+        busy.ask("/slow")
+        await busy.head()
+        server.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(idle.reader.read(), 10) == b""
+        assert server.process.returncode is None
+        raw = await asyncio.wait_for(busy.reader.read(), 10)
+        assert b"event: done" in raw
+        assert raw.endswith(b"0\r\n\r\n")
+        assert await asyncio.wait_for(new.reader.read(), 10) == b""
+        assert await asyncio.wait_for(server.process.wait(), 10) == 0
+        for client in (idle, new, busy):
+            client.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="depends on how the system queues connections")
+@both
+async def test_who_was_connected_is_heard(tmp_path: Path, workers: str) -> None:
+    """Requests that were under way when the server was told to stop are answered, be they not even looked at yet."""
+    async with serving(tmp_path, "--workers", workers, hello=HELLO) as server:
+        processes = server.workers() or [server.process.pid]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        clients = [await server.connect() for _ in range(20)]
+        for client in clients:
+            client.ask("/hello")
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        for pid in processes:
+            os.kill(pid, signal.SIGCONT)
+        for client in clients:
+            reply = parse(await asyncio.wait_for(client.reader.read(), 10))
+            assert (reply.status, reply.complete) == (200, True)
+            client.close()
+        assert await asyncio.wait_for(server.process.wait(), 10) == 0
+
+
+async def read_stream(server: Process, times: int, begun: asyncio.Event) -> bytes:
+    """Read one stream to the end of its connection."""
+    client = await server.connect()
+    try:
+        client.ask(f"/mixed/{times}")
+        head = await client.head()
+        first = await client.chunk()
+        begun.set()
+        return head + b"%x\r\n%b\r\n" % (len(first), first) + await client.reader.read()
+    finally:
+        client.close()
+
+
+@both
+async def test_five_hundred_streams_are_all_told(tmp_path: Path, workers: str) -> None:
+    """SIGTERM amid 500 streams: each is complete, or ends with its error event; none is cut in silence."""
+    settings = "server: {shutdownTimeout: 2s}"
+    options = ("--workers", workers)
+    async with serving(tmp_path, *options, streamstack=settings, mixed=MIXED) as server:
+        begun = [asyncio.Event() for _ in range(500)]
+        asked = [
+            asyncio.ensure_future(read_stream(server, 20 if number % 2 else 2000, begun[number]))
+            for number in range(500)
+        ]
+        async with asyncio.timeout(60):
+            for each in begun:
+                await each.wait()
+        server.process.send_signal(signal.SIGTERM)
+        replies = [parse(raw) for raw in await asyncio.wait_for(asyncio.gather(*asked), 60)]
+        assert await asyncio.wait_for(server.process.wait(), 20) == 0
+    complete = failed = 0
+    for reply in replies:
+        assert reply.status == 200
+        assert reply.complete
+        text = reply.body.decode()
+        numbers = [int(each) for each in re.findall(r"^data: (\d+)$", text, re.MULTILINE)]
+        assert numbers == list(range(1, len(numbers) + 1))
+        if "event: done\n" in text:
+            complete += 1
+            assert len(numbers) == 20
+        else:
+            failed += 1
+            assert 'event: error\ndata: {"code":"producer-lost"' in text
+    assert (complete + failed, failed >= 250) == (500, True)
+
+
+@both
+async def test_what_comes_after_is_done(tmp_path: Path, workers: str) -> None:
+    """`after` runs to its end, also for a run that was stopped with the server; its outcome is told."""
+    settings = "server: {shutdownTimeout: 200ms}"
+    options = ("--workers", workers)
+    async with serving(tmp_path, *options, streamstack=settings, after=AFTER) as server:
+        client = await server.connect()
+        client.ask("/after")
+        await client.head()
+        assert await server.stop() == 0
+        client.close()
+    assert [line for line in server.lines if "after ran: failed" in line]
+
+
+async def test_a_slow_reader_has_its_rest(tmp_path: Path) -> None:
+    """What was written for a reader who is behind leaves before the server ends."""
+    burst = """
+path: /burst
+method: GET
+streaming: {format: text, buffer: 1MB}
+functionStack:
+  - repeat:
+      times: 400
+      do:
+        - stream: << "x" * 1000 >>
+"""
+    async with serving(tmp_path, burst=burst) as server:
+        client = await server.connect()
+        client.ask("/burst")
+        await client.head()
+        server.process.send_signal(signal.SIGTERM)
+        await server.said("stopping")
+        await asyncio.sleep(0.5)
+        raw = await asyncio.wait_for(client.reader.read(), 10)
+        assert raw.count(b"x") == 400_000
+        assert raw.endswith(b"0\r\n\r\n")
+        assert await asyncio.wait_for(server.process.wait(), 10) == 0
+        client.close()
