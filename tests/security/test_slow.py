@@ -18,21 +18,23 @@ HASTY = SETTINGS.replace("server: {", "server: {headTimeout: 500ms, ").rstrip() 
 
 
 async def drip(attack: Attacked, first: bytes, drops: bytes) -> tuple[bytes, int]:
-    """Send a beginning, then a byte every 10 ms until the server closes; return its answer and the bytes it took."""
+    """Send a beginning, then a byte every 10 ms until an answer comes; return the last one, and the bytes it took."""
     client = await attack.server.connect()
-    answer = asyncio.create_task(client.reader.read(-1))
     client.writer.write(first)
-    taken = 0
-    try:
-        for drop in drops:
-            client.writer.write(bytes([drop]))
-            taken += 1
-            await asyncio.sleep(0.01)
-            if answer.done():
-                break
-        return await answer, taken
-    except ConnectionError:
-        return b"", taken
+    taken, came, answer = 0, b"", b""
+    for drop in drops:
+        client.writer.write(bytes([drop]))
+        taken += 1
+        try:
+            came = await asyncio.wait_for(client.reader.read(1 << 16), 0.01)
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            came = b""
+        answer += came
+        if not came or b" 408 " in answer:
+            break
+    return answer, taken
 
 
 @pytest.mark.parametrize(
