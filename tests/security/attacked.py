@@ -164,6 +164,9 @@ async def attacked(folder: Path, *, settings: str = SETTINGS) -> AsyncIterator[A
             reading = asyncio.create_task(_read_on(beside, attack.gaps))
             try:
                 yield attack
+                for client in server.clients:
+                    if client is not beside:
+                        client.close()
                 await _until(lambda: len(server.service.lives) == 1)
                 await _until(lambda: len(asyncio.all_tasks()) <= tasks + 2)
                 await _until(lambda: len(os.listdir("/proc/self/fd")) <= files)  # noqa: PTH208

@@ -126,7 +126,7 @@ class Connection(web.RequestHandler):
         stream = cast("asyncio.Transport", transport)
         task = self._task_handler
         assert task is not None
-        task.add_done_callback(partial(_bound_the_rest, self._loop, stream))
+        task.add_done_callback(partial(bound_the_rest, self._loop, stream))
         if len(server._connections) > server.most:  # noqa: SLF001  (`connections` would copy them all)
             server.tell_full()
             stream.write(problem_alone(_FULL))
@@ -255,7 +255,7 @@ def _advice(status: int) -> str:
     return "the request is no valid HTTP"
 
 
-def _bound_the_rest(
+def bound_the_rest(
     loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, _: asyncio.Task[None]
 ) -> None:
     """Drop a connection that is closed, where its reader leaves the rest where it is."""

@@ -12,6 +12,7 @@ from contextlib import suppress
 from streamstack.language.settings import Server
 from streamstack.server.connection import Listening
 from streamstack.server.descriptors import allow_connections
+from streamstack.server.faults import LoopFaults
 from streamstack.server.ports import BACKLOG
 from streamstack.server.service import LAST_WORDS, Service
 
@@ -53,6 +54,7 @@ class Serving:
     async def start(self) -> None:
         """Begin to listen. Raises OSError where that can't be."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(LoopFaults())
         for each in self._sockets:
             self._servers.append(
                 await loop.create_server(self._listening, sock=each, backlog=BACKLOG)
