@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -224,6 +225,21 @@ async def test_a_command_that_is_cancelled_confuses_no_other(own_redis: RedisSer
         await asyncio.sleep(0)
         task.cancel()
         assert await get(store) == b"right"
+    await store.aclose()
+
+
+async def test_who_is_cancelled_stops(own_redis: RedisServer) -> None:
+    """Whenever that happens: redis-py alone goes on where the cancellation meets the end of a write."""
+    store = Redis(parse_redis(own_redis.url))
+    await put(store, b"v")
+    chance = random.Random(3)  # noqa: S311 (chance, not secrets)
+    for _ in range(40):
+        tasks = [asyncio.create_task(get(store)) for _ in range(20)]
+        for _ in range(chance.randrange(8)):
+            await asyncio.sleep(0)
+        cancelled = [each for each in tasks if each.cancel()]
+        await asyncio.wait(tasks)
+        assert all(each.cancelled() for each in cancelled)
     await store.aclose()
 
 
