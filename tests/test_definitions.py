@@ -472,3 +472,21 @@ async def test_nobody_has_too_much_of_the_fair_share(tmp_path: Path) -> None:
         refused = await server.ask("GET", "/api/fair-share?words=2")
         assert (refused.status, json.loads(refused.body)["code"]) == (429, "rate-limited")
         assert 5 <= int(refused.headers["retry-after"]) <= 10
+
+
+async def test_the_long_report_waits_for_its_reader(server: Process) -> None:
+    """A reader whose connection breaks off comes back with the id of his last page, and reads on."""
+    client = await server.connect()
+    client.ask("/api/long-report?pages=30&beat=20")
+    await client.head()
+    had = b""
+    while had.count(b"event: page") < 3:
+        had += await client.chunk()
+    client.close()
+    last = events(had)[-1]["id"]
+    rest = await server.ask("GET", "/api/long-report", extra=f"Last-Event-ID: {last}\r\n")
+    read = events(had) + events(rest.body)
+    assert [each["data"] for each in read[:-1]] == [f"Page {n} of 30" for n in range(1, 31)]
+    assert read[-1]["event"] == "done"
+    again = await server.ask("GET", f"/_streams/{last.partition('/')[0]}")
+    assert events(again.body) == read

@@ -62,6 +62,11 @@ class Follower:
         self._told_at = 0.0  # when and where who writes was told that there is a reader
         self._told = position
 
+    @property
+    def name(self) -> str:
+        """The id of its stream."""
+        return self._manner.stream
+
     def stop(self) -> None:
         """End the answer without a good end: its client may come back, elsewhere."""
         self._stopped = True

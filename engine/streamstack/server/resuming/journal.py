@@ -264,11 +264,6 @@ class Journal:
 
     # ------------------------------------------------------------- what readers take
 
-    @property
-    def drained(self) -> bool:
-        """Whether it has ended, and the answer was a stream."""
-        return self.end is not None and self.end.whole is None
-
     def attach(self, reader: Copying) -> None:
         """Take a reader in, who is slow until he has had everything."""
         reader.position = min(reader.position, self.next)

@@ -201,13 +201,19 @@ def read(
             return Nothing(request, cors)
     if isinstance(stream, Elsewhere):
         assert service.streams.shared is not None
+        if service.streams.count_followers(origin.id) >= MOST_READERS:
+            raise _crowded()
         manner = Manner.of(served.wire, origin)
         keep_alive = served.limits.keep_alive
         shared = service.streams.shared
         return Follower(service, shared, stream, request, cors, manner, position, keep_alive)
     if len(stream.journal.readers) >= MOST_READERS:
-        raise RunError("rate-limited", f"this stream has {MOST_READERS} readers already")
+        raise _crowded()
     return Reader(stream.journal, request, cors, stream.manner, position)
+
+
+def _crowded() -> RunError:
+    return RunError("rate-limited", f"this stream has {MOST_READERS} readers already")
 
 
 def share(

@@ -30,7 +30,10 @@ def stopped(message: str) -> RunError:
 
 
 class Leaving(Protocol):
-    """A reader who can be sent elsewhere."""
+    """A reader who can be sent elsewhere, and the name of his stream."""
+
+    @property
+    def name(self) -> str: ...
 
     def stop(self) -> None:
         """End the answer, so that its client comes back."""
@@ -165,6 +168,10 @@ class Streams:
 
     def __iter__(self) -> Iterator[Stream]:
         return iter(list(self._all.values()))
+
+    def count_followers(self, name: str) -> int:
+        """Return how many readers a stream of another process has here."""
+        return sum(each.name == name for each in self.followers)
 
     def find(self, name: str) -> Stream | None:
         """Return a stream by its id."""
