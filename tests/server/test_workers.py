@@ -161,6 +161,42 @@ async def test_workers_that_die_at_once_are_given_up(tmp_path: Path) -> None:
     assert sum("another takes its place" in line for line in server.lines) >= 3
 
 
+async def test_a_worker_that_dies_again_and_again_hinders_nobody(tmp_path: Path) -> None:
+    """Others serve meanwhile, it is tried ever less often, and when it lives it has its share again."""
+    async with serving(tmp_path, "--workers", "2", hello=HELLO) as server, asyncio.timeout(60):
+        healthy = server.workers()[0]
+
+        def others() -> list[int]:
+            return [pid for pid in server.workers() if pid != healthy]
+
+        for _ in range(5):
+            # Before it listens, where that is possible.
+            await until(others, pause=0.001)
+            killed = others()[0]
+            os.kill(killed, signal.SIGKILL)
+            await server.said(rf"process {killed}\) died")
+        replies = [await server.ask("GET", "/hello") for _ in range(10)]
+        assert {reply.status for reply in replies} == {200}
+        assert (await server.said(r"in (\S+) s$"))[1] == "0.2"
+        await until(others)
+        (pid,) = others()
+        idle = sockets_of(pid)
+
+        async def shared() -> bool:
+            clients = [await server.connect() for _ in range(30)]
+            for client in clients:
+                client.ask("/hello")
+            heads = [await client.head() for client in clients]
+            taken = sockets_of(pid) - idle
+            for client in clients:
+                client.close()
+            assert all(b" 200 " in head for head in heads)
+            return taken > 0
+
+        await settled(shared)
+        assert await server.stop() == 0
+
+
 async def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
     """Nobody is left where the supervisor is killed, and its port is free again."""
     async with serving(tmp_path, "--workers", "2", hello=HELLO) as server:

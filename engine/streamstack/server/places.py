@@ -40,4 +40,6 @@ class Slot:
         """Listen no more, and keep the address; whoever listens on it later begins anew."""
         for each in self.sockets:
             with suppress(OSError):
-                each.shutdown(socket.SHUT_RD)
+                # Where nobody listens, it would stay half closed, and so would all that it lets in later.
+                if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    each.shutdown(socket.SHUT_RD)
