@@ -32,7 +32,7 @@ LITELLM := benchmarks/.venv-litellm
 LITELLM_INSTALLED := $(LITELLM)/.installed
 PEERS_ON_NODE := benchmarks/node_modules/.installed
 
-.PHONY: help serve test lint types pytest fuzz format schemas docs build pin clean
+.PHONY: help serve test lint types pytest fuzz soak format schemas docs build pin clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ pytest: $(DEV) $(CLIENTS) ## Run the tests alone (ARGS="tests/test_layers.py -k 
 
 fuzz: $(DEV) ## Look further than the steady cases of the tests: others each time
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n $(JOBS) tests/language tests/runtime $(ARGS)
+
+soak: $(DEV) ## Serve under faults: readers that break off, servers and Redis that are killed (ARGS="--seconds 600")
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 format: $(DEV) ## Lay the code out and repair what can be repaired
 	@$(BIN)/ruff check --quiet --fix-only .

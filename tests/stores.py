@@ -1,12 +1,14 @@
 """Fixtures: a real Redis for a test. A `conftest.py` takes them in by name.
 
-``STREAMSTACK_TEST_REDIS`` (a URL) is used in place of a server of the tests' own, where a test shares it.
+``STREAMSTACK_TEST_REDIS`` (a URL) is used in place of a server of the tests' own, where a test shares it: its first
+databases are emptied.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import redis
@@ -31,7 +33,9 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 def shared_redis(request: pytest.FixtureRequest) -> str:
     """The URL of one Redis for all tests; each takes keys of its own (`state.prefix`)."""
     if GIVEN:
-        return GIVEN
+        # The processes of a test run have a database each.
+        number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+        return urlunsplit(urlsplit(GIVEN)._replace(path=f"/{number}"))
     server: RedisServer = request.getfixturevalue("redis_server")
     return server.url
 

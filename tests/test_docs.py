@@ -30,7 +30,7 @@ from streamstack.language.loading.modifiers import MODIFIERS
 from streamstack.language.names import RESERVED
 from streamstack.language.project import read_project
 from streamstack.language.settings import load_settings
-from streamstack.language.streaming_settings import STREAMING_KEYS, Streaming
+from streamstack.language.streaming_settings import RESUME_KEYS, STREAMING_KEYS, Streaming
 from streamstack.language.validate import validate
 from streamstack.server import negotiation
 from streamstack.server.local import serving_locally
@@ -187,6 +187,7 @@ def run(command: Command, address: str) -> str:
 _VARYING = [
     (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", "<time>"),
     (r"\b[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}\b", "<id>"),
+    (r"[A-Za-z0-9_-]{22}/(?=\d)", "<stream>/"),
     (r"(?m)^Date: .*$", "Date: <date>"),
     (r'("(?:elapsedMs|processingTime)":)\d+', r"\1<ms>"),
     (r" *\b\d+\.\d (ms|s)\b", " <ms>"),
@@ -275,6 +276,7 @@ def test_names_in_sentences_exist(page: Page) -> None:
         ("endpoints.md", [*TYPES, *KEYS, *CONSTRAINTS]),
         ("steps.md", [each.name for each in MODIFIERS]),
         ("settings.md", STREAMING_KEYS),
+        ("resume.md", RESUME_KEYS),
         ("bindings.md", RESERVED),
         ("chunks.md", negotiation.FORMATS),
     ],

@@ -46,7 +46,7 @@ ROOMS = (
     Room("runtime", 2, ("streamstack.runtime", "streamstack.runtime.*")),
     Room("connections", 2, ("streamstack.connections", "streamstack.connections.*")),
     Room("language", 1, ("streamstack.language", "streamstack.language.*")),
-    Room("errors", 0, ("streamstack.errors",)),
+    Room("errors", 0, ("streamstack.errors", "streamstack.records")),
     # The package itself holds the version; whatever it imported, everything would import.
     Room("streamstack", -1, ("streamstack",)),
 )

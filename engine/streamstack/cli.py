@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 import click
 
@@ -10,6 +13,8 @@ from streamstack import __version__
 
 #: The commands, in the order of the help; each is a module of `commands` and a function in it.
 COMMANDS = ("serve", "validate", "call", "token", "functions", "schema")
+#: Those that neither listen nor call anybody: what does is imported only where it is used all the same.
+SILENT = frozenset({"validate", "functions", "schema"})
 
 
 class Commands(click.Group):
@@ -21,9 +26,25 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in SILENT:
+            # A quarter of a second, most of it for certificates.
+            sys.modules.setdefault("aiohttp", _Postponed("aiohttp"))
         module = import_module(f"streamstack.commands.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+
+class _Postponed(ModuleType):
+    """Stands for a library until something of it is asked for; the standard LazyLoader loads what is imported."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        self.__dict__.update(import_module(self.__name__).__dict__)
+        try:
+            return self.__dict__[name]
+        except KeyError:
+            raise AttributeError(f"{self.__name__} has no {name}") from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from streamstack.records import record
 
 Severity = Literal["error", "warning"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@record(order=True)
 class Mark:
     """A place in a file. Line and column count characters from 1."""
 
@@ -20,7 +21,7 @@ class Mark:
         return f"{self.file}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@record(order=True)
 class Diagnostic:
     """One finding about a definition, at one place, with what to write instead."""
 
@@ -37,7 +38,7 @@ class Diagnostic:
         return Mark(self.file, self.line, self.column)
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Place:
     """Where in a definition a run was: told to the author, never to the client."""
 
@@ -56,7 +57,7 @@ class Place:
         return text
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class ErrorCode:
     """An error of the language: the status it answers when nobody catches it, and what it means.
 
@@ -76,8 +77,17 @@ ERRORS = {
     "unauthorized": ErrorCode(401, "The caller did not prove who it is."),
     "forbidden": ErrorCode(403, "The caller may not do this."),
     "not-found": ErrorCode(404, "Nothing has this path."),
+    "unknown-stream": ErrorCode(
+        404, "There is no such stream: it was kept long enough, or it is another caller's."
+    ),
     "method-not-allowed": ErrorCode(405, "The path has endpoints, none for this method."),
     "not-acceptable": ErrorCode(406, "`Accept` names no format that the endpoint has."),
+    "stopped": ErrorCode(
+        409, "The run was stopped before its end: by its reader, or since no reader came back."
+    ),
+    "idempotency-key-reused": ErrorCode(
+        422, "The `Idempotency-Key` began a run with another request."
+    ),
     "rate-limited": ErrorCode(429, "The caller called too often."),
     "timeout": ErrorCode(
         504,

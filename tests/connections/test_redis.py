@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from redis.exceptions import ConnectionError as LostError
 from structlog.testing import capture_logs
 
-from streamstack.connections.redis import PATIENCE, Redis, Script, ask
+from streamstack.connections.redis import ANSWER, PATIENCE, Redis, Script, ask
 from streamstack.errors import RunError
 from streamstack.language.redis_urls import RedisUrl, parse_redis
 from tests.redis import RedisServer, free_port
@@ -124,16 +132,85 @@ async def _block(client: object) -> object:
 
 
 async def test_one_that_does_not_answer_is_given_up(own_redis: RedisServer) -> None:
-    """A Redis that hangs takes nobody's time for long; when it goes on, it serves."""
+    """A Redis that hangs takes one caller's time, and not everybody's; when it goes on, it serves."""
     store = Redis(parse_redis(own_redis.url))
     await put(store, b"v")
     own_redis.pause()
     try:
         with pytest.raises(RunError, match="does not answer in time"):
             await get(store)
+        began = monotonic()
+        for _ in range(10):
+            with pytest.raises(RunError, match="silent a moment ago"):
+                await get(store)
+        assert monotonic() - began < 1
+        await asyncio.sleep(0.6)
+        with pytest.raises(RunError, match="does not answer in time"):
+            await get(store)
     finally:
         own_redis.resume()
+    await asyncio.sleep(0.6)
     assert await get(store) == b"v"
+    await store.aclose()
+
+
+async def test_who_listens_may_wait_for_long(own_redis: RedisServer) -> None:
+    """Commands that wait for what comes have connections of their own, and no time-out."""
+    store = Redis(parse_redis(own_redis.url))
+    listener = store.listener()
+    waiting = asyncio.create_task(ask(listener, "BLPOP", "list", 10))
+    await asyncio.sleep(ANSWER + 0.3)
+    assert not waiting.done()
+    await store.run(lambda client: ask(client, "RPUSH", "list", "item"))
+    assert await waiting == (b"list", b"item")
+    again = asyncio.create_task(ask(listener, "BLPOP", "list", 10))
+    await asyncio.sleep(0.1)
+    own_redis.kill()
+    with pytest.raises(LostError) as raised:
+        await again
+    assert store.fault(raised.value).code == "state-unreachable"
+    await listener.aclose()
+    await store.aclose()
+
+
+async def test_scripts_of_many_go_together(own_redis: RedisServer) -> None:
+    """Each gets its own answer, those included that are refused or cancelled; few packets carry them."""
+    store = Redis(parse_redis(own_redis.url))
+    echo = Script("if ARGV[1] == 'bad' then return redis.error_reply('ERR bad') end return ARGV[1]")
+    await store.call(echo, [], ["first"])
+    tasks = [
+        asyncio.create_task(store.call(echo, [], ["bad" if n % 10 == 0 else str(n)]))
+        for n in range(700)
+    ]
+    await asyncio.sleep(0)
+    for each in tasks[5::10]:
+        each.cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    for n, answer in enumerate(answers):
+        if n % 10 == 0:
+            assert isinstance(answer, RunError), n
+            assert "refuses: bad" in answer.message
+        elif n % 10 == 5:
+            assert isinstance(answer, asyncio.CancelledError), n
+        else:
+            assert answer == str(n).encode()
+    clients = own_redis.query("CLIENT", "LIST").decode().splitlines()
+    assert len([each for each in clients if "cmd=evalsha" in each]) == 1
+    await store.aclose()
+
+
+async def test_one_that_reads_only_is_left(own_redis: RedisServer) -> None:
+    """A Redis that became a replica is told as such; the connections are made anew, wherever its name leads then."""
+    store = Redis(parse_redis(own_redis.url))
+    await put(store, b"v")
+    own_redis.query("REPLICAOF", "127.0.0.1", str(free_port()))
+    with pytest.raises(RunError, match="read only replica"):
+        await put(store, b"w")
+    assert len(own_redis.query("CLIENT", "LIST").splitlines()) == 1, (
+        "but for who asks, nobody is connected"
+    )
+    own_redis.query("REPLICAOF", "NO", "ONE")
+    await put(store, b"w")
     await store.aclose()
 
 
@@ -182,3 +259,58 @@ async def test_a_refusal_of_redis_is_told(tmp_path: Path, own_redis: RedisServer
     assert (raised.value.code, raised.value.status) == ("state-unreachable", 503)
     assert await get(store) is None
     await store.aclose()
+
+
+def certified(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis of the tests")])
+    now = datetime.now(UTC)
+    place = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(
+        now + timedelta(days=1)
+    )
+    builder = builder.add_extension(place, critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    certificate = builder.sign(key, hashes.SHA256())
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(secret)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+async def test_tls(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Who signed the certificate is checked, and what is wrong is told; scripts and restarts work as without."""
+    certificate, key = certified(tmp_path_factory.mktemp("tls"))
+    port = free_port()
+    given = {"tls-port": port, "tls-auth-clients": "no", "tls-key-file": key}
+    given |= {"tls-cert-file": certificate, "tls-ca-cert-file": certificate}
+    options = tuple(word for name, value in given.items() for word in (f"--{name}", str(value)))
+    server = RedisServer(tmp_path_factory.mktemp("redis"), options)
+    try:
+        server.start()
+    except AssertionError:
+        pytest.skip("this redis-server has no TLS: apt-get install redis-server")
+    try:
+        right = Redis(parse_redis(f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}"))
+        await put(right, b"v")
+        assert await get(right) == b"v"
+        assert await right.call(Script("return ARGV[1]"), [], ["x"]) == b"x"
+        server.kill()
+        asked = asyncio.create_task(get(right))
+        await asyncio.to_thread(server.start)
+        assert await asked == b"v"
+        for url, told in [
+            (f"rediss://127.0.0.1:{port}", "TLS fails (CERTIFICATE_VERIFY_FAILED)"),
+            (f"rediss://127.0.0.1:{server.port}", "it does not answer in time"),
+            (f"redis://127.0.0.1:{port}", "is out of reach"),
+        ]:
+            wrong = Redis(parse_redis(url))
+            with pytest.raises(RunError) as raised:
+                await get(wrong)
+            assert told in raised.value.message
+            await wrong.aclose()
+        await right.aclose()
+    finally:
+        server.stop()

@@ -298,14 +298,13 @@ def test_misuse_is_found(stack: str, code: str, told: str) -> None:
 
 
 async def test_without_its_redis_a_value_is_made_and_not_kept() -> None:
-    """`cache.use` goes on, and says so in the log; what has no other way is an error that can be caught."""
+    """`cache.use` goes on; what has no other way is an error that can be caught."""
     context = Context(state=StateSettings(parse_redis(f"redis://127.0.0.1:{free_port()}")))
     plan = plan_of("- cache.use: {key: k, do: [{return: made}]}\n  as: v\n- return: << v >>")
     with capture_logs() as logs:
         values = await asyncio.gather(*(ran(plan, context) for _ in range(5)))
     assert values == ["made"] * 5
-    told = {(each["event"], each.get("code")) for each in logs}
-    assert told == {("state-unreachable", None), ("not-cached", "state-unreachable")}
+    assert [each["event"] for each in logs] == ["state-unreachable"], "told once"
     caught = plan_of(
         """
         - try:

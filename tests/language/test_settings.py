@@ -9,7 +9,7 @@ from streamstack.language.findings import FINDINGS, find
 from streamstack.language.model_settings import Model
 from streamstack.language.reading.source import Mapping, plain, read
 from streamstack.language.settings import Cors, Metrics, Server, Settings, load_settings
-from streamstack.language.streaming_settings import Streaming, parse_streaming
+from streamstack.language.streaming_settings import Resume, Streaming, parse_streaming
 
 FILE = "streamstack.yaml"
 
@@ -82,7 +82,14 @@ server:
         ("https://a.example", "http://localhost:3000"), ("X-Key",), ("X-Cost",), True, 3600.0
     )
     assert settings.server == Server(
-        "0.0.0.0", 9000, 4, 5 * 1024**2, cors, 60.0, 5.0, Metrics("secret")
+        "0.0.0.0",
+        9000,
+        4,
+        5 * 1024**2,
+        cors,
+        60.0,
+        shutdown_delay=5.0,
+        metrics=Metrics("secret"),
     )
     assert "secret" not in repr(settings.server)
 
@@ -286,12 +293,17 @@ def test_all_of_streaming_is_typed() -> None:
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("{onDisconnect: finish}", "not-yet"),
-        ("{resume: {keep: 5m}}", "not-yet"),
-        ("{resume: true}", "not-yet"),
-        ("{slowClient: disconnect}", "not-yet"),
-        ("{slowClient: dropOldest}", "not-yet"),
-        ("{compress: true}", "not-yet"),
+        ("{slowClient: [block]}", "bad-setting"),
+        ("{slowClient: drop}", "bad-setting"),
+        ("{maxDuration: [1h]}", "bad-setting"),
+        ("{resume: maybe}", "bad-setting"),
+        ("{resume: [5m]}", "bad-setting"),
+        ("{resume: {kept: 5m}}", "bad-setting"),
+        ("{resume: {keep: 0}}", "bad-duration"),
+        ("{resume: {keep: 2d}}", "bad-duration"),
+        ("{resume: {maxChunks: 0}}", "bad-setting"),
+        ("{resume: {maxChunks: 1.5}}", "bad-setting"),
+        ("{resume: {maxSize: 0}}", "bad-size"),
         ("{format: [sse]}", "bad-setting"),
         ("{onDisconnect: stop}", "bad-setting"),
         ("{done: 1}", "bad-setting"),
@@ -308,6 +320,90 @@ def test_what_streaming_can_not_be_is_told_at_the_value(text: str, code: str) ->
     made, findings = streaming(text)
     assert findings == [(text.index(":") + 3, code)]
     assert made == Streaming(keep_alive=1.0)
+
+
+def test_what_may_be_in_parts() -> None:
+    """`maxDuration` and `slowClient` take a mapping; what it leaves out keeps its default."""
+    made, findings = streaming(
+        "{maxDuration: {limit: 1h, jitter: 25%}, slowClient: {mode: disconnect, grace: 2s}, compress: true}"
+    )
+    assert findings == []
+    assert (made.max_duration, made.jitter, made.slow_client, made.grace, made.compress) == (
+        3600.0,
+        0.25,
+        "disconnect",
+        2.0,
+        True,
+    )
+    assert streaming("{maxDuration: {jitter: 0}}")[0] == Streaming(keep_alive=1.0, jitter=0.0)
+    assert streaming("{maxDuration: {jitter: 0.5}}")[0].jitter == 0.5
+    assert streaming("{slowClient: dropOldest}")[0].slow_client == "dropOldest"
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "code"),
+    [
+        ("{maxDuration: {jitter: 110%}}", "110", "bad-setting"),
+        ("{maxDuration: {jitter: -1}}", "-1", "bad-setting"),
+        ("{maxDuration: {jitter: some}}", "some", "bad-setting"),
+        ("{maxDuration: {jitter: nan}}", "nan", "bad-setting"),
+        ("{maxDuration: {jitter: true}}", "true", "bad-setting"),
+        ("{maxDuration: {limit: long}}", "long", "bad-duration"),
+        ("{maxDuration: {most: 1h}}", "most", "bad-setting"),
+        ("{slowClient: {mode: drop}}", "drop}", "bad-setting"),
+        ("{slowClient: {mode: disconnect, grace: 0}}", "0", "bad-duration"),
+        ("{slowClient: {mode: [block]}}", "[", "bad-setting"),
+        ("{slowClient: {grace: <<input.s>>}}", "<<", "constant-required"),
+        ("{slowClient: dropOldest, format: text}", "dropOldest", "bad-setting"),
+        ("{format: openai, slowClient: {mode: dropOldest}}", "{mode", "bad-setting"),
+    ],
+)
+def test_what_parts_can_not_be_is_told_at_the_part(text: str, at: str, code: str) -> None:
+    """The finding stands at the part that is wrong."""
+    assert streaming(text)[1] == [(text.index(at) + 1, code)]
+
+
+@pytest.mark.parametrize("format_", ["auto", "sse", "ndjson", "json"])
+def test_dropped_chunks_need_a_format_that_can_tell(format_: str) -> None:
+    """There is no finding where a gap can be told, or where everything is sent in one piece."""
+    assert streaming(f"{{slowClient: dropOldest, format: {format_}}}")[1] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("true", Resume(300.0, 10_000, 16 * 1024**2)),
+        ("false", None),
+        ("{}", Resume()),
+        ("{keep: 10s, maxChunks: }", Resume(keep=10.0)),
+        ("{keep: 1d, maxChunks: 5, maxSize: 1MB}", Resume(86400.0, 5, 1024**2)),
+    ],
+)
+def test_resume_says_how_much_is_kept(text: str, expected: Resume | None) -> None:
+    """`true` stands for the defaults."""
+    made, findings = streaming(f"{{onDisconnect: finish, resume: {text}}}")
+    assert findings == []
+    assert (made.resume, made.on_disconnect) == (expected, "finish")
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("{resume: true, format: text}", 10),
+        ("{format: openai, resume: {keep: 5m}}", 26),
+        ("{ids: false, resume: true}", 22),
+    ],
+)
+def test_what_has_no_ids_is_not_resumed(text: str, column: int) -> None:
+    """A format without ids, or `ids: false`, does not go with `resume`."""
+    assert streaming(text)[1] == [(column, "not-resumable")]
+
+
+def test_the_resume_of_a_project_is_for_the_endpoints_that_can() -> None:
+    """An endpoint whose format has no ids leaves it out, without being told."""
+    root = read("{format: text}", "a.yaml")[0][0].root
+    assert isinstance(root, Mapping)
+    assert parse_streaming(root, Streaming(resume=Resume())) == (Streaming("text"), [])
 
 
 def test_an_unknown_key_of_an_endpoint_has_the_code_of_keys() -> None:

@@ -15,6 +15,7 @@ from streamstack.language.dialects import refuse
 from streamstack.language.values import to_json
 from streamstack.runtime.messages import Item
 from streamstack.runtime.providers import PROVIDERS
+from streamstack.runtime.providers.events import AnswerDecoder
 from tests.models.asking import wire
 from tests.models.test_wires import SAID
 
@@ -97,3 +98,65 @@ def test_reader_of_nothing_stays_calm(provider: str) -> None:
     items: list[Item] = []
     PROVIDERS[provider].reader("x.example", 9).take({}, items)
     assert items == []
+
+
+#: Texts that look like what stands around them, or break JSON where they are cut out wrongly.
+PIECES = st.text(max_size=6) | st.sampled_from(
+    ["id", '"', '":"', "\\", '\\"', "another text", "", "content", '"}}]}', "é", "\u2028", "🌍"]
+)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> list[bytes]:
+    """Draw the events of an answer as servers write them, with some that differ a little."""
+    ascii_only = draw(st.booleans())
+    separators = draw(st.sampled_from([(",", ":"), (", ", ": ")]))
+    padded = draw(st.booleans())
+    written = []
+    for text in draw(st.lists(PIECES, max_size=12)):
+        event: dict[str, Any] = {
+            "id": draw(st.sampled_from(["x", "x", text])),
+            "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}],
+        }
+        if padded:
+            event["obfuscation"] = text[::-1]
+        odd = draw(st.integers(0, 9))
+        if odd == 0:
+            event["choices"][0]["finish_reason"] = "stop"
+        elif odd == 1:
+            event["choices"][0]["delta"]["refusal"] = text
+        elif odd == 2:
+            event["usage"] = {"prompt_tokens": 3, "completion_tokens": len(text)}
+        elif odd == 3:
+            event["error"] = {"message": text}
+        data = json.dumps(event, ensure_ascii=ascii_only, separators=separators)
+        written.append(data.encode("utf-8", "replace")[odd == 4 :])
+    return written
+
+
+@settings(max_examples=1500, deadline=None)
+@given(answers())
+def test_learnt_form_of_the_events_changes_nothing(events: list[bytes]) -> None:
+    """An answer whose form is learnt gives the items, the error and the message that each event read wholly gives."""
+    told = []
+    for learners in (4, 0):
+        reader = PROVIDERS["openai"].reader("x.example", 40)
+        decoder = AnswerDecoder(reader, "skip", 1 << 20)
+        decoder.learners = learners
+        items = decoder.feed(b"".join(b"data: %b\n\n" % each for each in events))
+        told.append((items, repr(decoder.failure), decoder.skipped, reader.reply.view))
+    assert told[0] == told[1]
+
+
+def test_form_of_the_events_is_learnt() -> None:
+    """Once a piece of the text was read, others that are written alike are not read as a whole."""
+    reader = PROVIDERS["openai"].reader("x.example", 1 << 20)
+    decoder = AnswerDecoder(reader, "fail", 1 << 20)
+    event = b'data: {"id": "x", "choices": [{"delta": {"content": "%b"}}]}\n\n'
+    decoder.feed(event % b"Hel")
+    reader.take = None  # type: ignore[method-assign,assignment]  # it is not asked again
+    assert decoder.feed(event % b"lo" + event % b" \\u263a") == [
+        {"type": "text", "text": "lo"},
+        {"type": "text", "text": " ☺"},
+    ]
+    assert reader.reply.view["content"] == "Hello ☺"

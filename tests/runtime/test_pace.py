@@ -13,7 +13,7 @@ import pytest
 from streamstack.errors import RunError
 from streamstack.runtime import pace
 from streamstack.runtime.chunk import Collector
-from streamstack.runtime.pace import INTERVAL, Pacer, delay, pacer
+from streamstack.runtime.pace import INTERVAL, Pacer, delay, pacer, resume
 from streamstack.runtime.run import Context, Run
 
 
@@ -53,6 +53,14 @@ def run() -> Run:
     return Run(Collector(), Context())
 
 
+async def turn(pacing: Pacer, run: Run, content: Any) -> None:
+    """Wait as a compiled stack does."""
+    waiting = pacing.turn(run, content)
+    if waiting is not None:
+        await waiting
+        resume(run)
+
+
 async def times_of(
     clock: Clock,
     run: Run,
@@ -64,7 +72,7 @@ async def times_of(
     began = clock.now
     times = []
     for index, content in enumerate(contents):
-        await pacing.turn(run, content)
+        await turn(pacing, run, content)
         run.sink.emit(content, None, None, None)
         times.append(round(clock.now - began, 6))
         clock.now += (works or {}).get(index, 0)
@@ -133,7 +141,7 @@ async def test_any_content_can_be_paced(clock: Clock, run: Run, content: Any) ->
     """Lists count their items, other values their JSON."""
     pacing = paced("natural")
     for _ in range(3):
-        await pacing.turn(run, content)
+        await turn(pacing, run, content)
     assert clock.now == 1002.0
 
 
@@ -190,17 +198,17 @@ async def test_a_pace_is_kept_per_step_and_run(clock: Clock, run: Run) -> None:
     assert pacer(run, 1, "fixed", 1.0, 0) is first
     assert pacer(run, 2, "fixed", 1.0, 0) is not first
     assert pacer(Run(Collector(), Context()), 1, "fixed", 1.0, 0) is not first
-    await first.turn(run, "a")
-    await pacer(run, 2, "fixed", 1.0, 0).turn(run, "a")
+    await turn(first, run, "a")
+    await turn(pacer(run, 2, "fixed", 1.0, 0), run, "a")
     assert clock.now == 1000
-    await pacer(run, 1, "fixed", 1.0, 0).turn(run, "b")
+    await turn(pacer(run, 1, "fixed", 1.0, 0), run, "b")
     assert clock.now == 1001
 
 
 async def test_what_a_pace_asks_for_may_change(clock: Clock, run: Run) -> None:
     """Its parameters may be bindings: the last ones count."""
     for interval, time in ((1.0, 0.0), (1.0, 1.0), (3.0, 4.0), (None, 4.05), (0, 4.05)):
-        await pacer(run, 1, "fixed", interval, 0).turn(run, "a")
+        await turn(pacer(run, 1, "fixed", interval, 0), run, "a")
         assert clock.now == pytest.approx(1000 + time)
     assert INTERVAL == 0.05
 
@@ -237,7 +245,7 @@ async def test_tasks_side_by_side_take_turns(clock: Clock, run: Run) -> None:
 
     async def send() -> None:
         for _ in range(3):
-            await pacer(run, 1, "fixed", 1.0, 0).turn(run, "a")
+            await turn(pacer(run, 1, "fixed", 1.0, 0), run, "a")
             times.append(clock.now - 1000)
 
     await at_once(send, send)
@@ -297,7 +305,7 @@ async def test_delay_trusts_a_time_that_others_noted(clock: Clock, run: Run) -> 
 
 async def test_delay_counts_from_a_paced_chunk(clock: Clock, run: Run) -> None:
     """A chunk that another step paced is the one before."""
-    await pacer(run, 1, "fixed", 1.0, 0).turn(run, "x")
+    await turn(pacer(run, 1, "fixed", 1.0, 0), run, "x")
     await emit(run)
     clock.now += 3
     await emit(run, 5)
@@ -322,6 +330,6 @@ async def test_real_time_is_what_is_waited_for(run: Run) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     for _ in range(4):
-        await pacer(run, 1, "fixed", 0.01, 0).turn(run, "a")
+        await turn(pacer(run, 1, "fixed", 0.01, 0), run, "a")
         await emit(run, 0.001)
     assert loop.time() - began > 0.028

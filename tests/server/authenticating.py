@@ -60,7 +60,11 @@ async def project(
     context = make_context(checked, environment, dev=False)
     cors = make_cors(checked.settings.server.cors)
     async with Service(endpoints, context=context, cors=cors) as service:
-        runner = web.ServerRunner(Listening(service.handle), shutdown_timeout=1)
+        limits = checked.settings.server
+        listening = Listening(
+            service.handle, most=limits.max_connections, head_timeout=limits.head_timeout
+        )
+        runner = web.ServerRunner(listening, shutdown_timeout=1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

@@ -13,10 +13,13 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 #: Tests of sockets: how bytes leave, how connections end.
 ON_BOTH = {
     "test_commit",
+    "test_compression",
     "test_connection",
     "test_relay",
+    "test_life",
     "test_request_streams",
     "test_service",
+    "test_slow_readers",
     "test_stream",
     "test_uploads",
 }

@@ -234,7 +234,7 @@ async def test_status_without_body() -> None:
 
 @pytest.mark.parametrize("format_", ["sse", "value", "json"])
 async def test_header_can_not_be_injected(format_: str) -> None:
-    """A line break in a header's value is an error with a clean status, never a header."""
+    """A line break in a header's value is two spaces, never another header."""
 
     async def stack(run: Run, inputs: dict[str, Any]) -> None:
         run.sink.respond(None, {"X-A": "1\r\nSet-Cookie: evil=1"}, {})
@@ -243,7 +243,7 @@ async def test_header_can_not_be_injected(format_: str) -> None:
 
     async with serving(endpoint(stack, wire=Wire(format_))) as server:
         reply = await server.get()
-    assert reply.status == 500
+    assert (reply.status, reply.headers["x-a"]) == (200, "1  Set-Cookie: evil=1")
     assert "set-cookie" not in reply.headers
     assert b"evil" not in reply.body
 

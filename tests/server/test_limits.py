@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -236,8 +238,51 @@ async def test_a_body_is_not_read_where_there_is_no_room(tmp_path: Path, state: 
         assert (await client.head()).startswith(b"HTTP/1.1 429 ")
 
 
+async def test_a_dialect_tells_it_as_its_api_does(tmp_path: Path, state: str) -> None:
+    """The error has the shape that SDKs expect, the headers are the same."""
+    text = (
+        "path: /l\nmethod: POST\nrateLimit: 1/minute\nstreaming: {format: openai}\n"
+        "functionStack: [{stream: a}]\n"
+    )
+    async with project(tmp_path, state, text, {}) as server:
+        first, then = [await server.ask("POST", "/l") for _ in range(2)]
+    assert (first.status, figures(first)[:2]) == (200, ("1", "0"))
+    assert then.status == 429
+    assert problem(then)["error"]["type"] == "rate_limit_error"
+    assert int(then.headers["retry-after"]) == figures(then)[2]
+
+
+async def test_files_of_a_refused_call_are_deleted(
+    tmp_path: Path, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the limit is asked after the inputs were read."""
+    kept = tmp_path / "uploads"
+    kept.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(kept))
+    text = """
+path: /l
+method: POST
+responseType: json
+rateLimit: {limit: 1/minute, by: << input.name >>}
+inputParameters: {name: {type: text}, file: {type: file, maxSize: 10MB}}
+functionStack: [{return: << input.file.size >>}]
+"""
+    body = b"".join(
+        b'--x\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n' % part
+        for part in [(b"name", b"", b"a"), (b"file", b'; filename="f"', b"z" * 3_000_000)]
+    )
+    content = "multipart/form-data; boundary=x"
+    async with project(tmp_path, state, text, {}) as server:
+        replies = [
+            await server.ask("POST", "/l", body + b"--x--\r\n", Content_Type=content)
+            for _ in range(3)
+        ]
+        assert [each.status for each in replies] == [200, 429, 429]
+        assert list(kept.iterdir()) == []
+
+
 async def test_a_stream_tells_it_in_its_head(tmp_path: Path, state: str) -> None:
-    """Also in a dialect and by CORS, so that a page can read it."""
+    """Also by CORS, so that a page can read it."""
     text = "path: /l\nmethod: GET\nrateLimit: 1/minute\nfunctionStack: [{stream: a}]\n"
     settings = state + "server: {cors: 'https://a.example'}\n"
     async with project(tmp_path, settings, text, {}) as server:
@@ -392,6 +437,36 @@ async def test_never_more_streams_than_allowed(tmp_path: Path, state: str) -> No
         heads = await asyncio.gather(*(each.head() for each in clients))
     statuses = [int(head.split(b" ")[1]) for head in heads]
     assert (statuses.count(200), statuses.count(429)) == (7, 93)
+
+
+async def test_whatever_readers_do_no_place_is_lost(tmp_path: Path, state: str) -> None:
+    """Hundreds who leave at any moment, before their head, with it, later: in the end all places are free."""
+    chance = random.Random(5)  # noqa: S311 (chance, not secrets)
+    text = STREAM.format(limit="[{concurrent: 5, by: all}, {limit: 100000/minute}]")
+
+    async def come_and_go(server: Server) -> None:
+        client = await server.connect()
+        client.ask("/s")
+        await client.writer.drain()
+        await asyncio.sleep(chance.choice([0, 0.0003, 0.001, 0.003, 0.02]))
+        if chance.random() < 0.3:
+            await client.head()
+        client.close()
+
+    async with project(tmp_path, state, text, {}) as server:
+        for _ in range(8):
+            await asyncio.gather(*(come_and_go(server) for _ in range(40)))
+
+        async def all_free() -> bool:
+            clients = [await server.connect() for _ in range(6)]
+            for each in clients:
+                each.ask("/s")
+            heads = [await each.head() for each in clients]
+            for each in clients:
+                each.close()
+            return [head.split(b" ")[1] for head in heads].count(b"200") == 5
+
+        await eventually(all_free, 15)
 
 
 # ------------------------------------------------------------- Redis, away and back

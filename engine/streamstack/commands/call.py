@@ -17,6 +17,7 @@ from streamstack.commands.answers import Part, problem_lines, reader_for, shown
 from streamstack.commands.asking import Answer, Question, UnreachableError, ask
 from streamstack.commands.timing import Timing
 from streamstack.functions import REGISTRY
+from streamstack.language.masking import mask
 from streamstack.language.project import find_root, read_project
 from streamstack.language.report import WRITERS
 from streamstack.server.databases import DatabaseError
@@ -133,7 +134,9 @@ def _log_aside() -> Iterator[None]:
         processors=[
             _drop_refusals,
             structlog.processors.add_log_level,
-            # Tracebacks without the values of variables, which may be secrets.
+            # Tracebacks without the values of variables, and nothing with a secret in it.
+            structlog.processors.format_exc_info,
+            mask,
             structlog.dev.ConsoleRenderer(
                 colors=False, exception_formatter=structlog.dev.plain_traceback
             ),

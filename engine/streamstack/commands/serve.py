@@ -13,6 +13,7 @@ import structlog
 
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
+from streamstack.language.masking import mask, masked
 from streamstack.language.project import Checked, read_project
 from streamstack.language.report import write_text
 from streamstack.language.values import to_json
@@ -123,11 +124,11 @@ def _check_sharing(context: click.Context, checked: Checked) -> None:
 
 
 def _announce(line: str) -> None:
-    click.echo(line, err=True)
+    click.echo(masked(line), err=True)
 
 
 def _give_up(context: click.Context, reason: str, code: int) -> NoReturn:
-    click.echo(f"streamstack: {reason}", err=True)
+    click.echo(f"streamstack: {masked(reason)}", err=True)
     context.exit(code)
 
 
@@ -142,20 +143,19 @@ def _log_line(entry: dict[str, Any], **_: Any) -> str:
 def _write_log() -> None:
     """Write the log to the standard error: for people on a terminal, else one JSON object a line."""
     people = sys.stderr.isatty()
-    shape: list[structlog.typing.Processor] = (
-        # Tracebacks without the values of variables, which may be secrets.
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    shape: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if people
-        else [
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=_log_line),
-        ]
+        else structlog.processors.JSONRenderer(serializer=_log_line)
     )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=not people),
-            *shape,
+            # Tracebacks without the values of variables, and nothing with a secret in it.
+            structlog.processors.format_exc_info,
+            mask,
+            shape,
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import gc
 import os
 from pathlib import Path
 
@@ -59,6 +61,7 @@ def validate(
 
     Exits with 0 when nothing is wrong, 1 on findings, 2 when it could not run.
     """
+    atexit.register(gc.freeze)  # nobody need look for cycles in a process that ends
     chosen = paths or (Path("definitions") if Path("definitions").is_dir() else Path(),)
     try:
         findings, sources = _check(chosen, check_environment=env, ask=database)

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from math import ceil
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 #: In how many parts a sliding window is counted. A call counts until its part is over, never for a shorter time.
 PARTS: Final = 60
+#: Bits that hold the count of a part: more than any limit allows.
+_BITS: Final = 32
+_MASK: Final = (1 << _BITS) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """How often something may be done in how many milliseconds, and the key of its count."""
 
     key: bytes
@@ -34,8 +35,7 @@ class Quota:
         return ceil(self.period / PARTS)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whether a quota has room, how much is left of it, and in how many milliseconds there is more."""
 
     admitted: bool
@@ -80,22 +80,23 @@ class _Sliding:
     def __init__(self) -> None:
         self.count = 0
         self.ends = 0  # when all of it is forgotten
-        self.parts: deque[list[int]] = deque()  # when each is forgotten, and how many it counts
+        # When each is forgotten, and how many it counts, in one number: there may be many of them.
+        self.parts: deque[int] = deque()
 
     def look(self, quota: Quota, now: int) -> tuple[int, int]:
         """Return how many count now, and when there are fewer."""
         parts = self.parts
-        while parts and parts[0][0] <= now:
-            self.count -= parts.popleft()[1]
-        return self.count, parts[0][0] if parts else self._end_of(quota, now)
+        while parts and parts[0] >> _BITS <= now:
+            self.count -= parts.popleft() & _MASK
+        return self.count, parts[0] >> _BITS if parts else self._end_of(quota, now)
 
     def add(self, quota: Quota, now: int) -> None:
         self.count += 1
         self.ends = self._end_of(quota, now)
-        if self.parts and self.parts[-1][0] == self.ends:
-            self.parts[-1][1] += 1
+        if self.parts and self.parts[-1] >> _BITS == self.ends:
+            self.parts[-1] += 1
         else:
-            self.parts.append([self.ends, 1])
+            self.parts.append((self.ends << _BITS) + 1)
 
     def _end_of(self, quota: Quota, now: int) -> int:
         part = quota.part
@@ -116,6 +117,8 @@ class MemoryRates:
     async def hit(self, quotas: Sequence[Quota]) -> list[Verdict]:
         """Count a call. Nothing else happens meanwhile."""
         now = int(self._clock() * 1000)
+        if len(quotas) == 1:
+            return [self._hit(quotas[0], now)]
         counts = [self._count(quota) for quota in quotas]
         looks = [count.look(quota, now) for count, quota in zip(counts, quotas, strict=True)]
         room = [used < quota.limit for (used, _), quota in zip(looks, quotas, strict=True)]
@@ -127,6 +130,15 @@ class MemoryRates:
             Verdict(free, max(0, quota.limit - used - taken), more - now)
             for free, quota, (used, more) in zip(room, quotas, looks, strict=True)
         ]
+
+    def _hit(self, quota: Quota, now: int) -> Verdict:
+        """Count a call against one quota, which is by far the most often."""
+        count = self._count(quota)
+        used, more = count.look(quota, now)
+        if used >= quota.limit:
+            return Verdict(False, 0, more - now)
+        count.add(quota, now)
+        return Verdict(True, quota.limit - used - 1, more - now)
 
     def _count(self, quota: Quota) -> _Windowed | _Sliding:
         found = self._counts.get(quota.key)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from functools import cache
+from typing import Any
 
 import aiohttp
 
-#: Whether this aiohttp keeps what has come where `take_all` looks for it.
-KNOWN: Final = {"_buffer", "_buffer_offset", "_cursor", "_size", "_wait"} <= {
-    *dir(aiohttp.StreamReader)
-}
+
+@cache
+def is_known() -> bool:
+    """Whether this aiohttp keeps what has come where `take_all` looks for it."""
+    names = {"_buffer", "_buffer_offset", "_cursor", "_size", "_wait"}
+    return names <= {*dir(aiohttp.StreamReader)}
 
 
 async def take_all(content: Any) -> bytes:
@@ -18,7 +21,7 @@ async def take_all(content: Any) -> bytes:
     It does as `StreamReader.readany`, which has the parser look for more after each chunk of HTTP that it gives out:
     for each event, where a server sends each as such a chunk.
     """
-    if not KNOWN or content.exception() is not None or content.at_eof():
+    if not is_known() or content.exception() is not None or content.at_eof():
         return await _read_any(content)
     buffer = content._buffer
     if not buffer:

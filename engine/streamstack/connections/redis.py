@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
+from math import inf
 from time import monotonic
 from typing import Any, Final, TypeVar, cast
 
@@ -28,12 +29,14 @@ from redis.exceptions import (
     BusyLoadingError,
     InvalidResponse,
     NoScriptError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import TimeoutError as LateError
 
+from streamstack.connections.redis_line import Line
 from streamstack.errors import RunError
 from streamstack.language.redis_urls import RedisUrl
 
@@ -47,8 +50,10 @@ CONNECT: Final = 1.0
 ANSWER: Final = 3.0
 #: Seconds to wait for a Redis that was there a moment ago: one that is started anew is back in less.
 PATIENCE: Final = 1.0
-#: Seconds to wait while another asks whether it is back.
+#: Seconds to wait while another asks whether one that is known to be away is back.
 _TURN: Final = 0.3
+#: Seconds for which one that kept somebody waiting in vain is left alone.
+_QUIET: Final = 0.5
 #: Connections of one process. Redis does one thing at a time: more would only wait there.
 MOST: Final = 32
 
@@ -82,7 +87,9 @@ class _Pool(BlockingConnectionPool):
     def __init__(self, **options: Any) -> None:
         super().__init__(max_connections=MOST, timeout=ANSWER, **options)
         self.patience = 0.0  # seconds; nothing until it was reached once, and while it is away
-        self._told = False  # the log has it that it is away
+        self._silent = 0.0  # when it last kept somebody waiting in vain
+        self._told_at = -inf  # when the log was last told
+        self._away = False  # what it was told
         self._looking = asyncio.Lock()
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
@@ -110,8 +117,10 @@ class _Pool(BlockingConnectionPool):
 
     async def _look(self, connection: AbstractConnection) -> bool:
         """Connect, the first to do so; False where another one has, so that all may."""
+        if monotonic() < self._silent + _QUIET:
+            raise LostError("it was silent a moment ago")
         try:
-            async with asyncio.timeout(_TURN):
+            async with asyncio.timeout(_TURN if self._away else CONNECT):
                 await self._looking.acquire()
         except TimeoutError:
             raise LostError("it was so a moment ago") from None
@@ -119,19 +128,40 @@ class _Pool(BlockingConnectionPool):
             if self.patience > 0:
                 return False
             await super().ensure_connection(connection)
-            self.patience = PATIENCE
-            if self._told:
-                self._told = False
+            if self._silent:
+                await _hear(connection)
+            self.patience, self._silent = PATIENCE, 0.0
+            if self._away:
+                self._away, self._told_at = False, -inf
                 log.info("state-reached")
             return True
+        except LateError:
+            self.fall_silent()
+            raise
         finally:
             self._looking.release()
 
+    def fall_silent(self) -> None:
+        """Take note that it did not answer: who comes next is not to wait as long for nothing."""
+        self.patience, self._silent = 0.0, monotonic()
+
     def tell(self, reason: str) -> None:
-        """Put into the log that it is away, once."""
-        if not self.patience and not self._told:
-            self._told = True
+        """Put into the log that it is away, once; what it refuses while it is there, once a minute."""
+        away = not self.patience
+        if away != self._away or (not away and monotonic() > self._told_at + 60):
+            self._away, self._told_at = away, monotonic()
             log.warning("state-unreachable", reason=reason)
+
+
+async def _hear(connection: AbstractConnection) -> None:
+    """Make sure that it answers, not only that it takes connections. Raises what redis-py raises."""
+    try:
+        async with asyncio.timeout(CONNECT):
+            await connection.send_command("PING")
+            await connection.read_response()
+    except TimeoutError:
+        await connection.disconnect(nowait=True)
+        raise LateError("it does not answer") from None
 
 
 def _has_news(connection: AbstractConnection) -> bool:
@@ -153,12 +183,14 @@ class Redis:
     ``client`` is redis-py's, for what is asked inside of `run`. Its answers are bytes.
     """
 
-    __slots__ = ("_prefix", "client", "url")
+    __slots__ = ("_line", "_prefix", "client", "url")
 
     def __init__(self, url: RedisUrl, prefix: str = "") -> None:
         self.url = url
         self._prefix = f"streamstack:{prefix}:" if prefix else "streamstack:"
-        self.client: Client = redis.Redis(connection_pool=_Pool(**_options(url)))
+        pool = _Pool(**_options(url))
+        self.client: Client = redis.Redis(connection_pool=pool)
+        self._line = Line(pool)
 
     def key(self, kind: str, name: bytes | str = b"") -> bytes:
         """Return the key of a thing: the project's prefix, what kind of thing it is, its name."""
@@ -171,34 +203,47 @@ class Redis:
         ``again``: the work may be done twice, so it is where the connection was lost before the answer came.
         Raises RunError ``state-unreachable``.
         """
-        until = monotonic() + PATIENCE
-        while True:
-            try:
-                return await work(self.client)
-            except (RedisError, OSError) as error:
-                if isinstance(error, BusyLoadingError):  # it has done nothing
-                    pause = 0.02
-                elif again and _is_lost(error):
-                    again, pause = False, 0.0
-                else:
-                    raise self._fault(error) from error
-                if monotonic() > until:
-                    raise self._fault(error) from error
-            await asyncio.sleep(pause)
+        return await self._try(lambda: work(self.client), again=again)
 
     async def call(
         self, script: Script, keys: Sequence[bytes], values: Sequence[Any], *, again: bool = False
     ) -> Any:
         """Run a script, and return what it returns. ``again`` and what it raises are as those of `run`."""
 
-        async def work(client: Client) -> Any:
+        async def work() -> Any:
             given = (len(keys), *keys, *values)
             try:
-                return await ask(client, "EVALSHA", script.digest, *given)
+                return await self._line.ask("EVALSHA", script.digest, *given)
             except NoScriptError:  # a Redis that was started since
-                return await ask(client, "EVAL", script.source, *given)
+                return await self._line.ask("EVAL", script.source, *given)
 
-        return await self.run(work, again=again)
+        return await self._try(work, again=again)
+
+    async def _try(self, work: Callable[[], Awaitable[T]], *, again: bool) -> T:
+        until = monotonic() + PATIENCE
+        while True:
+            try:
+                return await work()
+            except (RedisError, OSError) as error:
+                if isinstance(error, BusyLoadingError):  # it has done nothing
+                    pause = 0.02
+                elif again and _is_lost(error):
+                    again, pause = False, 0.0
+                else:
+                    await self._learn(error)
+                    raise self._fault(error) from error
+                if monotonic() > until:
+                    await self._learn(error)
+                    raise self._fault(error) from error
+            await asyncio.sleep(pause)
+
+    async def _learn(self, error: Exception) -> None:
+        """Draw the conclusions from an error."""
+        if isinstance(error, LateError):
+            self._pool.fall_silent()
+        elif isinstance(error, ReadOnlyError):
+            # It was the first of several, and another one is now: its name leads there.
+            await self._pool.disconnect(inuse_connections=False)
 
     async def reach(self) -> None:
         """Ask whether it is there. Raises RunError ``state-unreachable``."""
@@ -227,6 +272,7 @@ class Redis:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        await self._line.aclose()
         await self.client.aclose()
         await self._pool.aclose()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from math import ceil
 from typing import Any, Final
 
@@ -28,10 +29,16 @@ def key_of(value: Any) -> bytes:
 
 def quota_of(rate: Rate, algorithm: str, key: bytes) -> Quota:
     """Return what is counted for a rate. Counts of another time, or of the other algorithm, are others."""
-    period = max(1, round(rate.seconds * 1000))
+    start, period, sliding = _shape(rate.seconds, algorithm)
+    return Quota(start + key, rate.limit, period, sliding)
+
+
+@lru_cache(256)
+def _shape(seconds: float, algorithm: str) -> tuple[bytes, int, bool]:
+    """Return how keys of a time and an algorithm begin, the milliseconds, and whether it is the sliding one."""
+    period = max(1, round(seconds * 1000))
     sliding = algorithm == "sliding"
-    name = b"%b%d:%b" % (b"s" if sliding else b"f", period, key)
-    return Quota(name, rate.limit, period, sliding)
+    return b"%b%d:" % (b"s" if sliding else b"f", period), period, sliding
 
 
 def tightest(quotas: Sequence[Quota], verdicts: Sequence[Verdict]) -> tuple[Quota, Verdict]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
@@ -83,8 +83,9 @@ async def get(run: Run, key: Any) -> Any:
 async def set_(run: Run, key: Any, value: Any, ttl: float | None = None) -> None:
     """Keep a value for other runs, in place of the one that had the key before.
 
-    The cache is bounded: past `state.maxEntries` or `state.maxSize`, what was not used for longest goes. A single value
-    larger than all of `maxSize` is the error `limit-reached`. Streams and files can't be cached.
+    The cache is bounded: in memory, past `state.maxEntries` or `state.maxSize`, what was not used for longest goes; in
+    Redis it is Redis that says so. A single value larger than all of `maxSize` is the error `limit-reached`.
+    Streams and files can't be cached.
     """
     _check_kept(value)
     await run.context.resource(open_state).store.set(canonical_json(key), value, ttl)
@@ -150,10 +151,14 @@ async def use(
     goes to all of them and is not kept: whoever asks next tries anew. If the run at work is stopped, one of those
     who wait takes over. Steps without `return` give null, which is kept like any value. Chunks that the steps send
     go to the reader of the run that runs them. A value too large for the cache is given and not kept.
+
+    With a Redis for state, the steps run once for all servers that share it: where the one at work is killed, another
+    takes over. An error is that of the server on which it happened. While Redis is out of reach, the steps run, and
+    what they return is not kept.
     """
     state = run.context.resource(open_state)
     name = canonical_json(key)
-    value = await _cached(run, state.store, name)
+    value = await _cached(state.store, name)
     if value is not MISSING:
         return value
 
@@ -163,26 +168,22 @@ async def use(
         try:
             await state.store.set(name, made, ttl)
         except RunError as error:
-            if error.code not in _NOT_KEPT:
+            if error.code == "limit-reached":
+                log.warning("not-cached", run=run.id, key=name.decode(), message=error.message)
+            elif error.code != "state-unreachable":  # which the log has already
                 raise
-            _tell(run, name, error)
         return made
 
     return await state.flights.do(name, partial(_alone, state, name, make))
 
 
-#: Why a value is given without being kept: it is too large, or there is nowhere to keep it now.
-_NOT_KEPT: Final = frozenset({"limit-reached", "state-unreachable"})
-
-
-async def _cached(run: Run, store: Store, name: bytes) -> Any:
+async def _cached(store: Store, name: bytes) -> Any:
     """Return what is cached; MISSING also where the store is out of reach."""
     try:
         return await store.get(name)
     except RunError as error:
         if error.code != "state-unreachable":
             raise
-        _tell(run, name, error)
         return MISSING
 
 
@@ -204,10 +205,6 @@ async def _alone(state: State, name: bytes, make: Callable[[], Awaitable[Any]]) 
         if error.code != "state-unreachable" or begun:
             raise
         return await make()
-
-
-def _tell(run: Run, name: bytes, error: RunError) -> None:
-    log.warning("not-cached", run=run.id, key=name.decode(), code=error.code, message=error.message)
 
 
 @function(
@@ -232,8 +229,8 @@ def _tell(run: Run, name: bytes, error: RunError) -> None:
 async def add(run: Run, key: Any, by: Number = 1, ttl: float | None = None) -> Number:
     """Add to a counter that all runs share, and give its new value. It begins at 0.
 
-    No two runs get in each other's way. With `by: 0` the value is only read. Past `state.maxEntries` counters, the
-    one not used for longest is forgotten.
+    No two runs get in each other's way. With `by: 0` the value is only read. In memory, past `state.maxEntries`
+    counters, the one not used for longest is forgotten.
     """
     return await run.context.resource(open_state).store.add(canonical_json(key), by, ttl)
 

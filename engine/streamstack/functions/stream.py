@@ -6,7 +6,7 @@ from streamstack.language.declare import Example, function
 from streamstack.language.definition import Arguments, Step
 from streamstack.language.parameters import Bound, Effects, Group, Kind, Parameter
 from streamstack.runtime.code import Code
-from streamstack.runtime.pace import delay, pacer
+from streamstack.runtime.pace import delay, pacer, resume
 from streamstack.runtime.pieces import cut
 from streamstack.runtime.steps import argument_source, source_of, value_of, values_given, values_of
 
@@ -154,7 +154,9 @@ def _emit(
 ) -> None:
     """Write the emission of one chunk; content and event are Python names, or parameters to be evaluated in place."""
     if turn is not None:
-        code.line(f"await {turn}.turn(run, {content})")
+        waiting = code.fresh("waiting")
+        code.line(f"{waiting} = {turn}.turn(run, {content})")
+        code.line(f"if {waiting} is not None: await {waiting}; {code.constant(resume)}(run)")
     pause = value_of(step, "delay")
     if pause is not None:
         seconds = code.fresh("seconds")

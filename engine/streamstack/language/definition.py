@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from streamstack.errors import Mark
 from streamstack.language.declare import Function
 from streamstack.language.rates import Rate
 from streamstack.language.values import MISSING
+from streamstack.records import record
 
 if TYPE_CHECKING:
     from streamstack.language.expressions import Value
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from streamstack.language.streaming_settings import Streaming
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Stack:
     """Steps that run one after the other."""
 
@@ -25,7 +26,7 @@ class Stack:
     mark: Mark
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Given:
     """A constant argument: checked and converted (a duration is seconds, a size is bytes)."""
 
@@ -33,7 +34,7 @@ class Given:
     mark: Mark
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Arguments:
     """The arguments of a step, or of a group within them, by parameter name."""
 
@@ -44,7 +45,7 @@ class Arguments:
         return self.given.get(name)
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Items:
     """A list of arguments (elseIf, branches of a merge)."""
 
@@ -52,7 +53,7 @@ class Items:
     mark: Mark
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Entry:
     """One key of the author's own and what it holds."""
 
@@ -61,7 +62,7 @@ class Entry:
     argument: Argument
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Entries:
     """A mapping from the author's names to arguments, in written order (set, cases, branches)."""
 
@@ -73,7 +74,7 @@ class Entries:
 Argument: TypeAlias = "Value | Given | Stack | Arguments | Items | Entries"
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Retry:
     """How a step is tried again. Delays are seconds."""
 
@@ -87,7 +88,7 @@ class Retry:
     )  # empty: every error that trying again can mend (control.FINAL)
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Step:
     """One step: a function, its arguments, and the modifiers beside it."""
 
@@ -112,7 +113,7 @@ class Step:
         return self.name or self.function.name
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Input:
     """A declared input parameter, or a property or item of one."""
 
@@ -143,7 +144,7 @@ class Input:
     on_invalid: str = "fail"
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Way:
     """One way in: an authentication of the settings by its name, and the scopes it must give."""
 
@@ -152,7 +153,7 @@ class Way:
     mark: Mark
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Authentication:
     """Who may call: whoever comes in by one of the ways; ``optional``: also who tries none."""
 
@@ -160,7 +161,7 @@ class Authentication:
     optional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class RateLimit:
     """How often an endpoint may be called, and how many runs of it may be under way, by whom ``by`` says.
 
@@ -190,7 +191,7 @@ class RateLimit:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Endpoint:
     """`kind: endpoint`."""
 
@@ -221,7 +222,7 @@ class Endpoint:
         return f"{self.method} {self.path}"
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class FunctionDefinition:
     """`kind: function`: a stack that others call."""
 
@@ -242,7 +243,7 @@ class FunctionDefinition:
         return f"function {self.name}"
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Task:
     """`kind: task`: a stack that runs on a schedule."""
 
@@ -266,7 +267,7 @@ class Task:
 Definition = Endpoint | FunctionDefinition | Task
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Project:
     """All definitions that are served together."""
 

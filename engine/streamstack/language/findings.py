@@ -294,6 +294,10 @@ _ERRORS: Final = {
         "An endpoint that speaks as a model provider's API sends what such an API has no words for.",
         "send text, or the items that `llm.chat` gives",
     ),
+    "not-resumable": (
+        "An endpoint whose readers shall come back sends what has no place for the ids they come back with.",
+        "write `format: auto`, `sse` or `ndjson`, or `resume: false`",
+    ),
     "response-in-stream": (
         "A streaming endpoint has a `response`, which nothing sends.",
         "emit it with `stream`, or write `responseType: json`",

@@ -152,6 +152,10 @@ def _uncollected() -> Iterator[None]:
     try:
         yield
     finally:
+        if not gc.get_freeze_count():
+            # All of it joins what is old, or it would be looked through at once.
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()
 
 

@@ -77,8 +77,9 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where and how to serve. ``max_body_size`` is in bytes, ``shutdown_timeout`` and ``shutdown_delay`` in seconds.
+    """Where and how to serve. ``max_body_size`` is in bytes, times are in seconds; no ``head_timeout`` is 0.
 
+    ``max_connections`` is what one process takes; fewer where the system lets it open fewer files.
     Of ``trusted_proxies`` is believed what they say in ``forwarded_header`` of who called.
     """
 
@@ -88,10 +89,12 @@ class Server:
     max_body_size: int = 10 * 1024 * 1024
     cors: Cors | None = None
     shutdown_timeout: float = 30.0
-    shutdown_delay: float = 0.0
-    metrics: Metrics | None = None
     trusted_proxies: tuple[Network, ...] = ()
     forwarded_header: str = FORWARDED[0]
+    shutdown_delay: float = 0.0
+    metrics: Metrics | None = None
+    max_connections: int = 10_000
+    head_timeout: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,17 +207,26 @@ class _Check:
             "maxBodySize": ("max_body_size", parse_size),
             "shutdownTimeout": ("shutdown_timeout", parse_duration),
             "shutdownDelay": ("shutdown_delay", parse_duration),
+            "maxConnections": ("max_connections", _whole(1, 1_000_000)),
+            "headTimeout": ("head_timeout", parse_duration),
         }
-        self._known("server", node, (*keys, "cors", "metrics", "trustedProxies", "forwardedHeader"))
+        own = ("cors", "metrics", "trustedProxies", "forwardedHeader")
+        self._known("server", node, (*keys, *own))
         changes = self._values("server", node, keys)
+        changes |= self._proxies(node)
         metrics = node.get("metrics")
         if metrics is not None and not (isinstance(metrics, Scalar) and metrics.value is None):
             changes["metrics"] = self._metrics(metrics)
-        changes |= self._proxies(node)
         cors = node.get("cors")
         if cors is not None and not (isinstance(cors, Scalar) and cors.value in (None, False)):
             changes["cors"] = self._cors(cors)
         return Server(**changes)
+
+    def _proxies(self, node: Mapping) -> dict[str, Any]:
+        """Check what is believed of proxies."""
+        changes, wrong = parse_proxies(node)
+        self.findings += wrong
+        return changes
 
     def _metrics(self, node: Node) -> Metrics | None:
         """Check `metrics`: who may see the figures."""
@@ -230,12 +242,6 @@ class _Check:
             self._refuse(node.mark, message, "leave one of them out")
             return None
         return Metrics(**changes)
-
-    def _proxies(self, node: Mapping) -> dict[str, Any]:
-        """Check what is believed of proxies."""
-        changes, wrong = parse_proxies(node)
-        self.findings += wrong
-        return changes
 
     def _cors(self, node: Node) -> Cors | None:
         """Check `cors`: a mapping, or the origins alone."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import orjson
@@ -87,4 +87,14 @@ def _parse_integer(text: str) -> int | Decimal:
     return int(text) if len(text) < 400 else Decimal(text)
 
 
-_EXACT: Final = json.JSONDecoder(parse_float=Decimal, parse_int=_parse_integer)
+def parse_decimal(text: str) -> Decimal:
+    """Return a number with its digits; one whose exponent no decimal can have is out of all bounds, too."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return _ENDLESS
+
+
+#: What is refused wherever a decimal is declared.
+_ENDLESS: Final = Decimal("1e-999999")
+_EXACT: Final = json.JSONDecoder(parse_float=parse_decimal, parse_int=_parse_integer)

@@ -16,14 +16,15 @@ schedule starts anew from it.
 from __future__ import annotations
 
 import random
-from asyncio import get_running_loop, sleep
-from collections.abc import Callable
+from asyncio import get_running_loop
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from time import perf_counter
 from typing import Any, Final
 
 from streamstack.errors import RunError
 from streamstack.language.values import to_text
+from streamstack.runtime.alarms import sleep
 from streamstack.runtime.run import SLICE, Run
 
 MODES: Final = ("burst", "fixed", "adaptive", "natural")
@@ -103,10 +104,14 @@ class Pacer:
         self._mode, self._interval, self._jitter = mode, float(interval), float(jitter)
         self._asked = asked
 
-    async def turn(self, run: Run, content: Any) -> None:
-        """Wait until this content may leave; the step's first leaves at once."""
+    def turn(self, run: Run, content: Any) -> Awaitable[None] | None:
+        """Return what is to be awaited until this content may leave, None where it may at once, as the step's first.
+
+        After the wait, `resume` has to be called. Not a coroutine itself: of thousands of paced runs, each level of
+        calls that a chunk has to wake is felt.
+        """
         if self._mode == "burst" or not self._interval:
-            return
+            return None
         clock = self._clock
         if clock is None:
             clock = self._clock = get_running_loop().time
@@ -123,12 +128,11 @@ class Pacer:
             self._total += _length(content)
             self._count += 1
         if due > now:
-            await sleep(due - now)
-            # The schedule does not drift by it: to be a little early is cheaper than to wake again.
-            while (left := due - clock()) > _RESOLUTION:  # noqa: ASYNC110  (a timer may be early)
-                await sleep(left)
-            run.yield_at = perf_counter() + SLICE
+            # A timer may be early by its resolution. The schedule does not drift by it: that is cheaper than to wake
+            # again.
+            return sleep(due - now)
         _note(run)
+        return None
 
     def _next_interval(self, content: Any) -> float:
         interval = self._interval
@@ -141,6 +145,16 @@ class Pacer:
         if self._jitter:
             interval *= 1 + self._jitter * (2 * self._chance() - 1)
         return interval
+
+
+def resume(run: Run) -> None:
+    """Take note that the run goes on after a wait, and that its next chunk leaves now."""
+    now = perf_counter()
+    run.yield_at = (
+        now + SLICE
+    )  # whoever has slept has let others run: no need to do so again at once
+    run.sent_at = now
+    run.state[_LEFT] = (run.sink.count + 1, now)
 
 
 def pacer(run: Run, key: Any, mode: Any, interval: Any = None, jitter: Any = None) -> Pacer:
@@ -164,15 +178,10 @@ async def delay(run: Run, seconds: float | None) -> None:
         # Asked again after each wait: another task's chunk may have left meanwhile.
         least = 0.0
         while (left := _previous(run) + seconds - perf_counter()) > 0:
-            await _rest_for(run, max(left, least))
+            await sleep(max(left, least))
+            run.yield_at = perf_counter() + SLICE
             least = _RESOLUTION
     _note(run)
-
-
-async def _rest_for(run: Run, seconds: float) -> None:
-    """Sleep. Whoever has slept has let others run: no need to do so again at once."""
-    await sleep(seconds)
-    run.yield_at = perf_counter() + SLICE
 
 
 def _previous(run: Run) -> float:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import ContentEncodingError
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Input
@@ -23,13 +22,11 @@ from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.sources import CLIENTS_FAULT
 from streamstack.runtime.values import About, Batches, Stream
 from streamstack.server.bodies import too_long
+from streamstack.server.coded import CodingError, wire_of
 from streamstack.server.writers.answer import Answer
 
 if TYPE_CHECKING:
     from streamstack.server.connection import Connection
-
-#: Content-Encodings that are undone while the body arrives.
-_CODINGS: Final = frozenset({"", "identity", "gzip", "deflate", "br"})
 
 
 class Arriving:
@@ -64,16 +61,14 @@ class Arriving:
         coding = request.headers.get("Content-Encoding", "").strip().lower()
         # The length is that of the body as it was sent.
         self.size = request.content_length if coding in ("", "identity") else None
-        self.stream = self._stream(declared, coding, largest)
+        self.stream = self._stream(declared, largest)
 
-    def _stream(self, declared: Input, coding: str, largest: int) -> Stream:
+    def _stream(self, declared: Input, largest: int) -> Stream:
         """Return the items of the body. Raises RunError ``invalid-input`` (415) for what can't be a stream."""
         header = self._request.headers.get("Content-Type", "")
         media, charset = read_content_type(header)
         if media.startswith("multipart/"):
             raise _unsupported("must be sent as the body itself, not in a form")
-        if coding not in _CODINGS:
-            raise _unsupported("must be sent with Content-Encoding gzip, deflate or br, or none")
         name = declared.decode or format_of(media)
         options = Options(
             on_invalid=cast("OnInvalid", declared.on_invalid),
@@ -100,7 +95,7 @@ class Arriving:
         self._answer = answer
         connection = cast("Connection", self._request.protocol)
         connection.arriving = self
-        self.lost = connection.broke_off(self._content)
+        self.lost = connection.broke_off(wire_of(self._content))
 
     def end(self) -> None:
         """Take no more notice of the body."""
@@ -111,10 +106,11 @@ class Arriving:
 
     def break_off(self) -> bool:
         """Take note that no more will come; False where nobody wants it."""
-        if self._given_up or self._content.is_eof():
+        content = wire_of(self._content)
+        if self._given_up or content.is_eof():
             return False
         self.lost = True
-        self._content.feed_eof()
+        content.feed_eof()
         return True
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
@@ -132,10 +128,11 @@ class Arriving:
                     answer.waits_since = now()
                     data = await content.readany()
                 except (web.RequestPayloadError, ConnectionError, RuntimeError) as error:
-                    self.lost = True
-                    if isinstance(error.__cause__, ContentEncodingError):
+                    if isinstance(error, CodingError) and not self.lost:
+                        self.lost = True
                         told = "can't be read: its Content-Encoding is malformed"
                         raise invalid([{"in": "body", "name": "", "message": told}]) from error
+                    self.lost = True
                     raise _lost() from error
                 finally:
                     answer.waits_since = 0.0

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 
 import structlog
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import _ErrInfo
 
 from streamstack.errors import RunError
-from streamstack.server.replies import send_problem
+from streamstack.server.coded import CODINGS, Decoded
+from streamstack.server.replies import problem_alone, send_problem
+from streamstack.server.sockets import UNSENT, Socket
+from streamstack.server.wire import PATIENCE
 
 log = structlog.get_logger("streamstack.server")
 
@@ -23,6 +28,14 @@ LINE_SIZE = 16_384
 HEADERS = 128
 #: Seconds a connection may stay without a request. Longer than proxies keep theirs (60 s).
 KEEP_ALIVE = 75.0
+#: Seconds the head of a request may take, where the settings say nothing; 0 is for ever.
+HEAD_TIMEOUT = 30.0
+#: How many connections there may be at once, where the settings say nothing.
+CONNECTIONS = 10_000
+#: Seconds a reader has for the rest, once the connection is being closed.
+LAST_BYTES = 30.0
+#: Seconds between two lines of the log that say the same of many connections.
+_QUIET = 10.0
 
 
 class Listener(Protocol):
@@ -30,6 +43,9 @@ class Listener(Protocol):
 
     def lost(self) -> None:
         """Take note that nothing written arrives any more."""
+
+    def resumed(self) -> None:
+        """Take note that the transport takes more again."""
 
 
 class Gathering(Protocol):
@@ -77,11 +93,23 @@ class Breakable(Protocol):
 class Connection(web.RequestHandler):
     """A client's connection. All of one server have their ``turn`` together."""
 
-    __slots__ = ("_ended", "_latest", "_waiting", "arriving", "listener", "turn")
+    __slots__ = (
+        "_ended",
+        "_head",
+        "_latest",
+        "_partial",
+        "_waiting",
+        "arriving",
+        "listener",
+        "socket",
+        "turn",
+    )
 
     def __init__(self, *args: Any, turn: Turn, **options: Any) -> None:
         super().__init__(*args, **options)
         self.turn = turn
+        self._head: asyncio.TimerHandle | None = None  # ends the wait for a request's head
+        self._partial = False  # some of the head is there
         self.listener: Listener | None = None
         self.arriving: Breakable | None = None  # the body of the present request, as a stream
         self._ended = False  # the client sends no more, in the middle of a request
@@ -89,6 +117,32 @@ class Connection(web.RequestHandler):
             None  # the body of the last request that began to arrive
         )
         self._waiting: list[asyncio.Future[None]] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.socket = Socket(transport)
+        self.socket.suit(UNSENT, PATIENCE)
+        server = cast("Listening", self._manager)
+        stream = cast("asyncio.Transport", transport)
+        task = self._task_handler
+        assert task is not None
+        task.add_done_callback(partial(bound_the_rest, self._loop, stream))
+        if len(server._connections) > server.most:  # noqa: SLF001  (`connections` would copy them all)
+            server.tell_full()
+            stream.write(problem_alone(_FULL))
+            self.force_close()
+        elif server.head_timeout:
+            self._head = self._loop.call_later(server.head_timeout, self._give_up_head)
+
+    def _give_up_head(self) -> None:
+        """Close a connection whose request does not come; tell the client if some of it has."""
+        self._head = None
+        if self._waiter is None or self._waiter.done() or self.transport is None:
+            return
+        if self._partial:
+            log.info("request-malformed", reason="headTimeout", status=_SLOW.status)
+            self.transport.write(problem_alone(_SLOW))
+        self.force_close()
 
     async def room(self) -> None:
         """Wait until the transport takes more, or the reader has gone.
@@ -102,15 +156,26 @@ class Connection(web.RequestHandler):
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if self.listener is not None:
+            self.listener.resumed()
         self._wake()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self._messages:
+            if self._head is not None:
+                self._head.cancel()
+                self._head = None
+            self._partial = False
             message, self._latest = self._messages[-1]
             if self.arriving is not None and isinstance(message, _ErrInfo):
                 # Its chunks are malformed: aiohttp forgets the body then, and nobody would ever hear of it.
                 self.arriving.break_off()
+        elif self._waiter is not None and not self._waiter.done() and data.strip(b"\r\n"):
+            self._partial = True
+            seconds = cast("Listening", self._manager).head_timeout
+            if self._head is None and seconds:
+                self._head = self._loop.call_later(seconds, self._give_up_head)
 
     # Its own says nothing, and so lets every connection be closed.
     def eof_received(self) -> bool | None:  # type: ignore[override]
@@ -137,6 +202,9 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
         self._wake()
         listener, self.listener = self.listener, None
         if listener is not None:
@@ -187,17 +255,49 @@ def _advice(status: int) -> str:
     return "the request is no valid HTTP"
 
 
-class Listening(web.Server):
-    """aiohttp's low-level server, making our connections. Its handler is cancelled with its reader."""
+def bound_the_rest(
+    loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, _: asyncio.Task[None]
+) -> None:
+    """Drop a connection that is closed, where its reader leaves the rest where it is."""
+    if transport.get_write_buffer_size():
+        loop.call_later(LAST_BYTES, transport.abort)
 
-    def __init__(self, handler: Any, **options: Any) -> None:
+
+_FULL = RunError("unavailable", "the server has as many connections as it takes", status=503)
+_SLOW = RunError("timeout", "the head of the request took too long to arrive", status=408)
+
+
+class Listening(web.Server):
+    """aiohttp's low-level server, making our connections. Its handler is cancelled with its reader.
+
+    ``most`` is how many connections there may be at once: more are answered with 503. ``head_timeout`` is in seconds.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        *,
+        most: int = CONNECTIONS,
+        head_timeout: float = HEAD_TIMEOUT,
+        **options: Any,
+    ) -> None:
         super().__init__(
             handler, request_factory=self._make_unlimited, handler_cancellation=True, **options
         )
+        self.most = most
+        self.head_timeout = head_timeout
         self._turn = Turn(self._loop)
+        self._told_full = float("-inf")
         self._open: set[Connection] = set()  # until their last bytes have left
         self._empty = asyncio.Event()
         self.leaving = False
+
+    def tell_full(self) -> None:
+        """Log that there are too many connections, now and then."""
+        now = self._loop.time()
+        if now >= self._told_full + _QUIET:
+            self._told_full = now
+            log.warning("connections-full", most=self.most, hint="server.maxConnections")
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -243,6 +343,7 @@ class Listening(web.Server):
             max_line_size=LINE_SIZE,
             max_field_size=LINE_SIZE,
             max_headers=HEADERS,
+            auto_decompress=False,
             turn=self._turn,
         )
 
@@ -256,6 +357,8 @@ class Listening(web.Server):
     ) -> web.BaseRequest:
         if self.leaving:
             message = message._replace(should_close=True)
+        if message.compression in CODINGS and payload is not EMPTY_PAYLOAD:
+            payload = Decoded(payload, message.compression, self._loop)
         # The endpoint's own limit is checked while the body is read; aiohttp's would come before.
         return web.BaseRequest(
             message, payload, protocol, writer, task, self._loop, client_max_size=0

@@ -21,7 +21,7 @@ from streamstack.server.heads import own_headers
 from streamstack.server.inputs import Reader, close_inputs
 from streamstack.server.limits import Limiter
 from streamstack.server.served import Own, Served
-from streamstack.server.wire import Limits, Wire
+from streamstack.server.wire import PATIENCE, WHOLE, Limits, Wire
 
 
 class UnservableError(Exception):
@@ -77,6 +77,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         else Guard(endpoint.authentication, settings.authentication),
         limiter=Limiter(plan, addresses) if endpoint.rate_limits else None,
         outlives=endpoint.streaming.on_disconnect == "finish",
+        resume=endpoint.streaming.resume,
     )
 
 
@@ -87,7 +88,7 @@ def _headers(plan: Plan) -> tuple[tuple[tuple[str, str], ...], Own | None]:
         return tuple(own_headers(given)), None
 
     def evaluate(run: Run, inputs: dict[str, Any]) -> list[tuple[str, str]]:
-        return own_headers(plan.headers(run, inputs))
+        return own_headers(plan.headers(run, inputs), bound=True)
 
     return (), evaluate
 
@@ -110,6 +111,10 @@ def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> Wir
         done=streaming.done,
         buffer=streaming.buffer,
         max_bytes=streaming.max_bytes or 0,
+        slow=streaming.slow_client,
+        grace=streaming.grace,
+        patience=streaming.idle_timeout or PATIENCE,
+        compress=streaming.compress and name not in WHOLE,
         dev=dev,
     )
 
@@ -131,6 +136,8 @@ def _limits(endpoint: Endpoint) -> Limits:
         first_chunk=streaming.first_chunk_timeout,
         idle=streaming.idle_timeout,
         longest=streaming.max_duration,
+        jitter=streaming.jitter,
+        closing=streaming.grace if streaming.slow_client == "disconnect" else 0,
     )
 
 

@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from math import ceil
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
-from streamstack.server.arriving import Arriving
+from streamstack.server.coded import Decoded, wire_of
 from streamstack.server.connection import Connection
+from streamstack.server.ending import TOLD, error_of, fail, malformed
 from streamstack.server.inputs import ARRIVING
 from streamstack.server.life import Life, begun
 from streamstack.server.limits import Pass
-from streamstack.server.problems import RefusalError, internal, log, report
+from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import CLOSE, Sent
+from streamstack.server.resuming.beginning import begin
+from streamstack.server.resuming.producing import NOTHING, Given
+from streamstack.server.resuming.requests import Source, come_back
+from streamstack.server.resuming.sinks import Kept
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
+
+#: What a body may be encoded in (RFC 9110, section 12.5.3).
+_ACCEPTED: Final = b"Accept-Encoding: gzip, deflate, br\r\n"
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
@@ -38,32 +45,29 @@ async def exchange(
     answer.run = run
     life = Life(answer, served.limits, service.lives, served.row)
     outcome = "failed"
-    close = None
-    arriving: Arriving | None = None
+    given = NOTHING
     let: Pass | None = None
+    source: Source | None = None  # a stream that is copied from elsewhere
+    sent = CLOSE
     try:
         try:
             if served.guard is not None:
                 admitted = served.guard.admit(request, service.context, service.cors)
                 run.auth = await begun(admitted, life.begin_reading)
-            if served.limiter is not None:
-                let = Pass(served.limiter, run, request)
-                await begun(let.ask(), life.begin_reading)
-            if request.body_exists:
-                _look_at_body(served, request)
-            inputs = await begun(served.read(request, parameters), life.begin_reading)
-            if let is not None:
-                await begun(let.ask_with(inputs), life.begin_reading)
-                answer.cors += let.lines()
-            if served.receives and (arriving := request.get(ARRIVING)) is not None:
-                arriving.begin(answer)
-                let_send(request)
-            if served.close is not None:
-                close = partial(served.close, inputs)
-            if served.headers is not None:
-                answer.headers += served.headers(run, inputs)
-            value = await begun(served.start(run, inputs), life.begin_running)
-            sent = answer.finish(value)
+            if served.resume is not None:
+                source = await come_back(service, served, run, answer)
+            if source is None:
+                if served.limiter is not None:
+                    let = Pass(served.limiter, run, request, service.spawn)
+                    await begun(let.ask(), life.begin_reading)
+                given = await _take_in(served, request, parameters, life, answer, let)
+                if isinstance(answer, Kept):
+                    source = await begin(service, served, run, answer, given)
+                else:
+                    if served.headers is not None:
+                        answer.headers += served.headers(run, given.inputs)
+                    value = await life.attend(served.start(run, given.inputs))
+                    sent = answer.finish(value)
             outcome = "completed"
         except (Exception, asyncio.CancelledError) as error:
             reason = _reason(error, request, life)
@@ -72,19 +76,25 @@ async def exchange(
                 if isinstance(error, asyncio.CancelledError):
                     raise
                 raise asyncio.CancelledError from error
-            sent = _fail(served, run, answer, reason, let)
+            sent = fail(served, run, answer, reason, let)
+        if source is not None:
+            # How long a reader takes is not the request's affair any more: others see to it.
+            life.end()
+            service.leave(life)
+            return await source.copy()
         if request.protocol.writing_paused:
             await _leave(request, life)
-        return CLOSE if arriving is not None and arriving.lost else sent
+        return CLOSE if given.arriving is not None and given.arriving.lost else sent
     finally:
         life.end()
-        if arriving is not None:
-            arriving.end()
-        service.leave(life, outcome)
-        if let is not None:
-            let.leave(service.later)
-        service.after(run, outcome, close)
-        if service.context.dev:
+        service.leave(life, None if source is not None else outcome)
+        # A run that goes on in a task of its own sees to its end itself.
+        if not (isinstance(answer, Kept) and answer.handed):
+            given.hear_no_more()
+            if let is not None:
+                let.leave()
+            service.after(run, outcome, given.close)
+        if service.context.dev and source is None:
             log.info(
                 "answered",
                 endpoint=served.title,
@@ -99,38 +109,60 @@ def _reason(error: BaseException, request: web.BaseRequest, life: Life) -> RunEr
     """Return what a run failed by; None where its reader has gone."""
     if isinstance(error, asyncio.CancelledError):
         return life.stopped()
-    if isinstance(error, RunError):
-        return error
-    if isinstance(error, web.RequestPayloadError):
-        return _malformed(error)
-    return None if request.transport is None else internal(error)
+    if request.transport is None and not isinstance(error, TOLD):
+        return None
+    return error_of(error)
 
 
-def _fail(
-    served: Served, run: Run, answer: Answer, error: RunError, let: Pass | None = None
-) -> Sent:
-    """Log an error and tell the client of it, in the way that is still open."""
-    report(error, run=run.id, endpoint=served.title, sent=answer.count)
-    if isinstance(error, RefusalError):
-        answer.cors += error.lines
+async def _take_in(
+    served: Served,
+    request: web.BaseRequest,
+    parameters: Mapping[str, str],
+    life: Life,
+    answer: Answer,
+    let: Pass | None,
+) -> Given:
+    """Read what a run is given. Raises RunError ``invalid-input``, and ``rate-limited``."""
+    if request.body_exists:
+        _look_at_body(served, request)
+    inputs = await begun(served.read(request, parameters), life.begin_reading)
+    close = None if served.close is None else partial(served.close, inputs)
     if let is not None:
+        try:
+            await begun(let.ask_with(inputs), life.begin_reading)
+        except BaseException:
+            if close is not None:
+                close()
+            raise
         answer.cors += let.lines()
-    if error.code == "rate-limited" and error.retry_after is not None:
-        answer.cors += b"Retry-After: %d\r\n" % max(1, ceil(error.retry_after))
-    try:
-        return answer.fail(error)
-    except Exception as failure:  # noqa: BLE001  (whatever it is, the reader must not hang)
-        log.exception("answer-failed", run=run.id, endpoint=served.title, reason=str(failure))
-        answer.abort()
-        return CLOSE
+    arriving = request.get(ARRIVING) if served.receives else None
+    if arriving is not None:
+        arriving.begin(answer)
+        let_send(request)
+    return Given(inputs, close, arriving, let)
 
 
 def _look_at_body(served: Served, request: web.BaseRequest) -> None:
     """Refuse a body that can't be taken, before anything of it is read. Raises RunError ``invalid-input``."""
+    refuse_coding(request)
     expect(request, served.max_body, now=not served.receives)
     connection = cast("Connection", request.protocol)
-    if not served.receives and connection.broke_off(request.content):
-        raise _malformed(ConnectionError())  # nobody waits for a rest that does not come
+    if not served.receives and connection.broke_off(wire_of(request.content)):
+        raise malformed(ConnectionError())  # nobody waits for a rest that does not come
+
+
+def refuse_coding(request: web.BaseRequest) -> None:
+    """Refuse a body in a coding that nobody undoes here. Raises RefusalError (RFC 9110, section 15.5.16)."""
+    codings = request.headers.getall("Content-Encoding", ())
+    if not codings or isinstance(request.content, Decoded):
+        return
+    if any(each.strip().lower() not in ("", "identity") for each in codings):
+        raise RefusalError(
+            "invalid-input",
+            "the body must be sent with one Content-Encoding, gzip, deflate or br, or with none",
+            status=415,
+            lines=_ACCEPTED,
+        )
 
 
 def expect(request: web.BaseRequest, max_body: int, *, now: bool = True) -> None:
@@ -158,11 +190,6 @@ def let_send(request: web.BaseRequest) -> None:
         return
     if request.transport is not None and not request.content.is_eof():
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-def _malformed(error: Exception) -> RunError:
-    cause = error.__cause__ or error
-    return RunError("invalid-input", f"the body can't be read: {type(cause).__name__}")
 
 
 async def _leave(request: web.BaseRequest, life: Life) -> None:

@@ -26,6 +26,7 @@ RESERVED = frozenset(
         "transfer-encoding",
         "upgrade",
         "x-run-id",
+        "x-stream-id",
     }
 )
 
@@ -96,13 +97,15 @@ def header_lines(headers: Headers) -> bytes:
     return "".join(lines).encode("utf-8", "replace")
 
 
-def own_headers(given: Mapping[str, Any]) -> list[tuple[str, str]]:
+def own_headers(given: Mapping[str, Any], *, bound: bool = False) -> list[tuple[str, str]]:
     """Return an author's headers as text, without those that only the server sets; null is none.
 
+    In values that are ``bound`` while a request is answered, line breaks and other control characters become spaces
+    (RFC 9110, section 5.5): a caller who sends some may neither add a header nor make the run fail.
     Raises RunError ``template`` for one that would break out of its line.
     """
     headers = [
-        (str(name), to_text(value))
+        (str(name), _CONTROL.sub(" ", to_text(value)) if bound else to_text(value))
         for name, value in given.items()
         if value is not None and str(name).lower() not in RESERVED
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -12,6 +12,7 @@ from uuid import uuid4
 from aiohttp import web
 
 from streamstack.language.definition import Input
+from streamstack.language.masking import hide
 from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import invalid
@@ -64,7 +65,7 @@ class Reader:
     is read as it arrives.
     """
 
-    __slots__ = ("_address", "_checker", "_keeps_body", "_largest", "_max_body")
+    __slots__ = ("_address", "_checker", "_keeps_body", "_largest", "_max_body", "_sensitive")
 
     def __init__(
         self,
@@ -80,9 +81,16 @@ class Reader:
         self._keeps_body = keeps_body
         self._largest = largest
         self._address = address
+        self._sensitive = [each for each in checker.inputs if _holds_secrets(each)]
 
     async def read(self, request: web.BaseRequest, parameters: Mapping[str, str]) -> Inputs:
         """Read the inputs of a request. Raises as `read_inputs` does."""
+        inputs = await self._read(request, parameters)
+        if self._sensitive:
+            hide(value for each in self._sensitive for value in _secrets(each, inputs[each.name]))
+        return inputs
+
+    async def _read(self, request: web.BaseRequest, parameters: Mapping[str, str]) -> Inputs:
         layout = self._checker.layout(request.method, parameters)
         if layout.stream is not None:
             return self._read_around(layout, layout.stream, request, parameters)
@@ -127,6 +135,23 @@ class Reader:
     def most(self, method: str, names: Sequence[str]) -> int:
         """Return how many bytes a body may have at most; ``names`` are those of the path's parameters."""
         return most_bytes(self._checker.layout(method, names), self._max_body)
+
+
+def _holds_secrets(declared: Input) -> bool:
+    inner = (*(declared.properties or ()), *((declared.items,) if declared.items else ()))
+    return declared.sensitive or any(map(_holds_secrets, inner))
+
+
+def _secrets(declared: Input, value: Any) -> Iterator[Any]:
+    """Yield what is sensitive of a value."""
+    if declared.sensitive:
+        yield value
+    elif isinstance(value, Mapping):
+        for each in declared.properties or ():
+            yield from _secrets(each, value.get(each.name))
+    elif isinstance(value, list) and declared.items is not None:
+        for item in value:
+            yield from _secrets(declared.items, item)
 
 
 def close_inputs(inputs: Mapping[str, Any]) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from random import random
 from typing import Any, TypeVar
 
 from streamstack.errors import RunError
-from streamstack.server.wire import Limits
+from streamstack.server.wire import PATIENCE, Limits
 from streamstack.server.writers.answer import Answer
 
 T = TypeVar("T")
-
-#: Seconds a reader has to take the rest, where `idleTimeout` is off.
-PATIENCE = 300.0
 
 
 def _text(seconds: float) -> str:
@@ -32,6 +30,7 @@ class Life:
         "_handle",
         "_limits",
         "_lives",
+        "_longest",
         "_loop",
         "_phase",
         "_started",
@@ -50,6 +49,9 @@ class Life:
         self._lives = lives  # where it stands while it watches
         self._phase = "reading"
         self._started = 0.0
+        # Streams that were opened together must not end, and be asked for again, together.
+        jitter = limits.jitter * random() if limits.jitter else 0.0  # noqa: S311  (no secret)
+        self._longest = limits.longest * (1 - jitter)
         self._handle: asyncio.TimerHandle | None = None
         self.reason: RunError | None = None
 
@@ -60,6 +62,17 @@ class Life:
     def begin_running(self) -> None:
         """Limit the run."""
         self._begin("running")
+
+    def attend(self, stack: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """Return what runs a stack within its limits.
+
+        A stream waits, most likely, and often: what stands between the loop and its stack would be gone through each
+        time.
+        """
+        if not self._limits.keep_alive:
+            return begun(stack, self.begin_running)
+        self.begin_running()
+        return stack
 
     def begin_closing(self) -> None:
         """Limit how long the reader may take for the rest."""
@@ -109,10 +122,10 @@ class Life:
             allowed = limits.first_chunk if limits.body is None else limits.body
             return started + allowed if allowed else 0.0
         if self._phase == "closing":
-            return started + (limits.idle or PATIENCE)
+            return started + (limits.closing or limits.idle or PATIENCE)
         due = []
-        if limits.longest:
-            due.append(started + limits.longest)
+        if self._longest:
+            due.append(started + self._longest)
         if not answer.count:
             if limits.first_chunk:
                 due.append(heard + limits.first_chunk)
@@ -131,7 +144,7 @@ class Life:
         # A timer may ring a little early (the clock's resolution).
         now = self._loop.time() + 0.001
         if self._phase == "closing":
-            self.answer.abort()
+            self.answer.drop_reader()
             return
         if self._phase == "reading":
             if now >= self._next():
@@ -153,8 +166,8 @@ class Life:
         """End the run where one of its limits is reached."""
         limits, answer, started = self._limits, self.answer, self._started
         heard = max(started, answer.heard_at)
-        if limits.longest and now >= started + limits.longest:
-            self._over("maxDuration", limits.longest)
+        if self._longest and now >= started + self._longest:
+            self._over("maxDuration", self._longest)
         elif limits.arrival and answer.waits_since and now >= answer.waits_since + limits.arrival:
             message = (
                 f"nothing of the request's body came for its idleTimeout of {_text(limits.arrival)}"
@@ -166,7 +179,7 @@ class Life:
             self._over("firstChunkTimeout", limits.first_chunk)
         elif limits.idle and now >= max(answer.emitted_at, heard) + limits.idle:
             if answer.blocked:
-                answer.abort()  # its reader, not the run, is idle: nothing would reach it
+                answer.drop_reader()  # it, not the run, is idle: nothing would reach it
             else:
                 self._over("idleTimeout", limits.idle)
         else:

@@ -29,12 +29,13 @@ _NOTHING: Final = (None, None, None)
 class Limiter:
     """What stands between the guard of an endpoint and its runs."""
 
-    __slots__ = ("_addresses", "_plan", "_title", "early", "late")
+    __slots__ = ("_addresses", "_bound", "_plan", "_starts", "early", "late")
 
     def __init__(self, plan: Plan, addresses: Addresses) -> None:
         limits = list(enumerate(plan.endpoint.rate_limits))
         self._plan = plan
-        self._title = plan.endpoint.title
+        self._starts = [f"{plan.endpoint.title}#{index}:".encode() for index, _ in limits]
+        self._bound = [bool(limit.bindings) for _, limit in limits]
         self._addresses = addresses
         self.early = [(index, limit) for index, limit in limits if not limit.reads_input]
         self.late = [(index, limit) for index, limit in limits if limit.reads_input]
@@ -47,34 +48,37 @@ class Limiter:
         Raises RunError ``template`` where a binding fails, or gives what is none of these.
         """
         limit = self._plan.endpoint.rate_limits[index]
-        by = limit.by
+        by, start = limit.by, self._starts[index]
         # A binding that gives null limits nothing; for `by` it is the caller.
-        given = self._plan.limit(index, run, inputs) if limit.bindings else _NOTHING
+        given = self._plan.limit(index, run, inputs) if self._bound[index] else _NOTHING
         rate = given[0] if isinstance(limit.rate, Value) else limit.rate
         most = given[2] if isinstance(limit.concurrent, Value) else limit.concurrent
-        if isinstance(by, Value):
-            if given[1] is not None:
-                return rate, key_of([self._title, index, "by", given[1]]), most
-            by = "caller"
         if by == "all":
-            whose: tuple[Any, ...] = ()
-        else:
-            whose = self._caller(None if by == "ip" else run.auth, request)
-        return rate, key_of([self._title, index, *whose]), most
+            return rate, start, most
+        if isinstance(by, Value) and given[1] is not None:
+            return rate, start + b"by:" + key_of(given[1]), most
+        return rate, start + self._caller(None if by == "ip" else run.auth, request), most
 
-    def _caller(self, auth: Mapping[str, Any] | None, request: web.BaseRequest) -> tuple[Any, ...]:
+    def _caller(self, auth: Mapping[str, Any] | None, request: web.BaseRequest) -> bytes:
         """Return who calls: a subject of an authentication, else an address."""
         if auth is not None and (subject := auth.get("sub")):
-            return "auth", auth.get("method"), subject
-        return "ip", network_of(self._addresses.of(request) or "")
+            return b"auth:" + key_of([auth.get("method"), subject])
+        return b"ip:" + network_of(self._addresses.of(request) or "").encode()
 
 
 class Pass:
     """One request's way past a limiter: the places it holds until its run is over, and what its answer tells."""
 
-    __slots__ = ("_held", "_limiter", "_request", "_run", "_tightest")
+    __slots__ = ("_held", "_later", "_limiter", "_request", "_run", "_tightest")
 
-    def __init__(self, limiter: Limiter, run: Run, request: web.BaseRequest) -> None:
+    def __init__(
+        self,
+        limiter: Limiter,
+        run: Run,
+        request: web.BaseRequest,
+        later: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._later = later  # does what takes a while
         self._limiter = limiter
         self._run = run
         self._request = request
@@ -133,14 +137,17 @@ class Pass:
             seconds_of(verdict),
         )
 
-    def leave(self, later: Callable[[Coroutine[Any, Any, None]], None]) -> None:
-        """Give the places back, ``later`` where that takes a while."""
-        slots = self._run.context.resource(open_slots) if self._held else None
+    def leave(self) -> None:
+        """Give the places back, once."""
+        held, self._held = self._held, []
+        if not held:
+            return
+        slots = self._run.context.resource(open_slots)
         if isinstance(slots, MemorySlots):
-            for key in self._held:
+            for key in held:
                 slots.release(key)
-        elif slots is not None:
-            later(_give(slots, self._held))
+        else:
+            self._later(_give(slots, held))
 
 
 async def _give(slots: Slots, held: list[bytes]) -> None:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import warnings
 from typing import Any, Final
 
-from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
+from aiohttp import (
+    BadContentDispositionHeader,
+    BadContentDispositionParam,
+    BodyPartReader,
+    MultipartReader,
+    StreamReader,
+    web,
+)
 from aiohttp.http_exceptions import HttpProcessingError
 
 from streamstack.errors import RunError
@@ -16,9 +25,16 @@ from streamstack.runtime.inputs import Form, JsonText, Layout
 
 #: How many parts a form may have.
 MOST_PARTS: Final = 1000
+#: How many of them are taken apart before others have the event loop.
+_AT_ONCE: Final = 10
 _PIECE: Final = 64 * 1024
 #: Bytes of boundaries and headers that a form may have beside its parts.
 _WRAPPING: Final = 256 * 1024
+
+# aiohttp warns of each malformed header of a part; Python remembers each warning's text, and so what clients send, for
+# ever. The form is refused where it matters.
+for _each in (BadContentDispositionHeader, BadContentDispositionParam):
+    warnings.simplefilter("ignore", _each)
 
 
 async def read_multipart(
@@ -84,6 +100,10 @@ class _Reading:
             count += 1
             if count > MOST_PARTS:
                 raise _fault("", f"must have at most {MOST_PARTS} parts")
+            if not count % _AT_ONCE:
+                await asyncio.sleep(
+                    0
+                )  # a part costs about half a millisecond: others have their turn
             # A multipart within a part has no name, nor has a part without Content-Disposition.
             if not isinstance(part, BodyPartReader) or not part.name:
                 raise ValueError("a part without a name")

@@ -45,6 +45,22 @@ def choose(accept: str | None) -> str:
     return found
 
 
+def takes(accept: str | None, name: str) -> bool:
+    """Tell whether an Accept header takes a format; NDJSON by either of its names."""
+    if not accept or not accept.strip():
+        return True
+    alike = {"ndjson", "jsonl"} if name in ("ndjson", "jsonl") else {name}
+    offers = dict(_read(part) for part in accept[:_LONGEST].split(",") if part.strip())
+    named = [
+        offers[media] for media, format_ in FORMATS.items() if format_ in alike and media in offers
+    ]
+    if named:
+        return max(named) > 0
+    types = [media for media, format_ in FORMATS.items() if format_ in alike]
+    wild = {"*/*", *(f"{media.partition('/')[0]}/*" for media in types)}
+    return any(q > 0 for media, q in offers.items() if media in wild)
+
+
 @lru_cache(maxsize=512)
 def _choose(accept: str) -> str | None:
     offers = [_read(part) for part in accept.split(",") if part.strip()]

@@ -6,7 +6,8 @@ from typing import Any
 
 import structlog
 
-from streamstack.errors import INTERNAL, Place, RunError
+from streamstack.errors import ERRORS, INTERNAL, Place, RunError
+from streamstack.language.masking import masked
 from streamstack.language.values import to_json
 from streamstack.server.heads import phrase
 
@@ -31,7 +32,7 @@ def problem(error: RunError, run: str | None, status: int, *, dev: bool = False)
         "type": "about:blank",
         "title": phrase(status) or "Error",
         "status": status,
-        "detail": error.message if dev else error.public,
+        "detail": _told(error, dev=dev),
         "code": error.code,
     }
     if run is not None:
@@ -47,12 +48,17 @@ def in_band(error: RunError, run: str, *, dev: bool = False) -> dict[str, Any]:
     """Return what a client is told of an error after the commit point."""
     told: dict[str, Any] = {
         "code": error.code,
-        "message": error.message if dev else error.public,
+        "message": _told(error, dev=dev),
         "run": run,
     }
     if dev and error.place is not None:
         told["place"] = place_of(error.place)
     return told
+
+
+def _told(error: RunError, *, dev: bool) -> str:
+    """Return what a client reads of an error, without secrets; an author's own words may look like some."""
+    return masked(error.message if dev else error.public, forms=error.code in ERRORS)
 
 
 def place_of(place: Place) -> dict[str, Any]:

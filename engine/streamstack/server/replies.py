@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
@@ -71,6 +73,12 @@ def send(
     return KEEP if keep else CLOSE
 
 
+def problem_lines(run: str | None) -> bytes:
+    """Return the header lines of a problem document."""
+    head = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE.encode()
+    return head if run is None else head + b"X-Run-Id: %b\r\n" % run.encode()
+
+
 def send_problem(
     request: web.BaseRequest,
     error: RunError,
@@ -81,9 +89,7 @@ def send_problem(
     keep: bool = True,
 ) -> Sent:
     """Write an error as a problem document, with further header lines."""
-    head = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE.encode()
-    if run is not None:
-        head += b"X-Run-Id: %b\r\n" % run.encode()
+    head = problem_lines(run)
     status = status_of(error)
     return send(request, status, head + lines, problem(error, run, status, dev=dev), keep=keep)
 
@@ -93,10 +99,27 @@ def status_of(error: RunError) -> int:
     return error.status if 400 <= error.status <= 599 else 500
 
 
+def problem_alone(error: RunError) -> bytes:
+    """Return a problem document as the whole answer on a connection that is then closed, whatever was asked."""
+    body = problem(error, None, error.status)
+    return b"".join(
+        (
+            status_line(error.status),
+            b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE.encode(),
+            b"Retry-After: 1\r\n" if error.status == HTTPStatus.SERVICE_UNAVAILABLE else b"",
+            b"Content-Length: %d\r\n" % len(body),
+            date_line(),
+            b"Connection: close\r\n\r\n",
+            body,
+        )
+    )
+
+
 def reset(transport: Any) -> None:
     """Close a connection so that the reader sees a failure, whatever it knows of the length."""
     sock = transport.get_extra_info("socket")
     if sock is not None:
-        # Linger for 0 seconds: close by RST instead of FIN (SO_LINGER, socket(7)).
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # Linger for 0 seconds: close by RST instead of FIN (SO_LINGER, socket(7)). It may be closed already.
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

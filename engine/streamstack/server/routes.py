@@ -94,6 +94,10 @@ class Routes(Generic[T]):
         tree = self._trees.get(method)
         if tree is None or not path.startswith("/"):
             return None
+        if "#" in path:
+            raise RunError(
+                "invalid-input", "a request names no part of what it asks for: leave # out"
+            )
         segments = path[1:].split("/")
         if "%" in path:
             segments = [_decode(segment) for segment in segments]

@@ -14,6 +14,7 @@ from streamstack.runtime.run import Context
 from streamstack.server.callers import AuthenticationError, prepare_callers
 from streamstack.server.context import make_context
 from streamstack.server.databases import DatabaseError, prepare_databases
+from streamstack.server.descriptors import allow_connections
 from streamstack.server.endpoints import make_cors
 from streamstack.server.metrics.board import Board
 from streamstack.server.metrics.exposition import Access
@@ -105,6 +106,7 @@ class _Alone:
                 except OSError as error:
                     raise AddressError(explain(error, task.host, port)) from error
                 service.context.address.url = url_of(task.host, port)
+                tell_shortage(self._edition, task.announce)
                 tell(self._edition.endpoints, task.host, port, task.announce)
                 await self._keep_fresh(serving)
                 task.announce(STOPPING)
@@ -200,6 +202,13 @@ def anew_text(edition: Edition, changed: list[str]) -> str:
 def counted(endpoints: list[Served]) -> str:
     """Return how many endpoints there are, as text."""
     return f"{len(endpoints)} endpoint{'s' if len(endpoints) != 1 else ''}"
+
+
+def tell_shortage(edition: Edition, announce: Announce) -> None:
+    """Say so where the system lets a process have fewer connections than it shall take."""
+    _, short = allow_connections(edition.checked.settings.server.max_connections)
+    if short:
+        announce(short)
 
 
 def tell(

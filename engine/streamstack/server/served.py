@@ -8,10 +8,12 @@ from typing import Any
 
 from aiohttp import web
 
+from streamstack.language.streaming_settings import Resume
 from streamstack.runtime.run import Run
 from streamstack.server.authentication import Guard
 from streamstack.server.limits import Limiter
 from streamstack.server.negotiation import FORMATS, choose
+from streamstack.server.resuming.sinks import KEPT
 from streamstack.server.wire import Limits, Wire
 from streamstack.server.writers.ai_sdk import AiSdkSink
 from streamstack.server.writers.answer import Answer
@@ -82,6 +84,7 @@ class Served:
     limiter: Limiter | None = None  # how often; None is as often as one likes
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
+    resume: Resume | None = None  # readers may come back
     row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, Wire] = field(init=False)
 
@@ -103,6 +106,8 @@ class Served:
         Raises RunError ``not-acceptable`` where its Accept header fits no format.
         """
         wire = self.wire_for(request)
+        if self.resume is not None and wire.format in KEPT and request.method != "HEAD":
+            return KEPT[wire.format](wire, request, cors)
         return WRITERS[wire.format](wire, request, cors)
 
     def wire_for(self, request: web.BaseRequest) -> Wire:

@@ -14,12 +14,15 @@ from streamstack.errors import RunError
 from streamstack.runtime.run import Context, Run
 from streamstack.server.cors import Cors
 from streamstack.server.exchange import exchange
+from streamstack.server.framing import check_framing
 from streamstack.server.heads import header_lines
 from streamstack.server.life import Life
 from streamstack.server.metrics.exposition import CONTENT_TYPE, Access, exposition
 from streamstack.server.metrics.tally import Tally
 from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import Sent, send, send_problem
+from streamstack.server.resuming.requests import PREFIX, answer_streams, share
+from streamstack.server.resuming.streams import Streams
 from streamstack.server.routes import Routes
 from streamstack.server.served import Served
 
@@ -61,7 +64,9 @@ class Service:
         self._looking: asyncio.TimerHandle | None = None
         self.ready = True
         self.draining = False
+        self.streams = Streams(self.context.state.max_size)
         self.routes: Routes[Served] = Routes(())
+        self._endpoints: dict[str, Served] = {}
         self._group = asyncio.TaskGroup()
         self.replace(endpoints)
 
@@ -69,12 +74,20 @@ class Service:
         """Serve these endpoints from the next request on, in another context; running ones end on the old."""
         if context is not None:
             self.context = context
-        self.routes = Routes([(each.method, each.path, each) for each in endpoints])
+        listed = list(endpoints)
+        self._endpoints = {each.title: each for each in listed}
+        self.routes = Routes([(each.method, each.path, each) for each in listed])
+
+    def endpoint(self, title: str) -> Served | None:
+        """Return an endpoint by its method and path."""
+        return self._endpoints.get(title)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         if self.tally is not None:
             self._look(self.tally)
+        if self.context.state.shared and any(each.resume for each in self._endpoints.values()):
+            share(self.streams, self.context, self._group, self.spawn)
         return self
 
     async def __aexit__(
@@ -87,12 +100,17 @@ class Service:
             self._looking.cancel()
         if error is not None:
             self.abandon()
+        await self.streams.close()
         # An error of what was done inside passes as it is; the group would wrap it.
         await self._group.__aexit__(None, None, None)
         await self.context.aclose()
 
     async def handle(self, request: web.BaseRequest) -> Sent:
         """Answer one request. This is the handler of the low-level server."""
+        try:
+            check_framing(request)
+        except RunError as error:
+            return send_problem(request, error, keep=False)
         path = request.raw_path
         if "?" in path:
             path = path[: path.index("?")]
@@ -101,6 +119,8 @@ class Service:
         if path in _OWN or self.draining:
             return self._answer_own(request, path)
         try:
+            if path.startswith(PREFIX):
+                return await answer_streams(self, request, path)
             found = self.routes.find(request.method, path)
             if found is None:
                 if request.method == "HEAD" and (read := self.routes.find("GET", path)) is not None:
@@ -112,14 +132,14 @@ class Service:
         except RunError as error:
             return self._refuse(request, error)
         work = exchange(self, served, request, parameters, answer)
-        if served.outlives:
-            return await asyncio.shield(self._spawn(work))
+        if served.outlives and not answer.keeps:
+            return await asyncio.shield(self.spawn(work))
         return await work
 
-    def leave(self, life: Life, outcome: str) -> None:
-        """Take note that a request has its answer."""
+    def leave(self, life: Life, outcome: str | None = None) -> None:
+        """Take note that a request has its answer; without an ``outcome`` its run is another's affair."""
         self.lives.discard(life)
-        if self.tally is not None:
+        if self.tally is not None and outcome is not None:
             self.tally.finish(life, life.answer, outcome)
         if not self.lives:
             self._left.set()
@@ -130,15 +150,11 @@ class Service:
         ``close`` deletes what the run's inputs hold open, when that is done.
         """
         if run.has_after:
-            self._spawn(_finish(run, outcome, close))
+            self.spawn(_finish(run, outcome, close))
             return
         run.outcome = outcome
         if close is not None:
             close()
-
-    def later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do some work beside the answers to others, before the service ends."""
-        self._spawn(work)
 
     def _refuse(self, request: web.BaseRequest, error: RunError, lines: bytes = b"") -> Sent:
         cors = self.cors.lines(request.headers.get("Origin"))
@@ -214,6 +230,7 @@ class Service:
         """Take no more requests; give running ones some seconds, then the error event."""
         self.ready = False
         self.draining = True
+        self.streams.leave()
         await self._empty(patience)
         for life in list(self.lives):
             life.stop(RunError("producer-lost", "the server is shutting down", status=503))
@@ -245,7 +262,8 @@ class Service:
         for task in list(self._later):
             task.cancel()
 
-    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do some work that no request waits for; the service waits for it, when it ends."""
         task = self._group.create_task(work)
         self._later.add(task)
         task.add_done_callback(self._later.discard)

@@ -11,6 +11,8 @@ from contextlib import suppress
 
 from streamstack.language.settings import Server
 from streamstack.server.connection import Listening
+from streamstack.server.descriptors import allow_connections
+from streamstack.server.faults import LoopFaults
 from streamstack.server.ports import BACKLOG
 from streamstack.server.service import LAST_WORDS, Service
 
@@ -45,12 +47,14 @@ class Serving:
         self._hurried = asyncio.Event()
         self._sockets = sockets
         self._settings = settings
-        self._listening = Listening(service.handle)
+        most, _ = allow_connections(settings.max_connections)
+        self._listening = Listening(service.handle, most=most, head_timeout=settings.head_timeout)
         self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:
         """Begin to listen. Raises OSError where that can't be."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(LoopFaults())
         for each in self._sockets:
             self._servers.append(
                 await loop.create_server(self._listening, sock=each, backlog=BACKLOG)

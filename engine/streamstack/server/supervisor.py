@@ -35,6 +35,7 @@ from streamstack.server.serve import (
     on_terminal,
     prepare,
     tell,
+    tell_shortage,
 )
 from streamstack.server.service import LAST_WORDS, LATER
 from streamstack.server.serving import GRACE, keep_out_of_collections, loop_factory
@@ -242,6 +243,7 @@ class Supervisor:
             slot.process is not None and slot.process.ready for slot in self._slots
         ):
             self._state.told = True
+            tell_shortage(task.edition, task.announce)
             tell(task.edition.endpoints, task.host, task.port, task.announce, len(self._slots))
 
     def _let_leave(self, process: Process) -> None:

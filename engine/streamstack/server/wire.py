@@ -23,8 +23,10 @@ CONTENT_TYPES = {
 }
 
 #: Formats that are sent in one piece.
-_WHOLE = frozenset({"json", "value"})
+WHOLE = frozenset({"json", "value"})
 
+#: Seconds a reader may be silent, where `idleTimeout` is off.
+PATIENCE = 300.0
 #: Bytes of chunks that are put together into one write.
 GATHERED = 64 * 1024
 #: Bytes a document that is kept whole may have, unless `maxBytes` says otherwise.
@@ -50,7 +52,9 @@ class Limits:
     """How long a stream's silences and the stream itself may be: seconds; 0 is no limit.
 
     ``body``: how long the request's body may take; None is as long as the first chunk. ``arrival``: how long a body
-    that is read as it arrives may be silent while it is waited for, where nothing else limits the silence.
+    that is read as it arrives may be silent while it is waited for, where nothing else limits the silence. ``jitter``:
+    the part by which ``longest`` may be shorter. ``closing``: how long the reader has for the rest, once the run is
+    over; 0 is as long as ``idle``.
     """
 
     keep_alive: float = 15.0
@@ -59,16 +63,23 @@ class Limits:
     longest: float = 3600.0
     body: float | None = None
     arrival: float = 0
+    jitter: float = 0
+    closing: float = 0
     soonest: float = field(init=False)  # when the first of them can be over
 
     def __post_init__(self) -> None:
-        every = (self.keep_alive, self.first_chunk, self.idle, self.longest, self.arrival)
+        longest = self.longest * (1 - self.jitter)
+        every = (self.keep_alive, self.first_chunk, self.idle, longest, self.arrival)
         object.__setattr__(self, "soonest", min(filter(None, every), default=0.0))
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One endpoint in one format. ``retry`` is milliseconds, sizes are bytes, 0 is no limit."""
+    """One endpoint in one format. ``retry`` is milliseconds, sizes are bytes, 0 is no limit.
+
+    ``slow`` is what becomes of a slow reader, ``grace`` the seconds that it may be slow, ``patience`` those that
+    nothing may be heard of it at all.
+    """
 
     format: str
     shapes: Shapes = field(default_factory=NoShapes)
@@ -79,6 +90,10 @@ class Wire:
     done: bool = True
     buffer: int = 256 * 1024
     max_bytes: int = 0
+    slow: str = "block"
+    grace: float = 5.0
+    patience: float = PATIENCE
+    compress: bool = False
     dev: bool = False
     #: What a writer has learnt of event names, for the runs to come.
     learnt: dict[Any, Any] = field(default_factory=dict)
@@ -88,14 +103,15 @@ class Wire:
 
     def __post_init__(self) -> None:
         defaults = [("Content-Type", CONTENT_TYPES[self.format])]
-        if self.format in _WHOLE:
+        if self.format in WHOLE:
             defaults += [("Cache-Control", "no-cache")]
         else:
             defaults += [("Cache-Control", "no-cache, no-transform"), ("X-Accel-Buffering", "no")]
         if self.format == "aiSdk":
             defaults += [("X-Vercel-AI-UI-Message-Stream", "v1")]
-        if self.negotiated:
-            defaults += [("Vary", "Accept")]
+        vary = ["Accept"] * self.negotiated + ["Accept-Encoding"] * self.compress
+        if vary:
+            defaults += [("Vary", ", ".join(vary))]
         object.__setattr__(self, "defaults", tuple(defaults))
         object.__setattr__(self, "plain", self.lines())
         object.__setattr__(self, "head", status_line(200) + self.plain)

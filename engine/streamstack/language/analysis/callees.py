@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 from streamstack.errors import Mark
 from streamstack.language.analysis.parts import constant
 from streamstack.language.analysis.state import OF_EVERY_STREAM, SILENT, Voice
 from streamstack.language.definition import FunctionDefinition, Items, Step
 from streamstack.language.walk import steps_of
+from streamstack.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Summary:
     """What a caller must know of a function.
 
@@ -94,3 +94,24 @@ def called_by(step: Step) -> Iterator[str]:
             for each in called if isinstance(called, list) else (called,):
                 if isinstance(each, str):
                     yield each
+
+
+def called_itself(step: Step) -> Iterator[str]:
+    """Yield what a step calls itself; the functions that `llm.chat` tells a model of are not."""
+    if step.function.name == "call":
+        yield from called_by(step)
+
+
+def reached(name: str, functions: Mapping[str, FunctionDefinition]) -> Iterator[FunctionDefinition]:
+    """Yield a function and those it calls, each once."""
+    waiting, met = [name], {name}
+    while waiting:
+        function = functions.get(waiting.pop())
+        if function is None:
+            continue
+        yield function
+        for step in steps_of(function.stack):
+            for each in called_itself(step):
+                if each not in met:
+                    met.add(each)
+                    waiting.append(each)

@@ -15,6 +15,7 @@ from streamstack.language.analysis.reports import Reports
 from streamstack.language.analysis.state import Binding, Content, Event, Made, Region, State
 from streamstack.language.analysis.streams import Streams
 from streamstack.language.definition import Definition, Stack
+from streamstack.records import record
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class Frame:
     loops: list[Loop] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Deferred:
     """A stack that runs when the run has ended, and what stood around it where it was registered."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic
-from streamstack.language.analysis.callees import called_by
+from streamstack.language.analysis.callees import called_itself, reached
 from streamstack.language.definition import (
     Arguments,
     Definition,
@@ -47,7 +47,7 @@ def check_dialect(
         for value, fault in _faults(endpoint)
     ]
     for step in steps_of(endpoint.stack):
-        for name in _called_by(step):
+        for name in called_itself(step):
             found += [
                 find(
                     "not-in-dialect",
@@ -55,7 +55,7 @@ def check_dialect(
                     f"`{name}` is called, and {value.mark} sends content that {fault}",
                     _hint(format_),
                 )
-                for callee in _reached(name, functions)
+                for callee in reached(name, functions)
                 for value, fault in _faults(callee)
             ]
     return found
@@ -103,26 +103,3 @@ def _known(value: Value, inputs: Mapping[str, Input]) -> Any:
     if name in inputs and len(value.reads) == 1 and value.reads[0].path == (name,):
         return _SAMPLES.get(inputs[name].type, MISSING)
     return MISSING
-
-
-def _called_by(step: Step) -> Iterator[str]:
-    """Yield what a step calls itself; the functions that `llm.chat` tells a model of are not."""
-    if step.function.name == "call":
-        yield from called_by(step)
-
-
-def _reached(
-    name: str, functions: Mapping[str, FunctionDefinition]
-) -> Iterator[FunctionDefinition]:
-    """Yield a function and those it calls, each once."""
-    waiting, met = [name], {name}
-    while waiting:
-        function = functions.get(waiting.pop())
-        if function is None:
-            continue
-        yield function
-        for step in steps_of(function.stack):
-            for each in _called_by(step):
-                if each not in met:
-                    met.add(each)
-                    waiting.append(each)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from streamstack.errors import Mark
@@ -25,6 +24,7 @@ from streamstack.language.loading.wording import listed
 from streamstack.language.names import RESERVED
 from streamstack.language.parameters import Nesting
 from streamstack.language.suggest import did_you_mean, nearest
+from streamstack.records import record
 
 #: Reserved names that are bound everywhere, and the properties of those that have only these.
 EVERYWHERE: Final = RESERVED - {"error", "loop"}
@@ -45,7 +45,7 @@ _SCALARS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Elsewhere:
     """A place that binds a name: where, and in which copy of the variables."""
 

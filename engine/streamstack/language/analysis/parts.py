@@ -30,6 +30,7 @@ from streamstack.language.parameters import (
     StackOf,
 )
 from streamstack.language.values import MISSING
+from streamstack.records import record
 
 #: Beside a LOOP or ITEM stack: how many turns run at once. Above 1 each has its own copy of the variables.
 CONCURRENCY = "concurrency"
@@ -38,7 +39,7 @@ CONCURRENCY = "concurrency"
 COPIES = frozenset({Nesting.BRANCH, Nesting.DEFERRED, Nesting.FRAME})
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Use:
     """A value of a step: what its parameter takes; None for a condition."""
 
@@ -48,7 +49,7 @@ class Use:
     entry: str | None = None  # the author's own key it stands under
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class PerItem:
     """A value evaluated for each item, which is bound under ``name``."""
 
@@ -56,7 +57,7 @@ class PerItem:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Nested:
     """A nested stack, with the names it binds."""
 
@@ -218,7 +219,7 @@ def runs_once_at_least(step: Step, nested: Nested) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Written:
     """A name that a step binds, and where."""
 

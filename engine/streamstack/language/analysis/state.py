@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from streamstack.errors import Mark
+from streamstack.records import record
 
 #: Properties that every stream has.
 OF_EVERY_STREAM: Final = frozenset({"count", "finished"})
@@ -45,7 +46,7 @@ class Wait:
         return self if self.inside is None else self.inside.source
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Voice:
     """How a part that runs elsewhere (a function, a lazy stream) emits and waits.
 
@@ -78,7 +79,7 @@ class Made:
     maybe_input: str | None = None  # an input of a function, which may be a stream
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Content:
     """What a value can be: streams made at these places, and (``plain``) anything else."""
 
@@ -101,7 +102,7 @@ class Content:
 PLAIN: Final = Content()
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Shape:
     """The properties that a bound object has: `loop`, the error of a `catch`."""
 
@@ -110,7 +111,7 @@ class Shape:
     over_stream: bool = False  # `loop` over a stream
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Binding:
     """What is known of a name: bound on every path (``sure``) or on some, and to what."""
 
@@ -131,7 +132,7 @@ class Binding:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Event:
     """Something that must happen once: where it happened, and under which conditions."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -26,6 +25,7 @@ from streamstack.language.expressions.value import (
 )
 from streamstack.language.findings import find
 from streamstack.language.reading.source import Node, Scalar, Sequence
+from streamstack.records import record
 
 #: Lists and objects with bindings inside one another; each is a bracket of Python.
 MAX_NESTING: Final = 40
@@ -35,7 +35,7 @@ _FOREIGN: Final = re.compile(r"\s*=?[{$]\{-?\s*([^{}]*?)\s*-?\}\}?\s*")
 _NOTHING: Final = nodes.Const(None)
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class _Binding:
     """A parsed << expression >>; offsets count from the text's begin."""
 
@@ -45,7 +45,7 @@ class _Binding:
     readings: tuple[Reading, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class _Parsed:
     """What one text holds. It knows no file, so equal texts share it."""
 

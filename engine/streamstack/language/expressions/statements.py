@@ -24,6 +24,7 @@ from streamstack.language.expressions.generator import TEMPLATES
 from streamstack.language.expressions.scan import Problem, too_deep
 from streamstack.language.operators import a_kind, refuse_stream
 from streamstack.language.values import Opaque, to_text
+from streamstack.records import record
 
 #: Renders over variables; under "bound", what << >> writes stays a Bound.
 Render = Callable[[Mapping[str, Any], Literal["text", "bound"]], Iterable[Any]]
@@ -47,7 +48,7 @@ _LOOP: Final = frozenset(
 _BODY: Final = "__body__"
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Bound:
     """A value that a template writes, not yet text: a parameter of a SQL statement."""
 

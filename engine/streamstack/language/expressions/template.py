@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from jinja2 import nodes
@@ -30,12 +29,13 @@ from streamstack.language.expressions.statements import (
     render_nothing,
 )
 from streamstack.language.expressions.value import Read, Value
+from streamstack.records import record
 
 _RAW: Final = re.compile(r"[-+]?\s*raw\s*([-+]?)%>")
 _END_RAW: Final = re.compile(r"<%([-+]?)\s*endraw\s*([-+]?)%>")
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Program:
     """A compiled template. It knows no file, so equal texts share it."""
 
@@ -69,7 +69,7 @@ class Program:
         return bound
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Template(Value):
     """A text with `<% %>` or `<# #>` in it; always a text."""
 

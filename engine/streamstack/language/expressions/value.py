@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from jinja2 import nodes
 
 from streamstack.errors import Mark
-from streamstack.language.expressions.compile import Spelling, compile_expression, literal
+from streamstack.language.expressions.compile import (
+    Spelling,
+    compile_expression,
+    compile_numbers,
+    literal,
+)
 from streamstack.language.values import MISSING, to_text
+from streamstack.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Read:
     """A root name that an expression reads.
 
@@ -31,7 +37,7 @@ class Read:
     expression: str
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Value(ABC):
     """A value of a definition, with or without bindings."""
 
@@ -66,7 +72,7 @@ class Value(ABC):
         return iter(())
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Constant(Value):
     """Data without bindings. It is shared by all runs: nothing changes a value in place."""
 
@@ -84,7 +90,7 @@ class Constant(Value):
         return names.constant(data)
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Expression(Value):
     """One whole << expression >>, whose value keeps its type.
 
@@ -110,11 +116,15 @@ class Expression(Value):
     def source(self, names: Spelling) -> str:
         return compile_expression(self.node, names)
 
+    def numbers(self, names: Spelling) -> str | None:
+        """Return source of the integers of a whole `range(...)`, one by one; None for any other expression."""
+        return compile_numbers(self.node, names)
+
     def bindings(self) -> Iterator[Value]:
         yield self
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Text(Value):
     """A text with bindings in it; always a text. ``parts`` are texts and Expressions in turn."""
 
@@ -153,7 +163,7 @@ class Text(Value):
         return tuple(pieces)
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class ListValue(Value):
     """A list with bindings somewhere inside."""
 
@@ -175,7 +185,7 @@ class ListValue(Value):
             yield from item.bindings()
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class ObjectValue(Value):
     """An object with bindings somewhere inside. Its keys are constant texts."""
 

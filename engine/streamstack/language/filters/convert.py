@@ -101,7 +101,7 @@ def from_json(value: Any) -> Any:
         raise wrong("fromJson", "a text", value)
     try:
         return json.loads(value, parse_float=_fraction, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, InvalidOperation) as error:
         if isinstance(error, json.JSONDecodeError):
             where = f"line {error.lineno} column {error.colno}: {error.msg.lower()}"
         elif isinstance(error, RecursionError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
@@ -42,12 +42,13 @@ from streamstack.language.parameters import (
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.suggest import nearest
 from streamstack.language.values import MISSING
+from streamstack.records import record
 
 #: Kinds written as numbers with units.
 _MEASURES: Final = frozenset({Kind.DURATION, Kind.SIZE, Kind.EVERY, Kind.RATE})
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Site:
     """Where an argument stands: how messages and paths call it."""
 

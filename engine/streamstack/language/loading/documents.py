@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
@@ -31,6 +31,7 @@ from streamstack.language.names import DEFINITION
 from streamstack.language.reading.nodes import Document, Mapping, Node, Scalar
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.language.suggest import nearest
+from streamstack.records import record
 
 #: Keys that this version reads and refuses, and what it would mean to ignore them.
 _NOT_YET: Final = {
@@ -38,7 +39,7 @@ _NOT_YET: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Reading:
     """What could be read of a document, with all that was found.
 
@@ -133,7 +134,7 @@ class _DocumentReader:
         written = {key.text for key, _ in given.items} if isinstance(given, Mapping) else set()
         check_sent(inputs, written, path, path_mark, self.faults)
         response_type = fields.choice("responseType", RESPONSE_TYPES, "streaming")
-        streaming = self._streaming(streaming_defaults)
+        streaming = self._resumed(self._streaming(streaming_defaults), response_type)
         check_streams(inputs, method, streaming.format, self.faults)
         headers = read_headers(fields.get("headers"), self.faults)
         check_content_type(headers, response_type, streaming.format, self.faults)
@@ -173,6 +174,19 @@ class _DocumentReader:
         streaming, problems = parse_streaming(node, defaults)
         self.faults.extend(problems)
         return streaming
+
+    def _resumed(self, streaming: Streaming, response_type: str) -> Streaming:
+        """Take `resume` from what is no stream; report it where the endpoint itself asks for it."""
+        if streaming.resume is None or response_type == "streaming":
+            return streaming
+        node = self.fields.get("streaming")
+        for key, value in node.items if isinstance(node, Mapping) else ():
+            if key.text == "resume":
+                message = "the endpoint answers with JSON in one piece: there is no stream to come back to"
+                self.faults.add(
+                    "not-resumable", value.mark, message, "write `responseType: streaming`"
+                )
+        return replace(streaming, resume=None)
 
     def _function(self) -> FunctionDefinition:
         fields = self.fields

@@ -16,13 +16,14 @@ from streamstack.language.suggest import nearest
 class Fields:
     """The keys of one mapping. A null value counts as not given."""
 
-    __slots__ = ("_faults", "mark", "node", "what")
+    __slots__ = ("_faults", "_values", "mark", "node", "what")
 
     def __init__(self, node: Mapping, what: str, faults: Faults) -> None:
         self.node = node
         self.what = what  # how messages call it: `an endpoint`
         self.mark = node.mark
         self._faults = faults
+        self._values = {name.text: value for name, value in node.items}
 
     def refuse_unknown(self, known: Collection[str], hint: str) -> None:
         """Report every key that is not known, with the one that may be meant."""
@@ -39,7 +40,7 @@ class Fields:
 
     def get(self, key: str) -> Node | None:
         """Return a value that is given, or None."""
-        node = self.node.get(key)
+        node = self._values.get(key)
         return None if is_null(node) else node
 
     def key_mark(self, key: str) -> Mark:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from streamstack.errors import Mark
 from streamstack.language.reading.positions import SourceText, locate
+from streamstack.records import record
 
 Style = Literal["plain", "single", "double", "literal", "folded"]
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Scalar:
     """One value that is not a collection. ``text`` is its text before YAML made a number of it.
 
@@ -40,7 +41,7 @@ class Scalar:
         return locate(text, self.start, self.end, self.style, self.text, offset)
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Sequence:
     """A list."""
 
@@ -48,7 +49,7 @@ class Sequence:
     mark: Mark
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Mapping:
     """An object. Its keys are text as written; each stands once."""
 
@@ -73,7 +74,7 @@ class Mapping:
 Node = Scalar | Sequence | Mapping
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Document:
     """One document of a file; ``index`` counts them from 0."""
 

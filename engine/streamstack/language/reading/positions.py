@@ -95,6 +95,9 @@ def locate(text: str, start: int, end: int, style: str, value: str, offset: int)
     counted; white space stands beside them.
     """
     offset = min(max(offset, 0), len(value))
+    inside = start + (style in ("single", "double"))
+    if inside + len(value) <= end and text.startswith(value, inside):
+        return inside + offset  # as most are: on one line, and without escapes
     places = _places(text, start, end, style)
     wanted = _counts(value)[offset]
     if offset < len(value) and value[offset] not in _WHITE:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 from typing import Final
 
@@ -13,6 +12,7 @@ from streamstack.language.reading.guesses import syntax_traps
 from streamstack.language.reading.nodes import Document
 from streamstack.language.reading.positions import SourceText
 from streamstack.language.reading.traps import Repair, Trap, show
+from streamstack.records import record
 
 #: Readings, and characters in all of them, that the repairs of one file may cost.
 _MOST_READINGS: Final = 60
@@ -21,7 +21,7 @@ _MOST_CHARACTERS: Final = 2_000_000
 _MOST_CAUSES: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Reading:
     """What one pass over a source gave. ``faults`` are the indexes of its syntax errors."""
 

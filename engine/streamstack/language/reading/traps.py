@@ -8,11 +8,11 @@ reader goes on as if it were.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from streamstack.language.reading.nodes import Scalar
 from streamstack.language.reading.positions import SourceText
+from streamstack.records import record
 
 _LONGEST: Final = 4000
 _SHOWN: Final = 300
@@ -33,7 +33,7 @@ _NAMES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Repair:
     """Quotes around text[start:end], from which ``shed`` characters at both ends are left out."""
 
@@ -43,7 +43,7 @@ class Repair:
     shed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Trap:
     """A place where YAML reads otherwise than the author meant, and the likeliest repairs.
 

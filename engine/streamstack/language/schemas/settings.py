@@ -26,7 +26,7 @@ from streamstack.language.schemas.types import (
 )
 from streamstack.language.settings import Server
 from streamstack.language.state_settings import MEMORY, StateSettings
-from streamstack.language.streaming_settings import FORMATS, Streaming
+from streamstack.language.streaming_settings import FORMATS, SLOW_CLIENTS, Resume, Streaming
 from streamstack.language.units import show_duration, show_size
 
 _DRAFT: Final = "http://json-schema.org/draft-07/schema#"
@@ -53,6 +53,32 @@ def _choice(*words: str) -> Schema:
     return {"enum": [*words, None], "default": words[0]}
 
 
+def _or_parts(schema: Schema, **parts: tuple[Schema, str]) -> Schema:
+    """Return the schema of a value that may be a mapping of parts instead."""
+    keys = {name: documented(rule, about) for name, (rule, about) in parts.items()}
+    return {
+        **schema,
+        "type": [*schema["type"], "object"],
+        "properties": keys,
+        "additionalProperties": False,
+    }
+
+
+def _slow_client(usual: Streaming) -> Schema:
+    modes = "|".join(SLOW_CLIENTS)
+    words: Schema = {
+        "type": ["string", "null"],
+        "pattern": f"^({modes})$",
+        "examples": list(SLOW_CLIENTS),
+        "default": usual.slow_client,
+    }
+    return _or_parts(
+        words,
+        mode=(_choice(*SLOW_CLIENTS), "block, disconnect or dropOldest."),
+        grace=(duration(usual.grace), "How long its buffer may be full before it is cut off."),
+    )
+
+
 def _mapping(keys: Schema, **more: Any) -> Schema:
     return {
         "type": ["object", "null"],
@@ -71,7 +97,6 @@ def _named(each: Schema) -> Schema:
 def streaming_schema() -> Schema:
     """Return the schema of `streaming:`, on an endpoint or as defaults of the project."""
     usual = Streaming()
-    never = {"enum": [False, None]}
     keys = {
         "format": (_choice(*FORMATS), "What chunks are written as; auto follows the request."),
         "keepAlive": (duration(usual.keep_alive), "The longest silence before a heartbeat."),
@@ -80,17 +105,59 @@ def streaming_schema() -> Schema:
             "How long the first chunk may take.",
         ),
         "idleTimeout": (duration(usual.idle_timeout), "The longest time between two chunks."),
-        "maxDuration": (duration(usual.max_duration), "How long the stream may last."),
+        "maxDuration": (
+            _or_parts(
+                duration(usual.max_duration),
+                limit=(duration(usual.max_duration), "How long the stream may last."),
+                jitter=(
+                    {
+                        "type": ["number", "string", "null"],
+                        "minimum": 0,
+                        "maximum": 1,
+                        "default": "10%",
+                    },
+                    "By what part it may be shorter, at random: readers don't all come back at once.",
+                ),
+            ),
+            "How long the stream may last.",
+        ),
         "maxBytes": (size(), "How much may be sent in all."),
-        "onDisconnect": (_choice(usual.on_disconnect), "What becomes of a run whose reader left."),
-        "resume": (never, "Whether a reader can come back; not served by this version."),
-        "slowClient": (_choice(usual.slow_client), "What becomes of a slow reader."),
+        "onDisconnect": (
+            _choice("cancel", "finish"),
+            "What becomes of a run whose reader left.",
+        ),
+        "resume": (_resume(), "Whether a reader can come back, and how much is kept for it."),
+        "slowClient": (
+            _slow_client(usual),
+            "What becomes of a slow reader: it holds its run back, is cut off, or misses the oldest chunks.",
+        ),
         "buffer": (size(usual.buffer), "How much is kept for a slow reader."),
-        "compress": (never, "Whether it is compressed; not served by this version."),
+        "compress": (
+            _flag(usual.compress),
+            "Whether it is compressed (gzip) for readers who take that.",
+        ),
         "done": (_flag(usual.done), "Whether SSE ends with an event of its own."),
         "ids": (_flag(usual.ids), "Whether SSE's chunks have ids."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+
+
+def _resume() -> Schema:
+    usual = Resume()
+    chunks: Schema = {"type": ["integer", "string", "null"], "pattern": "^[0-9]+$"}
+    keys = {
+        "keep": (
+            duration(usual.keep),
+            "How long a run waits for its reader, and its end is kept.",
+        ),
+        "maxChunks": (
+            chunks | {"default": usual.max_chunks, "minimum": 1},
+            "How many chunks are kept; the oldest go.",
+        ),
+        "maxSize": (size(usual.max_size), "How much is kept; the oldest go."),
+    }
+    mapping = _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
+    return mapping | {"type": ["object", "boolean", "null"]}
 
 
 def settings_schema() -> Schema:
@@ -131,20 +198,28 @@ def _server() -> Schema:
             "How many processes.",
         ),
         "maxBodySize": (_or_bound(size(usual.max_body_size)), "The largest body of a request."),
+        "maxConnections": (
+            whole | {"default": usual.max_connections, "minimum": 1},
+            "How many connections a process takes at once; more get 503.",
+        ),
+        "headTimeout": (
+            _or_bound(duration(usual.head_timeout)),
+            "How long the head of a request may take; 0 is for ever.",
+        ),
         "shutdownTimeout": (
             _or_bound(duration(usual.shutdown_timeout)),
             "How long runs may finish.",
         ),
-        "shutdownDelay": (
-            _or_bound(duration(usual.shutdown_delay)),
-            "How long requests are still taken while balancers are told that it stops.",
-        ),
-        "metrics": (_metrics(), "Who may see /_metrics: who has the token, or everybody."),
         "trustedProxies": (
             {"type": ["array", "string", "null"], "items": {"type": "string"}},
             "Proxies that are believed when they say who called: addresses, networks.",
         ),
         "forwardedHeader": (_choice(*FORWARDED), "The header in which they say so."),
+        "shutdownDelay": (
+            _or_bound(duration(usual.shutdown_delay)),
+            "How long requests are still taken while balancers are told that it stops.",
+        ),
+        "metrics": (_metrics(), "Who may see /_metrics: who has the token, or everybody."),
         "cors": (_cors(), "Which pages of other origins may call: their origins, or a mapping."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import orjson
 
@@ -11,20 +12,32 @@ from streamstack.runtime.decoders.decoder import Halted, OnInvalid
 from streamstack.runtime.decoders.sse import DONE, SseDecoder
 from streamstack.runtime.providers.provider import AnswerReader
 
+#: How many events are looked at, before an answer is taken for one whose events are never alike.
+_LEARNERS: Final = 4
+#: Stands for another text.
+_OTHER: Final = b'"another text"'
+#: What no event begins with.
+_NEVER: Final = b"\0"
+
 
 class AnswerDecoder(SseDecoder):
     """Gives the items that a reader makes of the events of an answer.
+
+    Most servers write all pieces of the text in one form: identifiers, model and time are always the same. So what
+    stands before and after the text is learnt, and of an event that begins and ends like this only the text is read.
 
     ``alive`` tells that an event has come that is more than a heartbeat. What a reader raises is the ``failure``, so
     that the items before it are not lost. Once the reader has ended, nothing that follows is read.
     """
 
-    __slots__ = ("_events", "_reader", "alive")
+    __slots__ = ("_after", "_before", "_events", "_reader", "alive", "learners")
 
     def __init__(self, reader: AnswerReader, on_invalid: OnInvalid, largest: int) -> None:
         super().__init__(on_invalid, largest, data="json")
         self._reader = reader
         self._events = 0
+        self.learners = _LEARNERS
+        self._before, self._after = _NEVER, b""
         self.alive = False
 
     def _give(self, data: bytes, items: list[Any]) -> None:
@@ -35,7 +48,22 @@ class AnswerDecoder(SseDecoder):
         if reader.ended:
             return
         loads, take, has_heartbeats = orjson.loads, reader.take, reader.has_heartbeats
+        before, after = self._before, self._after
         for data in datas:
+            if data.startswith(before) and data.endswith(after):
+                try:
+                    text = loads(data[len(before) : len(data) - len(after)])
+                except orjson.JSONDecodeError:
+                    text = None  # there is more in it
+                if type(text) is str:
+                    self._events += 1
+                    self.alive = True
+                    try:
+                        reader.reply.add_text(text, items)
+                    except RunError as error:
+                        self.failure = error
+                        raise Halted from None
+                    continue
             try:
                 value = loads(data)
             except orjson.JSONDecodeError as error:
@@ -59,6 +87,25 @@ class AnswerDecoder(SseDecoder):
                 raise Halted from None
             if reader.ended:
                 raise Halted
+            if self.learners and self._learn(data, value):
+                before, after = self._before, self._after
+
+    def _learn(self, data: bytes, value: Mapping[str, Any]) -> bool:
+        """Learn how the pieces of the text are written, of an event that holds one; tell whether it does."""
+        said = self._reader.piece(value)
+        if not said:
+            return False
+        self.learners -= 1
+        before, found, after = data.rpartition(orjson.dumps(said))
+        try:
+            other = orjson.loads(before + _OTHER + after)
+        except orjson.JSONDecodeError:
+            return False
+        # Another text in this place must be the piece of the text; all else is as it was.
+        if not found or self._reader.piece(other) != "another text":
+            return False
+        self._before, self._after = before, after
+        return True
 
     def _given(self, items: list[Any]) -> int:
         return self._events

@@ -140,6 +140,19 @@ class OpenAIReader(AnswerReader):
         if self._said is not None:
             self._give_calls(items)
 
+    def piece(self, data: Mapping[str, Any]) -> str | None:
+        if self._said is not None or data.get("error") or data.get("usage"):
+            return None
+        choices = data.get("choices")
+        if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict:
+            return None
+        choice = choices[0]
+        delta = choice.get("delta")
+        if choice.get("index", 0) != 0 or choice.get("finish_reason") or type(delta) is not dict:
+            return None
+        text = delta.get("content")
+        return text if type(text) is str and len(delta) == 1 else None
+
     def _note(self, usage: Mapping[str, Any]) -> None:
         self.reply.note_usage(
             inputTokens=usage.get("prompt_tokens"),

@@ -73,6 +73,10 @@ class AnswerReader(ABC):
         """Whether an event says nothing but that the connection lives."""
         return False
 
+    def piece(self, data: Mapping[str, Any]) -> str | None:
+        """Return the piece of the text that an event holds, where `take` would do nothing but add it; else None."""
+        return None
+
     def close(self, items: list[Item], *, marked: bool) -> None:
         """Take note that nothing more comes; ``marked`` where `[DONE]` said so.
 

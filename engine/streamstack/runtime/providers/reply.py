@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.runtime.messages import STOP, TOOL_CALLS, Item, finish_item, text_item, usage_item
+from streamstack.runtime.messages import STOP, TOOL_CALLS, Item, finish_item, usage_item
 from streamstack.runtime.providers.conversation import read_arguments
 
 
@@ -34,7 +34,7 @@ class Reply:
             if self._left < 0:
                 raise self._over()
             self._pieces.append(text)
-            items.append(text_item(text))
+            items.append({"type": "text", "text": text})
 
     def count(self, text: str) -> None:
         """Count what has to be kept.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from aiohttp import web
@@ -15,7 +15,8 @@ from streamstack.runtime.chunk import Sink
 from streamstack.runtime.run import Run
 from streamstack.server.cookies import cookie_headers
 from streamstack.server.heads import check_status, own_headers
-from streamstack.server.replies import Sent, send_problem, status_of
+from streamstack.server.problems import in_band, log
+from streamstack.server.replies import Sent, reset, send_problem, status_of
 from streamstack.server.wire import Wire
 
 #: Types of content that every format carries, told without a look at their ancestors.
@@ -30,6 +31,7 @@ class Answer(Sink):
         "committed",
         "cookies",
         "cors",
+        "dropped",
         "emitted_at",
         "first_at",
         "headers",
@@ -44,6 +46,9 @@ class Answer(Sink):
     )
     run: Run  # set before anything is emitted
 
+    #: Whether what is written is kept for readers who come back.
+    keeps: ClassVar[bool] = False
+
     def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
         super().__init__()
         self.wire = wire
@@ -56,6 +61,7 @@ class Answer(Sink):
         self.headers: list[tuple[str, str]] = []  # of this run: from bindings and `respond`
         self.cookies: dict[str, Any] = {}
         self.blocked = False  # waiting for the reader
+        self.dropped = 0  # of the chunks, those that their reader was too slow for
         self.emitted_at = 0.0  # loop time of the last chunk
         self.sent_at = 0.0  # loop time of the last byte
         self.heard_at = 0.0  # loop time of the last bytes of a body that is read as it arrives
@@ -71,7 +77,7 @@ class Answer(Sink):
             )
         if status is not None:
             self.status = check_status(status)
-        self.headers += own_headers(headers)
+        self.headers += own_headers(headers, bound=True)
         cookie_headers(cookies)  # told here, at the step that gives them
         self.cookies.update(cookies)
 
@@ -97,9 +103,21 @@ class Answer(Sink):
         )
 
     def abort(self) -> None:
-        """Drop a reader who does not read."""
+        """Close the connection at once."""
         if (transport := self.request.transport) is not None:
-            transport.abort()
+            reset(transport)
+
+    def drop_reader(self) -> None:
+        """Drop a reader who takes too little of what is sent. The run ends as if it had left."""
+        log.warning(
+            "reader-dropped",
+            code="slow-client",
+            run=self.run.id,
+            method=self.request.method,
+            path=self.request.path,
+            chunks=self.count,
+        )
+        self.abort()
 
     def heartbeat(self) -> None:
         """Keep proxies from closing an idle connection, where the format has a way to."""
@@ -107,14 +125,23 @@ class Answer(Sink):
     def lost(self) -> None:
         """Take note that the reader has gone."""
 
+    def resumed(self) -> None:
+        """Take note that the transport takes more again."""
+
     def summary(self, metadata: Any) -> dict[str, Any]:
         """Return what the end of a stream tells: its figures, and the author's metadata."""
         told: dict[str, Any] = {"chunks": self.count, "elapsedMs": self.run.elapsed_ms}
+        if self.dropped:
+            told["dropped"] = self.dropped
         if isinstance(metadata, Mapping):
             told.update(metadata)
         elif metadata is not None:
             told["metadata"] = metadata
         return told
+
+    def told(self, error: RunError) -> dict[str, Any]:
+        """Return what the reader is told of an error after the commit point."""
+        return in_band(error, self.run.id, dev=self.wire.dev)
 
     def marker(self, content: Any, metadata: Any) -> Any:
         """Return the data of the author's end marker.

@@ -9,7 +9,6 @@ from aiohttp import web
 from streamstack.errors import RunError
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.chunk import check_content
-from streamstack.server.problems import in_band
 from streamstack.server.wire import Wire
 from streamstack.server.writers.answer import PLAIN
 from streamstack.server.writers.stream import StreamSink
@@ -37,6 +36,7 @@ class NdjsonSink(StreamSink):
     """Writes one JSON value a line."""
 
     takes_json = True
+    tells_gaps = True
     __slots__ = ("_shaped",)
 
     def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
@@ -73,7 +73,10 @@ class NdjsonSink(StreamSink):
         return to_json({"done": self.marker(content, metadata)}) + b"\n"
 
     def error_end(self, error: RunError) -> bytes:
-        return to_json({"error": in_band(error, self.run.id, dev=self.wire.dev)}) + b"\n"
+        return to_json({"error": self.told(error)}) + b"\n"
+
+    def gap(self, dropped: int) -> bytes:
+        return to_json({"gap": {"dropped": dropped}}) + b"\n"
 
     def beat(self) -> bytes:
         # A blank before a value is JSON's own white space: the next line stays one value.

@@ -10,7 +10,6 @@ from aiohttp import web
 from streamstack.errors import RunError
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.chunk import check_content
-from streamstack.server.problems import in_band
 from streamstack.server.wire import Wire
 from streamstack.server.writers.answer import PLAIN
 from streamstack.server.writers.stream import StreamSink
@@ -30,6 +29,7 @@ class SseSink(StreamSink):
     """Writes each chunk as one event. Ids are the index of the chunk, as `stream.count` is."""
 
     takes_json = True
+    tells_gaps = True
     __slots__ = ("_heads", "_ids")
 
     def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
@@ -60,7 +60,7 @@ class SseSink(StreamSink):
             data = _plain(content)
         count = self.count
         if id is not None:
-            event_bytes = b"%bid: %b\ndata: %b\n\n" % (self._name(event), _id_text(id), data)
+            event_bytes = b"%bid: %b\ndata: %b\n\n" % (self._name(event), self._own_id(id), data)
         elif self._ids:
             digits = _DIGITS[count] if count < 4096 else b"%d" % count
             event_bytes = b"".join((head, digits, b"\ndata: ", data, b"\n\n"))
@@ -87,6 +87,9 @@ class SseSink(StreamSink):
             return b""
         return b"event: %b\n" % _one_line(text, "event")
 
+    def _own_id(self, given: Any) -> bytes:
+        return _one_line(to_text(given), "id")
+
     def end_marker(self, content: Any, metadata: Any) -> bytes:
         return _event(b"done", self.marker(content, metadata))
 
@@ -98,7 +101,10 @@ class SseSink(StreamSink):
         return not self.wire.done
 
     def error_end(self, error: RunError) -> bytes:
-        return _event(b"error", in_band(error, self.run.id, dev=self.wire.dev))
+        return _event(b"error", self.told(error))
+
+    def gap(self, dropped: int) -> bytes:
+        return _event(b"gap", {"dropped": dropped})
 
     def beat(self) -> bytes:
         # One line, no block of its own: an empty block is an event to some SDKs (STREAMING).
@@ -114,10 +120,6 @@ def _plain(content: Any) -> bytes:
 
 def _event(name: bytes, data: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name, _plain(data))
-
-
-def _id_text(given: Any) -> bytes:
-    return _one_line(to_text(given), "id")
 
 
 def _one_line(text: str, field: str) -> bytes:

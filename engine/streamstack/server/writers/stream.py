@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from aiohttp import web
 
@@ -17,6 +17,8 @@ from streamstack.server.heads import BODILESS, date_line, status_line
 from streamstack.server.replies import CLOSE, KEEP, Sent, connection_line, reset, send
 from streamstack.server.wire import GATHERED, Wire
 from streamstack.server.writers.answer import Answer
+from streamstack.server.writers.backlog import Backlog
+from streamstack.server.writers.compression import Compression, compresses
 
 
 class StreamSink(Answer):
@@ -26,9 +28,14 @@ class StreamSink(Answer):
     `emit` appends to `_parts`, counts, adds to `bytes`, and calls `_settle` from `_limit` bytes on.
     """
 
+    #: Whether a reader can be told that chunks were dropped.
+    tells_gaps: ClassVar[bool] = False
+
     __slots__ = (
+        "_backlog",
         "_bare",
         "_chunked",
+        "_compress",
         "_connection",
         "_flushed",
         "_gathered",
@@ -58,6 +65,13 @@ class StreamSink(Answer):
         # scheduled, so that the way through `emit` needs one comparison only.
         self._limit = 0
         self._gathered = min(GATHERED, wire.buffer // 2) or 1
+        self._backlog: Backlog | None = None
+        if wire.slow == "dropOldest" and self.tells_gaps:
+            # The run does not wait. What the transport has can't be dropped any more, so it gets little: twice what is
+            # gathered. That, what is being gathered and what is held for later are the buffer.
+            self._gathered = min(GATHERED, wire.buffer // 8) or 1
+            self._backlog = Backlog(wire.buffer - 3 * self._gathered)
+        self._compress: Compression | None = None
 
     # ------------------------------------------------------------- what a format fills in
 
@@ -76,6 +90,10 @@ class StreamSink(Answer):
     @abstractmethod
     def error_end(self, error: RunError) -> bytes | None:
         """Return the last bytes of a failed stream; None where the format can't tell of it."""
+
+    def gap(self, dropped: int) -> bytes:
+        """Return what tells that chunks were dropped, where the format can."""
+        return b""
 
     def beat(self) -> bytes:
         """Return the bytes of a heartbeat; none where the format has no room for one."""
@@ -98,11 +116,14 @@ class StreamSink(Answer):
                 self._commit()
             except RunError as error:
                 raise self._withdraw(error) from error.__cause__
-        self._open()
+        if self._opening:
+            self._open()
         if first:
             self.flush()
             return self._connection.writing_paused
-        if self._connection.writing_paused or self.bytes - self._flushed >= self._gathered:
+        if self.bytes - self._flushed >= self._gathered or (
+            self._connection.writing_paused and self._backlog is None
+        ):
             return True
         self._schedule()
         limit = self._flushed + self._gathered
@@ -116,9 +137,8 @@ class StreamSink(Answer):
         return error
 
     def _open(self) -> None:
-        if self._opening:
-            self._parts.insert(0, self._opening)
-            self._opening = b""
+        self._parts.insert(0, self._opening)
+        self._opening = b""
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -137,24 +157,51 @@ class StreamSink(Answer):
         keep = request.keep_alive and self._chunked
         framed = self._chunked and not self._bare
         framing = b"Transfer-Encoding: chunked\r\n" if framed else b""
+        if wire.compress and framed:
+            accepted = request.headers.get("Accept-Encoding")
+            if compresses(accepted, (*wire.headers, *self.headers)):
+                self._compress = Compression()
+                framing = b"Content-Encoding: gzip\r\n" + framing
         self._head = b"".join(
             (start, framing, date_line(), connection_line(request, keep=keep), b"\r\n")
         )
         self.committed = True
         transport = self._transport
         if transport is not None and not transport.is_closing():
-            transport.set_write_buffer_limits(high=max(wire.buffer - self._gathered, 1))
+            held = wire.buffer - self._gathered if self._backlog is None else self._gathered
+            transport.set_write_buffer_limits(high=max(held, 1))
+            self._connection.socket.suit(wire.buffer, wire.patience)
 
     def flush(self) -> None:
         """Hand what is gathered to the transport, in one write."""
         self._scheduled = False
         self._limit = 0
         if self._parts:
-            data = b"".join(self._parts)
-            self._parts.clear()
-            self._write(data)
+            if self._backlog is not None and self._connection.writing_paused and not self._head:
+                self.dropped += self._backlog.hold(self._parts)
+                self._parts.clear()
+                self._flushed = self.bytes
+                self.blocked = True
+                return
+            self._write(self._take())
         if self._flushed != self.bytes:
             self._flushed = self.bytes
+            self.emitted_at = self.sent_at
+
+    def _take(self) -> bytes:
+        """Return all that was not handed to the transport, after word of what is missing."""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        backlog = self._backlog
+        if backlog is not None and self.blocked:
+            self.blocked = False
+            gap = self.gap(backlog.lately) if backlog.lately else b""
+            data = gap + backlog.take() + data
+        return data
+
+    def resumed(self) -> None:
+        if self._backlog is not None and self.blocked:
+            self._write(self._take())
             self.emitted_at = self.sent_at
 
     def _write(self, data: bytes, end: bytes = b"") -> None:
@@ -164,6 +211,8 @@ class StreamSink(Answer):
         if transport is None or transport.is_closing():
             return
         head, self._head = self._head, b""
+        if self._compress is not None and (data or end):
+            data = self._compress(data, last=bool(end))
         if self._bare:
             data = head
         elif not self._chunked:
@@ -177,12 +226,22 @@ class StreamSink(Answer):
 
     async def drain(self) -> None:
         self.flush()
-        if self._connection.writing_paused:
-            self.blocked = True
-            try:
-                await self._connection.room()
-            finally:
-                self.blocked = False
+        if not self._connection.writing_paused:
+            return
+        if self._backlog is not None:
+            # The reader may be as fast as it likes: only the loop's next turn hands the bytes to the system.
+            await asyncio.sleep(0)
+            return
+        self.blocked = True
+        cut = None
+        if self.wire.slow == "disconnect":
+            cut = self._loop.call_later(self.wire.grace, self.drop_reader)
+        try:
+            await self._connection.room()
+        finally:
+            self.blocked = False
+            if cut is not None:
+                cut.cancel()
 
     # ------------------------------------------------------------- silences and ends
 
@@ -204,7 +263,8 @@ class StreamSink(Answer):
             if not self.committed:
                 self._commit()
             self._parts.append(data)
-            self._open()
+            if self._opening:
+                self._open()
             self._schedule()
         self.ended = True
 
@@ -234,20 +294,20 @@ class StreamSink(Answer):
     def _end_with(self, tail: bytes) -> None:
         if tail:
             self._parts.append(tail)
-            self._open()
+            if self._opening:
+                self._open()
 
     def _end(self) -> Sent:
-        data = b"".join(self._parts)
-        self._parts.clear()
         self._flushed = self.bytes
-        self._write(data, b"0\r\n\r\n")
+        self._write(self._take(), b"0\r\n\r\n")
         self._connection.listener = None
         self.ended = True
         return KEEP if self._chunked and self.request.keep_alive else CLOSE
 
     def cut(self) -> Sent:
         """End without the final chunk, so that every client sees an answer cut short."""
-        self.flush()
+        if data := self._take():
+            self._write(data)
         self._connection.listener = None
         transport = self._transport
         if not self._chunked and transport is not None and not transport.is_closing():
@@ -257,3 +317,5 @@ class StreamSink(Answer):
 
     def lost(self) -> None:
         self._parts.clear()
+        if self._backlog is not None:
+            self._backlog.clear()

@@ -1,0 +1,348 @@
+"""Streams in Redis: what each process writes of its own, and what all others read of them.
+
+Of a stream there is a hash (where it comes from, how far it is, its head, its end), and a Redis stream whose entries
+hold the chunks of one flush: the entry `<n>-0` ends before chunk n. A process has a lease, which it renews; without
+it, what it was writing is lost. https://redis.io/docs/latest/develop/data-types/streams/
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from streamstack.connections.redis import Client, Redis, Script, ask
+
+#: Seconds for which a process is taken to live, after it has said so.
+LEASE: Final = 8.0
+#: Entries that are read at once: each has a flush, 64 KB at most where chunks are small.
+_ENTRIES: Final = 8
+#: Messages to a process that are kept; who sends more has no use for the first.
+_LETTERS: Final = 10_000
+
+#: Keys: the hash, and the key's own where there is one. Values: time to live, the key's value, fields.
+#: Where a key began a stream that is kept, nothing is written, and that one's value is returned.
+_OPEN: Final = Script("""
+if KEYS[2] then
+  local found = redis.call('GET', KEYS[2])
+  if found then
+    local name = string.match(found, '^%S+')
+    if redis.call('EXISTS', ARGV[3] .. name) == 1 then return found end
+  end
+  redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[1])
+end
+local known = redis.call('HMGET', KEYS[1], 'next', 'end')
+if known[1] then return tonumber(known[1]) end
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return -1
+""")
+
+#: Keys: hash, stream, lease of the key. Values: where it is to be, where it will be, what to keep from, data, lengths,
+#: time to live, channel, end, fields. Returns where it is: nothing was written where it was not where it was to be;
+#: -1 where there is none, -2 where another has ended it.
+_WRITE: Final = Script("""
+local known = redis.call('HMGET', KEYS[1], 'next', 'end')
+if not known[1] then return -1 end
+if known[2] then
+  if known[2] == ARGV[8] then return tonumber(ARGV[2]) end
+  return -2
+end
+local have = tonumber(known[1])
+if have ~= tonumber(ARGV[1]) then return have end
+if ARGV[4] ~= '' then
+  redis.call('XADD', KEYS[2], 'MINID', ARGV[3] .. '-0', ARGV[2] .. '-0', 'd', ARGV[4], 'l', ARGV[5])
+end
+redis.call('HSET', KEYS[1], 'next', ARGV[2], unpack(ARGV, 9))
+if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'end', ARGV[8]) end
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[6]) end
+redis.call('PUBLISH', ARGV[7], ARGV[2])
+return tonumber(ARGV[2])
+""")
+
+#: Keys: hash, stream. Values: the entry to begin with, how many, what leases begin with. One moment for all of it.
+_LOOK: Final = Script("""
+local fields = redis.call('HMGET', KEYS[1], 'next', 'end', 'status', 'lines', 'worker')
+if not fields[1] then return false end
+local entries = redis.call('XRANGE', KEYS[2], ARGV[1], '+', 'COUNT', ARGV[2])
+return {fields, entries, redis.call('EXISTS', ARGV[3] .. fields[5])}
+""")
+
+#: Keys: hash, stream. Values: what leases begin with, the end, time to live, channel. Ends what nobody writes any more.
+_LOSE: Final = Script("""
+local fields = redis.call('HMGET', KEYS[1], 'end', 'worker')
+if fields[1] or not fields[2] or redis.call('EXISTS', ARGV[1] .. fields[2]) == 1 then return 0 end
+redis.call('HSET', KEYS[1], 'end', ARGV[2])
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[3]) end
+redis.call('PUBLISH', ARGV[4], 'end')
+return 1
+""")
+
+#: Keys: hash, stream. Value: time to live.
+_LINGER: Final = Script("""
+if redis.call('HEXISTS', KEYS[1], 'end') == 1 then
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[1]) end
+end
+return 1
+""")
+
+_SCRIPTS: Final = (_OPEN, _WRITE, _LOOK, _LOSE, _LINGER)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Chunks that follow one another: the number of the first, and their bytes."""
+
+    first: int
+    frames: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What there is of a stream at one moment. ``alive``: who writes it still does."""
+
+    next: int
+    end: bytes | None
+    status: int
+    lines: bytes | None  # None before the answer has begun
+    pieces: list[Piece]
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What is to be written of a stream. ``have``: the chunk that the store is taken to need next."""
+
+    name: str
+    have: int
+    next: int
+    first: int
+    frames: Sequence[bytes]
+    seconds: float
+    fields: Mapping[str, bytes | str | int]
+    end: bytes = b""
+    key: bytes = b""
+
+
+class StreamStore:
+    """The streams in one Redis, as one process sees them. ``worker`` is this process's name there."""
+
+    def __init__(self, redis: Redis, worker: str) -> None:
+        self.redis = redis
+        self.worker = worker
+        self._leases = redis.key("stream-worker")
+
+    def _keys(self, name: str) -> tuple[bytes, bytes]:
+        return self.redis.key("stream", name), self.redis.key("stream-chunks", name)
+
+    def channel(self, name: str) -> bytes:
+        """Return where news of a stream are told."""
+        return self.redis.key("stream-news", name)
+
+    def inbox(self, worker: str) -> bytes:
+        """Return where a process is told what to do; the same name for its list and its channel."""
+        return self.redis.key("stream-inbox", worker)
+
+    # ------------------------------------------------------------- what is written
+
+    async def open(
+        self,
+        name: str,
+        fields: Mapping[str, bytes | str | int],
+        seconds: float,
+        key: bytes,
+        value: str,
+    ) -> bytes | None:
+        """Begin a stream, unless its key has begun another, whose value is returned.
+
+        Raises RunError ``state-unreachable``.
+        """
+        command = self._open(name, fields, seconds, key, value)
+        (found,) = await self._run([command])
+        return found if isinstance(found, bytes) else None
+
+    async def write(
+        self,
+        opened: Sequence[tuple[str, Mapping[str, bytes | str | int], float]],
+        writings: Sequence[Writing],
+    ) -> list[int | Exception]:
+        """Begin streams, then write, all in one go; return how far the store is with each of the second.
+
+        Raises RunError ``state-unreachable``.
+        """
+        commands = [self._open(*each) for each in opened]
+        commands += [self._write(each) for each in writings]
+        return (await self._run(commands))[len(opened) :]
+
+    def _open(
+        self,
+        name: str,
+        fields: Mapping[str, bytes | str | int],
+        seconds: float,
+        key: bytes = b"",
+        value: str = "",
+    ) -> list[Any]:
+        keys = [self._keys(name)[0]]
+        if key:
+            keys.append(self.redis.key("stream-key", key.hex()))
+        given = [int(seconds * 1000), value, self.redis.key("stream"), *_flat(fields)]
+        return [_OPEN, len(keys), *keys, *given]
+
+    def _write(self, each: Writing) -> list[Any]:
+        keys = list(self._keys(each.name))
+        if each.key:
+            keys.append(self.redis.key("stream-key", each.key.hex()))
+        given = [
+            each.have,
+            each.next,
+            each.first + 1,
+            b"".join(each.frames),
+            struct.pack(f"<{len(each.frames)}I", *map(len, each.frames)),
+            int(each.seconds * 1000),
+            self.channel(each.name),
+            each.end,
+            *(_flat(each.fields) or ["worker", self.worker]),
+        ]
+        return [_WRITE, len(keys), *keys, *given]
+
+    async def _run(self, commands: list[list[Any]]) -> list[Any]:
+        """Run scripts, one after the other, in one go. All may be run twice."""
+
+        async def work(client: Client) -> list[Any]:
+            async with client.pipeline(transaction=False) as pipe:
+                for script, *given in commands:
+                    pipe.execute_command("EVALSHA", script.digest, *given)
+                return await pipe.execute(raise_on_error=False)
+
+        found = await self.redis.run(work, again=True)
+        if any(isinstance(each, NoScriptError) for each in found):
+            await self.redis.run(_load, again=True)
+            found = await self.redis.run(work, again=True)
+        for each in found:
+            if isinstance(each, ResponseError):
+                raise self.redis.fault(each) from each
+        return found
+
+    # ------------------------------------------------------------- what is read
+
+    async def fields(self, name: str) -> dict[str, bytes]:
+        """Return what is known of a stream, empty where there is none. Raises RunError ``state-unreachable``."""
+        key = self._keys(name)[0]
+        flat = await self.redis.run(lambda client: ask(client, "HGETALL", key), again=True)
+        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+        return {field.decode(): value for field, value in pairs}
+
+    async def look(self, name: str, position: int) -> Seen | None:
+        """Return what there is of a stream from a chunk on; None where there is none.
+
+        Raises RunError ``state-unreachable``.
+        """
+        (found,) = await self._run(
+            [[_LOOK, 2, *self._keys(name), f"{position + 1}-0", _ENTRIES, self._leases]]
+        )
+        if not found:
+            return None
+        (next_, end, status, lines, _), entries, alive = found
+        return Seen(
+            int(next_),
+            end,
+            int(status or 200),
+            lines,
+            [piece for entry in entries if (piece := _piece(entry, position)) is not None],
+            bool(alive),
+        )
+
+    async def lose(self, name: str, end: bytes, seconds: float) -> bool:
+        """End a stream that nobody writes any more. Raises RunError ``state-unreachable``."""
+        given = [self._leases, end, int(seconds * 1000), self.channel(name)]
+        (lost,) = await self._run([[_LOSE, 2, *self._keys(name), *given]])
+        return bool(lost)
+
+    async def linger(self, name: str, seconds: float) -> None:
+        """Keep a stream that has ended for some seconds from now. Raises RunError ``state-unreachable``."""
+        await self._run([[_LINGER, 2, *self._keys(name), int(seconds * 1000)]])
+
+    # ------------------------------------------------------------- who is there
+
+    async def renew(self) -> list[bytes]:
+        """Say that this process lives, and return what it was told to do. Raises RunError ``state-unreachable``."""
+        lease = self._leases + self.worker.encode()
+        inbox = self.inbox(self.worker)
+
+        async def work(client: Client) -> Any:
+            async with client.pipeline(transaction=False) as pipe:
+                pipe.execute_command("SET", lease, 1, "PX", int(LEASE * 1000))
+                pipe.execute_command("LPOP", inbox, 100)
+                return (await pipe.execute())[1]
+
+        return await self.redis.run(work, again=True) or []
+
+    async def leave(self) -> None:
+        """Say that this process is gone. Raises RunError ``state-unreachable``."""
+        lease = self._leases + self.worker.encode()
+        await self.redis.run(lambda client: ask(client, "DEL", lease), again=True)
+
+    async def tell(self, worker: str, message: bytes) -> None:
+        """Tell a process what to do. It may be told twice. Raises RunError ``state-unreachable``."""
+        inbox = self.inbox(worker)
+
+        async def work(client: Client) -> None:
+            async with client.pipeline(transaction=False) as pipe:
+                pipe.execute_command("RPUSH", inbox, message)
+                pipe.execute_command("LTRIM", inbox, -_LETTERS, -1)
+                pipe.execute_command("PEXPIRE", inbox, 60_000)
+                pipe.execute_command("PUBLISH", inbox, b"")
+                await pipe.execute()
+
+        await self.redis.run(work, again=True)
+
+    async def read_at(self, name: str, position: int, seconds: float) -> None:
+        """Note that a reader in this process is at a chunk, for some seconds. Raises RunError ``state-unreachable``."""
+        key = self.redis.key("stream-reader", name)
+        milliseconds = max(int(seconds * 1000), 1)
+        await self.redis.run(
+            lambda client: ask(client, "SET", key, position, "PX", milliseconds), again=True
+        )
+
+    async def reader_of(self, name: str) -> tuple[int, float] | None:
+        """Return where a reader in another process was, and for how many seconds that holds; None where there is none.
+
+        Raises RunError ``state-unreachable``.
+        """
+        key = self.redis.key("stream-reader", name)
+
+        async def work(client: Client) -> Any:
+            async with client.pipeline(transaction=True) as pipe:
+                pipe.execute_command("GET", key)
+                pipe.execute_command("PTTL", key)
+                return await pipe.execute()
+
+        position, left = await self.redis.run(work, again=True)
+        return None if position is None or left <= 0 else (int(position), left / 1000)
+
+
+async def _load(client: Client) -> None:
+    for script in _SCRIPTS:
+        await ask(client, "SCRIPT", "LOAD", script.source)
+
+
+def _flat(fields: Mapping[str, bytes | str | int]) -> list[bytes | str | int]:
+    return [part for pair in fields.items() for part in pair]
+
+
+def _piece(entry: Any, position: int) -> Piece | None:
+    """Take an entry apart, without the chunks before a position."""
+    name, flat = entry
+    values = dict(zip(flat[::2], flat[1::2], strict=True))
+    data, packed = values[b"d"], values[b"l"]
+    lengths = struct.unpack(f"<{len(packed) // 4}I", packed)
+    first = int(name.partition(b"-")[0]) - len(lengths)
+    frames, at = [], 0
+    for number, length in enumerate(lengths, first):
+        if number >= position:
+            frames.append(data[at : at + length])
+        at += length
+    return Piece(max(first, position), frames) if frames else None

@@ -1,0 +1,151 @@
+"""Secrets taken out of what is told: the log, announcements, and errors that reach a client under `--dev`.
+
+Known ones are found by their value: what the environment holds under a name that says so, what settings keep secret,
+and the inputs of the present run that are `sensitive`. Others are found by their form: credentials in a URL, bearer
+tokens, JSON web tokens, and what is named a key, a token or a password.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextvars import ContextVar
+from typing import Any, Final
+from urllib.parse import quote, quote_plus, unquote
+
+#: What stands in a secret's place.
+MASK: Final = "***"
+#: A shorter value is no secret worth the name: `true` or `dev`, masked everywhere, would hide what is told.
+SHORTEST: Final = 6
+#: A sensitive input may be short; a single letter is in every word.
+_SHORTEST_INPUT: Final = 4
+
+_SECRET_NAME: Final = re.compile(
+    r"(?:^|_)(?:KEY|KEYS|APIKEY|SECRET|SECRETS|TOKEN|TOKENS|PASS|PASSWD|PASSWORD|PASSPHRASE|PWD|CREDENTIALS?|PRIVATE|"
+    r"AUTH|SIGNATURE|SALT|PEPPER|COOKIE|SESSION|DSN)(?:_|$|[0-9])",
+    re.IGNORECASE,
+)
+_URL_USER: Final = re.compile(r"(?<=://)[^\s/@:\"'<>]*:[^\s/@\"'<>]*(?=@)")
+_URL_PASSWORD: Final = re.compile(r"://[^\s/@:\"'<>]*:([^\s/@\"'<>]+)@")
+_SCHEME: Final = re.compile(
+    r"\b(Bearer|Basic|Token|Digest)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE
+)
+_JWT: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+_KNOWN_FORMS: Final = re.compile(
+    r"\b(?:sk-[A-Za-z0-9_-]{12,}|sk_(?:live|test)_[A-Za-z0-9]{8,}|gh[opsu]_[A-Za-z0-9]{20,}|xox[abp]-[A-Za-z0-9-]{10,}|"
+    r"AKIA[0-9A-Z]{16}|AIza[A-Za-z0-9_-]{30,})"
+)
+_NAMED: Final = re.compile(
+    r"""(?ix)
+    ((?:api[_-]?key|access[_-]?token|refresh[_-]?token|client[_-]?secret|secret|token|passw(?:or)?d|pwd|sig(?:nature)?|
+        x-amz-signature|x-goog-signature|key)["']?\s*(?:=|:)\s*["']?)
+    ([^\s"'&,;{}()<>\[\]]{4,})
+    """
+)
+_TELLING: Final = re.compile(
+    r"://|bearer|basic|token|eyJ|key|secret|passw|pwd|sig|gh[opsu]_|xox|AKIA|AIza|sk[-_]",
+    re.IGNORECASE,
+)
+
+_TELLS_NOTHING: Final = frozenset({"key", "keys", "session", "auth", "salt"})
+
+#: The sensitive inputs of the present run.
+_sensitive: ContextVar[re.Pattern[str] | None] = ContextVar("sensitive", default=None)
+_known: list[re.Pattern[str] | None] = [None]
+
+
+def learn(environment: Mapping[str, str], settings: Iterable[str | None] = ()) -> None:
+    """Remember the secrets of a project: those of the environment, by their names, and those that settings hold."""
+    found = {value for name, value in environment.items() if _SECRET_NAME.search(name)}
+    found |= {value for value in settings if value}
+    for value in (*environment.values(), *found):
+        found |= {unquote(each) for each in _URL_PASSWORD.findall(value)}
+    _known[0] = _pattern(found, SHORTEST)
+
+
+def hide(values: Iterable[Any]) -> None:
+    """Hide the values of sensitive inputs for the rest of the present run, in its task and those it starts."""
+    found = _pattern(set(_texts(values)), _SHORTEST_INPUT)
+    if found is not None:
+        _sensitive.set(found)
+
+
+def masked(text: str, *, forms: bool = True) -> str:
+    """Return a text without the secrets in it; without ``forms`` only those that are known."""
+    known, sensitive = _known[0], _sensitive.get()
+    if known is not None:
+        text = known.sub(MASK, text)
+    if sensitive is not None:
+        text = sensitive.sub(MASK, text)
+    if not forms or not _TELLING.search(text):
+        return text
+    text = _URL_USER.sub(MASK, text)
+    text = _JWT.sub(MASK, text)
+    text = _SCHEME.sub(rf"\1 {MASK}", text)
+    text = _KNOWN_FORMS.sub(MASK, text)
+    return _NAMED.sub(rf"\1{MASK}", text)
+
+
+def masked_value(value: Any, name: str = "") -> Any:
+    """Return a value without the secrets in it, at any depth; what has a name that says so is masked whole."""
+    if isinstance(value, str):
+        return MASK if value and _is_secret(name) else masked(value)
+    if isinstance(value, bytes | bytearray):
+        return masked(bytes(value).decode("utf-8", "replace"))
+    if isinstance(value, Mapping):
+        return {key: masked_value(each, str(key)) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked_value(each, name) for each in value]
+    return value
+
+
+def _is_secret(name: str) -> bool:
+    """Tell whether what has a name is a secret; a name that says no more than `key` does not tell."""
+    return name.lower() not in _TELLS_NOTHING and _SECRET_NAME.search(_snake(name)) is not None
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").replace(".", "_")
+
+
+def _texts(values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _texts(value.values())
+        elif isinstance(value, list | tuple):
+            yield from _texts(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield str(value)
+
+
+def _pattern(secrets: set[str], shortest: int) -> re.Pattern[str] | None:
+    """Return what finds secrets, as they are and as JSON, URLs and Python write them; the longest first."""
+    forms = set()
+    for secret in secrets:
+        stripped = secret.strip()
+        if len(stripped) < shortest:
+            continue
+        forms |= {
+            stripped,
+            quote(stripped, safe=""),
+            quote_plus(stripped),
+            json.dumps(stripped)[1:-1],
+            repr(stripped)[1:-1],
+        }
+        # The lines of a key in PEM are told one by one.
+        forms |= {
+            line
+            for line in stripped.splitlines()
+            if len(line) >= 20 and not line.startswith("-----")
+        }
+    if not forms:
+        return None
+    return re.compile("|".join(re.escape(each) for each in sorted(forms, key=len, reverse=True)))
+
+
+def mask(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Take the secrets out of an entry of the log (a processor of structlog)."""
+    return {name: masked_value(value, name) for name, value in entry.items()}

@@ -1,0 +1,219 @@
+"""Readers of streams that another process writes: they follow it in the store."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from streamstack.connections.stream_store import Seen
+from streamstack.errors import RunError
+from streamstack.language.values import to_json
+from streamstack.server.problems import log
+from streamstack.server.replies import CLOSE, Sent, send_problem
+from streamstack.server.resuming.frames import LOST, gap, lost, pulse
+from streamstack.server.resuming.ids import unknown_stream
+from streamstack.server.resuming.journal import End, Head
+from streamstack.server.resuming.reader import Manner, Spout
+from streamstack.server.resuming.shared import Elsewhere, Shared, read_end, write_end
+
+if TYPE_CHECKING:
+    from streamstack.server.service import Service
+
+#: Seconds between two looks at the store where no news came: they may have been missed.
+_LOOK: Final = 1.0
+#: Seconds without a lease before who writes is taken for lost: a store that was away has none of those that live.
+GRACE: Final = 3.0
+#: Seconds that a store may be away before a reader is sent to try again.
+_AWAY: Final = 20.0
+
+
+class Follower:
+    """Copies a stream from the store to one connection."""
+
+    def __init__(
+        self,
+        service: Service,
+        shared: Shared,
+        stream: Elsewhere,
+        request: web.BaseRequest,
+        cors: bytes,
+        manner: Manner,
+        position: int,
+        keep_alive: float,
+    ) -> None:
+        self._service = service
+        self._shared = shared
+        self._stream = stream
+        self._request = request
+        self._cors = cors
+        self._manner = manner
+        self._position = position
+        self._keep_alive = keep_alive
+        self._spout = Spout(request, cors, manner)
+        self._news = asyncio.Event()
+        self._stopped = False
+        self._silent_since = monotonic()
+        self._lost_since = 0.0
+        self._away_since = 0.0
+        self._told_at = 0.0  # when and where who writes was told that there is a reader
+        self._told = position
+
+    def stop(self) -> None:
+        """End the answer without a good end: its client may come back, elsewhere."""
+        self._stopped = True
+        self._news.set()
+
+    async def copy(self) -> Sent:
+        """Copy the stream to its end. Cancelled when the reader leaves."""
+        channel = self._shared.store.channel(self._stream.origin.id)
+        self._shared.news.listen(channel, self._news.set)
+        self._service.streams.followers.add(self)
+        try:
+            sent = await self._follow()
+            return sent if await self._spout.room() else CLOSE
+        finally:
+            self._service.streams.followers.discard(self)
+            self._shared.news.leave(channel, self._news.set)
+            if not self._service.draining:
+                # From now on it is kept, and its run waits, for somebody to come back.
+                self._service.spawn(self._leave())
+
+    async def _follow(self) -> Sent:
+        head: Head | None = None
+        name = self._stream.origin.id
+        while not self._stopped:
+            if not await self._spout.room():
+                return CLOSE
+            self._news.clear()
+            try:
+                await self._tell()
+                seen = await self._shared.store.look(name, self._position)
+            except RunError as error:
+                if head is None:
+                    return self._refuse(error)
+                if self._is_away():
+                    return self._spout.cut(head)
+                await self._wait(head)
+                continue
+            self._away_since = 0.0
+            if seen is None:
+                if head is None:
+                    return self._refuse(unknown_stream())
+                return self._spout.cut(head)  # it was kept long enough
+            if seen.lines is not None:
+                head = Head(seen.status, seen.lines)
+            if seen.pieces and head is not None:
+                self._write(head, seen)
+                continue
+            if seen.end is not None:
+                return self._finish(head, seen)
+            if await self._is_lost(seen):
+                return self._lose(head)
+            if head is not None:
+                self._spout.begin(head)
+            await self._wait(head)
+        return self._spout.cut(head)
+
+    def _write(self, head: Head, seen: Seen) -> None:
+        """Copy what was seen, and tell of what is missing."""
+        parts: list[bytes] = []
+        for piece in seen.pieces:
+            if piece.first > self._position:
+                parts.append(self._gap(piece.first))
+            skip = max(self._position - piece.first, 0)
+            parts += piece.frames[skip:]
+            self._position = max(self._position, piece.first + len(piece.frames))
+        self._spout.write(head, b"".join(parts))
+        self._silent_since = monotonic()
+        self._lost_since = 0.0
+
+    def _gap(self, until: int) -> bytes:
+        return gap(self._manner.format, self._manner.stream, self._position, until - 1)
+
+    def _finish(self, head: Head | None, seen: Seen) -> Sent:
+        assert seen.end is not None
+        end = read_end(seen.end)
+        if head is None:  # it was lost before its answer had begun
+            return self._refuse(_lost())
+        if end.whole is None and self._position < seen.next:
+            self._spout.write(head, self._gap(seen.next))
+        return self._lose(head) if end.lost else self._spout.finish(head, end)
+
+    async def _wait(self, head: Head | None) -> None:
+        """Wait for news, and keep the connection alive meanwhile."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(_LOOK, self._keep_alive or _LOOK)):
+                await self._news.wait()
+        if (
+            head is not None
+            and self._keep_alive
+            and not self._spout.full
+            and monotonic() - self._silent_since >= self._keep_alive
+        ):
+            self._spout.write(head, pulse(self._manner.format))
+            self._silent_since = monotonic()
+
+    def _is_away(self) -> bool:
+        """Whether the store has been away for so long that its reader is to try again."""
+        self._away_since = self._away_since or monotonic()
+        self._lost_since = 0.0
+        return monotonic() - self._away_since > _AWAY
+
+    # ------------------------------------------------------------- who writes it
+
+    async def _tell(self) -> None:
+        """Tell who writes it that there is a reader, and how far he is."""
+        origin = self._stream.origin
+        if not origin.cancels:
+            return
+        now = monotonic()
+        far = self._position - self._told >= max(origin.resume.max_chunks // 8, 1)
+        if not far and now - self._told_at < min(origin.resume.keep / 3, 10):
+            return
+        self._told_at, self._told = now, self._position
+        await self._shared.store.read_at(origin.id, self._position, origin.resume.keep)
+        message = to_json({"read": origin.id, "at": self._position})
+        await self._shared.store.tell(self._stream.worker, message)
+
+    async def _leave(self) -> None:
+        origin = self._stream.origin
+        with suppress(RunError):
+            await self._shared.store.linger(origin.id, origin.resume.keep)
+            if origin.cancels:
+                await self._shared.store.read_at(origin.id, self._position, origin.resume.keep)
+
+    async def _is_lost(self, seen: Seen) -> bool:
+        """Whether who writes it is gone. The first who finds out ends it for all."""
+        if seen.alive:
+            self._lost_since = 0.0
+            return False
+        self._lost_since = self._lost_since or monotonic()
+        if monotonic() - self._lost_since < GRACE:
+            return False
+        origin = self._stream.origin
+        with suppress(RunError):
+            # Those who come later find it with this end; where it has got another meanwhile, that counts.
+            end = write_end(End(lost=True))
+            if not await self._shared.store.lose(origin.id, end, origin.resume.keep):
+                self._lost_since = 0.0
+                return False
+        log.warning("stream-lost", stream=origin.id, run=origin.run, worker=self._stream.worker)
+        return True
+
+    def _lose(self, head: Head | None) -> Sent:
+        if head is None:
+            return self._refuse(_lost())
+        origin = self._stream.origin
+        self._spout.write(head, lost(origin.format, origin.id, origin.run))
+        return self._spout.finish(head, End())
+
+    def _refuse(self, error: RunError) -> Sent:
+        return send_problem(self._request, error, lines=self._cors, dev=self._service.context.dev)
+
+
+def _lost() -> RunError:
+    return RunError("producer-lost", LOST, status=503)

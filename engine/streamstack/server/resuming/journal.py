@@ -1,0 +1,328 @@
+"""The journal of a stream: its chunks as they were encoded, numbered, and how it began and ended.
+
+A run writes into it, readers copy from it. It keeps the newest chunks within its bounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from streamstack.language.streaming_settings import Resume
+
+#: Readers that one stream may have at once.
+MOST_READERS = 100
+#: Places of dropped chunks that a journal may have before it closes up.
+_SPARE = 512
+#: Bytes that a chunk takes beside its own.
+_OVERHEAD = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How the answer begins: its status, and its header lines but those of one connection or origin."""
+
+    status: int
+    lines: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How the stream ended.
+
+    ``cut``: not well, and the format has no mark of a good end, so the answer must look cut short. ``whole``: nothing
+    of the stream had been sent, and this body answers in its place, with the head's status. ``lost``: who wrote it is
+    gone, so nobody knows how it would have ended.
+    """
+
+    cut: bool = False
+    whole: bytes | None = None
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a stream comes from, and how it is written.
+
+    ``owner`` tells who began it, "" for nobody in particular; ``endpoint`` is the title of what it began at.
+    ``cancels``: the run is not to go on for long without a reader. ``buffer``: the bytes a reader may be behind.
+    """
+
+    id: str
+    endpoint: str
+    owner: str
+    format: str
+    run: str
+    resume: Resume
+    cancels: bool = True
+    buffer: int = 256 * 1024
+
+
+class Copying(Protocol):
+    """A reader, as its journal sees it."""
+
+    position: int  # the number of the chunk it needs next
+    offset: int  # the bytes it has had, as `Journal.written` counts them
+    allowance: int  # the bytes it may be behind before it holds the run back
+
+    def push(self, data: bytes, count: int) -> None:
+        """Take what was written just now; only of one that has had everything before."""
+
+    def wake(self) -> None:
+        """Look at the journal again."""
+
+    def beat(self) -> None:
+        """Send a heartbeat, unless something is on its way."""
+
+    def drop(self) -> None:
+        """Give the reader up."""
+
+
+class Watcher(Protocol):
+    """What wants to know who reads a stream, and how much it keeps."""
+
+    def came(self) -> None:
+        """Take note of the first reader after there was none."""
+
+    def left(self) -> None:
+        """Take note that the last reader has gone."""
+
+    def ended(self) -> None:
+        """Take note that the stream has ended."""
+
+    def grown(self, size: int) -> None:
+        """Take note that it keeps so many bytes more."""
+
+
+class Keeper(Protocol):
+    """What keeps journals beyond this process."""
+
+    def note(self, journal: Journal) -> None:
+        """Take note that something was written."""
+
+    def behind(self, journal: Journal) -> bool:
+        """Whether so much is not kept yet that the run has to wait."""
+
+    def knows(self, journal: Journal) -> bool:
+        """Whether others can find it."""
+
+    async def known(self, journal: Journal) -> None:
+        """Wait until others can find it, but not for long."""
+
+
+class Journal:
+    """What is kept of one stream. ``first`` to ``next`` are the numbers of the chunks it has."""
+
+    __slots__ = (
+        "_base",
+        "_frames",
+        "_left_next",
+        "_left_written",
+        "_waiting",
+        "end",
+        "first",
+        "head",
+        "keeper",
+        "live",
+        "next",
+        "origin",
+        "readers",
+        "size",
+        "slow",
+        "watcher",
+        "written",
+    )
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self._frames: list[bytes] = []
+        self._base = 0  # the number of the first of them; those before `first` are empty
+        self.first = 0
+        self.next = 0
+        self.size = 0  # bytes that the chunks it has take
+        self.written = 0  # bytes of all chunks there ever were
+        self.head: Head | None = None
+        self.end: End | None = None
+        self.readers: set[Copying] = set()
+        self.live: set[Copying] = set()  # those who have had everything
+        self.slow: set[Copying] = set()  # the others
+        self.keeper: Keeper | None = None
+        self.watcher: Watcher | None = None
+        self._left_next = 0  # how far it was when the last reader left
+        self._left_written = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    # ------------------------------------------------------------- what the run writes
+
+    def begin(self, head: Head) -> None:
+        """Set how the answer begins."""
+        self.head = head
+        if self.keeper is not None:
+            self.keeper.note(self)
+
+    def append(self, parts: list[bytes]) -> None:
+        """Write chunks, each as it is sent, and hand them to those who wait for them."""
+        data = b"".join(parts)
+        count = len(parts)
+        self._frames.extend(parts)
+        self.next += count
+        before = self.size
+        self.size += len(data) + count * _OVERHEAD
+        self.written += len(data)
+        if self.live:
+            for reader in tuple(self.live):
+                reader.push(data, count)
+        resume = self.origin.resume
+        if self.next - self.first > resume.max_chunks or self.size > resume.max_size:
+            self.trim(resume.max_chunks, resume.max_size)
+        if self.watcher is not None:
+            self.watcher.grown(self.size - before)
+        if self.keeper is not None:
+            self.keeper.note(self)
+
+    def trim(self, chunks: int, size: int) -> None:
+        """Drop the oldest chunks past these bounds, but none that a reader who is here has not had."""
+        floor = min((reader.position for reader in self.slow), default=self.next)
+        frames, at = self._frames, self.first - self._base
+        end, most = floor - self._base, self.next - self._base - chunks
+        while at < end and (at < most or self.size > size):
+            self.size -= len(frames[at]) + _OVERHEAD
+            frames[at] = b""
+            at += 1
+        self.first = self._base + at
+        if at > _SPARE and at > len(frames) // 2:
+            del frames[:at]
+            self._base = self.first
+
+    def finish(self, end: End) -> None:
+        """Set how the stream ended."""
+        if self.end is not None:
+            return
+        self.end = end
+        for reader in tuple(self.readers):
+            reader.wake()
+        self.let_go()
+        if self.keeper is not None:
+            self.keeper.note(self)
+        if self.watcher is not None:
+            self.watcher.ended()
+
+    def beat(self) -> None:
+        """Let those who have had everything know that the stream lives."""
+        for reader in tuple(self.live):
+            reader.beat()
+
+    # ------------------------------------------------------------- how far it may run ahead
+
+    def holds(self, more: int = 0) -> bool:
+        """Whether the run has to wait: for a slow reader, for one to come back, for the store.
+
+        ``more``: the chunks that it has not handed over yet.
+        """
+        if self.slow:
+            resume = self.origin.resume
+            full = self.next - self.first >= resume.max_chunks or self.size >= resume.max_size
+            for reader in self.slow:
+                if self.written - reader.offset > reader.allowance:
+                    return True
+                if full and reader.position <= self.first:
+                    return True
+        elif not self.readers and self.origin.cancels:
+            # Half of what is kept is for what the last reader may not have got.
+            resume = self.origin.resume
+            if self.next + more - self._left_next >= max(resume.max_chunks // 2, 1):
+                return True
+            if self.written - self._left_written >= resume.max_size // 2:
+                return True
+        return self.keeper is not None and self.keeper.behind(self)
+
+    async def room(self, seconds: float) -> None:
+        """Wait until something has changed about `holds`, for some seconds at most."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        handle = waiter.get_loop().call_later(seconds, _settle, waiter)
+        try:
+            await waiter
+        finally:
+            handle.cancel()
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+
+    def let_go(self) -> None:
+        """Let the run look at `holds` again."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            _settle(waiter)
+
+    def read_elsewhere(self, position: int) -> None:
+        """Take note of how far a reader in another process has come."""
+        if position > self._left_next:
+            offset = self.offset_of(min(position, self.next))
+            self._left_next, self._left_written = position, max(offset, self._left_written)
+            self.let_go()
+
+    # ------------------------------------------------------------- what readers take
+
+    @property
+    def drained(self) -> bool:
+        """Whether it has ended, and the answer was a stream."""
+        return self.end is not None and self.end.whole is None
+
+    def attach(self, reader: Copying) -> None:
+        """Take a reader in, who is slow until he has had everything."""
+        reader.position = min(reader.position, self.next)
+        reader.offset = self.offset_of(reader.position)
+        reader.allowance = self.written - reader.offset + self.origin.buffer
+        self.readers.add(reader)
+        self.slow.add(reader)
+        if len(self.readers) == 1 and self.watcher is not None:
+            self.watcher.came()
+
+    def catch_up(self, reader: Copying) -> None:
+        """Take note that a reader has had everything."""
+        self.slow.discard(reader)
+        self.live.add(reader)
+        reader.allowance = self.origin.buffer
+        self.let_go()
+
+    def fall_behind(self, reader: Copying) -> None:
+        """Take note that a reader takes no more for now."""
+        self.live.discard(reader)
+        if reader in self.readers:
+            self.slow.add(reader)
+
+    def detach(self, reader: Copying) -> None:
+        """Let a reader go."""
+        if reader not in self.readers:
+            return
+        self.readers.discard(reader)
+        self.live.discard(reader)
+        self.slow.discard(reader)
+        if not self.readers:
+            self._left_next = max(self._left_next, min(reader.position, self.next))
+            self._left_written = max(self._left_written, min(reader.offset, self.written))
+            if self.watcher is not None:
+                self.watcher.left()
+        self.let_go()
+
+    def offset_of(self, position: int) -> int:
+        """Return the bytes of all chunks before one; of those that are gone, all."""
+        if position >= self.next:
+            return self.written
+        position = max(position, self.first)
+        return self.written - sum(map(len, self._frames[position - self._base :]))
+
+    def take(self, position: int, size: int) -> list[bytes]:
+        """Return chunks from a number on that is kept, of about so many bytes, one at least where there is one."""
+        frames, start = self._frames, max(position, self.first) - self._base
+        end = start
+        while end < len(frames) and size > 0:
+            size -= len(frames[end])
+            end += 1
+        return frames[start:end]
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,379 @@
+"""Streams that other processes can read: each journal of this one is written to the store as it grows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from streamstack.connections.stream_news import StreamNews
+from streamstack.connections.stream_store import StreamStore, Writing
+from streamstack.errors import RunError
+from streamstack.language.streaming_settings import Resume
+from streamstack.server.problems import log
+from streamstack.server.resuming.ids import new_stream_id
+from streamstack.server.resuming.journal import End, Journal, Origin
+
+if TYPE_CHECKING:
+    from streamstack.connections.redis import Redis
+
+#: Seconds between two times that this process says that it lives.
+RENEWAL: Final = 2.0
+#: Bytes of one stream that are written at once, and streams.
+_AT_ONCE: Final = 256 * 1024
+_STREAMS: Final = 64
+#: Seconds between two attempts to reach a store that is away.
+_PAUSE: Final = 0.25
+#: Seconds that a first chunk waits for the store to know its stream.
+_OPENING: Final = 1.0
+#: Seconds to write what is left, when the service ends.
+LAST_WORDS: Final = 3.0
+#: Seconds a stream that is neither written nor ended is kept, beyond what its limits allow.
+_SPARE: Final = 900.0
+
+Fields = Mapping[str, bytes | str | int]
+
+
+@dataclass(eq=False, slots=True)
+class Record:
+    """How far the store is with one journal. ``have``: the chunk it needs next; ``offset``: the bytes it has had.
+
+    ``lasting`` are the seconds that the stream may be silent.
+    """
+
+    journal: Journal
+    lasting: float
+    key: bytes = b""
+    value: str = ""
+    opened: bool = False
+    headed: bool = False
+    have: int = 0
+    offset: int = 0
+
+    @property
+    def due(self) -> bool:
+        """Whether there is something to write."""
+        journal = self.journal
+        return (
+            not self.opened
+            or self.have < journal.next
+            or journal.end is not None
+            or (journal.head is not None and not self.headed)
+        )
+
+
+class Shared:
+    """The store as this process uses it: one task writes, one says that it lives, one listens."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.store = StreamStore(redis, new_stream_id())
+        self.news = StreamNews(redis)
+        self._records: dict[Journal, Record] = {}
+        self._due: dict[Record, None] = {}
+        self._wanted = asyncio.Event()
+        self._reached = True
+        self._renew = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._told: Callable[[dict[str, Any]], None] = _ignore
+
+    def start(
+        self,
+        group: asyncio.TaskGroup,
+        told: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """Begin to write, to live, to listen; ``told`` is called with what other processes say."""
+        self._told = told
+        self.news.listen(self.store.inbox(self.store.worker), self._renew.set)
+        works: list[Coroutine[Any, Any, None]] = [self._write_on(), self._live(), self.news.run()]
+        self._tasks = [group.create_task(work) for work in works]
+
+    async def close(self) -> None:
+        """Write what is left, for some seconds, and say that this process is gone."""
+        for _ in range(int(LAST_WORDS / 0.05)):
+            if not self._due or not self._reached:
+                break
+            await asyncio.sleep(0.05)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+            self._tasks = []
+            with suppress(RunError):
+                await self.store.leave()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the store has all that was written, for now."""
+        return not any(record.due for record in self._records.values())
+
+    # ------------------------------------------------------------- what is written
+
+    async def claim(self, record: Record) -> str | None:
+        """Begin a stream by its key; return what another was begun by it with, which is to be read in its place.
+
+        Raises RunError ``state-unreachable``: without the store nobody knows whether the run has begun.
+        """
+        origin = record.journal.origin
+        found = await self.store.open(
+            origin.id, self._fields(record), record.lasting, record.key, record.value
+        )
+        if found is not None:
+            return found.decode()
+        record.opened = True
+        return None
+
+    def keep(self, record: Record) -> None:
+        """Write a journal to the store from now on."""
+        self._records[record.journal] = record
+        record.journal.keeper = self
+        self._note(record)
+
+    def note(self, journal: Journal) -> None:
+        """Take note that something was written."""
+        self._note(self._records[journal])
+
+    def behind(self, journal: Journal) -> bool:
+        """Whether so much is not in the store yet that the run has to wait. One that is away is not waited for."""
+        return self._reached and journal.written - self._records[journal].offset > max(
+            _AT_ONCE, journal.origin.buffer
+        )
+
+    def knows(self, journal: Journal) -> bool:
+        """Whether the store has it, or is away."""
+        return not self._reached or self._records[journal].opened
+
+    async def known(self, journal: Journal) -> None:
+        """Wait until the store has it, or is found to be away."""
+        if self.knows(journal):
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_OPENING):
+                while journal.keeper is not None and not self.knows(journal):
+                    await journal.room(_OPENING)
+
+    def _note(self, record: Record) -> None:
+        self._due[record] = None
+        self._wanted.set()
+
+    async def _write_on(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            while self._due:
+                records = [record for record, _ in zip(self._due, range(_STREAMS), strict=False)]
+                for record in records:
+                    del self._due[record]
+                try:
+                    await self._write(records)
+                except RunError as error:
+                    self._lose_reach(records, error)
+                    await asyncio.sleep(_PAUSE)
+                except Exception as error:  # noqa: BLE001  (streams go on without the store)
+                    log.exception("streams-not-kept", reason=str(error))
+                    self._lose_reach(records, None)
+                    await asyncio.sleep(_PAUSE)
+
+    def _lose_reach(self, records: list[Record], error: RunError | None) -> None:
+        """Let the runs go on without the store; what is missing there is written when it is back."""
+        if self._reached and error is not None:
+            log.warning("streams-not-kept", reason=error.message)
+        self._reached = False
+        for record in records:
+            self._due[record] = None
+            record.journal.let_go()
+
+    async def _write(self, records: list[Record]) -> None:
+        """Write what is new of some journals, in one go."""
+        opened = []
+        writings = []
+        heads: list[bool] = []
+        for record in records:
+            if not record.opened:
+                record.have = record.journal.first
+                record.headed = False
+                opened.append((record.journal.origin.id, self._fields(record), record.lasting))
+            writings.append(self._writing(record))
+            heads.append("status" in writings[-1].fields)
+        found = await self.store.write(opened, writings)
+        if not self._reached:
+            self._reached = True
+            self._renew.set()  # our lease may have been over
+        for record, writing, headed, have in zip(records, writings, heads, found, strict=True):
+            self._take_note(record, writing, have, headed=headed)
+
+    def _fields(self, record: Record) -> Fields:
+        origin = record.journal.origin
+        return {
+            "endpoint": origin.endpoint,
+            "owner": origin.owner,
+            "format": origin.format,
+            "run": origin.run,
+            "cancels": int(origin.cancels),
+            "buffer": origin.buffer,
+            "keep": str(origin.resume.keep),
+            "chunks": origin.resume.max_chunks,
+            "size": origin.resume.max_size,
+            "worker": self.store.worker,
+            "key": record.value,
+            "next": record.have,
+        }
+
+    def _writing(self, record: Record) -> Writing:
+        journal = record.journal
+        start = max(record.have, journal.first)
+        frames = journal.take(start, _AT_ONCE)
+        fields: dict[str, bytes | str | int] = {}
+        if journal.head is not None and not record.headed:
+            fields |= {"status": journal.head.status, "lines": journal.head.lines}
+        next_ = start + len(frames)
+        end = b""
+        if journal.end is not None and next_ == journal.next:
+            end = write_end(journal.end)
+        seconds = journal.origin.resume.keep if end else record.lasting
+        return Writing(
+            journal.origin.id,
+            record.have,
+            next_ if frames else record.have,
+            journal.first,
+            frames,
+            seconds,
+            fields,
+            end,
+            record.key,
+        )
+
+    def _take_note(self, record: Record, writing: Writing, have: object, *, headed: bool) -> None:
+        journal = record.journal
+        if not isinstance(have, int):
+            self._note(record)
+            return
+        if have == -2:
+            # It was taken for lost, and its readers elsewhere were told so: nothing is to be added.
+            log.warning("stream-given-up", stream=journal.origin.id, run=journal.origin.run)
+            self._drop(record)
+            return
+        if have == -1:  # the store has lost it, and gets what is kept here
+            record.opened = False
+            record.have = journal.first
+            record.offset = journal.offset_of(journal.first)
+            self._note(record)
+            return
+        record.opened = True
+        if have == writing.next:
+            record.headed = record.headed or headed
+            if writing.end:
+                self._drop(record)
+                return
+        else:
+            record.headed = False  # it went back: whatever it had since is to be written again
+        record.have = have
+        record.offset = journal.offset_of(have)
+        journal.let_go()
+        if record.due:
+            self._note(record)
+
+    def _drop(self, record: Record) -> None:
+        self._due.pop(record, None)
+        self._records.pop(record.journal, None)
+        record.journal.keeper = None
+        record.journal.let_go()
+
+    # ------------------------------------------------------------- who is there
+
+    async def _live(self) -> None:
+        """Say again and again that this process lives, and hear what it is told."""
+        while True:
+            self._renew.clear()
+            try:
+                for message in await self.store.renew():
+                    self._hear(message)
+            except RunError:
+                await asyncio.sleep(_PAUSE)
+                continue
+            except Exception as error:  # noqa: BLE001  (the next time may go well)
+                log.exception("lease-not-renewed", reason=str(error))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RENEWAL):
+                    await self._renew.wait()
+
+    def _hear(self, message: bytes) -> None:
+        try:
+            told = orjson.loads(message)
+        except orjson.JSONDecodeError:
+            return
+        if isinstance(told, dict):
+            self._told(told)
+
+
+def _ignore(told: dict[str, Any]) -> None:
+    """Hear nothing, before there is anybody to."""
+
+
+def lasting_of(resume: Resume, silences: tuple[float, ...]) -> float:
+    """Return the seconds that a stream is kept without a word of it; ``silences`` are its limits, 0 for none."""
+    if not all(silences):
+        return 7 * 86_400.0
+    return max(silences) + 2 * resume.keep + _SPARE
+
+
+def write_end(end: End) -> bytes:
+    """Return an end as the store has it."""
+    whole = None if end.whole is None else end.whole.decode()
+    return orjson.dumps({"cut": end.cut, "whole": whole, "lost": end.lost})
+
+
+def read_end(data: bytes) -> End:
+    """Return the end that the store has."""
+    told = orjson.loads(data)
+    whole = told["whole"]
+    return End(told["cut"], None if whole is None else whole.encode(), told["lost"])
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A stream that another process began: where it comes from, who writes it, what its key stands for."""
+
+    origin: Origin
+    worker: str
+    value: str = ""
+    next: int = 0
+    end: End | None = None
+    status: int = 200
+    lines: bytes | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The request that its key stands for."""
+        return self.value.partition(" ")[2]
+
+
+def read_fields(name: str, fields: Mapping[str, bytes]) -> Elsewhere | None:
+    """Return a stream as the store has it; None where it has none."""
+    if "next" not in fields or "endpoint" not in fields:
+        return None
+    text = {key: value.decode("utf-8", "replace") for key, value in fields.items()}
+    resume = Resume(float(text["keep"]), int(text["chunks"]), int(text["size"]))
+    origin = Origin(
+        name,
+        text["endpoint"],
+        text["owner"],
+        text["format"],
+        text["run"],
+        resume,
+        text["cancels"] == "1",
+        int(text["buffer"]),
+    )
+    end = fields.get("end")
+    return Elsewhere(
+        origin,
+        text["worker"],
+        text["key"],
+        int(text["next"]),
+        None if end is None else read_end(end),
+        int(text.get("status", "200")),
+        fields.get("lines"),
+    )

@@ -1,0 +1,254 @@
+"""The resumable streams of a process: those that run, and those that are kept after their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from streamstack.errors import RunError
+from streamstack.server.resuming.journal import Journal, Origin
+from streamstack.server.resuming.reader import Manner
+
+if TYPE_CHECKING:
+    from streamstack.server.life import Life
+    from streamstack.server.resuming.shared import Shared
+    from streamstack.server.served import Served
+
+#: Seconds that a run which is stopped has to end.
+STOPPING: Final = 5.0
+#: More chunks than any stream has.
+_ANY: Final = 1 << 62
+
+
+def stopped(message: str) -> RunError:
+    """Return the error that a run is stopped with."""
+    return RunError("stopped", message)
+
+
+class Leaving(Protocol):
+    """A reader who can be sent elsewhere."""
+
+    def stop(self) -> None:
+        """End the answer, so that its client comes back."""
+
+
+@dataclass(eq=False, slots=True)
+class Stream:
+    """One stream of this process: its journal, where it was begun, and its run while there is one.
+
+    ``key`` is what its run was begun by (`Idempotency-Key`), and ``fingerprint`` the request that did.
+    """
+
+    streams: Streams
+    journal: Journal
+    served: Served
+    manner: Manner
+    key: bytes | None = None
+    fingerprint: str = ""
+    life: Life | None = None
+    task: asyncio.Task[None] | None = None
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+
+    @property
+    def origin(self) -> Origin:
+        """Where it comes from."""
+        return self.journal.origin
+
+    def stop(self, reason: RunError) -> None:
+        """End the run, if it has not ended."""
+        if self.life is not None:
+            self.life.stop(reason)
+
+    async def stop_and_wait(self, reason: RunError) -> None:
+        """End the run, and wait until it has told so, for some seconds at most."""
+        self.stop(reason)
+        if self.task is not None and self.journal.end is None:
+            await asyncio.wait({self.task}, timeout=STOPPING)
+
+    # ------------------------------------------------------------- what the journal tells
+
+    def came(self) -> None:
+        """Let the run go on as long as there is a reader."""
+        if self.journal.end is None:
+            self._set(None)
+
+    def left(self) -> None:
+        """Wait for a reader to come back; end the run where none can, or does."""
+        journal = self.journal
+        if journal.end is not None:
+            self._set(self.origin.resume.keep)
+            self.streams.linger(self)
+            return
+        if not self.origin.cancels:
+            return
+        if journal.head is None and self.key is None:
+            # Nobody was told the stream's id, so nobody can come back.
+            self.stop(stopped("the reader left before the stream began"))
+            return
+        self._set(self.origin.resume.keep)
+
+    def ended(self) -> None:
+        """Keep what was written for a while."""
+        self._set(self.origin.resume.keep)
+        self.streams.retire(self)
+
+    def grown(self, size: int) -> None:
+        """Count what all streams keep."""
+        self.streams.grow(size, self)
+
+    def _set(self, seconds: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if seconds is not None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._over)
+
+    def _over(self) -> None:
+        self._timer = None
+        if self.journal.readers:
+            return
+        if self.journal.end is not None:
+            self.streams.forget(self)
+        else:
+            self.streams.expire(self)
+
+    def wait(self, seconds: float) -> None:
+        """Look in some seconds whether there is a reader."""
+        self._set(seconds)
+
+    def close(self) -> None:
+        """Take no more notice of time."""
+        self._set(None)
+
+
+class Streams:
+    """All streams of a process, by id, and those that a key began, by that.
+
+    ``max_size`` bounds the bytes that they keep together: past it, what has ended longest goes first, then the oldest
+    chunks of the stream that grows.
+    """
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        self._all: dict[str, Stream] = {}
+        self._keys: dict[bytes, Stream] = {}
+        self._ended: OrderedDict[str, Stream] = OrderedDict()
+        self.size = 0
+        self.followers: set[Leaving] = set()  # readers of what others write
+        self.shared: Shared | None = None
+        self._spawn: Callable[[Coroutine[Any, Any, None]], object] | None = None
+
+    def share(
+        self,
+        shared: Shared,
+        group: asyncio.TaskGroup,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        """Let other processes read all streams, and read theirs."""
+        self.shared = shared
+        self._spawn = spawn
+        shared.start(group, self._hear)
+
+    def _hear(self, told: dict[str, Any]) -> None:
+        """Do what another process tells."""
+        if (stream := self._all.get(str(told.get("stop")))) is not None:
+            stream.stop(stopped("the stream was stopped by its reader"))
+        if (stream := self._all.get(str(told.get("read")))) is not None:
+            stream.journal.read_elsewhere(int(told.get("at", 0)))
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(list(self._all.values()))
+
+    def find(self, name: str) -> Stream | None:
+        """Return a stream by its id."""
+        return self._all.get(name)
+
+    def begun_by(self, key: bytes) -> Stream | None:
+        """Return the stream whose run this key began."""
+        return self._keys.get(key)
+
+    def add(self, stream: Stream) -> None:
+        """Take in a stream that begins."""
+        self._all[stream.origin.id] = stream
+        if stream.key is not None:
+            self._keys[stream.key] = stream
+        stream.journal.watcher = stream
+
+    def retire(self, stream: Stream) -> None:
+        """Take note that a stream has ended."""
+        if self._all.get(stream.origin.id) is stream:
+            self._ended[stream.origin.id] = stream
+
+    def forget(self, stream: Stream) -> None:
+        """Keep a stream no more. Who reads it now reads it to its end."""
+        stream.close()
+        if self._all.pop(stream.origin.id, None) is None:
+            return
+        self._ended.pop(stream.origin.id, None)
+        if stream.key is not None and self._keys.get(stream.key) is stream:
+            del self._keys[stream.key]
+        self.size -= stream.journal.size
+        stream.journal.watcher = None
+
+    def expire(self, stream: Stream) -> None:
+        """End a run whose readers did not come back, to no process."""
+        if self.shared is None or self._spawn is None:
+            stream.stop(stopped("no reader came back in time"))
+        else:
+            self._spawn(self._expire(stream, self.shared))
+
+    async def _expire(self, stream: Stream, shared: Shared) -> None:
+        try:
+            found = await shared.store.reader_of(stream.origin.id)
+        except RunError:
+            found = None  # where nobody reaches the store, nobody reads from it either
+        if stream.journal.readers or stream.journal.end is not None:
+            return
+        if found is None:
+            stream.stop(stopped("no reader came back in time"))
+        else:
+            stream.wait(found[1])
+
+    def linger(self, stream: Stream) -> None:
+        """Keep a stream that has ended from now on for as long as it is kept: its last reader has just gone."""
+        if self.shared is not None and self._spawn is not None:
+            self._spawn(self._linger(stream, self.shared))
+
+    async def _linger(self, stream: Stream, shared: Shared) -> None:
+        with suppress(RunError):
+            await shared.store.linger(stream.origin.id, stream.origin.resume.keep)
+
+    def grow(self, size: int, stream: Stream) -> None:
+        """Count what a stream keeps more, and make room."""
+        self.size += size
+        while self.size > self._max_size and self._ended:
+            self.forget(next(iter(self._ended.values())))
+        if self.size > self._max_size:
+            before = stream.journal.size
+            stream.journal.trim(_ANY, max(before - (self.size - self._max_size), 0))
+            self.size -= before - stream.journal.size
+
+    def leave(self) -> None:
+        """Send readers of others' streams elsewhere, and end the runs that wait for a reader: none can come."""
+        for follower in list(self.followers):
+            follower.stop()
+        for stream in self:
+            journal = stream.journal
+            if self.shared is not None:
+                continue  # a reader of another process may have it
+            if journal.end is None and stream.origin.cancels and not journal.readers:
+                stream.stop(stopped("the server is shutting down"))
+
+    async def close(self) -> None:
+        """Write what is left to the store, and keep nothing more."""
+        if self.shared is not None:
+            await self.shared.close()
+        for stream in self:
+            self.forget(stream)

@@ -1,0 +1,260 @@
+"""Readers at random: they break off, dawdle, come back to any server, and check that they get each chunk once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+#: Streams that count, at several paces, and one that relays an upstream that may break off.
+DEFINITIONS = """
+method: GET
+path: /count
+inputParameters:
+  times: {type: integer, required: true}
+  delay: {type: integer, default: 0}
+  size: {type: integer, default: 10}
+streaming: {resume: {keep: KEEP}, keepAlive: 1s}
+functionStack:
+  - set: {filling: "<< 'x' * input.size >>"}
+  - repeat:
+      times: << input.times >>
+      do:
+        - stream: {content: "<< loop.index0 >> << filling >>", delay: << input.delay >>}
+---
+method: GET
+path: /relay
+inputParameters: {upstream: {type: integer, required: true}, times: {type: integer, required: true}}
+streaming: {resume: {keep: KEEP}, keepAlive: 1s}
+functionStack:
+  - http.stream: {url: "http://127.0.0.1:<< input.upstream >>/<< input.times >>", decode: lines}
+    as: lines
+  - forEach:
+      in: << lines >>
+      as: line
+      do: [{stream: "<< line >> x"}]
+"""
+
+#: What a stream may end with, other than well, and still be told so.
+EXPLICIT = {"stream-lost", "http-connection", "producer-lost"}
+
+
+@dataclass
+class Seen:
+    """What all readers have met."""
+
+    endings: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    chunks: int = 0
+    breaks: int = 0
+    refused: int = 0
+
+
+@dataclass
+class Upstream:
+    """Sends lines; each second request, about, is broken off in the middle."""
+
+    chance: random.Random
+    port: int = 0
+    server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen."""
+        self.server = await asyncio.start_server(self.answer, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        assert self.server is not None
+        self.server.close()
+        await self.server.wait_closed()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request."""
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            found = re.match(rb"GET /(\d+)", head)
+            assert found is not None
+            times = int(found[1])
+            last = self.chance.randrange(times) if self.chance.random() < 0.5 else times
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for number in range(last):
+                line = b"%d\n" % number
+                writer.write(b"%x\r\n%b\r\n" % (len(line), line))
+                await writer.drain()
+                await asyncio.sleep(0.005)
+            if last == times:
+                writer.write(b"0\r\n\r\n")
+                await writer.drain()
+            else:
+                writer.transport.abort()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+@dataclass
+class Reader:
+    """One stream, read to its end, over as many connections as it takes."""
+
+    ports: Callable[[], list[int]]
+    path: str
+    times: int
+    chance: random.Random
+    seen: Seen
+    form: str = "text/event-stream"
+    name: str = ""
+    last: str = ""
+    next: int = 0
+    ending: str = ""
+
+    async def run(self) -> None:
+        """Read, break off, come back, until the end is told."""
+        while not self.ending:
+            try:
+                await self._once()
+            except (OSError, asyncio.IncompleteReadError, TimeoutError):
+                self.seen.refused += 1
+                await asyncio.sleep(0.05 + self.chance.random() * 0.2)
+        self.seen.endings[self.ending] += 1
+
+    def fault(self, text: str) -> None:
+        """Note what must not be."""
+        self.seen.faults.append(f"{self.path} {self.name} {self.next}: {text}")
+        self.ending = "fault"
+
+    async def _once(self) -> None:
+        port = self.chance.choice(self.ports())
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+        try:
+            path = (
+                f"/_streams/{self.name}" if self.last and self.chance.random() < 0.7 else self.path
+            )
+            lines = [f"GET {path} HTTP/1.1", "Host: x", f"Accept: {self.form}"]
+            if self.last:
+                lines.append(f"Last-Event-ID: {self.last}")
+            writer.write("\r\n".join([*lines, "", ""]).encode())
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+            status = int(head.split(b" ")[1])
+            if status == 204:
+                self.ending = "read"
+                return
+            if status == 503:
+                raise ConnectionError
+            if status != 200:
+                if self.last:
+                    self.fault(f"status {status}")
+                else:
+                    self.ending = f"status {status}"
+                return
+            found = re.search(rb"X-Stream-Id: (\S+)", head)
+            name = found[1].decode() if found else ""
+            if self.last and name != self.name:
+                self.fault(f"another stream: {name}")
+                return
+            self.name = name
+            await self._read(reader)
+        finally:
+            writer.transport.abort()
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        """Read until the end, or until it is enough for this connection."""
+        enough = self.chance.choice((1 << 30, self.chance.randrange(1, 20_000)))
+        slow = self.chance.random() < 0.2
+        had, size = b"", 0
+        end = b"\n\n" if self.form == "text/event-stream" else b"\n"
+        while not self.ending:
+            line = await asyncio.wait_for(reader.readuntil(b"\r\n"), 20)
+            length = int(line, 16)
+            data = (await reader.readexactly(length + 2))[:-2]
+            if size + length > enough:
+                data = data[: enough - size]
+            size += length
+            had += data
+            *whole, had = had.split(end)
+            for each in whole:
+                self._take(each)
+            if not length:
+                if not self.ending:
+                    # Nothing says that this is the end but the end itself: asking again must give 204.
+                    return
+                return
+            if size >= enough:
+                self.seen.breaks += 1
+                return
+            if slow:
+                await asyncio.sleep(self.chance.random() * 0.05)
+
+    def _take(self, data: bytes) -> None:
+        """Take one event or line, and check that it is the one that comes next."""
+        if self.ending:
+            self.fault("something after the end")
+            return
+        event, name, content = told(self.form, data)
+        if name is None:
+            return
+        if event == "gap":
+            self.fault(f"a gap: {content}")
+            return
+        self.last = name
+        number = int(name.rpartition("/")[2])
+        if event == "error":
+            code = json.loads(content)["code"]
+            if code not in EXPLICIT:
+                self.fault(f"error {code}")
+            self.ending = code
+            return
+        if number != self.next:
+            self.fault(f"number {number}")
+            return
+        self.next += 1
+        self.seen.chunks += 1
+        if event == "done":
+            if number != self.times:
+                self.fault("ended too early")
+            self.ending = "done"
+        elif content.partition(" ")[0] != str(number):
+            self.fault(f"content {content[:40]}")
+
+
+def told(form: str, data: bytes) -> tuple[str, str | None, str]:
+    """Return the event's name, its id and its content."""
+    if form != "text/event-stream":
+        if not data.strip():
+            return "", None, ""
+        line = json.loads(data)
+        for event in ("gap", "error", "done"):
+            if event in line:
+                return event, line["id"], json.dumps(line[event])
+        return "", line["id"], line["content"]
+    event, name, content = "", None, ""
+    for field_ in data.decode().split("\n"):
+        key, _, value = field_.partition(": ")
+        if key == "event":
+            event = value
+        elif key == "id":
+            name = value
+        elif key == "data":
+            content = value
+    return event, name, content
+
+
+async def read_at_random(
+    ports: Callable[[], list[int]], streams: int, chance: random.Random, seen: Seen, upstream: int
+) -> None:
+    """Read many streams at once, each by a reader of its own."""
+    readers = []
+    for number in range(streams):
+        times = chance.randrange(1, 300)
+        path = f"/count?times={times}&delay={chance.choice((0, 1, 5, 10))}&size={chance.choice((3, 30, 3000))}"
+        if number % 4 == 0:
+            path = f"/relay?times={times}&upstream={upstream}"
+        form = chance.choice(("text/event-stream", "application/x-ndjson"))
+        own = random.Random(chance.random())  # noqa: S311 (a test's)
+        readers.append(Reader(ports, path, times, own, seen, form))
+    await asyncio.gather(*(reader.run() for reader in readers))

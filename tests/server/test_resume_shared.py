@@ -1,0 +1,316 @@
+"""Streams that one server runs and another reads, by the Redis that both have."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.redis import RedisServer
+from tests.server.authenticating import BY_SECRET, claims, project, signed
+from tests.server.resuming import EIGHT, contents, counting, drop_after, events, until
+from tests.server.serving import Server
+
+RUNS = """
+---
+method: GET
+path: /runs
+responseType: json
+functionStack: [{counter.add: {key: runs, by: 0}, as: n}, {return: << n >>}]
+"""
+
+
+@asynccontextmanager
+async def two(
+    folder: Path, url: str, definitions: str, more: str = ""
+) -> AsyncIterator[tuple[Server, Server]]:
+    """Serve a project twice, as two machines would."""
+    settings = f"state: {{url: '{url}'}}\n{more}"
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+    async with (
+        project(folder / "a", settings, definitions) as one,
+        project(folder / "b", settings, definitions) as other,
+    ):
+        yield one, other
+
+
+async def begin(server: Server, path: str = "/count", headers: str = "") -> tuple[str, str]:
+    """Begin a stream, read its first chunk, and leave; return its id and the id of that chunk."""
+    had = await drop_after(server, path, 1 << 7, headers)
+    last = events(had)[-1]["id"]
+    return last.partition("/")[0], last
+
+
+async def stored(server: Server) -> None:
+    """Wait until all that a server has written is in the store."""
+    shared = server.service.streams.shared
+    assert shared is not None
+    await until(lambda: shared.settled)
+
+
+async def test_a_reader_comes_back_to_another_server(tmp_path: Path, redis_url: str) -> None:
+    """Wherever the bytes broke off, the rest is had from the other server, once."""
+    async with two(tmp_path, redis_url, counting()) as (one, other):
+        whole = await one.get("/count")
+        name = whole.headers["x-stream-id"]
+        assert contents(whole.body) == EIGHT
+        await stored(one)
+        for cut in range(0, len(whole.body) + 1, 3):
+            had = events(whole.body[:cut])
+            if not had:
+                continue
+            for path in (f"/_streams/{name}", "/count"):
+                rest = await other.get(path, Last_Event_ID=had[-1]["id"])
+                if had[-1].get("event") == "done":
+                    assert (rest.status, rest.body) == (204, b"")
+                else:
+                    assert rest.complete
+                    assert had + events(rest.body) == events(whole.body)
+        head = await other.ask("HEAD", f"/_streams/{name}")
+        assert head.headers["content-type"] == whole.headers["content-type"]
+        assert rest.headers.get("x-run-id") in (None, whole.headers["x-run-id"])
+
+
+async def test_a_stream_is_followed_while_it_runs(tmp_path: Path, redis_url: str) -> None:
+    """Chunks reach readers of the other server as they come, not at the end."""
+    async with two(tmp_path, redis_url, counting(times=20, delay="50ms")) as (one, other):
+        client = await one.connect()
+        client.ask("/count", extra="Connection: close\r\n")
+        name = re.findall(rb"X-Stream-Id: (\S+)", await client.head())[0].decode()
+        follower = await other.connect()
+        follower.ask(f"/_streams/{name}", extra="Connection: close\r\n")
+        body = b""
+        while b"X-Run-Id" not in (head := await follower.head()):
+            raise AssertionError(head)
+        while b"data: {5}" not in body:
+            body += await follower.chunk()
+        assert one.service.lives, "the run goes on"
+        own = b""
+        while piece := await client.chunk():
+            own += piece
+        while piece := await follower.chunk():
+            body += piece
+        assert body == own
+        assert len(contents(body)) == 21
+
+
+async def test_many_follow_in_ndjson(tmp_path: Path, redis_url: str) -> None:
+    """Readers of both servers have the same bytes."""
+    definition = counting(times=50, streaming="resume: true, format: ndjson")
+    async with two(tmp_path, redis_url, definition) as (one, other):
+        first = asyncio.create_task(one.get("/count"))
+        await until(lambda: len(one.service.streams) == 1)
+        (stream,) = one.service.streams
+        path = f"/_streams/{stream.origin.id}"
+        await stored(one)
+        rest = await asyncio.gather(*(each.get(path) for each in (one, other) for _ in range(5)))
+        body = (await first).body
+        assert {each.body for each in rest} == {body}
+        assert len(body.splitlines()) == 50
+
+
+async def test_a_stream_is_stopped_from_elsewhere(tmp_path: Path, redis_url: str) -> None:
+    """DELETE reaches the server that runs it; the answer comes when it has ended."""
+    async with two(tmp_path, redis_url, counting(times=100_000)) as (one, other):
+        client = await one.connect()
+        client.ask("/count", extra="Connection: close\r\n")
+        name = re.findall(rb"X-Stream-Id: (\S+)", await client.head())[0].decode()
+        await stored(one)
+        reply = await other.ask("DELETE", f"/_streams/{name}")
+        assert reply.status == 204
+        assert not one.service.lives
+        body = b""
+        while piece := await client.chunk():
+            body += piece
+        assert json.loads(events(body)[-1]["data"])["code"] == "stopped"
+        late = await other.get(f"/_streams/{name}")
+        assert events(late.body)[-1] == events(body)[-1]
+
+
+async def test_only_the_owner_has_it_elsewhere_too(tmp_path: Path, redis_url: str) -> None:
+    """The caller is asked for at every server; there is no stream for anyone else."""
+    definition = counting().replace("path:", "authentication: jwt\npath:")
+    async with two(tmp_path, redis_url, definition, BY_SECRET) as (one, other):
+        ann, bob = (f"Bearer {signed(claims(sub=name))}" for name in ("ann", "bob"))
+        whole = await one.get("/count", Authorization=ann)
+        path = f"/_streams/{whole.headers['x-stream-id']}"
+        await stored(one)
+        unknown = await other.get("/_streams/" + "A" * 22)
+        for headers in ({"Authorization": bob}, {}):
+            for method in ("GET", "DELETE"):
+                reply = await other.ask(method, path, b"", **headers)
+                assert (reply.status, reply.body) == (404, unknown.body)
+        assert (await other.get(path, Authorization=ann)).body == whole.body
+
+
+async def test_one_key_begins_one_run_on_all_servers(tmp_path: Path, redis_url: str) -> None:
+    """However many requests come to both at once; another request by that key is refused everywhere."""
+    definition = (
+        counting()
+        .replace("GET", "POST")
+        .replace(
+            "functionStack:",
+            "inputParameters: {item: {type: text}}\nfunctionStack:\n  - counter.add: {key: runs}",
+        )
+    )
+    async with two(tmp_path, redis_url, definition + RUNS) as (one, other):
+        headers = {"Content_Type": "application/json", "Idempotency_Key": "k"}
+        replies = await asyncio.gather(
+            *(
+                server.ask("POST", "/count", b'{"item": "tea"}', **headers)
+                for server in (one, other)
+                for _ in range(10)
+            )
+        )
+        assert {contents(reply.body)[-1] for reply in replies} == {"done"}
+        assert len({reply.body for reply in replies}) == 1
+        assert (await one.get("/runs")).body == b"1"
+        for server in (one, other):
+            wrong = await server.ask("POST", "/count", b'{"item": "coffee"}', **headers)
+            assert wrong.status == 422
+        await stored(one)
+        await stored(other)
+
+
+async def test_a_run_goes_on_for_a_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
+    """While somebody reads it from the other server it is not cancelled; `keep` begins when that one leaves."""
+    definition = counting(times=100_000, streaming="resume: {keep: 400ms}")
+    async with two(tmp_path, redis_url, definition) as (one, other):
+        name, last = await begin(one)
+        client = await other.connect()
+        client.ask(f"/_streams/{name}", extra=f"Last-Event-ID: {last}\r\n")
+        assert b" 200 " in await client.head()
+        for _ in range(6):
+            await asyncio.sleep(0.2)
+            assert one.service.lives
+        client.close()
+        await asyncio.sleep(0.2)
+        assert one.service.lives
+        await until(lambda: not one.service.lives)
+        late = await other.get(f"/_streams/{name}", Last_Event_ID=last)
+        assert json.loads(events(late.body)[-1]["data"])["code"] == "stopped"
+
+
+async def test_a_run_follows_the_pace_of_a_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
+    """Where nobody else reads, what is kept is not outrun: the reader elsewhere misses nothing."""
+    definition = counting(times=3000, delay="0ms", streaming="resume: {maxChunks: 100, keep: 5s}")
+    definition = definition.replace("{<< loop.index >>}", "<< loop.index >>" + "x" * 1000)
+    async with two(tmp_path, redis_url, definition) as (one, other):
+        client = await one.connect(limit=2048)
+        client.ask("/count")
+        name = re.findall(rb"X-Stream-Id: (\S+)", await client.head())[0].decode()
+        client.close()
+        await asyncio.sleep(0.1)
+        (stream,) = one.service.streams
+        assert stream.journal.end is None
+        await stored(one)
+        start = stream.journal.first
+        reply = await other.get(f"/_streams/{name}?after={start}")
+        numbers = [int(each["id"].rpartition("/")[2]) for each in events(reply.body)]
+        assert numbers == list(range(start + 1, 3001))
+        assert events(reply.body)[-1]["event"] == "done"
+
+
+async def test_a_gap_is_told_elsewhere(tmp_path: Path, redis_url: str) -> None:
+    """What the store keeps no more is told by its numbers."""
+    definition = counting(times=50, delay="1ms", streaming="resume: {maxChunks: 10}")
+    async with two(tmp_path, redis_url, definition) as (one, other):
+        whole = await one.get("/count")
+        await stored(one)
+        reply = await other.get(f"/_streams/{whole.headers['x-stream-id']}")
+        first, *rest = events(reply.body)
+        assert first["event"] == "gap"
+        told = json.loads(first["data"])
+        assert told["from"] == 0
+        assert rest == events(whole.body)[told["to"] + 1 :]
+        assert 5 <= len(rest) <= 30
+
+
+async def test_what_failed_before_it_began_is_told_elsewhere(
+    tmp_path: Path, redis_url: str
+) -> None:
+    """By its key: the same problem, the same status."""
+    definition = """
+method: POST
+path: /fails
+streaming: {resume: true}
+functionStack:
+  - throw: {code: sold-out, status: 409, message: All gone}
+    when: << true >>
+  - stream: never
+"""
+    async with two(tmp_path, redis_url, definition) as (one, other):
+        first = await one.ask("POST", "/fails", Idempotency_Key="k")
+        await stored(one)
+        again = await other.ask("POST", "/fails", Idempotency_Key="k")
+        assert (first.status, again.status) == (409, 409)
+        assert again.body == first.body
+
+
+@pytest.mark.parametrize("empty", [False, True])
+async def test_the_store_goes_and_comes_back(
+    tmp_path: Path,
+    own_redis: RedisServer,
+    empty: bool,  # noqa: FBT001 (a parameter of the test)
+) -> None:
+    """Readers go on without it; when it is back, with or without its data, it gets what it lacks."""
+    definition = counting(times=150, delay="20ms")
+    async with two(tmp_path, own_redis.url, definition) as (one, other):
+        reading = asyncio.create_task(one.get("/count"))
+        await until(lambda: len(one.service.streams) == 1)
+        (stream,) = one.service.streams
+        name = stream.origin.id
+        await until(lambda: stream.journal.next > 20)
+        await asyncio.to_thread(own_redis.kill)
+        written = stream.journal.next
+        await until(lambda: stream.journal.next > written + 30)
+        await asyncio.to_thread(own_redis.start, empty=empty)
+        whole = await reading
+        assert len(contents(whole.body)) == 151
+        assert contents(whole.body)[-1] == "done"
+        await stored(one)
+        assert (await other.get(f"/_streams/{name}")).body == whole.body
+        rest = await other.get(f"/_streams/{name}?after=17")
+        assert events(rest.body) == events(whole.body)[18:]
+
+
+async def test_a_follower_outlasts_the_store(tmp_path: Path, own_redis: RedisServer) -> None:
+    """A reader of the other server waits while the store is away, and misses nothing."""
+    definition = counting(times=150, delay="20ms")
+    async with two(tmp_path, own_redis.url, definition) as (one, other):
+        reading = asyncio.create_task(one.get("/count"))
+        await until(lambda: len(one.service.streams) == 1)
+        (stream,) = one.service.streams
+        await until(lambda: stream.journal.next > 5)
+        await stored(one)
+        following = asyncio.create_task(other.get(f"/_streams/{stream.origin.id}"))
+        await until(lambda: stream.journal.next > 20)
+        await asyncio.to_thread(own_redis.kill)
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(own_redis.start)
+        whole = await reading
+        assert (await following).body == whole.body
+
+
+async def test_without_the_store(tmp_path: Path, own_redis: RedisServer) -> None:
+    """Streams begin and are read where they run; what only the store could tell is refused with 503."""
+    definition = counting() + "---" + counting("/post").replace("GET", "POST")
+    async with two(tmp_path, own_redis.url, definition) as (one, other):
+        await asyncio.to_thread(own_redis.kill)
+        whole = await one.get("/count")
+        assert contents(whole.body) == EIGHT
+        name = whole.headers["x-stream-id"]
+        assert (await one.get(f"/_streams/{name}")).body == whole.body
+        away = await other.get(f"/_streams/{name}")
+        assert (away.status, json.loads(away.body)["code"]) == (503, "state-unreachable")
+        key = await one.ask("POST", "/post", Idempotency_Key="k")
+        assert key.status == 503
+        await asyncio.to_thread(own_redis.start)
+        await stored(one)
+        assert (await other.get(f"/_streams/{name}")).body == whole.body
