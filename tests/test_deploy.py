@@ -312,7 +312,6 @@ async def test_servers_share_what_they_keep(environment: Path, tmp_path: Path) -
             for each in (topology.one, topology.two)
         ]
         more = [(await topology.note("more"))[0] for _ in range(20)]
-        # What is shared further is joined here: streams that are resumed at the other server.
     assert (more.count(200), more.count(429)) == (10, 10)
     assert {status for status, _ in kept} == {200}
     assert sorted(note["count"] for _, note in kept) == list(range(1, 41))
@@ -323,6 +322,29 @@ async def test_servers_share_what_they_keep(environment: Path, tmp_path: Path) -
     ]
     assert sum(counts) == 40
     assert min(counts) > 0
+
+
+@needs_nginx
+async def test_a_stream_goes_on_at_the_other_server(environment: Path, tmp_path: Path) -> None:
+    """A reader that was cut off goes on with the next chunk, at the server that does not run its stream."""
+    async with deployed(environment, tmp_path) as topology:
+        client = await topology.one.connect()
+        client.ask("/api/ticks?count=30&every=50")
+        found = re.search(rb"(?i)x-stream-id: (\S+)", await client.head())
+        assert found
+        stream = found[1].decode()
+        seen = b"".join([await client.chunk() for _ in range(3)])
+        client.close()
+        last = re.findall(rb"^id: (\S+)$", seen, re.MULTILINE)[-1].decode()
+        assert last.startswith(f"{stream}/")
+        rest = await topology.two.ask(
+            "GET", f"/_streams/{stream}", extra=f"Last-Event-ID: {last}\r\n"
+        )
+        numbers = re.findall(rb"^data: (\d+)$", seen + rest.body, re.MULTILINE)
+        assert [int(each) for each in numbers] == list(range(1, 31))
+        assert b"event: done" in rest.body
+        whole = await topology.proxy.ask("GET", f"/_streams/{stream}")
+        assert whole.body.count(b"data: ") == 31
 
 
 @needs_nginx

@@ -5,8 +5,13 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from streamstack.server.worker import Line
+
+#: Seconds before a worker is replaced that ended at once: doubled each time, up to the most.
+PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +35,11 @@ class Slot:
     process: Process | None = None
     failures: int = 0
     due: float | None = 0.0  # when its next worker is to be started
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next worker is started, after those that failed."""
+        return min(PAUSE * 2 ** (self.failures - 1), LONGEST_PAUSE) if self.failures > 1 else 0.0
 
     def close(self) -> None:
         """Let go of the sockets; who has them still listens on."""
