@@ -72,9 +72,8 @@ def _keep_out(folder: Path) -> None:
 def _make(file: Path) -> None:
     """Write a new secret, unless another process has been quicker: then that one's stands."""
     folder = file.parent.parent
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # Where root serves, the embedded PostgreSQL is another user and has to pass through.
-    folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
+    folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
     file.parent.mkdir(mode=0o700, exist_ok=True)
     draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     opened = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
