@@ -21,6 +21,11 @@ from streamstack.language.http_settings import HttpSettings
         "::ffff:169.254.169.254",
         "64:ff9b::169.254.169.254",
         "2002:a9fe:a9fe::1",
+        "64:ff9b:1::a9fe:a9fe",
+        "::ffff:0:169.254.169.254",
+        "2001:0:a9fe:a9fe::1",
+        "fd00:ec2::23",
+        "fd20:ce::254",
     ],
 )
 def test_metadata_is_out_of_reach_but_in_development(address: str) -> None:

@@ -121,12 +121,12 @@ async def test_charset_can_be_said() -> None:
 
 
 async def test_bad_record_tells_number_and_line() -> None:
-    """As an item under `give`, in the message and the details of the error under `fail`: 400 where a client sent it."""
+    """As an item under `give`, in message and details of the error under `fail`: 400, since a client sent it."""
     items, skipped, *_ = await collect("csv.read: {from: << input.from >>, onInvalid: give}", TEXT)
     told = {"number": 2, "line": 5, "message": "has 1 field, and there are 2 columns"}
     assert items[1] == {"invalid": told | {"text": "2"}}
     assert skipped == 0
-    for value, status in ((TEXT, 502), (await file_of(TEXT.encode()), 400)):
+    for value, status in ((TEXT, 400), (TEXT.encode(), 400), (await file_of(TEXT.encode()), 400)):
         with pytest.raises(RunError, match=r"chunk 2 of the stream \(line 5\)") as caught:
             await collect("csv.read: << input.from >>", value)
         assert (caught.value.code, caught.value.status) == ("invalid-chunk", status)

@@ -260,3 +260,14 @@ async def test_what_is_no_name_is_told(table: str, name: str, told: str) -> None
     outcome = await run(table, "- db.insert: {table: t, values: << input.v >>}", v={name: 1})
     assert outcome.error is not None
     assert f"a name is needed, and this is {told}" in outcome.error.message
+
+
+@pytest.mark.parametrize("step", ["db.query", "db.first", "db.stream"])
+async def test_two_columns_of_one_name(table: str, step: str) -> None:
+    """None of them is silently lost: the error says what to write. What gives no rows is none the wiser."""
+    read = "- collect: << found >>" if step == "db.stream" else "- return: << found >>"
+    outcome = await run(table, f"- {step}: SELECT 1 AS id, 2 AS id\n  as: found\n{read}")
+    assert outcome.error is not None
+    assert 'two columns of the statement are called "id"' in outcome.error.message
+    outcome = await run(table, "- db.execute: SELECT abs(1), abs(2)")
+    assert outcome.error is None

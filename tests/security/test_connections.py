@@ -91,7 +91,7 @@ async def test_as_many_connections_as_there_are_files(tmp_path: Path) -> None:
     """`serve` tells that the system allows fewer than the settings do, and keeps to it."""
     (tmp_path / "hello.yaml").write_text(HELLO)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "streamstack.cli", "serve", str(tmp_path), "--port", "0",
+        sys.executable, "-c", "from streamstack.cli import main; main()", "serve", str(tmp_path), "--port", "0",
         env=os.environ | {"PYTHONPATH": str(ROOT / "engine")},
         stderr=asyncio.subprocess.PIPE,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (120, 160)),

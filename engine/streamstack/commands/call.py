@@ -92,7 +92,7 @@ def call(  # noqa: PLR0913
     with _server(url, directory) as address:
         try:
             with ask(address, question, timeout) as answer:
-                code = _show(answer)
+                code = _show(answer, inputs)
         except UnreachableError as error:
             raise _UnaskedError(str(error)) from None
     context.exit(code)
@@ -149,12 +149,15 @@ def _log_aside() -> Iterator[None]:
         structlog.configure(**before)
 
 
-def _show(answer: Answer) -> int:
+def _show(answer: Answer, inputs: tuple[str, ...] = ()) -> int:
     """Show an answer as it comes, then its times. Return the exit code."""
     click.echo(_title(answer), err=True)
     if answer.status >= 400:
-        for line in problem_lines(answer.rest()):
+        lines = list(problem_lines(answer.rest()))
+        for line in lines:
             click.echo(line, err=True)
+        if any("must be a file" in line for line in lines):
+            _hint_at_files(inputs)
         return FAILED
     timing = Timing(answer.asked)
     reader = reader_for(answer.content_type)
@@ -173,6 +176,14 @@ def _show(answer: Answer) -> int:
     for line in timing.lines():
         click.echo(line, err=True)
     return FAILED if failed or answer.broken else WELL
+
+
+def _hint_at_files(inputs: tuple[str, ...]) -> None:
+    """Say how a file itself is sent, where its name was."""
+    for given in inputs:
+        name, _, value = given.partition("=")
+        if value and Path(value).is_file():
+            click.echo(f"hint: to send the file itself, write -i {name}=@{value}", err=True)
 
 
 def _show_part(part: Part, timing: Timing, now: float) -> bool:

@@ -20,7 +20,7 @@ from streamstack.language.values import to_json
 from streamstack.server.callers import AuthenticationError
 from streamstack.server.databases import DatabaseError
 from streamstack.server.endpoints import UnservableError
-from streamstack.server.ports import AddressError
+from streamstack.server.ports import AddressError, is_loopback
 from streamstack.server.reloading import first_edition
 from streamstack.server.serve import Task
 from streamstack.server.serve import serve as serve_alone
@@ -82,13 +82,18 @@ def serve(
         _give_up(context, f"there are no endpoints in {folder}", FAILED)
     _write_log()
     server = checked.settings.server
+    address = host if host is not None else server.host
+    if dev and not is_loopback(address):
+        _announce(
+            f"--dev on {address} tells all who reach it the inside of the project: serve without --dev, or on 127.0.0.1"
+        )
     count = workers if workers is not None else server.workers
     if count > 1:
         _check_sharing(context, checked)
     try:
         task = Task(
             edition=first_edition(checked, dev=dev),
-            host=host if host is not None else server.host,
+            host=address,
             port=port if port is not None else server.port,
             announce=_announce,
             read=read,

@@ -35,10 +35,23 @@ def _networks(*texts: str) -> tuple[Network, ...]:
 METADATA: Final = _networks(
     "169.254.0.0/16",
     "fe80::/10",
-    "fd00:ec2::254/128",  # Amazon
+    "fd00:ec2::/32",  # Amazon
+    "fd20:ce::254/128",  # Google
     "100.100.100.200/32",  # Alibaba
     "168.63.129.16/32",  # Azure
     "192.0.0.192/32",  # Oracle
+)
+#: The names of the same, wherever they lead.
+METADATA_NAMES: Final = frozenset(
+    {
+        "metadata",
+        "metadata.google.internal",
+        "metadata.goog",
+        "instance-data",
+        "instance-data.ec2.internal",
+        "metadata.tencentyun.com",
+        "metadata.packet.net",
+    }
 )
 #: What is not the public network: private, local, shared, reserved, documentation, multicast
 #: (https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-).
@@ -72,7 +85,9 @@ PRIVATE: Final = _networks(
     "ff00::/8",
 )
 _NAT64: Final = IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
 _COMPATIBLE: Final = IPv6Network("::/96")
+_TRANSLATED: Final = IPv6Network("::ffff:0:0:0/96")
 
 
 class RefusedAddressError(OSError):
@@ -91,6 +106,7 @@ class NetworkGuard:
         if settings.deny_private_networks:
             self._denied = (*METADATA, *PRIVATE)
         self._any_host = settings.allow_hosts is None
+        self._names_denied = frozenset() if dev and not self._denied else METADATA_NAMES
         self._names: list[tuple[str, int | None]] = []
         networks: list[Network] = []
         for entry in settings.allow_hosts or ():
@@ -108,7 +124,16 @@ class NetworkGuard:
 
         Raises RunError ``http-connection``, not to be tried again.
         """
-        if self._any_host or self._allows(host.lower().rstrip("."), port):
+        name = host.lower().rstrip(".")
+        if self._any_host:
+            if name in self._names_denied:
+                raise RunError(
+                    "http-connection",
+                    f"the address of {host} is in a network that is not allowed",
+                    final=True,
+                )
+            return
+        if self._allows(name, port):
             return
         if (host, port) in self.trusted:
             return
@@ -172,6 +197,8 @@ def _embedded(address: Address) -> tuple[Address, ...]:
         found.append(address.ipv4_mapped)
     if address.sixtofour is not None:
         found.append(address.sixtofour)
-    if address in _NAT64 or address in _COMPATIBLE:
+    if address.teredo is not None:
+        found += address.teredo
+    if any(address in each for each in (_NAT64, _LOCAL_NAT64, _COMPATIBLE, _TRANSLATED)):
         found.append(IPv4Address(int(address) & 0xFFFF_FFFF))
     return tuple(found)

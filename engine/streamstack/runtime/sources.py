@@ -14,7 +14,7 @@ from streamstack.runtime.files import PIECE, File
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import About, Stream
 
-#: What a client sent and can't be decoded is the client's fault.
+#: What a client sent and can't be decoded is the client's fault; so is a text, which mostly is one of its inputs.
 CLIENTS_FAULT: Final = 400
 
 
@@ -43,9 +43,11 @@ class Source:
             media, self.charset = read_content_type(about.content_type)
             self._format = format_of(media)
         elif isinstance(value, str):
+            self.status = CLIENTS_FAULT
             self.size = len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
             self._format = "text"
         elif isinstance(value, bytes):
+            self.status = CLIENTS_FAULT
             self.size = len(value)
         elif not isinstance(value, list):
             raise RunError(

@@ -6,6 +6,7 @@ import errno
 import socket
 import sys
 from contextlib import ExitStack, suppress
+from ipaddress import ip_address
 from typing import Final
 
 #: Connections that the system keeps waiting for us.
@@ -120,3 +121,14 @@ def shown(host: str, port: int) -> str:
     """Return an address as people are told it."""
     name = {"0.0.0.0": "localhost", "::": "localhost", "": "localhost"}.get(host, host)  # noqa: S104
     return f"http://{f'[{name}]' if ':' in name else name}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches what listens on a host; a name that nobody knows is none."""
+    try:
+        found = socket.getaddrinfo(
+            host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError:
+        return True  # nothing will listen there
+    return all(ip_address(str(info[4][0]).partition("%")[0]).is_loopback for info in found)

@@ -76,6 +76,8 @@ def place_of(place: Place) -> dict[str, Any]:
 
 def report(error: RunError, *, run: str, endpoint: str, sent: int) -> None:
     """Log an error of a run with its place. ``sent`` is the chunks that went before."""
+    if isinstance(error, RefusalError) and error.code == "unavailable":
+        return  # what is out of reach has told so itself, once for all whom it keeps out
     place = error.place
     told: dict[str, Any] = {
         "run": run,

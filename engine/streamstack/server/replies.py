@@ -15,6 +15,11 @@ from streamstack.server.heads import BODILESS, date_line, status_line
 from streamstack.server.problems import CONTENT_TYPE, problem
 
 _HTTP_10 = (1, 0)
+#: What stands above every problem document.
+_PROBLEM = (
+    b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
+    % CONTENT_TYPE.encode()
+)
 
 
 class Sent(web.StreamResponse):
@@ -75,7 +80,7 @@ def send(
 
 def problem_lines(run: str | None) -> bytes:
     """Return the header lines of a problem document."""
-    head = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE.encode()
+    head = _PROBLEM
     return head if run is None else head + b"X-Run-Id: %b\r\n" % run.encode()
 
 
@@ -105,7 +110,7 @@ def problem_alone(error: RunError) -> bytes:
     return b"".join(
         (
             status_line(error.status),
-            b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE.encode(),
+            _PROBLEM,
             b"Retry-After: 1\r\n" if error.status == HTTPStatus.SERVICE_UNAVAILABLE else b"",
             b"Content-Length: %d\r\n" % len(body),
             date_line(),

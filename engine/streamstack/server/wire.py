@@ -102,7 +102,11 @@ class Wire:
     head: bytes = field(init=False)  # the same, after the status line 200
 
     def __post_init__(self) -> None:
-        defaults = [("Content-Type", CONTENT_TYPES[self.format])]
+        # What is told to be text is not to be run as a page or a script, whatever it looks like.
+        defaults = [
+            ("Content-Type", CONTENT_TYPES[self.format]),
+            ("X-Content-Type-Options", "nosniff"),
+        ]
         if self.format in WHOLE:
             defaults += [("Cache-Control", "no-cache")]
         else:

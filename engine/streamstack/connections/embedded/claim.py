@@ -32,7 +32,8 @@ def make_folder(folder: Path) -> None:
     Raises EmbeddedError where it can't be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        # Where root serves, PostgreSQL is another user and has to pass through, but nobody has to look around.
+        folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         give(folder, folder.parent)
         ignored = folder / ".gitignore"
         if not ignored.exists():

@@ -230,7 +230,13 @@ def cast_for(value: Any) -> str:
 
 
 def row_maker(attributes: tuple[asyncpg.Attribute, ...]) -> Callable[[Any], dict[str, Any]]:
-    """Return what makes an object of a row, for the columns of a statement."""
+    """Return what makes an object of a row, for the columns of a statement.
+
+    It raises RunError ``database`` where two columns have one name: one of them would be lost, and nobody would know.
+    """
+    names = [each.name for each in attributes]
+    if len(set(names)) < len(names):
+        return _refuse_twins(next(name for name in names if names.count(name) > 1))
     special = [
         (each.name, convert)
         for each in attributes
@@ -248,6 +254,17 @@ def row_maker(attributes: tuple[asyncpg.Attribute, ...]) -> Callable[[Any], dict
         return row
 
     return make
+
+
+def _refuse_twins(name: str) -> Callable[[Any], dict[str, Any]]:
+    def refuse(record: Any) -> dict[str, Any]:
+        raise RunError(
+            "database",
+            f'two columns of the statement are called "{name}": name one of them otherwise, with AS',
+            final=True,
+        )
+
+    return refuse
 
 
 def decoder_for(type_: asyncpg.Type) -> Convert | None:

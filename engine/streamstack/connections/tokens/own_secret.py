@@ -8,7 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from streamstack.errors import RunError
+
+log = structlog.get_logger("streamstack.server")
 
 #: Random bytes of a secret.
 _BYTES: Final = 48
@@ -23,6 +27,7 @@ def own_secret(folder: Path, name: str) -> str:
     try:
         if not file.exists():
             _make(file)
+        _close(file)
         _keep_out(folder)
         secret = file.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -40,6 +45,23 @@ def own_secret(folder: Path, name: str) -> str:
     return secret
 
 
+def _close(file: Path) -> None:
+    """See to it that nobody but its owner reads a secret: copied from elsewhere, it may be open to all.
+
+    Raises OSError where that can't be mended.
+    """
+    mode = file.stat().st_mode
+    if not mode & 0o077:
+        return
+    file.chmod(0o600)
+    log.warning(
+        "secret-was-open",
+        file=str(file),
+        mode=f"{mode & 0o777:o}",
+        hint="others on this machine could read it: delete it, and another one is made",
+    )
+
+
 def _keep_out(folder: Path) -> None:
     """See to it that no version control takes the folder in, as the embedded database does."""
     # It may be there, or in a folder that can only be read.
@@ -49,7 +71,10 @@ def _keep_out(folder: Path) -> None:
 
 def _make(file: Path) -> None:
     """Write a new secret, unless another process has been quicker: then that one's stands."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = file.parent.parent
+    # Where root serves, the embedded PostgreSQL is another user and has to pass through.
+    folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    file.parent.mkdir(mode=0o700, exist_ok=True)
     draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     opened = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
