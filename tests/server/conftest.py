@@ -18,6 +18,8 @@ ON_BOTH = {
     "test_relay",
     "test_life",
     "test_request_streams",
+    "test_resume",
+    "test_resume_bounds",
     "test_service",
     "test_slow_readers",
     "test_stream",
