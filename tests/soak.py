@@ -24,6 +24,8 @@ from tests.server.processes import start
 from tests.server.readers_at_random import DEFINITIONS, Seen, Upstream, read_at_random
 
 KEEP = 20
+#: Connections to Redis that a server keeps for the next time.
+POOL = 32
 
 
 def tell(text: str) -> None:
@@ -60,6 +62,16 @@ class Machine:
         """Count its open files and sockets."""
         assert self.process is not None
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def connections(self) -> int:
+        """Count the connections of its clients that it holds, whatever their state."""
+        lines = Path("/proc/net/tcp").read_text("utf-8").splitlines()[1:]
+        held = [line.split() for line in lines]
+        listening = "0A"
+        return sum(
+            each[1].endswith(f":{self.port:04X}") and each[3] != listening and each[9] != "0"
+            for each in held
+        )
 
     def resident(self) -> float:
         """Return its resident memory in MB."""
@@ -105,6 +117,7 @@ async def soak(seconds: float, readers: int, seed: int) -> int:
                 seen.faults.append(f"breaking things: {error!r}")
             await asyncio.sleep(KEEP + 2)
             after = steady.descriptors(), steady.resident()
+            left = steady.connections()
         for machine in machines:
             if machine.process is not None and machine.process.returncode is None:
                 await machine.end(signal.SIGTERM)
@@ -112,7 +125,9 @@ async def soak(seconds: float, readers: int, seed: int) -> int:
     tell(
         f"before: {before[0]} descriptors, {before[1]:.0f} MB; after: {after[0]}, {after[1]:.0f} MB"
     )
-    if after[0] > before[0] + 5:
+    if left:
+        seen.faults.append(f"{left} connections are left open")
+    if after[0] > before[0] + POOL:
         seen.faults.append("descriptors are left open")
     if after[1] > before[1] * 1.5 + 20:
         seen.faults.append("memory was not given back")
