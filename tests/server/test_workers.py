@@ -22,6 +22,7 @@ from joserfc.jwk import OctKey
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
 from streamstack.server.sharing import unshared
+from streamstack.server.worker import Line
 from tests.server.processes import Process, gone, refused, serving, settled, start, until
 from tests.server.serving import Client
 
@@ -517,6 +518,30 @@ async def test_figures_are_prometheus_text(tmp_path: Path) -> None:
     buckets = [float(line.split()[-1]) for line in lines if "_bucket" in line]
     assert buckets == sorted(buckets)
     assert buckets[-1] == 1
+
+
+def test_nobody_at_the_other_end_is_no_fault() -> None:
+    """What is said to a worker that has just died is said to nobody: the supervisor goes on."""
+    ours, theirs = map(Line, socket.socketpair())
+    ours.say(do="stop")
+    assert theirs.heard() == [{"do": "stop"}]
+    assert theirs.heard() == []
+    theirs.close()
+    ours.say(do="stop")
+    ours.say(do="stop")
+    assert ours.heard() is None
+    ours.close()
+    ours.say(do="stop")
+
+
+def test_a_line_that_nobody_reads_is_cut() -> None:
+    """What does not go through in time is not left half said: the other side sees the end of the line."""
+    ours, theirs = map(Line, socket.socketpair())
+    ours.say(do="reload", titles=["x" * 10_000_000])
+    told = b"".join(iter(lambda: theirs._end.recv(1 << 20), b""))  # noqa: SLF001 (all that came)
+    assert b"\n" not in told
+    ours.close()
+    theirs.close()
 
 
 def test_no_socket_is_left_listening() -> None:
