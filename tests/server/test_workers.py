@@ -15,12 +15,16 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+import asyncpg
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+from streamstack.connections.postgres.database import Database
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
+from streamstack.server.context import make_context
+from streamstack.server.databases import warm_databases
 from streamstack.server.sharing import unshared
 from streamstack.server.worker import Line
 from tests.server.processes import Process, gone, refused, serving, settled, start, until
@@ -337,6 +341,24 @@ async def test_workers_share_the_embedded_database(tmp_path: Path) -> None:
         launcher = json.loads(lock.read_text())["launcher"]
         server.process.kill()
         await until(lambda: gone(launcher))
+
+
+async def test_no_database_keeps_a_worker_from_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a database does when a worker begins, also what its library never says, the worker begins."""
+    (tmp_path / "rows.yaml").write_text(ROWS)
+    checked = read_project(tmp_path, REGISTRY, {})
+    asked = []
+
+    async def fail(self: Database) -> None:
+        asked.append(self.name)
+        raise asyncpg.InternalClientError("cannot switch to state 12")
+
+    monkeypatch.setattr(Database, "open", fail)
+    context = make_context(checked, {}, dev=False, joins=True, starts=False)
+    await warm_databases(checked.project, context)
+    assert asked == ["main"]
 
 
 async def test_what_workers_do_not_share_is_told(tmp_path: Path) -> None:
