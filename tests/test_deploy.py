@@ -24,6 +24,7 @@ from streamstack.server.connection import KEEP_ALIVE
 from streamstack.server.service import LAST_WORDS
 from tests.nginx import CONFIGURATION, nginx, program
 from tests.server.processes import Process, gone, serving, until
+from tests.server.serving import Client
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -312,7 +313,6 @@ async def test_servers_share_what_they_keep(environment: Path, tmp_path: Path) -
             for each in (topology.one, topology.two)
         ]
         more = [(await topology.note("more"))[0] for _ in range(20)]
-        # What is shared further is joined here: streams that are resumed at the other server.
     assert (more.count(200), more.count(429)) == (10, 10)
     assert {status for status, _ in kept} == {200}
     assert sorted(note["count"] for _, note in kept) == list(range(1, 41))
@@ -323,6 +323,48 @@ async def test_servers_share_what_they_keep(environment: Path, tmp_path: Path) -
     ]
     assert sum(counts) == 40
     assert min(counts) > 0
+
+
+async def begin(server: Process, path: str, chunks: int) -> tuple[Client, bytes]:
+    """Begin a stream and read some chunks of it; return the connection and what came."""
+    client = await server.connect()
+    client.ask(path, extra="Accept: text/event-stream\r\n")
+    raw = b""
+    while raw.count(b"\ndata: ") < chunks:
+        raw += await asyncio.wait_for(client.reader.readuntil(b"\n\n"), 20)
+    return client, raw
+
+
+def name_of(raw: bytes) -> str:
+    """Return the id of a stream."""
+    found = re.search(rb"X-Stream-Id: ([\w-]+)", raw)
+    assert found is not None
+    return found[1].decode()
+
+
+@needs_nginx
+async def test_a_stream_goes_on_at_the_other_server(environment: Path, tmp_path: Path) -> None:
+    """A reader whose connection broke gets the rest from a server that never ran the stream, and can stop it there."""
+    async with deployed(environment, tmp_path) as topology:
+        for other in (topology.two, topology.proxy):
+            client, raw = await begin(topology.one, "/api/ticks?count=12&every=100", 3)
+            client.close()
+            seen = int(re.findall(rb"/(\d+)\ndata", raw)[-1])
+            name = name_of(raw)
+            rest = await other.ask(
+                "GET", f"/_streams/{name}", extra=f"Last-Event-ID: {name}/{seen}\r\n"
+            )
+            assert rest.status == 200
+            told = re.findall(rb"id: %b/(\d+)\ndata: (\d+)\n" % name.encode(), rest.body)
+            assert told == [(b"%d" % n, b"%d" % (n + 1)) for n in range(seen + 1, 12)]
+            assert rest.body.count(b"event: done") == 1
+            last = f"Last-Event-ID: {name}/12\r\n"
+            assert (await other.ask("GET", f"/_streams/{name}", extra=last)).status == 204
+        client, raw = await begin(topology.one, "/api/ticks?count=10000&every=50", 2)
+        assert (await topology.two.ask("DELETE", f"/_streams/{name_of(raw)}")).status == 204
+        end = await asyncio.wait_for(client.reader.readuntil(b"\r\n0\r\n\r\n"), 20)
+        client.close()
+    assert b'"code":"stopped"' in end
 
 
 @needs_nginx

@@ -51,25 +51,25 @@ async def test_all_or_none(rates: Rates, sliding: bool) -> None:  # noqa: FBT001
 
 async def test_windows_begin_with_the_first_call(rates: Rates) -> None:
     """Its end is told, and does not move; then there is a new one."""
-    quota = Quota(b"k", 2, 200)
+    quota = Quota(b"k", 2, 2000)
     first = (await rates.hit([quota]))[0]
-    assert 150 <= first.reset <= 200
-    await asyncio.sleep(0.1)
+    assert first.reset <= 2000
+    await asyncio.sleep(0.3)
     second = (await rates.hit([quota]))[0]
-    assert second.reset <= first.reset - 90
-    await asyncio.sleep(0.11)
+    assert second.reset <= first.reset - 290
+    await asyncio.sleep(second.reset / 1000 + 0.02)
     assert await hit(rates, quota) == [(True, 1)]
 
 
 async def test_what_is_over_is_forgotten_part_by_part(rates: Rates) -> None:
     """A call of a sliding window gives its room back when its own time is over."""
-    quota = Quota(b"k", 2, 600, sliding=True)
+    quota = Quota(b"k", 2, 3000, sliding=True)
     assert await hit(rates, quota) == [(True, 1)]
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(1)
     assert await hit(rates, quota) == [(True, 0)]
     refused = (await rates.hit([quota]))[0]
     assert not refused.admitted
-    assert 150 <= refused.reset <= 320
+    assert refused.reset <= 2100
     await asyncio.sleep(refused.reset / 1000 + 0.01)
     assert await hit(rates, quota) == [(True, 0)]
     assert await hit(rates, quota) == [(False, 0)]

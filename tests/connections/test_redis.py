@@ -1,10 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from redis.exceptions import ConnectionError as LostError
 from structlog.testing import capture_logs
 
@@ -220,6 +228,21 @@ async def test_a_command_that_is_cancelled_confuses_no_other(own_redis: RedisSer
     await store.aclose()
 
 
+async def test_who_is_cancelled_stops(own_redis: RedisServer) -> None:
+    """Whenever that happens: redis-py alone goes on where the cancellation meets the end of a write."""
+    store = Redis(parse_redis(own_redis.url))
+    await put(store, b"v")
+    chance = random.Random(3)  # noqa: S311 (chance, not secrets)
+    for _ in range(40):
+        tasks = [asyncio.create_task(get(store)) for _ in range(20)]
+        for _ in range(chance.randrange(8)):
+            await asyncio.sleep(0)
+        cancelled = [each for each in tasks if each.cancel()]
+        await asyncio.wait(tasks)
+        assert all(each.cancelled() for each in cancelled)
+    await store.aclose()
+
+
 @pytest.mark.parametrize("url", ["redis://:wrong@127.0.0.1", "redis://who:right@127.0.0.1"])
 async def test_a_wrong_password_is_told_without_it(
     tmp_path_factory: pytest.TempPathFactory, url: str
@@ -252,3 +275,58 @@ async def test_a_refusal_of_redis_is_told(tmp_path: Path, own_redis: RedisServer
     assert (raised.value.code, raised.value.status) == ("state-unreachable", 503)
     assert await get(store) is None
     await store.aclose()
+
+
+def certified(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis of the tests")])
+    now = datetime.now(UTC)
+    place = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(
+        now + timedelta(days=1)
+    )
+    builder = builder.add_extension(place, critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    certificate = builder.sign(key, hashes.SHA256())
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(secret)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+async def test_tls(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Who signed the certificate is checked, and what is wrong is told; scripts and restarts work as without."""
+    certificate, key = certified(tmp_path_factory.mktemp("tls"))
+    port = free_port()
+    given = {"tls-port": port, "tls-auth-clients": "no", "tls-key-file": key}
+    given |= {"tls-cert-file": certificate, "tls-ca-cert-file": certificate}
+    options = tuple(word for name, value in given.items() for word in (f"--{name}", str(value)))
+    server = RedisServer(tmp_path_factory.mktemp("redis"), options)
+    try:
+        server.start()
+    except AssertionError:
+        pytest.skip("this redis-server has no TLS: apt-get install redis-server")
+    try:
+        right = Redis(parse_redis(f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}"))
+        await put(right, b"v")
+        assert await get(right) == b"v"
+        assert await right.call(Script("return ARGV[1]"), [], ["x"]) == b"x"
+        server.kill()
+        asked = asyncio.create_task(get(right))
+        await asyncio.to_thread(server.start)
+        assert await asked == b"v"
+        for url, told in [
+            (f"rediss://127.0.0.1:{port}", "TLS fails (CERTIFICATE_VERIFY_FAILED)"),
+            (f"rediss://127.0.0.1:{server.port}", "it does not answer in time"),
+            (f"redis://127.0.0.1:{port}", "is out of reach"),
+        ]:
+            wrong = Redis(parse_redis(url))
+            with pytest.raises(RunError) as raised:
+                await get(wrong)
+            assert told in raised.value.message
+            await wrong.aclose()
+        await right.aclose()
+    finally:
+        server.stop()

@@ -30,8 +30,9 @@ def test_everything_can_be_set() -> None:
     assert findings == []
     assert settings.state == StateSettings(RedisUrl("h"), "shop", 50, 1 << 20)
     assert settings.state.shared
-    memory, found = parse("url: memory://")
-    assert (memory, memory.shared, found) == (StateSettings(), False, [])
+    for url in ("memory://", "''", "' '"):
+        memory, found = parse(f"url: {url}")
+        assert (memory, memory.shared, found) == (StateSettings(), False, [])
 
 
 @pytest.mark.parametrize(

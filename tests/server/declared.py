@@ -40,11 +40,11 @@ async def declared(
 
     registry = Registry([*REGISTRY.values(), note])
     documents, findings = read(dedent(text), "test.yaml")
-    assert findings == []
+    assert findings == [], findings
     endpoints = []
     for document in documents:
         definition, findings = load(document, registry, defaults or Streaming())
-        assert findings == []
+        assert findings == [], findings
         assert isinstance(definition, Endpoint)
         endpoints.append(definition)
     plans = compile_project(Project(tuple(endpoints), {}))

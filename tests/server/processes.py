@@ -95,12 +95,14 @@ async def settled(condition: Callable[[], Awaitable[object]], seconds: float = 3
     raise TimeoutError
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(
+    condition: Callable[[], object], seconds: float = 20.0, pause: float = 0.02
+) -> None:
     """Wait for something to become true."""
-    for _ in range(round(seconds * 50)):
+    for _ in range(round(seconds / pause)):
         if condition():
             return
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(pause)
     raise TimeoutError
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -436,6 +437,36 @@ async def test_never_more_streams_than_allowed(tmp_path: Path, state: str) -> No
         heads = await asyncio.gather(*(each.head() for each in clients))
     statuses = [int(head.split(b" ")[1]) for head in heads]
     assert (statuses.count(200), statuses.count(429)) == (7, 93)
+
+
+async def test_whatever_readers_do_no_place_is_lost(tmp_path: Path, state: str) -> None:
+    """Hundreds who leave at any moment, before their head, with it, later: in the end all places are free."""
+    chance = random.Random(5)  # noqa: S311 (chance, not secrets)
+    text = STREAM.format(limit="[{concurrent: 5, by: all}, {limit: 100000/minute}]")
+
+    async def come_and_go(server: Server) -> None:
+        client = await server.connect()
+        client.ask("/s")
+        await client.writer.drain()
+        await asyncio.sleep(chance.choice([0, 0.0003, 0.001, 0.003, 0.02]))
+        if chance.random() < 0.3:
+            await client.head()
+        client.close()
+
+    async with project(tmp_path, state, text, {}) as server:
+        for _ in range(8):
+            await asyncio.gather(*(come_and_go(server) for _ in range(40)))
+
+        async def all_free() -> bool:
+            clients = [await server.connect() for _ in range(6)]
+            for each in clients:
+                each.ask("/s")
+            heads = [await each.head() for each in clients]
+            for each in clients:
+                each.close()
+            return [head.split(b" ")[1] for head in heads].count(b"200") == 5
+
+        await eventually(all_free, 15)
 
 
 # ------------------------------------------------------------- Redis, away and back

@@ -136,6 +136,60 @@ async def test_settings_are_served_anew(tmp_path: Path, workers: str) -> None:
         assert await server.stop() == 0
 
 
+RESUMING = """
+path: /report
+method: GET
+streaming: {resume: true}
+functionStack:
+  - repeat:
+      times: 30
+      do:
+        - stream: {content: << loop.index >>, delay: 50ms}
+"""
+
+
+async def test_workers_take_no_stream_that_only_one_would_know(tmp_path: Path) -> None:
+    """What they could not be started with, they are not changed to, either."""
+    options = ("--reload", "--workers", "2")
+    async with serving(tmp_path, *options, hello=HELLO) as server:
+        (tmp_path / "report.yaml").write_text(RESUMING)
+        await server.said(r"report\.yaml:\d+:\d+: `resume` .*redis://")
+        await server.said("not served: what was served last stays")
+        assert (await server.ask("GET", "/report")).status == 404
+        assert await server.stop() == 0
+
+
+async def test_streams_are_shared_from_the_first_that_is_kept(
+    tmp_path: Path, redis_url: str
+) -> None:
+    """An endpoint that comes by a reload is resumed at any worker, as it is from the start."""
+    settings = f"state: {{url: {redis_url}}}"
+    options = ("--reload", "--workers", "2")
+    async with serving(tmp_path, *options, streamstack=settings, hello=HELLO) as server:
+        (tmp_path / "report.yaml").write_text(RESUMING)
+        await server.said("served anew: 2 endpoints")
+
+        async def there() -> bool:
+            replies = [await server.ask("HEAD", "/report") for _ in range(8)]
+            return {reply.status for reply in replies} == {200}
+
+        await settled(there)
+        client = await server.connect()
+        client.ask("/report")
+        found = re.search(rb"(?i)x-stream-id: (\S+)", await client.head())
+        assert found
+        await client.chunk()
+        client.close()
+        # Connections are spread over the workers: one of these is the other's.
+        for _ in range(6):
+            reply = await server.ask("GET", f"/_streams/{found[1].decode()}")
+            assert reply.status == 200
+            assert re.findall(rb"^data: (\d+)$", reply.body, re.MULTILINE) == [
+                b"%d" % number for number in range(1, 31)
+            ]
+        assert await server.stop() == 0
+
+
 @both
 async def test_hangup_serves_anew(tmp_path: Path, workers: str) -> None:
     """Without --reload nothing is served anew by itself: SIGHUP asks for it."""

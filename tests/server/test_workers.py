@@ -65,11 +65,17 @@ async def figures(server: Process) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
-async def streams(server: Process, count: int) -> list[Client]:
-    """Open streams and wait until each has begun."""
+async def streams_of(server: Process, count: int) -> list[Client]:
+    """Ask for streams."""
     clients = [await server.connect() for _ in range(count)]
     for client in clients:
         client.ask("/slow")
+    return clients
+
+
+async def streams(server: Process, count: int) -> list[Client]:
+    """Open streams and wait until each has begun."""
+    clients = await streams_of(server, count)
     for client in clients:
         assert b" 200 " in await client.head()
     return clients
@@ -161,6 +167,42 @@ async def test_workers_that_die_at_once_are_given_up(tmp_path: Path) -> None:
     assert sum("another takes its place" in line for line in server.lines) >= 3
 
 
+async def test_a_worker_that_dies_again_and_again_hinders_nobody(tmp_path: Path) -> None:
+    """Others serve meanwhile, it is tried ever less often, and when it lives it has its share again."""
+    async with serving(tmp_path, "--workers", "2", hello=HELLO) as server, asyncio.timeout(60):
+        healthy = server.workers()[0]
+
+        def others() -> list[int]:
+            return [pid for pid in server.workers() if pid != healthy]
+
+        for _ in range(5):
+            # Before it listens, where that is possible.
+            await until(others, pause=0.001)
+            killed = others()[0]
+            os.kill(killed, signal.SIGKILL)
+            await server.said(rf"process {killed}\) died")
+        replies = [await server.ask("GET", "/hello") for _ in range(10)]
+        assert {reply.status for reply in replies} == {200}
+        assert (await server.said(r"in (\S+) s$"))[1] == "0.2"
+        await until(others)
+        (pid,) = others()
+        idle = sockets_of(pid)
+
+        async def shared() -> bool:
+            clients = [await server.connect() for _ in range(30)]
+            for client in clients:
+                client.ask("/hello")
+            heads = [await client.head() for client in clients]
+            taken = sockets_of(pid) - idle
+            for client in clients:
+                client.close()
+            assert all(b" 200 " in head for head in heads)
+            return taken > 0
+
+        await settled(shared)
+        assert await server.stop() == 0
+
+
 async def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
     """Nobody is left where the supervisor is killed, and its port is free again."""
     async with serving(tmp_path, "--workers", "2", hello=HELLO) as server:
@@ -189,10 +231,8 @@ async def test_a_signal_to_all_is_one_signal(tmp_path: Path, number: signal.Sign
 
 async def test_one_worker_alone_can_be_sent_away(tmp_path: Path) -> None:
     """SIGTERM to a worker lets its streams finish, while another one already serves in its place."""
-    async with serving(tmp_path, "--workers", "1", slow=SLOW, streamstack=OPEN) as server:
-        assert server.workers() == []
-        await server.stop()
-    async with serving(tmp_path, "--workers", "2") as server:
+    settings = "server: {metrics: {open: true}, shutdownDelay: 500ms}"
+    async with serving(tmp_path, "--workers", "2", slow=SLOW, streamstack=settings) as server:
         clients = await streams(server, 20)
         first = server.workers()
         os.kill(first[0], signal.SIGTERM)
@@ -203,6 +243,15 @@ async def test_one_worker_alone_can_be_sent_away(tmp_path: Path) -> None:
             assert b"event: done" in await rest(client)
             client.close()
         await until(lambda: gone(first[0]))
+        # The one that left did not shut the door behind it: many may wait at once.
+        for pid in server.workers():
+            os.kill(pid, signal.SIGSTOP)
+        waiting = await asyncio.wait_for(streams_of(server, 200), 10)
+        for pid in server.workers():
+            os.kill(pid, signal.SIGCONT)
+        for client in waiting:
+            assert b" 200 " in await client.head()
+            client.close()
         assert (await figures(server))["streamstack_worker_restarts_total"] == 0
         assert await server.stop() == 0
 

@@ -16,6 +16,9 @@ from typing import Final, NamedTuple, Protocol
 
 #: In how many parts a sliding window is counted. A call counts until its part is over, never for a shorter time.
 PARTS: Final = 60
+#: Bits that hold the count of a part: more than any limit allows.
+_BITS: Final = 32
+_MASK: Final = (1 << _BITS) - 1
 
 
 class Quota(NamedTuple):
@@ -77,22 +80,23 @@ class _Sliding:
     def __init__(self) -> None:
         self.count = 0
         self.ends = 0  # when all of it is forgotten
-        self.parts: deque[list[int]] = deque()  # when each is forgotten, and how many it counts
+        # When each is forgotten, and how many it counts, in one number: there may be many of them.
+        self.parts: deque[int] = deque()
 
     def look(self, quota: Quota, now: int) -> tuple[int, int]:
         """Return how many count now, and when there are fewer."""
         parts = self.parts
-        while parts and parts[0][0] <= now:
-            self.count -= parts.popleft()[1]
-        return self.count, parts[0][0] if parts else self._end_of(quota, now)
+        while parts and parts[0] >> _BITS <= now:
+            self.count -= parts.popleft() & _MASK
+        return self.count, parts[0] >> _BITS if parts else self._end_of(quota, now)
 
     def add(self, quota: Quota, now: int) -> None:
         self.count += 1
         self.ends = self._end_of(quota, now)
-        if self.parts and self.parts[-1][0] == self.ends:
-            self.parts[-1][1] += 1
+        if self.parts and self.parts[-1] >> _BITS == self.ends:
+            self.parts[-1] += 1
         else:
-            self.parts.append([self.ends, 1])
+            self.parts.append((self.ends << _BITS) + 1)
 
     def _end_of(self, quota: Quota, now: int) -> int:
         part = quota.part

@@ -203,7 +203,18 @@ class Redis:
         ``again``: the work may be done twice, so it is where the connection was lost before the answer came.
         Raises RunError ``state-unreachable``.
         """
-        return await self._try(lambda: work(self.client), again=again)
+
+        async def ask_client() -> T:
+            task = asyncio.current_task()
+            before = 0 if task is None else task.cancelling()
+            found = await work(self.client)
+            # redis-py writes under asyncio.wait_for, which before Python 3.12 forgets a cancellation that comes as the
+            # write ends (https://github.com/python/cpython/issues/86296).
+            if task is not None and task.cancelling() > before:
+                raise asyncio.CancelledError
+            return found
+
+        return await self._try(ask_client, again=again)
 
     async def call(
         self, script: Script, keys: Sequence[bytes], values: Sequence[Any], *, again: bool = False

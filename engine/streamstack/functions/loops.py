@@ -10,6 +10,7 @@ import structlog
 from streamstack.errors import RunError
 from streamstack.language.declare import Example, function
 from streamstack.language.definition import Stack, Step
+from streamstack.language.expressions.value import Expression
 from streamstack.language.parameters import (
     Binds,
     Bound,
@@ -148,7 +149,10 @@ def for_each(step: Step, code: Code) -> None:
     source, index = code.fresh("source"), code.fresh("index")
     values = values_given(step, "in")
     code.line(f"{source} = {code.constant(iterate)}(", *values)
-    code.line(f" {source_of(code, step, 'in')},", *values)
+    given = value_of(step, "in")
+    # A loop counts without a list of all numbers: its memory does not grow with its turns.
+    counted = given.numbers(code) if isinstance(given, Expression) else None
+    code.line(f" {counted or source_of(code, step, 'in')},", *values)
     code.line(f" unchanged={_hands_on(step)!r})")
     if constant_of(step.arguments.get("concurrency"), 1) == 1:
         _in_turn(step, code, source, index)

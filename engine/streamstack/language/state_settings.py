@@ -81,7 +81,7 @@ def _url(value: Any) -> RedisUrl | None:
     if not isinstance(value, str):
         raise ValueError(f"the URL of a store is needed here: {_WRITE}")  # noqa: TRY004 - as for every value
     url = value.strip()
-    if url in (MEMORY, MEMORY.rstrip("/")):
+    if url in ("", MEMORY, MEMORY.rstrip("/")):  # nothing, as from `env.REDIS_URL | default("")`
         return None
     if not url.lower().startswith(REDIS):
         raise ValueError(f"it begins with none of {', '.join((MEMORY, *REDIS))}: {_WRITE}")

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from streamstack.errors import RunError
 from streamstack.language.values import to_text
-from streamstack.runtime.alarms import sleep
+from streamstack.runtime.alarms import begin, sleep
 from streamstack.runtime.run import SLICE, Run
 
 MODES: Final = ("burst", "fixed", "adaptive", "natural")
@@ -115,12 +115,14 @@ class Pacer:
         clock = self._clock
         if clock is None:
             clock = self._clock = get_running_loop().time
-        due = now = clock()
-        if self._due is not None:
+        now = clock()
+        if self._due is None:
+            due = self._begin(now)
+        else:
             interval = self._next_interval(content)
             due = self._due + interval
             if now - due > max(interval / 2, _TOLERANCE):
-                due = now
+                due = self._begin(now)
         # Taken before waiting, so that steps that run side by side get turns of their own.
         self._due = due
         self._last = content
@@ -133,6 +135,10 @@ class Pacer:
             return sleep(due - now)
         _note(run)
         return None
+
+    def _begin(self, now: float) -> float:
+        """Return when a schedule begins that is to leave a chunk now."""
+        return begin(now, self._interval) if self._mode == "fixed" and not self._jitter else now
 
     def _next_interval(self, content: Any) -> float:
         interval = self._interval

@@ -133,7 +133,7 @@ def iterate(value: Any, *, unchanged: bool = False) -> Stream | Items:
 
     Raises RunError ``template`` for anything else, saying what to write.
     """
-    if type(value) is list or isinstance(value, (list, tuple)):
+    if type(value) is list or isinstance(value, (list, tuple, range)):
         return Items(value)
     if isinstance(value, Stream):
         return value.consume(unchanged=unchanged)

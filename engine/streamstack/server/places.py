@@ -5,8 +5,13 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from streamstack.server.worker import Line
+
+#: Seconds before a worker is replaced that ended at once: doubled each time, up to the most.
+PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +36,11 @@ class Slot:
     failures: int = 0
     due: float | None = 0.0  # when its next worker is to be started
 
+    @property
+    def pause(self) -> float:
+        """Seconds until the next worker is started, after those that failed."""
+        return min(PAUSE * 2 ** (self.failures - 1), LONGEST_PAUSE) if self.failures > 1 else 0.0
+
     def close(self) -> None:
         """Let go of the sockets; who has them still listens on."""
         for each in self.sockets:
@@ -40,4 +50,6 @@ class Slot:
         """Listen no more, and keep the address; whoever listens on it later begins anew."""
         for each in self.sockets:
             with suppress(OSError):
-                each.shutdown(socket.SHUT_RD)
+                # Where nobody listens, it would stay half closed, and so would all that it lets in later.
+                if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    each.shutdown(socket.SHUT_RD)

@@ -68,6 +68,7 @@ class Service:
         self.routes: Routes[Served] = Routes(())
         self._endpoints: dict[str, Served] = {}
         self._group = asyncio.TaskGroup()
+        self._entered = False
         self.replace(endpoints)
 
     def replace(self, endpoints: Iterable[Served], context: Context | None = None) -> None:
@@ -77,6 +78,17 @@ class Service:
         listed = list(endpoints)
         self._endpoints = {each.title: each for each in listed}
         self.routes = Routes([(each.method, each.path, each) for each in listed])
+        if self._entered:
+            self._share()
+
+    def _share(self) -> None:
+        """Share streams with other processes, once an endpoint's are kept."""
+        if (
+            self.streams.shared is None
+            and self.context.state.shared
+            and any(each.resume for each in self._endpoints.values())
+        ):
+            share(self.streams, self.context, self._group, self.spawn)
 
     def endpoint(self, title: str) -> Served | None:
         """Return an endpoint by its method and path."""
@@ -86,8 +98,8 @@ class Service:
         await self._group.__aenter__()
         if self.tally is not None:
             self._look(self.tally)
-        if self.context.state.shared and any(each.resume for each in self._endpoints.values()):
-            share(self.streams, self.context, self._group, self.spawn)
+        self._entered = True
+        self._share()
         return self
 
     async def __aexit__(

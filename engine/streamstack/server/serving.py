@@ -70,10 +70,11 @@ class Serving:
         self._hurried.set()
         self.service.hurry()
 
-    async def close(self, *, delay: bool = True) -> None:
+    async def close(self, *, delay: bool = True, followed: bool = False) -> None:
         """Stop in good order; return when everything is sent and done, or its time is over.
 
         With ``delay``, requests are taken for `shutdownDelay` still, while whoever asks is told not to send more.
+        ``followed``: another process listens on the same sockets.
         """
         loop = asyncio.get_running_loop()
         self.service.ready = False
@@ -81,6 +82,8 @@ class Serving:
         if delay and self._settings.shutdown_delay:
             await self._wait(self._settings.shutdown_delay)
         began = loop.time()
+        if not followed:
+            await self._empty_doors()
         await self._close_doors()
         while self._listening.fresh and loop.time() < began + GRACE and not self._hurried.is_set():
             await self._wait(0.02)
@@ -92,8 +95,8 @@ class Serving:
         await self._listening.flushed(LAST_WORDS)
         await self.service.settle()
 
-    async def _close_doors(self) -> None:
-        """Listen no more; who was connected already is heard."""
+    async def _empty_doors(self) -> None:
+        """Let in who waits: with the sockets they would be closed."""
         for each in self._sockets:
             with suppress(OSError):
                 each.listen(
@@ -104,6 +107,9 @@ class Serving:
             if not _waited_for(self._sockets):
                 break
             await asyncio.sleep(0)
+
+    async def _close_doors(self) -> None:
+        """Listen no more; who was connected already is heard."""
         await _turns()
         for server in self._servers:
             server.close()

@@ -9,6 +9,7 @@ from typing import Any, Final
 #: Bytes that the system takes before it has sent them; beyond, they stay with us, where `buffer` bounds them. Without
 #: it the system would take megabytes for a reader who does not read, and nobody would see that it is slow.
 UNSENT: Final = 128 * 1024
+_LEAST: Final = 16 * 1024
 #: Seconds of silence after which the system asks whether the peer still lives, seconds between such questions, and how
 #: many may stay unanswered (tcp(7)).
 _PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
@@ -32,7 +33,7 @@ class Socket:
 
     def suit(self, buffer: int, patience: float) -> None:
         """Hold so many bytes unsent; give up when the peer takes nothing for so many seconds (RFC 5482)."""
-        unsent = min(buffer, UNSENT)
+        unsent = max(min(buffer, UNSENT), _LEAST)
         if unsent != self._unsent:
             self._unsent = unsent
             self._set("TCP_NOTSENT_LOWAT", unsent)

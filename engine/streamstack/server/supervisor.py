@@ -23,7 +23,7 @@ from streamstack.server.callers import AuthenticationError
 from streamstack.server.context import make_context
 from streamstack.server.databases import WARM_WITHIN, DatabaseError, embedded_of
 from streamstack.server.metrics.board import RESTARTS, Board
-from streamstack.server.places import Process, Slot
+from streamstack.server.places import LONGEST_PAUSE, Process, Slot
 from streamstack.server.ports import bind, url_of
 from streamstack.server.reloading import BrokenError, Edition, Watch, next_edition
 from streamstack.server.serve import (
@@ -39,15 +39,13 @@ from streamstack.server.serve import (
 )
 from streamstack.server.service import LAST_WORDS, LATER
 from streamstack.server.serving import GRACE, keep_out_of_collections, loop_factory
+from streamstack.server.sharing import unshared
 from streamstack.server.worker import Line, Worker
 
 #: Seconds within which the end of a new worker counts as one of a row: after more it was at work.
 AT_ONCE: Final = 1.0
 #: How many workers in a row may end at once, none being at work each time, before this is given up.
 ROW: Final = 5
-#: Seconds before a worker is replaced that ended at once: doubled each time, up to the most.
-PAUSE: Final = 0.1
-LONGEST_PAUSE: Final = 10.0
 #: Seconds between looks at the embedded database.
 _LOOK: Final = 0.25
 #: Seconds beyond all others after which a worker that should have stopped is killed.
@@ -294,7 +292,7 @@ class Supervisor:
             )
             self._stop_all()
             return
-        pause = min(PAUSE * 2 ** (slot.failures - 1), LONGEST_PAUSE) if slot.failures > 1 else 0.0
+        pause = slot.pause
         if pause and at_work:
             slot.turn_away()  # others take the connections meanwhile
         slot.due = now + pause
@@ -331,6 +329,8 @@ class Supervisor:
         task = self._task
         try:
             edition = next_edition(task.read, task.edition, dev=task.dev)
+            if refused := unshared(edition.checked)[0]:
+                raise BrokenError("\n".join(refused))
         except BrokenError as error:
             task.announce(f"{error}\n{KEPT}")
             return

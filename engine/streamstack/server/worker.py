@@ -23,6 +23,10 @@ from streamstack.server.serving import Serving, keep_out_of_collections
 _LISTENS_WITHIN: Final = 2.0
 
 
+#: Seconds after which word of a signal that went to all processes has come from the supervisor, too.
+_HEARD: Final = 0.05
+
+
 class Line:
     """One end of the line between a supervisor and a worker: a JSON object a line."""
 
@@ -106,7 +110,9 @@ class Worker:
                 reloads.cancel()
             if not self._told and not self._alone:
                 self._line.say(leaving=True)
-            await serving.close(delay=not self._alone)
+                await asyncio.sleep(_HEARD)
+            followed = not self._told and not self._alone
+            await serving.close(delay=not self._alone, followed=followed)
         loop.remove_reader(self._line.fileno())
 
     def _hear(self, serving: Serving) -> None:

@@ -21,6 +21,7 @@ from streamstack.language.expressions.analyse import (
     path_base,
 )
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS
+from streamstack.language.filters.functions import range_of
 
 
 class Spelling(Protocol):
@@ -71,6 +72,15 @@ def compile_expression(
     ``called`` are names that can be called where they stand: the macros of a template.
     """
     return _Writer(names, called).write(node)
+
+
+def compile_numbers(node: nodes.Node, names: Spelling) -> str | None:
+    """Return source of what a whole `range(...)` counts, made one by one; None for any other expression."""
+    if not isinstance(node, nodes.Call) or not isinstance(node.node, nodes.Name):
+        return None
+    if node.node.name != "range":
+        return None
+    return _Writer(names, frozenset()).call_of(range_of, node)
 
 
 def literal(value: Any) -> str:
@@ -247,6 +257,10 @@ class _Writer:
     def _arguments(self, node: nodes.Filter | nodes.Test | nodes.Call) -> list[str]:
         named = [f"{keyword.key}={self.write(keyword.value)}" for keyword in node.kwargs]
         return [*map(self.write, node.args), *named]
+
+    def call_of(self, code: Callable[..., Any], node: nodes.Call) -> str:
+        """Return a call of this code with the arguments of another."""
+        return self._operation(code, node)
 
     def test_of(self, node: nodes.Test) -> str:
         if node.name in SOFT_TESTS:

@@ -10,7 +10,12 @@ from typing import Any
 from jinja2 import nodes
 
 from streamstack.errors import Mark
-from streamstack.language.expressions.compile import Spelling, compile_expression, literal
+from streamstack.language.expressions.compile import (
+    Spelling,
+    compile_expression,
+    compile_numbers,
+    literal,
+)
 from streamstack.language.values import MISSING, to_text
 from streamstack.records import record
 
@@ -110,6 +115,10 @@ class Expression(Value):
 
     def source(self, names: Spelling) -> str:
         return compile_expression(self.node, names)
+
+    def numbers(self, names: Spelling) -> str | None:
+        """Return source of the integers of a whole `range(...)`, one by one; None for any other expression."""
+        return compile_numbers(self.node, names)
 
     def bindings(self) -> Iterator[Value]:
         yield self

@@ -67,6 +67,11 @@ def range_list(start: Any, stop: Any = None, step: Any = 1) -> list[int]:
 
     A third argument is the step.
     """
+    return list(range_of(start, stop, step))
+
+
+def range_of(start: Any, stop: Any = None, step: Any = 1) -> range:
+    """Give the same integers without holding them: for loops."""
     low, high = (0, start) if stop is None else (start, stop)
     low = integer_argument(low, "range", "start", -(2**63), 2**63)
     high = integer_argument(high, "range", "stop", -(2**63), 2**63)
@@ -76,4 +81,4 @@ def range_list(start: Any, stop: Any = None, step: Any = 1) -> list[int]:
     numbers = range(low, high, step)
     if (high - low) // step > MAX_ITEMS:
         raise failed("range", f"the list would hold more than {MAX_ITEMS:,} integers")
-    return list(numbers)
+    return numbers
