@@ -132,6 +132,16 @@ def test_files_and_documents_are_sent(project: Path) -> None:
     assert chunks_of(result)[0] == '"Ho"'
 
 
+def test_name_of_a_file_is_not_the_file(project: Path, tmp_path: Path) -> None:
+    """Where the file itself was meant, the command says how to send it."""
+    file = tmp_path / "a.txt"
+    file.write_text("abc")
+    result = call("POST", "/upload", "-i", f"file={file}", "--dir", project)
+    assert result.exit_code == 1
+    assert f"hint: to send the file itself, write -i file=@{file}" in result.stderr
+    assert "hint" not in call("POST", "/upload", "-i", "file=nothing", "--dir", project).stderr
+
+
 def test_unsound_project_is_not_called(tmp_path: Path) -> None:
     """The findings are shown in place of an answer."""
     (tmp_path / "a.yaml").write_text(PROJECT.replace("input.message", "inputs.message"))

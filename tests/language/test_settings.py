@@ -163,6 +163,8 @@ def test_other_sections_stay_nodes() -> None:
         ("server: {metrics: {token: x, open: true}}", (1, 19), "bad-setting"),
         ("server: {host: 5}", (1, 16), "bad-setting"),
         ("server: {maxBodySize: big}", (1, 23), "bad-size"),
+        ("server: {maxConnections: 0}", (1, 26), "bad-setting"),
+        ("server: {headTimeout: soon}", (1, 23), "bad-duration"),
         ("server: {shutdownTimeout: 5 min}", (1, 27), "bad-duration"),
         ("server: {cors: {headers: [a]}}", (1, 16), "missing-parameter"),
         ("server: {cors: {origins: [a.example]}}", (1, 27), "bad-setting"),

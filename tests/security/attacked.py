@@ -16,7 +16,7 @@ from tests.server.authenticating import project
 from tests.server.serving import Client, Server
 
 #: Seconds that a chunk of the well-behaved stream may be late: far more than any machine's noise.
-LATE = 3.0
+LATE = 5.0
 
 SETTINGS = """
 server: {maxBodySize: 1MB}

@@ -34,6 +34,7 @@ async def main() -> None:
         await asyncio.to_thread(sys.stdin.readline)
         tell(round(time.process_time() - begun, 2))
         await asyncio.to_thread(sys.stdin.readline)
+        await asyncio.sleep(1.5)  # asyncio begins to accept again after a second; then it may end
 
 
 def tell(value: float) -> None:

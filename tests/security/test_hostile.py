@@ -40,9 +40,12 @@ async def test_hostile_request(tmp_path: Path, kind: str) -> None:
     assert not wrong, wrong
 
 
-async def test_all_at_once(tmp_path: Path) -> None:
-    """All of them together leave the reader beside on time."""
+async def test_many_at_once(tmp_path: Path) -> None:
+    """Many of them together leave the reader beside on time; the clients share its loop, so not all of them."""
+    thrown = [data for cases in CORPUS.values() for _, data, _ in cases]
+    answers: list[bytes] = []
     async with attacked(tmp_path) as attack:
-        thrown = [data for cases in CORPUS.values() for _, data, _ in cases]
-        answers = await asyncio.gather(*(attack.throw(data, seconds=60) for data in thrown))
+        for at in range(0, len(thrown), 15):
+            some = thrown[at : at + 15]
+            answers += await asyncio.gather(*(attack.throw(data, seconds=60) for data in some))
     assert {status_of(answer) // 100 for answer in answers} <= {0, 2, 4}

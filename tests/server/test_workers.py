@@ -15,13 +15,18 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+import asyncpg
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+from streamstack.connections.postgres.database import Database
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
+from streamstack.server.context import make_context
+from streamstack.server.databases import warm_databases
 from streamstack.server.sharing import unshared
+from streamstack.server.worker import Line
 from tests.server.processes import Process, gone, refused, serving, settled, start, until
 from tests.server.serving import Client
 
@@ -338,6 +343,24 @@ async def test_workers_share_the_embedded_database(tmp_path: Path) -> None:
         await until(lambda: gone(launcher))
 
 
+async def test_no_database_keeps_a_worker_from_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a database does when a worker begins, also what its library never says, the worker begins."""
+    (tmp_path / "rows.yaml").write_text(ROWS)
+    checked = read_project(tmp_path, REGISTRY, {})
+    asked = []
+
+    async def fail(self: Database) -> None:
+        asked.append(self.name)
+        raise asyncpg.InternalClientError("cannot switch to state 12")
+
+    monkeypatch.setattr(Database, "open", fail)
+    context = make_context(checked, {}, dev=False, joins=True, starts=False)
+    await warm_databases(checked.project, context)
+    assert asked == ["main"]
+
+
 async def test_what_workers_do_not_share_is_told(tmp_path: Path) -> None:
     """State in memory is each worker's own, and the author learns what to do about it."""
     counting = """
@@ -517,6 +540,30 @@ async def test_figures_are_prometheus_text(tmp_path: Path) -> None:
     buckets = [float(line.split()[-1]) for line in lines if "_bucket" in line]
     assert buckets == sorted(buckets)
     assert buckets[-1] == 1
+
+
+def test_nobody_at_the_other_end_is_no_fault() -> None:
+    """What is said to a worker that has just died is said to nobody: the supervisor goes on."""
+    ours, theirs = map(Line, socket.socketpair())
+    ours.say(do="stop")
+    assert theirs.heard() == [{"do": "stop"}]
+    assert theirs.heard() == []
+    theirs.close()
+    ours.say(do="stop")
+    ours.say(do="stop")
+    assert ours.heard() is None
+    ours.close()
+    ours.say(do="stop")
+
+
+def test_a_line_that_nobody_reads_is_cut() -> None:
+    """What does not go through in time is not left half said: the other side sees the end of the line."""
+    ours, theirs = map(Line, socket.socketpair())
+    ours.say(do="reload", titles=["x" * 10_000_000])
+    told = b"".join(iter(lambda: theirs._end.recv(1 << 20), b""))  # noqa: SLF001 (all that came)
+    assert b"\n" not in told
+    ours.close()
+    theirs.close()
 
 
 def test_no_socket_is_left_listening() -> None:

@@ -39,7 +39,7 @@ _KNOWN_FORMS: Final = re.compile(
 _NAMED: Final = re.compile(
     r"""(?ix)
     ((?:api[_-]?key|access[_-]?token|refresh[_-]?token|client[_-]?secret|secret|token|passw(?:or)?d|pwd|sig(?:nature)?|
-        x-amz-signature|x-goog-signature|key)["']?\s*(?:=|:)\s*["']?)
+        x-amz-signature|x-goog-signature|(?<=[?&])key)["']?\s*(?:=|:)\s*["']?)
     ([^\s"'&,;{}()<>\[\]]{4,})
     """
 )
@@ -51,7 +51,7 @@ _TELLING: Final = re.compile(
 _TELLS_NOTHING: Final = frozenset({"key", "keys", "session", "auth", "salt"})
 
 #: The sensitive inputs of the present run.
-_sensitive: ContextVar[re.Pattern[str] | None] = ContextVar("sensitive", default=None)
+_sensitive: ContextVar[tuple[str, ...]] = ContextVar("sensitive", default=())
 _known: list[re.Pattern[str] | None] = [None]
 
 
@@ -66,9 +66,9 @@ def learn(environment: Mapping[str, str], settings: Iterable[str | None] = ()) -
 
 def hide(values: Iterable[Any]) -> None:
     """Hide the values of sensitive inputs for the rest of the present run, in its task and those it starts."""
-    found = _pattern(set(_texts(values)), _SHORTEST_INPUT)
-    if found is not None:
-        _sensitive.set(found)
+    texts = tuple(_texts(values))
+    if texts:
+        _sensitive.set(texts)
 
 
 def masked(text: str, *, forms: bool = True) -> str:
@@ -76,8 +76,9 @@ def masked(text: str, *, forms: bool = True) -> str:
     known, sensitive = _known[0], _sensitive.get()
     if known is not None:
         text = known.sub(MASK, text)
-    if sensitive is not None:
-        text = sensitive.sub(MASK, text)
+    if sensitive:
+        for form in _forms(sensitive, _SHORTEST_INPUT):
+            text = text.replace(form, MASK)
     if not forms or not _TELLING.search(text):
         return text
     text = _URL_USER.sub(MASK, text)
@@ -121,8 +122,14 @@ def _texts(values: Iterable[Any]) -> Iterator[str]:
             yield str(value)
 
 
-def _pattern(secrets: set[str], shortest: int) -> re.Pattern[str] | None:
-    """Return what finds secrets, as they are and as JSON, URLs and Python write them; the longest first."""
+def _pattern(secrets: Iterable[str], shortest: int) -> re.Pattern[str] | None:
+    """Return what finds secrets."""
+    forms = _forms(secrets, shortest)
+    return re.compile("|".join(map(re.escape, forms))) if forms else None
+
+
+def _forms(secrets: Iterable[str], shortest: int) -> list[str]:
+    """Return how secrets are written: as they are, in JSON, URLs and Python; the longest first."""
     forms = set()
     for secret in secrets:
         stripped = secret.strip()
@@ -141,9 +148,7 @@ def _pattern(secrets: set[str], shortest: int) -> re.Pattern[str] | None:
             for line in stripped.splitlines()
             if len(line) >= 20 and not line.startswith("-----")
         }
-    if not forms:
-        return None
-    return re.compile("|".join(re.escape(each) for each in sorted(forms, key=len, reverse=True)))
+    return sorted(forms, key=len, reverse=True)
 
 
 def mask(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -9,7 +9,12 @@ from collections.abc import AsyncGenerator
 from io import FileIO
 from typing import Any, Final
 
+import structlog
+
+from streamstack.errors import RunError
 from streamstack.language.values import Opaque
+
+log = structlog.get_logger("streamstack.run")
 
 #: Bytes that are kept in memory; a larger file goes to disk.
 IN_MEMORY: Final = 1024 * 1024
@@ -46,14 +51,22 @@ class File(Opaque):
         raise KeyError(name)
 
     async def write(self, data: bytes | bytearray) -> None:
-        """Add bytes at the end."""
+        """Add bytes at the end.
+
+        Raises RunError ``unavailable`` (503) where the disk is full, or there are too many files.
+        """
         self.size += len(data)
         self._memory += data
         if len(self._memory) <= IN_MEMORY:
             return
         # One thread's turn for many pieces: it costs as much as the writing of one.
         held, self._memory = self._memory, bytearray()
-        await asyncio.to_thread(self._write_to_disk, held)
+        try:
+            await asyncio.to_thread(self._write_to_disk, held)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            log.error("upload-not-kept", reason=reason)  # noqa: TRY400  (a full disk has no traceback)
+            raise RunError("unavailable", "the file can't be kept at the moment") from error
 
     def _write_to_disk(self, data: bytes | bytearray) -> None:
         with self._lock:

@@ -12,6 +12,7 @@ from streamstack.errors import Diagnostic, RunError
 from streamstack.functions.db_use import open_databases
 from streamstack.language.definition import Project
 from streamstack.runtime.run import Context
+from streamstack.server.problems import log
 
 #: Seconds that a worker waits for its databases before it takes requests all the same.
 WARM_WITHIN = 5.0
@@ -51,8 +52,10 @@ async def warm_databases(project: Project, context: Context) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(WARM_WITHIN):
             for name in uses_of(project, context.databases):
-                with suppress(RunError):  # it is told, and tried again, when it is needed
+                try:
                     await databases[name].open()
+                except Exception as error:  # noqa: BLE001  (it is told, and tried again, when it is needed)
+                    log.info("database-not-ready", database=name, reason=str(error))
 
 
 def embedded_of(project: Project, context: Context) -> Embedded | None:

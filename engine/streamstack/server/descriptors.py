@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from typing import Final
 
 #: As many as are asked for where the system would allow any number: some programs walk through all of them.
@@ -17,6 +16,10 @@ def allow_connections(wanted: int) -> tuple[int, str]:
     A third of the files is left to what the runs open: upstreams, databases, uploads. With it comes what to tell
     whoever starts the server, "" where all is well.
     """
+    try:
+        import resource  # noqa: PLC0415  (not on every system)
+    except ImportError:
+        return wanted, ""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _MOST:
         best = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)

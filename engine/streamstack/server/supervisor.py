@@ -156,7 +156,7 @@ class Supervisor:
         if self._embedded is not None and not self._embedded.alive():
             try:
                 asyncio.run(self._embedded.start())
-            except EmbeddedError as error:
+            except Exception as error:  # noqa: BLE001  (whatever it is, the workers go on)
                 self._task.announce(str(error))
                 pause = LONGEST_PAUSE
         self._look_at = monotonic() + pause

@@ -40,6 +40,8 @@ class Line:
 
     def say(self, **what: Any) -> None:
         """Tell the other side, if it is there. One that does not listen is as good as gone: the line is cut."""
+        if self.fileno() < 0:
+            return  # it is known to be gone
         self._end.settimeout(_LISTENS_WITHIN)
         try:
             self._end.sendall(json.dumps(what).encode() + b"\n")
