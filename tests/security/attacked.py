@@ -170,6 +170,9 @@ async def attacked(folder: Path, *, settings: str = SETTINGS) -> AsyncIterator[A
                 await _until(lambda: len(server.service.lives) == 1)
                 await _until(lambda: len(asyncio.all_tasks()) <= tasks + 2)
                 await _until(lambda: len(os.listdir("/proc/self/fd")) <= files)  # noqa: PTH208
+                await _until(
+                    lambda: attack.gaps
+                )  # an attack may be over before the next chunk is due
                 assert not reading.done(), reading
             finally:
                 beside.close()  # its reader reads no end of it
