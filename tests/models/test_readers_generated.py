@@ -134,7 +134,7 @@ def answers(draw: st.DrawFn) -> list[bytes]:
     return written
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(answers())
 def test_learnt_form_of_the_events_changes_nothing(events: list[bytes]) -> None:
     """An answer whose form is learnt gives the items, the error and the message that each event read wholly gives."""
