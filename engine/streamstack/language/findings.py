@@ -136,6 +136,10 @@ _ERRORS: Final = {
         "A binding stands in SQL where no parameter can: for the name of a table or a column.",
         "write the name itself; `<% if %>` may choose among names",
     ),
+    "several-statements": (
+        "A step holds several statements of SQL, and the database takes one at a time.",
+        "write each as a step of its own, in a `db.transaction` where they belong together",
+    ),
     "unknown-property": (
         "A declared input or value has no such property.",
         "declare it in `properties`, or read one that is declared",
