@@ -362,6 +362,10 @@ _WARNINGS: Final = {
         "An endpoint without `authentication` reads `auth`, which is always null there.",
         "name an authentication of the settings: `authentication: jwt`",
     ),
+    "auth-may-be-null": (
+        "An endpoint that takes guests, too, looks something up in `auth`, which is null for them.",
+        "give a value for guests with `| default(...)`, or pass the step over with `when`",
+    ),
     "weak-authentication": (
         "An authentication can be got around more easily than its author may think.",
         "do as the message says",
