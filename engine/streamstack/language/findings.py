@@ -374,6 +374,10 @@ _WARNINGS: Final = {
         "A step before the first chunk waits for a whole stream, so nothing streams.",
         "use `forEach` over the stream and emit inside it",
     ),
+    "caches-null": (
+        "The steps of a `cache.use` never `return`, so that null is kept and given.",
+        "end its `do` with `- return: << ... >>`",
+    ),
     "error-escapes-try": (
         "A stream made in a `try` is read outside it, and fails where it is read.",
         "read the stream inside the `try`",
