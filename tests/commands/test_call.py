@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,6 +132,94 @@ def test_files_and_documents_are_sent(project: Path) -> None:
     (project / "body.json").write_text('{"message": "Ho", "count": 1}')
     result = call("POST", "/words", "--json", project / "body.json", "--dir", project)
     assert chunks_of(result)[0] == '"Ho"'
+
+
+LARGE = 48 * 1024 * 1024
+
+
+@contextmanager
+def taking() -> Iterator[tuple[str, list[bytes | int]]]:
+    """Take one request to its end, whatever says where that is, and answer; give the head and the size of the rest."""
+    seen: list[bytes | int] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take() -> None:
+            connection, _ = server.accept()
+            with connection:
+                data = b""
+                while b"\r\n\r\n" not in data:
+                    data += connection.recv(65_536)
+                head, _, data = data.partition(b"\r\n\r\n")
+                size, known = len(data), re.search(rb"Content-Length: (\d+)", head)
+                while size < int(known[1]) if known else not data.endswith(b"0\r\n\r\n"):
+                    piece = connection.recv(65_536)
+                    assert piece, "the request ends too soon"
+                    data, size = data[-5:] + piece, size + len(piece)
+                seen.extend((head, size))
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", seen
+        thread.join()
+
+
+@pytest.mark.parametrize("way", ["document", "file", "pipe"])
+def test_what_is_sent_is_not_held(tmp_path: Path, way: str) -> None:
+    """A body of 48 MB costs less than 4 MB of memory: a document, a file in a form, and what comes out of a pipe."""
+    large, pipe = tmp_path / "large", tmp_path / "pipe"
+    with large.open("wb") as file:
+        file.truncate(LARGE)
+    os.mkfifo(pipe)
+    given: dict[str, list[str | Path]] = {
+        "document": ["--json", large],
+        "file": ["-i", f"f=@{large}"],
+        "pipe": ["--json", pipe],
+    }
+
+    def fill() -> None:
+        with pipe.open("wb") as file:
+            for _ in range(LARGE // 65_536):
+                file.write(b" " * 65_536)
+
+    filling = threading.Thread(target=fill)
+    if way == "pipe":
+        filling.start()
+    with taking() as (url, seen):
+        tracemalloc.start()
+        try:
+            result = call("POST", "/", *given[way], "--url", url)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    if way == "pipe":
+        filling.join()
+    assert result.exit_code == 0, result.output
+    head, size = seen
+    assert isinstance(head, bytes)
+    assert isinstance(size, int)
+    assert size >= LARGE
+    assert (b"Transfer-Encoding: chunked" in head) is (way == "pipe")
+    assert (b"Content-Length: " in head) is (way != "pipe")
+    assert peak < 4 * 1024 * 1024
+
+
+def test_standard_input_is_sent(project: Path) -> None:
+    """With `--json -` the body is what comes in, of a length that nobody knows before."""
+    document = '{"message": "Ho", "count": 1}'
+    arguments = ["call", "POST", "/words", "--json", "-", "--dir", str(project)]
+    result = CliRunner().invoke(main, arguments, input=document)
+    assert chunks_of(result)[0] == '"Ho"'
+
+
+def test_refusal_of_a_large_body_is_shown(project: Path) -> None:
+    """A server that does not read it all is heard all the same."""
+    (project / "streamstack.yaml").write_text("server: {maxBodySize: 1KB}\n")
+    with (project / "large").open("wb") as file:
+        file.truncate(LARGE)
+    result = call("POST", "/words", "--json", project / "large", "--dir", project)
+    assert result.exit_code == 1
+    assert "413" in result.stderr
 
 
 def test_name_of_a_file_is_not_the_file(project: Path, tmp_path: Path) -> None:

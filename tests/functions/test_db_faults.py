@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from threading import Thread
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -142,6 +144,77 @@ async def test_a_statement_whose_connection_is_cut(own_postgres: Server) -> None
         assert outcome.error is not None
         assert outcome.error.status == 503
         assert query(own_postgres.url, "SELECT count(*) FROM t WHERE $1", True)[0][0] == 1
+
+
+@contextmanager
+def without_the_end(url: str) -> Iterator[str]:
+    """Give an address at which what the server says arrives, but never that it has closed the connection.
+
+    Whoever asks there is served by another loop, so that the tasks of this one can be counted.
+    """
+    (folder,) = parse_qs(urlsplit(url).query)["host"]
+    goodbye = b"X\0\0\0\4"  # Terminate (PostgreSQL 18, section 54.7)
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        data = b""
+        while data != goodbye and (data := await reader.read(65536)):
+            writer.write(data)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, before = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432")
+        answers = asyncio.create_task(pass_on(behind, writer))
+        await pass_on(reader, before)
+        answers.cancel()
+        for each in (before, writer):
+            each.close()
+
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+    begun = asyncio.run_coroutine_threadsafe(asyncio.start_server(relay, "127.0.0.1", 0), loop)
+    server = begun.result(10)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable"
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.call_later, 0.1, loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+async def test_a_connection_on_which_the_server_has_said_its_last_words(
+    own_postgres: Server,
+) -> None:
+    """Asyncpg refuses to send on it: reads and writes go over another one, once; a transaction is over, with 503."""
+    query(own_postgres.url, "CREATE TABLE t (id integer)")
+    with without_the_end(own_postgres.url) as url:
+        async with project(url) as runs:
+            for stack in (
+                "- db.value: SELECT 5\n  as: v",
+                "- db.execute: INSERT INTO t VALUES (1)\n  as: v",
+                "- db.transaction: {do: [{db.execute: INSERT INTO t VALUES (2)}]}",
+                "- db.stream: SELECT 5\n  as: rows\n- collect: << rows >>\n  as: all",
+            ):
+                await runs.run("- db.value: SELECT 1\n  as: v")
+                await asyncio.to_thread(own_postgres.terminate_backends)
+                await asyncio.sleep(0.2)
+                outcome = await runs.run(stack)
+                assert outcome.error is None, (stack, outcome.error.message)
+            task = asyncio.create_task(
+                runs.run(
+                    "- db.transaction:\n    do:\n      - db.execute: INSERT INTO t VALUES (3)\n      - stream: a\n"
+                    "      - wait: 500ms\n      - db.execute: INSERT INTO t VALUES (4)"
+                )
+            )
+            await asyncio.sleep(0)
+            await runs.chunks(1)
+            await asyncio.to_thread(own_postgres.terminate_backends)
+            error = (await task).error
+            assert error is not None
+            assert (error.code, error.status) == ("database", 503)
+            rows = query(own_postgres.url, "SELECT id FROM t WHERE $1 ORDER BY id", True)
+            assert [each[0] for each in rows] == [1, 2]
 
 
 async def test_a_server_killed_while_notices_are_awaited(own_postgres: Server) -> None:

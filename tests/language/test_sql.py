@@ -50,6 +50,42 @@ def test_a_binding_in_quotes_or_comments_is_told(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "second"),
+    [
+        ("SELECT 1; SELECT 2", "SELECT 2"),
+        ("SELECT ?;\nSELECT ? ; SELECT 3", "SELECT <<...>> ; SELECT 3"),
+        ("SELECT 1; -- first\n (SELECT 2)", "(SELECT 2)"),
+        ("SELECT ';' || E'\\';' || U&';'; VALUES (1)", "VALUES (1)"),
+        ("BEGIN; COMMIT", "COMMIT"),
+        ("SELECT $1; SELECT $$", "SELECT $$"),
+        ("CREATE TABLE begin (a int); END", "END"),
+        ("CREATE FUNCTION f() RETURNS int RETURN 1; SELECT f()", "SELECT f()"),
+    ],
+)
+def test_a_second_statement_is_seen(text: str, second: str) -> None:
+    """PostgreSQL prepares one statement; where another begins is where the first one's `;` stands."""
+    assert cut(text).second == second
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "SELECT 1;",
+        ";SELECT 1 ; ; -- SELECT 2;\n /* ; SELECT /* ; */ 3 */ ;",
+        "SELECT ';', \";\", $$; SELECT 2$$, $a$;$$;$a$, E'\\';', ';SELECT'';'",
+        "CREATE RULE r AS ON INSERT TO a DO ALSO (DELETE FROM b; DELETE FROM c);",
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 2 END; END;",
+        "create or replace procedure p() begin atomic insert into a values (1); select 2; end",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$",
+    ],
+)
+def test_one_statement_is_one(text: str) -> None:
+    """Neither a `;` at the end, in quotes, in comments, in brackets, nor in the body of a routine ends a statement."""
+    assert cut(text).second == ""
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "SELECT ?",

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import quote, urlencode, urlsplit
+
+from streamstack.commands.bodies import Body, Part, of_bytes, of_file, of_open
 
 _IN_QUERY: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 _PIECE: Final = 64 * 1024
@@ -29,7 +31,7 @@ class Question:
     method: str
     target: str
     headers: tuple[tuple[str, str], ...]
-    body: bytes | None
+    body: Body | None
 
     @classmethod
     def of(
@@ -37,10 +39,10 @@ class Question:
         method: str,
         path: str,
         inputs: Sequence[str],
-        document: bytes | None,
+        document: BinaryIO | None,
         headers: Iterable[str],
     ) -> Question:
-        """Make the request of a command line.
+        """Make the request of a command line; what is in the document and in files is read when it is sent.
 
         Inputs go to the query, or into a form: it is the endpoint that knows their types, and converts them.
 
@@ -52,7 +54,7 @@ class Question:
         given = [_header(text) for text in headers]
         names = {name.lower() for name, _ in given}
         fields = _fields(inputs)
-        body: bytes | None = document
+        body = None if document is None else Body((of_open(document),))
         content_type = "application/json"
         if document is None and method not in _IN_QUERY:
             body, content_type = _form(fields)
@@ -116,28 +118,29 @@ def _guess(text: str) -> Any:
         return text
 
 
-def _form(fields: list[tuple[str, str | Path]]) -> tuple[bytes | None, str]:
+def _form(fields: list[tuple[str, str | Path]]) -> tuple[Body | None, str]:
     """Return body and Content-Type of a form, in parts if it holds a file; nothing for no fields."""
     if not fields:
         return None, ""
     if all(isinstance(value, str) for _, value in fields):
-        return urlencode(fields).encode(), "application/x-www-form-urlencoded"
+        encoded = of_bytes(urlencode(fields).encode())
+        return Body((encoded,)), "application/x-www-form-urlencoded"
     boundary = secrets.token_hex(16)
-    body = bytearray()
+    parts: list[Part] = []
     for name, value in fields:
-        body += f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"'.encode()
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"'
         if isinstance(value, Path):
             media = mimetypes.guess_type(value.name)[0] or "application/octet-stream"
-            body += f'; filename="{_quoted(value.name)}"\r\nContent-Type: {media}'.encode()
+            head += f'; filename="{_quoted(value.name)}"\r\nContent-Type: {media}'
             try:
-                data = value.read_bytes()
+                part = of_file(value)
             except OSError as error:
                 raise ValueError(f"{value}: {error.strerror}") from None
         else:
-            data = value.encode()
-        body += b"\r\n\r\n" + data + b"\r\n"
-    body += f"--{boundary}--\r\n".encode()
-    return bytes(body), f"multipart/form-data; boundary={boundary}"
+            part = of_bytes(value.encode())
+        parts += [of_bytes(f"{head}\r\n\r\n".encode()), part, of_bytes(b"\r\n")]
+    parts.append(of_bytes(f"--{boundary}--\r\n".encode()))
+    return Body(tuple(parts)), f"multipart/form-data; boundary={boundary}"
 
 
 def _quoted(name: str) -> str:
@@ -186,7 +189,7 @@ class Answer:
 def ask(address: str, question: Question, timeout: float | None) -> Iterator[Answer]:
     """Send a request and give its answer once the head is there. ``timeout`` is in seconds.
 
-    Raises UnreachableError where no server answers.
+    Raises UnreachableError where no server answers, UnreadableError where a file can't be sent.
     """
     parts = urlsplit(address if "://" in address else f"http://{address}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -221,9 +224,24 @@ def _send(connection: http.client.HTTPConnection, target: str, question: Questio
     )
     for name, value in question.headers:
         connection.putheader(name, value.encode())
-    if "content-length" not in names and (question.body or question.method not in _IN_QUERY):
-        connection.putheader("Content-Length", str(len(question.body or b"")))
-    connection.endheaders(question.body)
+    body = question.body
+    length = 0 if body is None else body.length
+    chunked = "transfer-encoding" in names
+    if "content-length" not in names and not chunked:
+        if length is None:
+            chunked = True
+            connection.putheader("Transfer-Encoding", "chunked")
+        elif length or question.method not in _IN_QUERY:
+            connection.putheader("Content-Length", str(length))
+    connection.endheaders()
+    try:
+        for piece in body.pieces() if body is not None else ():
+            connection.send(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked:
+            connection.send(b"0\r\n\r\n")
+    except ConnectionError:
+        # Whoever does not want to read it all may have said why.
+        return
 
 
 def _reason(error: Exception) -> str:

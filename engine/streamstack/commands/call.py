@@ -15,6 +15,7 @@ import structlog
 
 from streamstack.commands.answers import Part, problem_lines, reader_for, shown
 from streamstack.commands.asking import Answer, Question, UnreachableError, ask
+from streamstack.commands.bodies import UnreadableError
 from streamstack.commands.timing import Timing
 from streamstack.functions import REGISTRY
 from streamstack.language.masking import mask
@@ -84,16 +85,14 @@ def call(  # noqa: PLR0913
     nothing could be asked.
     """
     try:
-        question = Question.of(
-            method, path, inputs, None if json_file is None else json_file.read(), headers
-        )
+        question = Question.of(method, path, inputs, json_file, headers)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     with _server(url, directory) as address:
         try:
             with ask(address, question, timeout) as answer:
                 code = _show(answer, inputs)
-        except UnreachableError as error:
+        except (UnreachableError, UnreadableError) as error:
             raise _UnaskedError(str(error)) from None
     context.exit(code)
 

@@ -171,6 +171,26 @@ def chosen(names: Any, alias: Alias) -> str:
     )
 
 
+def no_names(given: Any) -> tuple[str, str] | None:
+    """Say of what stands for names of columns that it names none."""
+    names = [given] if isinstance(given, str) else given
+    if isinstance(names, list) and names and all(map(to_text, names)):
+        return None
+    return "a name or a list of names", "write the name of a column, or a list such as [id, name]"
+
+
+def no_order(given: Any) -> tuple[str, str] | None:
+    """Say of what stands for an order that no rows can be sorted by it."""
+    if given in ([], {}):
+        return None
+    if not isinstance(given, dict):
+        return no_names(given)
+    wrong = [each for each in given.values() if not isinstance(each, str) or each not in _ORDERS]
+    if not wrong:
+        return no_names(list(given))
+    return "asc or desc for each column", f"write asc or desc, not `{to_text(wrong[0])}`"
+
+
 _ORDERS: Final = {"asc": " ASC", "desc": " DESC"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from math import isfinite
 from typing import Any, Final
@@ -15,6 +15,8 @@ from streamstack.functions.db_sql import (
     Writer,
     chosen,
     names_of,
+    no_names,
+    no_order,
     order_by,
     quoted,
     table_name,
@@ -69,13 +71,25 @@ def _where(description: str, *, required: bool = False) -> Parameter:
     return Parameter("where", OneOf((named, Bound(Kind.OBJECT))), description, required=required)
 
 
-def _values(name: str, description: str, *, required: bool = True) -> Parameter:
-    return Parameter(name, Bound(Kind.OBJECT, names="columns"), description, required=required)
+def _values(
+    name: str,
+    description: str,
+    *,
+    required: bool = True,
+    refuses: Callable[[Any], tuple[str, str] | None] | None = None,
+) -> Parameter:
+    bound = Bound(Kind.OBJECT, names="columns", refuses=refuses)
+    return Parameter(name, bound, description, required=required)
+
+
+def _no_change(columns: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Say of the new values of rows that there are none."""
+    return None if columns else ("at least one column", "write {column: value}")
 
 
 _RETURNING = Parameter(
     "returning",
-    Bound(names="columns"),
+    Bound(names="columns", refuses=no_names),
     'The columns to give back: a name, a list, or "*" for all.',
 )
 _CREATE = "- db.execute: CREATE TABLE IF NOT EXISTS {0} (id integer PRIMARY KEY, name text, price numeric)\n"
@@ -85,10 +99,10 @@ _CREATE = "- db.execute: CREATE TABLE IF NOT EXISTS {0} (id integer PRIMARY KEY,
     "db.get",
     _TABLE,
     _where("The conditions, all of which hold: {column: value} or {column: {gt: 3}}."),
-    Parameter("select", Bound(names="columns"), "The columns; without it all."),
+    Parameter("select", Bound(names="columns", refuses=no_names), "The columns; without it all."),
     Parameter(
         "sort",
-        Bound(names="columns"),
+        Bound(names="columns", refuses=no_order),
         "What to sort by: a column, `-column` for downwards, or a list of them.",
     ),
     LIMIT,
@@ -282,7 +296,7 @@ def _in_json(value: Any) -> Any:
 @function(
     "db.update",
     _TABLE,
-    _values("set", "The new values: {column: value}."),
+    _values("set", "The new values: {column: value}.", refuses=_no_change),
     _where("Which rows: {column: value} or {column: {gt: 3}}.", required=True),
     _RETURNING,
     DATABASE,
@@ -322,7 +336,7 @@ async def db_update(
     _values("values", "The row: {column: value}."),
     Parameter(
         "key",
-        Bound(names="columns"),
+        Bound(names="columns", refuses=no_names),
         "The column, or the list of columns, that tells whether the row is there; it needs a unique index.",
         required=True,
     ),

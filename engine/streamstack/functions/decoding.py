@@ -11,6 +11,14 @@ from streamstack.runtime.decoders.formats import FORMATS, Options
 
 DECODES: Final = ("auto", *FORMATS)
 
+
+def _no_delimiter(text: str) -> tuple[str, str] | None:
+    """Say what is wrong with a delimiter, where something is."""
+    if len(text) == 1 and text not in '"\r\n':
+        return None
+    return "one character that is no quote", 'write `,`, `;`, `|` or, for a tab, "\\t"'
+
+
 DECODE: Final = Parameter(
     "decode",
     Constant(choices=DECODES),
@@ -28,7 +36,12 @@ CSV: Final = (
         "For csv: whether the first record names the columns.",
         default=True,
     ),
-    Parameter("delimiter", Bound(Kind.TEXT), "For csv: what stands between fields.", default=","),
+    Parameter(
+        "delimiter",
+        Bound(Kind.TEXT, refuses=_no_delimiter),
+        "For csv: what stands between fields.",
+        default=",",
+    ),
     Parameter(
         "columns",
         Bound(Kind.LIST),
@@ -68,7 +81,7 @@ def options_of(
 
     Raises RunError ``template`` for a delimiter that can be none.
     """
-    if len(delimiter) != 1 or delimiter in '"\r\n':
+    if _no_delimiter(delimiter):
         raise RunError("template", "`delimiter` is one character, and no quote", final=True)
     return Options(
         on_invalid=on_invalid,

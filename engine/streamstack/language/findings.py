@@ -136,6 +136,10 @@ _ERRORS: Final = {
         "A binding stands in SQL where no parameter can: for the name of a table or a column.",
         "write the name itself; `<% if %>` may choose among names",
     ),
+    "several-statements": (
+        "A step holds several statements of SQL, and the database takes one at a time.",
+        "write each as a step of its own, in a `db.transaction` where they belong together",
+    ),
     "unknown-property": (
         "A declared input or value has no such property.",
         "declare it in `properties`, or read one that is declared",
@@ -358,6 +362,10 @@ _WARNINGS: Final = {
         "An endpoint without `authentication` reads `auth`, which is always null there.",
         "name an authentication of the settings: `authentication: jwt`",
     ),
+    "auth-may-be-null": (
+        "An endpoint that takes guests, too, looks something up in `auth`, which is null for them.",
+        "give a value for guests with `| default(...)`, or pass the step over with `when`",
+    ),
     "weak-authentication": (
         "An authentication can be got around more easily than its author may think.",
         "do as the message says",
@@ -365,6 +373,10 @@ _WARNINGS: Final = {
     "buffers-stream": (
         "A step before the first chunk waits for a whole stream, so nothing streams.",
         "use `forEach` over the stream and emit inside it",
+    ),
+    "caches-null": (
+        "The steps of a `cache.use` never `return`, so that null is kept and given.",
+        "end its `do` with `- return: << ... >>`",
     ),
     "error-escapes-try": (
         "A stream made in a `try` is read outside it, and fails where it is read.",

@@ -56,6 +56,8 @@ _CLAUSES: Final = frozenset(
         "returning", "union", "window", "fetch", "on", "using", "for",
     }
 )  # fmt: skip
+#: What may have a body of several statements.
+_ROUTINES: Final = frozenset({"function", "procedure"})
 _READS: Final = frozenset({"select", "values", "table", "show", "with"})
 _WRITES: Final = frozenset({"insert", "update", "delete", "merge", "into", "nextval", "setval"})
 
@@ -80,7 +82,9 @@ class _Token:
 class Statement:
     """The text of a statement, cut where its bindings stand. Equal texts with equal bindings share one."""
 
-    __slots__ = ("_hash", "misplaced", "pieces", "reads_only", "selects", "shown", "words")
+    __slots__ = (
+        "_hash", "misplaced", "pieces", "reads_only", "second", "selects", "shown", "words"
+    )  # fmt: skip
 
     def __init__(self, pieces: tuple[str, ...], shown: tuple[str, ...] = ()) -> None:
         self.pieces = pieces
@@ -94,6 +98,9 @@ class Statement:
         #: Whether running it twice surely does no more than running it once: it calls nothing that might write.
         self.reads_only = self.selects and not _may_write(tokens)
         self.misplaced = tuple(misplaced(text))
+        end = _end(tokens)
+        #: What stands behind its end: a second statement, which PostgreSQL refuses.
+        self.second = "" if end is None else text[end:].replace(_BINDING, "<<...>>")
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -179,6 +186,32 @@ def _may_write(tokens: Sequence[_Token]) -> bool:
             if name not in PLAIN_CALLS:
                 return True
     return False
+
+
+def _end(tokens: Sequence[_Token]) -> int | None:
+    """Return where a second statement begins; None where none does.
+
+    As in psql, a `;` ends no statement in brackets (CREATE RULE), nor between BEGIN and END of a routine whose body is
+    written in SQL.
+    """
+    words = [each.text.lower() for each in tokens if each.kind == "name"][:4]
+    routine = words[:1] == ["create"] and not _ROUTINES.isdisjoint(words)
+    depth, ended, begun = 0, False, False
+    for token in tokens:
+        word = token.text.lower()
+        if token.kind == "comment":
+            continue
+        if word == ";" and depth <= 0:
+            ended = begun
+            continue
+        if ended:
+            return token.start
+        begun = True
+        if word == "(" or (routine and (word == "begin" or (word == "case" and depth > 0))):
+            depth += 1
+        elif word == ")" or (routine and word == "end" and depth > 0):
+            depth -= 1
+    return None
 
 
 def first_word(text: str) -> str:

@@ -13,6 +13,7 @@ from streamstack.language.analysis.callees import Callees
 from streamstack.language.analysis.calls import check_calls
 from streamstack.language.analysis.configured import check_configured
 from streamstack.language.analysis.dialects import check_dialect
+from streamstack.language.analysis.guests import check_guests
 from streamstack.language.analysis.resumed import check_resume
 from streamstack.language.analysis.silence import silence
 from streamstack.language.analysis.texts import check_texts
@@ -170,6 +171,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         found += check_dialect(definition, around.functions)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
+        found += check_guests(definition, around.functions)
     if around.environment is not None:
         found += _missing_environment(definition, around.environment)
     if entry.reading.whole:

@@ -75,12 +75,7 @@ class Database:
                     raise RunError("database", "the server is shutting down", status=503)
                 try:
                     self._pool = await self._connect()
-                except (
-                    asyncpg.PostgresError,
-                    asyncpg.InterfaceError,
-                    OSError,
-                    TimeoutError,
-                ) as error:
+                except (*RAISED, TimeoutError) as error:
                     raise failure_of(error, self.name) from error
         return self._pool
 

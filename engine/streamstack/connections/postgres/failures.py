@@ -23,7 +23,12 @@ _NO_NUL: Final = frozenset({"22021", "22P05"})
 #: What the server says.
 _SAID: Final[type[BaseException]] = asyncpg.PostgresError
 #: What asyncpg raises.
-RAISED: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+RAISED: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 #: What a lost connection shows itself by.
 LOST: Final = (
     asyncpg.PostgresConnectionError,
@@ -41,18 +46,30 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InterfaceError):
         # Of asyncpg's own complaints only this one is about the connection.
         return "connection is closed" in str(error) or "connection was closed" in str(error)
+    if isinstance(error, asyncpg.InternalClientError):
+        return _was_refused(error)
     return isinstance(error, LOST)
+
+
+def _was_refused(error: asyncpg.InternalClientError) -> bool:
+    """Whether asyncpg sent nothing, as the server had said its last words on that connection.
+
+    Between these (FATAL) and the end of the connection asyncpg takes it for busy (coreproto.pyx, `_set_state`).
+    """
+    return "cannot switch to state" in str(error) or "not connected" in str(error)
 
 
 def ran_surely_not(error: BaseException) -> bool:
     """Whether a statement that met this error has surely left no trace.
 
-    It has not where the server says that it ended the connection: what it had not committed is undone. Where the
-    connection just broke, or the server ends for a crash (57P02), nobody knows.
+    It has not where the server says that it ended the connection: what it had not committed is undone; nor where
+    asyncpg sent nothing. Where the connection just broke, or the server ends for a crash (57P02), nobody knows.
     """
     error = _last_words(error)
     if isinstance(error, asyncpg.PostgresError):
         return error.sqlstate in _ENDED | _AWAY
+    if isinstance(error, asyncpg.InternalClientError):
+        return _was_refused(error)
     return isinstance(error, (ConnectionRefusedError, FileNotFoundError)) or (
         isinstance(error, asyncpg.InterfaceError) and "connection is closed" in str(error)
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from streamstack.language.analysis.context import Context, Deferred, Frame
 from streamstack.language.analysis.emission import merge
 from streamstack.language.analysis.names import AT_THE_END, ERROR, LOOP
-from streamstack.language.analysis.parts import Nested
+from streamstack.language.analysis.parts import Nested, take_apart
 from streamstack.language.analysis.state import (
     PLAIN,
     Binding,
@@ -20,8 +20,11 @@ from streamstack.language.analysis.state import (
     Voice,
     join,
 )
-from streamstack.language.definition import Step
+from streamstack.language.definition import Stack, Step
 from streamstack.language.parameters import Nesting
+
+#: Stacks that `return` ends.
+_FRAMES = frozenset({Nesting.BRANCH, Nesting.ITEM, Nesting.DEFERRED, Nesting.FRAME})
 
 
 class Frames(Context):
@@ -124,8 +127,20 @@ class Frames(Context):
                 "`collect` it and return the list",
             )
         if end is not None:
+            if step.result is not None and not self.ghost and not _returns(nested.stack):
+                self._refuse_null(step, nested)
             end.names = dict(state.names)
         return join((state, end))
+
+    def _refuse_null(self, step: Step, nested: Nested) -> None:
+        """Report steps that are to make a value and never return one."""
+        last = nested.stack.steps[-1].result if nested.stack.steps else None
+        self.reports.add(
+            "caches-null",
+            step.key_mark,
+            f"`{step.result}` is always null: no step of this `{step.function.name}` returns a value",
+            f"write `- return: << {last} >>` at the end of its `do`" if last else None,
+        )
 
     def follow_per_item(self, step: Step, nested: Nested, state: State) -> Voice:
         emission = self.emission
@@ -181,6 +196,20 @@ class Frames(Context):
                 self.frame(each.nested, state, "`after`")
             emission.places, emission.late, emission.any = heard
             streams.regions, streams.conditions, streams.tries = before
+
+
+def _returns(stack: Stack) -> bool:
+    """Tell whether a stack has a `return` that ends its own frame."""
+    return any(
+        step.function.effects.leaves == "frame"
+        or any(
+            _returns(nested.stack)
+            for nested in take_apart(step).nested
+            if nested.type.nesting not in _FRAMES
+        )
+        for step in stack.steps
+        if not step.disabled
+    )
 
 
 def _last(first: Binding, last: Binding) -> Binding:

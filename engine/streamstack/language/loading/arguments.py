@@ -271,9 +271,11 @@ class ArgumentReader:
         if not suits(wanted.kind, converted) and wanted.kind not in _MEASURES:
             self._refuse(node, site, KINDS[wanted.kind], how_to_write(wanted.kind, node))
             return MISSING
-        unchosen = not_chosen(converted, wanted.choices)
-        if unchosen:
-            self._refuse(node, site, *unchosen)
+        unfit = not_chosen(converted, wanted.choices)
+        if not unfit and isinstance(wanted, Bound) and wanted.refuses is not None:
+            unfit = wanted.refuses(converted)
+        if unfit:
+            self._refuse(node, site, *unfit)
             return MISSING
         if isinstance(wanted, Bound) and wanted.code and not CODE.fullmatch(str(converted or "x")):
             near = code_of(str(converted))

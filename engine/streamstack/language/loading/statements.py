@@ -26,7 +26,14 @@ def check_sql(value: Value, node: Node) -> list[Diagnostic]:
     if statement is None:
         return []
     marks = [each.mark for each in value.bindings()]
-    return [
+    found = []
+    # The parts of a template may exclude one another.
+    if statement.second and not isinstance(value, Template):
+        begins = " ".join(statement.second.split())
+        shown = begins if len(begins) <= 40 else begins[:37] + "..."
+        message = f"a step runs one statement, and here a second one begins: {shown}"
+        found.append(find("several-statements", node.mark, message))
+    return found + [
         find(
             fault.code,
             marks[fault.index] if fault.index < len(marks) else node.mark,

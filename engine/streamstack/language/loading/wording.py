@@ -50,9 +50,11 @@ def is_null(node: Node | None) -> bool:
 def describe(node: Node) -> str:
     """Say what a value is, as its author would: `the text "5"`, `a list`."""
     if isinstance(node, Sequence):
-        return "a list"
+        return "a list" if node.items else "an empty list"
     if isinstance(node, Mapping):
-        return "a mapping"
+        return "a mapping" if node.items else "an empty mapping"
+    if node.value == "":
+        return "an empty text"
     if isinstance(node.value, str):
         shown = node.value if len(node.value) <= 40 else node.value[:37] + "..."
         return f'the text "{shown}"'
