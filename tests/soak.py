@@ -1,31 +1,56 @@
 """Servers under faults for as long as one likes: `make soak` (ARGS="--seconds 600 --readers 200").
 
-Several servers share one Redis. Readers begin streams, break off, dawdle and come back to any of the servers, while
-servers are killed, stopped and started, and Redis is killed and started, now and then without its data. Each reader
-checks that it gets every chunk once, in order, to the end, or an error that says why not. In the end the server that
-was never touched must hold no more sockets, files and memory than before.
+Two servers of two workers each share one Redis and one PostgreSQL. Readers begin streams (that count, that relay an
+upstream which may be reset, of rows, of a key), break off at any byte, dawdle and come back to any server, while
+workers are killed, a server is stopped and started, and Redis is killed and started, now and then without its data.
+Each third round has 500 streams, in the middle of which one server gets SIGTERM. Each reader checks that it gets every
+chunk once, in order, to the end, or is told why not.
+
+In the end the server that was never touched must have what it had before: what differs must be connections to Redis and
+to PostgreSQL that are kept for the next time, and the others must confirm them.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import signal
+import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.redis import RedisServer, free_port
-from tests.server.processes import start
-from tests.server.readers_at_random import DEFINITIONS, Seen, Upstream, read_at_random
+from streamstack.connections.redis import MOST
+from tests import postgres
+from tests.redis import RedisServer
+from tests.server.readers_at_random import MORE, Seen, Upstream, read_at_random
+from tests.soak_machines import Machine, held, resident
 
-KEEP = 20
-#: Connections to Redis that a server keeps for the next time.
-POOL = 32
+KEEP = 10
+#: Seconds until everything that is kept for a while is gone: streams, leases, connections to upstreams.
+QUIET = KEEP + 10
+#: Readers of the rounds in which a server is stopped.
+MANY = 500
+#: Growth of memory from one half of the rounds to the other that is noise.
+NOISE = 1.08
+
+
+#: What may be in Redis when all is quiet, and for how many seconds: who lives, what was told to who lived, and the
+#: streams of killed workers that no reader asks for, none of which has an end.
+KEPT = {"stream-worker": 8, "stream-inbox": 60} | dict.fromkeys(
+    ("stream", "stream-chunks", "stream-key", "stream-reader"), 60 + 300 + 2 * KEEP + 900
+)
+#: What a reader may be told in the place of the rest.
+TOLD = {
+    *("done", "read", "stream-lost", "http-connection", "producer-lost", "unknown-stream"),
+    *("status 502", "database"),
+}
 
 
 def tell(text: str) -> None:
@@ -35,125 +60,226 @@ def tell(text: str) -> None:
 
 
 @dataclass
-class Machine:
-    """A server that is started again after it was killed, at the same port."""
+class Holding:
+    """What is held when nothing is asked for. ``open`` and ``tasks``: by each worker that was never touched."""
 
-    folder: Path
-    port: int = field(default_factory=free_port)
-    process: asyncio.subprocess.Process | None = None
+    open: list[Counter[str]]
+    tasks: list[Counter[str]]
+    #: Over all workers: Unix sockets, connections to Redis; and what PostgreSQL and Redis say.
+    unix: int
+    redis: int
+    backends: int
+    busy: int
+    clients: int
 
-    async def start(self) -> None:
-        """Start it, and wait until it listens."""
-        self.process = await start(str(self.folder), "--port", str(self.port))
-        assert self.process.stderr is not None
-        while b"serving" not in (line := await self.process.stderr.readline()):
-            assert line, "the server did not start"
-        # What it logs is of no interest here, but it must not block.
-        self.drain = asyncio.create_task(self.process.stderr.read())
 
-    async def end(self, how: signal.Signals) -> int:
-        """Kill or stop it."""
-        assert self.process is not None
-        self.process.send_signal(how)
-        await self.drain
-        return await self.process.wait()
+@dataclass
+class Field:
+    """All that takes part."""
 
-    def descriptors(self) -> int:
-        """Count its open files and sockets."""
-        assert self.process is not None
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+    redis: RedisServer
+    database: postgres.Server
+    upstream: Upstream
+    steady: Machine
+    other: Machine
+    chance: random.Random
+    seen: Seen
+    up: list[int]
 
-    def connections(self) -> int:
-        """Count the connections of its clients that it holds, whatever their state."""
-        lines = Path("/proc/net/tcp").read_text("utf-8").splitlines()[1:]
-        held = [line.split() for line in lines]
-        listening = "0A"
-        return sum(
-            each[1].endswith(f":{self.port:04X}") and each[3] != listening and each[9] != "0"
-            for each in held
+    async def read(self, readers: int, seen: Seen) -> None:
+        """Let readers read."""
+        await read_at_random(
+            lambda: self.up, readers, self.chance, seen, self.upstream.port, more=True
         )
 
-    def resident(self) -> float:
-        """Return its resident memory in MB."""
-        assert self.process is not None
-        status = Path(f"/proc/{self.process.pid}/status").read_text("utf-8")
-        (line,) = (each for each in status.splitlines() if each.startswith("VmRSS"))
-        return int(line.split()[1]) / 1024
+    async def round(self, readers: int) -> None:
+        """Let readers read while things break."""
+        breaking = asyncio.create_task(self._break())
+        try:
+            await self.read(readers, self.seen)
+        finally:
+            breaking.cancel()
+            await asyncio.wait({breaking})
+        if not breaking.cancelled() and (error := breaking.exception()) is not None:
+            raise error
+        await self._mend()
+
+    async def round_with_stop(self) -> None:
+        """Stop a server in the midst of many streams: their readers go on at the other."""
+        reading = asyncio.create_task(self.read(MANY, self.seen))
+        await asyncio.sleep(1 + self.chance.random())
+        self.up.remove(self.other.port)
+        code = await self.other.end(signal.SIGTERM)
+        if code != 0:
+            self.seen.faults.append(f"a server that was stopped ended with {code}")
+        await self._mend()
+        await reading
+
+    async def _mend(self) -> None:
+        """Start what is down."""
+        if self.redis.process is None:
+            await asyncio.to_thread(self.redis.start)
+        process = self.other.process
+        if process is None or process.returncode is not None:
+            await self.other.start()
+        await self.other.whole()
+        if self.other.port not in self.up:
+            self.up.append(self.other.port)
+
+    async def _break(self) -> None:
+        """Kill workers, a server, Redis; the second time it is empty when it comes back."""
+        while True:
+            await asyncio.sleep(0.5 + 2 * self.chance.random())
+            which = self.chance.random()
+            if which < 0.45:
+                await asyncio.to_thread(self.redis.kill)
+                await asyncio.sleep(self.chance.random())
+                empty = self.chance.random() < 0.3
+                self.seen.emptied += empty
+                await asyncio.to_thread(self.redis.start, empty=empty)
+            elif which < 0.85:
+                if workers := self.other.workers():
+                    os.kill(self.chance.choice(workers), signal.SIGKILL)
+            else:
+                self.up.remove(self.other.port)
+                await self.other.end(signal.SIGKILL)
+                await self.other.start()
+                self.up.append(self.other.port)
+
+    # ------------------------------------------------------------- what is left
+
+    async def holding(self) -> Holding:
+        """Look at what is held."""
+        names = {self.redis.port: "redis", self.upstream.port: "upstream"}
+        steady = [held(pid, self.steady.port, names) for pid in self.steady.workers()]
+        other = [held(pid, self.other.port, names) for pid in self.other.workers()]
+        states = postgres.query(
+            self.database.url,
+            "SELECT state FROM pg_stat_activity WHERE backend_type = $1 AND pid <> pg_backend_pid()",
+            "client backend",
+        )
+        clients = self.redis.query("INFO", "clients")["connected_clients"]
+        everyone = sum(steady + other, Counter[str]())
+        return Holding(
+            steady,
+            await self.steady.tasks(),
+            everyone["unix"],
+            everyone["redis"],
+            len(states),
+            sum(each["state"] != "idle" for each in states),
+            clients - 1,  # but the one who asks
+        )
+
+    def keys(self) -> Counter[str]:
+        """Count what is in Redis by its kind, and apart from that what stays too long."""
+        found: Counter[str] = Counter()
+        for key in self.redis.query("KEYS", "streamstack:*"):
+            kind = key.decode("utf-8", "replace").split(":")[1]
+            left = self.redis.query("PTTL", key) / 1000
+            ended = kind == "stream" and self.redis.query("HEXISTS", key, "end")
+            if ended or not -0.002 < left <= KEPT.get(kind, 0):
+                kind = f"{kind} for {left:.0f} s"
+            found[kind] += 1
+        return found
+
+
+def compare(before: Holding, after: Holding) -> list[str]:
+    """Return what is left over that nothing explains."""
+    faults = []
+    for each, (old, new) in enumerate(zip(before.open, after.open, strict=True)):
+        for kind in sorted(old.keys() | new.keys()):
+            if kind == "redis":
+                if new[kind] > MOST + 1:  # and the one that listens
+                    faults.append(f"worker {each}: {new[kind]} connections to Redis")
+            elif kind != "unix" and new[kind] != old[kind]:
+                faults.append(f"worker {each}: {kind}: {old[kind]} before, {new[kind]} after")
+    for each, (had, has) in enumerate(zip(before.tasks, after.tasks, strict=True)):
+        if extra := has - had:
+            faults.append(f"worker {each}: tasks are left: {dict(extra)}")
+    if after.unix - after.backends != before.unix - before.backends:
+        faults.append(
+            f"Unix sockets: {before.unix} of {before.backends} backends before, "
+            f"{after.unix} of {after.backends} after"
+        )
+    if after.redis != after.clients:
+        faults.append(f"{after.redis} connections to Redis, which has {after.clients}")
+    if after.busy:
+        faults.append(f"{after.busy} backends are still at work, or in a transaction")
+    return faults
 
 
 async def soak(seconds: float, readers: int, seed: int) -> int:
     """Run it; return the exit code."""
     chance = random.Random(seed)  # noqa: S311 (a test's)
-    seen, upstream = Seen(), Upstream(chance)
-    await upstream.start()
-    with tempfile.TemporaryDirectory() as folder:
-        redis = RedisServer(Path(folder) / "redis").start()
-        machines = [Machine(Path(folder) / name) for name in ("steady", "b", "c")]
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        await asyncio.to_thread(folder.chmod, 0o755)  # PostgreSQL may have to be somebody else
+        redis = RedisServer(folder / "redis").start()
+        stack.callback(redis.stop)
+        database = postgres.Server(folder / "postgres", next(iter(postgres.programs().values())))
+        await asyncio.to_thread(database.start)
+        stack.callback(database.stop)
+        upstream = Upstream(chance)
+        await upstream.start()
+        stack.push_async_callback(upstream.stop)
+        machines = [Machine(folder / name) for name in ("steady", "other")]
         for machine in machines:
             machine.folder.mkdir()
             settings = f"state: {{url: '{redis.url}'}}\nserver: {{shutdownTimeout: 2s}}\n"
+            settings += f"databases: {{main: {{url: '{database.url}'}}}}\n"
             (machine.folder / "streamstack.yaml").write_text(settings, "utf-8")
-            text = DEFINITIONS.replace("KEEP", f"{KEEP}s")
-            (machine.folder / "endpoints.yaml").write_text(text, "utf-8")
+            (machine.folder / "endpoints.yaml").write_text(MORE.replace("KEEP", f"{KEEP}s"))
             await machine.start()
-        steady = machines[0]
-        up = {machine.port: machine for machine in machines}
-        async with AsyncExitStack() as stack:
-            stack.callback(redis.stop)
-            await read_at_random(lambda: list(up), readers, chance, Seen(), upstream.port)
-            await asyncio.sleep(KEEP + 2)
-            before = steady.descriptors(), steady.resident()
-            ends = time.monotonic() + seconds
-            breaking = asyncio.create_task(break_things(machines[1:], up, redis, chance))
-            while time.monotonic() < ends and not breaking.done():
-                await read_at_random(lambda: list(up), readers, chance, seen, upstream.port)
-                tell(
-                    f"{seen.chunks} chunks, {seen.breaks} breaks, {seen.refused} refused, "
-                    f"{dict(seen.endings)}, {len(seen.faults)} faults, {steady.resident():.0f} MB"
-                )
-            breaking.cancel()
-            await asyncio.wait({breaking})
-            if not breaking.cancelled() and (error := breaking.exception()) is not None:
-                seen.faults.append(f"breaking things: {error!r}")
-            await asyncio.sleep(KEEP + 2)
-            after = steady.descriptors(), steady.resident()
-            left = steady.connections()
-        for machine in machines:
-            if machine.process is not None and machine.process.returncode is None:
-                await machine.end(signal.SIGTERM)
-    await upstream.stop()
-    tell(
-        f"before: {before[0]} descriptors, {before[1]:.0f} MB; after: {after[0]}, {after[1]:.0f} MB"
-    )
-    if left:
-        seen.faults.append(f"{left} connections are left open")
-    if after[0] > before[0] + POOL:
-        seen.faults.append("descriptors are left open")
-    if after[1] > before[1] * 1.5 + 20:
-        seen.faults.append("memory was not given back")
+            stack.push_async_callback(machine.end, signal.SIGTERM)
+        up = [machine.port for machine in machines]
+        seen = Seen(runs=upstream.runs)
+        steady, other = machines
+        field = Field(redis, database, upstream, steady, other, chance, seen, up)
+        return await judge(field, seconds, readers)
+
+
+async def judge(field: Field, seconds: float, readers: int) -> int:
+    """Let it run, compare what is held before and after, and tell."""
+    seen, steady = field.seen, field.steady
+    warm = Seen(runs=field.upstream.runs)
+    for count in (readers, MANY):
+        await field.read(count, warm)
+    await asyncio.sleep(QUIET)
+    before = await field.holding()
+    pids = steady.workers()
+    memory: list[float] = []
+    ends = time.monotonic() + seconds
+    rounds = 0
+    while time.monotonic() < ends:
+        rounds += 1
+        await (field.round_with_stop() if rounds % 3 == 0 else field.round(readers))
+        memory.append(sum(map(resident, pids)))
+        tell(
+            f"round {rounds}: {seen.chunks} chunks, {seen.breaks} breaks, {seen.refused} refused, {seen.gaps} gaps, "
+            f"{dict(seen.endings)}, {len(seen.faults)} faults, {memory[-1]:.0f} MB"
+        )
+    await asyncio.sleep(QUIET)
+    after = await field.holding()
+    keys = field.keys()
+    tell(f"before: {before}\nafter:  {after}\nin Redis: {dict(keys)}, emptied {seen.emptied} times")
+    seen.faults += warm.faults + compare(before, after)
+    seen.faults += [f"in Redis: {keys[kind]} {kind}" for kind in keys if kind not in KEPT]
+    seen.faults += [f"ended by {each}" for each in seen.endings.keys() - TOLD - {"fault"}]
+    if steady.workers() != pids:
+        seen.faults.append("a worker that nobody touched was lost")
+    half = len(memory) // 2
+    early, late = memory[:half], memory[half:]
+    if early:
+        tell(
+            f"memory: {statistics.median(early):.0f} MB, then {statistics.median(late):.0f}, {max(memory):.0f} at most"
+        )
+        if statistics.median(late) > statistics.median(early) * NOISE + 5:
+            seen.faults.append("memory grows")
+    for machine in (steady, field.other):
+        seen.faults += [f"said: {line}" for line in machine.said[:5]]
     for fault in seen.faults[:50]:
         tell(f"FAULT {fault}")
     return 1 if seen.faults else 0
-
-
-async def break_things(
-    machines: list[Machine], up: dict[int, Machine], redis: RedisServer, chance: random.Random
-) -> None:
-    """Kill, stop and start servers and Redis, again and again."""
-    while True:
-        await asyncio.sleep(1 + 4 * chance.random())
-        which = chance.random()
-        if which < 0.4:
-            await asyncio.to_thread(redis.kill)
-            await asyncio.sleep(chance.random())
-            await asyncio.to_thread(redis.start)
-            continue
-        machine = chance.choice(machines)
-        del up[machine.port]
-        code = await machine.end(signal.SIGKILL if which < 0.7 else signal.SIGTERM)
-        assert code in {0, -9}, code
-        await machine.start()
-        up[machine.port] = machine
 
 
 def main() -> int:

@@ -104,12 +104,6 @@ class Keeper(Protocol):
     def behind(self, journal: Journal) -> bool:
         """Whether so much is not kept yet that the run has to wait."""
 
-    def knows(self, journal: Journal) -> bool:
-        """Whether others can find it."""
-
-    async def known(self, journal: Journal) -> None:
-        """Wait until others can find it, but not for long."""
-
 
 class Journal:
     """What is kept of one stream. ``first`` to ``next`` are the numbers of the chunks it has."""
@@ -128,6 +122,7 @@ class Journal:
         "next",
         "origin",
         "readers",
+        "shut",
         "size",
         "slow",
         "watcher",
@@ -148,6 +143,7 @@ class Journal:
         self.live: set[Copying] = set()  # those who have had everything
         self.slow: set[Copying] = set()  # the others
         self.keeper: Keeper | None = None
+        self.shut = False  # nobody is told of it yet, since another server would not find it
         self.watcher: Watcher | None = None
         self._left_next = 0  # how far it was when the last reader left
         self._left_written = 0
@@ -195,11 +191,15 @@ class Journal:
             del frames[:at]
             self._base = self.first
 
-    def finish(self, end: End) -> None:
-        """Set how the stream ended."""
+    def finish(self, end: End, parts: list[bytes]) -> None:
+        """Write the last chunks, and set how the stream ended."""
         if self.end is not None:
             return
-        self.end = end
+        self.end = end  # before they are handed on, so that the end leaves together with them
+        if end.whole is not None:
+            self.shut = False  # it tells nobody the stream's id
+        if parts:
+            self.append(parts)
         for reader in tuple(self.readers):
             reader.wake()
         self.let_go()
@@ -207,6 +207,13 @@ class Journal:
             self.keeper.note(self)
         if self.watcher is not None:
             self.watcher.ended()
+
+    def open(self) -> None:
+        """Let readers have what is written."""
+        if self.shut:
+            self.shut = False
+            for reader in tuple(self.readers):
+                reader.wake()
 
     def beat(self) -> None:
         """Let those who have had everything know that the stream lives."""
@@ -275,7 +282,9 @@ class Journal:
             self.watcher.came()
 
     def catch_up(self, reader: Copying) -> None:
-        """Take note that a reader has had everything."""
+        """Take note that a reader has had everything, unless there may be more that nobody is given yet."""
+        if self.shut:
+            return
         self.slow.discard(reader)
         self.live.add(reader)
         reader.allowance = self.origin.buffer

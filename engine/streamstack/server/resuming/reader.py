@@ -139,14 +139,15 @@ class Spout:
             return False
         return True
 
-    def finish(self, head: Head, end: End) -> Sent:
-        """End the answer as the stream ended."""
+    def finish(self, head: Head, end: End, data: bytes = b"") -> Sent:
+        """Write the last data, and end the answer as the stream ended."""
         request = self._request
         if end.whole is not None and not self._begun:
             return send(request, head.status, head.lines + self._cors, end.whole)
         if end.cut:
-            return self.cut(head)
-        self.write(head, b"", b"0\r\n\r\n")
+            self.write(head, data)
+            return self.cut()
+        self.write(head, data, b"0\r\n\r\n")
         keep = self._chunked and request.keep_alive and request.content.is_eof()
         return KEEP if keep else CLOSE
 
@@ -174,6 +175,7 @@ class Reader:
 
     __slots__ = (
         "_journal",
+        "_sent",
         "_spout",
         "_stopped",
         "_told",
@@ -190,6 +192,7 @@ class Reader:
         self._spout = Spout(request, cors, manner)
         self._waiter: asyncio.Future[None] | None = None
         self._stopped = False
+        self._sent: Sent | None = None  # how the answer ended
         self._told = manner
         self.position = position
         self.offset = 0
@@ -201,12 +204,20 @@ class Reader:
         """Take what was written just now."""
         journal = self._journal
         assert journal.head is not None
-        self._spout.write(journal.head, data)
+        self._write(journal.head, data, last=journal.end is not None)
         self.position += count
         self.offset += len(data)
         if self._spout.full:
             journal.fall_behind(self)
             self.wake()
+
+    def _write(self, head: Head, data: bytes, *, last: bool) -> None:
+        """Write data; with the last of it the end, which then needs no write of its own."""
+        if last:
+            assert self._journal.end is not None
+            self._sent = self._spout.finish(head, self._journal.end, data)
+        else:
+            self._spout.write(head, data)
 
     def wake(self) -> None:
         """Let the task look at the journal."""
@@ -234,14 +245,18 @@ class Reader:
             while not self._stopped:
                 if not await spout.room():
                     return CLOSE
+                if self._sent is not None:
+                    return self._sent
+                if journal.shut:
+                    await self._wait()
+                    continue
                 if self.position < journal.next:
                     self._copy_some()
                     continue
                 if journal.end is not None:
-                    head = journal.head
-                    assert head is not None
-                    sent = spout.finish(head, journal.end)
-                    return sent if await spout.room() else CLOSE
+                    assert journal.head is not None
+                    self._sent = spout.finish(journal.head, journal.end)
+                    continue
                 if journal.head is not None:
                     spout.begin(journal.head)
                 if not spout.full:
@@ -271,7 +286,8 @@ class Reader:
             self.position = journal.first
         frames = journal.take(self.position, self._told.batch)
         data = b"".join(frames)
-        self._spout.write(head, before + data)
         self.position += len(frames)
+        last = journal.end is not None and self.position >= journal.next
+        self._write(head, before + data, last=last)
         self.offset = journal.offset_of(self.position) if before else self.offset + len(data)
         journal.let_go()

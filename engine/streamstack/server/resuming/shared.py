@@ -51,6 +51,7 @@ class Record:
     value: str = ""
     opened: bool = False
     headed: bool = False
+    waiting: asyncio.TimerHandle | None = None  # when its first chunk has waited long enough
     have: int = 0
     offset: int = 0
 
@@ -130,30 +131,22 @@ class Shared:
         """Write a journal to the store from now on."""
         self._records[record.journal] = record
         record.journal.keeper = self
+        record.journal.shut = self._reached and not record.opened
         self._note(record)
 
     def note(self, journal: Journal) -> None:
         """Take note that something was written."""
-        self._note(self._records[journal])
+        record = self._records[journal]
+        if journal.shut and record.waiting is None:
+            loop = asyncio.get_running_loop()
+            record.waiting = loop.call_later(_OPENING, journal.open)
+        self._note(record)
 
     def behind(self, journal: Journal) -> bool:
         """Whether so much is not in the store yet that the run has to wait. One that is away is not waited for."""
         return self._reached and journal.written - self._records[journal].offset > max(
             _AT_ONCE, journal.origin.buffer
         )
-
-    def knows(self, journal: Journal) -> bool:
-        """Whether the store has it, or is away."""
-        return not self._reached or self._records[journal].opened
-
-    async def known(self, journal: Journal) -> None:
-        """Wait until the store has it, or is found to be away."""
-        if self.knows(journal):
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_OPENING):
-                while journal.keeper is not None and not self.knows(journal):
-                    await journal.room(_OPENING)
 
     def _note(self, record: Record) -> None:
         self._due[record] = None
@@ -162,6 +155,9 @@ class Shared:
     async def _write_on(self) -> None:
         while True:
             await self._wanted.wait()
+            # Those who begin in one turn of the loop, and what they write in the next, go together.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
             self._wanted.clear()
             while self._due:
                 records = [record for record, _ in zip(self._due, range(_STREAMS), strict=False)]
@@ -185,6 +181,8 @@ class Shared:
         for record in records:
             self._due[record] = None
             record.journal.let_go()
+        for record in self._records.values():
+            _open(record)
 
     async def _write(self, records: list[Record]) -> None:
         """Write what is new of some journals, in one go."""
@@ -233,7 +231,8 @@ class Shared:
         end = b""
         if journal.end is not None and next_ == journal.next:
             end = write_end(journal.end)
-        seconds = journal.origin.resume.keep if end else record.lasting
+        resume = journal.origin.resume
+        seconds = resume.keep + spare_of(resume) if end else record.lasting
         return Writing(
             journal.origin.id,
             record.have,
@@ -263,6 +262,7 @@ class Shared:
             self._note(record)
             return
         record.opened = True
+        _open(record)
         if have == writing.next:
             record.headed = record.headed or headed
             if writing.end:
@@ -281,6 +281,7 @@ class Shared:
         self._records.pop(record.journal, None)
         record.journal.keeper = None
         record.journal.let_go()
+        _open(record)
 
     # ------------------------------------------------------------- who is there
 
@@ -309,6 +310,14 @@ class Shared:
             self._told(told)
 
 
+def _open(record: Record) -> None:
+    """Let the readers of a journal have what is written: others can find it, or the store is away."""
+    if record.waiting is not None:
+        record.waiting.cancel()
+        record.waiting = None
+    record.journal.open()
+
+
 def _ignore(told: dict[str, Any]) -> None:
     """Hear nothing, before there is anybody to."""
 
@@ -318,6 +327,14 @@ def lasting_of(resume: Resume, silences: tuple[float, ...]) -> float:
     if not all(silences):
         return 7 * 86_400.0
     return max(silences) + 2 * resume.keep + _SPARE
+
+
+def spare_of(resume: Resume) -> float:
+    """Return the seconds that the store keeps a stream longer than it is to be kept from its end on.
+
+    Most readers leave within them: from then on it is kept, and the store need not be told of each.
+    """
+    return min(1.0, resume.keep / 8)
 
 
 def write_end(end: End) -> bytes:

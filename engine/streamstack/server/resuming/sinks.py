@@ -96,8 +96,6 @@ class Kept(StreamSink):
             except RunError as error:
                 raise self._withdraw(error) from error.__cause__
             self._open()
-            if journal.keeper is not None and not journal.keeper.knows(journal):
-                return True  # nobody is told of a stream that another server would not find
             self.flush()
             return journal.holds()
         self._open()
@@ -144,8 +142,6 @@ class Kept(StreamSink):
 
     async def drain(self) -> None:
         journal = self.journal
-        if journal.keeper is not None:
-            await journal.keeper.known(journal)
         self.flush()
         while journal.holds():
             # The silence is not the run's: it must not end for it.
@@ -207,9 +203,12 @@ class Kept(StreamSink):
         return self._close(End(cut=self.unmarked()))
 
     def _close(self, end: End) -> Sent:
-        self.flush()
+        parts, self._parts = self._parts, []
+        if parts:
+            self.sent_at = self._loop.time()
         self.ended = True
-        self.journal.finish(end)
+        self.journal.finish(end, parts)
+        self.flush()
         return KEEP
 
     def abort(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from streamstack.errors import RunError
 from streamstack.server.resuming.journal import Journal, Origin
 from streamstack.server.resuming.reader import Manner
+from streamstack.server.resuming.shared import spare_of
 
 if TYPE_CHECKING:
     from streamstack.server.life import Life
@@ -55,6 +56,7 @@ class Stream:
     life: Life | None = None
     task: asyncio.Task[None] | None = None
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    _ended_at: float = field(default=0.0, init=False)
 
     @property
     def origin(self) -> Origin:
@@ -84,7 +86,8 @@ class Stream:
         journal = self.journal
         if journal.end is not None:
             self._set(self.origin.resume.keep)
-            self.streams.linger(self)
+            if asyncio.get_running_loop().time() > self._ended_at + spare_of(self.origin.resume):
+                self.streams.linger(self)
             return
         if not self.origin.cancels:
             return
@@ -96,7 +99,9 @@ class Stream:
 
     def ended(self) -> None:
         """Keep what was written for a while."""
-        self._set(self.origin.resume.keep)
+        self._ended_at = asyncio.get_running_loop().time()
+        # Where there are readers, it is kept from when the last of them leaves.
+        self._set(None if self.journal.readers else self.origin.resume.keep)
         self.streams.retire(self)
 
     def grown(self, size: int) -> None:

@@ -1,0 +1,135 @@
+"""Servers of the soak: each with two workers, started again after it was killed, and what its processes hold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.redis import free_port
+from tests.server.processes import ENGINE, gone, until
+
+WORKERS = 2
+#: Tells, when it is signalled, how many tasks there are: nobody sees that from outside.
+PROBE = """
+import asyncio, gc, json, os, signal
+from pathlib import Path
+
+def tell(*_):
+    tasks = [each for each in gc.get_objects() if isinstance(each, asyncio.Task) and not each.done()]
+    names = [each.get_coro().__qualname__ for each in tasks]
+    path = Path(os.environ["STREAMSTACK_SOAK"]) / str(os.getpid())
+    path.with_suffix(".part").write_text(json.dumps(names))
+    path.with_suffix(".part").rename(path.with_suffix(".tasks"))
+
+signal.signal(signal.SIGUSR2, tell)
+from streamstack.cli import main
+main()
+"""
+
+
+@dataclass
+class Machine:
+    """A server of several workers, at a port that it keeps."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: asyncio.subprocess.Process | None = None
+    said: list[str] = field(default_factory=list)
+
+    async def start(self) -> None:
+        """Start it, and wait until it listens."""
+        command = ["serve", str(self.folder), "--port", str(self.port), "--workers", str(WORKERS)]
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", PROBE, *command),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(ENGINE), "STREAMSTACK_SOAK": str(self.folder)},
+        )
+        assert self.process.stderr is not None
+        begun: list[str] = []
+        while "serving" not in (line := (await self.process.stderr.readline()).decode()):
+            begun.append(line)
+            assert line, "".join(begun)
+        self.listening = asyncio.create_task(self._listen(self.process.stderr))
+        await self.whole()
+
+    async def _listen(self, stderr: asyncio.StreamReader) -> None:
+        """Take down what must never be said."""
+        async for line in stderr:
+            text = line.decode(errors="replace")
+            if "Traceback" in text or "never retrieved" in text or "never awaited" in text:
+                self.said.append(text)
+
+    async def end(self, how: signal.Signals) -> int:
+        """Kill or stop it. Workers end with their supervisor, however it ends."""
+        assert self.process is not None
+        workers = self.workers()
+        self.process.send_signal(how)
+        code = await self.process.wait()
+        await until(lambda: all(map(gone, workers)))
+        await self.listening
+        return code
+
+    def workers(self) -> list[int]:
+        """Return the process ids of its workers."""
+        assert self.process is not None
+        pid = self.process.pid
+        try:
+            told = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+        except OSError:
+            return []
+        return [int(each) for each in told if not gone(int(each))]
+
+    async def whole(self) -> None:
+        """Wait until it has all its workers."""
+        await until(lambda: len(self.workers()) == WORKERS, 30)
+
+    async def tasks(self) -> list[Counter[str]]:
+        """Return the tasks of each worker, by the names of their coroutines."""
+        found = []
+        for pid in self.workers():
+            path = self.folder / f"{pid}.tasks"
+            path.unlink(missing_ok=True)
+            os.kill(pid, signal.SIGUSR2)
+            await until(path.exists)
+            found.append(Counter(json.loads(path.read_text())))
+        return found
+
+
+def resident(pid: int) -> float:
+    """Return the resident memory of a process in MB."""
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    (line,) = (each for each in status.splitlines() if each.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+def held(pid: int, own: int, others: dict[int, str]) -> Counter[str]:
+    """Count what a process has open: its clients' connections, those to others by ports, Unix sockets, the rest."""
+    kinds: dict[str, str] = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text("utf-8").splitlines()[1:]:
+            part = line.split()
+            here, there = (int(part[at].rpartition(":")[2], 16) for at in (1, 2))
+            if here == own:
+                kinds[part[9]] = "listening" if part[3] == "0A" else "clients"
+            else:
+                kinds[part[9]] = others.get(there, f"tcp to {there}")
+    for line in Path(f"/proc/{pid}/net/unix").read_text("utf-8").splitlines()[1:]:
+        kinds[line.split()[6]] = "unix"
+    found: Counter[str] = Counter()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            name = str(each.readlink())
+        except OSError:
+            continue
+        if name.startswith("socket:["):
+            found[kinds.get(name[8:-1], "socket")] += 1
+        else:
+            found["files"] += 1
+    return found
