@@ -127,6 +127,8 @@ def test_addresses_agree() -> None:
     assert manifest("Service")["spec"]["selector"].items() <= labels.items()
     assert manifest("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
     assert manifest("Deployment")["spec"]["selector"]["matchLabels"] == labels
+    # Who applies the manifests again does not take back what the autoscaler has added.
+    assert "replicas" not in manifest("Deployment")["spec"]
     target = manifest("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
     assert target["name"] == manifest("Deployment")["metadata"]["name"]
     rules = manifest("Ingress")["spec"]["rules"]

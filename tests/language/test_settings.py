@@ -76,7 +76,7 @@ server:
     credentials: true
     maxAge: 1h
 """,
-        METRICS="secret",
+        METRICS="secret\n",
     )
     cors = Cors(
         ("https://a.example", "http://localhost:3000"), ("X-Key",), ("X-Cost",), True, 3600.0
@@ -159,6 +159,7 @@ def test_other_sections_stay_nodes() -> None:
         ("server: {metrics: yes}", (1, 19), "not-a-mapping"),
         ("server: {metrics: {tokken: x}}", (1, 20), "unknown-setting"),
         ('server: {metrics: {token: ""}}', (1, 27), "bad-setting"),
+        ('server: {metrics: {token: "  "}}', (1, 27), "bad-setting"),
         ("server: {metrics: {open: maybe}}", (1, 26), "bad-setting"),
         ("server: {metrics: {token: x, open: true}}", (1, 19), "bad-setting"),
         ("server: {host: 5}", (1, 16), "bad-setting"),

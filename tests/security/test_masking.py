@@ -179,7 +179,8 @@ def test_known_values_are_found_however_they_are_written() -> None:
     """As they are, as JSON has them, as a URL has them; short ones are none."""
     try:
         learn(
-            {"MY_SECRET": 'a"b/c d é', "HOME": "/home/ada", "API_KEY": "dev"}, ["from-the-settings"]
+            {"MY_SECRET": 'a"b/c d é', "HOME": "/home/ada", "API_KEY": "dev", "PWD": "/srv/shop"},
+            ["from-the-settings"],
         )
         for text in (
             'a"b/c d é',
@@ -188,7 +189,10 @@ def test_known_values_are_found_however_they_are_written() -> None:
             "from-the-settings",
         ):
             assert "***" in masked(f"<{text}>"), text
-        assert masked("in /home/ada, dev") == "in /home/ada, dev"
+        told = (
+            "in /home/ada, dev, /srv/shop/x.yaml"  # PWD is the working directory, and no password
+        )
+        assert masked(told) == told
     finally:
         learn({})
 

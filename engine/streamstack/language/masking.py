@@ -26,6 +26,21 @@ _SECRET_NAME: Final = re.compile(
     r"AUTH|SIGNATURE|SALT|PEPPER|COOKIE|SESSION|DSN)(?:_|$|[0-9])",
     re.IGNORECASE,
 )
+#: What shells and desktops set under such names. The working directory, masked, would hide every path that is told.
+_OF_THE_SYSTEM: Final = frozenset(
+    {
+        "PWD",
+        "SSH_AUTH_SOCK",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "DESKTOP_SESSION",
+        "SESSION_MANAGER",
+        "XDG_SESSION_CLASS",
+        "XDG_SESSION_DESKTOP",
+        "XDG_SESSION_ID",
+        "XDG_SESSION_PATH",
+        "XDG_SESSION_TYPE",
+    }
+)
 _URL_USER: Final = re.compile(r"(?<=://)[^\s/@:\"'<>]*:[^\s/@\"'<>]*(?=@)")
 _URL_PASSWORD: Final = re.compile(r"://[^\s/@:\"'<>]*:([^\s/@\"'<>]+)@")
 _SCHEME: Final = re.compile(
@@ -57,7 +72,11 @@ _known: list[re.Pattern[str] | None] = [None]
 
 def learn(environment: Mapping[str, str], settings: Iterable[str | None] = ()) -> None:
     """Remember the secrets of a project: those of the environment, by their names, and those that settings hold."""
-    found = {value for name, value in environment.items() if _SECRET_NAME.search(name)}
+    found = {
+        value
+        for name, value in environment.items()
+        if _SECRET_NAME.search(name) and name not in _OF_THE_SYSTEM
+    }
     found |= {value for value in settings if value}
     for value in (*environment.values(), *found):
         found |= {unquote(each) for each in _URL_PASSWORD.findall(value)}

@@ -235,7 +235,7 @@ class _Check:
             return None
         self._known("metrics", node, ("token", "open"))
         changes = self._values(
-            "metrics", node, {"token": ("token", self._text), "open": ("open", _boolean)}
+            "metrics", node, {"token": ("token", self._token), "open": ("open", _boolean)}
         )
         if "token" in changes and changes.get("open"):
             message = "`metrics` that are `open` need no `token`."
@@ -305,6 +305,10 @@ class _Check:
         if not isinstance(value, str) or not value:
             raise ValueError("a text is needed here")
         return value
+
+    def _token(self, value: Any) -> str:
+        # Where it was kept in a file it ends with a line break, which no header can bring.
+        return self._text(value.strip() if isinstance(value, str) else value)
 
     def _origin(self, value: Any) -> str:
         if value == "*":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,18 @@ class Process:
     began: float
     ready: bool = False
     leaving: bool = False
+    hurried: bool = False
+
+    def hurry(self) -> None:
+        """Let it end at once; one word of that is enough."""
+        if not self.hurried:
+            self.hurried = True
+            self.line.say(do="hurry")
+
+    def end(self, code: int) -> str:
+        """Return how it ended, as text."""
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return f"(process {self.pid}) died: {how}"
 
 
 @dataclass(slots=True)

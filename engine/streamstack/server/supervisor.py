@@ -11,8 +11,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import monotonic
@@ -22,6 +20,7 @@ from streamstack.connections.embedded.server import Embedded, EmbeddedError
 from streamstack.server.callers import AuthenticationError
 from streamstack.server.context import make_context
 from streamstack.server.databases import WARM_WITHIN, DatabaseError, embedded_of
+from streamstack.server.forking import SIGNALS, fork, unblock
 from streamstack.server.metrics.board import RESTARTS, Board
 from streamstack.server.places import LONGEST_PAUSE, Process, Slot
 from streamstack.server.ports import bind, url_of
@@ -50,8 +49,6 @@ ROW: Final = 5
 _LOOK: Final = 0.25
 #: Seconds beyond all others after which a worker that should have stopped is killed.
 _MARGIN: Final = 5.0
-
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 class SupervisorError(Exception):
@@ -138,7 +135,8 @@ class Supervisor:
     def _patience(self) -> float:
         """Return the seconds until something is due."""
         state, now = self._state, monotonic()
-        dues = [slot.due for slot in self._slots if slot.due is not None]
+        # Without a free chair it is the end of a process that is waited for.
+        dues = [slot.due for slot in self._slots if slot.due is not None and self._free]
         if state.stopping:
             dues = [state.deadline]
         elif self._watch is not None or self._embedded is not None:
@@ -167,35 +165,41 @@ class Supervisor:
         return [slot.process for slot in self._slots if slot.process is not None] + self._leaving
 
     def _start_due(self) -> None:
-        now = monotonic()
+        now, lacking = monotonic(), 0
         for slot in self._slots:
-            due = slot.due is not None and slot.due <= now and slot.process is None
-            if due and self._free and not self._state.stopping:
-                slot.due = None
+            if slot.due is None or slot.due > now or self._state.stopping:
+                continue
+            if not self._free:
+                lacking += 1
+                continue
+            slot.due = None
+            try:
                 self._fork(slot)
+            except OSError as error:  # the system is short of something: what runs must go on
+                what = f"worker {slot.number + 1} can't be started: {error.strerror}"
+                self._replace(slot, what, at_once=True)
+        # Rather some old streams that end than nobody who takes new ones.
+        for process in self._leaving[:lacking]:
+            process.hurry()
 
     def _fork(self, slot: Slot) -> None:
+        """Start a worker. Raises OSError where the system does not let us."""
         ours, theirs = socket.socketpair()
-        chair = self._free.pop(self._free.index(min(self._free)))
-        sys.stdout.flush()
-        sys.stderr.flush()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                ours.close()
-                self._become(slot, Line(theirs), chair)
-                code = 0
-            except BaseException:  # noqa: BLE001  (whatever it is, this process must not go on as a supervisor)
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        _unblock()
-        theirs.close()
-        process = Process(pid, chair, Line(ours), monotonic())
-        slot.process = process
+        chair = min(self._free)
+
+        def work() -> None:
+            ours.close()
+            self._become(slot, Line(theirs), chair)
+
+        try:
+            pid = fork(work)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._free.remove(chair)
+        slot.process = process = Process(pid, chair, Line(ours), monotonic())
         self._selector.register(process.line, selectors.EVENT_READ, process)
 
     def _become(self, slot: Slot, line: Line, chair: int) -> None:
@@ -218,7 +222,7 @@ class Supervisor:
             self._embedded.disown()
         worker = Worker(self._task, slot.sockets, line, self._board, chair)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(worker.run(_unblock))
+            runner.run(worker.run(unblock))
 
     def _hear(self, process: Process) -> None:
         said = process.line.heard()
@@ -273,17 +277,15 @@ class Supervisor:
         slot.process = None
         if self._state.stopping:
             return
-        self._replace(slot, process, code)
-
-    def _replace(self, slot: Slot, process: Process, code: int) -> None:
-        """Plan the next worker of a slot, or give up."""
-        state, now = self._state, monotonic()
         if self._board is not None:
             self._board.words[RESTARTS] += 1
-        at_once = not process.ready or now - process.began < AT_ONCE
+        at_once = not process.ready or monotonic() - process.began < AT_ONCE
+        self._replace(slot, f"worker {slot.number + 1} {process.end(code)}", at_once=at_once)
+
+    def _replace(self, slot: Slot, what: str, *, at_once: bool) -> None:
+        """Plan the next worker of a slot, or give up."""
+        state = self._state
         slot.failures = slot.failures + 1 if at_once else 0
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        what = f"worker {slot.number + 1} (process {process.pid}) died: {how}"
         at_work = any(each.process is not None and each.process.ready for each in self._slots)
         state.row = state.row + 1 if at_once and not at_work else 0
         if state.row >= ROW:
@@ -295,7 +297,7 @@ class Supervisor:
         pause = slot.pause
         if pause and at_work:
             slot.turn_away()  # others take the connections meanwhile
-        slot.due = now + pause
+        slot.due = monotonic() + pause
         self._task.announce(f"{what}; another takes its place{f' in {pause:g} s' if pause else ''}")
 
     # --------------------------------------------------------------------------- the project
@@ -363,7 +365,7 @@ class Supervisor:
         self._wake.setblocking(False)
         self._waker.setblocking(False)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        for each in _SIGNALS:
+        for each in SIGNALS:
             if each != signal.SIGHUP or HANGUP is not None:
                 signal.signal(each, lambda *_: None)
         self._selector.register(self._wake, selectors.EVENT_READ)
@@ -373,7 +375,7 @@ class Supervisor:
         state = self._state
         if state.stopping:
             for process in self._processes():
-                process.line.say(do="hurry")
+                process.hurry()
             return
         self._task.announce(STOPPING)
         self._stop_all()
@@ -412,7 +414,3 @@ class Supervisor:
         self._waker.close()
         if self._embedded is not None:
             asyncio.run(self._embedded.stop())
-
-
-def _unblock() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)

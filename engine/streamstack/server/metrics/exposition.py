@@ -33,6 +33,9 @@ from streamstack.server.metrics.board import (
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
+#: What proxies add, one this and one that.
+_HANDED_ON: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+
 
 class Access:
     """Who may see the figures."""
@@ -67,7 +70,7 @@ class Access:
 
 def _is_near(request: web.BaseRequest) -> bool:
     """Tell whether a request comes from this machine, and is nobody else's that was handed on."""
-    if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:
+    if any(name in request.headers for name in _HANDED_ON):
         return False
     try:
         peer = ipaddress.ip_address((request.remote or "").partition("%")[0])
