@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from tests.redis import RedisServer
 from tests.server.authenticating import BY_SECRET, claims, project, signed
@@ -312,5 +313,27 @@ async def test_without_the_store(tmp_path: Path, own_redis: RedisServer) -> None
         key = await one.ask("POST", "/post", Idempotency_Key="k")
         assert key.status == 503
         await asyncio.to_thread(own_redis.start)
+        await stored(one)
+        assert (await other.get(f"/_streams/{name}")).body == whole.body
+
+
+async def test_what_redis_drops_of_a_stream_is_written_anew(tmp_path: Path, redis_url: str) -> None:
+    """Where its chunks outlive what is known of it, too; the other streams of its server are not held up by it."""
+    definition = counting(times=60, delay="20ms").replace(
+        "{<< loop.index >>}", "<< loop.index ~ 'x' * 20000 >>"
+    )
+    async with two(tmp_path, redis_url, definition + "---" + counting("/small")) as (one, other):
+        reading = asyncio.create_task(one.get("/count"))
+        await until(lambda: len(one.service.streams) == 1)
+        (stream,) = one.service.streams
+        name = stream.origin.id
+        await until(lambda: stream.journal.written > 500_000)  # more than is written at once
+        with Redis.from_url(redis_url) as redis:
+            assert redis.delete(f"streamstack:stream:{name}") == 1
+        small = await one.get("/small")
+        await stored(one)
+        rest = await other.get(f"/_streams/{small.headers['x-stream-id']}")
+        assert rest.body == small.body
+        whole = await reading
         await stored(one)
         assert (await other.get(f"/_streams/{name}")).body == whole.body
