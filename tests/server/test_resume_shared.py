@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -337,3 +338,43 @@ async def test_what_redis_drops_of_a_stream_is_written_anew(tmp_path: Path, redi
         whole = await reading
         await stored(one)
         assert (await other.get(f"/_streams/{name}")).body == whole.body
+
+
+async def test_a_key_that_redis_took_without_answering_is_free_again(
+    tmp_path: Path, own_redis: RedisServer
+) -> None:
+    """The first request got a 503, though Redis had done what it was asked: the next one begins the run, anywhere."""
+    async with two(tmp_path, own_redis.url, counting().replace("GET", "POST")) as (one, other):
+        await one.ask("POST", "/count", Idempotency_Key="before")
+        own_redis.pause()
+        try:
+            refused = await one.ask("POST", "/count", Idempotency_Key="k")
+        finally:
+            own_redis.resume()
+        assert refused.status == 503
+        shared = one.service.streams.shared
+        assert shared is not None
+        await until(lambda: not shared.doubtful)
+        for server in (other, one):
+            async with asyncio.timeout(5):
+                reply = await server.ask("POST", "/count", Idempotency_Key="k")
+            assert contents(reply.body) == EIGHT
+
+
+async def test_a_key_that_redis_was_told_twice_begins_its_run(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the connection broke before the answer came."""
+    async with two(tmp_path, redis_url, counting().replace("GET", "POST")) as (one, _):
+        shared = one.service.streams.shared
+        assert shared is not None
+        once = shared.store.open
+
+        async def twice(*given: Any) -> bytes | None:
+            await once(*given)
+            return await once(*given)
+
+        monkeypatch.setattr(shared.store, "open", twice)
+        async with asyncio.timeout(5):
+            reply = await one.ask("POST", "/count", Idempotency_Key="k")
+        assert contents(reply.body) == EIGHT

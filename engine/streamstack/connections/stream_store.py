@@ -267,6 +267,11 @@ class StreamStore:
         """Keep a stream that has ended for some seconds from now. Raises RunError ``state-unreachable``."""
         await self._run([[_LINGER, 2, *self._keys(name), int(seconds * 1000)]])
 
+    async def forget(self, names: Sequence[str]) -> None:
+        """Forget streams of which nothing was written. Raises RunError ``state-unreachable``."""
+        keys = [self._keys(name)[0] for name in names]
+        await self.redis.run(lambda client: ask(client, "DEL", *keys), again=True)
+
     # ------------------------------------------------------------- who is there
 
     async def renew(self) -> list[bytes]:
