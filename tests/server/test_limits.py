@@ -501,3 +501,23 @@ async def test_without_its_redis_each_server_counts_by_itself(
         client.close()
         second.close()
         await until(server, 200)
+
+
+async def test_the_function_refuses_as_well_where_readers_may_come_back(
+    tmp_path: Path, state: str
+) -> None:
+    """The 429 tells when to try again, of a resumable stream too; so it does to who comes by its key later."""
+    definition = """
+path: /f
+method: POST
+streaming: {resume: true}
+functionStack:
+  - rateLimit: {key: all, limit: 1/hour}
+  - stream: first
+"""
+    async with project(tmp_path, state, definition) as server:
+        assert (await server.ask("POST", "/f")).status == 200
+        for headers in ({}, {"Idempotency_Key": "k"}, {"Idempotency_Key": "k"}):
+            reply = await server.ask("POST", "/f", b"", **headers)
+            assert (reply.status, problem(reply)["code"]) == (429, "rate-limited")
+            assert 3500 < int(reply.headers["retry-after"]) <= 3600
