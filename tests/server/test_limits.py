@@ -521,3 +521,20 @@ functionStack:
             reply = await server.ask("POST", "/f", b"", **headers)
             assert (reply.status, problem(reply)["code"]) == (429, "rate-limited")
             assert 3500 < int(reply.headers["retry-after"]) <= 3600
+
+
+async def test_who_reads_the_run_of_a_key_holds_no_place(tmp_path: Path, state: str) -> None:
+    """Its run has one; a request that is sent again needs one until it is told which run is its own."""
+    text = STREAM.format(limit="{concurrent: 2}").replace("GET", "POST\nstreaming: {resume: true}")
+
+    async def post(key: str) -> Client:
+        client = await server.connect()
+        client.ask("/s", method="POST", extra=f"Content-Length: 0\r\nIdempotency-Key: {key}\r\n")
+        assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+        return client
+
+    async with project(tmp_path, state, text, {}) as server:
+        for _ in range(4):
+            await post("one")
+        await post("another")
+        assert (await server.ask("POST", "/s")).status == 429

@@ -45,7 +45,6 @@ class Kept(StreamSink):
         # Not StreamSink's own: no connection is listened to, and none is written to.
         Answer.__init__(self, wire, request, cors)
         self.stream = new_stream_id()
-        self.handed = False  # what the run was given is not the request's to close any more
         self._journal: Journal | None = None
         self._loop = asyncio.get_running_loop()
         self._turn: Turn = cast("Connection", request.protocol).turn
