@@ -378,3 +378,27 @@ async def test_a_key_that_redis_was_told_twice_begins_its_run(
         async with asyncio.timeout(5):
             reply = await one.ask("POST", "/count", Idempotency_Key="k")
         assert contents(reply.body) == EIGHT
+
+
+async def test_a_server_that_stops_writes_all_it_has(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on its way to a slow store when the last answer has been given, too."""
+    settings = f"state: {{url: '{redis_url}'}}\n"
+    definition = counting(delay="0ms").replace("{<< loop.index >>}", "<< 'x' * 200000 >>")
+    for each in ("a", "b"):
+        (tmp_path / each).mkdir()
+    async with project(tmp_path / "b", settings, definition) as other:
+        async with project(tmp_path / "a", settings, definition) as one:
+            shared = one.service.streams.shared
+            assert shared is not None
+            write = shared.store.write
+
+            async def slowly(*given: Any) -> list[int | Exception]:
+                await asyncio.sleep(0.1)
+                return await write(*given)
+
+            monkeypatch.setattr(shared.store, "write", slowly)
+            whole = await one.get("/count")
+        rest = await other.get(f"/_streams/{whole.headers['x-stream-id']}")
+        assert rest.body == whole.body
