@@ -8,10 +8,8 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from redis import Redis
 
 from tests.redis import RedisServer
 from tests.server.authenticating import BY_SECRET, claims, project, signed
@@ -199,6 +197,26 @@ async def test_a_run_goes_on_for_a_reader_elsewhere(tmp_path: Path, redis_url: s
         assert json.loads(events(late.body)[-1]["data"])["code"] == "stopped"
 
 
+async def test_a_run_goes_on_for_a_slow_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
+    """One who takes nothing for longer than `keep` has not left, as little as at the run's own server."""
+    definition = counting(
+        times=100_000, delay="1ms", streaming="resume: {keep: 1500ms}, buffer: 8KB"
+    )
+    definition = definition.replace("{<< loop.index >>}", "<< 'x' * 4000 >>")
+    async with two(tmp_path, redis_url, definition) as (one, other):
+        first = await one.connect()
+        first.ask("/count")
+        name = re.findall(rb"X-Stream-Id: (\S+)", await first.head())[0].decode()
+        client = await other.connect(limit=2048)
+        client.ask(f"/_streams/{name}")
+        assert b" 200 " in await client.head()
+        first.close()
+        await asyncio.sleep(5)
+        assert one.service.lives
+        client.close()
+        await until(lambda: not one.service.lives)
+
+
 async def test_a_run_follows_the_pace_of_a_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
     """Where nobody else reads, what is kept is not outrun: the reader elsewhere misses nothing."""
     definition = counting(times=3000, delay="0ms", streaming="resume: {maxChunks: 100, keep: 5s}")
@@ -316,89 +334,3 @@ async def test_without_the_store(tmp_path: Path, own_redis: RedisServer) -> None
         await asyncio.to_thread(own_redis.start)
         await stored(one)
         assert (await other.get(f"/_streams/{name}")).body == whole.body
-
-
-async def test_what_redis_drops_of_a_stream_is_written_anew(tmp_path: Path, redis_url: str) -> None:
-    """Where its chunks outlive what is known of it, too; the other streams of its server are not held up by it."""
-    definition = counting(times=60, delay="20ms").replace(
-        "{<< loop.index >>}", "<< loop.index ~ 'x' * 20000 >>"
-    )
-    async with two(tmp_path, redis_url, definition + "---" + counting("/small")) as (one, other):
-        reading = asyncio.create_task(one.get("/count"))
-        await until(lambda: len(one.service.streams) == 1)
-        (stream,) = one.service.streams
-        name = stream.origin.id
-        await until(lambda: stream.journal.written > 500_000)  # more than is written at once
-        with Redis.from_url(redis_url) as redis:
-            assert redis.delete(f"streamstack:stream:{name}") == 1
-        small = await one.get("/small")
-        await stored(one)
-        rest = await other.get(f"/_streams/{small.headers['x-stream-id']}")
-        assert rest.body == small.body
-        whole = await reading
-        await stored(one)
-        assert (await other.get(f"/_streams/{name}")).body == whole.body
-
-
-async def test_a_key_that_redis_took_without_answering_is_free_again(
-    tmp_path: Path, own_redis: RedisServer
-) -> None:
-    """The first request got a 503, though Redis had done what it was asked: the next one begins the run, anywhere."""
-    async with two(tmp_path, own_redis.url, counting().replace("GET", "POST")) as (one, other):
-        await one.ask("POST", "/count", Idempotency_Key="before")
-        own_redis.pause()
-        try:
-            refused = await one.ask("POST", "/count", Idempotency_Key="k")
-        finally:
-            own_redis.resume()
-        assert refused.status == 503
-        shared = one.service.streams.shared
-        assert shared is not None
-        await until(lambda: not shared.doubtful)
-        for server in (other, one):
-            async with asyncio.timeout(5):
-                reply = await server.ask("POST", "/count", Idempotency_Key="k")
-            assert contents(reply.body) == EIGHT
-
-
-async def test_a_key_that_redis_was_told_twice_begins_its_run(
-    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when the connection broke before the answer came."""
-    async with two(tmp_path, redis_url, counting().replace("GET", "POST")) as (one, _):
-        shared = one.service.streams.shared
-        assert shared is not None
-        once = shared.store.open
-
-        async def twice(*given: Any) -> bytes | None:
-            await once(*given)
-            return await once(*given)
-
-        monkeypatch.setattr(shared.store, "open", twice)
-        async with asyncio.timeout(5):
-            reply = await one.ask("POST", "/count", Idempotency_Key="k")
-        assert contents(reply.body) == EIGHT
-
-
-async def test_a_server_that_stops_writes_all_it_has(
-    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is on its way to a slow store when the last answer has been given, too."""
-    settings = f"state: {{url: '{redis_url}'}}\n"
-    definition = counting(delay="0ms").replace("{<< loop.index >>}", "<< 'x' * 200000 >>")
-    for each in ("a", "b"):
-        (tmp_path / each).mkdir()
-    async with project(tmp_path / "b", settings, definition) as other:
-        async with project(tmp_path / "a", settings, definition) as one:
-            shared = one.service.streams.shared
-            assert shared is not None
-            write = shared.store.write
-
-            async def slowly(*given: Any) -> list[int | Exception]:
-                await asyncio.sleep(0.1)
-                return await write(*given)
-
-            monkeypatch.setattr(shared.store, "write", slowly)
-            whole = await one.get("/count")
-        rest = await other.get(f"/_streams/{whole.headers['x-stream-id']}")
-        assert rest.body == whole.body

@@ -86,7 +86,7 @@ class Follower:
         head: Head | None = None
         name = self._stream.origin.id
         while not self._stopped:
-            if not await self._spout.room():
+            if not await self._room():
                 return CLOSE
             self._news.clear()
             try:
@@ -142,6 +142,19 @@ class Follower:
         if end.whole is None and self._position < seen.next:
             self._spout.write(head, self._gap(seen.next))
         return self._lose(head) if end.lost else self._spout.finish(head, end)
+
+    async def _room(self) -> bool:
+        """Wait until the connection takes more; False where it was given up. Who is slow is there all the same."""
+        if not self._spout.full:
+            return True
+        waiting = asyncio.ensure_future(self._spout.room())
+        try:
+            while not (await asyncio.wait({waiting}, timeout=_LOOK))[0]:
+                with suppress(RunError):
+                    await self._tell()
+            return await waiting
+        finally:
+            waiting.cancel()
 
     async def _wait(self, head: Head | None) -> None:
         """Wait for news, and keep the connection alive meanwhile."""
