@@ -160,9 +160,9 @@ class Spout:
         return CLOSE
 
     def abort(self) -> None:
-        """Give the connection up."""
+        """Give the connection up, so that its reader sees a failure, in HTTP/1.0 too."""
         if self._transport is not None:
-            self._transport.abort()
+            reset(self._transport)
 
 
 class Reader:
