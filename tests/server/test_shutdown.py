@@ -275,3 +275,26 @@ functionStack:
         slow.close()
         assert body == whole
         assert await asyncio.wait_for(server.process.wait(), 10) == 0
+
+
+async def test_who_is_behind_at_the_end_sees_that_there_was_more(tmp_path: Path) -> None:
+    """Whoever could not be told in time is cut off by a reset: in HTTP/1.0 a close is a good end."""
+    text = """
+path: /kept
+method: GET
+streaming: {resume: true}
+functionStack:
+  - repeat:
+      times: 150
+      do:
+        - stream: << 'x' * 100000 >>
+"""
+    settings = "server: {shutdownTimeout: 100ms}"
+    async with serving(tmp_path, streamstack=settings, kept=text) as server:
+        client = await server.connect()
+        client.ask("/kept", version="1.0")
+        await client.head()
+        assert await server.stop() == 0
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(client.reader.read(), 10)
+        client.close()

@@ -75,6 +75,9 @@ class Follower:
         try:
             sent = await self._follow()
             return sent if await self._spout.room() else CLOSE
+        except asyncio.CancelledError:
+            self._spout.stop()
+            raise
         finally:
             self._service.streams.followers.discard(self)
             self._shared.news.leave(channel, self._news.set)
