@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,19 @@ async def test_a_server_that_stops_writes_all_it_has(
             whole = await one.get("/count")
         rest = await other.get(f"/_streams/{whole.headers['x-stream-id']}")
         assert rest.body == whole.body
+
+
+async def test_a_stop_is_heard_among_many_messages(tmp_path: Path, redis_url: str) -> None:
+    """However many readers elsewhere have just told that they are there."""
+    async with two(tmp_path, redis_url, counting(times=100_000)) as (one, other):
+        client = await one.connect()
+        client.ask("/count")
+        name = re.findall(rb"X-Stream-Id: (\S+)", await client.head())[0].decode()
+        shared = one.service.streams.shared
+        assert shared is not None
+        await stored(one)
+        with Redis.from_url(redis_url) as redis:
+            redis.rpush(shared.store.inbox(shared.store.worker), *[b"{}"] * 2000)
+        assert (await other.ask("DELETE", f"/_streams/{name}")).status == 204
+        assert not one.service.lives
+        client.close()

@@ -305,6 +305,7 @@ class Shared:
             try:
                 for message in await self.store.renew():
                     self._hear(message)
+                    self._renew.set()  # there may be more: some are read at a time
                 await self._take_back()
             except RunError:
                 await asyncio.sleep(_PAUSE)
