@@ -93,6 +93,11 @@ async def test_what_trusted_proxies_say(tmp_path: Path, lines: list[str], expect
         ("for=198.51.100.1, for=_hidden", "127.0.0.1"),
         ("for=198.51.100.1, proto=http", "127.0.0.1"),
         ('for="198.51.100.1', "127.0.0.1"),
+        # What a caller left open, before what the proxy wrote.
+        ('for=198.51.100.1;by=", for="[2001:db8::1]"', "2001:db8::1"),
+        ('for=198.51.100.1;by=", for=203.0.113.9;host="t"', "203.0.113.9"),
+        ('", for=203.0.113.9', "203.0.113.9"),
+        ('host="t;for=198.51.100.1";for=203.0.113.9', "203.0.113.9"),
     ],
 )
 async def test_the_standard_header(tmp_path: Path, line: str, expected: str) -> None:

@@ -501,3 +501,40 @@ async def test_without_its_redis_each_server_counts_by_itself(
         client.close()
         second.close()
         await until(server, 200)
+
+
+async def test_the_function_refuses_as_well_where_readers_may_come_back(
+    tmp_path: Path, state: str
+) -> None:
+    """The 429 tells when to try again, of a resumable stream too; so it does to who comes by its key later."""
+    definition = """
+path: /f
+method: POST
+streaming: {resume: true}
+functionStack:
+  - rateLimit: {key: all, limit: 1/hour}
+  - stream: first
+"""
+    async with project(tmp_path, state, definition) as server:
+        assert (await server.ask("POST", "/f")).status == 200
+        for headers in ({}, {"Idempotency_Key": "k"}, {"Idempotency_Key": "k"}):
+            reply = await server.ask("POST", "/f", b"", **headers)
+            assert (reply.status, problem(reply)["code"]) == (429, "rate-limited")
+            assert 3500 < int(reply.headers["retry-after"]) <= 3600
+
+
+async def test_who_reads_the_run_of_a_key_holds_no_place(tmp_path: Path, state: str) -> None:
+    """Its run has one; a request that is sent again needs one until it is told which run is its own."""
+    text = STREAM.format(limit="{concurrent: 2}").replace("GET", "POST\nstreaming: {resume: true}")
+
+    async def post(key: str) -> Client:
+        client = await server.connect()
+        client.ask("/s", method="POST", extra=f"Content-Length: 0\r\nIdempotency-Key: {key}\r\n")
+        assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+        return client
+
+    async with project(tmp_path, state, text, {}) as server:
+        for _ in range(4):
+            await post("one")
+        await post("another")
+        assert (await server.ask("POST", "/s")).status == 429

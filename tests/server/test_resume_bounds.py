@@ -210,3 +210,18 @@ async def test_shutting_down_ends_streams_with_an_error(tmp_path: Path) -> None:
         assert not server.service.lives
         refused = await server.get("/_streams/" + "A" * 22)
         assert refused.status == 503
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_slow_reader_is_cut_off_in_the_open(tmp_path: Path, version: str) -> None:
+    """He sees a broken connection, in HTTP/1.0 as well, where any other end would look like a good one."""
+    streaming = "resume: true, buffer: 8KB, slowClient: {mode: disconnect, grace: 200ms}"
+    definition = counting(times=3000, delay="0ms", streaming=streaming)
+    definition = definition.replace("{<< loop.index >>}", "<< 'x' * 4000 >>")
+    async with project(tmp_path, NONE, definition) as server:
+        client = await server.connect(limit=2048)
+        client.ask("/count", version=version)
+        assert b" 200 " in await client.head()
+        await asyncio.sleep(1)
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(client.reader.read(), 10)

@@ -197,6 +197,26 @@ async def test_a_run_goes_on_for_a_reader_elsewhere(tmp_path: Path, redis_url: s
         assert json.loads(events(late.body)[-1]["data"])["code"] == "stopped"
 
 
+async def test_a_run_goes_on_for_a_slow_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
+    """One who takes nothing for longer than `keep` has not left, as little as at the run's own server."""
+    definition = counting(
+        times=100_000, delay="1ms", streaming="resume: {keep: 1500ms}, buffer: 8KB"
+    )
+    definition = definition.replace("{<< loop.index >>}", "<< 'x' * 4000 >>")
+    async with two(tmp_path, redis_url, definition) as (one, other):
+        first = await one.connect()
+        first.ask("/count")
+        name = re.findall(rb"X-Stream-Id: (\S+)", await first.head())[0].decode()
+        client = await other.connect(limit=2048)
+        client.ask(f"/_streams/{name}")
+        assert b" 200 " in await client.head()
+        first.close()
+        await asyncio.sleep(5)
+        assert one.service.lives
+        client.close()
+        await until(lambda: not one.service.lives)
+
+
 async def test_a_run_follows_the_pace_of_a_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
     """Where nobody else reads, what is kept is not outrun: the reader elsewhere misses nothing."""
     definition = counting(times=3000, delay="0ms", streaming="resume: {maxChunks: 100, keep: 5s}")

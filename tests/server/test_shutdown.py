@@ -243,3 +243,58 @@ functionStack:
         assert raw.endswith(b"0\r\n\r\n")
         assert await asyncio.wait_for(server.process.wait(), 10) == 0
         client.close()
+
+
+async def test_a_stream_that_has_ended_is_read_to_its_end(tmp_path: Path) -> None:
+    """Nobody else has it: a reader who is behind has `shutdownTimeout` as one of a running stream has."""
+    text = """
+path: /kept
+method: GET
+streaming: {resume: true}
+functionStack:
+  - repeat:
+      times: 150
+      do:
+        - stream: << 'x' * 100000 >>
+"""
+    settings = "server: {shutdownTimeout: 20s}"
+    async with serving(tmp_path, streamstack=settings, kept=text) as server:
+        client = await server.connect()
+        head, whole = await answer(client, "/kept")
+        client.close()
+        slow = await server.connect()
+        name = re.findall(rb"X-Stream-Id: (\S+)", head)[0].decode()
+        slow.ask(f"/_streams/{name}")
+        await slow.head()
+        server.process.send_signal(signal.SIGTERM)
+        await server.said("stopping")
+        await asyncio.sleep(3)  # longer than what was sent is waited for
+        body = b""
+        while piece := await slow.chunk():
+            body += piece
+        slow.close()
+        assert body == whole
+        assert await asyncio.wait_for(server.process.wait(), 10) == 0
+
+
+async def test_who_is_behind_at_the_end_sees_that_there_was_more(tmp_path: Path) -> None:
+    """Whoever could not be told in time is cut off by a reset: in HTTP/1.0 a close is a good end."""
+    text = """
+path: /kept
+method: GET
+streaming: {resume: true}
+functionStack:
+  - repeat:
+      times: 150
+      do:
+        - stream: << 'x' * 100000 >>
+"""
+    settings = "server: {shutdownTimeout: 100ms}"
+    async with serving(tmp_path, streamstack=settings, kept=text) as server:
+        client = await server.connect()
+        client.ask("/kept", version="1.0")
+        await client.head()
+        assert await server.stop() == 0
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(client.reader.read(), 10)
+        client.close()

@@ -23,19 +23,21 @@ _ENTRIES: Final = 8
 #: Messages to a process that are kept; who sends more has no use for the first.
 _LETTERS: Final = 10_000
 
-#: Keys: the hash, and the key's own where there is one. Values: time to live, the key's value, fields.
-#: Where a key began a stream that is kept, nothing is written, and that one's value is returned.
+#: Keys: hash, stream, and the key's own where there is one. Values: time to live, the key's value, fields.
+#: Where a key began a stream that is kept, nothing is written, and that one's value is returned. Chunks that outlived
+#: their hash (Redis makes room key by key) would have numbers that come again.
 _OPEN: Final = Script("""
-if KEYS[2] then
-  local found = redis.call('GET', KEYS[2])
+if KEYS[3] then
+  local found = redis.call('GET', KEYS[3])
   if found then
     local name = string.match(found, '^%S+')
     if redis.call('EXISTS', ARGV[3] .. name) == 1 then return found end
   end
-  redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[1])
+  redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[1])
 end
 local known = redis.call('HMGET', KEYS[1], 'next', 'end')
 if known[1] then return tonumber(known[1]) end
+redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return -1
@@ -185,7 +187,7 @@ class StreamStore:
         key: bytes = b"",
         value: str = "",
     ) -> list[Any]:
-        keys = [self._keys(name)[0]]
+        keys = list(self._keys(name))
         if key:
             keys.append(self.redis.key("stream-key", key.hex()))
         given = [int(seconds * 1000), value, self.redis.key("stream"), *_flat(fields)]
@@ -264,6 +266,11 @@ class StreamStore:
     async def linger(self, name: str, seconds: float) -> None:
         """Keep a stream that has ended for some seconds from now. Raises RunError ``state-unreachable``."""
         await self._run([[_LINGER, 2, *self._keys(name), int(seconds * 1000)]])
+
+    async def forget(self, names: Sequence[str]) -> None:
+        """Forget streams of which nothing was written. Raises RunError ``state-unreachable``."""
+        keys = [self._keys(name)[0] for name in names]
+        await self.redis.run(lambda client: ask(client, "DEL", *keys), again=True)
 
     # ------------------------------------------------------------- who is there
 

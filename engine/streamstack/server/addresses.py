@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import islice
 from typing import Final, TypeAlias
 
 from aiohttp import web
@@ -13,8 +14,10 @@ from streamstack.language.proxies import FORWARDED, Network
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
-#: `for` of an element of Forwarded: a token, or a text in quotes (RFC 7239, section 4).
-_FOR: Final = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
+#: The pairs of an element of Forwarded: cut at the semicolons that are not in quotes (RFC 7239, section 4).
+_PAIR: Final = re.compile(r'(?:[^;"]|"[^"]*")+')
+#: `for`: a token, or a text in quotes.
+_FOR: Final = re.compile(r'\s*for\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
 #: The elements of Forwarded: cut at the commas that are not in quotes.
 _ELEMENT: Final = re.compile(r'(?:[^,"]|"[^"]*")+')
 #: How many proxies are looked at.
@@ -60,15 +63,18 @@ class Addresses:
         """Yield what the proxies wrote, the nearest first."""
         text = ",".join(request.headers.getall(self._header, ()))
         if self._header == FORWARDED[0]:
-            hops = text.split(",")
-        else:
-            hops = [_for(element) for element in _ELEMENT.findall(text)]
-        yield from hops[: -_MOST - 1 : -1]
+            yield from text.split(",")[: -_MOST - 1 : -1]
+            return
+        # Cut from the end as well: a quote that a caller left open would take in what the proxies wrote after it.
+        for element in islice(_ELEMENT.finditer(text[::-1]), _MOST):
+            yield _for(element[0][::-1])
 
 
 def _for(element: str) -> str:
-    found = _FOR.search(element)
-    return "" if found is None else found[1] or found[2] or ""
+    for pair in _PAIR.findall(element):
+        if (found := _FOR.match(pair)) is not None:
+            return found[1] or found[2] or ""
+    return ""
 
 
 def _parse(text: str) -> Address | None:

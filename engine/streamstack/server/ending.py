@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import ceil
 from typing import cast
 
 from aiohttp import web
@@ -10,8 +9,8 @@ from aiohttp import web
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
 from streamstack.server.limits import Pass
-from streamstack.server.problems import RefusalError, internal, log, report
-from streamstack.server.replies import CLOSE, Sent
+from streamstack.server.problems import internal, log, report
+from streamstack.server.replies import CLOSE, Sent, error_lines
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
 
@@ -24,12 +23,9 @@ def fail(
 ) -> Sent:
     """Log an error and tell the client of it, in the way that is still open."""
     report(error, run=run.id, endpoint=served.title, sent=answer.count)
-    if isinstance(error, RefusalError):
-        answer.cors += error.lines
     if let is not None:
         answer.cors += let.lines()
-    if error.code == "rate-limited" and error.retry_after is not None:
-        answer.cors += b"Retry-After: %d\r\n" % max(1, ceil(error.retry_after))
+    answer.cors += error_lines(error)
     try:
         return answer.fail(error)
     except Exception as failure:  # noqa: BLE001  (whatever it is, the reader must not hang)

@@ -81,6 +81,9 @@ async def exchange(
             # How long a reader takes is not the request's affair any more: others see to it.
             life.end()
             service.leave(life)
+            if not answer.handed:
+                _give_back(given, let)  # it began no run: it reads another's
+                given = given.closed()
             return await source.copy()
         if request.protocol.writing_paused:
             await _leave(request, life)
@@ -89,10 +92,8 @@ async def exchange(
         life.end()
         service.leave(life, None if source is not None else outcome)
         # A run that goes on in a task of its own sees to its end itself.
-        if not (isinstance(answer, Kept) and answer.handed):
-            given.hear_no_more()
-            if let is not None:
-                let.leave()
+        if not answer.handed:
+            _give_back(given, let)
             service.after(run, outcome, given.close)
         if service.context.dev and source is None:
             log.info(
@@ -103,6 +104,13 @@ async def exchange(
                 ms=run.elapsed_ms,
                 run=run.id,
             )
+
+
+def _give_back(given: Given, let: Pass | None) -> None:
+    """Give back what a request holds beside its inputs. What was given back before is left alone."""
+    given.hear_no_more()
+    if let is not None:
+        let.leave()
 
 
 def _reason(error: BaseException, request: web.BaseRequest, life: Life) -> RunError | None:

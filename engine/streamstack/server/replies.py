@@ -6,13 +6,14 @@ import socket
 import struct
 from contextlib import suppress
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.server.heads import BODILESS, date_line, status_line
-from streamstack.server.problems import CONTENT_TYPE, problem
+from streamstack.server.problems import CONTENT_TYPE, RefusalError, problem
 
 _HTTP_10 = (1, 0)
 #: What stands above every problem document.
@@ -76,6 +77,14 @@ def send(
     )
     transport.write(b"".join(parts))
     return KEEP if keep else CLOSE
+
+
+def error_lines(error: RunError) -> bytes:
+    """Return the header lines that an error has of its own."""
+    lines = error.lines if isinstance(error, RefusalError) else b""
+    if error.code == "rate-limited" and error.retry_after is not None:
+        lines += b"Retry-After: %d\r\n" % max(1, ceil(error.retry_after))
+    return lines
 
 
 def problem_lines(run: str | None) -> bytes:

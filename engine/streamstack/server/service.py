@@ -64,7 +64,7 @@ class Service:
         self._looking: asyncio.TimerHandle | None = None
         self.ready = True
         self.draining = False
-        self.streams = Streams(self.context.state.max_size)
+        self.streams = Streams(self.context.state.max_size, self._left.set)
         self.routes: Routes[Served] = Routes(())
         self._endpoints: dict[str, Served] = {}
         self._group = asyncio.TaskGroup()
@@ -256,10 +256,10 @@ class Service:
         self.abandon()
 
     async def _empty(self, patience: float) -> None:
-        """Wait until no request is being answered, for some seconds at most."""
+        """Wait until no request is being answered, and no stream copied, for some seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while self.lives and not self._hurried:
+                while (self.lives or self.streams.read) and not self._hurried:
                     self._left.clear()
                     await self._left.wait()
 

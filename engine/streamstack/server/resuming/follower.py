@@ -80,6 +80,9 @@ class Follower:
         try:
             sent = await self._follow()
             return sent if await self._spout.room() else CLOSE
+        except asyncio.CancelledError:
+            self._spout.stop()
+            raise
         finally:
             self._service.streams.followers.discard(self)
             self._shared.news.leave(channel, self._news.set)
@@ -91,7 +94,7 @@ class Follower:
         head: Head | None = None
         name = self._stream.origin.id
         while not self._stopped:
-            if not await self._spout.room():
+            if not await self._room():
                 return CLOSE
             self._news.clear()
             try:
@@ -147,6 +150,19 @@ class Follower:
         if end.whole is None and self._position < seen.next:
             self._spout.write(head, self._gap(seen.next))
         return self._lose(head) if end.lost else self._spout.finish(head, end)
+
+    async def _room(self) -> bool:
+        """Wait until the connection takes more; False where it was given up. Who is slow is there all the same."""
+        if not self._spout.full:
+            return True
+        waiting = asyncio.ensure_future(self._spout.room())
+        try:
+            while not (await asyncio.wait({waiting}, timeout=_LOOK))[0]:
+                with suppress(RunError):
+                    await self._tell()
+            return await waiting
+        finally:
+            waiting.cancel()
 
     async def _wait(self, head: Head | None) -> None:
         """Wait for news, and keep the connection alive meanwhile."""

@@ -58,6 +58,7 @@ class Spout:
         "_manner",
         "_request",
         "_transport",
+        "_whole",
     )
 
     def __init__(self, request: web.BaseRequest, cors: bytes, manner: Manner) -> None:
@@ -67,6 +68,7 @@ class Spout:
         self._cors = cors
         self._manner = manner
         self._begun = False
+        self._whole = False  # all of it was written
         self._chunked = request.version >= (1, 1)
         self._bare = request.method == "HEAD"
         self._compress: Compression | None = None
@@ -142,6 +144,7 @@ class Spout:
     def finish(self, head: Head, end: End, data: bytes = b"") -> Sent:
         """Write the last data, and end the answer as the stream ended."""
         request = self._request
+        self._whole = not end.cut
         if end.whole is not None and not self._begun:
             return send(request, head.status, head.lines + self._cors, end.whole)
         if end.cut:
@@ -160,10 +163,15 @@ class Spout:
             reset(transport)
         return CLOSE
 
+    def stop(self) -> None:
+        """Let an answer that the server takes no further look cut short, though its connection is being closed."""
+        if not self._chunked and not self._whole and self._transport is not None:
+            reset(self._transport)
+
     def abort(self) -> None:
-        """Give the connection up."""
+        """Give the connection up, so that its reader sees a failure, in HTTP/1.0 too."""
         if self._transport is not None:
-            self._transport.abort()
+            reset(self._transport)
 
 
 class Reader:
@@ -262,6 +270,9 @@ class Reader:
                 if not spout.full:
                     await self._wait()
             return spout.cut()
+        except asyncio.CancelledError:
+            spout.stop()
+            raise
         finally:
             journal.detach(self)
 

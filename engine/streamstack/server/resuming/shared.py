@@ -32,6 +32,8 @@ _PAUSE: Final = 0.25
 _OPENING: Final = 1.0
 #: Seconds to write what is left, when the service ends.
 LAST_WORDS: Final = 3.0
+#: Streams that may have begun while the store was away, and are remembered: of more, few can have reached it.
+_DOUBTFUL: Final = 100_000
 #: Seconds a stream that is neither written nor ended is kept, beyond what its limits allow.
 _SPARE: Final = 900.0
 
@@ -68,7 +70,10 @@ class Record:
 
 
 class Shared:
-    """The store as this process uses it: one task writes, one says that it lives, one listens."""
+    """The store as this process uses it: one task writes, one says that it lives, one listens.
+
+    ``doubtful`` are streams that may be in the store, and have no run.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self.store = StreamStore(redis, new_stream_id())
@@ -80,6 +85,7 @@ class Shared:
         self._renew = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._told: Callable[[dict[str, Any]], None] = _ignore
+        self.doubtful: list[str] = []
 
     def start(
         self,
@@ -95,7 +101,7 @@ class Shared:
     async def close(self) -> None:
         """Write what is left, for some seconds, and say that this process is gone."""
         for _ in range(int(LAST_WORDS / 0.05)):
-            if not self._due or not self._reached:
+            if self.settled or not self._reached:
                 break
             await asyncio.sleep(0.05)
         for task in self._tasks:
@@ -119,10 +125,18 @@ class Shared:
         Raises RunError ``state-unreachable``: without the store nobody knows whether the run has begun.
         """
         origin = record.journal.origin
-        found = await self.store.open(
-            origin.id, self._fields(record), record.lasting, record.key, record.value
-        )
-        if found is not None:
+        try:
+            found = await self.store.open(
+                origin.id, self._fields(record), record.lasting, record.key, record.value
+            )
+        except RunError:
+            # It may have been done all the same: whoever came with that key would wait for a run that never begins.
+            if len(self.doubtful) < _DOUBTFUL:
+                self.doubtful.append(origin.id)
+                self._renew.set()
+            raise
+        # Where it was asked twice, its own word is what it finds.
+        if found is not None and found != record.value.encode():
             return found.decode()
         record.opened = True
         return None
@@ -292,6 +306,8 @@ class Shared:
             try:
                 for message in await self.store.renew():
                     self._hear(message)
+                    self._renew.set()  # there may be more: some are read at a time
+                await self._take_back()
             except RunError:
                 await asyncio.sleep(_PAUSE)
                 continue
@@ -300,6 +316,12 @@ class Shared:
             with suppress(TimeoutError):
                 async with asyncio.timeout(RENEWAL):
                     await self._renew.wait()
+
+    async def _take_back(self) -> None:
+        """Forget streams that were to begin by a key, and nobody knows whether the store has them: no run is theirs."""
+        while names := self.doubtful[:_STREAMS]:
+            await self.store.forget(names)
+            del self.doubtful[: len(names)]
 
     def _hear(self, message: bytes) -> None:
         try:

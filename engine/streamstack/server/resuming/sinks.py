@@ -13,8 +13,8 @@ from streamstack.errors import RunError
 from streamstack.language.values import MISSING, to_json, to_text
 from streamstack.runtime.chunk import check_content, check_open
 from streamstack.server.heads import BODILESS
-from streamstack.server.problems import RefusalError, problem
-from streamstack.server.replies import KEEP, Sent, problem_lines, status_of
+from streamstack.server.problems import problem
+from streamstack.server.replies import KEEP, Sent, error_lines, problem_lines, status_of
 from streamstack.server.resuming.frames import frame, pulse
 from streamstack.server.resuming.ids import new_stream_id
 from streamstack.server.resuming.journal import End, Head, Journal
@@ -45,7 +45,6 @@ class Kept(StreamSink):
         # Not StreamSink's own: no connection is listened to, and none is written to.
         Answer.__init__(self, wire, request, cors)
         self.stream = new_stream_id()
-        self.handed = False  # what the run was given is not the request's to close any more
         self._journal: Journal | None = None
         self._loop = asyncio.get_running_loop()
         self._turn: Turn = cast("Connection", request.protocol).turn
@@ -192,9 +191,7 @@ class Kept(StreamSink):
             return Answer.fail(self, error)
         if not self.committed:
             self.status, self.refused = status_of(error), True
-            lines = problem_lines(self.run.id)
-            if isinstance(error, RefusalError):
-                lines += error.lines
+            lines = problem_lines(self.run.id) + error_lines(error)
             self.journal.begin(Head(self.status, lines))
             return self._close(
                 End(whole=problem(error, self.run.id, self.status, dev=self.wire.dev))

@@ -78,11 +78,13 @@ class Stream:
 
     def came(self) -> None:
         """Let the run go on as long as there is a reader."""
+        self.streams.read.add(self)
         if self.journal.end is None:
             self._set(None)
 
     def left(self) -> None:
         """Wait for a reader to come back; end the run where none can, or does."""
+        self.streams.lay_down(self)
         journal = self.journal
         if journal.end is not None:
             self._set(self.origin.resume.keep)
@@ -137,11 +139,14 @@ class Streams:
     """All streams of a process, by id, and those that a key began, by that.
 
     ``max_size`` bounds the bytes that they keep together: past it, what has ended longest goes first, then the oldest
-    chunks of the stream that grows.
+    chunks of the stream that grows. ``read`` are those that have a reader in this process; ``unread`` is called where
+    there is none any more.
     """
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self, max_size: int, unread: Callable[[], object] = bool) -> None:
         self._max_size = max_size
+        self._unread = unread
+        self.read: set[Stream] = set()
         self._all: dict[str, Stream] = {}
         self._keys: dict[bytes, Stream] = {}
         self._ended: OrderedDict[str, Stream] = OrderedDict()
@@ -193,6 +198,12 @@ class Streams:
             self._keys[stream.key] = stream
         stream.journal.watcher = stream
 
+    def lay_down(self, stream: Stream) -> None:
+        """Take note that nobody reads a stream here any more."""
+        self.read.discard(stream)
+        if not self.read:
+            self._unread()
+
     def retire(self, stream: Stream) -> None:
         """Take note that a stream has ended."""
         if self._all.get(stream.origin.id) is stream:
@@ -208,6 +219,7 @@ class Streams:
             del self._keys[stream.key]
         self.size -= stream.journal.size
         stream.journal.watcher = None
+        self.lay_down(stream)
 
     def expire(self, stream: Stream) -> None:
         """End a run whose readers did not come back, to no process."""

@@ -48,6 +48,8 @@ class Answer(Sink):
 
     #: Whether what is written is kept for readers who come back.
     keeps: ClassVar[bool] = False
+    #: Whether what the run was given is not the request's to close any more.
+    handed: bool = False
 
     def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
         super().__init__()
