@@ -9,10 +9,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamstack.errors import Mark, RunError
 from streamstack.language.expressions import evaluate, parse_expression
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
+from streamstack.language.filters.lists import identity
 from streamstack.language.values import Opaque, kind
 
 EVERY = [
@@ -76,17 +79,17 @@ AWKWARD = [None, True, 7, -1.5, Decimal("1.10"), "text", "", [], [1, "a", None],
 
 @pytest.mark.parametrize("operation", EVERY)
 def test_refuses_what_it_can_not_take_in_the_authors_words(operation: Operation) -> None:
-    """Whatever it is given, it works or fails in the author's words; none takes a stream."""
+    """Whatever it is passed, it works or fails in the author's words; none takes a stream."""
     if operation.what == "function":
         return
     arguments: list[list[Any]] = [[], [1], ["a"], ["sha256", "k"], [None], [[1], {}]]
     for value in AWKWARD:
-        for given in arguments:
-            if len(given) < operation.minimum:
+        for passed in arguments:
+            if len(passed) < operation.minimum:
                 continue
-            if operation.maximum is not None and len(given) > operation.maximum:
+            if operation.maximum is not None and len(passed) > operation.maximum:
                 continue
-            refused = _refusal(operation, value, given)
+            refused = _refusal(operation, value, passed)
             for word in ("NoneType", "'str'", "dict'", "object is not", "Traceback"):
                 assert word not in refused
     if (
@@ -108,6 +111,38 @@ def test_decimals_keep_their_digits() -> None:
     assert str(compute("price | round(1)", price=price)) == "1.1"
     assert compute('"1.10" | fromJson') == Decimal("1.10")
     assert compute("[0.1, x, 0.1] | unique | length", x=Decimal("0.1")) == 1
+
+
+NUMBERS = st.one_of(
+    st.integers(-3, 3),
+    st.integers(10**17, 10**20),
+    st.sampled_from([2**53, 2**53 + 1, 2**61 - 2, 2**61 - 1, 2**61, 10**18, 10**18 - 1, 10**400]),
+    st.floats(-1e15, 1e15),
+    st.floats(-2, 2).map(lambda each: round(each, 1)),
+    st.decimals(allow_nan=False),
+    st.decimals(-2, 2, places=1),
+    st.integers(10**17, 10**20).map(Decimal),
+)
+
+
+@given(NUMBERS, NUMBERS)
+def test_unique_takes_for_one_what_is_equal(one: Any, two: Any) -> None:
+    """Two numbers are one to `unique` exactly if `==` says so, whatever their types and how they are written."""
+    for pair in ([one, two], [one, one], [two, Decimal(repr(two)) if type(two) is float else two]):
+        same = compute("a == b", a=pair[0], b=pair[1])
+        assert compute("pair | unique | length", pair=pair) == (1 if same else 2)
+
+
+@pytest.mark.parametrize("make", [Decimal, int, lambda number: Decimal(number) / 1000])
+def test_numbers_can_not_be_chosen_to_collide(make: Any) -> None:
+    """Of 20,000 numbers that are the same to Python's hash, each look-up would go through all before it."""
+    chosen = [make((2**61 - 1) * number + 7 * (make is not Decimal)) for number in range(1, 20_001)]
+    assert len({hash(each) for each in chosen}) < 20
+    assert len({hash(identity(each)) for each in chosen}) > 19_990
+    items = [{"id": each} for each in chosen]
+    expressions = ("unique(attribute='id')", 'groupBy("id")', 'indexBy("id")', 'groupby("id")')
+    for expression in expressions:
+        assert compute(f"items | {expression} | length", items=items) == 20_000
 
 
 def test_null_and_empty_lists_are_well_defined() -> None:

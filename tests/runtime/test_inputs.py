@@ -427,6 +427,23 @@ def test_decimals_beside_free_json_leave_it_as_it_is() -> None:
     assert send_json(checker, f'{{"price": 1, "free": {free}}}')["free"] == found["free"]
 
 
+@pytest.mark.parametrize(
+    "number", ["0." + "1" * 10_001, "1." + "0" * 10_001, "-" + "1" * 200 + "." + "1" * 9_801]
+)
+def test_decimals_of_endless_digits_are_refused(number: str) -> None:
+    """Before and after the point, in JSON and as a text; 10,000 digits are taken, and free JSON has floats."""
+    checker = compile_yaml("price: decimal\nfree: json")
+    told = [("price", "must be a decimal with at most 10000 digits")]
+    assert faults_of(lambda: send_json(checker, f'{{"price": {number}}}')) == told
+    body = f'{{"price": {number[:10_001]}, "free": {number}}}'
+    found = send_json(checker, body)
+    assert str(found["price"]) == number[:10_001]
+    assert found["free"] == float(number)
+    checker = compile_yaml("prices: {type: list, items: decimal}")
+    body = f'{{"prices": [1, {number}]}}'
+    assert faults_of(lambda: send_json(checker, body))[0][0] == "prices[1]"
+
+
 def test_no_message_holds_what_was_sent() -> None:
     """Neither messages nor details repeat a value, of a sensitive input or of another."""
     yaml = """

@@ -18,6 +18,7 @@ from streamstack.runtime.sketches import (
     Distinct,
     Quantiles,
     SlidingDistinct,
+    identity,
 )
 
 PERCENTS = (50, 90, 95, 99)
@@ -147,6 +148,29 @@ def test_equal_numbers_are_one_value() -> None:
     for value in (1, 1.0, Decimal(1), {"a": 1, "b": 2}, {"b": 2.0, "a": 1}):
         distinct.add(value)
     assert distinct.number() == 2
+
+
+def test_numbers_are_told_apart_with_hashes_that_nobody_chooses() -> None:
+    """20,000 decimals that are the same to Python's hash: each has one of its own, and equal numbers share theirs."""
+    chosen = [Decimal((2**61 - 1) * number) for number in range(1, 20_001)]
+    assert len({hash(each) for each in chosen}) == 1
+    assert len({hash(identity(each)) for each in chosen}) > 19_990
+    for same in (
+        (2**70, 2.0**70, Decimal(2**70)),
+        (2**60 + 1, Decimal(2**60 + 1), Decimal(f"{2**60 + 1}.00")),
+        (0.5, Decimal("0.50")),
+        (3, 3.0, Decimal("3.00")),
+        (10**400, Decimal("1e400")),
+    ):
+        assert len({identity(each) for each in same}) == 1
+    distinct = Distinct()
+    for each in chosen:
+        distinct.add(each)
+    assert abs(distinct.number() / 20_000 - 1) < 0.025
+    before = distinct.number()
+    for each in chosen[:100]:
+        distinct.add(int(each))
+    assert distinct.number() == before
 
 
 def test_many_different_values_are_estimated() -> None:

@@ -7,7 +7,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from datetime import UTC, date, datetime, timedelta
-from decimal import Context, Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from typing import Any, Final
 from uuid import UUID
 
@@ -140,6 +140,29 @@ def to_json(value: Any) -> bytes:
         if isinstance(error.__cause__, RunError):
             raise error.__cause__ from None
         return _to_json_slowly(value)
+
+
+#: From here on a float doesn't hold every integer.
+_EXACT_FLOAT: Final = 2.0**53
+#: Integers below it are their own hash, so that no two of them share one.
+SMALL: Final = 10**18
+_WHOLE: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+
+
+def number_key(value: float | Decimal) -> int | tuple[str, str]:
+    """Return what equal numbers share; a float is what it is written as, 0.1 being the decimal 0.1.
+
+    It has a hash that nobody can choose: Python's own of a number is its remainder by 2**61 - 1 ("Hashing of numeric
+    types"), so that thousands of large numbers which share it would make each look-up in a set a walk through all.
+    """
+    if type(value) is float and -_EXACT_FLOAT < value < _EXACT_FLOAT and value.is_integer():
+        return int(value)
+    if type(value) is int and -SMALL < value < SMALL:
+        return value
+    exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    if exact.is_finite() and exact.adjusted() < 18 and exact == exact.to_integral_value():
+        return int(exact)
+    return ("number", str(exact.normalize(_WHOLE)))
 
 
 def canonical_json(value: Any) -> bytes:

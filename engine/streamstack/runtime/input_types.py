@@ -22,6 +22,8 @@ SMALLEST: Final = -(2**63)
 LARGEST: Final = 2**63 - 1
 #: The powers of ten a decimal may span: what a float of JSON can have too, and no more.
 _EXPONENT: Final = 400
+#: The digits it may have in all: each operation on a number goes through all of them.
+_DIGITS: Final = 10_000
 #: From here on a float doesn't hold every integer.
 _EXACT_FLOAT: Final = 2.0**53
 
@@ -128,6 +130,8 @@ def decimal(declared: Input, *, call: bool) -> Check:
             return faults.add(
                 f"must be a decimal with at most {_EXPONENT} digits before or after the point"
             )
+        if len(str(number)) > _DIGITS and len(number.as_tuple().digits) > _DIGITS:
+            return faults.add(f"must be a decimal with at most {_DIGITS} digits")
         if (low is not None and number < low) or (high is not None and number > high):
             return faults.add(_bounds(declared.minimum, declared.maximum))
         return number

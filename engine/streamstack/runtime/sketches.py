@@ -11,7 +11,7 @@ from math import ceil, exp, inf, log, sqrt
 from typing import Any, Final
 
 from streamstack.language import operators
-from streamstack.language.values import canonical_json
+from streamstack.language.values import SMALL, canonical_json, number_key
 from streamstack.runtime.sums import as_float, number_of
 
 #: Numbers of which percentiles are exact.
@@ -172,8 +172,18 @@ def identity(value: Any) -> Hashable:
     """Return what tells a value from others: equal values have the same."""
     kept: Hashable = value
     if type(value) in _PLAIN:
-        return kept
+        large = type(value) is int and not -SMALL < value < SMALL
+        return _number(value) if large or type(value) is Decimal else kept
     return (canonical_json(value),) if isinstance(value, (list, tuple, Mapping)) else kept
+
+
+def _number(value: int | Decimal) -> Hashable:
+    """Return what a number and the float that equals it share, with a hash that nobody can choose."""
+    try:
+        near = float(value)
+    except (OverflowError, ValueError):  # a signalling NaN is no float
+        return number_key(value)
+    return near if near == value else number_key(value)
 
 
 class SlidingDistinct:
@@ -269,7 +279,9 @@ class Distinct:
 
 
 def _bytes_of(value: Any) -> bytes:
-    if isinstance(value, tuple):  # what `identity` made of a list or an object
+    if isinstance(value, tuple):  # what `identity` made of a number, or of a list or an object
+        if len(value) == 2:
+            return b"v" + canonical_json(Decimal(value[1]))
         (value,) = value
         return b"j" + bytes(value)
     if isinstance(value, bytes):

@@ -22,7 +22,7 @@ from streamstack.language.filters.expectations import (
     wrong,
 )
 from streamstack.language.filters.operations import declare
-from streamstack.language.values import to_text
+from streamstack.language.values import number_key, to_text
 
 
 @declare(
@@ -160,9 +160,8 @@ def identity(value: Any) -> Any:
     """Return what is the same for equal values and can stand in a set."""
     if isinstance(value, bool) or value is None:
         return (type(value).__name__, value)
-    if isinstance(value, float):
-        # As everywhere, 0.1 equals the decimal written 0.1.
-        return Decimal(repr(value))
+    if isinstance(value, (int, float, Decimal)):
+        return number_key(value)
     if isinstance(value, (list, tuple)):
         return ("list", *map(identity, value))
     if isinstance(value, dict):
