@@ -122,7 +122,7 @@ def test_addresses_agree() -> None:
     assert port["containerPort"] == 8080
     assert manifest("Service")["spec"]["ports"][0]["targetPort"] == port["name"]
     assert container()["readinessProbe"]["httpGet"] == {"path": "/_ready", "port": port["name"]}
-    assert container()["livenessProbe"]["httpGet"] == {"path": "/_health", "port": port["name"]}
+    assert container()["livenessProbe"]["tcpSocket"] == {"port": port["name"]}
     labels = manifest("Deployment")["spec"]["template"]["metadata"]["labels"]
     assert manifest("Service")["spec"]["selector"].items() <= labels.items()
     assert manifest("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
