@@ -39,20 +39,13 @@ def _nameless() -> set[str]:
     return {each for each in found if each.endswith("(deleted)")}
 
 
-#: What pytest, and tests before this one, hold open.
-_before: set[str] = set()
-
-
-@pytest.fixture(autouse=True)
-def others_files() -> None:
-    """Leave aside what is open before a test begins."""
-    _before.clear()
-    _before.update(_nameless())
+#: What pytest itself holds open.
+_BEFORE = _nameless()
 
 
 def open_files() -> set[str]:
     """Return the uploads that are on disk."""
-    return _nameless() - _before
+    return _nameless() - _BEFORE
 
 
 async def until(*, files: bool) -> None:

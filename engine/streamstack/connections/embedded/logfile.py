@@ -33,12 +33,17 @@ class Logfile:
         try:
             if self._size > self._limit:
                 self._path.replace(self._path.with_name(self._path.name + ".1"))
-                os.close(self._file)
-                self._file = self._open()
+                # Where no new one can be opened, the number of the old one must not become another file's.
+                before, self._file = self._file, self._open()
+                os.close(before)
                 self._size = 0
             self._size += os.write(self._file, data)
         except OSError:
             return
+
+    def close(self) -> None:
+        """Close the file; nothing can be written any more."""
+        os.close(self._file)
 
     def recent(self) -> str:
         """Return what was written of late."""
