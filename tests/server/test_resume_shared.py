@@ -217,6 +217,35 @@ async def test_a_run_follows_the_pace_of_a_reader_elsewhere(tmp_path: Path, redi
         assert events(reply.body)[-1]["event"] == "done"
 
 
+async def test_a_run_that_finishes_waits_for_a_reader_elsewhere(
+    tmp_path: Path, redis_url: str
+) -> None:
+    """`finish` outruns nobody who is there, at whatever server; it goes on when he has left."""
+    definition = counting(
+        times=3000, delay="0ms", streaming="onDisconnect: finish, resume: {maxChunks: 100}"
+    )
+    definition = definition.replace("{<< loop.index >>}", "<< loop.index >>" + "x" * 4000)
+    async with two(tmp_path, redis_url, definition) as (one, other):
+        here = await one.connect(limit=2048)
+        here.ask("/count")
+        name = re.findall(rb"X-Stream-Id: (\S+)", await here.head())[0].decode()
+        (stream,) = one.service.streams
+        there = await other.connect(limit=2048)
+        await stored(one)
+        there.ask(f"/_streams/{name}?after={stream.journal.first}")
+        start = stream.journal.first
+        await there.head()
+        await until(lambda: stream.journal.read_until > 0)
+        here.close()
+        await asyncio.sleep(0.3)
+        assert stream.journal.end is None
+        pieces = [await there.chunk()]
+        while b"event: done" not in pieces[-1]:
+            pieces.append(await there.chunk())
+        numbers = [int(each["id"].rpartition("/")[2]) for each in events(b"".join(pieces))]
+        assert numbers == list(range(start + 1, 3001))
+
+
 async def test_a_gap_is_told_elsewhere(tmp_path: Path, redis_url: str) -> None:
     """What the store keeps no more is told by its numbers."""
     definition = counting(times=50, delay="1ms", streaming="resume: {maxChunks: 10}")

@@ -61,6 +61,8 @@ class Follower:
         self._away_since = 0.0
         self._told_at = 0.0  # when and where who writes was told that there is a reader
         self._told = position
+        self._untold = 0  # bytes since
+        self._ended = stream.end is not None
 
     @property
     def name(self) -> str:
@@ -115,6 +117,7 @@ class Follower:
                 self._write(head, seen)
                 continue
             if seen.end is not None:
+                self._ended = True
                 return self._finish(head, seen)
             if await self._is_lost(seen):
                 return self._lose(head)
@@ -132,7 +135,9 @@ class Follower:
             skip = max(self._position - piece.first, 0)
             parts += piece.frames[skip:]
             self._position = max(self._position, piece.first + len(piece.frames))
-        self._spout.write(head, b"".join(parts))
+        data = b"".join(parts)
+        self._untold += len(data)
+        self._spout.write(head, data)
         self._silent_since = monotonic()
         self._lost_since = 0.0
 
@@ -173,23 +178,30 @@ class Follower:
     async def _tell(self) -> None:
         """Tell who writes it that there is a reader, and how far he is."""
         origin = self._stream.origin
-        if not origin.cancels:
+        if self._ended:
             return
-        now = monotonic()
-        far = self._position - self._told >= max(origin.resume.max_chunks // 8, 1)
-        if not far and now - self._told_at < min(origin.resume.keep / 3, 10):
+        now, resume = monotonic(), origin.resume
+        far = self._position - self._told >= max(resume.max_chunks // 8, 1)
+        far = far or self._untold >= resume.max_size // 8
+        seconds = min(resume.keep / 3, 10)
+        if not far and now - self._told_at < seconds:
             return
-        self._told_at, self._told = now, self._position
-        await self._shared.store.read_at(origin.id, self._position, origin.resume.keep)
-        message = to_json({"read": origin.id, "at": self._position})
+        self._told_at, self._told, self._untold = now, self._position, 0
+        if origin.cancels:
+            await self._shared.store.read_at(origin.id, self._position, resume.keep)
+        message = to_json({"read": origin.id, "at": self._position, "for": 2 * seconds})
         await self._shared.store.tell(self._stream.worker, message)
 
     async def _leave(self) -> None:
         origin = self._stream.origin
+        store = self._shared.store
         with suppress(RunError):
-            await self._shared.store.linger(origin.id, origin.resume.keep)
+            await store.linger(origin.id, origin.resume.keep)
             if origin.cancels:
-                await self._shared.store.read_at(origin.id, self._position, origin.resume.keep)
+                await store.read_at(origin.id, self._position, origin.resume.keep)
+            elif not self._ended:
+                message = to_json({"read": origin.id, "at": self._position})
+                await store.tell(self._stream.worker, message)
 
     async def _is_lost(self, seen: Seen) -> bool:
         """Whether who writes it is gone. The first who finds out ends it for all."""

@@ -95,7 +95,7 @@ class Shared:
     async def close(self) -> None:
         """Write what is left, for some seconds, and say that this process is gone."""
         for _ in range(int(LAST_WORDS / 0.05)):
-            if not self._due or not self._reached:
+            if self.settled or not self._reached:
                 break
             await asyncio.sleep(0.05)
         for task in self._tasks:

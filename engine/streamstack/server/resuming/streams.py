@@ -166,7 +166,7 @@ class Streams:
         if (stream := self._all.get(str(told.get("stop")))) is not None:
             stream.stop(stopped("the stream was stopped by its reader"))
         if (stream := self._all.get(str(told.get("read")))) is not None:
-            stream.journal.read_elsewhere(int(told.get("at", 0)))
+            stream.journal.read_elsewhere(int(told.get("at", 0)), float(told.get("for", 0.0)))
 
     def __len__(self) -> int:
         return len(self._all)
