@@ -63,6 +63,7 @@ class Follower:
         self._told = position
         self._untold = 0  # bytes since
         self._ended = stream.end is not None
+        self._stayed_at = 0.0  # when the store was told to keep what has ended
 
     @property
     def name(self) -> str:
@@ -115,7 +116,11 @@ class Follower:
                 head = Head(seen.status, seen.lines)
             if seen.pieces and head is not None:
                 self._write(head, seen)
-                continue
+                if seen.end is None:
+                    continue
+                if self._position < seen.next:
+                    await self._stay()
+                    continue
             if seen.end is not None:
                 self._ended = True
                 return self._finish(head, seen)
@@ -191,6 +196,14 @@ class Follower:
             await self._shared.store.read_at(origin.id, self._position, resume.keep)
         message = to_json({"read": origin.id, "at": self._position, "for": 2 * seconds})
         await self._shared.store.tell(self._stream.worker, message)
+
+    async def _stay(self) -> None:
+        """Have the store keep what has ended, while it is read."""
+        now, origin = monotonic(), self._stream.origin
+        if now - self._stayed_at >= origin.resume.keep / 3:
+            self._stayed_at = now
+            with suppress(RunError):
+                await self._shared.store.linger(origin.id, origin.resume.keep)
 
     async def _leave(self) -> None:
         origin = self._stream.origin

@@ -77,9 +77,11 @@ class Stream:
     # ------------------------------------------------------------- what the journal tells
 
     def came(self) -> None:
-        """Let the run go on as long as there is a reader."""
+        """Let the run go on as long as there is a reader; keep what has ended as long as he reads."""
         if self.journal.end is None:
             self._set(None)
+        else:
+            self._stay()
 
     def left(self) -> None:
         """Wait for a reader to come back; end the run where none can, or does."""
@@ -101,7 +103,9 @@ class Stream:
         """Keep what was written for a while."""
         self._ended_at = asyncio.get_running_loop().time()
         # Where there are readers, it is kept from when the last of them leaves.
-        self._set(None if self.journal.readers else self.origin.resume.keep)
+        keep = self.origin.resume.keep
+        shared = self.streams.shared is not None
+        self._set(keep if not self.journal.readers else keep / 2 if shared else None)
         self.streams.retire(self)
 
     def grown(self, size: int) -> None:
@@ -118,11 +122,19 @@ class Stream:
     def _over(self) -> None:
         self._timer = None
         if self.journal.readers:
+            if self.journal.end is not None:
+                self._stay()
             return
         if self.journal.end is not None:
             self.streams.forget(self)
         else:
             self.streams.expire(self)
+
+    def _stay(self) -> None:
+        """Have the store keep it, too, while somebody reads what has ended: he may come back at another server."""
+        if self.streams.shared is not None:
+            self.streams.linger(self)
+            self._set(self.origin.resume.keep / 2)
 
     def wait(self, seconds: float) -> None:
         """Look in some seconds whether there is a reader."""
