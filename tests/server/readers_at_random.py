@@ -339,11 +339,12 @@ async def read_at_random(
     upstream: int,
     *,
     more: bool = False,
+    longest: int = 300,
 ) -> None:
-    """Read many streams at once, each by a reader of its own; ``more``: also those of `MORE`."""
+    """Read streams of up to ``longest`` chunks at once, each by a reader of its own; ``more``: also those of `MORE`."""
     readers = []
     for number in range(streams):
-        times = chance.randrange(1, 300)
+        times = chance.randrange(1, longest)
         size = chance.choice((3, 30, 3000))
         path = f"/count?times={times}&delay={chance.choice((0, 1, 5, 10))}&size={size}"
         key, body = "", b""
