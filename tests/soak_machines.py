@@ -119,7 +119,9 @@ def held(pid: int, own: int, others: dict[int, str]) -> Counter[str]:
             if here == own:
                 kinds[part[9]] = "listening" if part[3] == "0A" else "clients"
             else:
-                kinds[part[9]] = others.get(there, f"tcp to {there}")
+                # One of a pool that the other side has closed is made anew when it is needed next.
+                state = "" if part[3] == "01" else ", closed"
+                kinds[part[9]] = others.get(there, f"tcp to {there}") + state
     for line in Path(f"/proc/{pid}/net/unix").read_text("utf-8").splitlines()[1:]:
         kinds[line.split()[6]] = "unix"
     found: Counter[str] = Counter()

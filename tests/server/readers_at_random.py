@@ -40,9 +40,7 @@ functionStack:
 """
 
 #: For a longer look: rows of a database, and runs that a key begins once.
-MORE = (
-    DEFINITIONS
-    + """
+_MORE = """
 ---
 method: GET
 path: /rows
@@ -77,7 +75,7 @@ functionStack:
       as: line
       do: [{stream: "<< line >> x"}]
 """
-)
+MORE = DEFINITIONS + _MORE
 
 #: What a stream may end with, other than well, and still be told so.
 EXPLICIT = {"stream-lost", "http-connection", "producer-lost"}
@@ -88,7 +86,8 @@ class Seen:
     """What all readers have met.
 
     ``emptied``: how often the store has lost all it had, whereupon a stream may be unknown and a gap be told.
-    ``runs``: how many runs each key has begun.
+    ``runs``: how many runs each key has begun. ``away``: the store knows nothing of what begins now, so neither does
+    anybody if its server dies.
     """
 
     endings: Counter[str] = field(default_factory=Counter)
@@ -99,6 +98,7 @@ class Seen:
     gaps: int = 0
     emptied: int = 0
     runs: Counter[str] = field(default_factory=Counter)
+    away: bool = False
 
 
 @dataclass
@@ -165,6 +165,7 @@ class Reader:
     key: str = ""
     body: bytes = b""
     emptied: int = 0
+    unkept: bool = False
 
     async def run(self) -> None:
         """Read, break off, come back, until the end is told."""
@@ -211,7 +212,7 @@ class Reader:
             if status == 503:
                 await self._look_at_refusal(head, reader)
                 return
-            if status == 404 and self._was_emptied:
+            if status == 404 and (self._was_emptied or self.unkept):
                 self.ending = "unknown-stream"
                 return
             if status != 200:
@@ -228,6 +229,7 @@ class Reader:
                     return
                 self.fault(f"another stream: {name}")
                 return
+            self.unkept = self.unkept or (not self.name and self.seen.away)
             self.name = name
             await self._read(reader)
         finally:
@@ -337,11 +339,12 @@ async def read_at_random(
     upstream: int,
     *,
     more: bool = False,
+    longest: int = 300,
 ) -> None:
-    """Read many streams at once, each by a reader of its own; ``more``: also those of `MORE`."""
+    """Read streams of up to ``longest`` chunks at once, each by a reader of its own; ``more``: also those of `MORE`."""
     readers = []
     for number in range(streams):
-        times = chance.randrange(1, 300)
+        times = chance.randrange(1, longest)
         size = chance.choice((3, 30, 3000))
         path = f"/count?times={times}&delay={chance.choice((0, 1, 5, 10))}&size={size}"
         key, body = "", b""

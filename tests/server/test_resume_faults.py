@@ -15,7 +15,7 @@ from tests.redis import RedisServer
 from tests.server.authenticating import project
 from tests.server.processes import Process, serving
 from tests.server.readers_at_random import DEFINITIONS, Seen, Upstream, read_at_random
-from tests.server.resuming import NONE, until
+from tests.server.resuming import NONE, counting, until
 from tests.server.serving import Server
 
 
@@ -56,7 +56,7 @@ async def test_readers_at_random(
         before = len(asyncio.all_tasks())
         ports = [server.port for server in servers]
         reading = asyncio.create_task(
-            read_at_random(lambda: ports, 50, chance, seen, upstream.port)
+            read_at_random(lambda: ports, 50, chance, seen, upstream.port, longest=200)
         )
         if redis is not None:
             for _ in range(2):
@@ -99,7 +99,7 @@ async def test_a_server_is_stopped_while_many_read(tmp_path: Path, redis_url: st
             servers.append(await stack.enter_async_context(context))
         ports = [server.port for server in servers]
         reading = asyncio.create_task(
-            read_at_random(lambda: ports, 60, chance, seen, upstream.port)
+            read_at_random(lambda: ports, 60, chance, seen, upstream.port, longest=200)
         )
         await asyncio.sleep(1)
         servers[0].process.send_signal(signal.SIGTERM)
@@ -110,3 +110,26 @@ async def test_a_server_is_stopped_while_many_read(tmp_path: Path, redis_url: st
     assert seen.faults == []
     assert sum(seen.endings.values()) == 60
     assert seen.endings["done"] > 15
+
+
+async def test_a_slow_reader_keeps_what_has_ended(tmp_path: Path, redis_url: str) -> None:
+    """Who reads at another server for longer than `keep` gets all of it: it is kept from when he leaves."""
+    settings = f"state: {{url: '{redis_url}'}}\n"
+    definition = counting(times=3000, delay="0ms", streaming="resume: {keep: 1s}")
+    definition = definition.replace("{<< loop.index >>}", "<< loop.index >>" + "x" * 4000)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    async with (
+        project(tmp_path / "a", settings, definition) as one,
+        project(tmp_path / "b", settings, definition) as other,
+    ):
+        whole = await one.get("/count")
+        client = await other.connect(limit=2048)
+        client.ask(f"/_streams/{whole.headers['x-stream-id']}")
+        await client.head()
+        pieces = [await client.chunk()]
+        while b"event: done" not in pieces[-1]:
+            await asyncio.sleep(0.4 if len(pieces) < 7 else 0)
+            pieces.append(await client.chunk())
+        assert b"".join(pieces) == whole.body
+        client.close()

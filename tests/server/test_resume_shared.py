@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from streamstack.connections.stream_store import Writing
 from tests.redis import RedisServer
 from tests.server.authenticating import BY_SECRET, claims, project, signed
 from tests.server.resuming import EIGHT, contents, counting, drop_after, events, until
@@ -237,6 +238,35 @@ async def test_a_run_follows_the_pace_of_a_reader_elsewhere(tmp_path: Path, redi
         assert events(reply.body)[-1]["event"] == "done"
 
 
+async def test_a_run_that_finishes_waits_for_a_reader_elsewhere(
+    tmp_path: Path, redis_url: str
+) -> None:
+    """`finish` outruns nobody who is there, at whatever server; it goes on when he has left."""
+    definition = counting(
+        times=3000, delay="0ms", streaming="onDisconnect: finish, resume: {maxChunks: 100}"
+    )
+    definition = definition.replace("{<< loop.index >>}", "<< loop.index >>" + "x" * 4000)
+    async with two(tmp_path, redis_url, definition) as (one, other):
+        here = await one.connect(limit=2048)
+        here.ask("/count")
+        name = re.findall(rb"X-Stream-Id: (\S+)", await here.head())[0].decode()
+        (stream,) = one.service.streams
+        there = await other.connect(limit=2048)
+        await stored(one)
+        there.ask(f"/_streams/{name}?after={stream.journal.first}")
+        start = stream.journal.first
+        await there.head()
+        await until(lambda: stream.journal.read_until > 0)
+        here.close()
+        await asyncio.sleep(0.3)
+        assert stream.journal.end is None
+        pieces = [await there.chunk()]
+        while b"event: done" not in pieces[-1]:
+            pieces.append(await there.chunk())
+        numbers = [int(each["id"].rpartition("/")[2]) for each in events(b"".join(pieces))]
+        assert numbers == list(range(start + 1, 3001))
+
+
 async def test_a_gap_is_told_elsewhere(tmp_path: Path, redis_url: str) -> None:
     """What the store keeps no more is told by its numbers."""
     definition = counting(times=50, delay="1ms", streaming="resume: {maxChunks: 10}")
@@ -316,6 +346,76 @@ async def test_a_follower_outlasts_the_store(tmp_path: Path, own_redis: RedisSer
         await asyncio.to_thread(own_redis.start)
         whole = await reading
         assert (await following).body == whole.body
+
+
+def watched(
+    server: Server, monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0
+) -> list[tuple[int, int]]:
+    """Let each write to the store take some seconds; return how many streams each has begun and ended, once over."""
+    shared = server.service.streams.shared
+    assert shared is not None
+    write, over = shared.store.write, []
+
+    async def watch(writings: Sequence[Writing]) -> list[int | Exception]:
+        await asyncio.sleep(seconds)
+        found = await write(writings)
+        over.append((sum(bool(w.begins) for w in writings), sum(bool(w.end) for w in writings)))
+        return found
+
+    monkeypatch.setattr(shared.store, "write", watch)
+    return over
+
+
+async def test_short_streams_take_one_write(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not wait is begun, written and ended in one go; what begins meanwhile goes together with the next."""
+    definition = counting(delay="0ms")
+    async with project(tmp_path, f"state: {{url: '{redis_url}'}}\n", definition) as server:
+        over = watched(server, monkeypatch, 0.05)
+        assert contents((await server.get("/count")).body) == EIGHT
+        assert over == [(1, 1)]
+        replies = await asyncio.gather(*(server.get("/count") for _ in range(20)))
+        assert all(contents(each.body) == EIGHT for each in replies)
+        assert len(over) < 12
+        assert sum(begun for begun, _ in over) == 21
+
+
+async def test_no_reader_is_told_of_what_the_store_does_not_know(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer begins when another server would find the stream; its run goes on meanwhile."""
+    definition = counting(delay="0ms")
+    async with project(tmp_path, f"state: {{url: '{redis_url}'}}\n", definition) as server:
+        over = watched(server, monkeypatch, 0.3)
+        client = await server.connect()
+        client.ask("/count")
+        await until(lambda: len(server.service.streams) == 1)
+        (stream,) = server.service.streams
+        await until(lambda: stream.journal.end is not None)
+        assert not over
+        await client.head()
+        assert over == [(1, 1)]
+        client.close()
+
+
+async def test_last_words_arrive(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is stopped waits for what it is writing to the store."""
+    settings = f"state: {{url: '{redis_url}'}}\n"
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    async with project(tmp_path / "b", settings, counting()) as other:
+        async with project(tmp_path / "a", settings, counting()) as one:
+            client = await one.connect()
+            client.ask("/count")
+            name = re.findall(rb"X-Stream-Id: (\S+)", await client.head())[0].decode()
+            watched(one, monkeypatch, 0.5)
+            (stream,) = one.service.streams
+            await until(lambda: stream.journal.end is not None)
+            client.close()
+        assert contents((await other.get(f"/_streams/{name}")).body) == EIGHT
 
 
 async def test_without_the_store(tmp_path: Path, own_redis: RedisServer) -> None:

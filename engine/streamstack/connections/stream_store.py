@@ -44,11 +44,17 @@ return -1
 """)
 
 #: Keys: hash, stream, lease of the key. Values: where it is to be, where it will be, what to keep from, data, lengths,
-#: time to live, channel, end, fields. Returns where it is: nothing was written where it was not where it was to be;
-#: -1 where there is none, -2 where another has ended it.
+#: time to live, channel, end, how many values begin the stream where there is none, those, fields. Returns where it is:
+#: nothing was written where it was not where it was to be; -1 where there is none, -2 where another has ended it.
 _WRITE: Final = Script("""
 local known = redis.call('HMGET', KEYS[1], 'next', 'end')
-if not known[1] then return -1 end
+local begins = tonumber(ARGV[9])
+if not known[1] then
+  if begins == 0 then return -1 end
+  redis.call('DEL', KEYS[2])
+  redis.call('HSET', KEYS[1], unpack(ARGV, 10, 9 + begins))
+  known[1] = ARGV[1]
+end
 if known[2] then
   if known[2] == ARGV[8] then return tonumber(ARGV[2]) end
   return -2
@@ -58,7 +64,7 @@ if have ~= tonumber(ARGV[1]) then return have end
 if ARGV[4] ~= '' then
   redis.call('XADD', KEYS[2], 'MINID', ARGV[3] .. '-0', ARGV[2] .. '-0', 'd', ARGV[4], 'l', ARGV[5])
 end
-redis.call('HSET', KEYS[1], 'next', ARGV[2], unpack(ARGV, 9))
+redis.call('HSET', KEYS[1], 'next', ARGV[2], unpack(ARGV, 10 + begins))
 if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'end', ARGV[8]) end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[6]) end
 redis.call('PUBLISH', ARGV[7], ARGV[2])
@@ -116,7 +122,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What is to be written of a stream. ``have``: the chunk that the store is taken to need next."""
+    """What is to be written of a stream. ``have``: the chunk that the store is taken to need next.
+
+    ``begins``: what is known of it, where the store may have none yet.
+    """
 
     name: str
     have: int
@@ -127,6 +136,7 @@ class Writing:
     fields: Mapping[str, bytes | str | int]
     end: bytes = b""
     key: bytes = b""
+    begins: Mapping[str, bytes | str | int] | None = None
 
 
 class StreamStore:
@@ -162,41 +172,25 @@ class StreamStore:
 
         Raises RunError ``state-unreachable``.
         """
-        command = self._open(name, fields, seconds, key, value)
-        (found,) = await self._run([command])
-        return found if isinstance(found, bytes) else None
-
-    async def write(
-        self,
-        opened: Sequence[tuple[str, Mapping[str, bytes | str | int], float]],
-        writings: Sequence[Writing],
-    ) -> list[int | Exception]:
-        """Begin streams, then write, all in one go; return how far the store is with each of the second.
-
-        Raises RunError ``state-unreachable``.
-        """
-        commands = [self._open(*each) for each in opened]
-        commands += [self._write(each) for each in writings]
-        return (await self._run(commands))[len(opened) :]
-
-    def _open(
-        self,
-        name: str,
-        fields: Mapping[str, bytes | str | int],
-        seconds: float,
-        key: bytes = b"",
-        value: str = "",
-    ) -> list[Any]:
         keys = list(self._keys(name))
         if key:
             keys.append(self.redis.key("stream-key", key.hex()))
         given = [int(seconds * 1000), value, self.redis.key("stream"), *_flat(fields)]
-        return [_OPEN, len(keys), *keys, *given]
+        (found,) = await self._run([[_OPEN, len(keys), *keys, *given]])
+        return found if isinstance(found, bytes) else None
+
+    async def write(self, writings: Sequence[Writing]) -> list[int | Exception]:
+        """Begin streams and write, all in one go; return how far the store is with each.
+
+        Raises RunError ``state-unreachable``.
+        """
+        return await self._run([self._write(each) for each in writings])
 
     def _write(self, each: Writing) -> list[Any]:
         keys = list(self._keys(each.name))
         if each.key:
             keys.append(self.redis.key("stream-key", each.key.hex()))
+        begins = _flat(each.begins or {})
         given = [
             each.have,
             each.next,
@@ -206,6 +200,8 @@ class StreamStore:
             int(each.seconds * 1000),
             self.channel(each.name),
             each.end,
+            len(begins),
+            *begins,
             *(_flat(each.fields) or ["worker", self.worker]),
         ]
         return [_WRITE, len(keys), *keys, *given]

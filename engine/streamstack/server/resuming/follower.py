@@ -61,6 +61,9 @@ class Follower:
         self._away_since = 0.0
         self._told_at = 0.0  # when and where who writes was told that there is a reader
         self._told = position
+        self._untold = 0  # bytes since
+        self._ended = stream.end is not None
+        self._stayed_at = 0.0  # when the store was told to keep what has ended
 
     @property
     def name(self) -> str:
@@ -116,8 +119,13 @@ class Follower:
                 head = Head(seen.status, seen.lines)
             if seen.pieces and head is not None:
                 self._write(head, seen)
-                continue
+                if seen.end is None:
+                    continue
+                if self._position < seen.next:
+                    await self._stay()
+                    continue
             if seen.end is not None:
+                self._ended = True
                 return self._finish(head, seen)
             if await self._is_lost(seen):
                 return self._lose(head)
@@ -135,7 +143,9 @@ class Follower:
             skip = max(self._position - piece.first, 0)
             parts += piece.frames[skip:]
             self._position = max(self._position, piece.first + len(piece.frames))
-        self._spout.write(head, b"".join(parts))
+        data = b"".join(parts)
+        self._untold += len(data)
+        self._spout.write(head, data)
         self._silent_since = monotonic()
         self._lost_since = 0.0
 
@@ -189,23 +199,38 @@ class Follower:
     async def _tell(self) -> None:
         """Tell who writes it that there is a reader, and how far he is."""
         origin = self._stream.origin
-        if not origin.cancels:
+        if self._ended:
             return
-        now = monotonic()
-        far = self._position - self._told >= max(origin.resume.max_chunks // 8, 1)
-        if not far and now - self._told_at < min(origin.resume.keep / 3, 10):
+        now, resume = monotonic(), origin.resume
+        far = self._position - self._told >= max(resume.max_chunks // 8, 1)
+        far = far or self._untold >= resume.max_size // 8
+        seconds = min(resume.keep / 3, 10)
+        if not far and now - self._told_at < seconds:
             return
-        self._told_at, self._told = now, self._position
-        await self._shared.store.read_at(origin.id, self._position, origin.resume.keep)
-        message = to_json({"read": origin.id, "at": self._position})
+        self._told_at, self._told, self._untold = now, self._position, 0
+        if origin.cancels:
+            await self._shared.store.read_at(origin.id, self._position, resume.keep)
+        message = to_json({"read": origin.id, "at": self._position, "for": 2 * seconds})
         await self._shared.store.tell(self._stream.worker, message)
+
+    async def _stay(self) -> None:
+        """Have the store keep what has ended, while it is read."""
+        now, origin = monotonic(), self._stream.origin
+        if now - self._stayed_at >= origin.resume.keep / 3:
+            self._stayed_at = now
+            with suppress(RunError):
+                await self._shared.store.linger(origin.id, origin.resume.keep)
 
     async def _leave(self) -> None:
         origin = self._stream.origin
+        store = self._shared.store
         with suppress(RunError):
-            await self._shared.store.linger(origin.id, origin.resume.keep)
+            await store.linger(origin.id, origin.resume.keep)
             if origin.cancels:
-                await self._shared.store.read_at(origin.id, self._position, origin.resume.keep)
+                await store.read_at(origin.id, self._position, origin.resume.keep)
+            elif not self._ended:
+                message = to_json({"read": origin.id, "at": self._position})
+                await store.tell(self._stream.worker, message)
 
     async def _is_lost(self, seen: Seen) -> bool:
         """Whether who writes it is gone. The first who finds out ends it for all."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from time import monotonic
 from typing import Protocol
 
 from streamstack.language.streaming_settings import Resume
@@ -121,6 +122,7 @@ class Journal:
         "live",
         "next",
         "origin",
+        "read_until",
         "readers",
         "shut",
         "size",
@@ -147,6 +149,7 @@ class Journal:
         self.watcher: Watcher | None = None
         self._left_next = 0  # how far it was when the last reader left
         self._left_written = 0
+        self.read_until = 0.0  # till when a reader in another process is taken to be there
         self._waiting: list[asyncio.Future[None]] = []
 
     # ------------------------------------------------------------- what the run writes
@@ -235,7 +238,7 @@ class Journal:
                     return True
                 if full and reader.position <= self.first:
                     return True
-        elif not self.readers and self.origin.cancels:
+        elif not self.readers and (self.origin.cancels or monotonic() < self.read_until):
             # Half of what is kept is for what the last reader may not have got.
             resume = self.origin.resume
             if self.next + more - self._left_next >= max(resume.max_chunks // 2, 1):
@@ -262,8 +265,9 @@ class Journal:
         for waiter in waiting:
             _settle(waiter)
 
-    def read_elsewhere(self, position: int) -> None:
-        """Take note of how far a reader in another process has come."""
+    def read_elsewhere(self, position: int, seconds: float = 0.0) -> None:
+        """Take note of how far a reader in another process has come, and for how long he is taken to be there."""
+        self.read_until = monotonic() + seconds
         if position > self._left_next:
             offset = self.offset_of(min(position, self.next))
             self._left_next, self._left_written = position, max(offset, self._left_written)

@@ -200,17 +200,15 @@ class Shared:
 
     async def _write(self, records: list[Record]) -> None:
         """Write what is new of some journals, in one go."""
-        opened = []
         writings = []
         heads: list[bool] = []
         for record in records:
             if not record.opened:
                 record.have = record.journal.first
                 record.headed = False
-                opened.append((record.journal.origin.id, self._fields(record), record.lasting))
             writings.append(self._writing(record))
             heads.append("status" in writings[-1].fields)
-        found = await self.store.write(opened, writings)
+        found = await self.store.write(writings)
         if not self._reached:
             self._reached = True
             self._renew.set()  # our lease may have been over
@@ -257,6 +255,7 @@ class Shared:
             fields,
             end,
             record.key,
+            None if record.opened else self._fields(record),
         )
 
     def _take_note(self, record: Record, writing: Writing, have: object, *, headed: bool) -> None:

@@ -77,10 +77,12 @@ class Stream:
     # ------------------------------------------------------------- what the journal tells
 
     def came(self) -> None:
-        """Let the run go on as long as there is a reader."""
+        """Let the run go on as long as there is a reader; keep what has ended as long as he reads."""
         self.streams.read.add(self)
         if self.journal.end is None:
             self._set(None)
+        else:
+            self._stay()
 
     def left(self) -> None:
         """Wait for a reader to come back; end the run where none can, or does."""
@@ -103,7 +105,9 @@ class Stream:
         """Keep what was written for a while."""
         self._ended_at = asyncio.get_running_loop().time()
         # Where there are readers, it is kept from when the last of them leaves.
-        self._set(None if self.journal.readers else self.origin.resume.keep)
+        keep = self.origin.resume.keep
+        shared = self.streams.shared is not None
+        self._set(keep if not self.journal.readers else keep / 2 if shared else None)
         self.streams.retire(self)
 
     def grown(self, size: int) -> None:
@@ -120,11 +124,19 @@ class Stream:
     def _over(self) -> None:
         self._timer = None
         if self.journal.readers:
+            if self.journal.end is not None:
+                self._stay()
             return
         if self.journal.end is not None:
             self.streams.forget(self)
         else:
             self.streams.expire(self)
+
+    def _stay(self) -> None:
+        """Have the store keep it, too, while somebody reads what has ended: he may come back at another server."""
+        if self.streams.shared is not None:
+            self.streams.linger(self)
+            self._set(self.origin.resume.keep / 2)
 
     def wait(self, seconds: float) -> None:
         """Look in some seconds whether there is a reader."""
@@ -171,7 +183,7 @@ class Streams:
         if (stream := self._all.get(str(told.get("stop")))) is not None:
             stream.stop(stopped("the stream was stopped by its reader"))
         if (stream := self._all.get(str(told.get("read")))) is not None:
-            stream.journal.read_elsewhere(int(told.get("at", 0)))
+            stream.journal.read_elsewhere(int(told.get("at", 0)), float(told.get("for", 0.0)))
 
     def __len__(self) -> int:
         return len(self._all)
