@@ -49,7 +49,7 @@ KEPT = {"stream-worker": 8, "stream-inbox": 60} | dict.fromkeys(
 #: What a reader may be told in the place of the rest.
 TOLD = {
     *("done", "read", "stream-lost", "http-connection", "producer-lost", "unknown-stream"),
-    *("status 502", "database"),
+    *("status 502", "database", "kept no more"),
 }
 
 
@@ -189,8 +189,12 @@ def compare(before: Holding, after: Holding) -> list[str]:
     faults = []
     for each, (old, new) in enumerate(zip(before.open, after.open, strict=True)):
         for kind in sorted(old.keys() | new.keys()):
-            if kind.startswith("redis"):
-                if new["redis"] + new["redis, closed"] > MOST + 1:  # and the one that listens
+            if (
+                kind.startswith("redis") or kind == "socket"
+            ):  # one that was reset, until it is needed
+                if (
+                    new["redis"] + new["redis, closed"] + new["socket"] > MOST + 1
+                ):  # and the one that listens
                     faults.append(f"worker {each}: connections to Redis: {new}")
             elif kind != "unix" and new[kind] != old[kind]:
                 faults.append(f"worker {each}: {kind}: {old[kind]} before, {new[kind]} after")
@@ -233,7 +237,7 @@ async def soak(seconds: float, readers: int, seed: int) -> int:
             await machine.start()
             stack.push_async_callback(machine.end, signal.SIGTERM)
         up = [machine.port for machine in machines]
-        seen = Seen(runs=upstream.runs)
+        seen = Seen(runs=upstream.runs, keep=KEEP)
         steady, other = machines
         field = Field(redis, database, upstream, steady, other, chance, seen, up)
         return await judge(field, seconds, readers)
@@ -242,9 +246,10 @@ async def soak(seconds: float, readers: int, seed: int) -> int:
 async def judge(field: Field, seconds: float, readers: int) -> int:
     """Let it run, compare what is held before and after, and tell."""
     seen, steady = field.seen, field.steady
-    warm = Seen(runs=field.upstream.runs)
+    warm = Seen(runs=seen.runs, keep=KEEP)
     for count in (readers, MANY):
         await field.read(count, warm)
+    tell(f"warm: {dict(warm.endings)}, {len(warm.faults)} faults")
     await asyncio.sleep(QUIET)
     before = await field.holding()
     pids = steady.workers()

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 
 #: Streams that count, at several paces, and one that relays an upstream that may break off.
 DEFINITIONS = """
@@ -87,7 +88,8 @@ class Seen:
 
     ``emptied``: how often the store has lost all it had, whereupon a stream may be unknown and a gap be told.
     ``runs``: how many runs each key has begun. ``away``: the store knows nothing of what begins now, so neither does
-    anybody if its server dies.
+    anybody if its server dies. ``keep``: seconds after which a reader who left what was sent in the system's buffers
+    finds his stream no more: to its server he had gone when it was sent.
     """
 
     endings: Counter[str] = field(default_factory=Counter)
@@ -99,6 +101,7 @@ class Seen:
     emptied: int = 0
     runs: Counter[str] = field(default_factory=Counter)
     away: bool = False
+    keep: float = float("inf")
 
 
 @dataclass
@@ -166,6 +169,7 @@ class Reader:
     body: bytes = b""
     emptied: int = 0
     unkept: bool = False
+    lasted: float = 0.0
 
     async def run(self) -> None:
         """Read, break off, come back, until the end is told."""
@@ -215,6 +219,9 @@ class Reader:
             if status == 404 and (self._was_emptied or self.unkept):
                 self.ending = "unknown-stream"
                 return
+            if status == 404 and self.lasted > self.seen.keep:
+                self.ending = "kept no more"
+                return
             if status != 200:
                 if self.last:
                     self.fault(f"status {status}")
@@ -231,7 +238,11 @@ class Reader:
                 return
             self.unkept = self.unkept or (not self.name and self.seen.away)
             self.name = name
-            await self._read(reader)
+            began = monotonic()
+            try:
+                await self._read(reader)
+            finally:
+                self.lasted = monotonic() - began
         finally:
             writer.transport.abort()
 

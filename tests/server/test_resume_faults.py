@@ -56,7 +56,7 @@ async def test_readers_at_random(
         before = len(asyncio.all_tasks())
         ports = [server.port for server in servers]
         reading = asyncio.create_task(
-            read_at_random(lambda: ports, 50, chance, seen, upstream.port, longest=200)
+            read_at_random(lambda: ports, 50, chance, seen, upstream.port, longest=140)
         )
         if redis is not None:
             for _ in range(2):
@@ -99,7 +99,7 @@ async def test_a_server_is_stopped_while_many_read(tmp_path: Path, redis_url: st
             servers.append(await stack.enter_async_context(context))
         ports = [server.port for server in servers]
         reading = asyncio.create_task(
-            read_at_random(lambda: ports, 60, chance, seen, upstream.port, longest=200)
+            read_at_random(lambda: ports, 60, chance, seen, upstream.port, longest=140)
         )
         await asyncio.sleep(1)
         servers[0].process.send_signal(signal.SIGTERM)
