@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
@@ -161,9 +161,10 @@ def _look_at_body(served: Served, request: web.BaseRequest) -> None:
 
 def refuse_coding(request: web.BaseRequest) -> None:
     """Refuse a body in a coding that nobody undoes here. Raises RefusalError (RFC 9110, section 15.5.16)."""
-    codings = request.headers.getall("Content-Encoding", ())
-    if not codings or isinstance(request.content, Decoded):
+    headers = request.headers
+    if hdrs.CONTENT_ENCODING not in headers or isinstance(request.content, Decoded):
         return
+    codings = headers.getall(hdrs.CONTENT_ENCODING)
     if any(each.strip().lower() not in ("", "identity") for each in codings):
         raise RefusalError(
             "invalid-input",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -83,11 +83,18 @@ class Reader:
         self._address = address
         self._sensitive = [each for each in checker.inputs if _holds_secrets(each)]
 
-    async def read(self, request: web.BaseRequest, parameters: Mapping[str, str]) -> Inputs:
+    def read(
+        self, request: web.BaseRequest, parameters: Mapping[str, str]
+    ) -> Coroutine[Any, Any, Inputs]:
         """Read the inputs of a request. Raises as `read_inputs` does."""
+        read = self._read_secrets if self._sensitive else self._read
+        return read(request, parameters)
+
+    async def _read_secrets(
+        self, request: web.BaseRequest, parameters: Mapping[str, str]
+    ) -> Inputs:
         inputs = await self._read(request, parameters)
-        if self._sensitive:
-            hide(value for each in self._sensitive for value in _secrets(each, inputs[each.name]))
+        hide(value for each in self._sensitive for value in _secrets(each, inputs[each.name]))
         return inputs
 
     async def _read(self, request: web.BaseRequest, parameters: Mapping[str, str]) -> Inputs:

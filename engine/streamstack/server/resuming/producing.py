@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from streamstack.errors import RunError
+from streamstack.records import record
 from streamstack.runtime.run import Run
 from streamstack.server.arriving import Arriving
 from streamstack.server.ending import error_of, fail
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from streamstack.server.service import Service
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Given:
     """What a run was given: its inputs, what deletes the files among them, its body where that still arrives.
 
@@ -31,7 +32,7 @@ class Given:
 
     inputs: dict[str, Any]
     close: Callable[[], None] | None
-    arriving: Arriving | None
+    arriving: Arriving | None = None
     let: Pass | None = None
 
     def hear_no_more(self) -> None:
@@ -49,7 +50,7 @@ class Given:
 
 
 #: What a run is given that was not asked for anything yet.
-NOTHING = Given({}, None, None)
+NOTHING = Given({}, None)
 
 
 async def produce(
