@@ -73,6 +73,16 @@ async def ask(client: Client, *command: bytes | str | float) -> Any:
     return await client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's has no types
 
 
+def cancellations() -> int:
+    """Return how often the present task was cancelled; who asks redis-py compares, and stops where there were more.
+
+    It writes under asyncio.wait_for, which before Python 3.12 forgets a cancellation that comes as the write ends
+    (https://github.com/python/cpython/issues/86296).
+    """
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
 async def _ping(client: Client) -> None:
     await ask(client, "PING")
 
@@ -205,12 +215,9 @@ class Redis:
         """
 
         async def ask_client() -> T:
-            task = asyncio.current_task()
-            before = 0 if task is None else task.cancelling()
+            before = cancellations()
             found = await work(self.client)
-            # redis-py writes under asyncio.wait_for, which before Python 3.12 forgets a cancellation that comes as the
-            # write ends (https://github.com/python/cpython/issues/86296).
-            if task is not None and task.cancelling() > before:
+            if cancellations() > before:
                 raise asyncio.CancelledError
             return found
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from streamstack.connections.redis import Client, Redis
+from streamstack.connections.redis import Client, Redis, cancellations
 
 #: Seconds before a lost connection is made anew.
 _PAUSE: Final = 0.2
@@ -42,16 +42,17 @@ class StreamNews:
 
     async def run(self) -> None:
         """Listen until cancelled."""
+        before = cancellations()
         while True:
             client: Client = self._redis.listener()
             try:
-                await self._follow(client)
+                await self._follow(client, before)
             except (RedisError, OSError):
                 await asyncio.sleep(_PAUSE)
             finally:
                 await client.aclose()
 
-    async def _follow(self, client: Client) -> None:
+    async def _follow(self, client: Client, before: int) -> None:
         pubsub = client.pubsub()
         known: set[bytes] = set()
         async with pubsub:
@@ -64,6 +65,8 @@ class StreamNews:
                 if known - wanted:
                     await pubsub.unsubscribe(*(known - wanted))
                 known = wanted
+                if cancellations() > before:
+                    raise asyncio.CancelledError
                 self._changed.clear()
                 if not known:
                     await self._changed.wait()
