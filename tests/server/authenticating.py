@@ -19,9 +19,9 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
 from streamstack.runtime.plan import compile_project
-from streamstack.server.connection import Listening
 from streamstack.server.context import make_context
 from streamstack.server.endpoints import make_cors, make_endpoints
+from streamstack.server.listening import Listening
 from streamstack.server.service import Service
 from tests.server.serving import Server
 from tests.upstreams import Script, Wire
@@ -62,7 +62,7 @@ async def project(
     async with Service(endpoints, context=context, cors=cors) as service:
         limits = checked.settings.server
         listening = Listening(
-            service.handle, most=limits.max_connections, head_timeout=limits.head_timeout
+            service.answer, most=limits.max_connections, head_timeout=limits.head_timeout
         )
         runner = web.ServerRunner(listening, shutdown_timeout=1)
         await runner.setup()

@@ -1,24 +1,29 @@
-"""One connection: aiohttp's protocol, with our error pages, and word of room and of the end."""
+"""One connection: aiohttp's protocol, with a way of our own from request to request, and word of room and of the end."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
-from functools import partial
 from http import HTTPStatus
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import structlog
 from aiohttp import StreamReader, web
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import _ErrInfo
+from aiohttp.web_protocol import ERROR, PayloadAccessError, _ErrInfo
 
 from streamstack.errors import RunError
 from streamstack.server.coded import CODINGS, Decoded
-from streamstack.server.replies import problem_alone, send_problem
+from streamstack.server.replies import CLOSE, Sent, problem_alone, send_problem
+from streamstack.server.request import Request
 from streamstack.server.sockets import UNSENT, Socket
 from streamstack.server.wire import PATIENCE
+
+if TYPE_CHECKING:
+    from streamstack.server.listening import Listening
 
 log = structlog.get_logger("streamstack.server")
 
@@ -28,14 +33,8 @@ LINE_SIZE = 16_384
 HEADERS = 128
 #: Seconds a connection may stay without a request. Longer than proxies keep theirs (60 s).
 KEEP_ALIVE = 75.0
-#: Seconds the head of a request may take, where the settings say nothing; 0 is for ever.
-HEAD_TIMEOUT = 30.0
-#: How many connections there may be at once, where the settings say nothing.
-CONNECTIONS = 10_000
 #: Seconds a reader has for the rest, once the connection is being closed.
 LAST_BYTES = 30.0
-#: Seconds between two lines of the log that say the same of many connections.
-_QUIET = 10.0
 
 
 class Listener(Protocol):
@@ -91,12 +90,18 @@ class Breakable(Protocol):
 
 
 class Connection(web.RequestHandler):
-    """A client's connection. All of one server have their ``turn`` together."""
+    """A client's connection. All of one server have their ``turn`` together.
+
+    aiohttp's waits for requests in a task, and answers each in a task of its own. Here nothing waits: bytes that
+    complete a request call for its answer, and only an answer that takes a while becomes a task.
+    """
 
     __slots__ = (
+        "_due",
         "_ended",
         "_head",
         "_latest",
+        "_looked",
         "_partial",
         "_waiting",
         "arriving",
@@ -105,44 +110,119 @@ class Connection(web.RequestHandler):
         "turn",
     )
 
-    def __init__(self, *args: Any, turn: Turn, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, server: Listening, *, turn: Turn, **options: Any) -> None:
+        super().__init__(server, **options)
         self.turn = turn
         self._head: asyncio.TimerHandle | None = None  # ends the wait for a request's head
         self._partial = False  # some of the head is there
+        self._due = False  # the next request is answered when the loop next turns
         self.listener: Listener | None = None
         self.arriving: Breakable | None = None  # the body of the present request, as a stream
+        self._looked = False  # the present request's body was asked for
         self._ended = False  # the client sends no more, in the middle of a request
-        self._latest: StreamReader | None = (
-            None  # the body of the last request that began to arrive
-        )
+        # The body of the last request that began to arrive.
+        self._latest: StreamReader | None = None
         self._waiting: list[asyncio.Future[None]] = []
 
+    # ------------------------------------------------------------- the connection
+
+    # Instead of aiohttp's, which would begin to wait in a task.
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+        BaseProtocol.connection_made(self, transport)
+        stream = cast("asyncio.Transport", transport)
+        server = self._server
+        server.connection_made(self, stream)
         self.socket = Socket(transport)
         self.socket.suit(UNSENT, PATIENCE)
-        server = cast("Listening", self._manager)
-        stream = cast("asyncio.Transport", transport)
-        task = self._task_handler
-        assert task is not None
-        task.add_done_callback(partial(bound_the_rest, self._loop, stream))
-        if len(server._connections) > server.most:  # noqa: SLF001  (`connections` would copy them all)
+        self._rest()
+        if server.crowded:
             server.tell_full()
             stream.write(problem_alone(_FULL))
             self.force_close()
         elif server.head_timeout:
             self._head = self._loop.call_later(server.head_timeout, self._give_up_head)
 
+    @property
+    def _server(self) -> Listening:
+        return cast("Listening", self._manager)
+
     def _give_up_head(self) -> None:
         """Close a connection whose request does not come; tell the client if some of it has."""
         self._head = None
-        if self._waiter is None or self._waiter.done() or self.transport is None:
+        if not self._idle or self.transport is None:
             return
         if self._partial:
             log.info("request-malformed", reason="headTimeout", status=_SLOW.status)
             self.transport.write(problem_alone(_SLOW))
         self.force_close()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing is being answered, and nothing waits for it."""
+        return self._current_request is None and not self._messages
+
+    @property
+    def _closing(self) -> bool:
+        return self._close or self._force_close
+
+    @property
+    def fresh(self) -> bool:
+        """Whether no request has come yet."""
+        return self._latest is None and self._current_request is None
+
+    def _rest(self) -> None:
+        """Wait for a request, for as long as a connection may stay without one."""
+        self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_later(KEEP_ALIVE, self._process_keepalive)
+
+    def _process_keepalive(self) -> None:
+        self._keepalive_handle = None
+        if not self._idle or self._force_close:
+            return  # the next answer sees to it
+        if self._loop.time() < self._next_keepalive_close_time:
+            due = self._next_keepalive_close_time
+            self._keepalive_handle = self._loop.call_at(due, self._process_keepalive)
+            return
+        self.force_close()
+
+    def close(self) -> None:
+        """Close the connection; what is being answered is sent before."""
+        self._close = True
+        if self._current_request is None:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close the connection, and drop it where its reader leaves the rest where it is."""
+        transport = self.transport
+        if transport is None:
+            return
+        transport.close()
+        if transport.get_write_buffer_size():
+            self._loop.call_later(LAST_BYTES, transport.abort)
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Give the present answer so many seconds, then end it; close the connection."""
+        self._force_close = True
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+        task = self._task_handler
+        if task is not None:
+            await asyncio.wait({task}, timeout=timeout)
+            task.cancel()
+        self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+        self._wake()
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            listener.lost()
+
+    # ------------------------------------------------------------- room for what is written
 
     async def room(self) -> None:
         """Wait until the transport takes more, or the reader has gone.
@@ -159,6 +239,15 @@ class Connection(web.RequestHandler):
         if self.listener is not None:
             self.listener.resumed()
         self._wake()
+        self._go_on()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ------------------------------------------------------------- requests
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -171,9 +260,11 @@ class Connection(web.RequestHandler):
             if self.arriving is not None and isinstance(message, _ErrInfo):
                 # Its chunks are malformed: aiohttp forgets the body then, and nobody would ever hear of it.
                 self.arriving.break_off()
-        elif self._waiter is not None and not self._waiter.done() and data.strip(b"\r\n"):
+            if self._current_request is None and not self._due:
+                self._begin()
+        elif self._current_request is None and data.strip(b"\r\n") and not self._closing:
             self._partial = True
-            seconds = cast("Listening", self._manager).head_timeout
+            seconds = self._server.head_timeout
             if self._head is None and seconds:
                 self._head = self._loop.call_later(seconds, self._give_up_head)
 
@@ -183,7 +274,7 @@ class Connection(web.RequestHandler):
         if self.arriving is not None:
             return True if self.arriving.break_off() else None
         latest = self._latest
-        if self._current_request is None and latest is not None and not latest.is_eof():
+        if not self._looked and latest is not None and not latest.is_eof():
             # Before anybody knows what is to become of the body: who takes it asks `broke_off`.
             self._ended = True
             latest.feed_eof()
@@ -192,50 +283,118 @@ class Connection(web.RequestHandler):
         return None
 
     def broke_off(self, body: StreamReader) -> bool:
-        """Tell whether the client ended in the middle of this body, before its request was looked at."""
+        """Tell whether the client ended in the middle of this body, before it was asked for: which is now."""
+        self._looked = True
         return self._ended and body is self._latest
 
-    @property
-    def fresh(self) -> bool:
-        """Whether no request has come yet."""
-        return self._latest is None and self._current_request is None
+    def _go_on(self) -> None:
+        """Answer the next request when the loop next turns: others have their turn in between."""
+        if self._messages and self._current_request is None and not self._due:
+            self._due = True
+            self._loop.call_soon(self._begin)
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
-        self._wake()
-        listener, self.listener = self.listener, None
-        if listener is not None:
-            listener.lost()
+    def _begin(self) -> None:
+        """Begin to answer the next request, once its client has taken the answers before."""
+        self._due = False
+        if self._paused or self._closing or not self._messages:
+            return
+        message, payload = self._messages.popleft()
+        malformed = None
+        if isinstance(message, _ErrInfo):
+            malformed, message = message, ERROR
+        if self._server.leaving:
+            message = message._replace(should_close=True)
+        coding = message.compression
+        if coding is not None and coding in CODINGS and payload is not EMPTY_PAYLOAD:
+            payload = Decoded(payload, coding, self._loop)
+        self._current_request = request = Request(message, payload, self, self._loop)
+        self._looked = False
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        try:
+            sent = self._refuse(request, malformed) if malformed else self._server.answer(request)
+        except Exception as error:  # noqa: BLE001  (whatever it is, this connection alone has it)
+            sent = self._fail(request, error)
+        if isinstance(sent, Sent):
+            self._finish(request, sent)
+            return
+        self._wait(sent)
 
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+    def _wait(self, work: Coroutine[Any, Any, Sent]) -> None:
+        """Let some work decide how the connection goes on; it is cancelled when the reader leaves."""
+        task = self._loop.create_task(work)
+        self._task_handler = cast("asyncio.Task[None]", task)
+        task.add_done_callback(self._answered)
 
-    def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Log what goes wrong outside of a run, but not the rest of a malformed body, which was answered with 400."""
-        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
-            super().log_exception(*args, **kw)
+    def _answered(self, task: asyncio.Task[Sent]) -> None:
+        """Take note that the answer which took a while is over."""
+        self._task_handler = None
+        request = cast("Request", self._current_request)
+        if task.cancelled():
+            self._current_request = None
+            self.force_close()
+            return
+        error = task.exception()
+        self._finish(request, task.result() if error is None else self._fail(request, error))
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what is no HTTP, or what went wrong outside of a run, with a problem document."""
-        if status >= 500:
-            log.error("request-failed", exc_info=exc)
-            error = RunError("internal", "the request failed", status=status)
-        else:
-            status = _status_of(exc, status)
-            log.info("request-malformed", reason=type(exc).__name__, status=status)
-            error = RunError("invalid-input", _advice(status), status=status)
+    def _finish(self, request: Request, sent: Sent) -> None:
+        """Go on after an answer, or end the connection."""
+        payload = request.content
+        if self._upgraded and not self._messages and self._payload_parser is None:
+            self._decline_upgrade()
+        if not payload.is_eof() and self.transport is not None and not self._force_close:
+            self._wait(self._linger(payload, sent))
+            return
+        if payload is not EMPTY_PAYLOAD:
+            payload.set_exception(_TOO_LATE)
+        self._current_request = None
+        if sent is CLOSE or self._closing:
+            self._hang_up()
+            return
+        self._rest()
+        if self._messages:
+            self._go_on()
+
+    async def _linger(self, body: StreamReader, sent: Sent) -> Sent:
+        """Read the rest of a body, for some seconds; return whether the connection goes on.
+
+        Were it closed at once, the client might lose the answer to what it has not sent yet (RFC 9112, section 9.6).
+        """
+        with suppress(TimeoutError, web.RequestPayloadError):
+            async with asyncio.timeout(self._lingering_time):
+                while not body.is_eof():
+                    await body.readany()
+                return sent
+        body.feed_eof()  # nobody waits for it any more
+        return CLOSE
+
+    def _decline_upgrade(self) -> None:
+        """Read what follows a request for another protocol, which nobody took up, as requests."""
+        if self._parser is None:
+            return
+        self._parser.set_upgraded(False)
+        self._upgraded = False
+        tail, self._message_tail = self._message_tail, b""
+        if tail:
+            self.data_received(tail)
+        if self._buffer_paused:
+            self._resume_reading_if_drained()
+
+    # ------------------------------------------------------------- what goes wrong outside of a run
+
+    def _fail(self, request: Request, error: BaseException) -> Sent:
+        """Answer where an answer failed, if it can still be told."""
+        log.error("request-failed", exc_info=error)
+        failure = RunError("internal", "the request failed", status=500)
+        return send_problem(request, failure, keep=False)
+
+    def _refuse(self, request: Request, malformed: _ErrInfo) -> Sent:
+        """Answer what is no HTTP."""
+        status = _status_of(malformed.exc, malformed.status)
+        log.info("request-malformed", reason=type(malformed.exc).__name__, status=status)
+        error = RunError("invalid-input", _advice(status), status=status)
         return send_problem(request, error, keep=False)
 
 
@@ -255,111 +414,7 @@ def _advice(status: int) -> str:
     return "the request is no valid HTTP"
 
 
-def bound_the_rest(
-    loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, _: asyncio.Task[None]
-) -> None:
-    """Drop a connection that is closed, where its reader leaves the rest where it is."""
-    if transport.get_write_buffer_size():
-        loop.call_later(LAST_BYTES, transport.abort)
-
-
 _FULL = RunError("unavailable", "the server has as many connections as it takes", status=503)
 _SLOW = RunError("timeout", "the head of the request took too long to arrive", status=408)
-
-
-class Listening(web.Server):
-    """aiohttp's low-level server, making our connections. Its handler is cancelled with its reader.
-
-    ``most`` is how many connections there may be at once: more are answered with 503. ``head_timeout`` is in seconds.
-    """
-
-    def __init__(
-        self,
-        handler: Any,
-        *,
-        most: int = CONNECTIONS,
-        head_timeout: float = HEAD_TIMEOUT,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            handler, request_factory=self._make_unlimited, handler_cancellation=True, **options
-        )
-        self.most = most
-        self.head_timeout = head_timeout
-        self._turn = Turn(self._loop)
-        self._told_full = float("-inf")
-        self._open: set[Connection] = set()  # until their last bytes have left
-        self._empty = asyncio.Event()
-        self.leaving = False
-
-    def tell_full(self) -> None:
-        """Log that there are too many connections, now and then."""
-        now = self._loop.time()
-        if now >= self._told_full + _QUIET:
-            self._told_full = now
-            log.warning("connections-full", most=self.most, hint="server.maxConnections")
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        self._open.add(cast("Connection", handler))
-
-    def connection_lost(
-        self, handler: web.RequestHandler, exc: BaseException | None = None
-    ) -> None:
-        super().connection_lost(handler, exc)
-        self._open.discard(cast("Connection", handler))
-        if not self._open:
-            self._empty.set()
-
-    def leave(self) -> None:
-        """Let each connection end with its next answer, which says so."""
-        self.leaving = True
-
-    def close_idle(self) -> None:
-        """Close the connections on which nothing is being answered, but for those from which nothing came yet."""
-        for connection in list(self._open):
-            if not connection.fresh:
-                connection.close()
-
-    @property
-    def fresh(self) -> bool:
-        """Whether there are connections from which no request came yet."""
-        return any(connection.fresh for connection in self._open)
-
-    async def flushed(self, patience: float) -> None:
-        """Wait until what was written has left and all connections are closed, for some seconds at most."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while self._open:
-                    self._empty.clear()
-                    await self._empty.wait()
-
-    def __call__(self) -> Connection:
-        return Connection(
-            self,
-            loop=self._loop,
-            access_log=None,
-            keepalive_timeout=KEEP_ALIVE,
-            max_line_size=LINE_SIZE,
-            max_field_size=LINE_SIZE,
-            max_headers=HEADERS,
-            auto_decompress=False,
-            turn=self._turn,
-        )
-
-    def _make_unlimited(
-        self,
-        message: Any,
-        payload: Any,
-        protocol: web.RequestHandler,
-        writer: Any,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        if self.leaving:
-            message = message._replace(should_close=True)
-        if message.compression in CODINGS and payload is not EMPTY_PAYLOAD:
-            payload = Decoded(payload, message.compression, self._loop)
-        # The endpoint's own limit is checked while the body is read; aiohttp's would come before.
-        return web.BaseRequest(
-            message, payload, protocol, writer, task, self._loop, client_max_size=0
-        )
+#: What reading a body meets once its request was answered.
+_TOO_LATE = PayloadAccessError()

@@ -189,7 +189,7 @@ def _allowance(declared: Input, max_body: int) -> int:
 
 def _stream(request: web.BaseRequest, data: bytes) -> StreamReader:
     """Return a reader of bytes that were read before; its limit keeps it from pausing the connection."""
-    content = StreamReader(request.protocol, len(data) + _WRAPPING, loop=request.task.get_loop())
+    content = StreamReader(request.protocol, len(data) + _WRAPPING, loop=asyncio.get_running_loop())
     content.feed_data(data)
     content.feed_eof()
     return content

@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import suppress
+from enum import Enum
 from http import HTTPStatus
 from math import ceil
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -23,24 +24,17 @@ _PROBLEM = (
 )
 
 
-class Sent(web.StreamResponse):
-    """An answer that has been written already: aiohttp has nothing left to do but to go on."""
+class Sent(Enum):
+    """How the connection goes on after an answer was written."""
 
-    def __init__(self, *, keep: bool) -> None:
-        super().__init__()
-        self._keep_alive = keep
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        return None
+    KEEP = "keep"
+    CLOSE = "close"
 
 
 #: The connection goes on with the next request.
-KEEP = Sent(keep=True)
+KEEP: Final = Sent.KEEP
 #: The connection is closed once everything is sent.
-CLOSE = Sent(keep=False)
+CLOSE: Final = Sent.CLOSE
 
 
 def connection_line(request: web.BaseRequest, *, keep: bool) -> bytes:

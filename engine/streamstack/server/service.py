@@ -117,8 +117,8 @@ class Service:
         await self._group.__aexit__(None, None, None)
         await self.context.aclose()
 
-    async def handle(self, request: web.BaseRequest) -> Sent:
-        """Answer one request. This is the handler of the low-level server."""
+    def answer(self, request: web.BaseRequest) -> Sent | Coroutine[Any, Any, Sent]:
+        """Answer one request: at once, or with what answers it in a task of its own."""
         try:
             check_framing(request)
         except RunError as error:
@@ -130,13 +130,13 @@ class Service:
             path = request.rel_url.raw_path  # the absolute form of a proxy's request
         if path in _OWN or self.draining:
             return self._answer_own(request, path)
+        if path.startswith(PREFIX):
+            return self._told(request, answer_streams(self, request, path))
         try:
-            if path.startswith(PREFIX):
-                return await answer_streams(self, request, path)
             found = self.routes.find(request.method, path)
             if found is None:
                 if request.method == "HEAD" and (read := self.routes.find("GET", path)) is not None:
-                    return await self._answer_head(request, read[0])
+                    return self._told(request, self._answer_head(request, read[0]))
                 return self._answer_unfound(request, path)
             served, parameters = found
             cors = self.cors.lines(request.headers.get("Origin")) if self.cors.origins else b""
@@ -144,9 +144,18 @@ class Service:
         except RunError as error:
             return self._refuse(request, error)
         work = exchange(self, served, request, parameters, answer)
-        if served.outlives and not answer.keeps:
-            return await asyncio.shield(self.spawn(work))
-        return await work
+        return self._outliving(work) if served.outlives and not answer.keeps else work
+
+    async def _told(self, request: web.BaseRequest, work: Coroutine[Any, Any, Sent]) -> Sent:
+        """Answer with what some work gives, or with the error it ends by."""
+        try:
+            return await work
+        except RunError as error:
+            return self._refuse(request, error)
+
+    async def _outliving(self, work: Coroutine[Any, Any, Sent]) -> Sent:
+        """Wait for some work that goes on when its reader leaves."""
+        return await asyncio.shield(self.spawn(work))
 
     def leave(self, life: Life, outcome: str | None = None) -> None:
         """Take note that a request has its answer; without an ``outcome`` its run is another's affair."""

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from streamstack.language.settings import Server
-from streamstack.server.connection import Listening
 from streamstack.server.descriptors import allow_connections
 from streamstack.server.faults import LoopFaults
+from streamstack.server.listening import Listening
 from streamstack.server.ports import BACKLOG
 from streamstack.server.service import LAST_WORDS, Service
 
@@ -48,7 +48,7 @@ class Serving:
         self._sockets = sockets
         self._settings = settings
         most, _ = allow_connections(settings.max_connections)
-        self._listening = Listening(service.handle, most=most, head_timeout=settings.head_timeout)
+        self._listening = Listening(service.answer, most=most, head_timeout=settings.head_timeout)
         self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:

@@ -28,6 +28,8 @@ class Socket:
             self._socket = None
         self._unsent = 0
         self._patience = 0.0
+        if self._socket is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _PROBES.items():
             self._set(name, value)
 
