@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -113,6 +113,9 @@ async def test_last_bytes_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
             self.size = size
             self.aborted = False
 
+        def close(self) -> None:
+            pass
+
         def get_write_buffer_size(self) -> int:
             return self.size
 
@@ -120,9 +123,8 @@ async def test_last_bytes_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
             self.aborted = True
 
     full, empty = Transport(10), Transport(0)
-    bound: Callable[..., Any] = connection.bound_the_rest
     for transport in (full, empty):
-        bound(asyncio.get_running_loop(), cast("asyncio.Transport", transport), None)
+        connection.hang_up(asyncio.get_running_loop(), cast("asyncio.Transport", transport))
     await asyncio.sleep(0.1)
     assert (full.aborted, empty.aborted) == (True, False)
 

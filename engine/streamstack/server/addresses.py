@@ -8,9 +8,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
 from typing import Final, TypeAlias
 
-from aiohttp import web
-
 from streamstack.language.proxies import FORWARDED, Network
+from streamstack.server.request import Request
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -37,7 +36,7 @@ class Addresses:
         self._trusted = trusted
         self._header = header
 
-    def of(self, request: web.BaseRequest) -> str | None:
+    def of(self, request: Request) -> str | None:
         """Return the address of who called; None where the peer has none (a Unix socket)."""
         peer = request.remote
         if not self._trusted or not peer:
@@ -59,7 +58,7 @@ class Addresses:
             address.version == network.version and address in network for network in self._trusted
         )
 
-    def _hops(self, request: web.BaseRequest) -> Iterator[str]:
+    def _hops(self, request: Request) -> Iterator[str]:
         """Yield what the proxies wrote, the nearest first."""
         text = ",".join(request.headers.getall(self._header, ()))
         if self._header == FORWARDED[0]:

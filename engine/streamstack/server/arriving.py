@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -23,10 +23,8 @@ from streamstack.runtime.sources import CLIENTS_FAULT
 from streamstack.runtime.values import About, Batches, Stream
 from streamstack.server.bodies import too_long
 from streamstack.server.coded import CodingError, wire_of
+from streamstack.server.request import Request
 from streamstack.server.writers.answer import Answer
-
-if TYPE_CHECKING:
-    from streamstack.server.connection import Connection
 
 
 class Arriving:
@@ -48,9 +46,7 @@ class Arriving:
         "stream",
     )
 
-    def __init__(
-        self, request: web.BaseRequest, declared: Input, *, most: int, largest: int
-    ) -> None:
+    def __init__(self, request: Request, declared: Input, *, most: int, largest: int) -> None:
         self._request = request
         self._content = request.content
         self._most = most
@@ -93,14 +89,14 @@ class Arriving:
     def begin(self, answer: Answer) -> None:
         """Let the body arrive: from now on the client may send it, and is heard."""
         self._answer = answer
-        connection = cast("Connection", self._request.protocol)
+        connection = self._request.connection
         connection.arriving = self
         self.lost = connection.broke_off(wire_of(self._content))
 
     def end(self) -> None:
         """Take no more notice of the body."""
         self._given_up = True
-        connection = cast("Connection", self._request.protocol)
+        connection = self._request.connection
         if connection.arriving is self:
             connection.arriving = None
 

@@ -7,8 +7,6 @@ from http.cookies import SimpleCookie
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from aiohttp import web
-
 from streamstack.errors import RunError
 from streamstack.functions.security_use import open_callers
 from streamstack.language.authentication_settings import BEARER, ApiKey, Method, Methods, Place
@@ -17,6 +15,7 @@ from streamstack.runtime.run import Context
 from streamstack.server.cors import Cors
 from streamstack.server.heads import header_lines
 from streamstack.server.problems import RefusalError
+from streamstack.server.request import Request
 
 #: Methods that change nothing (RFC 9110, section 9.2.1).
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -37,7 +36,7 @@ class Guard:
         told = dict.fromkeys(_challenge(method) for _, method, _ in self._ways)
         self._challenge = header_lines([("WWW-Authenticate", each) for each in told])
 
-    async def admit(self, request: web.BaseRequest, context: Context, cors: Cors) -> Claims | None:
+    async def admit(self, request: Request, context: Context, cors: Cors) -> Claims | None:
         """Return the claims of the caller; None where nobody has to say who he is, and nobody did.
 
         Raises RefusalError: ``unauthorized``, ``forbidden`` where scopes are missing, ``unavailable`` where no
@@ -97,7 +96,7 @@ def _lacking(way: Way, method: Method, missing: list[str]) -> RefusalError:
     return RefusalError("forbidden", message, lines=lines)
 
 
-def _refuse_others(request: web.BaseRequest, cors: Cors) -> None:
+def _refuse_others(request: Request, cors: Cors) -> None:
     """Refuse what a page of another site makes a browser send, with the cookie that belongs to us.
 
     Browsers say where a request comes from (Fetch Metadata), also behind proxies. Older ones do not, and none does
@@ -157,7 +156,7 @@ def _quoted(text: str) -> str:
 # ------------------------------------------------------------- where it is sent
 
 
-def _find(request: web.BaseRequest, places: tuple[Place, ...]) -> tuple[Place, str | None]:
+def _find(request: Request, places: tuple[Place, ...]) -> tuple[Place, str | None]:
     """Return what a caller sent, from the first place that has something.
 
     Raises RunError ``unauthorized`` where it is there twice: two readers could each take another one.
@@ -174,7 +173,7 @@ def _find(request: web.BaseRequest, places: tuple[Place, ...]) -> tuple[Place, s
     return BEARER, None
 
 
-def _from_header(request: web.BaseRequest, name: str) -> str | None:
+def _from_header(request: Request, name: str) -> str | None:
     value = _only(request.headers.getall(name, []), f"the header {name}")
     if value is None:
         return None
@@ -195,7 +194,7 @@ def _only(values: list[str], where: str) -> str | None:
     return values[0] if values else None
 
 
-def _cookies(request: web.BaseRequest, name: str) -> list[str]:
+def _cookies(request: Request, name: str) -> list[str]:
     """Return every value of a cookie: a parser of the whole would keep the last one only."""
     found = []
     for line in request.headers.getall("Cookie", []):
@@ -206,7 +205,7 @@ def _cookies(request: web.BaseRequest, name: str) -> list[str]:
     return found
 
 
-def _queried(request: web.BaseRequest, name: str) -> list[str]:
+def _queried(request: Request, name: str) -> list[str]:
     raw = request.rel_url.raw_query_string
     if not raw:
         return []

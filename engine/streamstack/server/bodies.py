@@ -13,6 +13,7 @@ from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.inputs import Body, Form, JsonText, Layout
 from streamstack.server.multipart import read_multipart
+from streamstack.server.request import Request
 
 #: Where a request has its body, of which the bytes are kept.
 BODY: Final = web.RequestKey("body", bytes)
@@ -25,7 +26,7 @@ _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "iso-8859-1", "window
 
 
 async def read_body(
-    request: web.BaseRequest, layout: Layout, max_body: int, keep: list[bytes] | None
+    request: Request, layout: Layout, max_body: int, keep: list[bytes] | None
 ) -> Body:
     """Read the body as far as the inputs need it; its bytes are added to ``keep`` if there is one.
 
@@ -62,7 +63,7 @@ async def read_body(
     return _decode(data, charset) if data else None
 
 
-async def read_all(request: web.BaseRequest, most: int) -> bytes:
+async def read_all(request: Request, most: int) -> bytes:
     """Return the whole body, of at most so many bytes; a longer one is refused as soon as that is known."""
     if (request.content_length or 0) > most:
         raise too_long(most)
@@ -100,9 +101,7 @@ def read_form(data: bytes, place: str) -> Form:
     return form
 
 
-async def _read_file(
-    request: web.BaseRequest, data: bytes | None, media: str, most: int
-) -> File | None:
+async def _read_file(request: Request, data: bytes | None, media: str, most: int) -> File | None:
     """Take the body itself as a file; an empty one is none."""
     if (request.content_length or 0) > most:
         raise too_long(most)
@@ -121,7 +120,7 @@ async def _read_file(
     return file if file.size else None
 
 
-def _content_type(request: web.BaseRequest) -> tuple[str, str]:
+def _content_type(request: Request) -> tuple[str, str]:
     """Return the media type of the body and its charset in small letters; "" where there is none."""
     media, _, rest = request.headers.get("Content-Type", "").partition(";")
     charset = ""

@@ -1,4 +1,4 @@
-"""One connection: aiohttp's protocol, with a way of our own from request to request, and word of room and of the end."""
+"""One connection: aiohttp's protocol, with our own way from request to request, and word of room and of the end."""
 
 from __future__ import annotations
 
@@ -193,13 +193,8 @@ class Connection(web.RequestHandler):
             self._hang_up()
 
     def _hang_up(self) -> None:
-        """Close the connection, and drop it where its reader leaves the rest where it is."""
-        transport = self.transport
-        if transport is None:
-            return
-        transport.close()
-        if transport.get_write_buffer_size():
-            self._loop.call_later(LAST_BYTES, transport.abort)
+        if self.transport is not None:
+            hang_up(self._loop, self.transport)
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         """Give the present answer so many seconds, then end it; close the connection."""
@@ -416,5 +411,14 @@ def _advice(status: int) -> str:
 
 _FULL = RunError("unavailable", "the server has as many connections as it takes", status=503)
 _SLOW = RunError("timeout", "the head of the request took too long to arrive", status=408)
+
+
+def hang_up(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+    """Close a connection once all is sent, and drop it where its reader leaves the rest where it is."""
+    transport.close()
+    if transport.get_write_buffer_size():
+        loop.call_later(LAST_BYTES, transport.abort)
+
+
 #: What reading a body meets once its request was answered.
 _TOO_LATE = PayloadAccessError()

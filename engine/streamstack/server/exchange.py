@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
 from streamstack.server.coded import Decoded, wire_of
-from streamstack.server.connection import Connection
 from streamstack.server.ending import TOLD, error_of, fail, malformed
 from streamstack.server.inputs import ARRIVING
 from streamstack.server.life import Life, begun
 from streamstack.server.limits import Pass
 from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import CLOSE, Sent
+from streamstack.server.request import Request
 from streamstack.server.resuming.beginning import begin
 from streamstack.server.resuming.producing import NOTHING, Given
 from streamstack.server.resuming.requests import Source, come_back
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 async def exchange(
     service: Service,
     served: Served,
-    request: web.BaseRequest,
+    request: Request,
     parameters: Mapping[str, str],
     answer: Answer,
 ) -> Sent:
@@ -85,7 +85,7 @@ async def exchange(
                 _give_back(given, let)  # it began no run: it reads another's
                 given = given.closed()
             return await source.copy()
-        if request.protocol.writing_paused:
+        if request.connection.writing_paused:
             await _leave(request, life)
         return CLOSE if given.arriving is not None and given.arriving.lost else sent
     finally:
@@ -113,7 +113,7 @@ def _give_back(given: Given, let: Pass | None) -> None:
         let.leave()
 
 
-def _reason(error: BaseException, request: web.BaseRequest, life: Life) -> RunError | None:
+def _reason(error: BaseException, request: Request, life: Life) -> RunError | None:
     """Return what a run failed by; None where its reader has gone."""
     if isinstance(error, asyncio.CancelledError):
         return life.stopped()
@@ -124,7 +124,7 @@ def _reason(error: BaseException, request: web.BaseRequest, life: Life) -> RunEr
 
 async def _take_in(
     served: Served,
-    request: web.BaseRequest,
+    request: Request,
     parameters: Mapping[str, str],
     life: Life,
     answer: Answer,
@@ -150,16 +150,16 @@ async def _take_in(
     return Given(inputs, close, arriving, let)
 
 
-def _look_at_body(served: Served, request: web.BaseRequest) -> None:
+def _look_at_body(served: Served, request: Request) -> None:
     """Refuse a body that can't be taken, before anything of it is read. Raises RunError ``invalid-input``."""
     refuse_coding(request)
     expect(request, served.max_body, now=not served.receives)
-    connection = cast("Connection", request.protocol)
+    connection = request.connection
     if not served.receives and connection.broke_off(wire_of(request.content)):
         raise malformed(ConnectionError())  # nobody waits for a rest that does not come
 
 
-def refuse_coding(request: web.BaseRequest) -> None:
+def refuse_coding(request: Request) -> None:
     """Refuse a body in a coding that nobody undoes here. Raises RefusalError (RFC 9110, section 15.5.16)."""
     headers = request.headers
     if hdrs.CONTENT_ENCODING not in headers or isinstance(request.content, Decoded):
@@ -174,7 +174,7 @@ def refuse_coding(request: web.BaseRequest) -> None:
         )
 
 
-def expect(request: web.BaseRequest, max_body: int, *, now: bool = True) -> None:
+def expect(request: Request, max_body: int, *, now: bool = True) -> None:
     """Refuse a body that is too large, before it is sent where the client asks first; let it be sent ``now``.
 
     Raises RunError ``invalid-input``: 413, or 417 for an expectation nobody has defined.
@@ -193,7 +193,7 @@ def expect(request: web.BaseRequest, max_body: int, *, now: bool = True) -> None
         let_send(request)
 
 
-def let_send(request: web.BaseRequest) -> None:
+def let_send(request: Request) -> None:
     """Tell a client that asked before that it may send its body."""
     if request.headers.get("Expect") is None or request.version < (1, 1):
         return
@@ -201,8 +201,8 @@ def let_send(request: web.BaseRequest) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def _leave(request: web.BaseRequest, life: Life) -> None:
+async def _leave(request: Request, life: Life) -> None:
     """Stay until the transport has room again, so that a slow reader's rest is bounded in time."""
     life.begin_closing()
-    connection: Any = request.protocol
+    connection = request.connection
     await connection.room()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs
 
 from streamstack.errors import RunError
+from streamstack.server.request import Request
 
 #: A host with its port: a name, an IPv4 address, or an IPv6 address in brackets (RFC 3986, section 3.2.2).
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
@@ -20,7 +21,7 @@ _known: set[str] = set()
 _MOST: Final = 1000
 
 
-def check_framing(request: web.BaseRequest) -> None:
+def check_framing(request: Request) -> None:
     """Refuse a request that others may understand in another way.
 
     Raises RunError ``invalid-input``.
@@ -35,7 +36,7 @@ def check_framing(request: web.BaseRequest) -> None:
     _look_closer(request, host)
 
 
-def _look_closer(request: web.BaseRequest, host: str | None) -> None:
+def _look_closer(request: Request, host: str | None) -> None:
     version = request.version
     if version not in (HttpVersion10, HttpVersion11):
         raise _refused("the request is no HTTP/1.1", 400)

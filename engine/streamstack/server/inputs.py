@@ -21,6 +21,7 @@ from streamstack.server.addresses import Addresses
 from streamstack.server.arriving import Arriving, nothing
 from streamstack.server.bodies import BODY, MOST_FIELDS, read_body, read_form
 from streamstack.server.multipart import close_files, most_bytes
+from streamstack.server.request import Request
 
 #: Where a request has its body, which is read as it arrives.
 ARRIVING: Final = web.RequestKey("arriving", Arriving)
@@ -31,7 +32,7 @@ _ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 async def read_inputs(
-    request: web.BaseRequest,
+    request: Request,
     route_parameters: Mapping[str, str],
     checker: Checker,
     *,
@@ -74,7 +75,7 @@ class Reader:
         max_body: int,
         keeps_body: bool = False,
         largest: int = LARGEST,
-        address: Callable[[web.BaseRequest], str | None] = _PEER.of,
+        address: Callable[[Request], str | None] = _PEER.of,
     ) -> None:
         self._checker = checker
         self._max_body = max_body
@@ -83,21 +84,17 @@ class Reader:
         self._address = address
         self._sensitive = [each for each in checker.inputs if _holds_secrets(each)]
 
-    def read(
-        self, request: web.BaseRequest, parameters: Mapping[str, str]
-    ) -> Coroutine[Any, Any, Inputs]:
+    def read(self, request: Request, parameters: Mapping[str, str]) -> Coroutine[Any, Any, Inputs]:
         """Read the inputs of a request. Raises as `read_inputs` does."""
         read = self._read_secrets if self._sensitive else self._read
         return read(request, parameters)
 
-    async def _read_secrets(
-        self, request: web.BaseRequest, parameters: Mapping[str, str]
-    ) -> Inputs:
+    async def _read_secrets(self, request: Request, parameters: Mapping[str, str]) -> Inputs:
         inputs = await self._read(request, parameters)
         hide(value for each in self._sensitive for value in _secrets(each, inputs[each.name]))
         return inputs
 
-    async def _read(self, request: web.BaseRequest, parameters: Mapping[str, str]) -> Inputs:
+    async def _read(self, request: Request, parameters: Mapping[str, str]) -> Inputs:
         layout = self._checker.layout(request.method, parameters)
         if layout.stream is not None:
             return self._read_around(layout, layout.stream, request, parameters)
@@ -115,7 +112,7 @@ class Reader:
         self,
         layout: Layout,
         declared: Input,
-        request: web.BaseRequest,
+        request: Request,
         parameters: Mapping[str, str],
     ) -> Inputs:
         """Read all inputs but the body, which becomes a stream of what arrives."""
@@ -135,7 +132,7 @@ class Reader:
         inputs.absent = inputs.absent | {declared.name}
         return inputs
 
-    def show(self, request: web.BaseRequest, parameters: Mapping[str, str]) -> Mapping[str, Any]:
+    def show(self, request: Request, parameters: Mapping[str, str]) -> Mapping[str, Any]:
         """Return `request` as definitions see it."""
         return request_mapping(request, parameters, request.get(BODY), self._address(request))
 
@@ -169,7 +166,7 @@ def close_inputs(inputs: Mapping[str, Any]) -> None:
                 one.close()
 
 
-def _lookup(request: web.BaseRequest, route_parameters: Mapping[str, str], place: str) -> Lookup:
+def _lookup(request: Request, route_parameters: Mapping[str, str], place: str) -> Lookup:
     """Return what finds the texts of a name in a place of the request."""
     if place == "path":
         return lambda name: (route_parameters[name],) if name in route_parameters else ()
@@ -183,7 +180,7 @@ def _lookup(request: web.BaseRequest, route_parameters: Mapping[str, str], place
     return lambda name: form.get(name, ())
 
 
-def _raw_query(request: web.BaseRequest) -> bytes:
+def _raw_query(request: Request) -> bytes:
     """Return the query as it was sent; what was no ASCII is in it as its bytes."""
     query = request.rel_url.raw_query_string
     return query.encode("utf-8", "surrogatepass") if query else b""
@@ -203,7 +200,7 @@ class Headers(dict[str, str]):
 
 
 def request_mapping(
-    request: web.BaseRequest,
+    request: Request,
     parameters: Mapping[str, str],
     body: bytes | None,
     address: str | None,

@@ -7,8 +7,6 @@ from functools import lru_cache
 from ipaddress import IPv6Network
 from typing import Any, Final
 
-from aiohttp import web
-
 from streamstack.connections.rates import Quota, Verdict
 from streamstack.connections.slots import MemorySlots, Slots
 from streamstack.errors import RunError
@@ -20,6 +18,7 @@ from streamstack.language.rates import Rate
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Run
 from streamstack.server.addresses import Addresses
+from streamstack.server.request import Request
 
 #: Seconds after which to try again where all places are taken: nobody knows when one is free.
 _SOON: Final = 1.0
@@ -41,7 +40,7 @@ class Limiter:
         self.late = [(index, limit) for index, limit in limits if limit.reads_input]
 
     def asked(
-        self, index: int, run: Run, request: web.BaseRequest, inputs: dict[str, Any]
+        self, index: int, run: Run, request: Request, inputs: dict[str, Any]
     ) -> tuple[Rate | None, bytes, int | None]:
         """Return the rate of a limit for a request, the key of its count, and how many runs may be under way.
 
@@ -59,7 +58,7 @@ class Limiter:
             return rate, start + b"by:" + key_of(given[1]), most
         return rate, start + self._caller(None if by == "ip" else run.auth, request), most
 
-    def _caller(self, auth: Mapping[str, Any] | None, request: web.BaseRequest) -> bytes:
+    def _caller(self, auth: Mapping[str, Any] | None, request: Request) -> bytes:
         """Return who calls: a subject of an authentication, else an address."""
         if auth is not None and (subject := auth.get("sub")):
             return b"auth:" + key_of([auth.get("method"), subject])
@@ -75,7 +74,7 @@ class Pass:
         self,
         limiter: Limiter,
         run: Run,
-        request: web.BaseRequest,
+        request: Request,
         later: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._later = later  # does what takes a while

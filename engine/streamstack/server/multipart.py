@@ -12,7 +12,6 @@ from aiohttp import (
     BodyPartReader,
     MultipartReader,
     StreamReader,
-    web,
 )
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -22,6 +21,7 @@ from streamstack.language.inputs.formats import size_text
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.inputs import Form, JsonText, Layout
+from streamstack.server.request import Request
 
 #: How many parts a form may have.
 MOST_PARTS: Final = 1000
@@ -38,7 +38,7 @@ for _each in (BadContentDispositionHeader, BadContentDispositionParam):
 
 
 async def read_multipart(
-    request: web.BaseRequest, layout: Layout, max_body: int, data: bytes | None
+    request: Request, layout: Layout, max_body: int, data: bytes | None
 ) -> Form:
     """Read a form: texts, JSON where a part says it is JSON, and files.
 
@@ -187,9 +187,11 @@ def _allowance(declared: Input, max_body: int) -> int:
     return max(size, max_body) if declared.max_items is None else size * declared.max_items
 
 
-def _stream(request: web.BaseRequest, data: bytes) -> StreamReader:
+def _stream(request: Request, data: bytes) -> StreamReader:
     """Return a reader of bytes that were read before; its limit keeps it from pausing the connection."""
-    content = StreamReader(request.protocol, len(data) + _WRAPPING, loop=asyncio.get_running_loop())
+    content = StreamReader(
+        request.connection, len(data) + _WRAPPING, loop=asyncio.get_running_loop()
+    )
     content.feed_data(data)
     content.feed_eof()
     return content

@@ -10,11 +10,10 @@ from http import HTTPStatus
 from math import ceil
 from typing import Any, Final
 
-from aiohttp import web
-
 from streamstack.errors import RunError
 from streamstack.server.heads import BODILESS, date_line, status_line
 from streamstack.server.problems import CONTENT_TYPE, RefusalError, problem
+from streamstack.server.request import Request
 
 _HTTP_10 = (1, 0)
 #: What stands above every problem document.
@@ -37,7 +36,7 @@ KEEP: Final = Sent.KEEP
 CLOSE: Final = Sent.CLOSE
 
 
-def connection_line(request: web.BaseRequest, *, keep: bool) -> bytes:
+def connection_line(request: Request, *, keep: bool) -> bytes:
     """Return the Connection header, where the version's own rule has to be overridden."""
     if keep:
         return b"Connection: keep-alive\r\n" if request.version == _HTTP_10 else b""
@@ -45,7 +44,7 @@ def connection_line(request: web.BaseRequest, *, keep: bool) -> bytes:
 
 
 def send(
-    request: web.BaseRequest, status: int, lines: bytes, body: bytes | None, *, keep: bool = True
+    request: Request, status: int, lines: bytes, body: bytes | None, *, keep: bool = True
 ) -> Sent:
     """Write a whole answer: status, header lines, body. A HEAD request gets no body.
 
@@ -88,7 +87,7 @@ def problem_lines(run: str | None) -> bytes:
 
 
 def send_problem(
-    request: web.BaseRequest,
+    request: Request,
     error: RunError,
     *,
     run: str | None = None,

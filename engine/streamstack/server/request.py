@@ -27,6 +27,7 @@ class Request(web.BaseRequest):
         connection: Connection,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self.connection = connection
         self._message = message
         self._protocol = connection
         self._payload_writer = _NONE

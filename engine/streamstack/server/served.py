@@ -6,13 +6,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import web
-
 from streamstack.language.streaming_settings import Resume
 from streamstack.runtime.run import Run
 from streamstack.server.authentication import Guard
 from streamstack.server.limits import Limiter
 from streamstack.server.negotiation import FORMATS, choose
+from streamstack.server.request import Request
 from streamstack.server.resuming.sinks import KEPT
 from streamstack.server.wire import Limits, Wire
 from streamstack.server.writers.ai_sdk import AiSdkSink
@@ -45,17 +44,17 @@ WRITERS: Mapping[str, type[Answer]] = {
 MAX_BODY = 10 * 1024 * 1024
 
 Start = Callable[[Run, dict[str, Any]], Coroutine[Any, Any, Any]]
-Read = Callable[[web.BaseRequest, Mapping[str, str]], Coroutine[Any, Any, dict[str, Any]]]
-Show = Callable[[web.BaseRequest, Mapping[str, str]], Mapping[str, Any]]
+Read = Callable[[Request, Mapping[str, str]], Coroutine[Any, Any, dict[str, Any]]]
+Show = Callable[[Request, Mapping[str, str]], Mapping[str, Any]]
 Own = Callable[[Run, dict[str, Any]], list[tuple[str, str]]]
 
 
-async def _no_inputs(request: web.BaseRequest, parameters: Mapping[str, str]) -> dict[str, Any]:
+async def _no_inputs(request: Request, parameters: Mapping[str, str]) -> dict[str, Any]:
     """Read nothing: the inputs of an endpoint that has none."""
     return {}
 
 
-def _show_little(request: web.BaseRequest, parameters: Mapping[str, str]) -> Mapping[str, Any]:
+def _show_little(request: Request, parameters: Mapping[str, str]) -> Mapping[str, Any]:
     return {"method": request.method, "path": request.path}
 
 
@@ -100,7 +99,7 @@ class Served:
     def title(self) -> str:
         return f"{self.method} {self.path}"
 
-    def open(self, request: web.BaseRequest, cors: bytes) -> Answer:
+    def open(self, request: Request, cors: bytes) -> Answer:
         """Open the writer for a request.
 
         Raises RunError ``not-acceptable`` where its Accept header fits no format.
@@ -110,7 +109,7 @@ class Served:
             return KEPT[wire.format](wire, request, cors)
         return WRITERS[wire.format](wire, request, cors)
 
-    def wire_for(self, request: web.BaseRequest) -> Wire:
+    def wire_for(self, request: Request) -> Wire:
         """Return the wire that a request asks for. Raises as `open` does."""
         if self.wire.negotiated:
             return self.wires[choose(request.headers.get("Accept"))]

@@ -8,8 +8,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from aiohttp import web
-
 from streamstack.errors import RunError
 from streamstack.runtime.run import Context, Run
 from streamstack.server.cors import Cors
@@ -21,6 +19,7 @@ from streamstack.server.metrics.exposition import CONTENT_TYPE, Access, expositi
 from streamstack.server.metrics.tally import Tally
 from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import Sent, send, send_problem
+from streamstack.server.request import Request
 from streamstack.server.resuming.requests import PREFIX, answer_streams, share
 from streamstack.server.resuming.streams import Streams
 from streamstack.server.routes import Routes
@@ -117,7 +116,7 @@ class Service:
         await self._group.__aexit__(None, None, None)
         await self.context.aclose()
 
-    def answer(self, request: web.BaseRequest) -> Sent | Coroutine[Any, Any, Sent]:
+    def answer(self, request: Request) -> Sent | Coroutine[Any, Any, Sent]:
         """Answer one request: at once, or with what answers it in a task of its own."""
         try:
             check_framing(request)
@@ -146,7 +145,7 @@ class Service:
         work = exchange(self, served, request, parameters, answer)
         return self._outliving(work) if served.outlives and not answer.keeps else work
 
-    async def _told(self, request: web.BaseRequest, work: Coroutine[Any, Any, Sent]) -> Sent:
+    async def _told(self, request: Request, work: Coroutine[Any, Any, Sent]) -> Sent:
         """Answer with what some work gives, or with the error it ends by."""
         try:
             return await work
@@ -177,7 +176,7 @@ class Service:
         if close is not None:
             close()
 
-    def _refuse(self, request: web.BaseRequest, error: RunError, lines: bytes = b"") -> Sent:
+    def _refuse(self, request: Request, error: RunError, lines: bytes = b"") -> Sent:
         cors = self.cors.lines(request.headers.get("Origin"))
         if isinstance(error, RefusalError):
             lines += error.lines
@@ -185,7 +184,7 @@ class Service:
             self.tally.refuse(error.status)
         return send_problem(request, error, lines=lines + cors, dev=self.context.dev)
 
-    def _answer_own(self, request: web.BaseRequest, path: str) -> Sent:
+    def _answer_own(self, request: Request, path: str) -> Sent:
         if path not in _OWN:
             error = RunError("unavailable", "the server is shutting down", status=503)
             cors = self.cors.lines(request.headers.get("Origin"))
@@ -201,13 +200,13 @@ class Service:
             return send(request, 503, _JSON, b'{"status":"draining"}', keep=False)
         return send(request, 200, _JSON, b'{"status":"ok"}')
 
-    def _answer_figures(self, request: web.BaseRequest) -> Sent:
+    def _answer_figures(self, request: Request) -> Sent:
         assert self.tally is not None
         self.tally.look(self.lives)
         lines = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE
         return send(request, 200, lines, exposition(self.tally.board))
 
-    def _refuse_figures(self, request: web.BaseRequest) -> Sent:
+    def _refuse_figures(self, request: Request) -> Sent:
         """Answer whoever may not see the figures; where nobody may by a token, nothing tells that they are there."""
         if not self.access.asks:
             return self._answer_unfound(request, request.path)
@@ -219,7 +218,7 @@ class Service:
         tally.look(self.lives)
         self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look, tally)
 
-    def _answer_unfound(self, request: web.BaseRequest, path: str) -> Sent:
+    def _answer_unfound(self, request: Request, path: str) -> Sent:
         """Answer OPTIONS, which no definition has to name, and what has no route."""
         methods = self.routes.methods(path)
         if not methods:
@@ -233,7 +232,7 @@ class Service:
             return send(request, 204, lines + self.cors.preflight(origin, methods, asked), b"")
         return self._wrong_method(request, methods)
 
-    async def _answer_head(self, request: web.BaseRequest, served: Served) -> Sent:
+    async def _answer_head(self, request: Request, served: Served) -> Sent:
         """Answer with the head that a GET would have, to whom it would be given, without running the stack."""
         if served.guard is not None:
             await served.guard.admit(request, self.context, self.cors)
@@ -241,7 +240,7 @@ class Service:
         cors = self.cors.lines(request.headers.get("Origin"))
         return send(request, 200, wire.plain + cors, None)
 
-    def _wrong_method(self, request: web.BaseRequest, methods: list[str]) -> Sent:
+    def _wrong_method(self, request: Request, methods: list[str]) -> Sent:
         error = RunError("method-not-allowed", f"this path takes {', '.join(methods)}", status=405)
         return self._refuse(request, error, header_lines([("Allow", ", ".join(methods))]))
 

@@ -10,8 +10,6 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Final
 
-from aiohttp import web
-
 from streamstack import __version__
 from streamstack.language.settings import Metrics
 from streamstack.server.metrics.board import (
@@ -30,6 +28,7 @@ from streamstack.server.metrics.board import (
     STATUSES,
     Board,
 )
+from streamstack.server.request import Request
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -57,7 +56,7 @@ class Access:
         """Whether who brings the token may."""
         return self._token is not None
 
-    def admits(self, request: web.BaseRequest) -> bool:
+    def admits(self, request: Request) -> bool:
         """Tell whether this request may see them."""
         if self._open or (self._dev and _is_near(request)):
             return True
@@ -68,7 +67,7 @@ class Access:
         return hmac.compare_digest(told, self._token) and scheme.lower() == "bearer"
 
 
-def _is_near(request: web.BaseRequest) -> bool:
+def _is_near(request: Request) -> bool:
     """Tell whether a request comes from this machine, and is nobody else's that was handed on."""
     if any(name in request.headers for name in _HANDED_ON):
         return False

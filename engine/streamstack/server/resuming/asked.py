@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
-from aiohttp import web
-
 from streamstack.errors import RunError
 from streamstack.language.values import Opaque, to_json
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import invalid
 from streamstack.server.bodies import BODY
+from streamstack.server.request import Request
 from streamstack.server.resuming.ids import Position, bad_position, read_position, unknown_stream
 
 #: The parameter of the query that stands for the header Last-Event-ID, which an EventSource can't set.
@@ -25,7 +24,7 @@ _KEY: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
 _WITHOUT_KEY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def last_seen(request: web.BaseRequest) -> Position | None:
+def last_seen(request: Request) -> Position | None:
     """Return the last chunk that a request to an endpoint names; None where it begins anew.
 
     Raises RunError ``unknown-stream`` for what is the id of no chunk: to begin anew would give its reader everything
@@ -42,7 +41,7 @@ def last_seen(request: web.BaseRequest) -> Position | None:
     return position
 
 
-def resumed_at(request: web.BaseRequest, stream: str) -> int:
+def resumed_at(request: Request, stream: str) -> int:
     """Return the number of the chunk that a reader of a stream needs first.
 
     The header counts before the query: an EventSource keeps the query it began with. Raises RunError
@@ -64,7 +63,7 @@ def resumed_at(request: web.BaseRequest, stream: str) -> int:
     return 0
 
 
-def _queried(request: web.BaseRequest, name: str) -> str:
+def _queried(request: Request, name: str) -> str:
     query = request.rel_url.raw_query_string
     if name not in query:
         return ""
@@ -90,7 +89,7 @@ def owner_of(claims: Mapping[str, Any] | None) -> str:
 _PASSING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time"})
 
 
-def key_of(request: web.BaseRequest) -> str | None:
+def key_of(request: Request) -> str | None:
     """Return the Idempotency-Key of a request, with or without its quotes.
 
     (https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/) Raises RunError ``invalid-input``.
@@ -118,7 +117,7 @@ def name_of(owner: str, endpoint: str, key: str) -> bytes:
     return hashlib.sha256(to_json([owner, endpoint, key])).digest()
 
 
-async def fingerprint_of(request: web.BaseRequest, inputs: Mapping[str, Any]) -> str:
+async def fingerprint_of(request: Request, inputs: Mapping[str, Any]) -> str:
     """Return what two requests with one key have to have in common: their path, query and inputs.
 
     Of a file its content counts, not how its form was cut; of a body that is read as it arrives, nothing.

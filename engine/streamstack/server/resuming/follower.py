@@ -7,13 +7,12 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
-
 from streamstack.connections.stream_store import Seen
 from streamstack.errors import RunError
 from streamstack.language.values import to_json
 from streamstack.server.problems import log
 from streamstack.server.replies import CLOSE, Sent, send_problem
+from streamstack.server.request import Request
 from streamstack.server.resuming.frames import LOST, gap, lost, pulse
 from streamstack.server.resuming.ids import unknown_stream
 from streamstack.server.resuming.journal import End, Head
@@ -39,7 +38,7 @@ class Follower:
         service: Service,
         shared: Shared,
         stream: Elsewhere,
-        request: web.BaseRequest,
+        request: Request,
         cors: bytes,
         manner: Manner,
         position: int,

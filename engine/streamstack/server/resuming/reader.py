@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
-
-from aiohttp import web
 
 from streamstack.server.heads import date_line, status_line
 from streamstack.server.replies import CLOSE, KEEP, Sent, connection_line, reset, send
+from streamstack.server.request import Request
 from streamstack.server.resuming.frames import gap, pulse
 from streamstack.server.resuming.journal import End, Head, Journal, Origin
 from streamstack.server.wire import GATHERED, PATIENCE, Wire
 from streamstack.server.writers.compression import Compression, compresses
-
-if TYPE_CHECKING:
-    from streamstack.server.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +56,9 @@ class Spout:
         "_whole",
     )
 
-    def __init__(self, request: web.BaseRequest, cors: bytes, manner: Manner) -> None:
+    def __init__(self, request: Request, cors: bytes, manner: Manner) -> None:
         self._request = request
-        self._connection = cast("Connection", request.protocol)
+        self._connection = request.connection
         self._transport = request.transport
         self._cors = cors
         self._manner = manner
@@ -194,7 +189,7 @@ class Reader:
     )
 
     def __init__(
-        self, journal: Journal, request: web.BaseRequest, cors: bytes, manner: Manner, position: int
+        self, journal: Journal, request: Request, cors: bytes, manner: Manner, position: int
     ) -> None:
         self._journal = journal
         self._spout = Spout(request, cors, manner)

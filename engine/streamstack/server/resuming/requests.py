@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aiohttp import web
-
 from streamstack.errors import RunError
 from streamstack.functions.state_use import open_redis
 from streamstack.language.values import to_json
@@ -16,6 +14,7 @@ from streamstack.server.heads import header_lines
 from streamstack.server.negotiation import takes
 from streamstack.server.problems import RefusalError
 from streamstack.server.replies import Sent, send
+from streamstack.server.request import Request
 from streamstack.server.resuming.asked import (
     bad_key,
     key_of,
@@ -58,7 +57,7 @@ class Nothing:
 
     __slots__ = ("_cors", "_request")
 
-    def __init__(self, request: web.BaseRequest, cors: bytes) -> None:
+    def __init__(self, request: Request, cors: bytes) -> None:
         self._request = request
         self._cors = cors
 
@@ -97,7 +96,7 @@ async def find(streams: Streams, name: str) -> Stream | Elsewhere | None:
     return read_fields(name, await streams.shared.store.fields(name))
 
 
-async def answer_streams(service: Service, request: web.BaseRequest, path: str) -> Sent:
+async def answer_streams(service: Service, request: Request, path: str) -> Sent:
     """Answer a request to `/_streams/{id}`. Raises RunError as `come_back` does."""
     cors = service.cors.lines(request.headers.get("Origin"))
     if request.method == "OPTIONS":
@@ -153,9 +152,7 @@ async def _stop(streams: Streams, stream: Stream | Elsewhere) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _admit(
-    service: Service, request: web.BaseRequest, guard: Guard | None, origin: Origin
-) -> None:
+async def _admit(service: Service, request: Request, guard: Guard | None, origin: Origin) -> None:
     """Let in the caller who began the stream; to all others there is none. Raises RunError ``unknown-stream``."""
     claims = None
     if guard is not None:
@@ -177,7 +174,7 @@ def read(
     service: Service,
     served: Served,
     stream: Stream | Elsewhere,
-    request: web.BaseRequest,
+    request: Request,
     cors: bytes,
     position: int,
 ) -> Source:

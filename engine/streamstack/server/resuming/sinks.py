@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, cast
-
-from aiohttp import web
+from typing import TYPE_CHECKING, Any, Final
 
 from streamstack.errors import RunError
 from streamstack.language.values import MISSING, to_json, to_text
@@ -15,6 +13,7 @@ from streamstack.runtime.chunk import check_content, check_open
 from streamstack.server.heads import BODILESS
 from streamstack.server.problems import problem
 from streamstack.server.replies import KEEP, Sent, error_lines, problem_lines, status_of
+from streamstack.server.request import Request
 from streamstack.server.resuming.frames import frame, pulse
 from streamstack.server.resuming.ids import new_stream_id
 from streamstack.server.resuming.journal import End, Head, Journal
@@ -25,7 +24,7 @@ from streamstack.server.writers.sse import SseSink
 from streamstack.server.writers.stream import StreamSink
 
 if TYPE_CHECKING:
-    from streamstack.server.connection import Connection, Turn
+    from streamstack.server.connection import Turn
 
 #: Seconds after which a run that is held back is noted to be alive still.
 _HELD: Final = 1.0
@@ -41,13 +40,13 @@ class Kept(StreamSink):
     keeps = True
     # No __slots__: two bases with some could not be put together.
 
-    def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
+    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
         # Not StreamSink's own: no connection is listened to, and none is written to.
         Answer.__init__(self, wire, request, cors)
         self.stream = new_stream_id()
         self._journal: Journal | None = None
         self._loop = asyncio.get_running_loop()
-        self._turn: Turn = cast("Connection", request.protocol).turn
+        self._turn: Turn = request.connection.turn
         self._parts = []
         self._opening = b"" if wire.retry is None else b"retry: %d\n" % wire.retry
         self._scheduled = False
@@ -218,7 +217,7 @@ class Kept(StreamSink):
 class KeptSse(Kept, SseSink):
     """Writes events."""
 
-    def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
+    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
         self._heads = {}  # with the stream's own id, so of no use to others
         self._ids = True
@@ -241,7 +240,7 @@ class KeptSse(Kept, SseSink):
 class KeptNdjson(Kept, NdjsonSink):
     """Writes one object a line: beside what it holds, each has its id."""
 
-    def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
+    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
         self._shaped = wire.learnt
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import orjson
-from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.language.values import MISSING
@@ -17,6 +16,7 @@ from streamstack.server.cookies import cookie_headers
 from streamstack.server.heads import check_status, own_headers
 from streamstack.server.problems import in_band, log
 from streamstack.server.replies import Sent, reset, send_problem, status_of
+from streamstack.server.request import Request
 from streamstack.server.wire import Wire
 
 #: Types of content that every format carries, told without a look at their ancestors.
@@ -51,7 +51,7 @@ class Answer(Sink):
     #: Whether what the run was given is not the request's to close any more.
     handed: bool = False
 
-    def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
+    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
         super().__init__()
         self.wire = wire
         self.request = request

@@ -6,11 +6,10 @@ import csv
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aiohttp import web
-
 from streamstack.errors import RunError
 from streamstack.language.values import to_text
 from streamstack.runtime.chunk import check_content
+from streamstack.server.request import Request
 from streamstack.server.wire import Wire
 from streamstack.server.writers.answer import PLAIN
 from streamstack.server.writers.stream import StreamSink
@@ -35,7 +34,7 @@ class CsvSink(StreamSink):
 
     __slots__ = ("_columns", "_lines", "_row")
 
-    def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
+    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
         self._columns: tuple[str, ...] | None = None
         self._lines = _Lines()

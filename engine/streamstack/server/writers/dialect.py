@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
-from aiohttp import web
-
 from streamstack.errors import RunError
 from streamstack.language.dialects import refuse
 from streamstack.language.values import MISSING, to_json
@@ -17,6 +15,7 @@ from streamstack.runtime.messages import STOP, TOOL_CALLS, Item, add_usage
 from streamstack.server.bodies import BODY
 from streamstack.server.heads import BODILESS
 from streamstack.server.replies import Sent, send
+from streamstack.server.request import Request
 from streamstack.server.wire import LARGEST_DOCUMENT, Wire
 from streamstack.server.writers.asked import Asked, read_asked
 from streamstack.server.writers.stream import StreamSink
@@ -87,7 +86,7 @@ class DialectSink(StreamSink):
         "_whole",
     )
 
-    def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
+    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
         self._asked: Asked | None = None
         self._whole = False

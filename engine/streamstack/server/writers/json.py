@@ -5,12 +5,11 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from typing import Any
 
-from aiohttp import web
-
 from streamstack.errors import RunError
 from streamstack.language.values import MISSING, to_json, to_text
 from streamstack.runtime.chunk import check_content, check_open
 from streamstack.server.replies import Sent, send
+from streamstack.server.request import Request
 from streamstack.server.wire import LARGEST_DOCUMENT, Wire
 from streamstack.server.writers.answer import PLAIN, Answer
 from streamstack.server.writers.ndjson import shape
@@ -50,7 +49,7 @@ class DocumentSink(Answer):
     takes_json = True
     __slots__ = ("_body", "_done", "_largest", "_loop", "_metadata")
 
-    def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
+    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
         self._body = bytearray()
         self._largest = wire.max_bytes or LARGEST_DOCUMENT

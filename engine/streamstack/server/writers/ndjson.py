@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiohttp import web
-
 from streamstack.errors import RunError
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.chunk import check_content
+from streamstack.server.request import Request
 from streamstack.server.wire import Wire
 from streamstack.server.writers.answer import PLAIN
 from streamstack.server.writers.stream import StreamSink
@@ -39,7 +38,7 @@ class NdjsonSink(StreamSink):
     tells_gaps = True
     __slots__ = ("_shaped",)
 
-    def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
+    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
         self._shaped: dict[str | None, bool] = wire.learnt
 

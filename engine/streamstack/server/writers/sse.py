@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from aiohttp import web
-
 from streamstack.errors import RunError
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.chunk import check_content
+from streamstack.server.request import Request
 from streamstack.server.wire import Wire
 from streamstack.server.writers.answer import PLAIN
 from streamstack.server.writers.stream import StreamSink
@@ -32,7 +31,7 @@ class SseSink(StreamSink):
     tells_gaps = True
     __slots__ = ("_heads", "_ids")
 
-    def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
+    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
         # Event name -> the lines before the id's digits or the data, and whether it has metadata.
         self._heads: dict[str | None, tuple[bytes, bool]] = wire.learnt

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from time import perf_counter
-from typing import Any, ClassVar, cast
-
-from aiohttp import web
+from typing import Any, ClassVar
 
 from streamstack.errors import RunError
 from streamstack.language.values import MISSING
 from streamstack.runtime.chunk import check_open
-from streamstack.server.connection import Connection
 from streamstack.server.heads import BODILESS, date_line, status_line
 from streamstack.server.replies import CLOSE, KEEP, Sent, connection_line, reset, send
+from streamstack.server.request import Request
 from streamstack.server.wire import GATHERED, Wire
 from streamstack.server.writers.answer import Answer
 from streamstack.server.writers.backlog import Backlog
@@ -48,10 +46,10 @@ class StreamSink(Answer):
         "_transport",
     )
 
-    def __init__(self, wire: Wire, request: web.BaseRequest, cors: bytes = b"") -> None:
+    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
         self._loop = asyncio.get_running_loop()
-        self._connection = cast("Connection", request.protocol)
+        self._connection = request.connection
         self._connection.listener = self
         self._transport = request.transport
         self._parts: list[bytes] = []
