@@ -110,7 +110,7 @@ def _write_finally(code: Code, last: Stack) -> None:
     with code.part("last", last) as name:
         code.steps(last)
     signal = code.fresh("signal")
-    code.line(f"{signal} = await {name}()")
+    code.line(f"{signal} = {code.called(name)}()")
     # Whoever stops a run, or a step whose time is over, is not stopped by a `return`; an error is.
     code.line(
         f"if {signal} is not None and "

@@ -1,8 +1,8 @@
 """The Python that stands for a function stack: written once at load, compiled, then only run.
 
-A frame of the definition (endpoint, function, branch ...) is one coroutine function; a variable is a
-local of it; control flow is Python's own. Beside each line stands its Site, so that a traceback tells the
-author's file, line and expression without any cost while all goes well.
+A frame of the definition (endpoint, function, branch ...) is one coroutine function, or a plain one where nothing in it
+waits and its caller knows; a variable is a local of it; control flow is Python's own. Beside each line stands its Site,
+so that a traceback tells the author's file, line and expression without any cost while all goes well.
 """
 
 from __future__ import annotations
@@ -74,12 +74,15 @@ class Code:
         self._frame = Frame({})
         self._functions: list[Function] = [Function()]
         self._handed: set[str] = set()
+        self._plain: set[str] = set()  # the functions in which nothing is awaited
         self._bound: tuple[str, ...] = ()  # what the bodies around bind: items, indexes, errors
 
     # -- lines ---------------------------------------------------------------------------------------------
 
     def line(self, text: str, *values: Value) -> None:
         """Write a line that belongs to the present step and computes these values."""
+        if "await " in text or text.startswith(("async with", "async for")):
+            self._function.waits = True
         self._lines.append(" " * self._depth + text)
         self._sites.append(self._site(values))
 
@@ -219,19 +222,36 @@ class Code:
         return self._functions[-1]
 
     @contextmanager
-    def _writing(self, name: str, parameters: str, function: Function) -> Iterator[None]:
+    def _writing(
+        self, name: str, parameters: str, function: Function, *, plain: bool = False
+    ) -> Iterator[None]:
+        """Write a function; with ``plain`` one that is no coroutine function, where nothing in it is awaited."""
+        header = len(self._lines)
         self._functions.append(function)
         with self.indented(f"async def {name}({parameters}):"):
             if parameters.rpartition(", ")[2] == "sink":
                 self.line("emit = sink.emit; drain = sink.drain")
             yield
         self._functions.pop()
+        if plain and not function.waits:
+            self._lines[header] = self._lines[header].replace("async def", "def", 1)
+            self._plain.add(name)
+
+    def called(self, name: str) -> str:
+        """Return Python source that calls a part or a definition, up to its arguments."""
+        return name if name in self._plain else f"await {name}"
+
+    def waits(self, name: str) -> bool:
+        """Tell whether a part or a definition that was written is a coroutine function."""
+        return name not in self._plain
 
     @contextmanager
-    def definition(self, name: str, parameters: str, stack: Stack) -> Iterator[None]:
-        """Write the coroutine function of a definition; its variables are its own."""
+    def definition(
+        self, name: str, parameters: str, stack: Stack, *, plain: bool = False
+    ) -> Iterator[None]:
+        """Write the function of a definition, with ``plain`` a plain one if it can be; its variables are its own."""
         outer, self._frame = self._frame, Frame({v: f"v_{v}" for v in sorted(written(stack))})
-        with self._writing(name, parameters, Function()):
+        with self._writing(name, parameters, Function(), plain=plain):
             self._declare(self._frame.names.values())
             self._frame.names["input"] = "v_input"
             self.line("sink = run.sink if sink is None else sink")
@@ -284,15 +304,18 @@ class Code:
             self.line(f"nonlocal {', '.join(sorted(shared))}")
 
     @contextmanager
-    def part(self, stem: str, stack: Stack, parameters: str = "") -> Iterator[str]:
-        """Write a part of the present frame as a coroutine function of its own; gives its name.
+    def part(
+        self, stem: str, stack: Stack, parameters: str = "", *, handed: bool = False
+    ) -> Iterator[str]:
+        """Write a part of the present frame as a function of its own; gives its name, to be `called`.
 
         What is written inside is its body. It shares the variables, and emits into its parameter `sink` where it has
-        one. `hand_on` must follow its call.
+        one. `hand_on` must follow its call. With ``handed`` it is a coroutine function whatever is in it, for who
+        knows no other.
         """
         name = self.fresh(stem)
         function = Function(outlined=True)
-        with self._writing(name, parameters, function):
+        with self._writing(name, parameters, function, plain=not handed):
             self._share(stack, parameters)
             yield name
         self._handed = function.signals
@@ -347,7 +370,7 @@ class Code:
         with self.part("part", stack) as name:
             self.steps(stack)
         signal = self.fresh("signal")
-        self.line(f"{signal} = await {name}()")
+        self.line(f"{signal} = {self.called(name)}()")
         self.hand_on(signal)
 
     def steps(self, stack: Stack) -> None:

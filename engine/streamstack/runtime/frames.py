@@ -34,6 +34,7 @@ class Function:
     """One Python function being written. ``outlined``: it tells its caller by a Signal what to do."""
 
     outlined: bool = False
+    waits: bool = False  # something in it is awaited
     loops: int = 0  # loops open within this function
     blocks: int = 0  # loops, `try` and `with` open within it, as Python counts them
     signals: set[str] = field(

@@ -56,7 +56,9 @@ class Plan:
     shapes: Shapes
     reads_body: bool
     source: str
-    _stack: Start
+    #: The stack as a plain function, where nothing in it ever waits. What it raises has no place yet (`located`).
+    at_once: Callable[[Run, dict[str, Any]], Any] | None
+    _stack: Callable[..., Any]
     _headers: Callable[[Run, dict[str, Any]], dict[str, Any]]
     _limits: tuple[Callable[[Run, dict[str, Any]], Asked], ...] = ()
 
@@ -66,6 +68,8 @@ class Plan:
         Raises RunError with its place for whatever goes wrong, but for being cancelled.
         """
         try:
+            if self.at_once is not None:
+                return self.at_once(run, inputs)
             return await self._stack(run, inputs)
         except Exception as error:  # noqa: BLE001  (raised again, with its place)
             fault = located(error)
@@ -155,6 +159,7 @@ def _plan(
         shapes=_shapes(steps),
         reads_body=_reads_body(endpoint, steps),
         source=code.text,
+        at_once=None if code.waits("stack") else compiled["stack"],
         _stack=compiled["stack"],
         _headers=compiled["headers"],
         _limits=tuple(compiled[f"limit_{index}"] for index, _ in enumerate(endpoint.rate_limits)),
@@ -164,18 +169,19 @@ def _plan(
 def _written(
     definition: Definition, functions: Mapping[str, Callee], *, notes_sending: bool
 ) -> Code:
-    """Write the Python of a definition: `stack`, and for an endpoint `headers`."""
+    """Write the Python of a definition: `stack` (of an endpoint a plain function, where it may be), and `headers`."""
     code = Code(definition.title, write_step, notes_sending=notes_sending)
     code.namespace.update(_FIXED, functions=functions)
+    endpoint = isinstance(definition, Endpoint)
     response = definition.response if isinstance(definition, Endpoint) else None
-    with code.definition("stack", "run, v_input, sink=None", definition.stack):
+    with code.definition("stack", "run, v_input, sink=None", definition.stack, plain=endpoint):
         if response is None:
             code.steps(definition.stack)
         else:
             # A `return` ends the steps; what is answered is the response.
             with code.part("steps", definition.stack) as name:
                 code.steps(definition.stack)
-            code.line(f"await {name}()")
+            code.line(f"{code.called(name)}()")
             code.section = "response"
             code.line("return (")
             code.line(f" {code.source(response)}", response)

@@ -59,7 +59,7 @@ def _write_retried(code: Code, step: Step) -> None:
     if step.retry is None or opens_later(step):
         _write_timed(code, step)
         return
-    with code.part("attempt", Stack((step,), step.mark), "sink") as name:
+    with code.part("attempt", Stack((step,), step.mark), "sink", handed=True) as name:
         _write_timed(code, step)
     signal = code.fresh("signal")
     code.line(f"{signal} = await retried(run, {code.constant(step.retry)}, {name}, sink)")

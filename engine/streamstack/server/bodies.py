@@ -6,6 +6,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from aiohttp import web
+from aiohttp.hdrs import CONTENT_ENCODING, CONTENT_TYPE, EXPECT
 
 from streamstack.errors import RunError
 from streamstack.language.inputs.formats import size_text
@@ -23,6 +24,31 @@ MOST_FIELDS: Final = 1000
 _FORM: Final = "application/x-www-form-urlencoded"
 _MULTIPART: Final = "multipart/form-data"
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "iso-8859-1", "windows-1252", "utf-16"})
+
+
+#: What says of a body that it is JSON, as clients write it. None is no word of it at all.
+_JSON: Final = frozenset({"application/json", "application/json; charset=utf-8", None})
+
+
+def json_at_hand(request: Request, most: int) -> bytes | None:
+    """Return a body of JSON that is here as a whole, in one piece of at most so many bytes; None for all others.
+
+    Those are to be looked at with more care, or waited for. The body stays where it is: what reads it from aiohttp's
+    buffer asks the connection for more of it, though there is none.
+    """
+    content, headers = request.content, request.headers
+    if (
+        not content.is_eof()
+        or content.total_bytes > most
+        or headers.get(CONTENT_TYPE) not in _JSON
+        or CONTENT_ENCODING in headers
+        or EXPECT in headers
+        or content.exception() is not None
+        or request.connection.broke_off(content)
+    ):
+        return None
+    pieces = content._buffer  # noqa: SLF001  (there is no other look at it)
+    return pieces[0] if len(pieces) == 1 else None
 
 
 async def read_body(

@@ -53,6 +53,11 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         address=addresses.of,
     )
     constant, bound = _headers(plan)
+    guard = limiter = None
+    if endpoint.authentication is not None:
+        guard = Guard(endpoint.authentication, settings.authentication)
+    if endpoint.rate_limits:
+        limiter = Limiter(plan, addresses)
     try:
         layout = plan.checker.layout(endpoint.method, names)
         wire = _wire(plan, constant, dev=dev)
@@ -63,19 +68,19 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         method=endpoint.method,
         path=endpoint.path,
         start=plan.start,
+        at_once=plan.at_once if wire.format == "value" and not (guard or limiter) else None,
         wire=wire,
         file=endpoint.mark.file,
         limits=_limits(endpoint),
+        take=reader.take,
         read=reader.read,
         show=reader.show,
         close=close_inputs if layout.files or layout.whole is not None else None,
         headers=bound,
         max_body=largest,
         receives=layout.stream is not None,
-        guard=None
-        if endpoint.authentication is None
-        else Guard(endpoint.authentication, settings.authentication),
-        limiter=Limiter(plan, addresses) if endpoint.rate_limits else None,
+        guard=guard,
+        limiter=limiter,
         outlives=endpoint.streaming.on_disconnect == "finish",
         resume=endpoint.streaming.resume,
     )

@@ -60,7 +60,12 @@ async def exchange(
                 if served.limiter is not None:
                     let = Pass(served.limiter, run, request, service.spawn)
                     await begun(let.ask(), life.begin_reading)
-                given = await _take_in(served, request, parameters, life, answer, let)
+                inputs = served.take(request, parameters) if let is None else None
+                given = (
+                    await _take_in(served, request, parameters, life, answer, let)
+                    if inputs is None
+                    else Given(inputs, None)
+                )
                 if isinstance(answer, Kept):
                     source = await begin(service, served, run, answer, given)
                 else:
@@ -86,7 +91,7 @@ async def exchange(
                 given = given.closed()
             return await source.copy()
         if request.connection.writing_paused:
-            await _leave(request, life)
+            await leave(request, life)
         return CLOSE if given.arriving is not None and given.arriving.lost else sent
     finally:
         life.end()
@@ -201,7 +206,7 @@ def let_send(request: Request) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def _leave(request: Request, life: Life) -> None:
+async def leave(request: Request, life: Life) -> None:
     """Stay until the transport has room again, so that a slow reader's rest is bounded in time."""
     life.begin_closing()
     connection = request.connection

@@ -16,10 +16,10 @@ from streamstack.language.masking import hide
 from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import invalid
-from streamstack.runtime.inputs import Checker, Inputs, Layout, Lookup
+from streamstack.runtime.inputs import Checker, Inputs, JsonText, Layout, Lookup
 from streamstack.server.addresses import Addresses
 from streamstack.server.arriving import Arriving, nothing
-from streamstack.server.bodies import BODY, MOST_FIELDS, read_body, read_form
+from streamstack.server.bodies import BODY, MOST_FIELDS, json_at_hand, read_body, read_form
 from streamstack.server.multipart import close_files, most_bytes
 from streamstack.server.request import Request
 
@@ -66,7 +66,15 @@ class Reader:
     is read as it arrives.
     """
 
-    __slots__ = ("_address", "_checker", "_keeps_body", "_largest", "_max_body", "_sensitive")
+    __slots__ = (
+        "_address",
+        "_checker",
+        "_keeps_body",
+        "_largest",
+        "_max_body",
+        "_sensitive",
+        "_simple",
+    )
 
     def __init__(
         self,
@@ -83,6 +91,24 @@ class Reader:
         self._largest = largest
         self._address = address
         self._sensitive = [each for each in checker.inputs if _holds_secrets(each)]
+        streams = any(each.type == "stream" for each in checker.inputs)
+        self._simple = not (keeps_body or streams or self._sensitive)
+
+    def take(self, request: Request, parameters: Mapping[str, str]) -> Inputs | None:
+        """Read the inputs of a request that is wholly here; None where that takes `read`.
+
+        Raises as `read_inputs` does.
+        """
+        if not self._simple:
+            return None
+        layout = self._checker.layout(request.method, parameters)
+        body = None
+        if request.body_exists:
+            data = json_at_hand(request, self._max_body)
+            if data is None:
+                return None
+            body = JsonText(data) if layout.takes_body else None
+        return layout.check(partial(_lookup, request, parameters), body)
 
     def read(self, request: Request, parameters: Mapping[str, str]) -> Coroutine[Any, Any, Inputs]:
         """Read the inputs of a request. Raises as `read_inputs` does."""

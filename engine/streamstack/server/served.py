@@ -44,9 +44,16 @@ WRITERS: Mapping[str, type[Answer]] = {
 MAX_BODY = 10 * 1024 * 1024
 
 Start = Callable[[Run, dict[str, Any]], Coroutine[Any, Any, Any]]
+AtOnce = Callable[[Run, dict[str, Any]], Any]
+#: Reads what is here already; None where something has to be waited for, or looked at more closely.
+Take = Callable[[Request, Mapping[str, str]], dict[str, Any] | None]
 Read = Callable[[Request, Mapping[str, str]], Coroutine[Any, Any, dict[str, Any]]]
 Show = Callable[[Request, Mapping[str, str]], Mapping[str, Any]]
 Own = Callable[[Run, dict[str, Any]], list[tuple[str, str]]]
+
+
+def _take_nothing(request: Request, parameters: Mapping[str, str]) -> dict[str, Any] | None:
+    return None
 
 
 async def _no_inputs(request: Request, parameters: Mapping[str, str]) -> dict[str, Any]:
@@ -62,10 +69,10 @@ def _show_little(request: Request, parameters: Mapping[str, str]) -> Mapping[str
 class Served:
     """An endpoint, ready for requests.
 
-    ``wire`` is the pattern for the wires of all its formats; with ``negotiated`` in it the format
-    is the request's choice. ``read`` reads and checks the inputs, ``close`` deletes the files among
-    them. ``show`` gives `request` as bindings see it. ``headers`` gives the endpoint's own headers,
-    where they hold bindings.
+    ``wire`` is the pattern for the wires of all its formats; with ``negotiated`` in it the format is the request's
+    choice. ``at_once`` runs a stack in which nothing waits. ``read`` reads and checks the inputs, ``take`` does where
+    they are all here; ``close`` deletes the files among them. ``show`` gives `request` as bindings see it. ``headers``
+    gives the endpoint's own headers, where they hold bindings.
     """
 
     method: str
@@ -74,6 +81,8 @@ class Served:
     wire: Wire
     file: str = ""
     limits: Limits = field(default_factory=Limits)
+    at_once: AtOnce | None = None
+    take: Take = _take_nothing
     read: Read = _no_inputs
     show: Show = _show_little
     close: Callable[[Mapping[str, Any]], None] | None = None

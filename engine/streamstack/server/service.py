@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Context, Run
+from streamstack.server.at_once import answer_at_once
 from streamstack.server.cors import Cors
 from streamstack.server.exchange import exchange
 from streamstack.server.framing import check_framing
@@ -142,6 +143,10 @@ class Service:
             answer = served.open(request, cors)
         except RunError as error:
             return self._refuse(request, error)
+        if served.at_once is not None:
+            sent = answer_at_once(self, served, served.at_once, request, parameters, answer)
+            if sent is not None:
+                return sent
         work = exchange(self, served, request, parameters, answer)
         return self._outliving(work) if served.outlives and not answer.keeps else work
 
@@ -160,7 +165,7 @@ class Service:
         """Take note that a request has its answer; without an ``outcome`` its run is another's affair."""
         self.lives.discard(life)
         if self.tally is not None and outcome is not None:
-            self.tally.finish(life, life.answer, outcome)
+            self.tally.finish(life.row, life.answer, outcome, life)
         if not self.lives:
             self._left.set()
 

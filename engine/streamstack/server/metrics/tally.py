@@ -55,15 +55,15 @@ class Tally:
         """Count an answer without an endpoint."""
         self._words[self._rows + _OUTCOMES["failed"] + status // 100] += 1
 
-    def finish(self, life: Life, answer: Answer, outcome: str) -> None:
-        """Count an answer that is over."""
-        words, at = self._words, self._rows + life.row * WIDTH
+    def finish(self, row: int, answer: Answer, outcome: str, life: Life | None = None) -> None:
+        """Count an answer that is over. ``life`` is what `look` may have met."""
+        words, at = self._words, self._rows + row * WIDTH
         place = at + _OUTCOMES[outcome]
         if answer.committed or answer.refused:
             place += answer.status // 100
         words[place] += 1
         chunks, size = answer.count, answer.bytes
-        if self._counted and (counted := self._counted.pop(life, None)) is not None:
+        if life is not None and (counted := self._counted.pop(life, None)) is not None:
             chunks, size = chunks - counted[0], size - counted[1]
         # Chunks that were taken back are no reason to go down.
         if chunks > 0:

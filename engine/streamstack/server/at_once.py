@@ -1,0 +1,76 @@
+"""Requests that are answered where they arrive: nothing in their run waits, so it needs no task and no timer."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
+
+from streamstack.runtime.faults import located
+from streamstack.runtime.run import Run
+from streamstack.server.ending import error_of, fail
+from streamstack.server.exchange import leave
+from streamstack.server.life import Life
+from streamstack.server.problems import log
+from streamstack.server.replies import Sent
+from streamstack.server.request import Request
+from streamstack.server.served import AtOnce, Served
+from streamstack.server.writers.answer import Answer
+
+if TYPE_CHECKING:
+    from streamstack.server.service import Service
+
+
+def answer_at_once(
+    service: Service,
+    served: Served,
+    stack: AtOnce,
+    request: Request,
+    parameters: Mapping[str, str],
+    answer: Answer,
+) -> Sent | Coroutine[Any, Any, Sent] | None:
+    """Run a stack in which nothing waits, and answer; None where the request is not wholly here.
+
+    Returns what has to be waited for where a slow reader still has the answers before.
+    """
+    answer.run = run = Run(
+        answer, service.context, request=lambda: served.show(request, parameters)
+    )
+    outcome = "completed"
+    try:
+        inputs = served.take(request, parameters)
+        if inputs is None:
+            return None
+        if served.headers is not None:
+            answer.headers += served.headers(run, inputs)
+        sent = answer.finish(stack(run, inputs))
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is told)
+        outcome = "failed"
+        sent = fail(served, run, answer, error_of(located(error)))
+    if service.tally is not None:
+        service.tally.finish(served.row, answer, outcome)
+    service.after(run, outcome, None)
+    if service.context.dev:
+        log.info(
+            "answered",
+            endpoint=served.title,
+            outcome=outcome,
+            chunks=answer.count,
+            ms=run.elapsed_ms,
+            run=run.id,
+        )
+    if request.connection.writing_paused:
+        return _stay(service, served, request, answer, sent)
+    return sent
+
+
+async def _stay(
+    service: Service, served: Served, request: Request, answer: Answer, sent: Sent
+) -> Sent:
+    """Wait until the reader has taken what was written."""
+    life = Life(answer, served.limits, service.lives, served.row)
+    try:
+        await leave(request, life)
+        return sent
+    finally:
+        life.end()
+        service.leave(life)
