@@ -9,6 +9,7 @@ the pair or raises RunError ``template`` in the author's words.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal, DecimalException
@@ -71,9 +72,9 @@ def numbers(left: Any, right: Any) -> tuple[Any, Any] | None:
     return None
 
 
-def _calculate(work: Callable[[], Any]) -> Any:
+def _calculate(work: Callable[[Any, Any], Any], one: Any, two: Any) -> Any:
     try:
-        result = work()
+        result = work(one, two)
     except (ZeroDivisionError, DecimalException) as error:
         if isinstance(error, ZeroDivisionError):
             raise RunError("template", "division by zero") from None
@@ -94,7 +95,7 @@ def add(left: Any, right: Any) -> Any:
     if pair is not None:
         one, two = pair
         exact = type(one) is Decimal
-        return _calculate(lambda: _EXACT.add(one, two) if exact else one + two)
+        return _calculate(_EXACT.add if exact else operator.add, one, two)
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
         return [*left, *right]
     raise _cannot("add", left, "and", right)
@@ -114,7 +115,7 @@ def subtract(left: Any, right: Any) -> Any:
         raise _cannot("subtract", right, "from", left)
     one, two = pair
     exact = type(one) is Decimal
-    return _calculate(lambda: _EXACT.subtract(one, two) if exact else one - two)
+    return _calculate(_EXACT.subtract if exact else operator.sub, one, two)
 
 
 def multiply(left: Any, right: Any) -> Any:
@@ -123,11 +124,11 @@ def multiply(left: Any, right: Any) -> Any:
     if pair is not None:
         one, two = pair
         if type(one) is Decimal:
-            return _calculate(lambda: _EXACT.multiply(one, two))
+            return _calculate(_EXACT.multiply, one, two)
         whole = type(one) is int and type(two) is int
         if whole and one.bit_length() + two.bit_length() > MAX_BITS:
             raise RunError("template", "the result of `*` is too large a number")
-        return _calculate(lambda: one * two)
+        return _calculate(operator.mul, one, two)
     thing, times = (right, left) if type(left) is int else (left, right)
     if type(times) is int and isinstance(thing, (str, list)):
         if times > 0 and len(thing) * times > MAX_ITEMS:
@@ -145,8 +146,8 @@ def divide(left: Any, right: Any) -> Any:
         raise _cannot("divide", left, "by", right)
     one, two = pair
     if type(one) is Decimal:
-        return _calculate(lambda: _DIVIDING.divide(one, two))
-    return _calculate(lambda: one / two)
+        return _calculate(_DIVIDING.divide, one, two)
+    return _calculate(operator.truediv, one, two)
 
 
 def divide_whole(left: Any, right: Any) -> Any:
@@ -156,8 +157,12 @@ def divide_whole(left: Any, right: Any) -> Any:
         raise _cannot("divide", left, "by", right)
     one, two = pair
     if type(one) is Decimal:
-        return _calculate(lambda: (_EXACT.divide(one, two)).to_integral_value("ROUND_FLOOR"))
-    return _calculate(lambda: one // two)
+        return _calculate(_divide_exactly, one, two)
+    return _calculate(operator.floordiv, one, two)
+
+
+def _divide_exactly(one: Decimal, two: Decimal) -> Decimal:
+    return _EXACT.divide(one, two).to_integral_value("ROUND_FLOOR")
 
 
 def remain(left: Any, right: Any) -> Any:
@@ -169,9 +174,9 @@ def remain(left: Any, right: Any) -> Any:
         raise _cannot("divide", left, "by", right)
     one, two = pair
     if type(one) is Decimal:
-        rest = _calculate(lambda: _EXACT.remainder(one, two))
+        rest = _calculate(_EXACT.remainder, one, two)
         return _EXACT.add(rest, two) if rest and (rest < 0) != (two < 0) else rest
-    return _calculate(lambda: one % two)
+    return _calculate(operator.mod, one, two)
 
 
 def power(left: Any, right: Any) -> Any:
@@ -183,7 +188,7 @@ def power(left: Any, right: Any) -> Any:
     whole = type(one) is int and type(two) is int
     if whole and two > 0 and one.bit_length() * two > MAX_BITS:
         raise RunError("template", "the result of `**` is too large a number")
-    result = _calculate(lambda: _DIVIDING.power(one, two) if type(one) is Decimal else one**two)
+    result = _calculate(_DIVIDING.power if type(one) is Decimal else operator.pow, one, two)
     if isinstance(result, complex):
         raise RunError("template", "a root of a negative number is no number")
     return result

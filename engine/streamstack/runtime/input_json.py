@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import orjson
 
+from streamstack.records import record
 from streamstack.runtime.input_faults import Check, Faults, InexactError
 
 #: How deep a document may nest: what can be written again (orjson writes 254 levels).
 DEEPEST: Final = 250
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class JsonText:
     """Bytes that are said to be JSON."""
 

@@ -273,11 +273,15 @@ def _build_form(inputs: tuple[Input, ...], unknown: str, elsewhere: Mapping[str,
     return check
 
 
+def _blank(data: bytes) -> bool:
+    return not data or data.isspace()
+
+
 def _build_parts(document: Check, form: Check) -> Check:
     """Compile the check of a body whose properties are inputs."""
 
     def check(body: Body, faults: Faults) -> Any:
-        if isinstance(body, JsonText) and body.data.strip():
+        if isinstance(body, JsonText) and not _blank(body.data):
             return check_json(body.data, document, faults)
         if isinstance(body, dict):
             return form(body, faults)
@@ -296,7 +300,7 @@ def _build_whole(declared: Input, unknown: str) -> Check:
 
     def take(body: Body, faults: Faults) -> Any:
         if isinstance(body, JsonText):
-            return check_json(body.data, document, faults) if body.data.strip() else MISSING
+            return MISSING if _blank(body.data) else check_json(body.data, document, faults)
         if isinstance(body, dict):
             if form is not None:
                 return dict(form(body, faults))

@@ -17,7 +17,7 @@ from aiohttp.web_protocol import ERROR, PayloadAccessError, _ErrInfo
 
 from streamstack.errors import RunError
 from streamstack.server.coded import CODINGS, Decoded
-from streamstack.server.replies import CLOSE, Sent, problem_alone, send_problem
+from streamstack.server.replies import CLOSE, KEEP, Sent, problem_alone, send_problem
 from streamstack.server.request import Request
 from streamstack.server.sockets import UNSENT, Socket
 from streamstack.server.wire import PATIENCE
@@ -106,12 +106,14 @@ class Connection(web.RequestHandler):
         "_waiting",
         "arriving",
         "listener",
+        "server",
         "socket",
         "turn",
     )
 
     def __init__(self, server: Listening, *, turn: Turn, **options: Any) -> None:
         super().__init__(server, **options)
+        self.server = server
         self.turn = turn
         self._head: asyncio.TimerHandle | None = None  # ends the wait for a request's head
         self._partial = False  # some of the head is there
@@ -130,7 +132,7 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         BaseProtocol.connection_made(self, transport)
         stream = cast("asyncio.Transport", transport)
-        server = self._server
+        server = self.server
         server.connection_made(self, stream)
         self.socket = Socket(transport)
         self.socket.suit(UNSENT, PATIENCE)
@@ -141,10 +143,6 @@ class Connection(web.RequestHandler):
             self.force_close()
         elif server.head_timeout:
             self._head = self._loop.call_later(server.head_timeout, self._give_up_head)
-
-    @property
-    def _server(self) -> Listening:
-        return cast("Listening", self._manager)
 
     def _give_up_head(self) -> None:
         """Close a connection whose request does not come; tell the client if some of it has."""
@@ -160,10 +158,6 @@ class Connection(web.RequestHandler):
     def _idle(self) -> bool:
         """Whether nothing is being answered, and nothing waits for it."""
         return self._current_request is None and not self._messages
-
-    @property
-    def _closing(self) -> bool:
-        return self._close or self._force_close
 
     @property
     def fresh(self) -> bool:
@@ -229,6 +223,11 @@ class Connection(web.RequestHandler):
             self._waiting.append(waiter)
             await waiter
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  (aiohttp's)
+        # aiohttp asks for it with each piece of a body that is read, though nothing was paused.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def resume_writing(self) -> None:
         super().resume_writing()
         if self.listener is not None:
@@ -257,9 +256,9 @@ class Connection(web.RequestHandler):
                 self.arriving.break_off()
             if self._current_request is None and not self._due:
                 self._begin()
-        elif self._current_request is None and data.strip(b"\r\n") and not self._closing:
+        elif self._idle and data.strip(b"\r\n") and not (self._close or self._force_close):
             self._partial = True
-            seconds = self._server.head_timeout
+            seconds = self.server.head_timeout
             if self._head is None and seconds:
                 self._head = self._loop.call_later(seconds, self._give_up_head)
 
@@ -291,13 +290,13 @@ class Connection(web.RequestHandler):
     def _begin(self) -> None:
         """Begin to answer the next request, once its client has taken the answers before."""
         self._due = False
-        if self._paused or self._closing or not self._messages:
+        if self._paused or self._close or self._force_close or not self._messages:
             return
         message, payload = self._messages.popleft()
         malformed = None
         if isinstance(message, _ErrInfo):
             malformed, message = message, ERROR
-        if self._server.leaving:
+        if self.server.leaving:
             message = message._replace(should_close=True)
         coding = message.compression
         if coding is not None and coding in CODINGS and payload is not EMPTY_PAYLOAD:
@@ -309,10 +308,10 @@ class Connection(web.RequestHandler):
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
         try:
-            sent = self._refuse(request, malformed) if malformed else self._server.answer(request)
+            sent = self._refuse(request, malformed) if malformed else self.server.answer(request)
         except Exception as error:  # noqa: BLE001  (whatever it is, this connection alone has it)
             sent = self._fail(request, error)
-        if isinstance(sent, Sent):
+        if sent is KEEP or sent is CLOSE:
             self._finish(request, sent)
             return
         self._wait(sent)
@@ -342,10 +341,8 @@ class Connection(web.RequestHandler):
         if not payload.is_eof() and self.transport is not None and not self._force_close:
             self._wait(self._linger(payload, sent))
             return
-        if payload is not EMPTY_PAYLOAD:
-            payload.set_exception(_TOO_LATE)
         self._current_request = None
-        if sent is CLOSE or self._closing:
+        if sent is CLOSE or self._close or self._force_close:
             self._hang_up()
             return
         self._rest()
@@ -356,11 +353,13 @@ class Connection(web.RequestHandler):
         """Read the rest of a body, for some seconds; return whether the connection goes on.
 
         Were it closed at once, the client might lose the answer to what it has not sent yet (RFC 9112, section 9.6).
+        What comes to read the body later is told that it is too late.
         """
         with suppress(TimeoutError, web.RequestPayloadError):
             async with asyncio.timeout(self._lingering_time):
                 while not body.is_eof():
                     await body.readany()
+                body.set_exception(_TOO_LATE)
                 return sent
         body.feed_eof()  # nobody waits for it any more
         return CLOSE

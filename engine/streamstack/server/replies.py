@@ -16,6 +16,7 @@ from streamstack.server.problems import CONTENT_TYPE, RefusalError, problem
 from streamstack.server.request import Request
 
 _HTTP_10 = (1, 0)
+_HTTP_11 = (1, 1)
 #: What stands above every problem document.
 _PROBLEM = (
     b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
@@ -54,17 +55,16 @@ def send(
     """
     # A body that nobody reads to its end leaves the connection of no further use.
     keep = keep and request.keep_alive and request.content.is_eof()
-    transport = request.transport
+    transport = request.connection.transport
     if transport is None or transport.is_closing():
         return CLOSE
     bare = body is None or status in BODILESS
-    length = b"" if body is None or bare else b"Content-Length: %d\r\n" % len(body)
     parts = (
         status_line(status),
         lines,
-        length,
+        b"" if body is None or bare else b"Content-Length: %d\r\n" % len(body),
         date_line(),
-        connection_line(request, keep=keep),
+        b"" if keep and request.version >= _HTTP_11 else connection_line(request, keep=keep),
         b"\r\n",
         b"" if body is None or bare or request.method == "HEAD" else body,
     )
