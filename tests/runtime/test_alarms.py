@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from typing import Any
 
 import pytest
 
 from streamstack.runtime.alarms import Alarms, sleep
+from streamstack.runtime.clocks import LoopClock, SystemClock
+
+CLOCKS = [LoopClock, *([SystemClock] if sys.platform == "linux" else [])]
 
 
-async def test_waits_that_end_together_share_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many of one slot cost one timer of the loop, and wake in the order in which they came."""
-    loop = asyncio.get_running_loop()
+@pytest.mark.parametrize("clock", CLOCKS)
+async def test_waits_that_end_together_share_a_timer(
+    clock: type[LoopClock | SystemClock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many of one slot cost one timer, and wake in the order in which they came."""
     timers: list[float] = []
-    call_later = loop.call_later
+    set_clock = clock.set
 
-    def counted(delay: float, *args: Any, **named: Any) -> asyncio.TimerHandle:
-        timers.append(delay)
-        return call_later(delay, *args, **named)
+    def counted(self: Any, at: float) -> None:
+        timers.append(at)
+        set_clock(self, at)
 
-    monkeypatch.setattr(loop, "call_later", counted)
+    monkeypatch.setattr(clock, "set", counted)
     woken: list[int] = []
-    together = Alarms(loop)
+    together = Alarms(asyncio.get_running_loop(), clock)
 
     async def wait(number: int) -> None:
         await together.wait(0.05)
@@ -34,6 +40,48 @@ async def test_waits_that_end_together_share_a_timer(monkeypatch: pytest.MonkeyP
     assert woken == list(range(500))
     assert time.perf_counter() - began >= 0.049
     assert 1 <= len(timers) <= 25, "all that were made within two milliseconds share one"
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+async def test_waits_end_in_the_order_of_their_times(clock: type[LoopClock | SystemClock]) -> None:
+    """However they were asked for: long and short ones, the shortest last; and again once all is quiet."""
+    alarms = Alarms(asyncio.get_running_loop(), clock)
+    for _ in range(2):
+        woken: list[float] = []
+
+        async def wait(seconds: float, woken: list[float] = woken) -> None:
+            await alarms.wait(seconds)
+            woken.append(seconds)
+
+        await asyncio.gather(*map(wait, [0.2, 0.12, 0.06, 0.03, 0.01]))
+        assert woken == [0.01, 0.03, 0.06, 0.12, 0.2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the timer of Linux")
+async def test_a_timer_that_rang_is_quiet() -> None:
+    """Once nobody waits any more the loop is not woken again and again."""
+    rung = []
+
+    def ring() -> None:
+        rung.append(1)
+        clock.rest()
+
+    clock = SystemClock(asyncio.get_running_loop(), ring)
+    clock.set(time.monotonic() - 1)
+    await asyncio.sleep(0.05)
+    assert len(rung) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the timer of Linux")
+async def test_short_waits_are_even() -> None:
+    """Of waits of 5 ms, the better quarter is at most 1 ms late and none is early."""
+    late = []
+    for _ in range(60):
+        began = time.monotonic()
+        await sleep(0.005)
+        late.append(time.monotonic() - began - 0.005)
+    assert sorted(late)[15] < 0.001
+    assert min(late) >= -0.000_1
 
 
 async def test_one_who_is_stopped_stops_nobody_else() -> None:

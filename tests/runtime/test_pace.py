@@ -5,7 +5,6 @@ import random
 from collections.abc import Callable
 from itertools import pairwise
 from statistics import mean
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that paces go by."""
     clock = Clock()
     monkeypatch.setattr(pace, "perf_counter", lambda: clock.now)
-    monkeypatch.setattr(pace, "get_running_loop", lambda: SimpleNamespace(time=lambda: clock.now))
+    monkeypatch.setattr(pace, "monotonic", lambda: clock.now)
     monkeypatch.setattr(pace, "sleep", clock.sleep)
     return clock
 

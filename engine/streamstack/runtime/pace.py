@@ -16,10 +16,9 @@ schedule starts anew from it.
 from __future__ import annotations
 
 import random
-from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Final
 
 from streamstack.errors import RunError
@@ -54,7 +53,6 @@ class Pacer:
     __slots__ = (
         "_asked",
         "_chance",
-        "_clock",
         "_count",
         "_due",
         "_interval",
@@ -71,9 +69,6 @@ class Pacer:
         self._mode = "burst"
         self._interval = 0.0
         self._jitter = 0.0
-        # The loop's own, which its timers ring by: uvloop's goes in whole milliseconds, and what is due by another
-        # clock would ring up to one of them early or late.
-        self._clock: Callable[[], float] | None = None
         self._due: float | None = None  # when the last chunk's turn was
         self._last: Any = ""  # the last chunk's content
         self._total = 0  # the length of all contents, in characters
@@ -112,10 +107,7 @@ class Pacer:
         """
         if self._mode == "burst" or not self._interval:
             return None
-        clock = self._clock
-        if clock is None:
-            clock = self._clock = get_running_loop().time
-        now = clock()
+        now = monotonic()
         if self._due is None:
             due = self._begin(now)
         else:
