@@ -115,9 +115,16 @@ def read_form(data: bytes, place: str) -> Form:
     """
     form: Form = {}
     try:
-        pairs = parse_qsl(
-            data.decode(), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS
-        )
+        text = data.decode()
+        if b"%" in data or b"+" in data or data.count(b"&") >= MOST_FIELDS:
+            pairs = parse_qsl(
+                text, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS
+            )
+        else:  # most queries: there is nothing to decode
+            pairs = [
+                (name, value)
+                for name, _, value in (field.partition("=") for field in text.split("&") if field)
+            ]
     except UnicodeDecodeError:
         raise _malformed("must be percent-encoded UTF-8", place) from None
     except ValueError:

@@ -22,7 +22,6 @@ from streamstack.server.request import Request
 from streamstack.server.resuming.beginning import begin
 from streamstack.server.resuming.producing import NOTHING, Given
 from streamstack.server.resuming.requests import Source, come_back
-from streamstack.server.resuming.sinks import Kept
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
 
@@ -66,8 +65,8 @@ async def exchange(
                     if inputs is None
                     else Given(inputs, None)
                 )
-                if isinstance(answer, Kept):
-                    source = await begin(service, served, run, answer, given)
+                if answer.keeps:
+                    source = await begin(service, served, run, cast("Kept", answer), given)
                 else:
                     if served.headers is not None:
                         answer.headers += served.headers(run, given.inputs)
