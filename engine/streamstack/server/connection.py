@@ -20,6 +20,7 @@ from streamstack.server.coded import CODINGS, Decoded
 from streamstack.server.replies import CLOSE, KEEP, Sent, problem_alone, send_problem
 from streamstack.server.request import Request
 from streamstack.server.sockets import UNSENT, Socket
+from streamstack.server.turn import Turn
 from streamstack.server.wire import PATIENCE
 
 if TYPE_CHECKING:
@@ -45,41 +46,6 @@ class Listener(Protocol):
 
     def resumed(self) -> None:
         """Take note that the transport takes more again."""
-
-
-class Gathering(Protocol):
-    """What has gathered bytes for its reader."""
-
-    def flush(self) -> None:
-        """Hand them to the transport."""
-
-
-class Turn:
-    """What leaves when the event loop next turns, for all connections together.
-
-    Where many streams wake at one moment, their writes follow one another closely: to write between the work of two
-    runs wakes the readers' side again and again, which costs more than the write.
-    """
-
-    __slots__ = ("_gathered", "_loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._gathered: list[Gathering] = []
-
-    def flush(self, gathering: Gathering) -> None:
-        """Flush it at the next turn of the loop."""
-        if not self._gathered:
-            self._loop.call_soon(self._flush)
-        self._gathered.append(gathering)
-
-    def _flush(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        for each in gathered:
-            try:
-                each.flush()
-            except Exception as error:  # one must not keep the others from their readers
-                log.exception("flush-failed", reason=str(error))
 
 
 class Breakable(Protocol):

@@ -10,9 +10,10 @@ from typing import Any, Final, cast
 import structlog
 from aiohttp import web
 
-from streamstack.server.connection import HEADERS, LINE_SIZE, Connection, Turn
+from streamstack.server.connection import HEADERS, LINE_SIZE, Connection
 from streamstack.server.replies import Sent
 from streamstack.server.request import Request
+from streamstack.server.turn import Turn
 
 log = structlog.get_logger("streamstack.server")
 

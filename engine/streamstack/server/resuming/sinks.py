@@ -24,7 +24,7 @@ from streamstack.server.writers.sse import SseSink
 from streamstack.server.writers.stream import StreamSink
 
 if TYPE_CHECKING:
-    from streamstack.server.connection import Turn
+    from streamstack.server.turn import Turn
 
 #: Seconds after which a run that is held back is noted to be alive still.
 _HELD: Final = 1.0
