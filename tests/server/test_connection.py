@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from streamstack.runtime.run import Run
-from streamstack.server.connection import Turn
+from streamstack.server.turn import Turn
 from streamstack.server.wire import Limits
 from tests.server.serving import Emitting, endpoint, parse, serving
 

@@ -29,6 +29,7 @@ from streamstack.server.writers.answer import Answer
 _ACCEPTED: Final = b"Accept-Encoding: gzip, deflate, br\r\n"
 
 if TYPE_CHECKING:
+    from streamstack.server.resuming.sinks import Kept
     from streamstack.server.service import Service
 
 
