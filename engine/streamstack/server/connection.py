@@ -16,7 +16,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import ERROR, PayloadAccessError, _ErrInfo
 
 from streamstack.errors import RunError
-from streamstack.server.coded import CODINGS, Decoded
+from streamstack.server.coded import CODINGS, Decoded, wire_of
 from streamstack.server.replies import CLOSE, KEEP, Sent, problem_alone, send_problem
 from streamstack.server.request import Request
 from streamstack.server.sockets import UNSENT, Socket
@@ -301,11 +301,11 @@ class Connection(web.RequestHandler):
 
     def _finish(self, request: Request, sent: Sent) -> None:
         """Go on after an answer, or end the connection."""
-        payload = request.content
+        body = wire_of(request.content)
         if self._upgraded and not self._messages and self._payload_parser is None:
             self._decline_upgrade()
-        if not payload.is_eof() and self.transport is not None and not self._force_close:
-            self._wait(self._linger(payload, sent))
+        if not body.is_eof() and self.transport is not None and not self._force_close:
+            self._wait(self._linger(body, sent))
             return
         self._current_request = None
         if sent is CLOSE or self._close or self._force_close:
