@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streamstack.runtime.alarms import Alarms, sleep
+from streamstack.runtime.alarms import Alarms, begin, sleep
 from streamstack.runtime.clocks import LoopClock, SystemClock
 
 CLOCKS = [LoopClock, *([SystemClock] if sys.platform == "linux" else [])]
@@ -100,6 +100,14 @@ async def test_nobody_wakes_early(seconds: float) -> None:
     began = loop.time()
     await sleep(seconds)
     assert loop.time() - began >= seconds - 0.001
+
+
+@pytest.mark.parametrize("interval", [0.01, 1.0])
+def test_a_schedule_begins_at_once(interval: float) -> None:
+    """Never later than now, so that the first chunk waits for nothing, and a slot before at most."""
+    for step in range(1000):
+        now = 5000 + step * 0.000_013
+        assert now - 0.002 <= begin(now, interval) <= now
 
 
 def test_each_loop_has_its_own() -> None:

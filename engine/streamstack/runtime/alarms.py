@@ -76,7 +76,7 @@ def begin(now: float, interval: float) -> float:
     So what comes after an interval is not later than it, by the rest of a slot, each time.
     """
     slot = SLOT if interval > SHORT else _SHORT_SLOT
-    return floor(now / slot + _ALIKE) * slot
+    return min(floor(now / slot + _ALIKE) * slot, now)
 
 
 _here = local()
