@@ -113,7 +113,8 @@ async def exchange(
 
 def _give_back(given: Given, let: Pass | None) -> None:
     """Give back what a request holds beside its inputs. What was given back before is left alone."""
-    given.hear_no_more()
+    if given.arriving is not None:
+        given.arriving.end()
     if let is not None:
         let.leave()
 
