@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.functions.state_use import open_redis
-from streamstack.language.values import to_json
 from streamstack.runtime.run import Context, Run
 from streamstack.server.heads import header_lines
 from streamstack.server.negotiation import takes
@@ -33,7 +32,8 @@ from streamstack.server.resuming.shared import (
     Shared,
     read_fields,
 )
-from streamstack.server.resuming.streams import STOPPING, Stream, Streams, stopped
+from streamstack.server.resuming.stopping import stop
+from streamstack.server.resuming.streams import Stream, Streams
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 #: Where streams are read and stopped: this path and the stream's id.
 PREFIX = "/_streams/"
 METHODS = ["DELETE", "GET", "HEAD", "OPTIONS"]
+#: Header lines of the answer to who has asked for a stop that was not confirmed.
+_ASKED: Final = b"Content-Type: application/json; charset=utf-8\r\nCache-Control: no-store\r\n"
 
 
 class Source(Protocol):
@@ -121,8 +123,9 @@ async def answer_streams(service: Service, request: web.BaseRequest, path: str) 
         raise unknown_stream()
     await _admit(service, request, served.guard, stream.origin)
     if request.method == "DELETE":
-        await _stop(service.streams, stream)
-        return send(request, 204, cors, b"")
+        if await stop(service.streams, stream):
+            return send(request, 204, cors, b"")
+        return send(request, 202, _ASKED + cors, b'{"status":"stopping"}')
     source = read(service, served, stream, request, cors, resumed_at(request, name))
     if request.method == "HEAD" and not isinstance(source, Nothing):
         return send(request, *_head(stream, cors), None)
@@ -135,22 +138,6 @@ def _head(stream: Stream | Elsewhere, cors: bytes) -> tuple[int, bytes]:
         return stream.status, (stream.lines or b"") + cors
     head = stream.journal.head
     return (200, cors) if head is None else (head.status, head.lines + cors)
-
-
-async def _stop(streams: Streams, stream: Stream | Elsewhere) -> None:
-    """End a run, wherever it is, and wait for some seconds until it has told so."""
-    if isinstance(stream, Stream):
-        await stream.stop_and_wait(stopped("the stream was stopped by its reader"))
-        return
-    shared = streams.shared
-    if shared is None or stream.end is not None:
-        return
-    await shared.store.tell(stream.worker, to_json({"stop": stream.origin.id}))
-    for _ in range(int(STOPPING / 0.05)):
-        fields = await shared.store.fields(stream.origin.id)
-        if not fields or "end" in fields:
-            return
-        await asyncio.sleep(0.05)
 
 
 async def _admit(

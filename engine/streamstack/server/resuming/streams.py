@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from streamstack.server.resuming.shared import Shared
     from streamstack.server.served import Served
 
-#: Seconds that a run which is stopped has to end.
-STOPPING: Final = 5.0
 #: More chunks than any stream has.
 _ANY: Final = 1 << 62
 
@@ -68,11 +66,12 @@ class Stream:
         if self.life is not None:
             self.life.stop(reason)
 
-    async def stop_and_wait(self, reason: RunError) -> None:
-        """End the run, and wait until it has told so, for some seconds at most."""
+    async def stop_and_wait(self, reason: RunError, patience: float) -> bool:
+        """End the run, and wait until it has told so, for some seconds at most; return whether it has."""
         self.stop(reason)
         if self.task is not None and self.journal.end is None:
-            await asyncio.wait({self.task}, timeout=STOPPING)
+            await asyncio.wait({self.task}, timeout=patience)
+        return self.journal.end is not None
 
     # ------------------------------------------------------------- what the journal tells
 
