@@ -9,8 +9,9 @@ from typing import Final
 from streamstack.connections.stream_store import Seen
 from streamstack.errors import RunError
 from streamstack.server.problems import log
+from streamstack.server.resuming.elsewhere import Elsewhere, write_end
 from streamstack.server.resuming.journal import End
-from streamstack.server.resuming.shared import Elsewhere, Shared, write_end
+from streamstack.server.resuming.shared import Shared
 
 #: Seconds without a lease before who writes is taken for lost: a store that was away has none of those that live.
 GRACE: Final = 3.0

@@ -14,11 +14,12 @@ from streamstack.errors import RunError
 from streamstack.language.values import to_json
 from streamstack.server.replies import CLOSE, Sent, send_problem
 from streamstack.server.resuming.absence import Absence
+from streamstack.server.resuming.elsewhere import Elsewhere, read_end
 from streamstack.server.resuming.frames import LOST, gap, lost, pulse
 from streamstack.server.resuming.ids import unknown_stream
 from streamstack.server.resuming.journal import End, Head
 from streamstack.server.resuming.reader import Manner, Spout
-from streamstack.server.resuming.shared import Elsewhere, Shared, read_end
+from streamstack.server.resuming.shared import Shared
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
@@ -39,18 +40,16 @@ class Follower:
         stream: Elsewhere,
         request: web.BaseRequest,
         cors: bytes,
-        manner: Manner,
         position: int,
-        keep_alive: float,
     ) -> None:
         self._service = service
         self._shared = shared
         self._stream = stream
         self._request = request
         self._cors = cors
-        self._manner = manner
+        self._manner = manner = Manner.of(stream.origin)
         self._position = position
-        self._keep_alive = keep_alive
+        self._keep_alive = stream.origin.terms.keep_alive
         self._spout = Spout(request, cors, manner)
         self._news = asyncio.Event()
         self._stopped = False

@@ -8,8 +8,9 @@ from typing import Final
 from streamstack.errors import RunError
 from streamstack.language.values import to_json
 from streamstack.server.resuming.absence import Absence
+from streamstack.server.resuming.elsewhere import Elsewhere
 from streamstack.server.resuming.frames import LAST
-from streamstack.server.resuming.shared import Elsewhere, Shared
+from streamstack.server.resuming.shared import Shared
 from streamstack.server.resuming.streams import Stream, Streams, stopped
 
 #: Seconds that a run which is stopped has to end.

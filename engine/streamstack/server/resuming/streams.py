@@ -17,7 +17,6 @@ from streamstack.server.resuming.shared import spare_of
 if TYPE_CHECKING:
     from streamstack.server.life import Life
     from streamstack.server.resuming.shared import Shared
-    from streamstack.server.served import Served
 
 #: More chunks than any stream has.
 _ANY: Final = 1 << 62
@@ -40,14 +39,13 @@ class Leaving(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Stream:
-    """One stream of this process: its journal, where it was begun, and its run while there is one.
+    """One stream of this process: its journal, how it is sent, and its run while there is one.
 
     ``key`` is what its run was begun by (`Idempotency-Key`), and ``fingerprint`` the request that did.
     """
 
     streams: Streams
     journal: Journal
-    served: Served
     manner: Manner
     key: bytes | None = None
     fingerprint: str = ""
