@@ -13,7 +13,7 @@ Loops = Callable[[pytest.Config, pytest.Item], Mapping[str, LoopFactory]]
 
 
 def on_both(*modules: str) -> Loops:
-    """Return what a conftest tells pytest-asyncio: these modules are tested on both loops, others on the standard one."""
+    """Return what a conftest tells pytest-asyncio: these modules run on both loops, others on the standard one."""
 
     def pytest_asyncio_loop_factories(
         config: pytest.Config, item: pytest.Item

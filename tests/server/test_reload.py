@@ -16,8 +16,8 @@ from streamstack.language.project import read_project
 from streamstack.server import reloading
 from streamstack.server.reloading import BrokenError, Watch, first_edition, next_edition
 from tests.server.authenticating import BY_SECRET, SECRET, claims, signed
+from tests.server.declarations import both
 from tests.server.processes import Process, gone, serving, settled, start
-from tests.server.serving import Client
 
 HELLO = """
 path: /hello
@@ -35,7 +35,6 @@ functionStack:
       do:
         - stream: {content: old, delay: 50ms}
 """
-both = pytest.mark.parametrize("workers", ["1", "2"])
 
 
 async def says(server: Process, text: str, path: str = "/hello") -> None:
@@ -46,14 +45,6 @@ async def says(server: Process, text: str, path: str = "/hello") -> None:
         return {reply.body for reply in replies} == {f'"{text}"'.encode()}
 
     await settled(everywhere)
-
-
-async def rest(client: Client) -> bytes:
-    """Read the rest of a stream, to its last chunk."""
-    chunks = []
-    while chunk := await client.chunk():
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 @both
@@ -68,7 +59,7 @@ async def test_what_changes_is_served(tmp_path: Path, workers: str) -> None:
         (tmp_path / "hello.yaml").write_text(HELLO.replace("first", "second"))
         (tmp_path / "slow.yaml").write_text(SLOW.replace("old", "new"))
         await says(server, "second")
-        streamed = await rest(client)
+        streamed = await client.rest()
         assert streamed.count(b"data: old") >= 20
         assert b"new" not in streamed
         client.ask("/slow")
@@ -228,10 +219,10 @@ async def test_streams_of_what_is_gone_are_read_to_their_end(
             assert await reader.chunk()
         assert {(await server.ask("HEAD", path, extra=ann)).status for _ in range(8)} == {200}
         assert (await server.ask("DELETE", path, extra=ann)).status == 204
-        whole = await rest(client)
+        whole = await client.rest()
         assert b'"code":"stopped"' in whole
         for reader in readers:
-            assert b'"code":"stopped"' in await rest(reader)
+            assert b'"code":"stopped"' in await reader.rest()
             reader.close()
         for _ in range(6):
             assert (await server.ask("DELETE", path, extra=ann)).status == 204

@@ -155,9 +155,7 @@ functionStack: [{counter.add: {key: cancelled, by: 0}, as: n}, {return: << n >>}
         first = await client.chunk()
         stopped = await server.ask("DELETE", f"/_streams/{name}")
         assert stopped.status == 204
-        rest = first
-        while piece := await client.chunk():
-            rest += piece
+        rest = first + await client.rest()
         last = json.loads(rest.splitlines()[-1])
         assert last["error"]["code"] == "stopped"
         assert last["id"].startswith(name)
@@ -182,9 +180,7 @@ async def test_two_readers_have_the_same(tmp_path: Path) -> None:
         third.ask(f"/_streams/{name}")
         await third.chunk() if await third.head() else None
         third.close()
-        body = b""
-        while piece := await client.chunk():
-            body += piece
+        body = await client.rest()
         for each in others:
             assert (await each).body == body
         assert len(contents(body)) == 61
@@ -314,8 +310,7 @@ async def test_a_stop_that_takes_long_is_told_so(monkeypatch: pytest.MonkeyPatch
             assert asked.headers["cache-control"] == "no-store"
         assert holding.is_set()
         free.set()
-        while await client.chunk():
-            pass
+        await client.rest()
         assert (await server.ask("DELETE", f"/_streams/{name}")).status == 204
 
 
@@ -330,9 +325,7 @@ async def test_http_1_0_and_kept_connections(tmp_path: Path) -> None:
         for path in ("/count", f"/_streams/{name}", f"/_streams/{name}?after=2"):
             client.ask(path)
             assert b" 200 " in await client.head()
-            body = b""
-            while piece := await client.chunk():
-                body += piece
+            body = await client.rest()
             assert contents(body)[-1] == "done"
         client.close()
 

@@ -94,11 +94,8 @@ async def test_a_stream_is_followed_while_it_runs(tmp_path: Path, redis_url: str
         while b"data: {5}" not in body:
             body += await follower.chunk()
         assert one.service.lives, "the run goes on"
-        own = b""
-        while piece := await client.chunk():
-            own += piece
-        while piece := await follower.chunk():
-            body += piece
+        own = await client.rest()
+        body += await follower.rest()
         assert body == own
         assert len(contents(body)) == 21
 
@@ -128,9 +125,7 @@ async def test_a_stream_is_stopped_from_elsewhere(tmp_path: Path, redis_url: str
         reply = await other.ask("DELETE", f"/_streams/{name}")
         assert reply.status == 204
         assert not one.service.lives
-        body = b""
-        while piece := await client.chunk():
-            body += piece
+        body = await client.rest()
         assert json.loads(events(body)[-1]["data"])["code"] == "stopped"
         late = await other.get(f"/_streams/{name}")
         assert events(late.body)[-1] == events(body)[-1]

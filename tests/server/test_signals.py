@@ -6,21 +6,16 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from streamstack.server.signals import GIVEN_UP
+from tests.server.declarations import HELLO, both
 from tests.server.processes import Process, settled, start, until
 
-HELLO = """
-path: /hello
-method: GET
-functionStack:
-  - stream: Hello
-"""
 STORED = """
 path: /stored
 method: GET
@@ -30,7 +25,6 @@ functionStack:
     as: one
   - return: << one >>
 """
-both = pytest.mark.parametrize("workers", ["1", "2"])
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 
@@ -54,12 +48,10 @@ async def starting(
 
 
 class Pipe:
-    """A file of the project that holds up whoever reads it. What is read of it is ``before``, later it is a file."""
+    """A file of the project that holds up whoever reads it. Read once it says `Before`, after that it is a file."""
 
-    def __init__(self, folder: Path, before: str, later: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self._path = folder / "late.yaml"
-        self._before = before
-        self._later = later
         self._end = -1
         os.mkfifo(self._path)
 
@@ -67,7 +59,7 @@ class Pipe:
         """Wait until somebody reads it."""
         await until(self._open)
         self._path.unlink()
-        self._path.write_text(self._later)
+        self._path.write_text(HELLO)
 
     def _open(self) -> bool:
         try:
@@ -78,8 +70,22 @@ class Pipe:
 
     def let_go(self) -> None:
         """Give who reads it what he came for."""
-        os.write(self._end, self._before.encode())
-        os.close(self._end)
+        os.write(self._end, HELLO.replace("Hello", "Before").encode())
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._end >= 0:
+            os.close(self._end)
+        self._end = -1
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[Pipe]:
+    """The only file of a project."""
+    made = Pipe(tmp_path)
+    yield made
+    made.close()
 
 
 async def taken(server: Process) -> None:
@@ -94,9 +100,8 @@ async def taken(server: Process) -> None:
 
 
 @both
-async def test_hangup_is_kept_for_later(tmp_path: Path, workers: str) -> None:
+async def test_hangup_is_kept_for_later(tmp_path: Path, pipe: Pipe, workers: str) -> None:
     """SIGHUP while files are read does not end the start: they are read again as soon as the server is up."""
-    pipe = Pipe(tmp_path, HELLO.replace("Hello", "Before"), HELLO)
     async with starting(tmp_path, "--workers", workers) as server:
         await pipe.is_read()
         server.process.send_signal(signal.SIGHUP)
@@ -115,10 +120,9 @@ async def test_hangup_is_kept_for_later(tmp_path: Path, workers: str) -> None:
 @both
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_who_asks_for_the_end_gets_it(
-    tmp_path: Path, workers: str, number: signal.Signals
+    tmp_path: Path, pipe: Pipe, workers: str, number: signal.Signals
 ) -> None:
     """SIGTERM or Ctrl-C while files are read ends the start, as if it had been a server already."""
-    pipe = Pipe(tmp_path, HELLO, HELLO)
     async with starting(tmp_path, "--workers", workers) as server:
         await pipe.is_read()
         server.process.send_signal(number)
@@ -128,10 +132,9 @@ async def test_who_asks_for_the_end_gets_it(
 
 
 @both
-async def test_the_end_of_a_terminal_is_one(tmp_path: Path, workers: str) -> None:
+async def test_the_end_of_a_terminal_is_one(tmp_path: Path, pipe: Pipe, workers: str) -> None:
     """Where the terminal goes while the server starts, so does the server."""
     leader, terminal = os.openpty()
-    pipe = Pipe(tmp_path, HELLO, HELLO)
     try:
         async with starting(tmp_path, "--workers", workers, stdin=terminal) as server:
             await pipe.is_read()
@@ -144,9 +147,8 @@ async def test_the_end_of_a_terminal_is_one(tmp_path: Path, workers: str) -> Non
 
 
 @both
-async def test_under_nohup_there_is_no_hangup(tmp_path: Path, workers: str) -> None:
+async def test_under_nohup_there_is_no_hangup(tmp_path: Path, pipe: Pipe, workers: str) -> None:
     """A server that was told to ignore SIGHUP ignores it, while it starts and later."""
-    pipe = Pipe(tmp_path, HELLO, HELLO)
     options = ("--workers", workers)
     async with starting(tmp_path, *options, prelude="trap '' HUP") as server:
         await pipe.is_read()
