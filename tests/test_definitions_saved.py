@@ -179,9 +179,7 @@ async def test_orders_are_told_to_all_who_listen(server: Process, postgres: str)
     told = [each for _, each in placed]
     for reader in readers:
         await reader.head()
-        text = b""
-        while chunk := await reader.chunk():
-            text += chunk
+        text = await reader.rest()
         *notices, done = [json.loads(line) for line in text.splitlines() if line.strip()]
         assert notices == [{"event": "order", "content": each} for each in told]
         assert done["done"]["orders"] == 3

@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
@@ -140,6 +141,22 @@ def test_addresses_agree() -> None:
     }
 
 
+def test_servers_come_again_where_they_were() -> None:
+    """A proxy looks addresses up once: those of the servers are theirs, so that it stays when they go and come."""
+    composed = read("compose.yaml")
+    services = composed["services"]
+    hosts = dict(each.split(":") for each in services["nginx"]["extra_hosts"])
+    assert hosts.keys() == {name for name in services if services[name]["image"] == "streamstack"}
+    (pool,) = composed["networks"]["inside"]["ipam"]["config"]
+    for name, address in hosts.items():
+        assert services[name]["networks"]["inside"]["ipv4_address"] == address
+        assert ip_address(address) in ip_network(pool["subnet"])
+        assert ip_address(address) not in ip_network(pool["ip_range"])  # nobody else gets it
+        assert services["nginx"]["depends_on"][name] == {"condition": "service_healthy"}
+    assert "inside" in services["nginx"]["networks"]
+    assert ip_network(pool["ip_range"]).subnet_of(ip_network(pool["subnet"]))  # type: ignore[arg-type]  # both are IPv4
+
+
 def test_nothing_is_rooted() -> None:
     """Servers run as nobody in particular, on a file system that they can't change but where they must."""
     pod = manifest("Deployment")["spec"]["template"]["spec"]
@@ -163,7 +180,7 @@ def test_nothing_is_rooted() -> None:
         assert {each.partition(":")[0] for each in server["tmpfs"]} == mounted.keys()
     # Data stays where only the servers reach it, and nothing but nginx is reached from outside.
     services = read("compose.yaml")["services"]
-    assert read("compose.yaml")["networks"]["inside"] == {"internal": True}
+    assert read("compose.yaml")["networks"]["inside"]["internal"] is True
     assert {name for name in services if "ports" in services[name]} == {"nginx"}
     assert services["redis"]["networks"] == services["postgres"]["networks"] == ["inside"]
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from streamstack import __version__
+from streamstack.server.signals import Early
 
 #: The commands, in the order of the help; each is a module of `commands` and a function in it.
 COMMANDS = ("serve", "validate", "call", "token", "functions", "schema")
@@ -22,6 +23,13 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] == "serve":
+            ctx.obj = ctx.with_resource(Early())  # before the imports, which take the longest
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from streamstack.cli import main
+from tests.commands.calling import call, chunks_of
 
 PROJECT = """
 method: POST
@@ -53,16 +54,6 @@ def project(tmp_path: Path) -> Path:
     """A project of three endpoints."""
     (tmp_path / "endpoints.yaml").write_text(PROJECT)
     return tmp_path
-
-
-def call(*arguments: str | Path) -> Result:
-    """Run the command."""
-    return CliRunner().invoke(main, ["call", *map(str, arguments)])
-
-
-def chunks_of(result: Result) -> list[str]:
-    """Return what was shown of each chunk, without its time."""
-    return re.findall(r"^ *[\d.]+ ms  (.*)$", result.stdout, re.MULTILINE)
 
 
 def test_chunks_are_shown_as_they_come(project: Path) -> None:

@@ -1,24 +1,7 @@
-"""Functions that call others are tested on both loops: the standard one, and the one production takes."""
+"""Functions that call others: how bytes come, how connections end."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from tests.loops import on_both
 
-import pytest
-import uvloop
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-
-#: Tests of sockets: how bytes come, how connections end.
-ON_BOTH = {"test_http", "test_http_stream", "test_http_websocket"}
-
-
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, LoopFactory]:
-    """Give the loops that a test runs on."""
-    standard: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
-    if item.path.stem in ON_BOTH:
-        return standard | {"uvloop": uvloop.new_event_loop}
-    return standard
+pytest_asyncio_loop_factories = on_both("test_http", "test_http_stream", "test_http_websocket")

@@ -97,8 +97,7 @@ async def test_next_request_has_its_own_time(tmp_path: Path) -> None:
         for _ in range(2):
             client.ask("/hello/x")
             await client.head()
-            while await client.chunk():
-                pass
+            await client.rest()
             await asyncio.sleep(0.8)
         client.writer.write(b"GET /hello/x HT")
         assert status_of(await attack.throw_on(client, b"")) == 408

@@ -1,17 +1,10 @@
-"""What depends on the loop is tested on both: the standard one, and the one production takes."""
+"""How bytes leave, how connections end."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from tests.loops import on_both
 
-import pytest
-import uvloop
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-
-#: Tests of sockets: how bytes leave, how connections end.
-ON_BOTH = {
+pytest_asyncio_loop_factories = on_both(
     "test_commit",
     "test_compression",
     "test_connection",
@@ -24,14 +17,4 @@ ON_BOTH = {
     "test_slow_readers",
     "test_stream",
     "test_uploads",
-}
-
-
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, LoopFactory]:
-    """Give the loops that a test runs on."""
-    standard: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
-    if item.path.stem in ON_BOTH:
-        return standard | {"uvloop": uvloop.new_event_loop}
-    return standard
+)

@@ -107,10 +107,11 @@ async def until(
 
 
 async def start(
-    *arguments: str, stdin: int = asyncio.subprocess.DEVNULL
+    *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, prelude: str = ""
 ) -> asyncio.subprocess.Process:
-    """Start `streamstack serve`."""
+    """Start `streamstack serve`; ``prelude`` is what a shell does before it becomes that."""
     return await asyncio.create_subprocess_exec(
+        *(["sh", "-c", f'{prelude}; exec "$@"', "sh"] if prelude else []),
         sys.executable,
         "-c",
         "from streamstack.cli import main; main()",

@@ -107,6 +107,13 @@ class Client:
         size = int(await asyncio.wait_for(self.reader.readuntil(b"\r\n"), 10), 16)
         return (await self.reader.readexactly(size + 2))[:-2]
 
+    async def rest(self) -> bytes:
+        """Read what is left of an answer in chunks, to the last of them."""
+        chunks = []
+        while chunk := await self.chunk():
+            chunks.append(chunk)
+        return b"".join(chunks)
+
     def close(self) -> None:
         self.writer.transport.abort()
 

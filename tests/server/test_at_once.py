@@ -93,9 +93,9 @@ async def test_what_waits_is_known_ahead(steps: str, at_once: bool) -> None:  # 
     text = "method: GET\npath: /s\nresponseType: json\ninputParameters:\n  deep: {type: boolean}\nfunctionStack:\n"
     indented = "\n".join(f"  {line}" for line in steps.split("\n"))
     async with declared(text + indented + "\n") as (server, _):
-        served = server.service.endpoint("GET /s")
-        assert served is not None
-        assert (served.at_once is not None) is at_once
+        found = server.service.routes.find("GET", "/s")
+        assert found is not None
+        assert (found[0].at_once is not None) is at_once
         assert (await server.get("/s")).status in (200, 204)
 
 

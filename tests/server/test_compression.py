@@ -24,7 +24,7 @@ functionStack:
 SLOW = """
 method: GET
 path: /s
-streaming: {compress: true, keepAlive: 40ms, format: %s}
+streaming: {compress: true, format: %s}
 functionStack:
   - stream: one
   - wait: 150ms
@@ -180,7 +180,7 @@ async def test_an_error_before_the_first_chunk_is_plain() -> None:
 
 async def test_heartbeats_and_the_error_are_in_it() -> None:
     """What is sent in silence and at the end is compressed like the rest; a told error ends in good order."""
-    async with declared(SLOW % "sse") as (server, _):
+    async with declared(SLOW % "sse, keepAlive: 40ms") as (server, _):
         reply = await server.get(Accept_Encoding="gzip")
     body, ended = unpack(reply)
     assert ended
@@ -210,9 +210,7 @@ async def test_keep_alive_goes_on() -> None:
         for _ in range(3):
             client.ask(extra="Accept-Encoding: gzip\r\n")
             await client.head()
-            data = b""
-            while piece := await client.chunk():
-                data += piece
+            data = await client.rest()
             assert gzip.decompress(data).count(b"\n") == 5
 
 

@@ -103,8 +103,7 @@ async def test_the_system_knows_how_long_to_wait_for_a_peer() -> None:
         ):
             client.ask(path)
             await client.head()
-            while await client.chunk():
-                pass
+            await client.rest()
             assert options(server) == [expected]
 
 

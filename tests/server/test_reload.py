@@ -15,8 +15,9 @@ from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
 from streamstack.server import reloading
 from streamstack.server.reloading import BrokenError, Watch, first_edition, next_edition
+from tests.server.authenticating import BY_SECRET, SECRET, claims, signed
+from tests.server.declarations import both
 from tests.server.processes import Process, gone, serving, settled, start
-from tests.server.serving import Client
 
 HELLO = """
 path: /hello
@@ -34,7 +35,6 @@ functionStack:
       do:
         - stream: {content: old, delay: 50ms}
 """
-both = pytest.mark.parametrize("workers", ["1", "2"])
 
 
 async def says(server: Process, text: str, path: str = "/hello") -> None:
@@ -45,14 +45,6 @@ async def says(server: Process, text: str, path: str = "/hello") -> None:
         return {reply.body for reply in replies} == {f'"{text}"'.encode()}
 
     await settled(everywhere)
-
-
-async def rest(client: Client) -> bytes:
-    """Read the rest of a stream, to its last chunk."""
-    chunks = []
-    while chunk := await client.chunk():
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 @both
@@ -67,7 +59,7 @@ async def test_what_changes_is_served(tmp_path: Path, workers: str) -> None:
         (tmp_path / "hello.yaml").write_text(HELLO.replace("first", "second"))
         (tmp_path / "slow.yaml").write_text(SLOW.replace("old", "new"))
         await says(server, "second")
-        streamed = await rest(client)
+        streamed = await client.rest()
         assert streamed.count(b"data: old") >= 20
         assert b"new" not in streamed
         client.ask("/slow")
@@ -187,6 +179,54 @@ async def test_streams_are_shared_from_the_first_that_is_kept(
             assert re.findall(rb"^data: (\d+)$", reply.body, re.MULTILINE) == [
                 b"%d" % number for number in range(1, 31)
             ]
+        assert await server.stop() == 0
+
+
+async def test_streams_of_what_is_gone_are_read_to_their_end(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint that goes leaves its streams to those who began them, at every worker, and to nobody else."""
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+    settings = f"state: {{url: {redis_url}}}\n{BY_SECRET}"
+    report = RESUMING.replace("path:", "authentication: jwt\npath:").replace("30", "200")
+    options = ("--reload", "--workers", "2")
+    ann, bob = (f"Authorization: Bearer {signed(claims(sub=name))}\r\n" for name in ("ann", "bob"))
+    async with serving(
+        tmp_path, *options, streamstack=settings, hello=HELLO, report=report
+    ) as server:
+        client = await server.connect()
+        client.ask("/report", extra=ann)
+        found = re.search(rb"(?i)x-stream-id: (\S+)", await client.head())
+        assert found
+        path = f"/_streams/{found[1].decode()}"
+        await client.chunk()
+        (tmp_path / "report.yaml").unlink()
+
+        async def away() -> bool:
+            replies = [await server.ask("PUT", "/report") for _ in range(8)]
+            return {reply.status for reply in replies} == {404}  # it was 405
+
+        await settled(away)
+        # Connections are spread over the workers: some of these are the other's.
+        readers = []
+        for _ in range(6):
+            assert (await server.ask("GET", path, extra=bob)).status == 404
+            assert (await server.ask("DELETE", path)).status == 404
+            reader = await server.connect()
+            readers.append(reader)
+            reader.ask(path, extra=ann)
+            assert b" 200 " in await reader.head()
+            assert await reader.chunk()
+        assert {(await server.ask("HEAD", path, extra=ann)).status for _ in range(8)} == {200}
+        assert (await server.ask("DELETE", path, extra=ann)).status == 204
+        whole = await client.rest()
+        assert b'"code":"stopped"' in whole
+        for reader in readers:
+            assert b'"code":"stopped"' in await reader.rest()
+            reader.close()
+        for _ in range(6):
+            assert (await server.ask("DELETE", path, extra=ann)).status == 204
+        client.close()
         assert await server.stop() == 0
 
 

@@ -155,9 +155,7 @@ functionStack: [{counter.add: {key: cancelled, by: 0}, as: n}, {return: << n >>}
         first = await client.chunk()
         stopped = await server.ask("DELETE", f"/_streams/{name}")
         assert stopped.status == 204
-        rest = first
-        while piece := await client.chunk():
-            rest += piece
+        rest = first + await client.rest()
         last = json.loads(rest.splitlines()[-1])
         assert last["error"]["code"] == "stopped"
         assert last["id"].startswith(name)
@@ -182,9 +180,7 @@ async def test_two_readers_have_the_same(tmp_path: Path) -> None:
         third.ask(f"/_streams/{name}")
         await third.chunk() if await third.head() else None
         third.close()
-        body = b""
-        while piece := await client.chunk():
-            body += piece
+        body = await client.rest()
         for each in others:
             assert (await each).body == body
         assert len(contents(body)) == 61
@@ -291,6 +287,33 @@ async def test_an_id_of_the_authors_own_is_refused_at_run_time_too(accept: str) 
     assert b"two" not in reply.body
 
 
+async def test_a_stop_that_takes_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is slow to let go of what it holds: 202, as long as it does; 204 once it has ended."""
+    monkeypatch.setattr("streamstack.server.resuming.stopping.STOPPING", 0.2)
+    holding, free = asyncio.Event(), asyncio.Event()
+
+    async def stack(run: Run, inputs: dict[str, Any]) -> None:
+        await Emitting(run)("one")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            holding.set()
+            await free.wait()
+
+    async with serving(endpoint(stack, resume=Resume())) as server:
+        client = await server.connect()
+        client.ask("/s")
+        name = re.findall(rb"X-Stream-Id: (\S+)", await client.head())[0].decode()
+        for _ in range(2):
+            asked = await server.ask("DELETE", f"/_streams/{name}")
+            assert (asked.status, json.loads(asked.body)) == (202, {"status": "stopping"})
+            assert asked.headers["cache-control"] == "no-store"
+        assert holding.is_set()
+        free.set()
+        await client.rest()
+        assert (await server.ask("DELETE", f"/_streams/{name}")).status == 204
+
+
 async def test_http_1_0_and_kept_connections(tmp_path: Path) -> None:
     """A reader without chunked answers gets the bare stream; others keep their connection for the next request."""
     async with project(tmp_path, NONE, counting()) as server:
@@ -302,9 +325,7 @@ async def test_http_1_0_and_kept_connections(tmp_path: Path) -> None:
         for path in ("/count", f"/_streams/{name}", f"/_streams/{name}?after=2"):
             client.ask(path)
             assert b" 200 " in await client.head()
-            body = b""
-            while piece := await client.chunk():
-                body += piece
+            body = await client.rest()
             assert contents(body)[-1] == "done"
         client.close()
 

@@ -110,9 +110,7 @@ async def test_a_slow_reader_holds_the_run_back_and_misses_nothing(tmp_path: Pat
         held = stream.journal.next
         await asyncio.sleep(0.1)
         assert stream.journal.next == held
-        body = b""
-        while piece := await client.chunk():
-            body += piece
+        body = await client.rest()
         assert len(contents(body)) == 3001
 
 
@@ -203,9 +201,7 @@ async def test_shutting_down_ends_streams_with_an_error(tmp_path: Path) -> None:
         client.ask("/count")
         await client.head()
         await server.service.drain(0.2)
-        body = b""
-        while piece := await client.chunk():
-            body += piece
+        body = await client.rest()
         assert json.loads(events(body)[-1]["data"])["code"] == "producer-lost"
         assert not server.service.lives
         refused = await server.get("/_streams/" + "A" * 22)

@@ -86,6 +86,45 @@ async def test_a_server_that_is_killed_ends_its_streams_explicitly(
         assert events(late.body) == followed
 
 
+async def test_a_stop_that_nobody_hears_is_no_success(tmp_path: Path, redis_url: str) -> None:
+    """Where the server that has the run hangs, DELETE tells that it was asked for; it counts once that one goes on."""
+    async with AsyncExitStack() as stack:
+        definition = counting(times=100_000, delay="10ms")
+        one, other = await two(stack, tmp_path, redis_url, definition)
+        client, name = await begin(one)
+        await client.chunk()
+        assert (await other.ask("HEAD", f"/_streams/{name}")).status == 200
+        one.process.send_signal(signal.SIGSTOP)
+        asked = await other.ask("DELETE", f"/_streams/{name}")
+        assert asked.status == 202
+        assert json.loads(asked.body) == {"status": "stopping"}
+        assert asked.headers["content-type"].startswith("application/json")
+        one.process.send_signal(signal.SIGCONT)
+        body, complete = await asyncio.wait_for(rest(client), 30)
+        assert complete
+        assert json.loads(events(body)[-1]["data"])["code"] == "stopped"
+        assert (await other.ask("DELETE", f"/_streams/{name}")).status == 204
+
+
+async def test_a_run_whose_server_is_gone_is_stopped(tmp_path: Path, redis_url: str) -> None:
+    """Once that server is taken for lost DELETE says that the run is over, though nobody had asked for the rest."""
+    async with AsyncExitStack() as stack:
+        definition = counting(times=100_000, delay="10ms")
+        one, other = await two(stack, tmp_path, redis_url, definition)
+        client, name = await begin(one)
+        await client.chunk()
+        assert (await other.ask("HEAD", f"/_streams/{name}")).status == 200
+        one.process.kill()
+        client.close()
+        answers: list[int] = []
+        async with asyncio.timeout(40):
+            while not answers or answers[-1] == 202:
+                answers.append((await other.ask("DELETE", f"/_streams/{name}")).status)
+        assert (answers[0], answers[-1]) == (202, 204)
+        late = await other.ask("GET", f"/_streams/{name}")
+        assert json.loads(events(late.body)[-1]["data"])["code"] == "producer-lost"
+
+
 async def test_a_server_that_is_stopped_tells_its_readers(tmp_path: Path, redis_url: str) -> None:
     """SIGTERM: what does not end in time gets `producer-lost`, here and elsewhere; readers of others are sent away."""
     async with AsyncExitStack() as stack:

@@ -7,9 +7,11 @@ import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from streamstack.connections.stream_store import Writing
 from tests.redis import RedisServer
@@ -92,11 +94,8 @@ async def test_a_stream_is_followed_while_it_runs(tmp_path: Path, redis_url: str
         while b"data: {5}" not in body:
             body += await follower.chunk()
         assert one.service.lives, "the run goes on"
-        own = b""
-        while piece := await client.chunk():
-            own += piece
-        while piece := await follower.chunk():
-            body += piece
+        own = await client.rest()
+        body += await follower.rest()
         assert body == own
         assert len(contents(body)) == 21
 
@@ -126,9 +125,7 @@ async def test_a_stream_is_stopped_from_elsewhere(tmp_path: Path, redis_url: str
         reply = await other.ask("DELETE", f"/_streams/{name}")
         assert reply.status == 204
         assert not one.service.lives
-        body = b""
-        while piece := await client.chunk():
-            body += piece
+        body = await client.rest()
         assert json.loads(events(body)[-1]["data"])["code"] == "stopped"
         late = await other.get(f"/_streams/{name}")
         assert events(late.body)[-1] == events(body)[-1]
@@ -148,6 +145,30 @@ async def test_only_the_owner_has_it_elsewhere_too(tmp_path: Path, redis_url: st
                 reply = await other.ask(method, path, b"", **headers)
                 assert (reply.status, reply.body) == (404, unknown.body)
         assert (await other.get(path, Authorization=ann)).body == whole.body
+
+
+async def test_a_stream_whose_terms_are_not_known_is_nobodys(
+    tmp_path: Path, redis_url: str
+) -> None:
+    """Where a server can't tell who may read it (an authentication it lacks, a strange record) there is none."""
+    definition = counting().replace("path:", "authentication: jwt\npath:")
+    ann = f"Bearer {signed(claims(sub='ann'))}"
+    async with two(tmp_path, redis_url, definition, BY_SECRET) as (one, other):
+        name = (await one.get("/count", Authorization=ann)).headers["x-stream-id"]
+        path = f"/_streams/{name}"
+        await stored(one)
+        assert (await other.get(path, Authorization=ann)).status == 200
+        unknown = await other.get("/_streams/" + "A" * 22)
+        known = other.service.context
+        other.service.context = replace(known, authentication={})
+        assert (await other.get(path, Authorization=ann)).body == unknown.body
+        other.service.context = known
+        shared = one.service.streams.shared
+        assert shared is not None
+        with Redis.from_url(redis_url) as redis:
+            redis.hset(shared.store.redis.key("stream", name), "terms", "{}")
+        assert (await other.get(path, Authorization=ann)).body == unknown.body
+        assert (await one.get(path, Authorization=ann)).status == 200
 
 
 async def test_one_key_begins_one_run_on_all_servers(tmp_path: Path, redis_url: str) -> None:

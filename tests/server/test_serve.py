@@ -12,6 +12,7 @@ from time import perf_counter
 
 import pytest
 
+from tests.server.declarations import GUARDED, SLOW
 from tests.server.processes import refused, serving
 
 HELLO = """
@@ -21,15 +22,6 @@ inputParameters: {name: {type: text, required: true}}
 headers: {X-Kind: greeting, X-Name: << input.name >>}
 functionStack:
   - stream: Hello << input.name >>
-"""
-SLOW = """
-path: /slow
-method: GET
-functionStack:
-  - repeat:
-      times: 20
-      do:
-        - stream: {content: << loop.index >>, delay: 50ms}
 """
 VALUE = """
 path: /value
@@ -231,12 +223,6 @@ SETTINGS = """
 authentication:
   jwt: {type: jwt, secret: '<< env.NOT_SET_ANYWHERE | default("") >>'}
   other: {type: jwt, secret: ""}
-"""
-GUARDED = """
-path: /mine
-method: GET
-authentication: jwt
-functionStack: [{stream: << auth.sub >>}]
 """
 
 

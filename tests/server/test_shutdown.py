@@ -12,24 +12,10 @@ from time import perf_counter
 
 import pytest
 
+from tests.server.declarations import HELLO, KEPT, SLOW, both
 from tests.server.processes import Process, serving
 from tests.server.serving import Client, parse
 
-HELLO = """
-path: /hello
-method: GET
-functionStack:
-  - stream: Hello
-"""
-SLOW = """
-path: /slow
-method: GET
-functionStack:
-  - repeat:
-      times: 20
-      do:
-        - stream: {content: << loop.index >>, delay: 50ms}
-"""
 #: Some of these are over before the server loses its patience, others are not.
 MIXED = """
 path: /mixed/{times}
@@ -54,17 +40,13 @@ functionStack:
       do:
         - stream: {content: << loop.index >>, delay: 50ms}
 """
-both = pytest.mark.parametrize("workers", ["1", "2"])
 
 
 async def answer(client: Client, path: str) -> tuple[bytes, bytes]:
     """Ask for something small on an open connection; return its head and its body."""
     client.ask(path)
     head = await client.head()
-    chunks = []
-    while chunk := await client.chunk():
-        chunks.append(chunk)
-    return head, b"".join(chunks)
+    return head, await client.rest()
 
 
 @both
@@ -247,18 +229,8 @@ functionStack:
 
 async def test_a_stream_that_has_ended_is_read_to_its_end(tmp_path: Path) -> None:
     """Nobody else has it: a reader who is behind has `shutdownTimeout` as one of a running stream has."""
-    text = """
-path: /kept
-method: GET
-streaming: {resume: true}
-functionStack:
-  - repeat:
-      times: 150
-      do:
-        - stream: << 'x' * 100000 >>
-"""
     settings = "server: {shutdownTimeout: 20s}"
-    async with serving(tmp_path, streamstack=settings, kept=text) as server:
+    async with serving(tmp_path, streamstack=settings, kept=KEPT) as server:
         client = await server.connect()
         head, whole = await answer(client, "/kept")
         client.close()
@@ -269,9 +241,7 @@ functionStack:
         server.process.send_signal(signal.SIGTERM)
         await server.said("stopping")
         await asyncio.sleep(3)  # longer than what was sent is waited for
-        body = b""
-        while piece := await slow.chunk():
-            body += piece
+        body = await slow.rest()
         slow.close()
         assert body == whole
         assert await asyncio.wait_for(server.process.wait(), 10) == 0
@@ -279,18 +249,8 @@ functionStack:
 
 async def test_who_is_behind_at_the_end_sees_that_there_was_more(tmp_path: Path) -> None:
     """Whoever could not be told in time is cut off by a reset: in HTTP/1.0 a close is a good end."""
-    text = """
-path: /kept
-method: GET
-streaming: {resume: true}
-functionStack:
-  - repeat:
-      times: 150
-      do:
-        - stream: << 'x' * 100000 >>
-"""
     settings = "server: {shutdownTimeout: 100ms}"
-    async with serving(tmp_path, streamstack=settings, kept=text) as server:
+    async with serving(tmp_path, streamstack=settings, kept=KEPT) as server:
         client = await server.connect()
         client.ask("/kept", version="1.0")
         await client.head()

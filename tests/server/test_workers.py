@@ -28,26 +28,12 @@ from streamstack.server.context import make_context
 from streamstack.server.databases import warm_databases
 from streamstack.server.sharing import unshared
 from streamstack.server.worker import Line
+from tests.server.declarations import GUARDED, HELLO, SLOW
 from tests.server.processes import Process, gone, refused, serving, settled, start, until
 from tests.server.serving import Client
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
 
-HELLO = """
-path: /hello
-method: GET
-functionStack:
-  - stream: Hello
-"""
-SLOW = """
-path: /slow
-method: GET
-functionStack:
-  - repeat:
-      times: 20
-      do:
-        - stream: {content: << loop.index >>, delay: 50ms}
-"""
 #: The figures are open to all here.
 OPEN = "server: {metrics: {open: true}}"
 
@@ -85,14 +71,6 @@ async def streams(server: Process, count: int) -> list[Client]:
     for client in clients:
         assert b" 200 " in await client.head()
     return clients
-
-
-async def rest(client: Client) -> bytes:
-    """Read the rest of a stream, to its last chunk."""
-    chunks = []
-    while chunk := await client.chunk():
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 async def test_all_workers_serve_one_port(tmp_path: Path) -> None:
@@ -246,7 +224,7 @@ async def test_one_worker_alone_can_be_sent_away(tmp_path: Path) -> None:
         assert not gone(first[0])
         assert (await server.ask("GET", "/_ready")).status == 200
         for client in clients:
-            assert b"event: done" in await rest(client)
+            assert b"event: done" in await client.rest()
             client.close()
         await until(lambda: gone(first[0]))
         # The one that left did not shut the door behind it: many may wait at once.
@@ -275,7 +253,7 @@ async def test_workers_sent_away_again_and_again_leave_somebody_who_serves(tmp_p
             await until(lambda here=here: set(server.workers()) - set(here), 10)  # type: ignore[misc]
             assert (await server.ask("GET", "/hello")).status == 200
         await until(lambda: all(map(gone, oldest)))
-        assert b"producer-lost" in await rest(clients[0])
+        assert b"producer-lost" in await clients[0].rest()
         for client in clients:
             client.close()
         assert await server.stop() == 0
@@ -292,7 +270,7 @@ async def test_where_no_worker_can_be_started_the_others_go_on(tmp_path: Path) -
         (client,) = await streams(server, 1)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         await until(lambda: len(server.workers()) == 2)
-        assert b"event: done" in await rest(client)
+        assert b"event: done" in await client.rest()
         client.close()
         assert await server.stop() == 0
 
@@ -305,14 +283,6 @@ async def test_an_address_in_use_is_told_once(tmp_path: Path) -> None:
     assert code == 2
     assert said.count("is in use already") == 1
     assert "Traceback" not in said
-
-
-GUARDED = """
-path: /mine
-method: GET
-authentication: jwt
-functionStack: [{stream: << auth.sub >>}]
-"""
 
 
 async def test_workers_have_one_secret(tmp_path: Path) -> None:

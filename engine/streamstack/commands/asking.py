@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from streamstack.commands.bodies import Body, Part, of_bytes, of_file, of_open
+from streamstack.commands.duplex import Duplex
 
 _IN_QUERY: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 _PIECE: Final = 64 * 1024
@@ -204,8 +205,10 @@ def ask(address: str, question: Question, timeout: float | None) -> Iterator[Ans
     try:
         asked = perf_counter()
         try:
-            _send(connection, parts.path.rstrip("/") + question.target, question)
-            response = connection.getresponse()
+            body = _begin(connection, parts.path.rstrip("/") + question.target, question)
+            duplex: Any = Duplex(connection.sock, body, timeout)  # of a socket, only this is used
+            response = http.client.HTTPResponse(duplex, method=question.method)
+            response.begin()
         except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise UnreachableError(f"{address} does not answer: {_reason(error)}") from None
         yield Answer(response, asked)
@@ -213,8 +216,10 @@ def ask(address: str, question: Question, timeout: float | None) -> Iterator[Ans
         connection.close()
 
 
-def _send(connection: http.client.HTTPConnection, target: str, question: Question) -> None:
-    """Send a request, with every header as often as it is given."""
+def _begin(
+    connection: http.client.HTTPConnection, target: str, question: Question
+) -> Iterator[bytes] | None:
+    """Send the head of a request, with every header as often as it is given; return its body as it is to be sent."""
     names = {name.lower() for name, _ in question.headers}
     connection.putrequest(
         question.method,
@@ -234,14 +239,15 @@ def _send(connection: http.client.HTTPConnection, target: str, question: Questio
         elif length or question.method not in _IN_QUERY:
             connection.putheader("Content-Length", str(length))
     connection.endheaders()
-    try:
-        for piece in body.pieces() if body is not None else ():
-            connection.send(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-        if chunked:
-            connection.send(b"0\r\n\r\n")
-    except ConnectionError:
-        # Whoever does not want to read it all may have said why.
-        return
+    if chunked:
+        return _chunks(() if body is None else body.pieces())
+    return None if body is None else body.pieces()
+
+
+def _chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield b"%x\r\n%b\r\n" % (len(piece), piece)
+    yield b"0\r\n\r\n"
 
 
 def _reason(error: Exception) -> str:

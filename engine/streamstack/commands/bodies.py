@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO, Final
@@ -40,8 +41,7 @@ class Part:
             raise UnreadableError(f"{name}: {error.strerror or error}") from None
 
     def _read(self, file: BinaryIO, name: str) -> Iterator[bytes]:
-        # What has come is sent at once, where the file is a pipe.
-        read = getattr(file, "read1", file.read)
+        read = _reader(file)
         left = self.size
         while left is None or left > 0:
             piece = read(_PIECE if left is None else min(left, _PIECE))
@@ -52,6 +52,18 @@ class Part:
             yield piece
         if left:
             raise UnreadableError(f"{name} became shorter while it was sent")
+
+
+def _reader(file: BinaryIO) -> Callable[[int], bytes]:
+    """Return what reads from a file: of a pipe, what has come.
+
+    Not by its buffer, which can't be let go of while somebody waits for a pipe.
+    """
+    try:
+        descriptor = file.fileno()
+    except (OSError, AttributeError):
+        return file.read
+    return partial(os.read, descriptor)
 
 
 @dataclass(frozen=True, slots=True)

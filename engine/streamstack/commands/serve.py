@@ -25,6 +25,7 @@ from streamstack.server.reloading import first_edition
 from streamstack.server.serve import Task
 from streamstack.server.serve import serve as serve_alone
 from streamstack.server.sharing import unshared
+from streamstack.server.signals import Early
 from streamstack.server.supervisor import Supervisor, SupervisorError
 
 #: Exit codes: what was found is wrong, or it could not run.
@@ -100,6 +101,7 @@ def serve(
             environment=os.environ,
             dev=dev,
             reload=reload,
+            early=context.find_object(Early) or Early(),
         )
         if count > 1:
             Supervisor(task, count).run()

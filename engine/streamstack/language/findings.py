@@ -378,6 +378,10 @@ _WARNINGS: Final = {
         "The steps of a `cache.use` never `return`, so that null is kept and given.",
         "end its `do` with `- return: << ... >>`",
     ),
+    "no-effect": (
+        "A key changes nothing, because of what stands beside it.",
+        "take it out, or change what stands beside it",
+    ),
     "error-escapes-try": (
         "A stream made in a `try` is read outside it, and fails where it is read.",
         "read the stream inside the `try`",

@@ -26,9 +26,10 @@ Claims = Mapping[str, Any]
 class Guard:
     """What stands before one endpoint: the ways in, any of which will do."""
 
-    __slots__ = ("_challenge", "_optional", "_ways")
+    __slots__ = ("_challenge", "_optional", "_ways", "authentication")
 
     def __init__(self, authentication: Authentication, methods: Methods) -> None:
+        self.authentication = authentication
         self._optional = authentication.optional
         self._ways = [
             (way, methods[way.name], _places(methods[way.name])) for way in authentication.ways

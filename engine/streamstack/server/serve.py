@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from streamstack.language.report import write_text
 from streamstack.runtime.run import Context
@@ -30,19 +30,18 @@ from streamstack.server.reloading import (
 from streamstack.server.served import Served
 from streamstack.server.service import Service
 from streamstack.server.serving import Serving, keep_out_of_collections, loop_factory
+from streamstack.server.signals import GIVEN_UP, HANGUP, Early, on_terminal
 from streamstack.server.state import prepare_state
 
 Announce = Callable[[str], None]
 
-#: Asks for the files to be read again. Not where there is none, nor under nohup.
-HANGUP = getattr(signal, "SIGHUP", None)
-if HANGUP is not None and signal.getsignal(HANGUP) is signal.SIG_IGN:
-    HANGUP = None
-
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be served, and how. ``read`` reads the project anew; ``reload``: whenever its files change."""
+    """What is to be served, and how. ``read`` reads the project anew; ``reload``: whenever its files change.
+
+    ``early`` is what signals have asked for so far.
+    """
 
     edition: Edition
     host: str
@@ -52,6 +51,7 @@ class Task:
     environment: Mapping[str, str]
     dev: bool = False
     reload: bool = False
+    early: Early = field(default_factory=Early)
 
     def access(self) -> Access:
         """Return who may see the figures."""
@@ -100,7 +100,9 @@ class _Alone:
         self._heed(serving)
         try:
             async with service:
-                await self._prepare(self._edition)
+                if not await unless(serving.asked, self._prepare(self._edition)):
+                    task.announce(GIVEN_UP)
+                    return
                 try:
                     await serving.start()
                 except OSError as error:
@@ -126,6 +128,8 @@ class _Alone:
             loop.add_signal_handler(each, take_signal)
         if HANGUP is not None:
             loop.add_signal_handler(HANGUP, take_signal if on_terminal() else self._anew.set)
+        if self._task.early.anew:
+            self._anew.set()
 
     async def _prepare(self, edition: Edition) -> None:
         await prepare(edition, self._service.context, self._task.announce)
@@ -145,12 +149,7 @@ class _Alone:
                 pause = watch.pause
             if changed or self._anew.is_set():
                 self._anew.clear()
-                work = asyncio.ensure_future(self._serve_anew(changed))
-                await asyncio.wait({asked, work}, return_when=asyncio.FIRST_COMPLETED)
-                if not work.done():
-                    work.cancel()  # it shall stop: nobody waits for a database that is away
-                with suppress(asyncio.CancelledError):
-                    await work
+                await unless(serving.asked, self._serve_anew(changed))
 
     async def _serve_anew(self, changed: list[str]) -> None:
         task, service = self._task, self._service
@@ -174,9 +173,20 @@ class _Alone:
             task.announce(str(error))  # the rest is served; whoever needs this is told, too
 
 
-def on_terminal() -> bool:
-    """Tell whether a person has started this: when the terminal goes, so does the server."""
-    return sys.stdin is not None and sys.stdin.isatty()
+async def unless(asked: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do some work, and give it up where the end is asked for: nobody waits for a database that is away then.
+
+    Return whether the server shall go on.
+    """
+    waiting = asyncio.ensure_future(asked.wait())
+    working = asyncio.ensure_future(work)
+    await asyncio.wait({waiting, working}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not working.done():
+        working.cancel()
+    with suppress(asyncio.CancelledError):
+        await working
+    return not asked.is_set()
 
 
 STOPPING = "stopping: no new requests; running streams may finish (again to stop at once)"

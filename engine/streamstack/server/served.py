@@ -13,6 +13,7 @@ from streamstack.server.limits import Limiter
 from streamstack.server.negotiation import FORMATS, choose
 from streamstack.server.request import Request
 from streamstack.server.resuming.sinks import KEPT
+from streamstack.server.resuming.terms import Terms
 from streamstack.server.wire import Limits, Wire
 from streamstack.server.writers.ai_sdk import AiSdkSink
 from streamstack.server.writers.answer import Answer
@@ -95,10 +96,13 @@ class Served:
     resume: Resume | None = None  # readers may come back
     row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, Wire] = field(init=False)
+    terms: Terms = field(init=False)  # of its streams, for readers who come back
 
     def __post_init__(self) -> None:
         names = FORMATS.values() if self.wire.negotiated else (self.wire.format,)
         object.__setattr__(self, "wires", {name: self.wire.of(name) for name in names})
+        terms = Terms.of(self.wire, self.limits.keep_alive, self.guard)
+        object.__setattr__(self, "terms", terms)
 
     def take_row(self, row: int) -> None:
         """Keep figures in this row from now on; said once, before there are requests."""

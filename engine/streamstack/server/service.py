@@ -66,7 +66,7 @@ class Service:
         self.draining = False
         self.streams = Streams(self.context.state.max_size, self._left.set)
         self.routes: Routes[Served] = Routes(())
-        self._endpoints: dict[str, Served] = {}
+        self._endpoints: list[Served] = []
         self._group = asyncio.TaskGroup()
         self._entered = False
         self.replace(endpoints)
@@ -75,9 +75,8 @@ class Service:
         """Serve these endpoints from the next request on, in another context; running ones end on the old."""
         if context is not None:
             self.context = context
-        listed = list(endpoints)
-        self._endpoints = {each.title: each for each in listed}
-        self.routes = Routes([(each.method, each.path, each) for each in listed])
+        self._endpoints = list(endpoints)
+        self.routes = Routes([(each.method, each.path, each) for each in self._endpoints])
         if self._entered:
             self._share()
 
@@ -86,13 +85,9 @@ class Service:
         if (
             self.streams.shared is None
             and self.context.state.shared
-            and any(each.resume for each in self._endpoints.values())
+            and any(each.resume for each in self._endpoints)
         ):
             share(self.streams, self.context, self._group, self.spawn)
-
-    def endpoint(self, title: str) -> Served | None:
-        """Return an endpoint by its method and path."""
-        return self._endpoints.get(title)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()

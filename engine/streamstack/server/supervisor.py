@@ -12,11 +12,12 @@ import selectors
 import signal
 import socket
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final
 
 from streamstack.connections.embedded.server import Embedded, EmbeddedError
+from streamstack.server.bell import Bell
 from streamstack.server.callers import AuthenticationError
 from streamstack.server.context import make_context
 from streamstack.server.databases import WARM_WITHIN, DatabaseError, embedded_of
@@ -26,12 +27,10 @@ from streamstack.server.places import LONGEST_PAUSE, Process, Slot
 from streamstack.server.ports import bind, url_of
 from streamstack.server.reloading import BrokenError, Edition, Watch, next_edition
 from streamstack.server.serve import (
-    HANGUP,
     KEPT,
     STOPPING,
     Task,
     anew_text,
-    on_terminal,
     prepare,
     tell,
     tell_shortage,
@@ -39,6 +38,7 @@ from streamstack.server.serve import (
 from streamstack.server.service import LAST_WORDS, LATER
 from streamstack.server.serving import GRACE, keep_out_of_collections, loop_factory
 from streamstack.server.sharing import unshared
+from streamstack.server.signals import GIVEN_UP, HANGUP, stops
 from streamstack.server.worker import Line, Worker
 
 #: Seconds within which the end of a new worker counts as one of a row: after more it was at work.
@@ -64,7 +64,6 @@ class _State:
     stopping: bool = False
     deadline: float = float("inf")
     failed: str = ""
-    signals: list[int] = field(default_factory=list)
 
 
 class Supervisor:
@@ -80,7 +79,7 @@ class Supervisor:
         self._board = Board(task.edition.endpoints, workers * 2) if task.access().possible else None
         self._free = list(range(workers * 2))
         self._selector = selectors.DefaultSelector()
-        self._wake, self._waker = socket.socketpair()
+        self._bell = Bell()
         self._watch = Watch(task.edition.checked.root) if task.reload else None
         self._look_at = 0.0
         self._context = make_context(
@@ -97,6 +96,9 @@ class Supervisor:
         try:
             self._start_embedded(self._task.edition)
             self._prepare(self._task.edition)
+            if self._bell.stops:
+                self._task.announce(GIVEN_UP)
+                return
             keep_out_of_collections()
             while True:
                 self._start_due()
@@ -114,14 +116,12 @@ class Supervisor:
         """Wait for something to happen, and see to it."""
         state = self._state
         for key, _ in self._selector.select(self._patience()):
-            if key.fileobj is self._wake:
-                with suppress(BlockingIOError):
-                    state.signals += self._wake.recv(4096)
+            if key.fileobj is self._bell:
+                self._bell.hear()
             else:
                 self._hear(key.data)
-        signals, state.signals = state.signals, []
-        for number in signals:
-            if number in (signal.SIGTERM, signal.SIGINT) or (number == HANGUP and on_terminal()):
+        for number in self._bell.taken():
+            if stops(number):
                 self._stop()
             elif number == HANGUP and not state.stopping:
                 self._serve_anew([])
@@ -135,6 +135,8 @@ class Supervisor:
     def _patience(self) -> float:
         """Return the seconds until something is due."""
         state, now = self._state, monotonic()
+        if self._bell.rung:
+            return 0.0  # they came while something was made ready
         # Without a free chair it is the end of a process that is waited for.
         dues = [slot.due for slot in self._slots if slot.due is not None and self._free]
         if state.stopping:
@@ -153,7 +155,7 @@ class Supervisor:
                 self._serve_anew(changed)
         if self._embedded is not None and not self._embedded.alive():
             try:
-                asyncio.run(self._embedded.start())
+                self._bell.do(self._embedded.start())
             except Exception as error:  # noqa: BLE001  (whatever it is, the workers go on)
                 self._task.announce(str(error))
                 pause = LONGEST_PAUSE
@@ -204,7 +206,6 @@ class Supervisor:
 
     def _become(self, slot: Slot, line: Line, chair: int) -> None:
         """Be a worker: let go of all that is the supervisor's."""
-        signal.set_wakeup_fd(-1)
         # Ctrl-C in a terminal reaches all processes; it is the supervisor's to answer.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -216,8 +217,7 @@ class Supervisor:
             if other is not slot:
                 other.close()
         self._selector.close()
-        self._wake.close()
-        self._waker.close()
+        self._bell.close()
         if self._embedded is not None:
             self._embedded.disown()
         worker = Worker(self._task, slot.sockets, line, self._board, chair)
@@ -307,7 +307,7 @@ class Supervisor:
         embedded = embedded_of(edition.checked.project, self._context)
         if embedded is not None:
             try:
-                asyncio.run(embedded.start())
+                self._bell.do(embedded.start())
             except EmbeddedError as error:
                 raise DatabaseError(str(error)) from error
             self._embedded = embedded
@@ -323,7 +323,7 @@ class Supervisor:
             finally:
                 await self._context.aclose()
 
-        asyncio.run(work())
+        self._bell.do(work())
         self._context.address.url = url_of(self._task.host, self._task.port)
 
     def _serve_anew(self, changed: list[str]) -> None:
@@ -362,13 +362,10 @@ class Supervisor:
 
     def _heed(self) -> None:
         """Let signals wake the selector."""
-        self._wake.setblocking(False)
-        self._waker.setblocking(False)
-        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        for each in SIGNALS:
-            if each != signal.SIGHUP or HANGUP is not None:
-                signal.signal(each, lambda *_: None)
-        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._bell.hang(each for each in SIGNALS if each != signal.SIGHUP or HANGUP is not None)
+        self._selector.register(self._bell, selectors.EVENT_READ)
+        if self._task.early.anew:
+            self._bell.ring(signal.SIGHUP)
 
     def _stop(self) -> None:
         """Let all workers stop; when asked again, at once."""
@@ -406,11 +403,9 @@ class Supervisor:
                 os.kill(process.pid, signal.SIGKILL)
             os.waitpid(process.pid, 0)
             process.line.close()
-        signal.set_wakeup_fd(-1)
         for slot in self._slots:
             slot.close()
         self._selector.close()
-        self._wake.close()
-        self._waker.close()
+        self._bell.close()
         if self._embedded is not None:
             asyncio.run(self._embedded.stop())

@@ -11,12 +11,14 @@ from streamstack.language.definition import (
     Definition,
     Endpoint,
     FunctionDefinition,
+    Input,
     Stack,
     Task,
 )
 from streamstack.language.dialects import DIALECTS
 from streamstack.language.expressions import Value, parse_value
 from streamstack.language.loading.authentication import read_authentication
+from streamstack.language.loading.effects import check_effects
 from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.fields import Fields
 from streamstack.language.loading.headers import check_content_type, read_headers
@@ -134,7 +136,7 @@ class _DocumentReader:
         written = {key.text for key, _ in given.items} if isinstance(given, Mapping) else set()
         check_sent(inputs, written, path, path_mark, self.faults)
         response_type = fields.choice("responseType", RESPONSE_TYPES, "streaming")
-        streaming = self._resumed(self._streaming(streaming_defaults), response_type)
+        streaming = self._streaming(streaming_defaults, response_type, inputs)
         check_streams(inputs, method, streaming.format, self.faults)
         headers = read_headers(fields.get("headers"), self.faults)
         check_content_type(headers, response_type, streaming.format, self.faults)
@@ -163,17 +165,20 @@ class _DocumentReader:
             cache=fields.get("cache"),
         )
 
-    def _streaming(self, defaults: Streaming) -> Streaming:
+    def _streaming(
+        self, defaults: Streaming, response_type: str, inputs: tuple[Input, ...]
+    ) -> Streaming:
         node = self.fields.get("streaming")
-        if node is None:
-            return defaults
-        if not isinstance(node, Mapping):
+        if node is not None and not isinstance(node, Mapping):
             hint = "write `{format: sse}`, or leave it out"
             self.fields.wrong("streaming", node, "a mapping", hint)
-            return defaults
+        if not isinstance(node, Mapping):
+            return self._resumed(defaults, response_type)
         streaming, problems = parse_streaming(node, defaults)
         self.faults.extend(problems)
-        return streaming
+        if not problems:
+            check_effects(node, streaming, response_type, inputs, self.faults)
+        return self._resumed(streaming, response_type)
 
     def _resumed(self, streaming: Streaming, response_type: str) -> Streaming:
         """Take `resume` from what is no stream; report it where the endpoint itself asks for it."""

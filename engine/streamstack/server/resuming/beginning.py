@@ -10,11 +10,12 @@ from streamstack.errors import RunError
 from streamstack.runtime.run import Run
 from streamstack.server.ending import error_of
 from streamstack.server.resuming.asked import fingerprint_of, key_of, name_of, owner_of
+from streamstack.server.resuming.elsewhere import Elsewhere
 from streamstack.server.resuming.journal import Journal, Origin
 from streamstack.server.resuming.producing import Given, produce
 from streamstack.server.resuming.reader import Manner, Reader
 from streamstack.server.resuming.requests import Source, find, read
-from streamstack.server.resuming.shared import Elsewhere, Record, Shared, lasting_of
+from streamstack.server.resuming.shared import Record, Shared, lasting_of
 from streamstack.server.resuming.sinks import Kept
 from streamstack.server.resuming.streams import Stream
 from streamstack.server.served import Served
@@ -68,7 +69,7 @@ class _Beginning:
                 "idempotency-key-reused",
                 "this Idempotency-Key began a run with another request: take a new key",
             )
-        return read(self.service, self.served, known, sink.request, sink.cors, 0)
+        return read(self.service, known, sink.request, sink.cors, 0)
 
     async def _claim(self, shared: Shared) -> Stream | Elsewhere | RunError | None:
         """Begin the run, or return the stream of the one that another process began, or why neither is to be had."""
@@ -99,8 +100,7 @@ class _Beginning:
         stream = Stream(
             streams,
             journal,
-            self.served,
-            self._manner(journal),
+            Manner.of(journal.origin),
             self.name or None,
             self.fingerprint,
         )
@@ -117,10 +117,8 @@ class _Beginning:
         return self._reader(journal)
 
     def _reader(self, journal: Journal) -> Source:
-        return Reader(journal, self.sink.request, self.sink.cors, self._manner(journal), 0)
-
-    def _manner(self, journal: Journal) -> Manner:
-        return Manner.of(self.sink.wire, journal.origin)
+        sink = self.sink
+        return Reader(journal, sink.request, sink.cors, Manner.of(journal.origin), 0)
 
     def _journal(self) -> Journal:
         served, sink = self.served, self.sink
@@ -135,6 +133,7 @@ class _Beginning:
             served.resume,
             not served.outlives,
             sink.wire.buffer,
+            served.terms,
         )
         return Journal(origin)
 

@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING, Final
 from streamstack.connections.stream_store import Seen
 from streamstack.errors import RunError
 from streamstack.language.values import to_json
-from streamstack.server.problems import log
 from streamstack.server.replies import CLOSE, Sent, send_problem
 from streamstack.server.request import Request
+from streamstack.server.resuming.absence import Absence
+from streamstack.server.resuming.elsewhere import Elsewhere, read_end
 from streamstack.server.resuming.frames import LOST, gap, lost, pulse
 from streamstack.server.resuming.ids import unknown_stream
 from streamstack.server.resuming.journal import End, Head
 from streamstack.server.resuming.reader import Manner, Spout
-from streamstack.server.resuming.shared import Elsewhere, Shared, read_end, write_end
+from streamstack.server.resuming.shared import Shared
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
 
 #: Seconds between two looks at the store where no news came: they may have been missed.
 _LOOK: Final = 1.0
-#: Seconds without a lease before who writes is taken for lost: a store that was away has none of those that live.
-GRACE: Final = 3.0
 #: Seconds that a store may be away before a reader is sent to try again.
 _AWAY: Final = 20.0
 
@@ -40,23 +39,21 @@ class Follower:
         stream: Elsewhere,
         request: Request,
         cors: bytes,
-        manner: Manner,
         position: int,
-        keep_alive: float,
     ) -> None:
         self._service = service
         self._shared = shared
         self._stream = stream
         self._request = request
         self._cors = cors
-        self._manner = manner
+        self._manner = manner = Manner.of(stream.origin)
         self._position = position
-        self._keep_alive = keep_alive
+        self._keep_alive = stream.origin.terms.keep_alive
         self._spout = Spout(request, cors, manner)
         self._news = asyncio.Event()
         self._stopped = False
         self._silent_since = monotonic()
-        self._lost_since = 0.0
+        self._absence = Absence(shared, stream)
         self._away_since = 0.0
         self._told_at = 0.0  # when and where who writes was told that there is a reader
         self._told = position
@@ -126,7 +123,7 @@ class Follower:
             if seen.end is not None:
                 self._ended = True
                 return self._finish(head, seen)
-            if await self._is_lost(seen):
+            if await self._absence.lost(seen):
                 return self._lose(head)
             if head is not None:
                 self._spout.begin(head)
@@ -146,7 +143,7 @@ class Follower:
         self._untold += len(data)
         self._spout.write(head, data)
         self._silent_since = monotonic()
-        self._lost_since = 0.0
+        self._absence.forget()
 
     def _gap(self, until: int) -> bytes:
         return gap(self._manner.format, self._manner.stream, self._position, until - 1)
@@ -190,7 +187,7 @@ class Follower:
     def _is_away(self) -> bool:
         """Whether the store has been away for so long that its reader is to try again."""
         self._away_since = self._away_since or monotonic()
-        self._lost_since = 0.0
+        self._absence.forget()
         return monotonic() - self._away_since > _AWAY
 
     # ------------------------------------------------------------- who writes it
@@ -230,24 +227,6 @@ class Follower:
             elif not self._ended:
                 message = to_json({"read": origin.id, "at": self._position})
                 await store.tell(self._stream.worker, message)
-
-    async def _is_lost(self, seen: Seen) -> bool:
-        """Whether who writes it is gone. The first who finds out ends it for all."""
-        if seen.alive:
-            self._lost_since = 0.0
-            return False
-        self._lost_since = self._lost_since or monotonic()
-        if monotonic() - self._lost_since < GRACE:
-            return False
-        origin = self._stream.origin
-        with suppress(RunError):
-            # Those who come later find it with this end; where it has got another meanwhile, that counts.
-            end = write_end(End(lost=True))
-            if not await self._shared.store.lose(origin.id, end, origin.resume.keep):
-                self._lost_since = 0.0
-                return False
-        log.warning("stream-lost", stream=origin.id, run=origin.run, worker=self._stream.worker)
-        return True
 
     def _lose(self, head: Head | None) -> Sent:
         if head is None:

@@ -6,11 +6,12 @@ A run writes into it, readers copy from it. It keeps the newest chunks within it
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
 from streamstack.language.streaming_settings import Resume
+from streamstack.server.resuming.terms import Terms
 
 #: Readers that one stream may have at once.
 MOST_READERS = 100
@@ -48,6 +49,7 @@ class Origin:
 
     ``owner`` tells who began it, "" for nobody in particular; ``endpoint`` is the title of what it began at.
     ``cancels``: the run is not to go on for long without a reader. ``buffer``: the bytes a reader may be behind.
+    ``terms``: how it is read, and by whom.
     """
 
     id: str
@@ -58,6 +60,7 @@ class Origin:
     resume: Resume
     cancels: bool = True
     buffer: int = 256 * 1024
+    terms: Terms = field(default_factory=Terms)
 
 
 class Copying(Protocol):

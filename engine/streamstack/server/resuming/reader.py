@@ -10,7 +10,7 @@ from streamstack.server.replies import CLOSE, KEEP, Sent, connection_line, reset
 from streamstack.server.request import Request
 from streamstack.server.resuming.frames import gap, pulse
 from streamstack.server.resuming.journal import End, Head, Journal, Origin
-from streamstack.server.wire import GATHERED, PATIENCE, Wire
+from streamstack.server.wire import GATHERED, PATIENCE
 from streamstack.server.writers.compression import Compression, compresses
 
 
@@ -28,11 +28,10 @@ class Manner:
     compress: bool = False
 
     @classmethod
-    def of(cls, wire: Wire, origin: Origin) -> Manner:
-        """Return how the streams of an endpoint are sent."""
-        # Who is cut off for being slow may come back.
-        idle = wire.grace if wire.slow == "disconnect" else wire.patience
-        return cls(origin.format, origin.id, origin.buffer, idle, wire.compress)
+    def of(cls, origin: Origin) -> Manner:
+        """Return how a stream is sent."""
+        terms = origin.terms
+        return cls(origin.format, origin.id, origin.buffer, terms.idle, terms.compress)
 
     @property
     def batch(self) -> int:

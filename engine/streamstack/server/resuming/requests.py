@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from streamstack.errors import RunError
 from streamstack.functions.state_use import open_redis
-from streamstack.language.values import to_json
 from streamstack.runtime.run import Context, Run
 from streamstack.server.heads import header_lines
 from streamstack.server.negotiation import takes
@@ -22,27 +21,26 @@ from streamstack.server.resuming.asked import (
     owner_of,
     resumed_at,
 )
+from streamstack.server.resuming.elsewhere import Elsewhere, read_fields
 from streamstack.server.resuming.follower import Follower
 from streamstack.server.resuming.frames import LAST
 from streamstack.server.resuming.ids import STREAM_ID, unknown_stream
 from streamstack.server.resuming.journal import MOST_READERS, Origin
-from streamstack.server.resuming.reader import Manner, Reader
-from streamstack.server.resuming.shared import (
-    Elsewhere,
-    Shared,
-    read_fields,
-)
-from streamstack.server.resuming.streams import STOPPING, Stream, Streams, stopped
+from streamstack.server.resuming.reader import Reader
+from streamstack.server.resuming.shared import Shared
+from streamstack.server.resuming.stopping import stop
+from streamstack.server.resuming.streams import Stream, Streams
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
 
 if TYPE_CHECKING:
-    from streamstack.server.authentication import Guard
     from streamstack.server.service import Service
 
 #: Where streams are read and stopped: this path and the stream's id.
 PREFIX = "/_streams/"
 METHODS = ["DELETE", "GET", "HEAD", "OPTIONS"]
+#: Header lines of the answer to who has asked for a stop that was not confirmed.
+_ASKED: Final = b"Content-Type: application/json; charset=utf-8\r\nCache-Control: no-store\r\n"
 
 
 class Source(Protocol):
@@ -82,7 +80,7 @@ async def come_back(service: Service, served: Served, run: Run, answer: Answer) 
     if stream is None or stream.origin.endpoint != served.title:
         raise unknown_stream()
     _check_owner(stream.origin, owner_of(run.auth))
-    return read(service, served, stream, request, answer.cors, position.number + 1)
+    return read(service, stream, request, answer.cors, position.number + 1)
 
 
 async def find(streams: Streams, name: str) -> Stream | Elsewhere | None:
@@ -112,17 +110,14 @@ async def answer_streams(service: Service, request: Request, path: str) -> Sent:
         )
     name = path.removeprefix(PREFIX)
     stream = await find(service.streams, name)
-    if isinstance(stream, Stream):
-        served: Served | None = stream.served  # whatever is served there by now
-    else:
-        served = None if stream is None else service.endpoint(stream.origin.endpoint)
-    if stream is None or served is None:
+    if stream is None:
         raise unknown_stream()
-    await _admit(service, request, served.guard, stream.origin)
+    await _admit(service, request, stream.origin)  # whatever is served there by now
     if request.method == "DELETE":
-        await _stop(service.streams, stream)
-        return send(request, 204, cors, b"")
-    source = read(service, served, stream, request, cors, resumed_at(request, name))
+        if await stop(service.streams, stream):
+            return send(request, 204, cors, b"")
+        return send(request, 202, _ASKED + cors, b'{"status":"stopping"}')
+    source = read(service, stream, request, cors, resumed_at(request, name))
     if request.method == "HEAD" and not isinstance(source, Nothing):
         return send(request, *_head(stream, cors), None)
     return await source.copy()
@@ -136,25 +131,10 @@ def _head(stream: Stream | Elsewhere, cors: bytes) -> tuple[int, bytes]:
     return (200, cors) if head is None else (head.status, head.lines + cors)
 
 
-async def _stop(streams: Streams, stream: Stream | Elsewhere) -> None:
-    """End a run, wherever it is, and wait for some seconds until it has told so."""
-    if isinstance(stream, Stream):
-        await stream.stop_and_wait(stopped("the stream was stopped by its reader"))
-        return
-    shared = streams.shared
-    if shared is None or stream.end is not None:
-        return
-    await shared.store.tell(stream.worker, to_json({"stop": stream.origin.id}))
-    for _ in range(int(STOPPING / 0.05)):
-        fields = await shared.store.fields(stream.origin.id)
-        if not fields or "end" in fields:
-            return
-        await asyncio.sleep(0.05)
-
-
-async def _admit(service: Service, request: Request, guard: Guard | None, origin: Origin) -> None:
+async def _admit(service: Service, request: Request, origin: Origin) -> None:
     """Let in the caller who began the stream; to all others there is none. Raises RunError ``unknown-stream``."""
     claims = None
+    guard = origin.terms.guard(service.context.authentication)
     if guard is not None:
         try:
             claims = await guard.admit(request, service.context, service.cors)
@@ -172,7 +152,6 @@ def _check_owner(origin: Origin, owner: str) -> None:
 
 def read(
     service: Service,
-    served: Served,
     stream: Stream | Elsewhere,
     request: Request,
     cors: bytes,
@@ -200,10 +179,8 @@ def read(
         assert service.streams.shared is not None
         if service.streams.count_followers(origin.id) >= MOST_READERS:
             raise _crowded()
-        manner = Manner.of(served.wire, origin)
-        keep_alive = served.limits.keep_alive
         shared = service.streams.shared
-        return Follower(service, shared, stream, request, cors, manner, position, keep_alive)
+        return Follower(service, shared, stream, request, cors, position)
     if len(stream.journal.readers) >= MOST_READERS:
         raise _crowded()
     return Reader(stream.journal, request, cors, stream.manner, position)

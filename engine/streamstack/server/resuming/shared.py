@@ -15,8 +15,9 @@ from streamstack.connections.stream_store import StreamStore, Writing
 from streamstack.errors import RunError
 from streamstack.language.streaming_settings import Resume
 from streamstack.server.problems import log
+from streamstack.server.resuming.elsewhere import write_end
 from streamstack.server.resuming.ids import new_stream_id
-from streamstack.server.resuming.journal import End, Journal, Origin
+from streamstack.server.resuming.journal import Journal
 
 if TYPE_CHECKING:
     from streamstack.connections.redis import Redis
@@ -229,6 +230,7 @@ class Shared:
             "size": origin.resume.max_size,
             "worker": self.store.worker,
             "key": record.value,
+            "terms": origin.terms.text,
             "next": record.have,
         }
 
@@ -356,62 +358,3 @@ def spare_of(resume: Resume) -> float:
     Most readers leave within them: from then on it is kept, and the store need not be told of each.
     """
     return min(1.0, resume.keep / 8)
-
-
-def write_end(end: End) -> bytes:
-    """Return an end as the store has it."""
-    whole = None if end.whole is None else end.whole.decode()
-    return orjson.dumps({"cut": end.cut, "whole": whole, "lost": end.lost})
-
-
-def read_end(data: bytes) -> End:
-    """Return the end that the store has."""
-    told = orjson.loads(data)
-    whole = told["whole"]
-    return End(told["cut"], None if whole is None else whole.encode(), told["lost"])
-
-
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """A stream that another process began: where it comes from, who writes it, what its key stands for."""
-
-    origin: Origin
-    worker: str
-    value: str = ""
-    next: int = 0
-    end: End | None = None
-    status: int = 200
-    lines: bytes | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """The request that its key stands for."""
-        return self.value.partition(" ")[2]
-
-
-def read_fields(name: str, fields: Mapping[str, bytes]) -> Elsewhere | None:
-    """Return a stream as the store has it; None where it has none."""
-    if "next" not in fields or "endpoint" not in fields:
-        return None
-    text = {key: value.decode("utf-8", "replace") for key, value in fields.items()}
-    resume = Resume(float(text["keep"]), int(text["chunks"]), int(text["size"]))
-    origin = Origin(
-        name,
-        text["endpoint"],
-        text["owner"],
-        text["format"],
-        text["run"],
-        resume,
-        text["cancels"] == "1",
-        int(text["buffer"]),
-    )
-    end = fields.get("end")
-    return Elsewhere(
-        origin,
-        text["worker"],
-        text["key"],
-        int(text["next"]),
-        None if end is None else read_end(end),
-        int(text.get("status", "200")),
-        fields.get("lines"),
-    )

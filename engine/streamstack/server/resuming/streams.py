@@ -17,10 +17,7 @@ from streamstack.server.resuming.shared import spare_of
 if TYPE_CHECKING:
     from streamstack.server.life import Life
     from streamstack.server.resuming.shared import Shared
-    from streamstack.server.served import Served
 
-#: Seconds that a run which is stopped has to end.
-STOPPING: Final = 5.0
 #: More chunks than any stream has.
 _ANY: Final = 1 << 62
 
@@ -42,14 +39,13 @@ class Leaving(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Stream:
-    """One stream of this process: its journal, where it was begun, and its run while there is one.
+    """One stream of this process: its journal, how it is sent, and its run while there is one.
 
     ``key`` is what its run was begun by (`Idempotency-Key`), and ``fingerprint`` the request that did.
     """
 
     streams: Streams
     journal: Journal
-    served: Served
     manner: Manner
     key: bytes | None = None
     fingerprint: str = ""
@@ -68,11 +64,12 @@ class Stream:
         if self.life is not None:
             self.life.stop(reason)
 
-    async def stop_and_wait(self, reason: RunError) -> None:
-        """End the run, and wait until it has told so, for some seconds at most."""
+    async def stop_and_wait(self, reason: RunError, patience: float) -> bool:
+        """End the run, and wait until it has told so, for some seconds at most; return whether it has."""
         self.stop(reason)
         if self.task is not None and self.journal.end is None:
-            await asyncio.wait({self.task}, timeout=STOPPING)
+            await asyncio.wait({self.task}, timeout=patience)
+        return self.journal.end is not None
 
     # ------------------------------------------------------------- what the journal tells
 

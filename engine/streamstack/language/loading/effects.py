@@ -1,0 +1,108 @@
+"""Keys of an endpoint's `streaming:` that change nothing, because of what stands beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from streamstack.errors import Mark
+from streamstack.language.definition import Input
+from streamstack.language.dialects import DIALECTS
+from streamstack.language.loading.faults import Faults
+from streamstack.language.reading.nodes import Mapping, Scalar
+from streamstack.language.streaming_settings import Streaming
+
+#: What needs chunks that leave one after another. `resume` is refused with words of its own.
+_CHUNKS: Final = (
+    "format",
+    "keepAlive",
+    "maxBytes",
+    "slowClient",
+    "buffer",
+    "compress",
+    "done",
+    "ids",
+)
+_NO_PULSE: Final = "has no heartbeats"
+_NO_NUMBERS: Final = "gives its chunks no numbers"
+_NO_END: Final = "has no event at its end"
+_OWN_END: Final = "always has the end that its SDKs wait for"
+_IN_ONE: Final = "is sent in one piece, at the end"
+
+#: By key: the formats in which it changes nothing, and what those are like.
+_BY_FORMAT: Final[dict[str, tuple[Collection[str], str]]] = {
+    "keepAlive": (("text", "csv", "bytes", "json"), _NO_PULSE),
+    "ids": (("text", "ndjson", "csv", "bytes", "json", *DIALECTS), _NO_NUMBERS),
+    "done": (("text", "ndjson", "csv", "bytes", "json"), _NO_END),
+    "buffer": (("json",), _IN_ONE),
+    "compress": (("json",), _IN_ONE),
+}
+
+
+def check_effects(
+    node: Mapping,
+    streaming: Streaming,
+    response_type: str,
+    inputs: tuple[Input, ...],
+    faults: Faults,
+) -> None:
+    """Report the keys of an endpoint's own `streaming:` that change nothing, where that is certain.
+
+    Not those of the project's defaults: each of them may be of use to some endpoint.
+    """
+    given = {key.text: key.mark for key, value in node.items if not _null(value)}
+    if response_type == "json":
+        receives = any(each.type == "stream" for each in inputs)
+        useless = _CHUNKS if receives else (*_CHUNKS, "idleTimeout")
+        for key in useless:
+            if key in given:
+                faults.add(
+                    "no-effect",
+                    given[key],
+                    f"`{key}` has no effect: the endpoint answers with JSON in one piece",
+                    "write `responseType: streaming`, or take it out",
+                )
+    else:
+        _check_format(given, streaming, faults)
+    _check_parts(node, streaming, response_type, faults)
+
+
+def _check_format(given: dict[str, Mark], streaming: Streaming, faults: Faults) -> None:
+    name = streaming.format
+    for key, mark in given.items():
+        formats, why = _BY_FORMAT.get(key, ((), ""))
+        if key == "done" and name in DIALECTS:
+            formats, why = DIALECTS, _OWN_END
+        if key == "slowClient" and streaming.slow_client == "dropOldest":
+            formats, why = ("json",), _IN_ONE
+        if name in formats:
+            message = f"`{key}` has no effect: `format: {name}` {why}"
+            faults.add("no-effect", mark, message, "take it out, or write another format")
+
+
+def _check_parts(node: Mapping, streaming: Streaming, response_type: str, faults: Faults) -> None:
+    """Report the parts of keys that change nothing."""
+    for key, part, mark in _parts(node):
+        if (key, part) == ("slowClient", "grace") and response_type == "streaming":
+            mode = streaming.slow_client
+            if mode != "disconnect":
+                message = f"`grace` has no effect: `slowClient: {mode}` cuts no reader off"
+                faults.add("no-effect", mark, message, "write `mode: disconnect`, or take it out")
+        elif (key, part) == ("maxDuration", "jitter"):
+            if response_type == "json":
+                message = "`jitter` has no effect: the endpoint answers with JSON in one piece"
+                faults.add("no-effect", mark, message, "take it out")
+            elif not streaming.max_duration:
+                message = "`jitter` has no effect: `maxDuration` is off, so that nothing is shorter"
+                faults.add("no-effect", mark, message, "give a `limit`, or take it out")
+
+
+def _parts(node: Mapping) -> Iterator[tuple[str, str, Mark]]:
+    for key, value in node.items:
+        for part, item in value.items if isinstance(value, Mapping) else ():
+            if not _null(item):
+                yield key.text, part.text, part.mark
+
+
+def _null(node: object) -> bool:
+    return isinstance(node, Scalar) and node.value is None
