@@ -174,18 +174,22 @@ class Shared:
             await asyncio.sleep(0)
             self._wanted.clear()
             while self._due:
-                records = [record for record, _ in zip(self._due, range(_STREAMS), strict=False)]
-                for record in records:
-                    del self._due[record]
-                try:
-                    await self._write(records)
-                except RunError as error:
-                    self._lose_reach(records, error)
-                    await asyncio.sleep(_PAUSE)
-                except Exception as error:  # noqa: BLE001  (streams go on without the store)
-                    log.exception("streams-not-kept", reason=str(error))
-                    self._lose_reach(records, None)
-                    await asyncio.sleep(_PAUSE)
+                await self._write_some()
+
+    async def _write_some(self) -> None:
+        """Write what is due, of some streams: in a frame of its own, which holds no journal while nothing is."""
+        records = [record for record, _ in zip(self._due, range(_STREAMS), strict=False)]
+        for record in records:
+            del self._due[record]
+        try:
+            await self._write(records)
+        except RunError as error:
+            self._lose_reach(records, error)
+            await asyncio.sleep(_PAUSE)
+        except Exception as error:  # noqa: BLE001  (streams go on without the store)
+            log.exception("streams-not-kept", reason=str(error))
+            self._lose_reach(records, None)
+            await asyncio.sleep(_PAUSE)
 
     def _lose_reach(self, records: list[Record], error: RunError | None) -> None:
         """Let the runs go on without the store; what is missing there is written when it is back."""
