@@ -30,7 +30,7 @@ from streamstack.connections.redis import MOST
 from tests import postgres
 from tests.redis import RedisServer
 from tests.server.readers_at_random import MORE, Seen, Upstream, read_at_random
-from tests.soak_machines import Machine, held, resident
+from tests.soak_machines import Machine, Told, held, resident
 
 KEEP = 10
 #: Seconds until everything that is kept for a while is gone: streams, leases, connections to upstreams.
@@ -61,10 +61,10 @@ def tell(text: str) -> None:
 
 @dataclass
 class Holding:
-    """What is held when nothing is asked for. ``open`` and ``tasks``: by each worker that was never touched."""
+    """What is held when nothing is asked for. ``open`` and ``told``: by each worker that was never touched."""
 
     open: list[Counter[str]]
-    tasks: list[Counter[str]]
+    told: list[Told]
     #: Over all workers: Unix sockets, connections to Redis; and what PostgreSQL and Redis say.
     unix: int
     redis: int
@@ -106,6 +106,7 @@ class Field:
         reading = asyncio.create_task(self.read(MANY, self.seen))
         await asyncio.sleep(1 + self.chance.random())
         self.up.remove(self.other.port)
+        self.seen.lose(self.other.port, "a server was stopped")
         code = await self.other.end(signal.SIGTERM)
         if code != 0:
             self.seen.faults.append(f"a server that was stopped ended with {code}")
@@ -131,18 +132,22 @@ class Field:
             which = self.chance.random()
             if which < 0.45:
                 self.seen.away = True
+                self.seen.note("Redis was killed")
                 await asyncio.to_thread(self.redis.kill)
                 await asyncio.sleep(self.chance.random())
                 empty = self.chance.random() < 0.3
                 self.seen.emptied += empty
                 await asyncio.to_thread(self.redis.start, empty=empty)
+                self.seen.note("Redis came back, empty" if empty else "Redis came back")
                 await asyncio.sleep(1)  # until what began meanwhile is written
                 self.seen.away = False
             elif which < 0.85:
                 if workers := self.other.workers():
+                    self.seen.lose(self.other.port, "a worker was killed")
                     os.kill(self.chance.choice(workers), signal.SIGKILL)
             else:
                 self.up.remove(self.other.port)
+                self.seen.lose(self.other.port, "a server was killed")
                 await self.other.end(signal.SIGKILL)
                 await self.other.start()
                 self.up.append(self.other.port)
@@ -163,7 +168,7 @@ class Field:
         everyone = sum(steady + other, Counter[str]())
         return Holding(
             steady,
-            await self.steady.tasks(),
+            await self.steady.told(),
             everyone["unix"],
             everyone["redis"],
             len(states),
@@ -198,8 +203,8 @@ def compare(before: Holding, after: Holding) -> list[str]:
                     faults.append(f"worker {each}: connections to Redis: {new}")
             elif kind != "unix" and new[kind] != old[kind]:
                 faults.append(f"worker {each}: {kind}: {old[kind]} before, {new[kind]} after")
-    for each, (had, has) in enumerate(zip(before.tasks, after.tasks, strict=True)):
-        if extra := has - had:
+    for each, (had, has) in enumerate(zip(before.told, after.told, strict=True)):
+        if extra := has.tasks - had.tasks:
             faults.append(f"worker {each}: tasks are left: {dict(extra)}")
     if after.unix - after.backends != before.unix - before.backends:
         faults.append(

@@ -102,6 +102,7 @@ async def test_a_server_is_stopped_while_many_read(tmp_path: Path, redis_url: st
             read_at_random(lambda: ports, 60, chance, seen, upstream.port, longest=140)
         )
         await asyncio.sleep(1)
+        seen.lose(ports[0], "it was stopped")
         servers[0].process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(servers[0].process.wait(), 20) == 0
         del ports[0]
