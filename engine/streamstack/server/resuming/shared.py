@@ -310,7 +310,7 @@ class Shared:
     async def _begin_life(self) -> None:
         """Say that this process lives; write all it has where it had said so before: the store has lost that, too."""
         lost = self.store.lives
-        await self.store.live(RENEWAL + _SETTLING)
+        await self.store.live(_SETTLING)
         if not lost:
             return
         log.warning("streams-written-anew", streams=len(self._records))
