@@ -56,9 +56,11 @@ def _empty_caches() -> None:
     """Empty caches that have bounds: how full they are is chance. One without bounds counts as what it is."""
     re.purge()
     getattr(struct, "_clearcache", bool)()
-    for each in gc.get_objects():
-        if type(each) is _Cache and each.cache_parameters()["maxsize"] is not None:
-            each.cache_clear()
+    # What was made before a worker was forked is frozen: the garbage collector does not tell of it, its modules do.
+    for module in list(sys.modules.values()):
+        for each in list(vars(module).values()):
+            if type(each) is _Cache and each.cache_parameters()["maxsize"] is not None:
+                each.cache_clear()
 
 
 def _tell(*_: object) -> None:
