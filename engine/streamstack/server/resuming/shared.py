@@ -34,8 +34,9 @@ _PAUSE: Final = 0.25
 _SETTLING: Final = 2 * RENEWAL
 #: Seconds that those wait for that who ask for what the store lacks.
 PATIENCE: Final = 2 * _SETTLING
-#: Seconds that a first chunk waits for the store to know its stream.
-_OPENING: Final = 1.0
+#: Seconds that a first chunk waits at most for the store to know its stream. One that does not answer is given up
+#: sooner; one that is only slow, or a process that has too much to do, is no reason to tell of what others don't find.
+_OPENING: Final = 10.0
 #: Seconds to write what is left, when the service ends.
 LAST_WORDS: Final = 3.0
 #: Streams that may have begun while the store was away, and are remembered: of more, few can have reached it.
