@@ -40,12 +40,12 @@ QUIET = KEEP + 10
 #: Readers of the rounds in which a server is stopped.
 MANY = 500
 #: Streams that are read to find what each leaves behind, and the most chunks that one has.
-SHORT, LONGEST = 2000, 12
-#: Blocks of Python, and bytes of malloc, that a stream may leave behind: less than any object has. Caches and pools
-#: that have bounds fill slower and slower.
-LEFT = (0.5, 200.0)
+SHORT, LONGEST = 3000, 12
+#: Blocks of Python (up to 512 bytes), and bytes of malloc (for all that is larger), that a stream may leave behind:
+#: less than any object has. What is left for it is noise: buffers of connections, how full the tables are.
+LEFT = (0.5, 400.0)
 #: What caches and pools may have more after all faults, in one worker.
-POOLED = (4000, 1 << 20)
+POOLED = (1500, 1 << 20)
 
 
 #: What may be in Redis when all is quiet, and for how many seconds: who lives, what was told to who lived, and the
