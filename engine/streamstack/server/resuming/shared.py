@@ -252,7 +252,7 @@ class Shared:
         if have == -2:
             # It was taken for lost, and its readers elsewhere were told so: nothing is to be added. Or it was written
             # anew, and its end is there already.
-            if writing.begins is None:
+            if writing.begins is None or journal.end is None:
                 log.warning("stream-given-up", stream=journal.origin.id, run=journal.origin.run)
             self._drop(record)
             return
