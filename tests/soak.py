@@ -31,7 +31,8 @@ from pathlib import Path
 from streamstack.connections.redis import MOST
 from tests import postgres
 from tests.redis import RedisServer
-from tests.server.readers_at_random import MORE, Seen, Upstream, read_at_random
+from tests.server.random_streams import MORE, Upstream
+from tests.server.readers_at_random import Seen, read_at_random
 from tests.soak_machines import Machine, Told, held, resident
 
 KEEP = 10

@@ -14,7 +14,8 @@ import pytest
 from tests.redis import RedisServer
 from tests.server.authenticating import project
 from tests.server.processes import Process, serving
-from tests.server.readers_at_random import DEFINITIONS, Seen, Upstream, read_at_random
+from tests.server.random_streams import DEFINITIONS, Upstream
+from tests.server.readers_at_random import Seen, read_at_random
 from tests.server.resuming import NONE, counting, until
 from tests.server.serving import Server
 
