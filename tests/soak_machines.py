@@ -15,22 +15,19 @@ from tests.redis import free_port
 from tests.server.processes import ENGINE, gone, until
 
 WORKERS = 2
-#: Tells, when it is signalled, how many tasks there are: nobody sees that from outside.
-PROBE = """
-import asyncio, gc, json, os, signal
-from pathlib import Path
+ROOT = Path(__file__).parent.parent
 
-def tell(*_):
-    tasks = [each for each in gc.get_objects() if isinstance(each, asyncio.Task) and not each.done()]
-    names = [each.get_coro().__qualname__ for each in tasks]
-    path = Path(os.environ["STREAMSTACK_SOAK"]) / str(os.getpid())
-    path.with_suffix(".part").write_text(json.dumps(names))
-    path.with_suffix(".part").rename(path.with_suffix(".tasks"))
 
-signal.signal(signal.SIGUSR2, tell)
-from streamstack.cli import main
-main()
-"""
+@dataclass(frozen=True)
+class Told:
+    """What a worker says of itself: its tasks by the names of their coroutines, and what it has allocated.
+
+    ``blocks`` are those of Python's allocator, ``bytes`` what malloc gave beside them.
+    """
+
+    tasks: Counter[str]
+    blocks: int
+    bytes: int
 
 
 @dataclass
@@ -46,10 +43,11 @@ class Machine:
         """Start it, and wait until it listens."""
         command = ["serve", str(self.folder), "--port", str(self.port), "--workers", str(WORKERS)]
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", PROBE, *command),
+            *(sys.executable, "-m", "tests.soak_probe", *command),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(ENGINE), "STREAMSTACK_SOAK": str(self.folder)},
+            env=os.environ
+            | {"PYTHONPATH": f"{ENGINE}:{ROOT}", "STREAMSTACK_SOAK": str(self.folder)},
         )
         assert self.process.stderr is not None
         begun: list[str] = []
@@ -90,15 +88,16 @@ class Machine:
         """Wait until it has all its workers."""
         await until(lambda: len(self.workers()) == WORKERS, 30)
 
-    async def tasks(self) -> list[Counter[str]]:
-        """Return the tasks of each worker, by the names of their coroutines."""
+    async def told(self) -> list[Told]:
+        """Have each worker tell of itself."""
         found = []
         for pid in self.workers():
-            path = self.folder / f"{pid}.tasks"
+            path = self.folder / f"{pid}.told"
             path.unlink(missing_ok=True)
             os.kill(pid, signal.SIGUSR2)
             await until(path.exists)
-            found.append(Counter(json.loads(path.read_text())))
+            told = json.loads(path.read_text())
+            found.append(Told(Counter(told["tasks"]), told["blocks"], told["bytes"]))
         return found
 
 

@@ -7,89 +7,24 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from time import monotonic
-
-#: Streams that count, at several paces, and one that relays an upstream that may break off.
-DEFINITIONS = """
-method: GET
-path: /count
-inputParameters:
-  times: {type: integer, required: true}
-  delay: {type: integer, default: 0}
-  size: {type: integer, default: 10}
-streaming: {resume: {keep: KEEP}, keepAlive: 1s}
-functionStack:
-  - set: {filling: "<< 'x' * input.size >>"}
-  - repeat:
-      times: << input.times >>
-      do:
-        - stream: {content: "<< loop.index0 >> << filling >>", delay: << input.delay >>}
----
-method: GET
-path: /relay
-inputParameters: {upstream: {type: integer, required: true}, times: {type: integer, required: true}}
-streaming: {resume: {keep: KEEP}, keepAlive: 1s}
-functionStack:
-  - http.stream: {url: "http://127.0.0.1:<< input.upstream >>/<< input.times >>", decode: lines}
-    as: lines
-  - forEach:
-      in: << lines >>
-      as: line
-      do: [{stream: "<< line >> x"}]
-"""
-
-#: For a longer look: rows of a database, and runs that a key begins once.
-_MORE = """
----
-method: GET
-path: /rows
-inputParameters: {times: {type: integer, required: true}, size: {type: integer, default: 10}}
-streaming: {resume: {keep: KEEP}, keepAlive: 1s}
-functionStack:
-  - db.stream:
-      sql: >-
-        SELECT n || ' ' || repeat('x', << input.size >>::int) AS line
-        FROM generate_series(0, << input.times >>::int - 1) AS n
-      batch: 20
-    as: rows
-  - forEach:
-      in: << rows >>
-      as: row
-      do: [{stream: {content: << row.line >>, delay: 2}}]
----
-method: POST
-path: /once
-inputParameters:
-  upstream: {type: integer, required: true}
-  times: {type: integer, required: true}
-  key: {type: text, required: true}
-streaming: {resume: {keep: KEEP}, keepAlive: 1s}
-functionStack:
-  - http.stream:
-      url: "http://127.0.0.1:<< input.upstream >>/<< input.times >>/<< input.key >>"
-      decode: lines
-    as: lines
-  - forEach:
-      in: << lines >>
-      as: line
-      do: [{stream: "<< line >> x"}]
-"""
-MORE = DEFINITIONS + _MORE
+from typing import SupportsIndex
 
 #: What a stream may end with, other than well, and still be told so.
-EXPLICIT = {"stream-lost", "http-connection", "producer-lost"}
+EXPLICIT = {"stream-lost", "http-connection"}
+#: Seconds by which a busy reader may take note too late that something came.
+LAG = 1.0
 
 
 @dataclass
 class Seen:
     """What all readers have met.
 
-    ``emptied``: how often the store has lost all it had, whereupon a stream may be unknown and a gap be told.
-    ``runs``: how many runs each key has begun. ``away``: the store knows nothing of what begins now, so neither does
-    anybody if its server dies. ``keep``: seconds after which a reader who left what was sent in the system's buffers
-    finds his stream no more: to its server he had gone when it was sent.
+    ``emptied``: how often the store has lost all it had. ``lost``: how often processes of the server at a port were
+    killed or stopped. ``away``: the store knows nothing of what begins now. ``keep``: the seconds of the definitions.
+    ``runs``: how many runs each key has begun. ``begun``: how many streams the server at each port has.
     """
 
     endings: Counter[str] = field(default_factory=Counter)
@@ -99,61 +34,55 @@ class Seen:
     refused: int = 0
     gaps: int = 0
     emptied: int = 0
+    lost: Counter[int] = field(default_factory=Counter)
     runs: Counter[str] = field(default_factory=Counter)
+    begun: Counter[int] = field(default_factory=Counter)
     away: bool = False
     keep: float = float("inf")
+    happened: list[tuple[float, str]] = field(default_factory=list)
+
+    def note(self, what: str) -> None:
+        """Take note of what happens, for those who look for the cause of a fault."""
+        self.happened.append((monotonic(), what))
+
+    def lose(self, port: int, what: str) -> None:
+        """Take note that a process of a server is about to be lost."""
+        self.lost[port] += 1
+        self.note(what)
+
+    def latest(self) -> str:
+        """Return what happened last, and how many seconds ago."""
+        now = monotonic()
+        return ", ".join(f"{what} {now - at:.1f} s ago" for at, what in self.happened[-4:])
 
 
-@dataclass
-class Upstream:
-    """Sends lines; each second request, about, is broken off in the middle."""
+class Hearing(asyncio.StreamReader):
+    """Notes when something came last, which may be long before it is read."""
 
-    chance: random.Random
-    port: int = 0
-    server: asyncio.Server | None = None
-    runs: Counter[str] = field(default_factory=Counter)
+    heard = 0.0
 
-    async def start(self) -> None:
-        """Listen."""
-        self.server = await asyncio.start_server(self.answer, "127.0.0.1", 0)
-        self.port = self.server.sockets[0].getsockname()[1]
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        """Take what came."""
+        self.heard = monotonic()
+        super().feed_data(data)
 
-    async def stop(self) -> None:
-        """Listen no more."""
-        assert self.server is not None
-        self.server.close()
-        await self.server.wait_closed()
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request."""
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            found = re.match(rb"GET /(\d+)(?:/(\w+))?", head)
-            assert found is not None
-            if found[2] is not None:
-                self.runs[found[2].decode()] += 1
-            times = int(found[1])
-            last = self.chance.randrange(times) if self.chance.random() < 0.5 else times
-            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-            for number in range(last):
-                line = b"%d\n" % number
-                writer.write(b"%x\r\n%b\r\n" % (len(line), line))
-                await writer.drain()
-                await asyncio.sleep(0.005)
-            if last == times:
-                writer.write(b"0\r\n\r\n")
-                await writer.drain()
-            else:
-                writer.transport.abort()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+async def connect(port: int) -> tuple[Hearing, asyncio.StreamWriter]:
+    """Open a connection."""
+    loop = asyncio.get_running_loop()
+    reader = Hearing(limit=1 << 20, loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, "127.0.0.1", port)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 @dataclass
 class Reader:
-    """One stream, read to its end, over as many connections as it takes."""
+    """One stream, read to its end, over as many connections as it takes.
+
+    ``homes`` are the ports one of which has its run. ``unkept``: it began while the store was away. ``heard``: when
+    something of it came last.
+    """
 
     ports: Callable[[], list[int]]
     path: str
@@ -167,35 +96,57 @@ class Reader:
     ending: str = ""
     key: str = ""
     body: bytes = b""
+    homes: set[int] = field(default_factory=set)
     emptied: int = 0
+    lost: Counter[int] = field(default_factory=Counter)
     unkept: bool = False
-    lasted: float = 0.0
+    heard: float = 0.0
 
     async def run(self) -> None:
         """Read, break off, come back, until the end is told."""
-        self.emptied = self.seen.emptied
+        self._begin()
         while not self.ending:
             try:
                 await self._once()
             except (OSError, asyncio.IncompleteReadError, TimeoutError):
                 self.seen.refused += 1
                 await asyncio.sleep(0.05 + self.chance.random() * 0.2)
-        if self.seen.runs[self.key] > 1 and not self._was_emptied:
+        if self.seen.runs[self.key] > 1 and not self._is_forgotten:
             self.fault(f"{self.seen.runs[self.key]} runs of one key")
         self.seen.endings[self.ending] += 1
 
+    def _begin(self) -> None:
+        """Take note of how things are when its stream may begin."""
+        seen = self.seen
+        self.homes, self.unkept = set(), seen.away
+        self.emptied, self.lost = seen.emptied, seen.lost.copy()
+
     @property
-    def _was_emptied(self) -> bool:
-        return self.seen.emptied != self.emptied
+    def _is_orphaned(self) -> bool:
+        """Whether the process that has its run may be gone."""
+        return any(self.seen.lost[port] != self.lost[port] for port in self.homes)
+
+    @property
+    def _is_forgotten(self) -> bool:
+        """Whether nobody may know of it: the store lost it, or never had it, and so did its server."""
+        return self._is_orphaned and (self.unkept or self.seen.emptied != self.emptied)
 
     def fault(self, text: str) -> None:
         """Note what must not be."""
-        self.seen.faults.append(f"{self.path} {self.name} {self.next}: {text}")
+        told = (
+            f"begun at {sorted(self.homes)}, unkept {self.unkept}, forgotten {self._is_forgotten}; "
+        )
+        told += self.seen.latest()
+        self.seen.faults.append(f"{self.path} {self.name} {self.next}: {text} ({told})")
         self.ending = "fault"
 
     async def _once(self) -> None:
         port = self.chance.choice(self.ports())
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+        if not self.last and not self.key:
+            self._begin()
+        if not self.name or not self.last:
+            self.homes.add(port)
+        reader, writer = await connect(port)
         try:
             path, body = self.path, self.body
             if self.last and self.chance.random() < 0.7:
@@ -216,11 +167,8 @@ class Reader:
             if status == 503:
                 await self._look_at_refusal(head, reader)
                 return
-            if status == 404 and (self._was_emptied or self.unkept):
-                self.ending = "unknown-stream"
-                return
-            if status == 404 and self.lasted > self.seen.keep:
-                self.ending = "kept no more"
+            if status == 404 and self.last:
+                self._look_at_loss(port, path)
                 return
             if status != 200:
                 if self.last:
@@ -231,20 +179,33 @@ class Reader:
             found = re.search(rb"X-Stream-Id: (\S+)", head)
             name = found[1].decode() if found else ""
             if self.name and name != self.name and (self.last or self.key):
-                if self._was_emptied and not self.last:
+                if self._is_forgotten and not self.last:
                     self.name = name
                     return
                 self.fault(f"another stream: {name}")
                 return
-            self.unkept = self.unkept or (not self.name and self.seen.away)
+            if name != self.name:
+                self.unkept = self.unkept or self.seen.away
+                self.seen.begun[port] += 1
             self.name = name
-            began = monotonic()
             try:
                 await self._read(reader)
             finally:
-                self.lasted = monotonic() - began
+                self.heard = reader.heard
         finally:
             writer.transport.abort()
+
+    def _look_at_loss(self, port: int, path: str) -> None:
+        """Tell whether there may be no such stream any more."""
+        away = monotonic() - self.heard
+        if away > self.seen.keep - LAG:
+            self.ending = "kept no more"
+        elif self._is_forgotten:
+            self.ending = "unknown-stream"
+        else:
+            self.fault(
+                f"unknown at {port} ({path.split('/')[1]}), {away:.1f} s after something came"
+            )
 
     async def _look_at_refusal(self, head: bytes, reader: asyncio.StreamReader) -> None:
         """Take a stream whose server was lost as ended; whatever else is out of reach is asked for again."""
@@ -252,7 +213,14 @@ class Reader:
         told = json.loads(await reader.readexactly(int(found[1]))) if found is not None else {}
         if told.get("code") != "producer-lost":
             raise ConnectionError
-        self.ending = "producer-lost"
+        self._be_orphaned()
+
+    def _be_orphaned(self) -> None:
+        """Take the word that who wrote it is gone, where that may be."""
+        if self._is_orphaned:
+            self.ending = "producer-lost"
+        else:
+            self.fault("producer-lost, though no process was")
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Read until the end, or until it is enough for this connection."""
@@ -292,7 +260,7 @@ class Reader:
             return
         if event == "gap":
             told_ = json.loads(content)
-            if not self._was_emptied or told_["from"] != self.next or told_["to"] < self.next:
+            if not self._is_forgotten or told_["from"] != self.next or told_["to"] < self.next:
                 self.fault(f"a gap: {content}")
                 return
             self.next, self.last = told_["to"] + 1, name
@@ -302,6 +270,9 @@ class Reader:
         number = int(name.rpartition("/")[2])
         if event == "error":
             code = json.loads(content)["code"]
+            if code == "producer-lost":
+                self._be_orphaned()
+                return
             # Many rows at once may find no connection of the pool in time.
             if code not in EXPLICIT and not (code == "database" and self.path.startswith("/rows")):
                 self.fault(f"error {code}")

@@ -14,7 +14,8 @@ import pytest
 from tests.redis import RedisServer
 from tests.server.authenticating import project
 from tests.server.processes import Process, serving
-from tests.server.readers_at_random import DEFINITIONS, Seen, Upstream, read_at_random
+from tests.server.random_streams import DEFINITIONS, Upstream
+from tests.server.readers_at_random import Seen, read_at_random
 from tests.server.resuming import NONE, counting, until
 from tests.server.serving import Server
 
@@ -102,6 +103,7 @@ async def test_a_server_is_stopped_while_many_read(tmp_path: Path, redis_url: st
             read_at_random(lambda: ports, 60, chance, seen, upstream.port, longest=140)
         )
         await asyncio.sleep(1)
+        seen.lose(ports[0], "it was stopped")
         servers[0].process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(servers[0].process.wait(), 20) == 0
         del ports[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from streamstack.server.resuming.journal import Journal
 from tests.redis import RedisServer
 from tests.server.authenticating import project
 from tests.server.resuming import EIGHT, contents, counting, until
@@ -116,3 +118,18 @@ async def test_a_stop_is_heard_among_many_messages(tmp_path: Path, redis_url: st
         assert (await other.ask("DELETE", f"/_streams/{name}")).status == 204
         assert not one.service.lives
         client.close()
+
+
+async def test_what_is_forgotten_takes_no_memory(tmp_path: Path, redis_url: str) -> None:
+    """What was written last is held by nobody while nothing more is to be written."""
+    definition = counting(streaming="resume: {keep: 100ms}")
+    async with two(tmp_path, redis_url, definition) as (one, _):
+        reading = asyncio.create_task(one.get("/count"))
+        await until(lambda: len(one.service.streams) == 1)
+        (name,) = (each.origin.id for each in one.service.streams)
+        await reading
+        await until(lambda: not len(one.service.streams))
+        await stored(one)
+        gc.collect()
+        found = [each for each in gc.get_objects() if isinstance(each, Journal)]
+        assert name not in [each.origin.id for each in found]

@@ -13,17 +13,19 @@ from streamstack.connections.redis import Client, Redis, cancellations
 #: Seconds before a lost connection is made anew.
 _PAUSE: Final = 0.2
 
-Hear = Callable[[], None]
+Hear = Callable[[], object]
 
 
 class StreamNews:
     """Listens on channels and wakes who waits.
 
-    What is told while it is not connected is missed: who waits looks from time to time all the same.
+    What is told while it is not connected is missed: who waits looks from time to time all the same. ``lost`` is called
+    when there was no connection.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, lost: Hear = bool) -> None:
         self._redis = redis
+        self._lost = lost
         self._heard: dict[bytes, set[Hear]] = {}
         self._changed = asyncio.Event()
 
@@ -48,6 +50,7 @@ class StreamNews:
             try:
                 await self._follow(client, before)
             except (RedisError, OSError):
+                self._lost()
                 await asyncio.sleep(_PAUSE)
             finally:
                 await client.aclose()

@@ -14,8 +14,9 @@ from streamstack.server.resuming.elsewhere import Elsewhere
 from streamstack.server.resuming.journal import Journal, Origin
 from streamstack.server.resuming.producing import Given, produce
 from streamstack.server.resuming.reader import Manner, Reader
+from streamstack.server.resuming.recording import Record, lasting_of
 from streamstack.server.resuming.requests import Source, find, read
-from streamstack.server.resuming.shared import Record, Shared, lasting_of
+from streamstack.server.resuming.shared import Shared
 from streamstack.server.resuming.sinks import Kept
 from streamstack.server.resuming.streams import Stream
 from streamstack.server.served import Served

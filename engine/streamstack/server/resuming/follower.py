@@ -18,7 +18,7 @@ from streamstack.server.resuming.frames import LOST, gap, lost, pulse
 from streamstack.server.resuming.ids import unknown_stream
 from streamstack.server.resuming.journal import End, Head
 from streamstack.server.resuming.reader import Manner, Spout
-from streamstack.server.resuming.shared import Shared
+from streamstack.server.resuming.shared import PATIENCE, Shared
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
@@ -91,14 +91,13 @@ class Follower:
 
     async def _follow(self) -> Sent:
         head: Head | None = None
-        name = self._stream.origin.id
         while not self._stopped:
             if not await self._room():
                 return CLOSE
             self._news.clear()
             try:
                 await self._tell()
-                seen = await self._shared.store.look(name, self._position)
+                seen = await self._look(head)
             except RunError as error:
                 if head is None:
                     return self._refuse(error)
@@ -183,6 +182,20 @@ class Follower:
         ):
             self._spout.write(head, pulse(self._manner.format))
             self._silent_since = monotonic()
+
+    async def _look(self, head: Head | None) -> Seen | None:
+        """Look at the store; where it lacks the stream, wait until it has what it lost."""
+        store, name = self._shared.store, self._stream.origin.id
+        until = 0.0
+        sure = False
+        while True:
+            seen = await store.look(name, self._position)
+            if seen is not None or sure or self._stopped:
+                return seen
+            until = until or monotonic() + PATIENCE
+            sure = monotonic() > until or await self._shared.knows_all()
+            if not sure:
+                await self._wait(head)
 
     def _is_away(self) -> bool:
         """Whether the store has been away for so long that its reader is to try again."""

@@ -21,7 +21,7 @@ from streamstack.server.resuming.asked import (
     owner_of,
     resumed_at,
 )
-from streamstack.server.resuming.elsewhere import Elsewhere, read_fields
+from streamstack.server.resuming.elsewhere import Elsewhere
 from streamstack.server.resuming.follower import Follower
 from streamstack.server.resuming.frames import LAST
 from streamstack.server.resuming.ids import STREAM_ID, unknown_stream
@@ -88,10 +88,10 @@ async def find(streams: Streams, name: str) -> Stream | Elsewhere | None:
 
     Raises RunError ``state-unreachable``.
     """
-    stream = streams.find(name)
-    if stream is not None or streams.shared is None or not STREAM_ID.fullmatch(name):
+    stream, shared = streams.find(name), streams.shared
+    if stream is not None or shared is None or not STREAM_ID.fullmatch(name):
         return stream
-    return read_fields(name, await streams.shared.store.fields(name))
+    return await shared.find(name)
 
 
 async def answer_streams(service: Service, request: Request, path: str) -> Sent:

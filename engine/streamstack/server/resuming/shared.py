@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from streamstack.connections.stream_news import StreamNews
-from streamstack.connections.stream_store import StreamStore, Writing
+from streamstack.connections.stream_store import StreamStore, UnsettledError, Writing
 from streamstack.errors import RunError
-from streamstack.language.streaming_settings import Resume
 from streamstack.server.problems import log
-from streamstack.server.resuming.elsewhere import write_end
+from streamstack.server.resuming.elsewhere import Elsewhere, read_fields, write_end
 from streamstack.server.resuming.ids import new_stream_id
 from streamstack.server.resuming.journal import Journal
+from streamstack.server.resuming.recording import Record, fields_of, spare_of
 
 if TYPE_CHECKING:
     from streamstack.connections.redis import Redis
@@ -29,45 +30,17 @@ _AT_ONCE: Final = 256 * 1024
 _STREAMS: Final = 64
 #: Seconds between two attempts to reach a store that is away.
 _PAUSE: Final = 0.25
-#: Seconds that a first chunk waits for the store to know its stream.
-_OPENING: Final = 1.0
+#: Seconds after which all processes have written what a store lacks that was away, or lost what it had.
+_SETTLING: Final = 2 * RENEWAL
+#: Seconds that those wait for that who ask for what the store lacks.
+PATIENCE: Final = 2 * _SETTLING
+#: Seconds that a first chunk waits at most for the store to know its stream. One that does not answer is given up
+#: sooner; one that is only slow, or a process that has too much to do, is no reason to tell of what others don't find.
+_OPENING: Final = 10.0
 #: Seconds to write what is left, when the service ends.
 LAST_WORDS: Final = 3.0
 #: Streams that may have begun while the store was away, and are remembered: of more, few can have reached it.
 _DOUBTFUL: Final = 100_000
-#: Seconds a stream that is neither written nor ended is kept, beyond what its limits allow.
-_SPARE: Final = 900.0
-
-Fields = Mapping[str, bytes | str | int]
-
-
-@dataclass(eq=False, slots=True)
-class Record:
-    """How far the store is with one journal. ``have``: the chunk it needs next; ``offset``: the bytes it has had.
-
-    ``lasting`` are the seconds that the stream may be silent.
-    """
-
-    journal: Journal
-    lasting: float
-    key: bytes = b""
-    value: str = ""
-    opened: bool = False
-    headed: bool = False
-    waiting: asyncio.TimerHandle | None = None  # when its first chunk has waited long enough
-    have: int = 0
-    offset: int = 0
-
-    @property
-    def due(self) -> bool:
-        """Whether there is something to write."""
-        journal = self.journal
-        return (
-            not self.opened
-            or self.have < journal.next
-            or journal.end is not None
-            or (journal.head is not None and not self.headed)
-        )
 
 
 class Shared:
@@ -78,7 +51,8 @@ class Shared:
 
     def __init__(self, redis: Redis) -> None:
         self.store = StreamStore(redis, new_stream_id())
-        self.news = StreamNews(redis)
+        self.news = StreamNews(redis, self._miss)
+        self._missed_at = -inf  # when the store was last found to be away
         self._records: dict[Journal, Record] = {}
         self._due: dict[Record, None] = {}
         self._wanted = asyncio.Event()
@@ -86,15 +60,21 @@ class Shared:
         self._renew = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._told: Callable[[dict[str, Any]], None] = _ignore
+        self._kept: Callable[[], Iterable[Record]] = tuple
         self.doubtful: list[str] = []
 
     def start(
         self,
         group: asyncio.TaskGroup,
         told: Callable[[dict[str, Any]], None],
+        kept: Callable[[], Iterable[Record]],
     ) -> None:
-        """Begin to write, to live, to listen; ``told`` is called with what other processes say."""
-        self._told = told
+        """Begin to write, to live, to listen.
+
+        ``told`` is called with what other processes say; ``kept`` returns the streams that have ended, and are kept:
+        a store that has lost its data gets those, too.
+        """
+        self._told, self._kept = told, kept
         self.news.listen(self.store.inbox(self.store.worker), self._renew.set)
         works: list[Coroutine[Any, Any, None]] = [self._write_on(), self._live(), self.news.run()]
         self._tasks = [group.create_task(work) for work in works]
@@ -127,9 +107,7 @@ class Shared:
         """
         origin = record.journal.origin
         try:
-            found = await self.store.open(
-                origin.id, self._fields(record), record.lasting, record.key, record.value
-            )
+            found = await self._open(record)
         except RunError:
             # It may have been done all the same: whoever came with that key would wait for a run that never begins.
             if len(self.doubtful) < _DOUBTFUL:
@@ -142,11 +120,30 @@ class Shared:
         record.opened = True
         return None
 
+    async def _open(self, record: Record) -> bytes | None:
+        """Begin a stream by its key, once the store knows all that there are."""
+        until = monotonic() + PATIENCE
+        while True:
+            try:
+                return await self.store.open(
+                    record.journal.origin.id,
+                    fields_of(record, self.store.worker),
+                    record.lasting,
+                    record.key,
+                    record.value,
+                )
+            except UnsettledError:
+                if monotonic() > until:
+                    raise RunError(
+                        "state-unreachable", "the state has lost its data: ask again in a moment"
+                    ) from None
+            await asyncio.sleep(_PAUSE)
+
     def keep(self, record: Record) -> None:
         """Write a journal to the store from now on."""
         self._records[record.journal] = record
         record.journal.keeper = self
-        record.journal.shut = self._reached and not record.opened
+        record.journal.shut = self._reached and not record.opened and record.journal.end is None
         self._note(record)
 
     def note(self, journal: Journal) -> None:
@@ -175,18 +172,22 @@ class Shared:
             await asyncio.sleep(0)
             self._wanted.clear()
             while self._due:
-                records = [record for record, _ in zip(self._due, range(_STREAMS), strict=False)]
-                for record in records:
-                    del self._due[record]
-                try:
-                    await self._write(records)
-                except RunError as error:
-                    self._lose_reach(records, error)
-                    await asyncio.sleep(_PAUSE)
-                except Exception as error:  # noqa: BLE001  (streams go on without the store)
-                    log.exception("streams-not-kept", reason=str(error))
-                    self._lose_reach(records, None)
-                    await asyncio.sleep(_PAUSE)
+                await self._write_some()
+
+    async def _write_some(self) -> None:
+        """Write what is due, of some streams: in a frame of its own, which holds no journal while nothing is."""
+        records = [record for record, _ in zip(self._due, range(_STREAMS), strict=False)]
+        for record in records:
+            del self._due[record]
+        try:
+            await self._write(records)
+        except RunError as error:
+            self._lose_reach(records, error)
+            await asyncio.sleep(_PAUSE)
+        except Exception as error:  # noqa: BLE001  (streams go on without the store)
+            log.exception("streams-not-kept", reason=str(error))
+            self._lose_reach(records, None)
+            await asyncio.sleep(_PAUSE)
 
     def _lose_reach(self, records: list[Record], error: RunError | None) -> None:
         """Let the runs go on without the store; what is missing there is written when it is back."""
@@ -216,24 +217,6 @@ class Shared:
         for record, writing, headed, have in zip(records, writings, heads, found, strict=True):
             self._take_note(record, writing, have, headed=headed)
 
-    def _fields(self, record: Record) -> Fields:
-        origin = record.journal.origin
-        return {
-            "endpoint": origin.endpoint,
-            "owner": origin.owner,
-            "format": origin.format,
-            "run": origin.run,
-            "cancels": int(origin.cancels),
-            "buffer": origin.buffer,
-            "keep": str(origin.resume.keep),
-            "chunks": origin.resume.max_chunks,
-            "size": origin.resume.max_size,
-            "worker": self.store.worker,
-            "key": record.value,
-            "terms": origin.terms.text,
-            "next": record.have,
-        }
-
     def _writing(self, record: Record) -> Writing:
         journal = record.journal
         start = max(record.have, journal.first)
@@ -257,7 +240,8 @@ class Shared:
             fields,
             end,
             record.key,
-            None if record.opened else self._fields(record),
+            record.value,
+            None if record.opened else fields_of(record, self.store.worker),
         )
 
     def _take_note(self, record: Record, writing: Writing, have: object, *, headed: bool) -> None:
@@ -266,8 +250,10 @@ class Shared:
             self._note(record)
             return
         if have == -2:
-            # It was taken for lost, and its readers elsewhere were told so: nothing is to be added.
-            log.warning("stream-given-up", stream=journal.origin.id, run=journal.origin.run)
+            # It was taken for lost, and its readers elsewhere were told so: nothing is to be added. Or it was written
+            # anew, and its end is there already.
+            if writing.begins is None or journal.end is None:
+                log.warning("stream-given-up", stream=journal.origin.id, run=journal.origin.run)
             self._drop(record)
             return
         if have == -1:  # the store has lost it, and gets what is kept here
@@ -305,11 +291,15 @@ class Shared:
         while True:
             self._renew.clear()
             try:
-                for message in await self.store.renew():
+                alive, messages = await self.store.renew()
+                for message in messages:
                     self._hear(message)
                     self._renew.set()  # there may be more: some are read at a time
+                if not alive:
+                    await self._begin_life()
                 await self._take_back()
             except RunError:
+                self._miss()
                 await asyncio.sleep(_PAUSE)
                 continue
             except Exception as error:  # noqa: BLE001  (the next time may go well)
@@ -317,6 +307,45 @@ class Shared:
             with suppress(TimeoutError):
                 async with asyncio.timeout(RENEWAL):
                     await self._renew.wait()
+
+    async def _begin_life(self) -> None:
+        """Say that this process lives; write all it has where it had said so before: the store has lost that, too."""
+        lost = self.store.lives
+        await self.store.live(_SETTLING)
+        if not lost:
+            return
+        log.warning("streams-written-anew", streams=len(self._records))
+        for record in self._records.values():
+            record.opened = False
+            self._note(record)
+        for record in self._kept():
+            if record.journal not in self._records:
+                self.keep(record)
+
+    def _miss(self) -> None:
+        """Take note that the store is, or was, away."""
+        self._missed_at = monotonic()
+        self._renew.set()
+
+    async def find(self, name: str) -> Elsewhere | None:
+        """Return a stream that another process writes, or wrote. Raises RunError ``state-unreachable``."""
+        until = monotonic() + PATIENCE
+        sure = False
+        while True:
+            found = read_fields(name, await self.store.fields(name))
+            if found is not None or sure:
+                return found
+            sure = monotonic() > until or await self.knows_all()
+            if not sure:
+                await asyncio.sleep(_PAUSE)
+
+    async def knows_all(self) -> bool:
+        """Whether the store has the streams of all processes: not just after it was away, or has lost its data.
+
+        Raises RunError ``state-unreachable``.
+        """
+        settled = await self.store.is_settled()
+        return settled and monotonic() > self._missed_at + _SETTLING
 
     async def _take_back(self) -> None:
         """Forget streams that were to begin by a key, and nobody knows whether the store has them: no run is theirs."""
@@ -343,18 +372,3 @@ def _open(record: Record) -> None:
 
 def _ignore(told: dict[str, Any]) -> None:
     """Hear nothing, before there is anybody to."""
-
-
-def lasting_of(resume: Resume, silences: tuple[float, ...]) -> float:
-    """Return the seconds that a stream is kept without a word of it; ``silences`` are its limits, 0 for none."""
-    if not all(silences):
-        return 7 * 86_400.0
-    return max(silences) + 2 * resume.keep + _SPARE
-
-
-def spare_of(resume: Resume) -> float:
-    """Return the seconds that the store keeps a stream longer than it is to be kept from its end on.
-
-    Most readers leave within them: from then on it is kept, and the store need not be told of each.
-    """
-    return min(1.0, resume.keep / 8)

@@ -7,12 +7,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from streamstack.errors import RunError
 from streamstack.server.resuming.journal import Journal, Origin
 from streamstack.server.resuming.reader import Manner
-from streamstack.server.resuming.shared import spare_of
+from streamstack.server.resuming.recording import Record, lasting_of, spare_of
 
 if TYPE_CHECKING:
     from streamstack.server.life import Life
@@ -173,7 +174,16 @@ class Streams:
         """Let other processes read all streams, and read theirs."""
         self.shared = shared
         self._spawn = spawn
-        shared.start(group, self._hear)
+        shared.start(group, self._hear, self._kept)
+
+    def _kept(self) -> Iterator[Record]:
+        """Return the streams that are kept, and that the store was given all of."""
+        for stream in self:
+            origin = stream.origin
+            if stream.journal.end is not None and stream.journal.keeper is None:
+                lasting = lasting_of(origin.resume, (origin.resume.keep,))
+                value = f"{origin.id} {stream.fingerprint}" if stream.key else ""
+                yield Record(stream.journal, lasting, stream.key or b"", value)
 
     def _hear(self, told: dict[str, Any]) -> None:
         """Do what another process tells."""
@@ -244,10 +254,13 @@ class Streams:
             found = None  # where nobody reaches the store, nobody reads from it either
         if stream.journal.readers or stream.journal.end is not None:
             return
-        if found is None:
-            stream.stop(stopped("no reader came back in time"))
+        # A store that has lost what it was told of him is told anew: until then his last word counts.
+        told = stream.journal.read_until - monotonic()
+        left = told if found is None else found[1]
+        if left > 0:
+            stream.wait(left)
         else:
-            stream.wait(found[1])
+            stream.stop(stopped("no reader came back in time"))
 
     def linger(self, stream: Stream) -> None:
         """Keep a stream that has ended from now on for as long as it is kept: its last reader has just gone."""
