@@ -42,9 +42,14 @@ async def _wait(shared: Shared, stream: Elsewhere) -> None:
     while True:
         try:
             seen = await shared.store.look(stream.origin.id, LAST)  # no chunks
+            if seen is None:
+                # Either it is kept no more, or the store has lost it, and gets it back while the run goes on.
+                over = await shared.knows_all()
+            else:
+                over = seen.end is not None or await absence.lost(seen)
         except RunError:
             absence.forget()  # it was told: what becomes of that can't be seen now
-        else:
-            if seen is None or seen.end is not None or await absence.lost(seen):
-                return
+            over = False
+        if over:
+            return
         await asyncio.sleep(_LOOK)
