@@ -16,7 +16,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import ERROR, PayloadAccessError, _ErrInfo
 
 from streamstack.errors import RunError
-from streamstack.server.coded import CODINGS, Decoded
+from streamstack.server.coded import CODINGS, Decoded, wire_of
 from streamstack.server.replies import CLOSE, KEEP, Sent, problem_alone, send_problem
 from streamstack.server.request import Request
 from streamstack.server.sockets import UNSENT, Socket
@@ -64,6 +64,7 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_due",
+        "_early",
         "_ended",
         "_head",
         "_latest",
@@ -84,6 +85,7 @@ class Connection(web.RequestHandler):
         self._head: asyncio.TimerHandle | None = None  # ends the wait for a request's head
         self._partial = False  # some of the head is there
         self._due = False  # the next request is answered when the loop next turns
+        self._early = False  # the present request was begun before its body was here
         self.listener: Listener | None = None
         self.arriving: Breakable | None = None  # the body of the present request, as a stream
         self._looked = False  # the present request's body was asked for
@@ -138,7 +140,8 @@ class Connection(web.RequestHandler):
 
     def _process_keepalive(self) -> None:
         self._keepalive_handle = None
-        if not self._idle or self._force_close:
+        # Requests may also wait for a reader who takes nothing: that is no better than none.
+        if self._current_request is not None or self._due or self._force_close:
             return  # the next answer sees to it
         if self._loop.time() < self._next_keepalive_close_time:
             due = self._next_keepalive_close_time
@@ -151,6 +154,11 @@ class Connection(web.RequestHandler):
         self._close = True
         if self._current_request is None:
             self._hang_up()
+
+    def force_close(self) -> None:
+        """Close the connection; what is being answered is sent no further."""
+        self._hang_up()
+        super().force_close()
 
     def _hang_up(self) -> None:
         if self.transport is not None:
@@ -259,6 +267,7 @@ class Connection(web.RequestHandler):
         if self._paused or self._close or self._force_close or not self._messages:
             return
         message, payload = self._messages.popleft()
+        self._early = not payload.is_eof()
         malformed = None
         if isinstance(message, _ErrInfo):
             malformed, message = message, ERROR
@@ -269,7 +278,7 @@ class Connection(web.RequestHandler):
             payload = Decoded(payload, coding, self._loop)
         self._current_request = request = Request(message, payload, self, self._loop)
         self._looked = False
-        if self._parser is not None:
+        if self._parser is not None and not self._early:
             self._parser.message_consumed()
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
@@ -301,15 +310,24 @@ class Connection(web.RequestHandler):
 
     def _finish(self, request: Request, sent: Sent) -> None:
         """Go on after an answer, or end the connection."""
-        payload = request.content
+        payload = wire_of(request.content)
         if self._upgraded and not self._messages and self._payload_parser is None:
             self._decline_upgrade()
         if not payload.is_eof() and self.transport is not None and not self._force_close:
             self._wait(self._linger(payload, sent))
             return
+        if self._early and self._parser is not None:
+            # The parser counts a request that waits once it is complete, so this one takes itself off only now. At its
+            # most the parser stops, also where fewer wait here than have the transport paused: it is to go on.
+            self._parser.message_consumed()
+            self.data_received(b"")
+        if self._latest is payload:
+            self._latest = (
+                EMPTY_PAYLOAD  # what nobody read of a body is not kept for the next request to come
+            )
         self._current_request = None
         if sent is CLOSE or self._close or self._force_close:
-            self._hang_up()
+            self.close()
             return
         self._rest()
         if self._messages:
