@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -144,7 +145,10 @@ class Service:
         except RunError as error:
             return self._refuse(request, error)
         if served.at_once is not None:
-            sent = answer_at_once(self, served, served.at_once, request, parameters, answer)
+            # As a task would: what a plug-in sets in its context is not the next request's.
+            sent = copy_context().run(
+                answer_at_once, self, served, served.at_once, request, parameters, answer
+            )
             if sent is not None:
                 return sent
         work = exchange(self, served, request, parameters, answer)
