@@ -126,6 +126,22 @@ async def test_reader_who_leaves_while_sending() -> None:
         assert not server.service.lives
 
 
+async def test_reader_who_leaves_while_sending_the_next() -> None:
+    """A client that goes in the middle of the request behind ends the run before, as any that goes."""
+
+    async def wait(run: Run, inputs: dict[str, Any]) -> None:
+        await asyncio.sleep(60)
+
+    async with serving(endpoint(wait), endpoint(hello, "/p", "POST", read=read_all)) as server:
+        client = await server.connect()
+        client.ask()
+        client.writer.write(b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n12345")
+        await eventually(lambda: server.service.lives)
+        await asyncio.sleep(0.05)
+        client.writer.close()
+        await eventually(lambda: not server.service.lives)
+
+
 async def test_requests_behind_a_body_that_came_late() -> None:
     """However many come in one go behind it, all are answered: more than the parser hands out at a time."""
     head, body = b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", b"12345"

@@ -241,14 +241,20 @@ class Connection(web.RequestHandler):
         """Keep the connection where the client ended in the middle of a body, so that it can be told."""
         if self.arriving is not None:
             return True if self.arriving.break_off() else None
-        latest = self._latest
-        if not self._looked and latest is not None and not latest.is_eof():
-            # Before anybody knows what is to become of the body: who takes it asks `broke_off`.
-            self._ended = True
-            latest.feed_eof()
-            self.close()  # when the answer is sent
-            return True
-        return None
+        request, latest = self._current_request, self._latest
+        if (
+            request is None
+            or latest is None
+            or latest.is_eof()
+            or self._looked
+            or wire_of(request.content) is not latest  # it ended in a request behind: it has gone
+        ):
+            return None
+        # Before anybody knows what is to become of the body: who takes it asks `broke_off`.
+        self._ended = True
+        latest.feed_eof()
+        self.close()  # when the answer is sent
+        return True
 
     def broke_off(self, body: StreamReader) -> bool:
         """Tell whether the client ended in the middle of this body, before it was asked for: which is now."""
