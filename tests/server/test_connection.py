@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import random
@@ -140,6 +141,27 @@ async def test_reader_who_leaves_while_sending_the_next() -> None:
         await asyncio.sleep(0.05)
         client.writer.close()
         await eventually(lambda: not server.service.lives)
+
+
+@pytest.mark.parametrize("line", ["HEAD /s", "GET /_streams/x", "GET /s", "POST /finish"])
+async def test_reader_who_leaves_before_anything_began(line: str) -> None:
+    """Nothing is left undone half-way; what goes on without its reader is done."""
+    done = []
+
+    async def note(run: Run, inputs: dict[str, Any]) -> None:
+        done.append(line)
+
+    async with serving(endpoint(note), endpoint(note, "/finish", "POST", outlives=True)) as server:
+        await server.connect()
+        listening = server.runner.server
+        assert listening is not None
+        await eventually(lambda: listening.connections)
+        (connected,) = listening.connections
+        connected.data_received(f"{line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        connected.connection_lost(None)
+        await asyncio.sleep(0.05)
+        gc.collect()  # what was never awaited warns when it goes
+        assert done == (["POST /finish"] if line == "POST /finish" else [])
 
 
 async def test_requests_behind_a_body_that_came_late() -> None:
