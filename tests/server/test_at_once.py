@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 import structlog
 
 from streamstack.server import connection
+from streamstack.server.wire import Wire
 from tests.server.declared import declared, eventually, small_reader
-from tests.server.serving import Client, parse
+from tests.server.serving import Client, endpoint, parse, serving
 
 QUOTE = """
 method: POST
@@ -285,3 +287,40 @@ async def test_the_rest_of_a_body_is_let_in_before_the_end() -> None:
         assert (await answer(client))[0] == 404
         client.writer.write(b"x" * 299_000)
         assert await asyncio.wait_for(client.reader.read(), 10) == b""
+
+
+async def test_what_a_run_sets_in_its_context_is_its_own() -> None:
+    """The next request sees nothing of it, on the same connection or on another."""
+    seen: ContextVar[int] = ContextVar("seen", default=0)
+
+    async def waiting(run: Any, inputs: Any) -> Any:
+        raise NotImplementedError
+
+    def take(request: Any, parameters: Any) -> dict[str, Any]:
+        return {}
+
+    def count(run: Any, inputs: Any) -> int:
+        seen.set(seen.get() + 1)
+        return seen.get()
+
+    served = endpoint(waiting, wire=Wire("value"), at_once=count, take=take)
+    async with serving(served) as server:
+        for _ in range(2):
+            client = await server.connect()
+            for _ in range(2):
+                client.ask()
+                assert await answer(client) == (200, 1)
+
+
+async def test_an_idle_connection_keeps_no_body() -> None:
+    """What a request brought is not held until the next one comes."""
+    async with declared(QUOTE) as (server, _):
+        client = await server.connect()
+        client.writer.write(post("/quote", {"quantity": 2, "x": "y" * 40_000}))
+        assert (await answer(client))[0] == 400
+        listening = server.runner.server
+        assert listening is not None
+        (idle,) = listening.connections
+        assert isinstance(idle, connection.Connection)
+        assert idle._latest is not None  # noqa: SLF001  (nothing else tells)
+        assert idle._latest.total_bytes == 0  # noqa: SLF001

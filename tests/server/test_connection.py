@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import gzip
 import json
 import random
 from collections.abc import Mapping
@@ -12,8 +14,10 @@ import pytest
 from aiohttp import web
 
 from streamstack.runtime.run import Run
+from streamstack.server import connection
 from streamstack.server.turn import Turn
 from streamstack.server.wire import Limits
+from tests.server.declared import eventually, small_reader
 from tests.server.serving import Emitting, endpoint, parse, serving
 
 
@@ -121,6 +125,94 @@ async def test_reader_who_leaves_while_sending() -> None:
             if not server.service.lives:
                 break
         assert not server.service.lives
+
+
+async def test_reader_who_leaves_while_sending_the_next() -> None:
+    """A client that goes in the middle of the request behind ends the run before, as any that goes."""
+
+    async def wait(run: Run, inputs: dict[str, Any]) -> None:
+        await asyncio.sleep(60)
+
+    async with serving(endpoint(wait), endpoint(hello, "/p", "POST", read=read_all)) as server:
+        client = await server.connect()
+        client.ask()
+        client.writer.write(b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n12345")
+        await eventually(lambda: server.service.lives)
+        await asyncio.sleep(0.05)
+        client.writer.close()
+        await eventually(lambda: not server.service.lives)
+
+
+@pytest.mark.parametrize("line", ["HEAD /s", "GET /_streams/x", "GET /s", "POST /finish"])
+async def test_reader_who_leaves_before_anything_began(line: str) -> None:
+    """Nothing is left undone half-way; what goes on without its reader is done."""
+    done = []
+
+    async def note(run: Run, inputs: dict[str, Any]) -> None:
+        done.append(line)
+
+    async with serving(endpoint(note), endpoint(note, "/finish", "POST", outlives=True)) as server:
+        await server.connect()
+        listening = server.runner.server
+        assert listening is not None
+        await eventually(lambda: listening.connections)
+        (connected,) = listening.connections
+        connected.data_received(f"{line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        connected.connection_lost(None)
+        await asyncio.sleep(0.05)
+        gc.collect()  # what was never awaited warns when it goes
+        assert done == (["POST /finish"] if line == "POST /finish" else [])
+
+
+async def test_requests_behind_a_body_that_came_late() -> None:
+    """However many come in one go behind it, all are answered: more than the parser hands out at a time."""
+    head, body = b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", b"12345"
+    async with serving(endpoint(hello), endpoint(hello, "/p", "POST", read=read_all)) as server:
+        client = await server.connect()
+        for _ in range(3):
+            client.writer.write(head)
+            await asyncio.sleep(0.02)
+            client.writer.write(body + b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+            for n in range(101):
+                told = await client.head()
+                assert (b" 200 " if n == 0 else b" 404 ") in told
+                if n == 0:
+                    while await client.chunk():
+                        pass
+                    await client.reader.readexactly(2)
+                else:
+                    await client.reader.readuntil(b"}")
+
+
+async def test_the_rest_of_an_encoded_body_is_let_in_too() -> None:
+    """It is read as it comes, whatever it says: who is refused can send on, and read why."""
+    told = "POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 2000000\r\n\r\n"
+    async with serving(endpoint(hello)) as server:
+        for begun in (b"no gzip at all", gzip.compress(b"all there is")):
+            client = await server.connect()
+            client.writer.write(told.encode() + begun)
+            assert b" 404 " in await client.head()
+            await client.reader.readuntil(b"}")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.reader.read(1), 0.2)
+            client.writer.write(b"x" * (2_000_000 - len(begun)))
+            await client.writer.drain()
+            assert await asyncio.wait_for(client.reader.read(), 10) == b""
+
+
+async def test_answers_without_an_endpoint_that_nobody_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who asks and asks and takes none of them is let go, as who asks nothing is."""
+    monkeypatch.setattr(connection, "KEEP_ALIVE", 0.3)
+    monkeypatch.setattr(connection, "LAST_BYTES", 0.1)
+    async with serving(endpoint(hello)) as server:
+        client = await small_reader(server, "/nowhere")
+        client.writer.write(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" * 20_000)
+        listening = server.runner.server
+        assert listening is not None
+        await eventually(lambda: listening.connections)
+        await eventually(lambda: not listening.connections)
 
 
 async def test_garbage_never_is_our_fault() -> None:

@@ -64,6 +64,7 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_due",
+        "_early",
         "_ended",
         "_head",
         "_latest",
@@ -84,6 +85,7 @@ class Connection(web.RequestHandler):
         self._head: asyncio.TimerHandle | None = None  # ends the wait for a request's head
         self._partial = False  # some of the head is there
         self._due = False  # the next request is answered when the loop next turns
+        self._early = False  # the present request was begun before its body was here
         self.listener: Listener | None = None
         self.arriving: Breakable | None = None  # the body of the present request, as a stream
         self._looked = False  # the present request's body was asked for
@@ -138,7 +140,8 @@ class Connection(web.RequestHandler):
 
     def _process_keepalive(self) -> None:
         self._keepalive_handle = None
-        if not self._idle or self._force_close:
+        # Requests may also wait for a reader who takes nothing: that is no better than none.
+        if self._current_request is not None or self._due or self._force_close:
             return  # the next answer sees to it
         if self._loop.time() < self._next_keepalive_close_time:
             due = self._next_keepalive_close_time
@@ -151,6 +154,11 @@ class Connection(web.RequestHandler):
         self._close = True
         if self._current_request is None:
             self._hang_up()
+
+    def force_close(self) -> None:
+        """Close the connection; what is being answered is sent no further."""
+        self._hang_up()
+        super().force_close()
 
     def _hang_up(self) -> None:
         if self.transport is not None:
@@ -233,14 +241,20 @@ class Connection(web.RequestHandler):
         """Keep the connection where the client ended in the middle of a body, so that it can be told."""
         if self.arriving is not None:
             return True if self.arriving.break_off() else None
-        latest = self._latest
-        if not self._looked and latest is not None and not latest.is_eof():
-            # Before anybody knows what is to become of the body: who takes it asks `broke_off`.
-            self._ended = True
-            latest.feed_eof()
-            self.close()  # when the answer is sent
-            return True
-        return None
+        request, latest = self._current_request, self._latest
+        if (
+            request is None
+            or latest is None
+            or latest.is_eof()
+            or self._looked
+            or wire_of(request.content) is not latest  # it ended in a request behind: it has gone
+        ):
+            return None
+        # Before anybody knows what is to become of the body: who takes it asks `broke_off`.
+        self._ended = True
+        latest.feed_eof()
+        self.close()  # when the answer is sent
+        return True
 
     def broke_off(self, body: StreamReader) -> bool:
         """Tell whether the client ended in the middle of this body, before it was asked for: which is now."""
@@ -259,6 +273,7 @@ class Connection(web.RequestHandler):
         if self._paused or self._close or self._force_close or not self._messages:
             return
         message, payload = self._messages.popleft()
+        self._early = not payload.is_eof()
         malformed = None
         if isinstance(message, _ErrInfo):
             malformed, message = message, ERROR
@@ -269,7 +284,7 @@ class Connection(web.RequestHandler):
             payload = Decoded(payload, coding, self._loop)
         self._current_request = request = Request(message, payload, self, self._loop)
         self._looked = False
-        if self._parser is not None:
+        if self._parser is not None and not self._early:
             self._parser.message_consumed()
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
@@ -307,9 +322,16 @@ class Connection(web.RequestHandler):
         if not body.is_eof() and self.transport is not None and not self._force_close:
             self._wait(self._linger(body, sent))
             return
+        if self._early and self._parser is not None:
+            # The parser counts a request that waits once it is complete, so this one takes itself off only now. At its
+            # most the parser stops, also where fewer wait here than have the transport paused: it is to go on.
+            self._parser.message_consumed()
+            self.data_received(b"")
+        if self._latest is body:
+            self._latest = EMPTY_PAYLOAD  # what nobody has read of it is not kept
         self._current_request = None
         if sent is CLOSE or self._close or self._force_close:
-            self._hang_up()
+            self.close()
             return
         self._rest()
         if self._messages:

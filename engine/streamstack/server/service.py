@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -126,12 +128,12 @@ class Service:
         if path in _OWN or self.draining:
             return self._answer_own(request, path)
         if path.startswith(PREFIX):
-            return self._told(request, answer_streams(self, request, path))
+            return self._told(request, partial(answer_streams, self, request, path))
         try:
             found = self.routes.find(request.method, path)
             if found is None:
                 if request.method == "HEAD" and (read := self.routes.find("GET", path)) is not None:
-                    return self._told(request, self._answer_head(request, read[0]))
+                    return self._told(request, partial(self._answer_head, request, read[0]))
                 return self._answer_unfound(request, path)
             served, parameters = found
             cors = self.cors.lines(request.headers.get("Origin")) if self.cors.origins else b""
@@ -139,22 +141,22 @@ class Service:
         except RunError as error:
             return self._refuse(request, error)
         if served.at_once is not None:
-            sent = answer_at_once(self, served, served.at_once, request, parameters, answer)
+            # As a task would: what a plug-in sets in its context is not the next request's.
+            sent = copy_context().run(
+                answer_at_once, self, served, served.at_once, request, parameters, answer
+            )
             if sent is not None:
                 return sent
         work = exchange(self, served, request, parameters, answer)
-        return self._outliving(work) if served.outlives and not answer.keeps else work
+        # What outlives its reader begins by itself: he may have gone before anybody waits for it.
+        return _outliving(self.spawn(work)) if served.outlives and not answer.keeps else work
 
-    async def _told(self, request: Request, work: Coroutine[Any, Any, Sent]) -> Sent:
+    async def _told(self, request: Request, work: Callable[[], Coroutine[Any, Any, Sent]]) -> Sent:
         """Answer with what some work gives, or with the error it ends by."""
         try:
-            return await work
+            return await work()
         except RunError as error:
             return self._refuse(request, error)
-
-    async def _outliving(self, work: Coroutine[Any, Any, Sent]) -> Sent:
-        """Wait for some work that goes on when its reader leaves."""
-        return await asyncio.shield(self.spawn(work))
 
     def leave(self, life: Life, outcome: str | None = None) -> None:
         """Take note that a request has its answer; without an ``outcome`` its run is another's affair."""
@@ -288,6 +290,11 @@ class Service:
         self._later.add(task)
         task.add_done_callback(self._later.discard)
         return task
+
+
+async def _outliving(task: asyncio.Task[Sent]) -> Sent:
+    """Wait for a task that goes on when its reader leaves."""
+    return await asyncio.shield(task)
 
 
 async def _finish(run: Run, outcome: str, close: Callable[[], None] | None) -> None:
