@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from streamstack.runtime.faults import located
 from streamstack.runtime.run import Run
-from streamstack.server.ending import error_of, fail
+from streamstack.server.ending import error_of, fail, tell
 from streamstack.server.exchange import leave
 from streamstack.server.life import Life
-from streamstack.server.problems import log
 from streamstack.server.replies import Sent
 from streamstack.server.request import Request
 from streamstack.server.served import AtOnce, Served
@@ -50,14 +49,7 @@ def answer_at_once(
         service.tally.finish(served.row, answer, outcome)
     service.after(run, outcome, None)
     if service.context.dev:
-        log.info(
-            "answered",
-            endpoint=served.title,
-            outcome=outcome,
-            chunks=answer.count,
-            ms=run.elapsed_ms,
-            run=run.id,
-        )
+        tell(served, answer, outcome)
     if request.connection.writing_paused:
         return _stay(service, served, request, answer, sent)
     return sent

@@ -380,6 +380,13 @@ class Connection(web.RequestHandler):
         return send_problem(request, error, keep=False)
 
 
+def hang_up(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+    """Close a connection once all is sent, and drop it where its reader leaves the rest where it is."""
+    transport.close()
+    if transport.get_write_buffer_size():
+        loop.call_later(LAST_BYTES, transport.abort)
+
+
 def _status_of(exc: BaseException | None, status: int) -> int:
     """Tell a line that is too long from what is malformed (RFC 6585, section 5)."""
     if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
@@ -398,13 +405,6 @@ def _advice(status: int) -> str:
 
 _FULL = RunError("unavailable", "the server has as many connections as it takes", status=503)
 _SLOW = RunError("timeout", "the head of the request took too long to arrive", status=408)
-
-
-def hang_up(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
-    """Close a connection once all is sent, and drop it where its reader leaves the rest where it is."""
-    transport.close()
-    if transport.get_write_buffer_size():
-        loop.call_later(LAST_BYTES, transport.abort)
 
 
 #: What reading a body meets once its request was answered.

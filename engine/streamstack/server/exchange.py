@@ -12,11 +12,11 @@ from aiohttp import hdrs
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
 from streamstack.server.coded import Decoded, wire_of
-from streamstack.server.ending import TOLD, error_of, fail, malformed
+from streamstack.server.ending import TOLD, error_of, fail, malformed, tell
 from streamstack.server.inputs import ARRIVING
 from streamstack.server.life import Life, begun
 from streamstack.server.limits import Pass
-from streamstack.server.problems import RefusalError, log
+from streamstack.server.problems import RefusalError
 from streamstack.server.replies import CLOSE, Sent
 from streamstack.server.request import Request
 from streamstack.server.resuming.beginning import begin
@@ -60,6 +60,7 @@ async def exchange(
                 if served.limiter is not None:
                     let = Pass(served.limiter, run, request, service.spawn)
                     await begun(let.ask(), life.begin_reading)
+                # Limits may ask for what depends on the inputs, before anything else is done with them.
                 inputs = served.take(request, parameters) if let is None else None
                 given = (
                     await _take_in(served, request, parameters, life, answer, let)
@@ -101,14 +102,7 @@ async def exchange(
             _give_back(given, let)
             service.after(run, outcome, given.close)
         if service.context.dev and source is None:
-            log.info(
-                "answered",
-                endpoint=served.title,
-                outcome=outcome,
-                chunks=answer.count,
-                ms=run.elapsed_ms,
-                run=run.id,
-            )
+            tell(served, answer, outcome)
 
 
 def _give_back(given: Given, let: Pass | None) -> None:

@@ -16,7 +16,6 @@ from streamstack.server.problems import CONTENT_TYPE, RefusalError, problem
 from streamstack.server.request import Request
 
 _HTTP_10 = (1, 0)
-_HTTP_11 = (1, 1)
 #: What stands above every problem document.
 _PROBLEM = (
     b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
@@ -64,7 +63,7 @@ def send(
         lines,
         b"" if body is None or bare else b"Content-Length: %d\r\n" % len(body),
         date_line(),
-        b"" if keep and request.version >= _HTTP_11 else connection_line(request, keep=keep),
+        connection_line(request, keep=keep),
         b"\r\n",
         b"" if body is None or bare or request.method == "HEAD" else body,
     )

@@ -11,10 +11,9 @@ from streamstack.errors import RunError
 from streamstack.records import record
 from streamstack.runtime.run import Run
 from streamstack.server.arriving import Arriving
-from streamstack.server.ending import error_of, fail
+from streamstack.server.ending import error_of, fail, tell
 from streamstack.server.life import Life
 from streamstack.server.limits import Pass
-from streamstack.server.problems import log
 from streamstack.server.resuming.sinks import Kept
 from streamstack.server.resuming.streams import Stream
 from streamstack.server.served import Served
@@ -88,11 +87,4 @@ async def produce(
         service.leave(life, outcome)
         service.after(run, outcome, given.close)
         if service.context.dev:
-            log.info(
-                "answered",
-                endpoint=served.title,
-                outcome=outcome,
-                chunks=sink.count,
-                ms=run.elapsed_ms,
-                run=run.id,
-            )
+            tell(served, sink, outcome)
