@@ -21,14 +21,19 @@ REFUSED = (
 ) + REFUSAL
 
 
+CERTIFICATE = Path(__file__).parent.parent / "functions" / "self-signed.pem"
+
+
 @contextmanager
-def refusing(how: str) -> Iterator[str]:
+def refusing(how: str, tls: ssl.SSLContext | None) -> Iterator[str]:
     """Refuse one request after its head, reading nothing of its body; then do with the connection what is said."""
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def refuse() -> None:
             connection, _ = server.accept()
+            if tls is not None:
+                connection = tls.wrap_socket(connection, server_side=True)
             with connection:
                 head = b""
                 while b"\r\n\r\n" not in head:
@@ -42,17 +47,32 @@ def refusing(how: str) -> Iterator[str]:
 
         thread = threading.Thread(target=refuse)
         thread.start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        scheme = "http" if tls is None else "https"
+        yield f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
         over.set()
         thread.join()
 
 
+@pytest.fixture
+def tls(monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """A server's TLS that the command trusts."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
+
 @pytest.mark.parametrize("how", ["stays", "leaves", "breaks off"])
-def test_an_early_refusal_is_shown(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("version", [None, "TLSv1_2", "TLSv1_3"])
+def test_an_early_refusal_is_shown(
+    tmp_path: Path, how: str, version: str | None, tls: ssl.SSLContext
+) -> None:
     """Whatever becomes of the connection: what the server said is shown, though it took nothing of a large body."""
+    if version is not None:
+        tls.maximum_version = ssl.TLSVersion[version]
     with (tmp_path / "large").open("wb") as file:
         file.truncate(LARGE)
-    with refusing(how) as url:
+    with refusing(how, None if version is None else tls) as url:
         result = call("POST", "/", "--json", tmp_path / "large", "--url", url)
     assert result.exit_code == 1, result.output
     assert "413 Content Too Large" in result.stderr
@@ -108,12 +128,8 @@ def test_a_pipe_that_is_silent_is_let_go(tmp_path: Path) -> None:
         assert "Fatal" not in told
 
 
-def test_the_same_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_over_tls(tmp_path: Path, tls: ssl.SSLContext) -> None:
     """A large body is sent and a large answer read at once, by one thread: TLS takes no two."""
-    certificate = Path(__file__).parent.parent / "functions" / "self-signed.pem"
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate)
     size = 4 * 1024 * 1024
     with (tmp_path / "large").open("wb") as file:
         file.write(b"x" * size)

@@ -127,8 +127,8 @@ class Duplex(io.RawIOBase):
             self._left = self._left[self._socket.send(self._left) :]
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             return False
-        except ConnectionError:
-            # Whoever does not want to read it all may have said why.
+        except (ConnectionError, ssl.SSLEOFError):
+            # Whoever does not want to read it all may have said why. TLS has a word of its own for who is gone.
             self._stop()
         return True
 
