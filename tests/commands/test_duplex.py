@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
 from tests.commands.calling import call, chunks_of, start
 
@@ -77,6 +78,38 @@ def test_an_early_refusal_is_shown(
     assert result.exit_code == 1, result.output
     assert "413 Content Too Large" in result.stderr
     assert "invalid-input: the body is too large" in result.stderr
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"])
+def test_an_answer_without_a_whole_head_is_none(head: bytes) -> None:
+    """A server that goes away within its head has not answered, though what came looks like success."""
+    result = told(head)
+    assert result.exit_code == 2, result.output
+    assert "does not answer: the connection was closed within the head" in result.stderr
+
+
+def test_what_is_no_answer_is_shown_as_text() -> None:
+    """Whatever listens there: its bytes do nothing to the terminal."""
+    result = told(b"\x15\x03\x01\x1b[2J\r\n\r\n")
+    assert result.exit_code == 2, result.output
+    assert r"what it says is no HTTP: '\x15\x03\x01\x1b[2J'" in result.stderr
+
+
+def told(answer: bytes) -> Result:
+    """Ask a server that says this, and goes away."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def tell() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=tell)
+        thread.start()
+        result = call("GET", "/", "--url", f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+    return result
 
 
 TEXT = ("-H", "Content-Type: text/plain")
