@@ -102,3 +102,18 @@ async def test_a_dialect_is_none_of_an_answer_in_one_piece(tmp_path: Path) -> No
     async with project(tmp_path, DEFAULTS, TAKEN_BACK) as server:
         reply = await server.ask("POST", "/json", b"one\ntwo\n", Content_Type="text/plain")
         assert (reply.status, reply.body) == (200, b'["one","two"]')
+
+
+async def test_resume_of_the_project_is_none_of_an_answer_in_one_piece(tmp_path: Path) -> None:
+    """What does not go with `resume` goes with an answer in one piece, where it is told to have no effect."""
+    text = """
+method: GET
+path: /json
+responseType: json
+streaming: {ids: false, slowClient: dropOldest}
+functionStack: [{return: 1}]
+"""
+    async with project(tmp_path, "streaming: {resume: true}", text) as server:
+        assert (await server.get("/json")).body == b"1"
+        found = read_project(tmp_path, REGISTRY, {}).findings
+    assert [each.code for each in found] == ["no-effect", "no-effect"]

@@ -169,6 +169,8 @@ class _DocumentReader:
         self, defaults: Streaming, response_type: str, inputs: tuple[Input, ...]
     ) -> Streaming:
         node = self.fields.get("streaming")
+        if response_type != "streaming":
+            defaults = replace(defaults, resume=None)  # for others: nothing here has to go with it
         if node is not None and not isinstance(node, Mapping):
             hint = "write `{format: sse}`, or leave it out"
             self.fields.wrong("streaming", node, "a mapping", hint)
