@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
 from tests.commands.calling import call, chunks_of, start
 
@@ -21,14 +22,19 @@ REFUSED = (
 ) + REFUSAL
 
 
+CERTIFICATE = Path(__file__).parent.parent / "functions" / "self-signed.pem"
+
+
 @contextmanager
-def refusing(how: str) -> Iterator[str]:
+def refusing(how: str, tls: ssl.SSLContext | None) -> Iterator[str]:
     """Refuse one request after its head, reading nothing of its body; then do with the connection what is said."""
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def refuse() -> None:
             connection, _ = server.accept()
+            if tls is not None:
+                connection = tls.wrap_socket(connection, server_side=True)
             with connection:
                 head = b""
                 while b"\r\n\r\n" not in head:
@@ -42,21 +48,68 @@ def refusing(how: str) -> Iterator[str]:
 
         thread = threading.Thread(target=refuse)
         thread.start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        scheme = "http" if tls is None else "https"
+        yield f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
         over.set()
         thread.join()
 
 
+@pytest.fixture
+def tls(monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """A server's TLS that the command trusts."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
+
 @pytest.mark.parametrize("how", ["stays", "leaves", "breaks off"])
-def test_an_early_refusal_is_shown(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("version", [None, "TLSv1_2", "TLSv1_3"])
+def test_an_early_refusal_is_shown(
+    tmp_path: Path, how: str, version: str | None, tls: ssl.SSLContext
+) -> None:
     """Whatever becomes of the connection: what the server said is shown, though it took nothing of a large body."""
+    if version is not None:
+        tls.maximum_version = ssl.TLSVersion[version]
     with (tmp_path / "large").open("wb") as file:
         file.truncate(LARGE)
-    with refusing(how) as url:
+    with refusing(how, None if version is None else tls) as url:
         result = call("POST", "/", "--json", tmp_path / "large", "--url", url)
     assert result.exit_code == 1, result.output
     assert "413 Content Too Large" in result.stderr
     assert "invalid-input: the body is too large" in result.stderr
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"])
+def test_an_answer_without_a_whole_head_is_none(head: bytes) -> None:
+    """A server that goes away within its head has not answered, though what came looks like success."""
+    result = told(head)
+    assert result.exit_code == 2, result.output
+    assert "does not answer: the connection was closed within the head" in result.stderr
+
+
+def test_what_is_no_answer_is_shown_as_text() -> None:
+    """Whatever listens there: its bytes do nothing to the terminal."""
+    result = told(b"\x15\x03\x01\x1b[2J\r\n\r\n")
+    assert result.exit_code == 2, result.output
+    assert r"what it says is no HTTP: '\x15\x03\x01\x1b[2J'" in result.stderr
+
+
+def told(answer: bytes) -> Result:
+    """Ask a server that says this, and goes away."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def tell() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=tell)
+        thread.start()
+        result = call("GET", "/", "--url", f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+    return result
 
 
 TEXT = ("-H", "Content-Type: text/plain")
@@ -108,12 +161,8 @@ def test_a_pipe_that_is_silent_is_let_go(tmp_path: Path) -> None:
         assert "Fatal" not in told
 
 
-def test_the_same_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_over_tls(tmp_path: Path, tls: ssl.SSLContext) -> None:
     """A large body is sent and a large answer read at once, by one thread: TLS takes no two."""
-    certificate = Path(__file__).parent.parent / "functions" / "self-signed.pem"
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate)
     size = 4 * 1024 * 1024
     with (tmp_path / "large").open("wb") as file:
         file.write(b"x" * size)

@@ -9,7 +9,9 @@ import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from tests.server.processes import Process, serving
+from redis import Redis
+
+from tests.server.processes import Process, serving, until
 from tests.server.resuming import contents, counting, events
 from tests.server.serving import Client
 
@@ -104,6 +106,27 @@ async def test_a_stop_that_nobody_hears_is_no_success(tmp_path: Path, redis_url:
         assert complete
         assert json.loads(events(body)[-1]["data"])["code"] == "stopped"
         assert (await other.ask("DELETE", f"/_streams/{name}")).status == 204
+
+
+async def test_a_stop_that_the_store_has_lost_is_told_again(tmp_path: Path, redis_url: str) -> None:
+    """A Redis that is empty does not mean that the run has ended: it is stopped once its server has written it anew."""
+    async with AsyncExitStack() as stack:
+        one, other = await two(stack, tmp_path, redis_url, counting(times=100_000, delay="10ms"))
+        client, name = await begin(one)
+        await client.chunk()
+        assert (await other.ask("HEAD", f"/_streams/{name}")).status == 200
+        one.process.send_signal(signal.SIGSTOP)
+        asking = asyncio.ensure_future(other.ask("DELETE", f"/_streams/{name}"))
+        with Redis.from_url(redis_url) as redis:
+            await until(lambda: redis.keys("*stream-inbox*"))
+            redis.flushdb()
+        await asyncio.sleep(0.3)
+        assert not asking.done()
+        one.process.send_signal(signal.SIGCONT)
+        assert (await asking).status == 204
+        body, complete = await asyncio.wait_for(rest(client), 30)
+        assert complete
+        assert json.loads(events(body)[-1]["data"])["code"] == "stopped"
 
 
 async def test_a_run_whose_server_is_gone_is_stopped(tmp_path: Path, redis_url: str) -> None:

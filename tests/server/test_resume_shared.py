@@ -165,9 +165,25 @@ async def test_a_stream_whose_terms_are_not_known_is_nobodys(
         other.service.context = known
         shared = one.service.streams.shared
         assert shared is not None
+        key = shared.store.redis.key("stream", name)
         with Redis.from_url(redis_url) as redis:
-            redis.hset(shared.store.redis.key("stream", name), "terms", "{}")
-        assert (await other.get(path, Authorization=ann)).body == unknown.body
+            fields = redis.hgetall(key)
+            for strange in (
+                {"terms": "{}"},
+                {"terms": "null"},
+                {"terms": fields[b"terms"].replace(b'["jwt"]', b'["jwt",[7]]')},
+                {"terms": fields[b"terms"].replace(b"15.0", b'"soon"')},
+                {"keep": "long"},
+                {"end": "?"},
+            ):
+                redis.hset(key, mapping=strange)
+                assert (await other.get(path, Authorization=ann)).body == unknown.body
+                redis.hset(key, mapping=fields)
+            for lacking in ("terms", "keep"):
+                redis.hdel(key, lacking)
+                assert (await other.get(path, Authorization=ann)).body == unknown.body
+                redis.hset(key, mapping=fields)
+            assert (await other.get(path, Authorization=ann)).status == 200
         assert (await one.get(path, Authorization=ann)).status == 200
 
 

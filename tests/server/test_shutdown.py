@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
@@ -95,6 +96,22 @@ async def test_a_second_signal_ends_the_delay(tmp_path: Path, workers: str) -> N
         assert await asyncio.wait_for(server.process.wait(), 10) == 0
         assert perf_counter() - began < 20
         client.close()
+
+
+@both
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_who_asks_again_and_again_gets_no_failure(
+    tmp_path: Path, workers: str, number: signal.Signals
+) -> None:
+    """However often it is told to end, and be it in its last moments: the exit code is 0."""
+    async with serving(tmp_path, "--workers", workers, hello=HELLO) as server:
+        with suppress(ProcessLookupError):
+            while server.process.returncode is None:
+                # Not `send_signal`, which may take the exit code away from who waits for it.
+                os.kill(server.process.pid, number)
+                await asyncio.sleep(0.002)
+        assert await asyncio.wait_for(server.process.wait(), 10) == 0
+        assert "Traceback" not in "".join(server.lines)
 
 
 @both

@@ -206,9 +206,12 @@ def ask(address: str, question: Question, timeout: float | None) -> Iterator[Ans
         asked = perf_counter()
         try:
             body = _begin(connection, parts.path.rstrip("/") + question.target, question)
-            duplex: Any = Duplex(connection.sock, body, timeout)  # of a socket, only this is used
-            response = http.client.HTTPResponse(duplex, method=question.method)
+            duplex = Duplex(connection.sock, body, timeout)
+            likeness: Any = duplex  # of a socket, only this is used
+            response = http.client.HTTPResponse(likeness, method=question.method)
             response.begin()
+            if duplex.ended:  # http.client takes what came of the head for all of it
+                raise http.client.IncompleteRead(b"")
         except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise UnreachableError(f"{address} does not answer: {_reason(error)}") from None
         yield Answer(response, asked)
@@ -253,4 +256,8 @@ def _chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "nothing came for the time allowed by --timeout"
+    if isinstance(error, http.client.IncompleteRead):
+        return "the connection was closed within the head of the answer"
+    if type(error) is http.client.BadStatusLine:
+        return f"what it says is no HTTP: {str(error).strip()[:80]!r}"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -79,8 +79,8 @@ class Feed:
 class Duplex(io.RawIOBase):
     """The answer's side of a connection, to be read; meanwhile the pieces of a body are sent.
 
-    ``timeout``: the seconds without any progress, but for those in which the body is waited for. Raises TimeoutError,
-    OSError, and what reading the body raises.
+    ``timeout``: the seconds without any progress, but for those in which the body is waited for. ``ended``: the other
+    side has sent all that it will. Raises TimeoutError, OSError, and what reading the body raises.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Duplex(io.RawIOBase):
         self._timeout = timeout
         self._feed = None if pieces is None else Feed(pieces)
         self._left = memoryview(b"")
+        self.ended = False
         connection.setblocking(False)
 
     def makefile(self, mode: str) -> io.BufferedReader:
@@ -105,7 +106,9 @@ class Duplex(io.RawIOBase):
             went = self._send()
             wanted = selectors.EVENT_READ
             try:
-                return self._socket.recv_into(buffer)
+                count = self._socket.recv_into(buffer)
+                self.ended = not count
+                return count
             except (BlockingIOError, ssl.SSLWantReadError):
                 pass
             except ssl.SSLWantWriteError:
@@ -127,8 +130,8 @@ class Duplex(io.RawIOBase):
             self._left = self._left[self._socket.send(self._left) :]
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             return False
-        except ConnectionError:
-            # Whoever does not want to read it all may have said why.
+        except (ConnectionError, ssl.SSLEOFError):
+            # Whoever does not want to read it all may have said why. TLS has a word of its own for who is gone.
             self._stop()
         return True
 

@@ -44,11 +44,12 @@ def make_endpoints(plans: Iterable[Plan], settings: Settings, *, dev: bool) -> l
 def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) -> Served:
     endpoint = plan.endpoint
     names = parameters(endpoint.path)
+    streams = endpoint.response_type == "streaming"
     reader = Reader(
         plan.checker,
         max_body=settings.server.max_body_size,
         # In a dialect it is the body that asks for a stream, and for a model.
-        keeps_body=plan.reads_body or endpoint.streaming.format in DIALECTS,
+        keeps_body=plan.reads_body or (streams and endpoint.streaming.format in DIALECTS),
         largest=settings.http.max_event_size,
         address=addresses.of,
     )

@@ -30,7 +30,7 @@ from streamstack.server.reloading import (
 from streamstack.server.served import Served
 from streamstack.server.service import Service
 from streamstack.server.serving import Serving, keep_out_of_collections, loop_factory
-from streamstack.server.signals import GIVEN_UP, HANGUP, Early, on_terminal
+from streamstack.server.signals import GIVEN_UP, HANGUP, Early, leave_at_once, on_terminal
 from streamstack.server.state import prepare_state
 
 Announce = Callable[[str], None]
@@ -116,6 +116,7 @@ class _Alone:
         finally:
             for each in sockets:
                 each.close()
+            self._heed_no_more()
 
     def _heed(self, serving: Serving) -> None:
         def take_signal() -> None:
@@ -130,6 +131,16 @@ class _Alone:
             loop.add_signal_handler(HANGUP, take_signal if on_terminal() else self._anew.set)
         if self._task.early.anew:
             self._anew.set()
+
+    def _heed_no_more(self) -> None:
+        """Take signals from the loop, which would give them back their defaults when it is closed."""
+        loop = asyncio.get_running_loop()
+        signals = [signal.SIGTERM, signal.SIGINT, *([] if HANGUP is None else [HANGUP])]
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # it gives them back now, for a moment
+        for each in signals:
+            loop.remove_signal_handler(each)
+        leave_at_once()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     async def _prepare(self, edition: Edition) -> None:
         await prepare(edition, self._service.context, self._task.announce)

@@ -5,14 +5,14 @@ It imports next to nothing: between the first line of the program and the server
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 #: Asks for the files to be read again. Not where there is none, nor under nohup.
 HANGUP = getattr(signal, "SIGHUP", None)
@@ -35,26 +35,44 @@ def stops(number: int) -> bool:
     return number == HANGUP and on_terminal()
 
 
+def leave_at_once() -> None:
+    """End the process, with 0, when a signal asks for the end from now on: it has come, and all is closed.
+
+    What is left takes its time all the same: threads, then the interpreter, which gives signals back their defaults.
+    These would make a failure of it.
+    """
+    for each in (signal.SIGTERM, signal.SIGINT, HANGUP):
+        if each is not None and signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, _leave)
+            atexit.register(signal.signal, each, signal.SIG_IGN)  # the threads are gone by then
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    if stops(number):
+        os._exit(0)
+
+
 class Early:
     """Heeds signals while it is entered, until the server takes them over: what asks for the end ends the process.
+
+    It is entered for as long as the program runs: what comes after the server, see `leave_at_once`.
 
     ``anew``: the files were asked to be read again. Whoever has read them already does so once it serves.
     """
 
     def __init__(self) -> None:
         self.anew = False
-        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # no other may ask for signals
             for each in (signal.SIGTERM, signal.SIGINT, HANGUP):
                 if each is not None and signal.getsignal(each) is not signal.SIG_IGN:
-                    self._before[each] = signal.signal(each, self._take)
+                    signal.signal(each, self._take)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
+        if threading.current_thread() is threading.main_thread():
+            leave_at_once()
 
     def _take(self, number: int, _: FrameType | None) -> None:
         if not stops(number):

@@ -137,11 +137,11 @@ class _DocumentReader:
         check_sent(inputs, written, path, path_mark, self.faults)
         response_type = fields.choice("responseType", RESPONSE_TYPES, "streaming")
         streaming = self._streaming(streaming_defaults, response_type, inputs)
-        check_streams(inputs, method, streaming.format, self.faults)
-        headers = read_headers(fields.get("headers"), self.faults)
-        check_content_type(headers, response_type, streaming.format, self.faults)
         # The SDKs send all that their own server takes; an endpoint declares what it uses of it.
         speaks = response_type == "streaming" and streaming.format in DIALECTS
+        check_streams(inputs, method, streaming.format if speaks else "", self.faults)
+        headers = read_headers(fields.get("headers"), self.faults)
+        check_content_type(headers, response_type, streaming.format, self.faults)
         unknown_inputs = "ignore" if speaks else "refuse"
         return Endpoint(
             method=method,
@@ -169,6 +169,8 @@ class _DocumentReader:
         self, defaults: Streaming, response_type: str, inputs: tuple[Input, ...]
     ) -> Streaming:
         node = self.fields.get("streaming")
+        if response_type != "streaming":
+            defaults = replace(defaults, resume=None)  # for others: nothing here has to go with it
         if node is not None and not isinstance(node, Mapping):
             hint = "write `{format: sse}`, or leave it out"
             self.fields.wrong("streaming", node, "a mapping", hint)
@@ -177,7 +179,7 @@ class _DocumentReader:
         streaming, problems = parse_streaming(node, defaults)
         self.faults.extend(problems)
         if not problems:
-            check_effects(node, streaming, response_type, inputs, self.faults)
+            check_effects(node, streaming, defaults, response_type, inputs, self.faults)
         return self._resumed(streaming, response_type)
 
     def _resumed(self, streaming: Streaming, response_type: str) -> Streaming:

@@ -42,13 +42,15 @@ _BY_FORMAT: Final[dict[str, tuple[Collection[str], str]]] = {
 def check_effects(
     node: Mapping,
     streaming: Streaming,
+    defaults: Streaming,
     response_type: str,
     inputs: tuple[Input, ...],
     faults: Faults,
 ) -> None:
     """Report the keys of an endpoint's own `streaming:` that change nothing, where that is certain.
 
-    Not those of the project's defaults: each of them may be of use to some endpoint.
+    Not those of the project's ``defaults``: each of them may be of use to some endpoint. What takes one of them back
+    has an effect where that had one.
     """
     given = {key.text: key.mark for key, value in node.items if not _null(value)}
     if response_type == "json":
@@ -63,18 +65,25 @@ def check_effects(
                     "write `responseType: streaming`, or take it out",
                 )
     else:
-        _check_format(given, streaming, faults)
+        _check_format(given, streaming, defaults, faults)
     _check_parts(node, streaming, response_type, faults)
 
 
-def _check_format(given: dict[str, Mark], streaming: Streaming, faults: Faults) -> None:
+def _check_format(
+    given: dict[str, Mark], streaming: Streaming, defaults: Streaming, faults: Faults
+) -> None:
     name = streaming.format
     for key, mark in given.items():
         formats, why = _BY_FORMAT.get(key, ((), ""))
+        if key == "ids" and streaming.resume is not None:
+            formats = ()  # without them no reader can come back, whatever the format calls them
         if key == "done" and name in DIALECTS:
             formats, why = DIALECTS, _OWN_END
-        if key == "slowClient" and streaming.slow_client == "dropOldest":
-            formats, why = ("json",), _IN_ONE
+        if key == "slowClient" and "disconnect" not in (
+            streaming.slow_client,
+            defaults.slow_client,
+        ):
+            formats, why = ("json",), _IN_ONE  # else it is how long a reader has for that piece
         if name in formats:
             message = f"`{key}` has no effect: `format: {name}` {why}"
             faults.add("no-effect", mark, message, "take it out, or write another format")
@@ -83,9 +92,10 @@ def _check_format(given: dict[str, Mark], streaming: Streaming, faults: Faults) 
 def _check_parts(node: Mapping, streaming: Streaming, response_type: str, faults: Faults) -> None:
     """Report the parts of keys that change nothing."""
     for key, part, mark in _parts(node):
-        if (key, part) == ("slowClient", "grace") and response_type == "streaming":
+        if (key, part) == ("slowClient", "grace"):
             mode = streaming.slow_client
-            if mode != "disconnect":
+            # Of an answer in one piece the whole key is told.
+            if mode != "disconnect" and response_type != "json" and streaming.format != "json":
                 message = f"`grace` has no effect: `slowClient: {mode}` cuts no reader off"
                 faults.add("no-effect", mark, message, "write `mode: disconnect`, or take it out")
         elif (key, part) == ("maxDuration", "jitter"):

@@ -45,32 +45,30 @@ class Elsewhere:
 
 def read_fields(name: str, fields: Mapping[str, bytes]) -> Elsewhere | None:
     """Return a stream as the store has it; None where it has none that can be read here."""
-    if "next" not in fields or "terms" not in fields:
+    if "next" not in fields:
         return None
     text = {key: value.decode("utf-8", "replace") for key, value in fields.items()}
     try:
-        terms = read_terms(text["terms"])
+        origin = Origin(
+            name,
+            text["endpoint"],
+            text["owner"],
+            text["format"],
+            text["run"],
+            Resume(float(text["keep"]), int(text["chunks"]), int(text["size"])),
+            text["cancels"] == "1",
+            int(text["buffer"]),
+            read_terms(text["terms"]),
+        )
+        end = fields.get("end")
+        return Elsewhere(
+            origin,
+            text["worker"],
+            text["key"],
+            int(text["next"]),
+            None if end is None else read_end(end),
+            int(text.get("status", "200")),
+            fields.get("lines"),
+        )
     except (ValueError, KeyError, TypeError):
-        return None  # another version wrote it: nobody here knows who may read it
-    resume = Resume(float(text["keep"]), int(text["chunks"]), int(text["size"]))
-    origin = Origin(
-        name,
-        text["endpoint"],
-        text["owner"],
-        text["format"],
-        text["run"],
-        resume,
-        text["cancels"] == "1",
-        int(text["buffer"]),
-        terms,
-    )
-    end = fields.get("end")
-    return Elsewhere(
-        origin,
-        text["worker"],
-        text["key"],
-        int(text["next"]),
-        None if end is None else read_end(end),
-        int(text.get("status", "200")),
-        fields.get("lines"),
-    )
+        return None  # another version wrote it: nobody here knows how it is read, and who may

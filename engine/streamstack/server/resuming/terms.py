@@ -69,10 +69,14 @@ class Terms:
 
 
 def read_terms(text: str) -> Terms:
-    """Return the terms that the store has of a stream. Raises ValueError, KeyError for what are none."""
+    """Return the terms that the store has of a stream. Raises ValueError, KeyError, TypeError for what are none."""
     told = json.loads(text)
     authentication = None
     if "ways" in told:
-        ways = tuple(Way(name, tuple(scopes), _FAR) for name, *scopes in told["ways"])
-        authentication = Authentication(ways, told["optional"])
-    return Terms(authentication, told["keepAlive"], told["idle"], told["compress"])
+        ways = tuple(
+            Way(str(name), tuple(map(str, scopes)), _FAR) for name, *scopes in told["ways"]
+        )
+        authentication = Authentication(ways, bool(told["optional"]))
+    return Terms(
+        authentication, float(told["keepAlive"]), float(told["idle"]), bool(told["compress"])
+    )
