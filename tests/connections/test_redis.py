@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -16,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from redis.exceptions import ConnectionError as LostError
 from structlog.testing import capture_logs
 
-from streamstack.connections.redis import ANSWER, PATIENCE, Redis, Script, ask
+from streamstack.connections.redis import ANSWER, PATIENCE, Client, Redis, Script, ask
 from streamstack.errors import RunError
 from streamstack.language.redis_urls import RedisUrl, parse_redis
 from tests.redis import RedisServer, free_port
@@ -43,6 +44,37 @@ async def test_it_is_reached_by_port_and_by_socket(own_redis: RedisServer) -> No
     assert await get(apart) is None
     for each in (one, other, apart):
         await each.aclose()
+
+
+async def test_a_connection_that_was_closed_unheard_is_made_anew(own_redis: RedisServer) -> None:
+    """An event loop may tell of it only when it is written to, and by an error of its own (uvloop's RuntimeError)."""
+    store = Redis(parse_redis(own_redis.url))
+    await put(store, b"v")
+    asked = 0
+
+    async def closed(client: Client) -> bytes | None:
+        nonlocal asked
+        asked += 1
+        pool: Any = client.connection_pool
+        connection = await pool.get_connection()
+        writer = vars(connection)["_writer"]
+        await pool.release(connection)
+        if asked == 1:
+
+            def refuse(data: object) -> None:
+                raise RuntimeError("the handler is closed")
+
+            writer.writelines = refuse
+        value: bytes | None = await ask(client, "GET", b"k")
+        return value
+
+    assert await store.run(closed, again=True) == b"v"
+    assert asked == 2
+    asked = 0
+    with pytest.raises(RunError) as refused:
+        await store.run(closed)
+    assert refused.value.code == "state-unreachable"
+    await store.aclose()
 
 
 def test_keys_have_the_project_s_prefix() -> None:

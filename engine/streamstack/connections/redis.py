@@ -87,6 +87,29 @@ async def _ping(client: Client) -> None:
     await ask(client, "PING")
 
 
+class _Telling(AbstractConnection):
+    """Tells of a connection that is closed already as of any that is lost: uvloop raises RuntimeError there."""
+
+    async def send_packed_command(self, *args: Any, **named: Any) -> None:
+        try:
+            await super().send_packed_command(*args, **named)
+        except RuntimeError as error:
+            await self.disconnect(nowait=True)
+            raise LostError("the connection was closed") from error
+
+
+class _Tcp(_Telling, Connection):
+    pass
+
+
+class _Tls(_Telling, SSLConnection):
+    pass
+
+
+class _Local(_Telling, UnixDomainSocketConnection):
+    pass
+
+
 class _Pool(BlockingConnectionPool):
     """Connections that are made when they are needed, and made anew when Redis was away.
 
@@ -307,10 +330,10 @@ def _options(url: RedisUrl) -> dict[str, Any]:
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         "driver_info": None,
-        "connection_class": SSLConnection if url.tls else Connection,
+        "connection_class": _Tls if url.tls else _Tcp,
     }
     if url.path is not None:
-        return options | {"path": url.path, "connection_class": UnixDomainSocketConnection}
+        return options | {"path": url.path, "connection_class": _Local}
     return options | {"host": url.host, "port": url.port, "socket_keepalive": True, **url.options}
 
 
