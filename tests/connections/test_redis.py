@@ -4,6 +4,7 @@ import asyncio
 import random
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from operator import attrgetter
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -57,7 +58,7 @@ async def test_a_connection_that_was_closed_unheard_is_made_anew(own_redis: Redi
         asked += 1
         pool: Any = client.connection_pool
         connection = await pool.get_connection()
-        writer = vars(connection)["_writer"]
+        writer = attrgetter("_writer")(connection)
         await pool.release(connection)
         if asked == 1:
 
