@@ -131,6 +131,27 @@ async def test_a_stream_is_stopped_from_elsewhere(tmp_path: Path, redis_url: str
         assert events(late.body)[-1] == events(body)[-1]
 
 
+async def test_a_server_that_keeps_no_streams_has_those_of_others(
+    tmp_path: Path, redis_url: str
+) -> None:
+    """As one from which the last such endpoint was removed: what still runs elsewhere is read and stopped there."""
+    settings = f"state: {{url: '{redis_url}'}}\n"
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    async with (
+        project(tmp_path / "a", settings, counting(times=200, delay="50ms")) as one,
+        project(tmp_path / "b", settings, RUNS) as other,
+    ):
+        assert other.service.streams.shared is None
+        name, last = await begin(one)
+        assert (await other.ask("HEAD", f"/_streams/{name}")).status == 200
+        follower = await other.connect()
+        follower.ask(f"/_streams/{name}", extra=f"Last-Event-ID: {last}\r\nConnection: close\r\n")
+        assert b" 200 " in await follower.head()
+        assert (await other.ask("DELETE", f"/_streams/{name}")).status == 204
+        assert b"stopped" in await asyncio.wait_for(follower.reader.read(), 10)
+
+
 async def test_only_the_owner_has_it_elsewhere_too(tmp_path: Path, redis_url: str) -> None:
     """The caller is asked for at every server; there is no stream for anyone else."""
     definition = counting().replace("path:", "authentication: jwt\npath:")

@@ -79,16 +79,12 @@ class Service:
             self.context = context
         self._endpoints = list(endpoints)
         self.routes = Routes([(each.method, each.path, each) for each in self._endpoints])
-        if self._entered:
-            self._share()
+        if self._entered and any(each.resume for each in self._endpoints):
+            self.share()
 
-    def _share(self) -> None:
-        """Share streams with other processes, once an endpoint's are kept."""
-        if (
-            self.streams.shared is None
-            and self.context.state.shared
-            and any(each.resume for each in self._endpoints)
-        ):
+    def share(self) -> None:
+        """Share streams with other processes, where there are any: once one is kept here, or asked for here."""
+        if self.streams.shared is None and self.context.state.shared:
             share(self.streams, self.context, self._group, self.spawn)
 
     async def __aenter__(self) -> Self:
@@ -96,7 +92,8 @@ class Service:
         if self.tally is not None:
             self._look(self.tally)
         self._entered = True
-        self._share()
+        if any(each.resume for each in self._endpoints):
+            self.share()
         return self
 
     async def __aexit__(

@@ -109,6 +109,7 @@ async def answer_streams(service: Service, request: Request, path: str) -> Sent:
             lines=header_lines([("Allow", ", ".join(METHODS))]),
         )
     name = path.removeprefix(PREFIX)
+    service.share()  # another process may have it, though no endpoint here keeps any
     stream = await find(service.streams, name)
     if stream is None:
         raise unknown_stream()
