@@ -124,7 +124,7 @@ def read_project(
     settings, found = load_settings(
         kept.get(name), name, environment, check_environment=check_environment
     )
-    with _uncollected():
+    with uncollected():
         project, wrong = validate(
             sources,
             registry,
@@ -140,7 +140,7 @@ def read_project(
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Keep the garbage collector away: what is made of definitions stays.
 
     Looking through all of it again and again took 40 % of the time of a thousand files.

@@ -16,6 +16,7 @@ from streamstack.language.project import (
     display_name,
     find_files,
     find_settings,
+    uncollected,
 )
 from streamstack.language.report import write_text
 from streamstack.language.settings import Settings
@@ -74,7 +75,8 @@ def told(findings: list[Diagnostic], checked: Checked) -> str:
 
 def first_edition(checked: Checked, *, dev: bool) -> Edition:
     """Compile a project that was found sound. Raises UnservableError."""
-    endpoints = make_endpoints(compile_project(checked.project), checked.settings, dev=dev)
+    with uncollected():
+        endpoints = make_endpoints(compile_project(checked.project), checked.settings, dev=dev)
     return Edition(checked, endpoints)
 
 
