@@ -36,6 +36,17 @@ async def begin(server: Process, path: str = "/count", extra: str = "") -> tuple
     return client, found[1].decode()
 
 
+async def endless(
+    stack: AsyncExitStack, folder: Path, url: str
+) -> tuple[Process, Process, Client, str]:
+    """Begin a long stream at one of two servers; return both, its reader and its id, once the other knows it."""
+    one, other = await two(stack, folder, url, counting(times=100_000, delay="10ms"))
+    client, name = await begin(one)
+    await client.chunk()
+    assert (await other.ask("HEAD", f"/_streams/{name}")).status == 200
+    return one, other, client, name
+
+
 async def rest(client: Client) -> tuple[bytes, bool]:
     """Read to the end; tell whether it came in good order."""
     body = b""
@@ -91,11 +102,7 @@ async def test_a_server_that_is_killed_ends_its_streams_explicitly(
 async def test_a_stop_that_nobody_hears_is_no_success(tmp_path: Path, redis_url: str) -> None:
     """Where the server that has the run hangs, DELETE tells that it was asked for; it counts once that one goes on."""
     async with AsyncExitStack() as stack:
-        definition = counting(times=100_000, delay="10ms")
-        one, other = await two(stack, tmp_path, redis_url, definition)
-        client, name = await begin(one)
-        await client.chunk()
-        assert (await other.ask("HEAD", f"/_streams/{name}")).status == 200
+        one, other, client, name = await endless(stack, tmp_path, redis_url)
         one.process.send_signal(signal.SIGSTOP)
         asked = await other.ask("DELETE", f"/_streams/{name}")
         assert asked.status == 202
@@ -111,10 +118,7 @@ async def test_a_stop_that_nobody_hears_is_no_success(tmp_path: Path, redis_url:
 async def test_a_stop_that_the_store_has_lost_is_told_again(tmp_path: Path, redis_url: str) -> None:
     """A Redis that is empty does not mean that the run has ended: it is stopped once its server has written it anew."""
     async with AsyncExitStack() as stack:
-        one, other = await two(stack, tmp_path, redis_url, counting(times=100_000, delay="10ms"))
-        client, name = await begin(one)
-        await client.chunk()
-        assert (await other.ask("HEAD", f"/_streams/{name}")).status == 200
+        one, other, client, name = await endless(stack, tmp_path, redis_url)
         one.process.send_signal(signal.SIGSTOP)
         asking = asyncio.ensure_future(other.ask("DELETE", f"/_streams/{name}"))
         with Redis.from_url(redis_url) as redis:
@@ -132,11 +136,7 @@ async def test_a_stop_that_the_store_has_lost_is_told_again(tmp_path: Path, redi
 async def test_a_run_whose_server_is_gone_is_stopped(tmp_path: Path, redis_url: str) -> None:
     """Once that server is taken for lost DELETE says that the run is over, though nobody had asked for the rest."""
     async with AsyncExitStack() as stack:
-        definition = counting(times=100_000, delay="10ms")
-        one, other = await two(stack, tmp_path, redis_url, definition)
-        client, name = await begin(one)
-        await client.chunk()
-        assert (await other.ask("HEAD", f"/_streams/{name}")).status == 200
+        one, other, client, name = await endless(stack, tmp_path, redis_url)
         one.process.kill()
         client.close()
         answers: list[int] = []

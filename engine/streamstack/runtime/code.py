@@ -81,6 +81,7 @@ class Code:
 
     def line(self, text: str, *values: Value) -> None:
         """Write a line that belongs to the present step and computes these values."""
+        # Where only an author's text holds the word, it is a coroutine function that never waits: slower, never wrong.
         if "await " in text or text.startswith(("async with", "async for")):
             self._function.waits = True
         self._lines.append(" " * self._depth + text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamstack.runtime.faults import located
 from streamstack.runtime.run import Run
-from streamstack.server.ending import error_of, fail, tell
+from streamstack.server.ending import fail, tell
 from streamstack.server.exchange import leave
 from streamstack.server.life import Life
 from streamstack.server.replies import Sent
@@ -44,7 +44,7 @@ def answer_at_once(
         sent = answer.finish(stack(run, inputs))
     except Exception as error:  # noqa: BLE001  (whatever it is, it is told)
         outcome = "failed"
-        sent = fail(served, run, answer, error_of(located(error)))
+        sent = fail(served, run, answer, located(error))
     if service.tally is not None:
         service.tally.finish(served.row, answer, outcome)
     service.after(run, outcome, None)

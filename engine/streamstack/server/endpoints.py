@@ -69,7 +69,9 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         method=endpoint.method,
         path=endpoint.path,
         start=plan.start,
-        at_once=plan.at_once if wire.format == "value" and not (guard or limiter) else None,
+        at_once=plan.at_once
+        if wire.format == "value" and reader.takes and not (guard or limiter)
+        else None,
         wire=wire,
         file=endpoint.mark.file,
         limits=_limits(endpoint),

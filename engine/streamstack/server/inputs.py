@@ -63,7 +63,7 @@ class Reader:
     """Reads requests to one endpoint: their inputs, and `request` as its definition sees it.
 
     ``keeps_body`` says that the definition reads `request.body`. ``largest`` are the bytes of a record, in a body that
-    is read as it arrives.
+    is read as it arrives. ``takes`` tells whether `take` ever reads anything.
     """
 
     __slots__ = (
@@ -73,7 +73,7 @@ class Reader:
         "_largest",
         "_max_body",
         "_sensitive",
-        "_simple",
+        "takes",
     )
 
     def __init__(
@@ -92,14 +92,14 @@ class Reader:
         self._address = address
         self._sensitive = [each for each in checker.inputs if _holds_secrets(each)]
         streams = any(each.type == "stream" for each in checker.inputs)
-        self._simple = not (keeps_body or streams or self._sensitive)
+        self.takes = not (keeps_body or streams or self._sensitive)
 
     def take(self, request: Request, parameters: Mapping[str, str]) -> Inputs | None:
         """Read the inputs of a request that is wholly here; None where that takes `read`.
 
         Raises as `read_inputs` does.
         """
-        if not self._simple:
+        if not self.takes:
             return None
         layout = self._checker.layout(request.method, parameters)
         body = None

@@ -16,6 +16,8 @@ from streamstack.server.problems import CONTENT_TYPE, RefusalError, problem
 from streamstack.server.request import Request
 
 _HTTP_10 = (1, 0)
+#: What stands above a document of JSON that tells how things are just now.
+JSON: Final = b"Content-Type: application/json; charset=utf-8\r\nCache-Control: no-store\r\n"
 #: What stands above every problem document.
 _PROBLEM = (
     b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"

@@ -117,7 +117,7 @@ class Served:
 
         Raises RunError ``not-acceptable`` where its Accept header fits no format.
         """
-        wire = self.wire_for(request) if self.wire.negotiated else self.wire
+        wire = self.wire_for(request)
         if self.resume is not None and wire.format in KEPT and request.method != "HEAD":
             return KEPT[wire.format](wire, request, cors)
         return WRITERS[wire.format](wire, request, cors)

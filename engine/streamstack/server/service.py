@@ -21,7 +21,7 @@ from streamstack.server.life import Life
 from streamstack.server.metrics.exposition import CONTENT_TYPE, Access, exposition
 from streamstack.server.metrics.tally import Tally
 from streamstack.server.problems import RefusalError, log
-from streamstack.server.replies import Sent, send, send_problem
+from streamstack.server.replies import JSON, Sent, send, send_problem
 from streamstack.server.request import Request
 from streamstack.server.resuming.requests import PREFIX, answer_streams, share
 from streamstack.server.resuming.streams import Streams
@@ -29,8 +29,6 @@ from streamstack.server.routes import Routes
 from streamstack.server.served import Served
 
 T = TypeVar("T")
-
-_JSON = b"Content-Type: application/json; charset=utf-8\r\nCache-Control: no-store\r\n"
 
 #: Seconds that stopped runs have to tell their readers so.
 LAST_WORDS = 2.0
@@ -79,7 +77,11 @@ class Service:
             self.context = context
         self._endpoints = list(endpoints)
         self.routes = Routes([(each.method, each.path, each) for each in self._endpoints])
-        if self._entered and any(each.resume for each in self._endpoints):
+        if self._entered:
+            self._share_kept()
+
+    def _share_kept(self) -> None:
+        if any(each.resume for each in self._endpoints):
             self.share()
 
     def share(self) -> None:
@@ -92,8 +94,7 @@ class Service:
         if self.tally is not None:
             self._look(self.tally)
         self._entered = True
-        if any(each.resume for each in self._endpoints):
-            self.share()
+        self._share_kept()
         return self
 
     async def __aexit__(
@@ -196,8 +197,8 @@ class Service:
         if path == "/_metrics":
             return self._answer_figures(request)
         if path == "/_ready" and not self.ready:
-            return send(request, 503, _JSON, b'{"status":"draining"}', keep=False)
-        return send(request, 200, _JSON, b'{"status":"ok"}')
+            return send(request, 503, JSON, b'{"status":"draining"}', keep=False)
+        return send(request, 200, JSON, b'{"status":"ok"}')
 
     def _answer_figures(self, request: Request) -> Sent:
         assert self.tally is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from streamstack.errors import RunError
 from streamstack.functions.state_use import open_redis
@@ -12,7 +12,7 @@ from streamstack.runtime.run import Context, Run
 from streamstack.server.heads import header_lines
 from streamstack.server.negotiation import takes
 from streamstack.server.problems import RefusalError
-from streamstack.server.replies import Sent, send
+from streamstack.server.replies import JSON, Sent, send
 from streamstack.server.request import Request
 from streamstack.server.resuming.asked import (
     bad_key,
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 #: Where streams are read and stopped: this path and the stream's id.
 PREFIX = "/_streams/"
 METHODS = ["DELETE", "GET", "HEAD", "OPTIONS"]
-#: Header lines of the answer to who has asked for a stop that was not confirmed.
-_ASKED: Final = b"Content-Type: application/json; charset=utf-8\r\nCache-Control: no-store\r\n"
 
 
 class Source(Protocol):
@@ -117,7 +115,7 @@ async def answer_streams(service: Service, request: Request, path: str) -> Sent:
     if request.method == "DELETE":
         if await stop(service.streams, stream):
             return send(request, 204, cors, b"")
-        return send(request, 202, _ASKED + cors, b'{"status":"stopping"}')
+        return send(request, 202, JSON + cors, b'{"status":"stopping"}')
     source = read(service, stream, request, cors, resumed_at(request, name))
     if request.method == "HEAD" and not isinstance(source, Nothing):
         return send(request, *_head(stream, cors), None)
