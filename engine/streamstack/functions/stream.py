@@ -103,8 +103,9 @@ def stream(step: Step, code: Code) -> None:
         options = ", ".join(
             _group(code, step, "pace", pace, name) for name in ("mode", "interval", "jitter")
         )
+        key = code.literal(f"{code.title} {turn}")
         code.line(
-            f"{turn} = {code.constant(pacer)}(run, {f'{code.title} {turn}'!r}, {options})",
+            f"{turn} = {code.constant(pacer)}(run, {key}, {options})",
             *values_of(pace),
         )
     if not isinstance(split, Arguments):
