@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from streamstack.language.definition import Arguments, Entries, Given, Items, Stack, Step
-from streamstack.language.expressions import Template, Value
+from streamstack.language.expressions import ObjectValue, Template, Value
 from streamstack.language.parameters import (
     Binds,
     Bound,
@@ -255,6 +255,7 @@ _CONVERT: dict[Kind, Callable[[Any, str], Any]] = {
     Kind.BOOLEAN: conversions.boolean,
     Kind.LIST: conversions.items,
     Kind.OBJECT: conversions.mapping,
+    Kind.HEADERS: conversions.mapping,
     Kind.DURATION: conversions.duration,
     Kind.SIZE: conversions.size,
     Kind.EVERY: conversions.every,
@@ -282,6 +283,8 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
         return code.source(value)
     source = code.source(value)
     convert = _CONVERT.get(kind)
+    if kind is Kind.HEADERS and not isinstance(value, ObjectValue):
+        convert = conversions.forwarded_headers
     if convert is not None:
         source = f"{code.constant(convert)}({source}, {code.literal(parameter.name)})"
         if isinstance(bound, Bound) and (bound.minimum is not None or bound.maximum is not None):

@@ -21,6 +21,7 @@ from streamstack.language.loading import modifiers
 from streamstack.language.loading.constants import convert, not_chosen, out_of_range, suits
 from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.forms import admits, form_words
+from streamstack.language.loading.headers import check_header
 from streamstack.language.loading.statements import check_sql
 from streamstack.language.loading.wording import KINDS, describe, how_to_write, is_null, listed
 from streamstack.language.names import CODE, VARIABLE, check_variable, code_of
@@ -228,6 +229,9 @@ class ArgumentReader:
         value = self._parse(parse_value, node)
         if wanted.kind is Kind.SQL:
             self.faults.extend(check_sql(value, node))
+        elif wanted.kind is Kind.HEADERS and isinstance(node, Mapping):
+            for key, item in node.items:
+                check_header(key, item, self.faults)
         constant = value.constant
         if constant is not MISSING and wanted.expression:
             self.faults.add(

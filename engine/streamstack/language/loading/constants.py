@@ -38,7 +38,7 @@ def suits(wanted: Kind, value: Any) -> bool:
             return isinstance(value, bool)
         case Kind.LIST | Kind.ITEMS:
             return isinstance(value, list)
-        case Kind.OBJECT:
+        case Kind.OBJECT | Kind.HEADERS:
             return isinstance(value, dict)
         case Kind.KEY:
             return type(value) in (str, int, float, list)
