@@ -76,7 +76,7 @@ LIBRARIES = {
         "streamstack.connections.*",
         "streamstack.functions.http*",
     ),
-    "joserfc": ("streamstack.connections.tokens.*",),
+    "joserfc": ("streamstack.connections.tokens",),
     "asyncpg": ("streamstack.connections", "streamstack.connections.*"),
     "redis": ("streamstack.connections", "streamstack.connections.*"),
 }
