@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import streamstack
 
@@ -152,6 +153,15 @@ def test_requirements_agree() -> None:
     assert lines_of("runtime.in") == PROJECT["project"]["dependencies"]
     tested = pins_of("dev.txt")
     assert tested.items() >= (pins_of("runtime.txt") | pins_of("build.txt")).items()
+
+
+def test_pinned_versions_are_within_the_bounds() -> None:
+    """What is pinned may be installed, by the bounds of pyproject.toml, and each has a lower bound."""
+    pinned = pins_of("runtime.txt")
+    for line in PROJECT["project"]["dependencies"]:
+        wanted = Requirement(line)
+        assert wanted.specifier.contains(pinned[wanted.name]), line
+        assert any(each.operator == ">=" for each in wanted.specifier), line
 
 
 def test_ci_runs_what_the_readme_says() -> None:
