@@ -1,4 +1,4 @@
-"""What every file keeps to: its size, its name, and nothing of the machine it was made on."""
+"""What every file keeps to: its name, and nothing of the machine it was made on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import streamstack
 
@@ -19,7 +20,6 @@ ENGINE = ROOT / "engine" / "streamstack"
 MODULES = sorted(ENGINE.rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PINNED = ("runtime", "build", "dev")
-
 
 #: Names that tell nothing of what is inside.
 NAMELESS = {"utils", "util", "helpers", "helper", "base", "manager", "managers", "common", "misc"}
@@ -153,6 +153,15 @@ def test_requirements_agree() -> None:
     assert lines_of("runtime.in") == PROJECT["project"]["dependencies"]
     tested = pins_of("dev.txt")
     assert tested.items() >= (pins_of("runtime.txt") | pins_of("build.txt")).items()
+
+
+def test_pinned_versions_are_within_the_bounds() -> None:
+    """What is pinned may be installed, by the bounds of pyproject.toml, and each has a lower bound."""
+    pinned = pins_of("runtime.txt")
+    for line in PROJECT["project"]["dependencies"]:
+        wanted = Requirement(line)
+        assert wanted.specifier.contains(pinned[wanted.name]), line
+        assert any(each.operator == ">=" for each in wanted.specifier), line
 
 
 def test_ci_runs_what_the_readme_says() -> None:
