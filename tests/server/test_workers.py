@@ -26,8 +26,8 @@ from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
 from streamstack.server.context import make_context
 from streamstack.server.databases import warm_databases
-from streamstack.server.sharing import unshared
-from streamstack.server.worker import Line
+from streamstack.server.reloading import unshared
+from streamstack.server.worker import Channel
 from tests.server.declarations import GUARDED, HELLO, SLOW
 from tests.server.processes import Process, gone, refused, serving, settled, start, until
 from tests.server.serving import Client
@@ -435,7 +435,7 @@ functionStack:
         assert 0 < view['streamstack_sent_bytes_total{endpoint="GET /hello"}'] <= sum(sizes)
         assert view['streamstack_first_chunk_seconds_count{endpoint="GET /hello"}'] == 30
         assert view['streamstack_requests_total{endpoint="GET /bad",status="4xx"}'] == 4
-        assert view['streamstack_runs_total{endpoint="GET /bad",outcome="failed"}'] == 4
+        assert view['streamstack_runs_total{endpoint="GET /bad",outcome="rejected"}'] == 4
         assert view['streamstack_requests_total{endpoint="",status="4xx"}'] == 1
         assert view["streamstack_workers"] == 2
         memory = [view[name] for name in view if name.startswith("streamstack_worker_memory")]
@@ -552,22 +552,22 @@ async def test_figures_are_prometheus_text(tmp_path: Path) -> None:
 
 def test_nobody_at_the_other_end_is_no_fault() -> None:
     """What is said to a worker that has just died is said to nobody: the supervisor goes on."""
-    ours, theirs = map(Line, socket.socketpair())
-    ours.say(do="stop")
-    assert theirs.heard() == [{"do": "stop"}]
-    assert theirs.heard() == []
+    ours, theirs = map(Channel, socket.socketpair())
+    ours.send(do="stop")
+    assert theirs.receive() == [{"do": "stop"}]
+    assert theirs.receive() == []
     theirs.close()
-    ours.say(do="stop")
-    ours.say(do="stop")
-    assert ours.heard() is None
+    ours.send(do="stop")
+    ours.send(do="stop")
+    assert ours.receive() is None
     ours.close()
-    ours.say(do="stop")
+    ours.send(do="stop")
 
 
 def test_a_line_that_nobody_reads_is_cut() -> None:
     """What does not go through in time is not left half said: the other side sees the end of the line."""
-    ours, theirs = map(Line, socket.socketpair())
-    ours.say(do="reload", titles=["x" * 10_000_000])
+    ours, theirs = map(Channel, socket.socketpair())
+    ours.send(do="reload", titles=["x" * 10_000_000])
     told = b"".join(iter(lambda: theirs._end.recv(1 << 20), b""))  # noqa: SLF001 (all that came)
     assert b"\n" not in told
     ours.close()
