@@ -150,7 +150,9 @@ def _configure_log(settings: LogSettings) -> None:
     """Write the log to the standard error, as the settings say."""
     people = settings.is_text(sys.stderr)
     shape: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         if people
         else structlog.processors.JSONRenderer(serializer=_log_line)
     )

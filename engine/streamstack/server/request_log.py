@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
+import structlog
 
 from streamstack.errors import RunError
 from streamstack.language.masking import masked
-from streamstack.server.problems import is_fault, log
+from streamstack.server.problems import is_fault
 from streamstack.server.request import Request
 from streamstack.server.writers.answer import Answer
 
@@ -49,7 +50,8 @@ class RequestLog:
     """Writes the request log."""
 
     def __init__(self, *, text: bool) -> None:
-        self._write: Callable[[Mapping[str, Any]], None] = _write_text if text else _write_json
+        people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if text else None
+        self._people = people
 
     def ended(self, endpoint: str, answer: Answer, outcome: str, error: RunError | None) -> None:
         """Log a request with a run. ``error`` is what it ended by, if it was one."""
@@ -84,17 +86,17 @@ class RequestLog:
             }
         )
 
+    def _write(self, line: Mapping[str, Any]) -> None:
+        """Write a line as the rest of the log is written, but not through structlog.
 
-def _write_text(line: Mapping[str, Any]) -> None:
-    log.info("request", **line)
-
-
-def _write_json(line: Mapping[str, Any]) -> None:
-    """Write a line as structlog would: it would take a tenth of the time of a small answer, or more.
-
-    No value of the line can hold a secret: they are names of definitions, numbers and codes.
-    """
-    time = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    whole = {**line, "event": "request", "level": "info", "timestamp": time}
-    with suppress(OSError):  # a full disk, or nobody who reads it
-        os.write(sys.stderr.fileno(), orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE))
+        That would take ten times as long, most of it to look for secrets. No value of these lines can hold one: they
+        are names of definitions, numbers and codes.
+        """
+        time = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        whole = {**line, "event": "request", "level": "info", "timestamp": time}
+        if self._people is None:
+            text = orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)
+        else:
+            text = f"{self._people(None, 'info', whole)}\n".encode()
+        with suppress(OSError):  # a full disk, or nobody who reads it
+            os.write(sys.stderr.fileno(), text)
