@@ -232,13 +232,11 @@ def _root(node: ast.expr | None) -> str:
             return _root(ast.parse(node.value, mode="eval").body)
         except SyntaxError:
             return ""
-    while node is not None and not isinstance(node, ast.Name):
-        match node:
-            case ast.Attribute(value=inner) | ast.BinOp(left=inner):
-                node = inner
-            case _:
-                return ""
-    return "" if node is None else node.id
+    if isinstance(node, ast.Attribute):
+        return _root(node.value)
+    if isinstance(node, ast.BinOp):
+        return _root(node.left)
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _own_names(node: ast.ClassDef) -> Iterator[tuple[str, int]]:
@@ -246,13 +244,13 @@ def _own_names(node: ast.ClassDef) -> Iterator[tuple[str, int]]:
     for each in node.body:
         if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and _is_private(each.name):
             yield each.name, each.lineno
-    for each in ast.walk(node):
+    for inner in ast.walk(node):
         if (
-            isinstance(each, ast.Attribute)
-            and _is_private(each.attr)
-            and ast.unparse(each.value) in ("self", "cls", "super()")
+            isinstance(inner, ast.Attribute)
+            and _is_private(inner.attr)
+            and ast.unparse(inner.value) in ("self", "cls", "super()")
         ):
-            yield each.attr, each.lineno
+            yield inner.attr, inner.lineno
 
 
 def _foreign_base_with(module: str, qualified: str, name: str) -> str | None:
@@ -326,6 +324,7 @@ def _texts_of(file: str, body: list[ast.stmt], error: str) -> Iterator[Fault]:
     held = texts - {error}
     for statement in body:
         for node in ast.walk(statement):
+            line = getattr(node, "lineno", 0)
             looked: list[ast.expr] = []
             if isinstance(node, ast.Compare):
                 looked = [node.left, *node.comparators]
@@ -337,7 +336,7 @@ def _texts_of(file: str, body: list[ast.stmt], error: str) -> Iterator[Fault]:
                 elif node.func.attr in _MATCHERS:
                     looked = node.args
             if any(_has_text(each, error, held) for each in looked):
-                yield Fault(file, node.lineno, "error-text", ast.unparse(node))
+                yield Fault(file, line, "error-text", ast.unparse(node))
 
 
 def _has_text(node: ast.expr, error: str, held: set[str]) -> bool:

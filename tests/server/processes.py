@@ -107,14 +107,17 @@ async def until(
 
 
 async def start(
-    *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, prelude: str = ""
+    *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, prelude: str = "", before: str = ""
 ) -> asyncio.subprocess.Process:
-    """Start `streamstack serve`; ``prelude`` is what a shell does before it becomes that."""
+    """Start `streamstack serve`.
+
+    ``prelude`` is what a shell does before it becomes that, ``before`` what Python does.
+    """
     return await asyncio.create_subprocess_exec(
         *(["sh", "-c", f'{prelude}; exec "$@"', "sh"] if prelude else []),
         sys.executable,
         "-c",
-        "from streamstack.cli import main; main()",
+        f"{before}\nfrom streamstack.cli import main; main()",
         "serve",
         *arguments,
         stdin=stdin,
@@ -126,12 +129,12 @@ async def start(
 
 @asynccontextmanager
 async def serving(
-    folder: Path, *options: str, port: int = 0, **files: str
+    folder: Path, *options: str, port: int = 0, before: str = "", **files: str
 ) -> AsyncIterator[Process]:
     """Serve files, given by their names without `.yaml`, on a free port."""
     for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text, "utf-8")
-    server = Process(await start(str(folder), "--port", str(port), *options))
+    server = Process(await start(str(folder), "--port", str(port), *options, before=before))
     listening = asyncio.ensure_future(server.listen())
     served = asyncio.ensure_future(server.said(r"http://127\.0\.0\.1:(\d+)$", 30))
     try:

@@ -6,15 +6,19 @@ import asyncio
 import os
 import re
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import watchfiles
 
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
 from streamstack.server import reloading
-from streamstack.server.reloading import BrokenError, Watch, first_edition, next_edition
+from streamstack.server.reloading import BrokenError, first_edition, next_edition, watch
 from tests.server.authenticating import BY_SECRET, SECRET, claims, signed
 from tests.server.declarations import both
 from tests.server.processes import Process, gone, serving, settled, start
@@ -309,61 +313,185 @@ async def test_figures_go_on(tmp_path: Path, workers: str) -> None:
 # ------------------------------------------------------------------------------ seeing changes
 
 
-def still(watch: Watch) -> list[str]:
-    """Look until the files lie still."""
-    return watch.changed() or watch.changed()
+@contextmanager
+def watching(root: Path) -> Iterator[list[str]]:
+    """Watch a project; give the names of files that have changed, as they come."""
+    seen: list[str] = []
+    stopped, began = threading.Event(), threading.Event()
+
+    def work() -> None:
+        for changed in watch(read_project(root, REGISTRY, {}), stopped):
+            seen.extend(Path(name).name for name in changed)
+            began.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert began.wait(10)
+        yield seen
+    finally:
+        stopped.set()
+        thread.join(10)
+    assert not thread.is_alive()
 
 
-def test_how_editors_save(tmp_path: Path) -> None:
+async def quiet(seen: list[str]) -> list[str]:
+    """Wait until nothing has come for a while that is longer than the pause between two looks."""
+    count = -1
+    while count < len(seen):
+        count = len(seen)
+        await asyncio.sleep(1.5)
+    found, seen[:] = list(seen), []
+    return found
+
+
+async def test_how_editors_save(tmp_path: Path) -> None:
     """A file is seen to change however it is written: in place, moved into place, with its times kept."""
     file = tmp_path / "a.yaml"
     file.write_text("one")
-    watch = Watch(tmp_path)
-    assert still(watch) == []
-    file.write_text("two")
-    assert len(still(watch)) == 1
-    draft = tmp_path / ".a.yaml.swp"
-    draft.write_text("six")
-    assert still(watch) == []
-    times = file.stat()
-    os.utime(draft, ns=(times.st_atime_ns, times.st_mtime_ns))
-    draft.replace(file)
-    assert len(still(watch)) == 1
-    kept = file.stat()
-    file.write_text("ten")
-    os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns))
-    assert len(still(watch)) == 1
-    file.touch()
-    assert len(still(watch)) == 1
-    assert still(watch) == []
+    with watching(tmp_path) as seen:
+        file.write_text("two")
+        assert await quiet(seen) == ["a.yaml"]
+        draft = tmp_path / ".a.yaml.swp"
+        draft.write_text("six")
+        assert await quiet(seen) == []
+        times = file.stat()
+        os.utime(draft, ns=(times.st_atime_ns, times.st_mtime_ns))
+        draft.replace(file)
+        assert await quiet(seen) == ["a.yaml"]
+        kept = file.stat()
+        file.write_text("ten")
+        os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+        assert await quiet(seen) == ["a.yaml"]
+        file.touch()
+        assert await quiet(seen) == ["a.yaml"]
 
 
-def test_half_written_files_are_waited_for(tmp_path: Path) -> None:
+async def test_half_written_files_are_waited_for(tmp_path: Path) -> None:
     """While a file grows, or is away because it is being replaced, nothing is told; afterwards all at once."""
     first, second = tmp_path / "a.yaml", tmp_path / "b.yml"
     first.write_text("1")
-    watch = Watch(tmp_path)
-    for length in range(2, 6):
-        first.write_text("1" * length)
-        assert watch.changed() == []
-    first.unlink()
-    assert watch.changed() == []
-    first.write_text("other")
-    second.write_text("new")
-    assert watch.changed() == []
-    assert [Path(name).name for name in watch.changed()] == ["a.yaml", "b.yml"]
-    assert watch.changed() == []
+    with watching(tmp_path) as seen:
+        for length in range(2, 8):
+            first.write_text("1" * length)
+            await asyncio.sleep(0.01)
+        first.unlink()
+        await asyncio.sleep(0.01)
+        first.write_text("other")
+        second.write_text("new")
+        assert await quiet(seen) == ["a.yaml", "b.yml"]
 
 
-def test_only_definitions_are_watched(tmp_path: Path) -> None:
-    """Tests, hidden folders and other files are nobody's definitions; the settings above count."""
-    (tmp_path / "streamstack.yaml").write_text("{}")
+async def test_only_what_is_served_is_watched(tmp_path: Path) -> None:
+    """Tests, hidden folders and other files are not; the settings above, their setup files and their .env are."""
+    settings = tmp_path / "streamstack.yaml"
+    settings.write_text("databases: {main: {setup: sql/schema.sql}}")
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "schema.sql").write_text("SELECT 0")
     folder = tmp_path / "definitions"
     (folder / ".hidden").mkdir(parents=True)
-    watch = Watch(folder)
-    (folder / "a.test.yaml").write_text("x")
-    (folder / "a.txt").write_text("x")
-    (folder / ".hidden" / "a.yaml").write_text("x")
-    assert still(watch) == []
-    (tmp_path / "streamstack.yaml").write_text("settings: {}")
-    assert [Path(name).name for name in still(watch)] == ["streamstack.yaml"]
+    with watching(folder) as seen:
+        (folder / "a.test.yaml").write_text("x")
+        (folder / "a.txt").write_text("x")
+        (folder / ".hidden" / "a.yaml").write_text("x")
+        assert await quiet(seen) == []
+        settings.write_text("settings: {}")
+        assert await quiet(seen) == ["streamstack.yaml"]
+        (tmp_path / "sql" / "schema.sql").write_text("SELECT 1")
+        (tmp_path / ".env").write_text("A=1")
+        assert await quiet(seen) == [".env", "schema.sql"]
+
+
+async def test_folders_that_come_and_go_are_watched(tmp_path: Path) -> None:
+    """A folder is watched from when it is there, be it made or moved into place with files in it."""
+    with watching(tmp_path) as seen:
+        (tmp_path / "new" / "deep").mkdir(parents=True)
+        (tmp_path / "new" / "deep" / "a.yaml").write_text("x")
+        assert await quiet(seen) == ["a.yaml"]
+        (tmp_path / "new" / "deep" / "a.yaml").write_text("xy")
+        assert await quiet(seen) == ["a.yaml"]
+        outside = tmp_path / ".outside"
+        (tmp_path / "new").rename(outside)
+        assert await quiet(seen) == ["a.yaml"]
+        outside.rename(tmp_path / "again")
+        assert await quiet(seen) == ["a.yaml"]
+
+
+async def test_what_the_system_does_not_tell_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system tells nothing, or has no watches to give, files are looked at."""
+    (tmp_path / "a.yaml").write_text("x")
+
+    def silent(*_: Any, stop_event: threading.Event, **__: Any) -> Iterator[set[Any]]:
+        while not stop_event.wait(0.1):
+            yield set()
+
+    def refused(*_: Any, **__: Any) -> Iterator[set[Any]]:
+        yield set()
+        raise OSError(28, "no space left on device")
+
+    for fake in (silent, refused):
+        monkeypatch.setattr(watchfiles, "watch", fake)
+        with watching(tmp_path) as seen:
+            (tmp_path / "a.yaml").write_text("x" * (5 + len(fake.__name__)))
+            assert await quiet(seen) == ["a.yaml"]
+
+
+@both
+async def test_only_regular_files_are_read(tmp_path: Path, workers: str) -> None:
+    """A pipe named as a definition is told, and hinders nobody."""
+    options = ("--reload", "--workers", workers)
+    async with serving(tmp_path, *options, hello=HELLO) as server:
+        os.mkfifo(tmp_path / "pipe.yaml")
+        await server.said(r"pipe\.yaml:1:1: error: yaml-syntax: This is no regular file")
+        await says(server, "first")
+        (tmp_path / "pipe.yaml").unlink()
+        (tmp_path / "hello.yaml").write_text(HELLO.replace("first", "second"))
+        await says(server, "second")
+        assert await server.stop() == 0
+
+
+ITEMS = """
+path: /items
+method: GET
+responseType: json
+functionStack:
+  - db.value: SELECT string_agg(name, ',') FROM items
+    as: names
+response: << names >>
+"""
+
+
+@both
+async def test_setup_files_run_when_they_change(tmp_path: Path, workers: str) -> None:
+    """What is added to schema.sql is there without a restart; what is broken in it is told."""
+    schema = tmp_path / "schema.sql"
+    schema.write_text(
+        "CREATE TABLE IF NOT EXISTS items (name text); INSERT INTO items VALUES ('a')"
+    )
+    settings = "databases: {main: {setup: schema.sql}}"
+    options = ("--reload", "--workers", workers)
+    async with serving(tmp_path, *options, streamstack=settings, items=ITEMS) as server:
+        await says(server, "a", "/items")
+        schema.write_text("INSERT INTO items VALUES ('b')")
+        await says(server, "a,b", "/items")
+        schema.write_text("INSERT INTO nowhere VALUES ('c')")
+        await server.said(r"schema\.sql:1: ")
+        await says(server, "a,b", "/items")
+        assert await server.stop() == 0
+
+
+@both
+async def test_the_env_file_is_read_again(tmp_path: Path, workers: str) -> None:
+    """A variable of `.env` that changes is served anew, in settings and in bindings."""
+    hello = HELLO.replace("first", "<< settings.word >><< env.OTHER >>")
+    settings = "settings: {word: << env.WORD >>}"
+    file = tmp_path / ".env"
+    file.write_text("WORD=fi\nOTHER=rst\n")
+    options = ("--reload", "--workers", workers)
+    async with serving(tmp_path, *options, streamstack=settings, hello=hello) as server:
+        await says(server, "first")
+        file.write_text("WORD=sec\nOTHER=ond\n")
+        await says(server, "second")
+        assert await server.stop() == 0

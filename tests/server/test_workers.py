@@ -20,14 +20,15 @@ import asyncpg
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
+from prometheus_client.parser import text_string_to_metric_families
 
 from streamstack.connections.postgres.database import Database
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
 from streamstack.server.context import make_context
 from streamstack.server.databases import warm_databases
-from streamstack.server.sharing import unshared
-from streamstack.server.worker import Line
+from streamstack.server.reloading import unshared
+from streamstack.server.worker import Channel
 from tests.server.declarations import GUARDED, HELLO, SLOW
 from tests.server.processes import Process, gone, refused, serving, settled, start, until
 from tests.server.serving import Client
@@ -184,6 +185,73 @@ async def test_a_worker_that_dies_again_and_again_hinders_nobody(tmp_path: Path)
             return taken > 0
 
         await settled(shared)
+        assert await server.stop() == 0
+
+
+#: A loop without end, begun by a signal.
+BUSY = """
+import signal
+def hang(*_):
+    while True:
+        pass
+signal.signal(signal.SIGUSR1, hang)
+"""
+HANGS = "server: {workerTimeout: 1s, metrics: {open: true}}"
+
+
+async def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
+    """A worker that gives no sign of life is killed after a bound, told in the log and in the metrics."""
+    async with serving(tmp_path, "--workers", "2", streamstack=HANGS, hello=HELLO) as server:
+        stopped, other = server.workers()
+        os.kill(stopped, signal.SIGSTOP)
+        await server.said(rf"process {stopped}\) hangs: no sign of life for 1 s \(server.workerT")
+        await server.said(rf"process {stopped}\) died: killed by SIGKILL; another takes its place")
+        await until(lambda: len(server.workers()) == 2)
+        assert other in server.workers()
+        replies = [await server.ask("GET", "/hello") for _ in range(20)]
+        assert {reply.status for reply in replies} == {200}
+        view = await figures(server)
+        assert view["streamstack_worker_hangs_total"] == 1
+        assert view["streamstack_worker_restarts_total"] == 1
+        assert await server.stop() == 0
+
+
+async def test_a_busy_worker_is_replaced(tmp_path: Path) -> None:
+    """A loop without end is told with the place where it hangs."""
+    options = ("--workers", "2")
+    async with serving(tmp_path, *options, before=BUSY, streamstack=HANGS, hello=HELLO) as server:
+        busy = server.workers()[0]
+        os.kill(busy, signal.SIGUSR1)
+        await server.said(rf"process {busy}\) hangs: no sign of life")
+        await server.said(r"line \d+ in hang$")
+        await server.said(rf"process {busy}\) died: killed by SIGKILL; another takes its place")
+        await until(lambda: len(server.workers()) == 2)
+        assert (await server.ask("GET", "/hello")).status == 200
+        assert await server.stop() == 0
+
+
+async def test_a_server_that_was_stopped_as_a_whole_goes_on(tmp_path: Path) -> None:
+    """Where the supervisor had no CPU either, its workers hang no more than it does; 0 is for ever."""
+    async with serving(tmp_path, "--workers", "2", streamstack=HANGS, slow=SLOW) as server:
+        workers = server.workers()
+        (client,) = await streams(server, 1)
+        everyone = (server.process.pid, *workers)
+        for pid in everyone:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(3)
+        for pid in everyone:
+            os.kill(pid, signal.SIGCONT)
+        assert b"event: done" in await client.rest()
+        client.close()
+        assert server.workers() == workers
+        assert await server.stop() == 0
+    never = HANGS.replace("1s", "0s")
+    async with serving(tmp_path, "--workers", "2", streamstack=never) as server:
+        workers = server.workers()
+        os.kill(workers[0], signal.SIGSTOP)
+        await asyncio.sleep(3)
+        assert server.workers() == workers
+        os.kill(workers[0], signal.SIGCONT)
         assert await server.stop() == 0
 
 
@@ -435,12 +503,47 @@ functionStack:
         assert 0 < view['streamstack_sent_bytes_total{endpoint="GET /hello"}'] <= sum(sizes)
         assert view['streamstack_first_chunk_seconds_count{endpoint="GET /hello"}'] == 30
         assert view['streamstack_requests_total{endpoint="GET /bad",status="4xx"}'] == 4
-        assert view['streamstack_runs_total{endpoint="GET /bad",outcome="failed"}'] == 4
+        assert view['streamstack_runs_total{endpoint="GET /bad",outcome="rejected"}'] == 4
+        assert view['streamstack_run_seconds_count{endpoint="GET /hello"}'] == 30
+        assert 'streamstack_runs_total{endpoint="GET /bad",outcome="failed"}' not in view
         assert view['streamstack_requests_total{endpoint="",status="4xx"}'] == 1
         assert view["streamstack_workers"] == 2
         memory = [view[name] for name in view if name.startswith("streamstack_worker_memory")]
         assert len(memory) == 2
         assert min(memory) > 1_000_000
+
+
+async def test_chunk_intervals_and_reconnections(tmp_path: Path) -> None:
+    """The time between chunks and that of whole streams is told, and each client that came back."""
+    resumed = SLOW.replace("functionStack", "streaming: {resume: true}\nfunctionStack")
+    async with serving(tmp_path, streamstack=OPEN, slow=resumed, hello=HELLO) as server:
+        (client,) = await streams(server, 1)
+        await client.chunk()
+        half = await figures(server)
+        client.close()
+        client = await server.connect()
+        stream = 'endpoint="GET /slow"'
+        client.ask("/slow", extra="Last-Event-ID: nothing-known\r\n")
+        assert b" 404 " in await client.head()
+        client.close()
+        (client,) = await streams_of(server, 1)
+        head = await client.head()
+        found = re.search(rb"(?i)x-stream-id: (\S+)", head)
+        assert found
+        client.close()
+        again = await server.ask("GET", f"/_streams/{found[1].decode()}")
+        assert again.body.count(b"data:") >= 20
+        await server.ask("GET", "/hello")
+        view = await figures(server)
+        assert await server.stop() == 0
+    assert half[f"streamstack_chunk_interval_seconds_count{{{stream}}}"] >= 0
+    assert view[f"streamstack_reconnections_total{{{stream}}}"] == 1
+    intervals = view[f"streamstack_chunk_interval_seconds_count{{{stream}}}"]
+    assert intervals >= 19
+    mean = view[f"streamstack_chunk_interval_seconds_sum{{{stream}}}"] / intervals
+    assert 0.03 < mean < 0.5
+    assert view[f"streamstack_run_seconds_sum{{{stream}}}"] > 0.9
+    assert view['streamstack_chunk_interval_seconds_count{endpoint="GET /hello"}'] == 0
 
 
 async def test_running_streams_count(tmp_path: Path) -> None:
@@ -545,29 +648,33 @@ async def test_figures_are_prometheus_text(tmp_path: Path) -> None:
             found = sample.fullmatch(line)
             assert found, line
             assert re.sub(r"_(bucket|sum|count)$", "", found[1]) in names
-    buckets = [float(line.split()[-1]) for line in lines if "_bucket" in line]
+    buckets = [float(line.split()[-1]) for line in lines if "first_chunk_seconds_bucket" in line]
     assert buckets == sorted(buckets)
     assert buckets[-1] == 1
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert families["streamstack_requests"].type == "counter"
+    assert families["streamstack_first_chunk_seconds"].type == "histogram"
+    assert families["streamstack_chunk_interval_seconds"].type == "summary"
 
 
 def test_nobody_at_the_other_end_is_no_fault() -> None:
     """What is said to a worker that has just died is said to nobody: the supervisor goes on."""
-    ours, theirs = map(Line, socket.socketpair())
-    ours.say(do="stop")
-    assert theirs.heard() == [{"do": "stop"}]
-    assert theirs.heard() == []
+    ours, theirs = map(Channel, socket.socketpair())
+    ours.send(do="stop")
+    assert theirs.receive() == [{"do": "stop"}]
+    assert theirs.receive() == []
     theirs.close()
-    ours.say(do="stop")
-    ours.say(do="stop")
-    assert ours.heard() is None
+    ours.send(do="stop")
+    ours.send(do="stop")
+    assert ours.receive() is None
     ours.close()
-    ours.say(do="stop")
+    ours.send(do="stop")
 
 
 def test_a_line_that_nobody_reads_is_cut() -> None:
     """What does not go through in time is not left half said: the other side sees the end of the line."""
-    ours, theirs = map(Line, socket.socketpair())
-    ours.say(do="reload", titles=["x" * 10_000_000])
+    ours, theirs = map(Channel, socket.socketpair())
+    ours.send(do="reload", titles=["x" * 10_000_000])
     told = b"".join(iter(lambda: theirs._end.recv(1 << 20), b""))  # noqa: SLF001 (all that came)
     assert b"\n" not in told
     ours.close()

@@ -110,7 +110,7 @@ def _server(url: str | None, directory: Path | None) -> Iterator[str]:
         click.echo(WRITERS["text"](errors, checked.sources), nl=False, err=True)
         raise _UnaskedError("the project can't be served; see `streamstack validate`")
     try:
-        with _log_aside(), serving_locally(checked, os.environ) as address:
+        with _log_aside(), serving_locally(checked, checked.environment) as address:
             yield address
     except (DatabaseError, UnservableError) as error:
         raise _UnaskedError(str(error)) from None
@@ -120,7 +120,7 @@ def _drop_refusals(
     logger: Any, method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """Pass over what the answer itself tells, place included."""
-    if event.get("event") in ("run-refused", "answered"):
+    if event.get("event") in ("run-refused", "request"):
         raise structlog.DropEvent
     return event
 

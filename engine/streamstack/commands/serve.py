@@ -16,15 +16,15 @@ from streamstack.functions import REGISTRY
 from streamstack.language.masking import mask, masked
 from streamstack.language.project import Checked, read_project
 from streamstack.language.report import write_text
+from streamstack.language.settings import LogSettings
 from streamstack.language.values import to_json
 from streamstack.server.callers import AuthenticationError
 from streamstack.server.databases import DatabaseError
 from streamstack.server.endpoints import UnservableError
 from streamstack.server.ports import AddressError, is_loopback
-from streamstack.server.reloading import first_edition
+from streamstack.server.reloading import first_edition, unshared
 from streamstack.server.serve import Task
 from streamstack.server.serve import serve as serve_alone
-from streamstack.server.sharing import unshared
 from streamstack.server.signals import Early
 from streamstack.server.supervisor import Supervisor, SupervisorError
 
@@ -81,7 +81,7 @@ def serve(
         _give_up(context, "not served: put the errors above right first", FOUND)
     if not checked.project.endpoints:
         _give_up(context, f"there are no endpoints in {folder}", FAILED)
-    _write_log()
+    _configure_log(checked.settings.log)
     server = checked.settings.server
     address = host if host is not None else server.host
     if dev and not is_loopback(address):
@@ -98,7 +98,6 @@ def serve(
             port=port if port is not None else server.port,
             announce=_announce,
             read=read,
-            environment=os.environ,
             dev=dev,
             reload=reload,
             early=context.find_object(Early) or Early(),
@@ -147,11 +146,13 @@ def _log_line(entry: dict[str, Any], **_: Any) -> str:
         return json.dumps(entry, default=repr)
 
 
-def _write_log() -> None:
-    """Write the log to the standard error: for people on a terminal, else one JSON object a line."""
-    people = sys.stderr.isatty()
+def _configure_log(settings: LogSettings) -> None:
+    """Write the log to the standard error, as the settings say."""
+    people = settings.is_text(sys.stderr)
     shape: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         if people
         else structlog.processors.JSONRenderer(serializer=_log_line)
     )
@@ -164,6 +165,7 @@ def _write_log() -> None:
             mask,
             shape,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(settings.level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

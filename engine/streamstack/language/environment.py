@@ -1,6 +1,7 @@
-"""Environment variables in streamstack.yaml: `<<env.NAME>>` and `<<env.NAME | default("...")>>`.
+"""Environment variables: those of a `.env` file, and what streamstack.yaml reads of them.
 
-Only these two forms: what the settings are is decided before anything runs.
+`<<env.NAME>>` and `<<env.NAME | default("...")>>` are the only forms: what the settings are is decided
+before anything runs.
 """
 
 from __future__ import annotations
@@ -8,9 +9,13 @@ from __future__ import annotations
 import re
 from collections import abc
 from dataclasses import replace
+from io import StringIO
+from pathlib import Path
 from typing import Final
 
-from streamstack.errors import Diagnostic
+from dotenv.parser import parse_stream
+
+from streamstack.errors import Diagnostic, Mark
 from streamstack.language.findings import find
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
 
@@ -21,7 +26,36 @@ _FORM: Final = re.compile(
     r"\s*env\.([A-Za-z_][A-Za-z0-9_]*)\s*"
     r"(?:\|\s*default\(\s*(?:(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')|(-?[0-9]+)|(true|false))\s*\)\s*)?"
 )
+_ENV_HINT: Final = "write NAME=value, or NAME='value' around spaces, quotes and #"
 _HINT: Final = 'write <<env.NAME>> or <<env.NAME | default("...")>>'
+
+
+def read_env_file(path: Path, name: str) -> tuple[dict[str, str], list[Diagnostic]]:
+    """Return the variables of a `.env` file, and what is wrong with it; none where there is no such file.
+
+    Args:
+        path: The file.
+        name: The name that findings carry.
+
+    Raises:
+        OSError: It can't be opened.
+    """
+    if not path.is_file():
+        return {}, []
+    findings: list[Diagnostic] = []
+    variables: dict[str, str] = {}
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        message = "This file is not UTF-8 text."
+        return {}, [find("bad-setting", Mark(name, 1, 1), message, "save it as UTF-8")]
+    for binding in parse_stream(StringIO(text)):
+        if binding.key is not None and binding.value is not None and not binding.error:
+            variables[binding.key] = binding.value
+        elif binding.error or binding.key is not None:
+            mark = Mark(name, binding.original.line, 1)
+            findings.append(find("bad-setting", mark, "This line sets no variable.", _ENV_HINT))
+    return variables, findings
 
 
 def substitute(

@@ -6,13 +6,14 @@ import gc
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.declare import Registry
 from streamstack.language.definition import Project
+from streamstack.language.environment import read_env_file
 from streamstack.language.findings import find
 from streamstack.language.settings import Settings, load_settings
 from streamstack.language.validate import validate
@@ -31,13 +32,18 @@ _TESTS: Final = (".test.yaml", ".test.yml")
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A project as it was read. ``sources`` are the texts of its files by name, settings included."""
+    """A project as it was read.
+
+    ``sources`` are the texts of its files by name, settings included. ``environment`` are the
+    variables of the process, and those of its `.env`.
+    """
 
     root: Path
     project: Project
     settings: Settings
     findings: list[Diagnostic]
     sources: Mapping[str, str]
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -59,6 +65,12 @@ def find_settings(folder: Path) -> Path | None:
         if (candidate / ".git").exists():
             return None
     return None
+
+
+def environment_file(folder: Path) -> Path:
+    """Return where the `.env` file of a project is, if it has one: beside its settings, or in its folder."""
+    settings = find_settings(folder)
+    return (folder if settings is None else settings.parent) / ".env"
 
 
 def find_root(path: Path) -> Path:
@@ -112,11 +124,13 @@ def read_project(
 ) -> Checked:
     """Read and check a project: its settings and every definition below its root.
 
-    ``environment`` is what `env` reads in the settings; only with ``check_environment`` is a
-    variable that is missing a finding. ``more`` are files that belong to it wherever they lie.
-    Raises OSError for a file that can't be opened.
+    ``environment`` is what `env` reads, beside what the `.env` file has and it lacks; only with
+    ``check_environment`` is a variable that is missing a finding. ``more`` are files that belong to
+    it wherever they lie. Raises OSError for a file that can't be opened.
     """
-    findings: list[Diagnostic] = []
+    file = environment_file(root)
+    variables, findings = read_env_file(file, display_name(file))
+    environment = {**variables, **environment}
     place = find_settings(root)
     kept = read_texts([] if place is None else [place], findings)
     sources = read_texts([*find_files(root), *more], findings)
@@ -136,7 +150,8 @@ def read_project(
                 "authentication": settings.names("authentication"),
             },
         )
-    return Checked(root, project, settings, sorted({*findings, *found, *wrong}), kept | sources)
+    findings = sorted({*findings, *found, *wrong})
+    return Checked(root, project, settings, findings, kept | sources, environment)
 
 
 @contextmanager
@@ -166,8 +181,14 @@ def read_texts(paths: Iterable[Path], findings: list[Diagnostic]) -> dict[str, s
     """
     texts = {}
     for path in paths:
-        content = path.read_bytes()
         name = display_name(path)
+        if path.exists() and not path.is_file():
+            message = (
+                "This is no regular file: it is not read."  # a pipe would be waited for, for ever
+            )
+            findings.append(find("yaml-syntax", Mark(name, 1, 1), message, "write a file there"))
+            continue
+        content = path.read_bytes()
         try:
             texts[name] = content.decode()
         except UnicodeDecodeError as error:

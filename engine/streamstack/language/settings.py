@@ -7,7 +7,7 @@ from collections import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.authentication_reading import parse_authentication
@@ -46,7 +46,9 @@ LATER: Final = frozenset(SECTIONS) - {
     "state",
 }
 _NAMED: Final = frozenset({"authentication", "databases", "models", "experiments"})
-_TOP: Final = ("server", "streaming", "settings", *SECTIONS)
+_TOP: Final = ("server", "streaming", "settings", "log", *SECTIONS)
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("text", "json")
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#]+|null", re.IGNORECASE)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -76,9 +78,26 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is logged, and how. ``format`` is text, json or "", which is text on a terminal, else json.
+
+    With ``access``, each request is logged when it has ended, whatever the ``level``.
+    """
+
+    level: str = "info"
+    format: str = ""
+    access: bool = True
+
+    def is_text(self, stream: TextIO) -> bool:
+        """Tell whether a log that goes to a stream is text for people."""
+        return self.format == "text" if self.format else stream.isatty()
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """Where and how to serve. ``max_body_size`` is in bytes, times are in seconds; no ``head_timeout`` is 0.
 
+    A worker that gives no sign of life for its ``worker_timeout`` is replaced; 0 is never.
     ``max_connections`` is what one process takes; fewer where the system lets it open fewer files.
     Of ``trusted_proxies`` is believed what they say in ``forwarded_header`` of who called.
     """
@@ -95,6 +114,7 @@ class Server:
     metrics: Metrics | None = None
     max_connections: int = 10_000
     head_timeout: float = 30.0
+    worker_timeout: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +133,7 @@ class Settings:
     databases: abc.Mapping[str, Database] = field(default_factory=lambda: EMBEDDED)
     state: StateSettings = field(default_factory=StateSettings)
     authentication: Methods = field(default_factory=dict)
+    log: LogSettings = field(default_factory=LogSettings)
 
     def names(self, section: str) -> tuple[str, ...]:
         """Return the names configured under a section, such as `databases`."""
@@ -197,6 +218,7 @@ class _Check:
             databases,
             state,
             methods,
+            self._log(self._section(root, "log")),
         )
 
     def _server(self, node: Mapping) -> Server:
@@ -209,6 +231,7 @@ class _Check:
             "shutdownDelay": ("shutdown_delay", parse_duration),
             "maxConnections": ("max_connections", _whole(1, 1_000_000)),
             "headTimeout": ("head_timeout", parse_duration),
+            "workerTimeout": ("worker_timeout", parse_duration),
         }
         own = ("cors", "metrics", "trustedProxies", "forwardedHeader")
         self._known("server", node, (*keys, *own))
@@ -221,6 +244,17 @@ class _Check:
         if cors is not None and not (isinstance(cors, Scalar) and cors.value in (None, False)):
             changes["cors"] = self._cors(cors)
         return Server(**changes)
+
+    def _log(self, node: Mapping | None) -> LogSettings:
+        keys = {
+            "level": ("level", _one_of(LOG_LEVELS)),
+            "format": ("format", _one_of(LOG_FORMATS)),
+            "access": ("access", _boolean),
+        }
+        if node is None:
+            return LogSettings()
+        self._known("log", node, tuple(keys))
+        return LogSettings(**self._values("log", node, keys))
 
     def _proxies(self, node: Mapping) -> dict[str, Any]:
         """Check what is believed of proxies."""
@@ -356,6 +390,17 @@ def _whole(least: int, most: int) -> Callable[[Any], int]:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"a whole number from {least} to {most} is needed here")
         return value
+
+    return parse
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[Any], str]:
+    """Return a parser of one of some words."""
+
+    def parse(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"one of {', '.join(words)} is needed here")
+        return str(value)
 
     return parse
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
+from streamstack.errors import RunError
 from streamstack.runtime.faults import located
 from streamstack.runtime.run import Run
-from streamstack.server.ending import fail, tell
+from streamstack.server.ending import fail
 from streamstack.server.exchange import leave
 from streamstack.server.life import Life
 from streamstack.server.replies import Sent
 from streamstack.server.request import Request
+from streamstack.server.request_log import outcome_of
 from streamstack.server.served import AtOnce, Served
 from streamstack.server.writers.answer import Answer
 
@@ -34,7 +36,8 @@ def answer_at_once(
     answer.run = run = Run(
         answer, service.context, request=lambda: served.show(request, parameters)
     )
-    outcome = "completed"
+    outcome = ended = "completed"
+    reason: RunError | None = None
     try:
         inputs = served.take(request, parameters)
         if inputs is None:
@@ -43,13 +46,11 @@ def answer_at_once(
             answer.headers += served.headers(run, inputs)
         sent = answer.finish(stack(run, inputs))
     except Exception as error:  # noqa: BLE001  (whatever it is, it is told)
-        outcome = "failed"
-        sent = fail(served, run, answer, located(error))
-    if service.tally is not None:
-        service.tally.finish(served.row, answer, outcome)
+        outcome, reason = "failed", located(error)
+        ended = outcome_of(reason, answer, None)
+        sent = fail(served, run, answer, reason)
+    service.ended(served, answer, ended, reason)
     service.after(run, outcome, None)
-    if service.context.dev:
-        tell(served, answer, outcome)
     if request.connection.writing_paused:
         return _stay(service, served, request, answer, sent)
     return sent

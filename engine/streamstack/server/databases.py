@@ -37,7 +37,10 @@ async def prepare_databases(
     found: list[Diagnostic] = []
     for name, steps in uses.items():
         try:
+            was_open = databases[name].is_open
             await databases[name].open()
+            if was_open and databases[name].settings.setup:
+                await databases[name].set_up()  # the files are served anew
             found += await check_database(databases[name], steps)
         except RunError as error:
             if error.final:

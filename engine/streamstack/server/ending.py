@@ -47,15 +47,3 @@ def malformed(error: Exception) -> RunError:
     """Return the error of a body that is no valid HTTP."""
     cause = error.__cause__ or error
     return RunError("invalid-input", f"the body can't be read: {type(cause).__name__}")
-
-
-def tell(served: Served, answer: Answer, outcome: str) -> None:
-    """Log that a run is over, for who develops definitions."""
-    log.info(
-        "answered",
-        endpoint=served.title,
-        outcome=outcome,
-        chunks=answer.count,
-        ms=answer.run.elapsed_ms,
-        run=answer.run.id,
-    )

@@ -12,13 +12,14 @@ from aiohttp import hdrs
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
 from streamstack.server.coded import Decoded, wire_of
-from streamstack.server.ending import TOLD, error_of, fail, malformed, tell
+from streamstack.server.ending import TOLD, error_of, fail, malformed
 from streamstack.server.inputs import ARRIVING
 from streamstack.server.life import Life, begun
 from streamstack.server.limits import Pass
 from streamstack.server.problems import RefusalError
 from streamstack.server.replies import CLOSE, Sent
 from streamstack.server.request import Request
+from streamstack.server.request_log import outcome_of
 from streamstack.server.resuming.beginning import begin
 from streamstack.server.resuming.producing import NOTHING, Given
 from streamstack.server.resuming.requests import Source, come_back
@@ -44,7 +45,8 @@ async def exchange(
     run = Run(answer, service.context, request=lambda: served.show(request, parameters))
     answer.run = run
     life = Life(answer, served.limits, service.lives, served.row)
-    outcome = "failed"
+    outcome = ended = "failed"
+    reason: RunError | None = None
     given = NOTHING
     let: Pass | None = None
     source: Source | None = None  # a stream that is copied from elsewhere
@@ -74,9 +76,10 @@ async def exchange(
                         answer.headers += served.headers(run, given.inputs)
                     value = await life.attend(served.start(run, given.inputs))
                     sent = answer.finish(value)
-            outcome = "completed"
+            outcome = ended = "completed"
         except (Exception, asyncio.CancelledError) as error:
             reason = _reason(error, request, life)
+            ended = outcome_of(reason, answer, life.reason, draining=service.draining)
             if reason is None:
                 outcome = "cancelled"
                 if isinstance(error, asyncio.CancelledError):
@@ -96,13 +99,13 @@ async def exchange(
         return CLOSE if given.arriving is not None and given.arriving.lost else sent
     finally:
         life.end()
-        service.leave(life, None if source is not None else outcome)
+        service.leave(life)
+        if source is None:
+            service.ended(served, answer, ended, reason, life)
         # A run that goes on in a task of its own sees to its end itself.
         if not answer.handed:
             _give_back(given, let)
             service.after(run, outcome, given.close)
-        if service.context.dev and source is None:
-            tell(served, answer, outcome)
 
 
 def _give_back(given: Given, let: Pass | None) -> None:

@@ -94,11 +94,15 @@ def report(error: RunError, *, run: str, endpoint: str, sent: int) -> None:
             told["types"] = place.types
     if error.code == "internal":
         log.error("run-failed", exc_info=error.__cause__, **told)
-    elif error.status >= 500 or error.code in INTERNAL:
+    elif is_fault(error):
         log.error("run-failed", **told)
     else:
-        # The caller's fault, or the author's own `throw`: told, but no alarm.
-        log.info("run-refused", **told)
+        log.debug("run-refused", **told)
+
+
+def is_fault(error: RunError) -> bool:
+    """Tell whether an error is the server's or its author's fault, not that of who asked, nor the author's `throw`."""
+    return error.status >= 500 or error.code in INTERNAL
 
 
 def internal(cause: BaseException) -> RunError:

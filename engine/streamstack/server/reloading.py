@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from time import perf_counter
+from time import sleep
 from typing import Final
 
+import watchfiles
+
 from streamstack.errors import Diagnostic
+from streamstack.language.definition import Definition
+from streamstack.language.masking import learn
 from streamstack.language.project import (
     SETTINGS,
     Checked,
     display_name,
+    environment_file,
     find_files,
     find_settings,
     uncollected,
 )
 from streamstack.language.report import write_text
 from streamstack.language.settings import Settings
+from streamstack.language.walk import steps_of
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Context
+from streamstack.server.context import secrets_of
 from streamstack.server.endpoints import UnservableError, make_endpoints
 from streamstack.server.problems import log
 from streamstack.server.served import Served
 
-#: Seconds between looks at the files. Looks, and no word of the system: they see what is changed on every kind of disk
-#: (a folder that a container shares, a network's), and need no thread, which would forbid to fork.
-PERIOD: Final = 0.2
-#: The same when something was seen to have changed.
-SOON: Final = 0.08
-#: What share of the time the looks may take.
-_SHARE: Final = 0.05
-
+#: Seconds in which nothing of a file may change before it is read.
+_SETTLED: Final = 0.05
+#: How often files that keep changing are looked at before they are read all the same.
+_MOST_LOOKS: Final = 20
 #: Sections of streamstack.yaml that are opened once; the others can be served anew.
-_OPENED: Final = ("server", "databases", "authentication", "state", "http")
+_OPENED: Final = ("server", "databases", "authentication", "state", "http", "log")
+#: What functions keep in memory, by the beginnings of their names.
+_IN_MEMORY: Final = {"cache.": "cached values", "counter.": "counters", "rateLimit": "rate limits"}
 
 Read = Callable[[], Checked]
-_State = Mapping[str, tuple[int, int, int, int]]
+_Stats = Mapping[str, tuple[int, int, int, int]]
 
 
 class BrokenError(Exception):
@@ -55,7 +61,13 @@ class Edition:
     def context(self, before: Context) -> Context:
         """Return the context of its runs: the same things stay open."""
         settings = self.checked.settings
-        return replace(before, settings=settings.settings, models=settings.models)
+        learn(self.checked.environment, secrets_of(settings))
+        return replace(
+            before,
+            env=self.checked.environment,
+            settings=settings.settings,
+            models=settings.models,
+        )
 
     def news(self, before: Edition) -> str:
         """Return the findings that the edition before did not have, as text."""
@@ -115,44 +127,111 @@ def _sections(before: Settings, now: Settings) -> list[str]:
     ]
 
 
-class Watch:
-    """Sees when the files of a project have changed, and lie still again."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._served = self._pending = _look(root)
-        self._took = 0.0
-
-    @property
-    def pause(self) -> float:
-        """Seconds until the next look."""
-        return max(PERIOD if self._pending == self._served else SOON, self._took / _SHARE)
-
-    def changed(self) -> list[str]:
-        """Look at the files; return the names of those that have changed since they were last returned.
-
-        A file in the midst of being written, or moved into the place of another, changes from look to look: what has
-        changed is told when two looks have found the same.
-        """
-        began = perf_counter()
-        now = _look(self._root)
-        self._took = perf_counter() - began
-        still, self._pending = now == self._pending, now
-        if now == self._served or not still:
-            return []
-        before, self._served = self._served, now
-        return sorted(
-            name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
-        )
+def unshared(checked: Checked) -> tuple[list[str], list[str]]:
+    """Return why several workers can't serve a project, and what each of them would keep in memory for itself."""
+    if checked.settings.state.shared:
+        return [], []
+    elsewhere = "set `state.url` to redis://..., or `server.workers` to 1"
+    endpoints = [each for each in checked.project.endpoints if not each.disabled]
+    definitions: list[Definition] = [*endpoints, *checked.project.functions.values()]
+    refused = [
+        f"{endpoint.mark}: `resume` finds a stream only in the worker that began it: {elsewhere}"
+        for endpoint in endpoints
+        if endpoint.streaming.resume
+    ]
+    used = {
+        step.function.name
+        for definition in definitions
+        if not definition.disabled
+        for step in steps_of(definition.stack)
+    }
+    if any(endpoint.rate_limits for endpoint in endpoints):
+        used.add("rateLimit")
+    held = [
+        what for start, what in _IN_MEMORY.items() if any(name.startswith(start) for name in used)
+    ]
+    if not held:
+        return refused, []
+    return refused, [f"each worker has {' and '.join(held)} of its own: to share them, {elsewhere}"]
 
 
-def _look(root: Path) -> _State:
-    """Return what tells one state of the files from another."""
-    settings = find_settings(root)
-    found = {}
-    for path in (*find_files(root), *(() if settings is None else (settings,))):
+# ---------------------------------------------------------------------------- files that change
+
+
+def watch(checked: Checked, stopped: threading.Event | None = None) -> Iterator[list[str]]:
+    """Yield the names of files of a project that have changed, each time that some have, until ``stopped``.
+
+    The system tells of changes (watchfiles). Not of those on every kind of disk, nor when it has no more watches to
+    give: so all files are looked at once a second, too. That yields an empty list where nothing has changed.
+    """
+    seen = _stats(checked)
+    while stopped is None or not stopped.is_set():
+        folders = _folders(checked)
         try:
-            status = os.stat(path)  # noqa: PTH116 (of thousands of files, five times a second)
+            for _ in watchfiles.watch(
+                *folders,
+                watch_filter=None,
+                recursive=False,  # not what is hidden: an embedded database writes all the time
+                step=50,
+                debounce=400,
+                rust_timeout=1000,
+                yield_on_timeout=True,
+                raise_interrupt=False,
+                stop_event=stopped,
+            ):
+                before, seen = seen, _settled(checked, seen)
+                yield sorted(
+                    name
+                    for name in before.keys() | seen.keys()
+                    if before.get(name) != seen.get(name)
+                )
+                if _folders(checked) != folders:
+                    break
+            else:
+                return
+        except (OSError, RuntimeError) as error:
+            log.debug("files-not-watched", reason=str(error))
+            sleep(_SETTLED)
+
+
+def _settled(checked: Checked, seen: _Stats) -> _Stats:
+    """Return the state of the files once none of them is in the midst of being written, or moved into place."""
+    now = _stats(checked)
+    for _ in range(_MOST_LOOKS):
+        if now == seen:
+            break
+        sleep(_SETTLED)
+        before, now = now, _stats(checked)
+        if now == before:
+            break
+    return now
+
+
+def _watched(checked: Checked) -> Iterator[Path]:
+    root = checked.root
+    yield from find_files(root)
+    settings = find_settings(root)
+    yield from (() if settings is None else (settings,))
+    yield environment_file(root)
+    for database in checked.settings.databases.values():
+        yield from database.setup
+
+
+def _folders(checked: Checked) -> frozenset[Path]:
+    """Return the folders in which files of a project are, or may come to be."""
+    found = {checked.root, *(path.parent for path in _watched(checked))}
+    for parent, folders, _ in os.walk(checked.root):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        found |= {Path(parent, each) for each in folders}
+    return frozenset(each for each in found if each.is_dir())
+
+
+def _stats(checked: Checked) -> _Stats:
+    """Return what tells one state of the files from another."""
+    found = {}
+    for path in _watched(checked):
+        try:
+            status = os.stat(path)  # noqa: PTH116 (of thousands of files)
         except OSError:
             continue  # it goes while we look
         name = display_name(path)

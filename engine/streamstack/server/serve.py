@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Mapping
+import sys
+import threading
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from streamstack.errors import RunError
+from streamstack.functions.state_use import open_redis
 from streamstack.language.report import write_text
 from streamstack.runtime.run import Context
 from streamstack.server.callers import AuthenticationError, prepare_callers
@@ -16,22 +20,20 @@ from streamstack.server.context import make_context
 from streamstack.server.databases import DatabaseError, prepare_databases
 from streamstack.server.descriptors import allow_connections
 from streamstack.server.endpoints import make_cors
-from streamstack.server.metrics.board import Board
-from streamstack.server.metrics.exposition import Access
-from streamstack.server.metrics.tally import Tally
+from streamstack.server.metrics import MetricsAccess, SharedCounters, WorkerMetrics
 from streamstack.server.ports import AddressError, bind, explain, shown, url_of
 from streamstack.server.reloading import (
     BrokenError,
     Edition,
     Read,
-    Watch,
     next_edition,
+    watch,
 )
+from streamstack.server.request_log import RequestLog
 from streamstack.server.served import Served
 from streamstack.server.service import Service
 from streamstack.server.serving import Serving, keep_out_of_collections, loop_factory
 from streamstack.server.signals import GIVEN_UP, HANGUP, Early, leave_at_once, on_terminal
-from streamstack.server.state import prepare_state
 
 Announce = Callable[[str], None]
 
@@ -48,23 +50,24 @@ class Task:
     port: int
     announce: Announce
     read: Read
-    environment: Mapping[str, str]
     dev: bool = False
     reload: bool = False
     early: Early = field(default_factory=Early)
 
-    def access(self) -> Access:
-        """Return who may see the figures."""
-        return Access(self.edition.checked.settings.server.metrics, dev=self.dev)
+    def access(self) -> MetricsAccess:
+        """Return who may read the metrics."""
+        return MetricsAccess(self.edition.checked.settings.server.metrics, dev=self.dev)
 
-    def service(self, context: Context, board: Board | None, chair: int = 0) -> Service:
-        """Return the service of one process."""
+    def service(self, context: Context, counters: SharedCounters, slot: int = 0) -> Service:
+        """Return the service of one process, which counts in a slot of the counters."""
+        access, log = self.access(), self.edition.checked.settings.log
         return Service(
             self.edition.endpoints,
             context=context,
             cors=make_cors(self.edition.checked.settings.server.cors),
-            access=self.access(),
-            tally=None if board is None else Tally(board, chair),
+            access=access,
+            metrics=WorkerMetrics(counters, slot) if access.possible else None,
+            request_log=RequestLog(text=log.is_text(sys.stderr)) if log.access else None,
         )
 
 
@@ -73,23 +76,23 @@ def serve(task: Task) -> None:
 
     Raises AddressError for an address that can't be had, AuthenticationError, DatabaseError.
     """
-    board = Board(task.edition.endpoints) if task.access().possible else None
     keep_out_of_collections()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_Alone(task, board).run())
+        runner.run(_Alone(task).run())
 
 
 class _Alone:
     """The one process."""
 
-    def __init__(self, task: Task, board: Board | None) -> None:
+    def __init__(self, task: Task) -> None:
         self._task = task
-        self._board = board
+        self._counters = SharedCounters(task.edition.endpoints)
         self._edition = task.edition
         checked = task.edition.checked
-        context = make_context(checked, task.environment, dev=task.dev)
-        self._service = task.service(context, board)
+        context = make_context(checked, checked.environment, dev=task.dev)
+        self._service = task.service(context, self._counters)
         self._anew = asyncio.Event()
+        self._changed: set[str] = set()
 
     async def run(self) -> None:
         """Serve until a signal says stop."""
@@ -147,20 +150,34 @@ class _Alone:
 
     async def _keep_fresh(self, serving: Serving) -> None:
         """Serve the files anew when they change or a signal says so, until it shall stop."""
-        watch = Watch(self._edition.checked.root) if self._task.reload else None
         asked = asyncio.ensure_future(serving.asked.wait())
-        pause: float | None = None if watch is None else 0.0
-        while not asked.done():
-            anew = asyncio.ensure_future(self._anew.wait())
-            await asyncio.wait({asked, anew}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-            anew.cancel()
-            changed: list[str] = []
-            if watch is not None:
-                changed = await asyncio.to_thread(watch.changed)
-                pause = watch.pause
-            if changed or self._anew.is_set():
-                self._anew.clear()
-                await unless(serving.asked, self._serve_anew(changed))
+        stopped = threading.Event()
+        if self._task.reload:
+            arguments = (asyncio.get_running_loop(), stopped)
+            threading.Thread(target=self._watch, args=arguments, daemon=True).start()
+        try:
+            while not asked.done():
+                anew = asyncio.ensure_future(self._anew.wait())
+                await asyncio.wait({asked, anew}, return_when=asyncio.FIRST_COMPLETED)
+                anew.cancel()
+                if self._anew.is_set():
+                    self._anew.clear()
+                    changed, self._changed = sorted(self._changed), set()
+                    await unless(serving.asked, self._serve_anew(changed))
+        finally:
+            stopped.set()
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, stopped: threading.Event) -> None:
+        """Tell the loop of files that change: the work of a thread."""
+
+        def tell(changed: list[str]) -> None:
+            self._changed.update(changed)
+            self._anew.set()
+
+        for changed in watch(self._edition.checked, stopped):
+            if changed and not stopped.is_set():
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(tell, changed)
 
     async def _serve_anew(self, changed: list[str]) -> None:
         task, service = self._task, self._service
@@ -169,8 +186,7 @@ class _Alone:
         except BrokenError as error:
             task.announce(f"{error}\n{KEPT}")
             return
-        if self._board is not None:
-            self._board.seat(edition.endpoints)
+        self._counters.register(edition.endpoints)
         news = edition.news(self._edition)
         service.replace(edition.endpoints, edition.context(service.context))
         self._edition = edition
@@ -208,7 +224,11 @@ async def prepare(edition: Edition, context: Context, announce: Announce) -> Non
     """Make ready what the definitions of an edition need. Raises AuthenticationError, DatabaseError."""
     checked = edition.checked
     prepare_callers(checked.project, context, announce)
-    await prepare_state(context, announce)
+    if context.state.shared:
+        try:
+            await context.resource(open_redis).reach()
+        except RunError as error:
+            announce(f"{error.message}; it is tried again when it is needed")
     lacking = await prepare_databases(checked.project, context, announce)
     if lacking:
         announce(write_text(lacking, checked.sources).rstrip())

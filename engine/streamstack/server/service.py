@@ -18,15 +18,16 @@ from streamstack.server.exchange import exchange
 from streamstack.server.framing import check_framing
 from streamstack.server.heads import header_lines
 from streamstack.server.life import Life
-from streamstack.server.metrics.exposition import CONTENT_TYPE, Access, exposition
-from streamstack.server.metrics.tally import Tally
+from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition
 from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import JSON, Sent, send, send_problem
 from streamstack.server.request import Request
+from streamstack.server.request_log import RequestLog
 from streamstack.server.resuming.requests import PREFIX, answer_streams, share
 from streamstack.server.resuming.streams import Streams
 from streamstack.server.routes import Routes
 from streamstack.server.served import Served
+from streamstack.server.writers.answer import Answer
 
 T = TypeVar("T")
 
@@ -50,13 +51,15 @@ class Service:
         *,
         context: Context | None = None,
         cors: Cors | None = None,
-        access: Access | None = None,
-        tally: Tally | None = None,
+        access: MetricsAccess | None = None,
+        metrics: WorkerMetrics | None = None,
+        request_log: RequestLog | None = None,
     ) -> None:
         self.context = context or Context()
         self.cors = cors or Cors()
-        self.access = access or Access(None, dev=False)
-        self.tally = tally
+        self.access = access or MetricsAccess(None, dev=False)
+        self.metrics = metrics
+        self.request_log = request_log
         self.lives: set[Life] = set()
         self._later: set[asyncio.Task[Any]] = set()
         self._left = asyncio.Event()
@@ -91,8 +94,8 @@ class Service:
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        if self.tally is not None:
-            self._look(self.tally)
+        if self.metrics is not None:
+            self._sample(self.metrics)
         self._entered = True
         self._share_kept()
         return self
@@ -117,6 +120,7 @@ class Service:
         try:
             check_framing(request)
         except RunError as error:
+            self._note_refusal(request, error)
             return send_problem(request, error, keep=False)
         path = request.raw_path
         if "?" in path:
@@ -156,11 +160,31 @@ class Service:
         except RunError as error:
             return self._refuse(request, error)
 
-    def leave(self, life: Life, outcome: str | None = None) -> None:
-        """Take note that a request has its answer; without an ``outcome`` its run is another's affair."""
+    def ended(
+        self,
+        served: Served,
+        answer: Answer,
+        outcome: str,
+        error: RunError | None,
+        life: Life | None = None,
+    ) -> None:
+        """Count a request whose run is over, and log it: called once for each run.
+
+        Args:
+            served: Its endpoint.
+            answer: Its answer.
+            outcome: How it ended, one of `OUTCOMES`.
+            error: What it ended by, if it was an error.
+            life: What watched the run, if anything did.
+        """
+        if self.metrics is not None:
+            self.metrics.finish(served.row, answer, outcome, life)
+        if self.request_log is not None:
+            self.request_log.ended(served.title, answer, outcome, error)
+
+    def leave(self, life: Life) -> None:
+        """Take note that a request has its answer."""
         self.lives.discard(life)
-        if self.tally is not None and outcome is not None:
-            self.tally.finish(life.row, life.answer, outcome, life)
         if not self.lives:
             self._left.set()
 
@@ -180,43 +204,50 @@ class Service:
         cors = self.cors.lines(request.headers.get("Origin"))
         if isinstance(error, RefusalError):
             lines += error.lines
-        if self.tally is not None:
-            self.tally.refuse(error.status)
+        self._note_refusal(request, error)
         return send_problem(request, error, lines=lines + cors, dev=self.context.dev)
+
+    def _note_refusal(self, request: Request, error: RunError) -> None:
+        """Count and log a request that no endpoint took."""
+        if self.metrics is not None:
+            self.metrics.refuse(error.status)
+        if self.request_log is not None:
+            self.request_log.refused(request, error)
 
     def _answer_own(self, request: Request, path: str) -> Sent:
         if path not in _OWN:
             error = RunError("unavailable", "the server is shutting down", status=503)
+            self._note_refusal(request, error)
             cors = self.cors.lines(request.headers.get("Origin"))
             lines = b"Retry-After: 1\r\n" + cors
             return send_problem(request, error, lines=lines, dev=self.context.dev, keep=False)
         if path == "/_metrics" and not self.access.admits(request):
-            return self._refuse_figures(request)
+            return self._refuse_metrics(request)
         if request.method not in {"GET", "HEAD"}:
             return self._wrong_method(request, ["GET", "HEAD"])
         if path == "/_metrics":
-            return self._answer_figures(request)
+            return self._answer_metrics(request)
         if path == "/_ready" and not self.ready:
             return send(request, 503, JSON, b'{"status":"draining"}', keep=False)
         return send(request, 200, JSON, b'{"status":"ok"}')
 
-    def _answer_figures(self, request: Request) -> Sent:
-        assert self.tally is not None
-        self.tally.look(self.lives)
+    def _answer_metrics(self, request: Request) -> Sent:
+        assert self.metrics is not None
+        self.metrics.sample(self.lives)
         lines = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE
-        return send(request, 200, lines, exposition(self.tally.board))
+        return send(request, 200, lines, exposition(self.metrics.counters))
 
-    def _refuse_figures(self, request: Request) -> Sent:
-        """Answer whoever may not see the figures; where nobody may by a token, nothing tells that they are there."""
-        if not self.access.asks:
+    def _refuse_metrics(self, request: Request) -> Sent:
+        """Answer a client that may not read the metrics: 404, unless a token would open them."""
+        if not self.access.needs_token:
             return self._answer_unfound(request, request.path)
         error = RunError("unauthorized", "the token of `server.metrics` is needed here", status=401)
         return self._refuse(request, error, b"WWW-Authenticate: Bearer\r\n")
 
-    def _look(self, tally: Tally) -> None:
+    def _sample(self, metrics: WorkerMetrics) -> None:
         """Count what runs have sent so far, now and again."""
-        tally.look(self.lives)
-        self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look, tally)
+        metrics.sample(self.lives)
+        self._looking = asyncio.get_running_loop().call_later(_LOOK, self._sample, metrics)
 
     def _answer_unfound(self, request: Request, path: str) -> Sent:
         """Answer OPTIONS, which no definition has to name, and what has no route."""

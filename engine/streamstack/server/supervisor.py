@@ -1,4 +1,4 @@
-"""The supervisor: forks the workers, replaces those that die, and is the one that signals are sent to.
+"""The supervisor: forks the workers, replaces those that die or hang, and is the one that signals are sent to.
 
 It does nothing else while they work: no loop, no threads. So it can fork at any time, and a worker begins with all that
 was read and compiled once, in memory that they share.
@@ -11,21 +11,21 @@ import os
 import selectors
 import signal
 import socket
+import sys
+import traceback
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from streamstack.connections.embedded.server import Embedded, EmbeddedError
-from streamstack.server.bell import Bell
 from streamstack.server.callers import AuthenticationError
 from streamstack.server.context import make_context
 from streamstack.server.databases import WARM_WITHIN, DatabaseError, embedded_of
-from streamstack.server.forking import SIGNALS, fork, unblock
-from streamstack.server.metrics.board import RESTARTS, Board
-from streamstack.server.places import LONGEST_PAUSE, Process, Slot
+from streamstack.server.metrics import SharedCounters
 from streamstack.server.ports import bind, url_of
-from streamstack.server.reloading import BrokenError, Edition, Watch, next_edition
+from streamstack.server.reloading import BrokenError, Edition, next_edition, unshared, watch
 from streamstack.server.serve import (
     KEPT,
     STOPPING,
@@ -37,33 +37,188 @@ from streamstack.server.serve import (
 )
 from streamstack.server.service import LAST_WORDS, LATER
 from streamstack.server.serving import GRACE, keep_out_of_collections, loop_factory
-from streamstack.server.sharing import unshared
 from streamstack.server.signals import GIVEN_UP, HANGUP, stops
-from streamstack.server.worker import Line, Worker
+from streamstack.server.worker import BEAT, WHERE, Channel, Worker
 
 #: Seconds within which the end of a new worker counts as one of a row: after more it was at work.
 AT_ONCE: Final = 1.0
 #: How many workers in a row may end at once, none being at work each time, before this is given up.
 ROW: Final = 5
+#: Seconds before a worker is replaced that ended at once: doubled each time, up to the most.
+PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 10.0
 #: Seconds between looks at the embedded database.
-_LOOK: Final = 0.25
+_DATABASE_LOOK: Final = 0.25
+#: Seconds that a worker which hangs has to write where it stands.
+_TRACE_WITHIN: Final = 0.3
 #: Seconds beyond all others after which a worker that should have stopped is killed.
 _MARGIN: Final = 5.0
+#: What wakes a supervisor; held back from a child until it knows what to do with it.
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 class SupervisorError(Exception):
     """Workers can't be kept alive, or did not stop."""
 
 
-@dataclass(slots=True)
-class _State:
-    """What has happened so far."""
+@dataclass(slots=True, eq=False)
+class Process:
+    """A worker process. ``number`` is its slot of the counters, ``beats`` the last that was seen of its heart."""
 
-    row: int = 0  # workers that ended at once, one after another
-    told: bool = False  # where it is served
-    stopping: bool = False
-    deadline: float = float("inf")
-    failed: str = ""
+    pid: int
+    number: int
+    channel: Channel
+    began: float
+    ready: bool = False
+    hurried: bool = False
+    beats: int = 0
+    beat_at: float = 0.0
+    hung: bool = False
+
+    def hurry(self) -> None:
+        """Let it end at once."""
+        if not self.hurried:
+            self.hurried = True
+            self.channel.send(do="hurry")
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+@dataclass(slots=True)
+class Slot:
+    """A place for a worker: its sockets stay when it dies, with the connections that wait to be accepted."""
+
+    number: int
+    sockets: list[socket.socket]
+    process: Process | None = None
+    failures: int = 0
+    due: float | None = 0.0  # when its next worker is to be started
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next worker is started, after those that failed."""
+        return min(PAUSE * 2 ** (self.failures - 1), LONGEST_PAUSE) if self.failures > 1 else 0.0
+
+    def close(self) -> None:
+        """Close the sockets here; processes that have them still listen."""
+        for each in self.sockets:
+            each.close()
+
+    def stop_listening(self) -> None:
+        """Listen no more, and keep the address; the next worker listens again."""
+        for each in self.sockets:
+            with suppress(OSError):
+                # Where nobody listens, it would stay half closed, and so would all connections of later.
+                if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    each.shutdown(socket.SHUT_RD)
+
+
+class SignalQueue:
+    """Signals that have come, until they are taken. Readable (``fileno``) when there are any."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self.waiting: list[int] = []
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def handle(self) -> None:
+        """Queue the supervisor's signals from now on."""
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for each in _SIGNALS:
+            if each != signal.SIGHUP or HANGUP is not None:
+                signal.signal(each, lambda *_: None)
+
+    def receive(self) -> None:
+        with suppress(BlockingIOError):
+            self.waiting += self._reader.recv(4096)
+
+    def take(self) -> list[int]:
+        """Return the signals that have come since the last time."""
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+    @property
+    def stops(self) -> bool:
+        """Whether one of them asks for the end."""
+        return any(map(stops, self.waiting))
+
+    def run(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run some work in a loop that ends again; a signal that asks for the end cancels it."""
+
+        async def watched() -> None:
+            working = asyncio.ensure_future(work)
+
+            def receive() -> None:
+                self.receive()
+                if self.stops:
+                    working.cancel()
+
+            receive()
+            asyncio.get_running_loop().add_reader(self, receive)
+            await asyncio.wait({working})
+            with suppress(asyncio.CancelledError):
+                await working
+
+        asyncio.run(watched())
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        self._reader.close()
+        self._writer.close()
+
+
+def fork(work: Callable[[], None]) -> int:
+    """Have a child do ``work``, which begins with signals held back; return its process id.
+
+    Raises OSError where the system has no room for another process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _run_child(work)
+    finally:
+        _unblock()
+    return pid
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def _run_child(work: Callable[[], None]) -> None:
+    """Do the work of a child, and end this process: it must not go on as a supervisor."""
+    code = 1
+    try:
+        # Ctrl-C in a terminal reaches all processes; it is the supervisor's to answer.
+        for each in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
+        for each in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(each, signal.SIG_DFL)
+        work()
+        code = 0
+    except BaseException:  # noqa: BLE001  (whatever it is)
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+@dataclass(slots=True)
+class _Watcher:
+    """The process that sees files change: what does so has threads, which would forbid to fork."""
+
+    pid: int
+    channel: Channel
+    began: float
 
 
 class Supervisor:
@@ -73,17 +228,26 @@ class Supervisor:
         sockets = bind(task.host, task.port, workers)
         self._task = replace(task, port=sockets[0][0].getsockname()[1])
         self._slots = [Slot(number, each) for number, each in enumerate(sockets)]
-        self._leaving: list[Process] = []
-        self._state = _State()
+        self._leaving: list[Process] = []  # others take their places already
         # Each worker's successor may be there before it has gone.
-        self._board = Board(task.edition.endpoints, workers * 2) if task.access().possible else None
+        self._counters = SharedCounters(task.edition.endpoints, workers * 2)
         self._free = list(range(workers * 2))
+        self._failed_in_row = 0  # workers that ended at once, one after another
+        self._announced = False  # where it is served
+        self._stopping = False
+        self._deadline = float("inf")
+        self._failure = ""
         self._selector = selectors.DefaultSelector()
-        self._bell = Bell()
-        self._watch = Watch(task.edition.checked.root) if task.reload else None
-        self._look_at = 0.0
+        self._signals = SignalQueue()
+        self._watcher: _Watcher | None = None
+        self._heart_timeout = task.edition.checked.settings.server.worker_timeout
+        self._look_at = self._looked_at = 0.0
         self._context = make_context(
-            task.edition.checked, task.environment, dev=task.dev, joins=True, starts=False
+            task.edition.checked,
+            task.edition.checked.environment,
+            dev=task.dev,
+            joins=True,
+            starts=False,
         )
         self._embedded: Embedded | None = None
 
@@ -92,73 +256,71 @@ class Supervisor:
 
         Raises AuthenticationError, DatabaseError, and SupervisorError where workers can't be kept alive.
         """
-        self._heed()
+        self._signals.handle()
+        self._selector.register(self._signals, selectors.EVENT_READ)
+        if self._task.early.anew:
+            self._signals.waiting.append(signal.SIGHUP)
         try:
             self._start_embedded(self._task.edition)
             self._prepare(self._task.edition)
-            if self._bell.stops:
+            if self._signals.stops:
                 self._task.announce(GIVEN_UP)
                 return
             keep_out_of_collections()
-            while True:
+            if self._task.reload:
+                self._start_watcher()
+            while not self._stopping or self._processes():
                 self._start_due()
-                if self._state.stopping and not self._processes():
-                    break
-                self._turn()
+                self._wait()
         finally:
-            self._end()
-        if self._state.failed:
-            raise SupervisorError(self._state.failed)
+            self._clean_up()
+        if self._failure:
+            raise SupervisorError(self._failure)
 
-    # ------------------------------------------------------------------ one turn after another
-
-    def _turn(self) -> None:
+    def _wait(self) -> None:
         """Wait for something to happen, and see to it."""
-        state = self._state
         for key, _ in self._selector.select(self._patience()):
-            if key.fileobj is self._bell:
-                self._bell.hear()
+            if key.fileobj is self._signals:
+                self._signals.receive()
+            elif isinstance(key.data, Process):
+                self._receive(key.data)
             else:
-                self._hear(key.data)
-        for number in self._bell.taken():
+                self._receive_changes(key.data)
+        for number in self._signals.take():
             if stops(number):
                 self._stop()
-            elif number == HANGUP and not state.stopping:
-                self._serve_anew([])
+            elif number == HANGUP and not self._stopping:
+                self._reload([])
         self._reap()
         now = monotonic()
-        if now > state.deadline:
-            self._kill()
-        if not state.stopping and now >= self._look_at:
-            self._look()
+        if now > self._deadline:
+            self._kill_all()
+        if now >= self._look_at:
+            self._look(now)
 
     def _patience(self) -> float:
         """Return the seconds until something is due."""
-        state, now = self._state, monotonic()
-        if self._bell.rung:
+        if self._signals.waiting:
             return 0.0  # they came while something was made ready
-        # Without a free chair it is the end of a process that is waited for.
-        dues = [slot.due for slot in self._slots if slot.due is not None and self._free]
-        if state.stopping:
-            dues = [state.deadline]
-        elif self._watch is not None or self._embedded is not None:
-            dues.append(self._look_at)
-        return max(0.0, min([*dues, now + 60.0]) - now)
+        dues = [self._look_at, self._deadline]
+        if not self._stopping and self._free:
+            dues += [slot.due for slot in self._slots if slot.due is not None]
+        return max(0.0, min(dues) - monotonic())
 
-    def _look(self) -> None:
-        """Look for what tells nothing by itself: changed files, and a database that is gone."""
-        pause = _LOOK
-        if self._watch is not None:
-            changed = self._watch.changed()
-            pause = self._watch.pause
-            if changed:
-                self._serve_anew(changed)
-        if self._embedded is not None and not self._embedded.alive():
-            try:
-                self._bell.do(self._embedded.start())
-            except Exception as error:  # noqa: BLE001  (whatever it is, the workers go on)
-                self._task.announce(str(error))
-                pause = LONGEST_PAUSE
+    def _look(self, now: float) -> None:
+        """Look for what tells nothing by itself: workers that hang, a database that is gone."""
+        pause = 60.0
+        if self._heart_timeout:
+            pause = self._look_at_hearts(now)
+        self._looked_at = now
+        if self._embedded is not None and not self._stopping:
+            pause = min(pause, _DATABASE_LOOK)
+            if not self._embedded.alive():
+                try:
+                    self._signals.run(self._embedded.start())
+                except Exception as error:  # noqa: BLE001  (whatever it is, the workers go on)
+                    self._task.announce(str(error))
+                    pause = LONGEST_PAUSE
         self._look_at = monotonic() + pause
 
     # ---------------------------------------------------------------------------- workers
@@ -169,14 +331,14 @@ class Supervisor:
     def _start_due(self) -> None:
         now, lacking = monotonic(), 0
         for slot in self._slots:
-            if slot.due is None or slot.due > now or self._state.stopping:
+            if slot.due is None or slot.due > now or self._stopping:
                 continue
             if not self._free:
                 lacking += 1
                 continue
             slot.due = None
             try:
-                self._fork(slot)
+                self._start_worker(slot)
             except OSError as error:  # the system is short of something: what runs must go on
                 what = f"worker {slot.number + 1} can't be started: {error.strerror}"
                 self._replace(slot, what, at_once=True)
@@ -184,54 +346,57 @@ class Supervisor:
         for process in self._leaving[:lacking]:
             process.hurry()
 
-    def _fork(self, slot: Slot) -> None:
+    def _start_worker(self, slot: Slot) -> None:
         """Start a worker. Raises OSError where the system does not let us."""
-        ours, theirs = socket.socketpair()
-        chair = min(self._free)
+        number = min(self._free)
+        pid, channel = self._fork(lambda theirs: self._work(slot, theirs, number), keeps=slot)
+        self._free.remove(number)
+        now = monotonic()
+        slot.process = Process(pid, number, channel, now, beat_at=now)
+        self._selector.register(channel, selectors.EVENT_READ, slot.process)
 
-        def work() -> None:
+    def _fork(self, work: Callable[[Channel], None], keeps: Slot | None) -> tuple[int, Channel]:
+        """Fork a child that has a channel to us, and nothing else of ours but the sockets of a slot."""
+        ours, theirs = socket.socketpair()
+
+        def child() -> None:
             ours.close()
-            self._become(slot, Line(theirs), chair)
+            for process in self._processes():
+                process.channel.close()
+            if self._watcher is not None:
+                self._watcher.channel.close()
+            for slot in self._slots:
+                if slot is not keeps:
+                    slot.close()
+            self._selector.close()
+            self._signals.close()
+            if self._embedded is not None:
+                self._embedded.disown()
+            work(Channel(theirs))
 
         try:
-            pid = fork(work)
+            pid = fork(child)
         except OSError:
             ours.close()
             raise
         finally:
             theirs.close()
-        self._free.remove(chair)
-        slot.process = process = Process(pid, chair, Line(ours), monotonic())
-        self._selector.register(process.line, selectors.EVENT_READ, process)
+        return pid, Channel(ours)
 
-    def _become(self, slot: Slot, line: Line, chair: int) -> None:
-        """Be a worker: let go of all that is the supervisor's."""
-        # Ctrl-C in a terminal reaches all processes; it is the supervisor's to answer.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for process in self._processes():
-            process.line.close()
-        for other in self._slots:
-            if other is not slot:
-                other.close()
-        self._selector.close()
-        self._bell.close()
-        if self._embedded is not None:
-            self._embedded.disown()
-        worker = Worker(self._task, slot.sockets, line, self._board, chair)
+    def _work(self, slot: Slot, channel: Channel, number: int) -> None:
+        """Be a worker."""
+        worker = Worker(self._task, slot.sockets, channel, self._counters, number)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(worker.run(unblock))
+            runner.run(worker.run(_unblock))
 
-    def _hear(self, process: Process) -> None:
-        said = process.line.heard()
-        if said is None:
+    def _receive(self, process: Process) -> None:
+        messages = process.channel.receive()
+        if messages is None:
             # It is about to end; SIGCHLD tells when it has.
-            self._selector.unregister(process.line)
-            process.line.close()
+            self._selector.unregister(process.channel)
+            process.channel.close()
             return
-        for each in said:
+        for each in messages:
             if each.get("ready"):
                 process.ready = True
                 self._announce()
@@ -241,62 +406,92 @@ class Supervisor:
     def _announce(self) -> None:
         """Say where it is served, once all workers are ready."""
         task = self._task
-        if not self._state.told and all(
+        if not self._announced and all(
             slot.process is not None and slot.process.ready for slot in self._slots
         ):
-            self._state.told = True
+            self._announced = True
             tell_shortage(task.edition, task.announce)
             tell(task.edition.endpoints, task.host, task.port, task.announce, len(self._slots))
 
     def _let_leave(self, process: Process) -> None:
-        """Have another worker at once in place of one that was asked to stop by somebody else."""
-        process.leaving = True
+        """Start another worker at once in place of one that somebody else has asked to stop."""
         for slot in self._slots:
             if slot.process is process:
                 slot.process, slot.due = None, monotonic()
                 self._leaving.append(process)
+
+    def _look_at_hearts(self, now: float) -> float:
+        """Kill workers whose heart has not beaten for too long; return the seconds until the next look."""
+        pause = min(max(self._heart_timeout / 4, BEAT), 5.0)
+        # This process itself was stopped, or had no CPU: so had they, perhaps.
+        late = now > self._looked_at + 2 * pause + 1.0
+        for process in self._processes():
+            beats = self._counters.slots[process.number].beats
+            if beats != process.beats or late:
+                process.beats, process.beat_at = beats, now
+            elif process.hung:
+                process.kill()
+            elif now > process.beat_at + self._heart_timeout:
+                process.hung = True
+                self._counters.server.hangs += 1
+                self._task.announce(
+                    f"worker (process {process.pid}) hangs: no sign of life for "
+                    f"{self._heart_timeout:g} s (server.workerTimeout); it is killed"
+                )
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, WHERE)
+                pause = _TRACE_WITHIN
+        return pause
 
     def _reap(self) -> None:
         for process in self._processes():
             pid, status = os.waitpid(process.pid, os.WNOHANG)
             if pid:
                 self._bury(process, os.waitstatus_to_exitcode(status))
+        if self._watcher is not None and os.waitpid(self._watcher.pid, os.WNOHANG)[0]:
+            lived = monotonic() - self._watcher.began
+            self._forget_watcher()
+            if self._stopping:
+                pass
+            elif lived > AT_ONCE:
+                self._start_watcher()
+            else:
+                self._task.announce("files can't be watched: SIGHUP serves what has changed")
 
     def _bury(self, process: Process, code: int) -> None:
-        """See to the place of a worker that is gone."""
-        if process.line.fileno() >= 0:
-            self._selector.unregister(process.line)
-            process.line.close()
-        if self._board is not None:
-            self._board.clear(process.chair)
-        self._free.append(process.chair)
+        """Free what a worker had that is gone, and have it replaced."""
+        if process.channel.fileno() >= 0:
+            self._selector.unregister(process.channel)
+            process.channel.close()
+        self._counters.release(process.number)
+        self._free.append(process.number)
         if process in self._leaving:
             self._leaving.remove(process)
             return
         slot = next(each for each in self._slots if each.process is process)
         slot.process = None
-        if self._state.stopping:
+        if self._stopping:
             return
-        if self._board is not None:
-            self._board.words[RESTARTS] += 1
+        self._counters.server.restarts += 1
         at_once = not process.ready or monotonic() - process.began < AT_ONCE
-        self._replace(slot, f"worker {slot.number + 1} {process.end(code)}", at_once=at_once)
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        what = f"worker {slot.number + 1} (process {process.pid}) died: {how}"
+        self._replace(slot, what, at_once=at_once)
 
     def _replace(self, slot: Slot, what: str, *, at_once: bool) -> None:
         """Plan the next worker of a slot, or give up."""
-        state = self._state
         slot.failures = slot.failures + 1 if at_once else 0
         at_work = any(each.process is not None and each.process.ready for each in self._slots)
-        state.row = state.row + 1 if at_once and not at_work else 0
-        if state.row >= ROW:
-            state.failed = (
-                f"{what}; workers die as soon as they start: given up after {state.row} of them"
+        self._failed_in_row = self._failed_in_row + 1 if at_once and not at_work else 0
+        if self._failed_in_row >= ROW:
+            self._failure = (
+                f"{what}; workers die as soon as they start: given up after {ROW} of them"
             )
             self._stop_all()
             return
         pause = slot.pause
         if pause and at_work:
-            slot.turn_away()  # others take the connections meanwhile
+            slot.stop_listening()  # others take the connections meanwhile
         slot.due = monotonic() + pause
         self._task.announce(f"{what}; another takes its place{f' in {pause:g} s' if pause else ''}")
 
@@ -307,7 +502,7 @@ class Supervisor:
         embedded = embedded_of(edition.checked.project, self._context)
         if embedded is not None:
             try:
-                self._bell.do(embedded.start())
+                self._signals.run(embedded.start())
             except EmbeddedError as error:
                 raise DatabaseError(str(error)) from error
             self._embedded = embedded
@@ -323,10 +518,43 @@ class Supervisor:
             finally:
                 await self._context.aclose()
 
-        self._bell.do(work())
+        self._signals.run(work())
         self._context.address.url = url_of(self._task.host, self._task.port)
 
-    def _serve_anew(self, changed: list[str]) -> None:
+    def _start_watcher(self) -> None:
+        """Have files watched by a process of its own."""
+        checked = self._task.edition.checked
+        supervisor = os.getpid()
+
+        def work(channel: Channel) -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _unblock()
+            for changed in watch(checked):
+                if changed:
+                    channel.send(changed=changed)
+                if os.getppid() != supervisor:
+                    return
+
+        self._watcher = _Watcher(*self._fork(work, keeps=None), monotonic())
+        self._selector.register(self._watcher.channel, selectors.EVENT_READ, self._watcher)
+
+    def _receive_changes(self, watcher: _Watcher) -> None:
+        messages = watcher.channel.receive()
+        if messages is None:
+            self._selector.unregister(watcher.channel)
+            watcher.channel.close()
+            return
+        changed = sorted({name for each in messages for name in each["changed"]})
+        if changed and not self._stopping:
+            self._reload(changed)
+
+    def _forget_watcher(self) -> None:
+        if self._watcher is not None and self._watcher.channel.fileno() >= 0:
+            self._selector.unregister(self._watcher.channel)
+            self._watcher.channel.close()
+        self._watcher = None
+
+    def _reload(self, changed: list[str]) -> None:
         """Read the project again, and let the workers do so if it is sound."""
         task = self._task
         try:
@@ -336,10 +564,7 @@ class Supervisor:
         except BrokenError as error:
             task.announce(f"{error}\n{KEPT}")
             return
-        titles: list[str] = []
-        if self._board is not None:
-            self._board.seat(edition.endpoints)
-            titles = self._board.titles
+        self._counters.register(edition.endpoints)
         if news := edition.news(task.edition):
             task.announce(news)
         self._task = replace(task, edition=edition)
@@ -350,7 +575,7 @@ class Supervisor:
         except DatabaseError as error:
             task.announce(str(error))
         for process in self._processes():
-            process.line.say(do="reload", titles=titles)
+            process.channel.send(do="reload", titles=self._counters.titles)
         task.announce(anew_text(edition, changed))
         try:
             self._prepare(edition, WARM_WITHIN)
@@ -360,17 +585,9 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------- the end
 
-    def _heed(self) -> None:
-        """Let signals wake the selector."""
-        self._bell.hang(each for each in SIGNALS if each != signal.SIGHUP or HANGUP is not None)
-        self._selector.register(self._bell, selectors.EVENT_READ)
-        if self._task.early.anew:
-            self._bell.ring(signal.SIGHUP)
-
     def _stop(self) -> None:
         """Let all workers stop; when asked again, at once."""
-        state = self._state
-        if state.stopping:
+        if self._stopping:
             for process in self._processes():
                 process.hurry()
             return
@@ -378,34 +595,37 @@ class Supervisor:
         self._stop_all()
 
     def _stop_all(self) -> None:
-        state, server = self._state, self._task.edition.checked.settings.server
-        state.stopping = True
+        server = self._task.edition.checked.settings.server
+        self._stopping = True
         patience = server.shutdown_delay + GRACE + server.shutdown_timeout
-        state.deadline = monotonic() + patience + 2 * LAST_WORDS + LATER + _MARGIN
+        self._deadline = monotonic() + patience + 2 * LAST_WORDS + LATER + _MARGIN
         for slot in self._slots:
             slot.due = None
-            # From here on each worker alone has its socket, and closes it when it lets nobody in any more.
+            # From here on each worker alone has its socket, and closes it when it accepts nothing any more.
             slot.close()
         for process in self._processes():
-            process.line.say(do="stop")
+            process.channel.send(do="stop")
 
-    def _kill(self) -> None:
+    def _kill_all(self) -> None:
         for process in self._processes():
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-        self._state.failed = self._state.failed or "workers did not stop in time, and were killed"
-        self._state.deadline = float("inf")
+            process.kill()
+        self._failure = self._failure or "workers did not stop in time, and were killed"
+        self._deadline = float("inf")
 
-    def _end(self) -> None:
-        """Let nothing behind: neither workers, nor the database."""
+    def _clean_up(self) -> None:
+        """Leave nothing behind: neither processes, nor the database."""
         for process in self._processes():
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             os.waitpid(process.pid, 0)
-            process.line.close()
+            process.channel.close()
+        if self._watcher is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._watcher.pid, signal.SIGKILL)
+            os.waitpid(self._watcher.pid, 0)
+            self._forget_watcher()
         for slot in self._slots:
             slot.close()
         self._selector.close()
-        self._bell.close()
+        self._signals.close()
         if self._embedded is not None:
             asyncio.run(self._embedded.stop())

@@ -62,6 +62,11 @@ class Database:
         """The name that definitions call it by."""
         return self.settings.name
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was connected to."""
+        return self._pool is not None
+
     async def open(self) -> Pool:
         """Connect, and run the setup files that are new; only the first call does anything.
 
@@ -97,14 +102,23 @@ class Database:
         if self._embedded is not None and self._starts:
             # The first start takes some seconds: whoever watches should know for what.
             log.info("database-embedded", database=self.name, folder=str(self._folder))
+        await self._set_up()
+        return Pool(self.connect, self.settings.pool_size)
+
+    async def set_up(self) -> None:
+        """Run the setup files that have changed since it was opened. Raises RunError ``database``."""
+        try:
+            await self._set_up()
+        except (*RAISED, TimeoutError) as error:
+            raise failure_of(error, self.name) from error
+
+    async def _set_up(self) -> None:
         connection = await self.connect()
-        pool = Pool(self.connect, self.settings.pool_size)
         try:
             for file in await apply_setup(connection, self.settings.setup):
                 log.info("database-setup", database=self.name, file=str(file))
         finally:
             await connection.close(timeout=1.0)
-        return pool
 
     async def connect(self) -> Connection:
         """Make a connection of its own. Raises what asyncpg raises, and RunError ``database``."""

@@ -24,7 +24,7 @@ from streamstack.language.schemas.types import (
     Schema,
     documented,
 )
-from streamstack.language.settings import Server
+from streamstack.language.settings import LOG_FORMATS, LOG_LEVELS, LogSettings, Server
 from streamstack.language.state_settings import MEMORY, StateSettings
 from streamstack.language.streaming_settings import FORMATS, SLOW_CLIENTS, Resume, Streaming
 from streamstack.language.units import show_duration, show_size
@@ -174,6 +174,7 @@ def settings_schema() -> Schema:
         "models": (_named(_model()), "Models, by name: `llm.chat: {model: name}`."),
         "state": (_state(), "Where what runs share is kept: cached values, counters, limits."),
         "http": (_http(), "Where calls may go, and how long they may take."),
+        "log": (_log(), "What is logged, and how."),
         "email": (_ANY, "How mail is sent."),
         "alerts": (_ANY, "What is told when a metric passes a threshold."),
         "experiments": (_named(_ANY), "What is compared on live traffic, by name."),
@@ -185,6 +186,17 @@ def settings_schema() -> Schema:
         "description": "The settings of a project.",
         **_mapping({key: documented(rule, about) for key, (rule, about) in keys.items()}),
     }
+
+
+def _log() -> Schema:
+    usual = LogSettings()
+    level: Schema = {"enum": [*LOG_LEVELS, None], "default": usual.level}
+    keys = {
+        "level": (level, "What is logged: this and what is graver."),
+        "format": ({"enum": [*LOG_FORMATS, None]}, "Text on a terminal, else JSON, unless set."),
+        "access": (_flag(usual.access), "Whether each request is logged when it has ended."),
+    }
+    return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
 
 
 def _server() -> Schema:
@@ -205,6 +217,10 @@ def _server() -> Schema:
         "headTimeout": (
             _or_bound(duration(usual.head_timeout)),
             "How long the head of a request may take; 0 is for ever.",
+        ),
+        "workerTimeout": (
+            _or_bound(duration(usual.worker_timeout)),
+            "How long a worker may give no sign of life before it is replaced; 0 is for ever.",
         ),
         "shutdownTimeout": (
             _or_bound(duration(usual.shutdown_timeout)),

@@ -11,9 +11,10 @@ from streamstack.errors import RunError
 from streamstack.records import record
 from streamstack.runtime.run import Run
 from streamstack.server.arriving import Arriving
-from streamstack.server.ending import error_of, fail, tell
+from streamstack.server.ending import error_of, fail
 from streamstack.server.life import Life
 from streamstack.server.limits import Pass
+from streamstack.server.request_log import outcome_of
 from streamstack.server.resuming.sinks import Kept
 from streamstack.server.resuming.streams import Stream
 from streamstack.server.served import Served
@@ -62,29 +63,33 @@ async def produce(
 ) -> None:
     """Run an endpoint's stack, write into the journal, and end it whatever happens."""
     life = stream.life = Life(sink, served.limits, service.lives, served.row)
-    outcome = "failed"
+    outcome = ended = "failed"
+    error: RunError | None = None
     try:
         try:
             if served.headers is not None:
                 sink.headers += served.headers(run, given.inputs)
             sink.finish(await life.attend(served.start(run, given.inputs)))
-            outcome = "completed"
+            outcome = ended = "completed"
         except asyncio.CancelledError:
-            reason = life.stopped()
-            if reason is None:
-                outcome = "cancelled"
-                fail(served, run, sink, RunError("producer-lost", "the server is shutting down"))
+            error = life.stopped()
+            if error is None:
+                outcome, ended = "cancelled", "shutdown"
+                error = RunError("producer-lost", "the server is shutting down")
+                fail(served, run, sink, error)
                 raise
-            if reason.code == "stopped":
+            if error.code == "stopped":
                 outcome = "cancelled"
-            fail(served, run, sink, reason)
-        except Exception as error:  # noqa: BLE001  (one run must not end the service's group)
-            fail(served, run, sink, error_of(error))
+            ended = outcome_of(error, sink, life.reason)
+            fail(served, run, sink, error)
+        except Exception as raised:  # noqa: BLE001  (one run must not end the service's group)
+            error = error_of(raised)
+            ended = outcome_of(error, sink, None)
+            fail(served, run, sink, error)
     finally:
         life.end()
         stream.life = None
         given.hear_no_more()
-        service.leave(life, outcome)
+        service.leave(life)
+        service.ended(served, sink, ended, error, life)
         service.after(run, outcome, given.close)
-        if service.context.dev:
-            tell(served, sink, outcome)

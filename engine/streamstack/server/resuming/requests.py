@@ -179,9 +179,13 @@ def read(
         if service.streams.count_followers(origin.id) >= MOST_READERS:
             raise _crowded()
         shared = service.streams.shared
+        if service.metrics is not None:
+            service.metrics.reconnect(origin.endpoint)
         return Follower(service, shared, stream, request, cors, position)
     if len(stream.journal.readers) >= MOST_READERS:
         raise _crowded()
+    if service.metrics is not None:
+        service.metrics.reconnect(origin.endpoint)
     return Reader(stream.journal, request, cors, stream.manner, position)
 
 

@@ -1,0 +1,102 @@
+"""The request log: one line for each request, which says how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from streamstack.errors import RunError
+from streamstack.language.masking import masked
+from streamstack.server.problems import is_fault
+from streamstack.server.request import Request
+from streamstack.server.writers.answer import Answer
+
+#: How a request can end. `rejected`: answered with a 4xx before anything else was sent. `cancelled`: the client closed
+#: the connection, or stopped the stream. `shutdown`: the server stopped. `timeout`: a limit on the request's body or
+#: its run was reached; the timeout of a step is a failure.
+OUTCOMES: Final = ("completed", "failed", "rejected", "cancelled", "shutdown", "timeout")
+#: Characters of a path that are logged.
+_MOST: Final = 200
+
+
+def outcome_of(
+    error: RunError | None, answer: Answer, stopped: RunError | None, *, draining: bool = False
+) -> str:
+    """Return how a request ended whose run did not complete.
+
+    Args:
+        error: What it ended by; None where its task was cancelled.
+        answer: Its answer, before the error is written to it.
+        stopped: The error that the run was stopped with from outside, if it was.
+        draining: Whether the server stops.
+    """
+    if error is None:
+        return "shutdown" if draining and answer.request.transport is not None else "cancelled"
+    if stopped is not None and error is stopped:
+        return {"timeout": "timeout", "stopped": "cancelled"}.get(error.code, "shutdown")
+    if answer.committed or answer.count or is_fault(error):
+        return "failed"
+    return "rejected"
+
+
+class RequestLog:
+    """Writes the request log."""
+
+    def __init__(self, *, text: bool) -> None:
+        people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if text else None
+        self._people = people
+
+    def ended(self, endpoint: str, answer: Answer, outcome: str, error: RunError | None) -> None:
+        """Log a request with a run. ``error`` is what it ended by, if it was one."""
+        run = answer.run
+        line: dict[str, Any] = {
+            "endpoint": endpoint,
+            "outcome": outcome,
+            "status": answer.status if answer.committed or answer.refused else None,
+            "chunks": answer.count,
+            "bytes": answer.bytes,
+            "ms": run.elapsed_ms,
+            "run": run.id,
+        }
+        if error is not None:
+            line["code"] = error.code
+            if error.place is not None:
+                mark = error.place.mark
+                line["place"] = f"{mark.file}:{mark.line}"
+        self._write(line)
+
+    def refused(self, request: Request, error: RunError) -> None:
+        """Log a request that no endpoint took."""
+        path = masked(request.raw_path.partition("?")[0][:_MOST])
+        status, code = error.status, error.code
+        self._write(
+            {
+                "method": request.method,
+                "path": path,
+                "outcome": "rejected",
+                "status": status,
+                "code": code,
+            }
+        )
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        """Write a line as the rest of the log is written, but not through structlog.
+
+        That would take ten times as long, most of it to look for secrets. No value of these lines can hold one: they
+        are names of definitions, numbers and codes.
+        """
+        time = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        whole = {**line, "event": "request", "level": "info", "timestamp": time}
+        if self._people is None:
+            text = orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)
+        else:
+            text = f"{self._people(None, 'info', whole)}\n".encode()
+        with suppress(OSError):  # a full disk, or nobody who reads it
+            os.write(sys.stderr.fileno(), text)
