@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -273,6 +274,25 @@ def test_names_in_sentences_exist(page: Page) -> None:
             assert match[1] in COMMANDS, place
         if re.fullmatch(r"[a-z]+(-[a-z]+)+", word):
             assert word in FINDINGS or word in ERRORS or word in shown, place
+
+
+def test_every_page_is_in_the_site_and_in_the_readme() -> None:
+    """The site's navigation and README's table of documents name every page of docs/."""
+    site = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]
+    listed = [
+        page for section in site["nav"] for pages in section.values() for page in as_list(pages)
+    ]
+    found = sorted(
+        path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")
+    )
+    assert sorted(listed) == found
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert [page for page in found if page != "index.md" and f"](docs/{page})" not in readme] == []
+
+
+def as_list(pages: str | list[str]) -> list[str]:
+    """Return one page or several as a list."""
+    return [pages] if isinstance(pages, str) else pages
 
 
 @pytest.mark.parametrize(
