@@ -36,7 +36,7 @@ LITELLM := benchmarks/.venv-litellm
 LITELLM_INSTALLED := $(LITELLM)/.installed
 PEERS_ON_NODE := benchmarks/node_modules/.installed
 
-.PHONY: help serve test lint types pytest fuzz soak format schemas docs site build pin clean
+.PHONY: help serve test lint types pytest fuzz soak compat format schemas docs site build pin clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ fuzz: $(DEV) ## Look further than the steady cases of the tests: others each tim
 
 soak: $(DEV) ## Serve under faults: readers that break off, servers and Redis that are killed (ARGS="--seconds 600")
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+compat: $(DEV) ## Run the tests with the lowest and the newest versions allowed, on each Python (ARGS="--short --python 3.12")
+	@$(BIN)/python -m tests.compat $(ARGS)
 
 format: $(DEV) ## Lay the code out and repair what can be repaired
 	@$(BIN)/ruff check --quiet --fix-only .
@@ -92,7 +95,7 @@ pin: $(DEV) ## Pin requirements/*.txt anew from *.in (ARGS=--upgrade for the new
 	@$(PIN) $(ARGS) --output-file benchmarks/litellm.txt benchmarks/litellm.in
 
 clean: ## Remove what was built and cached, and .venv
-	@rm -rf $(VENV) $(BENCH) $(LITELLM) .venv-docs site benchmarks/node_modules dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(BENCH) $(LITELLM) .venv-docs site benchmarks/node_modules dist .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find engine tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made with $(PYTHON) where that is new enough, else with the newest python3.N that starts at all.

@@ -61,6 +61,7 @@ ALLOWED = {("registry", "functions")}
 #: Which modules may import a library. Any other library may be imported anywhere.
 LIBRARIES = {
     "yaml": ("streamstack.language.reading.source",),
+    "re2": ("streamstack.language.patterns",),
     "jinja2": (
         "streamstack.language.expressions",
         "streamstack.language.expressions.*",
@@ -75,7 +76,7 @@ LIBRARIES = {
         "streamstack.connections.*",
         "streamstack.functions.http*",
     ),
-    "joserfc": ("streamstack.connections.tokens.*",),
+    "joserfc": ("streamstack.connections.tokens",),
     "asyncpg": ("streamstack.connections", "streamstack.connections.*"),
     "redis": ("streamstack.connections", "streamstack.connections.*"),
 }

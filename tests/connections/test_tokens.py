@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from hypothesis import given
 from hypothesis import strategies as some
 
+from streamstack.connections.authentication import own_secret
 from streamstack.connections.passwords import Passwords
-from streamstack.connections.tokens.keys import read_keys, secret_key
-from streamstack.connections.tokens.own_secret import own_secret
-from streamstack.connections.tokens.tokens import (
+from streamstack.connections.tokens import (
     Rules,
     find_keys,
     parse_token,
+    read_keys,
     scopes_of,
+    secret_key,
     sign,
     verify,
 )
@@ -197,3 +199,25 @@ async def test_passwords() -> None:
     turning.cancel()
     await passwords.aclose()
     assert turns > 20
+
+
+async def test_hashes_from_elsewhere() -> None:
+    """Hashes of other costs and other libraries are verified; dear ones and other kinds are refused."""
+    passwords = Passwords()
+    made_by_cryptography = (
+        "$argon2id$v=19$m=19456,t=2,p=1$EA1tSS74wNUfZhRdI093pw"
+        "$ov+yQqS5rCFXlk7lLvBsfbVsHa49Pa64F09SAiqomik"
+    )
+    assert await passwords.verify("ada", made_by_cryptography)
+    assert not await passwords.verify("Ada", made_by_cryptography)
+    assert await passwords.verify("ada", PasswordHasher(2, 64, 2, 16, 8).hash("ada"))
+    refused_hashes = (
+        "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQxMjM0NTY$",
+        "$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHQxMjM0NTY$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        "$argon2id$v=19$m=19456,t=99,p=1$c29tZXNhbHQxMjM0NTY$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    )
+    for hashed in refused_hashes:
+        with pytest.raises(RunError) as refused:
+            await passwords.verify("ada", hashed)
+        assert refused.value.code == "template"
+    await passwords.aclose()

@@ -655,3 +655,47 @@ def test_no_change_to_a_valid_file_raises(changes: list[tuple[int, int, str]]) -
     for at, length, piece in changes:
         text = text[:at] + piece + text[at + length :]
     check_places(text, *read(text, "a.yaml"))
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "[",
+        "{",
+        "- ",
+        "[{",
+        "? ",
+        "a: ",
+        "{a: ",
+        "[a, ",
+        '["',
+        "&a [",
+        "[]]",
+        "\t[",
+        "\n- ",
+        "- [",
+        "a: [\n",
+    ],
+)
+def test_depth_costs_no_more_than_length(piece: str) -> None:
+    """A text of brackets is read in a time that grows with its length, whatever the parser bounds itself."""
+
+    def seconds(count: int) -> float:
+        text, took = piece * count, []
+        for _ in range(3):
+            began = time.process_time()
+            _, findings = read(text, "deep.yaml")
+            took.append(time.process_time() - began)
+            assert findings or piece in ("a: [\n", "\n- ", "- ")
+        return min(took)
+
+    # Four times the length: 16 times the time where it grows with the square.
+    assert seconds(8000) < 8 * max(seconds(2000), 0.002)
+
+
+@pytest.mark.parametrize("piece", ["[", "{a: ", "&a [", "[["])
+@pytest.mark.parametrize("count", [60, 999, 1001, 8000])
+def test_what_is_too_deep_is_said_so(piece: str, count: int) -> None:
+    """The limit that is told is ours, not that of a version of the parser."""
+    _, findings = read(piece * count, "deep.yaml")
+    assert [each.code for each in findings][:1] == ["too-deep"]

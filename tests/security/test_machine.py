@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from streamstack.connections.authentication import own_secret
 from streamstack.connections.embedded.claim import make_folder
-from streamstack.connections.tokens.own_secret import own_secret
 from streamstack.server.ports import is_loopback
 from tests.server.authenticating import project
 from tests.server.processes import start

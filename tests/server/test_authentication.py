@@ -16,8 +16,7 @@ import structlog
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from structlog.testing import capture_logs
 
-from streamstack.connections import callers
-from streamstack.connections.tokens import key_server
+from streamstack.connections import authentication
 from streamstack.functions.security_use import open_callers
 from tests.server.authenticating import (
     BY_SECRET,
@@ -205,7 +204,7 @@ async def test_remembered_tokens_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest goes when a new one comes."""
-    monkeypatch.setattr("streamstack.connections.callers.REMEMBERED", 3)
+    monkeypatch.setattr("streamstack.connections.authentication.REMEMBERED", 3)
     async with project(tmp_path) as server:
         tokens = server.service.context.resource(open_callers).tokens("jwt")
         for n in range(10):
@@ -550,7 +549,7 @@ async def test_a_public_key(tmp_path: Path, algorithm: str) -> None:
 
 async def test_a_key_set_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys are fetched once, again for an unknown name, but not for every one; old keys go."""
-    monkeypatch.setattr(key_server, "PAUSE", 0.3)
+    monkeypatch.setattr(authentication, "PAUSE", 0.3)
     old, new = KEYS["RS256"], KEYS["ES256"]
     publisher = Publisher(old)
     async with Upstream(publisher.script) as upstream:
@@ -584,9 +583,9 @@ async def test_a_key_set_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 async def test_a_key_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any key nobody can be told: 503. Keys that are there are used on, for a while."""
-    monkeypatch.setattr(key_server, "PAUSE", 0.05)
-    monkeypatch.setattr(key_server, "SHORTEST", 0.1)
-    monkeypatch.setattr(key_server, "STALE", 1.0)
+    monkeypatch.setattr(authentication, "PAUSE", 0.05)
+    monkeypatch.setattr(authentication, "SHORTEST", 0.1)
+    monkeypatch.setattr(authentication, "STALE", 1.0)
     key = KEYS["ES256"]
     publisher = Publisher(key)
     publisher.away = True
@@ -619,7 +618,7 @@ async def test_keys_that_are_taken_back_are_worth_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that answers with no key at all is not away: its last keys, and what was remembered, go."""
-    monkeypatch.setattr(key_server, "PAUSE", 0.0)
+    monkeypatch.setattr(authentication, "PAUSE", 0.0)
     key = KEYS["ES256"]
     publisher = Publisher(key)
     async with Upstream(publisher.script) as upstream:
@@ -641,8 +640,8 @@ async def test_a_key_server_that_hangs_holds_up_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one request waits for new keys, others go on with those there are."""
-    monkeypatch.setattr(key_server, "PAUSE", 0.05)
-    monkeypatch.setattr(key_server, "SHORTEST", 0.1)
+    monkeypatch.setattr(authentication, "PAUSE", 0.05)
+    monkeypatch.setattr(authentication, "SHORTEST", 0.1)
     key = KEYS["ES256"]
     publisher = Publisher(key)
     publisher.headers = ("Cache-Control: max-age=0",)
@@ -670,7 +669,7 @@ async def test_who_asks_and_leaves_has_keys_fetched_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller who makes up names of keys and leaves neither begins it again each time nor ends it for others."""
-    monkeypatch.setattr(key_server, "PAUSE", 0.05)
+    monkeypatch.setattr(authentication, "PAUSE", 0.05)
     key = KEYS["ES256"]
     publisher = Publisher(key)
 
@@ -698,7 +697,7 @@ async def test_keys_that_stay_the_same_leave_what_is_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Having them fetched, as anybody can, does not make every token be checked anew."""
-    monkeypatch.setattr(key_server, "PAUSE", 0.0)
+    monkeypatch.setattr(authentication, "PAUSE", 0.0)
     key = KEYS["ES256"]
     publisher = Publisher(key)
     async with Upstream(publisher.script) as upstream:
@@ -712,7 +711,7 @@ async def test_keys_that_stay_the_same_leave_what_is_remembered(
             assert (await server.get("/who", **unknown)).status == 401
             assert publisher.asked == 2
             checked: list[str] = []
-            monkeypatch.setattr(callers, "parse_token", checked.append)
+            monkeypatch.setattr(authentication, "parse_token", checked.append)
             assert (await server.get("/who", **by_key)).status == 200
             assert checked == []
 

@@ -11,9 +11,8 @@ from typing import Any, NoReturn
 
 import click
 
-from streamstack.connections.tokens.keys import Key, private_key, secret_key
-from streamstack.connections.tokens.own_secret import own_secret
-from streamstack.connections.tokens.tokens import sign
+from streamstack.connections.authentication import own_secret
+from streamstack.connections.tokens import Key, private_key, secret_key, sign
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.authentication_settings import ApiKey, Jwt, Method, Methods, digest_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 from multidict import CIMultiDict
@@ -17,7 +17,10 @@ from streamstack.connections.content_coding import Coding, through, undo
 from streamstack.connections.network_guard import NetworkGuard, RefusedAddressError
 from streamstack.connections.received import take_all
 from streamstack.errors import RunError
+from streamstack.language.headers import is_framing
 from streamstack.language.http_settings import HttpSettings
+
+T = TypeVar("T")
 
 #: Bytes that are read ahead of whoever takes them, about.
 READ_AHEAD: Final = 64 * 1024
@@ -37,6 +40,7 @@ _HARMLESS: Final = frozenset(
 _OF_BODY: Final = frozenset({"content-type", "content-encoding", "content-language"})
 #: A URL that needs no quoting is left as it is: signed ones must not change.
 _QUOTED: Final = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,10 @@ def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "
     Raises RunError ``template`` for what is no such URL. The message holds none of it: a URL may hold a key.
     """
     text = text.strip()
+    if _CONTROL.search(text):  # yarl would drop line breaks and tabs in silence
+        raise RunError(
+            "template", "`url` holds a line break or another control character", final=True
+        )
     try:
         url = URL(text, encoded=_QUOTED.fullmatch(text) is not None)
         right = url.scheme in (web, web + "s") and bool(url.raw_host) and url.port is not None
@@ -68,6 +76,15 @@ def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "
             "template", f"`url` must be a URL such as {web}s://api.example.org/path", final=True
         )
     return url.with_fragment(None)
+
+
+class _RedirectError(Exception):
+    """An answer that asks to follow a redirect."""
+
+    def __init__(self, status: int, location: str) -> None:
+        super().__init__(status, location)
+        self.status = status
+        self.location = location
 
 
 class HttpClient:
@@ -112,7 +129,13 @@ class HttpClient:
     ) -> aiohttp.ClientResponse:
         """Judge the host of every request that leaves, whoever makes it."""
         self._guard.check_host(request.url.host or "", request.url.port or 0)
-        return await handler(request)
+        response = await handler(request)
+        # aiohttp would follow the redirect of a WebSocket with all its headers, to any host.
+        location = response.headers.get("Location")
+        if "Upgrade" in request.headers and response.status in _REDIRECTS and location is not None:
+            response.close()
+            raise _RedirectError(response.status, location)
+        return response
 
     def locate(self, url: URL) -> tuple[URL, str | None]:
         """Return where a URL is asked for, and the Host to name there if that is another one.
@@ -139,15 +162,66 @@ class HttpClient:
         )
         return moved, url.authority if url.explicit_port else url.host
 
+    def _prepare(self, request: Request) -> tuple[URL, CIMultiDict[str]]:
+        """Return where a request is sent, and its headers: none that frames its body or belongs to the connection.
+
+        Every request leaves through here. An author's `Content-Length` would cut its body or begin another request.
+        """
+        url, host = self.locate(request.url)
+        headers = CIMultiDict(
+            (name, value) for name, value in request.headers.items() if not is_framing(name)
+        )
+        if host is not None:
+            headers.setdefault("Host", host)
+        return url, headers
+
+    async def connect(
+        self, request: Request, **options: Any
+    ) -> aiohttp.ClientWebSocketResponse[bool]:
+        """Open a WebSocket, following redirects as `send` does. ``options`` are those of aiohttp's `ws_connect`.
+
+        Raises RunError as `send`, and aiohttp's WSServerHandshakeError for an answer that is no WebSocket.
+        """
+
+        async def open_once(request: Request) -> aiohttp.ClientWebSocketResponse[bool]:
+            url, headers = self._prepare(request)
+            try:
+                socket: aiohttp.ClientWebSocketResponse[bool] = await self.session.ws_connect(
+                    url, headers=headers, **options
+                )
+            except (aiohttp.WSServerHandshakeError, _RedirectError):
+                raise
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise fault_of(error, request.url.host or "", self.settings.connect) from error
+            return socket
+
+        return await self._through_redirects(request, open_once)
+
     async def send(self, request: Request) -> Answer:
         """Send a request, follow its redirects, and return the answer once its head has come.
 
         Raises RunError ``http-connection`` where there is none, ``timeout`` where no connection came about.
         """
+
+        async def send_once(request: Request) -> Answer:
+            answer = await self._send(request)
+            location = answer.headers.get("Location")
+            if request.redirects and answer.status in _REDIRECTS and location is not None:
+                answer.close()
+                raise _RedirectError(answer.status, location)
+            return answer
+
+        return await self._through_redirects(request, send_once)
+
+    async def _through_redirects(
+        self, request: Request, once: Callable[[Request], Awaitable[T]]
+    ) -> T:
         asked = request
         for _ in range(request.redirects + 1):
             try:
-                answer = await self._send(request)
+                return await once(request)
+            except _RedirectError as redirect:
+                request = _follow(request, redirect.status, redirect.location)
             except RunError as error:
                 if request is asked or error.code != "template":
                     raise
@@ -157,11 +231,6 @@ class HttpClient:
                     f"{asked.url.host} redirects to what can't be asked",
                     final=True,
                 ) from error
-            location = answer.headers.get("Location")
-            if not request.redirects or answer.status not in _REDIRECTS or location is None:
-                return answer
-            answer.close()
-            request = _follow(request, answer.status, location)
         raise RunError(
             "http-status",
             f"{request.url.host} redirects more than {request.redirects} times",
@@ -169,11 +238,7 @@ class HttpClient:
         )
 
     async def _send(self, request: Request) -> Answer:
-        url, host = self.locate(request.url)
-        headers = request.headers
-        if host is not None and "Host" not in headers:
-            headers = CIMultiDict(headers)
-            headers["Host"] = host
+        url, headers = self._prepare(request)
         name = request.url.host or ""
         try:
             response = await self.session.request(
@@ -190,9 +255,14 @@ class HttpClient:
 
 def _follow(request: Request, status: int, location: str) -> Request:
     """Return the request that a redirect asks for (https://fetch.spec.whatwg.org/#http-redirect-fetch)."""
+    web = "ws" if request.url.scheme in ("ws", "wss") else "http"
     try:
         url = request.url.join(URL(location, encoded=_QUOTED.fullmatch(location) is not None))
-        known = url.scheme in ("http", "https") and bool(url.raw_host)
+        if web == "ws" and url.scheme in ("http", "https"):
+            url = url.with_scheme("ws" + url.scheme[4:])
+        known = (
+            url.scheme in (web, web + "s") and bool(url.raw_host) and not _CONTROL.search(location)
+        )
     except ValueError:
         known = False
     if not known:

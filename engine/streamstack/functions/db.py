@@ -185,7 +185,9 @@ def db_transaction(step: Step, code: Code) -> None:
     database = constant_of(step.arguments.get("database"), None)
     isolation = constant_of(step.arguments.get("isolation"), None)
     opened = code.constant(transaction)
-    with code.indented(f"async with {opened}(run, {database!r}, {isolation!r}):", blocks=1):
+    with code.indented(
+        f"async with {opened}(run, {code.literal(database)}, {code.literal(isolation)}):", blocks=1
+    ):
         code.stack(body)
 
 

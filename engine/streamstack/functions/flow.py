@@ -121,7 +121,7 @@ def switch(step: Step, code: Code) -> None:
     )
     for number, entry in enumerate(cases.entries):
         assert isinstance(entry.argument, Stack)
-        with code.indented(f"{'elif' if number else 'if'} {case} == {entry.key!r}:"):
+        with code.indented(f"{'elif' if number else 'if'} {case} == {code.literal(entry.key)}:"):
             code.stack(entry.argument)
     if isinstance(default, Stack):
         with code.indented("else:" if cases.entries else "if True:"):
@@ -166,7 +166,7 @@ def parallel(step: Step, code: Code) -> None:
         assert isinstance(entry.argument, Stack)
         names.append((entry.key, code.copy("branch", entry.argument)))
     results = code.fresh("results")
-    listed = ", ".join(f"{key!r}: {name}" for key, name in names)
+    listed = ", ".join(f"{code.literal(key)}: {name}" for key, name in names)
     concurrency = source_of(code, step, "concurrency")
     code.line(
         f"{results} = await {code.constant(together)}({{{listed}}}, {concurrency})",
@@ -251,7 +251,7 @@ def call(step: Step, code: Code) -> None:
     code.line(" {")
     for entry in given.entries if isinstance(given, Entries) else ():
         assert isinstance(entry.argument, Value)
-        code.line(f"  {entry.key!r}: {code.source(entry.argument)},", entry.argument)
+        code.line(f"  {code.literal(entry.key)}: {code.source(entry.argument)},", entry.argument)
     code.line(" }, sink)")
 
 

@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 from streamstack.connections.content_coding import ACCEPTED
 from streamstack.connections.http import Answer, HttpClient, Request, parse_url
 from streamstack.errors import RunError
+from streamstack.language.headers import CONTROL_CHARACTERS, ForwardedHeaders
 from streamstack.language.parameters import Bound, Kind, Parameter
 from streamstack.language.values import kind, to_json, to_text
 from streamstack.runtime.decoders.decoder import excerpt
@@ -29,7 +30,6 @@ PASSING: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 ERROR_BODY: Final = 64 * 1024
 ERROR_PATIENCE: Final = 5.0
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FORBIDDEN: Final = re.compile(r"[\r\n\0]")
 
 URL_PARAMETER: Final = Parameter(
     "url",
@@ -38,10 +38,17 @@ URL_PARAMETER: Final = Parameter(
     required=True,
     main=True,
 )
+HEADERS_PARAMETER: Final = Parameter(
+    "headers",
+    Bound(Kind.HEADERS),
+    "Headers by name: a text, or a list for several of one name. A null one is left out. Of an object that is bound as "
+    "a whole, such as `<< request.headers >>`, `Host`, `Content-Length`, `Accept-Encoding` and the other headers of "
+    "the connection or the framing are left out.",
+)
 PARAMETERS: Final = (
     URL_PARAMETER,
     Parameter("method", Bound(Kind.TEXT), "The method.", default="GET"),
-    Parameter("headers", Bound(Kind.OBJECT), "Headers by name. A null one is left out."),
+    HEADERS_PARAMETER,
     Parameter(
         "query",
         Bound(Kind.OBJECT),
@@ -93,7 +100,7 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
     """
     sent = make_headers(headers)
     method = method.strip().upper()
-    if not _TOKEN.fullmatch(method):
+    if not _TOKEN.fullmatch(method) or method == "CONNECT":
         raise RunError("template", "`method` is no method such as GET or POST", final=True)
     given = [
         name
@@ -103,6 +110,8 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
     if len(given) > 1:
         raise RunError("template", f"`{given[0]}` and `{given[1]}` are both bodies: give one")
     content, media = _body(json, form, body)
+    if isinstance(headers, ForwardedHeaders) and body is None:
+        sent.popall("Content-Type", None)  # of another body
     if media is not None:
         sent.setdefault("Content-Type", media)
     sent.setdefault("Accept", accept)
@@ -126,9 +135,11 @@ def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
             raise RunError("template", f"`{name[:40]}` is no name of a header", final=True)
         for each in value if isinstance(value, list) else [value]:
             text = "" if each is None else to_text(each).strip()
-            if _FORBIDDEN.search(text):
+            if CONTROL_CHARACTERS.search(text):
                 raise RunError(
-                    "template", f"the header `{name}` holds a line break or NUL", final=True
+                    "template",
+                    f"the header `{name}` holds a line break or another control character",
+                    final=True,
                 )
             if each is not None:
                 sent.add(name, text)
@@ -233,12 +244,18 @@ def _readable(data: bytes) -> Any:
         return excerpt(data, 2000)
 
 
-def headers_of(answer: Answer) -> dict[str, str]:
-    """Return an answer's headers by their names in small letters, several of one name joined."""
-    headers: dict[str, str] = {}
+def headers_of(answer: Answer) -> dict[str, Any]:
+    """Return an answer's headers by their names in small letters.
+
+    Several of one name are joined; `set-cookie`, whose values can't be (RFC 9110, 5.3), is a list.
+    """
+    headers: dict[str, Any] = {}
     for written, value in answer.headers.items():
         name = written.lower()
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if name == "set-cookie":
+            headers.setdefault(name, []).append(value)
+        else:
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
 
 

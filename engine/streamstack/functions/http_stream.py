@@ -209,7 +209,7 @@ class Reading(Upstream):
     ) -> None:
         super().__init__(run, request.url.host or "", times, reconnect)
         self.status: int | None = None
-        self.headers: dict[str, str] | None = None
+        self.headers: dict[str, Any] | None = None
         self._client = client
         self._request = request
         self._decode = decode

@@ -11,10 +11,10 @@ import orjson
 from multidict import CIMultiDict
 from yarl import URL
 
-from streamstack.connections.http import HttpClient, fault_of, parse_url
+from streamstack.connections.http import HttpClient, Request, parse_url
 from streamstack.errors import RunError
 from streamstack.functions.decoding import COUNTS, MAX_EVENT_SIZE, ON_INVALID
-from streamstack.functions.http_requests import PASSING, make_headers, open_http
+from streamstack.functions.http_requests import HEADERS_PARAMETER, PASSING, make_headers, open_http
 from streamstack.functions.http_upstream import (
     LIMITS,
     RECONNECT,
@@ -38,7 +38,7 @@ _TOO_BIG: Final = 1009
 @function(
     "websocket.stream",
     Parameter("url", Bound(Kind.TEXT), "Where: ws:// or wss://.", required=True, main=True),
-    Parameter("headers", Bound(Kind.OBJECT), "Headers by name. A null one is left out."),
+    HEADERS_PARAMETER,
     Parameter(
         "send",
         Bound(),
@@ -141,22 +141,15 @@ class Socket(Upstream):
         self._connection: aiohttp.ClientWebSocketResponse[bool] | None = None
 
     async def open(self) -> None:
-        url, host = self._client.locate(self._url)
-        headers = self._headers.copy()
-        if host is not None:
-            headers.setdefault("Host", host)
         try:
-            connection = await self._client.session.ws_connect(
-                url,
-                headers=headers,
+            connection = await self._client.connect(
+                Request("GET", self._url, self._headers),
                 max_msg_size=self._largest,
                 timeout=aiohttp.ClientWSTimeout(ws_close=GOODBYE),
                 decode_text=False,
             )
         except aiohttp.WSServerHandshakeError as error:
             raise self._refused(error) from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise fault_of(error, self.host, self._client.settings.connect) from error
         self._connection = connection
         self.skipped = self.skipped or 0
         try:

@@ -47,7 +47,7 @@ class ModelStream(Upstream):
     ) -> None:
         super().__init__(run, request.url.host or "", times, None)
         self.status: int | None = None
-        self.headers: dict[str, str] | None = None
+        self.headers: dict[str, Any] | None = None
         self._client = client
         self._provider = provider
         self._request = request

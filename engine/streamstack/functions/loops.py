@@ -153,7 +153,7 @@ def for_each(step: Step, code: Code) -> None:
     # A loop counts without a list of all numbers: its memory does not grow with its turns.
     counted = given.numbers(code) if isinstance(given, Expression) else None
     code.line(f" {counted or source_of(code, step, 'in')},", *values)
-    code.line(f" unchanged={_hands_on(step)!r})")
+    code.line(f" unchanged={code.literal(_hands_on(step))})")
     if constant_of(step.arguments.get("concurrency"), 1) == 1:
         _in_turn(step, code, source, index)
     else:
@@ -232,9 +232,11 @@ def _at_once(step: Step, code: Code, source: str, index: str) -> None:
     for name in ("concurrency", "limit"):
         given = source_of(code, step, name) if step.arguments.get(name) is not None else "None"
         code.line(f" {name}={given},", *values_given(step, name))
-    code.line(f" ordered={constant_of(step.arguments.get('ordered'), default=False)!r},")
-    code.line(f" skip={constant_of(step.arguments.get('onError'), 'fail') == 'skip'!r},")
-    code.line(f" stop={_stops(step)!r})")
+    ordered = constant_of(step.arguments.get("ordered"), default=False)
+    code.line(f" ordered={code.literal(ordered)},")
+    skip = constant_of(step.arguments.get("onError"), "fail") == "skip"
+    code.line(f" skip={code.literal(skip)},")
+    code.line(f" stop={code.literal(_stops(step))})")
     code.hand_on(signal)
 
 

@@ -30,7 +30,7 @@ from streamstack.language.values import kind
 from streamstack.runtime.run import Run
 
 if TYPE_CHECKING:
-    from streamstack.connections.tokens.keys import Key
+    from streamstack.connections.tokens import Key
 
 _ALGORITHMS: Final = (*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS)
 _CONFIGURED: Final = (Configured("authentication", "authentication"),)
@@ -101,7 +101,7 @@ async def jwt_verify(  # noqa: PLR0913  (a token is checked in that many ways)
     """
     if authentication is not None:
         return dict(await run.context.resource(open_callers).tokens(authentication).verify(token))
-    from streamstack.connections.tokens.tokens import (  # noqa: PLC0415  (loaded where there are tokens)
+    from streamstack.connections.tokens import (  # noqa: PLC0415  (loaded where there are tokens)
         Rules,
         find_keys,
         parse_token,
@@ -125,7 +125,7 @@ def _names(given: Any) -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def _checking_key(secret: str | None, pem: str | None, algorithms: tuple[str, ...]) -> Key:
-    from streamstack.connections.tokens.keys import public_key, secret_key  # noqa: PLC0415
+    from streamstack.connections.tokens import public_key, secret_key  # noqa: PLC0415
 
     if pem is not None:
         key = public_key(pem, algorithms)
@@ -182,9 +182,8 @@ def jwt_sign(
     `iat` and `exp` are added unless the claims have them; with `authentication` also its first `issuer` and `audience`,
     so that endpoints with that authentication take the token. Timestamps are written as tokens have them, in seconds.
     """
-    from streamstack.connections.tokens.keys import private_key as read_private  # noqa: PLC0415
-    from streamstack.connections.tokens.keys import secret_key  # noqa: PLC0415
-    from streamstack.connections.tokens.tokens import sign  # noqa: PLC0415
+    from streamstack.connections.tokens import private_key as read_private  # noqa: PLC0415
+    from streamstack.connections.tokens import secret_key, sign  # noqa: PLC0415
 
     now = int(time())
     made: dict[str, Any] = {"iat": now, "exp": now + max(int(expires_in), 1)}

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamstack.connections.passwords import Passwords
 from streamstack.functions.http_requests import open_http
 from streamstack.runtime.run import Context
 
 if TYPE_CHECKING:
-    from streamstack.connections.callers import Callers
+    from streamstack.connections.authentication import Authenticators
+    from streamstack.connections.passwords import Passwords
 
 
-def open_callers(context: Context) -> Callers:
-    """Make the one that knows all callers; `run.context.resource(open_callers)` returns it."""
+def open_callers(context: Context) -> Authenticators:
+    """Make the authentications of the settings; `run.context.resource(open_callers)` returns it."""
     # Its libraries are loaded where a project has authentications, which most have not.
-    from streamstack.connections.callers import Callers  # noqa: PLC0415
+    from streamstack.connections.authentication import Authenticators  # noqa: PLC0415
 
-    return Callers(context.authentication, lambda: context.resource(open_http), context.folder)
+    return Authenticators(
+        context.authentication, lambda: context.resource(open_http), context.folder
+    )
 
 
 def open_passwords(context: Context) -> Passwords:
     """Make what hashes passwords."""
+    from streamstack.connections.passwords import Passwords  # noqa: PLC0415  (likewise)
+
     return Passwords()

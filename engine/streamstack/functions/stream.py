@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from streamstack.language.declare import Example, function
 from streamstack.language.definition import Arguments, Step
 from streamstack.language.parameters import Bound, Effects, Group, Kind, Parameter
+from streamstack.runtime import conversions
 from streamstack.runtime.code import Code
 from streamstack.runtime.pace import delay, pacer, resume
 from streamstack.runtime.pieces import cut
@@ -103,8 +107,9 @@ def stream(step: Step, code: Code) -> None:
         options = ", ".join(
             _group(code, step, "pace", pace, name) for name in ("mode", "interval", "jitter")
         )
+        key = code.literal(f"{code.title} {turn}")
         code.line(
-            f"{turn} = {code.constant(pacer)}(run, {f'{code.title} {turn}'!r}, {options})",
+            f"{turn} = {code.constant(pacer)}(run, {key}, {options})",
             *values_of(pace),
         )
     if not isinstance(split, Arguments):
@@ -207,14 +212,27 @@ def done(step: Step, code: Code) -> None:
     code.line(")")
 
 
+def _no_cookies(value: Any) -> tuple[str, str] | None:
+    """Say what `cookies` takes where a constant is something else."""
+    if value is None or isinstance(value, (dict, list)):
+        return None
+    return "a mapping or a list", "write a mapping, such as {name: value}"
+
+
 @function(
     "respond",
     Parameter("status", Bound(Kind.INTEGER, minimum=200, maximum=599), "The HTTP status."),
-    Parameter("headers", Bound(Kind.OBJECT), "Response headers by name."),
+    Parameter(
+        "headers",
+        Bound(Kind.HEADERS),
+        "Response headers by name: a text, or a list for several of one name. Of an object that is bound as a whole, "
+        "such as `<< reply.headers >>`, the headers of the connection, the framing and the encoding are left out.",
+    ),
     Parameter(
         "cookies",
-        Bound(Kind.OBJECT),
-        "Cookies by name: a text, or {value, path, domain, maxAge, httpOnly, secure, sameSite}.",
+        Bound(refuses=_no_cookies),
+        "Cookies by name: a text, or {value, path, domain, maxAge, httpOnly, secure, sameSite}. Or a list of "
+        '`Set-Cookie` texts, such as an upstream\'s `<< reply.headers["set-cookie"] >>`.',
     ),
     examples=[
         Example(
@@ -228,13 +246,31 @@ def done(step: Step, code: Code) -> None:
 def respond(step: Step, code: Code) -> None:
     """Set the status, headers and cookies of the response; only before the first chunk."""
     code.line("sink.respond(")
-    for name in ("status", "headers", "cookies"):
-        source = source_of(code, step, name)
+    code.line(f" {source_of(code, step, 'status')},", *values_given(step, "status"))
+    headers, cookies = (source_of(code, step, name) for name in ("headers", "cookies"))
+    if step.arguments.get("cookies") is None:
+        code.line(f" {headers} or {{}}, {{}},", *values_given(step, "headers"))
+    else:
         code.line(
-            f" {source}," if name == "status" else f" {source} or {{}},",
-            *values_given(step, name),
+            f" *{code.constant(_with_cookies)}({headers}, {cookies}),",
+            *values_given(step, "headers"),
+            *values_given(step, "cookies"),
         )
     code.line(")")
+
+
+def _with_cookies(
+    headers: Mapping[str, Any] | None, cookies: Any
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return headers and cookies by name; cookies that are whole `Set-Cookie` texts become headers.
+
+    Raises RunError ``template`` for what is neither an object nor a list.
+    """
+    if isinstance(cookies, list):
+        headers = headers or {}
+        # Of the same class: what was forwarded stays known as such.
+        return type(headers)({**headers, "Set-Cookie": cookies}), {}  # type: ignore[call-arg]
+    return headers or {}, conversions.mapping(cookies, "cookies") or {}
 
 
 FUNCTIONS = (stream, done, respond)

@@ -12,7 +12,15 @@ from streamstack.errors import RunError
 from streamstack.language.declare import Example, function
 from streamstack.language.definition import Entries, Given, Step
 from streamstack.language.expressions import Value
-from streamstack.language.parameters import Bound, Constant, Effects, Kind, Named, Parameter
+from streamstack.language.parameters import (
+    Bound,
+    Constant,
+    Effects,
+    Kind,
+    Named,
+    Parameter,
+    Variable,
+)
 from streamstack.language.values import kind, to_text
 from streamstack.runtime.code import Code
 from streamstack.runtime.run import Run
@@ -93,7 +101,7 @@ def appended(value: Any, item: Any) -> list[Any]:
     "append",
     Parameter(
         "to",
-        Constant(Kind.TEXT),
+        Variable(),
         "The name of the variable that holds the list.",
         required=True,
         main=True,

@@ -209,8 +209,8 @@ _ERRORS: Final = {
         "write a default that a caller could send",
     ),
     "bad-pattern": (
-        "A regular expression does not parse.",
-        "write it in Python's syntax, in single quotes",
+        "A regular expression is not valid, or uses what can't be matched in linear time.",
+        "write it in RE2's syntax, without look-around and back-references, in single quotes",
     ),
     "bad-duration": (
         "A duration can't be read.",

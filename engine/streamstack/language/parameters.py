@@ -45,6 +45,9 @@ class Kind(Enum):
     BOOLEAN = "boolean"
     LIST = "list"
     OBJECT = "object"
+    HEADERS = (
+        "headers"  # an object of header fields; one that is bound as a whole is forwarded in part
+    )
     DURATION = "duration"
     EVERY = "every"  # a number of items, or a duration
     SIZE = "size"

@@ -32,6 +32,7 @@ _KINDS: Final = {
     Kind.BOOLEAN: "true or false",
     Kind.LIST: "list",
     Kind.OBJECT: "object",
+    Kind.HEADERS: "object",
     Kind.DURATION: "duration",
     Kind.SIZE: "size",
     Kind.EVERY: "number of items or duration",

@@ -14,11 +14,15 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from streamstack.language.definition import Stack, Step
+from streamstack.language.expressions.compile import LOCALS, compile_source, literal
+from streamstack.language.names import identifier
 from streamstack.runtime.arguments import written
 from streamstack.runtime.frames import (
     BREAK,
+    BUILTINS,
     CONTINUE,
     LOOP,
+    NAMES,
     PATHS,
     RESERVED,
     Frame,
@@ -70,6 +74,7 @@ class Code:
         self._sites: list[Site | None] = []
         self._depth = 0
         self._serial = 0
+        self._fresh: set[str] = set()
         self._constants: dict[int, str] = {}
         self._frame = Frame({})
         self._functions: list[Function] = [Function()]
@@ -122,12 +127,19 @@ class Code:
     def fresh(self, stem: str) -> str:
         """Return a Python name that nothing else has. No stem begins as the author's variables do (`v_`)."""
         self._serial += 1
-        return f"{stem}_{self._serial}"
+        name = f"{stem}_{self._serial}"
+        self._fresh.add(name)
+        return name
+
+    def named(self, name: str) -> str:
+        """Take a name of the compiler's own, under which the compiled function is looked up."""
+        self._fresh.add(name)
+        return name
 
     def _own(self, variable: str) -> str:
         """Return a further Python name for a variable; none of the author's begins with a digit."""
         self._serial += 1
-        return f"v_{self._serial}_{variable}"
+        return identifier(variable, f"v_{self._serial}_")
 
     def constant(self, value: object) -> str:
         """Return the name under which generated code finds a Python object."""
@@ -143,9 +155,9 @@ class Code:
     def literal(self, value: Any) -> str:
         """Return Python source for plain data; other objects become constants."""
         if value is None or type(value) in (bool, int, str):
-            return repr(value)
+            return literal(value)
         if type(value) is float and isfinite(value):
-            return repr(value)
+            return literal(value)
         return self.constant(value)
 
     # -- names ---------------------------------------------------------------------------------------------
@@ -159,7 +171,7 @@ class Code:
             loop = self._loop()
             if loop is not None:
                 return f"loop_object({loop.index}, {loop.source})"
-        return RESERVED.get(root) or f"v_{root}"
+        return RESERVED.get(root) or identifier(root, "v_")
 
     def path(self, root: str, item: str) -> str | None:
         """Return a shorter source for an item of a reserved name."""
@@ -188,7 +200,7 @@ class Code:
 
     def target(self, variable: str) -> str:
         """Return the Python name that an assignment to a variable writes."""
-        return self._variable(variable) or f"v_{variable}"
+        return self._variable(variable) or identifier(variable, "v_")
 
     @contextmanager
     def binding(self, variable: str | None, *, loop: Loop | None = None) -> Iterator[str]:
@@ -251,7 +263,10 @@ class Code:
         self, name: str, parameters: str, stack: Stack, *, plain: bool = False
     ) -> Iterator[None]:
         """Write the function of a definition, with ``plain`` a plain one if it can be; its variables are its own."""
-        outer, self._frame = self._frame, Frame({v: f"v_{v}" for v in sorted(written(stack))})
+        outer, self._frame = (
+            self._frame,
+            Frame({variable: identifier(variable, "v_") for variable in sorted(written(stack))}),
+        )
         with self._writing(name, parameters, Function(), plain=plain):
             self._declare(self._frame.names.values())
             self._frame.names["input"] = "v_input"
@@ -387,11 +402,18 @@ class Code:
             self.line(f"if 0: {' = '.join(names)} = None")
 
     def compile(self) -> dict[str, Any]:
-        """Compile what was written; return its namespace."""
+        """Compile what was written; return its namespace.
+
+        Raises:
+            UnsafeSource: where the source holds an identifier that is neither the compiler's nor a variable's.
+        """
         namespace = self.namespace
-        namespace["__sites__"] = self._sites
+        namespace["__builtins__"] = BUILTINS
         namespace["BREAK"], namespace["CONTINUE"], namespace["Signal"] = BREAK, CONTINUE, Signal
-        exec(compile(self.text, f"<{self.title}>", "exec"), namespace)
+        known = self._fresh.union(namespace, BUILTINS, NAMES, LOCALS)
+        code = compile_source(self.text, self.title, "exec", known)
+        namespace["__sites__"] = self._sites
+        exec(code, namespace)
         return namespace
 
     @property

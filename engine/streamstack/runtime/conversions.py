@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 from streamstack.errors import RunError
+from streamstack.language.headers import forward
 from streamstack.language.rates import Rate, parse_rate
 from streamstack.language.units import parse_duration, parse_every, parse_size
 from streamstack.language.values import Opaque, kind, to_text
@@ -83,6 +84,12 @@ def mapping(value: Any, name: str) -> Mapping[str, Any] | None:
     if value is None or isinstance(value, Mapping):
         return value
     raise _refuse(name, "an object", value)
+
+
+def forwarded_headers(value: Any, name: str) -> Mapping[str, Any] | None:
+    """Return the headers of an object that may be sent on, without framing and hop-by-hop fields."""
+    headers = mapping(value, name)
+    return None if headers is None else forward(headers)
 
 
 #: Milliseconds.

@@ -75,3 +75,31 @@ LOOP: Mapping[str, str] = {
     "last": "({loop.index} + 1 == {loop.source}.length)",
     "length": "{loop.source}.length",
 }
+
+#: All that generated code has of Python's builtins.
+BUILTINS: Mapping[str, Any] = {
+    "Exception": Exception,
+    "NameError": NameError,
+    "isinstance": isinstance,
+    "range": range,
+}
+#: The other identifiers in generated code: parameters, and the attributes of what the engine hands in.
+NAMES = frozenset(
+    {
+        *("run", "sink", "index", "stack", "headers"),
+        *("emit", "drain", "done", "respond", "count", "bytes", "sent_at"),
+        *(
+            "request",
+            "auth",
+            "context",
+            "env",
+            "settings",
+            "id",
+            "elapsed_ms",
+            "started",
+            "outcome",
+        ),
+        *("after", "breathe", "yield_at"),
+        *("batch", "close", "length", "turn", "value"),
+    }
+)

@@ -12,7 +12,7 @@ import orjson
 
 from streamstack.language.definition import Input
 from streamstack.language.inputs import formats
-from streamstack.language.inputs.patterns import LONGEST, compile_pattern
+from streamstack.language.patterns import LONGEST, compile_pattern
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import Check, Faults, InexactError, unlike
 from streamstack.runtime.values import Stream
@@ -39,9 +39,7 @@ def text(declared: Input, *, call: bool) -> Check:
     low = declared.min_length or 0
     high = sys.maxsize if declared.max_length is None else declared.max_length
     filters = tuple(_FILTERS[name] for name in declared.filters)
-    matches = (
-        None if declared.pattern is None else compile_pattern(declared.pattern, declared.max_length)
-    )
+    matches = None if declared.pattern is None else compile_pattern(declared.pattern).matches
     if matches is not None:
         high = min(high, LONGEST if declared.max_length is None else high)
     refuse = unlike("a text", nullable=declared.nullable)

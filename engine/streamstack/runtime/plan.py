@@ -192,7 +192,7 @@ def _written(
             code.line("sink = run.sink")
             code.line("return {")
             for name, value in definition.headers:
-                code.line(f" {name!r}: {code.source(value)},", value)
+                code.line(f" {code.literal(name)}: {code.source(value)},", value)
             code.line("}")
         for index, limit in enumerate(definition.rate_limits):
             _write_limit(code, index, limit)
@@ -207,7 +207,7 @@ def _write_limit(code: Code, index: int, limit: RateLimit) -> None:
         ("by", limit.by, None),
         ("concurrent", limit.concurrent, conversions.integer),
     )
-    with code.indented(f"def limit_{index}(run, v_input):"):
+    with code.indented(f"def {code.named(f'limit_{index}')}(run, v_input):"):
         code.line("sink = run.sink")
         code.line("return (")
         for name, value, convert in parts:
@@ -216,7 +216,9 @@ def _write_limit(code: Code, index: int, limit: RateLimit) -> None:
             elif convert is None:
                 code.line(f" {code.source(value)},", value)
             else:
-                code.line(f" {code.constant(convert)}({code.source(value)}, {name!r}),", value)
+                code.line(
+                    f" {code.constant(convert)}({code.source(value)}, {code.literal(name)}),", value
+                )
         code.line(")")
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from streamstack.language.definition import Arguments, Entries, Given, Items, Stack, Step
-from streamstack.language.expressions import Template, Value
+from streamstack.language.expressions import ObjectValue, Template, Value
 from streamstack.language.parameters import (
     Binds,
     Bound,
@@ -162,7 +162,7 @@ def argument_source(
         return _stack_source(code, step, declared, argument)
     if isinstance(argument, Entries):
         inner = [
-            f"{entry.key!r}: {argument_source(code, step, _item(declared), entry.argument, parameter)}"
+            f"{code.literal(entry.key)}: {argument_source(code, step, _item(declared), entry.argument, parameter)}"
             for entry in argument.entries
         ]
         return "{" + ", ".join(inner) + "}"
@@ -174,7 +174,7 @@ def argument_source(
     if isinstance(argument, Arguments):
         group = _form(declared, "parameters")
         entries = [
-            f"{inner.python_name!r}: {argument_source(code, step, inner.type, given, inner)}"
+            f"{code.literal(inner.python_name)}: {argument_source(code, step, inner.type, given, inner)}"
             for inner in group.parameters
             if (given := argument.get(inner.name)) is not None
         ]
@@ -255,6 +255,7 @@ _CONVERT: dict[Kind, Callable[[Any, str], Any]] = {
     Kind.BOOLEAN: conversions.boolean,
     Kind.LIST: conversions.items,
     Kind.OBJECT: conversions.mapping,
+    Kind.HEADERS: conversions.mapping,
     Kind.DURATION: conversions.duration,
     Kind.SIZE: conversions.size,
     Kind.EVERY: conversions.every,
@@ -282,18 +283,20 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
         return code.source(value)
     source = code.source(value)
     convert = _CONVERT.get(kind)
+    if kind is Kind.HEADERS and not isinstance(value, ObjectValue):
+        convert = conversions.forwarded_headers
     if convert is not None:
-        source = f"{code.constant(convert)}({source}, {parameter.name!r})"
+        source = f"{code.constant(convert)}({source}, {code.literal(parameter.name)})"
         if isinstance(bound, Bound) and (bound.minimum is not None or bound.maximum is not None):
             source = (
-                f"{code.constant(conversions.within)}({source}, {parameter.name!r}, "
+                f"{code.constant(conversions.within)}({source}, {code.literal(parameter.name)}, "
                 f"{code.literal(bound.minimum)}, {code.literal(bound.maximum)})"
             )
         if isinstance(bound, Bound) and bound.choices:
             choices = code.constant(bound.choices)
-            source = f"{code.constant(conversions.choice)}({source}, {parameter.name!r}, {choices})"
+            source = f"{code.constant(conversions.choice)}({source}, {code.literal(parameter.name)}, {choices})"
     if parameter.required and kind is not Kind.ANY:
-        return f"{code.constant(conversions.given)}({source}, {parameter.name!r})"
+        return f"{code.constant(conversions.given)}({source}, {code.literal(parameter.name)})"
     if parameter.default is not None:
         default = code.literal(parameter.default)
         return f"{code.constant(conversions.default)}({source}, {default})"

@@ -20,7 +20,7 @@ _KEYS = ("value", "path", "domain", "maxAge", "expires", "sameSite", *_FLAGS)
 
 
 def cookie_headers(cookies: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return one Set-Cookie header a cookie.
+    """Return one Set-Cookie header for each cookie.
 
     A cookie is its value, or an object with value, path (default /), domain, maxAge (seconds),
     expires, sameSite, secure, httpOnly, partitioned; null deletes it.

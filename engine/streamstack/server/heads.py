@@ -9,32 +9,16 @@ from time import gmtime, strftime, time
 from typing import Any
 
 from streamstack.errors import RunError
+from streamstack.language.headers import CONTROL_CHARACTERS, is_framing
 from streamstack.language.values import kind, to_text
 
-#: Headers that belong to the connection or to the framing of the body, never to an author.
-RESERVED = frozenset(
-    {
-        "connection",
-        "content-length",
-        "date",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "x-run-id",
-        "x-stream-id",
-    }
-)
+#: Headers that the server sets beside those of the connection and the framing.
+RESERVED = frozenset({"date", "x-run-id", "x-stream-id"})
 
 #: Status codes whose answers have no body (RFC 9110, section 6.4.1).
 BODILESS = frozenset({204, 205, 304})
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -88,7 +72,7 @@ def header_lines(headers: Headers) -> bytes:
     for name, value in headers:
         if not _NAME.fullmatch(name):
             raise RunError("template", f"{name!r} is no header name: letters, digits and - only")
-        if _CONTROL.search(value):
+        if CONTROL_CHARACTERS.search(value):
             raise RunError(
                 "template",
                 f"the value of the header {name} holds a line break or another control character",
@@ -98,32 +82,47 @@ def header_lines(headers: Headers) -> bytes:
 
 
 def own_headers(given: Mapping[str, Any], *, bound: bool = False) -> list[tuple[str, str]]:
-    """Return an author's headers as text, without those that only the server sets; null is none.
+    """Return an author's headers as text, without those that only the server sets.
+
+    The texts of a list are joined, those of `Set-Cookie` are headers of their own; null is none.
 
     In values that are ``bound`` while a request is answered, line breaks and other control characters become spaces
     (RFC 9110, section 5.5): a caller who sends some may neither add a header nor make the run fail.
     Raises RunError ``template`` for one that would break out of its line.
     """
-    headers = [
-        (str(name), _CONTROL.sub(" ", to_text(value)) if bound else to_text(value))
-        for name, value in given.items()
-        if value is not None and str(name).lower() not in RESERVED
-    ]
+    headers = []
+    for key, value in given.items():
+        name = str(key)
+        if is_framing(name) or name.lower() in RESERVED:
+            continue
+        texts = [
+            CONTROL_CHARACTERS.sub(" ", to_text(each)) if bound else to_text(each)
+            for each in (value if isinstance(value, list) else [value])
+            if each is not None
+        ]
+        if (
+            texts and name.lower() != "set-cookie"
+        ):  # the one whose values can't be joined (RFC 9110, 5.3)
+            texts = [", ".join(texts)]
+        headers += [(name, text) for text in texts]
     header_lines(headers)  # told here, at the step that gives them
     return headers
 
 
 def merge(defaults: Headers, *given: Headers) -> list[tuple[str, str]]:
-    """Return the headers with later ones winning; the values of Vary are put together."""
+    """Return the headers with later ones winning; the values of Vary are put together, all of Set-Cookie are sent."""
     merged = {name.lower(): (name, value) for name, value in defaults}
+    cookies = []
     for headers in given:
         for name, value in headers:
             key = name.lower()
-            if key == "vary" and key in merged:
+            if key == "set-cookie":
+                cookies.append((name, value))
+            elif key == "vary" and key in merged:
                 merged[key] = (name, f"{merged[key][1]}, {value}")
             else:
                 merged[key] = (name, value)
-    return list(merged.values())
+    return [*merged.values(), *cookies]
 
 
 def check_status(status: Any) -> int:

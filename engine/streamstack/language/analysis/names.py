@@ -52,6 +52,7 @@ class Elsewhere:
     mark: Mark
     copy: str  # how messages call the copy; "" for the frame itself
     body: str = ""  # the stack that alone sees it: the body of a loop
+    rebinds: bool = False  # it needs the name bound before: `append`
 
 
 class Names:
@@ -100,7 +101,12 @@ class Names:
         """Check a name that a step both reads and binds (`append`)."""
         binding = state.names.get(name)
         read = Read(name, (), False, False, mark, name)
-        if binding is None:
+        if (binding is None or not binding.sure) and all(p.rebinds for p in self._places(name)):
+            # In a loop the step itself seems to bind the name for the turns after the first, which fails.
+            message = f"`{name}` is never set: there is no list to append to"
+            hint = f"write `- set: {{{name}: []}}` before this step, outside of its loop"
+            self._reports.add("unbound-name", mark, message, hint)
+        elif binding is None:
             self._unbound(read, state)
         elif not binding.sure:
             self._maybe_unbound(read, binding)
@@ -196,7 +202,8 @@ class Names:
     def _gather(self, stack: Stack, copy: str, into: dict[str, list[Elsewhere]]) -> None:
         for step in stack.steps:
             for each in written(step):
-                into.setdefault(each.name, []).append(Elsewhere(each.mark, copy))
+                place = Elsewhere(each.mark, copy, rebinds=each.rebinds)
+                into.setdefault(each.name, []).append(place)
             for nested in take_apart(step).nested:
                 inner = _copy_words(nested, step.function.name, step.mark) or copy
                 for name, _ in nested.binds:

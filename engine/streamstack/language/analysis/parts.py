@@ -221,10 +221,11 @@ def runs_once_at_least(step: Step, nested: Nested) -> bool:
 
 @record()
 class Written:
-    """A name that a step binds, and where."""
+    """A name that a step binds, and where; ``rebinds``: it must be bound before (`append`)."""
 
     name: str
     mark: Mark
+    rebinds: bool = False
 
 
 def written(step: Step) -> Iterator[Written]:
@@ -238,7 +239,7 @@ def written(step: Step) -> Iterator[Written]:
                 for entry in argument.entries:
                     yield Written(entry.key, entry.mark)
             elif effects.rebinds == parameter.name and isinstance(argument, Given):
-                yield Written(str(argument.value), argument.mark)
+                yield Written(str(argument.value), argument.mark, rebinds=True)
     if step.result is not None:
         yield Written(step.result, step.result_mark or step.mark)
 

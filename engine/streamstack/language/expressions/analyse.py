@@ -73,6 +73,16 @@ def constant_of(node: nodes.Node | None) -> object:
     return node
 
 
+def unfit_name(node: nodes.Name | nodes.Macro) -> Problem:
+    """Return the problem of a name that is no variable's: Python takes several spellings of a letter for one."""
+    return Problem(
+        "bad-template",
+        f"`{node.name}` can't be a variable's name",
+        node.lineno,
+        "a name has letters (a to z), digits and _; what is looked up in it may have any: a.größe",
+    )
+
+
 class Analysis:
     """Collects the readings and the problems of one expression."""
 
@@ -130,6 +140,8 @@ class Analysis:
                 self.visit(node.arg, depth + 1)
             else:
                 self.visit(node, depth + 1)
+        elif not node.name.isascii():
+            self.problems.append(unfit_name(node))
         elif node.name != "null" and node.name not in self.scope.bound:
             soft = soft or node.name in self.scope.perhaps
             self.readings.append(Reading(node.name, tuple(reversed(items)), soft, node.lineno))

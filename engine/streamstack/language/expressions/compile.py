@@ -7,8 +7,10 @@ attribute of a value is ever reached: the source holds no attribute access at al
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Container, Iterator
+from math import isfinite
+from types import CodeType
+from typing import Any, Final, Literal, Protocol
 
 from jinja2 import nodes
 
@@ -22,6 +24,7 @@ from streamstack.language.expressions.analyse import (
 )
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS
 from streamstack.language.filters.functions import range_of
+from streamstack.language.names import identifier
 
 
 class Spelling(Protocol):
@@ -64,6 +67,10 @@ _INLINE_TESTS: Final = {
 }
 
 
+#: What the source of an expression has beside names and constants: a parameter, a method of texts.
+LOCALS: Final = frozenset({"_b", "join"})
+
+
 def compile_expression(
     node: nodes.Node, names: Spelling, called: frozenset[str] = frozenset()
 ) -> str:
@@ -84,10 +91,60 @@ def compile_numbers(node: nodes.Node, names: Spelling) -> str | None:
 
 
 def literal(value: Any) -> str:
-    """Return the source of null, a boolean, a number or a text."""
-    if type(value) in (int, float) and value < 0:
-        return f"({value!r})"
-    return repr(value)
+    """Return the source of null, a boolean, a number or a text.
+
+    Every text of an author gets into generated code through here, and as nothing but a literal.
+
+    Raises:
+        TypeError: for anything else, whose `repr` could be any source.
+    """
+    if isinstance(value, str):
+        return str.__repr__(value)
+    if value is None or type(value) is bool:
+        return repr(value)
+    if type(value) is int or (type(value) is float and isfinite(value)):
+        return f"({value!r})" if value < 0 else repr(value)
+    raise TypeError(f"no literal for a {type(value).__name__}")
+
+
+class UnsafeSource(Exception):  # noqa: N818  (raised at load; it means a bug of ours, never an author's mistake)
+    """Generated source holds an identifier that the compiler does not write."""
+
+
+def compile_source(
+    source: str, title: str, mode: Literal["exec", "eval"], known: Container[str]
+) -> CodeType:
+    """Compile generated Python and check every identifier in it, before any of it runs.
+
+    It is the wall behind `literal` and `identifier`: had a text of a definition got into the source unquoted, its
+    names, attributes and imports would be none of ``known``.
+
+    Args:
+        source: what was generated.
+        title: the file name in tracebacks.
+        mode: as `compile` takes it.
+        known: the identifiers that the compiler writes, those of variables (`v_...`) aside.
+
+    Raises:
+        UnsafeSource: for source that does not compile or holds another identifier.
+    """
+    try:
+        code = compile(source, f"<{title}>", mode)
+    except (SyntaxError, ValueError) as error:
+        raise UnsafeSource(f"{title}: the generated source is no Python: {error}") from error
+    for part in _parts_of(code):
+        for name in (*part.co_names, *part.co_varnames, *part.co_freevars, *part.co_cellvars):
+            if name not in known and not name.startswith("v_"):
+                raise UnsafeSource(f"{title}: the generated source holds the name {name!r}")
+    return code
+
+
+def _parts_of(code: CodeType) -> Iterator[CodeType]:
+    """Yield a code object and those of the functions in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _parts_of(constant)
 
 
 class _Writer:
@@ -130,8 +187,8 @@ class _Writer:
                 return faster
         if _is_literal(container):
             # Python warns of such source when it compiles it, before it fails.
-            return self._call(lookups.item, self.write(container), repr(key))
-        return f"{self.write(container)}[{key!r}]"
+            return self._call(lookups.item, self.write(container), literal(key))
+        return f"{self.write(container)}[{literal(key)}]"
 
     def getitem_of(self, node: nodes.Getitem) -> str:
         if isinstance(node.arg, nodes.Slice):
@@ -181,9 +238,9 @@ class _Writer:
     def _pair(self, pair: nodes.Pair) -> str:
         key = constant_of(pair.key)
         if isinstance(key, (bool, int, float)):
-            source = repr(operators.key_text(key))
+            source = literal(operators.key_text(key))
         elif isinstance(key, str):
-            source = repr(key)
+            source = literal(key)
         else:
             source = self._call(operators.key_text, self.write(pair.key))
         return f"{source}: {self.write(pair.value)}"
@@ -220,7 +277,7 @@ class _Writer:
         keys: list[str] = []
         while node is not base:
             if isinstance(node, nodes.Getattr):
-                keys.append(repr(node.attr))
+                keys.append(literal(node.attr))
             else:
                 assert isinstance(node, nodes.Getitem)
                 keys.append(self.write(node.arg))
@@ -255,7 +312,10 @@ class _Writer:
         return self._call(code, *first, *self._arguments(node))
 
     def _arguments(self, node: nodes.Filter | nodes.Test | nodes.Call) -> list[str]:
-        named = [f"{keyword.key}={self.write(keyword.value)}" for keyword in node.kwargs]
+        named = [
+            f"{identifier(str(keyword.key), '')}={self.write(keyword.value)}"
+            for keyword in node.kwargs
+        ]
         return [*map(self.write, node.args), *named]
 
     def call_of(self, code: Callable[..., Any], node: nodes.Call) -> str:

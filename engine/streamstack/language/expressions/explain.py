@@ -16,7 +16,7 @@ from streamstack.language.expressions.analyse import (
     constant_of,
     is_path,
 )
-from streamstack.language.expressions.compile import compile_expression
+from streamstack.language.expressions.compile import LOCALS, compile_expression, compile_source
 from streamstack.language.expressions.value import Expression, Value
 from streamstack.language.operators import a_kind
 from streamstack.language.suggest import did_you_mean
@@ -46,6 +46,12 @@ class Direct:
         name = f"c{len(self.space)}"
         self.space[name] = value
         return name
+
+    def evaluate(self, source: str) -> Any:
+        """Return the value of source that was written with this spelling; raises what Python raises."""
+        known = {*self.space, *self.roots.values(), *LOCALS}
+        # Checked source, without builtins.
+        return eval(compile_source(source, "expression", "eval", known), self.space)  # noqa: S307
 
 
 def explain(error: BaseException, value: Value, values: Mapping[str, Any]) -> str:
@@ -82,8 +88,7 @@ def evaluate_node(node: nodes.Node, values: Mapping[str, Any]) -> Any:
     """Return the value of an expression's tree; raises what Python raises."""
     spelling = Direct(values)
     source = compile_expression(node, spelling)
-    # Source that we have written ourselves, without builtins.
-    return eval(source, spelling.space)  # noqa: S307
+    return spelling.evaluate(source)
 
 
 def _failure(node: nodes.Node, values: Mapping[str, Any]) -> Exception | None:

@@ -17,8 +17,13 @@ from jinja2.runtime import Context, LoopContext, Undefined, new_context
 from jinja2.utils import Namespace, missing
 
 from streamstack.errors import RunError
-from streamstack.language.expressions.analyse import Analysis, Reading, Scope, bind
-from streamstack.language.expressions.compile import compile_expression
+from streamstack.language.expressions.analyse import Analysis, Reading, Scope, bind, unfit_name
+from streamstack.language.expressions.compile import (
+    LOCALS,
+    compile_expression,
+    compile_source,
+    literal,
+)
 from streamstack.language.expressions.explain import explain_node
 from streamstack.language.expressions.generator import TEMPLATES
 from streamstack.language.expressions.scan import Problem, too_deep
@@ -86,7 +91,7 @@ class _Arguments:
 
     def name(self, root: str) -> str:
         parameter = self.roots.setdefault(root, f"a{len(self.roots)}")
-        return f"bound({parameter}, {root!r})"
+        return f"bound({parameter}, {literal(root)})"
 
     def path(self, root: str, item: str) -> str | None:
         return None
@@ -219,10 +224,11 @@ class _Statements:
         source = compile_expression(node, spelling, scope.called)
         roots = [root for root in spelling.roots if root != first]
         parameters = ", ".join(spelling.roots.values())
-        # Source that we have written ourselves, without builtins.
+        space = {"__builtins__": {}, "bound": _bound, **spelling.objects}
+        known = {*space, *spelling.roots.values(), *LOCALS}
+        # Checked source, without builtins.
         code = eval(  # noqa: S307
-            f"lambda {parameters}: {source}",
-            {"__builtins__": {}, "bound": _bound, **spelling.objects},
+            compile_source(f"lambda {parameters}: {source}", "template", "eval", known), space
         )
         name = f"_e{len(self.functions)}"
         self.functions[name] = _run(code, node, list(spelling.roots), wrap)
@@ -298,6 +304,8 @@ class _Statements:
         return scope
 
     def macro(self, node: nodes.Macro, scope: Scope) -> Scope:
+        if not node.name.isascii():
+            raise unfit_name(node)
         node.defaults = [self._take(value, scope) for value in node.defaults]
         names = [name for target in node.args for name in _targets(target)]
         outside = bind(scope, [node.name], [node.name])
@@ -351,8 +359,14 @@ def _items(value: Any) -> Any:
 
 
 def _targets(target: nodes.Node) -> list[str]:
-    found = [target, *target.find_all(nodes.Name)]
-    return [node.name for node in found if isinstance(node, nodes.Name)]
+    """Return the names that a target binds. Raises Problem for what can't be one."""
+    found = [
+        node for node in (target, *target.find_all(nodes.Name)) if isinstance(node, nodes.Name)
+    ]
+    for node in found:
+        if not node.name.isascii():
+            raise unfit_name(node)
+    return [node.name for node in found]
 
 
 def _calls_namespace(node: nodes.Node) -> bool:

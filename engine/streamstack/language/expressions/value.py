@@ -141,7 +141,7 @@ class Text(Value):
     def source(self, names: Spelling) -> str:
         to = names.constant(to_text)
         sources = [
-            repr(part) if isinstance(part, str) else f"{to}({part.source(names)})"
+            literal(part) if isinstance(part, str) else f"{to}({part.source(names)})"
             for part in self.parts
         ]
         if len(sources) <= 4:
@@ -205,7 +205,7 @@ class ObjectValue(Value):
         return next((entry for name, entry in self.entries if name == key), None)
 
     def source(self, names: Spelling) -> str:
-        inside = ", ".join(f"{key!r}: {entry.source(names)}" for key, entry in self.entries)
+        inside = ", ".join(f"{literal(key)}: {entry.source(names)}" for key, entry in self.entries)
         return "{" + inside + "}"
 
     def bindings(self) -> Iterator[Value]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 from streamstack.language.filters.expectations import (
     MAX_ADDED,
     failed,
     integer_argument,
-    limit_added,
     text_argument,
     text_of,
 )
 from streamstack.language.filters.operations import declare
-from streamstack.language.filters.patterns import checked, compile_pattern
+from streamstack.language.patterns import Pattern, compile_pattern
 from streamstack.language.values import to_text
 
 
@@ -38,11 +35,14 @@ def _check_pattern(arguments: Sequence[object]) -> tuple[str, str, str] | None:
     check=_check_pattern,
 )
 def regex_match(value: Any, pattern: Any, flags: Any = "") -> bool:
-    """Tell whether a regular expression is found in the text.
+    """Tell whether a regular expression (RE2 syntax) is found in the text.
 
     Flags: i (any case), m (^ and $ at each line), s (a dot is any character).
     """
-    return _search("regexMatch", value, pattern, flags) is not None
+    try:
+        return _compile("regexMatch", pattern, flags).matches(text_of(value, "regexMatch"))
+    except ValueError as error:
+        raise failed("regexMatch", str(error)) from None
 
 
 @declare(
@@ -54,14 +54,14 @@ def regex_match(value: Any, pattern: Any, flags: Any = "") -> bool:
 )
 def regex_find(value: Any, pattern: Any, group: Any = 0, flags: Any = "") -> str | None:
     """Give the first match of a regular expression, or of its group (a number or name); null where there is none."""
-    found = _search("regexFind", value, pattern, flags)
-    if found is None:
-        return None
+    text = text_of(value, "regexFind")
+    compiled = _compile("regexFind", pattern, flags)
+    if not isinstance(group, (int, str)):
+        raise failed("regexFind", f"the pattern has no group {to_text(group)}")
     try:
-        part: str | None = found[group]
-    except (IndexError, TypeError):
-        raise failed("regexFind", f"the pattern has no group {to_text(group)}") from None
-    return part
+        return compiled.find(text, group)
+    except (ValueError, IndexError) as error:
+        raise failed("regexFind", str(error)) from None
 
 
 @declare(
@@ -76,26 +76,18 @@ def regex_replace(
 ) -> str:
     r"""Give the text with each match of a regular expression replaced; \1 or \g<name> is a group of it."""
     text = text_of(value, "regexReplace")
-    compiled = checked(
-        text_argument(pattern, "regexReplace", "pattern"),
-        text_argument(flags, "regexReplace", "flags"),
-        text,
-        "regexReplace",
-    )
+    compiled = _compile("regexReplace", pattern, flags)
     count = integer_argument(count, "regexReplace", "count", 0)
     replacement = text_argument(replacement, "regexReplace", "replacement")
-    if len(replacement) * (len(text) + 1) > MAX_ADDED:
-        # A reference to a group adds at most what was matched; the matches together, at most the text.
-        matches = sum(1 for _ in islice(compiled.finditer(text), count or None))
-        added = len(replacement) * matches + replacement.count("\\") * len(text)
-        limit_added(added, "regexReplace")
     try:
-        return compiled.sub(replacement, text, count)
-    except (re.error, IndexError) as error:
-        raise failed("regexReplace", f"the replacement is not valid: {error}") from None
+        return compiled.replace(text, replacement, count, MAX_ADDED)
+    except ValueError as error:
+        raise failed("regexReplace", str(error)) from None
 
 
-def _search(name: str, value: Any, pattern: Any, flags: Any) -> re.Match[str] | None:
-    text = text_of(value, name)
+def _compile(name: str, pattern: Any, flags: Any) -> Pattern:
     pattern, flags = text_argument(pattern, name, "pattern"), text_argument(flags, name, "flags")
-    return checked(pattern, flags, text, name).search(text)
+    try:
+        return compile_pattern(pattern, flags)
+    except ValueError as error:
+        raise failed(name, str(error)) from None

@@ -21,9 +21,10 @@ from streamstack.language.loading import modifiers
 from streamstack.language.loading.constants import convert, not_chosen, out_of_range, suits
 from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.forms import admits, form_words
+from streamstack.language.loading.headers import check_header
 from streamstack.language.loading.statements import check_sql
 from streamstack.language.loading.wording import KINDS, describe, how_to_write, is_null, listed
-from streamstack.language.names import CODE, VARIABLE, code_of, refuse_variable
+from streamstack.language.names import CODE, VARIABLE, check_variable, code_of
 from streamstack.language.parameters import (
     Bound,
     Choice,
@@ -228,6 +229,9 @@ class ArgumentReader:
         value = self._parse(parse_value, node)
         if wanted.kind is Kind.SQL:
             self.faults.extend(check_sql(value, node))
+        elif wanted.kind is Kind.HEADERS and isinstance(node, Mapping):
+            for key, item in node.items:
+                check_header(key, item, self.faults)
         constant = value.constant
         if constant is not MISSING and wanted.expression:
             self.faults.add(
@@ -314,9 +318,9 @@ class ArgumentReader:
         if not isinstance(node, Scalar):
             self._refuse(node, site, "the name of a variable", "write a name, such as item")
             return None
-        fault = refuse_variable(node.text, site.default)
+        fault, hint = check_variable(node.text, site.default)
         if fault:
-            self.faults.add("bad-name", node.mark, f"{site.words}: {fault}")
+            self.faults.add("bad-name", node.mark, f"{site.words}: {fault}", hint)
             return None
         return Given(node.text, node.mark)
 
@@ -349,11 +353,11 @@ class ArgumentReader:
             )
         found = []
         for key, item in node.items:
-            fault = refuse_variable(key.text) if wanted.keys_are_variables else ""
+            fault, hint = check_variable(key.text) if wanted.keys_are_variables else ("", "")
             if key.text in wanted.taken:
                 fault = f"`{key.text}` has a meaning of its own here: choose another name"
             if fault:
-                self.faults.cut("bad-name", key.mark, f"{site.owner}: {fault}")
+                self.faults.cut("bad-name", key.mark, f"{site.owner}: {fault}", hint)
                 continue
             argument = self.read(wanted.item, item, site.inner(key.text))
             if argument is None:

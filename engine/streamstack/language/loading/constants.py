@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from streamstack.language.definition import Input
 from streamstack.language.inputs import formats
-from streamstack.language.inputs.patterns import compile_pattern
 from streamstack.language.loading.wording import listed
 from streamstack.language.parameters import Kind, shown
+from streamstack.language.patterns import compile_pattern
 from streamstack.language.rates import parse_rate
 from streamstack.language.suggest import nearest
 from streamstack.language.units import parse_duration, parse_every, parse_size
@@ -38,7 +38,7 @@ def suits(wanted: Kind, value: Any) -> bool:
             return isinstance(value, bool)
         case Kind.LIST | Kind.ITEMS:
             return isinstance(value, list)
-        case Kind.OBJECT:
+        case Kind.OBJECT | Kind.HEADERS:
             return isinstance(value, dict)
         case Kind.KEY:
             return type(value) in (str, int, float, list)
@@ -114,9 +114,7 @@ def _text(declared: Input, value: Any, name: str) -> str:
         return f"`{name}` has fewer than {declared.min_length} characters"
     if declared.max_length is not None and len(value) > declared.max_length:
         return f"`{name}` has more than {declared.max_length} characters"
-    if declared.pattern is not None and not compile_pattern(declared.pattern, declared.max_length)(
-        value
-    ):
+    if declared.pattern is not None and not compile_pattern(declared.pattern).matches(value):
         return f"`{name}` does not match the pattern {declared.pattern}"
     return ""
 

@@ -26,7 +26,7 @@ def admits_mapping(wanted: ParameterType) -> bool:
     if isinstance(wanted, OneOf):
         return any(admits_mapping(form) for form in wanted.forms)
     if isinstance(wanted, (Bound, Constant)):
-        return wanted.kind in (Kind.ANY, Kind.OBJECT, Kind.ANY_OR_STREAM)
+        return wanted.kind in (Kind.ANY, Kind.OBJECT, Kind.HEADERS, Kind.ANY_OR_STREAM)
     return isinstance(wanted, (Named, Group))
 
 

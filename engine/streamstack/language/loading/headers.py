@@ -6,28 +6,20 @@ import re
 from typing import Final
 
 from streamstack.language.expressions import Value, parse_value
+from streamstack.language.headers import CONTROL_CHARACTERS, is_framing
 from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.wording import describe, is_null
-from streamstack.language.reading.nodes import Mapping, Node, Scalar
+from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.values import MISSING
 
-#: Headers of one connection or of the framing, which only the server knows (RFC 9110, 7.6.1).
-HOP_BY_HOP: Final = frozenset(
-    {
-        "connection",
-        "content-length",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+_FRAMING_HINTS: Final = {
+    "content-length": "remove it: the length of the body is sent",
+    "transfer-encoding": "remove it: a body of unknown length is sent in chunks",
+    "upgrade": "remove it; `websocket.stream` opens a WebSocket",
+    "proxy-authorization": "remove it; user and password of a proxy stand in `http.proxy` of the settings",
+}
 
 #: What each fixed format is sent as; text and bytes may be called anything but an event stream.
 _TYPES: Final = {
@@ -57,36 +49,50 @@ def read_headers(node: Node | None, faults: Faults) -> Headers:
         return ()
     found = []
     for key, item in node.items:
-        name = key.text
-        if _TOKEN.fullmatch(name) is None:
-            faults.add(
-                "bad-name", key.mark, f"`{name}` is no name of a header", "write it like X-Name"
-            )
-        elif name.lower() in HOP_BY_HOP:
-            faults.add(
-                "bad-name",
-                key.mark,
-                f"the header `{name}` is set by the server alone",
-                "take it out",
-            )
-        elif not is_null(item):
+        if check_header(key, item, faults) and not is_null(item):
             value, problems = parse_value(item)
             faults.extend(problems)
             if not isinstance(item, Scalar):
                 faults.add(
                     "wrong-type",
                     item.mark,
-                    f"the header `{name}` is a text, and this is {describe(item)}",
+                    f"the header `{key.text}` is a text, and this is {describe(item)}",
                 )
-            elif isinstance(item.value, str) and any(char in item.value for char in "\r\n\0"):
-                faults.add(
-                    "wrong-type",
-                    item.mark,
-                    f"the header `{name}` has a line break",
-                    "write it in one line",
-                )
-            found.append((name, value))
+            found.append((key.text, value))
     return tuple(found)
+
+
+def check_header(key: Scalar, item: Node, faults: Faults) -> bool:
+    """Report a header that HTTP forbids, or that an author can't set; return whether its name is sound.
+
+    Args:
+        key: The name, as it is written.
+        item: The value.
+        faults: Takes the findings.
+    """
+    name = key.text
+    if _TOKEN.fullmatch(name) is None:
+        faults.add("bad-name", key.mark, f"`{name}` is no name of a header", "write it like X-Name")
+        return False
+    if is_framing(name):
+        hint = _FRAMING_HINTS.get(name.lower(), "remove it")
+        faults.add(
+            "bad-name", key.mark, f"the header `{name}` can't be set: HTTP itself needs it", hint
+        )
+        return False
+    for each in item.items if isinstance(item, Sequence) else (item,):
+        if (
+            isinstance(each, Scalar)
+            and isinstance(each.value, str)
+            and CONTROL_CHARACTERS.search(each.value)
+        ):
+            faults.add(
+                "wrong-type",
+                each.mark,
+                f"the header `{name}` holds a line break or another control character",
+                "write it on one line",
+            )
+    return True
 
 
 def check_content_type(headers: Headers, response_type: str, format_: str, faults: Faults) -> None:

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from streamstack.errors import Mark
 from streamstack.language.definition import Input
-from streamstack.language.inputs.patterns import compile_pattern
 from streamstack.language.inputs.types import (
     COMMON,
     COMMON_KEYS,
@@ -24,6 +23,7 @@ from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.fields import Fields
 from streamstack.language.loading.wording import KINDS, describe, how_to_write, is_null, listed
 from streamstack.language.parameters import Kind
+from streamstack.language.patterns import check_pattern
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.suggest import misspelt, nearest
 from streamstack.language.units import parse_size
@@ -228,7 +228,7 @@ class _InputReader:
         if node is None or text is None:
             return None
         try:
-            compile_pattern(text, self.fields.integer("maxLength"))
+            check_pattern(text, self.fields.integer("maxLength"))
         except ValueError as error:
             self.faults.add("bad-pattern", node.mark, f"`pattern` of `{self.name}`: {error}")
             return None

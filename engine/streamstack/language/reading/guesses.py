@@ -32,6 +32,9 @@ _ESCAPES: Final = re.compile(
     r"\\([0abtnvfre \"/\\N_LP\t]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})?"
 )
 
+#: Levels of brackets in one value: more are none, and would be read once for each.
+_MOST_LEVELS: Final = 50
+
 
 def syntax_traps(source: SourceText, at: int) -> Iterator[Trap]:
     """Give the values whose missing quotes may be the cause of a syntax error at an index."""
@@ -124,6 +127,8 @@ def _end_of_value(text: str, start: int, last: int) -> int:
     while at < last:
         char = text[at]
         if char in "[{":
+            if len(opened) == _MOST_LEVELS:
+                return -1
             opened.append("]" if char == "[" else "}")
         elif char in "]}":
             if char != opened.pop():

@@ -42,6 +42,7 @@ MOST_BROKEN: Final = 20
 #: Findings of one file that are told.
 MOST_FINDINGS: Final = 200
 
+_TOO_DEEP: Final = f"Values are nested more than {MOST_LEVELS} deep."
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STYLES: Final[dict[str | None, Style]] = {
     "'": "single",
@@ -113,6 +114,28 @@ def _parse(text: str) -> Iterator[Any]:
         loader.dispose()
 
 
+def _too_deep(text: str) -> Any:
+    """Return the mark at which values are nested too deep, None where they are not.
+
+    For a text that ends where the parser found an error: it scans ahead of its events, so its own limit of nesting
+    (libyaml 0.2.6: 1,000 levels) is reached before ours. Taken for a syntax error, it would be tried to be repaired.
+    """
+    if text.count("[") + text.count("{") + text.count("- ") + text.count(":") <= MOST_LEVELS:
+        return None
+    levels = 0
+    try:
+        for event in _parse(text):
+            if isinstance(event, events.CollectionStartEvent):
+                levels += 1
+                if levels > MOST_LEVELS:
+                    return event.start_mark
+            elif isinstance(event, events.CollectionEndEvent):
+                levels -= 1
+    except yaml.MarkedYAMLError:
+        return None
+    return None
+
+
 class _AbandonedError(Exception):
     """A document that can't be read on; ``at`` is where in the text."""
 
@@ -161,12 +184,17 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             mark: Any = error.problem_mark or error.context_mark
             at = min(mark.index if mark else 0, len(source.text))
-            begun: Any = error.context_mark
-            opened = self.source.mark(begun.index) if begun else None
-            self.faults.append(at)
-            self._add(
-                syntax_fault(self.source, at, error.problem or "", error.context or "", opened)
-            )
+            deep = _too_deep(source.text[:at])
+            if deep is not None:
+                at = deep.index
+                self._add(find("too-deep", self._mark(deep), _TOO_DEEP))
+            else:
+                begun: Any = error.context_mark
+                opened = self.source.mark(begun.index) if begun else None
+                self.faults.append(at)
+                self._add(
+                    syntax_fault(self.source, at, error.problem or "", error.context or "", opened)
+                )
         found = _NEXT_DOCUMENT.search(source.text, max(at, begin + 3 if begin else 0))
         return found.start() if found else None
 
@@ -221,8 +249,7 @@ class _Reader:
         if event.tag is not None:
             self._refuse_tag(event)
         if len(self._opened) >= MOST_LEVELS:
-            message = f"Values are nested more than {MOST_LEVELS} deep."
-            self._abandon("too-deep", event, message)
+            self._abandon("too-deep", event, _TOO_DEEP)
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         start, flow = event.start_mark.index, bool(event.flow_style)

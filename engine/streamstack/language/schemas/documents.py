@@ -67,7 +67,7 @@ _ABOUT: Final = {
     "sensitive": "true: never written to a log.",
     "minLength": "The fewest characters.",
     "maxLength": "The most characters.",
-    "pattern": "A regular expression, in Python's syntax, that is found in it.",
+    "pattern": "A regular expression, in RE2's syntax, that is found in it.",
     "filters": "What is done with the text first.",
     "minimum": "The least number.",
     "maximum": "The greatest number.",

@@ -50,6 +50,7 @@ _TYPES: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.LIST: ("array",),
     Kind.ITEMS: ("array",),
     Kind.OBJECT: ("object",),
+    Kind.HEADERS: ("object",),
     Kind.DURATION: ("number", "string"),
     Kind.SIZE: ("integer", "string"),
     Kind.EVERY: ("integer", "string"),
@@ -186,7 +187,7 @@ def _bound(wanted: Bound) -> Schema:
         schema["pattern"] = f"{RATE}|{BINDING}"
     elif wanted.kind in (Kind.LIST, Kind.ITEMS):
         schema["items"] = {"$ref": "#/definitions/value"}
-    elif wanted.kind is Kind.OBJECT:
+    elif wanted.kind in (Kind.OBJECT, Kind.HEADERS):
         schema["propertyNames"] = SOUND_KEYS
         schema["additionalProperties"] = {"$ref": "#/definitions/value"}
     return schema | _bounds(wanted)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import orjson
 
 from streamstack.errors import RunError
+from streamstack.language.headers import ForwardedHeaders
 from streamstack.language.values import MISSING
 from streamstack.runtime.chunk import Sink
 from streamstack.runtime.run import Run
@@ -79,6 +80,9 @@ class Answer(Sink):
             )
         if status is not None:
             self.status = check_status(status)
+        if isinstance(headers, ForwardedHeaders) and self.wire.format not in ("text", "bytes"):
+            # The type of another body: JSON sent as text/html would run in browsers.
+            headers = {name: headers[name] for name in headers if name.lower() != "content-type"}
         self.headers += own_headers(headers, bound=True)
         cookie_headers(cookies)  # told here, at the step that gives them
         self.cookies.update(cookies)

@@ -1,0 +1,71 @@
+"""Header fields that belong to one connection or one message, and are never copied to another (RFC 9110, 7.6.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+#: Fields of the connection or of the framing of a body. `proxy-` and anything after it belongs to them too.
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "http2-settings",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+#: What no value of a field may hold (RFC 9110, 5.5).
+CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+#: Fields of the opening handshake of a WebSocket that only its client may choose (RFC 6455, 4.1).
+_HANDSHAKE: Final = frozenset(
+    {
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-version",
+    }
+)
+#: Fields that are true of the message that they came with alone: its target, and how its body was encoded.
+_OF_MESSAGE: Final = frozenset(
+    {"accept-encoding", "content-encoding", "host", "sec-websocket-protocol"}
+)
+
+
+def is_framing(name: str) -> bool:
+    """Tell whether only the HTTP implementation itself may send a field."""
+    name = name.lower()
+    return name in HOP_BY_HOP or name in _HANDSHAKE or name.startswith("proxy-")
+
+
+class ForwardedHeaders(dict[str, Any]):
+    """Headers that an author took from a mapping instead of writing them by name."""
+
+
+def forward(headers: Mapping[str, Any]) -> ForwardedHeaders:
+    """Return the headers of a mapping that may be sent in another message.
+
+    Left out are the framing and hop-by-hop fields, those that `Connection` names, the target (`Host`) and the
+    encodings: bodies are decoded when they are read.
+    """
+    named = {
+        option.strip().lower()
+        for name, value in headers.items()
+        if name.lower() == "connection"
+        for option in _texts(value)
+    }
+    return ForwardedHeaders(
+        (name, value)
+        for name, value in headers.items()
+        if not is_framing(name) and name.lower() not in _OF_MESSAGE and name.lower() not in named
+    )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    for each in value if isinstance(value, list) else [value]:
+        yield from str(each).split(",")
