@@ -25,6 +25,10 @@ DEV := $(VENV)/.installed-dev
 PROJECT := pyproject.toml engine/streamstack/__init__.py
 CLIENTS := tests/clients/node_modules/.installed
 
+# The documentation's site is built in an environment of its own.
+SITE_BIN := .venv-docs/bin
+SITE := .venv-docs/.installed
+
 # The servers that benchmarks/ compares with have environments of their own.
 BENCH := benchmarks/.venv
 PEERS := $(BENCH)/.installed
@@ -32,7 +36,7 @@ LITELLM := benchmarks/.venv-litellm
 LITELLM_INSTALLED := $(LITELLM)/.installed
 PEERS_ON_NODE := benchmarks/node_modules/.installed
 
-.PHONY: help serve test lint types pytest fuzz soak compat format schemas docs build pin clean
+.PHONY: help serve test lint types pytest fuzz soak compat format schemas docs site build pin clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +76,9 @@ schemas: $(RUNTIME) ## Write schemas/ anew, from the declarations of the functio
 docs: $(RUNTIME) ## Write docs/reference/ anew, from the declarations
 	@$(BIN)/python docs/generate.py
 
+site: $(SITE) ## Build docs/ as a site with search into site/; broken links fail
+	@$(SITE_BIN)/zensical build --clean --strict
+
 bench: $(RUNTIME) $(PEERS) $(LITELLM_INSTALLED) $(PEERS_ON_NODE) ## Measure against other servers (ARGS="B1 B4 --rounds 1 --quick" chooses)
 	@$(BENCH)/bin/python benchmarks/bench.py $(ARGS)
 
@@ -83,11 +90,12 @@ pin: $(DEV) ## Pin requirements/*.txt anew from *.in (ARGS=--upgrade for the new
 	@$(PIN) $(ARGS) --output-file requirements/runtime.txt requirements/runtime.in
 	@$(PIN) $(ARGS) --output-file requirements/build.txt requirements/build.in
 	@$(PIN) $(ARGS) --output-file requirements/dev.txt requirements/dev.in
+	@$(PIN) $(ARGS) --output-file requirements/docs.txt requirements/docs.in
 	@$(PIN) $(ARGS) --output-file benchmarks/requirements.txt benchmarks/requirements.in
 	@$(PIN) $(ARGS) --output-file benchmarks/litellm.txt benchmarks/litellm.in
 
 clean: ## Remove what was built and cached, and .venv
-	@rm -rf $(VENV) $(BENCH) $(LITELLM) benchmarks/node_modules dist .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(BENCH) $(LITELLM) .venv-docs site benchmarks/node_modules dist .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find engine tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made with $(PYTHON) where that is new enough, else with the newest python3.N that starts at all.
@@ -128,6 +136,13 @@ $(PEERS): benchmarks/requirements.txt | $(BIN)/pip
 	@test -x $(BENCH)/bin/pip || $(BIN)/python -m venv $(BENCH)
 	@$(BENCH)/bin/python -m pip --disable-pip-version-check --no-input --quiet --quiet \
 		install --require-hashes -r benchmarks/requirements.txt
+	@touch $@
+
+$(SITE): requirements/docs.txt | $(BIN)/pip
+	@echo "installing the site generator into .venv-docs" >&2
+	@test -x $(SITE_BIN)/pip || $(BIN)/python -m venv .venv-docs
+	@$(SITE_BIN)/python -m pip --disable-pip-version-check --no-input --quiet --quiet \
+		install --require-hashes -r requirements/docs.txt
 	@touch $@
 
 # LiteLLM pins what it needs to single versions, others than ours.

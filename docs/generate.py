@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from pathlib import Path
 from typing import Final
 
+import click
+
+from streamstack.cli import main as main_command
 from streamstack.errors import ERRORS
 from streamstack.functions import FAMILIES
 from streamstack.language.findings import FINDINGS, Finding
@@ -31,13 +35,14 @@ def pages() -> dict[str, str]:
         "filters.md": _expressions(),
         "findings.md": _findings(),
         "errors.md": _errors(),
+        "cli.md": _commands(),
     }
     return {name: f"{_NOTE}\n\n{text}" for name, text in written.items()}
 
 
 def _functions() -> str:
     intro = (
-        "What a step can do. [Steps](../steps.md) explains how steps are written, "
+        "What a step can do. [Steps](../tutorial/steps.md) explains how steps are written, "
         "`streamstack functions NAME` shows the same in the terminal."
     )
     text = reference(FAMILIES).replace("# Functions\n", f"# Functions\n\n{intro}\n", 1)
@@ -52,7 +57,7 @@ def _functions() -> str:
 def _expressions() -> str:
     intro = (
         "What can stand in `<< ... >>`. A filter follows a value and `|`; arguments are given by "
-        "position or by name. A test follows `is` or `is not`. [Bindings](../bindings.md) "
+        "position or by name. A test follows `is` or `is not`. [Bindings](../tutorial/bindings.md) "
         "explains expressions."
     )
     return expressions_reference().replace("# Expressions\n", f"# Expressions\n\n{intro}\n", 1)
@@ -89,7 +94,7 @@ def _finding(finding: Finding) -> str:
         ]
         if len(lines) <= _LONGEST:
             shown = "\n".join(lines)
-            parts.append(f"```yaml wrong\n{shown}\n```")
+            parts.append(f"<!-- wrong -->\n```yaml\n{shown}\n```")
             parts.append("```text\n" + "\n".join(places) + "\n```")
         else:
             parts.append("```text\n" + "\n".join(places[:4]) + "\n```")
@@ -101,7 +106,7 @@ def _errors() -> str:
     parts = [
         "# Errors",
         (
-            "What a run can fail with, by code. [Errors](../errors.md) explains how they reach the "
+            "What a run can fail with, by code. [Errors](../tutorial/errors.md) explains how they reach the "
             "client and how a definition catches them. The status is the one that is answered when "
             "nothing was sent yet and nobody catches the error; `throw` and `precondition` add codes "
             "of your own. Where the client is not told the message, it reads “The server could not "
@@ -115,6 +120,36 @@ def _errors() -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _commands() -> str:
+    context = click.Context(main_command, info_name="streamstack")
+    parts = [
+        "# Command line",
+        "The `streamstack` command and its subcommands. `streamstack COMMAND --help` prints the same text.",
+    ]
+    for name in main_command.list_commands(context):
+        command = main_command.get_command(context, name)
+        assert command is not None
+        parts += _command(command, click.Context(command, context, name))
+    return "\n\n".join(parts) + "\n"
+
+
+def _command(command: click.Command, context: click.Context) -> list[str]:
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    parts = [f"## `{command.name}`", f"```text\n{usage}\n```"]
+    # Click marks a paragraph that is not to be wrapped with a backspace.
+    text = inspect.cleandoc(command.help or "")
+    for paragraph in text.split("\n\n"):
+        is_block = paragraph.startswith("\b")
+        body = paragraph.removeprefix("\b").strip("\n")
+        parts.append(f"```text\n{body}\n```" if is_block else body)
+    rows = [
+        record for each in command.get_params(context) if (record := each.get_help_record(context))
+    ]
+    options = "\n".join(f"| `{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in rows)
+    parts.append(f"| option | meaning |\n|---|---|\n{options}")
+    return parts
 
 
 def _raised() -> frozenset[str]:

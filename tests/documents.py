@@ -1,11 +1,11 @@
 """Pages of documentation, taken apart: their blocks, their links, the project that each page writes.
 
-The info string of a block of YAML says what it is:
+A block of YAML is a whole file without findings, unless marked otherwise:
 
-- nothing: a whole file, a project of its own without any finding;
-- `title="definitions/x.yaml"`: a file of the page's project, beside this repository's definitions;
-- `stack`, `inputs`, `endpoint`: a part of an endpoint; `settings`: a part of streamstack.yaml;
-- `wrong` (after any of these): wrong on purpose.
+- `title="definitions/x.yaml"` in its info string: a file of the page's project, beside this repository's definitions;
+- `<!-- stack -->`, `<!-- inputs -->`, `<!-- endpoint -->` in the line above: a part of an endpoint;
+  `<!-- settings -->`: a part of streamstack.yaml. Comments, since the site's Markdown takes no more than a title;
+- `<!-- wrong -->` (alone or after one of these words): wrong on purpose.
 
 In a `console` block each `$ ` begins a command, run in the page's project; what follows is its output.
 """
@@ -24,6 +24,7 @@ import yaml
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _FENCE: Final = re.compile(r"^( *)(`{3,})(.*)$")
+_MARK: Final = re.compile(r"^ *<!-- ((?:stack|inputs|endpoint|settings|wrong| )+) -->$")
 _TITLE: Final = re.compile(r'title="([^"]+)"')
 _LINK: Final = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -127,6 +128,9 @@ def read_page(path: Path) -> Page:
             continue
         if not fence:
             begin, fence, info = number + 1, match[2], match[3].strip()
+            mark = _MARK.match(lines[number - 1]) if number else None
+            if mark is not None:
+                info += f" {mark[1]}"
         elif match[2] == fence and not match[3].strip():
             language, _, rest = info.partition(" ")
             blocks.append(Block(language, rest, "\n".join(lines[begin:number]), begin))
@@ -135,11 +139,16 @@ def read_page(path: Path) -> Page:
     return Page(path, lines, blocks)
 
 
+def is_generated(path: Path) -> bool:
+    """Return whether `make docs` writes this page from declarations."""
+    return path.read_text("utf-8").startswith("<!-- Written by `make docs`")
+
+
 def pages() -> list[Page]:
-    """Return every page that people wrote: README, guide, examples. The reference is written from declarations."""
+    """Return every page that people wrote: README, docs/ and examples, without the pages that `make docs` generates."""
     paths = [
         ROOT / "README.md",
-        *sorted((ROOT / "docs").glob("*.md")),
+        *(path for path in sorted((ROOT / "docs").rglob("*.md")) if not is_generated(path)),
         *sorted((ROOT / "examples").glob("*/README.md")),
     ]
     return [read_page(path) for path in paths]
