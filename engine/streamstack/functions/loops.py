@@ -11,6 +11,7 @@ from streamstack.errors import RunError
 from streamstack.language.declare import Example, function
 from streamstack.language.definition import Stack, Step
 from streamstack.language.expressions.value import Expression
+from streamstack.language.graph import steps_of, values_of
 from streamstack.language.parameters import (
     Binds,
     Bound,
@@ -23,7 +24,6 @@ from streamstack.language.parameters import (
     StackOf,
     Variable,
 )
-from streamstack.language.walk import steps_of, values_of
 from streamstack.runtime.arguments import constant_of, written
 from streamstack.runtime.code import Code
 from streamstack.runtime.control import concurrently

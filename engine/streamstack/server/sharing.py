@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from streamstack.language.definition import Definition, Endpoint
+from streamstack.language.graph import steps_of
 from streamstack.language.project import Checked
-from streamstack.language.walk import steps_of
 
 _ELSEWHERE = "set `state.url` to redis://..., or `server.workers` to 1"
 #: What functions keep, by the beginnings of their names.
