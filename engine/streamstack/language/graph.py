@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from streamstack.errors import Mark
 from streamstack.language.definition import (
@@ -156,6 +156,11 @@ class Node:
     bound: frozenset[str] = frozenset()  # with those of its blocks that are no copies
 
     @property
+    def arguments(self) -> Arguments:
+        """The arguments of its function."""
+        return self.step.arguments
+
+    @property
     def title(self) -> str:
         """How traces, errors and pictures call the step."""
         return self.step.title
@@ -227,6 +232,10 @@ class Node:
     def nested(self, *nestings: Nesting) -> list[Block]:
         """Return its blocks that run in one of these ways."""
         return [block for block in self.blocks if block.nesting in nestings]
+
+    def block_of(self, stack: Stack) -> Block:
+        """Return the block of a stack among its arguments."""
+        return next(block for block in self.blocks if block.stack is stack)
 
     def inner(self, parameter: str = "do") -> Block:
         """Return the block under a parameter, such as `catch.do`. Raises KeyError where there is none."""
@@ -458,7 +467,7 @@ def _written(step: Step) -> Iterator[Written]:
         yield Written(step.result, step.result_mark or step.mark)
 
 
-def constant(argument: Argument | None, default: object = MISSING) -> object:
+def constant(argument: Argument | None, default: Any = MISSING) -> Any:
     """Return an argument's value where it is known at load, else MISSING; ``default`` where it was not given."""
     if argument is None:
         return default
