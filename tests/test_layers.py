@@ -304,7 +304,7 @@ def test_sound_tree_has_no_faults(tmp_path: Path) -> None:
         ("__init__.py", "from streamstack.errors import Mark", "errors is above streamstack"),
         ("trace.py", "", "streamstack.trace: has no room"),
         ("language/validate.py", "import yaml", "only streamstack.language.reading.source may"),
-        ("language/scope.py", "from jinja2 import nodes", "imports jinja2: only"),
+        ("language/graph.py", "from jinja2 import nodes", "imports jinja2: only"),
         ("language/validate.py", "import jsonschema.validators", "only tests may"),
         ("testing/cases.py", "from aiohttp import web", "imports aiohttp: only"),
         ("server/app.py", "import asyncpg", "imports asyncpg: only streamstack.connections"),

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from streamstack.errors import RunError
 from streamstack.functions.streams import FUNCTIONS, LARGEST_BATCH
 from streamstack.language.declare import Registry
-from streamstack.runtime import flows
+from streamstack.runtime import operators
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches, Stream, iterate
@@ -231,7 +231,7 @@ async def test_a_long_list_is_taken_in_parts(way: Callable[[Any], Stream]) -> No
     stream = way(["a\n"] * 100_000).consume()
     first = await stream.batch()
     await stream.close()
-    assert len(first) <= 100_000 if way is WAYS["take"] else len(first) <= flows.SLICE
+    assert len(first) <= 100_000 if way is WAYS["take"] else len(first) <= operators.SLICE
 
 
 @ways
@@ -319,7 +319,7 @@ async def test_the_log_is_not_filled_with_skipped_items() -> None:
     with capture_logs() as logs:
         assert await items_of(stream) == []
     assert stream["skipped"] == 5000
-    assert len(logs) == flows.Skipped.LOGGED
+    assert len(logs) == operators.Skipped.LOGGED
     assert logs[-1]["more"]
 
 
@@ -698,14 +698,14 @@ async def ticks_of(stream: Stream, clock: Clock, works: list[float]) -> list[tup
 
 async def test_an_interval_does_not_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     """The work between ticks takes nothing from the time; the first tick comes at once."""
-    clock = Clock(monkeypatch, flows)
+    clock = Clock(monkeypatch, operators)
     stream = made("streams.interval", every=1.0, limit=4)
     assert await ticks_of(stream, clock, [0.9, 0.3, 0, 0]) == [(1, 0), (2, 1), (3, 2), (4, 3)]
 
 
 async def test_ticks_that_passed_are_one_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work that takes too long gets one tick at once, then the even times again."""
-    clock = Clock(monkeypatch, flows)
+    clock = Clock(monkeypatch, operators)
     stream = made("streams.interval", every=1.0, limit=4)
     assert await ticks_of(stream, clock, [3.5, 0.1, 1.2, 0]) == [(1, 0), (2, 3.5), (3, 4), (4, 5.2)]
 

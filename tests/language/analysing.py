@@ -10,6 +10,7 @@ from typing import Any
 
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
+from streamstack.language.analysis.walker import analyse
 from streamstack.language.declare import Function, Registry, function
 from streamstack.language.definition import FunctionDefinition
 from streamstack.language.loading.documents import read_document
@@ -29,7 +30,6 @@ from streamstack.language.parameters import (
     Variable,
 )
 from streamstack.language.reading.source import read
-from streamstack.language.scope import analyse
 from streamstack.language.streaming_settings import Streaming
 
 _ITEM = (Binds("as", "item"),)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from streamstack.language.scope import analyse, callees_of
+from streamstack.language.analysis.walker import analyse, callees_of
 from tests.language.analysing import Case, analyse_text, codes_in, find_in, read_cases
 
 X = {"inputs": "x: {type: boolean}\nxs: {type: list}"}

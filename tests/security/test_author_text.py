@@ -40,9 +40,8 @@ from streamstack.language.parameters import (
 from streamstack.language.reading.nodes import plain
 from streamstack.language.reading.source import read
 from streamstack.language.streaming_settings import Streaming
-from streamstack.runtime.code import Code
+from streamstack.runtime.compiler import Code
 from streamstack.runtime.plan import compile_project
-from streamstack.runtime.steps import write_step
 
 #: In every hostile text; it may stand in string constants, and nowhere else.
 MARK = "zqx"
@@ -404,7 +403,7 @@ def test_a_literal_is_what_it_says() -> None:
 def test_source_with_other_names_never_runs(text: str) -> None:
     """The last wall: it is compiled, looked at, and refused before any of it runs."""
     os.environ.pop(TRAP, None)
-    code = Code("GET /x", write_step)
+    code = Code("GET /x")
     code.line(text)
     with pytest.raises(UnsafeSource, match="GET /x"):
         code.compile()

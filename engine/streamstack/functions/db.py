@@ -19,10 +19,9 @@ from streamstack.functions.db_use import (
     held_rows,
 )
 from streamstack.language.declare import Example, function
-from streamstack.language.definition import Stack, Step
+from streamstack.language.graph import Node, constant
 from streamstack.language.parameters import Constant, Effects, Nesting, Parameter, StackOf
-from streamstack.runtime.arguments import constant_of
-from streamstack.runtime.code import Code
+from streamstack.runtime.compiler import Code
 from streamstack.runtime.run import Run
 
 _GIVES_VALUE = Effects(gives="value", configured=CONFIGURED)
@@ -172,7 +171,7 @@ async def db_execute(run: Run, sql: Query, database: str | None = None) -> int:
     ],
     compiled=True,
 )
-def db_transaction(step: Step, code: Code) -> None:
+def db_transaction(node: Node, code: Code) -> None:
     """Run steps in one transaction: what they do on the database is done wholly or not at all.
 
     That holds for the functions they call, too. It is committed where the steps end or leave by `return`, `break` or
@@ -180,15 +179,13 @@ def db_transaction(step: Step, code: Code) -> None:
     of `parallel` in it take turns. It holds a connection for as long as it lasts, so send chunks after it, not in it. A
     conflict with another transaction (the codes 40001 and 40P01) can be tried again with `retry`.
     """
-    body = step.arguments.get("do")
-    assert isinstance(body, Stack)
-    database = constant_of(step.arguments.get("database"), None)
-    isolation = constant_of(step.arguments.get("isolation"), None)
+    database = constant(node.arguments.get("database"), None)
+    isolation = constant(node.arguments.get("isolation"), None)
     opened = code.constant(transaction)
     with code.indented(
         f"async with {opened}(run, {code.literal(database)}, {code.literal(isolation)}):", blocks=1
     ):
-        code.stack(body)
+        code.block(node.inner())
 
 
 def transaction(run: Run, database: str | None, isolation: str | None) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 
 from streamstack.errors import RunError
 from streamstack.language.declare import Example, function
-from streamstack.language.definition import Arguments, Items, Stack, Step
+from streamstack.language.definition import Arguments, Items
+from streamstack.language.graph import Block, Node, constant
 from streamstack.language.parameters import (
     Binds,
     Bound,
@@ -23,10 +24,8 @@ from streamstack.language.parameters import (
     StackOf,
     Variable,
 )
-from streamstack.runtime.arguments import constant_of, leaves
-from streamstack.runtime.code import Code
+from streamstack.runtime.compiler import Code, source_of, value_of, values_given
 from streamstack.runtime.faults import caught, located
-from streamstack.runtime.steps import source_of, value_of, values_given
 
 _CODE = Parameter(
     "code",
@@ -82,32 +81,31 @@ _STATUS = "The HTTP status, when it is not caught and nothing was sent yet."
     ],
     compiled=True,
 )
-def try_(step: Step, code: Code) -> None:
+def try_(node: Node, code: Code) -> None:
     """Run steps, and others when they fail.
 
     `error` has `code`, `message`, `status`, `step` and `details`. Chunks already sent stay sent.
     """
-    body, handler, last = (step.arguments.get(name) for name in ("do", "catch", "finally"))
-    assert isinstance(body, Stack)
-    if not isinstance(handler, Arguments) and not isinstance(last, Stack):
-        code.stack(body)
+    body, handler, last = node.inner(), node.find("catch.do"), node.find("finally")
+    if handler is None and last is None:
+        code.block(body)
         return
     # Python has a block for `finally`, around another for `except`, which has two while it runs.
-    around = int(isinstance(last, Stack))
-    with code.indented("try:", blocks=around + isinstance(handler, Arguments)):
-        code.stack(body)
-    if isinstance(handler, Arguments):
-        _write_catch(code, handler, blocks=around + 2)
-    if isinstance(last, Stack):
+    around = int(last is not None)
+    with code.indented("try:", blocks=around + (handler is not None)):
+        code.block(body)
+    if handler is not None:
+        _write_catch(code, node, handler, blocks=around + 2)
+    if last is not None:
         with code.indented("finally:", blocks=1):
             _write_finally(code, last)
 
 
-def _write_finally(code: Code, last: Stack) -> None:
-    if not leaves(last):
-        code.stack(last)
+def _write_finally(code: Code, last: Block) -> None:
+    if not last.exits:
+        code.block(last)
         return
-    with code.part("last", last) as name:
+    with code.part("last", last.bound) as name:
         code.steps(last)
     signal = code.fresh("signal")
     code.line(f"{signal} = {code.called(name)}()")
@@ -119,21 +117,22 @@ def _write_finally(code: Code, last: Stack) -> None:
     code.hand_on(signal)
 
 
-def _write_catch(code: Code, handler: Arguments, blocks: int) -> None:
-    steps, codes = handler.get("do"), handler.get("on")
-    assert isinstance(steps, Stack)
+def _write_catch(code: Code, node: Node, block: Block, blocks: int) -> None:
+    handler = node.arguments.get("catch")
+    assert isinstance(handler, Arguments)
+    codes = handler.get("on")
     raised = code.fresh("raised")
     with (
         code.indented(f"except Exception as {raised}:", blocks=blocks),
-        code.binding(str(constant_of(handler.get("as"), "error"))) as error,
+        code.binding(str(constant(handler.get("as"), "error"))) as error,
     ):
         code.line(f"{error} = {code.constant(caught)}({raised})")
         if isinstance(codes, Items):
-            wanted = frozenset(constant_of(item) for item in codes.items)
+            wanted = frozenset(constant(item) for item in codes.items)
             code.line(
                 f"if {error}['code'] not in {code.constant(wanted)}: raise {code.constant(located)}({raised})"
             )
-        code.stack(steps)
+        code.block(block)
 
 
 def thrown(code: Any, message: Any, status: int | None, details: Any) -> RunError:
@@ -167,16 +166,16 @@ def thrown(code: Any, message: Any, status: int | None, details: Any) -> RunErro
     ],
     compiled=True,
 )
-def throw(step: Step, code: Code) -> None:
+def throw(node: Node, code: Code) -> None:
     """Fail with an error of your own: its code, its message, its status."""
     code.line(f"raise {code.constant(thrown)}(")
-    _write_error(step, code, "code", "message", "status", "details")
+    _write_error(node, code, "code", "message", "status", "details")
     code.line(")")
 
 
-def _write_error(step: Step, code: Code, *names: str) -> None:
+def _write_error(node: Node, code: Code, *names: str) -> None:
     for name in names:
-        code.line(f" {source_of(code, step, name)},", *values_given(step, name))
+        code.line(f" {source_of(code, node, name)},", *values_given(node, name))
 
 
 @function(
@@ -203,13 +202,13 @@ def _write_error(step: Step, code: Code, *names: str) -> None:
     ],
     compiled=True,
 )
-def precondition(step: Step, code: Code) -> None:
+def precondition(node: Node, code: Code) -> None:
     """Fail unless a condition is true; as a rule before the first chunk, so that the client gets the status."""
-    condition = value_of(step, "that")
+    condition = value_of(node, "that")
     assert condition is not None
     with code.condition("if not", code.source(condition), condition):
         code.line(f"raise {code.constant(thrown)}(")
-        _write_error(step, code, "code", "message", "status")
+        _write_error(node, code, "code", "message", "status")
         code.line(" None)")
 
 

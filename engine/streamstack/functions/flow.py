@@ -8,8 +8,9 @@ from typing import Any
 
 from streamstack.errors import RunError
 from streamstack.language.declare import Example, function
-from streamstack.language.definition import Arguments, Entries, Items, Stack, Step
+from streamstack.language.definition import Arguments, Entries, Items
 from streamstack.language.expressions import Value
+from streamstack.language.graph import Node
 from streamstack.language.parameters import (
     Bound,
     Condition,
@@ -26,10 +27,9 @@ from streamstack.language.parameters import (
 )
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import to_text
-from streamstack.runtime.code import Code
-from streamstack.runtime.control import together
+from streamstack.runtime.compiler import Code, source_of, values_given
+from streamstack.runtime.concurrency import together
 from streamstack.runtime.run import Run
-from streamstack.runtime.steps import source_of, values_given
 
 
 @function(
@@ -67,21 +67,21 @@ from streamstack.runtime.steps import source_of, values_given
     ],
     compiled=True,
 )
-def if_(step: Step, code: Code) -> None:
+def if_(node: Node, code: Code) -> None:
     """Run the steps of the first condition that is true."""
-    more = step.arguments.get("elseIf")
-    choices = [step.arguments, *(more.items if isinstance(more, Items) else ())]
-    for number, choice in enumerate(choices):
+    more = node.arguments.get("elseIf")
+    choices = [node.arguments, *(more.items if isinstance(more, Items) else ())]
+    blocks = node.nested(Nesting.ALTERNATIVE)
+    for number, (choice, then) in enumerate(zip(choices, blocks, strict=True)):
         assert isinstance(choice, Arguments)
-        condition, then = choice.get("condition"), choice.get("then")
+        condition = choice.get("condition")
         assert isinstance(condition, Value)
-        assert isinstance(then, Stack)
         with code.condition("elif" if number else "if", code.source(condition), condition):
-            code.stack(then)
-    otherwise = step.arguments.get("else")
-    if isinstance(otherwise, Stack):
+            code.block(then)
+    otherwise = node.find("else")
+    if otherwise is not None:
         with code.indented("else:"):
-            code.stack(otherwise)
+            code.block(otherwise)
 
 
 def case_of(value: Any) -> str:
@@ -110,22 +110,20 @@ def case_of(value: Any) -> str:
     ],
     compiled=True,
 )
-def switch(step: Step, code: Code) -> None:
+def switch(node: Node, code: Code) -> None:
     """Run the steps of the case that equals a value."""
-    cases, default = step.arguments.get("cases"), step.arguments.get("default")
-    assert isinstance(cases, Entries)
+    blocks, default = node.nested(Nesting.ALTERNATIVE), node.find("default")
     case = code.fresh("case")
     code.line(
-        f"{case} = {code.constant(case_of)}({source_of(code, step, 'value')})",
-        *values_given(step, "value"),
+        f"{case} = {code.constant(case_of)}({source_of(code, node, 'value')})",
+        *values_given(node, "value"),
     )
-    for number, entry in enumerate(cases.entries):
-        assert isinstance(entry.argument, Stack)
-        with code.indented(f"{'elif' if number else 'if'} {case} == {code.literal(entry.key)}:"):
-            code.stack(entry.argument)
-    if isinstance(default, Stack):
-        with code.indented("else:" if cases.entries else "if True:"):
-            code.stack(default)
+    for number, block in enumerate(blocks):
+        with code.indented(f"{'elif' if number else 'if'} {case} == {code.literal(block.label)}:"):
+            code.block(block)
+    if default is not None:
+        with code.indented("else:" if blocks else "if True:"):
+            code.block(default)
 
 
 @function(
@@ -153,24 +151,19 @@ def switch(step: Step, code: Code) -> None:
     ],
     compiled=True,
 )
-def parallel(step: Step, code: Code) -> None:
+def parallel(node: Node, code: Code) -> None:
     """Run branches at the same time, each on its own copy of the variables.
 
     What a branch's `return` gives is the variable of the branch's name afterwards (null without one). An error in one
     cancels the others. Chunks leave as the branches emit them.
     """
-    branches = step.arguments.get("branches")
-    assert isinstance(branches, Entries)
-    names = []
-    for entry in branches.entries:
-        assert isinstance(entry.argument, Stack)
-        names.append((entry.key, code.copy("branch", entry.argument)))
+    names = [(str(block.label), code.copy("branch", block)) for block in node.blocks]
     results = code.fresh("results")
     listed = ", ".join(f"{code.literal(key)}: {name}" for key, name in names)
-    concurrency = source_of(code, step, "concurrency")
+    concurrency = source_of(code, node, "concurrency")
     code.line(
         f"{results} = await {code.constant(together)}({{{listed}}}, {concurrency})",
-        *values_given(step, "concurrency"),
+        *values_given(node, "concurrency"),
     )
     for number, (key, _) in enumerate(names):
         code.line(f"{code.target(key)} = {results}[{number}]")
@@ -186,13 +179,13 @@ def parallel(step: Step, code: Code) -> None:
     ],
     compiled=True,
 )
-def return_(step: Step, code: Code) -> None:
+def return_(node: Node, code: Code) -> None:
     """End the nearest frame and give a value.
 
     A frame is the run, a called function, a branch of `parallel`, the body of `streams.map`, or of `after`.
     A `responseType: json` endpoint answers the value, unless it has a `response`.
     """
-    code.give_back(source_of(code, step, "value"), *values_given(step, "value"))
+    code.give_back(source_of(code, node, "value"), *values_given(node, "value"))
 
 
 async def called(
@@ -231,22 +224,22 @@ def allowed(name: Any, names: tuple[str, ...]) -> str:
     effects=Effects(gives="either", calls=("function", "oneOf")),
     compiled=True,
 )
-def call(step: Step, code: Code) -> None:
+def call(node: Node, code: Code) -> None:
     """Call a function of the project (`kind: function`) and get what its `return` gives.
 
     The function sees its inputs and the reserved names, nothing else. Chunks it emits go to the caller's
     stream.
     """
-    given, names = step.arguments.get("with"), step.arguments.get("oneOf")
-    source = source_of(code, step, "function")
+    given, names = node.arguments.get("with"), node.arguments.get("oneOf")
+    source = source_of(code, node, "function")
     if isinstance(names, Items):
         allowed_names = tuple(str(getattr(item, "value", "")) for item in names.items)
         source = f"{code.constant(allowed)}({source}, {code.constant(allowed_names)})"
-    result = f"{code.target(step.result)} = " if step.result is not None else ""
+    result = f"{code.target(node.step.result)} = " if node.step.result is not None else ""
     code.line(f"{result}await {code.constant(called)}(run, functions,")
-    code.line(f" {source},", *values_given(step, "function"))
+    code.line(f" {source},", *values_given(node, "function"))
     if isinstance(given, Value):
-        code.line(f" ({source_of(code, step, 'with')}) or {{}}, sink)", given)
+        code.line(f" ({source_of(code, node, 'with')}) or {{}}, sink)", given)
         return
     code.line(" {")
     for entry in given.entries if isinstance(given, Entries) else ():
@@ -280,19 +273,17 @@ async def wait(run: Run, duration: float) -> None:
     ],
     compiled=True,
 )
-def after(step: Step, code: Code) -> None:
+def after(node: Node, code: Code) -> None:
     """Register steps that run once when the run has ended and the response is closed.
 
     They run however it ended: `run.outcome` is `completed`, `failed` or `cancelled` (the reader left). They see the
     variables as they are then; the item and `loop` of a loop around are those of the turn that registered them.
     They can't send chunks.
     """
-    body = step.arguments.get("do")
-    assert isinstance(body, Stack)
-    name = code.copy("after", body, code.bound_here)
+    name = code.copy("after", node.inner(), code.bound_here)
     code.line(
-        f"run.after({name}, {source_of(code, step, 'timeout')})",
-        *values_given(step, "timeout"),
+        f"run.after({name}, {source_of(code, node, 'timeout')})",
+        *values_given(node, "timeout"),
     )
 
 

@@ -9,8 +9,8 @@ import structlog
 
 from streamstack.errors import RunError
 from streamstack.language.declare import Example, function
-from streamstack.language.definition import Stack, Step
 from streamstack.language.expressions.value import Expression
+from streamstack.language.graph import Block, Node, constant, values_of
 from streamstack.language.parameters import (
     Binds,
     Bound,
@@ -23,14 +23,10 @@ from streamstack.language.parameters import (
     StackOf,
     Variable,
 )
-from streamstack.language.walk import steps_of, values_of
-from streamstack.runtime.arguments import constant_of, written
-from streamstack.runtime.code import Code
-from streamstack.runtime.control import concurrently
+from streamstack.runtime.compiler import Code, Loop, source_of, value_of, values_given
+from streamstack.runtime.concurrency import concurrently
 from streamstack.runtime.faults import located
-from streamstack.runtime.frames import Loop
 from streamstack.runtime.run import Run
-from streamstack.runtime.steps import source_of, value_of, values_given
 from streamstack.runtime.values import ENDLESS, Turns, iterate
 
 log = structlog.get_logger("streamstack.run")
@@ -64,26 +60,26 @@ def _breathe(code: Code) -> None:
     code.line("if clock() > run.yield_at: await run.breathe()")
 
 
-def _limit(code: Code, step: Step) -> str | None:
+def _limit(code: Code, node: Node) -> str | None:
     """Write the limit of a loop before it; return its Python name, None where there is no limit."""
-    source = source_of(code, step, "limit")
+    source = source_of(code, node, "limit")
     if source == "None":
         return None
     name = code.fresh("limit")
-    code.line(f"{name} = {source}", *values_given(step, "limit"))
+    code.line(f"{name} = {source}", *values_given(node, "limit"))
     code.line(f"if {name} is None: {name} = {code.constant(inf)}")
     return name
 
 
-def _stops(step: Step) -> bool:
-    return bool(constant_of(step.arguments.get("onLimit"), "fail") == "stop")
+def _stops(node: Node) -> bool:
+    return bool(constant(node.arguments.get("onLimit"), "fail") == "stop")
 
 
-def _check_limit(code: Code, step: Step, index: str, limit: str | None) -> None:
+def _check_limit(code: Code, node: Node, index: str, limit: str | None) -> None:
     """Write the check of a loop's limit at the head of its body, where the index is that of the present turn."""
     if limit is None:
         return
-    ends = "break" if _stops(step) else f"raise {code.constant(limit_reached)}({limit})"
+    ends = "break" if _stops(node) else f"raise {code.constant(limit_reached)}({limit})"
     code.line(f"if {index} >= {limit}: {ends}")
 
 
@@ -139,7 +135,7 @@ def _check_limit(code: Code, step: Step, index: str, limit: str | None) -> None:
     ],
     compiled=True,
 )
-def for_each(step: Step, code: Code) -> None:
+def for_each(node: Node, code: Code) -> None:
     """Run steps for each item of a list, or of a stream while it arrives.
 
     In the body `loop.index` counts from 1, `loop.index0` from 0; `loop.first` tells the first item; over a
@@ -147,32 +143,31 @@ def for_each(step: Step, code: Code) -> None:
     `continue` goes on with the next item.
     """
     source, index = code.fresh("source"), code.fresh("index")
-    values = values_given(step, "in")
+    values = values_given(node, "in")
     code.line(f"{source} = {code.constant(iterate)}(", *values)
-    given = value_of(step, "in")
+    given = value_of(node, "in")
     # A loop counts without a list of all numbers: its memory does not grow with its turns.
     counted = given.numbers(code) if isinstance(given, Expression) else None
-    code.line(f" {counted or source_of(code, step, 'in')},", *values)
-    code.line(f" unchanged={code.literal(_hands_on(step))})")
-    if constant_of(step.arguments.get("concurrency"), 1) == 1:
-        _in_turn(step, code, source, index)
+    code.line(f" {counted or source_of(code, node, 'in')},", *values)
+    code.line(f" unchanged={code.literal(_hands_on(node))})")
+    if constant(node.arguments.get("concurrency"), 1) == 1:
+        _in_turn(node, code, source, index)
     else:
-        _at_once(step, code, source, index)
+        _at_once(node, code, source, index)
 
 
 #: What a `stream` step may have beside its content without looking into it.
 _BESIDE: Final = frozenset({"content", "event", "id", "metadata", "delay"})
 
 
-def _hands_on(step: Step) -> bool:
+def _hands_on(node: Node) -> bool:
     """Whether the body sends each item as it is, and looks at it nowhere else."""
-    body = step.arguments.get("do")
-    if not isinstance(body, Stack) or constant_of(step.arguments.get("concurrency"), 1) != 1:
+    if constant(node.arguments.get("concurrency"), 1) != 1:
         return False
-    name = str(constant_of(step.arguments.get("as"), "item"))
-    if name in written(body):
+    body, name = node.inner(), str(constant(node.arguments.get("as"), "item"))
+    if any(name in each.bound for each in body.walk()):
         return False
-    for each in steps_of(body):
+    for each in (inner.step for inner in body.walk()):
         sends = each.function.name == "stream" and each.arguments.given.keys() <= _BESIDE
         content = each.arguments.get("content")
         for value in values_of(each):
@@ -183,26 +178,25 @@ def _hands_on(step: Step) -> bool:
     return True
 
 
-def _in_turn(step: Step, code: Code, source: str, index: str) -> None:
-    body = step.arguments.get("do")
-    assert isinstance(body, Stack)
-    variable = str(constant_of(step.arguments.get("as"), "item"))
+def _in_turn(node: Node, code: Code, source: str, index: str) -> None:
+    body = node.inner()
+    variable = str(constant(node.arguments.get("as"), "item"))
     batch = code.fresh("batch")
-    limit = _limit(code, step)
+    limit = _limit(code, node)
     with (
         code.indented("try:", blocks=1),
         code.binding(variable, loop=Loop(index, source)) as item,
     ):
         code.line(f"{index} = -1")
         # A loop that stops at its limit does not wait for the item after.
-        more = f"{index} + 1 < {limit} and " if limit is not None and _stops(step) else ""
+        more = f"{index} + 1 < {limit} and " if limit is not None and _stops(node) else ""
         asked = f"{more}({batch} := await {source}.batch())"
         with code.indented(f"while {asked}:", blocks=1), code.looping():
             with code.indented(f"for {item} in {batch}:", blocks=1):
                 _breathe(code)
                 code.line(f"{index} += 1")
-                _check_limit(code, step, index, limit)
-                _turn(step, code, body)
+                _check_limit(code, node, index, limit)
+                _turn(node, code, body)
             # The inner loop was left by `break`: leave the outer one too.
             code.line("else: continue")
             code.line("break")
@@ -210,33 +204,32 @@ def _in_turn(step: Step, code: Code, source: str, index: str) -> None:
         code.line(f"await {source}.close()")
 
 
-def _turn(step: Step, code: Code, body: Stack) -> None:
-    if constant_of(step.arguments.get("onError"), "fail") == "fail":
-        code.stack(body)
+def _turn(node: Node, code: Code, body: Block) -> None:
+    if constant(node.arguments.get("onError"), "fail") == "fail":
+        code.block(body)
         return
     with code.indented("try:", blocks=1):
-        code.stack(body)
+        code.block(body)
     error = code.fresh("error")
     with code.indented(f"except Exception as {error}:"):
         code.line(f"{code.constant(skipped)}(run, {error})")
 
 
-def _at_once(step: Step, code: Code, source: str, index: str) -> None:
-    body = step.arguments.get("do")
-    assert isinstance(body, Stack)
-    variable = str(constant_of(step.arguments.get("as"), "item"))
+def _at_once(node: Node, code: Code, source: str, index: str) -> None:
+    body = node.inner()
+    variable = str(constant(node.arguments.get("as"), "item"))
     with code.binding(variable, loop=Loop(index, source)) as item:
         turn = code.copy("turn", body, f"{item}, {index}, sink", signals=True)
     signal = code.fresh("signal")
     code.line(f"{signal} = await {code.constant(concurrently)}(run, {source}, {turn}, sink,")
     for name in ("concurrency", "limit"):
-        given = source_of(code, step, name) if step.arguments.get(name) is not None else "None"
-        code.line(f" {name}={given},", *values_given(step, name))
-    ordered = constant_of(step.arguments.get("ordered"), default=False)
+        given = source_of(code, node, name) if node.arguments.get(name) is not None else "None"
+        code.line(f" {name}={given},", *values_given(node, name))
+    ordered = constant(node.arguments.get("ordered"), default=False)
     code.line(f" ordered={code.literal(ordered)},")
-    skip = constant_of(step.arguments.get("onError"), "fail") == "skip"
+    skip = constant(node.arguments.get("onError"), "fail") == "skip"
     code.line(f" skip={code.literal(skip)},")
-    code.line(f" stop={code.literal(_stops(step))})")
+    code.line(f" stop={code.literal(_stops(node))})")
     code.hand_on(signal)
 
 
@@ -266,16 +259,15 @@ def _at_once(step: Step, code: Code, source: str, index: str) -> None:
     ],
     compiled=True,
 )
-def while_(step: Step, code: Code) -> None:
+def while_(node: Node, code: Code) -> None:
     """Run steps again and again while a condition is true.
 
     A loop that never ends is a mistake more often than a wish: after `limit` turns it fails with `limit-reached`.
     """
-    body, index = step.arguments.get("do"), code.fresh("index")
-    assert isinstance(body, Stack)
-    condition = value_of(step, "condition")
+    body, index = node.inner(), code.fresh("index")
+    condition = value_of(node, "condition")
     assert condition is not None
-    limit = _limit(code, step)
+    limit = _limit(code, node)
     code.line(f"{index} = -1")
     with (
         code.binding(None, loop=Loop(index, code.constant(ENDLESS))),
@@ -283,9 +275,9 @@ def while_(step: Step, code: Code) -> None:
         code.looping(),
     ):
         code.line(f"{index} += 1")
-        _check_limit(code, step, index, limit)
+        _check_limit(code, node, index, limit)
         _breathe(code)
-        code.stack(body)
+        code.block(body)
 
 
 @function(
@@ -306,14 +298,13 @@ def while_(step: Step, code: Code) -> None:
     ],
     compiled=True,
 )
-def repeat(step: Step, code: Code) -> None:
+def repeat(node: Node, code: Code) -> None:
     """Run steps a number of times. `loop.index` counts the turns from 1."""
-    body, index = step.arguments.get("do"), code.fresh("index")
-    assert isinstance(body, Stack)
+    body, index = node.inner(), code.fresh("index")
     turns = code.fresh("turns")
     code.line(
-        f"{turns} = range({source_of(code, step, 'times')})",
-        *values_given(step, "times"),
+        f"{turns} = range({source_of(code, node, 'times')})",
+        *values_given(node, "times"),
     )
     with (
         code.binding(None, loop=Loop(index, f"{code.constant(Turns)}({turns})")),
@@ -321,11 +312,11 @@ def repeat(step: Step, code: Code) -> None:
         code.looping(),
     ):
         _breathe(code)
-        code.stack(body)
+        code.block(body)
 
 
 def _leaves(name: str, documentation: str, example: Example) -> Any:
-    def write(step: Step, code: Code) -> None:
+    def write(node: Node, code: Code) -> None:
         code.leave(name)
 
     write.__doc__ = documentation

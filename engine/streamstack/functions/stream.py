@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from streamstack.language.declare import Example, function
-from streamstack.language.definition import Arguments, Step
+from streamstack.language.definition import Arguments
+from streamstack.language.graph import Node, values_in
 from streamstack.language.parameters import Bound, Effects, Group, Kind, Parameter
 from streamstack.runtime import conversions
-from streamstack.runtime.code import Code
+from streamstack.runtime.compiler import (
+    Code,
+    argument_source,
+    source_of,
+    value_of,
+    values_given,
+)
 from streamstack.runtime.pace import delay, pacer, resume
 from streamstack.runtime.pieces import cut
-from streamstack.runtime.steps import argument_source, source_of, value_of, values_given, values_of
 
 SPLITS = ("characters", "words", "sentences", "lines", "records")
 PACES = ("burst", "fixed", "adaptive", "natural")
@@ -94,65 +100,65 @@ PACES = ("burst", "fixed", "adaptive", "natural")
     ],
     compiled=True,
 )
-def stream(step: Step, code: Code) -> None:
+def stream(node: Node, code: Code) -> None:
     """Send a chunk to the reader, or several where `split` is given.
 
     A chunk leaves as soon as the run waits for anything; many made at once leave together. A slow reader holds the run
     back. With `split`, `metadata` is evaluated for each piece before it is counted: `stream.count` is its index.
     """
-    split, pace = step.arguments.get("split"), step.arguments.get("pace")
+    split, pace = node.arguments.get("split"), node.arguments.get("pace")
     turn = None
     if isinstance(pace, Arguments):
         turn = code.fresh("pace")
         options = ", ".join(
-            _group(code, step, "pace", pace, name) for name in ("mode", "interval", "jitter")
+            _group(code, node, "pace", pace, name) for name in ("mode", "interval", "jitter")
         )
         key = code.literal(f"{code.title} {turn}")
         code.line(
             f"{turn} = {code.constant(pacer)}(run, {key}, {options})",
-            *values_of(pace),
+            *values_in(pace),
         )
     if not isinstance(split, Arguments):
         if turn is None:
-            _emit(code, step, _source(code, step, "content"), _source(code, step, "event"), turn)
+            _emit(code, node, _source(code, node, "content"), _source(code, node, "event"), turn)
         else:
             content = code.fresh("content")
-            _assign(code, step, content, "content")
-            _emit(code, step, content, _source(code, step, "event"), turn)
+            _assign(code, node, content, "content")
+            _emit(code, node, content, _source(code, node, "event"), turn)
         return
     pieces, event, piece = code.fresh("pieces"), code.fresh("event"), code.fresh("piece")
-    by, size = (_group(code, step, "split", split, name) for name in ("by", "size"))
+    by, size = (_group(code, node, "split", split, name) for name in ("by", "size"))
     code.line(f"{pieces} = {code.constant(cut)}(")
-    code.line(f" {source_of(code, step, 'content')},", *values_given(step, "content"))
-    code.line(f" {by}, {size})", *values_of(split))
-    _assign(code, step, event, "event")
+    code.line(f" {source_of(code, node, 'content')},", *values_given(node, "content"))
+    code.line(f" {by}, {size})", *values_in(split))
+    _assign(code, node, event, "event")
     with code.indented(f"for {piece} in {pieces}:", blocks=1), code.looping():
         code.line("if clock() > run.yield_at: await run.breathe()")
-        _emit(code, step, piece, event, turn)
+        _emit(code, node, piece, event, turn)
 
 
-def _group(code: Code, step: Step, group: str, given: Arguments, name: str) -> str:
+def _group(code: Code, node: Node, group: str, given: Arguments, name: str) -> str:
     """Return source for a parameter of `split` or `pace`, or its default."""
-    declared = step.function.by_name[group].type
+    declared = node.step.function.by_name[group].type
     assert isinstance(declared, Group)
     parameter = next(inner for inner in declared.parameters if inner.name == name)
     argument = given.get(name)
     if argument is None:
         return code.literal(parameter.default)
-    return argument_source(code, step, parameter.type, argument, parameter)
+    return argument_source(code, node, parameter.type, argument, parameter)
 
 
-def _source(code: Code, step: Step, name: str) -> tuple[str, str]:
-    return name, source_of(code, step, name)
+def _source(code: Code, node: Node, name: str) -> tuple[str, str]:
+    return name, source_of(code, node, name)
 
 
-def _assign(code: Code, step: Step, target: str, name: str) -> None:
-    code.line(f"{target} = {source_of(code, step, name)}", *values_given(step, name))
+def _assign(code: Code, node: Node, target: str, name: str) -> None:
+    code.line(f"{target} = {source_of(code, node, name)}", *values_given(node, name))
 
 
 def _emit(
     code: Code,
-    step: Step,
+    node: Node,
     content: str | tuple[str, str],
     event: str | tuple[str, str],
     turn: str | None,
@@ -162,18 +168,18 @@ def _emit(
         waiting = code.fresh("waiting")
         code.line(f"{waiting} = {turn}.turn(run, {content})")
         code.line(f"if {waiting} is not None: await {waiting}; {code.constant(resume)}(run)")
-    pause = value_of(step, "delay")
+    pause = value_of(node, "delay")
     if pause is not None:
         seconds = code.fresh("seconds")
-        code.line(f"{seconds} = {source_of(code, step, 'delay')}", pause)
+        code.line(f"{seconds} = {source_of(code, node, 'delay')}", pause)
         code.line(f"if {seconds}: await {code.constant(delay)}(run, {seconds})")
     code.line("if emit(")
-    for part in (content, event, _source(code, step, "id"), _source(code, step, "metadata")):
+    for part in (content, event, _source(code, node, "id"), _source(code, node, "metadata")):
         if isinstance(part, str):
             code.line(f" {part},")
         else:
             name, source = part
-            code.line(f" {source},", *values_given(step, name))
+            code.line(f" {source},", *values_given(node, name))
     code.line("): await drain()")
     if code.notes_sending and pause is None and turn is None:
         code.line("run.sent_at = clock()")
@@ -199,16 +205,16 @@ def _emit(
     ],
     compiled=True,
 )
-def done(step: Step, code: Code) -> None:
+def done(node: Node, code: Code) -> None:
     """Mark the end of the stream; no chunk may follow.
 
     Over SSE it is `event: done`; over NDJSON a last line `{"done": ...}`; text and CSV have none.
     """
-    content = value_of(step, "content")
+    content = value_of(node, "content")
     code.line("sink.done(")
-    given = source_of(code, step, "content") if content is not None else "MISSING"
-    code.line(f" {given},", *values_given(step, "content"))
-    code.line(f" {source_of(code, step, 'metadata')},", *values_given(step, "metadata"))
+    given = source_of(code, node, "content") if content is not None else "MISSING"
+    code.line(f" {given},", *values_given(node, "content"))
+    code.line(f" {source_of(code, node, 'metadata')},", *values_given(node, "metadata"))
     code.line(")")
 
 
@@ -243,18 +249,18 @@ def _no_cookies(value: Any) -> tuple[str, str] | None:
     ],
     compiled=True,
 )
-def respond(step: Step, code: Code) -> None:
+def respond(node: Node, code: Code) -> None:
     """Set the status, headers and cookies of the response; only before the first chunk."""
     code.line("sink.respond(")
-    code.line(f" {source_of(code, step, 'status')},", *values_given(step, "status"))
-    headers, cookies = (source_of(code, step, name) for name in ("headers", "cookies"))
-    if step.arguments.get("cookies") is None:
-        code.line(f" {headers} or {{}}, {{}},", *values_given(step, "headers"))
+    code.line(f" {source_of(code, node, 'status')},", *values_given(node, "status"))
+    headers, cookies = (source_of(code, node, name) for name in ("headers", "cookies"))
+    if node.arguments.get("cookies") is None:
+        code.line(f" {headers} or {{}}, {{}},", *values_given(node, "headers"))
     else:
         code.line(
             f" *{code.constant(_with_cookies)}({headers}, {cookies}),",
-            *values_given(step, "headers"),
-            *values_given(step, "cookies"),
+            *values_given(node, "headers"),
+            *values_given(node, "cookies"),
         )
     code.line(")")
 

@@ -25,8 +25,18 @@ from streamstack.language.parameters import (
     StackOf,
     Variable,
 )
-from streamstack.runtime.currents import gathered_within, merged, worked_at_once
-from streamstack.runtime.flows import Skipped, gathered, passed, split, taken, ticks, worked
+from streamstack.runtime.operators import (
+    Skipped,
+    gathered,
+    gathered_within,
+    merged,
+    passed,
+    split,
+    taken,
+    ticks,
+    worked,
+    worked_at_once,
+)
 from streamstack.runtime.pieces import TEXT_UNITS, cutter
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream, iterate

@@ -10,8 +10,9 @@ import structlog
 
 from streamstack.errors import RunError
 from streamstack.language.declare import Example, function
-from streamstack.language.definition import Entries, Given, Step
+from streamstack.language.definition import Entries, Given
 from streamstack.language.expressions import Value
+from streamstack.language.graph import Node
 from streamstack.language.parameters import (
     Bound,
     Constant,
@@ -22,7 +23,7 @@ from streamstack.language.parameters import (
     Variable,
 )
 from streamstack.language.values import kind, to_text
-from streamstack.runtime.code import Code
+from streamstack.runtime.compiler import Code
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import iterate
 
@@ -53,13 +54,13 @@ _TAKEN = frozenset(
     ],
     compiled=True,
 )
-def set_(step: Step, code: Code) -> None:
+def set_(node: Node, code: Code) -> None:
     """Create variables, or give them a new value.
 
     A variable belongs to the whole run (or to the function called), wherever it is set. Setting a name to a
     stream moves the stream: the old name can no longer be read.
     """
-    variables = step.arguments.get("variables")
+    variables = node.arguments.get("variables")
     assert isinstance(variables, Entries)
     for entry in variables.entries:
         value = entry.argument
@@ -122,12 +123,12 @@ def appended(value: Any, item: Any) -> list[Any]:
     ],
     compiled=True,
 )
-def append(step: Step, code: Code) -> None:
+def append(node: Node, code: Code) -> None:
     """Add a value to the end of a list held by a variable.
 
     The variable gets a new list: another variable that held the old one keeps it.
     """
-    to, value = step.arguments.get("to"), step.arguments.get("value")
+    to, value = node.arguments.get("to"), node.arguments.get("value")
     assert isinstance(to, Given)
     assert isinstance(value, Value)
     name = code.target(to.value)

@@ -24,7 +24,7 @@ from streamstack.language.parameters import (
 )
 from streamstack.runtime.changes import Changes
 from streamstack.runtime.figures import OPERATIONS
-from streamstack.runtime.flows import passed
+from streamstack.runtime.operators import passed
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream, iterate
 from streamstack.runtime.windows import Figure, Shape, Window, windowed, windowed_on_time

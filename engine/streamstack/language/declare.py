@@ -5,12 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from streamstack.language.parameters import Choice, Effects, Parameter, parameters_by_name
-
-if TYPE_CHECKING:
-    from streamstack.language.definition import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class Function:
     effects: Effects
     examples: tuple[Example, ...]
     run: Callable[..., Any] | None = None
-    compile: Callable[[Step, Any], None] | None = None
+    compile: Callable[[Any, Any], None] | None = None
     choices: tuple[Choice, ...] = ()
     sees_functions: bool = False
 
@@ -79,7 +76,8 @@ def function(
     """Declare a function of the language by decorating the code that runs it.
 
     The docstring is its documentation. With ``compiled`` the decorated function writes code:
-    it takes the step and the code writer; otherwise it is called in each run with the run and the parameters.
+    it takes the node of the step (language.graph) and the code writer. Otherwise it is called in
+    each run, with the run and the parameters.
     """
 
     def declare(code: Callable[..., Any]) -> Function:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from streamstack.errors import Diagnostic
-from streamstack.language.analysis.authentication import check_authentication
-from streamstack.language.analysis.callees import Callees
-from streamstack.language.analysis.calls import check_calls
-from streamstack.language.analysis.configured import check_configured
-from streamstack.language.analysis.dialects import check_dialect
-from streamstack.language.analysis.guests import check_guests
-from streamstack.language.analysis.resumed import check_resume
-from streamstack.language.analysis.silence import silence
-from streamstack.language.analysis.texts import check_texts
+from streamstack.language.analysis.checks import (
+    check_authentication,
+    check_dialect,
+    check_guests,
+    check_resume,
+)
+from streamstack.language.analysis.references import check_calls, check_configured
+from streamstack.language.analysis.texts import check_texts, silence
+from streamstack.language.analysis.walker import Callees, analyse, callees_of
 from streamstack.language.declare import Registry
 from streamstack.language.definition import (
     Definition,
@@ -26,13 +26,12 @@ from streamstack.language.definition import (
     Task,
 )
 from streamstack.language.findings import find
+from streamstack.language.graph import all_values
 from streamstack.language.loading.documents import Reading, read_document
 from streamstack.language.loading.paths import shape
 from streamstack.language.reading.nodes import Document
 from streamstack.language.reading.source import read
-from streamstack.language.scope import analyse, callees_of
 from streamstack.language.streaming_settings import Streaming
-from streamstack.language.walk import all_values
 
 #: A name in a document that could not be read, so that calls of it are not reported as well.
 _NAME: Final = re.compile(r"^name:[ \t]*[\"']?([A-Za-z0-9_-]+)", re.MULTILINE)

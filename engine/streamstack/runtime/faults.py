@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from asyncio import CancelledError, current_task
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any
 
 from streamstack.errors import Place, RunError
+from streamstack.language.definition import Step
 from streamstack.language.expressions import Value, explain, failing_expression
 from streamstack.language.values import kind
-from streamstack.runtime.code import Site
 
 #: What an expression may raise; anything else is a fault of the engine or of a plug-in.
 _EXPRESSION_FAULTS = (
@@ -21,6 +22,19 @@ _EXPRESSION_FAULTS = (
     ArithmeticError,
     AttributeError,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a line of generated code stands for: a step, or a section of its definition (`response`).
+
+    ``names`` spells the names its values read.
+    """
+
+    step: Step | None
+    section: str
+    values: tuple[Value, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def located(error: Exception) -> RunError:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
-from streamstack.runtime.crew import stop
+from streamstack.runtime.concurrency import stop
 
 
 class Feed:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from time import perf_counter
 from typing import Any
 
@@ -18,17 +19,16 @@ from streamstack.language.definition import (
     Step,
 )
 from streamstack.language.expressions import Value
+from streamstack.language.graph import Graph, all_values, constant, steps_of, values_of
 from streamstack.language.rates import Rate
 from streamstack.language.values import MISSING
 from streamstack.runtime import conversions
-from streamstack.runtime.arguments import constant_of, stacks
 from streamstack.runtime.chunk import Sink
-from streamstack.runtime.code import Code
-from streamstack.runtime.control import guarded, limited, retried
+from streamstack.runtime.compiler import Code
+from streamstack.runtime.concurrency import guarded, limited, retried
 from streamstack.runtime.faults import located
 from streamstack.runtime.inputs import Checker, compile_inputs
 from streamstack.runtime.run import Run, enter_call, leave_call
-from streamstack.runtime.steps import write_step
 
 Start = Callable[..., Coroutine[Any, Any, Any]]
 #: What a limit comes to for a request: its rate, its key, its concurrency; None where a part is no binding.
@@ -123,7 +123,7 @@ def compile_project(project: Project) -> tuple[Plan, ...]:
     functions: dict[str, Callee] = {}
     stacks_of_all = [each.stack for each in project.endpoints]
     stacks_of_all += [each.stack for each in project.functions.values()]
-    delayed = any(_delays(step) for stack in stacks_of_all for step in _reachable(stack, {}, set()))
+    delayed = any(_delays(step) for stack in stacks_of_all for step in steps_of(stack))
     for definition in project.functions.values():
         functions[definition.name] = _callee(definition, functions, delayed=delayed)
     return tuple(
@@ -150,7 +150,7 @@ def _plan(
     functions: Mapping[str, Callee],
     definitions: Mapping[str, FunctionDefinition],
 ) -> Plan:
-    steps = list(_reachable(endpoint.stack, definitions, set()))
+    steps = _reachable(endpoint.stack, definitions)
     code = _written(endpoint, functions, notes_sending=any(map(_delays, steps)))
     compiled = code.compile()
     return Plan(
@@ -170,17 +170,17 @@ def _written(
     definition: Definition, functions: Mapping[str, Callee], *, notes_sending: bool
 ) -> Code:
     """Write the Python of a definition: `stack` (of an endpoint a plain function, where it may be), and `headers`."""
-    code = Code(definition.title, write_step, notes_sending=notes_sending)
+    code = Code(definition.title, notes_sending=notes_sending)
     code.namespace.update(_FIXED, functions=functions)
-    endpoint = isinstance(definition, Endpoint)
+    endpoint, root = isinstance(definition, Endpoint), Graph(definition).root
     response = definition.response if isinstance(definition, Endpoint) else None
-    with code.definition("stack", "run, v_input, sink=None", definition.stack, plain=endpoint):
+    with code.definition("stack", "run, v_input, sink=None", root, plain=endpoint):
         if response is None:
-            code.steps(definition.stack)
+            code.steps(root)
         else:
             # A `return` ends the steps; what is answered is the response.
-            with code.part("steps", definition.stack) as name:
-                code.steps(definition.stack)
+            with code.part("steps", root.bound) as name:
+                code.steps(root)
             code.line(f"{code.called(name)}()")
             code.section = "response"
             code.line("return (")
@@ -257,25 +257,19 @@ _FIXED: Mapping[str, Any] = {
 }
 
 
-def _reachable(
-    stack: Stack, functions: Mapping[str, FunctionDefinition], seen: set[str]
-) -> Iterator[Step]:
-    """Give every step that a run of the stack may reach, through the functions it calls."""
-    for step in stack.steps:
-        yield step
-        for nested in stacks(step.arguments.given.values()):
-            yield from _reachable(nested, functions, seen)
-        for name in _callees(step, functions):
-            if name not in seen:
-                seen.add(name)
-                yield from _reachable(functions[name].stack, functions, seen)
-
-
-def _callees(step: Step, functions: Mapping[str, FunctionDefinition]) -> Iterable[str]:
-    if step.function.name != "call":
-        return ()
-    name = constant_of(step.arguments.get("function"))
-    return functions if name is MISSING else {name} & functions.keys()
+def _reachable(stack: Stack, functions: Mapping[str, FunctionDefinition]) -> list[Step]:
+    """Return every step that a run of the stack may reach, through the functions it calls."""
+    found: list[Step] = []
+    waiting, met = [stack], set[str]()
+    while waiting:
+        for step in steps_of(waiting.pop()):
+            found.append(step)
+            if step.function.name == "call":
+                name = constant(step.arguments.get("function"))
+                new = (functions.keys() if name is MISSING else {name} & functions.keys()) - met
+                met |= new
+                waiting += [functions[each].stack for each in new]
+    return found
 
 
 def _shapes(steps: Iterable[Step]) -> Shapes:
@@ -283,7 +277,7 @@ def _shapes(steps: Iterable[Step]) -> Shapes:
     every = False
     for step in steps:
         if step.function.name == "stream" and step.arguments.get("metadata") is not None:
-            event = constant_of(step.arguments.get("event"), None)
+            event = constant(step.arguments.get("event"), None)
             every = every or event is MISSING
             names.add(None if event is MISSING else event)
     return Shapes(frozenset(names), every)
@@ -291,23 +285,8 @@ def _shapes(steps: Iterable[Step]) -> Shapes:
 
 def _reads_body(endpoint: Endpoint, steps: Iterable[Step]) -> bool:
     """Whether any binding reads `request.body`, or `request` as a whole."""
-
-    def reads(argument: Any) -> bool:
-        if isinstance(argument, Value):
-            return any(
-                read.name == "request" and (not read.path or read.path[0] == "body")
-                for read in argument.reads
-            )
-        if hasattr(argument, "given"):
-            return any(map(reads, argument.given.values()))
-        if hasattr(argument, "entries"):
-            return any(reads(entry.argument) for entry in argument.entries)
-        return any(map(reads, argument.items)) if hasattr(argument, "items") else False
-
-    values = [value for _, value in endpoint.headers]
-    values += [value for limit in endpoint.rate_limits for value in limit.bindings]
-    if endpoint.response is not None:
-        values.append(endpoint.response)
-    return any(map(reads, values)) or any(
-        reads(step.arguments) or reads(step.when) for step in steps
+    return any(
+        read.name == "request" and (not read.path or read.path[0] == "body")
+        for value in chain(all_values(endpoint), *map(values_of, steps))
+        for read in value.reads
     )

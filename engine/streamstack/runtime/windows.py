@@ -16,7 +16,7 @@ from streamstack.language.units import show_duration
 from streamstack.runtime.faults import place_of
 from streamstack.runtime.feed import Feed
 from streamstack.runtime.figures import Series
-from streamstack.runtime.flows import Source, slices
+from streamstack.runtime.operators import Source, slices
 from streamstack.runtime.run import Run
 from streamstack.runtime.sketches import identity
 from streamstack.runtime.values import Batches

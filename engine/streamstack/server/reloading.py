@@ -26,7 +26,7 @@ from streamstack.language.project import (
 )
 from streamstack.language.report import write_text
 from streamstack.language.settings import Settings
-from streamstack.language.walk import steps_of
+from streamstack.language.graph import steps_of
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Context
 from streamstack.server.context import secrets_of

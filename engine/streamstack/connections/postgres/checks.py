@@ -24,10 +24,10 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Constant, ObjectValue, Value
 from streamstack.language.findings import find
+from streamstack.language.graph import steps_of
 from streamstack.language.parameters import Bound, Kind, Named, OneOf, ParameterType
 from streamstack.language.sql import statement_in
 from streamstack.language.suggest import nearest
-from streamstack.language.walk import steps_of
 
 _COLUMNS: Final = """
 SELECT attname FROM pg_attribute

@@ -1,25 +1,355 @@
-"""Nested stacks: where their paths part, meet again, come round, or run at another time."""
+"""Nested stacks: where their paths part, meet again, come round, or run in a frame of their own."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
-from streamstack.language.analysis.context import Guard, Loop
-from streamstack.language.analysis.emission import both, merge
-from streamstack.language.analysis.frames import Frames
-from streamstack.language.analysis.parts import Nested, runs_once_at_least
+from streamstack.errors import Mark
+from streamstack.language.analysis.emission import Emission, both, merge
+from streamstack.language.analysis.names import AT_THE_END, ERROR, LOOP, Names
 from streamstack.language.analysis.state import (
+    PLAIN,
     SILENT,
+    Binding,
     Content,
+    Event,
     Made,
     Region,
+    Reports,
+    Shape,
     State,
     Voice,
     Wait,
     join,
 )
-from streamstack.language.definition import Step
+from streamstack.language.analysis.streams import Streams
+from streamstack.language.definition import Definition
+from streamstack.language.graph import Block, Graph, Node, runs_once_at_least
 from streamstack.language.parameters import Group, Nesting, StackOf
+from streamstack.records import record
+
+
+@dataclass(slots=True)
+class Loop:
+    """The states in which a loop is left (`break`) or goes on with its next turn (`continue`)."""
+
+    breaks: list[State] = field(default_factory=list)
+    turns: list[State] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Frame:
+    """What `return` ends: the states in which it did, and what it gave."""
+
+    returns: list[State] = field(default_factory=list)
+    given: list[Content] = field(default_factory=list)
+    loops: list[Loop] = field(default_factory=list)
+
+
+@record()
+class Deferred:
+    """A stack that runs when the run has ended, and what stood around it where it was registered."""
+
+    block: Block
+    names: Mapping[str, Binding]
+    allowed: tuple[frozenset[str], ...]
+    regions: tuple[Region, ...]
+    conditions: tuple[object, ...]
+
+
+@dataclass(slots=True)
+class Copy:
+    """A copy of the variables, and the block that works on it.
+
+    ``outer`` are the names it has from outside. ``at_once``: what messages call it where a write to
+    one of these is lost.
+    """
+
+    block: Block
+    outer: frozenset[str] = frozenset()
+    at_once: str = ""
+    deferred: list[Deferred] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Guard:
+    """What may have happened in a `try` when it fails: up to the step before the one that does."""
+
+    spoken: bool = False
+    done: Event | None = None
+    consumed: dict[Made, Event] = field(default_factory=dict)
+
+    def note(self, state: State) -> None:
+        """Note the state before a step that may fail."""
+        if state.consumed:
+            self.consumed.update(state.consumed)
+        self.spoken = self.spoken or state.spoken
+        self.done = self.done or state.done
+
+
+class Context(ABC):
+    """One definition while it is followed, and what stands around the present step.
+
+    ``ghost`` counts the reasons why the present step never runs: only its names are checked then.
+    """
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        self.reports = Reports(definition.allow)
+        self.graph = Graph(definition)
+        self.names = Names(self.graph, self.reports)
+        self.streams = Streams(self.reports, self.names)
+        self.emission = Emission(self.reports)
+        self.frames = [Frame()]
+        self.copies = [Copy(self.graph.root)]
+        self.guards: list[Guard] = []
+        self.ghost = 0
+
+    @abstractmethod
+    def follow(self, block: Block, state: State) -> State | None:
+        """Follow the steps of a block; return the state behind them, None where no path leads there."""
+
+    @contextmanager
+    def around(
+        self,
+        *,
+        region: Region | None = None,
+        condition: object = None,
+        caught_at: Mark | None = None,
+        place: str = "",
+    ) -> Iterator[None]:
+        """Follow what stands inside a region, under a condition, in a `try`, where nothing may be sent."""
+        streams, emission = self.streams, self.emission
+        before = streams.regions, streams.conditions, streams.tries, emission.places
+        if region is not None:
+            streams.regions = (*streams.regions, region)
+        if condition is not None:
+            streams.conditions = (*streams.conditions, condition)
+        if caught_at is not None:
+            streams.tries = (*streams.tries, caught_at)
+        if place:
+            emission.places = (*emission.places, place)
+        yield
+        streams.regions, streams.conditions, streams.tries, emission.places = before
+
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        """Follow what never runs."""
+        self.ghost += 1
+        yield
+        self.ghost -= 1
+
+    @contextmanager
+    def copy(self, block: Block, state: State, words: str) -> Iterator[Copy]:
+        """Follow a stack that works on a copy of the variables; ``words`` is what messages call it."""
+        inner = {name for name, _ in block.binds}
+        copy = Copy(block, frozenset(state.names) - inner, words if block.at_once else "")
+        self.copies.append(copy)
+        yield copy
+        self.copies.pop()
+
+    def late_names(self) -> set[str]:
+        """Return the names that what runs later may find bound: all that the frames around bind."""
+        return {name for copy in self.copies for name in copy.block.bound}
+
+    def write(self, name: str, mark: Mark, content: Content, state: State) -> None:
+        """Bind a name."""
+        copy = self.copies[-1]
+        if copy.at_once and name in copy.outer:
+            self.reports.add(
+                "shared-write",
+                mark,
+                f"`{name}` comes from outside of {copy.at_once}, which writes only to its own copy of it",
+            )
+        state.names[name] = Binding(sure=True, content=content)
+
+    def note_bound(self, name: str, mark: Mark, content: Content) -> None:
+        """Remember where a name is bound first, to tell whether it is ever read."""
+        if not self.ghost and not self.reports.silences("unused-variable"):
+            self.names.bound_at.setdefault(name, (mark, content.is_stream))
+
+
+class Frames(Context):
+    """Follows the stacks that `return` ends."""
+
+    def bind(self, block: Block, state: State, read: tuple[Made, ...] = ()) -> None:
+        """Bind the names that a nested stack sees."""
+        for name, _ in block.binds:
+            handler = block.nesting is Nesting.HANDLER
+            state.names[name] = Binding(True, shape=Shape("an error", ERROR) if handler else None)
+        if block.loop:
+            known = LOOP if block.counted else LOOP - AT_THE_END
+            state.names["loop"] = Binding(True, shape=Shape("a loop", known, bool(read)))
+
+    def unbind(self, block: Block, before: State, after: State) -> None:
+        """Give the names that a nested stack saw the meaning back that they had before."""
+        for name in (*(name for name, _ in block.binds), *(("loop",) if block.loop else ())):
+            binding = before.names.get(name)
+            if binding is not None:
+                after.names[name] = binding
+            else:
+                after.names.pop(name, None)
+
+    def frame(self, block: Block, state: State, words: str) -> tuple[State | None, Content]:
+        """Follow a stack that is a frame; return the state behind it and what it gives."""
+        self.frames.append(Frame())
+        if block.copies:
+            with self.copy(block, state, words) as copy:
+                end = self.follow(block, state)
+                after, given = self.leave_frame(end)
+                self.finish(copy.deferred, after)
+            return after, given
+        return self.leave_frame(self.follow(block, state))
+
+    def leave_frame(self, end: State | None) -> tuple[State | None, Content]:
+        """Return the state in which the innermost frame ends, and what it gives."""
+        frame = self.frames.pop()
+        given = list(frame.given) if end is None else [*frame.given, PLAIN]
+        content = given[0] if given else PLAIN
+        for each in given[1:]:
+            content = content.join(each)
+        return join([*(each.fork() for each in frame.returns), end]), content
+
+    def follow_branches(
+        self, blocks: list[Block], entry: State
+    ) -> tuple[State | None, dict[str, Content]]:
+        emission = self.emission
+        ends: list[State | None] = []
+        given: dict[str, Content] = {}
+        sent: list[Event | None] = []
+        late, emission.late = emission.late, []
+        consumed, prompt = dict(entry.consumed), False
+        for each in blocks:
+            branch = entry.fork()
+            branch.spoken, branch.consumed = False, dict(consumed)
+            before, met = len(emission.late), len(emission.met)
+            words = f"the branch `{each.label}`"
+            end, content = self.frame(each, branch, words)
+            ends.append(end)
+            given[each.label or ""] = content
+            sent.append(emission.met[met] if len(emission.met) > met else None)
+            if end is not None:
+                consumed.update(end.consumed)
+                prompt = prompt or (not end.silent and len(emission.late) == before)
+        # What one branch sends does not wait for what another one reads.
+        emission.late = late if prompt else late + emission.late
+        self._check_done_beside(entry, ends, sent)
+        reached = [end for end in ends if end is not None]
+        if len(reached) < len(ends):
+            return None, given
+        entry.consumed = consumed
+        entry.silent = all(end.silent for end in reached)
+        entry.spoken = entry.spoken or any(end.spoken for end in reached)
+        for end in reached:
+            entry.pending = merge(entry.pending, end.pending) if entry.silent else ()
+            entry.done = entry.done or end.done
+        return entry, given
+
+    def _check_done_beside(
+        self, entry: State, ends: list[State | None], sent: list[Event | None]
+    ) -> None:
+        """Report a chunk of one branch that may come after the `done` of another."""
+        for number, end in enumerate(ends):
+            if end is not None and end.done is not None and entry.done is None:
+                for other, event in enumerate(sent):
+                    if event is not None and other != number:
+                        self.emission.refuse_after_done(event, end.done, beside=True)
+
+    def follow_own_frame(self, node: Node, block: Block, state: State) -> State | None:
+        inner = state.fork()
+        self.bind(block, inner)
+        with self.around(condition=block):
+            end, given = self.frame(block, inner, f"this `{node.step.function.name}`")
+        if given.is_stream:
+            made = given.streams[0]
+            self.reports.add(
+                "stream-in-expression",
+                node.mark,
+                f"`{node.step.function.name}` can't keep {made.title}, which is a stream "
+                f"(made in line {made.mark.line})",
+                "`collect` it and return the list",
+            )
+        if end is not None:
+            if node.step.result is not None and not self.ghost and "frame" not in block.exits:
+                self._refuse_null(node, block)
+            end.names = dict(state.names)
+        return join((state, end))
+
+    def _refuse_null(self, node: Node, block: Block) -> None:
+        """Report steps that are to make a value and never return one."""
+        last = block.nodes[-1].step.result if block.nodes else None
+        self.reports.add(
+            "caches-null",
+            node.mark,
+            f"`{node.step.result}` is always null: no step of this `{node.step.function.name}` returns a value",
+            f"write `- return: << {last} >>` at the end of its `do`" if last else None,
+        )
+
+    def follow_per_item(self, node: Node, block: Block, state: State) -> Voice:
+        emission = self.emission
+        inner = state.fork()
+        inner.silent, inner.spoken, inner.pending, inner.done = True, False, (), None
+        inner.unsure(self.late_names())
+        self.bind(block, inner)
+        late, emission.late = emission.late, []
+        met = len(emission.met)
+        region = Region(f"the `{node.step.function.name}`", node.mark, turns=False)
+        with self.around(region=region, condition=block):
+            words = f"the work of this concurrent `{node.step.function.name}`"
+            end, _ = self.frame(block, inner, words)
+        within, emission.late = tuple(emission.late), late
+        if not block.copies:
+            state.unsure(block.bound)
+        emits = len(emission.met) > met
+        if end is not None and end.done is not None:
+            emission.refuse_after_done(end.done, end.done, next_turn=True)
+        if end is None:
+            return Voice(emits, silent=True, late=within)
+        return Voice(emits, end.silent, end.pending, within)
+
+    def follow_defer(self, block: Block, state: State) -> None:
+        if self.ghost:
+            self.finish([self._deferred(block, state)], state)
+        else:
+            self.copies[-1].deferred.append(self._deferred(block, state))
+
+    def _deferred(self, block: Block, state: State) -> Deferred:
+        streams = self.streams
+        return Deferred(
+            block, dict(state.names), self.reports.allowed, streams.regions, streams.conditions
+        )
+
+    def finish(self, deferred: list[Deferred], end: State | None) -> None:
+        """Follow what was put off to the end of a run, with the variables as they are then."""
+        emission, streams = self.emission, self.streams
+        for each in deferred:
+            state = State(dict(each.names), dict(end.consumed) if end is not None else {})
+            for name, last in end.names.items() if end is not None else ():
+                first = state.names.get(name)
+                sure = first is not None and first.sure
+                state.names[name] = (
+                    replace(last, sure=sure) if first is None else _last(first, last)
+                )
+            state.unsure(self.late_names())
+            before = streams.regions, streams.conditions, streams.tries
+            streams.regions, streams.conditions, streams.tries = each.regions, each.conditions, ()
+            heard = emission.places, emission.late, emission.any
+            emission.places, emission.late = ("emits-in-after",), []
+            with self.reports.within(each.allowed):
+                self.frame(each.block, state, "`after`")
+            emission.places, emission.late, emission.any = heard
+            streams.regions, streams.conditions, streams.tries = before
+
+
+def _last(first: Binding, last: Binding) -> Binding:
+    """Return what a name is at the end, as sure as it was before; the names of a body stay what they were."""
+    if first.shape is not None:
+        return first
+    return Binding(first.sure or last.sure, last.content.join(first.content), last.moved)
+
 
 _ALTERNATIVES = frozenset({Nesting.ALTERNATIVE, Nesting.OTHERWISE})
 _OF_TRY = frozenset({Nesting.GUARDED, Nesting.HANDLER, Nesting.FINALLY})
@@ -30,44 +360,43 @@ class Blocks(Frames):
 
     def follow_nested(
         self,
-        step: Step,
-        nested: list[Nested],
+        node: Node,
         asked: frozenset[str],
         read: tuple[Made, ...],
         state: State,
     ) -> tuple[State | None, Voice, dict[str, Content]]:
-        """Follow the nested stacks of a step.
+        """Follow the blocks of a step.
 
         ``asked``: names whose being bound its conditions ask for. ``read``: the streams it iterates. Return the state
         behind it, how its work per item emits, and what its branches give.
         """
         voice, given = SILENT, dict[str, Content]()
         after: State | None = state
-        alternatives = [each for each in nested if each.type.nesting in _ALTERNATIVES]
+        alternatives = node.nested(Nesting.ALTERNATIVE, Nesting.OTHERWISE)
         if alternatives:
             after = self._alternatives(alternatives, asked, state)
         elif asked:
             state.assure(asked)
-        guarded = [each for each in nested if each.type.nesting in _OF_TRY]
+        guarded = node.nested(*_OF_TRY)
         if guarded and after is not None:
-            after = self._try(step, guarded, after)
-        branches = [each for each in nested if each.type.nesting is Nesting.BRANCH]
+            after = self._try(node, after)
+        branches = node.nested(Nesting.BRANCH)
         if branches and after is not None:
             after, given = self.follow_branches(branches, after)
-        for each in nested:
+        for each in node.blocks:
             if after is None:
                 break
-            match each.type.nesting:
+            match each.nesting:
                 case Nesting.ONCE:
-                    place = "emits-in-transaction" if each.type.transaction else ""
+                    place = "emits-in-transaction" if each.type and each.type.transaction else ""
                     with self.around(place=place):
-                        after = self.stack(each.stack, after)
+                        after = self.follow(each, after)
                 case Nesting.LOOP:
-                    after = self._loop(step, each, read, after)
+                    after = self._loop(node, each, read, after)
                 case Nesting.ITEM:
-                    voice = both(voice, self.follow_per_item(step, each, after))
+                    voice = both(voice, self.follow_per_item(node, each, after))
                 case Nesting.FRAME:
-                    after = self.follow_own_frame(step, each, after)
+                    after = self.follow_own_frame(node, each, after)
                 case Nesting.DEFERRED:
                     self.follow_defer(each, after)
                 case _:
@@ -77,29 +406,29 @@ class Blocks(Frames):
     # -- in the step's own frame
 
     def _alternatives(
-        self, nested: list[Nested], asked: frozenset[str], state: State
+        self, blocks: list[Block], asked: frozenset[str], state: State
     ) -> State | None:
         ends: list[State | None] = []
-        for each in nested:
+        for each in blocks:
             inner = state.fork()
             inner.assure(asked)
-            with self.around(condition=id(each.stack)):
-                ends.append(self.stack(each.stack, inner))
-        if not any(each.type.nesting is Nesting.OTHERWISE for each in nested):
+            with self.around(condition=each):
+                ends.append(self.follow(each, inner))
+        if not any(each.nesting is Nesting.OTHERWISE for each in blocks):
             if None in ends:
                 state.assure(asked)
             ends.append(state)
         return join(ends)
 
-    def _try(self, step: Step, nested: list[Nested], entry: State) -> State | None:
-        by = {kind: [n for n in nested if n.type.nesting is kind] for kind in _OF_TRY}
-        guard, caught = Guard(entry.spoken, entry.done), _catches(step)
+    def _try(self, node: Node, entry: State) -> State | None:
+        by = {nesting: node.nested(nesting) for nesting in _OF_TRY}
+        guard, caught = Guard(entry.spoken, entry.done), _catches(node)
         self.guards.append(guard)
         end: State | None = entry
         failed = entry.fork()
         for each in by[Nesting.GUARDED]:
-            with self.around(caught_at=step.key_mark if caught else None):
-                end = self.stack(each.stack, entry.fork())
+            with self.around(caught_at=node.mark if caught else None):
+                end = self.follow(each, entry.fork())
             self._fail(each, end, failed)
         failed.spoken, failed.done = guard.spoken, guard.done
         failed.consumed.update(guard.consumed)
@@ -107,8 +436,8 @@ class Blocks(Frames):
         for each in by[Nesting.HANDLER]:
             inner = failed.fork()
             self.bind(each, inner)
-            with self.around(condition=id(each.stack)):
-                handled = self.stack(each.stack, inner)
+            with self.around(condition=each):
+                handled = self.follow(each, inner)
             if handled is not None:
                 self.unbind(each, failed, handled)
             ends.append(handled)
@@ -127,27 +456,27 @@ class Blocks(Frames):
             after = self._finally(each, failed, after)
         return after
 
-    def _fail(self, nested: Nested, end: State | None, failed: State) -> None:
+    def _fail(self, block: Block, end: State | None, failed: State) -> None:
         """Let a state hold what may have been bound and consumed when a guarded stack fails."""
-        for name in self.steps.bound(nested.stack):
+        for name in block.bound:
             bound = failed.names.get(name)
             made = end.names.get(name) if end is not None else None
             if made is not None:
                 known = made.join(bound) if bound is not None else made
                 failed.names[name] = replace(known, sure=bound is not None and bound.sure)
-        failed.unsure(self.steps.bound(nested.stack))
+        failed.unsure(block.bound)
         if end is not None:
             failed.consumed.update(end.consumed)
 
-    def _finally(self, nested: Nested, failed: State, normal: State | None) -> State | None:
+    def _finally(self, block: Block, failed: State, normal: State | None) -> State | None:
         either = join((failed, normal))
-        end = self.stack(nested.stack, (either or failed).fork())
+        end = self.follow(block, (either or failed).fork())
         if end is not None and self.guards:
             # The failure goes on from here.
             self.guards[-1].note(end)
         if end is None or normal is None:
             return None
-        for name in self.steps.bound(nested.stack):
+        for name in block.bound:
             if name in end.names:
                 normal.names[name] = end.names[name]
         if not end.silent:
@@ -159,43 +488,41 @@ class Blocks(Frames):
         normal.consumed.update(end.consumed)
         return normal
 
-    def _loop(
-        self, step: Step, nested: Nested, read: tuple[Made, ...], entry: State
-    ) -> State | None:
+    def _loop(self, node: Node, block: Block, read: tuple[Made, ...], entry: State) -> State | None:
         frame, loop = self.frames[-1], Loop()
-        region = Region(f"the `{step.function.name}`", step.key_mark, turns=True)
+        region = Region(f"the `{node.step.function.name}`", node.mark, turns=True)
         frame.loops.append(loop)
         met, returns = len(self.emission.met), len(frame.returns)
         body = entry.fork()
         body.spoken = False
-        self.bind(nested, body, tuple(made for made in read if made.maybe_input is None))
-        with self.around(region=region, condition=id(nested.stack)):
-            if nested.copies:
-                words = f"the turns of this concurrent `{step.function.name}`"
-                with self.copy(nested, entry, words) as copy:
-                    end = self.stack(nested.stack, body)
+        self.bind(block, body, tuple(made for made in read if made.maybe_input is None))
+        with self.around(region=region, condition=block):
+            if block.copies:
+                words = f"the turns of this concurrent `{node.step.function.name}`"
+                with self.copy(block, entry, words) as copy:
+                    end = self.follow(block, body)
                     self.finish(copy.deferred, end)
             else:
-                body.unsure(self.steps.bound(nested.stack), in_turns=True)
-                end = self.stack(nested.stack, body)
+                body.unsure(block.bound, in_turns=True)
+                end = self.follow(block, body)
         frame.loops.pop()
         again = [each for each in (end, *loop.turns) if each is not None]
-        self.streams.close(region, [entry] if nested.copies else again)
+        self.streams.close(region, [entry] if block.copies else again)
         self._check_next_turn(entry, again, met)
         exits = again + loop.breaks
         spoken = any(each.spoken for each in exits)
-        if nested.copies:
+        if block.copies:
             for each in exits:
                 each.names = dict(entry.names)
-        after = join(exits if runs_once_at_least(step, nested) else [*exits, entry.fork()])
+        after = join(exits if runs_once_at_least(node, block) else [*exits, entry.fork()])
         if after is None:
             return None
-        self.unbind(nested, entry, after)
+        self.unbind(block, entry, after)
         after.spoken = spoken or entry.spoken
         if spoken:
             after.silent, after.pending = False, ()
         elif not loop.breaks and len(frame.returns) == returns:
-            self.wait_for(step, read, after, loop=True)
+            self.wait_for(node, read, after, loop=True)
         return after
 
     def _check_next_turn(self, entry: State, again: list[State], met: int) -> None:
@@ -206,7 +533,7 @@ class Blocks(Frames):
             self.emission.refuse_after_done(first, done, next_turn=True)
 
     def wait_for(
-        self, step: Step, read: tuple[Made, ...], state: State, *, loop: bool = False
+        self, node: Node, read: tuple[Made, ...], state: State, *, loop: bool = False
     ) -> None:
         """Note that a step reads streams to their end, unless they are short or emit by themselves."""
         for made in read:
@@ -214,7 +541,7 @@ class Blocks(Frames):
                 continue
             if loop:
                 advice = (
-                    f"emit inside the loop in line {step.key_mark.line}, or give the items on with `streams.map` "
+                    f"emit inside the loop in line {node.mark.line}, or give the items on with `streams.map` "
                     "and loop over these once"
                 )
             else:
@@ -224,16 +551,16 @@ class Blocks(Frames):
                 )
             only_with = made.maybe_input
             self.emission.wait(
-                state, Wait(step.title, step.key_mark, made.title, advice, only_with=only_with)
+                state, Wait(node.title, node.mark, made.title, advice, only_with=only_with)
             )
 
 
-def _catches(step: Step) -> bool:
+def _catches(node: Node) -> bool:
     """Tell whether a step has the group that holds its handler."""
-    for parameter in step.function.parameters:
+    for parameter in node.step.function.parameters:
         kind = parameter.type
         inner = kind.parameters if isinstance(kind, Group) else (parameter,)
-        if step.arguments.get(parameter.name) is not None:
+        if node.step.arguments.get(parameter.name) is not None:
             types = [each.type for each in inner]
             if any(isinstance(t, StackOf) and t.nesting is Nesting.HANDLER for t in types):
                 return True

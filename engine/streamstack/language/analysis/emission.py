@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from streamstack.errors import Mark
-from streamstack.language.analysis.reports import Reports
-from streamstack.language.analysis.state import Event, Made, State, Voice, Wait
+from streamstack.language.analysis.state import Event, Made, Reports, State, Voice, Wait
 from streamstack.language.definition import Step
 
 

@@ -7,19 +7,19 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from streamstack.errors import Mark
-from streamstack.language.analysis.parts import Nested, take_apart, written
-from streamstack.language.analysis.reports import Reports
 from streamstack.language.analysis.state import (
     OF_A_BODY,
     OF_EVERY_STREAM,
     PLAIN,
     Binding,
     Content,
+    Reports,
     State,
 )
-from streamstack.language.definition import Definition, Endpoint, Input, Stack, Task
+from streamstack.language.definition import Endpoint, Input, Task
 from streamstack.language.expressions import Read, Value
 from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
+from streamstack.language.graph import Block, Graph
 from streamstack.language.loading.wording import listed
 from streamstack.language.names import RESERVED
 from streamstack.language.parameters import Nesting
@@ -58,8 +58,9 @@ class Elsewhere:
 class Names:
     """Checks the names that one definition reads."""
 
-    def __init__(self, definition: Definition, reports: Reports) -> None:
-        self._definition = definition
+    def __init__(self, graph: Graph, reports: Reports) -> None:
+        self._graph = graph
+        self._definition = definition = graph.definition
         self._reports = reports
         self._inputs = {each.name: each for each in getattr(definition, "inputs", ())}
         self._elsewhere: dict[str, list[Elsewhere]] | None = None
@@ -196,21 +197,22 @@ class Names:
     def _places(self, name: str) -> list[Elsewhere]:
         if self._elsewhere is None:
             self._elsewhere = {}
-            self._gather(self._definition.stack, "", self._elsewhere)
+            self._gather(self._graph.root, "", self._elsewhere)
         return self._elsewhere.get(name, [])
 
-    def _gather(self, stack: Stack, copy: str, into: dict[str, list[Elsewhere]]) -> None:
-        for step in stack.steps:
-            for each in written(step):
+    def _gather(self, block: Block, copy: str, into: dict[str, list[Elsewhere]]) -> None:
+        for node in block.nodes:
+            function = node.step.function.name
+            for each in node.written:
                 place = Elsewhere(each.mark, copy, rebinds=each.rebinds)
                 into.setdefault(each.name, []).append(place)
-            for nested in take_apart(step).nested:
-                inner = _copy_words(nested, step.function.name, step.mark) or copy
+            for nested in node.blocks:
+                inner = _copy_words(nested, function, node.step.mark) or copy
                 for name, _ in nested.binds:
-                    what = "`catch`" if nested.type.nesting is Nesting.HANDLER else "the body"
-                    body = f"{what} of the `{step.function.name}` in line {step.mark.line}"
+                    what = "`catch`" if nested.nesting is Nesting.HANDLER else "the body"
+                    body = f"{what} of the `{function}` in line {node.step.mark.line}"
                     into.setdefault(name, []).append(Elsewhere(nested.stack.mark, "", body))
-                self._gather(nested.stack, inner, into)
+                self._gather(nested, inner, into)
 
     # -- properties
 
@@ -307,7 +309,7 @@ class Names:
         self._reports.add("unknown-property", property_mark(read, index), message, hint)
 
 
-def _copy_words(nested: Nested, function: str, mark: Mark) -> str:
+def _copy_words(nested: Block, function: str, mark: Mark) -> str:
     if not nested.copies:
         return ""
     if nested.label is not None:

@@ -7,8 +7,6 @@ from typing import Final
 
 from streamstack.errors import Mark
 from streamstack.language.analysis.names import Names, stream_input
-from streamstack.language.analysis.parts import Use
-from streamstack.language.analysis.reports import Reports
 from streamstack.language.analysis.state import (
     PLAIN,
     Binding,
@@ -16,10 +14,12 @@ from streamstack.language.analysis.state import (
     Event,
     Made,
     Region,
+    Reports,
     State,
 )
 from streamstack.language.definition import Step
 from streamstack.language.expressions import Read, Value
+from streamstack.language.graph import Use
 from streamstack.language.parameters import Kind
 
 #: Parameters that iterate a stream, and those that only take it over.

@@ -1,12 +1,14 @@
-"""One step after the other: what it reads, takes, binds, emits, and where it leaves."""
+"""The analysis of one definition: its names, its streams, its chunks, on every path through it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+
+from streamstack.errors import Diagnostic, Mark
 from streamstack.language.analysis.blocks import Blocks
-from streamstack.language.analysis.callees import Callees, Summary
-from streamstack.language.analysis.emission import both, called, of_streams
-from streamstack.language.analysis.parts import Parts, PerItem, constant, written
+from streamstack.language.analysis.emission import both, called, describe, of_streams
 from streamstack.language.analysis.state import (
+    OF_A_BODY,
     OF_EVERY_STREAM,
     PLAIN,
     SILENT,
@@ -21,10 +23,92 @@ from streamstack.language.analysis.state import (
     join,
 )
 from streamstack.language.analysis.streams import READS
-from streamstack.language.definition import Definition, Given, Items, Stack, Step
+from streamstack.language.definition import (
+    Definition,
+    Endpoint,
+    FunctionDefinition,
+    Given,
+    Items,
+    Step,
+)
 from streamstack.language.expressions import Value
+from streamstack.language.graph import Block, Node, PerItem, called_by, constant, steps_of
 from streamstack.language.parameters import Effects, Kind
 from streamstack.language.values import MISSING
+from streamstack.records import record
+
+
+@record()
+class Summary:
+    """What a caller must know of a function.
+
+    ``emits`` is the first step in it that does. ``stream_voice``: how the stream it gives emits and
+    waits while it is read.
+    """
+
+    name: str
+    voice: Voice = SILENT
+    emits: Mark | None = None
+    closes: bool = False
+    comes_back: bool = True
+    gives_stream: bool = False
+    gives_plain: bool = True
+    properties: frozenset[str] = OF_EVERY_STREAM
+    stream_voice: Voice = SILENT
+    brief: bool = False
+
+
+class Callees:
+    """The functions of a project, summed up when they are first called.
+
+    ``sum_up`` follows one function. A function that calls itself, directly or through others, is
+    taken to emit as it goes while it is being summed up: the proof accuses no one of what it can't see.
+    """
+
+    __slots__ = ("_functions", "_known", "_sum_up")
+
+    def __init__(
+        self,
+        functions: Mapping[str, FunctionDefinition],
+        sum_up: Callable[[FunctionDefinition, Callees], Summary],
+    ) -> None:
+        self._functions = functions
+        self._sum_up = sum_up
+        self._known: dict[str, Summary] = {}
+
+    def summary(self, name: str) -> Summary | None:
+        """Return what a function does; None where there is none of that name."""
+        known = self._known.get(name)
+        if known is not None or name not in self._functions:
+            return known
+        # Those it calls come first, so that a long chain of calls is no deep recursion here.
+        order: list[str] = []
+        open_calls = [(name, self._calls(name))]
+        met = {name}
+        while open_calls:
+            present, calls = open_calls[-1]
+            inner = next(calls, None)
+            if inner is None:
+                open_calls.pop()
+                order.append(present)
+            elif inner not in met and inner not in self._known:
+                met.add(inner)
+                open_calls.append((inner, self._calls(inner)))
+        for each in order:
+            if each not in self._known:
+                waiting = [other for other in order if other not in self._known]
+                for other in waiting:
+                    self._known[other] = Summary(other, Voice(silent=False))
+                summary = self._sum_up(self._functions[each], self)
+                for other in waiting:
+                    del self._known[other]
+                self._known[each] = summary
+        return self._known.get(name)
+
+    def _calls(self, name: str) -> Iterator[str]:
+        """Yield the functions of the project that a function calls."""
+        for step in steps_of(self._functions[name].stack):
+            yield from (each for each in called_by(step) if each in self._functions)
 
 
 class Walker(Blocks):
@@ -35,15 +119,14 @@ class Walker(Blocks):
         self._callees = callees
         self._answers_json = False
 
-    def stack(self, stack: Stack, state: State) -> State | None:
-        """Follow steps one after the other; return the state behind them, None where none leads there."""
-        steps = stack.steps
-        for index, step in enumerate(steps):
-            after = self._step(step, state)
+    def follow(self, block: Block, state: State) -> State | None:
+        """Follow the steps of a block; return the state behind them, None where no path leads there."""
+        for index, node in enumerate(block.nodes):
+            after = self._step(node, state)
             if after is None:
-                rest = steps[index + 1 :]
+                rest = block.nodes[index + 1 :]
                 if rest and not self.ghost:
-                    self._unreachable(step, rest[0])
+                    self._unreachable(node.step, rest[0].step)
                 with self.unheard():
                     for each in rest:
                         state = self._step(each, state) or state
@@ -59,67 +142,69 @@ class Walker(Blocks):
                 f"`{step.title}` never runs: `{leaving.title}` in line {leaving.key_mark.line} always leaves before it",
             )
 
-    def _step(self, step: Step, state: State) -> State | None:
-        if step.allow:
-            with self.reports.within((*self.reports.allowed, step.allow)):
-                return self._modified(step, state)
-        return self._modified(step, state)
+    def _step(self, node: Node, state: State) -> State | None:
+        if node.step.allow:
+            with self.reports.within((*self.reports.allowed, node.step.allow)):
+                return self._modified(node, state)
+        return self._modified(node, state)
 
-    def _modified(self, step: Step, state: State) -> State | None:
+    def _modified(self, node: Node, state: State) -> State | None:
         """Follow a step with its modifiers."""
-        if self.guards and not self._is_harmless(step):
+        step = node.step
+        if self.guards and not self._is_harmless(node):
             self.guards[-1].note(state)
         if step.disabled:
             with self.unheard():
-                self._run(step, state.fork())
+                self._run(node, state.fork())
             self._bind_result(step, state, PLAIN)
             return state
         if step.when is None:
-            return self._retried(step, state)
+            return self._retried(node, state)
         self.names.read(step.when, state)
         self.streams.check_condition(step.when, step, state)
         skipped = state.fork()
         asked = frozenset(self.names.asked(step.when))
         state.assure(asked)
-        with self.around(condition=id(step)):
-            after = self._retried(step, state)
+        with self.around(condition=node):
+            after = self._retried(node, state)
         if after is None:
             skipped.assure(asked)
         if step.result is not None:
             skipped.names[step.result] = Binding(sure=True)
         return join((after, skipped))
 
-    def _is_harmless(self, step: Step) -> bool:
+    def _is_harmless(self, node: Node) -> bool:
         """Tell whether a step surely does not fail: it only sets constants."""
-        if step.when is not None or not step.function.effects.sets:
+        if node.step.when is not None or not node.step.function.effects.sets:
             return False
-        return all(use.value.constant is not MISSING for use in self.steps.parts(step).uses)
+        return all(use.value.constant is not MISSING for use in node.uses)
 
-    def _retried(self, step: Step, state: State) -> State | None:
+    def _retried(self, node: Node, state: State) -> State | None:
+        step = node.step
         if step.retry is None:
-            return self._run(step, state)
+            return self._run(node, state)
         with self.around(region=Region(f"the retried `{step.title}`", step.key_mark, turns=False)):
-            return self._run(step, state)
+            return self._run(node, state)
 
-    def _run(self, step: Step, state: State) -> State | None:
-        effects, parts = step.function.effects, self.steps.parts(step)
+    def _run(self, node: Node, state: State) -> State | None:
+        step, effects = node.step, node.step.function.effects
         if isinstance(step.timeout, Value):
             self.names.read(step.timeout, state)
             self.streams.check_condition(step.timeout, step, state)
         if effects.sets:
-            self._set(step, parts, state)
+            self._set(node, state)
             return state
-        read, handed, asked = self._read(step, parts, state)
+        read, handed, asked = self._read(node, state)
         voice = of_streams(read) if read else SILENT
         event = Event(step.key_mark, step.title, self.streams.conditions)
         lazy = effects.gives == "stream"
         if read and not lazy and not self.ghost:
             self.emission.apply(state, voice, event)
             if effects.waits_for_stream:
-                self.wait_for(step, read, state)
+                self.wait_for(node, read, state)
         given: dict[str, Content] = {}
-        if parts.nested:
-            after, own, given = self.follow_nested(step, parts.nested, asked, read, state)
+        if node.blocks:
+            after, own, given = self.follow_nested(node, asked, read, state)
             if after is None:
                 return None
             state, voice = after, both(voice, own) if own is not SILENT else voice
@@ -129,7 +214,7 @@ class Walker(Blocks):
             state.assure(asked)
         content = PLAIN
         if lazy:
-            content = Content((self._make(step, effects, read, voice),), plain=False)
+            content = Content((self._make(node, read, voice),), plain=False)
         elif effects.calls:
             found = self._call(step, handed, event, state)
             if found is None:
@@ -140,27 +225,27 @@ class Walker(Blocks):
             self.reports.add("unread-stream", step.key_mark, message)
         if effects.emits and not self.ghost:
             self._emit(effects, event, state)
-        self._bind(step, effects, given, content, state)
-        return self._leave(step, effects, handed, state) if effects.ends else state
+        self._bind(node, given, content, state)
+        return self._leave(node, handed, state) if effects.ends else state
 
     # -- what a step reads
 
     def _read(
-        self, step: Step, parts: Parts, state: State
+        self, node: Node, state: State
     ) -> tuple[tuple[Made, ...], dict[str, Content], frozenset[str]]:
         """Check the values of a step.
 
         Return the streams it reads, what it hands over by the author's keys, and the names its conditions ask for.
         """
-        effects = step.function.effects
+        step, effects = node.step, node.step.function.effects
         read: tuple[Made, ...] = ()
         handed: dict[str, Content] = {}
         asked: set[str] = set()
-        for use in parts.uses:
+        for use in node.uses:
             if not use.value.reads:
                 continue
             outer = state.names.get("loop")
-            turns = use.kind is None and next((n for n in parts.nested if n.type.loop), None)
+            turns = use.kind is None and next((b for b in node.blocks if b.loop), None)
             if turns:
                 self.bind(turns, state)  # the condition of `while` is asked in each turn
             self.names.read(use.value, state)
@@ -175,7 +260,7 @@ class Walker(Blocks):
                 read += tuple(made for made in content.streams if made not in read)
             elif use.kind is None:
                 asked.update(self.names.asked(use.value))
-        for each in parts.per_item:
+        for each in node.per_item:
             self._read_per_item(each, step, state)
         return read, handed, frozenset(asked)
 
@@ -187,10 +272,11 @@ class Walker(Blocks):
         self.names.read(each.value, inner)
         self.streams.check_condition(each.value, step, inner)
 
-    def _set(self, step: Step, parts: Parts, state: State) -> None:
+    def _set(self, node: Node, state: State) -> None:
         """Follow `set`: each value sees the names before it; a stream moves to its new name."""
-        places = {each.name: each.mark for each in written(step)}
-        for use in parts.uses:
+        step = node.step
+        places = {each.name: each.mark for each in node.written}
+        for use in node.uses:
             self.names.read(use.value, state)
             content = self.streams.evaluate(use, step, state)
             name = use.entry or ""
@@ -203,12 +289,12 @@ class Walker(Blocks):
 
     # -- what a step makes, calls, emits
 
-    def _make(self, step: Step, effects: Effects, read: tuple[Made, ...], voice: Voice) -> Made:
+    def _make(self, node: Node, read: tuple[Made, ...], voice: Voice) -> Made:
+        step, effects = node.step, node.step.function.effects
         properties = frozenset(each.name for each in effects.properties) | OF_EVERY_STREAM
         name = f"`{step.result}`" if step.result else f"what `{step.title}` gives"
         made = self.streams.make(name, step.key_mark, properties)
-        parts = self.steps.parts(step)
-        at_hand = any(use.kind in READS for use in parts.uses) and not parts.nested
+        at_hand = any(use.kind in READS for use in node.uses) and not node.blocks
         made.brief = effects.shortens or (at_hand and all(each.brief for each in read))
         if effects.waits_for_stream:
             advice = "put this step behind the first chunk, or send the items as they come"
@@ -278,14 +364,14 @@ class Walker(Blocks):
 
     def _bind(
         self,
-        step: Step,
-        effects: Effects,
+        node: Node,
         given: dict[str, Content],
         content: Content,
         state: State,
     ) -> None:
+        step, effects = node.step, node.step.function.effects
         if effects.rebinds is not None or effects.publishes is not None:
-            for each in written(step):
+            for each in node.written:
                 if each.name == step.result and each.mark == step.result_mark:
                     continue
                 if effects.rebinds is not None:
@@ -310,14 +396,13 @@ class Walker(Blocks):
             if not step.disabled:
                 self.note_bound(step.result, mark, content)
 
-    def _leave(
-        self, step: Step, effects: Effects, handed: dict[str, Content], state: State
-    ) -> State | None:
+    def _leave(self, node: Node, handed: dict[str, Content], state: State) -> State | None:
+        step, effects = node.step, node.step.function.effects
         frame = self.frames[-1]
         if effects.leaves == "frame":
             content = next(iter(handed.values()), PLAIN)
             if content.is_stream and self._answers_json and len(self.frames) == 1:
-                self.refuse_answer(step, content)
+                self.refuse_answer(node, content)
             if not self.ghost:
                 frame.returns.append(state.fork())
                 frame.given.append(content)
@@ -334,14 +419,14 @@ class Walker(Blocks):
                 (loop.breaks if effects.leaves == "loop" else loop.turns).append(state.fork())
         return None
 
-    def refuse_answer(self, step: Step, content: Content) -> None:
+    def refuse_answer(self, node: Node, content: Content) -> None:
         """Report a stream as the answer of an endpoint that answers with JSON."""
         made = content.streams[0]
-        reads = (read for use in self.steps.parts(step).uses for read in use.value.reads)
+        reads = (read for use in node.uses for read in use.value.reads)
         read = next(reads, None)
         self.reports.add(
             "stream-in-expression",
-            read.mark if read is not None else step.key_mark,
+            read.mark if read is not None else node.mark,
             f"{made.title} is a stream (made in line {made.mark.line}), which JSON can't hold",
             "`collect` it and return the list, or write `responseType: streaming` and `forEach` over it",
         )
@@ -364,3 +449,125 @@ def _called_names(step: Step) -> list[str]:
         if names and all(isinstance(name, str) for name in names):
             return [str(name) for name in names]
     return []
+
+
+def callees_of(functions: Mapping[str, FunctionDefinition]) -> Callees:
+    """Return what `analyse` knows of functions, to be shared by the definitions of a project."""
+    return Callees(functions, _sum_up)
+
+
+def analyse(
+    definition: Definition, functions: Mapping[str, FunctionDefinition] | Callees
+) -> list[Diagnostic]:
+    """Report what is wrong with names, streams and chunks on any path through a definition.
+
+    ``functions`` are those it may call; given as `callees_of` returns them, each is followed once for all definitions.
+    It never raises. The time is linear in the size of the definition.
+    """
+    callees = functions if isinstance(functions, Callees) else callees_of(functions)
+    walker = Walker(definition, callees)
+    end, _ = _follow(walker)
+    if isinstance(definition, Endpoint):
+        _check_endpoint(walker, definition, end)
+    _report_unused(walker)
+    return sorted(walker.reports.found.values())
+
+
+def _follow(walker: Walker) -> tuple[State | None, Content]:
+    """Follow a whole definition; return the state in which it ends, and what it gives."""
+    definition = walker.definition
+    state = State({})
+    for declared in getattr(definition, "inputs", ()):
+        is_function = isinstance(definition, FunctionDefinition)
+        if declared.type == "stream" or (is_function and declared.type == "json"):
+            properties = OF_EVERY_STREAM if is_function else OF_A_BODY
+            made = Made(f"`input.{declared.name}`", declared.mark, properties=properties)
+            if declared.type == "json":
+                made.maybe_input = declared.name
+            content = Content((made,), plain=declared.type == "json")
+            state.names[f"input.{declared.name}"] = Binding(sure=True, content=content)
+    if isinstance(definition, Endpoint):
+        for _, value in definition.headers:
+            walker.names.read(value, state)
+        for limit in definition.rate_limits:
+            for value in limit.bindings:
+                walker.names.read(value, state)
+        if definition.response_type == "json":
+            walker.answer_json()
+    end, given = walker.leave_frame(walker.follow(walker.graph.root, state))
+    walker.finish(walker.copies[0].deferred, end)
+    return end, given
+
+
+def _sum_up(function: FunctionDefinition, callees: Callees) -> Summary:
+    """Follow a function for what its callers must know."""
+    walker = Walker(function, callees)
+    end, given = _follow(walker)
+    emission, streams = walker.emission, given.streams
+    first = min((event.mark for event in emission.met), default=None)
+    silent = end is None or end.silent or not emission.any
+    pending = end.pending if end is not None else ()
+    return Summary(
+        function.name,
+        Voice(emission.any, silent, pending, tuple(emission.late)),
+        emits=first,
+        closes=end is not None and end.done is not None,
+        comes_back=end is not None,
+        gives_stream=bool(streams) and any(made.maybe_input is None for made in streams),
+        gives_plain=given.plain,
+        properties=frozenset[str]().union(*(made.properties for made in streams)) | OF_EVERY_STREAM,
+        stream_voice=of_streams(streams) if streams else Voice(),
+        brief=bool(streams) and all(made.brief for made in streams),
+    )
+
+
+def _check_endpoint(walker: Walker, endpoint: Endpoint, end: State | None) -> None:
+    """Report what concerns the answer of an endpoint."""
+    reports, emission = walker.reports, walker.emission
+    if endpoint.response is not None and endpoint.response_type == "json" and end is not None:
+        _check_response(walker, endpoint.response, end)
+    if endpoint.response_type == "json":
+        return
+    if endpoint.response is not None:
+        reports.add(
+            "response-in-stream",
+            endpoint.response.mark,
+            "a streaming endpoint sends chunks; nothing sends its `response`",
+        )
+    if not emission.any:
+        reports.add(
+            "no-chunks",
+            endpoint.stack.mark,
+            f"no path through {endpoint.title} sends a chunk",
+        )
+    for wait, chunk in emission.late:
+        reports.add("buffers-stream", wait.mark, describe(wait, chunk), wait.advice)
+    if endpoint.streaming.format == "json" and emission.any:
+        reports.add(
+            "buffers-stream",
+            endpoint.mark,
+            "`format: json` keeps all chunks and answers with one document at the end",
+            "leave `format` out: then the reader chooses by Accept, and JSON is there for who asks for it",
+        )
+
+
+def _check_response(walker: Walker, value: Value, end: State) -> None:
+    walker.names.read(value, end)
+    name, content = walker.names.content(value, end)
+    if content.is_stream:
+        line = content.streams[0].mark.line
+        walker.reports.add(
+            "stream-in-expression",
+            value.mark,
+            f"`{name}` is a stream (made in line {line}), which JSON can't hold",
+            "`collect` it and answer the list, or write `responseType: streaming`",
+        )
+
+
+def _report_unused(walker: Walker) -> None:
+    names = walker.names
+    for name, (mark, is_stream) in names.bound_at.items():
+        if name in names.read_somewhere or name.startswith("_"):
+            continue
+        words = ", so that nothing of the stream is ever fetched" if is_stream else ""
+        walker.reports.add("unused-variable", mark, f"`{name}` is never read{words}")

@@ -200,7 +200,9 @@ def _general(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "the value is nested too deeply"
     if isinstance(error, NameError):
-        name = re.sub(r"v_(\d+_)?", "", error.name or "", count=1)  # as runtime/code.py spells it
+        name = re.sub(
+            r"v_(\d+_)?", "", error.name or "", count=1
+        )  # as runtime/compiler.py spells it
         return f"the name `{name or '?'}` is not bound here"
     if isinstance(error, KeyError):
         return f"there is no item `{error.args[0] if error.args else '?'}`"

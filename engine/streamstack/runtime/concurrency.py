@@ -1,4 +1,9 @@
-"""Control that Python has no statement for: time limits, trying again, doing several things at once."""
+"""Control that Python has no statement for: time limits, retries, tasks that belong together.
+
+asyncio's TaskGroup cancels the task that waits for it, in order to wake it, and before Python 3.13 takes that back only
+sometimes; an error it has goes before a cancellation from outside, which is lost then. A run must be stoppable whatever
+its branches do, so a group of tasks here wakes by an event instead.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -15,13 +20,84 @@ from streamstack.errors import RunError
 from streamstack.language.definition import Retry
 from streamstack.language.values import MISSING
 from streamstack.runtime.chunk import Sink, check_content
-from streamstack.runtime.crew import Crew
 from streamstack.runtime.faults import located
-from streamstack.runtime.frames import BREAK, Signal
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Items, Stream
 
+T = TypeVar("T")
+
+
+class Crew:
+    """Tasks that are started one by one, also by one another, and waited for with `finish`."""
+
+    __slots__ = ("_bell", "_failure", "_tasks")
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._bell = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start a task."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._note)
+        return task
+
+    def _note(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if self._failure is None:
+            self._failure = failure
+        if self._failure is not None or not self._tasks:
+            self._bell.set()
+
+    async def finish(self) -> None:
+        """Wait for all tasks; raise the first error as it is, once the others have ended too."""
+        try:
+            if self._tasks:
+                await self._bell.wait()
+        finally:
+            while running := [task for task in self._tasks if not task.done()]:
+                await stop(*running)
+        if self._failure is not None:
+            raise self._failure
+
+
+async def stop(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they have cleaned up, also when cancelled meanwhile."""
+    cancelled: asyncio.CancelledError | None = None
+    running = {task for task in tasks if not task.done()}
+    for task in running:
+        task.cancel()
+    while running:
+        try:
+            _, running = await asyncio.wait(running)
+        except asyncio.CancelledError as again:
+            cancelled = again
+            running = {task for task in running if not task.done()}
+            for task in running:
+                task.cancel()
+    if cancelled is not None:
+        raise cancelled
+
+
 log = structlog.get_logger("streamstack.run")
+
+
+class Signal:
+    """How a part of a stack that runs in a function of its own asks its caller to break, continue or return."""
+
+    __slots__ = ("value", "what")
+
+    def __init__(self, value: Any = None, what: str = "return") -> None:
+        self.value = value
+        self.what = what
+
+
+BREAK = Signal(what="break")
+CONTINUE = Signal(what="continue")
+
 
 #: Codes that trying again can't mend, unless the author names them under `on`.
 FINAL = frozenset(

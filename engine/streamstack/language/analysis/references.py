@@ -1,10 +1,11 @@
-"""Whether the functions of a project that steps call exist, and get the inputs they declare."""
+"""Whether what steps name exists: functions of the project and their inputs, models, databases, authentications."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
 from streamstack.errors import Diagnostic, Mark
+from streamstack.language.database_settings import default_database
 from streamstack.language.definition import (
     Argument,
     Definition,
@@ -16,10 +17,10 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Value
 from streamstack.language.findings import find
+from streamstack.language.graph import constant, steps_of
 from streamstack.language.loading.constants import mismatch
 from streamstack.language.suggest import nearest
 from streamstack.language.values import MISSING
-from streamstack.language.walk import steps_of
 
 #: The parameter that hands over inputs, beside the one that names the function.
 INPUTS = "with"
@@ -151,3 +152,46 @@ def _check_inputs(step: Step, target: FunctionDefinition, found: list[Diagnostic
         for declared in target.inputs
         if declared.required and declared.name not in sent
     )
+
+
+#: The code of a name that a section lacks, and what the section holds one of.
+_CODES = {
+    "models": ("unknown-model", "model"),
+    "databases": ("unknown-database", "database"),
+    "authentication": ("unknown-authentication", "authentication"),
+}
+
+
+def check_configured(
+    definition: Definition, configured: Mapping[str, Collection[str]]
+) -> list[Diagnostic]:
+    """Report the constant names that the settings lack; ``configured`` are those they have, by section."""
+    found = []
+    for step in steps_of(definition.stack):
+        for each in step.function.effects.configured:
+            argument = step.arguments.get(each.parameter)
+            if each.unless is not None and step.arguments.get(each.unless) is not None:
+                continue
+            known = configured.get(each.section)
+            if known is None:
+                continue
+            if argument is None and each.section == "databases":
+                if known and default_database(dict.fromkeys(known)) is None:
+                    message = f"which database is meant? The settings have {', '.join(known)}"
+                    hint = "write `database: name`, or call one of them `main`"
+                    found.append(find("unknown-database", step.key_mark, message, hint))
+                continue
+            if not isinstance(argument, (Given, Value)):
+                continue
+            name = constant(argument)
+            if not isinstance(name, str) or name in known:
+                continue
+            code, noun = _CODES[each.section]
+            near = nearest(name, known)
+            hint = f"declare it under `{each.section}` in streamstack.yaml"
+            if each.unless is not None:
+                hint += f", or give `{each.unless}`"
+            message = f"the settings have no {noun} `{name}`"
+            hint = f"did you mean `{near}`?" if near else hint
+            found.append(find(code, argument.mark, message, hint))
+    return found

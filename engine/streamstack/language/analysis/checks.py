@@ -1,0 +1,323 @@
+"""What concerns a whole endpoint: optional authentication, dialects, resume."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final
+
+from streamstack.errors import Diagnostic
+from streamstack.language.definition import (
+    Arguments,
+    Definition,
+    Endpoint,
+    FunctionDefinition,
+    Given,
+    Input,
+    Step,
+)
+from streamstack.language.dialects import DIALECTS, refuse
+from streamstack.language.expressions import Read, Value
+from streamstack.language.expressions.value import ListValue, ObjectValue
+from streamstack.language.findings import find
+from streamstack.language.graph import (
+    Block,
+    Graph,
+    Node,
+    all_values,
+    called_by,
+    called_itself,
+    reached,
+    steps_of,
+    values_of,
+)
+from streamstack.language.parameters import Condition, Nesting
+from streamstack.language.suggest import nearest
+from streamstack.language.values import MISSING
+
+
+def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> list[Diagnostic]:
+    """Report names that the settings lack, and `auth` where nobody has to say who he is.
+
+    ``known`` are the names that the settings have; None where that is not known.
+    """
+    if endpoint.authentication is None:
+        return [
+            find(
+                "auth-without-authentication",
+                read.mark,
+                f"`auth` is always null in {endpoint.title}, which takes every caller",
+            )
+            for value in all_values(endpoint)
+            for read in value.reads
+            if read.name == "auth"
+        ]
+    found = []
+    for way in endpoint.authentication.ways:
+        if known is None or way.name in known:
+            continue
+        near = nearest(way.name, known)
+        found.append(
+            find(
+                "unknown-authentication",
+                way.mark,
+                f"the settings have no authentication `{way.name}`",
+                f"did you mean `{near}`?" if near else None,
+            )
+        )
+    return found
+
+
+#: Asks whether a name is bound, which `auth` always is, if to null.
+_IS_BOUND: Final = re.compile(r"\bauth\s+is\s+(?:not\s+)?(?:un)?defined\b")
+#: What callers give who say who they are.
+_SENT: Final = frozenset({"headers", "cookies", "query"})
+
+
+def check_guests(
+    endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
+) -> list[Diagnostic]:
+    """Report where something is looked up in `auth`, which is null for guests, before that was ruled out.
+
+    Whatever depends on `auth` counts as ruling it out, so that nobody is accused of what can't be seen here.
+    """
+    authentication = endpoint.authentication
+    if authentication is None or not authentication.optional:
+        return []
+    return _Guests(endpoint, functions).found
+
+
+class _Guests:
+    """Follows an endpoint with a caller of whom nothing is known."""
+
+    def __init__(self, endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> None:
+        self.found: list[Diagnostic] = []
+        self._title = endpoint.title
+        self._functions = functions
+        self._witnesses: frozenset[str] = frozenset()
+        # A variable made of one that tells who calls tells it, too.
+        graph = Graph(endpoint)
+        while (more := self._telling(graph)) != self._witnesses:
+            self._witnesses = more
+        inside = {id(value) for node in graph.nodes for value in values_of(node.step)}
+        for value in all_values(endpoint):
+            if id(value) not in inside and value is not endpoint.response:
+                self._check(value)
+        ruled_out = self._follow(graph.root, known=False)
+        if endpoint.response is not None and not ruled_out:
+            self._check(endpoint.response)
+
+    def _telling(self, graph: Graph) -> frozenset[str]:
+        """Return the names bound by steps that depend on who calls, or in such."""
+        return frozenset(
+            each.name
+            for node in graph.nodes
+            if any(map(self._tells, values_of(node.step)))
+            for inner in node.walk()
+            for each in inner.written
+        )
+
+    def _follow(self, block: Block, *, known: bool) -> bool:
+        """Check steps one after the other; return whether it is known behind them who calls."""
+        for node in block.nodes:
+            step = node.step
+            if step.disabled:
+                continue
+            asked = step.when is not None and self._tells(step.when)
+            if not known:
+                for value in values_of(step):
+                    if value is step.when or not asked:
+                        self._check(value)
+            tells = asked or any(map(self._tells, values_of(step)))
+            caught = bool(node.nested(Nesting.HANDLER))
+            ruled_out = (tells and _may_leave(node)) or self._asks_elsewhere(step)
+            for nested in node.blocks:
+                safe = known or tells or (caught and nested.nesting is Nesting.GUARDED)
+                behind = self._follow(nested, known=safe)
+                ruled_out = ruled_out or (behind and not safe)
+            known = known or ruled_out
+        return known
+
+    def _check(self, value: Value) -> None:
+        """Report what one value looks up in `auth` without asking."""
+        for each in value.bindings():
+            if any(self._rules_out(read) for read in each.reads):
+                continue
+            for read in each.reads:
+                if read.name == "auth" and read.path and not read.soft:
+                    self.found.append(self._finding(read))
+
+    def _finding(self, read: Read) -> Diagnostic:
+        shown = ".".join(["auth", *map(str, read.path)])
+        return find(
+            "auth-may-be-null",
+            read.mark,
+            f"`{shown}` fails for who sends nothing: {self._title} takes guests, too, for whom `auth` is null",
+            f"write `{shown} | default(...)`, or put `when: << {shown} is defined >>` beside the step",
+        )
+
+    def _rules_out(self, read: Read) -> bool:
+        """Whether a read within an expression asks who calls, beside others of that expression."""
+        if read.name == "auth":
+            return (read.soft or not read.path) and not _asks_for_the_name(read)
+        return self._is_witness(read)
+
+    def _tells(self, value: Value) -> bool:
+        """Whether a value depends on who calls."""
+        return any(
+            self._is_witness(read) or (read.name == "auth" and not _asks_for_the_name(read))
+            for read in value.reads
+        )
+
+    def _is_witness(self, read: Read) -> bool:
+        sent = read.name == "request" and bool(read.path) and read.path[0] in _SENT
+        return sent or read.name in self._witnesses
+
+    def _asks_elsewhere(self, step: Step) -> bool:
+        """Whether a step calls a function of the project that reads `auth`, which may refuse guests."""
+        return any(
+            read.name == "auth"
+            for name in called_by(step)
+            for function in reached(name, self._functions)
+            for value in all_values(function)
+            for read in value.reads
+        )
+
+
+def _asks_for_the_name(read: Read) -> bool:
+    """Whether a read only asks whether `auth` is bound: it is, also where it is null."""
+    return read.soft and not read.path and _IS_BOUND.search(read.expression) is not None
+
+
+def _may_leave(node: Node) -> bool:
+    """Whether a step may keep those behind it from running: it is an end, a condition, or has one in it."""
+    return any(
+        each.step.function.effects.ends
+        or (
+            any(isinstance(p.type, Condition) for p in each.step.function.parameters)
+            and not each.blocks
+        )
+        for each in node.walk()
+    )
+
+
+#: Inputs whose values are no text, by type, and one such value.
+_SAMPLES: Final[Mapping[str, Any]] = {
+    "integer": 0,
+    "decimal": 0.5,
+    "boolean": True,
+    "list": [],
+}
+
+
+def check_dialect(
+    endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
+) -> list[Diagnostic]:
+    """Report the steps that surely send what the endpoint's dialect can't carry.
+
+    Of a function that it calls, the finding stands at the call.
+    """
+    if endpoint.response_type != "streaming" or endpoint.streaming.format not in DIALECTS:
+        return []
+    format_ = f"`format: {endpoint.streaming.format}`"
+    found = [
+        find("not-in-dialect", value.mark, f"the content {fault}", _hint(format_))
+        for value, fault in _faults(endpoint)
+    ]
+    for step in steps_of(endpoint.stack):
+        for name in called_itself(step):
+            found += [
+                find(
+                    "not-in-dialect",
+                    step.key_mark,
+                    f"`{name}` is called, and {value.mark} sends content that {fault}",
+                    _hint(format_),
+                )
+                for callee in reached(name, functions)
+                for value, fault in _faults(callee)
+            ]
+    return found
+
+
+def _hint(format_: str) -> str:
+    return f"{format_} carries text, and the items that `llm.chat` gives"
+
+
+def _faults(definition: Definition) -> Iterator[tuple[Value, str]]:
+    inputs = {each.name: each for each in getattr(definition, "inputs", ())}
+    for step in steps_of(definition.stack):
+        value = _content(step)
+        if value is not None and (fault := refuse(_known(value, inputs))) is not None:
+            yield value, fault
+
+
+def _content(step: Step) -> Value | None:
+    """Return what a step sends as it is; pieces of a text are text, whatever was cut."""
+    if step.function.name != "stream":
+        return None
+    value = step.arguments.get("content")
+    split = step.arguments.get("split")
+    if split is not None and not _cuts_records(split):
+        return None
+    return value if isinstance(value, Value) else None
+
+
+def _cuts_records(split: Any) -> bool:
+    if not isinstance(split, Arguments):
+        return False
+    by = split.get("by")
+    return (by.value if isinstance(by, Given) else getattr(by, "constant", None)) == "records"
+
+
+def _known(value: Value, inputs: Mapping[str, Input]) -> Any:
+    """Return what is known of a value: its type, or the parts of an object; MISSING for nothing."""
+    if value.constant is not MISSING:
+        return value.constant
+    if isinstance(value, ListValue):
+        return []
+    if isinstance(value, ObjectValue):
+        return {key: _known(inner, inputs) for key, inner in value.entries}
+    name = value.text.strip().removeprefix("input.") if value.whole else ""
+    if name in inputs and len(value.reads) == 1 and value.reads[0].path == (name,):
+        return _SAMPLES.get(inputs[name].type, MISSING)
+    return MISSING
+
+
+_HINT = "take `id` out, or write `resume: false`: put your own id into the content or the metadata"
+
+
+def check_resume(
+    endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
+) -> list[Diagnostic]:
+    """Report `id` on the chunks of an endpoint that gives them ids itself.
+
+    Of a function that it calls, the finding stands at the call.
+    """
+    if endpoint.streaming.resume is None:
+        return []
+    why = "readers come back with the ids that `resume` gives"
+    found = [
+        find("not-resumable", value.mark, f"the chunk has an id of its own, and {why}", _HINT)
+        for value in _ids(endpoint)
+    ]
+    for step in steps_of(endpoint.stack):
+        found += [
+            find(
+                "not-resumable",
+                step.key_mark,
+                f"`{name}` is called, and {value.mark} gives a chunk an id of its own: {why}",
+                _HINT,
+            )
+            for name in called_itself(step)
+            for callee in reached(name, functions)
+            for value in _ids(callee)
+        ]
+    return found
+
+
+def _ids(definition: Definition) -> Iterator[Value]:
+    for step in steps_of(definition.stack):
+        if step.function.name == "stream":
+            value = step.arguments.get("id")
+            if isinstance(value, Value) and value.constant is not None:
+                yield value
