@@ -133,7 +133,8 @@ def install(python: Python, versions: str) -> Path:
 
 
 def _uv(*arguments: str) -> str:
-    command = [sys.executable, "-m", "uv", "--quiet", "--no-progress", *arguments]
+    command = [sys.executable, "-m", "uv", "--quiet", "--no-progress", "--no-python-downloads"]
+    command += arguments
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
@@ -143,8 +144,8 @@ def run(python: Python, versions: str, jobs: int, chosen: list[str]) -> Result:
     try:
         folder = install(python, versions)
     except subprocess.CalledProcessError as error:
-        last = (error.stderr or "").strip().splitlines()[-3:]
-        return Result(python.version, versions, 0, 0, 0, monotonic() - began, " ".join(last))
+        why = " ".join((error.stderr or "").split())[:300]
+        return Result(python.version, versions, 0, 0, 0, monotonic() - began, why)
     report, log = folder.with_name(f"{folder.name}.xml"), folder.with_name(f"{folder.name}.log")
     report.unlink(missing_ok=True)
     with log.open("w", encoding="utf-8") as written:

@@ -77,6 +77,8 @@ LIBRARIES = {
         "streamstack.functions.http*",
     ),
     "joserfc": ("streamstack.connections.tokens",),
+    "dotenv": ("streamstack.language.environment",),
+    "watchfiles": ("streamstack.server.reloading",),
     "asyncpg": ("streamstack.connections", "streamstack.connections.*"),
     "redis": ("streamstack.connections", "streamstack.connections.*"),
 }

@@ -8,7 +8,14 @@ from streamstack.errors import Diagnostic
 from streamstack.language.findings import FINDINGS, find
 from streamstack.language.model_settings import Model
 from streamstack.language.reading.source import Mapping, plain, read
-from streamstack.language.settings import Cors, Metrics, Server, Settings, load_settings
+from streamstack.language.settings import (
+    Cors,
+    LogSettings,
+    Metrics,
+    Server,
+    Settings,
+    load_settings,
+)
 from streamstack.language.streaming_settings import Resume, Streaming, parse_streaming
 
 FILE = "streamstack.yaml"
@@ -477,3 +484,37 @@ def test_wrong_models_are_told(text: str, found: list[tuple[int, int, str]]) -> 
     """At their places; what is wrong is no model."""
     assert told(text) == found
     assert load_settings(text, FILE, {})[0].models.get("a", None) is None or "key" in text
+
+
+def test_log_settings() -> None:
+    """The request log is on, at level info, in the form that fits where it goes, unless set."""
+    assert load_settings("", "x", {})[0].log == LogSettings("info", "", access=True)
+    text = "log: {level: warning, format: text, access: << env.ACCESS >>}"
+    settings, findings = load_settings(text, "x", {"ACCESS": "false"})
+    assert findings == []
+    assert settings.log == LogSettings("warning", "text", access=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{level: loud}", "`log.level`: one of debug, info, warning, error is needed here"),
+        ("{format: xml}", "`log.format`: one of text, json is needed here"),
+        ("{access: often}", "`log.access`: true or false is needed here"),
+        ("{levl: info}", "`log` has no `levl`, did you mean `level`?"),
+        ("often", "`log` is a mapping."),
+    ],
+)
+def test_log_settings_that_are_wrong(text: str, message: str) -> None:
+    """What is wrong is told, and the usual setting holds."""
+    settings, findings = load_settings(f"log: {text}", "x", {})
+    assert [each.message for each in findings] == [message]
+    assert settings.log == LogSettings()
+
+
+def test_worker_timeout() -> None:
+    """A duration; 0 is for ever."""
+    settings, findings = load_settings("server: {workerTimeout: 2m}", "x", {})
+    assert (findings, settings.server.worker_timeout) == ([], 120.0)
+    assert load_settings("server: {workerTimeout: 0}", "x", {})[0].server.worker_timeout == 0
+    assert load_settings("", "x", {})[0].server.worker_timeout == 30.0

@@ -112,6 +112,28 @@ async def test_a_little_lateness_is_made_up(clock: Clock, run: Run) -> None:
     assert await times_of(clock, run, paced("fixed"), ["a"] * 4, {1: 1.3}) == [0, 1, 2.3, 3]
 
 
+@pytest.mark.parametrize(
+    ("interval", "late", "expected"),
+    [
+        # Half an interval late, exactly: it is made up. A little more: the schedule starts anew.
+        (1.0, 0.5, [1.0, 1.5, 0.5]),
+        (1.0, 0.51, [1.0, 1.51, 1.0]),
+        # Of short intervals, 4 ms are made up, though they are longer than half of them.
+        (0.004, 0.004, [0.004, 0.008, 0.0]),
+        (0.004, 0.0045, [0.004, 0.0085, 0.004]),
+        (0.002, 0.004, [0.002, 0.006, 0.0]),
+    ],
+)
+async def test_how_late_a_chunk_may_be(
+    clock: Clock, run: Run, interval: float, late: float, expected: list[float]
+) -> None:
+    """The lateness from which on nothing is made up any more."""
+    pacing = paced("adaptive", interval)  # its first chunk leaves at once, whenever that is
+    clock.now = 0.0  # small numbers are exact enough
+    times = await times_of(clock, run, pacing, ["a"] * 4, {1: interval + late})
+    assert gaps(times) == expected
+
+
 @pytest.mark.parametrize("mode", ["fixed", "adaptive", "natural"])
 async def test_a_slow_reader_gets_no_burst(clock: Clock, run: Run, mode: str) -> None:
     """After a long wait for the reader, the next chunk leaves at once and the rest in their pace."""

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from streamstack.connections.rates import Verdict
+from streamstack.functions.limiting import quota_of, tightest
+from streamstack.language.rates import Rate
 from tests.redis import RedisServer
 from tests.server.authenticating import BY_SECRET, bearer, claims, project, signed
 from tests.server.serving import Client, Reply, Server
@@ -131,6 +134,20 @@ async def test_of_several_limits_all_must_have_room(tmp_path: Path, state: str) 
     assert [each.status for each in then] == [200, 200]
     assert [each.status for each in last] == [200, 429]
     assert figures(last[1])[:2] == ("5", "0")
+
+
+def test_of_two_limits_with_the_same_left_the_slower_is_told() -> None:
+    """As many calls are left in both: what counts is the one that takes longer to let in more, refused or not."""
+    quick, slow = (quota_of(Rate(5, seconds), "fixed", b"k") for seconds in (10, 60))
+    for admitted, left in ((True, 2), (False, 0)):
+        soon, late = (Verdict(admitted, left, reset) for reset in (4_000, 50_000))
+        assert tightest([quick, slow], [soon, late]) == (slow, late)
+        assert tightest([slow, quick], [late, soon]) == (slow, late)
+    # The one that has to be waited for is told before one that lets in no more later.
+    refused, empty = Verdict(False, 0, 1_000), Verdict(True, 0, 50_000)
+    assert tightest([quick, slow], [refused, empty]) == (quick, refused)
+    one, two = Verdict(True, 1, 1_000), Verdict(True, 2, 50_000)
+    assert tightest([slow, quick], [two, one]) == (quick, one)
 
 
 async def test_endpoints_count_apart(tmp_path: Path, state: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from streamstack.language.streaming_settings import Resume
 from streamstack.runtime.run import Run
-from tests.server.authenticating import claims, project, signed
+from tests.server.authenticating import BY_SECRET, SECRET, claims, project, signed
 from tests.server.resuming import (
     EIGHT,
     NONE,
@@ -132,6 +133,35 @@ async def test_only_who_began_a_stream_has_it(tmp_path: Path) -> None:
         last = f"{began.headers['x-stream-id']}/2"
         foreign = await server.get("/count", Authorization=bearer("bob"), Last_Event_ID=last)
         assert foreign.status == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        ("iat", -30, 200),
+        ("exp", 120, 200),
+        ("nbf", -30, 200),
+        ("auth_time", -500, 200),
+        ("jti", "another", 200),
+        ("client", "other", 404),
+        ("scope", "more", 404),
+    ],
+)
+async def test_tokens_without_a_subject(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, status: int
+) -> None:
+    """Two tokens of one caller differ in their times and their own id; another claim is another caller."""
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+    definition = counting().replace("path:", "authentication: jwt\npath:")
+    first = claims(sub=None, client="shop", scope="read", jti="one")
+    changed = value if isinstance(value, str) else int(time.time()) + value
+    async with project(tmp_path, BY_SECRET, definition) as server:
+        began = await server.get("/count", Authorization=f"Bearer {signed(first)}")
+        path = f"/_streams/{began.headers['x-stream-id']}"
+        other = signed(first | {name: changed})
+        again = await server.get(path, Authorization=f"Bearer {other}")
+    assert began.status == 200
+    assert again.status == status
 
 
 async def test_delete_stops_the_run(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.run import Run
 from streamstack.server.wire import Limits, Wire
+from streamstack.server.writers.backlog import Backlog
 from tests.server.declared import declared, eventually, small_reader
 from tests.server.serving import Server, endpoint, parse, serving
 
@@ -281,3 +282,14 @@ async def test_others_are_on_time_while_readers_do_not_read() -> None:
         for reply in replies:
             assert reply.complete
             assert [number for _, number, _ in events(reply.body)] == [*range(20), -1]
+
+
+def test_the_newest_chunk_stays_however_large() -> None:
+    """A chunk larger than the whole backlog is held, alone; the next one drops it."""
+    backlog = Backlog(1000)
+    assert backlog.hold([b"a" * 100, b"b" * 100]) == 0
+    assert backlog.hold([b"c" * 5000]) == 2
+    assert backlog.hold([b"d" * 10]) == 1
+    assert (backlog.lately, backlog.take()) == (3, b"d" * 10)
+    assert backlog.hold([b"e" * 5000]) == 0
+    assert (backlog.lately, backlog.take(), backlog.take()) == (0, b"e" * 5000, b"")

@@ -426,14 +426,14 @@ class Supervisor:
         # This process itself was stopped, or had no CPU: so had they, perhaps.
         late = now > self._looked_at + 2 * pause + 1.0
         for process in self._processes():
-            beats = self._counters.slots[process.number].beats
+            beats = self._counters.beats(process.number)
             if beats != process.beats or late:
                 process.beats, process.beat_at = beats, now
             elif process.hung:
                 process.kill()
             elif now > process.beat_at + self._heart_timeout:
                 process.hung = True
-                self._counters.server.hangs += 1
+                self._counters.count("hangs")
                 self._task.announce(
                     f"worker (process {process.pid}) hangs: no sign of life for "
                     f"{self._heart_timeout:g} s (server.workerTimeout); it is killed"
@@ -472,7 +472,7 @@ class Supervisor:
         slot.process = None
         if self._stopping:
             return
-        self._counters.server.restarts += 1
+        self._counters.count("restarts")
         at_once = not process.ready or monotonic() - process.began < AT_ONCE
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         what = f"worker {slot.number + 1} (process {process.pid}) died: {how}"

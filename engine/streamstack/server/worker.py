@@ -85,7 +85,7 @@ class Worker:
         self._task = task
         self._edition = task.edition
         self._counters = counters
-        self._slot = counters.slots[number]
+        self._number = number
         self._channel = channel
         self._sockets = sockets
         self._stopped = False  # by the supervisor
@@ -129,7 +129,7 @@ class Worker:
 
     def _beat(self) -> None:
         """Let the supervisor see that the loop turns."""
-        self._slot.beats += 1
+        self._counters.beat(self._number)
         asyncio.get_running_loop().call_later(BEAT, self._beat)
 
     def _receive(self, serving: Serving) -> None:
