@@ -30,10 +30,11 @@ from streamstack.language.loading.modifiers import MODIFIERS
 from streamstack.language.names import RESERVED
 from streamstack.language.project import read_project
 from streamstack.language.settings import load_settings
-from streamstack.language.streaming_settings import RESUME_KEYS, STREAMING_KEYS, Streaming
+from streamstack.language.streaming_settings import Resume, Streaming
 from streamstack.language.validate import validate
 from streamstack.server import negotiation
 from streamstack.server.local import serving_locally
+from streamstack.spec import fields_of
 from tests.documents import (
     ROOT,
     Block,
@@ -275,8 +276,8 @@ def test_names_in_sentences_exist(page: Page) -> None:
     [
         ("endpoints.md", [*TYPES, *KEYS, *CONSTRAINTS]),
         ("steps.md", [each.name for each in MODIFIERS]),
-        ("settings.md", STREAMING_KEYS),
-        ("resume.md", RESUME_KEYS),
+        ("settings.md", [each.name for each in fields_of(Streaming)]),
+        ("resume.md", [each.name for each in fields_of(Resume)]),
         ("bindings.md", RESERVED),
         ("chunks.md", negotiation.FORMATS),
     ],

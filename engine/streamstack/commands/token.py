@@ -16,7 +16,7 @@ from streamstack.connections.tokens.own_secret import own_secret
 from streamstack.connections.tokens.tokens import sign
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
-from streamstack.language.authentication_settings import ApiKey, Jwt, Method, Methods, digest_of
+from streamstack.language.authentication import ApiKey, Jwt, Method, Methods, digest_of
 from streamstack.language.project import Checked, find_root, read_project
 from streamstack.language.report import write_text
 from streamstack.language.suggest import did_you_mean

@@ -15,7 +15,7 @@ from streamstack.connections.tokens.keys import Key, public_key, secret_key
 from streamstack.connections.tokens.own_secret import own_secret
 from streamstack.connections.tokens.tokens import Rules, find_keys, parse_token, refused, verify
 from streamstack.errors import RunError
-from streamstack.language.authentication_settings import ApiKey, Jwt, Methods, digest_of
+from streamstack.language.authentication import ApiKey, Jwt, Methods, digest_of
 
 #: Tokens that are remembered as valid, and the seconds for which they are.
 REMEMBERED: Final = 4096

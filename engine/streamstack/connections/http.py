@@ -17,7 +17,7 @@ from streamstack.connections.content_coding import Coding, through, undo
 from streamstack.connections.network_guard import NetworkGuard, RefusedAddressError
 from streamstack.connections.received import take_all
 from streamstack.errors import RunError
-from streamstack.language.http_settings import HttpSettings
+from streamstack.language.settings import HttpSettings
 
 #: Bytes that are read ahead of whoever takes them, about.
 READ_AHEAD: Final = 64 * 1024

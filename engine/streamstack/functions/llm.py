@@ -13,7 +13,6 @@ from streamstack.functions.http_requests import make_headers, open_http
 from streamstack.functions.http_upstream import Times
 from streamstack.functions.llm_stream import ModelStream
 from streamstack.language.declare import Example, function
-from streamstack.language.model_settings import PROVIDERS as NAMES
 from streamstack.language.parameters import (
     Bound,
     Configured,
@@ -26,6 +25,7 @@ from streamstack.language.parameters import (
     Property,
 )
 from streamstack.language.schemas.inputs import inputs_schema
+from streamstack.language.settings import PROVIDERS as NAMES
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import kind, to_json
 from streamstack.runtime.decoders.decoder import OnInvalid

@@ -13,7 +13,6 @@ from streamstack.connections.postgres.failures import failure_of
 from streamstack.connections.postgres.pool import Connection
 from streamstack.connections.postgres.setup import apply_setup
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.database_settings import default_database
 from streamstack.language.definition import (
     Argument,
     Definition,
@@ -25,6 +24,7 @@ from streamstack.language.definition import (
 from streamstack.language.expressions import Constant, ObjectValue, Value
 from streamstack.language.findings import find
 from streamstack.language.parameters import Bound, Kind, Named, OneOf, ParameterType
+from streamstack.language.settings import default_database
 from streamstack.language.sql import statement_in
 from streamstack.language.suggest import nearest
 from streamstack.language.walk import steps_of

@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 from streamstack.connections.http import HttpClient, Request, parse_url
 from streamstack.connections.tokens.keys import Key, read_keys
 from streamstack.errors import RunError
-from streamstack.language.authentication_settings import Jwt
+from streamstack.language.authentication import Jwt
 
 log = structlog.get_logger("streamstack.authentication")
 

@@ -14,7 +14,7 @@ from joserfc.jwk import JWKRegistry
 from joserfc.jws import JWSRegistry
 
 from streamstack.errors import RunError
-from streamstack.language.public_keys import LEAST_RSA, SECRET_ALGORITHMS, algorithms_of
+from streamstack.language.authentication import LEAST_RSA, SECRET_ALGORITHMS, algorithms_of
 
 #: Keys that one set may hold, and characters that the name of one may have.
 _MOST_KEYS: Final = 200

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 
 from streamstack.errors import Diagnostic
 from streamstack.language.analysis.parts import constant
-from streamstack.language.database_settings import default_database
 from streamstack.language.definition import Definition, Given
 from streamstack.language.expressions import Value
 from streamstack.language.findings import find
+from streamstack.language.settings import default_database
 from streamstack.language.suggest import nearest
 from streamstack.language.walk import steps_of
 

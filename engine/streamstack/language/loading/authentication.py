@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from streamstack.language.authentication_settings import SCOPE
+from streamstack.language.authentication import SCOPE
 from streamstack.language.definition import Authentication, Way
 from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.fields import Fields
