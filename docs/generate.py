@@ -9,7 +9,7 @@ from typing import Final
 from streamstack.errors import ERRORS
 from streamstack.functions import FAMILIES
 from streamstack.language.findings import FINDINGS, Finding
-from streamstack.language.loading.modifiers import MODIFIERS
+from streamstack.language.keys import MODIFIERS
 from streamstack.language.reference import reference, table
 from streamstack.language.reference_expressions import expressions_reference
 

@@ -25,8 +25,7 @@ from streamstack.errors import ERRORS, Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.filters.operations import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS
 from streamstack.language.findings import FINDINGS
-from streamstack.language.inputs.types import CONSTRAINTS, KEYS, TYPES
-from streamstack.language.loading.modifiers import MODIFIERS
+from streamstack.language.keys import CONSTRAINTS, INPUT_KEYS, MODIFIERS, TYPES
 from streamstack.language.names import RESERVED
 from streamstack.language.project import read_project
 from streamstack.language.settings import load_settings
@@ -274,7 +273,7 @@ def test_names_in_sentences_exist(page: Page) -> None:
 @pytest.mark.parametrize(
     ("page", "names"),
     [
-        ("endpoints.md", [*TYPES, *KEYS, *CONSTRAINTS]),
+        ("endpoints.md", [*TYPES, *[each.name for each in INPUT_KEYS], *CONSTRAINTS]),
         ("steps.md", [each.name for each in MODIFIERS]),
         ("settings.md", [each.name for each in fields_of(Streaming)]),
         ("resume.md", [each.name for each in fields_of(Resume)]),

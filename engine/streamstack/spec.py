@@ -298,9 +298,12 @@ class Tagged:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """A list of one kind of thing (elseIf, on: [codes]); in settings one alone needs no list."""
+    """A list of one kind of thing (elseIf, on: [codes]); one that stands ``alone`` needs no list, nor in settings."""
 
     item: Type
+    alone: bool = False
+    least: int | None = None
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +315,7 @@ class Named:
     names: str = ""  # of a database: its keys are "columns"
     taken: tuple[str, ...] = ()  # names that the function gives a meaning of its own
     least: int = 0  # how many there must be
+    bare: bool = False  # a name alone stands for it with nothing below
     # Says why a key can't be a name, and what to write.
     refuses: Callable[[str], tuple[str, str] | None] | None = None
     # Of settings: looks at all of them together.
@@ -327,11 +331,11 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Custom:
-    """What its own code reads, with a schema of its own: `read` is given the reader, the node and its name."""
+    """What its own code reads, with a schema of its own; in settings it is ``read``, given reader, node and name."""
 
-    read: Callable[[Any, Node, str], Any]
     schema: Mapping[str, Any]
     words: str = "any value"
+    read: Callable[[SettingsReader, Node, str], Any] | None = None
 
 
 Type = (
@@ -637,7 +641,7 @@ class SettingsReader:
                 return tuple(each for each in read if each is not MISSING)
             case Named():
                 return self._named(wanted, node, name)
-            case Custom():
+            case Custom() if wanted.read is not None:
                 return wanted.read(self, node, name)
             case Bound():
                 return nodes.plain(node)

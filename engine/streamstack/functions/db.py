@@ -18,12 +18,12 @@ from streamstack.functions.db_use import (
     database_of,
     held_rows,
 )
-from streamstack.language.declare import Example, function
+from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.definition import Stack, Step
-from streamstack.language.parameters import Constant, Effects, Nesting, Parameter, StackOf
 from streamstack.runtime.arguments import constant_of
 from streamstack.runtime.code import Code
 from streamstack.runtime.run import Run
+from streamstack.spec import Constant, Nesting, StackOf
 
 _GIVES_VALUE = Effects(gives="value", configured=CONFIGURED)
 

@@ -7,26 +7,24 @@ from asyncio import CancelledError
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.declare import Example, function
+from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.definition import Arguments, Items, Stack, Step
-from streamstack.language.parameters import (
-    Binds,
-    Bound,
-    Condition,
-    Constant,
-    Effects,
-    Group,
-    Kind,
-    ListOf,
-    Nesting,
-    Parameter,
-    StackOf,
-    Variable,
-)
 from streamstack.runtime.arguments import constant_of, leaves
 from streamstack.runtime.code import Code
 from streamstack.runtime.faults import caught, located
 from streamstack.runtime.steps import source_of, value_of, values_given
+from streamstack.spec import (
+    Binds,
+    Bound,
+    Condition,
+    Constant,
+    Group,
+    Kind,
+    ListOf,
+    Nesting,
+    StackOf,
+    Variable,
+)
 
 _CODE = Parameter(
     "code",

@@ -8,21 +8,9 @@ from typing import Any, Final
 import structlog
 
 from streamstack.errors import RunError
-from streamstack.language.declare import Example, function
+from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.definition import Stack, Step
 from streamstack.language.expressions.value import Expression
-from streamstack.language.parameters import (
-    Binds,
-    Bound,
-    Condition,
-    Constant,
-    Effects,
-    Kind,
-    Nesting,
-    Parameter,
-    StackOf,
-    Variable,
-)
 from streamstack.language.walk import steps_of, values_of
 from streamstack.runtime.arguments import constant_of, written
 from streamstack.runtime.code import Code
@@ -32,6 +20,7 @@ from streamstack.runtime.frames import Loop
 from streamstack.runtime.run import Run
 from streamstack.runtime.steps import source_of, value_of, values_given
 from streamstack.runtime.values import ENDLESS, Turns, iterate
+from streamstack.spec import Binds, Bound, Condition, Constant, Kind, Nesting, StackOf, Variable
 
 log = structlog.get_logger("streamstack.run")
 

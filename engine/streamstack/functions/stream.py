@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from streamstack.language.declare import Example, function
+from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.definition import Arguments, Step
-from streamstack.language.parameters import Bound, Effects, Group, Kind, Parameter
 from streamstack.runtime.code import Code
 from streamstack.runtime.pace import delay, pacer, resume
 from streamstack.runtime.pieces import cut
 from streamstack.runtime.steps import argument_source, source_of, value_of, values_given, values_of
+from streamstack.spec import Bound, Group, Kind
 
 SPLITS = ("characters", "words", "sentences", "lines", "records")
 PACES = ("burst", "fixed", "adaptive", "natural")

@@ -208,12 +208,12 @@ class Jwt:
     )
     own: bool = False
     public_key: str | None = setting(
-        Custom(_public_key, {"type": ["string", "null"]}, "text"),
+        Custom({"type": ["string", "null"]}, "text", _public_key),
         "The key that signatures are checked with: PEM, or the name of its file.",
         None,
     )
     jwks_url: str | None = setting(
-        Custom(_jwks_url, {"type": ["string", "null"]}, "text"),
+        Custom({"type": ["string", "null"]}, "text", _jwks_url),
         "Where the keys that signatures are checked with are published (a JWK Set).",
         None,
     )
@@ -231,9 +231,9 @@ class Jwt:
     )
     places: tuple[Place, ...] = setting(
         Custom(
-            _places,
             {**_PLACE, "type": ["array", "string", "object", "null"], "items": _PLACE},
             "places",
+            _places,
         ),
         "Where tokens are sent: header, {header: name}, {cookie: name}, {query: name}; the first found counts.",
         (BEARER,),
@@ -523,7 +523,7 @@ _API_KEY: Final = (
     Field("query", Constant(), "The name they are sent under in the query, instead."),
     Field(
         "keys",
-        Custom(_keys, _KEYS_SCHEMA, "keys"),
+        Custom(_KEYS_SCHEMA, "keys", _keys),
         "The keys, by name or as a list: << env.NAME >>, or sha256:... of the key.",
         required=True,
         example="[<< env.API_KEY >>]",

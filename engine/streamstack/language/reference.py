@@ -6,42 +6,25 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from streamstack.language.declare import Example, Function
-from streamstack.language.parameters import (
+from streamstack.language.declare import Example, Function, Parameter
+from streamstack.spec import (
+    FACTS,
     Bound,
     Condition,
     Constant,
+    Custom,
     Group,
     Kind,
     ListOf,
     Named,
     OneOf,
-    Parameter,
-    ParameterType,
     StackOf,
+    Tagged,
+    Type,
     Variable,
     shown,
     shown_default,
 )
-
-_KINDS: Final = {
-    Kind.ANY: "any value",
-    Kind.TEXT: "text",
-    Kind.INTEGER: "integer",
-    Kind.NUMBER: "number",
-    Kind.BOOLEAN: "true or false",
-    Kind.LIST: "list",
-    Kind.OBJECT: "object",
-    Kind.DURATION: "duration",
-    Kind.SIZE: "size",
-    Kind.EVERY: "number of items or duration",
-    Kind.RATE: "rate",
-    Kind.KEY: "text, number or list",
-    Kind.STREAM: "stream",
-    Kind.ITEMS: "list or stream",
-    Kind.ANY_OR_STREAM: "any value or stream",
-    Kind.SQL: "SQL",
-}
 
 #: More choices than these are not listed one by one.
 _MOST_CHOICES: Final = 12
@@ -54,12 +37,12 @@ _GIVES: Final = {
 }
 
 
-def type_words(wanted: ParameterType) -> str:
+def type_words(wanted: Type) -> str:
     """Return what a parameter takes, in words."""
     match wanted:
         case Bound() | Constant():
             few = wanted.choices if len(wanted.choices) <= _MOST_CHOICES else ()
-            words = " or ".join(f"`{each}`" for each in few) or _KINDS[wanted.kind]
+            words = " or ".join(f"`{each}`" for each in few) or FACTS[wanted.kind].short
             words += _bounds(wanted)
             return words if isinstance(wanted, Bound) else f"{words}, constant"
         case Condition():
@@ -68,8 +51,10 @@ def type_words(wanted: ParameterType) -> str:
             return "name of a variable"
         case StackOf():
             return "steps"
-        case Group():
+        case Group() | Tagged():
             return "mapping"
+        case Custom():
+            return wanted.words
         case ListOf():
             return f"list of: {type_words(wanted.item)}"
         case Named():
@@ -141,7 +126,7 @@ def _rows(parameters: tuple[Parameter, ...], prefix: str) -> list[str]:
     return rows
 
 
-def _groups(wanted: ParameterType) -> list[Group]:
+def _groups(wanted: Type) -> list[Group]:
     """Return the mappings with parameters of their own inside a type."""
     match wanted:
         case Group():

@@ -252,12 +252,12 @@ class Database:
         10,
     )
     setup: tuple[Path, ...] = setting(
-        ListOf(Custom(_setup_file, {"type": "string"}, "name of a file")),
+        ListOf(Custom({"type": "string"}, "name of a file", _setup_file)),
         "Files of SQL, beside this one, run once for each change of them.",
         (),
     )
     bin: Path | None = setting(
-        Custom(_programs, {"type": ["string", "null"]}, "folder"),
+        Custom({"type": ["string", "null"]}, "folder", _programs),
         "A folder with PostgreSQL's programs, for the embedded one.",
         None,
     )
@@ -551,14 +551,14 @@ class Settings:
         return self.written.get(section, ())
 
 
-_UNREAD: Final = Custom(lambda *_: MISSING, {})
+_UNREAD: Final = Custom({}, read=lambda *_: MISSING)
 #: Sections of the language that this version does not serve: ignoring one would mislead its author.
 LATER: Final = (
     Field("email", _UNREAD, "How mail is sent."),
     Field("alerts", _UNREAD, "What is told when a metric passes a threshold."),
     Field(
         "experiments",
-        Custom(lambda *_: MISSING, {"type": ["object", "null"]}),
+        Custom({"type": ["object", "null"]}, read=lambda *_: MISSING),
         "What is compared on live traffic, by name.",
     ),
     Field("plugins", _UNREAD, "Files with functions of your own."),

@@ -26,8 +26,8 @@ from streamstack.language.definition import (
     Task,
 )
 from streamstack.language.findings import find
+from streamstack.language.loading.checks import shape
 from streamstack.language.loading.documents import Reading, read_document
-from streamstack.language.loading.paths import shape
 from streamstack.language.reading.nodes import Document
 from streamstack.language.reading.source import read
 from streamstack.language.scope import analyse, callees_of

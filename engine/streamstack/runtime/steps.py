@@ -7,19 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from streamstack.language.declare import Parameter
 from streamstack.language.definition import Arguments, Entries, Given, Items, Stack, Step
 from streamstack.language.expressions import Template, Value
-from streamstack.language.parameters import (
-    Binds,
-    Bound,
-    Condition,
-    Kind,
-    Nesting,
-    OneOf,
-    Parameter,
-    ParameterType,
-    StackOf,
-)
 from streamstack.language.rates import parse_rate
 from streamstack.language.sql import assembled, statement_in
 from streamstack.language.units import parse_duration, parse_every, parse_size
@@ -29,6 +19,7 @@ from streamstack.runtime.arguments import constant_of
 from streamstack.runtime.code import Code
 from streamstack.runtime.frames import Loop
 from streamstack.runtime.values import ENDLESS
+from streamstack.spec import Binds, Bound, Condition, Kind, Nesting, OneOf, StackOf, Type
 
 
 def write_step(code: Code, step: Step) -> None:
@@ -153,7 +144,7 @@ def values_of(argument: Any) -> Iterator[Value]:
 
 
 def argument_source(
-    code: Code, step: Step, declared: ParameterType, argument: Any, parameter: Parameter
+    code: Code, step: Step, declared: Type, argument: Any, parameter: Parameter
 ) -> str:
     """Return Python source for one argument of a plain function."""
     if isinstance(argument, Given):
@@ -203,21 +194,19 @@ def source_of(code: Code, step: Step, name: str) -> str:
     return argument_source(code, step, parameter.type, argument, parameter)
 
 
-def _form(declared: ParameterType, attribute: str) -> Any:
+def _form(declared: Type, attribute: str) -> Any:
     """Return the form of a parameter type that has an attribute; of OneOf, the first that has."""
     if isinstance(declared, OneOf):
         return next(form for form in declared.forms if hasattr(form, attribute))
     return declared
 
 
-def _item(declared: ParameterType) -> ParameterType:
-    form: ParameterType = _form(declared, "item").item
+def _item(declared: Type) -> Type:
+    form: Type = _form(declared, "item").item
     return form
 
 
-def value_source(
-    code: Code, step: Step, declared: ParameterType, value: Value, parameter: Parameter
-) -> str:
+def value_source(code: Code, step: Step, declared: Type, value: Value, parameter: Parameter) -> str:
     """Return Python source for a value, converted to what its parameter expects.
 
     One that is evaluated for each item becomes a function, written before the step.
@@ -239,7 +228,7 @@ def value_source(
     return _converted(code, bound, value, parameter)
 
 
-def _forms(declared: ParameterType) -> tuple[ParameterType, ...]:
+def _forms(declared: Type) -> tuple[Type, ...]:
     return declared.forms if isinstance(declared, OneOf) else (declared,)
 
 
@@ -308,7 +297,7 @@ def _statement_source(code: Code, value: Value) -> str:
     return f"({code.constant(statement_in(value))}, [{values}])"
 
 
-def _stack_source(code: Code, step: Step, declared: ParameterType, stack: Stack) -> str:
+def _stack_source(code: Code, step: Step, declared: Type, stack: Stack) -> str:
     """Write a nested stack of a plain function as a coroutine function; return its name.
 
     It is called with the item and its index from 0 where its Nesting is ITEM, else without arguments.

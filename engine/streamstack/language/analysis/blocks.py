@@ -19,7 +19,7 @@ from streamstack.language.analysis.state import (
     join,
 )
 from streamstack.language.definition import Step
-from streamstack.language.parameters import Group, Nesting, StackOf
+from streamstack.spec import Group, Nesting, StackOf
 
 _ALTERNATIVES = frozenset({Nesting.ALTERNATIVE, Nesting.OTHERWISE})
 _OF_TRY = frozenset({Nesting.GUARDED, Nesting.HANDLER, Nesting.FINALLY})

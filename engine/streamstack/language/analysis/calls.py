@@ -16,7 +16,7 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Value
 from streamstack.language.findings import find
-from streamstack.language.loading.constants import mismatch
+from streamstack.language.loading.inputs import mismatch
 from streamstack.language.suggest import nearest
 from streamstack.language.values import MISSING
 from streamstack.language.walk import steps_of

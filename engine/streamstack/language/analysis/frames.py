@@ -21,7 +21,7 @@ from streamstack.language.analysis.state import (
     join,
 )
 from streamstack.language.definition import Stack, Step
-from streamstack.language.parameters import Nesting
+from streamstack.spec import Nesting
 
 #: Stacks that `return` ends.
 _FRAMES = frozenset({Nesting.BRANCH, Nesting.ITEM, Nesting.DEFERRED, Nesting.FRAME})

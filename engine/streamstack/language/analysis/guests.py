@@ -12,8 +12,8 @@ from streamstack.language.analysis.parts import take_apart, written
 from streamstack.language.definition import Endpoint, FunctionDefinition, Stack, Step
 from streamstack.language.expressions import Read, Value
 from streamstack.language.findings import find
-from streamstack.language.parameters import Condition, Nesting
 from streamstack.language.walk import all_values, steps_of, values_of
+from streamstack.spec import Condition, Nesting
 
 #: Asks whether a name is bound, which `auth` always is, if to null.
 _IS_BOUND: Final = re.compile(r"\bauth\s+is\s+(?:not\s+)?(?:un)?defined\b")

@@ -16,7 +16,9 @@ from streamstack.language.definition import (
     Step,
 )
 from streamstack.language.expressions import Value
-from streamstack.language.parameters import (
+from streamstack.language.values import MISSING
+from streamstack.records import record
+from streamstack.spec import (
     Binds,
     Bound,
     Condition,
@@ -26,11 +28,9 @@ from streamstack.language.parameters import (
     Named,
     Nesting,
     OneOf,
-    ParameterType,
     StackOf,
+    Type,
 )
-from streamstack.language.values import MISSING
-from streamstack.records import record
 
 #: Beside a LOOP or ITEM stack: how many turns run at once. Above 1 each has its own copy of the variables.
 CONCURRENCY = "concurrency"
@@ -105,7 +105,7 @@ class _Sorter:
     def sort(
         self,
         parameter: str,
-        wanted: ParameterType,
+        wanted: Type,
         argument: Argument,
         group: Arguments,
         entry: str | None,
@@ -129,7 +129,7 @@ class _Sorter:
     def _value(
         self,
         parameter: str,
-        form: ParameterType | None,
+        form: Type | None,
         value: Value,
         group: Arguments,
         entry: str | None,
@@ -145,8 +145,8 @@ class _Sorter:
 
 
 def _inside(
-    wanted: ParameterType, argument: Argument
-) -> Iterator[tuple[str, ParameterType, Argument, Arguments | None, str | None]]:
+    wanted: Type, argument: Argument
+) -> Iterator[tuple[str, Type, Argument, Arguments | None, str | None]]:
     """Yield what a group, a list or a mapping holds: parameter, type, argument, group, entry."""
     if isinstance(argument, Arguments):
         form = _form(wanted, (Group,))
@@ -166,7 +166,7 @@ def _inside(
                 yield "", form.item, each.argument, None, each.key
 
 
-def _form(wanted: ParameterType, types: tuple[type, ...]) -> ParameterType | None:
+def _form(wanted: Type, types: tuple[type, ...]) -> Type | None:
     if isinstance(wanted, OneOf):
         return next((f for form in wanted.forms if (f := _form(form, types)) is not None), None)
     return wanted if isinstance(wanted, types) else None

@@ -21,10 +21,11 @@ from streamstack.language.analysis.state import (
     join,
 )
 from streamstack.language.analysis.streams import READS
+from streamstack.language.declare import Effects
 from streamstack.language.definition import Definition, Given, Items, Stack, Step
 from streamstack.language.expressions import Value
-from streamstack.language.parameters import Effects, Kind
 from streamstack.language.values import MISSING
+from streamstack.spec import Kind
 
 
 class Walker(Blocks):

@@ -6,10 +6,10 @@ import re
 from typing import Final
 
 from streamstack.language.expressions import Value, parse_value
-from streamstack.language.loading.faults import Faults
-from streamstack.language.loading.wording import describe, is_null
+from streamstack.language.loading.arguments import Faults, describe
 from streamstack.language.reading.nodes import Mapping, Node, Scalar
 from streamstack.language.values import MISSING
+from streamstack.spec import is_null
 
 #: Headers of one connection or of the framing, which only the server knows (RFC 9110, 7.6.1).
 HOP_BY_HOP: Final = frozenset(
