@@ -10,8 +10,7 @@ from streamstack.errors import ERRORS
 from streamstack.functions import FAMILIES
 from streamstack.language.findings import FINDINGS, Finding
 from streamstack.language.keys import MODIFIERS
-from streamstack.language.reference import reference, table
-from streamstack.language.reference_expressions import expressions_reference
+from streamstack.language.reference import expressions_reference, reference, table
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 ENGINE: Final = ROOT / "engine" / "streamstack"

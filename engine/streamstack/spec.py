@@ -20,10 +20,10 @@ from typing import Any, Final
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language import units
 from streamstack.language.findings import find
-from streamstack.language.rates import parse_rate
 from streamstack.language.reading import nodes
 from streamstack.language.reading.nodes import Node, Scalar, Sequence
 from streamstack.language.suggest import did_you_mean, nearest
+from streamstack.language.units import parse_rate
 from streamstack.language.values import MISSING
 
 # ---------------------------------------------------------------------------------------- types

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from streamstack.errors import Mark, RunError
 from streamstack.language.expressions import evaluate, parse_expression
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
-from streamstack.language.filters.lists import identity
+from streamstack.language.filters.collections import identity
 from streamstack.language.values import Opaque, kind
 
 EVERY = [

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from streamstack.language.findings import FINDINGS
 from streamstack.language.names import DEFINITION
-from streamstack.language.rates import ALGORITHMS
 from streamstack.language.streaming_settings import Streaming
+from streamstack.language.units import ALGORITHMS
 from streamstack.spec import (
     Bound,
     Condition,

@@ -1,4 +1,4 @@
-"""The reference of functions, written from their declarations."""
+"""The reference of functions and of expressions, written from their declarations."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from streamstack.language.declare import Example, Function, Parameter
+from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
+from streamstack.language.values import to_json, to_text
 from streamstack.spec import (
     FACTS,
     Bound,
@@ -178,3 +180,57 @@ def _example(example: Example) -> str:
         return text
     sentence = ", ".join(outcome)
     return f"{text}\n\n{sentence[0].upper()}{sentence[1:]}."
+
+
+# --------------------------------------------------------------------------- reference expressions
+
+
+#: What there is, by the title of its chapter.
+OPERATIONS: Final[Mapping[str, Mapping[str, Operation]]] = {
+    "Filters": FILTERS,
+    "Functions of expressions": FUNCTIONS_OF_EXPRESSIONS,
+    "Tests": TESTS,
+}
+
+
+def find_operations(name: str) -> list[Operation]:
+    """Return the filter, function and test of a name, as far as there are."""
+    return [operations[name] for operations in OPERATIONS.values() if name in operations]
+
+
+def markdown_of_operation(operation: Operation, heading: str) -> str:
+    """Return the documentation of one in Markdown."""
+    same = f" The same as `{operation.same_as}`." if operation.same_as else ""
+    return "\n\n".join(
+        (
+            f"{heading} {operation.usage}",
+            operation.summary + same,
+            f"Example: `<< {operation.example} >>` is {_result(operation)}.",
+        )
+    )
+
+
+def expressions_reference() -> str:
+    """Return the whole reference of expressions in Markdown."""
+    parts = ["# Expressions"]
+    for title, operations in OPERATIONS.items():
+        rows = ["| written | gives | example |", "|---|---|---|"]
+        rows += [_row(operations[name]) for name in sorted(operations, key=str.lower)]
+        parts += [f"## {title}", "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(operation: Operation) -> str:
+    summary = f"The same as `{operation.same_as}`." if operation.same_as else operation.summary
+    example = f"`{operation.example}` is {_result(operation)}"
+    return f"| {_cell_text(operation.usage)} | {_cell_text(summary)} | {_cell_text(example)} |"
+
+
+def _result(operation: Operation) -> str:
+    result = operation.result
+    text = to_json(result).decode() if isinstance(result, (dict, list, str)) else to_text(result)
+    return f"`{text or 'null'}`"
+
+
+def _cell_text(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -18,7 +18,7 @@ from streamstack.language.definition import (
     Step,
 )
 from streamstack.language.expressions import Value
-from streamstack.language.rates import Rate
+from streamstack.language.units import Rate
 from streamstack.language.values import MISSING
 from streamstack.runtime import conversions
 from streamstack.runtime.arguments import constant_of, stacks

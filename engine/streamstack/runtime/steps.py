@@ -10,9 +10,8 @@ from typing import Any
 from streamstack.language.declare import Parameter
 from streamstack.language.definition import Arguments, Entries, Given, Items, Stack, Step
 from streamstack.language.expressions import Template, Value
-from streamstack.language.rates import parse_rate
 from streamstack.language.sql import assembled, statement_in
-from streamstack.language.units import parse_duration, parse_every, parse_size
+from streamstack.language.units import parse_duration, parse_every, parse_rate, parse_size
 from streamstack.language.values import MISSING
 from streamstack.runtime import conversions
 from streamstack.runtime.arguments import constant_of

@@ -15,14 +15,14 @@ from functools import cmp_to_key
 from typing import Any
 
 from streamstack.language import operators
-from streamstack.language.filters.expectations import (
+from streamstack.language.filters.operations import (
     at_path,
+    declare,
     failed,
     integer_argument,
     items_of,
     number_of,
 )
-from streamstack.language.filters.operations import declare
 
 
 @declare("filter", "abs", "-3 | abs", 3)

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from streamstack.language.filters.expectations import (
+from streamstack.language.filters.operations import (
     MAX_ADDED,
+    declare,
     failed,
     integer_argument,
     limit_added,
     text_argument,
     text_of,
 )
-from streamstack.language.filters.operations import declare
 from streamstack.language.filters.patterns import checked, compile_pattern
 from streamstack.language.values import to_text
 

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from html import escape as escape_html
 from typing import Any, Final
 
-from streamstack.language.filters.expectations import (
+from streamstack.language.filters.operations import (
     at_path,
+    declare,
     integer_argument,
     items_of,
     limit_added,
@@ -21,7 +22,6 @@ from streamstack.language.filters.expectations import (
     text_of,
     wrong,
 )
-from streamstack.language.filters.operations import declare
 from streamstack.language.values import to_text
 
 _WORD: Final = re.compile(r"\w+(?:['’-]\w+)*")  # noqa: RUF001

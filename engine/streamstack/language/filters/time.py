@@ -9,8 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from streamstack.language.filters.expectations import failed, text_argument, wrong
-from streamstack.language.filters.operations import declare
+from streamstack.language.filters.operations import declare, failed, text_argument, wrong
 from streamstack.language.operators import aware, is_finite
 
 _UNITS: Final = {

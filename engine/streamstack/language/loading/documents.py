@@ -41,10 +41,10 @@ from streamstack.language.loading.headers import check_content_type, read_header
 from streamstack.language.loading.inputs import read_inputs
 from streamstack.language.loading.steps import StepReader
 from streamstack.language.names import DEFINITION
-from streamstack.language.rates import parse_rate
 from streamstack.language.reading.nodes import Document, Mapping, Node, Scalar, Sequence
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.language.suggest import nearest
+from streamstack.language.units import parse_rate
 from streamstack.language.values import MISSING
 from streamstack.records import record
 from streamstack.spec import is_null
