@@ -10,7 +10,13 @@ from streamstack.errors import ERRORS
 from streamstack.functions import FAMILIES
 from streamstack.language.findings import FINDINGS, Finding
 from streamstack.language.keys import MODIFIERS
-from streamstack.language.reference import expressions_reference, reference, table
+from streamstack.language.reference import (
+    definitions_reference,
+    expressions_reference,
+    reference,
+    settings_reference,
+    table,
+)
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 ENGINE: Final = ROOT / "engine" / "streamstack"
@@ -28,6 +34,8 @@ def pages() -> dict[str, str]:
     written = {
         "functions.md": _functions(),
         "filters.md": _expressions(),
+        "definitions.md": _definitions(),
+        "settings.md": _settings(),
         "findings.md": _findings(),
         "errors.md": _errors(),
     }
@@ -55,6 +63,23 @@ def _expressions() -> str:
         "explains expressions."
     )
     return expressions_reference().replace("# Expressions\n", f"# Expressions\n\n{intro}\n", 1)
+
+
+def _definitions() -> str:
+    intro = (
+        "The keys of the YAML documents in a project. [Endpoints](../endpoints.md) explains them; the keys of "
+        "steps are under [Functions](functions.md#modifiers)."
+    )
+    return definitions_reference().replace("# Definitions\n", f"# Definitions\n\n{intro}\n", 1)
+
+
+def _settings() -> str:
+    intro = (
+        "The keys of `streamstack.yaml`. Each is optional unless it says that it is required, and may hold "
+        "`<< env.NAME >>` or `<< env.NAME | default(...) >>`. Durations are written like `200ms`, `5s`, `10m`, `1h`, "
+        "sizes like `64KB`, `10MB`. [Settings](../settings.md) explains them."
+    )
+    return settings_reference().replace("# Settings\n", f"# Settings\n\n{intro}\n", 1)
 
 
 def _findings() -> str:

@@ -496,8 +496,7 @@ def out_of_range(
         (maximum, "at most", maximum is not None and value > maximum),
     ):
         if bound is not None and broken:
-            units_ = wanted in (Kind.DURATION, Kind.SIZE)
-            return f"{words} {shown(wanted, bound)}" if units_ else f"{words} {bound:g}"
+            return f"{words} {shown(wanted, bound)}"
     return ""
 
 
@@ -517,7 +516,9 @@ def shown(kind: Kind, number: float) -> Any:
         return units.show_duration(number)
     if kind is Kind.PART:
         return f"{number * 100:g}%"
-    return units.show_size(number) if kind is Kind.SIZE else number
+    if kind is Kind.SIZE:
+        return units.show_size(number)
+    return int(number) if number == int(number) else number
 
 
 def shown_default(field: Field) -> Any:

@@ -196,36 +196,36 @@ class Jwt:
 
     name: str
     algorithms: tuple[str, ...] = setting(
-        ListOf(Constant(choices=(*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS), parse=_text)),
-        "Which signatures are taken; else what fits the key.",
+        ListOf(Constant(choices=(*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS), parse=_text), alone=True),
+        "Accepted signature algorithms. Default: those that fit the key.",
         (),
     )
     secret: str | None = setting(
         Constant(parse=_text),
-        "What tokens are signed with, where one secret does both; empty: one is made and kept in .streamstack/.",
+        "Shared secret of HMAC signatures. If it is empty, one is generated and kept in .streamstack/.",
         None,
         secret=True,
     )
     own: bool = False
     public_key: str | None = setting(
         Custom({"type": ["string", "null"]}, "text", _public_key),
-        "The key that signatures are checked with: PEM, or the name of its file.",
+        "Public key that verifies signatures: PEM, or the name of a PEM file.",
         None,
     )
     jwks_url: str | None = setting(
         Custom({"type": ["string", "null"]}, "text", _jwks_url),
-        "Where the keys that signatures are checked with are published (a JWK Set).",
+        "URL of the JWK Set whose keys verify signatures.",
         None,
     )
     issuers: tuple[str, ...] = setting(
-        ListOf(Constant()),
-        "Who must have issued a token (`iss`): one, or a list of which any will do.",
+        ListOf(Constant(), alone=True),
+        "Accepted issuers (`iss`): one, or a list.",
         (),
         key="issuer",
     )
     audiences: tuple[str, ...] = setting(
-        ListOf(Constant()),
-        "Whom a token must be meant for (`aud`): one, or a list of which any will do.",
+        ListOf(Constant(), alone=True),
+        "Accepted audiences (`aud`): one, or a list.",
         (),
         key="audience",
     )
@@ -235,18 +235,19 @@ class Jwt:
             "places",
             _places,
         ),
-        "Where tokens are sent: header, {header: name}, {cookie: name}, {query: name}; the first found counts.",
+        "Where tokens are read from: header, {header: name}, {cookie: name}, {query: name}. The first found counts.",
         (BEARER,),
         key="from",
+        shown="header",
     )
     clock_skew: float = setting(
         Constant(Kind.DURATION, maximum=_MOST_SKEW),
-        "How far the issuer's clock may be off.",
+        "Allowed difference between the clocks of issuer and server.",
         CLOCK_SKEW,
     )
     expiry: str = setting(
         Constant(choices=("required", "optional")),
-        "`required`: tokens without `exp` are refused. `optional`: they are valid for ever.",
+        "`required` refuses tokens without `exp`; `optional` accepts them without expiry.",
         "required",
     )
     mark: Mark | None = None
@@ -429,7 +430,7 @@ def _named_key(
                 reader.refuse(key.mark, message, code="unknown-setting")
         listed = item.get("scopes")
         if listed is not None and not is_null(listed):
-            scopes = reader.read(ListOf(Constant()), listed, f"{name}.{called}.scopes")
+            scopes = reader.read(ListOf(Constant(), alone=True), listed, f"{name}.{called}.scopes")
         for scope in scopes:
             if SCOPE.fullmatch(scope) is None:
                 message = f"`{name}`: the scope `{scope}` holds a space, a quote or a backslash"
@@ -506,11 +507,11 @@ _KEYS_SCHEMA: Final = {
         "type": ["string", "object", "null"],
         "properties": {
             "key": {
-                "description": "The key: << env.NAME >>, or sha256:... of it.",
+                "description": "The key: << env.NAME >>, or `sha256:` and its hash.",
                 "type": ["string", "null"],
             },
             "scopes": {
-                "description": "What its owner may.",
+                "description": "Scopes of the key.",
                 "type": ["array", "string", "null"],
                 "items": {"type": "string"},
             },
@@ -519,12 +520,12 @@ _KEYS_SCHEMA: Final = {
     },
 }
 _API_KEY: Final = (
-    Field("header", Constant(), "The header they are sent in."),
-    Field("query", Constant(), "The name they are sent under in the query, instead."),
+    Field("header", Constant(), "Request header that holds the key. Default: `X-API-Key`."),
+    Field("query", Constant(), "Query parameter that holds the key, instead of a header."),
     Field(
         "keys",
         Custom(_KEYS_SCHEMA, "keys", _keys),
-        "The keys, by name or as a list: << env.NAME >>, or sha256:... of the key.",
+        "Keys by name, or a list: << env.NAME >>, or `sha256:` and the hash of a key.",
         required=True,
         example="[<< env.API_KEY >>]",
     ),
@@ -553,7 +554,7 @@ AUTHENTICATION: Final = Named(
                 _API_KEY, make=_make_api_key, check=_check_api_key, named=True, whole=True
             ),
         },
-        "jwt: signed tokens. apiKey: keys that you hand out.",
+        "`jwt`: JSON Web Tokens. `apiKey`: API keys.",
         "{type: jwt, secret: << env.JWT_SECRET >>}",
     ),
     refuses=_refuse_name,

@@ -46,38 +46,46 @@ RETRY: Final = (
     Field(
         "times",
         Constant(Kind.INTEGER, minimum=1, maximum=1000),
-        "How often the step is tried again.",
+        "Number of retries.",
         required=True,
     ),
-    Field("delay", Constant(Kind.DURATION), "The wait before the first new try.", default=1.0),
+    Field("delay", Constant(Kind.DURATION), "Delay before the first retry.", default=1.0),
     Field(
         "backoff",
         Constant(choices=("fixed", "exponential")),
-        "Whether the delay stays as it is or doubles each time.",
+        "Whether the delay stays the same or doubles with each retry.",
         default="exponential",
     ),
-    Field("maxDelay", Constant(Kind.DURATION), "The longest delay.", default=30.0),
-    Field("jitter", _FLAG, "Whether each delay is a random part of the full one.", default=True),
+    Field("maxDelay", Constant(Kind.DURATION), "Largest delay.", default=30.0),
+    Field("jitter", _FLAG, "Randomize each delay between 0 and its full length.", default=True),
     Field(
         "on",
         ListOf(Constant()),
-        "The codes it is tried again for; else every error but `invalid-input` and your own.",
+        "Error codes that are retried. Default: all but `invalid-input` and your own codes.",
     ),
 )
 #: What may stand beside a step's function.
 MODIFIERS: Final = (
-    Field("name", Constant(), "What traces, errors and the graph call the step."),
-    Field("description", Constant(), "What the step is for."),
-    Field("as", Variable(), "The variable the result is bound to.", attribute="result"),
-    Field("when", Condition(), "Run the step only if this is true; passed over, its `as` is null."),
+    Field("name", Constant(), "Name of the step in traces, errors and the graph."),
+    Field("description", Constant(), "Description of the step."),
+    Field("as", Variable(), "Variable that receives the result.", attribute="result"),
+    Field(
+        "when",
+        Condition(),
+        "Run the step only if this is true. A skipped step sets its `as` to null.",
+    ),
     Field(
         "timeout",
         Bound(Kind.DURATION),
-        "How long the step may take; then it fails with the error `timeout`.",
+        "Time-out of the step, which then fails with the error `timeout`.",
     ),
-    Field("retry", Group(RETRY), "Try the step again when it fails; never after it has emitted."),
-    Field("disabled", _FLAG, "true: the step is passed over, and still validated.", default=False),
-    Field("allow", _ALLOW, "Codes of findings that are silenced at this step."),
+    Field(
+        "retry",
+        Group(RETRY),
+        "Retry the step when it fails. A step that has emitted chunks is not retried.",
+    ),
+    Field("disabled", _FLAG, "Skip the step. It is still validated.", default=False),
+    Field("allow", _ALLOW, "Codes of findings to silence at this step."),
 )
 #: Their names.
 MODIFIER_NAMES: Final = frozenset(modifier.name for modifier in MODIFIERS)
@@ -111,19 +119,19 @@ _NUMBER: Final = Custom({"type": ["number", "null"]}, "number")
 
 #: The keys that every declaration may have.
 INPUT_KEYS: Final = (
-    Field("type", Constant(choices=tuple(TYPES)), "What it must be."),
-    Field("required", _FLAG, "Whether a caller must send it.", default=False),
-    Field("default", Custom({}), "What it is when nobody sends it."),
-    Field("nullable", _FLAG, "Whether null may be sent.", default=False),
-    Field("description", _PROSE, "What it is for.", default=""),
+    Field("type", Constant(choices=tuple(TYPES)), "Type of the input."),
+    Field("required", _FLAG, "Whether the client must send it.", default=False),
+    Field("default", Custom({}), "Value that is used when it is not sent."),
+    Field("nullable", _FLAG, "Accept null.", default=False),
+    Field("description", _PROSE, "Description.", default=""),
     Field(
         "in",
         Constant(choices=_LOCATIONS),
-        "Where it is sent: by rule in the path, the query or the body.",
+        "Where it is sent. Default: the path that names it, else the query string (GET, HEAD, DELETE) or the body.",
         attribute="location",
     ),
-    Field("aliases", _WORDS, "Other names it may be sent under."),
-    Field("sensitive", _FLAG, "true: never written to a log.", default=False),
+    Field("aliases", _WORDS, "Other accepted names."),
+    Field("sensitive", _FLAG, "Keep the value out of logs.", default=False),
 )
 
 
@@ -138,46 +146,51 @@ def _constraint(
 CONSTRAINTS: Final[dict[str, tuple[str, ...]]] = {}
 #: The keys that belong to some types.
 INPUT_CONSTRAINTS: Final = (
-    _constraint("minLength", _COUNT, "The fewest characters.", "text"),
-    _constraint("maxLength", _COUNT, "The most characters.", "text"),
+    _constraint("minLength", _COUNT, "Smallest number of characters.", "text"),
+    _constraint("maxLength", _COUNT, "Largest number of characters.", "text"),
     _constraint(
         "pattern",
         _PROSE,
-        "A regular expression, in Python's syntax, that is found in it.",
+        "Regular expression that must match somewhere in the text.",
         "text",
     ),
     _constraint(
-        "filters", ListOf(Constant(choices=FILTERS)), "What is done with the text first.", "text"
+        "filters",
+        ListOf(Constant(choices=FILTERS)),
+        "Transformations applied before validation.",
+        "text",
     ),
-    _constraint("minimum", _NUMBER, "The least number.", "integer", "decimal"),
-    _constraint("maximum", _NUMBER, "The greatest number.", "integer", "decimal"),
+    _constraint("minimum", _NUMBER, "Smallest number.", "integer", "decimal"),
+    _constraint("maximum", _NUMBER, "Largest number.", "integer", "decimal"),
     _constraint(
         "values",
         Custom({"type": ["array", "null"], "minItems": 1, "uniqueItems": True}, "list"),
-        "The values allowed.",
+        "Allowed values.",
         "enum",
     ),
-    _constraint("properties", _INPUTS, "What the object holds, by name.", "object"),
+    _constraint(
+        "properties", _INPUTS, "Declarations of the object's properties, by name.", "object"
+    ),
     _constraint(
         "items",
         Custom({"allOf": [{"$ref": "#/definitions/input"}]}, "declaration"),
-        "What each item is.",
+        "Declaration of the items.",
         "list",
     ),
-    _constraint("minItems", _COUNT, "The fewest items.", "list"),
-    _constraint("maxItems", _COUNT, "The most items.", "list"),
-    _constraint("maxSize", Constant(Kind.SIZE), "The largest size.", "file", "stream"),
-    _constraint("contentTypes", _WORDS, "The content types allowed.", "file"),
+    _constraint("minItems", _COUNT, "Smallest number of items.", "list"),
+    _constraint("maxItems", _COUNT, "Largest number of items.", "list"),
+    _constraint("maxSize", Constant(Kind.SIZE), "Largest size.", "file", "stream"),
+    _constraint("contentTypes", _WORDS, "Allowed content types.", "file"),
     _constraint(
         "decode",
         Constant(choices=_STREAM_FORMATS),
-        "What the items of the stream are; without it, what the Content-Type says.",
+        "Format of the stream's items. Default: what the Content-Type says.",
         "stream",
     ),
     _constraint(
         "onInvalid",
         Constant(choices=_ON_INVALID),
-        "What becomes of an item that can't be decoded: fail (the default), skip or give.",
+        "What happens to an item that can't be decoded: `fail` the run, `skip` it, or `give` it as an error item.",
         "stream",
     ),
 )
@@ -218,24 +231,24 @@ def constraints_of(type_: str) -> tuple[str, ...]:
 
 #: A rate limit.
 LIMIT: Final = (
-    Field("limit", Bound(Kind.RATE), "How many calls in which time: 60/minute, 20/10s.", main=True),
+    Field("limit", Bound(Kind.RATE), "Number of requests in a time: 60/minute, 20/10s."),
     Field(
         "by",
         Bound(Kind.TEXT, choices=("caller", "ip", "all")),
-        "Who has a count of his own: `caller` (the subject of the authentication, else the address), `ip`, "
-        "`all` (one count for all), or a binding.",
+        "Key that requests are counted against: `caller` (the authenticated subject, else the address), `ip`, "
+        "`all` (one counter for all clients), or a binding.",
         default="caller",
     ),
     Field(
         "algorithm",
         Constant(choices=ALGORITHMS),
-        "`fixed`: windows that follow one another. `sliding`: never more than that in any such time.",
+        "`fixed` counts in consecutive windows; `sliding` allows no more than the limit in any such time.",
         default=ALGORITHMS[0],
     ),
     Field(
         "concurrent",
         Bound(Kind.INTEGER, minimum=1, maximum=1_000_000),
-        "How many runs may be under way at once.",
+        "Largest number of concurrent runs.",
     ),
 )
 #: What an endpoint may say of an authentication that it names.
@@ -243,12 +256,12 @@ WAY: Final = (
     Field(
         "scopes",
         ListOf(Constant(), alone=True),
-        "What the caller must have been given: all of them.",
+        "Scopes that the client needs, all of them.",
     ),
     Field(
         "optional",
         _FLAG,
-        "Whether who sends nothing may call too; `auth` is then null.",
+        "Also accept requests without credentials; `auth` is then null.",
         default=False,
     ),
 )
@@ -259,9 +272,9 @@ WAY: Final = (
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _NAME: Final = Constant(pattern=f"^{DEFINITION.pattern}$")
 _STACK: Final = StackOf(Nesting.ONCE)
-_SUMMARY: Final = Field("summary", _PROSE, "What it does, in a line.", default="")
-_DESCRIPTION: Final = Field("description", _PROSE, "What it does, at length.", default="")
-_ALLOWED: Final = Field("allow", _ALLOW, "Codes of findings that are silenced in this document.")
+_SUMMARY: Final = Field("summary", _PROSE, "Summary in one line.", default="")
+_DESCRIPTION: Final = Field("description", _PROSE, "Description.", default="")
+_ALLOWED: Final = Field("allow", _ALLOW, "Codes of findings to silence in this document.")
 
 
 def _disabled(meaning: str) -> Field:
@@ -274,38 +287,38 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
         Field(
             "kind",
             Constant(choices=("endpoint",)),
-            "What the document declares; `endpoint` where it is left out.",
+            "Kind of the document. Default: `endpoint`.",
         ),
-        Field("method", Constant(choices=METHODS), "The HTTP method it answers.", required=True),
+        Field("method", Constant(choices=METHODS), "HTTP method.", required=True),
         Field(
             "path",
             Constant(pattern=r"^/([^/?#<>]+(/[^/?#<>]+)*)?$"),
-            "The path it answers, with parameters as {name}: /api/orders/{id}.",
+            "Path, with parameters as {name}: /api/orders/{id}.",
             required=True,
         ),
         _SUMMARY,
         _DESCRIPTION,
-        Field("tags", _WORDS, "Words it is found by."),
+        Field("tags", _WORDS, "Tags."),
         Field(
             "responseType",
             Constant(choices=("streaming", "json")),
-            "`streaming` sends chunks as they are made; `json` answers with one value.",
+            "`streaming` sends chunks as they are emitted; `json` responds with one value.",
             default="streaming",
         ),
         Field(
             "streaming",
             group_of(Streaming),
-            "How the stream lives: format, heartbeat, limits; see the settings.",
+            "Format, heartbeats, time-outs and limits of the stream.",
         ),
         Field(
             "authentication",
             ListOf(Named(Group(WAY), bare=True), alone=True),
-            "Who may call it: names under `authentication` in the settings, any of them; else everybody.",
+            "Authentication methods of the settings, any of which is accepted. Default: none, the endpoint is public.",
         ),
         Field(
             "rateLimit",
             ListOf(Group(LIMIT, short="limit"), alone=True, least=1, most=10),
-            "How often a caller may call it (60/minute), how many runs may be under way; or a list of such.",
+            "Rate limit (60/minute), concurrency limit, or a list of up to 10 limits.",
         ),
         Field(
             "headers",
@@ -317,56 +330,54 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
                 },
                 "mapping from names to: text",
             ),
-            "Headers of the response, beside the writer's own.",
+            "Response headers.",
         ),
-        Field("cache", Custom({}), "How long an answer is kept."),
-        Field("inputParameters", _INPUTS, "What a caller sends, by name."),
+        Field("cache", Custom({}), "Not served yet."),
+        Field("inputParameters", _INPUTS, "Inputs by name."),
         Field(
             "unknownInputs",
             Constant(choices=("refuse", "ignore")),
-            "Whether undeclared body properties are refused or ignored.",
+            "Refuse or ignore undeclared body properties.",
             default="refuse",
         ),
-        Field("functionStack", _STACK, "The steps that run for each request.", required=True),
+        Field("functionStack", _STACK, "Steps that run for each request.", required=True),
         Field(
             "response",
             Bound(),
-            "What a json endpoint answers; without it, the value of `return`.",
+            "Response of a json endpoint. Default: the value of `return`.",
         ),
-        _disabled("true: it is not served, and still validated."),
+        _disabled("Do not serve the endpoint. It is still validated."),
         _ALLOWED,
     ),
     "function": (
-        Field(
-            "kind", Constant(choices=("function",)), "What the document declares.", required=True
-        ),
-        Field("name", _NAME, "What `call` calls it.", required=True),
+        Field("kind", Constant(choices=("function",)), "Kind of the document.", required=True),
+        Field("name", _NAME, "Name that `call` uses.", required=True),
         _SUMMARY,
         _DESCRIPTION,
-        Field("inputParameters", _INPUTS, "What `with` hands over, by name."),
-        Field("functionStack", _STACK, "The steps that run for each call.", required=True),
-        _disabled("true: it can't be called, and is still validated."),
+        Field("inputParameters", _INPUTS, "Inputs by name, which `call` passes under `with`."),
+        Field("functionStack", _STACK, "Steps that run for each call.", required=True),
+        _disabled("Refuse calls of the function. It is still validated."),
         _ALLOWED,
     ),
     "task": (
-        Field("kind", Constant(choices=("task",)), "What the document declares.", required=True),
-        Field("name", _NAME, "What the log and the metrics call it.", required=True),
+        Field("kind", Constant(choices=("task",)), "Kind of the document.", required=True),
+        Field("name", _NAME, "Name in logs and metrics.", required=True),
         _SUMMARY,
         _DESCRIPTION,
         Field(
             "schedule",
             Group(
                 (
-                    Field("every", Constant(Kind.DURATION), "The time between two runs."),
-                    Field("cron", Constant(), "When it runs, as cron writes it."),
-                    Field("timezone", Constant(), "Where `cron` reads the clock."),
+                    Field("every", Constant(Kind.DURATION), "Interval between two runs."),
+                    Field("cron", Constant(), "Schedule as a cron expression."),
+                    Field("timezone", Constant(), "Time zone of `cron`."),
                 )
             ),
-            'When it runs: `every: 5s`, or `cron: "0 * * * *"` with `timezone`.',
+            'Schedule: `every: 5s`, or `cron: "0 * * * *"` with `timezone`.',
             required=True,
         ),
-        Field("functionStack", _STACK, "The steps of each run.", required=True),
-        _disabled("true: it does not run, and is still validated."),
+        Field("functionStack", _STACK, "Steps of each run.", required=True),
+        _disabled("Do not run the task. It is still validated."),
         _ALLOWED,
     ),
 }
@@ -389,7 +400,7 @@ TESTS: Final = (
         "tests",
         ListOf(
             _one(
-                Field("name", _TEXT, "What the test shows.", required=True),
+                Field("name", _TEXT, "Name of the test.", required=True),
                 Field(
                     "request",
                     _one(
@@ -402,9 +413,9 @@ TESTS: Final = (
                         Field("query", _VALUES, "Query parameters, by name."),
                         Field("headers", _VALUES, "Headers, by name."),
                         Field("body", Bound(), "The body: JSON, or a text as it is."),
-                        Field("auth", _VALUES, "The claims of the caller."),
+                        Field("auth", _VALUES, "Claims of the authenticated client."),
                     ),
-                    "What is sent.",
+                    "The request.",
                     required=True,
                 ),
                 Field("env", _VALUES, "Environment variables."),
@@ -416,10 +427,10 @@ TESTS: Final = (
                                 "match",
                                 _one(
                                     Field("method", Constant(choices=METHODS), "The method."),
-                                    Field("url", _TEXT, "The address it stands for."),
-                                    Field("body", Bound(), "What the body must hold."),
+                                    Field("url", _TEXT, "URL that is mocked."),
+                                    Field("body", Bound(), "Values that the body must contain."),
                                 ),
-                                "Which calls it answers.",
+                                "Requests that the mock responds to.",
                                 required=True,
                             ),
                             Field(
@@ -440,7 +451,7 @@ TESTS: Final = (
                                     Field(
                                         "delay",
                                         Constant(Kind.DURATION),
-                                        "The wait before each chunk.",
+                                        "Delay before each chunk.",
                                     ),
                                     Field(
                                         "cutAfter",
@@ -448,56 +459,58 @@ TESTS: Final = (
                                             Field("events", _COUNT, "After so many events."),
                                             Field("bytes", _COUNT, "After so many bytes."),
                                         ),
-                                        "Where the connection is lost.",
+                                        "Where the connection is cut.",
                                     ),
                                 ),
-                                "What it answers.",
+                                "The response.",
                             ),
                         )
                     ),
-                    "Servers that stand for others.",
+                    "Mocked upstreams.",
                 ),
                 Field(
                     "client",
                     _one(
-                        Field("leaveAfter", _COUNT, "How many chunks it reads before it leaves."),
-                        Field("readDelay", Constant(Kind.DURATION), "The wait before each read."),
+                        Field(
+                            "leaveAfter", _COUNT, "Number of chunks to read before disconnecting."
+                        ),
+                        Field("readDelay", Constant(Kind.DURATION), "Delay before each read."),
                     ),
-                    "A reader who leaves, or is slow.",
+                    "A client that disconnects, or reads slowly.",
                 ),
                 Field(
                     "expect",
                     _one(
                         Field("status", Constant(Kind.INTEGER, 100, 599), "The status."),
                         Field("headers", _VALUES, "Headers, by name."),
-                        Field("text", _TEXT, "The content of all chunks, joined."),
-                        Field("body", Bound(), "The answer of a json endpoint."),
-                        Field("chunks", ListOf(Bound()), "What the chunks hold, in turn."),
+                        Field("text", _TEXT, "Content of all chunks, joined."),
+                        Field("body", Bound(), "Response body of a json endpoint."),
+                        Field("chunks", ListOf(Bound()), "Content of the chunks, in order."),
                         Field(
                             "streamed",
                             _FLAG,
-                            "The first chunk left before the upstream had ended.",
+                            "Whether the first chunk was sent before the upstream had ended.",
                         ),
-                        Field("error", Bound(), "The error that ended it."),
+                        Field("error", Bound(), "Error that ended the run."),
                         Field(
                             "calls",
                             ListOf(
                                 _one(
                                     Field("method", _TEXT, "The method."),
                                     Field("url", _TEXT, "The address."),
-                                    Field("count", _COUNT, "How often."),
-                                    Field("body", Bound(), "What the body must hold."),
+                                    Field("count", _COUNT, "Number of requests."),
+                                    Field("body", Bound(), "Values that the body must contain."),
                                 )
                             ),
-                            "The calls that were made.",
+                            "Requests that were made to upstreams.",
                         ),
                     ),
-                    "What must come back.",
+                    "The expected response.",
                     required=True,
                 ),
             )
         ),
-        "The tests, run one after the other.",
+        "Tests, which run one after the other.",
         required=True,
     ),
 )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from streamstack.language.declare import Example, Function, Parameter
+from streamstack.language import keys
+from streamstack.language.declare import Example, Function
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
+from streamstack.language.settings import Settings
 from streamstack.language.values import to_json, to_text
 from streamstack.spec import (
     FACTS,
@@ -15,6 +18,7 @@ from streamstack.spec import (
     Condition,
     Constant,
     Custom,
+    Field,
     Group,
     Kind,
     ListOf,
@@ -24,6 +28,7 @@ from streamstack.spec import (
     Tagged,
     Type,
     Variable,
+    fields_of,
     shown,
     shown_default,
 )
@@ -42,6 +47,8 @@ _GIVES: Final = {
 def type_words(wanted: Type) -> str:
     """Return what a parameter takes, in words."""
     match wanted:
+        case Constant(kind=Kind.PROSE, choices=()):
+            return "text"
         case Bound() | Constant():
             few = wanted.choices if len(wanted.choices) <= _MOST_CHOICES else ()
             words = " or ".join(f"`{each}`" for each in few) or FACTS[wanted.kind].short
@@ -53,16 +60,30 @@ def type_words(wanted: Type) -> str:
             return "name of a variable"
         case StackOf():
             return "steps"
-        case Group() | Tagged():
+        case Group():
+            return _group_words(wanted)
+        case Tagged():
             return "mapping"
         case Custom():
             return wanted.words
         case ListOf():
-            return f"list of: {type_words(wanted.item)}"
+            item = type_words(wanted.item)
+            return f"{item}, or list of: {item}" if wanted.alone else f"list of: {item}"
         case Named():
-            return f"mapping from names to: {type_words(wanted.item)}"
+            name = "name, or " if wanted.bare else ""
+            return f"{name}mapping from names to: {type_words(wanted.item)}"
         case OneOf():
             return ", or ".join(type_words(form) for form in wanted.forms)
+
+
+def _group_words(wanted: Group) -> str:
+    words = ["mapping"]
+    if wanted.short:
+        field = next(each for each in wanted.parameters if each.name == wanted.short)
+        words.insert(0, type_words(field.type))
+    if wanted.switch:
+        words.append("true or false" if wanted.switch == "both" else "false")
+    return ", or ".join(words)
 
 
 def markdown_of(function: Function, heading: str = "") -> str:
@@ -93,10 +114,7 @@ def reference(families: Mapping[str, Iterable[Function]]) -> str:
 
 def _bounds(wanted: Bound | Constant) -> str:
     least, most = (
-        f"{shown(wanted.kind, bound)}"
-        if wanted.kind in (Kind.DURATION, Kind.SIZE)
-        else f"{bound:g}"
-        for bound in (wanted.minimum or 0, wanted.maximum or 0)
+        shown(wanted.kind, bound) for bound in (wanted.minimum or 0, wanted.maximum or 0)
     )
     if wanted.minimum is not None and wanted.maximum is not None:
         return f" from {least} to {most}"
@@ -105,21 +123,70 @@ def _bounds(wanted: Bound | Constant) -> str:
     return f" of at most {most}" if wanted.maximum is not None else ""
 
 
-def table(parameters: tuple[Parameter, ...], title: str = "parameter") -> str:
-    """Return parameters as a table in Markdown, those of nested mappings by their path."""
+def table(fields: tuple[Field, ...], title: str = "parameter", prefix: str = "") -> str:
+    """Return fields as a table in Markdown, those of nested mappings by their path."""
     rows = [f"| {title} | takes | meaning |", "|---|---|---|"]
-    rows += _rows(parameters, "")
+    rows += _rows(fields, prefix)
     return "\n".join(rows)
 
 
-def _rows(parameters: tuple[Parameter, ...], prefix: str) -> list[str]:
+def definitions_reference() -> str:
+    """Return the reference of the keys of documents, and of what stands in them."""
+    parts = ["# Definitions"]
+    for kind, fields in keys.DOCUMENTS.items():
+        # The block has a table of its own, in the settings.
+        listed = tuple(
+            replace(each, type=Group(())) if each.name == "streaming" else each for each in fields
+        )
+        parts += [f"## kind: {kind}", _constants(table(listed, "key"))]
+        if kind == "endpoint":
+            parts.append(
+                "The keys of `streaming` are those of [the settings](settings.md#streaming)."
+            )
+    inputs = (*keys.INPUT_KEYS, *keys.INPUT_CONSTRAINTS)
+    types = [f"| `{name}` | {meaning} |" for name, meaning in keys.TYPES.items()]
+    parts += [
+        "## Inputs",
+        "A declaration is a mapping with these keys, or the name of a type.",
+        _constants(table(inputs, "key")),
+        "\n".join(["| type | meaning |", "|---|---|", *types]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def settings_reference() -> str:
+    """Return the reference of streamstack.yaml."""
+    parts = ["# Settings"]
+    for field in fields_of(Settings):
+        parts += [f"## {field.name}", field.description]
+        wanted = field.type
+        prefix = ""
+        if isinstance(wanted, Named):
+            wanted, prefix = wanted.item, "NAME."
+        if isinstance(wanted, Group):
+            parts.append(_constants(table(wanted.parameters, "setting", prefix)))
+        elif isinstance(wanted, Tagged):
+            for tag, group in wanted.groups.items():
+                parts += [
+                    f"### {wanted.key}: {tag}",
+                    _constants(table(group.parameters, "setting", prefix)),
+                ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _constants(text: str) -> str:
+    """Leave out what is true of all: they are constants."""
+    return text.replace(", constant", "")
+
+
+def _rows(parameters: tuple[Field, ...], prefix: str) -> list[str]:
     rows = []
     for parameter in parameters:
         marks = "\\*" if parameter.main else ""
         meaning = parameter.description
         if parameter.required:
             meaning += " Required."
-        elif parameter.default is not None:
+        elif parameter.default not in (None, "", ()) and "Default:" not in meaning:
             meaning += f" Default: {_shown(shown_default(parameter))}."
         words = type_words(parameter.type).replace("|", "\\|")
         rows.append(f"| `{prefix}{parameter.name}`{marks} | {words} | {_cell(meaning)} |")

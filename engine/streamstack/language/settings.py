@@ -47,7 +47,7 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 FORWARDED: Final = ("X-Forwarded-For", "Forwarded")
 Network: TypeAlias = IPv4Network | IPv6Network
 
-_TEXTS: Final = ListOf(Constant())
+_TEXTS: Final = ListOf(Constant(), alone=True)
 
 
 def _origin(value: Any) -> str:
@@ -92,20 +92,26 @@ class Cors:
     """
 
     origins: tuple[str, ...] = setting(
-        ListOf(Constant(parse=_origin)),
-        "The origins, such as https://example.org; * is any.",
+        ListOf(Constant(parse=_origin), alone=True),
+        "Allowed origins, such as https://example.org. `*` allows any origin.",
         example="[https://example.org]",
     )
     headers: tuple[str, ...] = setting(
-        ListOf(Constant(parse=_header)), "The headers a page may send; * is any.", ("*",)
+        ListOf(Constant(parse=_header), alone=True),
+        "Request headers that a page may send. `*` allows any header.",
+        ("*",),
     )
     expose_headers: tuple[str, ...] = setting(
-        ListOf(Constant(parse=_header)),
-        "The headers of the answer that a page may read.",
+        ListOf(Constant(parse=_header), alone=True),
+        "Response headers that a page may read.",
         ("X-Run-Id", "X-Stream-Id"),
     )
-    credentials: bool = setting(Constant(Kind.BOOLEAN), "Whether a page may send cookies.", False)
-    max_age: float = setting(Constant(Kind.DURATION), "How long a browser may remember it.", 600.0)
+    credentials: bool = setting(
+        Constant(Kind.BOOLEAN), "Allow cookies and HTTP authentication.", False
+    )
+    max_age: float = setting(
+        Constant(Kind.DURATION), "How long a browser may cache the preflight response.", 600.0
+    )
 
 
 def _check_cors(reader: SettingsReader, node: Mapping, values: dict[str, Any], name: str) -> bool:
@@ -124,9 +130,9 @@ class Metrics:
 
     # Where it was kept in a file it ends with a line break, which no header can bring: texts are stripped.
     token: str | None = setting(
-        Constant(), "What `Authorization: Bearer` must bring.", None, secret=True
+        Constant(), "Bearer token that `/_metrics` requires.", None, secret=True
     )
-    open: bool = setting(Constant(Kind.BOOLEAN), "Whether everybody may.", False)
+    open: bool = setting(Constant(Kind.BOOLEAN), "Serve `/_metrics` without a token.", False)
 
 
 def _check_metrics(reader: SettingsReader, node: Mapping, values: dict[str, Any], _: str) -> bool:
@@ -145,44 +151,50 @@ class Server:
     Of ``trusted_proxies`` is believed what they say in ``forwarded_header`` of who called.
     """
 
-    host: str = setting(Constant(), "The address.", "127.0.0.1")
-    port: int = setting(Constant(Kind.INTEGER, 0, 65535), "The port.", 8080)
-    workers: int = setting(Constant(Kind.INTEGER, 1, 1024), "How many processes.", 1)
-    max_body_size: int = setting(
-        Constant(Kind.SIZE), "The largest body of a request.", 10 * 1024 * 1024
+    host: str = setting(
+        Constant(), "Address to listen on. `0.0.0.0` listens on every interface.", "127.0.0.1"
     )
+    port: int = setting(Constant(Kind.INTEGER, 0, 65535), "Port to listen on.", 8080)
+    workers: int = setting(Constant(Kind.INTEGER, 1, 1024), "Number of worker processes.", 1)
+    max_body_size: int = setting(Constant(Kind.SIZE), "Largest request body.", 10 * 1024 * 1024)
     max_connections: int = setting(
         Constant(Kind.INTEGER, 1, 1_000_000),
-        "How many connections a process takes at once; more get 503.",
+        "Largest number of open connections for each worker process. Further requests get 503.",
         10_000,
     )
     head_timeout: float = setting(
-        Constant(Kind.DURATION), "How long the head of a request may take; 0 is for ever.", 30.0
+        Constant(Kind.DURATION),
+        "Time-out for reading the request line and headers. 0 disables it.",
+        30.0,
     )
-    shutdown_timeout: float = setting(Constant(Kind.DURATION), "How long runs may finish.", 30.0)
+    shutdown_timeout: float = setting(
+        Constant(Kind.DURATION),
+        "How long running requests may continue after SIGTERM (graceful shutdown).",
+        30.0,
+    )
     trusted_proxies: tuple[Network, ...] = setting(
-        ListOf(Constant(parse=_network)),
-        "Proxies that are believed when they say who called: addresses, networks.",
+        ListOf(Constant(parse=_network), alone=True),
+        "Addresses and networks of reverse proxies whose forwarded header is trusted for the client address.",
         (),
     )
     forwarded_header: str = setting(
         Constant(choices=FORWARDED, parse=_forwarded),
-        "The header in which they say so.",
+        "Header in which reverse proxies send the client address.",
         FORWARDED[0],
     )
     shutdown_delay: float = setting(
         Constant(Kind.DURATION),
-        "How long requests are still taken while balancers are told that it stops.",
+        "How long new requests are still served after SIGTERM, while health checks already report the shutdown.",
         0.0,
     )
     metrics: Metrics | None = setting(
         group_of(Metrics, check=_check_metrics),
-        "Who may see /_metrics: who has the token, or everybody.",
+        "Access to `/_metrics`: with a token, or open.",
         None,
     )
     cors: Cors | None = setting(
         group_of(Cors, short="origins", switch="off", check=_check_cors),
-        "Which pages of other origins may call: their origins, or a mapping.",
+        "CORS: allowed origins, or a mapping. `false` disables it.",
         None,
     )
 
@@ -243,32 +255,32 @@ class Database:
     # << env.DATABASE_URL | default("") >>: the embedded server, unless somebody says otherwise.
     url: str | None = setting(
         Constant(empty=True, parse=_database_url, pattern=r"^\s*$|^\s*(postgresql|postgres)://"),
-        "Like postgresql://user:password@host:5432/name; without it, the embedded PostgreSQL.",
+        "Connection URL: postgresql://user:password@host:5432/name. Without it, the embedded PostgreSQL is used.",
         None,
     )
     pool_size: int = setting(
         Constant(Kind.INTEGER, 1, LARGEST_POOL),
-        "The most connections of this server, but for the one that listens.",
+        "Largest size of the connection pool of each worker. The connection for `db.listen` is not counted.",
         10,
     )
     setup: tuple[Path, ...] = setting(
-        ListOf(Custom({"type": "string"}, "name of a file", _setup_file)),
-        "Files of SQL, beside this one, run once for each change of them.",
+        ListOf(Custom({"type": "string"}, "name of a file", _setup_file), alone=True),
+        "SQL files, relative to this file. Each is run once, and again after it has changed.",
         (),
     )
     bin: Path | None = setting(
         Custom({"type": ["string", "null"]}, "folder", _programs),
-        "A folder with PostgreSQL's programs, for the embedded one.",
+        "Folder with PostgreSQL's programs, for the embedded PostgreSQL.",
         None,
     )
     hold: float = setting(
         Constant(Kind.DURATION, positive=True),
-        "How long a cursor keeps its connection for a slow loop.",
+        "How long a streaming query may hold its connection while its consumer is slow.",
         5.0,
     )
     spool: int = setting(
         Constant(Kind.SIZE),
-        "How large the file may be to which the rest of its rows then goes.",
+        "Largest temporary file for the remaining rows of such a query.",
         1024**3,
     )
 
@@ -326,7 +338,7 @@ def _has_url(node: Node) -> bool:
 _HOST: Final = re.compile(
     r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_](?:[a-z0-9_-]{0,62}))*(?::[0-9]{1,5})?"
 )
-_TIMEOUTS: Final = Section("timeouts", "How long others may take; 0 is for ever.")
+_TIMEOUTS: Final = Section("timeouts", "Time-outs for calls to upstreams. 0 disables one.")
 
 
 def _host(value: Any) -> str:
@@ -353,36 +365,41 @@ class HttpSettings:
 
     # Where no host of the list can be read none is allowed: never all of them.
     allow_hosts: tuple[str, ...] | None = setting(
-        ListOf(Constant(parse=_host)),
-        "Hosts that may be called, such as *.example.org; else any.",
+        ListOf(Constant(parse=_host), alone=True),
+        "Hosts that may be called: example.org, *.example.org, 10.0.0.0/8. Default: any host.",
         None,
     )
     deny_private_networks: bool = setting(
-        Constant(Kind.BOOLEAN), "Whether only the public network may.", False
+        Constant(Kind.BOOLEAN), "Refuse calls to loopback, private and link-local addresses.", False
     )
     connect: float = setting(
-        Constant(Kind.DURATION, off=True), "For name, connection and TLS.", 10.0, within=_TIMEOUTS
+        Constant(Kind.DURATION, off=True),
+        "DNS lookup, TCP connection and TLS handshake.",
+        10.0,
+        within=_TIMEOUTS,
     )
     total: float = setting(
-        Constant(Kind.DURATION, off=True), "For a whole http.request.", 60.0, within=_TIMEOUTS
+        Constant(Kind.DURATION, off=True), "A whole `http.request`.", 60.0, within=_TIMEOUTS
     )
     first_chunk: float = setting(
         Constant(Kind.DURATION, off=True),
-        "For the first item of a stream.",
+        "The first item of a stream.",
         60.0,
         within=_TIMEOUTS,
     )
     idle: float = setting(
         Constant(Kind.DURATION, off=True),
-        "For each next item of a stream.",
+        "Each following item of a stream.",
         300.0,
         within=_TIMEOUTS,
     )
     max_body_size: int = setting(
-        Constant(Kind.SIZE), "The largest body that http.request reads.", 100 * 1024 * 1024
+        Constant(Kind.SIZE), "Largest response body that `http.request` reads.", 100 * 1024 * 1024
     )
     max_event_size: int = setting(
-        Constant(Kind.SIZE), "The largest event, line or record.", 10 * 1024 * 1024
+        Constant(Kind.SIZE),
+        "Largest single event, line or record of a streamed response.",
+        10 * 1024 * 1024,
     )
     stand_ins: abc.Mapping[str, str] = field(default_factory=dict)
 
@@ -412,22 +429,24 @@ class Model:
     """
 
     provider: str = setting(
-        Constant(choices=PROVIDERS, empty=True), "Whose wire it speaks.", example="openai"
+        Constant(choices=PROVIDERS, empty=True), "The provider's API protocol.", example="openai"
     )
     model: str = setting(
-        Constant(Kind.PROSE, empty=True), "What the provider calls it.", example="gpt-4o-mini"
+        Constant(Kind.PROSE, empty=True), "The provider's name of the model.", example="gpt-4o-mini"
     )
     base_url: str | None = setting(
         Constant(parse=_model_address, empty=True),
-        "Where it is asked, if not at its provider.",
+        "Base URL, if it is not the provider's own.",
         None,
     )
     api_key: str | None = setting(
-        Constant(Kind.PROSE, empty=True), "Its key; else that of the provider's own variable.", None
+        Constant(Kind.PROSE, empty=True),
+        "API key. Default: the provider's environment variable, such as OPENAI_API_KEY.",
+        None,
     )
     without_key: str | None = setting(
         Constant(parse=_model_address, empty=True),
-        "Where it is asked while there is no key; a path is this server's own.",
+        "Base URL that is used while there is no API key. A path is one of this server.",
         None,
     )
 
@@ -468,23 +487,25 @@ class StateSettings:
 
     redis: RedisUrl | None = setting(
         Constant(parse=_store, code="bad-url", empty=True),
-        "Where: memory:// is each process; redis://host:6379 is shared by all.",
+        "Store URL. `memory://` keeps state in each process; redis://host:6379 shares it between all.",
         None,
         key="url",
         shown=MEMORY,
     )
     prefix: str = setting(
         Constant(Kind.PROSE, parse=_prefix),
-        "What the project's keys in Redis begin with, where several share it.",
+        "Prefix of the project's keys in Redis, for several projects that share one Redis.",
         "",
     )
     max_entries: int = setting(
         Constant(Kind.INTEGER, 1, 100_000_000),
-        "The most cached values, and the most counters.",
+        "Largest number of cached values, and of counters, in memory.",
         100_000,
     )
     max_size: int = setting(
-        Constant(Kind.SIZE), "How large all cached values may be.", 256 * 1024 * 1024
+        Constant(Kind.SIZE),
+        "Largest size of all cached values in memory; in Redis, of one value.",
+        256 * 1024 * 1024,
     )
 
     @property
@@ -503,14 +524,14 @@ class Settings:
     Environment variables are in both; a value whose variable is missing is null.
     """
 
-    server: Server = setting(group_of(Server), "Where and how to serve.", factory=Server)
+    server: Server = setting(group_of(Server), "The HTTP server.", factory=Server)
     streaming: Streaming = setting(
         group_of(Streaming, check=check_streaming),
-        "How streams live where endpoints don't say.",
+        "Defaults for the `streaming` block of endpoints.",
         factory=Streaming,
     )
     settings: dict[str, Any] = setting(
-        Named(Bound()), "Values of your own, bound as `settings`.", factory=dict
+        Named(Bound()), "Your own values. Definitions read them as `settings`.", factory=dict
     )
     databases: abc.Mapping[str, Database] = setting(
         Named(
@@ -523,25 +544,27 @@ class Settings:
             ),
             check=_check_databases,
         ),
-        "Databases, by name; without any, `main` is an embedded PostgreSQL.",
+        "PostgreSQL databases by name. Without any, `main` is an embedded PostgreSQL.",
         factory=lambda: EMBEDDED,
     )
     authentication: Methods = setting(
-        AUTHENTICATION, "Ways to tell callers, by name.", factory=dict
+        AUTHENTICATION,
+        "Authentication methods by name. Endpoints name them under `authentication`.",
+        factory=dict,
     )
     models: abc.Mapping[str, Model] = setting(
         Named(group_of(Model, whole=True, example="{provider: openai, model: gpt-4o-mini}")),
-        "Models, by name: `llm.chat: {model: name}`.",
+        "LLMs by name, for `llm.chat: {model: name}`.",
         factory=dict,
     )
     state: StateSettings = setting(
         group_of(StateSettings, example="{url: memory://}"),
-        "Where what runs share is kept: cached values, counters, limits.",
+        "Store for caches, counters, rate limits and resumable streams.",
         factory=StateSettings,
     )
     http: HttpSettings = setting(
         group_of(HttpSettings),
-        "Where calls may go, and how long they may take.",
+        "Outgoing HTTP requests.",
         factory=HttpSettings,
     )
     written: abc.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -554,12 +577,12 @@ class Settings:
 _UNREAD: Final = Custom({}, read=lambda *_: MISSING)
 #: Sections of the language that this version does not serve: ignoring one would mislead its author.
 LATER: Final = (
-    Field("email", _UNREAD, "How mail is sent."),
-    Field("alerts", _UNREAD, "What is told when a metric passes a threshold."),
+    Field("email", _UNREAD, "E-mail."),
+    Field("alerts", _UNREAD, "Alerts on metrics."),
     Field(
         "experiments",
         Custom({"type": ["object", "null"]}, read=lambda *_: MISSING),
-        "What is compared on live traffic, by name.",
+        "Experiments on live traffic, by name.",
     ),
     Field("plugins", _UNREAD, "Files with functions of your own."),
 )

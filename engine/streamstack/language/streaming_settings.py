@@ -30,10 +30,10 @@ RESUMABLE: Final = ("auto", "sse", "ndjson")
 _TIME: Final = Constant(Kind.DURATION, off=True)
 _SIZE: Final = Constant(Kind.SIZE, positive=True)
 _FLAG: Final = Constant(Kind.BOOLEAN)
-_MAX_DURATION: Final = Section("maxDuration", "How long the stream may last.", short="limit")
+_MAX_DURATION: Final = Section("maxDuration", "Largest duration of a stream.", short="limit")
 _SLOW_CLIENT: Final = Section(
     "slowClient",
-    "What becomes of a slow reader: it holds its run back, is cut off, or misses the oldest chunks.",
+    "What happens when a client reads too slowly: the run waits, the client is disconnected, or chunks are dropped.",
     short="mode",
 )
 
@@ -44,13 +44,17 @@ class Resume:
 
     keep: float = setting(
         Constant(Kind.DURATION, positive=True, maximum=86_400.0),
-        "How long a run waits for its reader, and its end is kept.",
+        "How long a run waits for a client that lost its connection, and how long a finished stream is kept.",
         300.0,
     )
     max_chunks: int = setting(
-        Constant(Kind.INTEGER, 1, 1_000_000), "How many chunks are kept; the oldest go.", 10_000
+        Constant(Kind.INTEGER, 1, 1_000_000),
+        "Largest number of chunks kept; the oldest are dropped.",
+        10_000,
     )
-    max_size: int = setting(_SIZE, "How much is kept; the oldest go.", 16 * 1024 * 1024)
+    max_size: int = setting(
+        _SIZE, "Largest size of all chunks kept; the oldest are dropped.", 16 * 1024 * 1024
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,47 +66,55 @@ class Streaming:
     """
 
     format: str = setting(
-        Constant(choices=FORMATS), "What chunks are written as; auto follows the request.", "auto"
+        Constant(choices=FORMATS),
+        "Output format. `auto` follows the request's Accept header.",
+        "auto",
     )
-    keep_alive: float = setting(_TIME, "The longest silence before a heartbeat.", 15.0)
-    first_chunk_timeout: float = setting(_TIME, "How long the first chunk may take.", 60.0)
-    idle_timeout: float = setting(_TIME, "The longest time between two chunks.", 300.0)
+    keep_alive: float = setting(
+        _TIME, "Interval of heartbeats while nothing is sent. 0 or `false` disables them.", 15.0
+    )
+    first_chunk_timeout: float = setting(
+        _TIME, "Time-out for the first chunk. 0 or `false` disables it.", 60.0
+    )
+    idle_timeout: float = setting(
+        _TIME, "Time-out between two chunks. 0 or `false` disables it.", 300.0
+    )
     max_duration: float = setting(
-        _TIME, "How long the stream may last.", 3600.0, key="limit", within=_MAX_DURATION
+        _TIME, "Largest duration of a stream.", 3600.0, key="limit", within=_MAX_DURATION
     )
-    max_bytes: int | None = setting(_SIZE, "How much may be sent in all.", None)
+    max_bytes: int | None = setting(
+        _SIZE, "Largest number of bytes that one response may send.", None
+    )
     on_disconnect: str = setting(
         Constant(choices=("cancel", "finish")),
-        "What becomes of a run whose reader left.",
+        "What happens to the run when the client disconnects.",
         "cancel",
     )
     resume: Resume | None = setting(
         group_of(Resume, switch="both", example="{keep: 5m, maxChunks: 10000}"),
-        "Whether a reader can come back, and how much is kept for it.",
+        "Resumable streams: `true` for the defaults, or a mapping.",
         None,
     )
     slow_client: str = setting(
         Constant(choices=SLOW_CLIENTS),
-        "block, disconnect or dropOldest.",
+        "`block` makes the run wait, `disconnect` closes the connection, `dropOldest` drops chunks.",
         "block",
         key="mode",
         within=_SLOW_CLIENT,
     )
-    buffer: int = setting(_SIZE, "How much is kept for a slow reader.", 256 * 1024)
-    compress: bool = setting(
-        _FLAG, "Whether it is compressed (gzip) for readers who take that.", False
-    )
-    done: bool = setting(_FLAG, "Whether SSE ends with an event of its own.", True)
-    ids: bool = setting(_FLAG, "Whether SSE's chunks have ids.", True)
+    buffer: int = setting(_SIZE, "Largest size of the send buffer of one client.", 256 * 1024)
+    compress: bool = setting(_FLAG, "Compress with gzip for clients that accept it.", False)
+    done: bool = setting(_FLAG, "End an SSE stream with a `done` event.", True)
+    ids: bool = setting(_FLAG, "Number SSE events with ids.", True)
     jitter: float = setting(
         Constant(Kind.PART),
-        "By what part it may be shorter, at random: readers don't all come back at once.",
+        "Random part by which the duration is shortened, so that clients do not all reconnect at once.",
         0.1,
         within=_MAX_DURATION,
     )
     grace: float = setting(
         Constant(Kind.DURATION, off=True, positive=True),
-        "How long its buffer may be full before it is cut off.",
+        "How long the send buffer may be full before the client is disconnected.",
         5.0,
         within=_SLOW_CLIENT,
     )
