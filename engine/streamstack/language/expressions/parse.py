@@ -10,14 +10,9 @@ from jinja2 import nodes
 from jinja2.lexer import Token
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.expressions.compile import Analysis, Reading
-from streamstack.language.expressions.syntax import (
-    Problem,
-    next_opening,
-    parse_tokens,
-    scan,
-    too_deep,
-)
+from streamstack.language.expressions.analyse import Analysis, Reading
+from streamstack.language.expressions.grammar import parse_tokens
+from streamstack.language.expressions.scan import Problem, next_opening, scan, too_deep
 from streamstack.language.expressions.template import Program, Template, compile_template
 from streamstack.language.expressions.value import (
     Constant,
