@@ -19,11 +19,11 @@ from streamstack.language.filters.operations import (
     at_path,
     declare,
     failed,
-    integer_argument,
     items_of,
     object_of,
     sequence_of,
     text_argument,
+    whole,
     wrong,
 )
 from streamstack.language.operators import key_text
@@ -50,6 +50,7 @@ def length(value: Any) -> int:
     "first",
     "[[3, 1] | first, [] | first, [1, 2, 3] | first(2)]",
     [3, None, [1, 2]],
+    takes={"count": whole()},
 )
 def first(value: Any, count: Any = None) -> Any:
     """Give the first item of a list, or character of a text; null if there is none.
@@ -58,16 +59,11 @@ def first(value: Any, count: Any = None) -> Any:
     """
     items = sequence_of(value, "first")
     if count is not None:
-        return _list(items[: integer_argument(count, "first", "count", 0)])
+        return _list(items[:count])
     return items[0] if items else None
 
 
-@declare(
-    "filter",
-    "last",
-    "[1, 2, 3] | last",
-    3,
-)
+@declare("filter", "last", "[1, 2, 3] | last", 3, takes={"count": whole()})
 def last(value: Any, count: Any = None) -> Any:
     """Give the last item of a list, or character of a text; null if there is none.
 
@@ -75,7 +71,6 @@ def last(value: Any, count: Any = None) -> Any:
     """
     items = sequence_of(value, "last")
     if count is not None:
-        count = integer_argument(count, "last", "count", 0)
         return _list(items[max(0, len(items) - count) :])
     return items[-1] if items else None
 
@@ -177,15 +172,12 @@ def identity(value: Any) -> Any:
 
 
 @declare(
-    "filter",
-    "flatten",
-    "[1, [2, [3]]] | flatten",
-    [1, 2, [3]],
+    "filter", "flatten", "[1, [2, [3]]] | flatten", [1, 2, [3]], takes={"levels": whole(0, 100)}
 )
 def flatten(value: Any, levels: Any = 1) -> list[Any]:
     """Give the list with the items of lists in it in their place, one level deep or as many as given."""
     items = list(items_of(value, "flatten"))
-    for _ in range(integer_argument(levels, "flatten", "levels", 0, 100)):
+    for _ in range(levels):
         if not any(isinstance(item, list) for item in items):
             break
         items = [one for item in items for one in (item if isinstance(item, list) else [item])]
@@ -193,18 +185,14 @@ def flatten(value: Any, levels: Any = 1) -> list[Any]:
 
 
 @declare(
-    "filter",
-    "batch",
-    "[1, 2, 3] | batch(2, 0)",
-    [[1, 2], [3, 0]],
+    "filter", "batch", "[1, 2, 3] | batch(2, 0)", [[1, 2], [3, 0]], takes={"linecount": whole(1)}
 )
 def batch(value: Any, linecount: Any, fill_with: Any = None) -> list[list[Any]]:
     """Give the list in lists of a size; the last one is filled up with `fill_with` unless that is null."""
     items = list(items_of(value, "batch"))
-    size = integer_argument(linecount, "batch", "linecount", 1)
-    found = [items[start : start + size] for start in range(0, len(items), size)]
+    found = [items[start : start + linecount] for start in range(0, len(items), linecount)]
     if found and fill_with is not None:
-        found[-1] += [fill_with] * (size - len(found[-1]))
+        found[-1] += [fill_with] * (linecount - len(found[-1]))
     return found
 
 
@@ -213,14 +201,14 @@ def batch(value: Any, linecount: Any, fill_with: Any = None) -> list[list[Any]]:
     "slice",
     "[1, 2, 3, 4, 5] | slice(2)",
     [[1, 2, 3], [4, 5]],
+    takes={"slices": whole(1, 100_000)},
 )
 def slices(value: Any, slices: Any, fill_with: Any = None) -> list[list[Any]]:
     """Give the list in a number of lists of about one size; shorter ones get `fill_with` unless null."""
     items = list(items_of(value, "slice"))
-    count = integer_argument(slices, "slice", "slices", 1, 100_000)
-    each, more = divmod(len(items), count)
+    each, more = divmod(len(items), slices)
     found, start = [], 0
-    for index in range(count):
+    for index in range(slices):
         stop = start + each + (index < more)
         part = items[start:stop]
         if fill_with is not None and index >= more and more:

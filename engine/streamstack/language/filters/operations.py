@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 
 from streamstack.errors import RunError
 from streamstack.language.operators import MAX_ITEMS, a_kind
 from streamstack.language.values import Opaque, to_text
+from streamstack.spec import (
+    FACTS,
+    Bound,
+    Constant,
+    Field,
+    Kind,
+    out_of_range,
+    suits,
+)
 
 What = Literal["filter", "function", "test"]
 _Code = TypeVar("_Code", bound=Callable[..., Any])
@@ -24,8 +34,9 @@ class Operation:
     """One filter, function or test of expressions.
 
     ``summary`` says what it gives. ``example`` is an expression and ``result`` its value, both
-    shown in the reference and run by the tests. ``minimum`` and ``maximum`` count the arguments
-    without the value on the left; ``maximum`` None means any number.
+    shown in the reference and run by the tests. ``fields`` are its arguments, without the value on the left;
+    ``minimum`` and ``maximum`` count them; ``maximum`` None means any number. ``check`` is that of constant arguments.
+    ``call`` looks at its arguments first, ``code`` does not.
     """
 
     what: What
@@ -33,8 +44,9 @@ class Operation:
     summary: str
     example: str
     result: Any
+    code: Callable[..., Any]
     call: Callable[..., Any]
-    arguments: tuple[str, ...]
+    fields: tuple[Field, ...]
     keywords: tuple[str, ...]
     minimum: int
     maximum: int | None
@@ -45,7 +57,11 @@ class Operation:
     @property
     def usage(self) -> str:
         """How it is written, with its arguments."""
-        inside = ", ".join(self.arguments)
+        arguments = [
+            each.name if each.required else f"{each.name}={_shown(each.default)}"
+            for each in self.fields
+        ]
+        inside = ", ".join([*arguments, *(["..."] if self.maximum is None else [])])
         called = f"({inside})" if inside or self.what == "function" else ""
         if self.what == "filter":
             return f"`value | {self.name}{called}`"
@@ -88,34 +104,44 @@ def declare(
     *,
     aliases: Sequence[str] = (),
     check: Check | None = None,
+    takes: Mapping[str, Constant] = MappingProxyType({}),
 ) -> Callable[[_Code], _Code]:
     """Register the function below as a filter, function or test of expressions.
 
-    Its docstring is what the reference says of it.
+    Its docstring is what the reference says of it. ``takes`` are the types of its arguments, by name: constants are
+    checked when the file is loaded, others before it is called. Null is taken where it is the default.
     """
 
     def register(code: _Code) -> _Code:
         parameters = list(inspect.signature(code).parameters.values())
         if what != "function":
             parameters = parameters[1:]
-        plain = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        fields = tuple(
+            Field(
+                p.name,
+                takes.get(p.name, Bound()),
+                "",
+                required=p.default is p.empty,
+                default=None if p.default is p.empty else p.default,
+            )
+            for p in parameters
+            if p.kind is p.POSITIONAL_OR_KEYWORD
+        )
         several = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-        arguments = [
-            p.name if p.default is p.empty else f"{p.name}={_shown(p.default)}" for p in plain
-        ]
         operation = Operation(
             what=what,
             name=name,
             summary=" ".join((inspect.getdoc(code) or "").split()),
             example=example,
             result=result,
-            call=code,
-            arguments=(*arguments, "...") if several else tuple(arguments),
-            keywords=tuple(p.name for p in plain),
-            minimum=sum(p.default is p.empty for p in plain),
-            maximum=None if several else len(plain),
+            code=code,
+            call=_checked(code, name, fields, what != "function") if takes else code,
+            fields=fields,
+            keywords=tuple(each.name for each in fields),
+            minimum=sum(each.required for each in fields),
+            maximum=None if several else len(fields),
             any_keyword=any(p.kind is p.VAR_KEYWORD for p in parameters),
-            check=check,
+            check=_check_of(name, fields, check) if takes else check,
         )
         registry = _REGISTRIES[what]
         for one in (name, *aliases):
@@ -123,15 +149,75 @@ def declare(
                 raise ValueError(f"the {what} {one} is declared twice")
         registry[name] = operation
         for alias in aliases:
-            registry[alias] = _alias(operation, alias)
+            registry[alias] = replace(operation, name=alias, same_as=name)
         return code
 
     return register
 
 
-def _alias(operation: Operation, alias: str) -> Operation:
-    fields = {name: getattr(operation, name) for name in Operation.__slots__}
-    return Operation(**{**fields, "name": alias, "same_as": operation.name})
+def whole(low: int = 0, high: int = MAX_ITEMS) -> Constant:
+    """Return the type of an argument that is an integer within bounds."""
+    return Constant(Kind.INTEGER, low, high)
+
+
+#: The type of an argument that is a text.
+TEXT: Final = Constant()
+
+
+def fault_of(field: Field, name: str, value: Any) -> str:
+    """Say why an argument can't be, or nothing."""
+    wanted = field.type
+    if not isinstance(wanted, Constant) or (
+        value is None and not field.required and field.default is None
+    ):
+        return ""
+    if not suits(wanted.kind, value):
+        return (
+            f"`{field.name}` of `{name}` must be {FACTS[wanted.kind].phrase}, got {a_kind(value)}"
+        )
+    if out_of_range(value, wanted.minimum, wanted.maximum):
+        return f"`{field.name}` of `{name}` must be from {wanted.minimum} to {wanted.maximum:,}, got {value}"
+    return ""
+
+
+def _checked(
+    code: Callable[..., Any],
+    name: str,
+    fields: tuple[Field, ...],
+    filters: bool,  # noqa: FBT001
+) -> Callable[..., Any]:
+    """Return code that looks at its arguments first; a filter's come after the value on its left."""
+    typed = tuple(each if isinstance(each.type, Constant) else None for each in fields)
+    by_name = {each.name: each for each in typed if each is not None}
+    first = int(filters)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        if len(arguments) > first:
+            for field, value in zip(typed, arguments[first:], strict=False):
+                if field is not None and (fault := fault_of(field, name, value)):
+                    raise RunError("template", fault)
+        for key, value in named.items():
+            if key in by_name and (fault := fault_of(by_name[key], name, value)):
+                raise RunError("template", fault)
+        return code(*arguments, **named)
+
+    return call
+
+
+def _check_of(name: str, fields: tuple[Field, ...], check: Check | None) -> Check:
+    def found(constants: Sequence[object]) -> tuple[str, str, str] | None:
+        for field, value in zip(fields, constants, strict=False):
+            # Others are nodes, whose value nobody knows yet.
+            known = value is None or isinstance(value, (bool, int, float, str, list, dict))
+            if known and (fault := fault_of(field, name, value)):
+                return "bad-template", fault, _hint(field)
+        return check(constants) if check is not None else None
+
+    return found
+
+
+def _hint(field: Field) -> str:
+    return FACTS[field.type.kind].example if isinstance(field.type, Constant) else ""
 
 
 def _shown(value: Any) -> str:

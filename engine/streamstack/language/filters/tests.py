@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from streamstack.language import operators
-from streamstack.language.filters.operations import declare, failed, integer_argument, wrong
+from streamstack.language.filters.operations import declare, failed, integer_argument, whole, wrong
 from streamstack.language.operators import MAX_ITEMS
 from streamstack.language.values import Opaque
 
@@ -145,10 +145,12 @@ def is_odd(value: Any) -> bool:
     return _integer(value, "odd") % 2 == 1
 
 
-@declare("test", "divisibleby", "9 is divisibleby 3", True)
+@declare(
+    "test", "divisibleby", "9 is divisibleby 3", True, takes={"number": whole(-(2**63), 2**63)}
+)
 def is_divisible(value: Any, number: Any) -> bool:
     """Tell whether the integer is a multiple of another."""
-    divisor: int = integer_argument(number, "divisibleby", "number", -(2**63), 2**63)
+    divisor: int = number
     if divisor == 0:
         raise failed("divisibleby", "division by zero")
     return bool(_integer(value, "divisibleby") % divisor == 0)
@@ -274,14 +276,13 @@ def random() -> float:
     "randomInteger",
     "1 <= randomInteger(1, 6) <= 6",
     True,
+    takes={"first": whole(-(2**63), 2**63), "last": whole(-(2**63), 2**63)},
 )
 def random_integer(first: Any, last: Any) -> int:
     """Give a random integer from the first to the last given, both included. Not for secrets."""
-    low = integer_argument(first, "randomInteger", "first", -(2**63), 2**63)
-    high = integer_argument(last, "randomInteger", "last", -(2**63), 2**63)
-    if low > high:
-        raise failed("randomInteger", f"the first, {low}, is above the last, {high}")
-    return generator.randint(low, high)  # noqa: S311
+    if first > last:
+        raise failed("randomInteger", f"the first, {first}, is above the last, {last}")
+    return generator.randint(first, last)  # noqa: S311
 
 
 @declare(
