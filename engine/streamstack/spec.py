@@ -233,7 +233,8 @@ class Constant:
 
     ``positive``: 0 is refused. The rest is for settings. ``off``: `false` stands for 0. ``parse`` makes the value of
     a text, and raises ValueError that says what to write. ``pattern`` is what a text looks like, for editors.
-    ``empty``: an empty text counts as not given. ``code`` is that of the finding, if not the kind's.
+    ``empty``: an empty text counts as not given; ``verbatim``: a text is taken as it is, be it empty. ``code`` is that
+    of the finding, if not the kind's.
     """
 
     kind: Kind = Kind.TEXT
@@ -245,6 +246,7 @@ class Constant:
     parse: Callable[[str], Any] | None = None
     pattern: str = ""
     empty: bool = False
+    verbatim: bool = False
     code: str = ""
 
 
@@ -668,7 +670,7 @@ class SettingsReader:
     def _converted(self, wanted: Constant, value: Any) -> Any:
         """Return a value as it is wanted. Raises ValueError with what to write."""
         kind = wanted.kind
-        if isinstance(value, str):
+        if isinstance(value, str) and not wanted.verbatim:
             value = value.strip()
             if not value and wanted.empty:
                 return MISSING
@@ -688,7 +690,7 @@ class SettingsReader:
             raise RefusedError(f"it must be one of {words}{meant}", f"write {words}")
         if value is None or not suits(kind, value) or (kind is Kind.PROSE and type(value) is bool):
             raise ValueError(_needed(wanted))
-        if value == "" and kind in (Kind.TEXT, Kind.PROSE):
+        if value == "" and kind in (Kind.TEXT, Kind.PROSE) and not wanted.verbatim:
             raise ValueError(_needed(wanted))
         made = convert(kind, value)
         if wanted.positive and made == 0:
