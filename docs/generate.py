@@ -13,9 +13,14 @@ from streamstack.cli import main as main_command
 from streamstack.errors import ERRORS
 from streamstack.functions import FAMILIES
 from streamstack.language.findings import FINDINGS, Finding
-from streamstack.language.loading.modifiers import MODIFIERS
-from streamstack.language.reference import reference, table
-from streamstack.language.reference_expressions import expressions_reference
+from streamstack.language.keys import MODIFIERS
+from streamstack.language.reference import (
+    definitions_reference,
+    expressions_reference,
+    reference,
+    settings_reference,
+    table,
+)
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 ENGINE: Final = ROOT / "engine" / "streamstack"
@@ -33,6 +38,8 @@ def pages() -> dict[str, str]:
     written = {
         "functions.md": _functions(),
         "filters.md": _expressions(),
+        "definitions.md": _definitions(),
+        "settings.md": _settings(),
         "findings.md": _findings(),
         "errors.md": _errors(),
         "cli.md": _commands(),
@@ -61,6 +68,23 @@ def _expressions() -> str:
         "explains expressions."
     )
     return expressions_reference().replace("# Expressions\n", f"# Expressions\n\n{intro}\n", 1)
+
+
+def _definitions() -> str:
+    intro = (
+        "The keys of the YAML documents in a project. [Endpoints](../endpoints.md) explains them; the keys of "
+        "steps are under [Functions](functions.md#modifiers)."
+    )
+    return definitions_reference().replace("# Definitions\n", f"# Definitions\n\n{intro}\n", 1)
+
+
+def _settings() -> str:
+    intro = (
+        "The keys of `streamstack.yaml`. Each is optional unless it says that it is required, and may hold "
+        "`<< env.NAME >>` or `<< env.NAME | default(...) >>`. Durations are written like `200ms`, `5s`, `10m`, `1h`, "
+        "sizes like `64KB`, `10MB`. [Settings](../settings.md) explains them."
+    )
+    return settings_reference().replace("# Settings\n", f"# Settings\n\n{intro}\n", 1)
 
 
 def _findings() -> str:

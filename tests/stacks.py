@@ -9,13 +9,11 @@ from typing import Any
 
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
-from streamstack.language.database_settings import EMBEDDED, Database
 from streamstack.language.declare import Function, Registry
 from streamstack.language.definition import Endpoint, FunctionDefinition, Project
-from streamstack.language.http_settings import HttpSettings
 from streamstack.language.loading.documents import load
 from streamstack.language.reading.source import read
-from streamstack.language.state_settings import StateSettings
+from streamstack.language.settings import EMBEDDED, Database, HttpSettings, StateSettings
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.plan import Plan, compile_project

@@ -26,15 +26,15 @@ from streamstack.errors import ERRORS, Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.filters.operations import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS
 from streamstack.language.findings import FINDINGS
-from streamstack.language.inputs.types import CONSTRAINTS, KEYS, TYPES
-from streamstack.language.loading.modifiers import MODIFIERS
+from streamstack.language.keys import CONSTRAINTS, INPUT_KEYS, MODIFIERS, TYPES
 from streamstack.language.names import RESERVED
 from streamstack.language.project import read_project
 from streamstack.language.settings import load_settings
-from streamstack.language.streaming_settings import RESUME_KEYS, STREAMING_KEYS, Streaming
+from streamstack.language.streaming_settings import Resume, Streaming
 from streamstack.language.validate import validate
 from streamstack.server import negotiation
 from streamstack.server.local import serving_locally
+from streamstack.spec import fields_of
 from tests.documents import (
     ROOT,
     Block,
@@ -298,10 +298,10 @@ def as_list(pages: str | list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("page", "names"),
     [
-        ("tutorial/endpoints.md", [*TYPES, *KEYS, *CONSTRAINTS]),
+        ("tutorial/endpoints.md", [*TYPES, *[each.name for each in INPUT_KEYS], *CONSTRAINTS]),
         ("tutorial/steps.md", [each.name for each in MODIFIERS]),
-        ("how-to/configuration.md", STREAMING_KEYS),
-        ("how-to/resume-and-cancel.md", RESUME_KEYS),
+        ("how-to/configuration.md", [each.name for each in fields_of(Streaming)]),
+        ("how-to/resume-and-cancel.md", [each.name for each in fields_of(Resume)]),
         ("tutorial/bindings.md", RESERVED),
         ("tutorial/sending-chunks.md", negotiation.FORMATS),
     ],

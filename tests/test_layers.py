@@ -45,7 +45,7 @@ ROOMS = (
     Room("functions", 3, ("streamstack.functions.*",)),
     Room("runtime", 2, ("streamstack.runtime", "streamstack.runtime.*")),
     Room("connections", 2, ("streamstack.connections", "streamstack.connections.*")),
-    Room("language", 1, ("streamstack.language", "streamstack.language.*")),
+    Room("language", 1, ("streamstack.language", "streamstack.language.*", "streamstack.spec")),
     Room("errors", 0, ("streamstack.errors", "streamstack.records")),
     # The package itself holds the version; whatever it imported, everything would import.
     Room("streamstack", -1, ("streamstack",)),

@@ -6,7 +6,7 @@ import pytest
 
 from streamstack.connections.network_guard import NetworkGuard, RefusedAddressError
 from streamstack.errors import RunError
-from streamstack.language.http_settings import HttpSettings
+from streamstack.language.settings import HttpSettings
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from streamstack.connections.postgres.database import Database
 from streamstack.connections.postgres.pool import Pool
 from streamstack.errors import RunError
-from streamstack.language.database_settings import Database as Settings
+from streamstack.language.settings import Database as Settings
 from tests.postgres import query
 
 

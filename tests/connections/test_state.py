@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from streamstack.connections.state import MemoryStore, Store
 from streamstack.errors import RunError
-from streamstack.language.state_settings import StateSettings
+from streamstack.language.settings import StateSettings
 from streamstack.language.values import MISSING
 from streamstack.runtime.values import Stream
 

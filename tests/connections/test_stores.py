@@ -20,7 +20,7 @@ from streamstack.connections.state import MemoryStore, Number, Store
 from streamstack.errors import RunError
 from streamstack.language import operators
 from streamstack.language.redis_urls import parse_redis
-from streamstack.language.state_settings import StateSettings
+from streamstack.language.settings import StateSettings
 from streamstack.language.values import MISSING
 from streamstack.runtime.values import Stream
 from tests.redis import RedisServer

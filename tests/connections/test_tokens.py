@@ -27,7 +27,7 @@ from streamstack.connections.tokens import (
     verify,
 )
 from streamstack.errors import RunError
-from streamstack.language.public_keys import PUBLIC_ALGORITHMS
+from streamstack.language.authentication import PUBLIC_ALGORITHMS
 from tests.server.authenticating import SECRET, claims, part, signed
 
 KEY = secret_key(SECRET, ("HS256",))

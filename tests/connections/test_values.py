@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streamstack.language.database_settings import Database
+from streamstack.language.settings import Database
 from streamstack.language.values import to_json
 from tests.postgres import query
 from tests.stacks import Outcome, run_stack

@@ -10,7 +10,7 @@ from typing import Any
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.functions.http import FUNCTIONS
-from streamstack.language.http_settings import HttpSettings
+from streamstack.language.settings import HttpSettings
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Stream

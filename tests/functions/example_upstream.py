@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from streamstack.language.http_settings import HttpSettings
+from streamstack.language.settings import HttpSettings
 
 HOST = "api.example.org"
 

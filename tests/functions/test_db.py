@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streamstack.language.database_settings import Database
+from streamstack.language.settings import Database
 from tests.postgres import query
 from tests.stacks import Outcome, run_stack
 

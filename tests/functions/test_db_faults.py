@@ -13,7 +13,7 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.functions.db_use import open_databases
-from streamstack.language.database_settings import Database
+from streamstack.language.settings import Database
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.run import Context, Run
 from tests.postgres import Server, query

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamstack.functions.db_sql import Alias, Comparison, Writer, order_by, quoted, table_name
-from streamstack.language.database_settings import Database
+from streamstack.language.settings import Database
 from tests.postgres import query
 from tests.stacks import Outcome, run_stack
 

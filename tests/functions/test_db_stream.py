@@ -11,7 +11,7 @@ import pytest
 
 from streamstack.connections.postgres.encoding import _COLUMNS
 from streamstack.functions.db_stream import db_stream
-from streamstack.language.database_settings import Database
+from streamstack.language.settings import Database
 from streamstack.language.sql import statement_of
 from streamstack.language.values import to_json
 from streamstack.runtime.chunk import Collector

@@ -12,7 +12,7 @@ import brotli  # type: ignore[import-untyped]
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.language.http_settings import HttpSettings
+from streamstack.language.settings import HttpSettings
 from tests.functions.calling import call, context_of, run_calling
 from tests.upstreams import Upstream, Wire, answer, answers
 

@@ -13,7 +13,7 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.functions.http_stream import http_stream
-from streamstack.language.http_settings import HttpSettings
+from streamstack.language.settings import HttpSettings
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Stream

@@ -12,7 +12,7 @@ from aiohttp import WSMsgType, web
 
 from streamstack.errors import RunError
 from streamstack.functions.http_websocket import websocket_stream
-from streamstack.language.http_settings import HttpSettings
+from streamstack.language.settings import HttpSettings
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.run import Run
 from tests.functions.calling import context_of, run_calling, take

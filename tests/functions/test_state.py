@@ -12,7 +12,7 @@ from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.functions.single_flight import SingleFlight
 from streamstack.language.redis_urls import parse_redis
-from streamstack.language.state_settings import StateSettings
+from streamstack.language.settings import StateSettings
 from streamstack.language.streaming_settings import Streaming
 from streamstack.language.validate import validate
 from streamstack.runtime.chunk import Collector

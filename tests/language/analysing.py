@@ -11,26 +11,23 @@ from typing import Any
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.analysis.walker import analyse
-from streamstack.language.declare import Function, Registry, function
+from streamstack.language.declare import Effects, Function, Parameter, Property, Registry, function
 from streamstack.language.definition import FunctionDefinition
 from streamstack.language.loading.documents import read_document
-from streamstack.language.parameters import (
+from streamstack.language.reading.source import read
+from streamstack.language.streaming_settings import Streaming
+from streamstack.spec import (
     Binds,
     Bound,
     Condition,
-    Effects,
     Kind,
     ListOf,
     Named,
     Nesting,
     OneOf,
-    Parameter,
-    Property,
     StackOf,
     Variable,
 )
-from streamstack.language.reading.source import read
-from streamstack.language.streaming_settings import Streaming
 
 _ITEM = (Binds("as", "item"),)
 _IN = Parameter("in", Bound(Kind.ITEMS), "A stream.", required=True, main=True)

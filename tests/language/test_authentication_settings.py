@@ -10,7 +10,7 @@ import pytest
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from streamstack.functions import REGISTRY
-from streamstack.language.authentication_settings import ApiKey, Jwt, Key, Place
+from streamstack.language.authentication import ApiKey, Jwt, Key, Place
 from streamstack.language.definition import Authentication, Endpoint
 from streamstack.language.loading.documents import load
 from streamstack.language.reading.source import read
@@ -56,7 +56,7 @@ def test_everything_of_tokens() -> None:
             Place("query", "q"),
         ),
         clock_skew=60,
-        lasting=True,
+        expiry="optional",
         mark=first.mark,
     )
     assert second.places == (Place("cookie", "c"),)

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from streamstack.language.database_settings import (
+from streamstack.language.reading.source import read
+from streamstack.language.settings import (
     EMBEDDED,
     Database,
     default_database,
-    parse_databases,
+    parse_section,
 )
-from streamstack.language.reading.source import read
 
 
 def parse(text: str, folder: Path) -> tuple[dict[str, Database], list[str]]:
     """Return the databases of a section, and what is told of it."""
     documents, findings = read(text, "streamstack.yaml")
     assert findings == []
-    databases, found = parse_databases(documents[0].root, folder)
+    databases, found = parse_section("databases", documents[0].root, folder)
     return dict(databases), [
         f"{each.line}:{each.column} {each.code}: {each.message}" for each in found
     ]
@@ -27,7 +27,7 @@ def parse(text: str, folder: Path) -> tuple[dict[str, Database], list[str]]:
 
 def test_nothing_is_the_embedded_server(tmp_path: Path) -> None:
     """A project without settings has one database, `main`, without a URL."""
-    assert parse_databases(None, tmp_path) == (EMBEDDED, [])
+    assert parse_section("databases", None, tmp_path) == (EMBEDDED, [])
     assert EMBEDDED["main"].url is None
 
 
@@ -53,7 +53,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
         ("main: {poolSize: 0}", "from 1 to 1000"),
         ("main: {poolSize: true}", "from 1 to 1000"),
         ("main: {setup: nowhere.sql}", "there is no file"),
-        ("main: {hold: 0}", "more than nothing"),
+        ("main: {hold: 0}", "more than 0"),
         ("main: {spool: many}", ""),
         ("main: {poolsize: 3}", "`poolSize`"),
         ("main: 5", "is a mapping"),

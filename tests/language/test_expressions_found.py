@@ -36,6 +36,21 @@ def scalar(text: str) -> Scalar:
         ("<< a b >>", 6, "bad-template", "unexpected `b`"),
         ("<< a, b >>", 5, "bad-template", "unexpected `,`"),
         ("<< a = b >>", 6, "bad-template", "unexpected `=`"),
+        # Constant arguments are checked as the filter declares them.
+        (
+            "<< a | first('b') >>",
+            8,
+            "bad-template",
+            "`count` of `first` must be an integer, got a text",
+        ),
+        ("<< a | round(400) >>", 8, "bad-template", "must be from -300 to 300, got 400"),
+        ("<< a | split(limit='b') >>", 8, "bad-template", "`limit` of `split` must be an integer"),
+        (
+            "<< a is divisibleby('b') >>",
+            6,
+            "bad-template",
+            "`number` of `divisibleby` must be an integer",
+        ),
         ("<< (a >>", 4, "bad-template", "`(` is never closed"),
         ("<< a] >>", 5, "bad-template", "`]` closes nothing"),
         ("<< (a] >>", 6, "bad-template", "`]` where `)` should close the `(`"),

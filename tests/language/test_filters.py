@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from streamstack.errors import Mark, RunError
 from streamstack.language.expressions import evaluate, parse_expression
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
-from streamstack.language.filters.lists import identity
+from streamstack.language.filters.collections import identity
 from streamstack.language.values import Opaque, kind
 
 EVERY = [
@@ -293,3 +293,11 @@ def test_texts_may_grow() -> None:
     assert compute("x | regexReplace('a', y, '', 1)", x="a" * 5_000, y=long) == long + "a" * 4_999
     assert compute("x | regexReplace('z', y)", x="a" * 5_000, y=long) == "a" * 5_000
     assert compute("x | join(',')", x=[long] * 3_000) == ",".join([long] * 3_000)
+
+
+def test_arguments_are_checked_as_they_are_declared() -> None:
+    """Those that are known only in a run, before the filter begins; by position and by name."""
+    for text in ("'a' | trim(x)", "'a' | trim(characters=x)"):
+        assert message(text, x={}) == "`characters` of `trim` must be a text, got an object"
+    assert message("[1] | first(x)", x=-1).startswith("`count` of `first` must be from 0 to")
+    assert compute("[1, 2] | first(x)", x=None) == 1

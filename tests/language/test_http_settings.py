@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from streamstack.language.http_settings import HttpSettings, parse_http
 from streamstack.language.reading.source import read
+from streamstack.language.settings import HttpSettings, parse_section
 
 
 def parse(text: str) -> tuple[HttpSettings, list[tuple[int, str, str]]]:
     """Return the settings of a section, and line, code and message of what is wrong with it."""
     documents, findings = read(text, "streamstack.yaml")
     assert findings == []
-    settings, found = parse_http(documents[0].root if documents else None)
+    settings, found = parse_section("http", documents[0].root if documents else None)
     return settings, [(each.line, each.code, each.message) for each in found]
 
 
@@ -46,13 +46,13 @@ def test_everything_can_be_set() -> None:
     [
         ("allowHost: [a.b]", "unknown-setting", "did you mean `allowHosts`"),
         ("timeouts: {conect: 1s}", "unknown-setting", "did you mean `connect`"),
-        ("timeouts: 5s", "not-a-mapping", "`timeouts` is a mapping"),
+        ("timeouts: 5s", "not-a-mapping", "`http.timeouts` is a mapping"),
         ("[a]", "not-a-mapping", "`http` is a mapping"),
         ("allowHosts: ['https://api.example.org']", "bad-setting", "a host is written like"),
         ("allowHosts: [1]", "bad-setting", "a host is written like"),
         ("allowHosts: {a: b}", "bad-setting", "a host is written like"),
         ("denyPrivateNetworks: sure", "bad-setting", "true or false"),
-        ("timeouts: {idle: soon}", "bad-duration", "`timeouts.idle`"),
+        ("timeouts: {idle: soon}", "bad-duration", "`http.timeouts.idle`"),
         ("maxBodySize: big", "bad-size", "`http.maxBodySize`"),
     ],
 )

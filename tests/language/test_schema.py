@@ -10,14 +10,14 @@ import pytest
 from jsonschema import Draft7Validator
 
 from streamstack.functions import REGISTRY
-from streamstack.language.inputs.types import CONSTRAINTS, KEYS
-from streamstack.language.loading.keys import KEYS as DOCUMENT_KEYS
-from streamstack.language.loading.modifiers import MODIFIERS
+from streamstack.language.keys import CONSTRAINTS, INPUT_KEYS, MODIFIERS
+from streamstack.language.keys import DOCUMENTS as DOCUMENT_KEYS
 from streamstack.language.reading.nodes import plain
 from streamstack.language.reading.source import read
-from streamstack.language.schemas.documents import make_schemas
+from streamstack.language.schema import make_schemas
 from streamstack.language.settings import load_settings
-from streamstack.language.streaming_settings import STREAMING_KEYS, Streaming, parse_streaming
+from streamstack.language.streaming_settings import Streaming, parse_streaming
+from streamstack.spec import fields_of
 
 ROOT = Path(__file__).parent.parent.parent
 CASES = ROOT / "tests" / "cases"
@@ -165,10 +165,15 @@ def test_every_key_is_described() -> None:
 def test_keys_are_those_the_loader_reads() -> None:
     """No key is known to one side alone."""
     schema = SCHEMAS["endpoint.schema.json"]
-    assert list(schema["properties"]["streaming"]["properties"]) == list(STREAMING_KEYS)
-    assert set(schema["definitions"]["input"]["properties"]) == {*KEYS, *CONSTRAINTS}
-    for kind, keys in DOCUMENT_KEYS.items():
-        assert set(SCHEMAS[f"{kind}.schema.json"]["properties"]) == set(keys)
+    assert list(schema["properties"]["streaming"]["properties"]) == [
+        each.name for each in fields_of(Streaming)
+    ]
+    assert set(schema["definitions"]["input"]["properties"]) == {
+        *[each.name for each in INPUT_KEYS],
+        *CONSTRAINTS,
+    }
+    for kind, fields in DOCUMENT_KEYS.items():
+        assert set(SCHEMAS[f"{kind}.schema.json"]["properties"]) == {each.name for each in fields}
 
 
 def test_defaults_of_streaming_are_read_as_they_are() -> None:

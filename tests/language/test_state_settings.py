@@ -5,15 +5,14 @@ import pytest
 from streamstack.language.reading.source import read
 from streamstack.language.redis_urls import RedisUrl
 from streamstack.language.report import write_text
-from streamstack.language.settings import load_settings
-from streamstack.language.state_settings import StateSettings, parse_state
+from streamstack.language.settings import StateSettings, load_settings, parse_section
 
 
 def parse(text: str) -> tuple[StateSettings, list[tuple[int, str, str]]]:
     """Return the settings of a section, and line, code and message of what is wrong with it."""
     documents, findings = read(text, "streamstack.yaml")
     assert findings == []
-    settings, found = parse_state(documents[0].root if documents else None)
+    settings, found = parse_section("state", documents[0].root if documents else None)
     return settings, [(each.line, each.code, each.message) for each in found]
 
 

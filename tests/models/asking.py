@@ -9,8 +9,7 @@ from typing import Any
 
 from streamstack.errors import RunError
 from streamstack.functions.llm import llm_chat
-from streamstack.language.http_settings import HttpSettings
-from streamstack.language.model_settings import Model
+from streamstack.language.settings import HttpSettings, Model
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Stream

@@ -12,7 +12,7 @@ import pytest
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.functions.llm import FUNCTIONS
-from streamstack.language.http_settings import HttpSettings
+from streamstack.language.settings import HttpSettings
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.run import Context, Run
 from tests.models.asking import PROVIDERS, SSE, answered, ask, send_events, stream_of, wire

@@ -6,8 +6,7 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.functions.http import http_request
-from streamstack.language.http_settings import HttpSettings
-from streamstack.language.model_settings import Model
+from streamstack.language.settings import HttpSettings, Model
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.run import Address, Context, Run
 from tests.models.asking import SSE, stream_of, wire

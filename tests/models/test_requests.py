@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 
 from streamstack.functions import REGISTRY
 from streamstack.functions.llm import FUNCTIONS
-from streamstack.language.model_settings import Model
+from streamstack.language.settings import Model
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.run import Context, Run
 from tests.models.asking import PROVIDERS, SSE, ask, wire

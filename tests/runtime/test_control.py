@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from streamstack.language.declare import Function, function
-from streamstack.language.parameters import Bound, Effects, Parameter
+from streamstack.language.declare import Effects, Function, Parameter, function
 from streamstack.runtime.chunk import Collector
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches, Stream
+from streamstack.spec import Bound
 from tests.stacks import plan_of, run_stack
 
 

@@ -7,10 +7,10 @@ from time import perf_counter
 
 import pytest
 
-from streamstack.language.declare import function
-from streamstack.language.parameters import Bound, Effects, Parameter
+from streamstack.language.declare import Effects, Parameter, function
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream
+from streamstack.spec import Bound
 from tests.stacks import run_stack
 
 CLOSED: list[str] = []

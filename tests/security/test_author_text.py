@@ -21,27 +21,29 @@ from streamstack.functions import REGISTRY
 from streamstack.language.declare import Function
 from streamstack.language.definition import Endpoint, Entries, FunctionDefinition, Project
 from streamstack.language.expressions.compile import UnsafeSource, compile_source, literal
+from streamstack.language.keys import MODIFIERS
 from streamstack.language.loading.documents import load
-from streamstack.language.loading.modifiers import MODIFIERS
 from streamstack.language.names import check_variable, identifier
-from streamstack.language.parameters import (
-    Bound,
-    Condition,
-    Constant,
-    Group,
-    Kind,
-    ListOf,
-    Named,
-    OneOf,
-    ParameterType,
-    StackOf,
-    Variable,
-)
 from streamstack.language.reading.nodes import plain
 from streamstack.language.reading.source import read
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.plan import compile_project
+from streamstack.spec import (
+    Bound,
+    Condition,
+    Constant,
+    Custom,
+    Group,
+    Kind,
+    ListOf,
+    Named,
+    OneOf,
+    StackOf,
+    Tagged,
+    Type,
+    Variable,
+)
 
 #: In every hostile text; it may stand in string constants, and nowhere else.
 MARK = "zqx"
@@ -246,7 +248,7 @@ TEXTS = st.sampled_from(HOSTILE[:10]) | st.text(max_size=8).map(lambda text: MAR
 _SOUND: dict[Kind, list[Any]] = {
     Kind.DURATION: ["5s"], Kind.SIZE: ["1KB"], Kind.EVERY: [2], Kind.RATE: ["3/min"],
     Kind.INTEGER: [1, 2], Kind.NUMBER: [1, 0.5], Kind.BOOLEAN: [True, False],
-    Kind.LIST: [["a"]], Kind.OBJECT: [{"k": "v"}], Kind.STREAM: ["<< input.a >>"],
+    Kind.LIST: [["a"]], Kind.OBJECT: [{"k": "v"}], Kind.HEADERS: [{"k": "v"}], Kind.STREAM: ["<< input.a >>"],
     Kind.ITEMS: [[1]], Kind.SQL: ["SELECT << input.a >>", f"SELECT '{MARK}' || << input.a >>"],
 }  # fmt: skip
 
@@ -256,7 +258,7 @@ def mostly(sound: list[Any], hostile: st.SearchStrategy[Any]) -> st.SearchStrate
     return st.integers(0, 7).flatmap(lambda dice: st.sampled_from(sound) if dice else hostile)
 
 
-def arguments(wanted: ParameterType, depth: int) -> st.SearchStrategy[Any]:
+def arguments(wanted: Type, depth: int) -> st.SearchStrategy[Any]:
     """Draw what may stand for a parameter: what is right, and hostile texts in the place of it or inside it."""
     match wanted:
         case Bound():
@@ -286,6 +288,8 @@ def arguments(wanted: ParameterType, depth: int) -> st.SearchStrategy[Any]:
             return st.dictionaries(keys, arguments(wanted.item, depth), min_size=1, max_size=2)
         case OneOf():
             return st.one_of([arguments(form, depth) for form in wanted.forms])
+        case Tagged() | Custom():
+            return TEXTS
 
 
 @st.composite

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.language.http_settings import HttpSettings
+from streamstack.language.settings import HttpSettings
 from tests.functions.calling import call, take
 from tests.server.authenticating import project
 from tests.upstreams import Upstream, answer

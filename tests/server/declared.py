@@ -10,16 +10,16 @@ from textwrap import dedent
 from typing import Any
 
 from streamstack.functions import REGISTRY
-from streamstack.language.declare import Registry, function
+from streamstack.language.declare import Parameter, Registry, function
 from streamstack.language.definition import Endpoint, Project
 from streamstack.language.loading.documents import load
-from streamstack.language.parameters import Bound, Kind, Parameter
 from streamstack.language.reading.source import read
 from streamstack.language.settings import Settings
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Run
 from streamstack.server.endpoints import make_endpoints
+from streamstack.spec import Bound, Kind
 from tests.server.serving import Client, Server, serving
 
 

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from streamstack.language.proxies import parse_proxies
-from streamstack.language.reading.nodes import Mapping
-from streamstack.language.reading.source import read
+from streamstack.language.settings import load_settings
 from streamstack.server.limits import network_of
 from tests.redis import free_port
 from tests.server.authenticating import project
@@ -144,10 +142,7 @@ def test_of_ipv6_a_network_counts_as_one() -> None:
 )
 def test_settings_are_checked(text: str, told: str) -> None:
     """The finding says what is needed."""
-    documents, _ = read(text, "streamstack.yaml")
-    root = documents[0].root
-    assert isinstance(root, Mapping)
-    _, (finding,) = parse_proxies(root)
+    _, (finding,) = load_settings(f"server: {{{text}}}", "streamstack.yaml", {})
     assert finding.code == "bad-setting"
     assert told in finding.message
 

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from streamstack.connections.rates import Verdict
 from streamstack.functions.limiting import quota_of, tightest
-from streamstack.language.rates import Rate
+from streamstack.language.units import Rate
 from tests.redis import RedisServer
 from tests.server.authenticating import BY_SECRET, bearer, claims, project, signed
 from tests.server.serving import Client, Reply, Server

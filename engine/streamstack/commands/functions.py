@@ -10,12 +10,13 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from streamstack.functions import FAMILIES, REGISTRY
-from streamstack.language.reference import markdown_of, reference
-from streamstack.language.reference_expressions import (
+from streamstack.language.reference import (
     OPERATIONS,
     expressions_reference,
     find_operations,
+    markdown_of,
     markdown_of_operation,
+    reference,
 )
 from streamstack.language.suggest import did_you_mean
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from streamstack.functions import REGISTRY
-from streamstack.language.schemas.documents import make_schemas
+from streamstack.language.schema import make_schemas
 
 
 @click.command(short_help="Write the JSON Schemas for editors.")

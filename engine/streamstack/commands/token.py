@@ -15,7 +15,7 @@ from streamstack.connections.authentication import own_secret
 from streamstack.connections.tokens import Key, private_key, secret_key, sign
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
-from streamstack.language.authentication_settings import ApiKey, Jwt, Method, Methods, digest_of
+from streamstack.language.authentication import ApiKey, Jwt, Method, Methods, digest_of
 from streamstack.language.project import Checked, find_root, read_project
 from streamstack.language.report import write_text
 from streamstack.language.suggest import did_you_mean

@@ -30,7 +30,7 @@ from streamstack.connections.tokens import (
     verify,
 )
 from streamstack.errors import RunError
-from streamstack.language.authentication_settings import ApiKey, Jwt, Methods, digest_of
+from streamstack.language.authentication import ApiKey, Jwt, Methods, digest_of
 
 log = structlog.get_logger("streamstack.authentication")
 

@@ -18,7 +18,7 @@ from streamstack.connections.network_guard import NetworkGuard, RefusedAddressEr
 from streamstack.connections.received import take_all
 from streamstack.errors import RunError
 from streamstack.language.headers import is_framing
-from streamstack.language.http_settings import HttpSettings
+from streamstack.language.settings import HttpSettings
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from ipaddress import (
 from typing import Any, Final
 
 from streamstack.errors import RunError
-from streamstack.language.http_settings import HttpSettings
+from streamstack.language.settings import HttpSettings
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from streamstack.errors import RunError
 from streamstack.language import operators
-from streamstack.language.state_settings import StateSettings
+from streamstack.language.settings import StateSettings
 from streamstack.language.values import MISSING, to_json
 
 Number: TypeAlias = int | float | Decimal

@@ -23,7 +23,7 @@ from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import JWKRegistry, OctKey
 
 from streamstack.errors import RunError
-from streamstack.language.public_keys import SECRET_ALGORITHMS, algorithms_of
+from streamstack.language.authentication import SECRET_ALGORITHMS, algorithms_of
 from streamstack.language.values import to_json
 
 #: Maximum length of a token in characters.

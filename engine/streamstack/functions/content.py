@@ -14,13 +14,13 @@ from streamstack.functions.decoding import (
     PATH,
     options_of,
 )
-from streamstack.language.declare import Example, function
-from streamstack.language.parameters import Bound, Effects, Kind, Parameter, Property
+from streamstack.language.declare import Effects, Example, Parameter, Property, function
 from streamstack.runtime.decoders.decoder import OnInvalid
 from streamstack.runtime.decoders.formats import Options, decoded, decoder_for
 from streamstack.runtime.run import Run
 from streamstack.runtime.sources import Source
 from streamstack.runtime.values import Stream
+from streamstack.spec import Bound, Kind
 
 _FROM: Final = Parameter(
     "from",

@@ -18,11 +18,11 @@ from streamstack.functions.db_use import (
     database_of,
     held_rows,
 )
-from streamstack.language.declare import Example, function
+from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.graph import Node, constant
-from streamstack.language.parameters import Constant, Effects, Nesting, Parameter, StackOf
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.run import Run
+from streamstack.spec import Constant, Nesting, StackOf
 
 _GIVES_VALUE = Effects(gives="value", configured=CONFIGURED)
 

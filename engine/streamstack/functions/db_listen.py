@@ -9,10 +9,10 @@ import orjson
 from streamstack.connections.postgres.listening import Subscription
 from streamstack.errors import RunError
 from streamstack.functions.db_use import CONFIGURED, DATABASE, database_of
-from streamstack.language.declare import Example, function
-from streamstack.language.parameters import Bound, Constant, Effects, Kind, Parameter, Property
+from streamstack.language.declare import Effects, Example, Parameter, Property, function
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream
+from streamstack.spec import Bound, Constant, Kind
 
 
 @function(

@@ -15,11 +15,11 @@ from streamstack.connections.postgres.session import Outdated
 from streamstack.connections.postgres.spool import Spool
 from streamstack.errors import RunError
 from streamstack.functions.db_use import CONFIGURED, DATABASE, SQL, Query, database_of
-from streamstack.language.declare import Example, function
-from streamstack.language.parameters import Bound, Effects, Kind, Parameter
+from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.runtime.feed import Feed
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream
+from streamstack.spec import Bound, Kind
 
 log = structlog.get_logger("streamstack.database")
 

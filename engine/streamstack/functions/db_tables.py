@@ -30,19 +30,10 @@ from streamstack.functions.db_use import (
     database_of,
     held_rows,
 )
-from streamstack.language.declare import Example, function
+from streamstack.language.declare import Choice, Effects, Example, Parameter, function
 from streamstack.language.operators import a_kind
-from streamstack.language.parameters import (
-    Bound,
-    Choice,
-    Effects,
-    Group,
-    Kind,
-    Named,
-    OneOf,
-    Parameter,
-)
 from streamstack.runtime.run import Run
+from streamstack.spec import Bound, Group, Kind, Named, OneOf
 
 #: Rows that one statement adds.
 _AT_ONCE: Final = 5000

@@ -6,11 +6,12 @@ from typing import Any, Final
 
 from streamstack.connections.postgres.database import Database, Databases
 from streamstack.errors import RunError
-from streamstack.language.database_settings import default_database
-from streamstack.language.parameters import Bound, Configured, Constant, Kind, Parameter
+from streamstack.language.declare import Configured, Parameter
+from streamstack.language.settings import default_database
 from streamstack.language.sql import Statement
 from streamstack.language.suggest import did_you_mean
 from streamstack.runtime.run import Context, Run
+from streamstack.spec import Bound, Constant, Kind
 
 #: Rows that are held whole, unless the author says otherwise.
 MOST_ROWS: Final = 10_000

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from streamstack.errors import RunError
-from streamstack.language.parameters import Bound, Constant, Kind, Parameter, Property
+from streamstack.language.declare import Parameter, Property
 from streamstack.runtime.decoders.decoder import LARGEST, OnInvalid
 from streamstack.runtime.decoders.formats import FORMATS, Options
+from streamstack.spec import Bound, Constant, Kind
 
 DECODES: Final = ("auto", *FORMATS)
 

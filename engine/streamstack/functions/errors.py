@@ -7,25 +7,23 @@ from asyncio import CancelledError
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.declare import Example, function
+from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.definition import Arguments, Items
 from streamstack.language.graph import Block, Node, constant
-from streamstack.language.parameters import (
+from streamstack.runtime.compiler import Code, source_of, value_of, values_given
+from streamstack.runtime.faults import caught, located
+from streamstack.spec import (
     Binds,
     Bound,
     Condition,
     Constant,
-    Effects,
     Group,
     Kind,
     ListOf,
     Nesting,
-    Parameter,
     StackOf,
     Variable,
 )
-from streamstack.runtime.compiler import Code, source_of, value_of, values_given
-from streamstack.runtime.faults import caught, located
 
 _CODE = Parameter(
     "code",

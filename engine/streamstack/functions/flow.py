@@ -7,29 +7,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.declare import Example, function
+from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.definition import Arguments, Entries, Items
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
-from streamstack.language.parameters import (
+from streamstack.language.suggest import did_you_mean
+from streamstack.language.values import to_text
+from streamstack.runtime.compiler import Code, source_of, values_given
+from streamstack.runtime.concurrency import together
+from streamstack.runtime.run import Run
+from streamstack.spec import (
     Bound,
     Condition,
     Constant,
-    Effects,
     Group,
     Kind,
     ListOf,
     Named,
     Nesting,
     OneOf,
-    Parameter,
     StackOf,
 )
-from streamstack.language.suggest import did_you_mean
-from streamstack.language.values import to_text
-from streamstack.runtime.compiler import Code, source_of, values_given
-from streamstack.runtime.concurrency import together
-from streamstack.runtime.run import Run
 
 
 @function(

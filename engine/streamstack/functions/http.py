@@ -21,8 +21,7 @@ from streamstack.functions.http_requests import (
 )
 from streamstack.functions.http_stream import http_stream
 from streamstack.functions.http_websocket import websocket_stream
-from streamstack.language.declare import Example, function
-from streamstack.language.parameters import Bound, Constant, Effects, Kind, Parameter
+from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.runtime.decoders.formats import (
     Options,
     decoder_for,
@@ -30,6 +29,7 @@ from streamstack.runtime.decoders.formats import (
     read_content_type,
 )
 from streamstack.runtime.run import Run
+from streamstack.spec import Bound, Constant, Kind
 
 
 @function(

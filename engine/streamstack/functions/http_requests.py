@@ -17,12 +17,13 @@ from multidict import CIMultiDict
 from streamstack.connections.content_coding import ACCEPTED
 from streamstack.connections.http import Answer, HttpClient, Request, parse_url
 from streamstack.errors import RunError
+from streamstack.language.declare import Parameter
 from streamstack.language.headers import CONTROL_CHARACTERS, ForwardedHeaders
-from streamstack.language.parameters import Bound, Kind, Parameter
 from streamstack.language.values import kind, to_json, to_text
 from streamstack.runtime.decoders.decoder import excerpt
 from streamstack.runtime.files import File
 from streamstack.runtime.run import Context
+from streamstack.spec import Bound, Kind
 
 #: Statuses that may be another one at the next attempt (RFC 9110; 425 is RFC 8470).
 PASSING: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})

@@ -34,8 +34,7 @@ from streamstack.functions.http_upstream import (
     Times,
     Upstream,
 )
-from streamstack.language.declare import Example, function
-from streamstack.language.parameters import Effects, Property
+from streamstack.language.declare import Effects, Example, Property, function
 from streamstack.runtime.decoders.decoder import Decoder, OnInvalid
 from streamstack.runtime.decoders.formats import (
     Options,

@@ -12,10 +12,11 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from streamstack.errors import RunError
-from streamstack.language.http_settings import HttpSettings
-from streamstack.language.parameters import Bound, Constant, Group, Kind, Parameter
+from streamstack.language.declare import Parameter
+from streamstack.language.settings import HttpSettings
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches
+from streamstack.spec import Bound, Constant, Group, Kind
 
 log = structlog.get_logger("streamstack.run")
 

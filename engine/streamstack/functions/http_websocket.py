@@ -21,12 +21,12 @@ from streamstack.functions.http_upstream import (
     Times,
     Upstream,
 )
-from streamstack.language.declare import Example, function
-from streamstack.language.parameters import Bound, Constant, Effects, Kind, Parameter
+from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.decoders.decoder import OnInvalid, excerpt
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Stream
+from streamstack.spec import Bound, Constant, Kind
 
 #: Seconds that a peer has to say goodbye: whoever leaves does not wait.
 GOODBYE: Final = 0.02

@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from streamstack.connections.rates import Quota, Verdict
 from streamstack.errors import RunError
-from streamstack.language.rates import Rate
-from streamstack.language.units import show_duration
+from streamstack.language.units import Rate, show_duration
 from streamstack.language.values import canonical_json
 
 #: Bytes of a key that is kept as it is.

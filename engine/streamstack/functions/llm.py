@@ -12,20 +12,9 @@ from streamstack.functions.decoding import COUNTS, MAX_EVENT_SIZE
 from streamstack.functions.http_requests import make_headers, open_http
 from streamstack.functions.http_upstream import Times
 from streamstack.functions.llm_stream import ModelStream
-from streamstack.language.declare import Example, function
-from streamstack.language.model_settings import PROVIDERS as NAMES
-from streamstack.language.parameters import (
-    Bound,
-    Configured,
-    Constant,
-    Effects,
-    Kind,
-    ListOf,
-    OneOf,
-    Parameter,
-    Property,
-)
-from streamstack.language.schemas.inputs import inputs_schema
+from streamstack.language.declare import Configured, Effects, Example, Parameter, Property, function
+from streamstack.language.schema import inputs_schema
+from streamstack.language.settings import PROVIDERS as NAMES
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import kind, to_json
 from streamstack.runtime.decoders.decoder import OnInvalid
@@ -34,6 +23,7 @@ from streamstack.runtime.providers.conversation import read_messages
 from streamstack.runtime.providers.provider import Chat, Provider, Tool, merge
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Stream
+from streamstack.spec import Bound, Constant, Kind, ListOf, OneOf
 
 #: How many redirects are followed. The key never goes to another host.
 _REDIRECTS: Final = 3

@@ -8,26 +8,15 @@ from typing import Any, Final
 import structlog
 
 from streamstack.errors import RunError
-from streamstack.language.declare import Example, function
+from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.expressions.value import Expression
 from streamstack.language.graph import Block, Node, constant, values_of
-from streamstack.language.parameters import (
-    Binds,
-    Bound,
-    Condition,
-    Constant,
-    Effects,
-    Kind,
-    Nesting,
-    Parameter,
-    StackOf,
-    Variable,
-)
 from streamstack.runtime.compiler import Code, Loop, source_of, value_of, values_given
 from streamstack.runtime.concurrency import concurrently
 from streamstack.runtime.faults import located
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import ENDLESS, Turns, iterate
+from streamstack.spec import Binds, Bound, Condition, Constant, Kind, Nesting, StackOf, Variable
 
 log = structlog.get_logger("streamstack.run")
 

@@ -12,22 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from streamstack.errors import RunError
 from streamstack.functions.security_use import open_callers, open_passwords
-from streamstack.language.authentication_settings import CLOCK_SKEW
-from streamstack.language.declare import Example, function
-from streamstack.language.parameters import (
-    Bound,
-    Choice,
-    Configured,
-    Constant,
-    Effects,
-    Kind,
-    ListOf,
-    OneOf,
-    Parameter,
-)
-from streamstack.language.public_keys import PUBLIC_ALGORITHMS, SECRET_ALGORITHMS
+from streamstack.language.authentication import CLOCK_SKEW, PUBLIC_ALGORITHMS, SECRET_ALGORITHMS
+from streamstack.language.declare import Choice, Configured, Effects, Example, Parameter, function
 from streamstack.language.values import kind
 from streamstack.runtime.run import Run
+from streamstack.spec import Bound, Constant, Kind, ListOf, OneOf
 
 if TYPE_CHECKING:
     from streamstack.connections.tokens import Key

@@ -12,18 +12,11 @@ from streamstack.connections.state import Number, Store
 from streamstack.errors import RunError
 from streamstack.functions.limiting import key_of, quota_of, refusal, seconds_of
 from streamstack.functions.state_use import State, open_rates, open_state
-from streamstack.language.declare import Example, function
-from streamstack.language.parameters import (
-    Bound,
-    Effects,
-    Kind,
-    Nesting,
-    Parameter,
-    StackOf,
-)
-from streamstack.language.rates import ALGORITHMS, Rate
+from streamstack.language.declare import Effects, Example, Parameter, function
+from streamstack.language.units import ALGORITHMS, Rate
 from streamstack.language.values import MISSING, Opaque, canonical_json
 from streamstack.runtime.run import Run
+from streamstack.spec import Bound, Kind, Nesting, StackOf
 
 log = structlog.get_logger("streamstack.run")
 

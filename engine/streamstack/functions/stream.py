@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from streamstack.language.declare import Example, function
+from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.definition import Arguments
 from streamstack.language.graph import Node, values_in
-from streamstack.language.parameters import Bound, Effects, Group, Kind, Parameter
 from streamstack.runtime import conversions
-from streamstack.runtime.compiler import (
-    Code,
-    argument_source,
-    source_of,
-    value_of,
-    values_given,
-)
+from streamstack.runtime.compiler import Code, argument_source, source_of, value_of, values_given
 from streamstack.runtime.pace import delay, pacer, resume
 from streamstack.runtime.pieces import cut
+from streamstack.spec import Bound, Group, Kind
 
 SPLITS = ("characters", "words", "sentences", "lines", "records")
 PACES = ("burst", "fixed", "adaptive", "natural")

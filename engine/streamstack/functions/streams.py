@@ -7,24 +7,7 @@ from functools import partial
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.declare import Example, function
-from streamstack.language.parameters import (
-    Binds,
-    Bound,
-    Choice,
-    Condition,
-    Constant,
-    Effects,
-    Kind,
-    ListOf,
-    Named,
-    Nesting,
-    OneOf,
-    Parameter,
-    Property,
-    StackOf,
-    Variable,
-)
+from streamstack.language.declare import Choice, Effects, Example, Parameter, Property, function
 from streamstack.runtime.operators import (
     Skipped,
     gathered,
@@ -40,6 +23,19 @@ from streamstack.runtime.operators import (
 from streamstack.runtime.pieces import TEXT_UNITS, cutter
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream, iterate
+from streamstack.spec import (
+    Binds,
+    Bound,
+    Condition,
+    Constant,
+    Kind,
+    ListOf,
+    Named,
+    Nesting,
+    OneOf,
+    StackOf,
+    Variable,
+)
 
 #: Items in a batch that only a time ends: no stream may fill the memory.
 LARGEST_BATCH = 10_000

@@ -9,23 +9,15 @@ from typing import Any
 import structlog
 
 from streamstack.errors import RunError
-from streamstack.language.declare import Example, function
+from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.definition import Entries, Given
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
-from streamstack.language.parameters import (
-    Bound,
-    Constant,
-    Effects,
-    Kind,
-    Named,
-    Parameter,
-    Variable,
-)
 from streamstack.language.values import kind, to_text
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import iterate
+from streamstack.spec import Bound, Constant, Kind, Named, Variable
 
 log = structlog.get_logger("streamstack.log")
 

@@ -4,10 +4,69 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from streamstack.language.parameters import Choice, Effects, Parameter, parameters_by_name
+from streamstack.spec import Field, fields_by_name
+
+#: A parameter of a function is a field, as the keys of documents and settings are.
+Parameter = Field
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Parameters of which at most one may be given; one must be, where ``required``."""
+
+    names: tuple[str, ...]
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """A property of a stream that can be read without consuming it."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """A parameter that names something under a section of the settings, ``unless`` another one is given."""
+
+    parameter: str
+    section: str
+    unless: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What the analysis must know of a function beyond its parameters.
+
+    ``gives``: "nothing", "value", "stream", or "either". ``waits_for_stream``: it reads a stream
+    to its end before it gives anything (collect). ``emits``: it sends chunks. ``ends``: no step
+    after it in its stack runs. ``leaves``: what a step that ends leaves: "frame" (return), "loop"
+    (break), "turn" (continue), "" by an error (throw). ``closes``: nothing may be sent after it
+    (done). ``calls``: the parameters that name functions of the project (call). ``shortens``: the
+    stream it gives ends before its input does (streams.take), so that holding it all is no wait.
+    ``sets``: it binds the keys of its main parameter as variables (set).
+    ``rebinds``: the parameter whose value names a variable that it binds anew (append).
+    ``publishes``: each key of this parameter becomes a variable when the step is done (parallel).
+    ``configured``: the parameters that name what the settings hold (llm.chat).
+    """
+
+    gives: str = "nothing"
+    waits_for_stream: bool = False
+    emits: bool = False
+    ends: bool = False
+    leaves: str = ""
+    closes: bool = False
+    calls: tuple[str, ...] = ()
+    shortens: bool = False
+    sets: bool = False
+    rebinds: str | None = None
+    publishes: str | None = None
+    configured: tuple[Configured, ...] = ()
+    properties: tuple[Property, ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +116,7 @@ class Function:
 
     @property
     def by_name(self) -> Mapping[str, Parameter]:
-        return parameters_by_name(self.parameters)
+        return fields_by_name(self.parameters)
 
     @property
     def main(self) -> Parameter | None:
@@ -67,7 +126,7 @@ class Function:
 def function(
     name: str,
     *parameters: Parameter,
-    effects: Effects = Effects(),  # noqa: B008  (frozen)
+    effects: Effects = Effects(),
     examples: Iterable[Example] = (),
     choices: Iterable[Choice] = (),
     compiled: bool = False,

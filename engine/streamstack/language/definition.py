@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from streamstack.errors import Mark
 from streamstack.language.declare import Function
-from streamstack.language.rates import Rate
+from streamstack.language.units import Rate
 from streamstack.language.values import MISSING
 from streamstack.records import record
 

@@ -82,8 +82,8 @@ def _substitute(
     if not isinstance(node.value, str) or "<<" not in node.value:
         return node
     value = _fill(node, node.value, env, findings, check=check)
-    # Without its source: places inside it are those of another text.
-    return replace(node, value=value, text="" if value is None else str(value), source=None)
+    # Its text is what is written. Without its source: places inside it are those of another text.
+    return replace(node, value=value, source=None)
 
 
 def _fill(

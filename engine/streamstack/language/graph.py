@@ -28,7 +28,9 @@ from streamstack.language.definition import (
     Step,
 )
 from streamstack.language.expressions import Value
-from streamstack.language.parameters import (
+from streamstack.language.values import MISSING
+from streamstack.records import record
+from streamstack.spec import (
     Binds,
     Bound,
     Condition,
@@ -38,11 +40,9 @@ from streamstack.language.parameters import (
     Named,
     Nesting,
     OneOf,
-    ParameterType,
     StackOf,
+    Type,
 )
-from streamstack.language.values import MISSING
-from streamstack.records import record
 
 #: Beside a LOOP or ITEM stack: how many turns run at once. Above 1 each has its own copy of the variables.
 CONCURRENCY: Final = "concurrency"
@@ -362,7 +362,7 @@ class _Sorter:
     def _sort(
         self,
         parameter: str,
-        wanted: ParameterType,
+        wanted: Type,
         argument: Argument,
         group: Arguments,
         entry: str | None,
@@ -400,7 +400,7 @@ class _Sorter:
     def _value(
         self,
         parameter: str,
-        form: ParameterType | None,
+        form: Type | None,
         value: Value,
         group: Arguments,
         entry: str | None,
@@ -435,7 +435,7 @@ class _Sorter:
         )
 
 
-def _form(wanted: ParameterType, types: tuple[type, ...]) -> ParameterType | None:
+def _form(wanted: Type, types: tuple[type, ...]) -> Type | None:
     if isinstance(wanted, OneOf):
         return next((f for form in wanted.forms if (f := _form(form, types)) is not None), None)
     return wanted if isinstance(wanted, types) else None

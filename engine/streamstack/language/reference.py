@@ -1,48 +1,37 @@
-"""The reference of functions, written from their declarations."""
+"""The reference of functions and of expressions, written from their declarations."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
+from streamstack.language import keys
 from streamstack.language.declare import Example, Function
-from streamstack.language.parameters import (
+from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
+from streamstack.language.settings import Settings
+from streamstack.language.values import to_json, to_text
+from streamstack.spec import (
+    FACTS,
     Bound,
     Condition,
     Constant,
+    Custom,
+    Field,
     Group,
     Kind,
     ListOf,
     Named,
     OneOf,
-    Parameter,
-    ParameterType,
     StackOf,
+    Tagged,
+    Type,
     Variable,
+    fields_of,
     shown,
     shown_default,
 )
-
-_KINDS: Final = {
-    Kind.ANY: "any value",
-    Kind.TEXT: "text",
-    Kind.INTEGER: "integer",
-    Kind.NUMBER: "number",
-    Kind.BOOLEAN: "true or false",
-    Kind.LIST: "list",
-    Kind.OBJECT: "object",
-    Kind.HEADERS: "object",
-    Kind.DURATION: "duration",
-    Kind.SIZE: "size",
-    Kind.EVERY: "number of items or duration",
-    Kind.RATE: "rate",
-    Kind.KEY: "text, number or list",
-    Kind.STREAM: "stream",
-    Kind.ITEMS: "list or stream",
-    Kind.ANY_OR_STREAM: "any value or stream",
-    Kind.SQL: "SQL",
-}
 
 #: More choices than these are not listed one by one.
 _MOST_CHOICES: Final = 12
@@ -55,12 +44,14 @@ _GIVES: Final = {
 }
 
 
-def type_words(wanted: ParameterType) -> str:
+def type_words(wanted: Type) -> str:
     """Return what a parameter takes, in words."""
     match wanted:
+        case Constant(kind=Kind.PROSE, choices=()):
+            return "text"
         case Bound() | Constant():
             few = wanted.choices if len(wanted.choices) <= _MOST_CHOICES else ()
-            words = " or ".join(f"`{each}`" for each in few) or _KINDS[wanted.kind]
+            words = " or ".join(f"`{each}`" for each in few) or FACTS[wanted.kind].short
             words += _bounds(wanted)
             return words if isinstance(wanted, Bound) else f"{words}, constant"
         case Condition():
@@ -70,13 +61,29 @@ def type_words(wanted: ParameterType) -> str:
         case StackOf():
             return "steps"
         case Group():
+            return _group_words(wanted)
+        case Tagged():
             return "mapping"
+        case Custom():
+            return wanted.words
         case ListOf():
-            return f"list of: {type_words(wanted.item)}"
+            item = type_words(wanted.item)
+            return f"{item}, or list of: {item}" if wanted.alone else f"list of: {item}"
         case Named():
-            return f"mapping from names to: {type_words(wanted.item)}"
+            name = "name, or " if wanted.bare else ""
+            return f"{name}mapping from names to: {type_words(wanted.item)}"
         case OneOf():
             return ", or ".join(type_words(form) for form in wanted.forms)
+
+
+def _group_words(wanted: Group) -> str:
+    words = ["mapping"]
+    if wanted.short:
+        field = next(each for each in wanted.parameters if each.name == wanted.short)
+        words.insert(0, type_words(field.type))
+    if wanted.switch:
+        words.append("true or false" if wanted.switch == "both" else "false")
+    return ", or ".join(words)
 
 
 def markdown_of(function: Function, heading: str = "") -> str:
@@ -107,10 +114,7 @@ def reference(families: Mapping[str, Iterable[Function]]) -> str:
 
 def _bounds(wanted: Bound | Constant) -> str:
     least, most = (
-        f"{shown(wanted.kind, bound)}"
-        if wanted.kind in (Kind.DURATION, Kind.SIZE)
-        else f"{bound:g}"
-        for bound in (wanted.minimum or 0, wanted.maximum or 0)
+        shown(wanted.kind, bound) for bound in (wanted.minimum or 0, wanted.maximum or 0)
     )
     if wanted.minimum is not None and wanted.maximum is not None:
         return f" from {least} to {most}"
@@ -119,21 +123,70 @@ def _bounds(wanted: Bound | Constant) -> str:
     return f" of at most {most}" if wanted.maximum is not None else ""
 
 
-def table(parameters: tuple[Parameter, ...], title: str = "parameter") -> str:
-    """Return parameters as a table in Markdown, those of nested mappings by their path."""
+def table(fields: tuple[Field, ...], title: str = "parameter", prefix: str = "") -> str:
+    """Return fields as a table in Markdown, those of nested mappings by their path."""
     rows = [f"| {title} | takes | meaning |", "|---|---|---|"]
-    rows += _rows(parameters, "")
+    rows += _rows(fields, prefix)
     return "\n".join(rows)
 
 
-def _rows(parameters: tuple[Parameter, ...], prefix: str) -> list[str]:
+def definitions_reference() -> str:
+    """Return the reference of the keys of documents, and of what stands in them."""
+    parts = ["# Definitions"]
+    for kind, fields in keys.DOCUMENTS.items():
+        # The block has a table of its own, in the settings.
+        listed = tuple(
+            replace(each, type=Group(())) if each.name == "streaming" else each for each in fields
+        )
+        parts += [f"## kind: {kind}", _constants(table(listed, "key"))]
+        if kind == "endpoint":
+            parts.append(
+                "The keys of `streaming` are those of [the settings](settings.md#streaming)."
+            )
+    inputs = (*keys.INPUT_KEYS, *keys.INPUT_CONSTRAINTS)
+    types = [f"| `{name}` | {meaning} |" for name, meaning in keys.TYPES.items()]
+    parts += [
+        "## Inputs",
+        "A declaration is a mapping with these keys, or the name of a type.",
+        _constants(table(inputs, "key")),
+        "\n".join(["| type | meaning |", "|---|---|", *types]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def settings_reference() -> str:
+    """Return the reference of streamstack.yaml."""
+    parts = ["# Settings"]
+    for field in fields_of(Settings):
+        parts += [f"## {field.name}", field.description]
+        wanted = field.type
+        prefix = ""
+        if isinstance(wanted, Named):
+            wanted, prefix = wanted.item, "NAME."
+        if isinstance(wanted, Group):
+            parts.append(_constants(table(wanted.parameters, "setting", prefix)))
+        elif isinstance(wanted, Tagged):
+            for tag, group in wanted.groups.items():
+                parts += [
+                    f"### {wanted.key}: {tag}",
+                    _constants(table(group.parameters, "setting", prefix)),
+                ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _constants(text: str) -> str:
+    """Leave out what is true of all: they are constants."""
+    return text.replace(", constant", "")
+
+
+def _rows(parameters: tuple[Field, ...], prefix: str) -> list[str]:
     rows = []
     for parameter in parameters:
         marks = "\\*" if parameter.main else ""
         meaning = parameter.description
         if parameter.required:
             meaning += " Required."
-        elif parameter.default is not None:
+        elif parameter.default not in (None, "", ()) and "Default:" not in meaning:
             meaning += f" Default: {_shown(shown_default(parameter))}."
         words = type_words(parameter.type).replace("|", "\\|")
         rows.append(f"| `{prefix}{parameter.name}`{marks} | {words} | {_cell(meaning)} |")
@@ -142,7 +195,7 @@ def _rows(parameters: tuple[Parameter, ...], prefix: str) -> list[str]:
     return rows
 
 
-def _groups(wanted: ParameterType) -> list[Group]:
+def _groups(wanted: Type) -> list[Group]:
     """Return the mappings with parameters of their own inside a type."""
     match wanted:
         case Group():
@@ -194,3 +247,57 @@ def _example(example: Example) -> str:
         return text
     sentence = ", ".join(outcome)
     return f"{text}\n\n{sentence[0].upper()}{sentence[1:]}."
+
+
+# --------------------------------------------------------------------------- reference expressions
+
+
+#: What there is, by the title of its chapter.
+OPERATIONS: Final[Mapping[str, Mapping[str, Operation]]] = {
+    "Filters": FILTERS,
+    "Functions of expressions": FUNCTIONS_OF_EXPRESSIONS,
+    "Tests": TESTS,
+}
+
+
+def find_operations(name: str) -> list[Operation]:
+    """Return the filter, function and test of a name, as far as there are."""
+    return [operations[name] for operations in OPERATIONS.values() if name in operations]
+
+
+def markdown_of_operation(operation: Operation, heading: str) -> str:
+    """Return the documentation of one in Markdown."""
+    same = f" The same as `{operation.same_as}`." if operation.same_as else ""
+    return "\n\n".join(
+        (
+            f"{heading} {operation.usage}",
+            operation.summary + same,
+            f"Example: `<< {operation.example} >>` is {_result(operation)}.",
+        )
+    )
+
+
+def expressions_reference() -> str:
+    """Return the whole reference of expressions in Markdown."""
+    parts = ["# Expressions"]
+    for title, operations in OPERATIONS.items():
+        rows = ["| written | gives | example |", "|---|---|---|"]
+        rows += [_row(operations[name]) for name in sorted(operations, key=str.lower)]
+        parts += [f"## {title}", "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(operation: Operation) -> str:
+    summary = f"The same as `{operation.same_as}`." if operation.same_as else operation.summary
+    example = f"`{operation.example}` is {_result(operation)}"
+    return f"| {_cell_text(operation.usage)} | {_cell_text(summary)} | {_cell_text(example)} |"
+
+
+def _result(operation: Operation) -> str:
+    result = operation.result
+    text = to_json(result).decode() if isinstance(result, (dict, list, str)) else to_text(result)
+    return f"`{text or 'null'}`"
+
+
+def _cell_text(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,57 +1,86 @@
-"""The settings of a project: streamstack.yaml."""
+"""The settings of a project, streamstack.yaml: each declared on the dataclass that holds it."""
 
 from __future__ import annotations
 
 import re
 from collections import abc
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, Final, TextIO
+from types import MappingProxyType
+from typing import Any, Final, TextIO, TypeAlias
+from urllib.parse import urlsplit
 
-from streamstack.errors import Diagnostic, Mark
-from streamstack.language.authentication_reading import parse_authentication
-from streamstack.language.authentication_settings import Methods
-from streamstack.language.database_settings import EMBEDDED, Database, parse_databases
+from streamstack.errors import Diagnostic
+from streamstack.language.authentication import AUTHENTICATION, Methods
 from streamstack.language.environment import substitute
 from streamstack.language.findings import find
-from streamstack.language.http_settings import HttpSettings, parse_http
-from streamstack.language.model_settings import Model, parse_models
-from streamstack.language.proxies import FORWARDED, Network, parse_proxies
-from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
+from streamstack.language.reading.nodes import Mapping, Node, Scalar
 from streamstack.language.reading.source import read
-from streamstack.language.state_settings import StateSettings, parse_state
-from streamstack.language.streaming_settings import Streaming, parse_streaming
+from streamstack.language.redis_urls import REDIS, RedisUrl, parse_redis
+from streamstack.language.streaming_settings import Streaming, check_streaming
 from streamstack.language.suggest import did_you_mean
-from streamstack.language.units import parse_duration, parse_size
-
-#: Sections that stay nodes, for the parts of streamstack that use them; those of names and mappings.
-SECTIONS: Final = (
-    "authentication",
-    "databases",
-    "models",
-    "state",
-    "http",
-    "email",
-    "alerts",
-    "experiments",
-    "plugins",
+from streamstack.language.values import MISSING
+from streamstack.spec import (
+    Bound,
+    Constant,
+    Custom,
+    Field,
+    Group,
+    Kind,
+    ListOf,
+    Named,
+    RefusedError,
+    Section,
+    SettingsReader,
+    fields_of,
+    group_of,
+    is_null,
+    setting,
 )
-#: Sections of the language that this version does not serve: ignoring one would mislead its author.
-LATER: Final = frozenset(SECTIONS) - {
-    "authentication",
-    "databases",
-    "http",
-    "models",
-    "state",
-}
-_NAMED: Final = frozenset({"authentication", "databases", "models", "experiments"})
-_TOP: Final = ("server", "streaming", "settings", "log", *SECTIONS)
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-LOG_FORMATS: Final = ("text", "json")
+
+# ----------------------------------------------------------------------------------------- server
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#]+|null", re.IGNORECASE)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: The headers in which proxies say who called; the first is the usual one (RFC 7239 has the other).
+FORWARDED: Final = ("X-Forwarded-For", "Forwarded")
+Network: TypeAlias = IPv4Network | IPv6Network
+
+_TEXTS: Final = ListOf(Constant(), alone=True)
+
+
+def _origin(value: Any) -> str:
+    if value == "*":
+        return "*"
+    if not isinstance(value, str) or not _ORIGIN.fullmatch(value):
+        raise ValueError('an origin is written like https://example.org, without a path, or "*"')
+    return value.lower()
+
+
+def _header(value: Any) -> str:
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise ValueError("a header's name is needed here, such as X-Request-Id")
+    return value
+
+
+def _network(value: Any) -> Network:
+    hint = "write the addresses of your proxies: [127.0.0.1, 10.0.0.0/8]"
+    try:
+        network = ip_network(value if isinstance(value, str) else "", strict=False)
+    except ValueError:
+        raise RefusedError("an address or a network is needed here", hint) from None
+    if not network.prefixlen:
+        raise RefusedError("if everybody is believed, everybody can be anybody", hint)
+    return network
+
+
+def _forwarded(value: Any) -> str:
+    known = {name.lower(): name for name in FORWARDED}
+    found = known.get(value.lower()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"it is {' or '.join(FORWARDED)}{did_you_mean(str(value), FORWARDED)}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +91,120 @@ class Cors:
     for. ``max_age`` is in seconds.
     """
 
-    origins: tuple[str, ...]
-    headers: tuple[str, ...] = ("*",)
-    expose_headers: tuple[str, ...] = ("X-Run-Id", "X-Stream-Id")
-    credentials: bool = False
-    max_age: float = 600.0
+    origins: tuple[str, ...] = setting(
+        ListOf(Constant(parse=_origin), alone=True),
+        "Allowed origins, such as https://example.org. `*` allows any origin.",
+        example="[https://example.org]",
+    )
+    headers: tuple[str, ...] = setting(
+        ListOf(Constant(parse=_header), alone=True),
+        "Request headers that a page may send. `*` allows any header.",
+        ("*",),
+    )
+    expose_headers: tuple[str, ...] = setting(
+        ListOf(Constant(parse=_header), alone=True),
+        "Response headers that a page may read.",
+        ("X-Run-Id", "X-Stream-Id"),
+    )
+    credentials: bool = setting(
+        Constant(Kind.BOOLEAN), "Allow cookies and HTTP authentication.", False
+    )
+    max_age: float = setting(
+        Constant(Kind.DURATION), "How long a browser may cache the preflight response.", 600.0
+    )
+
+
+def _check_cors(reader: SettingsReader, node: Mapping, values: dict[str, Any], name: str) -> bool:
+    origins = values.get("origins", ())
+    if "*" in origins and values.get("credentials"):
+        given = node.get("origins") or node
+        message = f'`{name}`: `credentials` can\'t go with origins: "*"; browsers refuse it.'
+        reader.refuse(given.mark, message, "name the origins")
+        return False
+    return bool(origins)
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
     """Who may see the figures of the server: who has the ``token``, or everybody."""
 
-    token: str | None = field(default=None, repr=False)
-    open: bool = False
+    # Where it was kept in a file it ends with a line break, which no header can bring: texts are stripped.
+    token: str | None = setting(
+        Constant(), "Bearer token that `/_metrics` requires.", None, secret=True
+    )
+    open: bool = setting(Constant(Kind.BOOLEAN), "Serve `/_metrics` without a token.", False)
+
+
+def _check_metrics(reader: SettingsReader, node: Mapping, values: dict[str, Any], _: str) -> bool:
+    if "token" in values and values.get("open"):
+        message = "`metrics` that are `open` need no `token`."
+        reader.refuse(node.mark, message, "leave one of them out")
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where and how to serve. ``max_body_size`` is in bytes, times are in seconds; no ``head_timeout`` is 0.
+
+    ``max_connections`` is what one process takes; fewer where the system lets it open fewer files.
+    Of ``trusted_proxies`` is believed what they say in ``forwarded_header`` of who called.
+    """
+
+    host: str = setting(
+        Constant(), "Address to listen on. `0.0.0.0` listens on every interface.", "127.0.0.1"
+    )
+    port: int = setting(Constant(Kind.INTEGER, 0, 65535), "Port to listen on.", 8080)
+    workers: int = setting(Constant(Kind.INTEGER, 1, 1024), "Number of worker processes.", 1)
+    max_body_size: int = setting(Constant(Kind.SIZE), "Largest request body.", 10 * 1024 * 1024)
+    max_connections: int = setting(
+        Constant(Kind.INTEGER, 1, 1_000_000),
+        "Largest number of open connections for each worker process. Further requests get 503.",
+        10_000,
+    )
+    head_timeout: float = setting(
+        Constant(Kind.DURATION),
+        "Time-out for reading the request line and headers. 0 disables it.",
+        30.0,
+    )
+    worker_timeout: float = setting(
+        Constant(Kind.DURATION),
+        "How long a worker process may send no heartbeat before it is replaced. 0 disables it.",
+        30.0,
+    )
+    shutdown_timeout: float = setting(
+        Constant(Kind.DURATION),
+        "How long running requests may continue after SIGTERM (graceful shutdown).",
+        30.0,
+    )
+    trusted_proxies: tuple[Network, ...] = setting(
+        ListOf(Constant(parse=_network), alone=True),
+        "Addresses and networks of reverse proxies whose forwarded header is trusted for the client address.",
+        (),
+    )
+    forwarded_header: str = setting(
+        Constant(choices=FORWARDED, parse=_forwarded),
+        "Header in which reverse proxies send the client address.",
+        FORWARDED[0],
+    )
+    shutdown_delay: float = setting(
+        Constant(Kind.DURATION),
+        "How long new requests are still served after SIGTERM, while health checks already report the shutdown.",
+        0.0,
+    )
+    metrics: Metrics | None = setting(
+        group_of(Metrics, check=_check_metrics),
+        "Access to `/_metrics`: with a token, or open.",
+        None,
+    )
+    cors: Cors | None = setting(
+        group_of(Cors, short="origins", switch="off", check=_check_cors),
+        "CORS: allowed origins, or a mapping. `false` disables it.",
+        None,
+    )
+
+
+# -------------------------------------------------------------------------------------------- log
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,61 +214,425 @@ class LogSettings:
     With ``access``, each request is logged when it has ended, whatever the ``level``.
     """
 
-    level: str = "info"
-    format: str = ""
-    access: bool = True
+    level: str = setting(
+        Constant(choices=("debug", "info", "warning", "error")),
+        "Least severity that is logged.",
+        "info",
+    )
+    format: str = setting(
+        Constant(choices=("text", "json")), "Default: text on a terminal, else JSON.", ""
+    )
+    access: bool = setting(Constant(Kind.BOOLEAN), "Log each request when it has ended.", True)
 
     def is_text(self, stream: TextIO) -> bool:
-        """Tell whether a log that goes to a stream is text for people."""
+        """Return whether a log that goes to a stream is text for people."""
         return self.format == "text" if self.format else stream.isatty()
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where and how to serve. ``max_body_size`` is in bytes, times are in seconds; no ``head_timeout`` is 0.
+# -------------------------------------------------------------------------------------- databases
 
-    A worker that gives no sign of life for its ``worker_timeout`` is replaced; 0 is never.
-    ``max_connections`` is what one process takes; fewer where the system lets it open fewer files.
-    Of ``trusted_proxies`` is believed what they say in ``forwarded_header`` of who called.
+#: The name of the database that a project has without settings, and of the one that is meant among several.
+MAIN: Final = "main"
+_SCHEMES: Final = ("postgresql", "postgres")
+#: Connections that one server may have to a database.
+LARGEST_POOL: Final = 1000
+
+
+def _database_url(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text is needed here")  # noqa: TRY004 - one error for every value
+    # Whoever sees the message must not see the password, so the URL is never shown.
+    if urlsplit(value).scheme not in _SCHEMES:
+        raise ValueError("it is written like postgresql://user:password@host:5432/name")
+    return value
+
+
+def _setup_file(reader: SettingsReader, node: Node, name: str) -> Any:
+    text = reader.constant(Constant(), node, name)
+    if text is MISSING:
+        return MISSING
+    file = reader.folder / text
+    if not file.is_file():
+        reader.refuse(node.mark, f"`{name}`: there is no file {file}")
+        return MISSING
+    return file
+
+
+def _programs(reader: SettingsReader, node: Node, name: str) -> Any:
+    text = reader.constant(Constant(), node, name)
+    if text is MISSING:
+        return MISSING
+    try:
+        folder = reader.folder / Path(text).expanduser()
+    except RuntimeError:
+        reader.refuse(node.mark, f"`{name}`: there is no home of that name: {text}")
+        return MISSING
+    if not (folder / "postgres").is_file():
+        reader.refuse(node.mark, f"`{name}`: there is no program `postgres` in {folder}")
+        return MISSING
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One database. Without a ``url`` it is the embedded server; ``bin`` holds the programs of that, if not our own.
+
+    ``setup`` are files of SQL, run once for each change. ``hold`` are the seconds that a cursor keeps its connection
+    while nobody asks for its next rows; what is left then goes to a file of at most ``spool`` bytes.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8080
-    workers: int = 1
-    max_body_size: int = 10 * 1024 * 1024
-    cors: Cors | None = None
-    shutdown_timeout: float = 30.0
-    trusted_proxies: tuple[Network, ...] = ()
-    forwarded_header: str = FORWARDED[0]
-    shutdown_delay: float = 0.0
-    metrics: Metrics | None = None
-    max_connections: int = 10_000
-    head_timeout: float = 30.0
-    worker_timeout: float = 30.0
+    name: str = MAIN
+    # << env.DATABASE_URL | default("") >>: the embedded server, unless somebody says otherwise.
+    url: str | None = setting(
+        Constant(empty=True, parse=_database_url, pattern=r"^\s*$|^\s*(postgresql|postgres)://"),
+        "Connection URL: postgresql://user:password@host:5432/name. Without it, the embedded PostgreSQL is used.",
+        None,
+    )
+    pool_size: int = setting(
+        Constant(Kind.INTEGER, 1, LARGEST_POOL),
+        "Largest size of the connection pool of each worker. The connection for `db.listen` is not counted.",
+        10,
+    )
+    setup: tuple[Path, ...] = setting(
+        ListOf(Custom({"type": "string"}, "name of a file", _setup_file), alone=True),
+        "SQL files, relative to this file. Each is run once, and again after it has changed.",
+        (),
+    )
+    bin: Path | None = setting(
+        Custom({"type": ["string", "null"]}, "folder", _programs),
+        "Folder with PostgreSQL's programs, for the embedded PostgreSQL.",
+        None,
+    )
+    hold: float = setting(
+        Constant(Kind.DURATION, positive=True),
+        "How long a streaming query may hold its connection while its consumer is slow.",
+        5.0,
+    )
+    spool: int = setting(
+        Constant(Kind.SIZE),
+        "Largest temporary file for the remaining rows of such a query.",
+        1024**3,
+    )
+
+
+#: What a project has that says nothing of databases.
+EMBEDDED: Final[abc.Mapping[str, Database]] = MappingProxyType({MAIN: Database()})
+
+
+def default_database(names: abc.Mapping[str, object]) -> str | None:
+    """Return the database that steps mean which name none: the only one, or `main`; None where neither is."""
+    if MAIN in names:
+        return MAIN
+    return next(iter(names)) if len(names) == 1 else None
+
+
+def _database(name: str, mark: object, **values: Any) -> Database:
+    return Database(name, **values)
+
+
+def _check_database(
+    reader: SettingsReader, node: Mapping, values: dict[str, Any], name: str
+) -> bool:
+    if "bin" in values and "url" in values:
+        message = f"`{name}.bin` is for the embedded server, and `url` names another."
+        mark = (node.key("bin") or node).mark
+        reader.refuse(mark, message, code="conflicting-parameters")
+    return True
+
+
+def _check_databases(
+    reader: SettingsReader, node: Mapping, found: dict[str, Any], name: str
+) -> None:
+    embedded = [
+        (key.text, value)
+        for key, value in node.items
+        if key.text in found and found[key.text].url is None and not _has_url(value)
+    ]
+    for key, value in embedded[1:]:
+        message = (
+            f"`{name}.{key}` has no `url`, and the embedded server is `{embedded[0][0]}` already."
+        )
+        reader.refuse(value.mark, message, "give all of them but one a `url`")
+
+
+def _has_url(node: Node) -> bool:
+    """Whether a database has a URL, be it a wrong one, or one from a variable that is not set here."""
+    url = node.get("url") if isinstance(node, Mapping) else None
+    if isinstance(url, Scalar) and url.value is None:
+        return url.source is None  # a variable's: `substitute` leaves no source
+    return url is not None and not (isinstance(url, Scalar) and url.value == "")
+
+
+# ------------------------------------------------------------------------------------------- http
+
+_HOST: Final = re.compile(
+    r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_](?:[a-z0-9_-]{0,62}))*(?::[0-9]{1,5})?"
+)
+_TIMEOUTS: Final = Section("timeouts", "Time-outs for calls to upstreams. 0 disables one.")
+
+
+def _host(value: Any) -> str:
+    host = value.strip().lower() if isinstance(value, str) else ""
+    try:
+        ip_network(host, strict=False)
+    except ValueError:
+        if _HOST.fullmatch(host) is None:
+            raise RefusedError(
+                "a host is written like api.example.org, *.example.org or 10.0.0.0/8",
+                "leave out https:// and the path; a port is written api.example.org:8443",
+            ) from None
+    return host
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """How a project calls others. Times are in seconds, 0 is never; sizes in bytes.
+
+    ``allow_hosts`` is None for any host. ``connect`` is for name, connection and TLS; ``total`` for a whole
+    `http.request`; ``first_chunk`` and ``idle`` are for streams, and count what the loop gets, not bytes.
+    ``stand_ins`` are origins that another one answers for, as tests of definitions have them.
+    """
+
+    # Where no host of the list can be read none is allowed: never all of them.
+    allow_hosts: tuple[str, ...] | None = setting(
+        ListOf(Constant(parse=_host), alone=True),
+        "Hosts that may be called: example.org, *.example.org, 10.0.0.0/8. Default: any host.",
+        None,
+    )
+    deny_private_networks: bool = setting(
+        Constant(Kind.BOOLEAN), "Refuse calls to loopback, private and link-local addresses.", False
+    )
+    connect: float = setting(
+        Constant(Kind.DURATION, off=True),
+        "DNS lookup, TCP connection and TLS handshake.",
+        10.0,
+        within=_TIMEOUTS,
+    )
+    total: float = setting(
+        Constant(Kind.DURATION, off=True), "A whole `http.request`.", 60.0, within=_TIMEOUTS
+    )
+    first_chunk: float = setting(
+        Constant(Kind.DURATION, off=True),
+        "The first item of a stream.",
+        60.0,
+        within=_TIMEOUTS,
+    )
+    idle: float = setting(
+        Constant(Kind.DURATION, off=True),
+        "Each following item of a stream.",
+        300.0,
+        within=_TIMEOUTS,
+    )
+    max_body_size: int = setting(
+        Constant(Kind.SIZE), "Largest response body that `http.request` reads.", 100 * 1024 * 1024
+    )
+    max_event_size: int = setting(
+        Constant(Kind.SIZE),
+        "Largest single event, line or record of a streamed response.",
+        10 * 1024 * 1024,
+    )
+    stand_ins: abc.Mapping[str, str] = field(default_factory=dict)
+
+
+# ----------------------------------------------------------------------------------------- models
+
+#: Whose wire a model speaks.
+PROVIDERS: Final = ("openai", "openaiResponses", "anthropic", "gemini")
+
+
+def _model_address(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text is needed here")  # noqa: TRY004 - one error for every value
+    if not value.startswith(("http://", "https://", "/")):
+        raise RefusedError(
+            "an address begins with http:// or https://, or with / where it is this server's own",
+            "write https://api.example.org/v1",
+        )
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that definitions name: whose it is, what it is called there, where, with which key.
+
+    What is None is the provider's default. ``without_key`` is the address that stands in while there is no key.
+    """
+
+    provider: str = setting(
+        Constant(choices=PROVIDERS, empty=True), "The provider's API protocol.", example="openai"
+    )
+    model: str = setting(
+        Constant(Kind.PROSE, empty=True), "The provider's name of the model.", example="gpt-4o-mini"
+    )
+    base_url: str | None = setting(
+        Constant(parse=_model_address, empty=True),
+        "Base URL, if it is not the provider's own.",
+        None,
+    )
+    api_key: str | None = setting(
+        Constant(Kind.PROSE, empty=True),
+        "API key. Default: the provider's environment variable, such as OPENAI_API_KEY.",
+        None,
+    )
+    without_key: str | None = setting(
+        Constant(parse=_model_address, empty=True),
+        "Base URL that is used while there is no API key. A path is one of this server.",
+        None,
+    )
+
+
+# ------------------------------------------------------------------------------------------ state
+
+MEMORY: Final = "memory://"
+_WRITE: Final = "write redis://localhost:6379, or memory://"
+#: What may stand before the keys of a project, so that several share one Redis.
+_PREFIX: Final = re.compile(r"[A-Za-z0-9._:-]{0,100}")
+
+
+def _store(value: Any) -> RedisUrl | None:
+    """Return where Redis is; None for the memory. What is wrong with a URL is told without showing it."""
+    if not isinstance(value, str):
+        raise ValueError(f"the URL of a store is needed here: {_WRITE}")  # noqa: TRY004 - as for every value
+    if value in (MEMORY, MEMORY.rstrip("/")):
+        return None
+    if not value.lower().startswith(REDIS):
+        raise ValueError(f"it begins with none of {', '.join((MEMORY, *REDIS))}: {_WRITE}")
+    return parse_redis(value)
+
+
+def _prefix(value: Any) -> str:
+    text = str(value) if type(value) is int else value
+    if not isinstance(text, str) or not _PREFIX.fullmatch(text):
+        raise ValueError("up to 100 letters, digits and . _ : - are needed here, such as shop")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class StateSettings:
+    """Where state is kept: in the memory of each process, or in one Redis for all of them.
+
+    ``prefix`` stands before the project's keys in Redis. ``max_entries`` holds for cached values and for counters
+    alike, in memory; ``max_size`` is in bytes: in memory of all cached values, in Redis of one.
+    """
+
+    redis: RedisUrl | None = setting(
+        Constant(parse=_store, code="bad-url", empty=True),
+        "Store URL. `memory://` keeps state in each process; redis://host:6379 shares it between all.",
+        None,
+        key="url",
+        shown=MEMORY,
+    )
+    prefix: str = setting(
+        Constant(Kind.PROSE, parse=_prefix),
+        "Prefix of the project's keys in Redis, for several projects that share one Redis.",
+        "",
+    )
+    max_entries: int = setting(
+        Constant(Kind.INTEGER, 1, 100_000_000),
+        "Largest number of cached values, and of counters, in memory.",
+        100_000,
+    )
+    max_size: int = setting(
+        Constant(Kind.SIZE),
+        "Largest size of all cached values in memory; in Redis, of one value.",
+        256 * 1024 * 1024,
+    )
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes and machines share it."""
+        return self.redis is not None
+
+
+# -------------------------------------------------------------------------------------- the whole
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings. ``settings`` are the author's own values, ``models`` by name; ``sections`` the rest, as nodes.
+    """All settings. ``settings`` are the author's own values; ``written`` the names under each section, right or not.
 
     Environment variables are in both; a value whose variable is missing is null.
     """
 
-    server: Server = field(default_factory=Server)
-    streaming: Streaming = field(default_factory=Streaming)
-    settings: dict[str, Any] = field(default_factory=dict)
-    sections: dict[str, Node] = field(default_factory=dict)
-    models: abc.Mapping[str, Model] = field(default_factory=dict)
-    http: HttpSettings = field(default_factory=HttpSettings)
-    databases: abc.Mapping[str, Database] = field(default_factory=lambda: EMBEDDED)
-    state: StateSettings = field(default_factory=StateSettings)
-    authentication: Methods = field(default_factory=dict)
-    log: LogSettings = field(default_factory=LogSettings)
+    server: Server = setting(group_of(Server), "The HTTP server.", factory=Server)
+    streaming: Streaming = setting(
+        group_of(Streaming, check=check_streaming),
+        "Defaults for the `streaming` block of endpoints.",
+        factory=Streaming,
+    )
+    settings: dict[str, Any] = setting(
+        Named(Bound()), "Your own values. Definitions read them as `settings`.", factory=dict
+    )
+    databases: abc.Mapping[str, Database] = setting(
+        Named(
+            Group(
+                fields_of(Database),
+                make=_database,
+                check=_check_database,
+                named=True,
+                example="{url: << env.DATABASE_URL >>}",
+            ),
+            check=_check_databases,
+        ),
+        "PostgreSQL databases by name. Without any, `main` is an embedded PostgreSQL.",
+        factory=lambda: EMBEDDED,
+    )
+    authentication: Methods = setting(
+        AUTHENTICATION,
+        "Authentication methods by name. Endpoints name them under `authentication`.",
+        factory=dict,
+    )
+    models: abc.Mapping[str, Model] = setting(
+        Named(group_of(Model, whole=True, example="{provider: openai, model: gpt-4o-mini}")),
+        "LLMs by name, for `llm.chat: {model: name}`.",
+        factory=dict,
+    )
+    state: StateSettings = setting(
+        group_of(StateSettings, example="{url: memory://}"),
+        "Store for caches, counters, rate limits and resumable streams.",
+        factory=StateSettings,
+    )
+    http: HttpSettings = setting(
+        group_of(HttpSettings),
+        "Outgoing HTTP requests.",
+        factory=HttpSettings,
+    )
+    log: LogSettings = setting(
+        group_of(LogSettings), "What is logged, and how.", factory=LogSettings
+    )
+    written: abc.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def names(self, section: str) -> tuple[str, ...]:
         """Return the names configured under a section, such as `databases`."""
-        node = self.sections.get(section)
-        return tuple(key.text for key, _ in node.items) if isinstance(node, Mapping) else ()
+        return self.written.get(section, ())
+
+
+_UNREAD: Final = Custom({}, read=lambda *_: MISSING)
+#: Sections of the language that this version does not serve: ignoring one would mislead its author.
+LATER: Final = (
+    Field("email", _UNREAD, "E-mail."),
+    Field("alerts", _UNREAD, "Alerts on metrics."),
+    Field(
+        "experiments",
+        Custom({"type": ["object", "null"]}, read=lambda *_: MISSING),
+        "Experiments on live traffic, by name.",
+    ),
+    Field("plugins", _UNREAD, "Files with functions of your own."),
+)
+#: The keys of streamstack.yaml.
+SETTINGS: Final = (*fields_of(Settings), *LATER)
+
+
+def parse_section(
+    name: str, node: Node | None, folder: Path = Path()
+) -> tuple[Any, list[Diagnostic]]:
+    """Return one section as `Settings` holds it, and what is wrong with it."""
+    findings: list[Diagnostic] = []
+    section = next(each for each in SETTINGS if each.name == name)
+    read = MISSING
+    if node is not None and not is_null(node):
+        read = SettingsReader(findings, folder).read(section.type, node, name)
+    return getattr(Settings(), name) if read is MISSING else read, findings
 
 
 def load_settings(
@@ -162,252 +656,17 @@ def load_settings(
     if not isinstance(root, Mapping):
         findings.append(find("not-a-mapping", root.mark, "streamstack.yaml is a mapping."))
         return Settings(), sorted(findings)
-    settings = _Check(findings, Path(file).parent).settings(root, documents[0].root)
-    return settings, sorted(findings)
-
-
-class _Check:
-    """The checks of a file's sections; what they find is added to one list. ``folder`` is the file's."""
-
-    def __init__(self, findings: list[Diagnostic], folder: Path) -> None:
-        self.findings = findings
-        self.folder = folder
-
-    def settings(self, root: Mapping, written: Node) -> Settings:
-        """Return the settings of a file; ``written`` is its root before the environment was put in."""
-        self._known("streamstack.yaml", root, _TOP)
-        sections = {}
-        for key, node in root.items:
-            if key.text not in SECTIONS or (isinstance(node, Scalar) and node.value is None):
-                continue
-            if key.text in LATER:
-                message = f"`{key.text}` is not served by this version: it would be ignored"
-                self.findings.append(find("not-yet", key.mark, message))
-            if key.text in _NAMED and not isinstance(node, Mapping):
-                self._refuse_mapping(key.text, node)
-                continue
-            sections[key.text] = node
-        server = self._section(root, "server")
-        free = self._section(root, "settings")
-        streaming = Streaming()
-        found = self._section(root, "streaming")
-        if found is not None:
-            streaming, wrong = parse_streaming(found, streaming, unknown="unknown-setting")
-            self.findings += wrong
-        models, wrong = parse_models(sections.get("models"))
-        self.findings += wrong
-        http, wrong = parse_http(sections.get("http"))
-        self.findings += wrong
-        state, wrong = parse_state(sections.get("state"))
-        self.findings += wrong
-        databases, wrong = parse_databases(sections.get("databases"), self.folder)
-        self.findings += wrong
-        methods, wrong = parse_authentication(
-            sections.get("authentication"),
-            written.get("authentication") if isinstance(written, Mapping) else None,
-            self.folder,
-        )
-        self.findings += wrong
-        return Settings(
-            self._server(server) if server is not None else Server(),
-            streaming,
-            plain(free) if free is not None else {},
-            sections,
-            models,
-            http,
-            databases,
-            state,
-            methods,
-            self._log(self._section(root, "log")),
-        )
-
-    def _server(self, node: Mapping) -> Server:
-        keys = {
-            "host": ("host", self._text),
-            "port": ("port", _whole(0, 65535)),
-            "workers": ("workers", _whole(1, 1024)),
-            "maxBodySize": ("max_body_size", parse_size),
-            "shutdownTimeout": ("shutdown_timeout", parse_duration),
-            "shutdownDelay": ("shutdown_delay", parse_duration),
-            "maxConnections": ("max_connections", _whole(1, 1_000_000)),
-            "headTimeout": ("head_timeout", parse_duration),
-            "workerTimeout": ("worker_timeout", parse_duration),
-        }
-        own = ("cors", "metrics", "trustedProxies", "forwardedHeader")
-        self._known("server", node, (*keys, *own))
-        changes = self._values("server", node, keys)
-        changes |= self._proxies(node)
-        metrics = node.get("metrics")
-        if metrics is not None and not (isinstance(metrics, Scalar) and metrics.value is None):
-            changes["metrics"] = self._metrics(metrics)
-        cors = node.get("cors")
-        if cors is not None and not (isinstance(cors, Scalar) and cors.value in (None, False)):
-            changes["cors"] = self._cors(cors)
-        return Server(**changes)
-
-    def _log(self, node: Mapping | None) -> LogSettings:
-        keys = {
-            "level": ("level", _one_of(LOG_LEVELS)),
-            "format": ("format", _one_of(LOG_FORMATS)),
-            "access": ("access", _boolean),
-        }
-        if node is None:
-            return LogSettings()
-        self._known("log", node, tuple(keys))
-        return LogSettings(**self._values("log", node, keys))
-
-    def _proxies(self, node: Mapping) -> dict[str, Any]:
-        """Check what is believed of proxies."""
-        changes, wrong = parse_proxies(node)
-        self.findings += wrong
-        return changes
-
-    def _metrics(self, node: Node) -> Metrics | None:
-        """Check `metrics`: who may see the figures."""
-        if not isinstance(node, Mapping):
-            self._refuse_mapping("metrics", node)
-            return None
-        self._known("metrics", node, ("token", "open"))
-        changes = self._values(
-            "metrics", node, {"token": ("token", self._token), "open": ("open", _boolean)}
-        )
-        if "token" in changes and changes.get("open"):
-            message = "`metrics` that are `open` need no `token`."
-            self._refuse(node.mark, message, "leave one of them out")
-            return None
-        return Metrics(**changes)
-
-    def _cors(self, node: Node) -> Cors | None:
-        """Check `cors`: a mapping, or the origins alone."""
-        if not isinstance(node, Mapping):
-            origins = self._texts("cors", node, self._origin)
-            return Cors(origins) if origins else None
-        self._known("cors", node, ("origins", "headers", "exposeHeaders", "credentials", "maxAge"))
-        changes = self._values(
-            "cors",
-            node,
-            {"credentials": ("credentials", _boolean), "maxAge": ("max_age", parse_duration)},
-        )
-        for key, name in (("headers", "headers"), ("exposeHeaders", "expose_headers")):
-            listed = node.get(key)
-            if listed is not None and not (isinstance(listed, Scalar) and listed.value is None):
-                changes[name] = self._texts(key, listed, self._header)
-        given = node.get("origins")
-        if given is None:
-            message = "`cors` needs `origins`."
-            hint = 'write origins: [https://example.org], or origins: "*" for any'
-            self.findings.append(find("missing-parameter", node.mark, message, hint))
-            return None
-        origins = self._texts("origins", given, self._origin)
-        if "*" in origins and changes.get("credentials"):
-            message = '`credentials` can\'t go with origins: "*"; browsers refuse it.'
-            self._refuse(given.mark, message, "name the origins")
-            return None
-        return Cors(origins, **changes) if origins else None
-
-    def _values(
-        self, section: str, node: Mapping, keys: dict[str, tuple[str, Callable[[Any], Any]]]
-    ) -> dict[str, Any]:
-        """Return the values of the keys that are given and right."""
-        changes: dict[str, Any] = {}
-        for key, value in node.items:
-            if key.text not in keys or (isinstance(value, Scalar) and value.value is None):
-                continue
-            name, parse = keys[key.text]
-            try:
-                changes[name] = parse(value.value if isinstance(value, Scalar) else plain(value))
-            except ValueError as error:
-                code = {"parse_size": "bad-size", "parse_duration": "bad-duration"}.get(
-                    parse.__name__, "bad-setting"
-                )
-                message = f"`{section}.{key.text}`: {error}"
-                self.findings.append(find(code, value.mark, message))
-        return changes
-
-    def _texts(self, key: str, node: Node, parse: Callable[[Any], str]) -> tuple[str, ...]:
-        """Return a text, or a list of texts, as a tuple."""
-        items = node.items if isinstance(node, Sequence) else (node,)
-        texts = []
-        for item in items:
-            try:
-                texts.append(parse(item.value if isinstance(item, Scalar) else None))
-            except ValueError as error:
-                self._refuse(item.mark, f"`{key}`: {error}")
-        return tuple(texts)
-
-    def _text(self, value: Any) -> str:
-        if not isinstance(value, str) or not value:
-            raise ValueError("a text is needed here")
-        return value
-
-    def _token(self, value: Any) -> str:
-        # Where it was kept in a file it ends with a line break, which no header can bring.
-        return self._text(value.strip() if isinstance(value, str) else value)
-
-    def _origin(self, value: Any) -> str:
-        if value == "*":
-            return "*"
-        if not isinstance(value, str) or not _ORIGIN.fullmatch(value):
-            raise ValueError(
-                'an origin is written like https://example.org, without a path, or "*"'
-            )
-        return value.lower()
-
-    def _header(self, value: Any) -> str:
-        if not isinstance(value, str) or not _TOKEN.fullmatch(value):
-            raise ValueError("a header's name is needed here, such as X-Request-Id")
-        return value
-
-    def _section(self, root: Mapping, name: str) -> Mapping | None:
-        node = root.get(name)
-        if node is None or (isinstance(node, Scalar) and node.value is None):
-            return None
-        if not isinstance(node, Mapping):
-            self._refuse_mapping(name, node)
-            return None
-        return node
-
-    def _known(self, section: str, node: Mapping, keys: tuple[str, ...]) -> None:
-        for key, _ in node.items:
-            if key.text not in keys:
-                message = f"`{section}` has no `{key.text}`{did_you_mean(key.text, keys)}"
-                hint = f"it takes {', '.join(keys)}"
-                self.findings.append(find("unknown-setting", key.mark, message, hint))
-
-    def _refuse(self, mark: Mark, message: str, hint: str | None = None) -> None:
-        self.findings.append(find("bad-setting", mark, message, hint))
-
-    def _refuse_mapping(self, name: str, node: Node) -> None:
-        self.findings.append(find("not-a-mapping", node.mark, f"`{name}` is a mapping."))
-
-
-def _whole(least: int, most: int) -> Callable[[Any], int]:
-    """Return a parser of integers; digits as text, as the environment gives them, count."""
-
-    def parse(value: Any) -> int:
-        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}", value.strip()):
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"a whole number from {least} to {most} is needed here")
-        return value
-
-    return parse
-
-
-def _one_of(words: tuple[str, ...]) -> Callable[[Any], str]:
-    """Return a parser of one of some words."""
-
-    def parse(value: Any) -> str:
-        if value not in words:
-            raise ValueError(f"one of {', '.join(words)} is needed here")
-        return str(value)
-
-    return parse
-
-
-def _boolean(value: Any) -> bool:
-    if value in ("true", "false"):
-        return bool(value == "true")
-    if not isinstance(value, bool):
-        raise ValueError("true or false is needed here")  # noqa: TRY004 - one error for every value
-    return value
+    reader = SettingsReader(findings, Path(file).parent)
+    later = {each.name for each in LATER}
+    for key, node in root.items:
+        if key.text in later and not is_null(node):
+            message = f"`{key.text}` is not served by this version: it would be ignored"
+            reader.refuse(key.mark, message, code="not-yet")
+    values = reader.values(SETTINGS, root, "")
+    written = {
+        key.text: tuple(name.text for name, _ in node.items)
+        for key, node in root.items
+        if isinstance(node, Mapping)
+    }
+    values["databases"] = values.get("databases") or EMBEDDED
+    return Settings(**values, written=written), sorted(findings)

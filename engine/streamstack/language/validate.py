@@ -18,17 +18,11 @@ from streamstack.language.analysis.references import check_calls, check_configur
 from streamstack.language.analysis.texts import check_texts, silence
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
 from streamstack.language.declare import Registry
-from streamstack.language.definition import (
-    Definition,
-    Endpoint,
-    FunctionDefinition,
-    Project,
-    Task,
-)
+from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, Task
 from streamstack.language.findings import find
 from streamstack.language.graph import all_values
+from streamstack.language.loading.checks import shape
 from streamstack.language.loading.documents import Reading, read_document
-from streamstack.language.loading.paths import shape
 from streamstack.language.reading.nodes import Document
 from streamstack.language.reading.source import read
 from streamstack.language.streaming_settings import Streaming

@@ -17,30 +17,20 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
+from streamstack.language.declare import Parameter
 from streamstack.language.definition import Arguments, Entries, Given, Items, Stack, Step
 from streamstack.language.expressions import ObjectValue, Read, Template, Value
 from streamstack.language.expressions.compile import LOCALS, compile_source, literal
 from streamstack.language.graph import Block, Node, constant, values_in
 from streamstack.language.names import identifier
-from streamstack.language.parameters import (
-    Binds,
-    Bound,
-    Condition,
-    Kind,
-    Nesting,
-    OneOf,
-    Parameter,
-    ParameterType,
-    StackOf,
-)
-from streamstack.language.rates import parse_rate
 from streamstack.language.sql import assembled, statement_in
-from streamstack.language.units import parse_duration, parse_every, parse_size
+from streamstack.language.units import parse_duration, parse_every, parse_rate, parse_size
 from streamstack.language.values import MISSING
 from streamstack.runtime import conversions
 from streamstack.runtime.concurrency import BREAK, CONTINUE, Signal
 from streamstack.runtime.faults import Site
 from streamstack.runtime.values import ENDLESS
+from streamstack.spec import Binds, Bound, Condition, Kind, Nesting, OneOf, StackOf, Type
 
 
 @dataclass(slots=True)
@@ -605,7 +595,7 @@ def _names_a_variable(parameter: Parameter) -> bool:
 
 
 def argument_source(
-    code: Code, node: Node, declared: ParameterType, argument: Any, parameter: Parameter
+    code: Code, node: Node, declared: Type, argument: Any, parameter: Parameter
 ) -> str:
     """Return Python source for one argument of a plain function."""
     if isinstance(argument, Given):
@@ -655,21 +645,19 @@ def source_of(code: Code, node: Node, name: str) -> str:
     return argument_source(code, node, parameter.type, argument, parameter)
 
 
-def _form(declared: ParameterType, attribute: str) -> Any:
+def _form(declared: Type, attribute: str) -> Any:
     """Return the form of a parameter type that has an attribute; of OneOf, the first that has."""
     if isinstance(declared, OneOf):
         return next(form for form in declared.forms if hasattr(form, attribute))
     return declared
 
 
-def _item(declared: ParameterType) -> ParameterType:
-    form: ParameterType = _form(declared, "item").item
+def _item(declared: Type) -> Type:
+    form: Type = _form(declared, "item").item
     return form
 
 
-def value_source(
-    code: Code, node: Node, declared: ParameterType, value: Value, parameter: Parameter
-) -> str:
+def value_source(code: Code, node: Node, declared: Type, value: Value, parameter: Parameter) -> str:
     """Return Python source for a value, converted to what its parameter expects.
 
     One that is evaluated for each item becomes a function, written before the step.
@@ -691,7 +679,7 @@ def value_source(
     return _converted(code, bound, value, parameter)
 
 
-def _forms(declared: ParameterType) -> tuple[ParameterType, ...]:
+def _forms(declared: Type) -> tuple[Type, ...]:
     return declared.forms if isinstance(declared, OneOf) else (declared,)
 
 
@@ -763,7 +751,7 @@ def _statement_source(code: Code, value: Value) -> str:
     return f"({code.constant(statement_in(value))}, [{values}])"
 
 
-def _stack_source(code: Code, node: Node, declared: ParameterType, block: Block) -> str:
+def _stack_source(code: Code, node: Node, declared: Type, block: Block) -> str:
     """Write a nested stack of a plain function as a coroutine function; return its name.
 
     It is called with the item and its index from 0 where its Nesting is ITEM, else without arguments.

@@ -9,8 +9,7 @@ from typing import Any
 
 from streamstack.errors import RunError
 from streamstack.language.headers import forward
-from streamstack.language.rates import Rate, parse_rate
-from streamstack.language.units import parse_duration, parse_every, parse_size
+from streamstack.language.units import Rate, parse_duration, parse_every, parse_rate, parse_size
 from streamstack.language.values import Opaque, kind, to_text
 
 

@@ -20,7 +20,7 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Graph, all_values, constant, steps_of, values_of
-from streamstack.language.rates import Rate
+from streamstack.language.units import Rate
 from streamstack.language.values import MISSING
 from streamstack.runtime import conversions
 from streamstack.runtime.chunk import Sink

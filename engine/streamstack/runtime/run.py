@@ -15,11 +15,8 @@ from typing import Any, Protocol, TypeVar, cast
 import structlog
 
 from streamstack.errors import RunError
-from streamstack.language.authentication_settings import Methods
-from streamstack.language.database_settings import EMBEDDED, Database
-from streamstack.language.http_settings import HttpSettings
-from streamstack.language.model_settings import Model
-from streamstack.language.state_settings import StateSettings
+from streamstack.language.authentication import Methods
+from streamstack.language.settings import EMBEDDED, Database, HttpSettings, Model, StateSettings
 from streamstack.runtime.chunk import Sink
 from streamstack.runtime.faults import located
 

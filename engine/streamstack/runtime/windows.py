@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.loading.wording import listed
 from streamstack.language.units import show_duration
 from streamstack.runtime.faults import place_of
 from streamstack.runtime.feed import Feed
@@ -20,6 +19,7 @@ from streamstack.runtime.operators import Source, slices
 from streamstack.runtime.run import Run
 from streamstack.runtime.sketches import identity
 from streamstack.runtime.values import Batches
+from streamstack.spec import listed
 
 #: Gives what a figure is of: an expression of the item.
 Of = Callable[[Any], Any]

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
 from typing import Final, TypeAlias
 
-from streamstack.language.proxies import FORWARDED, Network
+from streamstack.language.settings import FORWARDED, Network
 from streamstack.server.request import Request
 
 Address: TypeAlias = IPv4Address | IPv6Address

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from streamstack.errors import RunError
 from streamstack.functions.security_use import open_callers
-from streamstack.language.authentication_settings import BEARER, ApiKey, Method, Methods, Place
+from streamstack.language.authentication import BEARER, ApiKey, Method, Methods, Place
 from streamstack.language.definition import Authentication, Way
 from streamstack.runtime.run import Context
 from streamstack.server.cors import Cors

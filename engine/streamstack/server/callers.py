@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from streamstack.errors import RunError
 from streamstack.functions.security_use import open_callers
-from streamstack.language.authentication_settings import Jwt
+from streamstack.language.authentication import Jwt
 from streamstack.language.definition import Project
 from streamstack.runtime.run import Context
 

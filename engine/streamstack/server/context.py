@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from streamstack.language.authentication_settings import Jwt
+from streamstack.language.authentication import Jwt
 from streamstack.language.masking import learn
 from streamstack.language.project import Checked
 from streamstack.language.settings import Settings

@@ -8,7 +8,7 @@ from typing import Any
 from streamstack.errors import Mark, RunError
 from streamstack.language.definition import Endpoint, Input
 from streamstack.language.dialects import DIALECTS
-from streamstack.language.loading.paths import parameters
+from streamstack.language.loading.checks import parameters
 from streamstack.language.settings import Cors as CorsSettings
 from streamstack.language.settings import Settings
 from streamstack.language.values import MISSING

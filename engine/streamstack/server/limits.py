@@ -14,7 +14,7 @@ from streamstack.functions.limiting import key_of, quota_of, refusal, seconds_of
 from streamstack.functions.state_use import open_rates, open_slots
 from streamstack.language.definition import RateLimit
 from streamstack.language.expressions import Value
-from streamstack.language.rates import Rate
+from streamstack.language.units import Rate
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Run
 from streamstack.server.addresses import Addresses

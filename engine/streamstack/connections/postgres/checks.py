@@ -13,21 +13,14 @@ from streamstack.connections.postgres.failures import failure_of
 from streamstack.connections.postgres.pool import Connection
 from streamstack.connections.postgres.setup import apply_setup
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.database_settings import default_database
-from streamstack.language.definition import (
-    Argument,
-    Definition,
-    Entries,
-    Given,
-    Project,
-    Step,
-)
+from streamstack.language.definition import Argument, Definition, Entries, Given, Project, Step
 from streamstack.language.expressions import Constant, ObjectValue, Value
 from streamstack.language.findings import find
 from streamstack.language.graph import steps_of
-from streamstack.language.parameters import Bound, Kind, Named, OneOf, ParameterType
+from streamstack.language.settings import default_database
 from streamstack.language.sql import statement_in
 from streamstack.language.suggest import nearest
+from streamstack.spec import Bound, Kind, Named, OneOf, Type
 
 _COLUMNS: Final = """
 SELECT attname FROM pg_attribute
@@ -184,7 +177,7 @@ def _line_of(text: str, position: Any) -> str:
     return f" (line {text.count(chr(10), 0, int(position) - 1) + 1} of the statement)"
 
 
-def _holds_columns(wanted: ParameterType) -> bool:
+def _holds_columns(wanted: Type) -> bool:
     if isinstance(wanted, OneOf):
         return any(_holds_columns(form) for form in wanted.forms)
     return isinstance(wanted, (Bound, Named)) and wanted.names == "columns"

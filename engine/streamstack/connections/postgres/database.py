@@ -20,7 +20,7 @@ from streamstack.connections.postgres.pool import Connection, Pool
 from streamstack.connections.postgres.session import Catalogue, Outdated, Session
 from streamstack.connections.postgres.setup import apply_setup
 from streamstack.errors import RunError
-from streamstack.language.database_settings import Database as Settings
+from streamstack.language.settings import Database as Settings
 
 log = structlog.get_logger("streamstack.database")
 

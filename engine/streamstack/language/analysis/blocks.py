@@ -28,8 +28,8 @@ from streamstack.language.analysis.state import (
 from streamstack.language.analysis.streams import Streams
 from streamstack.language.definition import Definition
 from streamstack.language.graph import Block, Graph, Node, runs_once_at_least
-from streamstack.language.parameters import Group, Nesting, StackOf
 from streamstack.records import record
+from streamstack.spec import Group, Nesting, StackOf
 
 
 @dataclass(slots=True)

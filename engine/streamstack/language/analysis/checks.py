@@ -31,9 +31,9 @@ from streamstack.language.graph import (
     steps_of,
     values_of,
 )
-from streamstack.language.parameters import Condition, Nesting
 from streamstack.language.suggest import nearest
 from streamstack.language.values import MISSING
+from streamstack.spec import Condition, Nesting
 
 
 def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> list[Diagnostic]:

@@ -20,11 +20,10 @@ from streamstack.language.definition import Endpoint, Input, Task
 from streamstack.language.expressions import Read, Value
 from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
 from streamstack.language.graph import Block, Graph
-from streamstack.language.loading.wording import listed
 from streamstack.language.names import RESERVED
-from streamstack.language.parameters import Nesting
 from streamstack.language.suggest import did_you_mean, nearest
 from streamstack.records import record
+from streamstack.spec import Nesting, listed
 
 #: Reserved names that are bound everywhere, and the properties of those that have only these.
 EVERYWHERE: Final = RESERVED - {"error", "loop"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.database_settings import default_database
 from streamstack.language.definition import (
     Argument,
     Definition,
@@ -18,7 +17,8 @@ from streamstack.language.definition import (
 from streamstack.language.expressions import Value
 from streamstack.language.findings import find
 from streamstack.language.graph import constant, steps_of
-from streamstack.language.loading.constants import mismatch
+from streamstack.language.loading.inputs import mismatch
+from streamstack.language.settings import default_database
 from streamstack.language.suggest import nearest
 from streamstack.language.values import MISSING
 

@@ -20,7 +20,7 @@ from streamstack.language.analysis.state import (
 from streamstack.language.definition import Step
 from streamstack.language.expressions import Read, Value
 from streamstack.language.graph import Use
-from streamstack.language.parameters import Kind
+from streamstack.spec import Kind
 
 #: Parameters that iterate a stream, and those that only take it over.
 READS: Final = frozenset({Kind.STREAM, Kind.ITEMS})

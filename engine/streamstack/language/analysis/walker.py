@@ -23,6 +23,7 @@ from streamstack.language.analysis.state import (
     join,
 )
 from streamstack.language.analysis.streams import READS
+from streamstack.language.declare import Effects
 from streamstack.language.definition import (
     Definition,
     Endpoint,
@@ -33,9 +34,9 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Block, Node, PerItem, called_by, constant, steps_of
-from streamstack.language.parameters import Effects, Kind
 from streamstack.language.values import MISSING
 from streamstack.records import record
+from streamstack.spec import Kind
 
 
 @record()

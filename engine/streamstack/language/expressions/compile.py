@@ -22,8 +22,8 @@ from streamstack.language.expressions.analyse import (
     is_path,
     path_base,
 )
-from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS
-from streamstack.language.filters.functions import range_of
+from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
+from streamstack.language.filters.tests import range_of
 from streamstack.language.names import identifier
 
 
@@ -304,11 +304,15 @@ class _Writer:
         if node.name in SOFT_FILTERS:
             return self._default(node)
         assert node.node is not None
-        return self._operation(FILTERS[node.name].call, node, self.write(node.node))
+        return self._operation(FILTERS[node.name], node, self.write(node.node))
 
     def _operation(
-        self, code: Callable[..., Any], node: nodes.Filter | nodes.Test | nodes.Call, *first: str
+        self, operation: Operation, node: nodes.Filter | nodes.Test | nodes.Call, *first: str
     ) -> str:
+        given = (*node.args, *(keyword.value for keyword in node.kwargs))
+        # Constant arguments were checked when the expression was analysed.
+        checked = not any(isinstance(constant_of(each), nodes.Node) for each in given)
+        code = operation.code if checked else operation.call
         return self._call(code, *first, *self._arguments(node))
 
     def _arguments(self, node: nodes.Filter | nodes.Test | nodes.Call) -> list[str]:
@@ -320,7 +324,7 @@ class _Writer:
 
     def call_of(self, code: Callable[..., Any], node: nodes.Call) -> str:
         """Return a call of this code with the arguments of another."""
-        return self._operation(code, node)
+        return self._call(code, *self._arguments(node))
 
     def test_of(self, node: nodes.Test) -> str:
         if node.name in SOFT_TESTS:
@@ -329,14 +333,14 @@ class _Writer:
         inline = _INLINE_TESTS.get(node.name)
         if inline is not None and not _is_literal(node.node):
             return inline.format(self.write(node.node))
-        return self._operation(TESTS[node.name].call, node, self.write(node.node))
+        return self._operation(TESTS[node.name], node, self.write(node.node))
 
     def function_of(self, node: nodes.Call) -> str:
         assert isinstance(node.node, nodes.Name)
         name = node.node.name
         if name in self.called:
             return f"{self.names.name(name)}({', '.join(self._arguments(node))})"
-        return self._operation(FUNCTIONS_OF_EXPRESSIONS[name].call, node)
+        return self._operation(FUNCTIONS_OF_EXPRESSIONS[name], node)
 
 
 def _exact(node: nodes.Node) -> bool:

@@ -6,14 +6,10 @@ from typing import Final
 
 # Each family registers what it declares.
 from streamstack.language.filters import (
-    codes,
+    collections,
     convert,
-    functions,
-    lists,
     numbers,
-    objects,
     regex,
-    select,
     tests,
     text,
     time,
@@ -33,12 +29,8 @@ FAMILIES: Final = (
     text,
     regex,
     numbers,
-    lists,
-    select,
-    objects,
-    codes,
+    collections,
     time,
-    functions,
     tests,
 )
 

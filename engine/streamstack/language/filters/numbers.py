@@ -15,14 +15,14 @@ from functools import cmp_to_key
 from typing import Any
 
 from streamstack.language import operators
-from streamstack.language.filters.expectations import (
+from streamstack.language.filters.operations import (
     at_path,
+    declare,
     failed,
-    integer_argument,
     items_of,
     number_of,
+    whole,
 )
-from streamstack.language.filters.operations import declare
 
 
 @declare("filter", "abs", "-3 | abs", 3)
@@ -37,6 +37,7 @@ def absolute(value: Any) -> Any:
     "round",
     '[2.5 | round, 2.345 | round(2), 2.01 | round(1, "ceil")]',
     [3, 2.35, 2.1],
+    takes={"precision": whole(-300, 300)},
 )
 def round_number(value: Any, precision: Any = 0, method: Any = "common") -> Any:
     """Give the number rounded to some places.
@@ -45,7 +46,6 @@ def round_number(value: Any, precision: Any = 0, method: Any = "common") -> Any:
     floor. Without places it is an integer; a decimal keeps exactly that many digits.
     """
     number = number_of(value, "round")
-    places = integer_argument(precision, "round", "precision", -300, 300)
     modes = {
         "common": ROUND_HALF_UP,
         "even": ROUND_HALF_EVEN,
@@ -59,10 +59,10 @@ def round_number(value: Any, precision: Any = 0, method: Any = "common") -> Any:
         raise failed("round", "the number is not finite")
     # Rounding what was written, not its binary neighbour: 2.345 to two places is 2.35.
     exact = Decimal(repr(number)) if isinstance(number, float) else Decimal(number)
-    if exact.adjusted() + places > 4000 or exact.adjusted() > 4000:
+    if exact.adjusted() + precision > 4000 or exact.adjusted() > 4000:
         raise failed("round", "the number has too many digits")
-    rounded = exact.quantize(Decimal(1).scaleb(-places), mode, _WIDE)
-    if places <= 0:
+    rounded = exact.quantize(Decimal(1).scaleb(-precision), mode, _WIDE)
+    if precision <= 0:
         return int(rounded)
     return (
         rounded

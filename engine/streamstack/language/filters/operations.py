@@ -1,17 +1,27 @@
-"""How a filter, function or test of expressions is declared: once, beside its code.
-
-A filter is a Python function of a value and its arguments. How many arguments it takes is read
-from its signature; the reference's words, and the example that is also its test, stand above
-it in ``@declare`` and in its docstring. A filter never changes what it is given.
-"""
+"""How a filter, function or test of expressions is declared, and what its code says of a value that does not suit."""
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
+
+from streamstack.errors import RunError
+from streamstack.language.operators import MAX_ITEMS, a_kind
+from streamstack.language.values import Opaque, to_text
+from streamstack.spec import (
+    FACTS,
+    Bound,
+    Constant,
+    Field,
+    Kind,
+    out_of_range,
+    suits,
+)
 
 What = Literal["filter", "function", "test"]
 _Code = TypeVar("_Code", bound=Callable[..., Any])
@@ -24,8 +34,9 @@ class Operation:
     """One filter, function or test of expressions.
 
     ``summary`` says what it gives. ``example`` is an expression and ``result`` its value, both
-    shown in the reference and run by the tests. ``minimum`` and ``maximum`` count the arguments
-    without the value on the left; ``maximum`` None means any number.
+    shown in the reference and run by the tests. ``fields`` are its arguments, without the value on the left;
+    ``minimum`` and ``maximum`` count them; ``maximum`` None means any number. ``check`` is that of constant arguments.
+    ``call`` looks at its arguments first, ``code`` does not.
     """
 
     what: What
@@ -33,8 +44,9 @@ class Operation:
     summary: str
     example: str
     result: Any
+    code: Callable[..., Any]
     call: Callable[..., Any]
-    arguments: tuple[str, ...]
+    fields: tuple[Field, ...]
     keywords: tuple[str, ...]
     minimum: int
     maximum: int | None
@@ -45,7 +57,11 @@ class Operation:
     @property
     def usage(self) -> str:
         """How it is written, with its arguments."""
-        inside = ", ".join(self.arguments)
+        arguments = [
+            each.name if each.required else f"{each.name}={_shown(each.default)}"
+            for each in self.fields
+        ]
+        inside = ", ".join([*arguments, *(["..."] if self.maximum is None else [])])
         called = f"({inside})" if inside or self.what == "function" else ""
         if self.what == "filter":
             return f"`value | {self.name}{called}`"
@@ -88,34 +104,44 @@ def declare(
     *,
     aliases: Sequence[str] = (),
     check: Check | None = None,
+    takes: Mapping[str, Constant] = MappingProxyType({}),
 ) -> Callable[[_Code], _Code]:
     """Register the function below as a filter, function or test of expressions.
 
-    Its docstring is what the reference says of it.
+    Its docstring is what the reference says of it. ``takes`` are the types of its arguments, by name: constants are
+    checked when the file is loaded, others before it is called. Null is taken where it is the default.
     """
 
     def register(code: _Code) -> _Code:
         parameters = list(inspect.signature(code).parameters.values())
         if what != "function":
             parameters = parameters[1:]
-        plain = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        fields = tuple(
+            Field(
+                p.name,
+                takes.get(p.name, Bound()),
+                "",
+                required=p.default is p.empty,
+                default=None if p.default is p.empty else p.default,
+            )
+            for p in parameters
+            if p.kind is p.POSITIONAL_OR_KEYWORD
+        )
         several = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-        arguments = [
-            p.name if p.default is p.empty else f"{p.name}={_shown(p.default)}" for p in plain
-        ]
         operation = Operation(
             what=what,
             name=name,
             summary=" ".join((inspect.getdoc(code) or "").split()),
             example=example,
             result=result,
-            call=code,
-            arguments=(*arguments, "...") if several else tuple(arguments),
-            keywords=tuple(p.name for p in plain),
-            minimum=sum(p.default is p.empty for p in plain),
-            maximum=None if several else len(plain),
+            code=code,
+            call=_checked(code, name, fields, what != "function") if takes else code,
+            fields=fields,
+            keywords=tuple(each.name for each in fields),
+            minimum=sum(each.required for each in fields),
+            maximum=None if several else len(fields),
             any_keyword=any(p.kind is p.VAR_KEYWORD for p in parameters),
-            check=check,
+            check=_check_of(name, fields, check) if takes else check,
         )
         registry = _REGISTRIES[what]
         for one in (name, *aliases):
@@ -123,15 +149,75 @@ def declare(
                 raise ValueError(f"the {what} {one} is declared twice")
         registry[name] = operation
         for alias in aliases:
-            registry[alias] = _alias(operation, alias)
+            registry[alias] = replace(operation, name=alias, same_as=name)
         return code
 
     return register
 
 
-def _alias(operation: Operation, alias: str) -> Operation:
-    fields = {name: getattr(operation, name) for name in Operation.__slots__}
-    return Operation(**{**fields, "name": alias, "same_as": operation.name})
+def whole(low: int = 0, high: int = MAX_ITEMS) -> Constant:
+    """Return the type of an argument that is an integer within bounds."""
+    return Constant(Kind.INTEGER, low, high)
+
+
+#: The type of an argument that is a text.
+TEXT: Final = Constant()
+
+
+def fault_of(field: Field, name: str, value: Any) -> str:
+    """Say why an argument can't be, or nothing."""
+    wanted = field.type
+    if not isinstance(wanted, Constant) or (
+        value is None and not field.required and field.default is None
+    ):
+        return ""
+    if not suits(wanted.kind, value):
+        return (
+            f"`{field.name}` of `{name}` must be {FACTS[wanted.kind].phrase}, got {a_kind(value)}"
+        )
+    if out_of_range(value, wanted.minimum, wanted.maximum):
+        return f"`{field.name}` of `{name}` must be from {wanted.minimum} to {wanted.maximum:,}, got {value}"
+    return ""
+
+
+def _checked(
+    code: Callable[..., Any],
+    name: str,
+    fields: tuple[Field, ...],
+    filters: bool,  # noqa: FBT001
+) -> Callable[..., Any]:
+    """Return code that looks at its arguments first; a filter's come after the value on its left."""
+    typed = tuple(each if isinstance(each.type, Constant) else None for each in fields)
+    by_name = {each.name: each for each in typed if each is not None}
+    first = int(filters)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        if len(arguments) > first:
+            for field, value in zip(typed, arguments[first:], strict=False):
+                if field is not None and (fault := fault_of(field, name, value)):
+                    raise RunError("template", fault)
+        for key, value in named.items():
+            if key in by_name and (fault := fault_of(by_name[key], name, value)):
+                raise RunError("template", fault)
+        return code(*arguments, **named)
+
+    return call
+
+
+def _check_of(name: str, fields: tuple[Field, ...], check: Check | None) -> Check:
+    def found(constants: Sequence[object]) -> tuple[str, str, str] | None:
+        for field, value in zip(fields, constants, strict=False):
+            # Others are nodes, whose value nobody knows yet.
+            known = value is None or isinstance(value, (bool, int, float, str, list, dict))
+            if known and (fault := fault_of(field, name, value)):
+                return "bad-template", fault, _hint(field)
+        return check(constants) if check is not None else None
+
+    return found
+
+
+def _hint(field: Field) -> str:
+    return FACTS[field.type.kind].example if isinstance(field.type, Constant) else ""
 
 
 def _shown(value: Any) -> str:
@@ -139,3 +225,114 @@ def _shown(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     # As JSON writes it: a default may be a line break.
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+
+
+# ------------------------------------------------------------------------------------ expectations
+
+
+#: How many characters a filter that repeats a text may add: what callers send must not fill the memory.
+MAX_ADDED: Final = 10_000_000
+
+
+def wrong(name: str, needs: str, value: Any) -> RunError:
+    """Return the error of a filter that was given another kind than it needs."""
+    message = f"`{name}` needs {needs}, got {a_kind(value)}"
+    if isinstance(value, Opaque):
+        message += "; use `collect` to read it into a variable first"
+    elif value is None:
+        message += "; write `| default(...)` before it"
+    return RunError("template", message)
+
+
+def failed(name: str, why: str) -> RunError:
+    """Return the error of a filter that can't do its work on this value."""
+    return RunError("template", f"`{name}`: {why}")
+
+
+def limit_added(characters: int, name: str) -> None:
+    """Refuse to make a text by so many characters longer than what it is made of, where they are too many."""
+    if characters > MAX_ADDED:
+        raise failed(
+            name, f"the result would be too long: more than {MAX_ADDED:,} characters are added"
+        )
+
+
+def text_of(value: Any, name: str) -> str:
+    """Return the text a text filter works on: a text, or a number, boolean or timestamp as text.
+
+    Null, lists, objects and streams are no text.
+    """
+    if type(value) is str:
+        return value
+    if value is None or isinstance(value, (list, dict, tuple, bytes, Opaque)):
+        raise wrong(name, "a text", value)
+    return to_text(value)
+
+
+def text_argument(value: Any, name: str, argument: str) -> str:
+    """Return an argument that must be a text."""
+    if isinstance(value, str):
+        return value
+    raise RunError("template", f"`{argument}` of `{name}` must be a text, got {a_kind(value)}")
+
+
+def integer_argument(value: Any, name: str, argument: str, low: int, high: int = MAX_ITEMS) -> int:
+    """Return an argument that must be an integer within bounds."""
+    if type(value) is not int:
+        raise RunError(
+            "template", f"`{argument}` of `{name}` must be an integer, got {a_kind(value)}"
+        )
+    if not low <= value <= high:
+        raise RunError(
+            "template", f"`{argument}` of `{name}` must be from {low} to {high:,}, got {value}"
+        )
+    return value
+
+
+def number_of(value: Any, name: str) -> Any:
+    """Return a number; a text that holds one is not a number."""
+    if type(value) in (int, float, Decimal):
+        return value
+    hint = "; write `x | toDecimal` first" if isinstance(value, str) else ""
+    raise RunError("template", wrong(name, "numbers", value).message + hint)
+
+
+def items_of(value: Any, name: str) -> Sequence[Any]:
+    """Return the items of a list. Of an object they are its keys, as in Jinja2."""
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, dict):
+        return list(value)
+    raise wrong(name, "a list", value)
+
+
+def sequence_of(value: Any, name: str) -> Sequence[Any]:
+    """Return the items of a list, or the characters of a text."""
+    return value if isinstance(value, str) else items_of(value, name)
+
+
+def object_of(value: Any, name: str) -> dict[str, Any]:
+    """Return an object."""
+    if isinstance(value, dict):
+        return value
+    raise wrong(name, "an object", value)
+
+
+def at_path(value: Any, path: Any) -> Any:
+    """Return what stands at "a.b.0" in an item; null where nothing does.
+
+    `sortBy`, `map(attribute=...)`, `selectattr` and their like find their field with it.
+    """
+    if type(path) is int:
+        return value[path] if isinstance(value, list) and -len(value) <= path < len(value) else None
+    for step in str(path).split("."):
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, (list, tuple)) and step.lstrip("-").isdecimal():
+            index = int(step)
+            value = value[index] if -len(value) <= index < len(value) else None
+        elif isinstance(value, Opaque):
+            raise wrong("a path", "data", value)
+        else:
+            return None
+    return value

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from streamstack.language.filters.expectations import (
+from streamstack.language.filters.operations import (
     MAX_ADDED,
+    declare,
     failed,
     integer_argument,
     text_argument,
     text_of,
 )
-from streamstack.language.filters.operations import declare
 from streamstack.language.patterns import Pattern, compile_pattern
 from streamstack.language.values import to_text
 

@@ -12,16 +12,18 @@ from collections.abc import Sequence
 from html import escape as escape_html
 from typing import Any, Final
 
-from streamstack.language.filters.expectations import (
+from streamstack.language.filters.operations import (
+    TEXT,
     at_path,
+    declare,
+    failed,
     integer_argument,
     items_of,
     limit_added,
-    text_argument,
     text_of,
+    whole,
     wrong,
 )
-from streamstack.language.filters.operations import declare
 from streamstack.language.values import to_text
 
 _WORD: Final = re.compile(r"\w+(?:['’-]\w+)*")  # noqa: RUF001
@@ -71,13 +73,14 @@ def title(value: Any) -> str:
     '["  a ", "--b-"] | map("trim", "- ")',
     ["a", "b"],
     aliases=("strip",),
+    takes={"characters": TEXT},
 )
-def trim(value: Any, characters: Any = None) -> str:
+def trim(value: Any, characters: str | None = None) -> str:
     """Give the text without white space, or the characters given, at both ends."""
     text = text_of(value, "trim")
     if characters is None:
         return text.strip()
-    return text.strip(text_argument(characters, "trim", "characters"))
+    return text.strip(characters)
 
 
 @declare(
@@ -85,12 +88,12 @@ def trim(value: Any, characters: Any = None) -> str:
     "replace",
     '"a-b-c" | replace("-", "+", 1)',
     "a+b-c",
+    takes={"old": TEXT, "count": whole(-1)},
 )
 def replace(value: Any, old: Any, new: Any, count: Any = -1) -> str:
     """Give the text with each occurrence of a text replaced, or only the first `count`."""
     text = text_of(value, "replace")
-    count = integer_argument(count, "replace", "count", -1)
-    old, new = text_argument(old, "replace", "old"), text_of(new, "replace")
+    new = text_of(new, "replace")
     occurrences = text.count(old) if old else len(text) + 1
     limit_added(len(new) * (occurrences if count < 0 else min(count, occurrences)), "replace")
     return text.replace(old, new, count)
@@ -101,14 +104,13 @@ def replace(value: Any, old: Any, new: Any, count: Any = -1) -> str:
     "split",
     '"a,b,,c" | split(",")',
     ["a", "b", "", "c"],
+    takes={"separator": TEXT, "limit": whole(-1)},
 )
 def split(value: Any, separator: Any = None, limit: Any = -1) -> list[str]:
     """Give the parts of a text between a separator, at most `limit` times; without one, its words."""
     text = text_of(value, "split")
-    limit = integer_argument(limit, "split", "limit", -1)
     if separator is None:
         return text.split(None, limit)
-    separator = text_argument(separator, "split", "separator")
     return text.split(separator, limit) if separator else list(text)
 
 
@@ -121,20 +123,14 @@ def lines(value: Any) -> list[str]:
     return re.split(r"\r\n|\r|\n", text_of(value, "lines"))
 
 
-@declare(
-    "filter",
-    "join",
-    '[1, true, "c"] | join(", ")',
-    "1, true, c",
-)
-def join(value: Any, separator: Any = "", attribute: Any = None) -> str:
+@declare("filter", "join", '[1, true, "c"] | join(", ")', "1, true, c", takes={"separator": TEXT})
+def join(value: Any, separator: str = "", attribute: Any = None) -> str:
     """Give the texts of a list's items, with a separator between; of an attribute of them, if given."""
     items: Sequence[Any] = value if isinstance(value, str) else items_of(value, "join")
     if attribute is not None:
         items = [at_path(item, attribute) for item in items]
-    between = text_argument(separator, "join", "separator")
-    limit_added(len(between) * len(items), "join")
-    return between.join(map(to_text, items))
+    limit_added(len(separator) * len(items), "join")
+    return separator.join(map(to_text, items))
 
 
 @declare(
@@ -169,6 +165,7 @@ def strip_tags(value: Any) -> str:
     "truncate",
     '"Hello wide world" | truncate(12)',
     "Hello...",
+    takes={"length": whole(), "end": TEXT, "leeway": whole()},
 )
 def truncate(
     value: Any, length: Any = 255, killwords: Any = False, end: Any = "...", leeway: Any = 0
@@ -178,9 +175,9 @@ def truncate(
     A text no more than `leeway` longer stays whole.
     """
     text = text_of(value, "truncate")
-    end = text_argument(end, "truncate", "end")
-    length = integer_argument(length, "truncate", "length", len(end))
-    if len(text) <= length + integer_argument(leeway, "truncate", "leeway", 0):
+    if length < len(end):
+        raise failed("truncate", "the length must have room for `end`")
+    if len(text) <= length + leeway:
         return text
     cut: str = text[: length - len(end)]
     return f"{cut if killwords else cut.rsplit(' ', 1)[0]}{end}"
@@ -191,16 +188,16 @@ def truncate(
     "truncateWords",
     '"one two three" | truncateWords(2)',
     "one two...",
+    takes={"count": whole(), "end": TEXT},
 )
-def truncate_words(value: Any, count: Any, end: Any = "...") -> str:
+def truncate_words(value: Any, count: int, end: str = "...") -> str:
     """Give the first words of a text, followed by `end` if some were cut."""
     text = text_of(value, "truncateWords")
-    count = integer_argument(count, "truncateWords", "count", 0)
     found = list(re.finditer(r"\S+", text))
     if len(found) <= count:
         return text
     stop = found[count - 1].end() if count else 0
-    return text[:stop] + text_argument(end, "truncateWords", "end")
+    return text[:stop] + end
 
 
 @declare(
@@ -226,13 +223,14 @@ def chars(value: Any) -> list[str]:
     "slug",
     '"Crème Brûlée, für 2!" | slug',
     "creme-brulee-fur-2",
+    takes={"separator": TEXT},
 )
-def slug(value: Any, separator: Any = "-") -> str:
+def slug(value: Any, separator: str = "-") -> str:
     """Give the text as a part of an address: lower case letters, digits and single hyphens."""
     folded = unicodedata.normalize("NFKD", text_of(value, "slug").replace("ß", "ss"))
     bare = "".join(sign for sign in folded if not unicodedata.combining(sign)).lower()
     words = re.findall(r"[^\W_]+", bare)
-    return text_argument(separator, "slug", "separator").join(words)
+    return separator.join(words)
 
 
 @declare(
@@ -259,16 +257,15 @@ def indent(value: Any, width: Any = 4, first: Any = False, blank: Any = False) -
     "wordwrap",
     '"Hello wide world" | wordwrap(10)',
     "Hello wide\nworld",
+    takes={"width": whole(1), "wrapstring": TEXT},
 )
 def wordwrap(
-    value: Any, width: Any = 79, break_long_words: Any = True, wrapstring: Any = "\n"
+    value: Any, width: Any = 79, break_long_words: Any = True, wrapstring: str = "\n"
 ) -> str:
     """Give the text broken into lines of at most a number of characters."""
     text = text_of(value, "wordwrap")
-    width = integer_argument(width, "wordwrap", "width", 1)
-    between = text_argument(wrapstring, "wordwrap", "wrapstring")
-    return between.join(
-        between.join(
+    return wrapstring.join(
+        wrapstring.join(
             textwrap.wrap(
                 line,
                 width,
@@ -282,36 +279,25 @@ def wordwrap(
     )
 
 
-@declare("filter", "center", '"a" | center(3)', " a ")
+@declare("filter", "center", '"a" | center(3)', " a ", takes={"width": whole()})
 def center(value: Any, width: Any = 80) -> str:
     """Give the text in the middle of a width."""
-    return text_of(value, "center").center(integer_argument(width, "center", "width", 0))
+    return text_of(value, "center").center(width)
 
 
-@declare(
-    "filter",
-    "padStart",
-    '7 | padStart(3, "0")',
-    "007",
-)
+@declare("filter", "padStart", '7 | padStart(3, "0")', "007", takes={"width": whole()})
 def pad_start(value: Any, width: Any, character: Any = " ") -> str:
     """Give the text made a number of characters long by a character before it."""
     return _padded("padStart", width, character, text_of(value, "padStart"), before=True)
 
 
-@declare(
-    "filter",
-    "padEnd",
-    '"a" | padEnd(3, ".")',
-    "a..",
-)
+@declare("filter", "padEnd", '"a" | padEnd(3, ".")', "a..", takes={"width": whole()})
 def pad_end(value: Any, width: Any, character: Any = " ") -> str:
     """Give the text made a number of characters long by a character behind it."""
     return _padded("padEnd", width, character, text_of(value, "padEnd"), before=False)
 
 
 def _padded(name: str, width: Any, character: Any, text: str, *, before: bool) -> str:
-    width = integer_argument(width, name, "width", 0)
     if not isinstance(character, str) or len(character) != 1:
         raise wrong(name, "one character to pad with", character)
     return text.rjust(width, character) if before else text.ljust(width, character)

@@ -9,8 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from streamstack.language.filters.expectations import failed, text_argument, wrong
-from streamstack.language.filters.operations import declare
+from streamstack.language.filters.operations import TEXT, declare, failed, text_argument, wrong
 from streamstack.language.operators import aware, is_finite
 
 _UNITS: Final = {
@@ -48,6 +47,7 @@ def moment_of(value: Any, name: str) -> datetime:
     "date",
     '"2026-01-31T23:30:00Z" | date("%d.%m.%Y %H:%M", "Europe/Berlin")',
     "01.02.2026 00:30",
+    takes={"format": TEXT, "timezone": TEXT},
 )
 def format_date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str:  # noqa: A002
     """Give a timestamp or date (or its text) in a format of its own.
@@ -57,10 +57,9 @@ def format_date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str
     follow.
     """
     moment = moment_of(value, "date")
-    text_argument(format, "date", "format")
     if timezone:
         try:
-            moment = moment.astimezone(ZoneInfo(text_argument(timezone, "date", "timezone")))
+            moment = moment.astimezone(ZoneInfo(timezone))
         except (KeyError, ValueError, OSError, OverflowError):
             raise failed("date", f"there is no time zone `{timezone}`") from None
     if len(format) > 1000:

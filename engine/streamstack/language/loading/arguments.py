@@ -1,52 +1,205 @@
-"""From the nodes of a step's parameters to arguments, by the types that its function declares."""
+"""Reads the keys of documents and the parameters of steps by the fields that declare them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.definition import (
-    Argument,
-    Arguments,
-    Entries,
-    Entry,
-    Given,
-    Items,
-    Stack,
+from streamstack.language.declare import Choice
+from streamstack.language.definition import Argument, Arguments, Entries, Entry, Given, Items, Stack
+from streamstack.language.expressions import (
+    Expression,
+    Template,
+    Value,
+    parse_condition,
+    parse_value,
 )
-from streamstack.language.expressions import Value, parse_condition, parse_value
-from streamstack.language.loading import modifiers
-from streamstack.language.loading.constants import convert, not_chosen, out_of_range, suits
-from streamstack.language.loading.faults import Faults
-from streamstack.language.loading.forms import admits, form_words
+from streamstack.language.findings import find
+from streamstack.language.keys import MODIFIER_NAMES
 from streamstack.language.loading.headers import check_header
-from streamstack.language.loading.statements import check_sql
-from streamstack.language.loading.wording import KINDS, describe, how_to_write, is_null, listed
 from streamstack.language.names import CODE, VARIABLE, check_variable, code_of
-from streamstack.language.parameters import (
+from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
+from streamstack.language.sql import statement_in
+from streamstack.language.suggest import nearest
+from streamstack.language.values import MISSING, kind
+from streamstack.records import record
+from streamstack.spec import (
+    FACTS,
+    MEASURES,
     Bound,
-    Choice,
     Condition,
     Constant,
+    Custom,
+    Field,
     Group,
     Kind,
     ListOf,
     Named,
     OneOf,
-    Parameter,
-    ParameterType,
     StackOf,
+    Type,
     Variable,
+    convert,
+    is_null,
+    listed,
+    not_chosen,
+    out_of_range,
+    suits,
 )
-from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
-from streamstack.language.suggest import nearest
-from streamstack.language.values import MISSING
-from streamstack.records import record
 
-#: Kinds written as numbers with units.
-_MEASURES: Final = frozenset({Kind.DURATION, Kind.SIZE, Kind.EVERY, Kind.RATE})
+
+class Faults:
+    """The findings of one document, gathered as they are met.
+
+    ``holes`` tells that something was left out of the definition because of a fault, so that an
+    analysis of names would report what is only a consequence.
+    """
+
+    __slots__ = ("found", "holes")
+
+    def __init__(self) -> None:
+        self.found: list[Diagnostic] = []
+        self.holes = False
+
+    def add(self, code: str, mark: Mark, message: str, hint: str = "") -> None:
+        """Add a finding; without a hint of its own it has its code's."""
+        self.found.append(find(code, mark, message, hint or None))
+
+    def cut(self, code: str, mark: Mark, message: str, hint: str = "") -> None:
+        """Add a finding that keeps a part out of the definition."""
+        self.holes = True
+        self.add(code, mark, message, hint)
+
+    def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
+        """Add findings that another part made."""
+        self.found.extend(diagnostics)
+
+    @property
+    def failed(self) -> bool:
+        """Whether any of them is an error."""
+        return any(diagnostic.severity == "error" for diagnostic in self.found)
+
+
+# ---------------------------------------------------------------------------------------- wording
+
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_BOOLEANS: Final = {
+    "yes": "true",
+    "on": "true",
+    "true": "true",
+    "no": "false",
+    "off": "false",
+    "false": "false",
+}
+
+
+def describe(node: Node) -> str:
+    """Say what a value is, as its author would: `the text "5"`, `a list`."""
+    if isinstance(node, Sequence):
+        return "a list" if node.items else "an empty list"
+    if isinstance(node, Mapping):
+        return "a mapping" if node.items else "an empty mapping"
+    if node.value == "":
+        return "an empty text"
+    if isinstance(node.value, str):
+        shown = node.value if len(node.value) <= 40 else node.value[:37] + "..."
+        return f'the text "{shown}"'
+    if node.value is None:
+        return "null"
+    if isinstance(node.value, bool):
+        return "true" if node.value else "false"
+    return f"the {kind(node.value)} {node.value}"
+
+
+def how_to_write(wanted: Kind, node: Node) -> str:
+    """Say how the value that is meant is written, or at least one of its kind."""
+    if isinstance(node, Scalar) and node.value is not None:
+        text = node.text.strip()
+        if wanted is Kind.TEXT:
+            return f'write "{text}", in quotes'
+        if wanted is Kind.NUMBER and _NUMBER.fullmatch(text):
+            return f"write {text}, without quotes"
+        if wanted is Kind.INTEGER and text.isdigit():
+            return f"write {text}, without quotes"
+        if wanted is Kind.BOOLEAN and text.lower() in _BOOLEANS:
+            return f"write {_BOOLEANS[text.lower()]}"
+        if wanted in (Kind.LIST, Kind.ITEMS) and text:
+            return f"write [{text}] for a list of one"
+        if wanted is Kind.STREAM and VARIABLE.fullmatch(text):
+            return f"write <<{text}>>"
+    return FACTS[wanted].example
+
+
+# ------------------------------------------------------------------------------------------ forms
+
+
+def admits_mapping(wanted: Type) -> bool:
+    """Tell whether a mapping can be a value of this type."""
+    if isinstance(wanted, OneOf):
+        return any(admits_mapping(form) for form in wanted.forms)
+    if isinstance(wanted, (Bound, Constant)):
+        return wanted.kind in (Kind.ANY, Kind.OBJECT, Kind.HEADERS, Kind.ANY_OR_STREAM)
+    return isinstance(wanted, (Named, Group))
+
+
+def main_takes_mapping(parameters: tuple[Field, ...]) -> bool:
+    """Tell whether a mapping below a function is the value of its main parameter.
+
+    It is where the main parameter holds names of the author's own (`set: {total: 0}`), or is the
+    only one and can be an object (`return: {id: 1}`). Everywhere else a mapping holds the
+    parameters (`stream: {content: ...}`).
+    """
+    main = next((parameter for parameter in parameters if parameter.main), None)
+    if main is None:
+        return False
+    return isinstance(main.type, Named) or (len(parameters) == 1 and admits_mapping(main.type))
+
+
+def admits(form: Type, node: Node) -> bool:
+    """Tell whether a form of OneOf is the one that this node has."""
+    match form:
+        case Bound() | Constant():
+            if isinstance(node, Scalar):
+                return True
+            return suits(form.kind, [] if isinstance(node, Sequence) else {}) and form.kind not in (
+                Kind.DURATION,
+                Kind.SIZE,
+                Kind.EVERY,
+                Kind.RATE,
+            )
+        case Condition() | Variable():
+            return isinstance(node, Scalar)
+        case StackOf() | ListOf():
+            return isinstance(node, Sequence)
+        case Group() | Named():
+            return isinstance(node, Mapping)
+        case OneOf():
+            return any(admits(inner, node) for inner in form.forms)
+        case _:
+            return False
+
+
+def form_words(form: Type) -> str:
+    """Return what a message calls a form."""
+    match form:
+        case Bound() | Constant():
+            return FACTS[form.kind].phrase
+        case Condition():
+            return "a condition as << ... >>"
+        case Variable():
+            return "the name of a variable"
+        case StackOf():
+            return "a list of steps"
+        case ListOf():
+            return "a list"
+        case _:
+            return "a mapping"
+
+
+# --------------------------------------------------------------------------------------- arguments
 
 
 @record()
@@ -70,38 +223,54 @@ class Site:
 
 
 class ArgumentReader:
-    """Reads arguments; nested stacks are read by ``read_stack``, given their path."""
+    """Reads arguments; nested stacks are read by ``read_stack``, given their path.
 
-    def __init__(self, faults: Faults, read_stack: Callable[[Node, str], Stack | None]) -> None:
+    ``of_steps``: parameters of functions and what stands beside them, not keys of documents.
+    """
+
+    def __init__(
+        self,
+        faults: Faults,
+        read_stack: Callable[[Node, str], Stack | None],
+        *,
+        of_steps: bool = True,
+    ) -> None:
         self.faults = faults
         self._read_stack = read_stack
+        self._of_steps = of_steps
 
     def read_arguments(
         self,
-        parameters: tuple[Parameter, ...],
+        fields: tuple[Field, ...],
         node: Mapping,
         owner: str,
         path: str,
         told: tuple[str, ...] = (),
+        unread: Collection[str] = (),
     ) -> Arguments:
         """Read a mapping of parameters. A null one counts as not given.
 
-        ``told`` are parameters whose absence is told elsewhere.
+        ``told`` are parameters whose absence is told elsewhere; ``unread`` those that are read elsewhere, as those
+        are whose types have code of their own.
         """
-        by_name = {parameter.name: parameter for parameter in parameters}
+        by_name = {field.name: field for field in fields}
         given: dict[str, Argument] = {}
         named = set()
         for key, value in node.items:
-            parameter = by_name.get(key.text)
-            if parameter is None:
-                told = (*told, self._refuse_unknown(key, by_name, owner) or "")
+            field = by_name.get(key.text)
+            if field is None:
+                if key.text not in unread:
+                    told = (*told, self._refuse_unknown(key, by_name, owner) or "")
             elif not is_null(value):
-                named.add(parameter.name)
-                self._put(given, parameter, value, owner, f"{path}.{key.text}")
-        self.require(parameters, named, node.mark, owner, told)
+                named.add(field.name)
+                if field.name not in unread and not isinstance(field.type, Custom):
+                    self._put(
+                        given, field, value, owner, f"{path}.{key.text}" if path else key.text
+                    )
+        self.require(fields, named, node.mark, owner, told)
         return Arguments(given, node.mark)
 
-    def read_main(self, parameter: Parameter, node: Node, owner: str, path: str) -> Arguments:
+    def read_main(self, parameter: Field, node: Node, owner: str, path: str) -> Arguments:
         """Read a bare value that stands for the main parameter."""
         given: dict[str, Argument] = {}
         site = Site(owner, parameter.name, path, parameter.default, owner.strip("`"))
@@ -114,7 +283,7 @@ class ArgumentReader:
 
     def require(
         self,
-        parameters: tuple[Parameter, ...],
+        parameters: tuple[Field, ...],
         named: Collection[str],
         mark: Mark,
         owner: str,
@@ -161,7 +330,11 @@ class ArgumentReader:
             hint = f"{owner} takes {listed(by_name, 'and')}"
         else:
             hint = f"{owner} takes no parameters"
-        if name in modifiers.NAMES and owner.startswith("`"):
+        if not self._of_steps:
+            message = f"`{name}` is no key of {owner}"
+            self.faults.add("unknown-key", key.mark, message, hint)
+            return near
+        if name in MODIFIER_NAMES and owner.startswith("`"):
             hint = f"`{name}` stands beside {owner}, not below it: write it two spaces further left"
         self.faults.add("unknown-parameter", key.mark, f"{owner} has no parameter `{name}`", hint)
         return near
@@ -169,19 +342,20 @@ class ArgumentReader:
     def _put(
         self,
         given: dict[str, Argument],
-        parameter: Parameter,
+        parameter: Field,
         node: Node,
         owner: str,
         path: str,
     ) -> None:
         site = Site(owner, parameter.name, path, parameter.default)
         argument = self.read(parameter.type, node, site)
-        if argument is None:
-            self.faults.holes = True
-        else:
+        if argument is not None:
             given[parameter.name] = argument
+        elif self._of_steps:
+            # For a key of a document its default stands.
+            self.faults.holes = True
 
-    def read(self, wanted: ParameterType, node: Node, site: Site) -> Argument | None:
+    def read(self, wanted: Type, node: Node, site: Site) -> Argument | None:
         """Read one argument of a type; None where it is so wrong that nothing can stand for it."""
         match wanted:
             case Bound():
@@ -195,13 +369,16 @@ class ArgumentReader:
             case StackOf():
                 return self._read_stack(node, site.path)
             case Group():
+                name = (
+                    f"`{site.owner.strip('`')}.{site.name}`"
+                    if site.owner[0] == "`"
+                    else f"`{site.name}`"
+                )
                 if isinstance(node, Mapping):
-                    name = (
-                        f"`{site.owner.strip('`')}.{site.name}`"
-                        if site.owner[0] == "`"
-                        else f"`{site.name}`"
-                    )
                     return self.read_arguments(wanted.parameters, node, name, site.path)
+                if wanted.short:
+                    main = next(each for each in wanted.parameters if each.name == wanted.short)
+                    return self.read_main(main, node, name, site.path)
                 self._refuse(node, site, "a mapping", _group_hint(wanted, node, site))
             case ListOf():
                 return self._read_list(wanted, node, site)
@@ -249,31 +426,31 @@ class ArgumentReader:
     def _check_form(self, wanted: Kind, node: Node, site: Site) -> None:
         """Report a value with bindings inside that is surely of the wrong type."""
         if isinstance(node, Scalar):
-            if wanted in _MEASURES or suits(wanted, ""):
+            if wanted in MEASURES or suits(wanted, ""):
                 return
             self.faults.add(
                 "wrong-type",
                 node.mark,
-                f"{site.words} takes {KINDS[wanted]}, and text around a binding is a text",
+                f"{site.words} takes {FACTS[wanted].phrase}, and text around a binding is a text",
                 "write one whole <<expression>>",
             )
-        elif not suits(wanted, [] if isinstance(node, Sequence) else {}) or wanted in _MEASURES:
-            self._refuse(node, site, KINDS[wanted], how_to_write(wanted, node))
+        elif not suits(wanted, [] if isinstance(node, Sequence) else {}) or wanted in MEASURES:
+            self._refuse(node, site, FACTS[wanted].phrase, how_to_write(wanted, node))
 
     def check(self, wanted: Bound | Constant, value: Any, node: Node, site: Site) -> Any:
         """Report a constant that does not suit; return it converted, or MISSING."""
-        if wanted.kind in _MEASURES and not isinstance(node, Scalar):
-            self._refuse(node, site, KINDS[wanted.kind], how_to_write(wanted.kind, node))
+        if wanted.kind in MEASURES and not isinstance(node, Scalar):
+            self._refuse(node, site, FACTS[wanted.kind].phrase, how_to_write(wanted.kind, node))
             return MISSING
         try:
             converted = convert(wanted.kind, value)
         except ValueError as error:
-            code = {Kind.SIZE: "bad-size", Kind.RATE: "bad-rate"}.get(wanted.kind, "bad-duration")
+            code = FACTS[wanted.kind].code
             hint = how_to_write(wanted.kind, node) if wanted.kind is Kind.EVERY else ""
             self.faults.add(code, node.mark, f"{site.words}: {error}", hint)
             return MISSING
-        if not suits(wanted.kind, converted) and wanted.kind not in _MEASURES:
-            self._refuse(node, site, KINDS[wanted.kind], how_to_write(wanted.kind, node))
+        if not suits(wanted.kind, converted) and wanted.kind not in MEASURES:
+            self._refuse(node, site, FACTS[wanted.kind].phrase, how_to_write(wanted.kind, node))
             return MISSING
         unfit = not_chosen(converted, wanted.choices)
         if not unfit and isinstance(wanted, Bound) and wanted.refuses is not None:
@@ -292,11 +469,16 @@ class ArgumentReader:
             return MISSING
         bound = out_of_range(converted, wanted.minimum, wanted.maximum, wanted.kind)
         if bound:
-            self._refuse(node, site, f"{KINDS[wanted.kind]} of {bound}", f"write {bound}")
+            self._refuse(node, site, f"{FACTS[wanted.kind].phrase} of {bound}", f"write {bound}")
             return MISSING
         return converted
 
     def _read_constant(self, wanted: Constant, node: Node, site: Site) -> Given | None:
+        if wanted.kind is Kind.PROSE:
+            if isinstance(node, Scalar):
+                return Given(node.text, node.mark)
+            self._refuse(node, site, FACTS[Kind.PROSE].phrase, how_to_write(Kind.PROSE, node))
+            return None
         value, problems = parse_value(node)
         self.faults.extend(problems)
         if problems:
@@ -306,7 +488,7 @@ class ArgumentReader:
                 "constant-required",
                 node.mark,
                 f"{site.words} is decided when the file is loaded, and this holds a binding",
-                f"write {KINDS[wanted.kind]} itself"
+                f"write {FACTS[wanted.kind].phrase} itself"
                 if not wanted.choices
                 else f"write {listed(wanted.choices)}",
             )
@@ -325,17 +507,24 @@ class ArgumentReader:
         return Given(node.text, node.mark)
 
     def _read_list(self, wanted: ListOf, node: Node, site: Site) -> Items | None:
-        if not isinstance(node, Sequence):
+        if isinstance(node, Sequence):
+            items = node.items
+        elif wanted.alone:
+            items = (node,)
+        else:
             shown = node.text if isinstance(node, Scalar) else "..."
             self._refuse(node, site, "a list", f"write [{shown}]")
             return None
+        if not (wanted.least or 0) <= len(items) <= (wanted.most or len(items)):
+            count = f"from {wanted.least} to {wanted.most} items"
+            self._refuse(node, site, f"a list of {count}", f"write {count}")
         found = []
-        for index, item in enumerate(node.items):
+        for index, item in enumerate(items):
             argument = self.read(wanted.item, item, site.inner(f"[{index}]"))
-            if argument is None:
-                self.faults.holes = True
-            else:
+            if argument is not None:
                 found.append(argument)
+            elif self._of_steps:
+                self.faults.holes = True
         return Items(tuple(found), node.mark)
 
     def _read_named(self, wanted: Named, node: Node, site: Site) -> Entries | None:
@@ -393,3 +582,52 @@ def _expression_hint(wanted: Bound, node: Node) -> str:
     if isinstance(node, Scalar) and isinstance(node.value, str) and VARIABLE.fullmatch(node.text):
         return f"write `<< {name or 'item'}.{node.text} >>`"
     return "write one whole <<expression>>"
+
+
+def check_sql(value: Value, node: Node) -> list[Diagnostic]:
+    """Report the bindings that would be text of the statement, or stand for a name in it."""
+    if isinstance(value, Expression):
+        message = (
+            "the statement itself can't come from a binding: whoever gives it could do anything"
+        )
+        hint = (
+            "write the SQL out, with bindings for its values; `<% if %>` may choose among its parts"
+        )
+        return [find("sql-position", value.mark, message, hint)]
+    if isinstance(value, Template) and value.captures:
+        message = f"`<% {value.captures} %>` makes text of values, and in SQL each is a parameter"
+        return [find("sql-position", node.mark, message, "write the statement without it")]
+    statement = statement_in(value)
+    if statement is None:
+        return []
+    marks = [each.mark for each in value.bindings()]
+    found = []
+    # The parts of a template may exclude one another.
+    if statement.second and not isinstance(value, Template):
+        begins = " ".join(statement.second.split())
+        shown = begins if len(begins) <= 40 else begins[:37] + "..."
+        message = f"a step runs one statement, and here a second one begins: {shown}"
+        found.append(find("several-statements", node.mark, message))
+    return found + [
+        find(
+            fault.code,
+            marks[fault.index] if fault.index < len(marks) else node.mark,
+            fault.message,
+            fault.hint,
+        )
+        for fault in statement.misplaced
+    ]
+
+
+def python_values(fields: tuple[Field, ...], arguments: Arguments) -> dict[str, Any]:
+    """Return the arguments that are given by the names that Python has for them: constants and texts as such."""
+    found: dict[str, Any] = {}
+    for field in fields:
+        argument = arguments.given.get(field.name)
+        if isinstance(argument, Items):
+            found[field.python_name] = tuple(
+                each.value if isinstance(each, Given) else each for each in argument.items
+            )
+        elif argument is not None:
+            found[field.python_name] = argument.value if isinstance(argument, Given) else argument
+    return found

@@ -3,42 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
+from streamstack.language.authentication import SCOPE
 from streamstack.language.declare import Registry
 from streamstack.language.definition import (
+    Arguments,
+    Authentication,
     Definition,
     Endpoint,
     FunctionDefinition,
+    Given,
     Input,
+    Items,
+    RateLimit,
     Stack,
     Task,
+    Way,
 )
 from streamstack.language.dialects import DIALECTS
-from streamstack.language.expressions import Value, parse_value
-from streamstack.language.loading.authentication import read_authentication
-from streamstack.language.loading.effects import check_effects
-from streamstack.language.loading.faults import Faults
-from streamstack.language.loading.fields import Fields
+from streamstack.language.expressions import Value
+from streamstack.language.keys import DOCUMENTS, LIMIT, METHODS, NOT_YET, WAY
+from streamstack.language.loading.arguments import (
+    ArgumentReader,
+    Faults,
+    describe,
+    python_values,
+)
+from streamstack.language.loading.checks import (
+    check_effects,
+    check_sent,
+    check_streams,
+    refuse_path,
+)
 from streamstack.language.loading.headers import check_content_type, read_headers
 from streamstack.language.loading.inputs import read_inputs
-from streamstack.language.loading.keys import KEYS, RESPONSE_TYPES, UNKNOWN_INPUTS
-from streamstack.language.loading.limits import read_limits
-from streamstack.language.loading.paths import METHODS, refuse_path
-from streamstack.language.loading.sent import check_sent, check_streams
 from streamstack.language.loading.steps import StepReader
-from streamstack.language.loading.wording import describe, listed
 from streamstack.language.names import DEFINITION
-from streamstack.language.reading.nodes import Document, Mapping, Node, Scalar
+from streamstack.language.reading.nodes import Document, Mapping, Node, Scalar, Sequence
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.language.suggest import nearest
+from streamstack.language.units import parse_rate
+from streamstack.language.values import MISSING
 from streamstack.records import record
+from streamstack.spec import is_null
 
-#: Keys that this version reads and refuses, and what it would mean to ignore them.
-_NOT_YET: Final = {
-    "cache": "would keep nothing",
-}
+#: Keys of which the text is looked at more closely than its type, and `streaming`, which has a reader of its own.
+_UNREAD: Final = ("kind", "method", "path", "name", "streaming", "authentication")
 
 
 @record()
@@ -88,92 +100,105 @@ class _DocumentReader:
     def __init__(self, root: Mapping, registry: Registry, faults: Faults) -> None:
         self.root = root
         self.faults = faults
-        self.fields = Fields(root, "a definition", faults)
-        self.steps = StepReader(registry, faults)
+        self.owner = "a definition"
+        self.arguments = ArgumentReader(
+            faults, StepReader(registry, faults).read_stack, of_steps=False
+        )
 
     def read(self, streaming_defaults: Streaming) -> Definition | None:
         kind = self._kind()
         if kind is None:
             return None
-        article = "an" if kind == "endpoint" else "a"
-        self.fields = Fields(self.root, f"{article} {kind}", self.faults)
-        served = [key for key in KEYS[kind] if key not in _NOT_YET]
-        self.fields.refuse_unknown(KEYS[kind], f"its keys are {listed(served, 'and')}")
+        self.owner = f"{'an' if kind == 'endpoint' else 'a'} {kind}"
+        fields = DOCUMENTS[kind]
+        unread = [each.name for each in fields if each.name in _UNREAD]
+        read = self.arguments.read_arguments(fields, self.root, self.owner, "", unread=unread)
+        given = python_values(fields, read)
+        common = {
+            "stack": given.get("function_stack") or Stack((), self.root.mark),
+            "mark": self.root.mark,
+            "summary": given.get("summary", ""),
+            "description": given.get("description", ""),
+            "disabled": given.get("disabled", False),
+            "allow": frozenset(given.get("allow", ())),
+        }
         if kind == "endpoint":
-            return self._endpoint(streaming_defaults)
-        return self._function() if kind == "function" else self._task()
+            return self._endpoint(given, common, streaming_defaults)
+        common |= {"name": self._name(), "name_mark": self._mark_of("name")}
+        return self._function(common) if kind == "function" else self._task(common)
+
+    def _get(self, key: str) -> Node | None:
+        """Return a value that is given, or None."""
+        node = self.root.get(key)
+        return None if is_null(node) else node
+
+    def _mark_of(self, key: str) -> Mark:
+        node = self._get(key)
+        return self.root.mark if node is None else node.mark
 
     def _kind(self) -> str | None:
-        node = self.fields.get("kind")
+        node = self._get("kind")
         if node is None:
             return "endpoint"
-        if isinstance(node, Scalar) and node.text in KEYS:
+        if isinstance(node, Scalar) and node.text in DOCUMENTS:
             return node.text
-        near = nearest(node.text, KEYS) if isinstance(node, Scalar) else None
+        near = nearest(node.text, DOCUMENTS) if isinstance(node, Scalar) else None
         shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
-        self.faults.add(
-            "bad-kind",
-            node.mark,
-            f"{shown} is no kind of document",
-            f"did you mean `{near}`?" if near else "",
-        )
+        hint = f"did you mean `{near}`?" if near else ""
+        self.faults.add("bad-kind", node.mark, f"{shown} is no kind of document", hint)
         return None
 
-    def _endpoint(self, streaming_defaults: Streaming) -> Endpoint:
-        fields = self.fields
-        for key, meaning in _NOT_YET.items():
-            if fields.get(key) is not None:
+    def _endpoint(
+        self, given: dict[str, Any], common: dict[str, Any], streaming_defaults: Streaming
+    ) -> Endpoint:
+        for key, meaning in NOT_YET.items():
+            written = self.root.key(key)
+            if self._get(key) is not None and written is not None:
                 self.faults.add(
                     "not-yet",
-                    fields.key_mark(key),
+                    written.mark,
                     f"`{key}` is not served by this version, which {meaning}: it is refused",
                     "leave it out, where what stands before the server does the same",
                 )
-        inputs = read_inputs(fields.get("inputParameters"), self.faults)
-        path, path_mark = self._path()
-        method = self._method()
-        given = fields.get("inputParameters")
-        written = {key.text for key, _ in given.items} if isinstance(given, Mapping) else set()
-        check_sent(inputs, written, path, path_mark, self.faults)
-        response_type = fields.choice("responseType", RESPONSE_TYPES, "streaming")
+        declared = self._get("inputParameters")
+        inputs = read_inputs(declared, self.faults)
+        path, method = self._path(), self._method()
+        names = {key.text for key, _ in declared.items} if isinstance(declared, Mapping) else set()
+        check_sent(inputs, names, path, self._mark_of("path"), self.faults)
+        response_type = given.get("response_type", "streaming")
         streaming = self._streaming(streaming_defaults, response_type, inputs)
         # The SDKs send all that their own server takes; an endpoint declares what it uses of it.
         speaks = response_type == "streaming" and streaming.format in DIALECTS
         check_streams(inputs, method, streaming.format if speaks else "", self.faults)
-        headers = read_headers(fields.get("headers"), self.faults)
+        headers = read_headers(self._get("headers"), self.faults)
         check_content_type(headers, response_type, streaming.format, self.faults)
-        unknown_inputs = "ignore" if speaks else "refuse"
         return Endpoint(
             method=method,
             path=path,
+            path_mark=self._mark_of("path"),
             response_type=response_type,
             streaming=streaming,
             inputs=inputs,
-            stack=self._stack(),
-            mark=self.root.mark,
-            path_mark=path_mark,
-            summary=fields.text("summary"),
-            description=fields.text("description"),
-            tags=tuple(tag for tag, _ in fields.names("tags")),
+            tags=given.get("tags", ()),
             headers=headers,
-            unknown_inputs=fields.choice("unknownInputs", UNKNOWN_INPUTS, unknown_inputs),
-            response=self._response(),
-            disabled=fields.flag("disabled"),
-            allow=fields.codes("allow"),
-            authentication=read_authentication(fields, self.faults),
-            rate_limits=read_limits(fields, self.faults),
-            cache=fields.get("cache"),
+            unknown_inputs=given.get("unknown_inputs", "ignore" if speaks else "refuse"),
+            response=given.get("response"),
+            authentication=self._authentication(),
+            rate_limits=self._rate_limits(given.get("rate_limit", ())),
+            cache=self._get("cache"),
+            **common,
         )
 
     def _streaming(
         self, defaults: Streaming, response_type: str, inputs: tuple[Input, ...]
     ) -> Streaming:
-        node = self.fields.get("streaming")
+        node = self._get("streaming")
         if response_type != "streaming":
             defaults = replace(defaults, resume=None)  # for others: nothing here has to go with it
         if node is not None and not isinstance(node, Mapping):
+            message = f"`streaming` of {self.owner} takes a mapping, and this is {describe(node)}"
             hint = "write `{format: sse}`, or leave it out"
-            self.fields.wrong("streaming", node, "a mapping", hint)
+            self.faults.add("wrong-type", node.mark, message, hint)
         if not isinstance(node, Mapping):
             return self._resumed(defaults, response_type)
         streaming, problems = parse_streaming(node, defaults)
@@ -186,18 +211,18 @@ class _DocumentReader:
         """Take `resume` from what is no stream; report it where the endpoint itself asks for it."""
         if streaming.resume is None or response_type == "streaming":
             return streaming
-        node = self.fields.get("streaming")
-        for key, value in node.items if isinstance(node, Mapping) else ():
-            if key.text == "resume":
-                message = "the endpoint answers with JSON in one piece: there is no stream to come back to"
-                self.faults.add(
-                    "not-resumable", value.mark, message, "write `responseType: streaming`"
-                )
+        node = self._get("streaming")
+        asked = node.get("resume") if isinstance(node, Mapping) else None
+        if asked is not None:
+            message = (
+                "the endpoint answers with JSON in one piece: there is no stream to come back to"
+            )
+            hint = "write `responseType: streaming`"
+            self.faults.add("not-resumable", asked.mark, message, hint)
         return replace(streaming, resume=None)
 
-    def _function(self) -> FunctionDefinition:
-        fields = self.fields
-        inputs = read_inputs(fields.get("inputParameters"), self.faults)
+    def _function(self, common: dict[str, Any]) -> FunctionDefinition:
+        inputs = read_inputs(self._get("inputParameters"), self.faults)
         for declared in inputs:
             if declared.location is not None:
                 self.faults.add(
@@ -206,76 +231,37 @@ class _DocumentReader:
                     f"`{declared.name}` has `in`, and a function's inputs come from `call`",
                     "take it out",
                 )
-        return FunctionDefinition(
-            name=self._name(),
-            inputs=inputs,
-            stack=self._stack(),
-            mark=self.root.mark,
-            name_mark=self._mark_of("name"),
-            description=fields.text("description"),
-            summary=fields.text("summary"),
-            disabled=fields.flag("disabled"),
-            allow=fields.codes("allow"),
+        return FunctionDefinition(inputs=inputs, **common)
+
+    def _task(self, common: dict[str, Any]) -> Task:
+        message = (
+            "tasks are not served by this version, which would never run them: they are refused"
         )
+        self.faults.add("not-yet", self._mark_of("kind"), message)
+        return Task(schedule=self._get("schedule") or self.root, **common)
 
-    def _task(self) -> Task:
-        fields = self.fields
-        self.faults.add(
-            "not-yet",
-            self._mark_of("kind"),
-            "tasks are not served by this version, which would never run them: they are refused",
-        )
-        schedule = self._required("schedule", "add `schedule: {every: 5m}`")
-        if schedule is not None and not isinstance(schedule, Mapping):
-            fields.wrong("schedule", schedule, "a mapping", "write `{every: 5m}`")
-        return Task(
-            name=self._name(),
-            schedule=schedule or self.root,
-            stack=self._stack(),
-            mark=self.root.mark,
-            name_mark=self._mark_of("name"),
-            description=fields.text("description"),
-            summary=fields.text("summary"),
-            disabled=fields.flag("disabled"),
-            allow=fields.codes("allow"),
-        )
-
-    def _required(self, key: str, hint: str) -> Node | None:
-        node = self.fields.get(key)
-        if node is None:
-            self.faults.cut(
-                "missing-parameter",
-                self.fields.key_mark(key),
-                f"{self.fields.what} lacks `{key}`",
-                hint,
-            )
-        return node
-
-    def _mark_of(self, key: str) -> Mark:
-        node = self.fields.get(key)
-        return self.root.mark if node is None else node.mark
-
-    def _stack(self) -> Stack:
-        node = self._required("functionStack", "add `functionStack:` with a list of steps")
-        stack = None if node is None else self.steps.read_stack(node, "functionStack")
-        return stack or Stack((), self.root.mark)
+    def _text(self, key: str) -> str | None:
+        """Return a required text; None where it is missing, which is reported elsewhere, or none."""
+        node = self._get(key)
+        if node is None or isinstance(node, Scalar):
+            return None if node is None else node.text
+        message = f"`{key}` of {self.owner} takes a text, and this is {describe(node)}"
+        self.faults.add("wrong-type", node.mark, message)
+        return None
 
     def _name(self) -> str:
-        node = self._required("name", "add `name: ...`")
-        if node is None:
-            return ""
-        name = self.fields.text("name")
-        if isinstance(node, Scalar) and DEFINITION.fullmatch(name) is None:
+        name = self._text("name")
+        if name is not None and DEFINITION.fullmatch(name) is None:
             self.faults.add(
                 "bad-name",
-                node.mark,
-                f"`{name}` is no name for {self.fields.what}",
+                self._mark_of("name"),
+                f"`{name}` is no name for {self.owner}",
                 "begin with a letter or `_`, then letters, digits, `_` or `-`",
             )
-        return name
+        return name or ""
 
     def _method(self) -> str:
-        node = self._required("method", "add `method: GET`, or POST where the caller sends a body")
+        node = self._get("method")
         if node is None:
             return "GET"
         if isinstance(node, Scalar) and node.text in METHODS:
@@ -286,23 +272,126 @@ class _DocumentReader:
         self.faults.add("bad-method", node.mark, f"{shown} is no method", meant)
         return "GET"
 
-    def _path(self) -> tuple[str, Mark]:
-        node = self._required("path", "add `path: /...`")
-        if node is None:
-            return "", self.root.mark
-        path = self.fields.text("path")
-        if not isinstance(node, Scalar):
-            return "", node.mark
-        fault = refuse_path(path)
+    def _path(self) -> str:
+        path = self._text("path")
+        fault = None if path is None else refuse_path(path)
         if fault is not None:
-            self.faults.add("bad-path", node.mark, *fault)
-            return "", node.mark
-        return path, node.mark
+            self.faults.add("bad-path", self._mark_of("path"), *fault)
+        return "" if path is None or fault is not None else path
 
-    def _response(self) -> Value | None:
-        node = self.fields.get("response")
-        if node is None:
+    def _authentication(self) -> Authentication | None:
+        """Return who may call an endpoint; None for everybody."""
+        node = self._get("authentication")
+        if node is None or (isinstance(node, Scalar) and node.value == _NOBODY):
             return None
-        value, problems = parse_value(node)
-        self.faults.extend(problems)
-        return value
+        reading = _WaysReader(self.faults, self.arguments)
+        reading.read(node)
+        if not reading.ways and not self.faults.failed:
+            reading.refuse(node)
+        # Even where something is wrong: it is not everybody who may call.
+        return Authentication(tuple(reading.ways), reading.optional)
+
+    def _rate_limits(self, limits: tuple[Arguments, ...]) -> tuple[RateLimit, ...]:
+        node = self._get("rateLimit")
+        for each in node.items if isinstance(node, Sequence) else (node,):
+            if not isinstance(each, Mapping) or not is_null(each.get("limit")):
+                continue
+            algorithm = each.key("algorithm")
+            if is_null(each.get("concurrent")):
+                message = "a limit lacks `limit` or `concurrent`"
+                self.faults.add("missing-parameter", each.mark, message, "add `limit: 60/minute`")
+            elif algorithm is not None:
+                message = "`algorithm` says how `limit` counts, and there is none"
+                hint = "add `limit: 60/minute`"
+                self.faults.add("missing-parameter", algorithm.mark, message, hint)
+        return tuple(map(self._rate_limit, limits))
+
+    def _rate_limit(self, arguments: Arguments) -> RateLimit:
+        given = {
+            name: each.constant
+            if isinstance(each, Value) and each.constant is not MISSING
+            else each
+            for name, each in python_values(LIMIT, arguments).items()
+        }
+        limit = given.pop("limit", None)
+        # What is wrong was reported where it was read.
+        fitting: dict[str, Any] = {"by": (str, Value), "concurrent": (int, Value), "algorithm": str}
+        given = {name: each for name, each in given.items() if isinstance(each, fitting[name])}
+        try:
+            rate = limit if isinstance(limit, Value) or limit is None else parse_rate(limit)
+        except ValueError:
+            rate = None
+        return RateLimit(arguments.mark, rate, **given)
+
+
+_WAYS: Final = (
+    "write a name, [name, name] for any of them, or {name: {scopes: [chat], optional: true}}"
+)
+#: What says that everybody may call.
+_NOBODY: Final = "none"
+
+
+class _WaysReader:
+    """Reads the ways in, whatever form they have."""
+
+    def __init__(self, faults: Faults, arguments: ArgumentReader) -> None:
+        self.faults = faults
+        self._arguments = arguments
+        self.ways: list[Way] = []
+        self.optional = False
+
+    def read(self, node: Node) -> None:
+        if isinstance(node, Sequence):
+            for item in node.items:
+                if isinstance(item, Sequence):
+                    self.refuse(item)
+                else:
+                    self.read(item)
+        elif isinstance(node, Mapping):
+            for key, options in node.items:
+                self._add(Way(key.text, self._options(options), key.mark))
+        elif (
+            isinstance(node.value, str)
+            and node.value not in ("", _NOBODY)
+            and "<<" not in node.value
+        ):
+            self._add(Way(node.value, (), node.mark))
+        else:
+            self.refuse(node)
+
+    def refuse(self, node: Node) -> None:
+        """Report what is no authentication."""
+        if isinstance(node, Scalar) and isinstance(node.value, str) and "<<" in node.value:
+            told = "who may call is decided when the file is loaded: a binding can't stand here"
+            self.faults.add("constant-required", node.mark, told, _WAYS)
+            return
+        told = "`authentication` of an endpoint names those of the settings"
+        self.faults.add("wrong-type", node.mark, told, _WAYS)
+
+    def _add(self, way: Way) -> None:
+        if any(each.name == way.name for each in self.ways):
+            self.faults.add("duplicate-name", way.mark, f"`{way.name}` is named twice")
+        self.ways.append(way)
+
+    def _options(self, node: Node) -> tuple[str, ...]:
+        """Return the scopes that a way must give; note whether it is optional."""
+        if is_null(node):
+            return ()
+        if not isinstance(node, Mapping):
+            self.faults.add(
+                "wrong-type", node.mark, "what stands below a name here is a mapping", _WAYS
+            )
+            return ()
+        read = self._arguments.read_arguments(WAY, node, "an authentication", "")
+        self.optional = self.optional or python_values(WAY, read).get("optional", False)
+        listed = read.get("scopes")
+        scopes = (
+            [each for each in listed.items if isinstance(each, Given)]
+            if isinstance(listed, Items)
+            else []
+        )
+        for scope in scopes:
+            if SCOPE.fullmatch(scope.value) is None:
+                told = f"`{scope.value}` is no scope: it has no spaces, quotes or backslashes"
+                self.faults.add("wrong-type", scope.mark, told, "write [chat, read] for several")
+        return tuple(scope.value for scope in scopes)

@@ -7,10 +7,10 @@ from typing import Final
 
 from streamstack.language.expressions import Value, parse_value
 from streamstack.language.headers import CONTROL_CHARACTERS, is_framing
-from streamstack.language.loading.faults import Faults
-from streamstack.language.loading.wording import describe, is_null
+from streamstack.language.loading.arguments import Faults, describe
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.values import MISSING
+from streamstack.spec import is_null
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 

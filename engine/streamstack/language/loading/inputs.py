@@ -1,34 +1,45 @@
-"""From the nodes of `inputParameters` to declared inputs."""
+"""From the nodes of `inputParameters` to declared inputs, and whether a constant fits one."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, Final
 
 from streamstack.errors import Mark
 from streamstack.language.definition import Input
-from streamstack.language.inputs.types import (
-    COMMON,
+from streamstack.language.inputs import formats
+from streamstack.language.keys import (
     COMMON_KEYS,
+    COMMON_TYPES,
     CONSTRAINTS,
-    FILTERS,
-    KEYS,
-    LOCATIONS,
-    ON_INVALID,
-    STREAM_FORMATS,
+    INPUT_CONSTRAINTS,
+    INPUT_KEYS,
     TYPES,
     constraints_of,
 )
-from streamstack.language.loading.constants import mismatch
-from streamstack.language.loading.faults import Faults
-from streamstack.language.loading.fields import Fields
-from streamstack.language.loading.wording import KINDS, describe, how_to_write, is_null, listed
-from streamstack.language.parameters import Kind
-from streamstack.language.patterns import check_pattern
+from streamstack.language.loading.arguments import (
+    ArgumentReader,
+    Faults,
+    describe,
+    how_to_write,
+    python_values,
+)
+from streamstack.language.patterns import check_pattern, compile_pattern
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.suggest import misspelt, nearest
-from streamstack.language.units import parse_size
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, kind
+from streamstack.spec import FACTS, Kind, fields_by_name, is_null, listed, out_of_range
 
+_FIELDS: Final = fields_by_name((*INPUT_KEYS, *INPUT_CONSTRAINTS))
+_KEY_NAMES: Final = tuple(each.name for each in INPUT_KEYS)
+#: The integers that JSON and databases hold; the digits a decimal may have on either side.
+_LARGEST: Final = 2**63 - 1
+_FILTERS: Final[dict[str, Callable[[str], str]]] = {
+    "trim": str.strip,
+    "lower": str.lower,
+    "upper": str.upper,
+}
 _DEEPEST: Final = 16
 
 
@@ -108,8 +119,8 @@ def _read_input(name: str, mark: Mark, node: Node, faults: Faults, depth: int) -
 
 def _type_meant(word: str) -> str | None:
     """Return the type that a word alone means, where it can hardly be a description."""
-    found = COMMON.get(word.lower()) or misspelt(word, (*TYPES, *COMMON))
-    return COMMON.get(found, found) if found else None
+    found = COMMON_TYPES.get(word.lower()) or misspelt(word, (*TYPES, *COMMON_TYPES))
+    return COMMON_TYPES.get(found, found) if found else None
 
 
 class _InputReader:
@@ -118,47 +129,41 @@ class _InputReader:
     def __init__(self, name: str, mark: Mark, node: Mapping, faults: Faults, depth: int) -> None:
         self.name = name
         self.mark = mark
+        self.node = node
         self.faults = faults
         self.depth = depth
-        self.fields = Fields(node, f"the input `{name}`", faults)
+        self.owner = f"the input `{name}`"
 
     def read(self) -> Input | None:
-        fields = self.fields
         type_ = self._type()
         if type_ is None:
             return None
         self._refuse_keys(type_)
-        properties, items = fields.get("properties"), fields.get("items")
+        reader = ArgumentReader(self.faults, lambda *_: None, of_steps=False)
+        unread = ("type", *(key.text for key, _ in self.node.items if key.text not in _FIELDS))
+        read = reader.read_arguments(
+            tuple(_FIELDS.values()), self.node, self.owner, "", unread=unread
+        )
+        given = python_values(tuple(_FIELDS.values()), read)
+        properties, items = self._get("properties"), self._get("items")
+        if properties is not None:
+            given["properties"] = _read_inputs(
+                properties, self.faults, "properties", self.depth + 1
+            )
+        if items is not None:
+            mark = (self.node.key("items") or self.node).mark
+            given["items"] = _read_input("items", mark, items, self.faults, self.depth + 1)
+        if "pattern" in given and not self._compiles(given["pattern"], given.get("max_length")):
+            del given["pattern"]
         declared = Input(
             name=self.name,
             type=type_,
             mark=self.mark,
-            required=fields.flag("required"),
-            nullable=fields.flag("nullable"),
-            description=fields.text("description"),
-            location=fields.choice("in", LOCATIONS, "") or None,
-            aliases=tuple(alias for alias, _ in fields.names("aliases")),
-            sensitive=fields.flag("sensitive"),
-            min_length=fields.integer("minLength"),
-            max_length=fields.integer("maxLength"),
-            pattern=self._pattern(),
-            filters=self._filters(),
             minimum=self._bound("minimum", type_),
             maximum=self._bound("maximum", type_),
             values=self._values(type_),
-            properties=None
-            if properties is None
-            else _read_inputs(properties, self.faults, "properties", self.depth + 1),
-            items=None
-            if items is None
-            else _read_input("items", fields.key_mark("items"), items, self.faults, self.depth + 1),
-            min_items=fields.integer("minItems"),
-            max_items=fields.integer("maxItems"),
-            max_size=self._size("maxSize"),
-            content_types=tuple(name for name, _ in fields.names("contentTypes")),
-            decode=fields.choice("decode", STREAM_FORMATS, "") or None,
-            on_invalid=fields.choice("onInvalid", ON_INVALID, "fail"),
             default=self._default(),
+            **given,
         )
         self._compare("minLength", declared.min_length, "maxLength", declared.max_length)
         self._compare("minimum", declared.minimum, "maximum", declared.maximum)
@@ -166,22 +171,40 @@ class _InputReader:
         self._check_default(declared)
         return declared
 
+    def _get(self, key: str) -> Node | None:
+        """Return a value that is given, or None."""
+        node = self.node.get(key)
+        return None if is_null(node) else node
+
+    def _wrong(self, key: str, node: Node, wanted: str, hint: str) -> None:
+        message = f"`{key}` of {self.owner} takes {wanted}, and this is {describe(node)}"
+        self.faults.add("wrong-type", node.mark, message, hint)
+
+    def _compiles(self, pattern: str, max_length: int | None) -> bool:
+        try:
+            check_pattern(pattern, max_length)
+        except ValueError as error:
+            mark = (self.node.get("pattern") or self.node).mark
+            self.faults.add("bad-pattern", mark, f"`pattern` of `{self.name}`: {error}")
+            return False
+        return True
+
     def _type(self) -> str | None:
-        node = self.fields.get("type")
+        node = self._get("type")
         if node is None:
-            if self.fields.get("properties") is not None:
+            if self._get("properties") is not None:
                 return "object"
-            if self.fields.get("items") is not None:
+            if self._get("items") is not None:
                 return "list"
-            if self.fields.get("values") is not None:
+            if self._get("values") is not None:
                 return "enum"
             return "json"
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
-            self.fields.wrong("type", node, "the name of a type", "write `type: text`")
+            self._wrong("type", node, "the name of a type", "write `type: text`")
             return None
         if node.value in TYPES:
             return node.value
-        near = COMMON.get(node.value.lower()) or nearest(node.value, TYPES)
+        near = COMMON_TYPES.get(node.value.lower()) or nearest(node.value, TYPES)
         self.faults.add(
             "unknown-type",
             node.mark,
@@ -191,9 +214,9 @@ class _InputReader:
         return None
 
     def _refuse_keys(self, type_: str) -> None:
-        for key, _ in self.fields.node.items:
+        for key, _ in self.node.items:
             name = key.text
-            if name in KEYS:
+            if name in _KEY_NAMES:
                 if name == "in" and self.depth:
                     self.faults.add(
                         "bad-constraint",
@@ -209,7 +232,7 @@ class _InputReader:
                     f"`{name}` is no key of an input's declaration",
                     f"did you mean `{near}`?"
                     if near
-                    else f"its keys are {listed((*KEYS, *constraints_of(type_)), 'and')}",
+                    else f"its keys are {listed((*_KEY_NAMES, *constraints_of(type_)), 'and')}",
                 )
             elif type_ not in CONSTRAINTS[name]:
                 belonging = constraints_of(type_)
@@ -222,44 +245,19 @@ class _InputReader:
                     else f"the type {type_} has no constraints: take it out",
                 )
 
-    def _pattern(self) -> str | None:
-        node = self.fields.get("pattern")
-        text = self.fields.optional_text("pattern")
-        if node is None or text is None:
-            return None
-        try:
-            check_pattern(text, self.fields.integer("maxLength"))
-        except ValueError as error:
-            self.faults.add("bad-pattern", node.mark, f"`pattern` of `{self.name}`: {error}")
-            return None
-        return text
-
-    def _filters(self) -> tuple[str, ...]:
-        found = []
-        for word, mark in self.fields.names("filters"):
-            if word in FILTERS:
-                found.append(word)
-            else:
-                self.faults.add(
-                    "bad-constraint",
-                    mark,
-                    f"`{word}` is no filter of inputs: it is {listed(FILTERS)}",
-                )
-        return tuple(found)
-
     def _bound(self, key: str, type_: str) -> Any:
-        node = self.fields.get(key)
+        node = self._get(key)
         if node is None:
             return None
         value = node.value if isinstance(node, Scalar) else None
         if type(value) is int or (type(value) is float and type_ == "decimal"):
             return value
         wanted = Kind.INTEGER if type_ == "integer" else Kind.NUMBER
-        self.fields.wrong(key, node, KINDS[wanted], how_to_write(wanted, node))
+        self._wrong(key, node, FACTS[wanted].phrase, how_to_write(wanted, node))
         return None
 
     def _values(self, type_: str) -> tuple[Any, ...]:
-        node = self.fields.get("values")
+        node = self._get("values")
         if node is None:
             if type_ == "enum":
                 self.faults.add(
@@ -270,14 +268,12 @@ class _InputReader:
                 )
             return ()
         if not isinstance(node, Sequence):
-            self.fields.wrong("values", node, "a list of values", "write [a, b]")
+            self._wrong("values", node, "a list of values", "write [a, b]")
             return ()
         found: list[Any] = []
         for item in node.items:
             if not isinstance(item, Scalar) or item.value is None:
-                self.fields.wrong(
-                    "values", item, "a list of texts, numbers or booleans", "write [a, b]"
-                )
+                self._wrong("values", item, "a list of texts, numbers or booleans", "write [a, b]")
             elif any(item.value == other and type(item.value) is type(other) for other in found):
                 self.faults.add(
                     "bad-constraint",
@@ -296,31 +292,21 @@ class _InputReader:
             )
         return tuple(found)
 
-    def _size(self, key: str) -> int | None:
-        node = self.fields.get(key)
-        if node is None:
-            return None
-        try:
-            return parse_size(plain(node))
-        except ValueError as error:
-            self.faults.add("bad-size", node.mark, f"`{key}` of the input `{self.name}`: {error}")
-            return None
-
     def _compare(self, low: str, least: Any, high: str, most: Any) -> None:
         if least is not None and most is not None and least > most:
             self.faults.add(
                 "bad-constraint",
-                self.fields.key_mark(low),
+                (self.node.key(low) or self.node).mark,
                 f"`{low}` {least} is more than `{high}` {most}, so that no value would fit",
                 "exchange the two",
             )
 
     def _default(self) -> Any:
-        node = self.fields.node.get("default")
+        node = self.node.get("default")
         return MISSING if node is None else plain(node)
 
     def _check_default(self, declared: Input) -> None:
-        node = self.fields.node.get("default")
+        node = self.node.get("default")
         if node is None or is_null(node):
             return
         if any("<<" in text for text in _texts(node)):
@@ -346,9 +332,9 @@ class _InputReader:
 
 def _key_meant(name: str, type_: str) -> str | None:
     """Return the key that is meant, one that fits the type before any other."""
-    fitting = (*KEYS, *constraints_of(type_))
+    fitting = (*_KEY_NAMES, *constraints_of(type_))
     common = next((each for each in COMMON_KEYS.get(name, ()) if each in fitting), None)
-    return common or nearest(name, fitting) or nearest(name, (*KEYS, *CONSTRAINTS))
+    return common or nearest(name, fitting) or nearest(name, (*_KEY_NAMES, *CONSTRAINTS))
 
 
 def _texts(node: Node) -> list[str]:
@@ -357,3 +343,127 @@ def _texts(node: Node) -> list[str]:
     if isinstance(node, Sequence):
         return [text for item in node.items for text in _texts(item)]
     return [text for key, item in node.items for text in (key.text, *_texts(item))]
+
+
+# --------------------------------------------------------------------------------------- constants
+
+
+def mismatch(declared: Input, value: Any, name: str = "") -> str:
+    """Say how a constant breaks the declaration of an input, or nothing.
+
+    ``name`` is how the message calls the value: `streamOptions.chunkSize`.
+    """
+    name = name or declared.name
+    if value is None:
+        return (
+            "" if declared.nullable else f"`{name}` is null; declare `nullable: true` to allow it"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"`{name}` is no number that JSON could hold"
+    check = _CHECKS.get(declared.type)
+    return check(declared, value, name) if check else ""
+
+
+def _text(declared: Input, value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        return _not(name, "a text", value)
+    for each in declared.filters:
+        value = _FILTERS[each](value)
+    if declared.min_length is not None and len(value) < declared.min_length:
+        return f"`{name}` has fewer than {declared.min_length} characters"
+    if declared.max_length is not None and len(value) > declared.max_length:
+        return f"`{name}` has more than {declared.max_length} characters"
+    if declared.pattern is not None and not compile_pattern(declared.pattern).matches(value):
+        return f"`{name}` does not match the pattern {declared.pattern}"
+    return ""
+
+
+def _number(declared: Input, value: Any, name: str) -> str:
+    if declared.type == "integer" and type(value) is not int:
+        return _not(name, "an integer", value)
+    if type(value) not in (int, float):
+        return _not(name, "a number", value)
+    if declared.type == "integer" and not -_LARGEST <= value <= _LARGEST:
+        return f"`{name}` is an integer beyond 64 bits"
+    bound = out_of_range(value, declared.minimum, declared.maximum)
+    return f"`{name}` must be {bound}" if bound else ""
+
+
+def _boolean(_: Input, value: Any, name: str) -> str:
+    return "" if isinstance(value, bool) else _not(name, "true or false", value)
+
+
+def _enum(declared: Input, value: Any, name: str) -> str:
+    if any(value == allowed and type(value) is type(allowed) for allowed in declared.values):
+        return ""
+    return f"`{name}` must be {listed(str(allowed) for allowed in declared.values)}"
+
+
+def _list(declared: Input, value: Any, name: str) -> str:
+    if not isinstance(value, list):
+        return _not(name, "a list", value)
+    if declared.min_items is not None and len(value) < declared.min_items:
+        return f"`{name}` has fewer than {declared.min_items} items"
+    if declared.max_items is not None and len(value) > declared.max_items:
+        return f"`{name}` has more than {declared.max_items} items"
+    if declared.items is not None:
+        for index, item in enumerate(value):
+            fault = mismatch(declared.items, item, f"{name}[{index}]")
+            if fault:
+                return fault
+    return ""
+
+
+def _object(declared: Input, value: Any, name: str) -> str:
+    if not isinstance(value, dict):
+        return _not(name, "a mapping", value)
+    if declared.properties is None:
+        return ""
+    known = {inner.name: inner for inner in declared.properties}
+    for key, item in value.items():
+        if key not in known:
+            near = nearest(key, known)
+            meant = f"; did you mean `{near}`?" if near else ""
+            return f"`{name}` has no property `{key}`{meant}"
+        fault = mismatch(known[key], item, f"{name}.{key}")
+        if fault:
+            return fault
+    missing = [
+        inner.name for inner in declared.properties if inner.required and inner.name not in value
+    ]
+    return f"`{name}` lacks the required property `{missing[0]}`" if missing else ""
+
+
+def _parsed(word: str, parse: Callable[[str], Any]) -> Callable[[Input, Any, str], str]:
+    def check(_: Input, value: Any, name: str) -> str:
+        sound = isinstance(value, str) and parse(value) is not None
+        return "" if sound else _not(name, word, value)
+
+    return check
+
+
+def _unwritten(declared: Input, value: Any, name: str) -> str:
+    return f"`{name}` is a {declared.type}, which can't be written in a definition"
+
+
+def _not(name: str, wanted: str, value: Any) -> str:
+    shown = f'the text "{value}"' if isinstance(value, str) else f"of type {kind(value)}"
+    return f"`{name}` must be {wanted}, and this is {shown}"
+
+
+_CHECKS: Final[dict[str, Callable[[Input, Any, str], str]]] = {
+    "text": _text,
+    "integer": _number,
+    "decimal": _number,
+    "boolean": _boolean,
+    "timestamp": _parsed(f"a timestamp like {formats.TIMESTAMP_EXAMPLE}", formats.parse_timestamp),
+    "date": _parsed("a date like 2026-01-31", formats.parse_date),
+    "uuid": _parsed("a UUID", formats.parse_uuid),
+    "email": _parsed("an e-mail address", formats.parse_email),
+    "url": _parsed("a URL like https://example.com/", formats.parse_url),
+    "object": _object,
+    "list": _list,
+    "enum": _enum,
+    "file": _unwritten,
+    "stream": _unwritten,
+}

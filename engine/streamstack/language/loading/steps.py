@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from streamstack.errors import Mark
 from streamstack.language.declare import Function, Registry
-from streamstack.language.definition import Argument, Arguments, Given, Items, Retry, Stack, Step
+from streamstack.language.definition import Argument, Arguments, Given, Retry, Stack, Step
 from streamstack.language.expressions import Value
-from streamstack.language.loading import modifiers
-from streamstack.language.loading.arguments import ArgumentReader, Site
-from streamstack.language.loading.faults import Faults
-from streamstack.language.loading.forms import main_takes_mapping
-from streamstack.language.loading.wording import describe, is_null, listed
-from streamstack.language.parameters import StackOf
+from streamstack.language.keys import MODIFIER_NAMES, MODIFIERS, RETRY
+from streamstack.language.loading.arguments import (
+    ArgumentReader,
+    Faults,
+    Site,
+    describe,
+    main_takes_mapping,
+    python_values,
+)
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.suggest import nearest
 from streamstack.language.units import parse_duration
 from streamstack.language.values import MISSING
+from streamstack.spec import StackOf, is_null, listed
 
 #: How deep stacks may be nested in one another.
 DEEPEST: Final = 12
@@ -106,7 +109,13 @@ class StepReader:
         )
         given = self._read_modifiers(node, path)
         self._refuse_result(function, given)
-        return _make_step(function, arguments, node.mark, key.mark, path, given)
+        values = python_values(MODIFIERS, Arguments(given, node.mark))
+        for name, make in (("allow", frozenset), ("timeout", _timeout), ("retry", _retry)):
+            if name in values:
+                values[name] = make(values[name])
+        if "result" in values:
+            values["result_mark"] = given["as"].mark
+        return Step(function, arguments, node.mark, key.mark, path, **values)
 
     def _read_word(self, node: Scalar, path: str) -> Step | None:
         """Read a step that is a function's name alone: `- break`."""
@@ -132,7 +141,7 @@ class StepReader:
         others = [
             key
             for key, _ in node.items
-            if key.text not in self.registry and key.text not in modifiers.NAMES
+            if key.text not in self.registry and key.text not in MODIFIER_NAMES
         ]
         if not known:
             self._report_no_function(node, others)
@@ -149,7 +158,7 @@ class StepReader:
                 or f"write `- {other.text}:` as a step of its own",
             )
         for other in others:
-            near = nearest(other.text, modifiers.NAMES)
+            near = nearest(other.text, MODIFIER_NAMES)
             self.faults.add(
                 "unknown-modifier",
                 other.mark,
@@ -194,7 +203,7 @@ class StepReader:
                     self._hint(key.text, meant),
                 )
             else:
-                meant = nearest(key.text, modifiers.NAMES)
+                meant = nearest(key.text, MODIFIER_NAMES)
                 self.faults.add(
                     "unknown-modifier",
                     key.mark,
@@ -226,7 +235,7 @@ class StepReader:
 
     def _read_modifiers(self, node: Mapping, path: str) -> dict[str, Argument]:
         given: dict[str, Argument] = {}
-        for modifier in modifiers.MODIFIERS:
+        for modifier in MODIFIERS:
             value = node.get(modifier.name)
             if value is None or is_null(value):
                 continue
@@ -254,7 +263,7 @@ def _beside(node: Mapping, function: Function) -> tuple[str, ...]:
     return tuple(
         key.text
         for key, _ in node.items
-        if key.text in function.by_name and key.text not in modifiers.NAMES
+        if key.text in function.by_name and key.text not in MODIFIER_NAMES
     )
 
 
@@ -305,64 +314,15 @@ def _is_word(text: str) -> bool:
     return bool(text) and all(char.isalnum() or char in "._-" for char in text)
 
 
-def _given(arguments: dict[str, Argument] | Any, name: str, default: Any) -> Any:
-    argument = arguments.get(name)
-    return argument.value if isinstance(argument, Given) else default
-
-
-def _words(argument: Argument | None) -> frozenset[str]:
-    if not isinstance(argument, Items):
-        return frozenset()
-    return frozenset(item.value for item in argument.items if isinstance(item, Given))
-
-
-def _make_step(
-    function: Function,
-    arguments: Arguments,
-    mark: Mark,
-    key_mark: Mark,
-    path: str,
-    given: dict[str, Argument],
-) -> Step:
-    result, when, timeout, retry = (given.get(name) for name in ("as", "when", "timeout", "retry"))
-    return Step(
-        function=function,
-        arguments=arguments,
-        mark=mark,
-        key_mark=key_mark,
-        path=path,
-        name=_given(given, "name", None),
-        description=_given(given, "description", None),
-        result=_given(given, "as", None),
-        result_mark=result.mark if isinstance(result, Given) else None,
-        when=when if isinstance(when, Value) else None,
-        timeout=_timeout(timeout),
-        retry=_retry(retry),
-        disabled=_given(given, "disabled", False),
-        allow=_words(given.get("allow")),
-    )
-
-
-def _timeout(argument: Argument | None) -> Value | float | None:
-    if not isinstance(argument, Value):
-        return None
-    if argument.constant is MISSING:
-        return argument
+def _timeout(value: Value) -> Value | float | None:
+    if value.constant is MISSING:
+        return value
     try:
-        return parse_duration(argument.constant)
+        return parse_duration(value.constant)
     except ValueError:
         return None  # reported where it was read
 
 
-def _retry(argument: Argument | None) -> Retry | None:
-    if not isinstance(argument, Arguments):
-        return None
-    given = argument.given
-    return Retry(
-        times=_given(given, "times", 1),
-        delay=_given(given, "delay", 1.0),
-        backoff=_given(given, "backoff", "exponential"),
-        max_delay=_given(given, "maxDelay", 30.0),
-        jitter=_given(given, "jitter", True),
-        on=_words(given.get("on")),
-    )
+def _retry(arguments: Arguments) -> Retry | None:
+    given = python_values(RETRY, arguments)
+    return Retry(**{"times": 1, **given, "on": frozenset(given.get("on", ()))})

@@ -1,17 +1,15 @@
-"""The traps of YAML: values that need quotes, and the author's line with the quotes in it.
-
-Bindings hold characters that mean something to YAML: commas, braces, `: ` and ` #`. Where one of
-them cuts a value that has no quotes, the finding shows the line as it must be written, and the
-reader goes on as if it were.
-"""
+"""YAML's traps: values that it reads otherwise than they look, what repairs them, and guesses at syntax errors."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from math import inf
 from typing import Final
 
-from streamstack.language.reading.nodes import Scalar
-from streamstack.language.reading.positions import SourceText
+from streamstack.errors import Diagnostic
+from streamstack.language.findings import find
+from streamstack.language.reading.nodes import Document, Scalar, SourceText
 from streamstack.records import record
 
 _LONGEST: Final = 4000
@@ -234,3 +232,262 @@ def code(text: str) -> str:
     """Return a text as a message shows it: in one line, and short."""
     text = " ".join(text.split())
     return f"`{text}`" if len(text) <= 60 else f"`{text[:57]}...`"
+
+
+# ----------------------------------------------------------------------------------------- guesses
+
+
+_BEGINNING: Final = re.compile(r"(?<=[\[{,])[ \t]*|(?::|(?<![^ \t])-)[ \t]+|^[ \t]*")
+_QUOTED: Final = re.compile(
+    r"(?:(?<=[\[{,])[ \t]*|(?<=[:-])[ \t]+|^[ \t]*)('(?:[^']|'')*'|\"(?:[^\"\\]|\\.)*\")"
+)
+_AFTER_QUOTE: Final = re.compile(r"[ \t]*(?:$|[\r\n,}\]]|[ \t]#)")
+_VALUE: Final = re.compile(
+    r"[ \t]*(?:- +)*[^\s:#'\"\[\]{},&*!|>%@`-][^:#'\"\[\]{},]*:[ \t]+(?=[^\s|>&])"
+)
+_DOUBLE: Final = re.compile(r"\"(?:[^\"\\]|\\.)*\"")
+_STRINGS: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"\\]|\\.)*\"")
+#: A backslash with what it escapes; the group is there where YAML knows the sequence.
+#: Levels of brackets in one value: more are none, and would be read once for each.
+_MOST_LEVELS: Final = 50
+_ESCAPES: Final = re.compile(
+    r"\\([0abtnvfre \"/\\N_LP\t]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})?"
+)
+
+
+def syntax_traps(source: SourceText, at: int) -> Iterator[Trap]:
+    """Give the values whose missing quotes may be the cause of a syntax error at an index."""
+    text = source.text
+    first, last = source.line(at)
+    if not text[first:at].strip() and first:
+        before = len(text[:first].rstrip())
+        yield from _line_traps(text, *source.line(before), at)
+    yield from _line_traps(text, first, last, at)
+
+
+def _line_traps(text: str, first: int, last: int, at: int) -> Iterator[Trap]:
+    line = text[first:last]
+    starts = [first + found.end() for found in _BEGINNING.finditer(line)]
+    yield from _escape_traps(text, starts, at, last)
+    yield from _requote_traps(text, [start for start in starts if start < at], last)
+    yield from _ended_traps(text, starts, at, last)
+    quoted = [(first + found.start(), first + found.end()) for found in _QUOTED.finditer(line)]
+    openings = [first + found.start() for found in re.finditer(r"(?<!\\)<<", line)]
+    openings = [n for n in openings if not any(start < n < end for start, end in quoted)][:4]
+    value = _VALUE.match(text[:last], first)
+    for opening in openings:
+        close = closing(text, opening + 2, lines=True)
+        if close < 0:
+            continue
+        # Quotes around a key and its value would make a text of both.
+        least = value.end() if value and value.end() <= opening else first
+        before = [n for n in starts if least <= n <= opening and text[n] not in "{["][-3:]
+        ends = dict.fromkeys(extend(text, close, flow=flow) for flow in (True, False))
+        pairs = [(start, end) for start in reversed(before) for end in ends if start < end <= last]
+        repairs = tuple(quote(text, start, end) for start, end in pairs)
+        yield Trap(
+            "yaml-quotes",
+            opening,
+            "YAML can't read this binding without quotes",
+            repairs,
+            guess=True,
+        )
+    if not openings and value:
+        start, end = value.end(), extend(text, value.end(), flow=False)
+        if start < end and text[start] not in "[{":
+            message = "YAML can't read this text without quotes around the whole of it"
+            yield Trap("yaml-syntax", at, message, (quote(text, start, end),), guess=True)
+
+
+def _escape_traps(text: str, starts: list[int], at: int, last: int) -> Iterator[Trap]:
+    """Give the trap of a text in double quotes with a backslash that escapes nothing."""
+    for start in starts:
+        found = _DOUBLE.match(text, start, last)
+        if found is None or not start < at < found.end():
+            continue
+        wrong = next((n for n in _ESCAPES.finditer(found.group()) if n[1] is None), None)
+        if wrong is None:
+            continue
+        shown = _ESCAPES.sub(lambda n: n[0] if n[1] else "\\" + n[0], found.group())
+        message = "In double quotes a backslash that stands for itself is written twice"
+        repair = Repair(start, found.end(), shown, shed=1)
+        yield Trap("yaml-syntax", start + wrong.start(), message, (repair,), guess=True)
+
+
+def _ended_traps(text: str, starts: list[int], at: int, last: int) -> Iterator[Trap]:
+    """Give the traps of texts whose beginning is a whole value to YAML: [done] <<x>>."""
+    ended = [(start, _end_of_value(text, start, last)) for start in starts]
+    for start, end in reversed(ended):
+        rest = text[end:last].lstrip(" \t")
+        if end < 0 or text.startswith("{{", start) or not rest or rest[0] in ",:]}":
+            continue
+        if not end <= at <= last or (rest[0] == "#" and text[end] in " \t"):
+            continue
+        flow = any(n < start and text[n] in "[{" and (to < 0 or to > end) for n, to in ended)
+        first = text.find("<<", start, last)
+        close = closing(text, first + 2, lines=False) if first >= end else end
+        stop = extend(text, max(close, end), flow=flow)
+        first = first if first < stop else -1
+        name = "yaml-quotes" if first >= 0 else "yaml-syntax"
+        message = f"To YAML the value ends after {code(text[start:end])}"
+        place = first if first >= 0 else at
+        yield Trap(name, place, message, (quote(text, start, stop),), guess=True)
+
+
+def _end_of_value(text: str, start: int, last: int) -> int:
+    """Return the index after the bracket or quote that closes a value's first, -1 without one."""
+    if text[start : start + 1] in ("'", '"'):
+        found = _STRINGS.match(text, start, last)
+        return found.end() if found else -1
+    if text[start : start + 1] not in ("[", "{"):
+        return -1
+    opened: list[str] = []
+    at = start
+    while at < last:
+        char = text[at]
+        if char in "[{":
+            if len(opened) == _MOST_LEVELS:
+                return -1
+            opened.append("]" if char == "[" else "}")
+        elif char in "]}":
+            if char != opened.pop():
+                return -1
+            if not opened:
+                return at + 1
+        elif char in "'\"" and text[at - 1] in " [{,:\t":
+            found = _STRINGS.match(text, at, last)
+            if found is None:
+                return -1
+            at = found.end() - 1
+        at += 1
+    return -1
+
+
+def _requote_traps(text: str, starts: list[int], last: int) -> Iterator[Trap]:
+    """Give the traps of values whose quotes stand inside them too: "<<x | default("a")>>"."""
+    for start in starts:
+        sign = text[start : start + 1]
+        if sign not in ("'", '"'):
+            continue
+        ends = [
+            n + 1
+            for n in range(start + 1, last)
+            if text[n] == sign and _AFTER_QUOTE.match(text, n + 1)
+        ]
+        inners = [
+            text[start + 1 : end - 1] for end in ends[-3:] if sign in text[start + 1 : end - 1]
+        ]
+        repairs = [Repair(start, start + len(n) + 2, in_quotes(n), shed=1) for n in inners]
+        name = "double" if sign == '"' else "single"
+        message = f"A {name} quote inside {name} quotes ends the value"
+        code = "yaml-quotes" if "<<" in text[start:last] else "yaml-syntax"
+        yield Trap(code, start, message, tuple(repairs), guess=True)
+
+
+# ----------------------------------------------------------------------------------------- repairs
+
+
+#: Readings, and characters in all of them, that the repairs of one file may cost.
+_MOST_READINGS: Final = 60
+_MOST_CHARACTERS: Final = 2_000_000
+#: Traps and syntax errors of one file that are told.
+_MOST_CAUSES: Final = 100
+
+
+@record()
+class Reading:
+    """What one pass over a source gave. ``faults`` are the indexes of its syntax errors."""
+
+    source: SourceText
+    documents: list[Document]
+    findings: list[Diagnostic]
+    traps: list[Trap]
+    faults: list[int]
+
+    @property
+    def first_fault(self) -> float:
+        """The place of the first syntax error in what the author wrote; infinite without one."""
+        return self.source.origin(self.faults[0]) if self.faults else inf
+
+
+def repair(
+    reading: Reading, read: Callable[[SourceText], Reading]
+) -> tuple[Reading, list[Diagnostic]]:
+    """Put in the quotes that traps need; return the last reading, and a finding for each trap."""
+    findings: list[Diagnostic] = []
+    seen: list[tuple[int, int]] = []
+    left = [_MOST_READINGS, _MOST_CHARACTERS]
+    while len(seen) < _MOST_CAUSES and (cause := _next_cause(reading, seen)):
+        first, last, suspects = cause
+        seen.append((first, last))
+        for trap in suspects:
+            better = _try(reading, trap, read, left)
+            if better is None and trap.guess:
+                continue
+            message = f"{trap.message}."
+            if better is not None:
+                message = f"{trap.message}; write: {show(reading.source, better[1])}"
+            hint = "write the line as the message shows it" if trap.guess else None
+            findings.append(find(trap.code, reading.source.mark(trap.at), message, hint))
+            if better is not None:
+                reading = better[0]
+            break
+    reading.findings[:] = [
+        d for d in reading.findings if not _repeats(reading.source, d, findings, seen)
+    ]
+    return reading, findings
+
+
+def _next_cause(
+    reading: Reading, seen: list[tuple[int, int]]
+) -> tuple[int, int, list[Trap]] | None:
+    """Return the range of the first trap or syntax error not seen before, and the suspects."""
+    origin = reading.source.origin
+
+    def is_new(at: int) -> bool:
+        return not any(first <= origin(at) < last for first, last in seen)
+
+    trap = next(
+        (trap for trap in sorted(reading.traps, key=lambda t: t.at) if is_new(trap.at)), None
+    )
+    fault = next((fault for fault in reading.faults if is_new(fault)), None)
+    if trap is not None and (fault is None or trap.at <= fault):
+        last = max((repair.end for repair in trap.repairs), default=trap.at)
+        return origin(trap.at), max(origin(last), origin(trap.at) + 1), [trap]
+    if fault is not None:
+        return origin(fault), origin(fault) + 1, list(syntax_traps(reading.source, fault))
+    return None
+
+
+def _repeats(
+    source: SourceText, finding: Diagnostic, told: list[Diagnostic], seen: list[tuple[int, int]]
+) -> bool:
+    """Tell whether a finding only repeats what was told about a value that stays unrepaired."""
+    if finding.code not in ("yaml-quotes", "yaml-syntax"):
+        return False
+    ranges = ((source.mark_written(first), source.mark_written(last)) for first, last in seen)
+    return any(
+        first <= finding.mark <= last and any(first == d.mark for d in told)
+        for first, last in ranges
+    )
+
+
+def _try(
+    reading: Reading, trap: Trap, read: Callable[[SourceText], Reading], left: list[int]
+) -> tuple[Reading, Repair] | None:
+    """Return the reading with the first repair that helps.
+
+    A guess helps only if the first syntax error goes away, or comes well after it.
+    """
+    size = len(reading.source.text)
+    before = reading.first_fault
+    for attempt in trap.repairs:
+        if left[0] <= 0 or left[1] < size:
+            return None
+        left[0] -= 1
+        left[1] -= size
+        after = read(reading.source.quote(attempt.start, attempt.end, attempt.quoted, attempt.shed))
+        needed = max(before, reading.source.origin(attempt.end) + 1) if trap.guess else before
+        if after.first_fault > needed or (after.first_fault == before and not trap.guess):
+            return after, attempt
+    return None

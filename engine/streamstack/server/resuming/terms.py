@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streamstack.errors import Mark
-from streamstack.language.authentication_settings import Methods
+from streamstack.language.authentication import Methods
 from streamstack.language.definition import Authentication, Way
 from streamstack.server.authentication import Guard
 from streamstack.server.resuming.ids import unknown_stream

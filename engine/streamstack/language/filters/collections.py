@@ -1,27 +1,33 @@
-"""Filters of lists. None changes the list it is given."""
+"""Filters of lists and objects."""
 
 # An author passes an argument by position or by name, whatever it is.
 # ruff: noqa: FBT002
-
 from __future__ import annotations
 
 import random as generator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import cmp_to_key
 from typing import Any
 
+from streamstack.errors import RunError
 from streamstack.language import operators
-from streamstack.language.filters.expectations import (
+from streamstack.language.filters.operations import (
+    FILTERS,
+    TESTS,
+    Operation,
     at_path,
-    integer_argument,
+    declare,
+    failed,
     items_of,
     object_of,
     sequence_of,
     text_argument,
+    whole,
     wrong,
 )
-from streamstack.language.filters.operations import declare
+from streamstack.language.operators import key_text
+from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import number_key, to_text
 
 
@@ -44,6 +50,7 @@ def length(value: Any) -> int:
     "first",
     "[[3, 1] | first, [] | first, [1, 2, 3] | first(2)]",
     [3, None, [1, 2]],
+    takes={"count": whole()},
 )
 def first(value: Any, count: Any = None) -> Any:
     """Give the first item of a list, or character of a text; null if there is none.
@@ -52,16 +59,11 @@ def first(value: Any, count: Any = None) -> Any:
     """
     items = sequence_of(value, "first")
     if count is not None:
-        return _list(items[: integer_argument(count, "first", "count", 0)])
+        return _list(items[:count])
     return items[0] if items else None
 
 
-@declare(
-    "filter",
-    "last",
-    "[1, 2, 3] | last",
-    3,
-)
+@declare("filter", "last", "[1, 2, 3] | last", 3, takes={"count": whole()})
 def last(value: Any, count: Any = None) -> Any:
     """Give the last item of a list, or character of a text; null if there is none.
 
@@ -69,7 +71,6 @@ def last(value: Any, count: Any = None) -> Any:
     """
     items = sequence_of(value, "last")
     if count is not None:
-        count = integer_argument(count, "last", "count", 0)
         return _list(items[max(0, len(items) - count) :])
     return items[-1] if items else None
 
@@ -171,15 +172,12 @@ def identity(value: Any) -> Any:
 
 
 @declare(
-    "filter",
-    "flatten",
-    "[1, [2, [3]]] | flatten",
-    [1, 2, [3]],
+    "filter", "flatten", "[1, [2, [3]]] | flatten", [1, 2, [3]], takes={"levels": whole(0, 100)}
 )
 def flatten(value: Any, levels: Any = 1) -> list[Any]:
     """Give the list with the items of lists in it in their place, one level deep or as many as given."""
     items = list(items_of(value, "flatten"))
-    for _ in range(integer_argument(levels, "flatten", "levels", 0, 100)):
+    for _ in range(levels):
         if not any(isinstance(item, list) for item in items):
             break
         items = [one for item in items for one in (item if isinstance(item, list) else [item])]
@@ -187,18 +185,14 @@ def flatten(value: Any, levels: Any = 1) -> list[Any]:
 
 
 @declare(
-    "filter",
-    "batch",
-    "[1, 2, 3] | batch(2, 0)",
-    [[1, 2], [3, 0]],
+    "filter", "batch", "[1, 2, 3] | batch(2, 0)", [[1, 2], [3, 0]], takes={"linecount": whole(1)}
 )
 def batch(value: Any, linecount: Any, fill_with: Any = None) -> list[list[Any]]:
     """Give the list in lists of a size; the last one is filled up with `fill_with` unless that is null."""
     items = list(items_of(value, "batch"))
-    size = integer_argument(linecount, "batch", "linecount", 1)
-    found = [items[start : start + size] for start in range(0, len(items), size)]
+    found = [items[start : start + linecount] for start in range(0, len(items), linecount)]
     if found and fill_with is not None:
-        found[-1] += [fill_with] * (size - len(found[-1]))
+        found[-1] += [fill_with] * (linecount - len(found[-1]))
     return found
 
 
@@ -207,14 +201,14 @@ def batch(value: Any, linecount: Any, fill_with: Any = None) -> list[list[Any]]:
     "slice",
     "[1, 2, 3, 4, 5] | slice(2)",
     [[1, 2, 3], [4, 5]],
+    takes={"slices": whole(1, 100_000)},
 )
 def slices(value: Any, slices: Any, fill_with: Any = None) -> list[list[Any]]:
     """Give the list in a number of lists of about one size; shorter ones get `fill_with` unless null."""
     items = list(items_of(value, "slice"))
-    count = integer_argument(slices, "slice", "slices", 1, 100_000)
-    each, more = divmod(len(items), count)
+    each, more = divmod(len(items), slices)
     found, start = [], 0
-    for index in range(count):
+    for index in range(slices):
         stop = start + each + (index < more)
         part = items[start:stop]
         if fill_with is not None and index >= more and more:
@@ -320,3 +314,217 @@ def index_of(value: Any, item: Any) -> int | None:
         if operators.equal(one, item):
             return index
     return None
+
+
+# ----------------------------------------------------------------------------------------- objects
+
+
+@declare("filter", "keys", '{"a": 1, "b": 2} | keys', ["a", "b"])
+def keys(value: Any) -> list[str]:
+    """Give the names of an object's entries."""
+    return list(object_of(value, "keys"))
+
+
+@declare("filter", "values", '{"a": 1, "b": 2} | values', [1, 2])
+def values(value: Any) -> list[Any]:
+    """Give the values of an object's entries."""
+    return list(object_of(value, "values").values())
+
+
+@declare(
+    "filter",
+    "entries",
+    '{"a": 1} | entries',
+    [{"key": "a", "value": 1}],
+)
+def entries(value: Any) -> list[dict[str, Any]]:
+    """Give the entries of an object, each as {key, value}."""
+    return [{"key": key, "value": one} for key, one in object_of(value, "entries").items()]
+
+
+@declare(
+    "filter",
+    "items",
+    '{"a": 1} | items',
+    [["a", 1]],
+)
+def items(value: Any) -> list[list[Any]]:
+    """Give the entries of an object, each as [key, value]; for `<% for key, value in x | items %>`.
+
+    None of null.
+    """
+    return [] if value is None else [[k, one] for k, one in object_of(value, "items").items()]
+
+
+@declare(
+    "filter",
+    "fromEntries",
+    '[["a", 1], {"key": "b", "value": 2}] | fromEntries',
+    {"a": 1, "b": 2},
+)
+def from_entries(value: Any) -> dict[str, Any]:
+    """Give the object of a list of {key, value} or [key, value]: what `entries` and `items` undo."""
+    found = {}
+    for entry in items_of(value, "fromEntries"):
+        pair = (0, 1) if isinstance(entry, list) else ("key", "value")
+        found[key_text(at_path(entry, pair[0]))] = at_path(entry, pair[1])
+    return found
+
+
+@declare(
+    "filter",
+    "dictsort",
+    '{"b": 1, "a": 2} | dictsort',
+    [["a", 2], ["b", 1]],
+)
+def dict_sort(
+    value: Any, case_sensitive: Any = False, by: Any = "key", reverse: Any = False
+) -> list[list[Any]]:
+    """Give the entries of an object as [key, value], in order of the keys, or `by` value."""
+    return sort(items(object_of(value, "dictsort")), reverse, case_sensitive, int(by == "value"))
+
+
+@declare(
+    "filter",
+    "pick",
+    '{"a": 1, "b": 2, "c": 3} | pick("a", "c", "d")',
+    {"a": 1, "c": 3},
+)
+def pick(value: Any, *names: Any) -> Any:
+    """Give the object with only the entries of these names; of a list, each of its objects.
+
+    Names that it has not are left out. They may stand in one list.
+    """
+    wanted = _names(names)
+    if isinstance(value, list):
+        return [pick(item, wanted) for item in value]
+    known = object_of(value, "pick")
+    return {name: known[name] for name in wanted if name in known}
+
+
+@declare(
+    "filter",
+    "omit",
+    '{"a": 1, "b": 2} | omit("b")',
+    {"a": 1},
+)
+def omit(value: Any, *names: Any) -> Any:
+    """Give the object without the entries of these names; of a list, each of its objects.
+
+    They may stand in one list.
+    """
+    unwanted = _names(names)
+    if isinstance(value, list):
+        return [omit(item, unwanted) for item in value]
+    return {name: one for name, one in object_of(value, "omit").items() if name not in unwanted}
+
+
+def _names(names: tuple[Any, ...]) -> list[str]:
+    flat = names[0] if len(names) == 1 and isinstance(names[0], list) else names
+    return [key_text(name) for name in flat]
+
+
+# ------------------------------------------------------------------------------------------ select
+
+
+@declare(
+    "filter",
+    "map",
+    '[[{"n": 1}, {}] | map(attribute="n", default=0), ["a"] | map("upper")]',
+    [[1, 0], ["A"]],
+)
+def map_items(value: Any, filter: Any = None, *arguments: Any, **named: Any) -> list[Any]:  # noqa: A002
+    """Give a filter's results for each item of a list, or one field of each item.
+
+    With `attribute` it is the field: null, or `default`, where an item has none.
+    """
+    items = items_of(value, "map")
+    if filter is None:
+        attribute, default = named.pop("attribute", None), named.pop("default", None)
+        if attribute is None or named:
+            raise failed("map", 'write `map("name of a filter")` or `map(attribute="field")`')
+        found = [at_path(item, attribute) for item in items]
+        return [default if one is None else one for one in found]
+    operation = _named("filter", filter, FILTERS, "map")
+    return [_apply(operation, item, arguments, named) for item in items]
+
+
+@declare(
+    "filter",
+    "select",
+    '[1, 2, 3, null] | select("number") | select("odd")',
+    [1, 3],
+)
+def select(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
+    """Give the items of a list that pass a test, or, without one, that are true."""
+    passes = _test(test, arguments, "select")
+    return [item for item in items_of(value, "select") if passes(item)]
+
+
+@declare(
+    "filter",
+    "reject",
+    '[1, null, 2] | reject("none")',
+    [1, 2],
+)
+def reject(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
+    """Give the items of a list that do not pass a test, or, without one, that are not true."""
+    passes = _test(test, arguments, "reject")
+    return [item for item in items_of(value, "reject") if not passes(item)]
+
+
+@declare(
+    "filter",
+    "selectattr",
+    '[{"n": 1}, {"n": 5}] | selectattr("n", "gt", 2)',
+    [{"n": 5}],
+)
+def select_by_field(value: Any, attribute: Any, test: Any = None, *arguments: Any) -> list[Any]:
+    """Give the items of a list whose field passes a test, or, without one, is true.
+
+    Where an item has no such field, it is null.
+    """
+    passes = _test(test, arguments, "selectattr")
+    items = items_of(value, "selectattr")
+    return [item for item in items if passes(at_path(item, attribute))]
+
+
+@declare(
+    "filter",
+    "rejectattr",
+    '[{"done": true}, {"done": false}] | rejectattr("done")',
+    [{"done": False}],
+)
+def reject_by_field(value: Any, attribute: Any, test: Any = None, *arguments: Any) -> list[Any]:
+    """Give the items of a list whose field does not pass a test, or, without one, is not true."""
+    passes = _test(test, arguments, "rejectattr")
+    items = items_of(value, "rejectattr")
+    return [item for item in items if not passes(at_path(item, attribute))]
+
+
+def _test(test: Any, arguments: tuple[Any, ...], name: str) -> Callable[[Any], bool]:
+    if test is None:
+        return bool
+    operation = _named("test", test, TESTS, name)
+    if operation.name in ("defined", "undefined"):
+        # A field that is not there is null here.
+        return lambda item: (item is not None) == (operation.name == "defined")
+    return lambda item: bool(_apply(operation, item, arguments, {}))
+
+
+def _named(what: str, word: Any, known: dict[str, Operation], name: str) -> Operation:
+    operation = known.get(word) if isinstance(word, str) else None
+    if operation is None:
+        near = did_you_mean(word, known) if isinstance(word, str) else ""
+        raise failed(name, f"there is no {what} of that name{near}")
+    return operation
+
+
+def _apply(
+    operation: Operation, item: Any, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> Any:
+    try:
+        return operation.call(item, *arguments, **named)
+    except TypeError:
+        # Its arguments came through a list, where nothing has counted them before.
+        raise RunError("template", f"these are not the arguments of {operation.usage}") from None

@@ -1,0 +1,516 @@
+"""The keys of documents, of declared inputs, of rate limits and of steps: each declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from streamstack.language.findings import FINDINGS
+from streamstack.language.names import DEFINITION
+from streamstack.language.streaming_settings import Streaming
+from streamstack.language.units import ALGORITHMS
+from streamstack.spec import (
+    Bound,
+    Condition,
+    Constant,
+    Custom,
+    Field,
+    Group,
+    Kind,
+    ListOf,
+    Named,
+    Nesting,
+    StackOf,
+    Type,
+    Variable,
+    group_of,
+)
+
+_PROSE: Final = Constant(Kind.PROSE)
+_FLAG: Final = Constant(Kind.BOOLEAN)
+_WORDS: Final = ListOf(_PROSE)
+_COUNT: Final = Constant(Kind.INTEGER, minimum=0)
+_INPUTS: Final = Custom(
+    {
+        "type": ["object", "null"],
+        "propertyNames": {"not": {"pattern": "<<|>>"}},
+        "additionalProperties": {"$ref": "#/definitions/input"},
+    },
+    "mapping from names to declarations",
+)
+_ALLOW: Final = ListOf(Constant(choices=tuple(FINDINGS)))
+
+# ------------------------------------------------------------------------------------------- steps
+
+RETRY: Final = (
+    Field(
+        "times",
+        Constant(Kind.INTEGER, minimum=1, maximum=1000),
+        "Number of retries.",
+        required=True,
+    ),
+    Field("delay", Constant(Kind.DURATION), "Delay before the first retry.", default=1.0),
+    Field(
+        "backoff",
+        Constant(choices=("fixed", "exponential")),
+        "Whether the delay stays the same or doubles with each retry.",
+        default="exponential",
+    ),
+    Field("maxDelay", Constant(Kind.DURATION), "Largest delay.", default=30.0),
+    Field("jitter", _FLAG, "Randomize each delay between 0 and its full length.", default=True),
+    Field(
+        "on",
+        ListOf(Constant()),
+        "Error codes that are retried. Default: all but `invalid-input` and your own codes.",
+    ),
+)
+#: What may stand beside a step's function.
+MODIFIERS: Final = (
+    Field("name", Constant(), "Name of the step in traces, errors and the graph."),
+    Field("description", Constant(), "Description of the step."),
+    Field("as", Variable(), "Variable that receives the result.", attribute="result"),
+    Field(
+        "when",
+        Condition(),
+        "Run the step only if this is true. A skipped step sets its `as` to null.",
+    ),
+    Field(
+        "timeout",
+        Bound(Kind.DURATION),
+        "Time-out of the step, which then fails with the error `timeout`.",
+    ),
+    Field(
+        "retry",
+        Group(RETRY),
+        "Retry the step when it fails. A step that has emitted chunks is not retried.",
+    ),
+    Field("disabled", _FLAG, "Skip the step. It is still validated.", default=False),
+    Field("allow", _ALLOW, "Codes of findings to silence at this step."),
+)
+#: Their names.
+MODIFIER_NAMES: Final = frozenset(modifier.name for modifier in MODIFIERS)
+
+# ------------------------------------------------------------------------------------------ inputs
+
+#: The types of inputs, with what the reference and the editor say of them.
+TYPES: Final = {
+    "text": "Text.",
+    "integer": "A whole number.",
+    "decimal": "A number that keeps its digits.",
+    "boolean": "true or false.",
+    "timestamp": "A moment, as RFC 3339 writes it: 2026-01-31T12:00:00Z.",
+    "date": "A day: 2026-01-31.",
+    "uuid": "A UUID.",
+    "email": "An e-mail address.",
+    "url": "An absolute URL.",
+    "object": "A mapping; `properties` declares what it holds.",
+    "list": "A list; `items` declares what it holds.",
+    "enum": "One of `values`.",
+    "json": "Any JSON value.",
+    "file": "An uploaded file.",
+    "stream": "The request body, read as it arrives.",
+}
+FILTERS: Final = ("trim", "lower", "upper")
+_LOCATIONS: Final = ("path", "query", "body", "header", "cookie", "wholeBody")
+#: What the items of a stream may be, and what becomes of one that can't be decoded.
+_STREAM_FORMATS: Final = ("ndjson", "sse", "csv", "json", "lines", "text", "bytes")
+_ON_INVALID: Final = ("fail", "skip", "give")
+_NUMBER: Final = Custom({"type": ["number", "null"]}, "number")
+
+#: The keys that every declaration may have.
+INPUT_KEYS: Final = (
+    Field("type", Constant(choices=tuple(TYPES)), "Type of the input."),
+    Field("required", _FLAG, "Whether the client must send it.", default=False),
+    Field("default", Custom({}), "Value that is used when it is not sent."),
+    Field("nullable", _FLAG, "Accept null.", default=False),
+    Field("description", _PROSE, "Description.", default=""),
+    Field(
+        "in",
+        Constant(choices=_LOCATIONS),
+        "Where it is sent. Default: the path that names it, else the query string (GET, HEAD, DELETE) or the body.",
+        attribute="location",
+    ),
+    Field("aliases", _WORDS, "Other accepted names."),
+    Field("sensitive", _FLAG, "Keep the value out of logs.", default=False),
+)
+
+
+def _constraint(
+    name: str, type_: Type, description: str, *types: str, default: Any = None
+) -> Field:
+    CONSTRAINTS[name] = types
+    return Field(name, type_, f"{description} For {' and '.join(types)}.", default=default)
+
+
+#: The types each constraint belongs to.
+CONSTRAINTS: Final[dict[str, tuple[str, ...]]] = {}
+#: The keys that belong to some types.
+INPUT_CONSTRAINTS: Final = (
+    _constraint("minLength", _COUNT, "Smallest number of characters.", "text"),
+    _constraint("maxLength", _COUNT, "Largest number of characters.", "text"),
+    _constraint(
+        "pattern",
+        _PROSE,
+        "Regular expression that must match somewhere in the text.",
+        "text",
+    ),
+    _constraint(
+        "filters",
+        ListOf(Constant(choices=FILTERS)),
+        "Transformations applied before validation.",
+        "text",
+    ),
+    _constraint("minimum", _NUMBER, "Smallest number.", "integer", "decimal"),
+    _constraint("maximum", _NUMBER, "Largest number.", "integer", "decimal"),
+    _constraint(
+        "values",
+        Custom({"type": ["array", "null"], "minItems": 1, "uniqueItems": True}, "list"),
+        "Allowed values.",
+        "enum",
+    ),
+    _constraint(
+        "properties", _INPUTS, "Declarations of the object's properties, by name.", "object"
+    ),
+    _constraint(
+        "items",
+        Custom({"allOf": [{"$ref": "#/definitions/input"}]}, "declaration"),
+        "Declaration of the items.",
+        "list",
+    ),
+    _constraint("minItems", _COUNT, "Smallest number of items.", "list"),
+    _constraint("maxItems", _COUNT, "Largest number of items.", "list"),
+    _constraint("maxSize", Constant(Kind.SIZE), "Largest size.", "file", "stream"),
+    _constraint("contentTypes", _WORDS, "Allowed content types.", "file"),
+    _constraint(
+        "decode",
+        Constant(choices=_STREAM_FORMATS),
+        "Format of the stream's items. Default: what the Content-Type says.",
+        "stream",
+    ),
+    _constraint(
+        "onInvalid",
+        Constant(choices=_ON_INVALID),
+        "What happens to an item that can't be decoded: `fail` the run, `skip` it, or `give` it as an error item.",
+        "stream",
+    ),
+)
+#: What other languages call our types.
+COMMON_TYPES: Final = {
+    "string": "text",
+    "str": "text",
+    "int": "integer",
+    "float": "decimal",
+    "double": "decimal",
+    "number": "decimal",
+    "bool": "boolean",
+    "datetime": "timestamp",
+    "array": "list",
+    "dict": "object",
+    "map": "object",
+    "any": "json",
+}
+#: What other languages call our keys: the one that belongs to the type is meant.
+COMMON_KEYS: Final = {
+    "min": ("minimum", "minLength", "minItems"),
+    "max": ("maximum", "maxLength", "maxItems"),
+    "optional": ("required",),
+    "regex": ("pattern",),
+    "regexp": ("pattern",),
+    "enum": ("values",),
+    "options": ("values",),
+    "choices": ("values",),
+}
+
+
+def constraints_of(type_: str) -> tuple[str, ...]:
+    """Return the constraints that belong to a type."""
+    return tuple(name for name, types in CONSTRAINTS.items() if type_ in types)
+
+
+# --------------------------------------------------------------------------- rate limits, authentication
+
+#: A rate limit.
+LIMIT: Final = (
+    Field("limit", Bound(Kind.RATE), "Number of requests in a time: 60/minute, 20/10s."),
+    Field(
+        "by",
+        Bound(Kind.TEXT, choices=("caller", "ip", "all")),
+        "Key that requests are counted against: `caller` (the authenticated subject, else the address), `ip`, "
+        "`all` (one counter for all clients), or a binding.",
+        default="caller",
+    ),
+    Field(
+        "algorithm",
+        Constant(choices=ALGORITHMS),
+        "`fixed` counts in consecutive windows; `sliding` allows no more than the limit in any such time.",
+        default=ALGORITHMS[0],
+    ),
+    Field(
+        "concurrent",
+        Bound(Kind.INTEGER, minimum=1, maximum=1_000_000),
+        "Largest number of concurrent runs.",
+    ),
+)
+#: What an endpoint may say of an authentication that it names.
+WAY: Final = (
+    Field(
+        "scopes",
+        ListOf(Constant(), alone=True),
+        "Scopes that the client needs, all of them.",
+    ),
+    Field(
+        "optional",
+        _FLAG,
+        "Also accept requests without credentials; `auth` is then null.",
+        default=False,
+    ),
+)
+
+# --------------------------------------------------------------------------------------- documents
+
+#: The methods an endpoint can answer.
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+_NAME: Final = Constant(pattern=f"^{DEFINITION.pattern}$")
+_STACK: Final = StackOf(Nesting.ONCE)
+_SUMMARY: Final = Field("summary", _PROSE, "Summary in one line.", default="")
+_DESCRIPTION: Final = Field("description", _PROSE, "Description.", default="")
+_ALLOWED: Final = Field("allow", _ALLOW, "Codes of findings to silence in this document.")
+
+
+def _disabled(meaning: str) -> Field:
+    return Field("disabled", _FLAG, meaning, default=False)
+
+
+#: The keys of each kind of document.
+DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
+    "endpoint": (
+        Field(
+            "kind",
+            Constant(choices=("endpoint",)),
+            "Kind of the document. Default: `endpoint`.",
+        ),
+        Field("method", Constant(choices=METHODS), "HTTP method.", required=True),
+        Field(
+            "path",
+            Constant(pattern=r"^/([^/?#<>]+(/[^/?#<>]+)*)?$"),
+            "Path, with parameters as {name}: /api/orders/{id}.",
+            required=True,
+        ),
+        _SUMMARY,
+        _DESCRIPTION,
+        Field("tags", _WORDS, "Tags."),
+        Field(
+            "responseType",
+            Constant(choices=("streaming", "json")),
+            "`streaming` sends chunks as they are emitted; `json` responds with one value.",
+            default="streaming",
+        ),
+        Field(
+            "streaming",
+            group_of(Streaming),
+            "Format, heartbeats, time-outs and limits of the stream.",
+        ),
+        Field(
+            "authentication",
+            ListOf(Named(Group(WAY), bare=True), alone=True),
+            "Authentication methods of the settings, any of which is accepted. Default: none, the endpoint is public.",
+        ),
+        Field(
+            "rateLimit",
+            ListOf(Group(LIMIT, short="limit"), alone=True, least=1, most=10),
+            "Rate limit (60/minute), concurrency limit, or a list of up to 10 limits.",
+        ),
+        Field(
+            "headers",
+            Custom(
+                {
+                    "type": ["object", "null"],
+                    "propertyNames": {"pattern": r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"},
+                    "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+                },
+                "mapping from names to: text",
+            ),
+            "Response headers.",
+        ),
+        Field("cache", Custom({}), "Not served yet."),
+        Field("inputParameters", _INPUTS, "Inputs by name."),
+        Field(
+            "unknownInputs",
+            Constant(choices=("refuse", "ignore")),
+            "Refuse or ignore undeclared body properties.",
+            default="refuse",
+        ),
+        Field("functionStack", _STACK, "Steps that run for each request.", required=True),
+        Field(
+            "response",
+            Bound(),
+            "Response of a json endpoint. Default: the value of `return`.",
+        ),
+        _disabled("Do not serve the endpoint. It is still validated."),
+        _ALLOWED,
+    ),
+    "function": (
+        Field("kind", Constant(choices=("function",)), "Kind of the document.", required=True),
+        Field("name", _NAME, "Name that `call` uses.", required=True),
+        _SUMMARY,
+        _DESCRIPTION,
+        Field("inputParameters", _INPUTS, "Inputs by name, which `call` passes under `with`."),
+        Field("functionStack", _STACK, "Steps that run for each call.", required=True),
+        _disabled("Refuse calls of the function. It is still validated."),
+        _ALLOWED,
+    ),
+    "task": (
+        Field("kind", Constant(choices=("task",)), "Kind of the document.", required=True),
+        Field("name", _NAME, "Name in logs and metrics.", required=True),
+        _SUMMARY,
+        _DESCRIPTION,
+        Field(
+            "schedule",
+            Group(
+                (
+                    Field("every", Constant(Kind.DURATION), "Interval between two runs."),
+                    Field("cron", Constant(), "Schedule as a cron expression."),
+                    Field("timezone", Constant(), "Time zone of `cron`."),
+                )
+            ),
+            'Schedule: `every: 5s`, or `cron: "0 * * * *"` with `timezone`.',
+            required=True,
+        ),
+        Field("functionStack", _STACK, "Steps of each run.", required=True),
+        _disabled("Do not run the task. It is still validated."),
+        _ALLOWED,
+    ),
+}
+#: Keys that this version reads and refuses, and what it would mean to ignore them.
+NOT_YET: Final = {"cache": "would keep nothing"}
+
+# -------------------------------------------------------------------------------------------- tests
+
+_TEXT: Final = Constant()
+_VALUES: Final = Named(Bound())
+
+
+def _one(*fields: Field) -> Group:
+    return Group(fields)
+
+
+#: The keys of a file of tests.
+TESTS: Final = (
+    Field(
+        "tests",
+        ListOf(
+            _one(
+                Field("name", _TEXT, "Name of the test.", required=True),
+                Field(
+                    "request",
+                    _one(
+                        Field(
+                            "method",
+                            Constant(choices=METHODS),
+                            "The method; GET where it is left out.",
+                        ),
+                        Field("path", Constant(pattern="^/"), "The path.", required=True),
+                        Field("query", _VALUES, "Query parameters, by name."),
+                        Field("headers", _VALUES, "Headers, by name."),
+                        Field("body", Bound(), "The body: JSON, or a text as it is."),
+                        Field("auth", _VALUES, "Claims of the authenticated client."),
+                    ),
+                    "The request.",
+                    required=True,
+                ),
+                Field("env", _VALUES, "Environment variables."),
+                Field(
+                    "upstreams",
+                    ListOf(
+                        _one(
+                            Field(
+                                "match",
+                                _one(
+                                    Field("method", Constant(choices=METHODS), "The method."),
+                                    Field("url", _TEXT, "URL that is mocked."),
+                                    Field("body", Bound(), "Values that the body must contain."),
+                                ),
+                                "Requests that the mock responds to.",
+                                required=True,
+                            ),
+                            Field(
+                                "respond",
+                                _one(
+                                    Field(
+                                        "status",
+                                        Constant(Kind.INTEGER, 100, 599),
+                                        "The status.",
+                                    ),
+                                    Field("headers", _VALUES, "Headers, by name."),
+                                    Field("body", Bound(), "The body."),
+                                    Field(
+                                        "file",
+                                        _TEXT,
+                                        "A file with the body, from the folder of the test.",
+                                    ),
+                                    Field(
+                                        "delay",
+                                        Constant(Kind.DURATION),
+                                        "Delay before each chunk.",
+                                    ),
+                                    Field(
+                                        "cutAfter",
+                                        _one(
+                                            Field("events", _COUNT, "After so many events."),
+                                            Field("bytes", _COUNT, "After so many bytes."),
+                                        ),
+                                        "Where the connection is cut.",
+                                    ),
+                                ),
+                                "The response.",
+                            ),
+                        )
+                    ),
+                    "Mocked upstreams.",
+                ),
+                Field(
+                    "client",
+                    _one(
+                        Field(
+                            "leaveAfter", _COUNT, "Number of chunks to read before disconnecting."
+                        ),
+                        Field("readDelay", Constant(Kind.DURATION), "Delay before each read."),
+                    ),
+                    "A client that disconnects, or reads slowly.",
+                ),
+                Field(
+                    "expect",
+                    _one(
+                        Field("status", Constant(Kind.INTEGER, 100, 599), "The status."),
+                        Field("headers", _VALUES, "Headers, by name."),
+                        Field("text", _TEXT, "Content of all chunks, joined."),
+                        Field("body", Bound(), "Response body of a json endpoint."),
+                        Field("chunks", ListOf(Bound()), "Content of the chunks, in order."),
+                        Field(
+                            "streamed",
+                            _FLAG,
+                            "Whether the first chunk was sent before the upstream had ended.",
+                        ),
+                        Field("error", Bound(), "Error that ended the run."),
+                        Field(
+                            "calls",
+                            ListOf(
+                                _one(
+                                    Field("method", _TEXT, "The method."),
+                                    Field("url", _TEXT, "The address."),
+                                    Field("count", _COUNT, "Number of requests."),
+                                    Field("body", Bound(), "Values that the body must contain."),
+                                )
+                            ),
+                            "Requests that were made to upstreams.",
+                        ),
+                    ),
+                    "The expected response.",
+                    required=True,
+                ),
+            )
+        ),
+        "Tests, which run one after the other.",
+        required=True,
+    ),
+)

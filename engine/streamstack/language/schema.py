@@ -1,0 +1,468 @@
+"""JSON Schemas for editors (draft-07, which yaml-language-server reads) and for models, made from the declarations.
+
+All functions stand as keys of one object; that a step has exactly one is `validate`'s to say, since a choice of
+alternatives drowns the real message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, Literal
+
+from streamstack.language import keys
+from streamstack.language.declare import Function, Registry
+from streamstack.language.definition import Input
+from streamstack.language.loading.arguments import main_takes_mapping
+from streamstack.language.names import RESERVED, VARIABLE
+from streamstack.language.reference import markdown_of
+from streamstack.language.settings import SETTINGS
+from streamstack.language.values import MISSING
+from streamstack.spec import (
+    FACTS,
+    Bound,
+    Condition,
+    Constant,
+    Custom,
+    Field,
+    Group,
+    Kind,
+    ListOf,
+    Named,
+    OneOf,
+    StackOf,
+    Tagged,
+    Type,
+    Variable,
+    shown_default,
+)
+
+Schema = dict[str, Any]
+Mode = Literal["definition", "settings", "streaming"]
+
+#: A text that holds a binding or a template.
+BINDING: Final = "<<|<%"
+_DURATION: Final = r"^\s*[0-9]+(\.[0-9]+)? ?(ms|s|m|h|d)?\s*$"
+#: What a text of each kind looks like.
+_PATTERNS: Final = {
+    Kind.DURATION: _DURATION,
+    Kind.EVERY: _DURATION,
+    Kind.SIZE: r"^\s*[0-9]+(\.[0-9]+)? ?([KkMmGgTt]?[Bb])?\s*$",
+    Kind.RATE: (
+        r"^\s*[0-9]{1,12} ?(/|per) ?([0-9]{1,6}(\.[0-9]{1,3})? ?)?"
+        r"([Ss]econds?|[Mm]inutes?|[Hh]ours?|[Dd]ays?|ms|s|m|h|d)\s*$"
+    ),
+}
+#: Refuses keys that YAML made of an unquoted binding.
+_SOUND_KEYS: Final[Schema] = {"not": {"pattern": "<<|>>"}}
+_ANY_VALUE: Final[Schema] = {"allOf": [{"$ref": "#/definitions/value"}]}
+_ALL: Final = ["array", "boolean", "null", "number", "object", "string"]
+_DRAFT: Final = "http://json-schema.org/draft-07/schema#"
+
+#: Any value, and its parts.
+_VALUE: Final[Schema] = {
+    "description": "Any value, with or without bindings.",
+    "propertyNames": _SOUND_KEYS,
+    "additionalProperties": {"$ref": "#/definitions/value"},
+    "items": {"$ref": "#/definitions/value"},
+}
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def make_schemas(registry: Registry) -> dict[str, Schema]:
+    """Return every schema by the name of its file."""
+    definitions = {"value": _VALUE, "input": _input(), "step": _step(registry)}
+    schemas: dict[str, Schema] = {
+        f"{kind}.schema.json": {
+            "$schema": _DRAFT,
+            "title": f"streamstack {kind}",
+            **_fields(fields),
+            "definitions": definitions,
+        }
+        for kind, fields in keys.DOCUMENTS.items()
+    }
+    function, task, endpoint = (
+        _fields(keys.DOCUMENTS[kind]) for kind in ("function", "task", "endpoint")
+    )
+    schemas["streamstack.schema.json"] = {
+        "$schema": _DRAFT,
+        "title": "streamstack definition",
+        "type": "object",
+        "if": _has_kind("function"),
+        "then": function,
+        "else": {"if": _has_kind("task"), "then": task, "else": endpoint},
+        "definitions": definitions,
+    }
+    schemas["settings.schema.json"] = {
+        "$schema": _DRAFT,
+        "title": "streamstack.yaml",
+        "description": "The settings of a project.",
+        **_fields(SETTINGS, mode="settings"),
+    }
+    schemas["test.schema.json"] = {
+        "$schema": _DRAFT,
+        "title": "streamstack tests",
+        "description": "Tests of definitions.",
+        **_fields(keys.TESTS),
+        "definitions": {"value": _VALUE},
+    }
+    return schemas
+
+
+def _has_kind(kind: str) -> Schema:
+    return {"required": ["kind"], "properties": {"kind": {"const": kind}}}
+
+
+def _step(registry: Registry) -> Schema:
+    alone = [
+        name
+        for name, function in registry.items()
+        if not any(parameter.required for parameter in function.parameters)
+    ]
+    properties: Schema = {each.name: _field(each) for each in keys.MODIFIERS}
+    for name, function in registry.items():
+        properties[name] = _described(
+            _below_function(function), function.summary, markdown_of(function)
+        )
+    return {
+        "description": "A step: one function, and what may stand beside it.",
+        "type": ["object", "string"],
+        "pattern": f"^({'|'.join(name.replace('.', '[.]') for name in sorted(alone))})$",
+        "propertyNames": _SOUND_KEYS,
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _input() -> Schema:
+    """Return the schema of a declared input."""
+    schema = _fields((*keys.INPUT_KEYS, *keys.INPUT_CONSTRAINTS))
+    return _described(
+        schema | {"type": ["object", "string", "null"]},
+        "A declaration; a text alone is the type, or else the description.",
+    )
+
+
+# ------------------------------------------------------------------------------------------- types
+
+
+def _fields(fields: tuple[Field, ...], *, mode: Mode = "definition") -> Schema:
+    """Return the schema of a mapping with these keys.
+
+    Settings, and the keys of `streaming` alike, may be written as environment variables hold them; in the file of the
+    settings they may be bound to one.
+    """
+    schema: Schema = {
+        "type": ["object", "null"],
+        "propertyNames": _SOUND_KEYS,
+        "properties": {each.name: _field(each, mode=mode) for each in fields},
+        "additionalProperties": False,
+    }
+    required = [each.name for each in fields if each.required]
+    if required and mode == "definition":
+        schema["required"] = required
+        schema["type"] = "object"
+    return schema
+
+
+def _field(field: Field, *, mode: Mode = "definition") -> Schema:
+    """Return the schema of one field, with its documentation and default."""
+    schema = _described(_type(field.type, mode=mode), field.description)
+    default = shown_default(field)
+    if isinstance(default, (bool, int, float, str)) and default != "":
+        schema["default"] = default
+    # Null counts as not given.
+    return _without_null(schema) if field.required and mode == "definition" else schema
+
+
+def _described(schema: Schema, description: str, markdown: str = "") -> Schema:
+    """Return a schema with its documentation before its rules."""
+    described: Schema = {"description": description}
+    if markdown:
+        described["markdownDescription"] = markdown
+    return described | {key: each for key, each in schema.items() if key not in described}
+
+
+def _without_null(schema: Schema) -> Schema:
+    found = dict(schema)
+    types = _types(schema)
+    if "null" in types:
+        types.remove("null")
+        found["type"] = types[0] if len(types) == 1 else types
+    if "enum" in schema:
+        found["enum"] = [each for each in schema["enum"] if each is not None]
+    return found
+
+
+def _types(schema: Schema) -> list[str]:
+    types = schema.get("type", [])
+    return [types] if isinstance(types, str) else list(types)
+
+
+def _type(wanted: Type, *, mode: Mode = "definition") -> Schema:
+    """Return the schema of what stands to the right of a colon."""
+    match wanted:
+        case Bound() if mode == "settings":
+            return {}
+        case Bound():
+            return _bound(wanted)
+        case Condition():
+            return {"type": ["boolean", "string", "null"], "pattern": "<<"}
+        case Constant():
+            return (
+                _constant(wanted)
+                if mode == "definition"
+                else _setting(wanted, bound=mode == "settings")
+            )
+        case Variable():
+            return {
+                "type": ["string", "null"],
+                "pattern": f"^{VARIABLE.pattern}$",
+                "not": {"enum": sorted(RESERVED - {"error"})},
+            }
+        case StackOf():
+            return {"type": ["array", "null"], "items": {"$ref": "#/definitions/step"}}
+        case Group():
+            return _group(wanted, mode=mode)
+        case Tagged():
+            return _tagged(wanted, mode=mode)
+        case ListOf():
+            return _list(wanted, mode=mode)
+        case Named():
+            return {
+                "type": ["object", *(["string"] if wanted.bare else []), "null"],
+                "propertyNames": {"pattern": f"^{VARIABLE.pattern}$"}
+                if wanted.keys_are_variables
+                else _SOUND_KEYS,
+                "additionalProperties": _type(wanted.item, mode=mode),
+            }
+        case OneOf():
+            return {"anyOf": [_type(form, mode=mode) for form in wanted.forms]}
+        case Custom():
+            return dict(wanted.schema)
+
+
+def _list(wanted: ListOf, *, mode: Mode) -> Schema:
+    item = _without_null(_type(wanted.item, mode=mode))
+    schema: Schema = {"type": ["array", "null"]}
+    if wanted.alone or mode != "definition":
+        # What is said of one holds for one that stands alone, too: of a list it says nothing.
+        schema = {key: each for key, each in item.items() if key not in ("enum", "anyOf")}
+        schema["type"] = ["array", *(_types(item) or ["string"]), "null"]
+    bounds = {"minItems": wanted.least, "maxItems": wanted.most}
+    return (
+        schema | {"items": item} | {key: each for key, each in bounds.items() if each is not None}
+    )
+
+
+def _tagged(wanted: Tagged, *, mode: Mode) -> Schema:
+    """Return the schema of all variants together: which keys go with which is `validate`'s."""
+    tag = {"description": wanted.description, "enum": list(wanted.groups)}
+    properties: Schema = {wanted.key: tag}
+    for group in wanted.groups.values():
+        properties |= _fields(group.parameters, mode=mode)["properties"]
+    return _fields(()) | {"properties": properties}
+
+
+def _group(wanted: Group, *, mode: Mode) -> Schema:
+    if (
+        wanted.make is not None
+        and mode == "definition"
+        and any(each.attribute for each in wanted.parameters)
+    ):
+        mode = "streaming"
+    schema = _fields(wanted.parameters, mode=mode)
+    return _with_short(wanted, schema, mode=mode)
+
+
+def _with_short(wanted: Group, schema: Schema, *, mode: Mode) -> Schema:
+    """Return the schema of a mapping, or of the value that may stand for it."""
+    if wanted.switch:
+        schema["type"] = ["object", "boolean", "null"]
+    if not wanted.short:
+        return schema
+    field = next(each for each in wanted.parameters if each.name == wanted.short)
+    value = _type(field.type, mode=mode)
+    words = value.pop("enum", None) or value.pop("anyOf", [{}])[0].get("enum")
+    if words:
+        # An enumeration would hold for the mapping, too.
+        words = [word for word in words if word is not None]
+        pattern = f"^({'|'.join(words)})$" + (f"|{BINDING}" if mode == "settings" else "")
+        value |= {"type": ["string", "null"], "pattern": pattern, "examples": words}
+    types = _types(schema)
+    short: Schema = {"type": [*(each for each in _types(value) if each not in types), *types]}
+    value.pop("type")
+    found = short | value | {key: each for key, each in schema.items() if key != "type"}
+    default = shown_default(field)
+    if isinstance(default, (bool, int, float, str)):
+        found["default"] = default
+    return found
+
+
+def _below_function(function: Function) -> Schema:
+    """Return the schema of what stands below a function: its parameters, or its main one's value.
+
+    One flat schema, since a choice of alternatives would hide what is really wrong: the keywords for mappings hold for
+    mappings only, those for texts and numbers for these only.
+    """
+    parameters, main = function.parameters, function.main
+    if not parameters:
+        return {"type": "null"}
+    if main is not None and main_takes_mapping(parameters):
+        return _type(main.type)
+    schema = _fields(parameters)
+    if main is None or any(each.required and not each.main for each in parameters):
+        return schema
+    value = _type(main.type)
+    if "anyOf" in value:
+        schema["anyOf"] = [{"type": "object"}, *value.pop("anyOf")]
+    types = _types(value) or _ALL
+    schema["type"] = sorted({"object", *types} - ({"null"} if main.required else set()))
+    for keyword in ("pattern", "minimum", "maximum", "items"):
+        if keyword in value:
+            schema[keyword] = value[keyword]
+    if "array" in types:
+        schema.setdefault("items", {"$ref": "#/definitions/value"})
+    return schema
+
+
+def _bound(wanted: Bound) -> Schema:
+    kind = wanted.kind
+    if kind in (Kind.ANY, Kind.ANY_OR_STREAM):
+        return dict(_ANY_VALUE)
+    types = sorted({*FACTS[kind].types, "string", "null"})
+    if kind is Kind.KEY:
+        return {"type": types, "items": {"$ref": "#/definitions/value"}}
+    if kind is Kind.TEXT:
+        if not wanted.choices:
+            return {"type": types[::-1]}
+        words = {"enum": [*wanted.choices, None]}
+        return {"anyOf": [words, {"type": "string", "pattern": BINDING}]}
+    if kind is Kind.SQL:
+        return {"type": "string"}
+    pattern = f"{_PATTERNS[kind]}|{BINDING}" if kind in _PATTERNS else BINDING
+    schema: Schema = {"type": types, "pattern": pattern}
+    if kind in (Kind.LIST, Kind.ITEMS):
+        schema["items"] = {"$ref": "#/definitions/value"}
+    elif kind in (Kind.OBJECT, Kind.HEADERS):
+        schema["propertyNames"] = _SOUND_KEYS
+        schema["additionalProperties"] = {"$ref": "#/definitions/value"}
+    return schema | _bounds(wanted)
+
+
+def _constant(wanted: Constant) -> Schema:
+    if wanted.choices:
+        return {"enum": [*wanted.choices, None]}
+    if wanted.kind in (Kind.ANY, Kind.ANY_OR_STREAM):
+        return dict(_ANY_VALUE)
+    schema: Schema = {"type": sorted({*FACTS[wanted.kind].types, "null"})}
+    pattern = wanted.pattern or _PATTERNS.get(wanted.kind)
+    if pattern is not None:
+        schema["pattern"] = pattern
+    return schema | _bounds(wanted)
+
+
+def _setting(wanted: Constant, *, bound: bool) -> Schema:
+    """Return the schema of a setting; in streamstack.yaml it may be bound to a variable."""
+    binding = f"|{BINDING}" if bound else ""
+    if wanted.choices:
+        words: Schema = {"enum": [*wanted.choices, None]}
+        return {"anyOf": [words, {"type": "string", "pattern": BINDING}]} if bound else words
+    types = [*FACTS[wanted.kind].types, "null"]
+    pattern = wanted.pattern or _PATTERNS.get(wanted.kind, "")
+    match wanted.kind:
+        case Kind.BOOLEAN if bound:
+            types, pattern = ["boolean", "string", "null"], "^(true|false)$"
+        case Kind.INTEGER:
+            types, pattern = ["integer", "string", "null"], "^[0-9]+$"
+        case Kind.PROSE:
+            types = ["string", "number", "null"]
+    schema: Schema = {"type": types} | _bounds(wanted)
+    return schema | {"pattern": f"{pattern}{binding}"} if pattern else schema
+
+
+def _bounds(wanted: Bound | Constant) -> Schema:
+    """Return the bounds of a number; those of durations and sizes count in other units."""
+    if wanted.kind in (Kind.DURATION, Kind.SIZE):
+        return {"minimum": 0}
+    if wanted.kind is Kind.EVERY:
+        return {"minimum": 1}
+    if wanted.kind is Kind.PART:
+        return {"minimum": 0, "maximum": 1}
+    bounds = {"minimum": wanted.minimum, "maximum": wanted.maximum}
+    return {key: bound for key, bound in bounds.items() if bound is not None}
+
+
+# ------------------------------------------------------------------------- what a model is told of inputs
+
+_TYPES: Final[dict[str, Schema]] = {
+    "text": {"type": "string"},
+    "integer": {"type": "integer"},
+    "decimal": {"type": "number"},
+    "boolean": {"type": "boolean"},
+    "timestamp": {"type": "string", "format": "date-time"},
+    "date": {"type": "string", "format": "date"},
+    "uuid": {"type": "string", "format": "uuid"},
+    "email": {"type": "string", "format": "email"},
+    "url": {"type": "string", "format": "uri"},
+    "object": {"type": "object"},
+    "list": {"type": "array"},
+    "enum": {},
+    "json": {},
+}
+#: Inputs that are no JSON.
+RAW: Final = ("file", "stream")
+
+
+def inputs_schema(inputs: Iterable[Input]) -> Schema:
+    """Return the schema of an object with these inputs.
+
+    Raises ValueError for one that JSON can't hold, a file or a stream.
+    """
+    listed = tuple(inputs)
+    schema: Schema = {
+        "type": "object",
+        "properties": {each.name: input_schema(each) for each in listed},
+        "additionalProperties": False,
+    }
+    required = [each.name for each in listed if each.required]
+    if required:
+        schema["required"] = required
+    return schema
+
+
+def input_schema(declared: Input) -> Schema:
+    """Return the schema of one input. Raises ValueError as `inputs_schema` does."""
+    if declared.type in RAW:
+        raise ValueError(f"the input `{declared.name}` is a {declared.type}")
+    schema: Schema = {"description": declared.description} if declared.description else {}
+    schema |= _TYPES[declared.type]
+    if declared.properties is not None:
+        schema |= inputs_schema(declared.properties)
+    if declared.items is not None:
+        schema["items"] = input_schema(declared.items)
+    limits: dict[str, Any] = {
+        "minLength": declared.min_length,
+        "maxLength": declared.max_length,
+        "pattern": declared.pattern,
+        "minimum": declared.minimum,
+        "maximum": declared.maximum,
+        "minItems": declared.min_items,
+        "maxItems": declared.max_items,
+    }
+    schema |= {name: limit for name, limit in limits.items() if limit is not None}
+    if declared.type == "enum":
+        schema["enum"] = list(declared.values)
+        if all(isinstance(each, str) for each in declared.values):
+            schema["type"] = "string"
+    if declared.default is not MISSING and declared.default is not None:
+        schema["default"] = declared.default
+    return _or_null(schema) if declared.nullable else schema
+
+
+def _or_null(schema: Schema) -> Schema:
+    if "type" in schema:
+        schema["type"] = [schema["type"], "null"]
+    if "enum" in schema:
+        schema["enum"] = [*schema["enum"], None]
+    return schema

@@ -1,1 +1,0 @@
-"""The JSON Schemas that editors read, made from the declarations."""

@@ -1,0 +1,791 @@
+"""What a key, a parameter or a setting may hold: declared once.
+
+A `Field` has a name, a type, a description and a default. From fields come the readers of YAML with their findings
+(`SettingsReader` here for streamstack.yaml, `language.loading` for definitions), the JSON Schemas (`language.schema`),
+the reference (`language.reference`) and the defaults. Settings declare their fields on the dataclass that holds
+their values, with `setting`; functions and documents declare tuples of fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from streamstack.errors import Diagnostic, Mark
+from streamstack.language import units
+from streamstack.language.findings import find
+from streamstack.language.reading import nodes
+from streamstack.language.reading.nodes import Node, Scalar, Sequence
+from streamstack.language.suggest import did_you_mean, nearest
+from streamstack.language.units import parse_rate
+from streamstack.language.values import MISSING
+
+# ---------------------------------------------------------------------------------------- types
+
+
+class Nesting(Enum):
+    """How a nested stack runs, for the analysis of names, loops and emission."""
+
+    ONCE = "once"  # exactly once, in the step's own frame (db.transaction)
+    LOOP = "loop"  # no, one or many times, in the step's own frame; break and continue mean it
+    ALTERNATIVE = "alternative"  # at most one of the step's alternatives runs
+    OTHERWISE = "otherwise"  # the alternative that runs when no other does (else, default)
+    GUARDED = "guarded"  # may stop at any step (try.do)
+    HANDLER = "handler"  # runs after a GUARDED stack failed (catch.do)
+    FINALLY = "finally"  # runs however the GUARDED stack ended
+    BRANCH = "branch"  # once, beside the others, on its own copy of the variables; a frame
+    ITEM = "item"  # for each item, later, on its own copy; a frame (streams.map)
+    DEFERRED = "deferred"  # when the run has ended (after); a frame on its own copy
+    FRAME = "frame"  # at most once, in a frame of its own for `return` (cache.use)
+
+
+@dataclass(frozen=True, slots=True)
+class Binds:
+    """A variable that a nested stack or expression sees: named by another parameter's value."""
+
+    parameter: str  # the parameter that names it: `as`
+    default: str | None = None  # its name when the author gives none: item
+    stream: bool = False  # whether it may be a stream
+
+
+class Kind(Enum):
+    """The kinds of data that a value may have; ANY takes all but a stream."""
+
+    ANY = "any"
+    TEXT = "text"
+    PROSE = "prose"  # a text for people: a number or a boolean is taken as it is written
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    LIST = "list"
+    OBJECT = "object"
+    HEADERS = (
+        "headers"  # an object of header fields; one that is bound as a whole is forwarded in part
+    )
+    DURATION = "duration"
+    EVERY = "every"  # a number of items, or a duration
+    SIZE = "size"
+    RATE = "rate"  # how many in which time
+    PART = "part"  # from 0% to 100%
+    KEY = "key"  # what names something: a text, a number, a list of such
+    STREAM = "stream"  # a stream only
+    ITEMS = "items"  # a list or a stream
+    ANY_OR_STREAM = "anyOrStream"  # a whole binding may hand over a stream
+    SQL = "sql"  # a statement: a text whose bindings become its parameters
+
+
+@dataclass(frozen=True, slots=True)
+class KindFacts:
+    """What readers, messages, schemas and the reference know of a kind.
+
+    ``types`` are those of JSON Schema. ``fits`` are the Python types of a constant; empty: any. ``parse`` reads what
+    is written with a unit, and raises ValueError, a finding of ``code``.
+    """
+
+    phrase: str
+    short: str
+    example: str
+    types: tuple[str, ...] = ()
+    fits: tuple[type, ...] = ()
+    parse: Callable[[object], Any] | None = None
+    code: str = "wrong-type"
+
+
+def _part(value: object) -> float:
+    """Return a part from 0 to 1, of `10%` or a number."""
+    text = str(value).strip()
+    try:
+        part = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        part = -1.0
+    if isinstance(value, bool) or not 0 <= part <= 1:
+        raise ValueError("it must be a part, from 0% to 100%: write 10% or 0.1")
+    return part
+
+
+FACTS: Final = {
+    Kind.ANY: KindFacts("a value", "any value", "write any value"),
+    Kind.TEXT: KindFacts(
+        "a text",
+        "text",
+        "write a text, or a binding around the value: << ... >>",
+        ("string",),
+        (str,),
+    ),
+    Kind.PROSE: KindFacts(
+        "a text", "text", "write a text", ("string", "number", "boolean"), (str, int, float, bool)
+    ),
+    Kind.INTEGER: KindFacts(
+        "an integer", "integer", "write a whole number, such as 5", ("integer",), (int,)
+    ),
+    Kind.NUMBER: KindFacts(
+        "a number", "number", "write a number, such as 0.5", ("number",), (int, float)
+    ),
+    Kind.BOOLEAN: KindFacts(
+        "true or false", "true or false", "write true or false", ("boolean",), (bool,)
+    ),
+    Kind.LIST: KindFacts("a list", "list", "write a list, such as [a, b]", ("array",), (list,)),
+    Kind.OBJECT: KindFacts(
+        "a mapping", "object", "write a mapping, such as {name: value}", ("object",), (dict,)
+    ),
+    Kind.HEADERS: KindFacts(
+        "a mapping", "object", "write a mapping, such as {X-Name: value}", ("object",), (dict,)
+    ),
+    Kind.DURATION: KindFacts(
+        "a duration like 200ms, 5s, 10m",
+        "duration",
+        "write it like 200ms or 5s",
+        ("number", "string"),
+        parse=units.parse_duration,
+        code="bad-duration",
+    ),
+    Kind.SIZE: KindFacts(
+        "a size like 64KB, 10MB",
+        "size",
+        "write it like 64KB or 10MB",
+        ("integer", "string"),
+        parse=units.parse_size,
+        code="bad-size",
+    ),
+    Kind.EVERY: KindFacts(
+        "a number of items, or a duration like 10s",
+        "number of items or duration",
+        "write a number of items, such as 10, or a duration, such as 10s",
+        ("integer", "string"),
+        parse=units.parse_every,
+        code="bad-duration",
+    ),
+    Kind.RATE: KindFacts(
+        "a rate like 60/minute",
+        "rate",
+        "write it like 60/minute or 20/10s",
+        ("string",),
+        parse=parse_rate,
+        code="bad-rate",
+    ),
+    Kind.PART: KindFacts(
+        "a part, from 0% to 100%",
+        "part from 0% to 100%",
+        "write 10% or 0.1",
+        ("number", "string"),
+        parse=_part,
+        code="bad-setting",
+    ),
+    Kind.KEY: KindFacts(
+        "a text, a number or a list",
+        "text, number or list",
+        "write a text, or a list such as [rate, EUR]",
+        ("array", "number", "string"),
+        (str, int, float, list),
+    ),
+    Kind.STREAM: KindFacts(
+        "a stream, as in <<name>>",
+        "stream",
+        "write the name of a stream as a whole binding: <<name>>",
+        fits=(type(MISSING),),  # no constant is one
+    ),
+    Kind.ITEMS: KindFacts(
+        "a list or a stream",
+        "list or stream",
+        "write a list, such as [a, b], or a binding: <<name>>",
+        ("array",),
+        (list,),
+    ),
+    Kind.ANY_OR_STREAM: KindFacts("a value", "any value or stream", "write any value"),
+    Kind.SQL: KindFacts(
+        "a statement of SQL",
+        "SQL",
+        "write SQL, with << bindings >> for its values",
+        ("string",),
+        (str,),
+    ),
+}
+#: Kinds written as numbers with units.
+MEASURES: Final = frozenset({Kind.DURATION, Kind.SIZE, Kind.EVERY, Kind.RATE, Kind.PART})
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A value that may hold bindings; constants are checked when the file is loaded."""
+
+    kind: Kind = Kind.ANY
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()  # for TEXT: the words allowed
+    code: bool = False  # for TEXT: of words-with-hyphens, as the codes of errors are
+    per_item: Binds | None = None  # evaluated for each item, which is bound under this name
+    names: str = ""  # of a database: it is a "table", or names "columns" (a text, a list, or keys)
+    expression: bool = False  # a value without a binding is a mistake: the same for every item
+    # Says of a constant that the function would surely refuse what it takes instead, and what to write.
+    refuses: Callable[[Any], tuple[str, str] | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A whole binding or a boolean. ``per_item`` as in Bound."""
+
+    per_item: Binds | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A value known when the file is loaded: bindings are refused (`constant-required`).
+
+    ``positive``: 0 is refused. The rest is for settings. ``off``: `false` stands for 0. ``parse`` makes the value of
+    a text, and raises ValueError that says what to write. ``pattern`` is what a text looks like, for editors.
+    ``empty``: an empty text counts as not given; ``verbatim``: a text is taken as it is, be it empty. ``code`` is that
+    of the finding, if not the kind's.
+    """
+
+    kind: Kind = Kind.TEXT
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    positive: bool = False
+    off: bool = False
+    parse: Callable[[str], Any] | None = None
+    pattern: str = ""
+    empty: bool = False
+    verbatim: bool = False
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """The name of a variable that a nested stack sees (`as`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackOf:
+    """A nested function stack."""
+
+    nesting: Nesting
+    binds: tuple[Binds, ...] = ()
+    loop: bool = False  # whether `loop` is bound in it
+    transaction: bool = False  # whether a database transaction stays open while it runs
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A mapping with fields of its own (catch, split, pace; a section of the settings).
+
+    ``make`` makes a value of a dict of those given: a plain function is given that, so that it can tell it from an
+    object that is a value. Settings: ``short`` is the field that a value alone stands for; ``switch``: `false`
+    stands for none, and `true` for the defaults, where it is "both"; ``check`` looks at all values together, may
+    change them, and tells whether they can be; ``flat``: its values are fields of the mapping around it; ``named``:
+    ``make`` also gets `name` and `mark`; ``whole``: where anything in it is wrong, it is left out; ``example`` is one
+    as an author writes it.
+    """
+
+    parameters: tuple[Field, ...]
+    make: Callable[..., Any] | None = None
+    short: str = ""
+    switch: str = ""
+    check: Callable[[SettingsReader, nodes.Mapping, dict[str, Any], str], bool] | None = None
+    flat: bool = False
+    named: bool = False
+    whole: bool = False
+    example: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """A mapping whose fields depend on what one of its keys says (an authentication)."""
+
+    key: str
+    groups: Mapping[str, Group]
+    description: str
+    example: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """A list of one kind of thing (elseIf, on: [codes]); one that stands ``alone`` needs no list, nor in settings."""
+
+    item: Type
+    alone: bool = False
+    least: int | None = None
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A mapping from the author's names to one kind of thing (cases, branches, set)."""
+
+    item: Type
+    keys_are_variables: bool = False  # each key must be a variable name
+    names: str = ""  # of a database: its keys are "columns"
+    taken: tuple[str, ...] = ()  # names that the function gives a meaning of its own
+    least: int = 0  # how many there must be
+    bare: bool = False  # a name alone stands for it with nothing below
+    # Says why a key can't be a name, and what to write.
+    refuses: Callable[[str], tuple[str, str] | None] | None = None
+    # Of settings: looks at all of them together.
+    check: Callable[[SettingsReader, nodes.Mapping, dict[str, Any], str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """One of several forms, told apart by the YAML node: a scalar, a list, or a mapping."""
+
+    forms: tuple[Type, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Custom:
+    """What its own code reads, with a schema of its own; in settings it is ``read``, given reader, node and name."""
+
+    schema: Mapping[str, Any]
+    words: str = "any value"
+    read: Callable[[SettingsReader, Node, str], Any] | None = None
+
+
+Type = (
+    Bound
+    | Condition
+    | Constant
+    | Variable
+    | StackOf
+    | Group
+    | Tagged
+    | ListOf
+    | Named
+    | OneOf
+    | Custom
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One parameter of a function, key of a document, or setting.
+
+    ``default`` is what holds when the author gives nothing or null; it is documented and, for plain functions,
+    passed by the compiled call. ``main``: the field that a value alone stands for. ``attribute`` is that of the
+    dataclass which holds a setting's value. ``example`` is a value as an author writes it, where it is required.
+    """
+
+    name: str
+    type: Type
+    description: str
+    required: bool = False
+    default: Any = None
+    main: bool = False
+    attribute: str = ""
+    example: str = ""
+
+    @property
+    def python_name(self) -> str:
+        """The name under which Python code receives it: chunkSize is chunk_size, in is in_."""
+        name = self.attribute or "".join("_" + c.lower() if c.isupper() else c for c in self.name)
+        return name + "_" if name in _KEYWORDS else name
+
+
+_KEYWORDS: Final = frozenset(
+    {"in", "from", "as", "is", "if", "else", "try", "finally", "return", "for", "with"}
+)
+
+
+# ----------------------------------------------------------------------------- fields of dataclasses
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A key that holds several settings of one dataclass; ``short`` is the one that a value alone stands for."""
+
+    name: str
+    description: str
+    short: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    type: Type
+    description: str
+    key: str
+    within: Section | None
+    example: str
+    shown: str
+
+
+def setting(  # noqa: PLR0913 (what there is to say of one)
+    type_: Type,
+    description: str,
+    default: Any = MISSING,
+    *,
+    key: str = "",
+    within: Section | None = None,
+    factory: Callable[[], Any] | None = None,
+    example: str = "",
+    shown: str = "",
+    secret: bool = False,
+) -> Any:
+    """Declare a field of a dataclass as a setting; its key is its name in camelCase, unless ``key`` is another.
+
+    ``shown`` is the default as an author writes it, where the value does not say it. ``secret``: it is left out of
+    what `repr` shows. Without ``default`` and ``factory`` a setting is required.
+    """
+    metadata = {"setting": _Setting(type_, description, key, within, example, shown)}
+    if factory is not None:
+        return dataclasses.field(default_factory=factory, metadata=metadata, repr=not secret)
+    if default is MISSING:
+        return dataclasses.field(metadata=metadata, repr=not secret)
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
+
+
+@cache
+def fields_of(made: type) -> tuple[Field, ...]:
+    """Return the settings that a dataclass declares, in the order in which they stand."""
+    found: dict[str, Field] = {}
+    parts: dict[str, list[Field]] = {}
+    for each in dataclasses.fields(made):
+        declared = each.metadata.get("setting")
+        if declared is None:
+            continue
+        words = each.name.split("_")
+        key = declared.key or words[0] + "".join(word.capitalize() for word in words[1:])
+        default = None if each.default is dataclasses.MISSING else declared.shown or each.default
+        required = (each.default, each.default_factory) == (dataclasses.MISSING,) * 2
+        field = Field(
+            key,
+            declared.type,
+            declared.description,
+            required,
+            default,
+            attribute=each.name,
+            example=declared.example,
+        )
+        section = declared.within
+        if section is None:
+            found[key] = field
+            continue
+        parts.setdefault(section.name, []).append(field)
+        group = Group(tuple(parts[section.name]), short=section.short, flat=True)
+        found[section.name] = Field(section.name, group, section.description)
+    return tuple(found.values())
+
+
+def group_of(made: type, **options: Any) -> Group:
+    """Return the mapping whose fields a dataclass declares, and which makes one of it."""
+    return Group(fields_of(made), make=made, **options)
+
+
+# ------------------------------------------------------------------------------------- constants
+
+
+def suits(wanted: Kind, value: Any) -> bool:
+    """Tell whether a constant is of a kind."""
+    fits = FACTS[wanted].fits
+    return not fits or type(value) in fits
+
+
+def convert(wanted: Kind, value: Any) -> Any:
+    """Return a constant as the engine takes it: a duration in seconds, a size in bytes.
+
+    Raises ValueError with what to write.
+    """
+    parse = FACTS[wanted].parse
+    return value if parse is None else parse(value)
+
+
+def out_of_range(
+    value: Any, minimum: float | None, maximum: float | None, wanted: Kind = Kind.NUMBER
+) -> str:
+    """Say which bound a number breaks, or nothing; those of durations and sizes have units."""
+    if type(value) not in (int, float):
+        return ""
+    for bound, words, broken in (
+        (minimum, "at least", minimum is not None and value < minimum),
+        (maximum, "at most", maximum is not None and value > maximum),
+    ):
+        if bound is not None and broken:
+            return f"{words} {shown(wanted, bound)}"
+    return ""
+
+
+def not_chosen(value: Any, choices: Collection[str]) -> tuple[str, str] | None:
+    """Say which words are allowed where ``value`` is none of them, and which may be meant."""
+    if not choices or not isinstance(value, str) or value in choices:
+        return None
+    near = nearest(value, choices)
+    few = len(choices) <= 16
+    words = listed(choices) if few else "one of its words"
+    return words, f"did you mean `{near}`?" if near else f"write {listed(choices)}" if few else ""
+
+
+def shown(kind: Kind, number: float) -> Any:
+    """Return a number of a kind as authors write it: seconds and bytes have units."""
+    if kind is Kind.DURATION:
+        return units.show_duration(number)
+    if kind is Kind.PART:
+        return f"{number * 100:g}%"
+    if kind is Kind.SIZE:
+        return units.show_size(number)
+    return int(number) if number == int(number) else number
+
+
+def shown_default(field: Field) -> Any:
+    """Return a default as authors write it: 1.0 of a duration, which is seconds, as `1s`."""
+    wanted, default = field.type, field.default
+    if isinstance(wanted, (Bound, Constant)) and type(default) in (int, float):
+        return shown(wanted.kind, default)
+    return default
+
+
+def listed(words: Iterable[str], last: str = "or") -> str:
+    """Join words as a sentence does: a, b or c."""
+    words = list(words)
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def is_null(node: Node | None) -> bool:
+    """Tell whether a value counts as not given."""
+    return node is None or (isinstance(node, Scalar) and node.value is None)
+
+
+def is_written(node: Node | None) -> bool:
+    """Tell whether a setting is given in the file, be it by a variable that is not set."""
+    # Where `substitute` put a variable in, it leaves no source.
+    return node is not None and not (is_null(node) and getattr(node, "source", None) is not None)
+
+
+def fields_by_name(fields: tuple[Field, ...]) -> Mapping[str, Field]:
+    """Index fields by the name an author writes."""
+    return {field.name: field for field in fields}
+
+
+# --------------------------------------------------------------------------------------- settings
+
+
+class RefusedError(ValueError):
+    """Why a value can't be, with what to write instead."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+_DIGITS: Final = re.compile(r"[0-9]{1,10}")
+
+
+class SettingsReader:
+    """Reads settings by their types; whatever is wrong becomes a finding, which never shows a value.
+
+    A value that is wrong is left out, so that its default holds. ``folder`` is where files are looked for.
+    ``of_definition``: what is read stands in a definition, where no environment variable can.
+    """
+
+    def __init__(
+        self,
+        findings: list[Diagnostic],
+        folder: Path = Path(),
+        *,
+        of_definition: bool = False,
+    ) -> None:
+        self.findings = findings
+        self.folder = folder
+        self.of_definition = of_definition
+
+    def refuse(
+        self, mark: Mark, message: str, hint: str | None = None, code: str = "bad-setting"
+    ) -> None:
+        """Report something."""
+        self.findings.append(find(code, mark, message, hint))
+
+    def values(
+        self, fields: tuple[Field, ...], node: nodes.Mapping, name: str, known: str | None = None
+    ) -> dict[str, Any]:
+        """Return the values that a mapping gives, by attribute; report keys that there are not.
+
+        ``known`` is a key that is read elsewhere.
+        """
+        by_name = fields_by_name(fields)
+        found: dict[str, Any] = {}
+        for key, value in node.items:
+            field = by_name.get(key.text)
+            if field is None and key.text != known:
+                keys = (known, *by_name) if known else tuple(by_name)
+                self.refuse(
+                    key.mark,
+                    f"`{name or 'streamstack.yaml'}` has no `{key.text}`{did_you_mean(key.text, keys)}",
+                    f"it takes {', '.join(keys)}",
+                    "unknown-key" if self.of_definition else "unknown-setting",
+                )
+            if field is None or is_null(value):
+                continue
+            read = self.read(field.type, value, f"{name}.{key.text}" if name else key.text)
+            if read is MISSING:
+                continue
+            flat = isinstance(field.type, Group) and field.type.flat
+            found |= read if flat else {field.python_name: read}
+        for field in fields:
+            if field.required and not is_written(node.get(field.name)):
+                self.refuse(
+                    node.mark,
+                    f"`{name}` lacks `{field.name}`.",
+                    f"add `{field.name}: {field.example}`",
+                    "missing-parameter",
+                )
+        return found
+
+    def read(self, wanted: Type, node: Node, name: str) -> Any:
+        """Return the value of a node that is not null; MISSING where it is wrong, which is reported."""
+        match wanted:
+            case Constant():
+                return self.constant(wanted, node, name)
+            case Group():
+                return self._group(wanted, node, name)
+            case Tagged():
+                return self._tagged(wanted, node, name)
+            case ListOf():
+                items = node.items if isinstance(node, Sequence) else (node,)
+                read = [self.read(wanted.item, item, name) for item in items if not is_null(item)]
+                return tuple(each for each in read if each is not MISSING)
+            case Named():
+                return self._named(wanted, node, name)
+            case Custom() if wanted.read is not None:
+                return wanted.read(self, node, name)
+            case Bound():
+                return nodes.plain(node)
+        raise TypeError(f"{wanted} is no type of settings")
+
+    def constant(self, wanted: Constant, node: Node, name: str) -> Any:
+        """Return a constant; what the environment gives is text, and read as what is wanted."""
+        facts = FACTS[wanted.kind]
+        scalar = isinstance(node, Scalar)
+        code = wanted.code or (facts.code if facts.parse and scalar else "bad-setting")
+        value = node.value if isinstance(node, Scalar) else None
+        if self.of_definition and isinstance(value, str) and "<<" in value:
+            message = f"`{name}`: a binding can't stand here"
+            self.refuse(node.mark, message, code="constant-required")
+            return MISSING
+        try:
+            return self._converted(wanted, value)
+        except ValueError as error:
+            hint = error.hint if isinstance(error, RefusedError) else None
+            self.refuse(node.mark, f"`{name}`: {error}", hint, code)
+        return MISSING
+
+    def _converted(self, wanted: Constant, value: Any) -> Any:
+        """Return a value as it is wanted. Raises ValueError with what to write."""
+        kind = wanted.kind
+        if isinstance(value, str) and not wanted.verbatim:
+            value = value.strip()
+            if not value and wanted.empty:
+                return MISSING
+            if kind is Kind.BOOLEAN and value in ("true", "false"):
+                value = value == "true"
+            elif kind is Kind.INTEGER and _DIGITS.fullmatch(value):
+                value = int(value)
+        if wanted.off and value is False:
+            value = 0
+        if wanted.parse is not None:
+            return wanted.parse(value)
+        if kind is Kind.PROSE and type(value) in (int, float):
+            value = str(value)
+        if wanted.choices and value not in wanted.choices:
+            meant = did_you_mean(value if isinstance(value, str) else "", wanted.choices)
+            words = ", ".join(wanted.choices)
+            raise RefusedError(f"it must be one of {words}{meant}", f"write {words}")
+        if value is None or not suits(kind, value) or (kind is Kind.PROSE and type(value) is bool):
+            raise ValueError(_needed(wanted))
+        if value == "" and kind in (Kind.TEXT, Kind.PROSE) and not wanted.verbatim:
+            raise ValueError(_needed(wanted))
+        made = convert(kind, value)
+        if wanted.positive and made == 0:
+            raise ValueError("it must be more than 0")
+        if bound := out_of_range(made, wanted.minimum, wanted.maximum, kind):
+            raise ValueError(_needed(wanted) if kind is Kind.INTEGER else f"it must be {bound}")
+        return made
+
+    def _group(self, wanted: Group, node: Node, name: str) -> Any:
+        if wanted.switch and isinstance(node, Scalar) and node.value in (False, "false"):
+            return None
+        if wanted.switch == "both" and isinstance(node, Scalar):
+            switched = self.constant(Constant(Kind.BOOLEAN), node, name)
+            return switched if switched is MISSING else self._made(wanted, {}, node, name)
+        if isinstance(node, nodes.Mapping):
+            return self._mapping(wanted, node, name)
+        if is_null(node) and not any(each.required for each in wanted.parameters):
+            values = {}
+        elif wanted.short:
+            field = fields_by_name(wanted.parameters)[wanted.short]
+            value = self.read(field.type, node, name)
+            if value is MISSING:
+                return MISSING
+            values = {field.python_name: value}
+        else:
+            key = name.rpartition(".")[2]
+            hint = f"write `{key}: {wanted.example}`" if wanted.example else None
+            self.refuse(node.mark, f"`{name}` is a mapping.", hint, "not-a-mapping")
+            return MISSING
+        return self._made(wanted, values, node, name)
+
+    def _mapping(
+        self, wanted: Group, node: nodes.Mapping, name: str, tag: str | None = None
+    ) -> Any:
+        before = len(self.findings)
+        values = self.values(wanted.parameters, node, name, tag)
+        if wanted.check is not None and not wanted.check(self, node, values, name):
+            return MISSING
+        found = self.findings[before:]
+        if wanted.whole and any(each.severity == "error" for each in found):
+            return MISSING
+        return self._made(wanted, values, node, name)
+
+    def _made(self, wanted: Group, values: dict[str, Any], node: Node, name: str) -> Any:
+        if any(each.required and each.python_name not in values for each in wanted.parameters):
+            return MISSING
+        if wanted.named:
+            values |= {"name": name.rpartition(".")[2], "mark": node.mark}
+        return values if wanted.make is None or wanted.flat else wanted.make(**values)
+
+    def _tagged(self, wanted: Tagged, node: Node, name: str) -> Any:
+        if not isinstance(node, nodes.Mapping):
+            return self._group(Group((), example=wanted.example), node, name)
+        tag = node.get(wanted.key)
+        kind = tag.value if isinstance(tag, Scalar) else None
+        group = wanted.groups.get(kind) if isinstance(kind, str) else None
+        if group is None:
+            known = tuple(wanted.groups)
+            meant = did_you_mean(str(kind or ""), known)
+            self.refuse(
+                node.mark if tag is None else tag.mark,
+                f"`{name}` needs a `{wanted.key}`: {listed(known)}{meant}",
+                f"add {listed(f'`{wanted.key}: {each}`' for each in known)}",
+                "missing-parameter" if is_null(tag) else "bad-setting",
+            )
+            return MISSING
+        return self._mapping(group, node, name, wanted.key)
+
+    def _named(self, wanted: Named, node: Node, name: str) -> Any:
+        if not isinstance(node, nodes.Mapping):
+            self.refuse(node.mark, f"`{name}` is a mapping.", code="not-a-mapping")
+            return MISSING
+        found: dict[str, Any] = {}
+        for key, value in node.items:
+            fault = wanted.refuses(key.text) if wanted.refuses is not None else None
+            if fault is not None:
+                self.refuse(key.mark, *fault, "bad-name")
+            read = self.read(wanted.item, value, f"{name}.{key.text}")
+            if read is not MISSING:
+                found[key.text] = read
+        if wanted.check is not None:
+            wanted.check(self, node, found, name)
+        return found
+
+
+def _needed(wanted: Constant) -> str:
+    """Say what is needed, with its bounds."""
+    words = listed(wanted.choices) or FACTS[wanted.kind].phrase
+    if wanted.minimum is not None and wanted.maximum is not None:
+        least, most = shown(wanted.kind, wanted.minimum), shown(wanted.kind, wanted.maximum)
+        words += f" from {least} to {most}"
+    return f"{words} is needed here"
