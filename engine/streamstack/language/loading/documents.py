@@ -28,8 +28,10 @@ from streamstack.language.keys import DOCUMENTS, LIMIT, METHODS, NOT_YET, WAY
 from streamstack.language.loading.arguments import (
     ArgumentReader,
     Faults,
+    check_content_type,
     describe,
     python_values,
+    read_headers,
 )
 from streamstack.language.loading.checks import (
     check_effects,
@@ -37,7 +39,6 @@ from streamstack.language.loading.checks import (
     check_streams,
     refuse_path,
 )
-from streamstack.language.loading.headers import check_content_type, read_headers
 from streamstack.language.loading.inputs import read_inputs
 from streamstack.language.loading.steps import StepReader
 from streamstack.language.names import DEFINITION
