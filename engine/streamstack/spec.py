@@ -556,9 +556,17 @@ def is_written(node: Node | None) -> bool:
     return node is not None and not (is_null(node) and getattr(node, "source", None) is not None)
 
 
+#: Fields by name, of each tuple that was asked for: declarations live as long as the process.
+_by_name: Final[dict[int, tuple[tuple[Field, ...], Mapping[str, Field]]]] = {}
+
+
 def fields_by_name(fields: tuple[Field, ...]) -> Mapping[str, Field]:
     """Index fields by the name an author writes."""
-    return {field.name: field for field in fields}
+    known = _by_name.get(id(fields))
+    if known is None:
+        known = fields, {field.name: field for field in fields}
+        _by_name[id(fields)] = known  # which keeps the tuple, and so its id
+    return known[1]
 
 
 # --------------------------------------------------------------------------------------- settings

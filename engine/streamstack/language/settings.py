@@ -47,7 +47,9 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 FORWARDED: Final = ("X-Forwarded-For", "Forwarded")
 Network: TypeAlias = IPv4Network | IPv6Network
 
-_TEXTS: Final = ListOf(Constant(), alone=True)
+_DURATION: Final = Constant(Kind.DURATION)
+_SIZE: Final = Constant(Kind.SIZE)
+_FLAG: Final = Constant(Kind.BOOLEAN)
 
 
 def _origin(value: Any) -> str:
@@ -106,11 +108,9 @@ class Cors:
         "Response headers that a page may read.",
         ("X-Run-Id", "X-Stream-Id"),
     )
-    credentials: bool = setting(
-        Constant(Kind.BOOLEAN), "Allow cookies and HTTP authentication.", False
-    )
+    credentials: bool = setting(_FLAG, "Allow cookies and HTTP authentication.", False)
     max_age: float = setting(
-        Constant(Kind.DURATION), "How long a browser may cache the preflight response.", 600.0
+        _DURATION, "How long a browser may cache the preflight response.", 600.0
     )
 
 
@@ -132,7 +132,7 @@ class Metrics:
     token: str | None = setting(
         Constant(), "Bearer token that `/_metrics` requires.", None, secret=True
     )
-    open: bool = setting(Constant(Kind.BOOLEAN), "Serve `/_metrics` without a token.", False)
+    open: bool = setting(_FLAG, "Serve `/_metrics` without a token.", False)
 
 
 def _check_metrics(reader: SettingsReader, node: Mapping, values: dict[str, Any], _: str) -> bool:
@@ -163,7 +163,7 @@ class Server:
         10_000,
     )
     head_timeout: float = setting(
-        Constant(Kind.DURATION),
+        _DURATION,
         "Time-out for reading the request line and headers. 0 disables it.",
         30.0,
     )
@@ -173,7 +173,7 @@ class Server:
         30.0,
     )
     shutdown_timeout: float = setting(
-        Constant(Kind.DURATION),
+        _DURATION,
         "How long running requests may continue after SIGTERM (graceful shutdown).",
         30.0,
     )
@@ -188,7 +188,7 @@ class Server:
         FORWARDED[0],
     )
     shutdown_delay: float = setting(
-        Constant(Kind.DURATION),
+        _DURATION,
         "How long new requests are still served after SIGTERM, while health checks already report the shutdown.",
         0.0,
     )
@@ -309,7 +309,7 @@ class Database:
         5.0,
     )
     spool: int = setting(
-        Constant(Kind.SIZE),
+        _SIZE,
         "Largest temporary file for the remaining rows of such a query.",
         1024**3,
     )
@@ -368,6 +368,7 @@ def _has_url(node: Node) -> bool:
 _HOST: Final = re.compile(
     r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_](?:[a-z0-9_-]{0,62}))*(?::[0-9]{1,5})?"
 )
+_TIME: Final = Constant(Kind.DURATION, off=True)
 _TIMEOUTS: Final = Section("timeouts", "Time-outs for calls to upstreams. 0 disables one.")
 
 
@@ -400,34 +401,32 @@ class HttpSettings:
         None,
     )
     deny_private_networks: bool = setting(
-        Constant(Kind.BOOLEAN), "Refuse calls to loopback, private and link-local addresses.", False
+        _FLAG, "Refuse calls to loopback, private and link-local addresses.", False
     )
     connect: float = setting(
-        Constant(Kind.DURATION, off=True),
+        _TIME,
         "DNS lookup, TCP connection and TLS handshake.",
         10.0,
         within=_TIMEOUTS,
     )
-    total: float = setting(
-        Constant(Kind.DURATION, off=True), "A whole `http.request`.", 60.0, within=_TIMEOUTS
-    )
+    total: float = setting(_TIME, "A whole `http.request`.", 60.0, within=_TIMEOUTS)
     first_chunk: float = setting(
-        Constant(Kind.DURATION, off=True),
+        _TIME,
         "The first item of a stream.",
         60.0,
         within=_TIMEOUTS,
     )
     idle: float = setting(
-        Constant(Kind.DURATION, off=True),
+        _TIME,
         "Each following item of a stream.",
         300.0,
         within=_TIMEOUTS,
     )
     max_body_size: int = setting(
-        Constant(Kind.SIZE), "Largest response body that `http.request` reads.", 100 * 1024 * 1024
+        _SIZE, "Largest response body that `http.request` reads.", 100 * 1024 * 1024
     )
     max_event_size: int = setting(
-        Constant(Kind.SIZE),
+        _SIZE,
         "Largest single event, line or record of a streamed response.",
         10 * 1024 * 1024,
     )
@@ -533,7 +532,7 @@ class StateSettings:
         100_000,
     )
     max_size: int = setting(
-        Constant(Kind.SIZE),
+        _SIZE,
         "Largest size of all cached values in memory; in Redis, of one value.",
         256 * 1024 * 1024,
     )
@@ -593,9 +592,7 @@ class Settings:
         factory=StateSettings,
     )
     http: HttpSettings = setting(
-        group_of(HttpSettings),
-        "Outgoing HTTP requests.",
-        factory=HttpSettings,
+        group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings
     )
     log: LogSettings = setting(
         group_of(LogSettings), "What is logged, and how.", factory=LogSettings

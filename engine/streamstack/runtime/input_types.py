@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC
+from datetime import date
+from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
+from typing import Final
 
 import orjson
 
+from streamstack.language import literals
 from streamstack.language.definition import Input
-from streamstack.language.inputs import formats
-from streamstack.language.patterns import LONGEST, compile_pattern
+from streamstack.language.patterns import LONGEST
+from streamstack.language.patterns import compile_pattern
+from streamstack.language.units import show_size
 from streamstack.runtime.files import File
-from streamstack.runtime.input_faults import Check, Faults, InexactError, unlike
+from streamstack.runtime.input_faults import Check
+from streamstack.runtime.input_faults import Faults
+from streamstack.runtime.input_faults import InexactError
+from streamstack.runtime.input_faults import unlike
 from streamstack.runtime.values import Stream
 
 #: The integers that databases and clients hold without loss, where the declaration sets no bounds.
@@ -149,14 +157,14 @@ def boolean(declared: Input, *, call: bool) -> Check:
 
 def timestamp(declared: Input, *, call: bool) -> Check:
     """Take a timestamp as RFC 3339 writes it; its offset is kept."""
-    refuse = unlike(f"a timestamp such as {formats.TIMESTAMP_EXAMPLE}", nullable=declared.nullable)
+    refuse = unlike(f"a timestamp such as {literals.TIMESTAMP_EXAMPLE}", nullable=declared.nullable)
 
     def check(value: Any, faults: Faults) -> Any:
         if type(value) is str:
-            found = formats.parse_timestamp(value)
+            found = literals.parse_timestamp(value)
             if found is None:
                 return faults.add(
-                    f"must be a timestamp with its offset from UTC, such as {formats.TIMESTAMP_EXAMPLE}"
+                    f"must be a timestamp with its offset from UTC, such as {literals.TIMESTAMP_EXAMPLE}"
                 )
             return found
         if call and isinstance(value, datetime):
@@ -172,7 +180,7 @@ def day(declared: Input, *, call: bool) -> Check:
 
     def check(value: Any, faults: Faults) -> Any:
         if type(value) is str:
-            found = formats.parse_date(value)
+            found = literals.parse_date(value)
             return found if found is not None else faults.add("must be a date such as 2026-01-31")
         if call and isinstance(value, date) and not isinstance(value, datetime):
             return value
@@ -239,8 +247,8 @@ def file(declared: Input, *, call: bool) -> Check:
         if not isinstance(value, File):
             return refuse(value, faults)
         if most is not None and value.size > most:
-            return faults.add(f"must have at most {formats.size_text(most)}")
-        if declared.content_types and not formats.is_one_of(
+            return faults.add(f"must have at most {show_size(most)}")
+        if declared.content_types and not literals.is_one_of(
             value.content_type, declared.content_types
         ):
             return faults.add(f"must be of type {' or '.join(declared.content_types)}")
@@ -269,9 +277,9 @@ SIMPLE: Final[dict[str, Callable[..., Check]]] = {
     "boolean": boolean,
     "timestamp": timestamp,
     "date": day,
-    "uuid": _format(formats.parse_uuid, "a UUID such as 0b8e5d1c-3f6a-4c57-9d0e-2f4b8a6c1e90"),
-    "email": _format(formats.parse_email, "an e-mail address such as ada@example.com"),
-    "url": _format(formats.parse_url, "an absolute URL such as https://example.com/page"),
+    "uuid": _format(literals.parse_uuid, "a UUID such as 0b8e5d1c-3f6a-4c57-9d0e-2f4b8a6c1e90"),
+    "email": _format(literals.parse_email, "an e-mail address such as ada@example.com"),
+    "url": _format(literals.parse_url, "an absolute URL such as https://example.com/page"),
     "enum": enum,
     "file": file,
     "stream": stream,

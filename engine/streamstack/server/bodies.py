@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.hdrs import CONTENT_ENCODING, CONTENT_TYPE, EXPECT
 
 from streamstack.errors import RunError
-from streamstack.language.inputs.formats import size_text
+from streamstack.language.units import show_size
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.inputs import Body, Form, JsonText, Layout
@@ -192,7 +192,7 @@ def _malformed(message: str, place: str = "body") -> RunError:
 
 def too_long(most: int) -> RunError:
     """Return the error of a body of more than so many bytes."""
-    return invalid([_fault(f"must have at most {size_text(most)}")], status=413)
+    return invalid([_fault(f"must have at most {show_size(most)}")], status=413)
 
 
 def _unsupported(layout: Layout) -> RunError:

@@ -17,7 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Input
-from streamstack.language.inputs.formats import size_text
+from streamstack.language.units import show_size
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.inputs import Form, JsonText, Layout
@@ -202,5 +202,5 @@ def _fault(name: str, message: str) -> RunError:
 
 
 def _too_long(name: str, most: int) -> RunError:
-    message = f"must have at most {size_text(most)}"
+    message = f"must have at most {show_size(most)}"
     return invalid([{"in": "body", "name": name[:80], "message": message}], status=413)

@@ -43,6 +43,7 @@ from streamstack.spec import (
     Type,
     Variable,
     convert,
+    fields_by_name,
     is_null,
     listed,
     not_chosen,
@@ -253,7 +254,7 @@ class ArgumentReader:
         ``told`` are parameters whose absence is told elsewhere; ``unread`` those that are read elsewhere, as those
         are whose types have code of their own.
         """
-        by_name = {field.name: field for field in fields}
+        by_name = fields_by_name(fields)
         given: dict[str, Argument] = {}
         named = set()
         for key, value in node.items:
@@ -621,15 +622,17 @@ def check_sql(value: Value, node: Node) -> list[Diagnostic]:
 
 def python_values(fields: tuple[Field, ...], arguments: Arguments) -> dict[str, Any]:
     """Return the arguments that are given by the names that Python has for them: constants and texts as such."""
+    by_name = fields_by_name(fields)
     found: dict[str, Any] = {}
-    for field in fields:
-        argument = arguments.given.get(field.name)
-        if isinstance(argument, Items):
-            found[field.python_name] = tuple(
+    for name, argument in arguments.given.items():
+        value: Any = argument
+        if isinstance(argument, Given):
+            value = argument.value
+        elif isinstance(argument, Items):
+            value = tuple(
                 each.value if isinstance(each, Given) else each for each in argument.items
             )
-        elif argument is not None:
-            found[field.python_name] = argument.value if isinstance(argument, Given) else argument
+        found[by_name[name].python_name] = value
     return found
 
 

@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
+from typing import Final
 
 from streamstack.errors import Mark
+from streamstack.language import literals
 from streamstack.language.definition import Input
-from streamstack.language.inputs import formats
-from streamstack.language.keys import (
-    COMMON_KEYS,
-    COMMON_TYPES,
-    CONSTRAINTS,
-    INPUT_CONSTRAINTS,
-    INPUT_KEYS,
-    TYPES,
-    constraints_of,
-)
-from streamstack.language.loading.arguments import (
-    ArgumentReader,
-    Faults,
-    describe,
-    how_to_write,
-    python_values,
-)
-from streamstack.language.patterns import check_pattern, compile_pattern
-from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
-from streamstack.language.suggest import misspelt, nearest
-from streamstack.language.values import MISSING, kind
-from streamstack.spec import FACTS, Kind, fields_by_name, is_null, listed, out_of_range
+from streamstack.language.keys import COMMON_KEYS
+from streamstack.language.keys import COMMON_TYPES
+from streamstack.language.keys import CONSTRAINTS
+from streamstack.language.keys import INPUT_CONSTRAINTS
+from streamstack.language.keys import INPUT_KEYS
+from streamstack.language.keys import TYPES
+from streamstack.language.keys import constraints_of
+from streamstack.language.loading.arguments import ArgumentReader
+from streamstack.language.loading.arguments import Faults
+from streamstack.language.loading.arguments import describe
+from streamstack.language.loading.arguments import how_to_write
+from streamstack.language.loading.arguments import python_values
+from streamstack.language.patterns import check_pattern
+from streamstack.language.patterns import compile_pattern
+from streamstack.language.reading.nodes import Mapping
+from streamstack.language.reading.nodes import Node
+from streamstack.language.reading.nodes import Scalar
+from streamstack.language.reading.nodes import Sequence
+from streamstack.language.reading.nodes import plain
+from streamstack.language.suggest import misspelt
+from streamstack.language.suggest import nearest
+from streamstack.language.values import MISSING
+from streamstack.language.values import kind
+from streamstack.spec import FACTS
+from streamstack.spec import Kind
+from streamstack.spec import is_null
+from streamstack.spec import listed
+from streamstack.spec import out_of_range
 
-_FIELDS: Final = fields_by_name((*INPUT_KEYS, *INPUT_CONSTRAINTS))
+_FIELDS: Final = (*INPUT_KEYS, *INPUT_CONSTRAINTS)
+_NAMES: Final = frozenset(each.name for each in _FIELDS)
 _KEY_NAMES: Final = tuple(each.name for each in INPUT_KEYS)
 #: The integers that JSON and databases hold; the digits a decimal may have on either side.
 _LARGEST: Final = 2**63 - 1
@@ -140,11 +149,9 @@ class _InputReader:
             return None
         self._refuse_keys(type_)
         reader = ArgumentReader(self.faults, lambda *_: None, of_steps=False)
-        unread = ("type", *(key.text for key, _ in self.node.items if key.text not in _FIELDS))
-        read = reader.read_arguments(
-            tuple(_FIELDS.values()), self.node, self.owner, "", unread=unread
-        )
-        given = python_values(tuple(_FIELDS.values()), read)
+        unread = ("type", *(key.text for key, _ in self.node.items if key.text not in _NAMES))
+        read = reader.read_arguments(_FIELDS, self.node, self.owner, "", unread=unread)
+        given = python_values(_FIELDS, read)
         properties, items = self._get("properties"), self._get("items")
         if properties is not None:
             given["properties"] = _read_inputs(
@@ -456,11 +463,13 @@ _CHECKS: Final[dict[str, Callable[[Input, Any, str], str]]] = {
     "integer": _number,
     "decimal": _number,
     "boolean": _boolean,
-    "timestamp": _parsed(f"a timestamp like {formats.TIMESTAMP_EXAMPLE}", formats.parse_timestamp),
-    "date": _parsed("a date like 2026-01-31", formats.parse_date),
-    "uuid": _parsed("a UUID", formats.parse_uuid),
-    "email": _parsed("an e-mail address", formats.parse_email),
-    "url": _parsed("a URL like https://example.com/", formats.parse_url),
+    "timestamp": _parsed(
+        f"a timestamp like {literals.TIMESTAMP_EXAMPLE}", literals.parse_timestamp
+    ),
+    "date": _parsed("a date like 2026-01-31", literals.parse_date),
+    "uuid": _parsed("a UUID", literals.parse_uuid),
+    "email": _parsed("an e-mail address", literals.parse_email),
+    "url": _parsed("a URL like https://example.com/", literals.parse_url),
     "object": _object,
     "list": _list,
     "enum": _enum,

@@ -65,14 +65,6 @@ def parse_url(text: str) -> str | None:
     return text if parts.scheme in _SCHEMES and parts.hostname and port_is_one else None
 
 
-def size_text(size: int) -> str:
-    """Return a number of bytes as an author writes it: 10MB."""
-    for unit, bytes_ in (("GB", 1024**3), ("MB", 1024**2), ("KB", 1024)):
-        if size >= bytes_ and size % bytes_ == 0:
-            return f"{size // bytes_}{unit}"
-    return f"{size} bytes"
-
-
 def is_one_of(content_type: str, allowed: tuple[str, ...]) -> bool:
     """Tell whether a media type is among those allowed; `image/*` allows all images. Parameters don't count."""
     found = content_type.partition(";")[0].strip().lower()
