@@ -190,7 +190,8 @@ class _Alone:
             return
         self._counters.register(edition.endpoints)
         news = edition.news(self._edition)
-        service.replace(edition.endpoints, edition.context(service.context))
+        cors = make_cors(edition.checked.settings.server.cors)
+        service.replace(edition.endpoints, edition.context(service.context), cors)
         self._edition = edition
         keep_out_of_collections()
         if news:

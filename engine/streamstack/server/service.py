@@ -74,10 +74,15 @@ class Service:
         self._entered = False
         self.replace(endpoints)
 
-    def replace(self, endpoints: Iterable[Served], context: Context | None = None) -> None:
+    def replace(
+        self,
+        endpoints: Iterable[Served],
+        context: Context | None = None,
+        cors: Cors | None = None,
+    ) -> None:
         """Serve these endpoints from the next request on, in another context; running ones end on the old."""
-        if context is not None:
-            self.context = context
+        self.context = context or self.context
+        self.cors = cors or self.cors
         self._endpoints = list(endpoints)
         self.routes = Routes([(each.method, each.path, each) for each in self._endpoints])
         if self._entered:
