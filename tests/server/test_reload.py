@@ -110,26 +110,34 @@ async def test_what_is_broken_is_told_and_not_served(tmp_path: Path, workers: st
 
 @both
 async def test_settings_are_served_anew(tmp_path: Path, workers: str) -> None:
-    """The author's own values and the defaults of streams are; what is opened once needs a restart, and says so."""
+    """What can change does; what is opened once needs a restart, which is said once, and the rest is served."""
     hello = HELLO.replace("first", "<< settings.word >>")
     options = ("--reload", "--workers", workers)
     file = tmp_path / "streamstack.yaml"
     before = "server: {shutdownTimeout: 3s}\nsettings: {word: first}\n"
+    origin = "Origin: https://a.example\r\n"
     async with serving(tmp_path, *options, streamstack=before, hello=hello) as server:
         await says(server, "first")
         file.write_text(
             f"# About words.\n{before.replace('first', 'second')}streaming: {{ids: false}}\n"
         )
         await says(server, "second")
-        file.write_text(before.replace("3s", "4s").replace("first", "third"))
+        opened = before.replace("3s", "4s, cors: https://a.example")
+        file.write_text(opened.replace("first", "third"))
         await server.said(r"streamstack\.yaml: `server` can't change while it is served: restart")
-        await says(server, "second")
-        file.write_text(before.replace("first", "fourth"))
+        await says(server, "third")
+        replies = [await server.ask("GET", "/hello", extra=origin) for _ in range(8)]
+        allowed = {reply.headers.get("access-control-allow-origin") for reply in replies}
+        assert allowed == {"https://a.example"}
+        file.write_text(opened.replace("first", "fourth"))
         await says(server, "fourth")
-        file.unlink()
-        await server.said(r"`server` can't change")
-        await says(server, "fourth")
+        file.write_text(f"{opened.replace('first', 'fifth')}state: {{prefix: shop}}\n")
+        await server.said(r"`server` and `state` can't change")
+        await says(server, "fifth")
+        file.write_text(before.replace("first", "sixth"))
+        await says(server, "sixth")
         assert await server.stop() == 0
+    assert sum("can't change" in line for line in server.lines) == 2
 
 
 RESUMING = """

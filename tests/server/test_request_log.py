@@ -142,6 +142,32 @@ async def test_a_client_that_leaves(tmp_path: Path, resume: str) -> None:
     assert 0 < line["chunks"] < 1000
 
 
+async def test_requests_without_a_run_of_their_own(tmp_path: Path) -> None:
+    """HEAD, OPTIONS, and clients that come back: each has its line, the run has one of its own."""
+    resumed = STREAM.replace("input", "streaming: {resume: true}\ninput", 1)
+    async with serving(tmp_path, stream=resumed) as server:
+        first = await server.ask("GET", "/stream/3")
+        name = first.headers["x-stream-id"]
+        await logged(server)
+        assert (await server.ask("GET", f"/_streams/{name}")).status == 200
+        again = await server.ask("GET", "/stream/3", extra=f"Last-Event-ID: {name}/1\r\n")
+        assert again.status == 200
+        assert (await server.ask("HEAD", "/stream/3")).status == 200
+        assert (await server.ask("OPTIONS", "/stream/3")).status == 204
+        assert (await server.ask("GET", "/_streams/unknown")).status == 404
+        assert (await server.ask("GET", "/_ready")).status == 200
+        lines = await logged(server, 6)
+        assert await server.stop() == 0
+    assert lines[0]["endpoint"] == "GET /stream/{times}"
+    assert [(line["method"], line["path"], line["outcome"]) for line in lines[1:]] == [
+        ("GET", f"/_streams/{name}", "completed"),
+        ("GET", "/stream/3", "completed"),
+        ("HEAD", "/stream/3", "completed"),
+        ("OPTIONS", "/stream/3", "completed"),
+        ("GET", "/_streams/unknown", "rejected"),
+    ]
+
+
 @both
 async def test_a_server_that_stops(tmp_path: Path, workers: str) -> None:
     """What still runs at the end of its time is ended by the shutdown."""

@@ -93,6 +93,7 @@ async def exchange(
             if not answer.handed:
                 _give_back(given, let)  # it began no run: it reads another's
                 given = given.closed()
+                return await service.logged(request, source.copy())
             return await source.copy()
         if request.connection.writing_paused:
             await leave(request, life)

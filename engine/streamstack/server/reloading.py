@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import sleep
 from typing import Final
@@ -53,10 +53,14 @@ class BrokenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Edition:
-    """A project as it is served, until there is the next edition."""
+    """A project as it is served, until there is the next edition.
+
+    ``restart`` are sections of its settings that have changed since the server was started: it has the earlier ones.
+    """
 
     checked: Checked
     endpoints: list[Served]
+    restart: tuple[str, ...] = ()
 
     def context(self, before: Context) -> Context:
         """Return the context of its runs: the same things stay open."""
@@ -70,14 +74,20 @@ class Edition:
         )
 
     def news(self, before: Edition) -> str:
-        """Return the findings that the edition before did not have, as text."""
+        """Return as text what the edition before did not have: findings, and settings that need a restart."""
         known = {(each.file, each.code, each.message) for each in before.checked.findings}
         found = [
             each
             for each in self.checked.findings
             if (each.file, each.code, each.message) not in known
         ]
-        return told(found, self.checked)
+        news = [told(found, self.checked)] if found else []
+        if self.restart and self.restart != before.restart:
+            names = " and ".join(f"`{each}`" for each in self.restart)
+            root = self.checked.root
+            place = display_name(find_settings(root) or root / SETTINGS)
+            news.append(f"{place}: {names} can't change while it is served: restart the server")
+        return "\n".join(news)
 
 
 def told(findings: list[Diagnostic], checked: Checked) -> str:
@@ -105,13 +115,10 @@ def next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
         raise BrokenError(told(checked.findings, checked))
     if not checked.project.endpoints:
         raise BrokenError(f"there are no endpoints in {checked.root}")
-    other = _sections(before.checked.settings, checked.settings)
-    if other:
-        names = " and ".join(f"`{each}`" for each in other)
-        place = display_name(find_settings(checked.root) or checked.root / SETTINGS)
-        raise BrokenError(f"{place}: {names} can't change while it is served: restart the server")
+    settings, restart = _with_opened(checked.settings, before.checked.settings)
+    checked = replace(checked, settings=settings)
     try:
-        return first_edition(checked, dev=dev)
+        return replace(first_edition(checked, dev=dev), restart=restart)
     except UnservableError as error:
         raise BrokenError(str(error)) from error
     except Exception as error:  # whatever it is, what is served must go on
@@ -119,12 +126,12 @@ def next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
         raise BrokenError(f"{checked.root}: the files can't be compiled: {error}") from error
 
 
-def _sections(before: Settings, now: Settings) -> list[str]:
-    """Return the sections that differ, of those that can't be served anew."""
-    names = {each.name for each in fields(Settings)}
-    return [
-        each for each in _OPENED if each in names and getattr(before, each) != getattr(now, each)
-    ]
+def _with_opened(settings: Settings, before: Settings) -> tuple[Settings, tuple[str, ...]]:
+    """Return settings with the sections as they were that are opened once, and the names of those that differ."""
+    server = replace(before.server, cors=settings.server.cors)  # which is asked for each request
+    opened = {name: getattr(before, name) for name in _OPENED} | {"server": server}
+    changed = tuple(name for name in _OPENED if getattr(settings, name) != opened[name])
+    return replace(settings, **opened), changed
 
 
 def unshared(checked: Checked) -> tuple[list[str], list[str]]:

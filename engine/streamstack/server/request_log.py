@@ -72,6 +72,11 @@ class RequestLog:
                 line["place"] = f"{mark.file}:{mark.line}"
         self._write(line)
 
+    def answered(self, request: Request, outcome: str) -> None:
+        """Log a request that had no run of its own: HEAD, OPTIONS, a client that came back to a stream."""
+        path = masked(request.raw_path.partition("?")[0][:_MOST])
+        self._write({"method": request.method, "path": path, "outcome": outcome})
+
     def refused(self, request: Request, error: RunError) -> None:
         """Log a request that no endpoint took."""
         path = masked(request.raw_path.partition("?")[0][:_MOST])

@@ -152,9 +152,11 @@ class _Alone:
         """Serve the files anew when they change or a signal says so, until it shall stop."""
         asked = asyncio.ensure_future(serving.asked.wait())
         stopped = threading.Event()
+        arguments = (asyncio.get_running_loop(), stopped)
+        # No daemon: one that runs on while the interpreter ends may end the process by a fault.
+        watcher = threading.Thread(target=self._watch, args=arguments)
         if self._task.reload:
-            arguments = (asyncio.get_running_loop(), stopped)
-            threading.Thread(target=self._watch, args=arguments, daemon=True).start()
+            watcher.start()
         try:
             while not asked.done():
                 anew = asyncio.ensure_future(self._anew.wait())
@@ -188,7 +190,8 @@ class _Alone:
             return
         self._counters.register(edition.endpoints)
         news = edition.news(self._edition)
-        service.replace(edition.endpoints, edition.context(service.context))
+        cors = make_cors(edition.checked.settings.server.cors)
+        service.replace(edition.endpoints, edition.context(service.context), cors)
         self._edition = edition
         keep_out_of_collections()
         if news:

@@ -74,10 +74,15 @@ class Service:
         self._entered = False
         self.replace(endpoints)
 
-    def replace(self, endpoints: Iterable[Served], context: Context | None = None) -> None:
+    def replace(
+        self,
+        endpoints: Iterable[Served],
+        context: Context | None = None,
+        cors: Cors | None = None,
+    ) -> None:
         """Serve these endpoints from the next request on, in another context; running ones end on the old."""
-        if context is not None:
-            self.context = context
+        self.context = context or self.context
+        self.cors = cors or self.cors
         self._endpoints = list(endpoints)
         self.routes = Routes([(each.method, each.path, each) for each in self._endpoints])
         if self._entered:
@@ -156,9 +161,23 @@ class Service:
     async def _told(self, request: Request, work: Callable[[], Coroutine[Any, Any, Sent]]) -> Sent:
         """Answer with what some work gives, or with the error it ends by."""
         try:
-            return await work()
+            return await self.logged(request, work())
         except RunError as error:
             return self._refuse(request, error)
+
+    async def logged(self, request: Request, work: Coroutine[Any, Any, Sent]) -> Sent:
+        """Do what answers a request that has no run of its own, and log how that ended, unless by an error."""
+        outcome = ""
+        try:
+            sent = await work
+            outcome = "completed"
+            return sent
+        except asyncio.CancelledError:
+            outcome = "shutdown" if self.draining and request.transport is not None else "cancelled"
+            raise
+        finally:
+            if outcome and self.request_log is not None:
+                self.request_log.answered(request, outcome)
 
     def ended(
         self,
@@ -214,6 +233,10 @@ class Service:
         if self.request_log is not None:
             self.request_log.refused(request, error)
 
+    def _note_options(self, request: Request) -> None:
+        if self.request_log is not None:
+            self.request_log.answered(request, "completed")
+
     def _answer_own(self, request: Request, path: str) -> Sent:
         if path not in _OWN:
             error = RunError("unavailable", "the server is shutting down", status=503)
@@ -254,9 +277,11 @@ class Service:
         methods = self.routes.methods(path)
         if not methods:
             if request.method == "OPTIONS" and path == "*":
+                self._note_options(request)
                 return send(request, 204, b"Allow: GET, HEAD, POST, OPTIONS\r\n", b"")
             return self._refuse(request, RunError("not-found", "no endpoint has this path"))
         if request.method == "OPTIONS":
+            self._note_options(request)
             origin = request.headers.get("Origin")
             lines = header_lines([("Allow", ", ".join(methods))])
             asked = request.headers.get("Access-Control-Request-Headers")

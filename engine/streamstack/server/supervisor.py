@@ -427,10 +427,10 @@ class Supervisor:
         late = now > self._looked_at + 2 * pause + 1.0
         for process in self._processes():
             beats = self._counters.beats(process.number)
-            if beats != process.beats or late:
-                process.beats, process.beat_at = beats, now
-            elif process.hung:
+            if process.hung:
                 process.kill()
+            elif beats != process.beats or late:
+                process.beats, process.beat_at = beats, now
             elif now > process.beat_at + self._heart_timeout:
                 process.hung = True
                 self._counters.count("hangs")

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from streamstack.server.context import make_context
 from streamstack.server.databases import warm_databases
+from streamstack.server.endpoints import make_cors
 from streamstack.server.metrics import SharedCounters
 from streamstack.server.ports import url_of
 from streamstack.server.problems import log
@@ -166,6 +167,7 @@ class Worker:
             self._counters.register_titles(titles)
             self._counters.register(edition.endpoints)
             service = self._service
-            service.replace(edition.endpoints, edition.context(service.context))
+            cors = make_cors(edition.checked.settings.server.cors)
+            service.replace(edition.endpoints, edition.context(service.context), cors)
             self._edition = edition
             keep_out_of_collections()

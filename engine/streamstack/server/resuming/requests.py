@@ -44,7 +44,7 @@ METHODS = ["DELETE", "GET", "HEAD", "OPTIONS"]
 class Source(Protocol):
     """A stream, copied to one reader."""
 
-    async def copy(self) -> Sent:
+    def copy(self) -> Coroutine[Any, Any, Sent]:
         """Copy it to its end. Cancelled when the reader leaves."""
 
 
