@@ -27,8 +27,8 @@ from streamstack.language.parameters import (
 )
 from streamstack.runtime.currents import gathered_within, merged, worked_at_once
 from streamstack.runtime.flows import Skipped, gathered, passed, split, taken, ticks, worked
-from streamstack.runtime.pieces import TEXT_UNITS, cutter
 from streamstack.runtime.run import Run
+from streamstack.runtime.splitters import TEXT_UNITS, splitter
 from streamstack.runtime.values import Batches, Stream, iterate
 
 #: Items in a batch that only a time ends: no stream may fill the memory.
@@ -296,8 +296,8 @@ def split_(run: Run, in_: Any, by: str = "words", size: int = 1) -> Stream:
     there is of the text is given.
     """
     items = checked(in_)
-    cutting = cutter(by, size)
-    return Stream(lambda: split(run, iterate(items), cutting))
+    splitting = splitter(by, size)
+    return Stream(lambda: split(run, iterate(items), splitting))
 
 
 @function(
