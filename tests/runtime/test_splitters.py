@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamstack.errors import RunError
-from streamstack.runtime.splitters import LONGEST, TEXT_UNITS, graphemes, split, splitter
+from streamstack.runtime.splitters import LONGEST, TEXT_UNITS, graphemes, split_content, splitter
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
 WAVE = "\U0001f44b\U0001f3fd"
@@ -71,7 +71,7 @@ def is_torn(before: str, after: str) -> bool:
 @given(text=TEXTS, size=SIZES)
 def test_pieces_joined_are_the_content(by: str, text: str, size: int) -> None:
     """No unit loses, adds or changes a character, and no piece is empty."""
-    pieces = split(text, by, size)
+    pieces = split_content(text, by, size)
     assert "".join(pieces) == text
     assert all(pieces)
 
@@ -81,7 +81,7 @@ def test_pieces_joined_are_the_content(by: str, text: str, size: int) -> None:
 @given(text=TEXTS, size=SIZES)
 def test_no_piece_tears_a_character(by: str, text: str, size: int) -> None:
     """Marks, selectors, joiners, flags and CR LF stay with what they belong to."""
-    pieces = split(text, by, size)
+    pieces = split_content(text, by, size)
     at = 0
     for piece in pieces[:-1]:
         at += len(piece)
@@ -95,7 +95,7 @@ def test_no_piece_tears_a_character(by: str, text: str, size: int) -> None:
 @example(text="Ok. \n\n 1. X. e.g. y?) he", size=1, data=None)
 def test_the_way_a_text_arrives_changes_no_piece(by: str, text: str, size: int, data: Any) -> None:
     """However a text is parted, and however finely, its pieces are those of the whole."""
-    whole = split(text, by, size)
+    whole = split_content(text, by, size)
     places = data.draw(st.lists(st.integers(0, len(text)))) if data else []
     bounds = [0, *sorted(places), len(text)]
     for parts in ([text[a:b] for a, b in pairwise(bounds)], list(text)):
@@ -109,16 +109,16 @@ def test_the_way_a_text_arrives_changes_no_piece(by: str, text: str, size: int, 
 def test_each_piece_but_the_last_has_its_number_of_units(text: str, size: int) -> None:
     """A larger size gathers the units of size one."""
     for by in TEXT_UNITS:
-        ones = split(text, by, 1)
+        ones = split_content(text, by, 1)
         gathered = ["".join(ones[at : at + size]) for at in range(0, len(ones), size)]
-        assert split(text, by, size) == gathered
+        assert split_content(text, by, size) == gathered
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers()), SIZES)
 def test_records_cut_a_list_into_lists(records: list[int], size: int) -> None:
     """All are full but the last."""
-    pieces = split(records, "records", size)
+    pieces = split_content(records, "records", size)
     assert [record for piece in pieces for record in piece] == records
     assert all(len(piece) == size for piece in pieces[:-1])
     assert all(pieces)
@@ -176,7 +176,7 @@ def test_records_cut_a_list_into_lists(records: list[int], size: int) -> None:
 )
 def test_units_are_what_a_reader_expects(by: str, size: int, text: str, pieces: list[str]) -> None:
     """Each unit, in the cases that are easily got wrong."""
-    assert split(text, by, size) == pieces
+    assert split_content(text, by, size) == pieces
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_cutter_can_be_used_again_after_its_end(by: str) -> None:
     """The end leaves nothing behind."""
     splitting = splitter(by, 2)
     for _ in range(2):
-        assert splitting.feed("One. Two\r") + splitting.end() == split("One. Two\r", by, 2)
+        assert splitting.feed("One. Two\r") + splitting.end() == split_content("One. Two\r", by, 2)
     assert splitting.end() == []
 
 
@@ -236,14 +236,14 @@ def test_a_text_that_comes_in_crumbs_costs_linear_time(by: str, unit: str) -> No
 def test_any_size_is_taken(by: str) -> None:
     """A size that no text has is one piece."""
     for size in (1 << 31, 1 << 32, 10**30):
-        assert split("One. Two\nThree e\u0301", by, size) == ["One. Two\nThree e\u0301"]
+        assert split_content("One. Two\nThree e\u0301", by, size) == ["One. Two\nThree e\u0301"]
 
 
 def test_other_values_are_cut_as_their_text() -> None:
     """Numbers, booleans and timestamps have a text; null, lists and objects have none."""
-    assert split(12345, "characters", 2) == ["12", "34", "5"]
-    assert split(True, "words", 1) == ["true"]
-    assert split(datetime(2026, 1, 2, tzinfo=UTC), "characters", 10)[0] == "2026-01-02"
+    assert split_content(12345, "characters", 2) == ["12", "34", "5"]
+    assert split_content(True, "words", 1) == ["true"]
+    assert split_content(datetime(2026, 1, 2, tzinfo=UTC), "characters", 10)[0] == "2026-01-02"
 
 
 @pytest.mark.parametrize(
@@ -264,6 +264,6 @@ def test_other_values_are_cut_as_their_text() -> None:
 def test_what_cannot_be_cut_says_what_to_write(content: Any, by: str, size: Any, says: str) -> None:
     """The error is the author's, with the words that are allowed."""
     with pytest.raises(RunError) as caught:
-        split(content, by, size)
+        split_content(content, by, size)
     assert caught.value.code == "template"
     assert says in caught.value.message

@@ -7,6 +7,7 @@ from streamstack.language.definition import Arguments, Step
 from streamstack.language.parameters import Bound, Effects, Group, Kind, Parameter
 from streamstack.runtime.code import Code
 from streamstack.runtime.pace import delay, pacer, resume
+from streamstack.runtime.splitters import split_content
 from streamstack.runtime.steps import argument_source, source_of, value_of, values_given, values_of
 
 SPLITS = ("characters", "words", "sentences", "lines", "records")
@@ -116,7 +117,7 @@ def stream(step: Step, code: Code) -> None:
         return
     pieces, event, piece = code.fresh("pieces"), code.fresh("event"), code.fresh("piece")
     by, size = (_group(code, step, "split", split, name) for name in ("by", "size"))
-    code.line(f"{pieces} = {code.constant(split)}(")
+    code.line(f"{pieces} = {code.constant(split_content)}(")
     code.line(f" {source_of(code, step, 'content')},", *values_given(step, "content"))
     code.line(f" {by}, {size})", *values_of(split))
     _assign(code, step, event, "event")

@@ -65,7 +65,7 @@ def splitter(by: str, size: int) -> Splitter:
     return found(size)
 
 
-def split(content: Any, by: str, size: int) -> list[Any]:
+def split_content(content: Any, by: str, size: int) -> list[Any]:
     """Split content into pieces of ``size`` units; joined, they are the content.
 
     Text is split by characters, words, sentences or lines, a list by records. Numbers, booleans,

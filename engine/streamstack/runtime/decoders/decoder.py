@@ -7,7 +7,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Literal
 
+import orjson
+
 from streamstack.errors import RunError
+from streamstack.runtime.decoders.parsing import (
+    SHALLOW,
+    TOO_DEEP,
+    NotJsonError,
+    SurrogateJoiner,
+    is_deep,
+    parse_halves,
+)
 
 OnInvalid = Literal["skip", "fail", "give"]
 
@@ -35,6 +45,7 @@ class Decoder(ABC):
 
     __slots__ = (
         "_begun",
+        "_joiner",
         "_opening",
         "ended",
         "failure",
@@ -59,6 +70,7 @@ class Decoder(ABC):
         self.transcode: Callable[[bytes, bool], bytes] | None = None
         self._opening = b""  # what may be the beginning of a byte order mark
         self._begun = False
+        self._joiner: SurrogateJoiner | None = None  # while halves of surrogate pairs come
 
     def feed(self, data: bytes) -> list[Any]:
         """Take the bytes that came; return the items that are complete by now."""
@@ -73,6 +85,8 @@ class Decoder(ABC):
             with suppress(Halted):
                 self._take(data, items)
             self.given += len(items)
+            if self._joiner is not None:
+                items = self._join(items, self._joiner, final=False)
         return items
 
     def finish(self) -> list[Any]:
@@ -80,15 +94,38 @@ class Decoder(ABC):
         items = self.feed(self.transcode(b"", True)) if self.transcode is not None else []
         if self.ended or self.failure is not None:
             return items
-        before = len(items)
+        last: list[Any] = []
         with suppress(Halted):
             if self._opening:
                 self._begun = True
                 opening, self._opening = self._opening, b""
-                self._take(opening, items)
-            self._end(items)
-        self.given += len(items) - before
-        return items
+                self._take(opening, last)
+            self._end(last)
+        self.given += len(last)
+        if self._joiner is not None:
+            last = self._join(last, self._joiner, final=True)
+        return items + last
+
+    def _join(self, items: list[Any], joiner: SurrogateJoiner, *, final: bool) -> list[Any]:
+        """Join the halves of surrogate pairs where items meet; one may have to wait for the next."""
+        joined = [ready for item in items for ready in joiner.add(item)]
+        if final or self.failure is not None or self.ended:
+            joined += joiner.end()
+        if joiner.is_empty:
+            self._joiner = None
+        return joined
+
+    def _parse(self, data: bytes | bytearray) -> Any:
+        """Parse JSON. Raises NotJsonError."""
+        try:
+            value = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            value = parse_halves(data, error)
+            if self._joiner is None:
+                self._joiner = SurrogateJoiner()
+        if len(data) > SHALLOW and is_deep(data, value):
+            raise NotJsonError(TOO_DEEP)
+        return value
 
     def _open(self, data: bytes) -> bytes:
         """Take one byte order mark off the beginning, though it may come in parts."""
