@@ -166,8 +166,13 @@ def read_texts(paths: Iterable[Path], findings: list[Diagnostic]) -> dict[str, s
     """
     texts = {}
     for path in paths:
-        content = path.read_bytes()
         name = display_name(path)
+        if path.exists() and not path.is_file():
+            # A pipe, a device or a socket, which may have no end.
+            message = "this is no regular file, and nothing else is read"
+            findings.append(find("yaml-syntax", Mark(name, 1, 1), message, "take it out"))
+            continue
+        content = path.read_bytes()
         try:
             texts[name] = content.decode()
         except UnicodeDecodeError as error:
