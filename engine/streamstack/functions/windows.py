@@ -22,12 +22,11 @@ from streamstack.language.parameters import (
     Parameter,
     Variable,
 )
-from streamstack.runtime.changes import Changes
-from streamstack.runtime.figures import OPERATIONS
+from streamstack.runtime.aggregates import OPERATIONS
 from streamstack.runtime.flows import passed
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream, iterate
-from streamstack.runtime.windows import Figure, Shape, Window, windowed, windowed_on_time
+from streamstack.runtime.windows import Changes, Figure, Shape, Window, windowed, windowed_on_time
 
 _ITEM = Binds("as", "item")
 _MOST = 10_000_000
