@@ -20,7 +20,6 @@ ENGINE = ROOT / "engine" / "streamstack"
 MODULES = sorted(ENGINE.rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PINNED = ("runtime", "build", "dev")
-
 #: Names that tell nothing of what is inside.
 NAMELESS = {"utils", "util", "helpers", "helper", "base", "manager", "managers", "common", "misc"}
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamstack.errors import RunError
-from streamstack.runtime.changes import Changes
+from streamstack.runtime.windows import Changes
 
 
 def changes(

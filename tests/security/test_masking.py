@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from time import thread_time
 
 import pytest
 
-from streamstack.language.masking import hide, learn, masked, masked_value
+from streamstack.language.masking import MASK, hide, learn, masked, masked_value
 from tests.server.processes import serving
 from tests.upstreams import Upstream, answer
 
@@ -206,3 +207,25 @@ async def test_sensitive_inputs_of_one_run_only() -> None:
 def test_other_runs_are_told_of_it() -> None:
     """Another run may use the same word."""
     assert masked(INPUT) == INPUT
+
+
+@pytest.mark.parametrize(
+    "unit", ["eyJaaaaa-", "eyJaaaaa-eyJ.b", "eyJ.", "://a:", "a@", "token ", "sk-", "secret='"]
+)
+def test_masking_takes_linear_time(unit: str) -> None:
+    """Ten times the text takes about ten times as long, whatever it seems to hold."""
+
+    def seconds(count: int) -> float:
+        started = thread_time()
+        masked(unit * count + "token")
+        return thread_time() - started
+
+    assert (
+        min(seconds(50_000) for _ in range(2)) < 40 * min(seconds(5_000) for _ in range(3)) + 0.05
+    )
+
+
+def test_a_token_within_a_word_is_masked() -> None:
+    """Also behind a hyphen, and with a dot at its end."""
+    assert masked(f"jwt-{JWT}. x") == f"jwt-{MASK}. x"
+    assert masked("jwt-eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1MSJ9 x").count("eyJ") == 2

@@ -32,7 +32,8 @@ _FROM: Final = Parameter(
 _CHARSET: Final = Parameter(
     "charset",
     Bound(Kind.TEXT),
-    "How bytes are written as text, such as `windows-1252`. Else what the Content-Type says, else UTF-8.",
+    "How bytes are written as text, such as `windows-1252`; `auto` is UTF-8, or windows-1252 where that does not fit. "
+    "Else what the Content-Type says, else UTF-8. A byte order mark of UTF-8 or UTF-16 counts for more.",
 )
 _EFFECTS: Final = Effects(
     gives="stream",

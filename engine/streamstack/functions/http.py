@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from streamstack.connections.http import Answer
 from streamstack.errors import RunError
 from streamstack.functions.decoding import DECODES
@@ -28,6 +26,7 @@ from streamstack.runtime.decoders.formats import (
     format_of,
     read_content_type,
 )
+from streamstack.runtime.decoders.parsing import NotJsonError, parse_json
 from streamstack.runtime.run import Run
 from streamstack.spec import Bound, Constant, Kind
 
@@ -164,8 +163,8 @@ def _decode(answer: Answer, data: bytes, decode: str) -> Any:
         return data
     if name == "json":
         try:
-            return orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
-        except orjson.JSONDecodeError as error:
+            return parse_json(data.removeprefix(b"\xef\xbb\xbf"))
+        except NotJsonError as error:
             said = (
                 f" (its Content-Type is {media[:60]})"
                 if media and format_of(media) != "json"
@@ -173,7 +172,7 @@ def _decode(answer: Answer, data: bytes, decode: str) -> Any:
             )
             raise RunError(
                 "invalid-chunk",
-                f"the answer of {answer.host} is not JSON{said}: {error}",
+                f"the answer of {answer.host} {error}{said}",
                 details={"status": answer.status, "text": data[:1000].decode("utf-8", "replace")},
             ) from None
     decoder = decoder_for(name, Options(charset=charset, largest=len(data)))

@@ -11,7 +11,6 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import orjson
 from multidict import CIMultiDict
 
 from streamstack.connections.content_coding import ACCEPTED
@@ -21,6 +20,7 @@ from streamstack.language.declare import Parameter
 from streamstack.language.headers import CONTROL_CHARACTERS, ForwardedHeaders
 from streamstack.language.values import kind, to_json, to_text
 from streamstack.runtime.decoders.decoder import excerpt
+from streamstack.runtime.decoders.parsing import NotJsonError, parse_json
 from streamstack.runtime.files import File
 from streamstack.runtime.run import Context
 from streamstack.spec import Bound, Kind
@@ -240,8 +240,8 @@ def _readable(data: bytes) -> Any:
     if not data:
         return None
     try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
+        return parse_json(data)
+    except NotJsonError:
         return excerpt(data, 2000)
 
 

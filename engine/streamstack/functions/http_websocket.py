@@ -7,7 +7,6 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
-import orjson
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -24,6 +23,7 @@ from streamstack.functions.http_upstream import (
 from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.decoders.decoder import OnInvalid, excerpt
+from streamstack.runtime.decoders.parsing import NotJsonError, parse_json
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Stream
 from streamstack.spec import Bound, Constant, Kind
@@ -202,16 +202,15 @@ class Socket(Upstream):
         try:
             if self._decode != "text":
                 try:
-                    items.append(orjson.loads(data))
-                except orjson.JSONDecodeError:
+                    items.append(parse_json(data))
+                except NotJsonError:
                     if self._decode == "json":
                         raise
                 else:
                     return
             items.append(data.decode())
         except ValueError as error:
-            told = "is not JSON" if self._decode == "json" else "is not UTF-8"
-            self._refuse(items, data, f"{told}: {error}" if self._decode == "json" else told)
+            self._refuse(items, data, str(error) if self._decode == "json" else "is not UTF-8")
 
     def _refuse(self, items: list[Any], data: bytes, message: str) -> None:
         if self._on_invalid == "skip":

@@ -11,7 +11,7 @@ from streamstack.language.graph import Node, values_in
 from streamstack.runtime import conversions
 from streamstack.runtime.compiler import Code, argument_source, source_of, value_of, values_given
 from streamstack.runtime.pace import delay, pacer, resume
-from streamstack.runtime.pieces import cut
+from streamstack.runtime.splitters import split_content
 from streamstack.spec import Bound, Group, Kind
 
 SPLITS = ("characters", "words", "sentences", "lines", "records")
@@ -122,7 +122,7 @@ def stream(node: Node, code: Code) -> None:
         return
     pieces, event, piece = code.fresh("pieces"), code.fresh("event"), code.fresh("piece")
     by, size = (_group(code, node, "split", split, name) for name in ("by", "size"))
-    code.line(f"{pieces} = {code.constant(cut)}(")
+    code.line(f"{pieces} = {code.constant(split_content)}(")
     code.line(f" {source_of(code, node, 'content')},", *values_given(node, "content"))
     code.line(f" {by}, {size})", *values_in(split))
     _assign(code, node, event, "event")

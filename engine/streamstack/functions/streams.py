@@ -20,8 +20,8 @@ from streamstack.runtime.operators import (
     worked,
     worked_at_once,
 )
-from streamstack.runtime.pieces import TEXT_UNITS, cutter
 from streamstack.runtime.run import Run
+from streamstack.runtime.splitters import TEXT_UNITS, splitter
 from streamstack.runtime.values import Batches, Stream, iterate
 from streamstack.spec import (
     Binds,
@@ -302,8 +302,8 @@ def split_(run: Run, in_: Any, by: str = "words", size: int = 1) -> Stream:
     there is of the text is given.
     """
     items = checked(in_)
-    cutting = cutter(by, size)
-    return Stream(lambda: split(run, iterate(items), cutting))
+    splitting = splitter(by, size)
+    return Stream(lambda: split(run, iterate(items), splitting))
 
 
 @function(

@@ -9,12 +9,11 @@ from typing import Any
 from streamstack.errors import RunError
 from streamstack.functions.streams import checked
 from streamstack.language.declare import Choice, Effects, Example, Parameter, function
-from streamstack.runtime.changes import Changes
-from streamstack.runtime.figures import OPERATIONS
+from streamstack.runtime.aggregates import OPERATIONS
 from streamstack.runtime.operators import passed
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream, iterate
-from streamstack.runtime.windows import Figure, Shape, Window, windowed, windowed_on_time
+from streamstack.runtime.windows import Changes, Figure, Shape, Window, windowed, windowed_on_time
 from streamstack.spec import Binds, Bound, Constant, Group, Kind, ListOf, Named, Variable
 
 _ITEM = Binds("as", "item")

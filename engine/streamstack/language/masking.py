@@ -46,7 +46,12 @@ _URL_PASSWORD: Final = re.compile(r"://[^\s/@:\"'<>]*:([^\s/@\"'<>]+)@")
 _SCHEME: Final = re.compile(
     r"\b(Bearer|Basic|Token|Digest)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE
 )
-_JWT: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+#: A run of its signs is looked at from the beginning only, and where two dots follow: else each `eyJ` in it would be
+#: followed to its end, in quadratic time.
+_JWT: Final = re.compile(
+    r"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++\.)([A-Za-z0-9_-]*?\b)"
+    r"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
+)
 _KNOWN_FORMS: Final = re.compile(
     r"\b(?:sk-[A-Za-z0-9_-]{12,}|sk_(?:live|test)_[A-Za-z0-9]{8,}|gh[opsu]_[A-Za-z0-9]{20,}|xox[abp]-[A-Za-z0-9-]{10,}|"
     r"AKIA[0-9A-Z]{16}|AIza[A-Za-z0-9_-]{30,})"
@@ -101,7 +106,7 @@ def masked(text: str, *, forms: bool = True) -> str:
     if not forms or not _TELLING.search(text):
         return text
     text = _URL_USER.sub(MASK, text)
-    text = _JWT.sub(MASK, text)
+    text = _JWT.sub(rf"\1{MASK}", text)
     text = _SCHEME.sub(rf"\1 {MASK}", text)
     text = _KNOWN_FORMS.sub(MASK, text)
     return _NAMED.sub(rf"\1{MASK}", text)

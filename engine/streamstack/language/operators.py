@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal, DecimalException
+from functools import cmp_to_key
 from typing import Any, Final
 
 from streamstack.errors import RunError
@@ -30,6 +31,8 @@ _DIVIDING: Final = Context(prec=28)
 _ADDABLE: Final = frozenset({int, str, list})
 _FAST: Final = frozenset({int, float})
 _ORDERED: Final = frozenset({int, float, str, bool})
+#: Kinds that sorting may compare as Python does.
+_NATIVE: Final = _ORDERED | {bytes, date, Decimal}
 #: Same type on both sides, and Python's own == is the language's.
 _SIMPLE: Final = frozenset({int, float, str, bool, type(None), bytes})
 
@@ -284,6 +287,19 @@ def order(left: Any, right: Any) -> int:
     one: Any = pair[0]
     two: Any = pair[1]
     return 0 if one == two else -1 if one < two else 1
+
+
+def order_key(values: Iterable[Any]) -> Callable[[Any], Any] | None:
+    """Return the key that puts values in the order of `order`, None for their own; most lists are of one kind.
+
+    The key raises RunError ``template`` where two of them have no order between them.
+    """
+    kinds = set(map(type, values))
+    if len(kinds) == 1 and kinds <= _NATIVE:
+        return None
+    if kinds <= {datetime, date}:
+        return _moment
+    return cmp_to_key(order)
 
 
 def _moment(value: date) -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -14,6 +15,11 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """Return ", did you mean `x`?" for the nearest candidate, or "" where none is near."""
     found = nearest(word, candidates)
     return f", did you mean `{found}`?" if found else ""
+
+
+#: Slips from which two words are not alike, and what stands for more.
+_MOST: Final = 3
+_MANY: Final = 99
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
@@ -68,6 +74,7 @@ def misspelt(word: str, candidates: Iterable[str]) -> str | None:
     return min(found)[1] if found else None
 
 
+@lru_cache(maxsize=8192)
 def _fold(word: str) -> str:
     return _SEPARATORS.sub("", _HUMP.sub("", word)).lower()
 
@@ -78,12 +85,25 @@ def _allowed(word: str, other: str) -> int:
     return min(most, len(word) - 1)
 
 
+@lru_cache(maxsize=8192)
+def _letters(word: str) -> int:
+    """Return which letters a word has, as bits."""
+    bits = 0
+    for letter in word:
+        bits |= 1 << ord(letter) % 64
+    return bits
+
+
 def _distance(word: str, other: str) -> int:
-    """Count the slips between two words: a letter added, left out, changed, or two swapped."""
+    """Count the slips between two words: a letter added, left out, changed, or two swapped; up to three."""
     if word == other:
         return 0
-    if abs(len(word) - len(other)) > 3:
-        return 99
+    # Most words are told apart by their letters: a slip changes two of them at most.
+    if (
+        abs(len(word) - len(other)) > _MOST
+        or (_letters(word) ^ _letters(other)).bit_count() > 2 * _MOST
+    ):
+        return _MANY
     before: list[int] = []
     last = list(range(len(other) + 1))
     for i, a in enumerate(word, 1):
@@ -93,5 +113,7 @@ def _distance(word: str, other: str) -> int:
             if i > 1 and j > 1 and a == other[j - 2] and word[i - 2] == b:
                 cost = min(cost, before[j - 2] + 1)
             row.append(cost)
+        if min(row) > _MOST and min(last) > _MOST:
+            return _MANY
         before, last = last, row
     return last[-1]

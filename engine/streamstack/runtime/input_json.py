@@ -9,10 +9,8 @@ from typing import Any, Final
 import orjson
 
 from streamstack.records import record
+from streamstack.runtime.decoders.parsing import DEEPEST, is_deep
 from streamstack.runtime.input_faults import Check, Faults, InexactError
-
-#: How deep a document may nest: what can be written again (orjson writes 254 levels).
-DEEPEST: Final = 250
 
 
 @record()
@@ -55,8 +53,7 @@ def parse_json(data: bytes, faults: Faults) -> Any:
         if "depth" in error.msg or "recursion" in error.msg.lower():
             return faults.add(f"must not be nested more than {DEEPEST} deep")
         return faults.add(f"must be JSON: {_reason(error, data)}")
-    # Counting is fast, and a document with few brackets can't be deep.
-    if len(data) > DEEPEST and data.count(b"[") + data.count(b"{") > DEEPEST and _is_deep(value):
+    if is_deep(data, value):
         return faults.add(f"must not be nested more than {DEEPEST} deep")
     return value
 
@@ -67,14 +64,6 @@ def _reason(error: orjson.JSONDecodeError, data: bytes) -> str:
     if "UTF-8" in error.msg:
         return "it is not UTF-8"
     return f"{error.msg}, at line {error.lineno}, column {error.colno}"
-
-
-def _is_deep(value: Any) -> bool:
-    try:
-        orjson.dumps([[[[value]]]])  # its writer stops at 254 levels
-    except TypeError:
-        return True
-    return False
 
 
 def _parse_exactly(data: bytes) -> Any:

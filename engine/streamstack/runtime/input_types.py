@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from datetime import UTC
-from datetime import date
-from datetime import datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from streamstack.language import literals
 from streamstack.language.definition import Input
-from streamstack.language.patterns import LONGEST
-from streamstack.language.patterns import compile_pattern
+from streamstack.language.patterns import LONGEST, compile_pattern
 from streamstack.language.units import show_size
 from streamstack.runtime.files import File
-from streamstack.runtime.input_faults import Check
-from streamstack.runtime.input_faults import Faults
-from streamstack.runtime.input_faults import InexactError
-from streamstack.runtime.input_faults import unlike
+from streamstack.runtime.input_faults import Check, Faults, InexactError, unlike
 from streamstack.runtime.values import Stream
 
 #: The integers that databases and clients hold without loss, where the declaration sets no bounds.

@@ -17,8 +17,8 @@ import structlog
 
 from streamstack.runtime.faults import located
 from streamstack.runtime.feed import Feed, settle
-from streamstack.runtime.pieces import Cutter
 from streamstack.runtime.run import Run
+from streamstack.runtime.splitters import Splitter
 from streamstack.runtime.values import Batches, Items, Stream
 
 log = structlog.get_logger("streamstack.run")
@@ -169,21 +169,21 @@ def full_lists(items: list[Any], size: int) -> tuple[list[list[Any]], list[Any]]
     return [items[at : at + size] for at in range(0, end, size)], items[end:]
 
 
-async def split(run: Run, source: Source, cutting: Cutter) -> Batches:
+async def split(run: Run, source: Source, splitter: Splitter) -> Batches:
     """Give the text of the items in pieces, whatever items it came in."""
     try:
         try:
             while batch := await source.batch():
                 for items in slices(batch):
-                    if pieces := cutting.feed(_text(items)):
+                    if pieces := splitter.feed(_text(items)):
                         yield pieces
                     if perf_counter() > run.yield_at:
                         await run.breathe()
         except Exception:
-            if pieces := cutting.end():
+            if pieces := splitter.end():
                 yield pieces
             raise
-        if pieces := cutting.end():
+        if pieces := splitter.end():
             yield pieces
     finally:
         await source.close()

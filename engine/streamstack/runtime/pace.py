@@ -23,8 +23,8 @@ from typing import Any, Final
 
 from streamstack.errors import RunError
 from streamstack.language.values import to_text
-from streamstack.runtime.alarms import begin, sleep
 from streamstack.runtime.run import SLICE, Run
+from streamstack.runtime.timers import schedule_start, sleep
 
 MODES: Final = ("burst", "fixed", "adaptive", "natural")
 #: Seconds between chunks where the author gives no interval: 20 a second.
@@ -130,7 +130,11 @@ class Pacer:
 
     def _begin(self, now: float) -> float:
         """Return when a schedule begins that is to leave a chunk now."""
-        return begin(now, self._interval) if self._mode == "fixed" and not self._jitter else now
+        return (
+            schedule_start(now, self._interval)
+            if self._mode == "fixed" and not self._jitter
+            else now
+        )
 
     def _next_interval(self, content: Any) -> float:
         interval = self._interval

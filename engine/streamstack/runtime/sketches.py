@@ -7,12 +7,13 @@ from collections.abc import Hashable, Mapping
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import blake2b
-from math import ceil, exp, inf, log, sqrt
+from math import ceil, exp, inf, isfinite, log, sqrt
 from typing import Any, Final
 
+from streamstack.errors import RunError
 from streamstack.language import operators
+from streamstack.language.operators import a_kind
 from streamstack.language.values import SMALL, canonical_json, number_key
-from streamstack.runtime.sums import as_float, number_of
 
 #: Numbers of which percentiles are exact.
 EXACT: Final = 1000
@@ -29,6 +30,31 @@ _GAMMA: Final = (1 + ACCURACY) / (1 - ACCURACY)
 _SCALE: Final = 1 / log(_GAMMA)
 #: The bins of positive numbers lie above 0, those of negative ones below: a float has no exponent beyond.
 _MIDDLE: Final = 40_000
+
+
+_KINDS: Final = frozenset({int, float, Decimal})
+
+
+def number_of(value: Any, wanted: str) -> Any:
+    """Return a finite number.
+
+    Raises RunError ``template`` for anything else; ``wanted`` says what needs it.
+    """
+    if type(value) in _KINDS:
+        if type(value) is int or operators.is_finite(value):
+            return value
+        raise RunError("template", f"{wanted} needs numbers, and one is not finite")
+    raise RunError("template", f"{wanted} needs numbers, and this is {a_kind(value)}")
+
+
+def as_float(value: Any, wanted: str) -> float:
+    """Return a number as a float. Raises RunError ``template`` where it is none, or too large."""
+    if type(value) is float and isfinite(value):
+        return value
+    try:
+        return float(number_of(value, wanted))
+    except OverflowError:
+        raise RunError("template", f"{wanted}: the number is too large") from None
 
 
 class Quantiles:

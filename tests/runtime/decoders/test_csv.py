@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -62,8 +63,10 @@ def test_delimiter_may_be_any_character() -> None:
         (b"a,b\n1,\xff\n", "is not UTF-8"),
         (b"a,b\n1,\r2\n", "is not CSV"),
         (b"a,a\n1,2\n", "names the column a twice"),
-        (b"", "has no header"),
-        (b"\n\n", "has no header"),
+        (b'a,b\n"1"x,2\n', "is not CSV"),
+        (b'a,b\n1,"2" \n', "is not CSV"),
+        (b"\xff,b\n1,2\n", "is not UTF-8, and it is the header"),
+        (b'"a"x,b\n1,2\n', ", and it is the header"),
     ],
 )
 def test_faults_are_told(text: bytes, told: str) -> None:
@@ -72,6 +75,68 @@ def test_faults_are_told(text: bytes, told: str) -> None:
     assert items == []
     assert failure[0] == "invalid-chunk"
     assert told in failure[1]
+
+
+@pytest.mark.parametrize("text", [b"", b"\n\n", b"\xef\xbb\xbf"])
+def test_an_empty_input_has_no_records(text: bytes) -> None:
+    """Neither a file without a byte nor one of empty lines is a fault."""
+    assert items_of(CsvDecoder, text) == items_of(bare, text) == []
+
+
+@pytest.mark.parametrize("on_invalid", ["skip", "give"])
+@pytest.mark.parametrize("header", [b"\xff,b", b'"a"x,b', b'"a,b', b"a," + b"b" * 50])
+def test_no_other_record_stands_in_for_the_header(on_invalid: Any, header: bytes) -> None:
+    """Where the header can't be read, nothing is, though records may be passed over."""
+    items, _, _, failure = decode(lambda: CsvDecoder(on_invalid, 40), header + b"\n1,2\n3,4\n")
+    assert items == []
+    assert failure is not None
+
+
+def test_nothing_is_altered_in_silence() -> None:
+    """Text behind a closing quote is told with its line; a quote within a field is a character of it."""
+    text = b'a,b\n1,"2"\n"3"x,4\n5" pipe,6\n'
+    items, skipped, _, _ = decode(lambda: CsvDecoder("skip"), text)
+    assert (items, skipped) == ([{"a": "1", "b": "2"}, {"a": '5" pipe', "b": "6"}], 1)
+    items, _, _, _ = decode(lambda: CsvDecoder("give"), text)
+    assert (items[1]["invalid"]["number"], items[1]["invalid"]["line"]) == (2, 3)
+
+
+def test_lines_may_end_in_cr() -> None:
+    """All of them: what old spreadsheets write. In quotes a CR of other files stays."""
+    assert items_of(CsvDecoder, b'a,b\r1,2\r"3\r",4\r') == [
+        {"a": "1", "b": "2"},
+        {"a": "3\n", "b": "4"},
+    ]
+    assert items_of(CsvDecoder, b"a\r1\r\r2") == [{"a": "1"}, {"a": "2"}]
+    assert items_of(CsvDecoder, b"a\r") == []
+    assert items_of(CsvDecoder, b'"a",b\n"1\r2",3\n') == [{"a": "1\r2", "b": "3"}]
+
+
+@pytest.mark.parametrize("line", [b"sep=;\n", b'"sep=;"\r\n', b"sep=;\r"])
+def test_excel_names_the_delimiter(line: bytes) -> None:
+    """A first line `sep=;` is no header."""
+    end = line[-1:]
+    assert items_of(CsvDecoder, line + b"a;b" + end + b"1;2" + end) == [{"a": "1", "b": "2"}]
+    assert items_of(bare, line + b"1;2" + end) == [["1", "2"]]
+    items, _, _, failure = decode(CsvDecoder, line + b"a;b" + end + b"1" + end)
+    assert items == []
+    assert failure[2]["line"] == 3
+
+
+def test_stray_quotes_cost_linear_time() -> None:
+    """Quotes that mislead the count of them are looked at once more, not again and again."""
+
+    def seconds(lines: int) -> float:
+        text = b'a"","b\n' * lines + b'c"d,"e"x\n' * lines
+        started = thread_time()
+        decoder = CsvDecoder("skip", header=False)
+        for at in range(0, len(text), 1000):
+            decoder.feed(text[at : at + 1000])
+        decoder.finish()
+        return thread_time() - started
+
+    seconds(10)
+    assert min(seconds(20_000) for _ in range(2)) < 40 * min(seconds(2_000) for _ in range(2))
 
 
 def test_column_that_is_missing_fails_at_once() -> None:
@@ -118,7 +183,7 @@ def test_any_text_is_read_as_the_library_reads_it(text: str, delimiter: str) -> 
     text = text.replace("\r", "\r\n").replace("\r\n\n", "\r\n")
     if text.count('"') and _open_at_end(text, delimiter):
         return
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     found = items_of(lambda: CsvDecoder(header=False, delimiter=delimiter), text.encode())
     assert found == [row for row in rows if row]
 

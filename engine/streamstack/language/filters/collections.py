@@ -7,7 +7,7 @@ from __future__ import annotations
 import random as generator
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from functools import cmp_to_key
+from operator import itemgetter
 from typing import Any
 
 from streamstack.errors import RunError
@@ -128,8 +128,11 @@ def _sorted(items: Sequence[Any], path: Any, reverse: Any, *, folded: bool) -> l
 
     keyed = [(key(item), item) for item in items]
     known = [pair for pair in keyed if pair[0] is not None]
-    ordering = cmp_to_key(operators.order)
-    known.sort(key=lambda pair: ordering(pair[0]), reverse=bool(reverse))
+    ordering = operators.order_key([found for found, _ in known])
+    known.sort(
+        key=itemgetter(0) if ordering is None else lambda pair: ordering(pair[0]),
+        reverse=bool(reverse),
+    )
     return [item for _, item in known] + [item for found, item in keyed if found is None]
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
-from functools import cmp_to_key
 from typing import Any
 
 from streamstack.language import operators
@@ -125,7 +124,8 @@ def percentile(value: Any, p: Any, attribute: Any = None) -> Any:
 
     Between two items it is in proportion. `percentile(50)` is the median.
     """
-    numbers = sorted(_numbers(value, attribute, "percentile"), key=cmp_to_key(operators.order))
+    unsorted = _numbers(value, attribute, "percentile")
+    numbers = sorted(unsorted, key=operators.order_key(unsorted))
     share = number_of(p, "percentile")
     if not 0 <= share <= 100:
         raise failed("percentile", "p must be from 0 to 100")

@@ -27,6 +27,7 @@ from streamstack.language.filters.operations import (
 from streamstack.language.values import to_text
 
 _WORD: Final = re.compile(r"\w+(?:['’-]\w+)*")  # noqa: RUF001
+_BEYOND_ASCII: Final = re.compile("[^\x00-\x7f]")
 _TAG: Final = re.compile(r"<[^<>]*>")
 _TAG_OR_COMMENT: Final = re.compile(r"<!--.*?-->|<[^<>]*>", re.DOTALL)
 
@@ -218,6 +219,10 @@ def chars(value: Any) -> list[str]:
     return list(text_of(value, "chars"))
 
 
+def _fold(letter: re.Match[str]) -> str:
+    return unicodedata.normalize("NFKD", letter[0])
+
+
 @declare(
     "filter",
     "slug",
@@ -227,7 +232,8 @@ def chars(value: Any) -> list[str]:
 )
 def slug(value: Any, separator: str = "-") -> str:
     """Give the text as a part of an address: lower case letters, digits and single hyphens."""
-    folded = unicodedata.normalize("NFKD", text_of(value, "slug").replace("ß", "ss"))
+    # Letter by letter: in a whole text the marks behind a letter are sorted, in quadratic time.
+    folded = _BEYOND_ASCII.sub(_fold, text_of(value, "slug").replace("ß", "ss"))
     bare = "".join(sign for sign in folded if not unicodedata.combining(sign)).lower()
     words = re.findall(r"[^\W_]+", bare)
     return separator.join(words)

@@ -4,40 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
-from typing import Final
+from typing import Any, Final
 
 from streamstack.errors import Mark
 from streamstack.language import literals
 from streamstack.language.definition import Input
-from streamstack.language.keys import COMMON_KEYS
-from streamstack.language.keys import COMMON_TYPES
-from streamstack.language.keys import CONSTRAINTS
-from streamstack.language.keys import INPUT_CONSTRAINTS
-from streamstack.language.keys import INPUT_KEYS
-from streamstack.language.keys import TYPES
-from streamstack.language.keys import constraints_of
-from streamstack.language.loading.arguments import ArgumentReader
-from streamstack.language.loading.arguments import Faults
-from streamstack.language.loading.arguments import describe
-from streamstack.language.loading.arguments import how_to_write
-from streamstack.language.loading.arguments import python_values
-from streamstack.language.patterns import check_pattern
-from streamstack.language.patterns import compile_pattern
-from streamstack.language.reading.nodes import Mapping
-from streamstack.language.reading.nodes import Node
-from streamstack.language.reading.nodes import Scalar
-from streamstack.language.reading.nodes import Sequence
-from streamstack.language.reading.nodes import plain
-from streamstack.language.suggest import misspelt
-from streamstack.language.suggest import nearest
-from streamstack.language.values import MISSING
-from streamstack.language.values import kind
-from streamstack.spec import FACTS
-from streamstack.spec import Kind
-from streamstack.spec import is_null
-from streamstack.spec import listed
-from streamstack.spec import out_of_range
+from streamstack.language.keys import (
+    COMMON_KEYS,
+    COMMON_TYPES,
+    CONSTRAINTS,
+    INPUT_CONSTRAINTS,
+    INPUT_KEYS,
+    TYPES,
+    constraints_of,
+)
+from streamstack.language.loading.arguments import (
+    ArgumentReader,
+    Faults,
+    describe,
+    how_to_write,
+    python_values,
+)
+from streamstack.language.patterns import check_pattern, compile_pattern
+from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
+from streamstack.language.suggest import misspelt, nearest
+from streamstack.language.values import MISSING, kind
+from streamstack.spec import FACTS, Kind, is_null, listed, out_of_range
 
 _FIELDS: Final = (*INPUT_KEYS, *INPUT_CONSTRAINTS)
 _NAMES: Final = frozenset(each.name for each in _FIELDS)

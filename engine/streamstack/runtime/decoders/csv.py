@@ -1,16 +1,17 @@
-"""CSV (RFC 4180): the standard library's reader, given whole records only.
+"""CSV (RFC 4180): the standard library's reader, strict, given whole records only.
 
-Records that came whole are read at once; lines without quotes are split, which is faster than that reader and the same.
-What is not as it should be is then looked at record by record.
+Where the last whole record of some lines ends is guessed by counting quotes; the reader decides. A record that has not
+come whole yet, and whatever the reader refuses, is gone through line by line.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from io import StringIO
+from itertools import repeat
+from operator import itemgetter
 from typing import Any, Final
 
 from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
@@ -19,31 +20,32 @@ from streamstack.runtime.decoders.lines import Lines
 # The library's own limit holds for the whole process and is 128 KB; ours is `largest`.
 csv.field_size_limit(2**31 - 1)
 
-#: Makes records of rows. Raises ValueError for a row of another width.
-Make = Callable[[list[list[str]]], list[Any]]
-
-#: Columns of which records are made by code of their own.
-_MOST_MADE: Final = 200
+#: What Excel writes as the first line to name the delimiter.
+_SEPARATOR: Final = re.compile(rb'"?sep=([\x20-\x7e\t])"?\r?')
+_BREAK_OR_QUOTE: Final = re.compile(rb'[\r\n"]')
 
 
 class CsvDecoder(Decoder):
     """Gives each record: an object by the header's names, or by ``columns``; a list where there are neither.
 
     With a header, ``columns`` are those that are given, in that order. Every value is a text. A quoted field may hold
-    delimiters, doubled quotes and line breaks. Empty lines are passed over; a record with more or fewer fields than
-    there are names is invalid. The first line, which may be the header, is line 1.
+    delimiters, doubled quotes and line breaks; with more text after its closing quote the record is invalid. Empty
+    lines are passed over; a record with more or fewer fields than there are names is invalid. The first line, which
+    may be the header, is line 1. Lines end in LF or CR LF, or all of them in CR. A first line such as `sep=;` names the
+    delimiter. An input without records, and without a header, is empty.
     """
 
     __slots__ = (
         "_awaits_header",
-        "_block",
         "_columns",
         "_continued",
         "_delimiter",
+        "_ends_in_cr",
+        "_held",
         "_lines",
-        "_make",
         "_names",
         "_passed",
+        "_pick",
         "_quoted",
         "_record",
         "_size",
@@ -61,27 +63,32 @@ class CsvDecoder(Decoder):
         columns: tuple[str, ...] = (),
     ) -> None:
         super().__init__(on_invalid, largest)
+        self._sniffs = True
         self._lines = Lines(largest)
         self._awaits_header = header
         self._columns = columns
-        self._delimiter = delimiter
-        self._names: tuple[str, ...] | None = None
-        self._make: Make | None = None  # None: a record is a list
+        self._names: tuple[str, ...] | None = None  # None: a record is a list
+        self._pick: Any = None  # takes the fields that are wanted; None: all
         self._width = 0
         if columns and not header:
-            self._name(columns, tuple(range(len(columns))), len(columns))
-        self._record: list[bytes] = []
+            self._names, self._width = columns, len(columns)
+        self._ends_in_cr: bool | None = None  # None: not known yet
+        self._held = b""  # a CR at the end of what has come
+        self._record: list[bytes] = []  # the lines of a record that has not come whole
         self._size = 0
         self._quoted = False
         self._passed = 0  # how many lines
-        self._whole, self._continued, self._block = _patterns(delimiter.encode())
+        self._delimit(delimiter)
 
-    def _name(self, names: tuple[str, ...], picked: tuple[int, ...], width: int) -> None:
-        self._names = names
-        self._width = width
-        self._make = _maker(names, picked, width)
+    def _delimit(self, delimiter: str) -> None:
+        self._delimiter = delimiter
+        self._whole, self._continued = _patterns(delimiter.encode())
 
     def _take(self, data: bytes, items: list[Any]) -> None:
+        if self._ends_in_cr is None:
+            data = self._find_line_end(data)
+        if self._ends_in_cr:
+            data = data.replace(b"\r", b"\n")
         whole = self._lines.feed(data)
         if whole:
             self._read(whole, items)
@@ -90,6 +97,18 @@ class CsvDecoder(Decoder):
             self._pass_line()
             self._drop(text, items)
 
+    def _find_line_end(self, data: bytes) -> bytes:
+        """Look whether the first line ends in a CR alone; return what may be read by now."""
+        data, self._held = self._held + data, b""
+        found = _BREAK_OR_QUOTE.search(data)
+        if found is None:
+            return data
+        if found[0] == b"\r" and found.end() == len(data):
+            self._held = b"\r"
+            return data[:-1]
+        self._ends_in_cr = found[0] == b"\r" and data[found.end()] != 10
+        return data
+
     def _end(self, items: list[Any]) -> None:
         last = self._lines.finish()
         if last:
@@ -97,15 +116,13 @@ class CsvDecoder(Decoder):
         if self._record:
             text = b"\n".join(self._record)
             self._record.clear()
-            self._refuse(items, text, "is not CSV: a quoted field has no end")
-        if self._awaits_header:
-            self._refuse(items, b"", "has no header", final=True)
+            self._refuse_record(items, text, "is not CSV: a quoted field has no end")
 
     def _read(self, whole: bytes, items: list[Any]) -> None:
         """Read lines: one by one up to the end of a record that was begun before, then at once."""
         at, tried = 0, len(whole) > self.largest
         while at < len(whole):
-            if not (tried or self._awaits_header or self._record):
+            if not (tried or self._awaits_header or self._record or not self._passed):
                 tried = True
                 at += self._read_at_once(whole[at:] if at else whole, items)
                 continue
@@ -123,6 +140,9 @@ class CsvDecoder(Decoder):
         if len(line) > self.largest:
             self._drop(line, items)
             return
+        if self._passed == 1 and (named := _SEPARATOR.fullmatch(line)) is not None:
+            self._delimit(named[1].decode())
+            return
         if self._quoted:
             closed = self._continued.fullmatch(line) is not None
         else:
@@ -138,29 +158,25 @@ class CsvDecoder(Decoder):
 
     def _read_at_once(self, whole: bytes, items: list[Any]) -> int:
         """Read the records that are complete; return how many bytes these are, 0 where each must be looked at."""
-        quotes = b'"' in whole
-        if quotes:
-            block = self._block.match(whole)
-            assert block is not None  # it matches nothing, too
-            whole = block[0]
+        whole = whole[: _closed(whole)]
         try:
             text = whole.decode()
-            if quotes:
+            if b'"' in whole or b"\r" in (plain := whole.replace(b"\r\n", b"\n")):
                 rows = [row for row in self._reader(StringIO(text, newline="\n")) if row]
             else:
-                plain = text.replace("\r\n", "\n") if "\r" in text else text
-                if "\r" in plain:
-                    return 0
+                # Without quotes the reader does the same, and slower.
                 delimiter = self._delimiter
-                rows = [line.split(delimiter) for line in plain.split("\n") if line]
+                rows = [line.split(delimiter) for line in plain.decode().split("\n") if line]
         except (UnicodeDecodeError, csv.Error):
             return 0
-        try:
-            items += rows if self._make is None else self._make(rows)
-        except ValueError:
+        if self._names is None:
+            items += rows
+        elif any(map(self._width.__ne__, map(len, rows))):
             self._read_singly(text, items)
+            return len(whole)
         else:
-            self._passed += text.count("\n")
+            items += self._make(rows)
+        self._passed += text.count("\n")
         return len(whole)
 
     def _read_singly(self, text: str, items: list[Any]) -> None:
@@ -179,12 +195,22 @@ class CsvDecoder(Decoder):
         self._passed = before + len(lines) - 1
 
     def _reader(self, lines: Any) -> Any:
-        return csv.reader(lines, delimiter=self._delimiter)
+        return csv.reader(lines, delimiter=self._delimiter, strict=True)
+
+    def _make(self, rows: list[list[str]]) -> list[dict[str, str]]:
+        names, pick = self._names or (), self._pick
+        return list(map(dict, map(zip, repeat(names), rows if pick is None else map(pick, rows))))
+
+    def _refuse_record(self, items: list[Any], text: bytes, message: str) -> None:
+        """Refuse a record; without its header, nothing of the input can be read."""
+        if self._awaits_header:
+            message += ", and it is the header"
+        self._refuse(items, text, message, final=self._awaits_header)
 
     def _drop(self, text: bytes, items: list[Any]) -> None:
         """Refuse a record that is too large, and go on with the next line."""
         self._begin_record()
-        self._refuse_length(items, text, "a record")
+        self._refuse_length(items, text, "a record", final=self._awaits_header)
 
     def _begin_record(self) -> None:
         self._record.clear()
@@ -195,15 +221,15 @@ class CsvDecoder(Decoder):
         text = b"\n".join(self._record)
         self._begin_record()
         if len(text) > self.largest:
-            self._refuse_length(items, text, "a record")
+            self._refuse_length(items, text, "a record", final=self._awaits_header)
             return
         try:
             lines = [line + "\n" for line in text.decode().split("\n")]
             row = next(self._reader(lines))
         except UnicodeDecodeError:
-            self._refuse(items, text, "is not UTF-8")
+            self._refuse_record(items, text, "is not UTF-8")
         except csv.Error as error:
-            self._refuse(items, text, f"is not CSV: {error}")
+            self._refuse_record(items, text, f"is not CSV: {error}")
         else:
             if row:
                 self._give(row, text, items)
@@ -211,7 +237,7 @@ class CsvDecoder(Decoder):
     def _give(self, row: list[str], text: bytes, items: list[Any]) -> None:
         if self._awaits_header:
             self._read_header(row, text, items)
-        elif self._make is None:
+        elif self._names is None:
             items.append(row)
         elif len(row) != self._width:
             fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
@@ -226,7 +252,9 @@ class CsvDecoder(Decoder):
             missing = [name for name in self._columns if name not in row]
             if missing:
                 self._refuse(items, text, f"has no column {missing[0]} in its header", final=True)
-            self._name(self._columns, tuple(map(row.index, self._columns)), len(row))
+            places = [row.index(name) for name in self._columns]
+            self._names = self._columns
+            self._pick = _picker(places)
         elif twice is not None:
             self._refuse(
                 items,
@@ -235,46 +263,33 @@ class CsvDecoder(Decoder):
                 final=True,
             )
         else:
-            self._name(tuple(row), tuple(range(len(row))), len(row))
+            self._names = tuple(row)
+        self._width = len(row)
 
 
-def _maker(names: tuple[str, ...], picked: tuple[int, ...], width: int) -> Make:
-    """Return what makes objects with these names of the fields that are picked."""
-    if width <= _MOST_MADE:
-        return partial(_compiled(picked, width), names)
+def _picker(places: list[int]) -> Any:
+    if len(places) == 1:
+        place = places[0]
+        return lambda row: (row[place],)
+    return itemgetter(*places)
 
-    def make(rows: list[list[str]]) -> list[Any]:
-        if any(len(row) != width for row in rows):
-            raise ValueError
-        return [dict(zip(names, [row[at] for at in picked], strict=True)) for row in rows]
 
-    return make
+def _closed(lines: bytes) -> int:
+    """Return how many bytes of some lines are whole records, going by their quotes."""
+    end = len(lines)
+    is_open = lines.count(b'"') % 2
+    while is_open:
+        start = lines.rfind(b"\n", 0, lines.rfind(b'"', 0, end)) + 1
+        is_open ^= lines.count(b'"', start, end) % 2
+        end = start
+    return end
 
 
 @lru_cache(maxsize=64)
-def _compiled(picked: tuple[int, ...], width: int) -> Callable[..., list[Any]]:
-    """Compile what makes objects of rows: a display with all its keys is three times as fast as `dict(zip())`.
-
-    Its source has numbers only: the names, which others wrote, are values.
-    """
-    names = "".join(f"n{index}, " for index in range(len(picked)))
-    fields = "".join(f"f{index}, " for index in range(width))
-    pairs = ", ".join(f"n{index}: f{at}" for index, at in enumerate(picked))
-    source = (
-        f"def make(names, rows):\n [{names}] = names\n return [{{{pairs}}} for [{fields}] in rows]"
-    )
-    namespace: dict[str, Any] = {}
-    exec(source, namespace)  # noqa: S102  (made of numbers, see above)
-    made: Callable[..., list[Any]] = namespace["make"]
-    return made
-
-
-def _patterns(
-    delimiter: bytes,
-) -> tuple[re.Pattern[bytes], re.Pattern[bytes], re.Pattern[bytes]]:
+def _patterns(delimiter: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
     """Compile what a line is that ends outside of quotes: from its beginning, and from within a quoted field.
 
-    The third is as many whole records as there are. The rules are those of the standard library: a quote opens a field
+    The rules are those of the standard library: a quote opens a field
     only where that begins.
     """
     # Atomic groups: a group that is repeated possessively misses matches before Python 3.11.5 (CPython issue 106052).
@@ -284,5 +299,4 @@ def _patterns(
     field = rb'(?:"' + closing + rb'|(?!")' + rest + rb")"
     more = rb"(?>(?:" + end + field + rb")*)"
     line = field + more
-    block = rb"(?>(?:" + line + rb"\n)*)"
-    return re.compile(line), re.compile(closing + more), re.compile(block)
+    return re.compile(line), re.compile(closing + more)

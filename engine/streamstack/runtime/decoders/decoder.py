@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Literal
 
+import orjson
+
 from streamstack.errors import RunError
+from streamstack.runtime.decoders.charsets import Transcode, transcoder
+from streamstack.runtime.decoders.parsing import (
+    SHALLOW,
+    TOO_DEEP,
+    NotJsonError,
+    SurrogateJoiner,
+    is_deep,
+    parse_halves,
+)
 
 OnInvalid = Literal["skip", "fail", "give"]
 
@@ -16,6 +26,7 @@ LARGEST: Final = 10 * 1024 * 1024
 #: Characters of an invalid chunk that an error's details show.
 SHOWN: Final = 200
 _BOM: Final = b"\xef\xbb\xbf"
+_BOMS_OF_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Halted(Exception):  # noqa: N818  (leaves a decoder's loops; never seen outside)
@@ -35,7 +46,9 @@ class Decoder(ABC):
 
     __slots__ = (
         "_begun",
+        "_joiner",
         "_opening",
+        "_sniffs",
         "ended",
         "failure",
         "given",
@@ -56,49 +69,85 @@ class Decoder(ABC):
         self.failure: RunError | None = None
         self.status: int | None = None
         self.line: int | None = None
-        self.transcode: Callable[[bytes, bool], bytes] | None = None
+        self.transcode: Transcode | None = None
         self._opening = b""  # what may be the beginning of a byte order mark
         self._begun = False
+        self._sniffs = False  # whether a byte order mark may tell of UTF-16
+        self._joiner: SurrogateJoiner | None = None  # while halves of surrogate pairs come
 
     def feed(self, data: bytes) -> list[Any]:
         """Take the bytes that came; return the items that are complete by now."""
         items: list[Any] = []
         if self.ended or self.failure is not None:
             return items
-        if self.transcode is not None:
-            data = self.transcode(data, False)
         if not self._begun:
             data = self._open(data)
+        if self.transcode is not None:
+            data = self.transcode(data, False)
         if data:
             with suppress(Halted):
                 self._take(data, items)
             self.given += len(items)
+            if self._joiner is not None:
+                items = self._join(items, self._joiner, final=False)
         return items
 
     def finish(self) -> list[Any]:
         """Return what the end of the input completes."""
-        items = self.feed(self.transcode(b"", True)) if self.transcode is not None else []
+        last: list[Any] = []
         if self.ended or self.failure is not None:
-            return items
-        before = len(items)
+            return last
+        data, self._opening, self._begun = self._opening, b"", True
+        if self.transcode is not None:
+            data = self.transcode(data, True)
         with suppress(Halted):
-            if self._opening:
-                self._begun = True
-                opening, self._opening = self._opening, b""
-                self._take(opening, items)
-            self._end(items)
-        self.given += len(items) - before
-        return items
+            if data:
+                self._take(data, last)
+            self._end(last)
+        self.given += len(last)
+        if self._joiner is not None:
+            last = self._join(last, self._joiner, final=True)
+        return last
+
+    def _join(self, items: list[Any], joiner: SurrogateJoiner, *, final: bool) -> list[Any]:
+        """Join the halves of surrogate pairs where items meet; one may have to wait for the next."""
+        joined = [ready for item in items for ready in joiner.add(item)]
+        if final or self.failure is not None or self.ended:
+            joined += joiner.end()
+        if joiner.is_empty:
+            self._joiner = None
+        return joined
+
+    def _parse(self, data: bytes | bytearray) -> Any:
+        """Parse JSON. Raises NotJsonError."""
+        try:
+            value = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            value = parse_halves(data, error)
+            if self._joiner is None:
+                self._joiner = SurrogateJoiner()
+        if len(data) > SHALLOW and is_deep(data, value):
+            raise NotJsonError(TOO_DEEP)
+        return value
 
     def _open(self, data: bytes) -> bytes:
-        """Take one byte order mark off the beginning, though it may come in parts."""
+        """Take a byte order mark off the beginning, though it may come in parts.
+
+        It counts for more than the charset that was said (https://encoding.spec.whatwg.org/#decode).
+        """
         data = self._opening + data
-        if len(data) < len(_BOM) and _BOM.startswith(data):
+        marks = (_BOM, *_BOMS_OF_UTF_16) if self._sniffs else (_BOM,)
+        if any(len(data) < len(mark) and mark.startswith(data) for mark in marks):
             self._opening = data
             return b""
         self._opening = b""
         self._begun = True
-        return data.removeprefix(_BOM)
+        if data.startswith(_BOM):
+            self.transcode = None
+            return data.removeprefix(_BOM)
+        if self._sniffs and data.startswith(_BOMS_OF_UTF_16):
+            self.transcode = transcoder("utf-16")
+        return data
 
     @abstractmethod
     def _take(self, data: bytes, items: list[Any]) -> None:
@@ -136,12 +185,15 @@ class Decoder(ABC):
         """Return how many chunks have been given, the items of the present feeding included."""
         return self.given + len(items)
 
-    def _refuse_length(self, items: list[Any], text: bytes | bytearray, what: str) -> None:
+    def _refuse_length(
+        self, items: list[Any], text: bytes | bytearray, what: str, *, final: bool = False
+    ) -> None:
         """Refuse a chunk that is over the largest; only its beginning is kept."""
         self._refuse(
             items,
             excerpt(text[: self.largest]).encode(),
             f"is {what} of more than {self.largest} bytes, the largest that is read",
+            final=final,
         )
 
 

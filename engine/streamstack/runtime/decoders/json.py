@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
+from streamstack.runtime.decoders.parsing import SHALLOW, NotJsonError, is_deep
 
 #: A part of the work: it yields when it needs more bytes.
 Scan = Generator[None, None, None]
@@ -195,11 +196,15 @@ class JsonDecoder(Decoder):
             end = self._buffer.rfind(text, self._at, end)
             if end < 0:
                 return False
+            run = b"[%b]" % bytes(self._buffer[self._at : end + own])
             try:
-                records = orjson.loads(b"[%b]" % bytes(self._buffer[self._at : end + own]))
+                records = orjson.loads(run)
             except orjson.JSONDecodeError:
                 self._singly_to = max(self._singly_to, end)
                 continue
+            if len(run) > SHALLOW and is_deep(run, records):
+                self._singly_to = max(self._singly_to, end)
+                return False
             self._items += records
             self._at = end + own
             return True
@@ -239,9 +244,9 @@ class JsonDecoder(Decoder):
             self._refuse_length(self._items, text, "a record")
             return
         try:
-            value = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            self._refuse(self._items, bytes(text), f"is not JSON: {error}")
+            value = self._parse(text)
+        except NotJsonError as error:
+            self._refuse(self._items, bytes(text), str(error))
             return
         if value is not None or null:
             self._items.append(value)

@@ -83,6 +83,7 @@ class LinesDecoder(Decoder):
 
     def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST) -> None:
         super().__init__(on_invalid, largest)
+        self._sniffs = True
         self._ends = LineEnds()
         self._lines = Lines(self.largest)
 

@@ -8,6 +8,7 @@ import orjson
 
 from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
 from streamstack.runtime.decoders.lines import Lines
+from streamstack.runtime.decoders.parsing import SHALLOW, NotJsonError, is_deep
 
 
 class NdjsonDecoder(Decoder):
@@ -37,11 +38,13 @@ class NdjsonDecoder(Decoder):
         if len(whole) <= self.largest:
             try:
                 # Most often all is well: then nothing is looked at twice.
-                items += [orjson.loads(line) for line in lines if line]
+                values = [orjson.loads(line) for line in lines if line]
             except orjson.JSONDecodeError:
                 pass
             else:
-                return
+                if len(whole) <= SHALLOW or not is_deep(whole, values):
+                    items += values
+                    return
         for line in lines:
             if len(line) > self.largest:
                 self._refuse_length(items, line, "a line")
@@ -49,6 +52,6 @@ class NdjsonDecoder(Decoder):
             if not line or line.isspace():
                 continue
             try:
-                items.append(orjson.loads(line))
-            except orjson.JSONDecodeError as error:
-                self._refuse(items, line, f"is not JSON: {error}")
+                items.append(self._parse(line))
+            except NotJsonError as error:
+                self._refuse(items, line, str(error))

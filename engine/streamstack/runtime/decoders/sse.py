@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-import orjson
-
 from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
 from streamstack.runtime.decoders.lines import LineEnds, Lines
+from streamstack.runtime.decoders.parsing import NotJsonError
 
 #: What ends a stream of JSON data.
 DONE: Final = b"[DONE]"
@@ -141,7 +140,7 @@ class SseDecoder(Decoder):
     def _give(self, data: bytes, items: list[Any]) -> None:
         value: Any
         if self._kind == "auto":
-            value = parse_data(data)
+            value = self._parse_any(data)
         elif self._kind == "text":
             value = data.decode("utf-8", "replace")
         elif data == DONE:
@@ -149,11 +148,26 @@ class SseDecoder(Decoder):
             return
         else:
             try:
-                value = orjson.loads(data)
-            except orjson.JSONDecodeError as error:
-                self._refuse(items, data, f"is not JSON: {error}")
+                value = self._parse(data)
+            except NotJsonError as error:
+                self._refuse(items, data, str(error))
                 return
         items.append({"event": self._event or None, "id": self.last_id or None, "data": value})
+
+    def _parse_any(self, data: bytes) -> Any:
+        """Return an event's data: JSON where it parses, else text.
+
+        A number or a word with white space around it is text: a model's piece of text may be ` 5`.
+        """
+        if data and data[0] in _JSON_BEGINS:
+            try:
+                value = self._parse(data)
+            except NotJsonError:
+                pass
+            else:
+                if isinstance(value, (dict, list)) or (data[0] > 32 and data[-1] > 32):
+                    return value
+        return data.decode("utf-8", "replace")
 
     def _pass_over(self, text: bytes, items: list[Any]) -> None:
         """Refuse the present event, once, and pass over the rest of it."""
@@ -162,19 +176,3 @@ class SseDecoder(Decoder):
         if not self._passing:
             self._passing = True
             self._refuse_length(items, text, "an event")
-
-
-def parse_data(data: bytes) -> Any:
-    """Return an event's data: JSON where it parses, else text.
-
-    A number or a word with white space around it is text: a model's piece of text may be ` 5`.
-    """
-    if data and data[0] in _JSON_BEGINS:
-        try:
-            value = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            pass
-        else:
-            if isinstance(value, (dict, list)) or (data[0] > 32 and data[-1] > 32):
-                return value
-    return data.decode("utf-8", "replace")

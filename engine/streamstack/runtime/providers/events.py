@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
 
 from streamstack.errors import RunError
 from streamstack.runtime.decoders.decoder import Halted, OnInvalid
+from streamstack.runtime.decoders.parsing import NotJsonError, SurrogateJoiner
 from streamstack.runtime.decoders.sse import DONE, SseDecoder
 from streamstack.runtime.providers.provider import AnswerReader
 
@@ -47,10 +49,10 @@ class AnswerDecoder(SseDecoder):
         reader = self._reader
         if reader.ended:
             return
-        loads, take, has_heartbeats = orjson.loads, reader.take, reader.has_heartbeats
+        loads = orjson.loads
         before, after = self._before, self._after
         for data in datas:
-            if data.startswith(before) and data.endswith(after):
+            if self._joiner is None and data.startswith(before) and data.endswith(after):
                 try:
                     text = loads(data[len(before) : len(data) - len(after)])
                 except orjson.JSONDecodeError:
@@ -64,31 +66,50 @@ class AnswerDecoder(SseDecoder):
                         self.failure = error
                         raise Halted from None
                     continue
+            if data == DONE:
+                self.ended = True
+                return
             try:
-                value = loads(data)
-            except orjson.JSONDecodeError as error:
-                if data == DONE:
-                    self.ended = True
-                    return
-                self._refuse(items, data, f"is not JSON: {error}")
+                value = self._parse(data)
+            except NotJsonError as error:
+                self._refuse(items, data, str(error))
                 continue
             self._events += 1
-            if type(value) is not dict:
-                told = f"an event of {reader.host} is not an object, as all of its are"
-                self.failure = RunError("invalid-chunk", told)
-                raise Halted
-            if has_heartbeats and reader.is_heartbeat(value):
+            if self._joiner is not None:
+                for ready in self._joiner.add(value):
+                    self._take_event(ready, items)
                 continue
-            self.alive = True
-            try:
-                take(value, items)
-            except RunError as error:
-                self.failure = error
-                raise Halted from None
-            if reader.ended:
-                raise Halted
+            self._take_event(value, items)
             if self.learners and self._learn(data, value):
                 before, after = self._before, self._after
+
+    def _take_event(self, value: Any, items: list[Any]) -> None:
+        """Give an event to the reader. Raises Halted where that ends the answer."""
+        reader = self._reader
+        if type(value) is not dict:
+            told = f"an event of {reader.host} is not an object, as all of its are"
+            self.failure = RunError("invalid-chunk", told)
+            raise Halted
+        if reader.has_heartbeats and reader.is_heartbeat(value):
+            return
+        self.alive = True
+        try:
+            reader.take(value, items)
+        except RunError as error:
+            self.failure = error
+            raise Halted from None
+        if reader.ended:
+            raise Halted
+
+    def _join(self, items: list[Any], joiner: SurrogateJoiner, *, final: bool) -> list[Any]:
+        # What waits are events, before the reader takes them.
+        if final or self.failure is not None or self.ended:
+            with suppress(Halted):
+                for value in joiner.end():
+                    self._take_event(value, items)
+        if joiner.is_empty:
+            self._joiner = None
+        return items
 
     def _learn(self, data: bytes, value: Mapping[str, Any]) -> bool:
         """Learn how the pieces of the text are written, of an event that holds one; tell whether it does."""

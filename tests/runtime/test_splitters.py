@@ -11,15 +11,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamstack.errors import RunError
-from streamstack.runtime.letters import LONGEST, clusters
-from streamstack.runtime.pieces import TEXT_UNITS, cut, cutter
+from streamstack.runtime.splitters import LONGEST, TEXT_UNITS, graphemes, split_content, splitter
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
 WAVE = "\U0001f44b\U0001f3fd"
 GERMANY, FRANCE = "\U0001f1e9\U0001f1ea", "\U0001f1eb\U0001f1f7"
 SCOTLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"
 
-# What texts are made of where cutting is hard, beside any text at all.
+# What texts are made of where splitting is hard, beside any text at all.
 FRAGMENTS = st.sampled_from(
     [
         *("\r", "\n", "\r\n", " ", "  ", "\t", "\n\n", "\u00a0", "\u3000", "\u2028", "\x85"),
@@ -72,7 +71,7 @@ def is_torn(before: str, after: str) -> bool:
 @given(text=TEXTS, size=SIZES)
 def test_pieces_joined_are_the_content(by: str, text: str, size: int) -> None:
     """No unit loses, adds or changes a character, and no piece is empty."""
-    pieces = cut(text, by, size)
+    pieces = split_content(text, by, size)
     assert "".join(pieces) == text
     assert all(pieces)
 
@@ -82,7 +81,7 @@ def test_pieces_joined_are_the_content(by: str, text: str, size: int) -> None:
 @given(text=TEXTS, size=SIZES)
 def test_no_piece_tears_a_character(by: str, text: str, size: int) -> None:
     """Marks, selectors, joiners, flags and CR LF stay with what they belong to."""
-    pieces = cut(text, by, size)
+    pieces = split_content(text, by, size)
     at = 0
     for piece in pieces[:-1]:
         at += len(piece)
@@ -96,13 +95,13 @@ def test_no_piece_tears_a_character(by: str, text: str, size: int) -> None:
 @example(text="Ok. \n\n 1. X. e.g. y?) he", size=1, data=None)
 def test_the_way_a_text_arrives_changes_no_piece(by: str, text: str, size: int, data: Any) -> None:
     """However a text is parted, and however finely, its pieces are those of the whole."""
-    whole = cut(text, by, size)
+    whole = split_content(text, by, size)
     places = data.draw(st.lists(st.integers(0, len(text)))) if data else []
     bounds = [0, *sorted(places), len(text)]
     for parts in ([text[a:b] for a, b in pairwise(bounds)], list(text)):
-        cutting = cutter(by, size)
-        pieces = [piece for part in parts for piece in cutting.feed(part)]
-        assert pieces + cutting.end() == whole
+        splitting = splitter(by, size)
+        pieces = [piece for part in parts for piece in splitting.feed(part)]
+        assert pieces + splitting.end() == whole
 
 
 @settings(deadline=None)
@@ -110,16 +109,16 @@ def test_the_way_a_text_arrives_changes_no_piece(by: str, text: str, size: int, 
 def test_each_piece_but_the_last_has_its_number_of_units(text: str, size: int) -> None:
     """A larger size gathers the units of size one."""
     for by in TEXT_UNITS:
-        ones = cut(text, by, 1)
+        ones = split_content(text, by, 1)
         gathered = ["".join(ones[at : at + size]) for at in range(0, len(ones), size)]
-        assert cut(text, by, size) == gathered
+        assert split_content(text, by, size) == gathered
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers()), SIZES)
 def test_records_cut_a_list_into_lists(records: list[int], size: int) -> None:
     """All are full but the last."""
-    pieces = cut(records, "records", size)
+    pieces = split_content(records, "records", size)
     assert [record for piece in pieces for record in piece] == records
     assert all(len(piece) == size for piece in pieces[:-1])
     assert all(pieces)
@@ -133,6 +132,9 @@ def test_records_cut_a_list_into_lists(records: list[int], size: int) -> None:
         ("characters", 1, "e\u0301" + FAMILY + WAVE, ["e\u0301", FAMILY, WAVE]),
         ("characters", 1, GERMANY + FRANCE + SCOTLAND, [GERMANY, FRANCE, SCOTLAND]),
         ("characters", 1, "\u1112\u1161\u11ab글", ["\u1112\u1161\u11ab", "글"]),
+        ("characters", 1, "क्षत्रिय", ["क्ष", "त्रि", "य"]),
+        ("characters", 1, "\u0600\u0661a", ["\u0600\u0661", "a"]),
+        ("words", 1, "नमस्ते दुनिया।", ["नमस्ते", " दुनिया।"]),
         ("words", 1, "Hello world", ["Hello", " world"]),
         ("words", 2, "one two three four five", ["one two", " three four", " five"]),
         ("words", 1, "  two\n\nwords \n", ["  two", "\n\nwords \n"]),
@@ -174,7 +176,7 @@ def test_records_cut_a_list_into_lists(records: list[int], size: int) -> None:
 )
 def test_units_are_what_a_reader_expects(by: str, size: int, text: str, pieces: list[str]) -> None:
     """Each unit, in the cases that are easily got wrong."""
-    assert cut(text, by, size) == pieces
+    assert split_content(text, by, size) == pieces
 
 
 @pytest.mark.parametrize(
@@ -193,24 +195,24 @@ def test_a_piece_leaves_when_nothing_can_change_it(
     by: str, parts: list[str], given_at_once: list[list[str]]
 ) -> None:
     """A word leaves when the next begins, a line when it ends, a character when the next comes."""
-    cutting = cutter(by, 1)
-    assert [cutting.feed(part) for part in parts] == given_at_once
+    splitting = splitter(by, 1)
+    assert [splitting.feed(part) for part in parts] == given_at_once
 
 
 @pytest.mark.parametrize("by", TEXT_UNITS)
 def test_a_cutter_can_be_used_again_after_its_end(by: str) -> None:
     """The end leaves nothing behind."""
-    cutting = cutter(by, 2)
+    splitting = splitter(by, 2)
     for _ in range(2):
-        assert cutting.feed("One. Two\r") + cutting.end() == cut("One. Two\r", by, 2)
-    assert cutting.end() == []
+        assert splitting.feed("One. Two\r") + splitting.end() == split_content("One. Two\r", by, 2)
+    assert splitting.end() == []
 
 
 def test_marks_without_end_are_cut() -> None:
     """What waits for the next input is bounded, also against a hostile text."""
-    assert {len(cluster) for cluster in clusters("a" + "\u0301" * 10 * LONGEST)} <= {LONGEST, 1}
-    cutting = cutter("characters", 1)
-    assert len(cutting.feed("a" + "\u0301" * 10 * LONGEST)) > 5
+    assert {len(cluster) for cluster in graphemes("a" + "\u0301" * 10 * LONGEST)} <= {LONGEST, 1}
+    splitting = splitter("characters", 1)
+    assert len(splitting.feed("a" + "\u0301" * 10 * LONGEST)) > 5
 
 
 @pytest.mark.parametrize("by", TEXT_UNITS)
@@ -219,22 +221,29 @@ def test_a_text_that_comes_in_crumbs_costs_linear_time(by: str, unit: str) -> No
     """32 times the crumbs cost some 32 times the time, not 1000, be it one long unit or many."""
 
     def spent(count: int) -> float:
-        cutting = cutter(by, 3)
+        splitting = splitter(by, 3)
         began = process_time()
         for _ in range(count):
-            cutting.feed(unit)
-        cutting.end()
+            splitting.feed(unit)
+        splitting.end()
         return process_time() - began
 
     small = max(spent(2000) for _ in range(2))
     assert spent(64_000) < 250 * small
 
 
+@pytest.mark.parametrize("by", TEXT_UNITS)
+def test_any_size_is_taken(by: str) -> None:
+    """A size that no text has is one piece."""
+    for size in (1 << 31, 1 << 32, 10**30):
+        assert split_content("One. Two\nThree e\u0301", by, size) == ["One. Two\nThree e\u0301"]
+
+
 def test_other_values_are_cut_as_their_text() -> None:
     """Numbers, booleans and timestamps have a text; null, lists and objects have none."""
-    assert cut(12345, "characters", 2) == ["12", "34", "5"]
-    assert cut(True, "words", 1) == ["true"]
-    assert cut(datetime(2026, 1, 2, tzinfo=UTC), "characters", 10)[0] == "2026-01-02"
+    assert split_content(12345, "characters", 2) == ["12", "34", "5"]
+    assert split_content(True, "words", 1) == ["true"]
+    assert split_content(datetime(2026, 1, 2, tzinfo=UTC), "characters", 10)[0] == "2026-01-02"
 
 
 @pytest.mark.parametrize(
@@ -255,6 +264,6 @@ def test_other_values_are_cut_as_their_text() -> None:
 def test_what_cannot_be_cut_says_what_to_write(content: Any, by: str, size: Any, says: str) -> None:
     """The error is the author's, with the words that are allowed."""
     with pytest.raises(RunError) as caught:
-        cut(content, by, size)
+        split_content(content, by, size)
     assert caught.value.code == "template"
     assert says in caught.value.message

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
-from typing import Any
 
 import pytest
 
-from streamstack.runtime.alarms import Alarms, begin, sleep
-from streamstack.runtime.clocks import LoopClock, SystemClock
-
-CLOCKS = [LoopClock, *([SystemClock] if sys.platform == "linux" else [])]
+from streamstack.runtime.timers import SlottedTimers, schedule_start, sleep
 
 
-@pytest.mark.parametrize("clock", CLOCKS)
-async def test_waits_that_end_together_share_a_timer(
-    clock: type[LoopClock | SystemClock], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_waits_that_end_together_share_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many of one slot cost one timer, and wake in the order in which they came."""
     timers: list[float] = []
-    set_clock = clock.set
+    set_timer = SlottedTimers._set  # noqa: SLF001
 
-    def counted(self: Any, at: float) -> None:
-        timers.append(at)
-        set_clock(self, at)
+    def counted(self: SlottedTimers, due: float) -> None:
+        timers.append(due)
+        set_timer(self, due)
 
-    monkeypatch.setattr(clock, "set", counted)
+    monkeypatch.setattr(SlottedTimers, "_set", counted)
     woken: list[int] = []
-    together = Alarms(asyncio.get_running_loop(), clock)
+    together = SlottedTimers(asyncio.get_running_loop())
 
     async def wait(number: int) -> None:
         await together.wait(0.05)
@@ -42,46 +34,27 @@ async def test_waits_that_end_together_share_a_timer(
     assert 1 <= len(timers) <= 25, "all that were made within two milliseconds share one"
 
 
-@pytest.mark.parametrize("clock", CLOCKS)
-async def test_waits_end_in_the_order_of_their_times(clock: type[LoopClock | SystemClock]) -> None:
+async def test_waits_end_in_the_order_of_their_times() -> None:
     """However they were asked for: long and short ones, the shortest last; and again once all is quiet."""
-    alarms = Alarms(asyncio.get_running_loop(), clock)
+    timers = SlottedTimers(asyncio.get_running_loop())
     for _ in range(2):
         woken: list[float] = []
 
         async def wait(seconds: float, woken: list[float] = woken) -> None:
-            await alarms.wait(seconds)
+            await timers.wait(seconds)
             woken.append(seconds)
 
         await asyncio.gather(*map(wait, [0.2, 0.12, 0.06, 0.03, 0.01]))
         assert woken == [0.01, 0.03, 0.06, 0.12, 0.2]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the timer of Linux")
-async def test_a_timer_that_rang_is_quiet() -> None:
-    """Once nobody waits any more the loop is not woken again and again."""
-    rung = []
-
-    def ring() -> None:
-        rung.append(1)
-        clock.rest()
-
-    clock = SystemClock(asyncio.get_running_loop(), ring)
-    clock.set(time.monotonic() - 1)
-    await asyncio.sleep(0.05)
-    assert len(rung) == 1
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the timer of Linux")
-async def test_short_waits_are_even() -> None:
-    """Of waits of 5 ms, the better quarter is at most 1 ms late and none is early."""
-    late = []
-    for _ in range(60):
-        began = time.monotonic()
-        await sleep(0.005)
-        late.append(time.monotonic() - began - 0.005)
-    assert sorted(late)[15] < 0.001
-    assert min(late) >= -0.000_1
+async def test_the_loop_is_not_woken_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once nobody waits any more, no timer is set."""
+    timers = SlottedTimers(asyncio.get_running_loop())
+    await timers.wait(0.01)
+    monkeypatch.setattr(SlottedTimers, "_set", None)
+    await asyncio.sleep(0.02)
+    assert timers._handle is None  # noqa: SLF001
 
 
 async def test_one_who_is_stopped_stops_nobody_else() -> None:
@@ -107,7 +80,7 @@ def test_a_schedule_begins_at_once(interval: float) -> None:
     """Never later than now, so that the first chunk waits for nothing, and a slot before at most."""
     for step in range(1000):
         now = 5000 + step * 0.000_013
-        assert now - 0.002 <= begin(now, interval) <= now
+        assert now - 0.002 <= schedule_start(now, interval) <= now
 
 
 def test_each_loop_has_its_own() -> None:
