@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from streamstack.commands.answers import (
+from streamstack.cli.call import AnswerPart as Part
+from streamstack.cli.call import (
     DocumentReader,
     EventReader,
     LineReader,
-    Part,
     Reader,
     TextReader,
     problem_lines,
@@ -47,11 +47,11 @@ EVENT_PARTS = [
 LINES = '"é"\n{"content":1,"error":2}\r\n\n{"error":{"code":"x"}}\n{"done":{"n":1}}\n[1'.encode()
 
 LINE_PARTS = [
-    Part("chunk", "é"),
-    Part("chunk", '{"content":1,"error":2}'),
-    Part("error", '{"code":"x"}'),
-    Part("done", '{"n":1}'),
-    Part("chunk", "[1"),
+    Part("chunk", '"é"', json=True),
+    Part("chunk", '{"content":1,"error":2}', json=True),
+    Part("error", '{"code":"x"}', json=True),
+    Part("done", '{"n":1}', json=True),
+    Part("chunk", "[1", json=True),
 ]
 
 
@@ -84,10 +84,14 @@ def test_text_comes_as_it_arrives() -> None:
     [
         (
             '{"chunks": ["a", {"content": 1}], "metadata": {"n": 2}}',
-            [Part("chunk", "a"), Part("chunk", '{"content":1}'), Part("done", '{"n":2}')],
+            [
+                Part("chunk", '"a"', json=True),
+                Part("chunk", '{"content":1}', json=True),
+                Part("done", '{"n":2}', json=True),
+            ],
         ),
-        (' {"a": 1}\n', [Part("chunk", '{"a": 1}')]),
-        ("no JSON", [Part("chunk", "no JSON")]),
+        (' {"a": 1}\n', [Part("chunk", '{"a": 1}', json=True)]),
+        ("no JSON", [Part("chunk", "no JSON", json=True)]),
         ("", []),
     ],
 )
@@ -118,6 +122,24 @@ def test_parts_are_shown_on_one_line() -> None:
     assert shown(Part("chunk", " a\n")) == '" a\\n"'
     assert shown(Part("chunk", '{"a":\n1}')) == '{"a": 1}'
     assert shown(Part("chunk", "5")) == '"5"'
+
+
+@pytest.mark.parametrize(
+    ("written", "seen"),
+    [
+        ("123", "123"),
+        ("true", "true"),
+        ("null", "null"),
+        ("1.10", "1.10"),
+        ('"a \\"b\\""', '"a \\"b\\""'),
+        ("no JSON", '"no JSON"'),
+    ],
+)
+def test_json_is_shown_as_it_was_sent(written: str, seen: str) -> None:
+    """A line of NDJSON and a document are JSON: values are not quoted, texts are not quoted twice."""
+    for reader in (LineReader, DocumentReader):
+        assert [shown(part) for part in read(reader(), [written.encode()])] == [seen]
+    assert shown(Part("chunk", '"a"')) == '"a"'
 
 
 def test_problems_are_told_line_by_line() -> None:
