@@ -69,6 +69,7 @@ LIBRARIES = {
         "streamstack.connections",
         "streamstack.connections.*",
         "streamstack.functions.http*",
+        "streamstack.cli.call",
     ),
     "joserfc": ("streamstack.connections.tokens.*",),
     "asyncpg": ("streamstack.connections", "streamstack.connections.*"),

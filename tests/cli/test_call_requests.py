@@ -83,6 +83,19 @@ def test_what_is_no_input_is_told(inputs: list[str], told: str) -> None:
         question("POST", "/a", *inputs)
 
 
+@pytest.mark.parametrize(
+    ("url", "address", "target"),
+    [
+        ("http://a.example/x?y=1#z", "http://a.example", "/x?y=1"),
+        ("https://a.example:8443", "https://a.example:8443", "/"),
+        ("http://a.example?y=/1", "http://a.example", "/?y=/1"),
+    ],
+)
+def test_full_url_is_address_and_target(url: str, address: str, target: str) -> None:
+    """Its fragment is not sent."""
+    assert _split_url(url) == (address, target)
+
+
 def test_what_can_not_be_asked_is_told() -> None:
     """A path, a header, a file where it has no place."""
     with pytest.raises(ValueError, match="begins with a slash: /a"):

@@ -33,6 +33,8 @@ def refusing(how: str, tls: ssl.SSLContext | None) -> Iterator[str]:
 
         def refuse() -> None:
             connection, _ = server.accept()
+            # As servers do: else the system holds the refusal back behind a session ticket, and drops it with the rest.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
                 connection = tls.wrap_socket(connection, server_side=True)
             with connection:

@@ -92,8 +92,8 @@ def test_empty_folder_says_what_to_write(
     assert '"World"' in called.stdout
 
 
-def test_full_url_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`call` takes a full URL in place of a path; together with --url it says so."""
+def test_full_url_that_can_not_be_called() -> None:
+    """`call` takes a full URL in place of a path, not beside --url."""
     result = run("call", "GET", "http://localhost:1/a", "--url", "http://localhost:2")
     assert "give a full URL, or a path and --url" in result.stderr
     result = run("call", "GET", "http://127.0.0.1:1/a")
@@ -104,12 +104,15 @@ def test_full_url_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_variable_that_is_no_port_is_explained(
     port: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message names the variable, its value, and what it should hold."""
+    """The message names the variable, and what it should hold; its value may be a secret."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PORT", port)
     (tmp_path / "streamstack.yaml").write_text("server:\n  port: << env.PORT | default(8080) >>\n")
     (tmp_path / "a.yaml").write_text("method: GET\npath: /a\nfunctionStack: [{stream: a}]\n")
     result = run("serve")
     assert result.exit_code == 1
-    print(result.stderr)
-    assert "PORT" in result.stderr
+    assert "`server.port`: a whole number from 0 to 65535 is needed here" in result.stderr
+    assert (
+        "the value is that of the environment variable PORT: change it, or unset it"
+        in result.stderr
+    )

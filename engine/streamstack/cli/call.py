@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
-import errno
 import json
 import mimetypes
 import os
@@ -15,12 +13,13 @@ import sys
 from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISREG
 from statistics import median
 from time import perf_counter
-from typing import Any, BinaryIO, Final, Literal, Protocol
+from typing import Any, BinaryIO, Final, Literal
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -36,8 +35,11 @@ from streamstack.functions import REGISTRY
 from streamstack.language.masking import mask
 from streamstack.language.project import find_root, read_project
 from streamstack.language.report import WRITERS
+from streamstack.runtime.decoders.decoder import Decoder
+from streamstack.runtime.decoders.formats import format_of, read_content_type
 from streamstack.runtime.decoders.lines import LinesDecoder
 from streamstack.runtime.decoders.sse import SseDecoder
+from streamstack.runtime.decoders.text import TextDecoder
 from streamstack.server.databases import DatabaseError
 from streamstack.server.endpoints import UnservableError
 from streamstack.server.local import serving_locally
@@ -117,8 +119,12 @@ def call(  # noqa: PLR0913
         request = Request.of(method, path, inputs, json_file, headers)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    with _server(url, directory) as address:
-        code = asyncio.run(_exchange(address, request, timeout))
+    try:
+        with _server(url, directory) as address:
+            code = asyncio.run(_exchange(address, request, timeout))
+    finally:
+        for part in request.body:
+            part.file.close()
     context.exit(code)
 
 
@@ -186,10 +192,11 @@ def _drop_refusals(
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a body: bytes, a file by its name, or an open file; ``size`` in bytes, None if it is not known."""
+    """A part of a body, which is read when it is sent; ``size`` in bytes, None if it is not known."""
 
-    source: bytes | Path | BinaryIO
+    file: BinaryIO
     size: int | None
+    name: str = "the body"
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,8 +305,8 @@ def _place(built: dict[str, Any], path: list[str], value: str, text: str) -> Non
 def _form(fields: list[tuple[str, str | Path]]) -> tuple[tuple[Part, ...], str]:
     """Return body and Content-Type of a form, multipart if it holds a file; no body for no fields."""
     if not any(isinstance(value, Path) for _, value in fields):
-        data = urlencode(fields).encode()
-        return (Part(data, len(data)),) if data else (), "application/x-www-form-urlencoded"
+        encoded = (_text(urlencode(fields)),) if fields else ()
+        return encoded, "application/x-www-form-urlencoded"
     boundary = secrets.token_hex(16)
     parts: list[Part] = []
     text = ""
@@ -308,17 +315,17 @@ def _form(fields: list[tuple[str, str | Path]]) -> tuple[tuple[Part, ...], str]:
         if isinstance(value, Path):
             media = mimetypes.guess_type(value.name)[0] or "application/octet-stream"
             text += f'; filename="{_quoted(value.name)}"\r\nContent-Type: {media}\r\n\r\n'
-            parts += [_part_of(text), _file(value)]
+            parts += [_text(text), _file(value)]
             text = "\r\n"
         else:
             text += f"\r\n\r\n{value}\r\n"
-    parts.append(_part_of(f"{text}--{boundary}--\r\n"))
+    parts.append(_text(f"{text}--{boundary}--\r\n"))
     return tuple(parts), f"multipart/form-data; boundary={boundary}"
 
 
-def _part_of(text: str) -> Part:
+def _text(text: str) -> Part:
     data = text.encode()
-    return Part(data, len(data))
+    return Part(BytesIO(data), len(data))
 
 
 def _quoted(name: str) -> str:
@@ -329,35 +336,24 @@ def _quoted(name: str) -> str:
 def _file(path: Path) -> Part:
     """Return a file as a part. Raises ValueError where it can't be read."""
     try:
-        status = path.stat()
-        if S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not os.access(path, os.R_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        file = path.open("rb")
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
-    return Part(path, _size(status))
+    return Part(file, _size_left(file), str(path))
 
 
 def _size_left(file: BinaryIO) -> int | None:
-    """Return the bytes that are left of an open file; None for a pipe or a terminal."""
+    """Return the bytes that are left of an open file; None where that is not known, as of a pipe."""
     try:
-        size = _size(os.fstat(file.fileno()))
-        return None if size is None else max(0, size - file.tell())
+        status = os.fstat(file.fileno())
     except (OSError, AttributeError):
         return None
-
-
-def _size(status: os.stat_result) -> int | None:
-    # The kernel's own files (/proc) say 0 and hold something; a pipe says 0, too.
-    return status.st_size if S_ISREG(status.st_mode) and status.st_size else None
+    # The kernel's own files (/proc) say 0 and hold something.
+    known = S_ISREG(status.st_mode) and status.st_size
+    return max(0, status.st_size - file.tell()) if known else None
 
 
 # --------------------------------------------------------------------------------------------- the exchange
-
-
-class _UnreadableError(Exception):
-    """A file could not be sent as it was promised."""
 
 
 class _Socket(socket.socket):
@@ -393,7 +389,7 @@ class _Exchange:
     """
 
     def __init__(self, request: Request, timeout: float | None) -> None:
-        self.failure: _UnreadableError | None = None
+        self.failure = ""
         self._request = request
         self._timeout = timeout
         self._limit: asyncio.Timeout | None = None
@@ -428,47 +424,35 @@ class _Exchange:
 
     async def body(self) -> AsyncIterator[bytes]:
         """Give the body as it is read. Sets ``failure`` where a file can't be read, or has become shorter."""
-        try:
-            for part in self._request.body:
-                if isinstance(part.source, bytes):
-                    pieces = _sliced(part.source)
-                elif isinstance(part.source, Path):
-                    pieces = self._opened(part.source, part.size)
-                else:
-                    pieces = self._read(part.source, "the body", part.size)
-                async for piece in pieces:
-                    self._extend(self._timeout)
-                    yield piece
-        except _UnreadableError as error:
-            self.failure = error
-            raise
+        for part in self._request.body:
+            left = part.size
+            while left is None or left > 0:
+                try:
+                    piece = await self._read(
+                        part.file, _PIECE if left is None else min(left, _PIECE)
+                    )
+                except OSError as error:
+                    self.failure = f"{part.name}: {error.strerror or error}"
+                    raise
+                if not piece:
+                    break
+                await asyncio.sleep(0)  # what has come is read before more is sent
+                self._extend(self._timeout)
+                yield piece
+                left = None if left is None else left - len(piece)
+            part.file.close()
+            if left:
+                self.failure = f"{part.name} became shorter while it was sent"
+                raise OSError(self.failure)
 
-    async def _opened(self, path: Path, size: int | None) -> AsyncIterator[bytes]:
+    async def _read(self, file: BinaryIO, size: int) -> bytes:
+        """Return the next bytes of a file; of a pipe, what has come."""
         try:
-            with path.open("rb") as file:
-                async for piece in self._read(file, str(path), size):
-                    yield piece
-        except OSError as error:
-            raise _UnreadableError(f"{path}: {error.strerror or error}") from None
-
-    async def _read(self, file: BinaryIO, name: str, size: int | None) -> AsyncIterator[bytes]:
-        """Give a file's bytes, no more than were promised."""
-        left = size
-        while left is None or left > 0:
-            wanted = _PIECE if left is None else min(left, _PIECE)
-            try:
-                descriptor = file.fileno()
-            except (OSError, AttributeError):
-                piece = file.read(wanted)
-            else:
-                await self._until_readable(descriptor)
-                piece = os.read(descriptor, wanted)  # of a pipe, what has come
-            if not piece:
-                break
-            yield piece
-            left = None if left is None else left - len(piece)
-        if left:
-            raise _UnreadableError(f"{name} became shorter while it was sent")
+            descriptor = file.fileno()
+        except (OSError, AttributeError):
+            return file.read(size)
+        await self._until_readable(descriptor)
+        return os.read(descriptor, size)
 
     async def _until_readable(self, descriptor: int) -> None:
         """Wait for input of a pipe or a terminal; files always have some."""
@@ -483,11 +467,6 @@ class _Exchange:
             await ready.wait()
         finally:
             loop.remove_reader(descriptor)
-
-
-async def _sliced(data: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), _PIECE):
-        yield data[start : start + _PIECE]
 
 
 async def _exchange(address: str, request: Request, timeout: float | None) -> int:
@@ -526,7 +505,7 @@ async def _exchange(address: str, request: Request, timeout: float | None) -> in
                 )
         except (aiohttp.ClientError, OSError, ValueError, _DisconnectedError) as error:
             reason = f"{address} does not answer: {_reason(error)}"
-            raise _NoAnswerError(str(exchange.failure or reason)) from None
+            raise _NoAnswerError(exchange.failure or reason) from None
         try:
             code = await _show(response, exchange, request, began)
         except RunError as error:
@@ -534,8 +513,8 @@ async def _exchange(address: str, request: Request, timeout: float | None) -> in
         finally:
             response.close()
             await exchange.hang_up()
-        if exchange.failure is not None:
-            raise _NoAnswerError(str(exchange.failure))
+        if exchange.failure:
+            raise _NoAnswerError(exchange.failure)
         return code
 
 
@@ -587,7 +566,7 @@ async def _show(
     click.echo(" · ".join(word for word in title if word), err=True)
     problem = bytearray()
     timing = Timing(began)
-    reader = reader_for(content_type)
+    reader = AnswerReader(content_type)
     broken, failed = "", False
     try:
         while True:
@@ -690,113 +669,70 @@ class AnswerPart:
     json: bool = False
 
 
-class Reader(Protocol):
-    """Takes an answer apart.
+class AnswerReader:
+    """Takes an answer apart by its media type: events, lines of JSON, one JSON document, else text as it comes.
 
     Any cut of the bytes gives the same parts, except for plain text, whose pieces are its parts.
     """
 
+    def __init__(self, content_type: str) -> None:
+        media, _ = read_content_type(content_type)
+        self._format = format_of(media)
+        self._document = bytearray()
+        self._decoder: Decoder
+        if self._format == "sse":
+            self._decoder = SseDecoder(largest=_LARGEST, data="text")
+        elif self._format == "ndjson":
+            self._decoder = LinesDecoder("give", _LARGEST)
+        else:
+            self._decoder = TextDecoder()
+
     def feed(self, data: bytes) -> list[AnswerPart]:
         """Take bytes, give the parts that they complete."""
+        if self._format == "json":
+            self._document += data
+            return []
+        return [part for item in self._decoder.feed(data) for part in self._parts(item)]
 
     def close(self) -> list[AnswerPart]:
         """Give the parts that the end completes."""
+        if self._format == "json":
+            return list(_document_parts(self._document.decode("utf-8", "replace").strip()))
+        return [part for item in self._decoder.finish() for part in self._parts(item)]
+
+    def _parts(self, item: Any) -> Iterator[AnswerPart]:
+        if self._format == "sse":
+            text, event = item["data"], item["event"] or ""
+            if event == "error" or (not event and text.startswith(_ERRORS)):
+                yield AnswerPart("error", text, event)
+            elif event in ("done", "message_stop") or text == "[DONE]":
+                yield AnswerPart("done", text, event)
+            else:
+                yield AnswerPart("chunk", text, event)
+        elif self._format == "ndjson":
+            # A line that is not UTF-8 is shown with its bad bytes replaced.
+            text = (item if isinstance(item, str) else item["invalid"]["text"]).strip()
+            value = _parsed(text)
+            alone = isinstance(value, dict) and len(value) == 1
+            if alone and "error" in value:
+                yield AnswerPart("error", _compact(value["error"]), json=True)
+            elif alone and "done" in value:
+                yield AnswerPart("done", _compact(value["done"]), json=True)
+            elif text:
+                yield AnswerPart("chunk", text, json=True)
+        else:
+            yield AnswerPart("chunk", item)
 
 
-class EventReader:
-    """Reads server-sent events."""
-
-    def __init__(self) -> None:
-        self._decoder = SseDecoder(largest=_LARGEST, data="text")
-
-    def feed(self, data: bytes) -> list[AnswerPart]:
-        return [self._part(item) for item in self._decoder.feed(data)]
-
-    def close(self) -> list[AnswerPart]:
-        return []  # an event without its empty line never happened
-
-    def _part(self, item: dict[str, Any]) -> AnswerPart:
-        text, event = item["data"], item["event"] or ""
-        if event == "error" or (not event and text.startswith(_ERRORS)):
-            return AnswerPart("error", text, event)
-        if event in ("done", "message_stop") or text == "[DONE]":
-            return AnswerPart("done", text, event)
-        return AnswerPart("chunk", text, event)
-
-
-class LineReader:
-    """Reads NDJSON: a JSON value a line."""
-
-    def __init__(self) -> None:
-        self._decoder = LinesDecoder("give", _LARGEST)
-
-    def feed(self, data: bytes) -> list[AnswerPart]:
-        return self._parts(self._decoder.feed(data))
-
-    def close(self) -> list[AnswerPart]:
-        return self._parts(self._decoder.finish())
-
-    def _parts(self, lines: list[Any]) -> list[AnswerPart]:
-        # A line that is not UTF-8 is shown with its bad bytes replaced.
-        texts = (line if isinstance(line, str) else line["invalid"]["text"] for line in lines)
-        return [self._part(text.strip()) for text in texts if text.strip()]
-
-    def _part(self, text: str) -> AnswerPart:
-        value = _parsed(text)
-        if isinstance(value, dict) and len(value) == 1:
-            if "error" in value:
-                return AnswerPart("error", _compact(value["error"]), json=True)
-            if "done" in value:
-                return AnswerPart("done", _compact(value["done"]), json=True)
-        return AnswerPart("chunk", text, json=True)
-
-
-class TextReader:
-    """Reads plain text: each piece that arrives is a chunk."""
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def feed(self, data: bytes) -> list[AnswerPart]:
-        text = self._decoder.decode(data)
-        return [AnswerPart("chunk", text)] if text else []
-
-    def close(self) -> list[AnswerPart]:
-        text = self._decoder.decode(b"", final=True)
-        return [AnswerPart("chunk", text)] if text else []
-
-
-class DocumentReader:
-    """Reads an answer that is one JSON document; the chunks in it are shown one by one."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-
-    def feed(self, data: bytes) -> list[AnswerPart]:
-        self._data += data
-        return []
-
-    def close(self) -> list[AnswerPart]:
-        text = self._data.decode("utf-8", "replace").strip()
-        if not text:
-            return []
-        value = _parsed(text)
-        if not (isinstance(value, dict) and isinstance(value.get("chunks"), list)):
-            return [AnswerPart("chunk", text, json=True)]
-        chunks = [AnswerPart("chunk", _compact(chunk), json=True) for chunk in value["chunks"]]
-        return [*chunks, AnswerPart("done", _compact(value.get("metadata")), json=True)]
-
-
-def reader_for(content_type: str) -> Reader:
-    """Return the reader of a Content-Type; what is not known is text."""
-    media = content_type.partition(";")[0].strip().lower()
-    if media == "text/event-stream":
-        return EventReader()
-    if media in ("application/x-ndjson", "application/jsonl", "application/ndjson"):
-        return LineReader()
-    if media == "application/json" or media.endswith("+json"):
-        return DocumentReader()
-    return TextReader()
+def _document_parts(text: str) -> Iterator[AnswerPart]:
+    """Give the chunks of one JSON document; any other document is one."""
+    value = _parsed(text)
+    if isinstance(value, dict) and isinstance(value.get("chunks"), list):
+        for chunk in value["chunks"]:
+            yield AnswerPart("chunk", _compact(chunk), json=True)
+        yield AnswerPart("done", _compact(value.get("metadata")), json=True)
+    elif text:
+        yield AnswerPart("chunk", text, json=True)
 
 
 _NOTHING: Final = object()

@@ -13,7 +13,7 @@ from streamstack.errors import Diagnostic, Mark
 from streamstack.language.authentication_reading import parse_authentication
 from streamstack.language.authentication_settings import Methods
 from streamstack.language.database_settings import EMBEDDED, Database, parse_databases
-from streamstack.language.environment import substitute
+from streamstack.language.environment import blame, substitute
 from streamstack.language.findings import find
 from streamstack.language.http_settings import HttpSettings, parse_http
 from streamstack.language.model_settings import Model, parse_models
@@ -142,7 +142,7 @@ def load_settings(
         findings.append(find("not-a-mapping", root.mark, "streamstack.yaml is a mapping."))
         return Settings(), sorted(findings)
     settings = _Check(findings, Path(file).parent).settings(root, documents[0].root)
-    return settings, sorted(findings)
+    return settings, sorted(blame(documents[0].root, findings, env))
 
 
 class _Check:
