@@ -570,3 +570,54 @@ async def test_leaving_closes_the_connection() -> None:
         wire = upstream.wires[0]
         assert wire.left_at is not None
         assert wire.left_at - left < 0.05
+
+
+# --------------------------------------------------------------------------- bindings in a URL
+
+
+@pytest.mark.parametrize(
+    ("written", "target"),
+    [
+        ("<< input.url >>/people/<< input.x >>", "/people/a%2F..%2Fb%3Fc%3D1%26d%23%20%C3%A9%25"),
+        ("<< input.url >>/p?q=<< input.x >>&n=1", "/p?q=a%2F..%2Fb%3Fc%3D1%26d%23%20%C3%A9%25&n=1"),
+        ("<< input.url >>/<< input.x | urlEncode >>", "/a%2F..%2Fb%3Fc%3D1%26d%23%20%C3%A9%25"),
+        ("<< input.url >>/<< input.path | safe >>/c", "/a/b/c"),
+        ("<< input.url >>/<< input.path >>/c", "/a%2Fb/c"),
+        ("http://127.0.0.1:<< input.port >>/<< input.n >>", "/7"),
+        ("<< input.scheme >>://<< input.host >>/a/<< input.null >>b", "/a/b"),
+        ("<< input.url ~ '/' ~ input.path >>", "/a/b"),
+        ("<< input.url >>?q=<< input.dots >>", "/?q=.."),
+    ],
+)
+async def test_binding_in_a_path_or_query_is_percent_encoded(written: str, target: str) -> None:
+    """What is bound stays one segment or one value; a base, a whole URL and what is marked `safe` are as they are."""
+    async with Upstream(answer("")) as upstream:
+        ran = await run_calling(
+            f"- http.request:\n    url: {written}\n  as: reply",
+            {
+                "url": upstream.url,
+                "x": "a/../b?c=1&d# é%",
+                "path": "a/b",
+                "n": 7,
+                "null": None,
+                "port": upstream.port,
+                "scheme": "http",
+                "host": f"127.0.0.1:{upstream.port}",
+                "dots": "..",
+            },
+        )
+    assert ran.error is None
+    assert upstream.asked[0].target == target
+
+
+@pytest.mark.parametrize("value", [".", ".."])
+async def test_binding_that_leads_out_of_a_path_is_refused(value: str) -> None:
+    """Servers take `..` for the path above, however it is encoded: it is the caller's fault."""
+    async with Upstream(answer("")) as upstream:
+        ran = await run_calling(
+            "- http.request:\n    url: << input.url >>/people/<< input.x >>/photo\n  as: reply",
+            {"url": upstream.url, "x": value},
+        )
+    assert ran.error is not None
+    assert (ran.error.code, ran.error.status) == ("invalid-input", 400)
+    assert upstream.asked == []

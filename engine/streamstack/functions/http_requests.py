@@ -33,8 +33,9 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 URL_PARAMETER: Final = Parameter(
     "url",
-    Bound(Kind.TEXT),
-    "Where: http:// or https://; a path alone is this server's own.",
+    Bound(Kind.URL),
+    "Where: http:// or https://; a path alone is this server's own. A binding inside the path or the query is "
+    "percent-encoded, unless its last filter is `safe` or `urlEncode`.",
     required=True,
     main=True,
 )

@@ -37,7 +37,7 @@ _TOO_BIG: Final = 1009
 
 @function(
     "websocket.stream",
-    Parameter("url", Bound(Kind.TEXT), "Where: ws:// or wss://.", required=True, main=True),
+    Parameter("url", Bound(Kind.URL), "Where: ws:// or wss://.", required=True, main=True),
     HEADERS_PARAMETER,
     Parameter(
         "send",

@@ -74,7 +74,7 @@ _REDIRECTS: Final = 3
     ),
     Parameter(
         "baseUrl",
-        Bound(Kind.TEXT),
+        Bound(Kind.URL),
         "Where it is asked, if not at its provider: the address before `/chat/completions`, `/responses`, "
         "`/v1/messages` or `/v1beta/models`. A path alone is this server's own. Else OPENAI_BASE_URL, "
         "ANTHROPIC_BASE_URL or GEMINI_BASE_URL. The key is sent there: never take it from a caller.",

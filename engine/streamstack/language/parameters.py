@@ -40,6 +40,7 @@ class Kind(Enum):
 
     ANY = "any"
     TEXT = "text"
+    URL = "url"  # a text; bindings inside its path or query are percent-encoded
     INTEGER = "integer"
     NUMBER = "number"
     BOOLEAN = "boolean"

@@ -27,6 +27,7 @@ from streamstack.language.parameters import (
 _KINDS: Final = {
     Kind.ANY: "any value",
     Kind.TEXT: "text",
+    Kind.URL: "text",
     Kind.INTEGER: "integer",
     Kind.NUMBER: "number",
     Kind.BOOLEAN: "true or false",

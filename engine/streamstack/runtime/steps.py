@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from streamstack.language.definition import Arguments, Entries, Given, Items, Stack, Step
-from streamstack.language.expressions import ObjectValue, Template, Value
+from streamstack.language.expressions import ObjectValue, Template, Text, Value
 from streamstack.language.parameters import (
     Binds,
     Bound,
@@ -23,7 +24,7 @@ from streamstack.language.parameters import (
 from streamstack.language.rates import parse_rate
 from streamstack.language.sql import assembled, statement_in
 from streamstack.language.units import parse_duration, parse_every, parse_size
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, to_text
 from streamstack.runtime import conversions
 from streamstack.runtime.arguments import constant_of
 from streamstack.runtime.code import Code
@@ -250,6 +251,7 @@ def item_name(step: Step, binds: Binds) -> str:
 
 _CONVERT: dict[Kind, Callable[[Any, str], Any]] = {
     Kind.TEXT: conversions.text,
+    Kind.URL: conversions.text,
     Kind.INTEGER: conversions.integer,
     Kind.NUMBER: conversions.number,
     Kind.BOOLEAN: conversions.boolean,
@@ -281,7 +283,7 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
         if not isinstance(constant, (list, dict)):
             return code.literal(constant)
         return code.source(value)
-    source = code.source(value)
+    source = _url_source(code, value, parameter.name) if kind is Kind.URL else code.source(value)
     convert = _CONVERT.get(kind)
     if kind is Kind.HEADERS and not isinstance(value, ObjectValue):
         convert = conversions.forwarded_headers
@@ -301,6 +303,31 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
         default = code.literal(parameter.default)
         return f"{code.constant(conversions.default)}({source}, {default})"
     return source
+
+
+#: The beginning of a URL up to its path or query. What is bound before that is a base: it is sent as it is.
+_URL_BASE = re.compile(r"(?>(?:[^/?#]*://)?)[^/?#]*[/?#]")
+#: Filters that make of a value what stands in a URL as it is.
+_ENCODED = frozenset({"safe", "urlEncode", "urlencode"})
+
+
+def _url_source(code: Code, value: Value, name: str) -> str:
+    """Return Python source for a URL whose bindings inside path and query are percent-encoded."""
+    if not isinstance(value, Text):
+        return code.source(value)
+    to_part, before, sources = code.constant(conversions.url_part), "", []
+    for part in value.parts:
+        if isinstance(part, str):
+            sources.append(repr(part))
+            before += part
+            continue
+        if _URL_BASE.match(before) and part.last_filter not in _ENCODED:
+            in_path = "?" not in before and "#" not in before
+            sources.append(f"{to_part}({part.source(code)}, {name!r}, {in_path})")
+        else:
+            sources.append(f"{code.constant(to_text)}({part.source(code)})")
+        before += "x"
+    return f"''.join(({', '.join(sources)},))"
 
 
 def _statement_source(code: Code, value: Value) -> str:

@@ -94,6 +94,12 @@ def url_decode(value: Any) -> str:
     return unquote(text_of(value, "urlDecode").replace("+", " "))
 
 
+@declare("filter", "safe", '"a/b" | safe', "a/b")
+def safe(value: Any) -> str:
+    """Give the text as it is. Last in a binding inside of `url`, it keeps the text from being percent-encoded."""
+    return text_of(value, "safe")
+
+
 def _check_algorithm(arguments: Sequence[object]) -> tuple[str, str, str] | None:
     """Find a constant algorithm that is none."""
     if arguments and isinstance(arguments[0], str) and arguments[0] not in ALGORITHMS:

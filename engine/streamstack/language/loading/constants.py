@@ -28,7 +28,7 @@ _FILTERS: Final[dict[str, Callable[[str], str]]] = {
 def suits(wanted: Kind, value: Any) -> bool:
     """Tell whether a constant is of a kind."""
     match wanted:
-        case Kind.TEXT | Kind.SQL:
+        case Kind.TEXT | Kind.URL | Kind.SQL:
             return isinstance(value, str)
         case Kind.INTEGER:
             return type(value) is int

@@ -15,6 +15,7 @@ from streamstack.language.values import kind
 KINDS: Final = {
     Kind.ANY: "a value",
     Kind.TEXT: "a text",
+    Kind.URL: "a text",
     Kind.INTEGER: "an integer",
     Kind.NUMBER: "a number",
     Kind.BOOLEAN: "true or false",
@@ -78,7 +79,7 @@ def how_to_write(wanted: Kind, node: Node) -> str:
     """Say how the value that is meant is written, or at least one of its kind."""
     if isinstance(node, Scalar) and node.value is not None:
         text = node.text.strip()
-        if wanted is Kind.TEXT:
+        if wanted in (Kind.TEXT, Kind.URL):
             return f'write "{text}", in quotes'
         if wanted is Kind.NUMBER and _NUMBER.fullmatch(text):
             return f"write {text}, without quotes"
@@ -95,6 +96,7 @@ def how_to_write(wanted: Kind, node: Node) -> str:
 
 _SUCH_AS: Final = {
     Kind.ANY: "write any value",
+    Kind.URL: "write a URL, or a binding around the value: << ... >>",
     Kind.TEXT: "write a text, or a binding around the value: << ... >>",
     Kind.INTEGER: "write a whole number, such as 5",
     Kind.NUMBER: "write a number, such as 0.5",

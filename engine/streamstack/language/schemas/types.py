@@ -43,6 +43,7 @@ _ALL: Final = ("array", *_SCALARS, "object")
 #: JSON Schema's types of each kind of constant.
 _TYPES: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.TEXT: ("string",),
+    Kind.URL: ("string",),
     Kind.SQL: ("string",),
     Kind.INTEGER: ("integer",),
     Kind.NUMBER: ("number",),
@@ -168,7 +169,7 @@ def _bound(wanted: Bound) -> Schema:
     types = {*_TYPES[wanted.kind], "string", "null"}
     if wanted.kind is Kind.KEY:
         return {"type": sorted(types), "items": {"$ref": "#/definitions/value"}}
-    if wanted.kind is Kind.TEXT:
+    if wanted.kind in (Kind.TEXT, Kind.URL):
         if not wanted.choices:
             return {"type": ["string", "null"]}
         return {
