@@ -565,8 +565,8 @@ async def _show(
     title = (f"{answer.status} {answer.reason}".strip(), content_type, f"run {run}" if run else "")
     click.echo(" · ".join(word for word in title if word), err=True)
     problem = bytearray()
-    timing = Timing(began)
     reader = AnswerReader(content_type)
+    timing = Timing(began, at_once=reader.format == "json")
     broken, failed = "", False
     try:
         while True:
@@ -625,9 +625,13 @@ def _show_part(part: AnswerPart, timing: Timing, now: float) -> bool:
 
 @dataclass(slots=True)
 class Timing:
-    """When chunks came, in seconds of `perf_counter`; ``bytes`` are those of the body."""
+    """When chunks came, in seconds of `perf_counter`; ``bytes`` are those of the body.
+
+    ``at_once``: the chunks are those of one document, without times of their own.
+    """
 
     began: float
+    at_once: bool = False
     end: float = 0.0
     bytes: int = 0
     chunks: list[float] = field(default_factory=list)
@@ -638,7 +642,7 @@ class Timing:
         if self.chunks:
             lines.append(f"first chunk  {_duration(self.chunks[0] - self.began)}")
         gaps = [after - before for before, after in pairwise(self.chunks)]
-        if any(gaps):  # the chunks of one document come all at once
+        if gaps and not self.at_once:
             middle, longest = _duration(median(gaps)), _duration(max(gaps))
             lines.append(f"intervals    median {middle}, max {longest}")
         lines.append(f"total        {_duration(self.end - self.began)}")
@@ -677,31 +681,31 @@ class AnswerReader:
 
     def __init__(self, content_type: str) -> None:
         media, _ = read_content_type(content_type)
-        self._format = format_of(media)
+        self.format = format_of(media)
         self._document = bytearray()
         self._decoder: Decoder
-        if self._format == "sse":
+        if self.format == "sse":
             self._decoder = SseDecoder(largest=_LARGEST, data="text")
-        elif self._format == "ndjson":
+        elif self.format == "ndjson":
             self._decoder = LinesDecoder("give", _LARGEST)
         else:
             self._decoder = TextDecoder()
 
     def feed(self, data: bytes) -> list[AnswerPart]:
         """Take bytes, give the parts that they complete."""
-        if self._format == "json":
+        if self.format == "json":
             self._document += data
             return []
         return [part for item in self._decoder.feed(data) for part in self._parts(item)]
 
     def close(self) -> list[AnswerPart]:
         """Give the parts that the end completes."""
-        if self._format == "json":
+        if self.format == "json":
             return list(_document_parts(self._document.decode("utf-8", "replace").strip()))
         return [part for item in self._decoder.finish() for part in self._parts(item)]
 
     def _parts(self, item: Any) -> Iterator[AnswerPart]:
-        if self._format == "sse":
+        if self.format == "sse":
             text, event = item["data"], item["event"] or ""
             if event == "error" or (not event and text.startswith(_ERRORS)):
                 yield AnswerPart("error", text, event)
@@ -709,7 +713,7 @@ class AnswerReader:
                 yield AnswerPart("done", text, event)
             else:
                 yield AnswerPart("chunk", text, event)
-        elif self._format == "ndjson":
+        elif self.format == "ndjson":
             # A line that is not UTF-8 is shown with its bad bytes replaced.
             text = (item if isinstance(item, str) else item["invalid"]["text"]).strip()
             value = _parsed(text)
