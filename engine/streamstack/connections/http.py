@@ -78,6 +78,11 @@ def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "
     return url.with_fragment(None)
 
 
+def loggable(url: URL) -> str:
+    """Return a URL as it may stand in a log: without its query and user, which may hold keys."""
+    return str(url.with_query(None).with_user(None))
+
+
 class _RedirectError(Exception):
     """An answer that asks to follow a redirect."""
 

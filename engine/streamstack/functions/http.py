@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from streamstack.connections.http import Answer
+from streamstack.connections.http import Answer, loggable
 from streamstack.errors import RunError
 from streamstack.functions.decoding import DECODES
 from streamstack.functions.http_requests import (
@@ -29,6 +29,7 @@ from streamstack.runtime.decoders.formats import (
     format_of,
     read_content_type,
 )
+from streamstack.runtime.decoders.json_values import read_json
 from streamstack.runtime.run import Run
 
 
@@ -113,22 +114,26 @@ async def http_request(  # noqa: PLR0913  (a request has that many parts)
     )
     seconds = (client.settings.total if timeout is None else timeout) or None
     try:
-        async with asyncio.timeout(seconds):
-            answer = await client.send(request)
-            try:
-                if not is_allowed(answer.status, allow_status, 400):
-                    raise await status_error(answer)
-                data = await _read(answer, client.settings.max_body_size)
-            finally:
-                answer.close()
-    except TimeoutError:
-        host = request.url.host
-        raise RunError("timeout", f"{host} took longer than {seconds:g} s to answer") from None
-    return {
-        "status": answer.status,
-        "headers": headers_of(answer),
-        "body": _decode(answer, data, decode) if data else None,
-    }
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await client.send(request)
+                try:
+                    if not is_allowed(answer.status, allow_status, 400):
+                        raise await status_error(answer)
+                    data = await _read(answer, client.settings.max_body_size)
+                finally:
+                    answer.close()
+        except TimeoutError:
+            host = request.url.host
+            raise RunError("timeout", f"{host} took longer than {seconds:g} s to answer") from None
+        return {
+            "status": answer.status,
+            "headers": headers_of(answer),
+            "body": _decode(answer, data, decode) if data else None,
+        }
+    except RunError as error:
+        error.about.setdefault("url", loggable(request.url))
+        raise
 
 
 _ACCEPT = {
@@ -164,7 +169,7 @@ def _decode(answer: Answer, data: bytes, decode: str) -> Any:
         return data
     if name == "json":
         try:
-            return orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
+            return read_json(data.removeprefix(b"\xef\xbb\xbf"))
         except orjson.JSONDecodeError as error:
             said = (
                 f" (its Content-Type is {media[:60]})"

@@ -25,6 +25,7 @@ from streamstack.language.declare import Example, function
 from streamstack.language.parameters import Bound, Constant, Effects, Kind, Parameter
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.decoders.decoder import OnInvalid, excerpt
+from streamstack.runtime.decoders.json_values import read_json
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Stream
 
@@ -128,7 +129,7 @@ class Socket(Upstream):
         times: Times,
         reconnect: Mapping[str, Any] | None,
     ) -> None:
-        super().__init__(run, url.host or "", times, reconnect)
+        super().__init__(run, url, times, reconnect)
         self.skipped: int | None = None
         self._client = client
         self._url = url
@@ -202,7 +203,7 @@ class Socket(Upstream):
         try:
             if self._decode != "text":
                 try:
-                    items.append(orjson.loads(data))
+                    items.append(read_json(data))
                 except orjson.JSONDecodeError:
                     if self._decode == "json":
                         raise

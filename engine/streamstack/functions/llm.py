@@ -209,7 +209,7 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
     )
     times = Times.of(client.settings, first_chunk_timeout, idle_timeout, timeout)
     largest = max_event_size or client.settings.max_event_size
-    reading = ModelStream(run, client, speaks, request, times, on_invalid, largest)
+    reading = ModelStream(run, client, speaks, asked.model, request, times, on_invalid, largest)
     return Stream(
         reading.batches,
         {

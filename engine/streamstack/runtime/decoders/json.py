@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
+from streamstack.runtime.decoders.json_values import read_json
 
 #: A part of the work: it yields when it needs more bytes.
 Scan = Generator[None, None, None]
@@ -196,10 +197,12 @@ class JsonDecoder(Decoder):
             if end < 0:
                 return False
             try:
-                records = orjson.loads(b"[%b]" % bytes(self._buffer[self._at : end + own]))
+                records = read_json(b"[%b]" % bytes(self._buffer[self._at : end + own]))
             except orjson.JSONDecodeError:
                 self._singly_to = max(self._singly_to, end)
                 continue
+            if not records:
+                return False  # two commas: the value that is missing is found one by one
             self._items += records
             self._at = end + own
             return True
@@ -239,7 +242,7 @@ class JsonDecoder(Decoder):
             self._refuse_length(self._items, text, "a record")
             return
         try:
-            value = orjson.loads(text)
+            value = read_json(text)
         except orjson.JSONDecodeError as error:
             self._refuse(self._items, bytes(text), f"is not JSON: {error}")
             return

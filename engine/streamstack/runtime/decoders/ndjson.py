@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
+from streamstack.runtime.decoders.json_values import read_json
 from streamstack.runtime.decoders.lines import Lines
 
 
@@ -37,7 +38,7 @@ class NdjsonDecoder(Decoder):
         if len(whole) <= self.largest:
             try:
                 # Most often all is well: then nothing is looked at twice.
-                items += [orjson.loads(line) for line in lines if line]
+                items += [read_json(line) for line in lines if line]
             except orjson.JSONDecodeError:
                 pass
             else:
@@ -49,6 +50,6 @@ class NdjsonDecoder(Decoder):
             if not line or line.isspace():
                 continue
             try:
-                items.append(orjson.loads(line))
+                items.append(read_json(line))
             except orjson.JSONDecodeError as error:
                 self._refuse(items, line, f"is not JSON: {error}")
