@@ -4,6 +4,8 @@ import asyncio
 import gzip
 import json
 import ssl
+from email import message_from_bytes
+from email.policy import HTTP
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,8 +15,9 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.language.http_settings import HttpSettings
+from streamstack.runtime.files import File
 from tests.functions.calling import call, context_of, run_calling
-from tests.upstreams import Upstream, Wire, answer, answers
+from tests.upstreams import Asked, Upstream, Wire, answer, answers
 
 JSON = "Content-Type: application/json"
 
@@ -621,3 +624,82 @@ async def test_binding_that_leads_out_of_a_path_is_refused(value: str) -> None:
     assert ran.error is not None
     assert (ran.error.code, ran.error.status) == ("invalid-input", 400)
     assert upstream.asked == []
+
+
+# ----------------------------------------------------------------------------- multipart, and length
+
+
+async def file_of(data: bytes, name: str = "Bär.csv") -> File:
+    """Return a file as if it had been uploaded."""
+    file = File(name, "text/csv")
+    await file.write(data)
+    return file
+
+
+async def parts_of(asked: Asked) -> list[tuple[dict[str, str], bytes]]:
+    """Return the headers and contents of a multipart body, read by the standard library."""
+    head = f"Content-Type: {asked.headers['content-type']}\r\n\r\n".encode()
+    message = message_from_bytes(head + asked.body, policy=HTTP)
+    assert not message.defects
+    parts = []
+    for part in message.walk():
+        content = part.get_payload(decode=True)
+        if isinstance(content, bytes):
+            parts.append(({name.lower(): str(value) for name, value in part.items()}, content))
+    return parts
+
+
+@pytest.mark.parametrize("size", [0, 10, 3 * 1024 * 1024])
+async def test_multipart_form_is_sent_with_its_length(size: int) -> None:
+    """Texts, files, bytes and objects; a file in memory or on disk is read as it is sent."""
+    data = b"x" * size
+    file = await file_of(data)
+    async with Upstream(answer("")) as upstream:
+        await call(
+            "http.request",
+            url=upstream.url,
+            method="POST",
+            multipart={
+                "model": "whisper-1",
+                "n": [1, 2.5],
+                "none": None,
+                "file": file,
+                "raw": b"\x00\r\n--",
+                "meta": {"a": [1]},
+                "named": {"content": "a,b", "filename": 'x"\r\n.csv', "contentType": "text/csv"},
+            },
+        )
+    (asked,) = upstream.asked
+    assert asked.headers["content-length"] == str(len(asked.body))
+    assert "transfer-encoding" not in asked.headers
+    parts = await parts_of(asked)
+    contents = [
+        (head["content-disposition"], head.get("content-type"), body) for head, body in parts
+    ]
+    assert contents == [
+        ('form-data; name="model"', None, b"whisper-1"),
+        ('form-data; name="n"', None, b"1"),
+        ('form-data; name="n"', None, b"2.5"),
+        ('form-data; name="file"; filename="Bär.csv"', "text/csv", data),
+        ('form-data; name="raw"; filename="raw"', "application/octet-stream", b"\x00\r\n--"),
+        ('form-data; name="meta"', "application/json", b'{"a":[1]}'),
+        ('form-data; name="named"; filename="x%22%0D%0A.csv"', "text/csv", b"a,b"),
+    ]
+
+
+async def test_file_is_sent_with_its_length() -> None:
+    """Not in chunks, which stores such as S3 refuse."""
+    file = await file_of(b"a,b\n" * 1000)
+    async with Upstream(answer("")) as upstream:
+        await call("http.request", url=upstream.url, method="PUT", body=file)
+    (asked,) = upstream.asked
+    assert asked.headers["content-length"] == "4000"
+    assert asked.headers["content-type"] == "text/csv"
+    assert asked.body == b"a,b\n" * 1000
+
+
+async def test_content_type_of_a_part_can_not_break_out_of_it() -> None:
+    """It is the author's error, and nothing is sent."""
+    part = {"content": "a", "contentType": "text/csv\r\nX: 1"}
+    error = await fails(url="http://127.0.0.1:9/", method="POST", multipart={"a": part})
+    assert error.code == "template"

@@ -45,13 +45,17 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked. ``redirects`` is how many are followed; at 0 the redirect itself is the answer."""
+    """What is asked. ``redirects`` is how many are followed; at 0 the redirect itself is the answer.
+
+    ``length`` is that of a body that is read as it is sent, None where it is not known.
+    """
 
     method: str
     url: URL
     headers: CIMultiDict[str]
     body: bytes | AsyncIterator[bytes] | None = None
     redirects: int = 10
+    length: int | None = None
 
 
 def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "http") -> URL:
@@ -178,6 +182,10 @@ class HttpClient:
         )
         if host is not None:
             headers.setdefault("Host", host)
+        if (
+            request.length is not None
+        ):  # else it would be sent in chunks, which not every server takes
+            headers["Content-Length"] = str(request.length)
         return url, headers
 
     async def connect(
@@ -275,12 +283,13 @@ def _follow(request: Request, status: int, location: str) -> Request:
             "http-connection", f"{request.url.host} redirects to what is no URL", final=True
         )
     method, body, headers = request.method, request.body, request.headers.copy()
+    length = request.length
     if url.origin() != request.url.origin():
         headers = CIMultiDict(
             (name, value) for name, value in headers.items() if name.lower() in _HARMLESS
         )
     if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
-        method, body = "GET", None
+        method, body, length = "GET", None, None
         for name in _OF_BODY:
             headers.popall(name, None)
     if not isinstance(body, bytes | None):
@@ -289,7 +298,14 @@ def _follow(request: Request, status: int, location: str) -> Request:
             f"{request.url.host} redirects, and a body that is read as it is sent can't be sent again",
             final=True,
         )
-    return replace(request, method=method, url=url.with_fragment(None), headers=headers, body=body)
+    return replace(
+        request,
+        method=method,
+        url=url.with_fragment(None),
+        headers=headers,
+        body=body,
+        length=length,
+    )
 
 
 class Answer:

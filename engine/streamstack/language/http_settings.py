@@ -8,6 +8,7 @@ from collections.abc import Mapping as Entries
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
 
 from streamstack.errors import Diagnostic
 from streamstack.language.findings import find
@@ -26,6 +27,7 @@ class HttpSettings:
 
     ``allow_hosts`` is None for any host. ``connect`` is for name, connection and TLS; ``total`` for a whole
     `http.request`; ``first_chunk`` and ``idle`` are for streams, and count what the loop gets, not bytes.
+    ``proxy`` is the URL of a proxy that all calls go through, but for those of this machine.
     ``stand_ins`` are origins that another one answers for, as tests of definitions have them.
     """
 
@@ -38,6 +40,7 @@ class HttpSettings:
     max_body_size: int = 100 * 1024 * 1024
     max_event_size: int = 10 * 1024 * 1024
     stand_ins: Entries[str, str] = field(default_factory=dict)
+    proxy: str | None = field(default=None, repr=False)  # it may hold a password
 
 
 def parse_http(
@@ -132,6 +135,13 @@ def _duration(value: Any) -> float:
     return 0.0 if value is False else parse_duration(value)
 
 
+def _proxy(value: Any) -> str:
+    parts = urlsplit(value) if isinstance(value, str) else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("a URL such as http://proxy.example.org:3128 is needed here")
+    return urlunsplit(parts)
+
+
 _TIMEOUTS: Final[dict[str, tuple[str, Callable[[Any], Any]] | None]] = {
     "connect": ("connect", _duration),
     "total": ("total", _duration),
@@ -144,4 +154,5 @@ _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]] | None]] = {
     "timeouts": None,
     "maxBodySize": ("max_body_size", parse_size),
     "maxEventSize": ("max_event_size", parse_size),
+    "proxy": ("proxy", _proxy),
 }
