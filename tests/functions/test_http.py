@@ -703,3 +703,54 @@ async def test_content_type_of_a_part_can_not_break_out_of_it() -> None:
     part = {"content": "a", "contentType": "text/csv\r\nX: 1"}
     error = await fails(url="http://127.0.0.1:9/", method="POST", multipart={"a": part})
     assert error.code == "template"
+
+
+# ---------------------------------------------------------------------------------------------- proxy
+
+
+async def test_calls_go_through_the_proxy() -> None:
+    """With its user and password; the name of the upstream is the proxy's to resolve."""
+    async with Upstream(answer("hello")) as proxy:
+        url = proxy.url.replace("//", "//ada:s3cret@")
+        settings = HttpSettings(proxy=url, deny_private_networks=True)
+        result = await call("http.request", settings, url="http://far.example/a?b=1", decode="text")
+    assert result["body"] == "hello"
+    (asked,) = proxy.asked
+    assert asked.target == "http://far.example/a?b=1"
+    assert asked.headers["host"] == "far.example"
+    assert asked.headers["proxy-authorization"] == "Basic YWRhOnMzY3JldA=="
+
+
+async def test_secure_calls_go_through_a_tunnel() -> None:
+    """A proxy that refuses is told as such, without its password."""
+    async with Upstream(answer("", status="403 No")) as proxy:
+        with pytest.raises(RunError) as caught:
+            await call(
+                "http.request",
+                HttpSettings(proxy=proxy.url.replace("//", "//ada:s3cret@")),
+                url="https://far.example/a",
+            )
+    assert (proxy.asked[0].method, proxy.asked[0].target) == ("CONNECT", "far.example:443")
+    assert caught.value.code == "http-connection"
+    assert "http.proxy" in caught.value.message
+    assert "s3cret" not in caught.value.message
+
+
+async def test_calls_of_this_machine_go_without_the_proxy() -> None:
+    """An endpoint that calls its own server reaches it."""
+    async with Upstream(answer("hello")) as upstream, Upstream(answer("")) as proxy:
+        await call("http.request", HttpSettings(proxy=proxy.url), url=upstream.url)
+    assert proxy.asked == []
+
+
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "2852039166", "[::ffff:169.254.169.254]", "169.254.169.254."]
+)
+async def test_proxy_is_no_way_around_the_guard(host: str) -> None:
+    """An address in any form is judged before the proxy is asked for it."""
+    async with Upstream(answer("")) as proxy:
+        with pytest.raises(RunError) as caught:
+            await call("http.request", HttpSettings(proxy=proxy.url), url=f"http://{host}/")
+    assert caught.value.code == "http-connection"
+    assert "not allowed" in caught.value.message
+    assert proxy.asked == []

@@ -107,6 +107,8 @@ class HttpClient:
         }
         for other in self._stand_ins.values():
             self._guard.trusted.add((other.host or "", other.port or 0))
+        self._proxy = None if settings.proxy is None else URL(settings.proxy)
+        self._guard.proxy_port = None if self._proxy is None else self._proxy.port
         self._session: aiohttp.ClientSession | None = None
 
     async def aclose(self) -> None:
@@ -171,8 +173,8 @@ class HttpClient:
         )
         return moved, url.authority if url.explicit_port else url.host
 
-    def _prepare(self, request: Request) -> tuple[URL, CIMultiDict[str]]:
-        """Return where a request is sent, and its headers: none that frames its body or belongs to the connection.
+    def _prepare(self, request: Request) -> tuple[URL, CIMultiDict[str], URL | None]:
+        """Return where a request is sent, its headers, and the proxy: no header frames a body or is of the connection.
 
         Every request leaves through here. An author's `Content-Length` would cut its body or begin another request.
         """
@@ -186,7 +188,19 @@ class HttpClient:
             request.length is not None
         ):  # else it would be sent in chunks, which not every server takes
             headers["Content-Length"] = str(request.length)
-        return url, headers
+        return url, headers, self._proxy_for(request.url, url)
+
+    def _proxy_for(self, asked: URL, url: URL) -> URL | None:
+        """Return the proxy that a request goes through; calls of this machine and stand-ins go without.
+
+        Raises RunError ``http-connection`` for an address that is not allowed.
+        """
+        if self._proxy is None or asked.authority != url.authority:
+            return None
+        host = url.host or ""
+        self._guard.check_literal(host)
+        local = host == "localhost" or host.startswith("127.") or host == "::1"
+        return None if local else self._proxy
 
     async def connect(
         self, request: Request, **options: Any
@@ -197,10 +211,10 @@ class HttpClient:
         """
 
         async def open_once(request: Request) -> aiohttp.ClientWebSocketResponse[bool]:
-            url, headers = self._prepare(request)
+            url, headers, proxy = self._prepare(request)
             try:
                 socket: aiohttp.ClientWebSocketResponse[bool] = await self.session.ws_connect(
-                    url, headers=headers, **options
+                    url, headers=headers, proxy=proxy, **options
                 )
             except (aiohttp.WSServerHandshakeError, _RedirectError):
                 raise
@@ -251,11 +265,16 @@ class HttpClient:
         )
 
     async def _send(self, request: Request) -> Answer:
-        url, headers = self._prepare(request)
+        url, headers, proxy = self._prepare(request)
         name = request.url.host or ""
         try:
             response = await self.session.request(
-                request.method, url, headers=headers, data=request.body, allow_redirects=False
+                request.method,
+                url,
+                headers=headers,
+                data=request.body,
+                allow_redirects=False,
+                proxy=proxy,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise fault_of(error, name, self.settings.connect) from error
@@ -409,7 +428,9 @@ def fault_of(error: Exception, host: str, connect: float) -> RunError:
             final=True,
         )
     final = False
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+        told = f"no connection to {host} came about through the proxy of `http.proxy`"
+    elif isinstance(error, aiohttp.ClientConnectorDNSError):
         told = f"the name {host} can't be resolved"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         told, final = f"the certificate of {host} is not valid", True

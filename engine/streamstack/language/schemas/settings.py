@@ -257,6 +257,10 @@ def _http() -> Schema:
             _or_bound(size(usual.max_event_size)),
             "The largest event, line or record.",
         ),
+        "proxy": (
+            {"type": ["string", "null"], "pattern": f"^https?://|{BINDING}"},
+            "The URL of a proxy that all calls go through, such as http://proxy.example.org:3128.",
+        ),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
 
