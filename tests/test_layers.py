@@ -31,12 +31,7 @@ ROOMS = (
     Room(
         "cli",
         6,
-        (
-            "streamstack.cli",
-            "streamstack.commands",
-            "streamstack.commands.*",
-            "streamstack.__main__",
-        ),
+        ("streamstack.cli", "streamstack.cli.*", "streamstack.__main__"),
     ),
     Room("server", 5, ("streamstack.server", "streamstack.server.*")),
     Room("testing", 5, ("streamstack.testing", "streamstack.testing.*")),
@@ -75,6 +70,7 @@ LIBRARIES = {
         "streamstack.connections",
         "streamstack.connections.*",
         "streamstack.functions.http*",
+        "streamstack.cli.call",
     ),
     "joserfc": ("streamstack.connections.tokens",),
     "dotenv": ("streamstack.language.environment",),

@@ -139,6 +139,7 @@ class RunError(Exception):
     ``status`` is the HTTP status it answers when nobody catches it before the commit point.
     ``place`` is filled in by the first frame of the definition that it passes through.
     ``final``: trying again can't mend it. ``retry_after``: the seconds that an upstream asks to be left alone.
+    ``about`` holds more for the log, such as the URL that was called.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class RunError(Exception):
         self.final = final
         self.retry_after = retry_after
         self.place: Place | None = None
+        self.about: dict[str, Any] = {}
 
     @property
     def public(self) -> str:

@@ -59,6 +59,7 @@ class Kind(Enum):
 
     ANY = "any"
     TEXT = "text"
+    URL = "url"  # a text; bindings inside its path or query are percent-encoded
     PROSE = "prose"  # a text for people: a number or a boolean is taken as it is written
     INTEGER = "integer"
     NUMBER = "number"
@@ -115,6 +116,13 @@ FACTS: Final = {
         "a text",
         "text",
         "write a text, or a binding around the value: << ... >>",
+        ("string",),
+        (str,),
+    ),
+    Kind.URL: KindFacts(
+        "a text",
+        "text",
+        "write a URL, or a binding around the value: << ... >>",
         ("string",),
         (str,),
     ),

@@ -4,6 +4,8 @@ import asyncio
 import gzip
 import json
 import ssl
+from email import message_from_bytes
+from email.policy import HTTP
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,8 +15,9 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.language.settings import HttpSettings
+from streamstack.runtime.files import File
 from tests.functions.calling import call, context_of, run_calling
-from tests.upstreams import Upstream, Wire, answer, answers
+from tests.upstreams import Asked, Upstream, Wire, answer, answers
 
 JSON = "Content-Type: application/json"
 
@@ -570,3 +573,184 @@ async def test_leaving_closes_the_connection() -> None:
         wire = upstream.wires[0]
         assert wire.left_at is not None
         assert wire.left_at - left < 0.05
+
+
+# --------------------------------------------------------------------------- bindings in a URL
+
+
+@pytest.mark.parametrize(
+    ("written", "target"),
+    [
+        ("<< input.url >>/people/<< input.x >>", "/people/a%2F..%2Fb%3Fc%3D1%26d%23%20%C3%A9%25"),
+        ("<< input.url >>/p?q=<< input.x >>&n=1", "/p?q=a%2F..%2Fb%3Fc%3D1%26d%23%20%C3%A9%25&n=1"),
+        ("<< input.url >>/<< input.x | urlEncode >>", "/a%2F..%2Fb%3Fc%3D1%26d%23%20%C3%A9%25"),
+        ("<< input.url >>/<< input.path | safe >>/c", "/a/b/c"),
+        ("<< input.url >>/<< input.path >>/c", "/a%2Fb/c"),
+        ("http://127.0.0.1:<< input.port >>/<< input.n >>", "/7"),
+        ("<< input.scheme >>://<< input.host >>/a/<< input.null >>b", "/a/b"),
+        ("<< input.url ~ '/' ~ input.path >>", "/a/b"),
+        ("<< input.url >>?q=<< input.dots >>", "/?q=.."),
+    ],
+)
+async def test_binding_in_a_path_or_query_is_percent_encoded(written: str, target: str) -> None:
+    """What is bound stays one segment or one value; a base, a whole URL and what is marked `safe` are as they are."""
+    async with Upstream(answer("")) as upstream:
+        ran = await run_calling(
+            f"- http.request:\n    url: {written}\n  as: reply",
+            {
+                "url": upstream.url,
+                "x": "a/../b?c=1&d# é%",
+                "path": "a/b",
+                "n": 7,
+                "null": None,
+                "port": upstream.port,
+                "scheme": "http",
+                "host": f"127.0.0.1:{upstream.port}",
+                "dots": "..",
+            },
+        )
+    assert ran.error is None
+    assert upstream.asked[0].target == target
+
+
+@pytest.mark.parametrize("value", [".", ".."])
+async def test_binding_that_leads_out_of_a_path_is_refused(value: str) -> None:
+    """Servers take `..` for the path above, however it is encoded: it is the caller's fault."""
+    async with Upstream(answer("")) as upstream:
+        ran = await run_calling(
+            "- http.request:\n    url: << input.url >>/people/<< input.x >>/photo\n  as: reply",
+            {"url": upstream.url, "x": value},
+        )
+    assert ran.error is not None
+    assert (ran.error.code, ran.error.status) == ("invalid-input", 400)
+    assert upstream.asked == []
+
+
+# ----------------------------------------------------------------------------- multipart, and length
+
+
+async def file_of(data: bytes, name: str = "Bär.csv") -> File:
+    """Return a file as if it had been uploaded."""
+    file = File(name, "text/csv")
+    await file.write(data)
+    return file
+
+
+async def parts_of(asked: Asked) -> list[tuple[dict[str, str], bytes]]:
+    """Return the headers and contents of a multipart body, read by the standard library."""
+    head = f"Content-Type: {asked.headers['content-type']}\r\n\r\n".encode()
+    message = message_from_bytes(head + asked.body, policy=HTTP)
+    assert not message.defects
+    parts = []
+    for part in message.walk():
+        content = part.get_payload(decode=True)
+        if isinstance(content, bytes):
+            parts.append(({name.lower(): str(value) for name, value in part.items()}, content))
+    return parts
+
+
+@pytest.mark.parametrize("size", [0, 10, 3 * 1024 * 1024])
+async def test_multipart_form_is_sent_with_its_length(size: int) -> None:
+    """Texts, files, bytes and objects; a file in memory or on disk is read as it is sent."""
+    data = b"x" * size
+    file = await file_of(data)
+    async with Upstream(answer("")) as upstream:
+        await call(
+            "http.request",
+            url=upstream.url,
+            method="POST",
+            multipart={
+                "model": "whisper-1",
+                "n": [1, 2.5],
+                "none": None,
+                "file": file,
+                "raw": b"\x00\r\n--",
+                "meta": {"a": [1]},
+                "named": {"content": "a,b", "filename": 'x"\r\n.csv', "contentType": "text/csv"},
+            },
+        )
+    (asked,) = upstream.asked
+    assert asked.headers["content-length"] == str(len(asked.body))
+    assert "transfer-encoding" not in asked.headers
+    parts = await parts_of(asked)
+    contents = [
+        (head["content-disposition"], head.get("content-type"), body) for head, body in parts
+    ]
+    assert contents == [
+        ('form-data; name="model"', None, b"whisper-1"),
+        ('form-data; name="n"', None, b"1"),
+        ('form-data; name="n"', None, b"2.5"),
+        ('form-data; name="file"; filename="Bär.csv"', "text/csv", data),
+        ('form-data; name="raw"; filename="raw"', "application/octet-stream", b"\x00\r\n--"),
+        ('form-data; name="meta"', "application/json", b'{"a":[1]}'),
+        ('form-data; name="named"; filename="x%22%0D%0A.csv"', "text/csv", b"a,b"),
+    ]
+
+
+async def test_file_is_sent_with_its_length() -> None:
+    """Not in chunks, which stores such as S3 refuse."""
+    file = await file_of(b"a,b\n" * 1000)
+    async with Upstream(answer("")) as upstream:
+        await call("http.request", url=upstream.url, method="PUT", body=file)
+    (asked,) = upstream.asked
+    assert asked.headers["content-length"] == "4000"
+    assert asked.headers["content-type"] == "text/csv"
+    assert asked.body == b"a,b\n" * 1000
+
+
+async def test_content_type_of_a_part_can_not_break_out_of_it() -> None:
+    """It is the author's error, and nothing is sent."""
+    part = {"content": "a", "contentType": "text/csv\r\nX: 1"}
+    error = await fails(url="http://127.0.0.1:9/", method="POST", multipart={"a": part})
+    assert error.code == "template"
+
+
+# ---------------------------------------------------------------------------------------------- proxy
+
+
+async def test_calls_go_through_the_proxy() -> None:
+    """With its user and password; the name of the upstream is the proxy's to resolve."""
+    async with Upstream(answer("hello")) as proxy:
+        url = proxy.url.replace("//", "//ada:s3cret@")
+        settings = HttpSettings(proxy=url, deny_private_networks=True)
+        result = await call("http.request", settings, url="http://far.example/a?b=1", decode="text")
+    assert result["body"] == "hello"
+    (asked,) = proxy.asked
+    assert asked.target == "http://far.example/a?b=1"
+    assert asked.headers["host"] == "far.example"
+    assert asked.headers["proxy-authorization"] == "Basic YWRhOnMzY3JldA=="
+
+
+async def test_secure_calls_go_through_a_tunnel() -> None:
+    """A proxy that refuses is told as such, without its password."""
+    async with Upstream(answer("", status="403 No")) as proxy:
+        with pytest.raises(RunError) as caught:
+            await call(
+                "http.request",
+                HttpSettings(proxy=proxy.url.replace("//", "//ada:s3cret@")),
+                url="https://far.example/a",
+            )
+    assert (proxy.asked[0].method, proxy.asked[0].target) == ("CONNECT", "far.example:443")
+    assert caught.value.code == "http-connection"
+    assert "http.proxy" in caught.value.message
+    assert "s3cret" not in caught.value.message
+
+
+async def test_calls_of_this_machine_go_without_the_proxy() -> None:
+    """An endpoint that calls its own server reaches it."""
+    async with Upstream(answer("hello")) as upstream, Upstream(answer("")) as proxy:
+        await call("http.request", HttpSettings(proxy=proxy.url), url=upstream.url)
+    assert proxy.asked == []
+
+
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "2852039166", "[::ffff:169.254.169.254]", "169.254.169.254."]
+)
+async def test_proxy_is_no_way_around_the_guard(host: str) -> None:
+    """An address in any form is judged before the proxy is asked for it."""
+    async with Upstream(answer("")) as proxy:
+        with pytest.raises(RunError) as caught:
+            await call("http.request", HttpSettings(proxy=proxy.url), url=f"http://{host}/")
+    assert caught.value.code == "http-connection"
+    assert "not allowed" in caught.value.message
+    assert proxy.asked == []

@@ -84,7 +84,7 @@ async def test_stack_relays_a_stream() -> None:
             {"url": upstream.url},
         )
     assert ran.error is None
-    assert ran.contents == ["Hello", 5]
+    assert ran.contents == ["Hello", "5"]
     assert ran.result == [200, 2, 0, True]
     assert upstream.asked[0].headers["accept"].startswith("text/event-stream")
     assert upstream.asked[0].headers["accept-encoding"] == "identity"
@@ -480,7 +480,7 @@ async def test_timeout_of_the_step_is_for_the_first_item() -> None:
     """
     async with Upstream(script) as upstream:
         ran = await run_calling(stack, {"url": upstream.url})
-    assert (ran.error, ran.contents) == (None, [0, 1])
+    assert (ran.error, ran.contents) == (None, ["0", "1"])
     async with Upstream(stall_after(CHUNKED)) as upstream:
         ran = await run_calling(stack, {"url": upstream.url})
     assert ran.error is not None
@@ -524,7 +524,7 @@ async def test_stream_that_ends_well_again_and_again_ends_well() -> None:
     """An end of `sse` is followed by a new connection; where that gives nothing more, the end is one."""
     async with Upstream(answer("data: 1\n\n", SSE), answer("", SSE)) as upstream:
         taken = await take("http.stream", url=upstream.url, reconnect=AGAIN)
-    assert (taken.error, datas(taken.items), len(upstream.asked)) == (None, [1], 3)
+    assert (taken.error, datas(taken.items), len(upstream.asked)) == (None, ["1"], 3)
 
 
 async def test_other_formats_go_on_after_a_loss_only() -> None:
@@ -695,3 +695,33 @@ async def test_settings_are_the_defaults() -> None:
     async with Upstream(answer(b"x" * 60, "Content-Type: text/csv")) as upstream:
         taken = await take("http.stream", settings, url=upstream.url)
         assert taken.code == "invalid-chunk"
+
+
+async def test_events_are_asked_past_caches() -> None:
+    """As EventSource does, unless the author says otherwise."""
+    async with Upstream(answer("data: 1\n\n", SSE)) as upstream:
+        await take("http.stream", url=upstream.url, decode="sse")
+        await take(
+            "http.stream", url=upstream.url, decode="sse", headers={"cache-control": "max-age=1"}
+        )
+        await take("http.stream", url=upstream.url, decode="lines")
+    asked = [each.headers.get("cache-control") for each in upstream.asked]
+    assert asked == ["no-cache", "max-age=1", None]
+
+
+async def test_error_in_place_of_events_ends_the_stream() -> None:
+    """Also with `reconnect`: another connection would bring it again."""
+    async with Upstream(answer('error: {"message": "no"}\n\n', SSE)) as upstream:
+        taken = await take("http.stream", url=upstream.url, decode="sse", reconnect=AGAIN)
+    assert (taken.code, len(upstream.asked)) == ("http-status", 1)
+
+
+async def test_error_knows_its_url_without_secrets() -> None:
+    """What the log tells: where, and nothing of the query or the user."""
+    async with Upstream(answer("", status="503 Busy")) as upstream:
+        url = upstream.url.replace("//", "//user:pass@") + "/prices?key=secret"
+        taken = await take("http.stream", url=url)
+        ran = await run_calling("- http.request: << input.url >>\n  as: reply", {"url": url})
+    for error in (taken.error, ran.error):
+        assert error is not None
+        assert error.about == {"url": upstream.url + "/prices"}

@@ -71,9 +71,9 @@ async def test_each_event_goes_on_at_once() -> None:
         client = await server.connect()
         client.ask()
         await client.head()
-        assert b'"data":0' in await client.chunk()
+        assert b'"data":"0"' in await client.chunk()
         turn.set()
-        assert b'"data":1' in await client.chunk()
+        assert b'"data":"1"' in await client.chunk()
 
 
 async def test_failure_is_told_before_and_after_the_commit_point() -> None:
@@ -143,3 +143,14 @@ async def test_memory_is_flat_while_a_reader_takes_a_kilobyte_a_second(decode: s
     assert after[0] - before[0] < 4 * 1024  # kilobytes
     # Once the buffers of both systems are full, nothing more is taken from the upstream.
     assert after[1] - before[1] < 1 << 20
+
+
+async def test_retry_after_of_a_busy_upstream_is_handed_on() -> None:
+    """Whoever asked us learns when it is worth asking again."""
+
+    async def busy(wire: Wire) -> None:
+        await wire.head("Content-Length: 0", "Retry-After: 7", status="429 Busy", chunked=False)
+
+    async with Upstream(busy) as upstream, serving(relay(upstream.url)) as server:
+        reply = await server.get()
+    assert (reply.status, reply.headers["retry-after"]) == (502, "7")

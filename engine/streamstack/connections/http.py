@@ -15,7 +15,6 @@ from yarl import URL
 from streamstack import __version__
 from streamstack.connections.content_coding import Coding, through, undo
 from streamstack.connections.network_guard import NetworkGuard, RefusedAddressError
-from streamstack.connections.received import take_all
 from streamstack.errors import RunError
 from streamstack.language.headers import is_framing
 from streamstack.language.settings import HttpSettings
@@ -45,13 +44,17 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked. ``redirects`` is how many are followed; at 0 the redirect itself is the answer."""
+    """What is asked. ``redirects`` is how many are followed; at 0 the redirect itself is the answer.
+
+    ``length`` is that of a body that is read as it is sent, None where it is not known.
+    """
 
     method: str
     url: URL
     headers: CIMultiDict[str]
     body: bytes | AsyncIterator[bytes] | None = None
     redirects: int = 10
+    length: int | None = None
 
 
 def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "http") -> URL:
@@ -78,6 +81,11 @@ def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "
     return url.with_fragment(None)
 
 
+def loggable(url: URL) -> str:
+    """Return a URL as it may stand in a log: without its query and user, which may hold keys."""
+    return str(url.with_query(None).with_user(None))
+
+
 class _RedirectError(Exception):
     """An answer that asks to follow a redirect."""
 
@@ -98,6 +106,8 @@ class HttpClient:
         }
         for other in self._stand_ins.values():
             self._guard.trusted.add((other.host or "", other.port or 0))
+        self._proxy = None if settings.proxy is None else URL(settings.proxy)
+        self._guard.proxy_port = None if self._proxy is None else self._proxy.port
         self._session: aiohttp.ClientSession | None = None
 
     async def aclose(self) -> None:
@@ -162,8 +172,8 @@ class HttpClient:
         )
         return moved, url.authority if url.explicit_port else url.host
 
-    def _prepare(self, request: Request) -> tuple[URL, CIMultiDict[str]]:
-        """Return where a request is sent, and its headers: none that frames its body or belongs to the connection.
+    def _prepare(self, request: Request) -> tuple[URL, CIMultiDict[str], URL | None]:
+        """Return where a request is sent, its headers, and the proxy: no header frames a body or is of the connection.
 
         Every request leaves through here. An author's `Content-Length` would cut its body or begin another request.
         """
@@ -173,7 +183,23 @@ class HttpClient:
         )
         if host is not None:
             headers.setdefault("Host", host)
-        return url, headers
+        if (
+            request.length is not None
+        ):  # else it would be sent in chunks, which not every server takes
+            headers["Content-Length"] = str(request.length)
+        return url, headers, self._proxy_for(request.url, url)
+
+    def _proxy_for(self, asked: URL, url: URL) -> URL | None:
+        """Return the proxy that a request goes through; calls of this machine and stand-ins go without.
+
+        Raises RunError ``http-connection`` for an address that is not allowed.
+        """
+        if self._proxy is None or asked.authority != url.authority:
+            return None
+        host = url.host or ""
+        self._guard.check_literal(host)
+        local = host == "localhost" or host.startswith("127.") or host == "::1"
+        return None if local else self._proxy
 
     async def connect(
         self, request: Request, **options: Any
@@ -184,10 +210,10 @@ class HttpClient:
         """
 
         async def open_once(request: Request) -> aiohttp.ClientWebSocketResponse[bool]:
-            url, headers = self._prepare(request)
+            url, headers, proxy = self._prepare(request)
             try:
                 socket: aiohttp.ClientWebSocketResponse[bool] = await self.session.ws_connect(
-                    url, headers=headers, **options
+                    url, headers=headers, proxy=proxy, **options
                 )
             except (aiohttp.WSServerHandshakeError, _RedirectError):
                 raise
@@ -238,11 +264,16 @@ class HttpClient:
         )
 
     async def _send(self, request: Request) -> Answer:
-        url, headers = self._prepare(request)
+        url, headers, proxy = self._prepare(request)
         name = request.url.host or ""
         try:
             response = await self.session.request(
-                request.method, url, headers=headers, data=request.body, allow_redirects=False
+                request.method,
+                url,
+                headers=headers,
+                data=request.body,
+                allow_redirects=False,
+                proxy=proxy,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise fault_of(error, name, self.settings.connect) from error
@@ -270,12 +301,13 @@ def _follow(request: Request, status: int, location: str) -> Request:
             "http-connection", f"{request.url.host} redirects to what is no URL", final=True
         )
     method, body, headers = request.method, request.body, request.headers.copy()
+    length = request.length
     if url.origin() != request.url.origin():
         headers = CIMultiDict(
             (name, value) for name, value in headers.items() if name.lower() in _HARMLESS
         )
     if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
-        method, body = "GET", None
+        method, body, length = "GET", None, None
         for name in _OF_BODY:
             headers.popall(name, None)
     if not isinstance(body, bytes | None):
@@ -284,7 +316,14 @@ def _follow(request: Request, status: int, location: str) -> Request:
             f"{request.url.host} redirects, and a body that is read as it is sent can't be sent again",
             final=True,
         )
-    return replace(request, method=method, url=url.with_fragment(None), headers=headers, body=body)
+    return replace(
+        request,
+        method=method,
+        url=url.with_fragment(None),
+        headers=headers,
+        body=body,
+        length=length,
+    )
 
 
 class Answer:
@@ -343,7 +382,7 @@ class Answer:
             raise self._fault
         content = self._response.content
         try:
-            data = await take_all(content)
+            data = await content.readany()
         except Exception as error:
             self._fault = self._lost("broke off")
             self._fault.__cause__ = error
@@ -388,7 +427,9 @@ def fault_of(error: Exception, host: str, connect: float) -> RunError:
             final=True,
         )
     final = False
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+        told = f"no connection to {host} came about through the proxy of `http.proxy`"
+    elif isinstance(error, aiohttp.ClientConnectorDNSError):
         told = f"the name {host} can't be resolved"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         told, final = f"the certificate of {host} is not valid", True

@@ -116,6 +116,8 @@ class NetworkGuard:
                 name, _, port = entry.partition(":")
                 self._names.append((name, int(port) if port else None))
         self._networks = tuple(networks)
+        #: The port of the proxy, if calls go through one: what it may reach is judged by `check_literal`.
+        self.proxy_port: int | None = None
         #: Socket addresses of stand-ins, which are allowed whatever the settings say.
         self.trusted: set[tuple[str, int]] = set()
 
@@ -159,12 +161,33 @@ class NetworkGuard:
         Raises RefusedAddressError for one that is not allowed.
         """
         family, kind, protocol, _, target = info
-        if not self.admits(target[0]) and (target[0], target[1]) not in self.trusted:
+        trusted = (target[0], target[1]) in self.trusted or target[1] == self.proxy_port
+        if not trusted and not self.admits(target[0]):
             raise RefusedAddressError
         made = socket.socket(family, kind, protocol)
         # A stream may be silent for long: so a peer that has vanished is noticed after all.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return made
+
+    def check_literal(self, host: str) -> None:
+        """Judge a host that is an address in any form: a proxy resolves names itself, and would connect to it.
+
+        Raises RunError ``http-connection``, not to be tried again.
+        """
+        text = host.rstrip(".")
+        if text.lower() == "localhost":
+            text = "127.0.0.1"
+        elif _parse(text) is None:
+            try:
+                text = socket.inet_ntoa(socket.inet_aton(text))  # 2130706433, 0x7f.1 and the like
+            except OSError:
+                return
+        if not self.admits(text):
+            raise RunError(
+                "http-connection",
+                f"the address of {host} is in a network that is not allowed",
+                final=True,
+            )
 
     def admits(self, text: str) -> bool:
         """Tell whether an address may be connected to."""

@@ -23,7 +23,8 @@ def _no_delimiter(text: str) -> tuple[str, str] | None:
 DECODE: Final = Parameter(
     "decode",
     Constant(choices=DECODES),
-    "What the items are. `auto` follows the Content-Type; `sse` events; `sseJson` events whose data is JSON, up to "
+    "What the items are. `auto` follows the Content-Type; `sse` events, whose data is a value where it is a JSON "
+    "object or array, else text; `sseJson` events whose data is JSON, up to "
     "`[DONE]`; `ndjson` a value a line; `json` the items of an array; `csv` records; `lines`, `text`, `bytes`.",
     default="auto",
 )

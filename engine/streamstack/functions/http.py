@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from streamstack.connections.http import Answer
+from streamstack.connections.http import Answer, loggable
 from streamstack.errors import RunError
 from streamstack.functions.decoding import DECODES
 from streamstack.functions.http_requests import (
@@ -20,12 +20,7 @@ from streamstack.functions.http_requests import (
 from streamstack.functions.http_stream import http_stream
 from streamstack.functions.http_websocket import websocket_stream
 from streamstack.language.declare import Effects, Example, Parameter, function
-from streamstack.runtime.decoders.formats import (
-    Options,
-    decoder_for,
-    format_of,
-    read_content_type,
-)
+from streamstack.runtime.decoders.formats import Options, decoder_for, format_of, read_content_type
 from streamstack.runtime.decoders.parsing import NotJsonError, parse_json
 from streamstack.runtime.run import Run
 from streamstack.spec import Bound, Constant, Kind
@@ -82,6 +77,7 @@ async def http_request(  # noqa: PLR0913  (a request has that many parts)
     query: Mapping[str, Any] | None = None,
     json: Any = None,
     form: Mapping[str, Any] | None = None,
+    multipart: Mapping[str, Any] | None = None,
     body: Any = None,
     redirects: int = 10,
     allow_status: list[Any] | None = None,
@@ -106,28 +102,33 @@ async def http_request(  # noqa: PLR0913  (a request has that many parts)
         query=query,
         json=json,
         form=form,
+        multipart=multipart,
         body=body,
         redirects=redirects,
         accept=_ACCEPT.get(decode, "*/*"),
     )
     seconds = (client.settings.total if timeout is None else timeout) or None
     try:
-        async with asyncio.timeout(seconds):
-            answer = await client.send(request)
-            try:
-                if not is_allowed(answer.status, allow_status, 400):
-                    raise await status_error(answer)
-                data = await _read(answer, client.settings.max_body_size)
-            finally:
-                answer.close()
-    except TimeoutError:
-        host = request.url.host
-        raise RunError("timeout", f"{host} took longer than {seconds:g} s to answer") from None
-    return {
-        "status": answer.status,
-        "headers": headers_of(answer),
-        "body": _decode(answer, data, decode) if data else None,
-    }
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await client.send(request)
+                try:
+                    if not is_allowed(answer.status, allow_status, 400):
+                        raise await status_error(answer)
+                    data = await _read(answer, client.settings.max_body_size)
+                finally:
+                    answer.close()
+        except TimeoutError:
+            host = request.url.host
+            raise RunError("timeout", f"{host} took longer than {seconds:g} s to answer") from None
+        return {
+            "status": answer.status,
+            "headers": headers_of(answer),
+            "body": _decode(answer, data, decode) if data else None,
+        }
+    except RunError as error:
+        error.about.setdefault("url", loggable(request.url))
+        raise
 
 
 _ACCEPT = {

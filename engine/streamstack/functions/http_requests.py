@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from secrets import token_hex
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -34,8 +35,9 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 URL_PARAMETER: Final = Parameter(
     "url",
-    Bound(Kind.TEXT),
-    "Where: http:// or https://; a path alone is this server's own.",
+    Bound(Kind.URL),
+    "Where: http:// or https://; a path alone is this server's own. A binding inside the path or the query is "
+    "percent-encoded, unless its last filter is `safe` or `urlEncode`.",
     required=True,
     main=True,
 )
@@ -60,6 +62,12 @@ PARAMETERS: Final = (
         "form",
         Bound(Kind.OBJECT),
         "A body that is sent as a form: by its names, as `query`.",
+    ),
+    Parameter(
+        "multipart",
+        Bound(Kind.OBJECT),
+        "A body that is sent as a multipart form, by its names: texts, files, bytes, or {content, filename, "
+        "contentType}; any other object is sent as JSON, a list as its items, null is left out.",
     ),
     Parameter("body", Bound(), "A body that is sent as it is: a text, bytes or a file."),
     Parameter(
@@ -90,6 +98,7 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
     query: Mapping[str, Any] | None,
     json: Any,
     form: Mapping[str, Any] | None,
+    multipart: Mapping[str, Any] | None,
     body: Any,
     redirects: int,
     accept: str,
@@ -105,12 +114,17 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
         raise RunError("template", "`method` is no method such as GET or POST", final=True)
     given = [
         name
-        for name, value in (("json", json), ("form", form), ("body", body))
+        for name, value in (
+            ("json", json),
+            ("form", form),
+            ("multipart", multipart),
+            ("body", body),
+        )
         if value is not None
     ]
     if len(given) > 1:
         raise RunError("template", f"`{given[0]}` and `{given[1]}` are both bodies: give one")
-    content, media = _body(json, form, body)
+    content, length, media = _body(json, form, multipart, body)
     if isinstance(headers, ForwardedHeaders) and body is None:
         sent.popall("Content-Type", None)  # of another body
     if media is not None:
@@ -122,7 +136,7 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
         for name, value in (query or {}).items()
         if value is not None
     }
-    return Request(method, parse_url(url, parts), sent, content, redirects)
+    return Request(method, parse_url(url, parts), sent, content, redirects, length)
 
 
 def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
@@ -147,32 +161,106 @@ def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
     return sent
 
 
+_Content = bytes | AsyncIterator[bytes] | None
+
+
 def _body(
-    json: Any, form: Mapping[str, Any] | None, body: Any
-) -> tuple[bytes | AsyncIterator[bytes] | None, str | None]:
-    """Return the bytes of a body and its media type."""
+    json: Any, form: Mapping[str, Any] | None, multipart: Mapping[str, Any] | None, body: Any
+) -> tuple[_Content, int | None, str | None]:
+    """Return the content of a body, its length where the content comes in pieces, and its media type."""
     if json is not None:
-        return to_json(json), "application/json"
+        return to_json(json), None, "application/json"
     if form is not None:
-        pairs = [
-            (name, to_text(each))
-            for name, value in form.items()
-            for each in (value if isinstance(value, list) else [value])
-            if each is not None
-        ]
-        return urlencode(pairs).encode(), "application/x-www-form-urlencoded"
+        pairs = [(name, to_text(each)) for name, each in _pairs(form)]
+        return urlencode(pairs).encode(), None, "application/x-www-form-urlencoded"
+    if multipart is not None:
+        boundary = token_hex(16)
+        content, length = _join(list(_multipart(multipart, boundary)))
+        return content, length, f"multipart/form-data; boundary={boundary}"
     if body is None:
-        return None, None
+        return None, None, None
     if isinstance(body, bytes):
-        return body, "application/octet-stream"
+        return body, None, "application/octet-stream"
     if isinstance(body, File):
-        return body.pieces(), body.content_type
+        return *_join([body]), body.content_type
     if isinstance(body, (list, Mapping)):
         raise RunError(
             "template",
             f"`body` is a text, bytes or a file, and this is a {kind(body)}: write `json`",
         )
-    return to_text(body).encode(), "text/plain; charset=utf-8"
+    return to_text(body).encode(), None, "text/plain; charset=utf-8"
+
+
+def _pairs(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Give the fields of a form: each item of a list by the same name, no null."""
+    for name, value in fields.items():
+        for each in value if isinstance(value, list) else [value]:
+            if each is not None:
+                yield name, each
+
+
+def _multipart(fields: Mapping[str, Any], boundary: str) -> Iterator[bytes | File]:
+    """Give the bytes and files that a multipart form is made of (RFC 7578).
+
+    Raises RunError ``template`` for a Content-Type that HTTP forbids.
+    """
+    for name, each in _pairs(fields):
+        content, filename, media = each, None, None
+        if isinstance(each, Mapping) and "content" in each and set(each) <= _PART:
+            content, filename, media = (
+                each.get(key) for key in ("content", "filename", "contentType")
+            )
+        if isinstance(content, File):
+            filename, media = filename or content.name or name, media or content.content_type
+        elif isinstance(content, bytes):
+            filename, media = filename or name, media or "application/octet-stream"
+        elif isinstance(content, (list, Mapping)):
+            content, media = to_json(content), media or "application/json"
+        else:
+            content = to_text(content).encode()
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"'
+        if filename is not None:
+            head += f'; filename="{_quoted(to_text(filename))}"'
+        if media is not None:
+            if CONTROL_CHARACTERS.search(to_text(media)):
+                message = f"`contentType` of `{name[:40]}` holds a control character"
+                raise RunError("template", message, final=True)
+            head += f"\r\nContent-Type: {to_text(media)}"
+        yield f"{head}\r\n\r\n".encode()
+        yield content
+        yield b"\r\n"
+    yield f"--{boundary}--\r\n".encode()
+
+
+_PART: Final = frozenset({"content", "filename", "contentType"})
+
+
+def _quoted(name: str) -> str:
+    # WHATWG HTML, multipart/form-data encoding algorithm.
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _join(parts: list[bytes | File]) -> tuple[bytes | AsyncIterator[bytes], int | None]:
+    """Return parts as one content, read as it is sent where there are files, and then its length."""
+    texts = [part for part in parts if isinstance(part, bytes)]
+    if len(texts) == len(parts):
+        return b"".join(texts), None
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for part in parts:
+            if isinstance(part, bytes):
+                yield part
+            else:
+                left = part.size
+                async for piece in part.pieces():
+                    left -= len(piece)
+                    yield piece
+                if left:  # its length has been sent, and the server would wait for the rest
+                    raise RunError(
+                        "template", f"the file {part.name} was deleted while it was sent"
+                    )
+
+    return pieces(), sum(len(part) if isinstance(part, bytes) else part.size for part in parts)
 
 
 def is_allowed(status: int, allowed: list[Any] | None, upto: int) -> bool:

@@ -124,6 +124,7 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
     query: Mapping[str, Any] | None = None,
     json: Any = None,
     form: Mapping[str, Any] | None = None,
+    multipart: Mapping[str, Any] | None = None,
     body: Any = None,
     redirects: int = 10,
     allow_status: list[Any] | None = None,
@@ -143,7 +144,8 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
 
     The request is sent when the stream is first read, and its connection is closed at once when the reading ends,
     however it ends. An item of `sse` and `sseJson` is {event, id, data}: the event's name or null, the last id that was
-    set or null, and the data, JSON where it parses, else text. A record of `csv` is an object of texts.
+    set or null, and the data: of `sse` a value where it is a JSON object or array, else the text, unchanged; of
+    `sseJson` a value. A record of `csv` is an object of texts.
 
     Errors: `http-connection` (no answer), `http-status` (with {status, headers, body} in `error.details`), `timeout`,
     `stream-lost` (the answer broke off), `invalid-chunk` (also a Content-Type that contradicts `decode`, and an event
@@ -174,12 +176,15 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
         query=query,
         json=json,
         form=form,
+        multipart=multipart,
         body=body,
         redirects=redirects,
         accept=_ACCEPT.get(decode, "*/*"),
         # Servers that compress tend to hold events back until there is enough to compress.
         encoding="identity" if decode in ("auto", *_EVENTS) else ACCEPTED,
     )
+    if decode in _EVENTS:
+        request.headers.setdefault("Cache-Control", "no-cache")  # as EventSource asks
     times = Times.of(settings, first_chunk_timeout, idle_timeout, timeout)
     reading = Reading(run, client, request, decode, options, allow_status, times, reconnect)
     return Stream(
@@ -206,7 +211,7 @@ class Reading(Upstream):
         times: Times,
         reconnect: Mapping[str, Any] | None,
     ) -> None:
-        super().__init__(run, request.url.host or "", times, reconnect)
+        super().__init__(run, request.url, times, reconnect)
         self.status: int | None = None
         self.headers: dict[str, Any] | None = None
         self._client = client

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import structlog
+from yarl import URL
 
+from streamstack.connections.http import loggable
 from streamstack.errors import RunError
 from streamstack.language.declare import Parameter
 from streamstack.language.settings import HttpSettings
@@ -120,10 +122,16 @@ class Upstream(ABC):
     """One stream: its connection, and those that follow it."""
 
     def __init__(
-        self, run: Run, host: str, times: Times, reconnect: Mapping[str, Any] | None
+        self,
+        run: Run,
+        url: URL,
+        times: Times,
+        reconnect: Mapping[str, Any] | None,
+        **about: Any,
     ) -> None:
         self.run = run
-        self.host = host
+        self.host = url.host or ""
+        self._about = {"url": loggable(url), **about}
         self.asked: float | None = None  # seconds to wait, by the server's `retry:`
         self._times = times
         self._reconnect = Reconnect(**reconnect) if reconnect is not None else None
@@ -174,6 +182,9 @@ class Upstream(ABC):
                 if lost is None and not self._may_follow():
                     return
                 await self._pause(lost)
+        except RunError as error:
+            error.about = self._about | error.about
+            raise
         finally:
             await self.close()
 

@@ -14,12 +14,7 @@ from streamstack.connections.http import HttpClient, Request, parse_url
 from streamstack.errors import RunError
 from streamstack.functions.decoding import COUNTS, MAX_EVENT_SIZE, ON_INVALID
 from streamstack.functions.http_requests import HEADERS_PARAMETER, PASSING, make_headers, open_http
-from streamstack.functions.http_upstream import (
-    LIMITS,
-    RECONNECT,
-    Times,
-    Upstream,
-)
+from streamstack.functions.http_upstream import LIMITS, RECONNECT, Times, Upstream
 from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.decoders.decoder import OnInvalid, excerpt
@@ -37,7 +32,7 @@ _TOO_BIG: Final = 1009
 
 @function(
     "websocket.stream",
-    Parameter("url", Bound(Kind.TEXT), "Where: ws:// or wss://.", required=True, main=True),
+    Parameter("url", Bound(Kind.URL), "Where: ws:// or wss://.", required=True, main=True),
     HEADERS_PARAMETER,
     Parameter(
         "send",
@@ -128,7 +123,7 @@ class Socket(Upstream):
         times: Times,
         reconnect: Mapping[str, Any] | None,
     ) -> None:
-        super().__init__(run, url.host or "", times, reconnect)
+        super().__init__(run, url, times, reconnect)
         self.skipped: int | None = None
         self._client = client
         self._url = url

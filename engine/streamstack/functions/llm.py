@@ -64,7 +64,7 @@ _REDIRECTS: Final = 3
     ),
     Parameter(
         "baseUrl",
-        Bound(Kind.TEXT),
+        Bound(Kind.URL),
         "Where it is asked, if not at its provider: the address before `/chat/completions`, `/responses`, "
         "`/v1/messages` or `/v1beta/models`. A path alone is this server's own. Else OPENAI_BASE_URL, "
         "ANTHROPIC_BASE_URL or GEMINI_BASE_URL. The key is sent there: never take it from a caller.",
@@ -199,7 +199,7 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
     )
     times = Times.of(client.settings, first_chunk_timeout, idle_timeout, timeout)
     largest = max_event_size or client.settings.max_event_size
-    reading = ModelStream(run, client, speaks, request, times, on_invalid, largest)
+    reading = ModelStream(run, client, speaks, asked.model, request, times, on_invalid, largest)
     return Stream(
         reading.batches,
         {

@@ -40,12 +40,13 @@ class ModelStream(Upstream):
         run: Run,
         client: HttpClient,
         provider: Provider,
+        model: str,
         request: Request,
         times: Times,
         on_invalid: OnInvalid,
         largest: int,
     ) -> None:
-        super().__init__(run, request.url.host or "", times, None)
+        super().__init__(run, request.url, times, None, model=model)
         self.status: int | None = None
         self.headers: dict[str, Any] | None = None
         self._client = client

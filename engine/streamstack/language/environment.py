@@ -70,6 +70,42 @@ def substitute(
     return _substitute(node, env, findings, check=check), findings
 
 
+def blame(node: Node, findings: list[Diagnostic], env: abc.Mapping[str, str]) -> list[Diagnostic]:
+    """Return findings with a hint that names the variables of a refused value; their values may be secrets.
+
+    Args:
+        node: What was written, before variables were put in.
+        findings: What is wrong with the values.
+        env: The environment.
+    """
+    names: dict[tuple[int, int], list[str]] = {}
+    for each in _texts(node):
+        forms = (_FORM.fullmatch(found[1] or "") for found in _BINDING.finditer(str(each.value)))
+        names[each.mark.line, each.mark.column] = [
+            form[1] for form in forms if form and form[1] in env
+        ]
+    blamed = []
+    for finding in findings:
+        read = names.get((finding.line, finding.column))
+        hint = ""
+        if read and finding.code not in ("missing-environment", "bad-template"):
+            listed = " and ".join(read)
+            hint = f"the value is that of the environment variable {listed}: change it, or unset it"
+        blamed.append(replace(finding, hint=hint) if hint else finding)
+    return blamed
+
+
+def _texts(node: Node) -> abc.Iterator[Scalar]:
+    if isinstance(node, Mapping):
+        for _, value in node.items:
+            yield from _texts(value)
+    elif isinstance(node, Sequence):
+        for item in node.items:
+            yield from _texts(item)
+    elif isinstance(node.value, str) and "<<" in node.value:
+        yield node
+
+
 def _substitute(
     node: Node, env: abc.Mapping[str, str], findings: list[Diagnostic], *, check: bool
 ) -> Node:

@@ -333,7 +333,7 @@ def _bound(wanted: Bound) -> Schema:
     types = sorted({*FACTS[kind].types, "string", "null"})
     if kind is Kind.KEY:
         return {"type": types, "items": {"$ref": "#/definitions/value"}}
-    if kind is Kind.TEXT:
+    if kind in (Kind.TEXT, Kind.URL):
         if not wanted.choices:
             return {"type": types[::-1]}
         words = {"enum": [*wanted.choices, None]}

@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TextIO, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from streamstack.errors import Diagnostic
 from streamstack.language.authentication import AUTHENTICATION, Methods
@@ -385,12 +385,20 @@ def _host(value: Any) -> str:
     return host
 
 
+def _proxy(value: Any) -> str:
+    parts = urlsplit(value) if isinstance(value, str) else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("a URL such as http://proxy.example.org:3128 is needed here")
+    return urlunsplit(parts)
+
+
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
     """How a project calls others. Times are in seconds, 0 is never; sizes in bytes.
 
     ``allow_hosts`` is None for any host. ``connect`` is for name, connection and TLS; ``total`` for a whole
     `http.request`; ``first_chunk`` and ``idle`` are for streams, and count what the loop gets, not bytes.
+    ``proxy`` is the URL of a proxy that all calls go through, but for those of this machine.
     ``stand_ins`` are origins that another one answers for, as tests of definitions have them.
     """
 
@@ -429,6 +437,13 @@ class HttpSettings:
         _SIZE,
         "Largest single event, line or record of a streamed response.",
         10 * 1024 * 1024,
+    )
+    # It may hold a password: no representation shows it.
+    proxy: str | None = setting(
+        Constant(parse=_proxy, pattern="^https?://"),
+        "URL of a proxy for all outgoing requests except those to this machine: http://proxy.example.org:3128.",
+        None,
+        secret=True,
     )
     stand_ins: abc.Mapping[str, str] = field(default_factory=dict)
 

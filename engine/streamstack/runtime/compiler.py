@@ -11,6 +11,7 @@ compiled code is checked before it runs (`compile_source`).
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,13 +20,13 @@ from typing import Any
 
 from streamstack.language.declare import Parameter
 from streamstack.language.definition import Arguments, Entries, Given, Items, Stack, Step
-from streamstack.language.expressions import ObjectValue, Read, Template, Value
+from streamstack.language.expressions import ObjectValue, Read, Template, Text, Value
 from streamstack.language.expressions.compile import LOCALS, compile_source, literal
 from streamstack.language.graph import Block, Node, constant, values_in
 from streamstack.language.names import identifier
 from streamstack.language.sql import assembled, statement_in
 from streamstack.language.units import parse_duration, parse_every, parse_rate, parse_size
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, to_text
 from streamstack.runtime import conversions
 from streamstack.runtime.concurrency import BREAK, CONTINUE, Signal
 from streamstack.runtime.faults import Site
@@ -690,6 +691,7 @@ def item_name(node: Node, binds: Binds) -> str:
 
 _CONVERT: dict[Kind, Callable[[Any, str], Any]] = {
     Kind.TEXT: conversions.text,
+    Kind.URL: conversions.text,
     Kind.INTEGER: conversions.integer,
     Kind.NUMBER: conversions.number,
     Kind.BOOLEAN: conversions.boolean,
@@ -721,7 +723,7 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
         if not isinstance(constant, (list, dict)):
             return code.literal(constant)
         return code.source(value)
-    source = code.source(value)
+    source = _url_source(code, value, parameter.name) if kind is Kind.URL else code.source(value)
     convert = _CONVERT.get(kind)
     if kind is Kind.HEADERS and not isinstance(value, ObjectValue):
         convert = conversions.forwarded_headers
@@ -741,6 +743,32 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
         default = code.literal(parameter.default)
         return f"{code.constant(conversions.default)}({source}, {default})"
     return source
+
+
+#: The beginning of a URL up to its path or query. What is bound before that is a base: it is sent as it is.
+_URL_BASE = re.compile(r"(?>(?:[^/?#]*://)?)[^/?#]*[/?#]")
+#: Filters whose result stands in a URL as it is.
+_ENCODED = frozenset({"safe", "urlEncode", "urlencode"})
+
+
+def _url_source(code: Code, value: Value, name: str) -> str:
+    """Return Python source for a URL whose bindings inside path and query are percent-encoded."""
+    if not isinstance(value, Text):
+        return code.source(value)
+    to_part, before, sources = code.constant(conversions.url_part), "", []
+    for part in value.parts:
+        if isinstance(part, str):
+            sources.append(code.literal(part))
+            before += part
+            continue
+        if _URL_BASE.match(before) and part.last_filter not in _ENCODED:
+            in_path = "?" not in before and "#" not in before
+            inner = f"{code.literal(name)}, {code.literal(in_path)}"
+            sources.append(f"{to_part}({part.source(code)}, {inner})")
+        else:
+            sources.append(f"{code.constant(to_text)}({part.source(code)})")
+        before += "x"
+    return f"''.join(({', '.join(sources)},))"
 
 
 def _statement_source(code: Code, value: Value) -> str:

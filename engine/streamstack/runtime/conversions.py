@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from math import isfinite
 from typing import Any
+from urllib.parse import quote
 
 from streamstack.errors import RunError
 from streamstack.language.headers import forward
@@ -44,6 +45,21 @@ def text(value: Any, name: str) -> str | None:
     if isinstance(value, (list, Mapping, Opaque, bytes)):
         raise _refuse(name, "a text", value)
     return to_text(value)
+
+
+def url_part(value: Any, name: str, in_path: bool) -> str:  # noqa: FBT001  (called by generated code)
+    """Return the text of a binding inside a URL, percent-encoded (RFC 3986, 2.4).
+
+    Raises RunError ``invalid-input`` for a segment of a path that leads out of it: such a value is a caller's.
+    """
+    part = text(value, name) or ""
+    if in_path and part in (".", ".."):
+        raise RunError(
+            "invalid-input",
+            f"a value in the path of `{name}` is `{part}`, which stands for another path",
+            status=400,
+        )
+    return quote(part.encode("utf-8", "replace"), safe="")
 
 
 def integer(value: Any, name: str) -> int | None:

@@ -86,6 +86,7 @@ def report(error: RunError, *, run: str, endpoint: str, sent: int) -> None:
         "message": error.message,
         "chunks": sent,
     }
+    told |= error.about
     if place is not None:
         told |= {"place": str(place.mark), "step": place.step, "path": place.path}
         if place.expression:

@@ -76,7 +76,8 @@ def send(
 def error_lines(error: RunError) -> bytes:
     """Return the header lines that an error has of its own."""
     lines = error.lines if isinstance(error, RefusalError) else b""
-    if error.code == "rate-limited" and error.retry_after is not None:
+    # An upstream that is busy knows when it will not be: so does then whoever asked us.
+    if error.code in ("rate-limited", "http-status") and error.retry_after is not None:
         lines += b"Retry-After: %d\r\n" % max(1, ceil(error.retry_after))
     return lines
 

@@ -80,7 +80,7 @@ def test_path_leads_into_a_document(
         (b'{"b": [9], "a": [1, 2], "a": [3]}', ("a",), [1, 2]),
         (b'{"\\u0061": [1]}', ("a",), [1]),
         (b'{"0": [1]}', ("0",), [1]),
-        (b"[123456789012345678901234567890, 1e400]", (), [123456789012345678901234567890.0]),
+        (b"[123456789012345678901234567890, 1e400]", (), [123456789012345678901234567890]),
     ],
 )
 def test_document_that_is_no_plain_array(
@@ -96,6 +96,10 @@ def test_document_that_is_no_plain_array(
     [
         (b"", (), [], "ends before its JSON does"),
         (b"[1,", (), [1], "ends before its JSON does"),
+        (b"[1,,2]", (), [1], "a value is missing"),
+        (b"[1, 2,,3]", (), [1, 2], "a value is missing"),
+        (b"[1, 2, 3,,4]", (), [1, 2, 3], "a value is missing"),
+        (b'[{"a":1},{"a":2},,{"a":3}]', (), [{"a": 1}, {"a": 2}], "a value is missing"),
         (b'[1, {"a": "', (), [1], "ends before its JSON does"),
         (b"[1] x", (), [1], "goes on after the end"),
         (b"[1][2]", (), [1], "goes on after the end"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -127,11 +128,14 @@ def test_retry_of_many_digits_is_no_trap() -> None:
         ('{"a": [1, 2.5, null]}', {"a": [1, 2.5, None]}),
         ("[1]", [1]),
         ("  [1] ", [1]),
-        ("5", 5),
-        ("1.5", 1.5),
-        ("true", True),
-        ("null", None),
-        ('"a"', "a"),
+        ('{"a": 1.10, "b": 12345678901234567890123}', {"a": 1.1, "b": 12345678901234567890123}),
+        ("[0.123456789012345678]", [Decimal("0.123456789012345678")]),
+        ('["\\ud83d"]', ["\ufffd"]),
+        ("5", "5"),
+        ("1.10", "1.10"),
+        ("true", "true"),
+        ("null", "null"),
+        ('"a"', '"a"'),
         (" 5", " 5"),
         ("5 ", "5 "),
         ("true ", "true "),
@@ -142,8 +146,8 @@ def test_retry_of_many_digits_is_no_trap() -> None:
         ("", ""),
     ],
 )
-def test_data_is_json_where_it_parses(text: str, value: Any) -> None:
-    """Data that is JSON is its value; a word or number with white space around it stays text."""
+def test_data_is_a_value_where_it_is_an_object_or_array(text: str, value: Any) -> None:
+    """Anything else stays the text that was sent: a relay must not turn 1.10 into 1.1, nor `null` into nothing."""
     (item,) = items_of(SseDecoder, f"data: {text}\n\n".encode())
     assert item["data"] == value
     assert type(item["data"]) is type(value)
@@ -263,12 +267,12 @@ def read_by_the_letter(data: bytes) -> list[dict[str, Any]]:
 
 
 def read_data(text: str) -> Any:
-    """Return data as JSON where it parses, else as text."""
+    """Return data that is a JSON object or array as its value, else as text."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return text
-    return value if isinstance(value, (dict, list)) or text == text.strip(" \t\n") else text
+    return value if isinstance(value, (dict, list)) else text
 
 
 PARTS = st.sampled_from(
@@ -278,6 +282,30 @@ PARTS = st.sampled_from(
         *("\ufeff".encode(), "é".encode(), "\u2028".encode(), b"\xe2\x82", b"\xff", b"\0", b"\t"),
     ]
 )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'data: {"a": 1}\n\nerror: {"message": "overloaded"}\n\n',
+        '{"error": {"message": "overloaded"}}',
+        '{\n  "error": {"message": "overloaded"}\n}\n',
+    ],
+)
+def test_error_in_place_of_events_is_a_failure(text: str) -> None:
+    """Servers that fail may say so as a field `error:`, or as plain JSON: no new connection mends that."""
+    decoder = SseDecoder()
+    decoder.feed(text.encode())
+    decoder.finish()
+    assert decoder.failure is not None
+    assert (decoder.failure.code, decoder.failure.final) == ("http-status", True)
+    assert "overloaded" in str(decoder.failure.details["body"])
+
+
+def test_no_data_is_read_over() -> None:
+    """An event with an empty `data:` holds no JSON, and is no fault."""
+    items, *_ = outcome(json_decoder, [b'data:\n\ndata: {"a": 1}\n\ndata: \n\ndata: [DONE]\n\n'])
+    assert [item["data"] for item in items] == [{"a": 1}]
 
 
 @settings(max_examples=400, deadline=None)

@@ -116,6 +116,11 @@ class Expression(Value):
     def source(self, names: Spelling) -> str:
         return compile_expression(self.node, names)
 
+    @property
+    def last_filter(self) -> str:
+        """The name of the filter whose result it is, "" for none."""
+        return self.node.name if isinstance(self.node, nodes.Filter) else ""
+
     def numbers(self, names: Spelling) -> str | None:
         """Return source of the integers of a whole `range(...)`, one by one; None for any other expression."""
         return compile_numbers(self.node, names)

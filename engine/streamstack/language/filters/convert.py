@@ -330,6 +330,12 @@ def url_encode(value: Any) -> str:
     return _quoted(text_of(value, "urlEncode"))
 
 
+@declare("filter", "safe", '"a/b" | safe', "a/b")
+def safe(value: Any) -> str:
+    """Give the text as it is. Last in a binding inside of `url`, it keeps the text from being percent-encoded."""
+    return text_of(value, "safe")
+
+
 def _quoted(value: Any) -> str:
     return quote(to_text(value).encode("utf-8", "replace"), safe="")
 

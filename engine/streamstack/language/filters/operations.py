@@ -89,7 +89,6 @@ DROPPED: Final = {
     "attr": 'a value has items only: write `x["name"]`',
     "format": "write the text with `<<...>>` in it, or `~` to join texts",
     "pprint": "write `x | toJson`",
-    "safe": "text is never escaped by itself, so there is nothing to mark as safe",
     "xmlattr": 'write `name="<<x | escape>>"`',
     "urlize": "write the link with `<<x | escape>>` in it",
     "forceescape": "write `x | escape`",

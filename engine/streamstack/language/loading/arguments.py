@@ -119,7 +119,7 @@ def how_to_write(wanted: Kind, node: Node) -> str:
     """Say how the value that is meant is written, or at least one of its kind."""
     if isinstance(node, Scalar) and node.value is not None:
         text = node.text.strip()
-        if wanted is Kind.TEXT:
+        if wanted in (Kind.TEXT, Kind.URL):
             return f'write "{text}", in quotes'
         if wanted is Kind.NUMBER and _NUMBER.fullmatch(text):
             return f"write {text}, without quotes"

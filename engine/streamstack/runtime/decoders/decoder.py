@@ -16,6 +16,7 @@ from streamstack.runtime.decoders.parsing import (
     NotJsonError,
     SurrogateJoiner,
     is_deep,
+    load_json,
     parse_halves,
 )
 
@@ -121,7 +122,7 @@ class Decoder(ABC):
     def _parse(self, data: bytes | bytearray) -> Any:
         """Parse JSON. Raises NotJsonError."""
         try:
-            value = orjson.loads(data)
+            value = load_json(data)
         except orjson.JSONDecodeError as error:
             value = parse_halves(data, error)
             if self._joiner is None:

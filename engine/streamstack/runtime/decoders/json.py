@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 
 from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
-from streamstack.runtime.decoders.parsing import SHALLOW, NotJsonError, is_deep
+from streamstack.runtime.decoders.parsing import SHALLOW, NotJsonError, is_deep, load_json
 
 #: A part of the work: it yields when it needs more bytes.
 Scan = Generator[None, None, None]
@@ -198,13 +198,15 @@ class JsonDecoder(Decoder):
                 return False
             run = b"[%b]" % bytes(self._buffer[self._at : end + own])
             try:
-                records = orjson.loads(run)
+                records = load_json(run)
             except orjson.JSONDecodeError:
                 self._singly_to = max(self._singly_to, end)
                 continue
             if len(run) > SHALLOW and is_deep(run, records):
                 self._singly_to = max(self._singly_to, end)
                 return False
+            if not records:
+                return False  # two commas: the value that is missing is found one by one
             self._items += records
             self._at = end + own
             return True

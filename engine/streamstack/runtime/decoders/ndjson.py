@@ -8,7 +8,7 @@ import orjson
 
 from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
 from streamstack.runtime.decoders.lines import Lines
-from streamstack.runtime.decoders.parsing import SHALLOW, NotJsonError, is_deep
+from streamstack.runtime.decoders.parsing import SHALLOW, NotJsonError, is_deep, load_json
 
 
 class NdjsonDecoder(Decoder):
@@ -38,7 +38,7 @@ class NdjsonDecoder(Decoder):
         if len(whole) <= self.largest:
             try:
                 # Most often all is well: then nothing is looked at twice.
-                values = [orjson.loads(line) for line in lines if line]
+                values = [load_json(line) for line in lines if line]
             except orjson.JSONDecodeError:
                 pass
             else:

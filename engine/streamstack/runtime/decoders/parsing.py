@@ -1,8 +1,11 @@
-"""One JSON value from bytes: how deep it may nest, and what becomes of halves of surrogate pairs."""
+"""One JSON value from bytes: its digits, its depth, and halves of surrogate pairs."""
 
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import orjson
@@ -16,7 +19,8 @@ SHALLOW: Final = 2 * DEEPEST
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 #: Levels that are taken off to see whether anything is left; most documents have fewer.
 _PASSES: Final = 16
-_INTEGERS: Final = range(-(2**63), 2**64)  # those that orjson gives as integers
+#: Numbers that a 64-bit integer or float may not hold: over 19 digits, or over 17 with a fraction.
+_LONG: Final = re.compile(rb"[0-9]{20}|[1-9](?=[0-9.]{18})[0-9]*\.[0-9]|\.0*[1-9][0-9]{17}")
 _HIGH: Final = range(0xD800, 0xDC00)
 _LOW: Final = range(0xDC00, 0xE000)
 _NOTHING: Final = object()
@@ -48,6 +52,21 @@ def is_deep(data: bytes | bytearray, value: Any) -> bool:
     return False
 
 
+def load_json(data: bytes | bytearray) -> Any:
+    """Return the value of a JSON text; integers and decimals that no 64-bit number holds keep their digits.
+
+    Raises:
+        orjson.JSONDecodeError: It is no JSON.
+    """
+    value = orjson.loads(data)
+    if _LONG.search(data):
+        with suppress(
+            RecursionError
+        ):  # nested deeper than Python's parser goes: `is_deep` finds it
+            return _EXACT.decode(bytes(data).decode())
+    return value
+
+
 def parse_halves(data: bytes | bytearray, error: orjson.JSONDecodeError) -> Any:
     r"""Parse what orjson refused if that was for a half of a surrogate pair alone, such as `\ud83d`.
 
@@ -58,9 +77,7 @@ def parse_halves(data: bytes | bytearray, error: orjson.JSONDecodeError) -> Any:
         raise NotJsonError(TOO_DEEP) from None
     if b"\\ud" in data or b"\\uD" in data:
         try:
-            return json.loads(
-                data.decode(), parse_int=_parse_integer, parse_constant=_refuse_constant
-            )
+            return _EXACT.decode(data.decode())
         except (ValueError, RecursionError):
             pass
     raise NotJsonError(f"is not JSON: {error}") from None
@@ -73,7 +90,7 @@ def parse_json(data: bytes | bytearray) -> Any:
         NotJsonError: It is no JSON, or nested too deeply.
     """
     try:
-        value = orjson.loads(data)
+        value = load_json(data)
     except orjson.JSONDecodeError as error:
         value = _mend(parse_halves(data, error), None, None)
     if is_deep(data, value):
@@ -81,13 +98,27 @@ def parse_json(data: bytes | bytearray) -> Any:
     return value
 
 
-def _parse_integer(text: str) -> int | float:
-    number = int(text)
-    return number if number in _INTEGERS else float(number)
+def _parse_decimal(text: str) -> float | Decimal:
+    value = float(text)
+    try:
+        exact = Decimal(text)
+    except InvalidOperation:  # an exponent that no decimal has
+        return value
+    return value if exact == Decimal(repr(value)) else exact
+
+
+def _parse_integer(text: str) -> int | Decimal:
+    # Python refuses to make an integer of more than 4300 digits.
+    return int(text) if len(text) < 4000 else Decimal(text)
 
 
 def _refuse_constant(text: str) -> Any:
     raise ValueError(text)
+
+
+_EXACT: Final = json.JSONDecoder(
+    parse_float=_parse_decimal, parse_int=_parse_integer, parse_constant=_refuse_constant
+)
 
 
 class SurrogateJoiner:

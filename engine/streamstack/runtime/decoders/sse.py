@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final, Literal
 
-from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
+from streamstack.errors import RunError
+from streamstack.runtime.decoders.decoder import LARGEST, Decoder, Halted, OnInvalid, excerpt
 from streamstack.runtime.decoders.lines import LineEnds, Lines
-from streamstack.runtime.decoders.parsing import NotJsonError
+from streamstack.runtime.decoders.parsing import NotJsonError, parse_json
 
 #: What ends a stream of JSON data.
 DONE: Final = b"[DONE]"
-#: What JSON can begin with: looking at it spares most texts the attempt.
-_JSON_BEGINS: Final = frozenset(b'{["-0123456789tfn \t\n')
+_JSON_BEGINS: Final = frozenset({b"{", b"["})
+#: Bytes of lines that belong to no event which are looked at for an error, before the first event.
+_MOST_STRAY: Final = 64 * 1024
 
 
 class SseDecoder(Decoder):
     """Gives each event as {event, id, data}: its name or null, the last id that was set or null, its data.
 
-    ``data`` is "auto": JSON where it parses, else text; "json": what does not parse is invalid, and `[DONE]` ends the
-    stream; or "text". ``last_id`` is what a reconnection sends as Last-Event-ID, and what the stream after it goes on
-    with; ``retry`` are the milliseconds to wait before it that the server asked for.
+    ``data`` is "auto": a value where it is a JSON object or array, else text; "json": what does not parse is invalid,
+    no data is nothing, and `[DONE]` ends the stream; or "text". A server that sends an error in place of events, as a
+    field `error:` or as JSON, makes the stream fail. ``last_id`` is what a reconnection sends as Last-Event-ID, and
+    what the stream after it goes on with; ``retry`` are the milliseconds to wait before it that the server asked for.
     """
 
     __slots__ = (
@@ -31,6 +35,7 @@ class SseDecoder(Decoder):
         "_lines",
         "_passing",
         "_size",
+        "_stray",
         "last_id",
         "retry",
     )
@@ -51,6 +56,7 @@ class SseDecoder(Decoder):
         self._size = 0
         self._passing = False  # over the rest of an event that is too large
         self._event: str | None = None
+        self._stray = bytearray()  # lines that belong to no event
         self._id = last_id
         self.last_id = last_id
         self.retry: int | None = None
@@ -136,6 +142,29 @@ class SseDecoder(Decoder):
                 self._id = value.decode("utf-8", "replace")
         elif name == b"retry" and value.isdigit():
             self.retry = int(value[:15])  # a wait of ages stays one
+        elif name == b"error" and value:
+            self._fail(value)
+        elif name and self.given == 0 and len(self._stray) < _MOST_STRAY:
+            self._stray += line + b"\n"
+
+    def _end(self, items: list[Any]) -> None:
+        """Look at what came instead of events: servers that fail may send their error as plain JSON."""
+        if self.given == 0 and not items and self._kind != "text":
+            stray = bytes(self._stray + self._lines.finish())
+            if stray.lstrip()[:1] == b"{":
+                with suppress(NotJsonError):
+                    if "error" in parse_json(stray):
+                        self._fail(stray)
+
+    def _fail(self, data: bytes) -> None:
+        """Fail with an error that a server sent in place of an event. What it says is for the log."""
+        try:
+            body = parse_json(data)
+        except NotJsonError:
+            body = excerpt(data)
+        message = "the stream holds an error in place of an event"
+        self.failure = RunError("http-status", message, details={"body": body}, final=True)
+        raise Halted
 
     def _give(self, data: bytes, items: list[Any]) -> None:
         value: Any
@@ -146,6 +175,8 @@ class SseDecoder(Decoder):
         elif data == DONE:
             self.ended = True
             return
+        elif not data:
+            return
         else:
             try:
                 value = self._parse(data)
@@ -155,18 +186,10 @@ class SseDecoder(Decoder):
         items.append({"event": self._event or None, "id": self.last_id or None, "data": value})
 
     def _parse_any(self, data: bytes) -> Any:
-        """Return an event's data: JSON where it parses, else text.
-
-        A number or a word with white space around it is text: a model's piece of text may be ` 5`.
-        """
-        if data and data[0] in _JSON_BEGINS:
-            try:
-                value = self._parse(data)
-            except NotJsonError:
-                pass
-            else:
-                if isinstance(value, (dict, list)) or (data[0] > 32 and data[-1] > 32):
-                    return value
+        """Return an event's data: the value of a JSON object or array, else its text unchanged."""
+        if data.lstrip()[:1] in _JSON_BEGINS:
+            with suppress(NotJsonError):
+                return self._parse(data)
         return data.decode("utf-8", "replace")
 
     def _pass_over(self, text: bytes, items: list[Any]) -> None:

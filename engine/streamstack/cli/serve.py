@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 import structlog
 
+from streamstack.cli import FIRST_FILE
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.masking import mask, masked
@@ -32,7 +33,7 @@ from streamstack.server.supervisor import Supervisor, SupervisorError
 FOUND, FAILED = 1, 2
 
 
-@click.command()
+@click.command(short_help="Serve the endpoints of a folder.")
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
 @click.option("--host", help="The address to listen on.  [default: server.host, or 127.0.0.1]")
 @click.option(
@@ -80,7 +81,9 @@ def serve(
     if checked.failed:
         _give_up(context, "not served: put the errors above right first", FOUND)
     if not checked.project.endpoints:
-        _give_up(context, f"there are no endpoints in {folder}", FAILED)
+        if checked.sources:
+            _give_up(context, f"there are no endpoints in {folder}", FAILED)
+        _give_up(context, f"there are no definitions in {folder}\n\n{FIRST_FILE}", FAILED)
     _configure_log(checked.settings.log)
     server = checked.settings.server
     address = host if host is not None else server.host

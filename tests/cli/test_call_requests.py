@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from streamstack.commands.asking import Question
+from streamstack.cli.call import Request, _Exchange, _split_url
 
 
-def question(method: str, path: str, *inputs: str, document: bytes | None = None) -> Question:
+def question(method: str, path: str, *inputs: str, document: bytes | None = None) -> Request:
     """Make a request without headers of its own."""
     file = None if document is None else BytesIO(document)
-    return Question.of(method, path, inputs, file, [])
+    return Request.of(method, path, inputs, file, [])
 
 
-def sent(asked: Question) -> bytes:
+def sent(asked: Request) -> bytes:
     """Return what would be sent as the body."""
-    assert asked.body is not None
-    return b"".join(asked.body.pieces())
+
+    async def collect() -> bytes:
+        return b"".join([piece async for piece in _Exchange(asked, None).body()])
+
+    return asyncio.run(collect())
 
 
 def test_inputs_of_a_get_go_to_the_query() -> None:
@@ -27,7 +31,7 @@ def test_inputs_of_a_get_go_to_the_query() -> None:
     assert question("get", "/a", "q=x & y", "q=é").target == "/a?q=x+%26+y&q=%C3%A9"
     assert question("GET", "/a?b=1", "q=2").target == "/a?b=1&q=2"
     assert question("GET", "/ä b%2F").target == "/%C3%A4%20b%2F"
-    assert question("GET", "/a").body is None
+    assert question("GET", "/a").body == ()
 
 
 def test_inputs_of_a_post_go_to_a_form() -> None:
@@ -49,7 +53,7 @@ def test_document_is_the_body() -> None:
 
 def test_headers_of_the_author_win() -> None:
     """A Content-Type or Accept that is given is not added again."""
-    asked = Question.of("POST", "/a", ["a=1"], None, ["content-type: text/x", "Accept:a/b"])
+    asked = Request.of("POST", "/a", ["a=1"], None, ["content-type: text/x", "Accept:a/b"])
     assert asked.headers == (("content-type", "text/x"), ("Accept", "a/b"))
 
 
@@ -58,8 +62,7 @@ def test_file_makes_the_form_one_of_parts(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"x,y")
     asked = question("POST", "/a", f"f=@{tmp_path / 'a.csv'}", "t=é")
     body = sent(asked)
-    assert asked.body is not None
-    assert asked.body.length == len(body)
+    assert asked.length == len(body)
     assert b'name="f"; filename="a.csv"\r\nContent-Type: text/csv\r\n\r\nx,y\r\n' in body
     assert 'name="t"\r\n\r\né\r\n'.encode() in body
 
@@ -80,11 +83,24 @@ def test_what_is_no_input_is_told(inputs: list[str], told: str) -> None:
         question("POST", "/a", *inputs)
 
 
+@pytest.mark.parametrize(
+    ("url", "address", "target"),
+    [
+        ("http://a.example/x?y=1#z", "http://a.example", "/x?y=1"),
+        ("https://a.example:8443", "https://a.example:8443", "/"),
+        ("http://a.example?y=/1", "http://a.example", "/?y=/1"),
+    ],
+)
+def test_full_url_is_address_and_target(url: str, address: str, target: str) -> None:
+    """Its fragment is not sent."""
+    assert _split_url(url) == (address, target)
+
+
 def test_what_can_not_be_asked_is_told() -> None:
     """A path, a header, a file where it has no place."""
     with pytest.raises(ValueError, match="begins with a slash: /a"):
         question("GET", "a")
     with pytest.raises(ValueError, match="a header is written 'Name: value'"):
-        Question.of("GET", "/a", [], None, ["nonsense"])
+        Request.of("GET", "/a", [], None, ["nonsense"])
     with pytest.raises(ValueError, match="a file is sent with POST"):
         question("GET", "/a", "f=@x")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from tests.commands.calling import call, chunks_of, start
+from tests.cli.calling import call, chunks_of, start
 
 LARGE = 48 * 1024 * 1024
 REFUSAL = b'{"code": "invalid-input", "detail": "the body is too large"}'
@@ -33,6 +33,8 @@ def refusing(how: str, tls: ssl.SSLContext | None) -> Iterator[str]:
 
         def refuse() -> None:
             connection, _ = server.accept()
+            # As servers do: else the system holds the refusal back behind a session ticket, and drops it with the rest.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
                 connection = tls.wrap_socket(connection, server_side=True)
             with connection:
@@ -92,7 +94,8 @@ def test_what_is_no_answer_is_shown_as_text() -> None:
     """Whatever listens there: its bytes do nothing to the terminal."""
     result = told(b"\x15\x03\x01\x1b[2J\r\n\r\n")
     assert result.exit_code == 2, result.output
-    assert r"what it says is no HTTP: '\x15\x03\x01\x1b[2J'" in result.stderr
+    assert "what it says is no HTTP: " in result.stderr
+    assert r"\x15\x03\x01\x1b[2J" in result.stderr
 
 
 def told(answer: bytes) -> Result:

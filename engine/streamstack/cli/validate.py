@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from streamstack.cli import FIRST_FILE
 from streamstack.connections.postgres.checks import check_database, uses_of
 from streamstack.connections.postgres.database import Databases
 from streamstack.errors import Diagnostic, RunError
@@ -73,7 +74,7 @@ def validate(
         context.exit(FAILED)
     if not sources:
         listed = ", ".join(map(str, chosen))
-        click.echo(f"streamstack: there are no definitions in {listed}", err=True)
+        click.echo(f"streamstack: there are no definitions in {listed}\n\n{FIRST_FILE}", err=True)
         context.exit(FAILED)
     click.echo(WRITERS[format_](findings, sources), nl=False)
     if format_ in ("text", "github"):

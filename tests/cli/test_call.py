@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from streamstack.cli import main
-from tests.commands.calling import call, chunks_of
+from tests.cli.calling import call, chunks_of
 
 PROJECT = """
 method: POST

@@ -1,0 +1,115 @@
+"""The command line. Each command is a module of this package and a function in it of the same name."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import click
+
+from streamstack import __version__
+from streamstack.language.suggest import nearest
+from streamstack.server.signals import Early
+
+#: The commands, in the order of the help.
+COMMANDS: Final = ("serve", "validate", "call", "token", "functions", "schema")
+#: Those that neither listen nor call: they do without the imports of the others.
+SILENT: Final = frozenset({"validate", "functions", "schema"})
+#: What other tools call a command, and what it is here.
+_ELSEWHERE: Final = {
+    "run": "serve",
+    "start": "serve",
+    "up": "serve",
+    "server": "serve",
+    "dev": "serve --dev --reload",
+    "watch": "serve --reload",
+    "check": "validate",
+    "lint": "validate",
+    "verify": "validate",
+    "curl": "call",
+    "request": "call",
+    "docs": "functions",
+}
+_NEW: Final = frozenset({"new", "init", "create", "scaffold"})
+#: The smallest project, for those who have none yet.
+FIRST_FILE: Final = """\
+Write an endpoint into a file, for example definitions/hello.yaml:
+
+    method: GET
+    path: /hello
+    responseType: streaming
+    functionStack:
+      - stream: Hello
+      - stream: {content: World, delay: 500ms}
+
+Then `streamstack serve` serves it, and `streamstack call GET /hello` calls it.\
+"""
+
+
+class Commands(click.Group):
+    """Imports a command when it is called: `validate` need not wait for the server's imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name == "help":  # `help call` is `call --help`
+            args = [*args[1:2], "--help"] if len(args) > 1 else ["--help"]
+            if len(args) == 1:
+                click.echo(ctx.get_help())
+                ctx.exit()
+            name = args[0]
+        if name == "serve":
+            ctx.obj = ctx.with_resource(Early())  # before the imports, which take the longest
+        if name not in COMMANDS and not name.startswith("-"):
+            raise click.UsageError(_explain_unknown(name), ctx)
+        return super().resolve_command(ctx, args)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        if cmd_name in SILENT:
+            # A quarter of a second, most of it for certificates.
+            sys.modules.setdefault("aiohttp", _Postponed("aiohttp"))
+        module = import_module(f"streamstack.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+def _explain_unknown(name: str) -> str:
+    """Return what to write instead of a command that does not exist."""
+    if name in _NEW:
+        return f"no such command `{name}`: there is nothing to generate.\n\n{FIRST_FILE}"
+    meant = _ELSEWHERE.get(name) or nearest(name, COMMANDS)
+    if meant is None and (near := nearest(name, _ELSEWHERE)):
+        meant = _ELSEWHERE[near]
+    if name.endswith((".yaml", ".yml")) or (meant is None and Path(name).exists()):
+        return f"no such command `{name}`: write `streamstack serve {name}` or `streamstack validate {name}`"
+    if meant is not None:
+        return f"no such command `{name}`: did you mean `streamstack {meant}`?"
+    return f"no such command `{name}`: there are {', '.join(COMMANDS)}"
+
+
+class _Postponed(ModuleType):
+    """Stands for a library until something of it is asked for; the standard LazyLoader loads what is imported."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        self.__dict__.update(import_module(self.__name__).__dict__)
+        try:
+            return self.__dict__[name]
+        except KeyError:
+            raise AttributeError(f"{self.__name__} has no {name}") from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="streamstack")
+def main() -> None:
+    """HTTP endpoints that stream, declared in YAML."""

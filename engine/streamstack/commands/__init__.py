@@ -1,1 +1,0 @@
-"""The commands of `streamstack`, one a file."""
