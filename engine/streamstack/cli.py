@@ -13,9 +13,9 @@ from streamstack import __version__
 from streamstack.server.signals import Early
 
 #: The commands, in the order of the help; each is a module of `commands` and a function in it.
-COMMANDS = ("serve", "validate", "call", "token", "functions", "schema")
+COMMANDS = ("serve", "validate", "call", "graph", "show", "token", "functions", "schema")
 #: Those that neither listen nor call anybody: what does is imported only where it is used all the same.
-SILENT = frozenset({"validate", "functions", "schema"})
+SILENT = frozenset({"validate", "graph", "show", "functions", "schema"})
 
 
 class Commands(click.Group):

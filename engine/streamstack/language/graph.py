@@ -82,7 +82,7 @@ class Written:
     rebinds: bool = False
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Block:
     """The stack of a definition, or one nested in a step.
 
@@ -130,8 +130,16 @@ class Block:
 
     @property
     def title(self) -> str:
-        """What pictures call it."""
-        return self.label if self.label is not None else self.parameter
+        """What pictures call it: the author's name, `then`, `else if 2`, `catch`."""
+        if self.label is not None:
+            return self.label
+        name, _, rest = self.parameter.partition("[")
+        if name == "elseIf":
+            return f"else if {int(rest.partition(']')[0]) + 1}"
+        return self.parameter.removesuffix(".do")
+
+    def __repr__(self) -> str:
+        return f"<Block {self.path}>"
 
     def walk(self) -> Iterator[Node]:
         """Yield its nodes, each before those nested in it."""
@@ -139,7 +147,7 @@ class Block:
             yield from node.walk()
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Node:
     """A step: what it reads, what it binds, the stacks nested in it.
 
@@ -228,6 +236,9 @@ class Node:
         yield self
         for block in self.blocks:
             yield from block.walk()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.number} {self.title} {self.path}>"
 
     def nested(self, *nestings: Nesting) -> list[Block]:
         """Return its blocks that run in one of these ways."""
@@ -671,7 +682,7 @@ class _Linker:
         outs: list[_Out] = []
         choices = node.nested(Nesting.ALTERNATIVE, Nesting.OTHERWISE)
         for block in choices:
-            outs += self._block(block, [_Out(node, EdgeKind.BRANCH, _choice(block))])
+            outs += self._block(block, [_Out(node, EdgeKind.BRANCH, block.title)])
         if choices and choices[-1].nesting is not Nesting.OTHERWISE:
             outs.append(_Out(node, EdgeKind.BRANCH, "otherwise"))
         if node.nested(Nesting.GUARDED):
@@ -730,9 +741,9 @@ class _Linker:
         if last is None:
             return outs
         self._scopes.pop()
-        if not handlers:
-            passing[EdgeKind.ERROR] = None
-            self._connect([_Out(node, EdgeKind.ERROR, "an error in `do`")], last.nodes[0])
+        passing[EdgeKind.ERROR] = None
+        label = "an error in `catch`" if handlers else "an error in `do`"
+        self._connect([_Out(node, EdgeKind.ERROR, label)], last.nodes[0])
         # Those that came by an exit are connected to the `finally` already.
         ends = self._block(
             last, [_Out(o.source, EdgeKind.FINALLY, o.label, o.crosses) for o in outs]
@@ -765,11 +776,3 @@ class _Linker:
                     scope.ends.append(out)
                 return
         self._connect([out], None)
-
-
-def _choice(block: Block) -> str:
-    """Return the label of the edge into an alternative: `then`, `else`, a case."""
-    name, _, rest = block.parameter.partition("[")
-    if name == "elseIf":
-        return f"else if {int(rest.partition(']')[0]) + 1}"
-    return block.title

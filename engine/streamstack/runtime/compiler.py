@@ -492,10 +492,41 @@ class Code:
         exec(code, namespace)
         return namespace
 
+    def listing(self) -> str:
+        """Return the Python for readers: indented by four, with the place of each step, and what the constants are."""
+        lines = [f"# {_one_line(self.title)}"]
+        for name, value in self.namespace.items():
+            if name in self._fresh:
+                lines.append(f"# {name}: {_described(value)}")
+        told: object = None
+        for text, site in zip(self._lines, self._sites, strict=True):
+            code = text.lstrip(" ")
+            indent = "    " * (len(text) - len(code))
+            about = None if site is None else site.step or site.section
+            if about is not told and isinstance(about, Step):
+                place = f"{about.key_mark} {about.title} ({about.path})"
+                lines.append(f"{indent}# {_one_line(place)}")
+            told = about
+            lines.append(indent + code)
+        return "\n".join(lines) + "\n"
+
     @property
     def text(self) -> str:
         """The Python as text."""
         return "\n".join(self._lines) + "\n"
+
+
+def _one_line(text: str) -> str:
+    """Return text that can stand in a comment: control characters and line ends are escaped."""
+    return "".join(char if char.isprintable() else literal(char)[1:-1] for char in text)
+
+
+def _described(value: object) -> str:
+    """Say what a constant of generated code is: a function of the engine by its name, data as it is."""
+    name, module = getattr(value, "__qualname__", None), getattr(value, "__module__", "")
+    shown = f"{module}.{name}" if name else repr(value)
+    shown = _one_line(shown)
+    return shown if len(shown) <= 100 else f"{shown[:97]}..."
 
 
 def write_step(code: Code, node: Node) -> None:

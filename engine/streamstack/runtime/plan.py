@@ -199,6 +199,12 @@ def _written(
     return code
 
 
+def listing(definition: Definition, project: Project) -> str:
+    """Return the Python that a definition becomes, for reading: with the place of each step beside its lines."""
+    delayed = any(map(_delays, _reachable(definition.stack, project.functions)))
+    return _written(definition, {}, notes_sending=delayed).listing()
+
+
 def _write_limit(code: Code, index: int, limit: RateLimit) -> None:
     """Write the Python that evaluates the bindings of a limit."""
     code.section = "rateLimit"
