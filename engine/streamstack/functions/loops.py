@@ -55,9 +55,9 @@ def skipped(run: Run, error: Exception) -> None:
     )
 
 
-def _breathe(code: Code) -> None:
+def _yield_to_loop(code: Code) -> None:
     """Let others have the event loop when the run has computed for a while."""
-    code.line("if clock() > run.yield_at: await run.breathe()")
+    code.line("if clock() > run.slice_ends: await run.yield_to_loop()")
 
 
 def _limit(code: Code, node: Node) -> str | None:
@@ -193,7 +193,7 @@ def _in_turn(node: Node, code: Code, source: str, index: str) -> None:
         asked = f"{more}({batch} := await {source}.batch())"
         with code.indented(f"while {asked}:", blocks=1), code.looping():
             with code.indented(f"for {item} in {batch}:", blocks=1):
-                _breathe(code)
+                _yield_to_loop(code)
                 code.line(f"{index} += 1")
                 _check_limit(code, node, index, limit)
                 _turn(node, code, body)
@@ -230,7 +230,7 @@ def _at_once(node: Node, code: Code, source: str, index: str) -> None:
     skip = constant(node.arguments.get("onError"), "fail") == "skip"
     code.line(f" skip={code.literal(skip)},")
     code.line(f" stop={code.literal(_stops(node))})")
-    code.hand_on(signal)
+    code.propagate(signal)
 
 
 @function(
@@ -276,7 +276,7 @@ def while_(node: Node, code: Code) -> None:
     ):
         code.line(f"{index} += 1")
         _check_limit(code, node, index, limit)
-        _breathe(code)
+        _yield_to_loop(code)
         code.block(body)
 
 
@@ -311,7 +311,7 @@ def repeat(node: Node, code: Code) -> None:
         code.indented(f"for {index} in {turns}:", blocks=1),
         code.looping(),
     ):
-        _breathe(code)
+        _yield_to_loop(code)
         code.block(body)
 
 

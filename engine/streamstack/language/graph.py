@@ -212,11 +212,19 @@ class Node:
         return self.step.function.effects.gives == "stream"
 
     @property
+    def values(self) -> Iterator[Value]:
+        """Its values, without those of the steps nested in it."""
+        yield from (use.value for use in self.uses)
+        yield from (each.value for each in self.per_item)
+        if self.step.when is not None:
+            yield self.step.when
+        if isinstance(self.step.timeout, Value):
+            yield self.step.timeout
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """The names that its own values read, each once."""
-        return tuple(
-            dict.fromkeys(read.name for value in values_of(self.step) for read in value.reads)
-        )
+        return tuple(dict.fromkeys(read.name for value in self.values for read in value.reads))
 
     @property
     def consumes(self) -> tuple[str, ...]:
@@ -350,6 +358,8 @@ class Graph:
 
 # -- what a step holds
 
+_CONTAINERS: Final = frozenset({Arguments, Items, Entries})
+
 
 class _Sorter:
     """Walks down the arguments of a step and the types of its function's parameters at once."""
@@ -380,13 +390,14 @@ class _Sorter:
         path: str,
     ) -> None:
         """Sort one argument. ``group`` holds it; ``entry`` is the author's own key above it."""
-        if isinstance(argument, Given):
+        kind = type(argument)
+        if kind is Given:
             return
         if isinstance(argument, Stack):
             form = _form(wanted, (StackOf,))
             if isinstance(form, StackOf):
                 self.node.blocks.append(self._nest(form, argument, group, entry, path))
-        elif isinstance(argument, Value):
+        elif kind not in _CONTAINERS and isinstance(argument, Value):
             self._value(parameter, _form(wanted, (Bound, Condition)), argument, group, entry)
         elif isinstance(argument, Arguments):
             form = _form(wanted, (Group,))
@@ -513,7 +524,7 @@ def steps_of(stack: Stack) -> Iterator[Step]:
     for step in stack.steps:
         yield step
         for inner in _leaves_of(step.arguments):
-            if isinstance(inner, Stack):
+            if type(inner) is Stack:
                 yield from steps_of(inner)
 
 
@@ -528,7 +539,9 @@ def values_of(step: Step) -> Iterator[Value]:
 
 def values_in(argument: Argument) -> Iterator[Value]:
     """Yield the values in an argument, without those of nested stacks."""
-    return (each for each in _leaves_of(argument) if isinstance(each, Value))
+    for each in _leaves_of(argument):
+        if not isinstance(each, (Given, Stack)):
+            yield each
 
 
 def all_values(definition: Definition) -> Iterator[Value]:
@@ -544,19 +557,27 @@ def all_values(definition: Definition) -> Iterator[Value]:
         yield definition.response
 
 
-def _leaves_of(argument: Argument) -> Iterator[Value | Given | Stack]:
-    """Yield what stands in an argument, however deep in groups, lists and mappings."""
-    if isinstance(argument, Arguments):
-        for inner in argument.given.values():
-            yield from _leaves_of(inner)
-    elif isinstance(argument, Items):
-        for inner in argument.items:
-            yield from _leaves_of(inner)
-    elif isinstance(argument, Entries):
-        for entry in argument.entries:
-            yield from _leaves_of(entry.argument)
+def _leaves_of(argument: Argument) -> list[Value | Given | Stack]:
+    """Return what stands in an argument, however deep in groups, lists and mappings."""
+    found: list[Value | Given | Stack] = []
+    _gather(argument, found)
+    return found
+
+
+def _gather(argument: Argument, found: list[Value | Given | Stack]) -> None:
+    # The classes themselves are compared, since a large project has a hundred thousand arguments.
+    kind = type(argument)
+    if kind is Arguments:
+        for inner in argument.given.values():  # type: ignore[union-attr]
+            _gather(inner, found)
+    elif kind is Items:
+        for inner in argument.items:  # type: ignore[union-attr]
+            _gather(inner, found)
+    elif kind is Entries:
+        for entry in argument.entries:  # type: ignore[union-attr]
+            _gather(entry.argument, found)
     else:
-        yield argument
+        found.append(argument)  # type: ignore[arg-type]
 
 
 # -- calls of functions of the project

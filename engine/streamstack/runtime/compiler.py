@@ -121,7 +121,7 @@ NAMES = frozenset(
             "started",
             "outcome",
         ),
-        *("after", "breathe", "yield_at"),
+        *("after", "yield_to_loop", "slice_ends"),
         *("batch", "close", "length", "turn", "value"),
     }
 )
@@ -147,14 +147,15 @@ class Code:
         #: The functions of what is computed for each item of the present step, by parameter and expression.
         self.per_item: dict[tuple[str, str], str] = {}
         self._lines: list[str] = []
-        self._sites: list[Site | None] = []
+        self._sites: list[Site] = []
+        self._bare = Site(None, "")  # of the lines that compute no value
         self._depth = 0
         self._serial = 0
         self._fresh: set[str] = set()
         self._constants: dict[int, str] = {}
         self._frame = Frame({})
         self._functions: list[Function] = [Function()]
-        self._handed: set[str] = set()
+        self._part_signals: set[str] = set()
         self._plain: set[str] = set()  # the functions in which nothing is awaited
         self._bound: tuple[str, ...] = ()  # what the bodies around bind: items, indexes, errors
 
@@ -169,6 +170,11 @@ class Code:
         self._sites.append(self._site(values))
 
     def _site(self, values: tuple[Value, ...]) -> Site:
+        if not values:
+            bare = self._bare
+            if bare.step is not self.step or bare.section != self.section:
+                bare = self._bare = Site(self.step, self.section)
+            return bare
         reads = [read for value in values for read in value.reads]
         names = {read.name: self.name(read.name) for read in reads}
         loop = self._loop()
@@ -293,7 +299,7 @@ class Code:
         self._frame = parent
 
     @property
-    def bound_here(self) -> str:
+    def captured(self) -> str:
         """Parameters that keep for later what the bodies around have bound now."""
         kept = ", ".join(f"{name}={name}" for name in dict.fromkeys(self._bound))
         return f"*, {kept}" if kept else ""
@@ -378,7 +384,7 @@ class Code:
             self._frame = Frame(own, outer)
             self.steps(block)
             self._frame = outer
-        self._handed = function.signals - {"break", "continue"}
+        self._part_signals = function.signals - {"break", "continue"}
         return name
 
     def shared(self, stem: str, block: Block, parameters: str = "") -> str:
@@ -397,24 +403,24 @@ class Code:
 
     @contextmanager
     def part(
-        self, stem: str, bound: frozenset[str], parameters: str = "", *, handed: bool = False
+        self, stem: str, bound: frozenset[str], parameters: str = "", *, coroutine: bool = False
     ) -> Iterator[str]:
         """Write a part of the present frame as a function of its own; gives its name, to be `called`.
 
         What is written inside is its body. It shares the variables, and emits into its parameter `sink` where it has
-        one. `hand_on` must follow its call. With ``handed`` it is a coroutine function whatever is in it, for who
+        one. `propagate` must follow its call. With ``coroutine`` it is a coroutine function whatever is in it, for who
         knows no other.
         """
         name = self.fresh(stem)
         function = Function(outlined=True)
-        with self._writing(name, parameters, function, plain=not handed):
+        with self._writing(name, parameters, function, plain=not coroutine):
             self._share(bound, parameters)
             yield name
-        self._handed = function.signals
+        self._part_signals = function.signals
 
-    def hand_on(self, signal: str) -> None:
+    def propagate(self, signal: str) -> None:
         """After the call of a part: do what it asks for (break, continue, return)."""
-        asked = self._handed
+        asked = self._part_signals
         if "break" in asked:
             self.line(f"if {signal} is BREAK: {self._leave('break')}")
         if "continue" in asked:
@@ -436,7 +442,7 @@ class Code:
         """Write `break` or `continue`."""
         self.line(self._leave(how))
 
-    def give_back(self, source: str, *values: Value) -> None:
+    def emit_return(self, source: str, *values: Value) -> None:
         """Write `return`: the value is what the present frame gives."""
         if self._function.outlined:
             self._function.signals.add("return")
@@ -463,7 +469,7 @@ class Code:
             self.steps(block)
         signal = self.fresh("signal")
         self.line(f"{signal} = {self.called(name)}()")
-        self.hand_on(signal)
+        self.propagate(signal)
 
     def steps(self, block: Block) -> None:
         """Write the steps of a stack one after the other."""
@@ -502,7 +508,7 @@ class Code:
         for text, site in zip(self._lines, self._sites, strict=True):
             code = text.lstrip(" ")
             indent = "    " * (len(text) - len(code))
-            about = None if site is None else site.step or site.section
+            about = site.step or site.section
             if about is not told and isinstance(about, Step):
                 place = f"{about.key_mark} {about.title} ({about.path})"
                 lines.append(f"{indent}# {_one_line(place)}")
@@ -557,11 +563,11 @@ def _write_retried(code: Code, node: Node) -> None:
     if node.step.retry is None or opens_later(node):
         _write_timed(code, node)
         return
-    with code.part("attempt", node.bound, "sink", handed=True) as name:
+    with code.part("attempt", node.bound, "sink", coroutine=True) as name:
         _write_timed(code, node)
     signal = code.fresh("signal")
     code.line(f"{signal} = await retried(run, {code.constant(node.step.retry)}, {name}, sink)")
-    code.hand_on(signal)
+    code.propagate(signal)
 
 
 def timeout_source(node: Node, code: Code) -> str:

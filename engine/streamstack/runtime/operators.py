@@ -95,8 +95,8 @@ async def passed(
                 before += len(items)
                 if given:
                     yield given
-                if perf_counter() > run.yield_at:
-                    await run.breathe()
+                if perf_counter() > run.slice_ends:
+                    await run.yield_to_loop()
     finally:
         await source.close()
 
@@ -113,8 +113,8 @@ async def worked(
         while batch := await source.batch():
             for item in batch:
                 index += 1
-                if perf_counter() > run.yield_at:
-                    await run.breathe()
+                if perf_counter() > run.slice_ends:
+                    await run.yield_to_loop()
                 try:
                     made = await work(item, index)
                 except Exception as error:
@@ -151,8 +151,8 @@ async def gathered(run: Run, source: Source, size: int) -> Batches:
                     if len(pending) >= size:
                         full, pending = full_lists(pending, size)
                         yield full
-                    if perf_counter() > run.yield_at:
-                        await run.breathe()
+                    if perf_counter() > run.slice_ends:
+                        await run.yield_to_loop()
         except Exception:
             if pending:
                 yield [pending]
@@ -177,8 +177,8 @@ async def split(run: Run, source: Source, cutting: Cutter) -> Batches:
                 for items in slices(batch):
                     if pieces := cutting.feed(_text(items)):
                         yield pieces
-                    if perf_counter() > run.yield_at:
-                        await run.breathe()
+                    if perf_counter() > run.slice_ends:
+                        await run.yield_to_loop()
         except Exception:
             if pieces := cutting.end():
                 yield pieces

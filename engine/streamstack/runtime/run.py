@@ -141,9 +141,9 @@ class Run:
         "outcome",
         "sent_at",
         "sink",
+        "slice_ends",
         "started",
         "state",
-        "yield_at",
     )
 
     def __init__(
@@ -160,7 +160,7 @@ class Run:
         self.auth = auth
         self.started = datetime.now(UTC)
         self.clock = perf_counter()  # when it began
-        self.yield_at = self.clock + SLICE
+        self.slice_ends = self.clock + SLICE
         self.outcome: str | None = None
         self.sent_at: float | None = None  # when the last paced chunk left
         self.state: dict[str, Any] = {}  # what a step keeps between its turns (pace)
@@ -179,10 +179,10 @@ class Run:
             self._shown = self._request() if self._request is not None else {}
         return self._shown
 
-    async def breathe(self) -> None:
+    async def yield_to_loop(self) -> None:
         """Let the event loop turn: buffered chunks leave, other runs go on."""
         await asyncio.sleep(0)
-        self.yield_at = perf_counter() + SLICE
+        self.slice_ends = perf_counter() + SLICE
 
     def after(self, work: Callable[[], Awaitable[Any]], timeout: float) -> None:
         """Register work for the end of the run, with its time-out in seconds."""
