@@ -232,11 +232,16 @@ def stacks_of(function: Function) -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_a_hostile_text_at_each_place_of_each_function(name: str) -> None:
-    """Every key and every value of its examples, one after the other; a text is refused or quoted."""
-    for stack in stacks_of(REGISTRY[name]):
-        for path in places(stack):
-            for text in (*HOSTILE, *SHADOWS):
-                judge([{**HEAD, "functionStack": planted(stack, path, text)}, FUNCTION])
+    """Every key and every value of its examples, one after the other; a text is refused or quoted.
+
+    Each place meets some of the texts, and each text some place of each kind.
+    """
+    texts = (*HOSTILE, *SHADOWS)
+    every = ((stack, path) for stack in stacks_of(REGISTRY[name]) for path in places(stack))
+    for number, (stack, path) in enumerate(every):
+        for offset in range(0, len(texts), 4):
+            text = texts[(number + offset) % len(texts)]
+            judge([{**HEAD, "functionStack": planted(stack, path, text)}, FUNCTION])
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, *SHADOWS])

@@ -190,8 +190,8 @@ def _in_turn(node: Node, code: Code, source: str, index: str) -> None:
         code.line(f"{index} = -1")
         # A loop that stops at its limit does not wait for the item after.
         more = f"{index} + 1 < {limit} and " if limit is not None and _stops(node) else ""
-        asked = f"{more}({batch} := await {source}.batch())"
-        with code.indented(f"while {asked}:", blocks=1), code.looping():
+        more_batches = f"{more}({batch} := await {source}.batch())"
+        with code.indented(f"while {more_batches}:", blocks=1), code.looping():
             with code.indented(f"for {item} in {batch}:", blocks=1):
                 _yield_to_loop(code)
                 code.line(f"{index} += 1")

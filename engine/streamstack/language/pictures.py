@@ -313,7 +313,7 @@ def _draw(graph: Graph, layout: _Layout, start: _Box, end: _Box) -> Iterator[str
 
 
 def _draw_edge(edge: Edge, label: str, layout: _Layout, start: _Box, end: _Box) -> Iterator[str]:
-    """Draw an edge as a path of straight lines; what leaves the definition early is told by its box alone."""
+    """Draw an edge as a path of straight lines; what leaves the definition early shows by its box alone."""
     early = edge.target is None and edge.kind in (
         EdgeKind.RETURN,
         EdgeKind.ERROR,

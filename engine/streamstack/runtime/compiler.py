@@ -301,8 +301,8 @@ class Code:
     @property
     def captured(self) -> str:
         """Parameters that keep for later what the bodies around have bound now."""
-        kept = ", ".join(f"{name}={name}" for name in dict.fromkeys(self._bound))
-        return f"*, {kept}" if kept else ""
+        parameters = ", ".join(f"{name}={name}" for name in dict.fromkeys(self._bound))
+        return f"*, {parameters}" if parameters else ""
 
     # -- values --------------------------------------------------------------------------------------------
 
@@ -420,12 +420,12 @@ class Code:
 
     def propagate(self, signal: str) -> None:
         """After the call of a part: do what it asks for (break, continue, return)."""
-        asked = self._part_signals
-        if "break" in asked:
+        signals = self._part_signals
+        if "break" in signals:
             self.line(f"if {signal} is BREAK: {self._leave('break')}")
-        if "continue" in asked:
+        if "continue" in signals:
             self.line(f"if {signal} is CONTINUE: {self._leave('continue')}")
-        if "return" in asked:
+        if "return" in signals:
             returned = f"return {signal}" if self._function.outlined else f"return {signal}.value"
             if self._function.outlined:
                 self._function.signals.add("return")
@@ -504,15 +504,15 @@ class Code:
         for name, value in self.namespace.items():
             if name in self._fresh:
                 lines.append(f"# {name}: {_described(value)}")
-        told: object = None
+        previous: object = None
         for text, site in zip(self._lines, self._sites, strict=True):
             code = text.lstrip(" ")
             indent = "    " * (len(text) - len(code))
             about = site.step or site.section
-            if about is not told and isinstance(about, Step):
+            if about is not previous and isinstance(about, Step):
                 place = f"{about.key_mark} {about.title} ({about.path})"
                 lines.append(f"{indent}# {_one_line(place)}")
-            told = about
+            previous = about
             lines.append(indent + code)
         return "\n".join(lines) + "\n"
 

@@ -144,8 +144,8 @@ def pause(policy: Retry, attempt: int, error: RunError | None = None) -> float:
     delay = min(delay, policy.max_delay)
     if policy.jitter:
         delay = random.uniform(0, delay)  # noqa: S311  (no secret)
-    asked = error.retry_after if error is not None else None
-    return delay if asked is None else max(delay, asked)
+    retry_after = error.retry_after if error is not None else None
+    return delay if retry_after is None else max(delay, retry_after)
 
 
 def should_retry(policy: Retry, error: RunError, attempt: int) -> bool:
@@ -306,7 +306,7 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
     gate = asyncio.Semaphore(max(1, concurrency))
     group = TaskGroup()
 
-    async def one(item: Any, index: int, mine: asyncio.Event, following: asyncio.Event) -> None:
+    async def one(item: Any, index: int, mine: asyncio.Event, next_ready: asyncio.Event) -> None:
         own = OrderedSink(sink, mine) if ordered else sink
         try:
             signal = await body(item, index, own)
@@ -324,14 +324,14 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
             signal = None
         finally:
             gate.release()
-        following.set()
+        next_ready.set()
         if signal is not None and signal.what != "continue":
             raise _Stop(signal)
 
     async def all_of_them() -> None:
         index = 0
-        turn = asyncio.Event()
-        turn.set()
+        ready = asyncio.Event()
+        ready.set()
         # A loop that stops at its limit does not wait for the item after.
         while (not stop or limit is None or index < limit) and (batch := await source.batch()):
             for item in batch:
@@ -340,9 +340,9 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
                         return
                     raise RunError("limit-reached", f"the loop has more than {limit} items")
                 await gate.acquire()
-                following = asyncio.Event()
-                group.start(one(item, index, turn, following))
-                turn = following
+                next_ready = asyncio.Event()
+                group.start(one(item, index, ready, next_ready))
+                ready = next_ready
                 index += 1
 
     group.start(all_of_them())

@@ -128,7 +128,7 @@ async def worked(
 
 
 async def taken(source: Source, count: int) -> Batches:
-    """Give the first items. The source is closed before the last of them is handed on."""
+    """Give the first items. The source is closed before the last of them is passed on."""
     try:
         while count > 0 and (batch := await source.batch()):
             given = list(batch[:count])
@@ -323,7 +323,7 @@ async def worked_at_once(
         try:
             try:
                 made.append(await work(item, index))
-            except Exception as error:  # noqa: BLE001  (told when its turn has come)
+            except Exception as error:  # noqa: BLE001  (raised in the order of the items)
                 failure = located(error)
             if before is not None:
                 await before
@@ -358,7 +358,7 @@ async def worked_at_once(
                         last = mine
                         index += 1
                         await gate.acquire()
-            except Exception as error:  # noqa: BLE001  (told after the bodies under way)
+            except Exception as error:  # noqa: BLE001  (raised after the bodies that are running)
                 failure = error
         if failure is not None:
             raise failure

@@ -66,8 +66,8 @@ class Context:
     """What all runs of a project share.
 
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
-    ``models`` which models have names, ``databases`` which databases, ``authentication`` how callers are told,
-    ``state`` where state is kept. ``folder`` is where the project keeps what it makes itself (`.streamstack`); with
+    ``models`` which models have names, ``databases`` which databases, ``authentication`` how clients are identified,
+    ``state`` where state is stored. ``folder`` is where the project keeps what it makes itself (`.streamstack`); with
     ``joins`` an embedded database there may be one that another process runs, and without ``starts`` it is never one
     that this process starts. ``address`` is the server's own.
     """
@@ -180,7 +180,7 @@ class Run:
         return self._shown
 
     async def yield_to_loop(self) -> None:
-        """Let the event loop turn: buffered chunks leave, other runs go on."""
+        """Yield to the event loop: buffered chunks are written, other runs go on."""
         await asyncio.sleep(0)
         self.slice_ends = perf_counter() + SLICE
 

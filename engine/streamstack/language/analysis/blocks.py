@@ -361,22 +361,22 @@ class Blocks(Frames):
     def follow_nested(
         self,
         node: Node,
-        asked: frozenset[str],
+        tested: frozenset[str],
         read: tuple[Made, ...],
         state: State,
     ) -> tuple[State | None, Emissions, dict[str, Content]]:
         """Follow the blocks of a step.
 
-        ``asked``: names whose being bound its conditions ask for. ``read``: the streams it iterates. Return the state
+        ``tested``: names whose being bound its conditions test. ``read``: the streams it iterates. Return the state
         behind it, how its work per item emits, and what its branches give.
         """
         emissions, given = NO_EMISSIONS, dict[str, Content]()
         after: State | None = state
         alternatives = node.nested(Nesting.ALTERNATIVE, Nesting.OTHERWISE)
         if alternatives:
-            after = self._alternatives(alternatives, asked, state)
-        elif asked:
-            state.assure(asked)
+            after = self._alternatives(alternatives, tested, state)
+        elif tested:
+            state.assure(tested)
         guarded = node.nested(*_OF_TRY)
         if guarded and after is not None:
             after = self._try(node, after)
@@ -406,17 +406,17 @@ class Blocks(Frames):
     # -- in the step's own frame
 
     def _alternatives(
-        self, blocks: list[Block], asked: frozenset[str], state: State
+        self, blocks: list[Block], tested: frozenset[str], state: State
     ) -> State | None:
         ends: list[State | None] = []
         for each in blocks:
             inner = state.fork()
-            inner.assure(asked)
+            inner.assure(tested)
             with self.around(condition=each):
                 ends.append(self.follow(each, inner))
         if not any(each.nesting is Nesting.OTHERWISE for each in blocks):
             if None in ends:
-                state.assure(asked)
+                state.assure(tested)
             ends.append(state)
         return join(ends)
 

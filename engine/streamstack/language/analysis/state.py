@@ -27,7 +27,7 @@ class Region:
 
     name: str
     mark: Mark
-    turns: bool  # a loop, whose body may bind the name anew before the next turn
+    turns: bool  # a loop, whose body may rebind the name before the next turn
     suspects: list[tuple[str, Made, Mark]] = field(default_factory=list)
 
 
@@ -185,7 +185,7 @@ class State:
                 self.names[name] = Binding(sure=False, in_turns=in_turns)
 
     def assure(self, names: Iterable[str]) -> None:
-        """Take names as bound: they were read, or the author asked whether they are."""
+        """Take names as bound: they were read, or the author tested whether they are."""
         for name in names:
             binding = self.names.get(name)
             if binding is not None and not binding.sure:

@@ -163,12 +163,12 @@ class Walker(Blocks):
         self.names.read(step.when, state)
         self.streams.check_condition(step.when, step, state)
         skipped = state.fork()
-        asked = frozenset(self.names.asked(step.when))
-        state.assure(asked)
+        tested = frozenset(self.names.tested(step.when))
+        state.assure(tested)
         with self.around(condition=node):
             after = self._retried(node, state)
         if after is None:
-            skipped.assure(asked)
+            skipped.assure(tested)
         if step.result is not None:
             skipped.names[step.result] = Binding(sure=True)
         return join((after, skipped))
@@ -194,7 +194,7 @@ class Walker(Blocks):
         if effects.sets:
             self._set(node, state)
             return state
-        read, handed, asked = self._read(node, state)
+        read, contents, tested = self._read(node, state)
         emissions = of_streams(read) if read else NO_EMISSIONS
         event = Event(step.key_mark, step.title, self.streams.conditions)
         lazy = effects.gives == "stream"
@@ -204,19 +204,19 @@ class Walker(Blocks):
                 self.wait_for(node, read, state)
         given: dict[str, Content] = {}
         if node.blocks:
-            after, own, given = self.follow_nested(node, asked, read, state)
+            after, own, given = self.follow_nested(node, tested, read, state)
             if after is None:
                 return None
             state, emissions = after, both(emissions, own) if own is not NO_EMISSIONS else emissions
             if own is not NO_EMISSIONS and not lazy and not self.dead:
                 self.emission.apply(state, own, event)
-        elif asked:
-            state.assure(asked)
+        elif tested:
+            state.assure(tested)
         content = PLAIN
         if lazy:
             content = Content((self._make(node, read, emissions),), plain=False)
         elif effects.calls:
-            found = self._call(step, handed, event, state)
+            found = self._call(step, contents, event, state)
             if found is None:
                 return None
             content = found
@@ -226,7 +226,7 @@ class Walker(Blocks):
         if effects.emits and not self.dead:
             self._emit(effects, event, state)
         self._bind(node, given, content, state)
-        return self._leave(node, handed, state) if effects.ends else state
+        return self._leave(node, contents, state) if effects.ends else state
 
     # -- what a step reads
 
@@ -239,15 +239,15 @@ class Walker(Blocks):
         """
         step, effects = node.step, node.step.function.effects
         read: tuple[Made, ...] = ()
-        handed: dict[str, Content] = {}
-        asked: set[str] = set()
+        contents: dict[str, Content] = {}
+        tested: set[str] = set()
         for use in node.uses:
             if not use.value.reads:
                 continue
             outer = state.names.get("loop")
             turns = use.kind is None and next((b for b in node.blocks if b.loop), None)
             if turns:
-                self.bind(turns, state)  # the condition of `while` is asked in each turn
+                self.bind(turns, state)  # the condition of `while` is tested in each turn
             self.names.read(use.value, state)
             if turns and outer is not None:
                 state.names["loop"] = outer
@@ -255,14 +255,14 @@ class Walker(Blocks):
                 del state.names["loop"]
             content = self.streams.evaluate(use, step, state, dead=bool(self.dead))
             if use.kind is Kind.ANY_OR_STREAM and (effects.calls or effects.ends):
-                handed[use.entry or use.parameter] = content
+                contents[use.entry or use.parameter] = content
             elif content.streams:
                 read += tuple(made for made in content.streams if made not in read)
             elif use.kind is None:
-                asked.update(self.names.asked(use.value))
+                tested.update(self.names.tested(use.value))
         for each in node.per_item:
             self._read_per_item(each, step, state)
-        return read, handed, frozenset(asked)
+        return read, contents, frozenset(tested)
 
     def _read_per_item(self, each: PerItem, step: Step, state: State) -> None:
         """Check a value that is computed later, for each item."""
@@ -308,12 +308,12 @@ class Walker(Blocks):
         return made
 
     def _call(
-        self, step: Step, handed: dict[str, Content], event: Event, state: State
+        self, step: Step, contents: dict[str, Content], event: Event, state: State
     ) -> Content | None:
         """Follow a call of a function of the project; None where it never comes back."""
         summaries = [self._callees.summary(name) for name in _called_names(step)]
         known = [summary for summary in summaries if summary is not None]
-        passed = tuple(made for content in handed.values() for made in content.streams)
+        passed = tuple(made for content in contents.values() for made in content.streams)
         emissions = of_streams(passed) if passed else NO_EMISSIONS
         if not known or len(known) < len(summaries):
             if not self.dead:
@@ -321,7 +321,7 @@ class Walker(Blocks):
                 self.emission.any = True
                 state.may_be_unsent, state.pending = False, ()
             return PLAIN
-        streams = frozenset(name for name, content in handed.items() if content.streams)
+        streams = frozenset(name for name, content in contents.items() if content.streams)
         content, comes_back = self._combine(step, known, streams, emissions)
         if not self.dead:
             for summary in known:
@@ -396,11 +396,11 @@ class Walker(Blocks):
             if not step.disabled:
                 self.note_bound(step.result, mark, content)
 
-    def _leave(self, node: Node, handed: dict[str, Content], state: State) -> State | None:
+    def _leave(self, node: Node, contents: dict[str, Content], state: State) -> State | None:
         step, effects = node.step, node.step.function.effects
         frame = self.frames[-1]
         if effects.leaves == "frame":
-            content = next(iter(handed.values()), PLAIN)
+            content = next(iter(contents.values()), PLAIN)
             if content.is_stream and self._answers_json and len(self.frames) == 1:
                 self.refuse_answer(node, content)
             if not self.dead:
