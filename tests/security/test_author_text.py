@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from textwrap import indent
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +43,8 @@ from streamstack.language.reading.source import read
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.plan import compile_project
+
+ENGINE = Path(__file__).parents[2] / "engine" / "streamstack"
 
 #: In every hostile text; it may stand in string constants, and nowhere else.
 MARK = "zqx"
@@ -425,3 +428,28 @@ def test_source_with_other_names_never_runs(text: str) -> None:
     with pytest.raises(UnsafeSource):
         compile_source(f"lambda: ({text})", "x", "eval", frozenset())
     assert TRAP not in os.environ
+
+
+#: The modules that write generated code.
+WRITERS = [
+    *(ENGINE / "functions").glob("*.py"),
+    *(ENGINE / "runtime" / f"{name}.py" for name in ("compiler", "plan")),
+    *(ENGINE / "language" / "expressions" / f"{n}.py" for n in ("compile", "value", "template")),
+]
+
+
+@pytest.mark.parametrize("path", WRITERS, ids=lambda path: path.stem)
+def test_source_is_quoted_by_one_function(path: Path) -> None:
+    """No module that writes code quotes by itself: `repr` and `!r` stand in `literal` and in messages only."""
+    tree = ast.parse(path.read_text("utf-8"))
+    allowed = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Raise, ast.FunctionDef))
+        and (isinstance(node, ast.Raise) or node.name in ("literal", "__repr__", "_described"))
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        quotes = isinstance(node, ast.FormattedValue) and node.conversion == ord("r")
+        quotes |= isinstance(node, ast.Call) and ast.unparse(node.func).endswith("repr")
+        assert not quotes or id(node) in allowed, f"{path.name}:{getattr(node, 'lineno', 0)}"

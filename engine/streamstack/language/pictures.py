@@ -349,12 +349,15 @@ def _points(edge: Edge, layout: _Layout, source: _Box, target: _Box) -> list[tup
     if edge.target is not None and edge.kind in (EdgeKind.BACK, EdgeKind.CONTINUE):
         side, level = layout.wholes[edge.target].x + 8, target.y + target.height / 2
         back = [(side, level), (target.x, level)]
-        if not edge.source.blocks:
-            low = source.bottom + 10
-            return [(source.middle, source.bottom), (source.middle, low), (side, low), *back]
-        left, low = whole.x + 3, whole.bottom + 6
-        beside = source.y + source.height / 2
-        return [(source.x, beside), (left, beside), (left, low), (side, low), *back]
+        if edge.source.blocks:
+            left, low, beside = whole.x + 3, whole.bottom + 6, source.y + source.height / 2
+            return [(source.x, beside), (left, beside), (left, low), (side, low), *back]
+        # Below all that stands beside it within the loop.
+        outer = edge.source
+        while outer.block.owner is not None and outer.block.owner is not edge.target:
+            outer = outer.block.owner
+        low = layout.wholes[outer].bottom + 10
+        return [(source.middle, source.bottom), (source.middle, low), (side, low), *back]
     if edge.target is not None and _holds(edge.source, edge.target):
         if edge.target.block.nesting is Nesting.FINALLY and len(_rows(edge.source)) > 1:
             return _past(whole.right - 8, source, target, above)
@@ -363,8 +366,9 @@ def _points(edge: Edge, layout: _Layout, source: _Box, target: _Box) -> list[tup
         loop = edge.source.block
         while loop.owner is not None and not loop.loop:
             loop = loop.owner.block
-        right = layout.wholes[loop.owner].right if loop.owner is not None else whole.right
-        return _past(right - 14, source, target, above)
+        around = layout.wholes[loop.owner] if loop.owner is not None else whole
+        if target.y >= around.bottom:
+            return _past(around.right - 14, source, target, above)
     if target.y <= source.bottom:  # beside it: from `do` to `catch`
         return _past(source.right + 14, source, target, above)
     if edge.source.blocks:
