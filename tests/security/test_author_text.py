@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from textwrap import indent
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +46,8 @@ from streamstack.spec import (
     Variable,
 )
 
+ENGINE = Path(__file__).parents[2] / "engine" / "streamstack"
+
 #: In every hostile text; it may stand in string constants, and nowhere else.
 MARK = "zqx"
 #: What a text sets that is run.
@@ -72,7 +75,17 @@ SHADOWS = ("exec", "__import__", "emit", "class", "None", "run", "v_x", "ｅmit"
 
 ATTRIBUTES = frozenset(
     {"emit", "drain", "done", "respond", "count", "bytes", "sent_at", "request", "auth", "context"}
-    | {"env", "settings", "id", "elapsed_ms", "started", "outcome", "after", "breathe", "yield_at"}
+    | {
+        "env",
+        "settings",
+        "id",
+        "elapsed_ms",
+        "started",
+        "outcome",
+        "after",
+        "yield_to_loop",
+        "slice_ends",
+    }
     | {"batch", "close", "length", "turn", "value", "sink", "join"}
 )
 _OWN = re.compile(r"v_(\d+_)?[A-Za-z_][A-Za-z0-9_]*|[A-Za-z_]+_\d+|_b|run|sink|emit|drain|index")
@@ -224,11 +237,16 @@ def stacks_of(function: Function) -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_a_hostile_text_at_each_place_of_each_function(name: str) -> None:
-    """Every key and every value of its examples, one after the other; a text is refused or quoted."""
-    for stack in stacks_of(REGISTRY[name]):
-        for path in places(stack):
-            for text in (*HOSTILE, *SHADOWS):
-                judge([{**HEAD, "functionStack": planted(stack, path, text)}, FUNCTION])
+    """Every key and every value of its examples, one after the other; a text is refused or quoted.
+
+    Each place meets some of the texts, and each text some place of each kind.
+    """
+    texts = (*HOSTILE, *SHADOWS)
+    every = ((stack, path) for stack in stacks_of(REGISTRY[name]) for path in places(stack))
+    for number, (stack, path) in enumerate(every):
+        for offset in range(0, len(texts), 4):
+            text = texts[(number + offset) % len(texts)]
+            judge([{**HEAD, "functionStack": planted(stack, path, text)}, FUNCTION])
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, *SHADOWS])
@@ -414,3 +432,28 @@ def test_source_with_other_names_never_runs(text: str) -> None:
     with pytest.raises(UnsafeSource):
         compile_source(f"lambda: ({text})", "x", "eval", frozenset())
     assert TRAP not in os.environ
+
+
+#: The modules that write generated code.
+WRITERS = [
+    *(ENGINE / "functions").glob("*.py"),
+    *(ENGINE / "runtime" / f"{name}.py" for name in ("compiler", "plan")),
+    *(ENGINE / "language" / "expressions" / f"{n}.py" for n in ("compile", "value", "template")),
+]
+
+
+@pytest.mark.parametrize("path", WRITERS, ids=lambda path: path.stem)
+def test_source_is_quoted_by_one_function(path: Path) -> None:
+    """No module that writes code quotes by itself: `repr` and `!r` stand in `literal` and in messages only."""
+    tree = ast.parse(path.read_text("utf-8"))
+    allowed = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Raise, ast.FunctionDef))
+        and (isinstance(node, ast.Raise) or node.name in ("literal", "__repr__", "_described"))
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        quotes = isinstance(node, ast.FormattedValue) and node.conversion == ord("r")
+        quotes |= isinstance(node, ast.Call) and ast.unparse(node.func).endswith("repr")
+        assert not quotes or id(node) in allowed, f"{path.name}:{getattr(node, 'lineno', 0)}"

@@ -129,8 +129,8 @@ async def test_reader_who_leaves_a_busy_run() -> None:
         try:
             while True:
                 await Emitting(run)("x" * 100)
-                if perf_counter() > run.yield_at:
-                    await run.breathe()
+                if perf_counter() > run.slice_ends:
+                    await run.yield_to_loop()
         finally:
             ended.set()
 
@@ -230,8 +230,8 @@ async def test_slow_reader_hinders_nobody_else() -> None:
     async def endless(run: Run, inputs: dict[str, Any]) -> None:
         while True:
             await Emitting(run)("x" * 10_000)
-            if perf_counter() > run.yield_at:
-                await run.breathe()
+            if perf_counter() > run.slice_ends:
+                await run.yield_to_loop()
 
     async def short(run: Run, inputs: dict[str, Any]) -> None:
         await Emitting(run)("hello")
@@ -434,8 +434,8 @@ async def test_greedy_run_is_fair() -> None:
 
     async def greedy(run: Run, inputs: dict[str, Any]) -> None:
         for _ in range(2_000_000):
-            if perf_counter() > run.yield_at:
-                await run.breathe()
+            if perf_counter() > run.slice_ends:
+                await run.yield_to_loop()
 
     async def quick(run: Run, inputs: dict[str, Any]) -> Any:
         return 1

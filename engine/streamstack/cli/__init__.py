@@ -15,9 +15,9 @@ from streamstack.language.suggest import nearest
 from streamstack.server.signals import Early
 
 #: The commands, in the order of the help.
-COMMANDS: Final = ("serve", "validate", "call", "token", "functions", "schema")
+COMMANDS: Final = ("serve", "validate", "call", "graph", "show", "token", "functions", "schema")
 #: Those that neither listen nor call: they do without the imports of the others.
-SILENT: Final = frozenset({"validate", "functions", "schema"})
+SILENT: Final = frozenset({"validate", "graph", "show", "functions", "schema"})
 #: What other tools call a command, and what it is here.
 _ELSEWHERE: Final = {
     "run": "serve",

@@ -112,7 +112,7 @@ def _write_finally(code: Code, last: Block) -> None:
         f"if {signal} is not None and "
         f"isinstance({code.constant(sys.exception)}(), {code.constant(CancelledError)}): raise"
     )
-    code.hand_on(signal)
+    code.propagate(signal)
 
 
 def _write_catch(code: Code, node: Node, block: Block, blocks: int) -> None:

@@ -183,7 +183,7 @@ def return_(node: Node, code: Code) -> None:
     A frame is the run, a called function, a branch of `parallel`, the body of `streams.map`, or of `after`.
     A `responseType: json` endpoint answers the value, unless it has a `response`.
     """
-    code.give_back(source_of(code, node, "value"), *values_given(node, "value"))
+    code.emit_return(source_of(code, node, "value"), *values_given(node, "value"))
 
 
 async def called(
@@ -278,7 +278,7 @@ def after(node: Node, code: Code) -> None:
     variables as they are then; the item and `loop` of a loop around are those of the turn that registered them.
     They can't send chunks.
     """
-    name = code.copy("after", node.inner(), code.bound_here)
+    name = code.copy("after", node.inner(), code.captured)
     code.line(
         f"run.after({name}, {source_of(code, node, 'timeout')})",
         *values_given(node, "timeout"),

@@ -268,8 +268,8 @@ class Reading(Upstream):
                 items = decoder.finish() if answer.status != 204 else []
             if items:
                 return items
-            if perf_counter() > run.yield_at:
-                await run.breathe()
+            if perf_counter() > run.slice_ends:
+                await run.yield_to_loop()
 
     def goes_on(self) -> bool:
         decoder = self._decoder

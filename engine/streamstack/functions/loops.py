@@ -44,9 +44,9 @@ def skipped(run: Run, error: Exception) -> None:
     )
 
 
-def _breathe(code: Code) -> None:
+def _yield_to_loop(code: Code) -> None:
     """Let others have the event loop when the run has computed for a while."""
-    code.line("if clock() > run.yield_at: await run.breathe()")
+    code.line("if clock() > run.slice_ends: await run.yield_to_loop()")
 
 
 def _limit(code: Code, node: Node) -> str | None:
@@ -179,10 +179,10 @@ def _in_turn(node: Node, code: Code, source: str, index: str) -> None:
         code.line(f"{index} = -1")
         # A loop that stops at its limit does not wait for the item after.
         more = f"{index} + 1 < {limit} and " if limit is not None and _stops(node) else ""
-        asked = f"{more}({batch} := await {source}.batch())"
-        with code.indented(f"while {asked}:", blocks=1), code.looping():
+        more_batches = f"{more}({batch} := await {source}.batch())"
+        with code.indented(f"while {more_batches}:", blocks=1), code.looping():
             with code.indented(f"for {item} in {batch}:", blocks=1):
-                _breathe(code)
+                _yield_to_loop(code)
                 code.line(f"{index} += 1")
                 _check_limit(code, node, index, limit)
                 _turn(node, code, body)
@@ -219,7 +219,7 @@ def _at_once(node: Node, code: Code, source: str, index: str) -> None:
     skip = constant(node.arguments.get("onError"), "fail") == "skip"
     code.line(f" skip={code.literal(skip)},")
     code.line(f" stop={code.literal(_stops(node))})")
-    code.hand_on(signal)
+    code.propagate(signal)
 
 
 @function(
@@ -265,7 +265,7 @@ def while_(node: Node, code: Code) -> None:
     ):
         code.line(f"{index} += 1")
         _check_limit(code, node, index, limit)
-        _breathe(code)
+        _yield_to_loop(code)
         code.block(body)
 
 
@@ -300,7 +300,7 @@ def repeat(node: Node, code: Code) -> None:
         code.indented(f"for {index} in {turns}:", blocks=1),
         code.looping(),
     ):
-        _breathe(code)
+        _yield_to_loop(code)
         code.block(body)
 
 

@@ -127,7 +127,7 @@ def stream(node: Node, code: Code) -> None:
     code.line(f" {by}, {size})", *values_in(split))
     _assign(code, node, event, "event")
     with code.indented(f"for {piece} in {pieces}:", blocks=1), code.looping():
-        code.line("if clock() > run.yield_at: await run.breathe()")
+        code.line("if clock() > run.slice_ends: await run.yield_to_loop()")
         _emit(code, node, piece, event, turn)
 
 

@@ -82,7 +82,7 @@ class Written:
     rebinds: bool = False
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Block:
     """The stack of a definition, or one nested in a step.
 
@@ -130,8 +130,16 @@ class Block:
 
     @property
     def title(self) -> str:
-        """What pictures call it."""
-        return self.label if self.label is not None else self.parameter
+        """What pictures call it: the author's name, `then`, `else if 2`, `catch`."""
+        if self.label is not None:
+            return self.label
+        name, _, rest = self.parameter.partition("[")
+        if name == "elseIf":
+            return f"else if {int(rest.partition(']')[0]) + 1}"
+        return self.parameter.removesuffix(".do")
+
+    def __repr__(self) -> str:
+        return f"<Block {self.path}>"
 
     def walk(self) -> Iterator[Node]:
         """Yield its nodes, each before those nested in it."""
@@ -139,7 +147,7 @@ class Block:
             yield from node.walk()
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Node:
     """A step: what it reads, what it binds, the stacks nested in it.
 
@@ -204,11 +212,19 @@ class Node:
         return self.step.function.effects.gives == "stream"
 
     @property
+    def values(self) -> Iterator[Value]:
+        """Its values, without those of the steps nested in it."""
+        yield from (use.value for use in self.uses)
+        yield from (each.value for each in self.per_item)
+        if self.step.when is not None:
+            yield self.step.when
+        if isinstance(self.step.timeout, Value):
+            yield self.step.timeout
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """The names that its own values read, each once."""
-        return tuple(
-            dict.fromkeys(read.name for value in values_of(self.step) for read in value.reads)
-        )
+        return tuple(dict.fromkeys(read.name for value in self.values for read in value.reads))
 
     @property
     def consumes(self) -> tuple[str, ...]:
@@ -228,6 +244,9 @@ class Node:
         yield self
         for block in self.blocks:
             yield from block.walk()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.number} {self.title} {self.path}>"
 
     def nested(self, *nestings: Nesting) -> list[Block]:
         """Return its blocks that run in one of these ways."""
@@ -339,6 +358,8 @@ class Graph:
 
 # -- what a step holds
 
+_CONTAINERS: Final = frozenset({Arguments, Items, Entries})
+
 
 class _Sorter:
     """Walks down the arguments of a step and the types of its function's parameters at once."""
@@ -369,13 +390,14 @@ class _Sorter:
         path: str,
     ) -> None:
         """Sort one argument. ``group`` holds it; ``entry`` is the author's own key above it."""
-        if isinstance(argument, Given):
+        kind = type(argument)
+        if kind is Given:
             return
         if isinstance(argument, Stack):
             form = _form(wanted, (StackOf,))
             if isinstance(form, StackOf):
                 self.node.blocks.append(self._nest(form, argument, group, entry, path))
-        elif isinstance(argument, Value):
+        elif kind not in _CONTAINERS and isinstance(argument, Value):
             self._value(parameter, _form(wanted, (Bound, Condition)), argument, group, entry)
         elif isinstance(argument, Arguments):
             form = _form(wanted, (Group,))
@@ -502,7 +524,7 @@ def steps_of(stack: Stack) -> Iterator[Step]:
     for step in stack.steps:
         yield step
         for inner in _leaves_of(step.arguments):
-            if isinstance(inner, Stack):
+            if type(inner) is Stack:
                 yield from steps_of(inner)
 
 
@@ -517,7 +539,9 @@ def values_of(step: Step) -> Iterator[Value]:
 
 def values_in(argument: Argument) -> Iterator[Value]:
     """Yield the values in an argument, without those of nested stacks."""
-    return (each for each in _leaves_of(argument) if isinstance(each, Value))
+    for each in _leaves_of(argument):
+        if not isinstance(each, (Given, Stack)):
+            yield each
 
 
 def all_values(definition: Definition) -> Iterator[Value]:
@@ -533,19 +557,27 @@ def all_values(definition: Definition) -> Iterator[Value]:
         yield definition.response
 
 
-def _leaves_of(argument: Argument) -> Iterator[Value | Given | Stack]:
-    """Yield what stands in an argument, however deep in groups, lists and mappings."""
-    if isinstance(argument, Arguments):
-        for inner in argument.given.values():
-            yield from _leaves_of(inner)
-    elif isinstance(argument, Items):
-        for inner in argument.items:
-            yield from _leaves_of(inner)
-    elif isinstance(argument, Entries):
-        for entry in argument.entries:
-            yield from _leaves_of(entry.argument)
+def _leaves_of(argument: Argument) -> list[Value | Given | Stack]:
+    """Return what stands in an argument, however deep in groups, lists and mappings."""
+    found: list[Value | Given | Stack] = []
+    _gather(argument, found)
+    return found
+
+
+def _gather(argument: Argument, found: list[Value | Given | Stack]) -> None:
+    # The classes themselves are compared, since a large project has a hundred thousand arguments.
+    kind = type(argument)
+    if kind is Arguments:
+        for inner in argument.given.values():  # type: ignore[union-attr]
+            _gather(inner, found)
+    elif kind is Items:
+        for inner in argument.items:  # type: ignore[union-attr]
+            _gather(inner, found)
+    elif kind is Entries:
+        for entry in argument.entries:  # type: ignore[union-attr]
+            _gather(entry.argument, found)
     else:
-        yield argument
+        found.append(argument)  # type: ignore[arg-type]
 
 
 # -- calls of functions of the project
@@ -671,7 +703,7 @@ class _Linker:
         outs: list[_Out] = []
         choices = node.nested(Nesting.ALTERNATIVE, Nesting.OTHERWISE)
         for block in choices:
-            outs += self._block(block, [_Out(node, EdgeKind.BRANCH, _choice(block))])
+            outs += self._block(block, [_Out(node, EdgeKind.BRANCH, block.title)])
         if choices and choices[-1].nesting is not Nesting.OTHERWISE:
             outs.append(_Out(node, EdgeKind.BRANCH, "otherwise"))
         if node.nested(Nesting.GUARDED):
@@ -730,9 +762,9 @@ class _Linker:
         if last is None:
             return outs
         self._scopes.pop()
-        if not handlers:
-            passing[EdgeKind.ERROR] = None
-            self._connect([_Out(node, EdgeKind.ERROR, "an error in `do`")], last.nodes[0])
+        passing[EdgeKind.ERROR] = None
+        label = "an error in `catch`" if handlers else "an error in `do`"
+        self._connect([_Out(node, EdgeKind.ERROR, label)], last.nodes[0])
         # Those that came by an exit are connected to the `finally` already.
         ends = self._block(
             last, [_Out(o.source, EdgeKind.FINALLY, o.label, o.crosses) for o in outs]
@@ -765,11 +797,3 @@ class _Linker:
                     scope.ends.append(out)
                 return
         self._connect([out], None)
-
-
-def _choice(block: Block) -> str:
-    """Return the label of the edge into an alternative: `then`, `else`, a case."""
-    name, _, rest = block.parameter.partition("[")
-    if name == "elseIf":
-        return f"else if {int(rest.partition(']')[0]) + 1}"
-    return block.title

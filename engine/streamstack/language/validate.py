@@ -11,11 +11,11 @@ from streamstack.errors import Diagnostic
 from streamstack.language.analysis.checks import (
     check_authentication,
     check_dialect,
-    check_guests,
+    check_optional_auth,
     check_resume,
 )
 from streamstack.language.analysis.references import check_calls, check_configured
-from streamstack.language.analysis.texts import check_texts, silence
+from streamstack.language.analysis.texts import check_texts, suppress
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
 from streamstack.language.declare import Registry
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, Task
@@ -98,7 +98,7 @@ def validate(
             later = _check(entry, definition, around)
             later += collisions.get(id(definition), [])
             later += [finding for finding in kept if finding.severity == "warning"]
-            later = silence(later, definition, entry.document.root)
+            later = suppress(later, definition, entry.document.root)
             kept = [finding for finding in kept if finding.severity == "error"] + later
             if not definition.disabled and not any(each.severity == "error" for each in kept):
                 sound.append(definition)
@@ -164,7 +164,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         found += check_dialect(definition, around.functions)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
-        found += check_guests(definition, around.functions)
+        found += check_optional_auth(definition, around.functions)
     if around.environment is not None:
         found += _missing_environment(definition, around.environment)
     if entry.reading.whole:

@@ -112,7 +112,7 @@ NAMES = frozenset(
             "started",
             "outcome",
         ),
-        *("after", "breathe", "yield_at"),
+        *("after", "yield_to_loop", "slice_ends"),
         *("batch", "close", "length", "turn", "value"),
     }
 )
@@ -138,14 +138,15 @@ class Code:
         #: The functions of what is computed for each item of the present step, by parameter and expression.
         self.per_item: dict[tuple[str, str], str] = {}
         self._lines: list[str] = []
-        self._sites: list[Site | None] = []
+        self._sites: list[Site] = []
+        self._bare = Site(None, "")  # of the lines that compute no value
         self._depth = 0
         self._serial = 0
         self._fresh: set[str] = set()
         self._constants: dict[int, str] = {}
         self._frame = Frame({})
         self._functions: list[Function] = [Function()]
-        self._handed: set[str] = set()
+        self._part_signals: set[str] = set()
         self._plain: set[str] = set()  # the functions in which nothing is awaited
         self._bound: tuple[str, ...] = ()  # what the bodies around bind: items, indexes, errors
 
@@ -160,6 +161,11 @@ class Code:
         self._sites.append(self._site(values))
 
     def _site(self, values: tuple[Value, ...]) -> Site:
+        if not values:
+            bare = self._bare
+            if bare.step is not self.step or bare.section != self.section:
+                bare = self._bare = Site(self.step, self.section)
+            return bare
         reads = [read for value in values for read in value.reads]
         names = {read.name: self.name(read.name) for read in reads}
         loop = self._loop()
@@ -284,10 +290,10 @@ class Code:
         self._frame = parent
 
     @property
-    def bound_here(self) -> str:
+    def captured(self) -> str:
         """Parameters that keep for later what the bodies around have bound now."""
-        kept = ", ".join(f"{name}={name}" for name in dict.fromkeys(self._bound))
-        return f"*, {kept}" if kept else ""
+        parameters = ", ".join(f"{name}={name}" for name in dict.fromkeys(self._bound))
+        return f"*, {parameters}" if parameters else ""
 
     # -- values --------------------------------------------------------------------------------------------
 
@@ -369,7 +375,7 @@ class Code:
             self._frame = Frame(own, outer)
             self.steps(block)
             self._frame = outer
-        self._handed = function.signals - {"break", "continue"}
+        self._part_signals = function.signals - {"break", "continue"}
         return name
 
     def shared(self, stem: str, block: Block, parameters: str = "") -> str:
@@ -388,29 +394,29 @@ class Code:
 
     @contextmanager
     def part(
-        self, stem: str, bound: frozenset[str], parameters: str = "", *, handed: bool = False
+        self, stem: str, bound: frozenset[str], parameters: str = "", *, coroutine: bool = False
     ) -> Iterator[str]:
         """Write a part of the present frame as a function of its own; gives its name, to be `called`.
 
         What is written inside is its body. It shares the variables, and emits into its parameter `sink` where it has
-        one. `hand_on` must follow its call. With ``handed`` it is a coroutine function whatever is in it, for who
+        one. `propagate` must follow its call. With ``coroutine`` it is a coroutine function whatever is in it, for who
         knows no other.
         """
         name = self.fresh(stem)
         function = Function(outlined=True)
-        with self._writing(name, parameters, function, plain=not handed):
+        with self._writing(name, parameters, function, plain=not coroutine):
             self._share(bound, parameters)
             yield name
-        self._handed = function.signals
+        self._part_signals = function.signals
 
-    def hand_on(self, signal: str) -> None:
+    def propagate(self, signal: str) -> None:
         """After the call of a part: do what it asks for (break, continue, return)."""
-        asked = self._handed
-        if "break" in asked:
+        signals = self._part_signals
+        if "break" in signals:
             self.line(f"if {signal} is BREAK: {self._leave('break')}")
-        if "continue" in asked:
+        if "continue" in signals:
             self.line(f"if {signal} is CONTINUE: {self._leave('continue')}")
-        if "return" in asked:
+        if "return" in signals:
             returned = f"return {signal}" if self._function.outlined else f"return {signal}.value"
             if self._function.outlined:
                 self._function.signals.add("return")
@@ -427,7 +433,7 @@ class Code:
         """Write `break` or `continue`."""
         self.line(self._leave(how))
 
-    def give_back(self, source: str, *values: Value) -> None:
+    def emit_return(self, source: str, *values: Value) -> None:
         """Write `return`: the value is what the present frame gives."""
         if self._function.outlined:
             self._function.signals.add("return")
@@ -454,7 +460,7 @@ class Code:
             self.steps(block)
         signal = self.fresh("signal")
         self.line(f"{signal} = {self.called(name)}()")
-        self.hand_on(signal)
+        self.propagate(signal)
 
     def steps(self, block: Block) -> None:
         """Write the steps of a stack one after the other."""
@@ -483,10 +489,41 @@ class Code:
         exec(code, namespace)
         return namespace
 
+    def listing(self) -> str:
+        """Return the Python for readers: indented by four, with the place of each step, and what the constants are."""
+        lines = [f"# {_one_line(self.title)}"]
+        for name, value in self.namespace.items():
+            if name in self._fresh:
+                lines.append(f"# {name}: {_described(value)}")
+        previous: object = None
+        for text, site in zip(self._lines, self._sites, strict=True):
+            code = text.lstrip(" ")
+            indent = "    " * (len(text) - len(code))
+            about = site.step or site.section
+            if about is not previous and isinstance(about, Step):
+                place = f"{about.key_mark} {about.title} ({about.path})"
+                lines.append(f"{indent}# {_one_line(place)}")
+            previous = about
+            lines.append(indent + code)
+        return "\n".join(lines) + "\n"
+
     @property
     def text(self) -> str:
         """The Python as text."""
         return "\n".join(self._lines) + "\n"
+
+
+def _one_line(text: str) -> str:
+    """Return text that can stand in a comment: control characters and line ends are escaped."""
+    return "".join(char if char.isprintable() else literal(char)[1:-1] for char in text)
+
+
+def _described(value: object) -> str:
+    """Say what a constant of generated code is: a function of the engine by its name, data as it is."""
+    name, module = getattr(value, "__qualname__", None), getattr(value, "__module__", "")
+    shown = f"{module}.{name}" if name else repr(value)
+    shown = _one_line(shown)
+    return shown if len(shown) <= 100 else f"{shown[:97]}..."
 
 
 def write_step(code: Code, node: Node) -> None:
@@ -517,11 +554,11 @@ def _write_retried(code: Code, node: Node) -> None:
     if node.step.retry is None or opens_later(node):
         _write_timed(code, node)
         return
-    with code.part("attempt", node.bound, "sink", handed=True) as name:
+    with code.part("attempt", node.bound, "sink", coroutine=True) as name:
         _write_timed(code, node)
     signal = code.fresh("signal")
     code.line(f"{signal} = await retried(run, {code.constant(node.step.retry)}, {name}, sink)")
-    code.hand_on(signal)
+    code.propagate(signal)
 
 
 def timeout_source(node: Node, code: Code) -> str:

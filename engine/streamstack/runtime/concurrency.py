@@ -27,14 +27,14 @@ from streamstack.runtime.values import Batches, Items, Stream
 T = TypeVar("T")
 
 
-class Crew:
+class TaskGroup:
     """Tasks that are started one by one, also by one another, and waited for with `finish`."""
 
-    __slots__ = ("_bell", "_failure", "_tasks")
+    __slots__ = ("_failure", "_tasks", "_wake")
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._bell = asyncio.Event()
+        self._wake = asyncio.Event()
         self._failure: BaseException | None = None
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -50,13 +50,13 @@ class Crew:
         if self._failure is None:
             self._failure = failure
         if self._failure is not None or not self._tasks:
-            self._bell.set()
+            self._wake.set()
 
     async def finish(self) -> None:
         """Wait for all tasks; raise the first error as it is, once the others have ended too."""
         try:
             if self._tasks:
-                await self._bell.wait()
+                await self._wake.wait()
         finally:
             while running := [task for task in self._tasks if not task.done()]:
                 await stop(*running)
@@ -144,11 +144,11 @@ def pause(policy: Retry, attempt: int, error: RunError | None = None) -> float:
     delay = min(delay, policy.max_delay)
     if policy.jitter:
         delay = random.uniform(0, delay)  # noqa: S311  (no secret)
-    asked = error.retry_after if error is not None else None
-    return delay if asked is None else max(delay, asked)
+    retry_after = error.retry_after if error is not None else None
+    return delay if retry_after is None else max(delay, retry_after)
 
 
-def worth_another(policy: Retry, error: RunError, attempt: int) -> bool:
+def should_retry(policy: Retry, error: RunError, attempt: int) -> bool:
     """Whether a failed attempt (counted from 0) is to be followed by another.
 
     It is not where the upstream asks to be left alone for longer than the policy's longest delay: sooner is in vain.
@@ -160,7 +160,7 @@ def worth_another(policy: Retry, error: RunError, attempt: int) -> bool:
     return error.code in policy.on if policy.on else error.code not in FINAL
 
 
-class Watched(Sink):
+class AttemptSink(Sink):
     """The sink of one attempt at a step: it tells whether this step, and no other beside it, has emitted."""
 
     __slots__ = ("_sink", "emitted")
@@ -206,12 +206,12 @@ async def retried(
     """Run a step again after an error, up to ``times`` more; never once it has emitted."""
     number = 0
     while True:
-        watched = Watched(sink)
+        watched = AttemptSink(sink)
         try:
             return await attempt(watched)
         except Exception as error:  # noqa: BLE001  (raised again, with its place)
             fault = located(error)
-            if watched.emitted or not worth_another(policy, fault, number):
+            if watched.emitted or not should_retry(policy, fault, number):
                 raise fault from fault.__cause__
             log.info(
                 "retry", run=run.id, code=fault.code, attempt=number + 1, place=str(fault.place)
@@ -242,7 +242,7 @@ def guarded(
                 break
             except RunError as error:
                 await present.close()
-                if policy is None or not worth_another(policy, error, number):
+                if policy is None or not should_retry(policy, error, number):
                     raise
                 log.info("retry", run=run.id, code=error.code, attempt=number + 1)
                 await asyncio.sleep(pause(policy, number, error))
@@ -272,9 +272,9 @@ async def together(
         async with gate:
             return await work()
 
-    crew = Crew()
-    running = [crew.start(one(work)) for work in tasks.values()]
-    await crew.finish()
+    group = TaskGroup()
+    running = [group.start(one(work)) for work in tasks.values()]
+    await group.finish()
     return [task.result() for task in running]
 
 
@@ -304,13 +304,13 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
     Return what an iteration's `return` asks for.
     """
     gate = asyncio.Semaphore(max(1, concurrency))
-    crew = Crew()
+    group = TaskGroup()
 
-    async def one(item: Any, index: int, mine: asyncio.Event, following: asyncio.Event) -> None:
-        own = Turn(sink, mine) if ordered else sink
+    async def one(item: Any, index: int, mine: asyncio.Event, next_ready: asyncio.Event) -> None:
+        own = OrderedSink(sink, mine) if ordered else sink
         try:
             signal = await body(item, index, own)
-            if isinstance(own, Turn):
+            if isinstance(own, OrderedSink):
                 await own.finish()
         except Exception as error:  # noqa: BLE001  (raised again, with its place)
             fault = located(error)
@@ -319,19 +319,19 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
             log.warning(
                 "item-skipped", run=run.id, index=index, code=fault.code, message=fault.message
             )
-            if isinstance(own, Turn):
+            if isinstance(own, OrderedSink):
                 await own.finish()
             signal = None
         finally:
             gate.release()
-        following.set()
+        next_ready.set()
         if signal is not None and signal.what != "continue":
             raise _Stop(signal)
 
     async def all_of_them() -> None:
         index = 0
-        turn = asyncio.Event()
-        turn.set()
+        ready = asyncio.Event()
+        ready.set()
         # A loop that stops at its limit does not wait for the item after.
         while (not stop or limit is None or index < limit) and (batch := await source.batch()):
             for item in batch:
@@ -340,14 +340,14 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
                         return
                     raise RunError("limit-reached", f"the loop has more than {limit} items")
                 await gate.acquire()
-                following = asyncio.Event()
-                crew.start(one(item, index, turn, following))
-                turn = following
+                next_ready = asyncio.Event()
+                group.start(one(item, index, ready, next_ready))
+                ready = next_ready
                 index += 1
 
-    crew.start(all_of_them())
+    group.start(all_of_them())
     try:
-        await crew.finish()
+        await group.finish()
     except _Stop as left:
         return left.signal if left.signal is not BREAK else None
     finally:
@@ -355,7 +355,7 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
     return None
 
 
-class Turn(Sink):
+class OrderedSink(Sink):
     """The sink of one iteration of an ordered loop: it holds chunks back until the iterations before it are done."""
 
     __slots__ = ("_held", "_sink", "_turn")

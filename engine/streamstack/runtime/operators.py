@@ -95,8 +95,8 @@ async def passed(
                 before += len(items)
                 if given:
                     yield given
-                if perf_counter() > run.yield_at:
-                    await run.breathe()
+                if perf_counter() > run.slice_ends:
+                    await run.yield_to_loop()
     finally:
         await source.close()
 
@@ -113,8 +113,8 @@ async def worked(
         while batch := await source.batch():
             for item in batch:
                 index += 1
-                if perf_counter() > run.yield_at:
-                    await run.breathe()
+                if perf_counter() > run.slice_ends:
+                    await run.yield_to_loop()
                 try:
                     made = await work(item, index)
                 except Exception as error:
@@ -128,7 +128,7 @@ async def worked(
 
 
 async def taken(source: Source, count: int) -> Batches:
-    """Give the first items. The source is closed before the last of them is handed on."""
+    """Give the first items. The source is closed before the last of them is passed on."""
     try:
         while count > 0 and (batch := await source.batch()):
             given = list(batch[:count])
@@ -151,8 +151,8 @@ async def gathered(run: Run, source: Source, size: int) -> Batches:
                     if len(pending) >= size:
                         full, pending = full_lists(pending, size)
                         yield full
-                    if perf_counter() > run.yield_at:
-                        await run.breathe()
+                    if perf_counter() > run.slice_ends:
+                        await run.yield_to_loop()
         except Exception:
             if pending:
                 yield [pending]
@@ -177,8 +177,8 @@ async def split(run: Run, source: Source, splitter: Splitter) -> Batches:
                 for items in slices(batch):
                     if pieces := splitter.feed(_text(items)):
                         yield pieces
-                    if perf_counter() > run.yield_at:
-                        await run.breathe()
+                    if perf_counter() > run.slice_ends:
+                        await run.yield_to_loop()
         except Exception:
             if pieces := splitter.end():
                 yield pieces
@@ -323,7 +323,7 @@ async def worked_at_once(
         try:
             try:
                 made.append(await work(item, index))
-            except Exception as error:  # noqa: BLE001  (told when its turn has come)
+            except Exception as error:  # noqa: BLE001  (raised in the order of the items)
                 failure = located(error)
             if before is not None:
                 await before
@@ -358,7 +358,7 @@ async def worked_at_once(
                         last = mine
                         index += 1
                         await gate.acquire()
-            except Exception as error:  # noqa: BLE001  (told after the bodies under way)
+            except Exception as error:  # noqa: BLE001  (raised after the bodies that are running)
                 failure = error
         if failure is not None:
             raise failure

@@ -152,7 +152,7 @@ class Pacer:
 def resume(run: Run) -> None:
     """Take note that the run goes on after a wait, and that its next chunk leaves now."""
     now = perf_counter()
-    run.yield_at = (
+    run.slice_ends = (
         now + SLICE
     )  # whoever has slept has let others run: no need to do so again at once
     run.sent_at = now
@@ -181,7 +181,7 @@ async def delay(run: Run, seconds: float | None) -> None:
         least = 0.0
         while (left := _previous(run) + seconds - perf_counter()) > 0:
             await sleep(max(left, least))
-            run.yield_at = perf_counter() + SLICE
+            run.slice_ends = perf_counter() + SLICE
             least = _RESOLUTION
     _note(run)
 

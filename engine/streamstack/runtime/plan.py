@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable
+from collections.abc import Coroutine
+from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from time import perf_counter
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.definition import (
-    Definition,
-    Endpoint,
-    FunctionDefinition,
-    Project,
-    RateLimit,
-    Stack,
-    Step,
-)
+from streamstack.language.definition import Definition
+from streamstack.language.definition import Endpoint
+from streamstack.language.definition import FunctionDefinition
+from streamstack.language.definition import Project
+from streamstack.language.definition import RateLimit
 from streamstack.language.expressions import Value
-from streamstack.language.graph import Graph, all_values, constant, steps_of, values_of
+from streamstack.language.graph import Graph
+from streamstack.language.graph import Node
+from streamstack.language.graph import constant
 from streamstack.language.units import Rate
 from streamstack.language.values import MISSING
 from streamstack.runtime import conversions
 from streamstack.runtime.chunk import Sink
 from streamstack.runtime.compiler import Code
-from streamstack.runtime.concurrency import guarded, limited, retried
+from streamstack.runtime.concurrency import guarded
+from streamstack.runtime.concurrency import limited
+from streamstack.runtime.concurrency import retried
 from streamstack.runtime.faults import located
-from streamstack.runtime.inputs import Checker, compile_inputs
-from streamstack.runtime.run import Run, enter_call, leave_call
+from streamstack.runtime.inputs import Checker
+from streamstack.runtime.inputs import compile_inputs
+from streamstack.runtime.run import Run
+from streamstack.runtime.run import enter_call
+from streamstack.runtime.run import leave_call
 
 Start = Callable[..., Coroutine[Any, Any, Any]]
 #: What a limit comes to for a request: its rate, its key, its concurrency; None where a part is no binding.
@@ -121,43 +126,49 @@ class Callee:
 def compile_project(project: Project) -> tuple[Plan, ...]:
     """Compile every endpoint that is not disabled, and the functions they call."""
     functions: dict[str, Callee] = {}
-    stacks_of_all = [each.stack for each in project.endpoints]
-    stacks_of_all += [each.stack for each in project.functions.values()]
-    delayed = any(_delays(step) for stack in stacks_of_all for step in steps_of(stack))
+    graphs = {name: Graph(each) for name, each in project.functions.items()}
+    endpoints = [Graph(each) for each in project.endpoints]
+    delayed = any(_delays(node) for graph in [*endpoints, *graphs.values()] for node in graph.nodes)
     for definition in project.functions.values():
-        functions[definition.name] = _callee(definition, functions, delayed=delayed)
+        graph = graphs[definition.name]
+        functions[definition.name] = _callee(definition, graph, functions, delayed=delayed)
     return tuple(
-        _plan(endpoint, functions, project.functions)
-        for endpoint in project.endpoints
+        _plan(endpoint, graph, functions, graphs)
+        for endpoint, graph in zip(project.endpoints, endpoints, strict=True)
         if not endpoint.disabled
     )
 
 
-def _delays(step: Step) -> bool:
-    return step.function.name == "stream" and step.arguments.get("delay") is not None
+def _delays(node: Node) -> bool:
+    return node.step.function.name == "stream" and node.arguments.get("delay") is not None
 
 
 def _callee(
-    definition: FunctionDefinition, functions: Mapping[str, Callee], *, delayed: bool
+    definition: FunctionDefinition,
+    graph: Graph,
+    functions: Mapping[str, Callee],
+    *,
+    delayed: bool,
 ) -> Callee:
-    code = _written(definition, functions, notes_sending=delayed)
+    code = _written(graph, functions, notes_sending=delayed)
     checker = compile_inputs(definition.inputs)
     return Callee(definition, checker, code.text, code.compile()["stack"])
 
 
 def _plan(
     endpoint: Endpoint,
+    graph: Graph,
     functions: Mapping[str, Callee],
-    definitions: Mapping[str, FunctionDefinition],
+    graphs: Mapping[str, Graph],
 ) -> Plan:
-    steps = _reachable(endpoint.stack, definitions)
-    code = _written(endpoint, functions, notes_sending=any(map(_delays, steps)))
+    nodes = _reachable(graph, graphs)
+    code = _written(graph, functions, notes_sending=any(map(_delays, nodes)))
     compiled = code.compile()
     return Plan(
         endpoint=endpoint,
         checker=compile_inputs(endpoint.inputs, endpoint.unknown_inputs),
-        shapes=_shapes(steps),
-        reads_body=_reads_body(endpoint, steps),
+        shapes=_shapes(nodes),
+        reads_body=_reads_body(endpoint, nodes),
         source=code.text,
         at_once=None if code.waits("stack") else compiled["stack"],
         _stack=compiled["stack"],
@@ -166,13 +177,12 @@ def _plan(
     )
 
 
-def _written(
-    definition: Definition, functions: Mapping[str, Callee], *, notes_sending: bool
-) -> Code:
+def _written(graph: Graph, functions: Mapping[str, Callee], *, notes_sending: bool) -> Code:
     """Write the Python of a definition: `stack` (of an endpoint a plain function, where it may be), and `headers`."""
+    definition, root = graph.definition, graph.root
     code = Code(definition.title, notes_sending=notes_sending)
     code.namespace.update(_FIXED, functions=functions)
-    endpoint, root = isinstance(definition, Endpoint), Graph(definition).root
+    endpoint = isinstance(definition, Endpoint)
     response = definition.response if isinstance(definition, Endpoint) else None
     with code.definition("stack", "run, v_input, sink=None", root, plain=endpoint):
         if response is None:
@@ -197,6 +207,14 @@ def _written(
         for index, limit in enumerate(definition.rate_limits):
             _write_limit(code, index, limit)
     return code
+
+
+def listing(definition: Definition, project: Project) -> str:
+    """Return the Python that a definition becomes, for reading: with the place of each step beside its lines."""
+    graph = Graph(definition)
+    graphs = {name: Graph(each) for name, each in project.functions.items()}
+    delayed = any(map(_delays, _reachable(graph, graphs)))
+    return _written(graph, {}, notes_sending=delayed).listing()
 
 
 def _write_limit(code: Code, index: int, limit: RateLimit) -> None:
@@ -257,36 +275,42 @@ _FIXED: Mapping[str, Any] = {
 }
 
 
-def _reachable(stack: Stack, functions: Mapping[str, FunctionDefinition]) -> list[Step]:
-    """Return every step that a run of the stack may reach, through the functions it calls."""
-    found: list[Step] = []
-    waiting, met = [stack], set[str]()
+def _reachable(graph: Graph, functions: Mapping[str, Graph]) -> list[Node]:
+    """Return every step that a run may reach, through the functions it calls; in these by their graphs."""
+    found: list[Node] = []
+    waiting, met = [graph], set[str]()
     while waiting:
-        for step in steps_of(waiting.pop()):
-            found.append(step)
-            if step.function.name == "call":
-                name = constant(step.arguments.get("function"))
+        nodes = waiting.pop().nodes
+        found += nodes
+        for node in nodes:
+            if node.step.function.name == "call":
+                name = constant(node.arguments.get("function"))
                 new = (functions.keys() if name is MISSING else {name} & functions.keys()) - met
                 met |= new
-                waiting += [functions[each].stack for each in new]
+                waiting += [functions[each] for each in new]
     return found
 
 
-def _shapes(steps: Iterable[Step]) -> Shapes:
+def _shapes(nodes: Iterable[Node]) -> Shapes:
     names: set[str | None] = set()
     every = False
-    for step in steps:
-        if step.function.name == "stream" and step.arguments.get("metadata") is not None:
-            event = constant(step.arguments.get("event"), None)
+    for node in nodes:
+        if node.step.function.name == "stream" and node.arguments.get("metadata") is not None:
+            event = constant(node.arguments.get("event"), None)
             every = every or event is MISSING
             names.add(None if event is MISSING else event)
     return Shapes(frozenset(names), every)
 
 
-def _reads_body(endpoint: Endpoint, steps: Iterable[Step]) -> bool:
+def _reads_body(endpoint: Endpoint, nodes: Iterable[Node]) -> bool:
     """Whether any binding reads `request.body`, or `request` as a whole."""
+    values = [value for node in nodes for value in node.values]
+    values += [value for _, value in endpoint.headers]
+    values += [value for limit in endpoint.rate_limits for value in limit.bindings]
+    if endpoint.response is not None:
+        values.append(endpoint.response)
     return any(
         read.name == "request" and (not read.path or read.path[0] == "body")
-        for value in chain(all_values(endpoint), *map(values_of, steps))
+        for value in values
         for read in value.reads
     )

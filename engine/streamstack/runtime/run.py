@@ -63,8 +63,8 @@ class Context:
     """What all runs of a project share.
 
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
-    ``models`` which models have names, ``databases`` which databases, ``authentication`` how callers are told,
-    ``state`` where state is kept. ``folder`` is where the project keeps what it makes itself (`.streamstack`); with
+    ``models`` which models have names, ``databases`` which databases, ``authentication`` how clients are identified,
+    ``state`` where state is stored. ``folder`` is where the project keeps what it makes itself (`.streamstack`); with
     ``joins`` an embedded database there may be one that another process runs, and without ``starts`` it is never one
     that this process starts. ``address`` is the server's own.
     """
@@ -138,9 +138,9 @@ class Run:
         "outcome",
         "sent_at",
         "sink",
+        "slice_ends",
         "started",
         "state",
-        "yield_at",
     )
 
     def __init__(
@@ -157,7 +157,7 @@ class Run:
         self.auth = auth
         self.started = datetime.now(UTC)
         self.clock = perf_counter()  # when it began
-        self.yield_at = self.clock + SLICE
+        self.slice_ends = self.clock + SLICE
         self.outcome: str | None = None
         self.sent_at: float | None = None  # when the last paced chunk left
         self.state: dict[str, Any] = {}  # what a step keeps between its turns (pace)
@@ -176,10 +176,10 @@ class Run:
             self._shown = self._request() if self._request is not None else {}
         return self._shown
 
-    async def breathe(self) -> None:
-        """Let the event loop turn: buffered chunks leave, other runs go on."""
+    async def yield_to_loop(self) -> None:
+        """Yield to the event loop: buffered chunks are written, other runs go on."""
         await asyncio.sleep(0)
-        self.yield_at = perf_counter() + SLICE
+        self.slice_ends = perf_counter() + SLICE
 
     def after(self, work: Callable[[], Awaitable[Any]], timeout: float) -> None:
         """Register work for the end of the run, with its time-out in seconds."""

@@ -77,15 +77,15 @@ class Source:
                 while batch := await value.batch():
                     for piece in self._cut(batch):
                         yield piece
-                    if perf_counter() > run.yield_at:
-                        await run.breathe()
+                    if perf_counter() > run.slice_ends:
+                        await run.yield_to_loop()
             finally:
                 await value.close()
         else:
             for piece in self._cut(value if isinstance(value, list) else [value]):
                 yield piece
-                if perf_counter() > run.yield_at:
-                    await run.breathe()
+                if perf_counter() > run.slice_ends:
+                    await run.yield_to_loop()
 
     def _cut(self, items: Iterable[Any]) -> Iterable[bytes]:
         for item in items:

@@ -319,8 +319,8 @@ async def windowed(run: Run, source: Source, make: Callable[[float], Window]) ->
                         raise
                     if given:
                         yield given
-                    if perf_counter() > run.yield_at:
-                        await run.breathe()
+                    if perf_counter() > run.slice_ends:
+                        await run.yield_to_loop()
         except Exception:
             if rest := window.rest(time()):
                 yield rest

@@ -11,17 +11,17 @@ from streamstack.errors import Mark
 from streamstack.language.analysis.emission import Emission, both, merge
 from streamstack.language.analysis.names import AT_THE_END, ERROR, LOOP, Names
 from streamstack.language.analysis.state import (
+    NO_EMISSIONS,
     PLAIN,
-    SILENT,
     Binding,
     Content,
+    Emissions,
     Event,
     Made,
     Region,
     Reports,
     Shape,
     State,
-    Voice,
     Wait,
     join,
 )
@@ -78,7 +78,7 @@ class Copy:
 class Guard:
     """What may have happened in a `try` when it fails: up to the step before the one that does."""
 
-    spoken: bool = False
+    may_be_sent: bool = False
     done: Event | None = None
     consumed: dict[Made, Event] = field(default_factory=dict)
 
@@ -86,14 +86,14 @@ class Guard:
         """Note the state before a step that may fail."""
         if state.consumed:
             self.consumed.update(state.consumed)
-        self.spoken = self.spoken or state.spoken
+        self.may_be_sent = self.may_be_sent or state.may_be_sent
         self.done = self.done or state.done
 
 
 class Context(ABC):
     """One definition while it is followed, and what stands around the present step.
 
-    ``ghost`` counts the reasons why the present step never runs: only its names are checked then.
+    ``dead`` counts the reasons why the present step never runs: only its names are checked then.
     """
 
     def __init__(self, definition: Definition) -> None:
@@ -106,7 +106,7 @@ class Context(ABC):
         self.frames = [Frame()]
         self.copies = [Copy(self.graph.root)]
         self.guards: list[Guard] = []
-        self.ghost = 0
+        self.dead = 0
 
     @abstractmethod
     def follow(self, block: Block, state: State) -> State | None:
@@ -136,11 +136,11 @@ class Context(ABC):
         streams.regions, streams.conditions, streams.tries, emission.places = before
 
     @contextmanager
-    def unheard(self) -> Iterator[None]:
+    def dead_code(self) -> Iterator[None]:
         """Follow what never runs."""
-        self.ghost += 1
+        self.dead += 1
         yield
-        self.ghost -= 1
+        self.dead -= 1
 
     @contextmanager
     def copy(self, block: Block, state: State, words: str) -> Iterator[Copy]:
@@ -168,7 +168,7 @@ class Context(ABC):
 
     def note_bound(self, name: str, mark: Mark, content: Content) -> None:
         """Remember where a name is bound first, to tell whether it is ever read."""
-        if not self.ghost and not self.reports.silences("unused-variable"):
+        if not self.dead and not self.reports.allows("unused-variable"):
             self.names.bound_at.setdefault(name, (mark, content.is_stream))
 
 
@@ -224,16 +224,16 @@ class Frames(Context):
         consumed, prompt = dict(entry.consumed), False
         for each in blocks:
             branch = entry.fork()
-            branch.spoken, branch.consumed = False, dict(consumed)
-            before, met = len(emission.late), len(emission.met)
+            branch.may_be_sent, branch.consumed = False, dict(consumed)
+            before, met = len(emission.late), len(emission.events)
             words = f"the branch `{each.label}`"
             end, content = self.frame(each, branch, words)
             ends.append(end)
             given[each.label or ""] = content
-            sent.append(emission.met[met] if len(emission.met) > met else None)
+            sent.append(emission.events[met] if len(emission.events) > met else None)
             if end is not None:
                 consumed.update(end.consumed)
-                prompt = prompt or (not end.silent and len(emission.late) == before)
+                prompt = prompt or (not end.may_be_unsent and len(emission.late) == before)
         # What one branch sends does not wait for what another one reads.
         emission.late = late if prompt else late + emission.late
         self._check_done_beside(entry, ends, sent)
@@ -241,10 +241,10 @@ class Frames(Context):
         if len(reached) < len(ends):
             return None, given
         entry.consumed = consumed
-        entry.silent = all(end.silent for end in reached)
-        entry.spoken = entry.spoken or any(end.spoken for end in reached)
+        entry.may_be_unsent = all(end.may_be_unsent for end in reached)
+        entry.may_be_sent = entry.may_be_sent or any(end.may_be_sent for end in reached)
         for end in reached:
-            entry.pending = merge(entry.pending, end.pending) if entry.silent else ()
+            entry.pending = merge(entry.pending, end.pending) if entry.may_be_unsent else ()
             entry.done = entry.done or end.done
         return entry, given
 
@@ -273,7 +273,7 @@ class Frames(Context):
                 "`collect` it and return the list",
             )
         if end is not None:
-            if node.step.result is not None and not self.ghost and "frame" not in block.exits:
+            if node.step.result is not None and not self.dead and "frame" not in block.exits:
                 self._refuse_null(node, block)
             end.names = dict(state.names)
         return join((state, end))
@@ -288,14 +288,14 @@ class Frames(Context):
             f"write `- return: << {last} >>` at the end of its `do`" if last else None,
         )
 
-    def follow_per_item(self, node: Node, block: Block, state: State) -> Voice:
+    def follow_per_item(self, node: Node, block: Block, state: State) -> Emissions:
         emission = self.emission
         inner = state.fork()
-        inner.silent, inner.spoken, inner.pending, inner.done = True, False, (), None
+        inner.may_be_unsent, inner.may_be_sent, inner.pending, inner.done = True, False, (), None
         inner.unsure(self.late_names())
         self.bind(block, inner)
         late, emission.late = emission.late, []
-        met = len(emission.met)
+        met = len(emission.events)
         region = Region(f"the `{node.step.function.name}`", node.mark, turns=False)
         with self.around(region=region, condition=block):
             words = f"the work of this concurrent `{node.step.function.name}`"
@@ -303,15 +303,15 @@ class Frames(Context):
         within, emission.late = tuple(emission.late), late
         if not block.copies:
             state.unsure(block.bound)
-        emits = len(emission.met) > met
+        emits = len(emission.events) > met
         if end is not None and end.done is not None:
             emission.refuse_after_done(end.done, end.done, next_turn=True)
         if end is None:
-            return Voice(emits, silent=True, late=within)
-        return Voice(emits, end.silent, end.pending, within)
+            return Emissions(emits, may_be_unsent=True, late=within)
+        return Emissions(emits, end.may_be_unsent, end.pending, within)
 
     def follow_defer(self, block: Block, state: State) -> None:
-        if self.ghost:
+        if self.dead:
             self.finish([self._deferred(block, state)], state)
         else:
             self.copies[-1].deferred.append(self._deferred(block, state))
@@ -336,11 +336,11 @@ class Frames(Context):
             state.unsure(self.late_names())
             before = streams.regions, streams.conditions, streams.tries
             streams.regions, streams.conditions, streams.tries = each.regions, each.conditions, ()
-            heard = emission.places, emission.late, emission.any
+            parts = emission.places, emission.late, emission.any
             emission.places, emission.late = ("emits-in-after",), []
             with self.reports.within(each.allowed):
                 self.frame(each.block, state, "`after`")
-            emission.places, emission.late, emission.any = heard
+            emission.places, emission.late, emission.any = parts
             streams.regions, streams.conditions, streams.tries = before
 
 
@@ -361,22 +361,22 @@ class Blocks(Frames):
     def follow_nested(
         self,
         node: Node,
-        asked: frozenset[str],
+        tested: frozenset[str],
         read: tuple[Made, ...],
         state: State,
-    ) -> tuple[State | None, Voice, dict[str, Content]]:
+    ) -> tuple[State | None, Emissions, dict[str, Content]]:
         """Follow the blocks of a step.
 
-        ``asked``: names whose being bound its conditions ask for. ``read``: the streams it iterates. Return the state
+        ``tested``: names whose being bound its conditions test. ``read``: the streams it iterates. Return the state
         behind it, how its work per item emits, and what its branches give.
         """
-        voice, given = SILENT, dict[str, Content]()
+        emissions, given = NO_EMISSIONS, dict[str, Content]()
         after: State | None = state
         alternatives = node.nested(Nesting.ALTERNATIVE, Nesting.OTHERWISE)
         if alternatives:
-            after = self._alternatives(alternatives, asked, state)
-        elif asked:
-            state.assure(asked)
+            after = self._alternatives(alternatives, tested, state)
+        elif tested:
+            state.assure(tested)
         guarded = node.nested(*_OF_TRY)
         if guarded and after is not None:
             after = self._try(node, after)
@@ -394,35 +394,35 @@ class Blocks(Frames):
                 case Nesting.LOOP:
                     after = self._loop(node, each, read, after)
                 case Nesting.ITEM:
-                    voice = both(voice, self.follow_per_item(node, each, after))
+                    emissions = both(emissions, self.follow_per_item(node, each, after))
                 case Nesting.FRAME:
                     after = self.follow_own_frame(node, each, after)
                 case Nesting.DEFERRED:
                     self.follow_defer(each, after)
                 case _:
                     pass
-        return after, voice, given
+        return after, emissions, given
 
     # -- in the step's own frame
 
     def _alternatives(
-        self, blocks: list[Block], asked: frozenset[str], state: State
+        self, blocks: list[Block], tested: frozenset[str], state: State
     ) -> State | None:
         ends: list[State | None] = []
         for each in blocks:
             inner = state.fork()
-            inner.assure(asked)
+            inner.assure(tested)
             with self.around(condition=each):
                 ends.append(self.follow(each, inner))
         if not any(each.nesting is Nesting.OTHERWISE for each in blocks):
             if None in ends:
-                state.assure(asked)
+                state.assure(tested)
             ends.append(state)
         return join(ends)
 
     def _try(self, node: Node, entry: State) -> State | None:
         by = {nesting: node.nested(nesting) for nesting in _OF_TRY}
-        guard, caught = Guard(entry.spoken, entry.done), _catches(node)
+        guard, caught = Guard(entry.may_be_sent, entry.done), _catches(node)
         self.guards.append(guard)
         end: State | None = entry
         failed = entry.fork()
@@ -430,7 +430,7 @@ class Blocks(Frames):
             with self.around(caught_at=node.mark if caught else None):
                 end = self.follow(each, entry.fork())
             self._fail(each, end, failed)
-        failed.spoken, failed.done = guard.spoken, guard.done
+        failed.may_be_sent, failed.done = guard.may_be_sent, guard.done
         failed.consumed.update(guard.consumed)
         ends = [end]
         for each in by[Nesting.HANDLER]:
@@ -451,7 +451,7 @@ class Blocks(Frames):
         after = join(ends)
         if after is not None and end is not None:
             # What only a failure sends does not make a loop around one that sends as it goes.
-            after.spoken = end.spoken
+            after.may_be_sent = end.may_be_sent
         for each in by[Nesting.FINALLY]:
             after = self._finally(each, failed, after)
         return after
@@ -479,11 +479,11 @@ class Blocks(Frames):
         for name in block.bound:
             if name in end.names:
                 normal.names[name] = end.names[name]
-        if not end.silent:
-            normal.silent, normal.pending = False, ()
-        elif normal.silent:
+        if not end.may_be_unsent:
+            normal.may_be_unsent, normal.pending = False, ()
+        elif normal.may_be_unsent:
             normal.pending = merge(normal.pending, end.pending)
-        normal.spoken = normal.spoken or end.spoken
+        normal.may_be_sent = normal.may_be_sent or end.may_be_sent
         normal.done = normal.done or end.done
         normal.consumed.update(end.consumed)
         return normal
@@ -492,9 +492,9 @@ class Blocks(Frames):
         frame, loop = self.frames[-1], Loop()
         region = Region(f"the `{node.step.function.name}`", node.mark, turns=True)
         frame.loops.append(loop)
-        met, returns = len(self.emission.met), len(frame.returns)
+        met, returns = len(self.emission.events), len(frame.returns)
         body = entry.fork()
-        body.spoken = False
+        body.may_be_sent = False
         self.bind(block, body, tuple(made for made in read if made.maybe_input is None))
         with self.around(region=region, condition=block):
             if block.copies:
@@ -510,7 +510,7 @@ class Blocks(Frames):
         self.streams.close(region, [entry] if block.copies else again)
         self._check_next_turn(entry, again, met)
         exits = again + loop.breaks
-        spoken = any(each.spoken for each in exits)
+        sent = any(each.may_be_sent for each in exits)
         if block.copies:
             for each in exits:
                 each.names = dict(entry.names)
@@ -518,9 +518,9 @@ class Blocks(Frames):
         if after is None:
             return None
         self.unbind(block, entry, after)
-        after.spoken = spoken or entry.spoken
-        if spoken:
-            after.silent, after.pending = False, ()
+        after.may_be_sent = sent or entry.may_be_sent
+        if sent:
+            after.may_be_unsent, after.pending = False, ()
         elif not loop.breaks and len(frame.returns) == returns:
             self.wait_for(node, read, after, loop=True)
         return after
@@ -529,7 +529,7 @@ class Blocks(Frames):
         """Report a chunk that comes after the `done` of the turn before."""
         done = next((s.done for s in again if s.done is not None), None)
         if done is not None and entry.done is None:
-            first = self.emission.met[met] if len(self.emission.met) > met else done
+            first = self.emission.events[met] if len(self.emission.events) > met else done
             self.emission.refuse_after_done(first, done, next_turn=True)
 
     def wait_for(
@@ -537,7 +537,7 @@ class Blocks(Frames):
     ) -> None:
         """Note that a step reads streams to their end, unless they are short or emit by themselves."""
         for made in read:
-            if made.brief or made.voice.emits or self.ghost:
+            if made.brief or made.emissions.emits or self.dead:
                 continue
             if loop:
                 advice = (

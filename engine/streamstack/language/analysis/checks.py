@@ -74,7 +74,7 @@ _IS_BOUND: Final = re.compile(r"\bauth\s+is\s+(?:not\s+)?(?:un)?defined\b")
 _SENT: Final = frozenset({"headers", "cookies", "query"})
 
 
-def check_guests(
+def check_optional_auth(
     endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
 ) -> list[Diagnostic]:
     """Report where something is looked up in `auth`, which is null for guests, before that was ruled out.
@@ -84,10 +84,10 @@ def check_guests(
     authentication = endpoint.authentication
     if authentication is None or not authentication.optional:
         return []
-    return _Guests(endpoint, functions).found
+    return _OptionalAuth(endpoint, functions).found
 
 
-class _Guests:
+class _OptionalAuth:
     """Follows an endpoint with a caller of whom nothing is known."""
 
     def __init__(self, endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from streamstack.errors import Mark
-from streamstack.language.analysis.state import Event, Made, Reports, State, Voice, Wait
+from streamstack.language.analysis.state import Emissions, Event, Made, Reports, State, Wait
 from streamstack.language.definition import Step
 
 
@@ -21,7 +21,7 @@ class Emission:
         self.places: tuple[str, ...] = ()
         self.late: list[tuple[Wait, Mark]] = []
         self.any = False  # whether any path emits
-        self.met: list[Event] = []  # the emissions met, in written order
+        self.events: list[Event] = []  # the emissions met, in written order
 
     def check_place(self, mark: Mark, title: str, source: Mark | None = None) -> None:
         """Report an emission where none may be. ``source``: the step of a called function that emits."""
@@ -40,15 +40,15 @@ class Emission:
         for code in self.places:
             self._reports.add(code, mark, words[code])
 
-    def say(self, state: State, event: Event) -> None:
+    def send(self, state: State, event: Event) -> None:
         """Note that a chunk is sent."""
         self.any = True
-        self.met.append(event)
+        self.events.append(event)
         if state.done is not None:
             self.refuse_after_done(event, state.done)
-        if state.silent and state.pending:
+        if state.may_be_unsent and state.pending:
             self.late += [(wait, event.mark) for wait in state.pending]
-        state.silent, state.spoken, state.pending = False, True, ()
+        state.may_be_unsent, state.may_be_sent, state.pending = False, True, ()
 
     def refuse_after_done(
         self, event: Event, done: Event, *, next_turn: bool = False, beside: bool = False
@@ -80,34 +80,36 @@ class Emission:
 
     def wait(self, state: State, wait: Wait) -> None:
         """Note that a step waits for a whole stream."""
-        if state.silent and not self._reports.silences("buffers-stream"):
+        if state.may_be_unsent and not self._reports.allows("buffers-stream"):
             state.pending = (*state.pending, wait)
 
-    def apply(self, state: State, voice: Voice, event: Event) -> None:
+    def apply(self, state: State, emissions: Emissions, event: Event) -> None:
         """Note what a part that runs elsewhere emits and waits for, as it runs here."""
-        if state.silent and not self._reports.silences("buffers-stream"):
-            self.late += voice.late
-            state.pending = merge(state.pending, voice.pending if not voice.emits else ())
-        if voice.emits:
-            was = state.silent
+        if state.may_be_unsent and not self._reports.allows("buffers-stream"):
+            self.late += emissions.late
+            state.pending = merge(state.pending, emissions.pending if not emissions.emits else ())
+        if emissions.emits:
+            was = state.may_be_unsent
             before = state.pending
-            self.say(state, event)
-            if voice.silent and was:
-                state.silent = True
-                state.pending = merge(before, voice.pending)
-        elif not voice.silent:
-            state.silent, state.pending = False, ()
+            self.send(state, event)
+            if emissions.may_be_unsent and was:
+                state.may_be_unsent = True
+                state.pending = merge(before, emissions.pending)
+        elif not emissions.may_be_unsent:
+            state.may_be_unsent, state.pending = False, ()
 
-    def apply_one_of(self, state: State, voices: list[Voice], event: Event) -> None:
+    def apply_one_of(self, state: State, parts: list[Emissions], event: Event) -> None:
         """Note what one of several parts emits and waits for, as it runs here."""
-        if len(voices) == 1:
-            self.apply(state, voices[0], event)
+        if len(parts) == 1:
+            self.apply(state, parts[0], event)
             return
-        voice = voices[0]
-        for other in voices[1:]:
-            together = both(voice, other)
-            voice = replace(together, silent=voice.silent or other.silent)
-        self.apply(state, voice, event)
+        emissions = parts[0]
+        for other in parts[1:]:
+            together = both(emissions, other)
+            emissions = replace(
+                together, may_be_unsent=emissions.may_be_unsent or other.may_be_unsent
+            )
+        self.apply(state, emissions, event)
 
 
 def merge(one: tuple[Wait, ...], other: tuple[Wait, ...]) -> tuple[Wait, ...]:
@@ -115,27 +117,27 @@ def merge(one: tuple[Wait, ...], other: tuple[Wait, ...]) -> tuple[Wait, ...]:
     return one + tuple(wait for wait in other if wait not in one) if other else one
 
 
-def of_streams(streams: tuple[Made, ...]) -> Voice:
+def of_streams(streams: tuple[Made, ...]) -> Emissions:
     """Return how streams emit and wait while they are read."""
     if len(streams) == 1:
-        return streams[0].voice
-    voice = Voice()
+        return streams[0].emissions
+    emissions = Emissions()
     for made in streams:
-        voice = both(voice, made.voice)
-    return voice
+        emissions = both(emissions, made.emissions)
+    return emissions
 
 
-def both(one: Voice, other: Voice) -> Voice:
+def both(one: Emissions, other: Emissions) -> Emissions:
     """Return how two parts emit and wait that run together."""
-    return Voice(
+    return Emissions(
         one.emits or other.emits,
-        one.silent and other.silent,
+        one.may_be_unsent and other.may_be_unsent,
         merge(one.pending, other.pending),
         one.late + tuple(each for each in other.late if each not in one.late),
     )
 
 
-def called(voice: Voice, function: str, step: Step, streams: frozenset[str]) -> Voice:
+def called(emissions: Emissions, function: str, step: Step, streams: frozenset[str]) -> Emissions:
     """Return how a function emits and waits, as its caller sees it.
 
     ``streams``: the inputs that are given a stream; waits for others don't count.
@@ -152,9 +154,9 @@ def called(voice: Voice, function: str, step: Step, streams: frozenset[str]) -> 
         return wait.only_with is None or wait.only_with in streams
 
     return replace(
-        voice,
-        pending=tuple(wrap(wait) for wait in voice.pending if real(wait)),
-        late=tuple((wrap(wait), at) for wait, at in voice.late if real(wait)),
+        emissions,
+        pending=tuple(wrap(wait) for wait in emissions.pending if real(wait)),
+        late=tuple((wrap(wait), at) for wait, at in emissions.late if real(wait)),
     )
 
 

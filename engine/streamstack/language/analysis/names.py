@@ -69,12 +69,12 @@ class Names:
     def read(self, value: Value, state: State) -> None:
         """Check every name a value reads; what was read is bound from there on."""
         reads = value.reads
-        asked = {read.name for read in reads if read.soft}
+        tested = {read.name for read in reads if read.soft}
         for read in reads:
-            self._read(read, state, soft=read.soft or (read.name in asked and not read.path))
+            self._read(read, state, soft=read.soft or (read.name in tested and not read.path))
 
-    def asked(self, value: Value) -> Iterator[str]:
-        """Yield the names whose being bound a value asks for."""
+    def tested(self, value: Value) -> Iterator[str]:
+        """Yield the names whose being bound a value tests (`is defined`, `default`)."""
         for read in value.reads:
             if read.soft:
                 yield read.name

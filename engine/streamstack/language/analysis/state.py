@@ -27,7 +27,7 @@ class Region:
 
     name: str
     mark: Mark
-    turns: bool  # a loop, whose body may bind the name anew before the next turn
+    turns: bool  # a loop, whose body may rebind the name before the next turn
     suspects: list[tuple[str, Made, Mark]] = field(default_factory=list)
 
 
@@ -49,19 +49,19 @@ class Wait:
 
 
 @record()
-class Voice:
+class Emissions:
     """How a part that runs elsewhere (a function, a lazy stream) emits and waits.
 
     ``pending``: waits on a path through it that emits nothing. ``late``: waits before its own first chunk.
     """
 
     emits: bool = False
-    silent: bool = True
+    may_be_unsent: bool = True
     pending: tuple[Wait, ...] = ()
     late: tuple[tuple[Wait, Mark], ...] = ()
 
 
-SILENT: Final = Voice()
+NO_EMISSIONS: Final = Emissions()
 
 
 @dataclass(eq=False, slots=True)
@@ -76,7 +76,7 @@ class Made:
     regions: tuple[Region, ...] = ()
     tries: tuple[Mark, ...] = ()
     properties: frozenset[str] = OF_EVERY_STREAM
-    voice: Voice = SILENT
+    emissions: Emissions = NO_EMISSIONS
     brief: bool = False
     maybe_input: str | None = None  # an input of a function, which may be a stream
 
@@ -156,21 +156,26 @@ class Event:
 class State:
     """What is known at a point that can be reached.
 
-    ``silent``: some path to it has emitted nothing; ``pending`` are the waits on such paths. ``spoken``: some path has
-    emitted.
+    ``may_be_unsent``: some path to it has emitted nothing; ``pending`` are the waits on such paths.
+    ``may_be_sent``: some path has emitted.
     """
 
     names: dict[str, Binding]
     consumed: dict[Made, Event] = field(default_factory=dict)
-    silent: bool = True
-    spoken: bool = False
+    may_be_unsent: bool = True
+    may_be_sent: bool = False
     pending: tuple[Wait, ...] = ()
     done: Event | None = None
 
     def fork(self) -> State:
         """Return a copy, for another path."""
         return State(
-            dict(self.names), dict(self.consumed), self.silent, self.spoken, self.pending, self.done
+            dict(self.names),
+            dict(self.consumed),
+            self.may_be_unsent,
+            self.may_be_sent,
+            self.pending,
+            self.done,
         )
 
     def unsure(self, names: Iterable[str], *, in_turns: bool = False) -> None:
@@ -180,7 +185,7 @@ class State:
                 self.names[name] = Binding(sure=False, in_turns=in_turns)
 
     def assure(self, names: Iterable[str]) -> None:
-        """Take names as bound: they were read, or the author asked whether they are."""
+        """Take names as bound: they were read, or the author tested whether they are."""
         for name in names:
             binding = self.names.get(name)
             if binding is not None and not binding.sure:
@@ -216,8 +221,8 @@ def _join(one: State, other: State) -> State:
     return State(
         names,
         {**other.consumed, **one.consumed},
-        one.silent or other.silent,
-        one.spoken or other.spoken,
+        one.may_be_unsent or other.may_be_unsent,
+        one.may_be_sent or other.may_be_sent,
         pending,
         one.done or other.done,
     )
@@ -232,7 +237,7 @@ class Reports:
         self.found: dict[tuple[str, Mark], Diagnostic] = {}
         self._allowed: tuple[frozenset[str], ...] = (allowed,)
 
-    def silences(self, code: str) -> bool:
+    def allows(self, code: str) -> bool:
         """Tell whether a code is allowed here."""
         return any(code in codes for codes in self._allowed)
 
@@ -240,7 +245,7 @@ class Reports:
         self, code: str, mark: Mark, message: str, hint: str | None = None, *, sure: bool = True
     ) -> None:
         """Add a finding; one that is not ``sure`` is a warning, whatever its code is else."""
-        if self.silences(code) or (code, mark) in self.found:
+        if self.allows(code) or (code, mark) in self.found:
             return
         finding = find(code, mark, message, hint)
         self.found[code, mark] = finding if sure else replace(finding, severity="warning")

@@ -45,7 +45,7 @@ class Streams:
         """Return the stream that a step makes."""
         return Made(title, mark, self.regions, self.tries, properties)
 
-    def evaluate(self, use: Use, step: Step, state: State, *, ghost: bool = False) -> Content:
+    def evaluate(self, use: Use, step: Step, state: State, *, dead: bool = False) -> Content:
         """Check where the streams stand that a value reads; return what the value is.
 
         A stream that the parameter takes is consumed, unless `set` moves it.
@@ -55,7 +55,7 @@ class Streams:
             return PLAIN
         name, content = self._names.content(value, state)
         if content.streams and use.kind in TAKES:
-            if not step.function.effects.sets and not ghost:
+            if not step.function.effects.sets and not dead:
                 self.consume(name, content, value.reads[0].mark, step, state)
             return content
         for read in value.reads:
@@ -144,7 +144,7 @@ class Streams:
             if not region.turns:
                 self._refuse_in(region, name, made, mark)
                 return
-        if not self._reports.silences("consumed-twice"):
+        if not self._reports.allows("consumed-twice"):
             for region in inner:
                 region.suspects.append((name, made, mark))
 

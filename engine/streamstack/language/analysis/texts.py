@@ -55,35 +55,35 @@ _FOREIGN: Final = re.compile(
 _RESERVED: Final = re.compile(r"\$?(?:input|request|auth|env|settings|loop|stream|run)\b")
 
 
-def check_texts(root: Node, told: Collection[Mark] = ()) -> list[Diagnostic]:
+def check_texts(root: Node, reported: Collection[Mark] = ()) -> list[Diagnostic]:
     """Report texts that are, or look like, secrets, and bindings in the brackets of other tools.
 
-    ``told`` are the places of texts whose brackets are told elsewhere.
+    ``reported`` are the places of texts whose brackets are reported elsewhere.
     """
-    return list(_search(root, told, named=True))
+    return list(_search(root, reported, named=True))
 
 
 def _secret(what: str, mark: Mark) -> Diagnostic:
     return find("secret-in-definition", mark, f"{what} stands in the file in plain text")
 
 
-def _search(node: Node, told: Collection[Mark], *, named: bool) -> Iterator[Diagnostic]:
+def _search(node: Node, reported: Collection[Mark], *, named: bool) -> Iterator[Diagnostic]:
     """Yield what is found; secrets by the names of keys too where ``named``."""
     if isinstance(node, Scalar):
         what = _looks_like(node)
         if what:
             yield _secret(what, node.mark)
-        if isinstance(node.value, str) and "{" in node.value and node.mark not in told:
+        if isinstance(node.value, str) and "{" in node.value and node.mark not in reported:
             yield from _foreign(node, node.value)
     elif isinstance(node, Sequence):
         for item in node.items:
-            yield from _search(item, told, named=named)
+            yield from _search(item, reported, named=named)
     else:
         for key, item in node.items:
             if named and isinstance(item, Scalar) and _is_secret(key.text, item):
                 yield _secret(f"the value of `{key.text}`", item.mark)
             else:
-                yield from _search(item, told, named=named and key.text != _DECLARATIONS)
+                yield from _search(item, reported, named=named and key.text != _DECLARATIONS)
 
 
 def _foreign(node: Scalar, text: str) -> Iterator[Diagnostic]:
@@ -118,7 +118,9 @@ def _looks_like(node: Scalar) -> str:
     return "a password in a URL" if "://" in text and _IN_URL.search(text) else ""
 
 
-def silence(findings: Iterable[Diagnostic], definition: Definition, root: Node) -> list[Diagnostic]:
+def suppress(
+    findings: Iterable[Diagnostic], definition: Definition, root: Node
+) -> list[Diagnostic]:
     """Leave out the findings of a document that its author allows."""
     ranges = _ranges(definition, root)
     return [

@@ -8,17 +8,17 @@ from streamstack.errors import Diagnostic, Mark
 from streamstack.language.analysis.blocks import Blocks
 from streamstack.language.analysis.emission import both, called, describe, of_streams
 from streamstack.language.analysis.state import (
+    NO_EMISSIONS,
     OF_A_BODY,
     OF_EVERY_STREAM,
     PLAIN,
-    SILENT,
     Binding,
     Content,
+    Emissions,
     Event,
     Made,
     Region,
     State,
-    Voice,
     Wait,
     join,
 )
@@ -43,19 +43,19 @@ from streamstack.spec import Kind
 class Summary:
     """What a caller must know of a function.
 
-    ``emits`` is the first step in it that does. ``stream_voice``: how the stream it gives emits and
+    ``emits`` is the first step in it that does. ``stream_emissions``: how the stream it gives emits and
     waits while it is read.
     """
 
     name: str
-    voice: Voice = SILENT
+    emissions: Emissions = NO_EMISSIONS
     emits: Mark | None = None
     closes: bool = False
     comes_back: bool = True
     gives_stream: bool = False
     gives_plain: bool = True
     properties: frozenset[str] = OF_EVERY_STREAM
-    stream_voice: Voice = SILENT
+    stream_emissions: Emissions = NO_EMISSIONS
     brief: bool = False
 
 
@@ -99,7 +99,7 @@ class Callees:
             if each not in self._known:
                 waiting = [other for other in order if other not in self._known]
                 for other in waiting:
-                    self._known[other] = Summary(other, Voice(silent=False))
+                    self._known[other] = Summary(other, Emissions(may_be_unsent=False))
                 summary = self._sum_up(self._functions[each], self)
                 for other in waiting:
                     del self._known[other]
@@ -126,9 +126,9 @@ class Walker(Blocks):
             after = self._step(node, state)
             if after is None:
                 rest = block.nodes[index + 1 :]
-                if rest and not self.ghost:
+                if rest and not self.dead:
                     self._unreachable(node.step, rest[0].step)
-                with self.unheard():
+                with self.dead_code():
                     for each in rest:
                         state = self._step(each, state) or state
                 return None
@@ -155,7 +155,7 @@ class Walker(Blocks):
         if self.guards and not self._is_harmless(node):
             self.guards[-1].note(state)
         if step.disabled:
-            with self.unheard():
+            with self.dead_code():
                 self._run(node, state.fork())
             self._bind_result(step, state, PLAIN)
             return state
@@ -164,12 +164,12 @@ class Walker(Blocks):
         self.names.read(step.when, state)
         self.streams.check_condition(step.when, step, state)
         skipped = state.fork()
-        asked = frozenset(self.names.asked(step.when))
-        state.assure(asked)
+        tested = frozenset(self.names.tested(step.when))
+        state.assure(tested)
         with self.around(condition=node):
             after = self._retried(node, state)
         if after is None:
-            skipped.assure(asked)
+            skipped.assure(tested)
         if step.result is not None:
             skipped.names[step.result] = Binding(sure=True)
         return join((after, skipped))
@@ -195,39 +195,39 @@ class Walker(Blocks):
         if effects.sets:
             self._set(node, state)
             return state
-        read, handed, asked = self._read(node, state)
-        voice = of_streams(read) if read else SILENT
+        read, contents, tested = self._read(node, state)
+        emissions = of_streams(read) if read else NO_EMISSIONS
         event = Event(step.key_mark, step.title, self.streams.conditions)
         lazy = effects.gives == "stream"
-        if read and not lazy and not self.ghost:
-            self.emission.apply(state, voice, event)
+        if read and not lazy and not self.dead:
+            self.emission.apply(state, emissions, event)
             if effects.waits_for_stream:
                 self.wait_for(node, read, state)
         given: dict[str, Content] = {}
         if node.blocks:
-            after, own, given = self.follow_nested(node, asked, read, state)
+            after, own, given = self.follow_nested(node, tested, read, state)
             if after is None:
                 return None
-            state, voice = after, both(voice, own) if own is not SILENT else voice
-            if own is not SILENT and not lazy and not self.ghost:
+            state, emissions = after, both(emissions, own) if own is not NO_EMISSIONS else emissions
+            if own is not NO_EMISSIONS and not lazy and not self.dead:
                 self.emission.apply(state, own, event)
-        elif asked:
-            state.assure(asked)
+        elif tested:
+            state.assure(tested)
         content = PLAIN
         if lazy:
-            content = Content((self._make(node, read, voice),), plain=False)
+            content = Content((self._make(node, read, emissions),), plain=False)
         elif effects.calls:
-            found = self._call(step, handed, event, state)
+            found = self._call(step, contents, event, state)
             if found is None:
                 return None
             content = found
-        if content.is_stream and step.result is None and not self.ghost:
+        if content.is_stream and step.result is None and not self.dead:
             message = f"`{step.title}` gives a stream that is never read: it has no `as`"
             self.reports.add("unread-stream", step.key_mark, message)
-        if effects.emits and not self.ghost:
+        if effects.emits and not self.dead:
             self._emit(effects, event, state)
         self._bind(node, given, content, state)
-        return self._leave(node, handed, state) if effects.ends else state
+        return self._leave(node, contents, state) if effects.ends else state
 
     # -- what a step reads
 
@@ -240,30 +240,30 @@ class Walker(Blocks):
         """
         step, effects = node.step, node.step.function.effects
         read: tuple[Made, ...] = ()
-        handed: dict[str, Content] = {}
-        asked: set[str] = set()
+        contents: dict[str, Content] = {}
+        tested: set[str] = set()
         for use in node.uses:
             if not use.value.reads:
                 continue
             outer = state.names.get("loop")
             turns = use.kind is None and next((b for b in node.blocks if b.loop), None)
             if turns:
-                self.bind(turns, state)  # the condition of `while` is asked in each turn
+                self.bind(turns, state)  # the condition of `while` is tested in each turn
             self.names.read(use.value, state)
             if turns and outer is not None:
                 state.names["loop"] = outer
             elif turns:
                 del state.names["loop"]
-            content = self.streams.evaluate(use, step, state, ghost=bool(self.ghost))
+            content = self.streams.evaluate(use, step, state, dead=bool(self.dead))
             if use.kind is Kind.ANY_OR_STREAM and (effects.calls or effects.ends):
-                handed[use.entry or use.parameter] = content
+                contents[use.entry or use.parameter] = content
             elif content.streams:
                 read += tuple(made for made in content.streams if made not in read)
             elif use.kind is None:
-                asked.update(self.names.asked(use.value))
+                tested.update(self.names.tested(use.value))
         for each in node.per_item:
             self._read_per_item(each, step, state)
-        return read, handed, frozenset(asked)
+        return read, contents, frozenset(tested)
 
     def _read_per_item(self, each: PerItem, step: Step, state: State) -> None:
         """Check a value that is computed later, for each item."""
@@ -290,7 +290,7 @@ class Walker(Blocks):
 
     # -- what a step makes, calls, emits
 
-    def _make(self, node: Node, read: tuple[Made, ...], voice: Voice) -> Made:
+    def _make(self, node: Node, read: tuple[Made, ...], emissions: Emissions) -> Made:
         step, effects = node.step, node.step.function.effects
         properties = frozenset(each.name for each in effects.properties) | OF_EVERY_STREAM
         name = f"`{step.result}`" if step.result else f"what `{step.title}` gives"
@@ -302,43 +302,43 @@ class Walker(Blocks):
             waits = tuple(
                 Wait(step.title, step.key_mark, each.title, advice, only_with=each.maybe_input)
                 for each in read
-                if not each.brief and not self.reports.silences("buffers-stream")
+                if not each.brief and not self.reports.allows("buffers-stream")
             )
-            voice = both(voice, Voice(pending=waits))
-        made.voice = voice
+            emissions = both(emissions, Emissions(pending=waits))
+        made.emissions = emissions
         return made
 
     def _call(
-        self, step: Step, handed: dict[str, Content], event: Event, state: State
+        self, step: Step, contents: dict[str, Content], event: Event, state: State
     ) -> Content | None:
         """Follow a call of a function of the project; None where it never comes back."""
         summaries = [self._callees.summary(name) for name in _called_names(step)]
         known = [summary for summary in summaries if summary is not None]
-        passed = tuple(made for content in handed.values() for made in content.streams)
-        voice = of_streams(passed) if passed else SILENT
+        passed = tuple(made for content in contents.values() for made in content.streams)
+        emissions = of_streams(passed) if passed else NO_EMISSIONS
         if not known or len(known) < len(summaries):
-            if not self.ghost:
+            if not self.dead:
                 # A function that can't be seen may emit.
                 self.emission.any = True
-                state.silent, state.pending = False, ()
+                state.may_be_unsent, state.pending = False, ()
             return PLAIN
-        streams = frozenset(name for name, content in handed.items() if content.streams)
-        content, comes_back = self._combine(step, known, streams, voice)
-        if not self.ghost:
+        streams = frozenset(name for name, content in contents.items() if content.streams)
+        content, comes_back = self._combine(step, known, streams, emissions)
+        if not self.dead:
             for summary in known:
                 if summary.emits is not None:
                     self.emission.check_place(step.key_mark, summary.name, summary.emits)
                     break
             if not content.streams:
-                self.emission.apply(state, voice, event)
-            heard = [called(each.voice, each.name, step, streams) for each in known]
-            self.emission.apply_one_of(state, heard, event)
+                self.emission.apply(state, emissions, event)
+            parts = [called(each.emissions, each.name, step, streams) for each in known]
+            self.emission.apply_one_of(state, parts, event)
             if any(each.closes for each in known):
                 self.emission.close(state, event)
         return content if comes_back else None
 
     def _combine(
-        self, step: Step, known: list[Summary], streams: frozenset[str], passed: Voice
+        self, step: Step, known: list[Summary], streams: frozenset[str], passed: Emissions
     ) -> tuple[Content, bool]:
         """Return what one of several functions gives, and whether any comes back."""
         plain = any(each.gives_plain for each in known)
@@ -349,8 +349,8 @@ class Walker(Blocks):
         name = f"`{step.result}`" if step.result else f"what `{step.title}` gives"
         made = self.streams.make(name, step.key_mark, properties)
         for each in giving:
-            passed = both(passed, called(each.stream_voice, each.name, step, streams))
-        made.voice = passed
+            passed = both(passed, called(each.stream_emissions, each.name, step, streams))
+        made.emissions = passed
         made.brief = all(each.brief for each in giving)
         return Content((made,), plain), any(each.comes_back for each in known)
 
@@ -359,7 +359,7 @@ class Walker(Blocks):
         if effects.closes:
             self.emission.close(state, event)
         else:
-            self.emission.say(state, event)
+            self.emission.send(state, event)
 
     # -- what a step binds, and where it leaves
 
@@ -387,7 +387,7 @@ class Walker(Blocks):
             return content
         first = content.streams[0]
         made = self.streams.make(f"`{name}`", step.key_mark, first.properties)
-        made.voice, made.brief = of_streams(content.streams), first.brief
+        made.emissions, made.brief = of_streams(content.streams), first.brief
         return Content((made,), content.plain)
 
     def _bind_result(self, step: Step, state: State, content: Content) -> None:
@@ -397,14 +397,14 @@ class Walker(Blocks):
             if not step.disabled:
                 self.note_bound(step.result, mark, content)
 
-    def _leave(self, node: Node, handed: dict[str, Content], state: State) -> State | None:
+    def _leave(self, node: Node, contents: dict[str, Content], state: State) -> State | None:
         step, effects = node.step, node.step.function.effects
         frame = self.frames[-1]
         if effects.leaves == "frame":
-            content = next(iter(handed.values()), PLAIN)
+            content = next(iter(contents.values()), PLAIN)
             if content.is_stream and self._answers_json and len(self.frames) == 1:
                 self.refuse_answer(node, content)
-            if not self.ghost:
+            if not self.dead:
                 frame.returns.append(state.fork())
                 frame.given.append(content)
         elif effects.leaves in ("loop", "turn"):
@@ -415,7 +415,7 @@ class Walker(Blocks):
                 message = f"`{step.function.name}` {words}"
                 self.reports.add("outside-loop", step.key_mark, message)
                 return state
-            if not self.ghost:
+            if not self.dead:
                 loop = frame.loops[-1]
                 (loop.breaks if effects.leaves == "loop" else loop.turns).append(state.fork())
         return None
@@ -505,19 +505,19 @@ def _sum_up(function: FunctionDefinition, callees: Callees) -> Summary:
     walker = Walker(function, callees)
     end, given = _follow(walker)
     emission, streams = walker.emission, given.streams
-    first = min((event.mark for event in emission.met), default=None)
-    silent = end is None or end.silent or not emission.any
+    first = min((event.mark for event in emission.events), default=None)
+    may_be_unsent = end is None or end.may_be_unsent or not emission.any
     pending = end.pending if end is not None else ()
     return Summary(
         function.name,
-        Voice(emission.any, silent, pending, tuple(emission.late)),
+        Emissions(emission.any, may_be_unsent, pending, tuple(emission.late)),
         emits=first,
         closes=end is not None and end.done is not None,
         comes_back=end is not None,
         gives_stream=bool(streams) and any(made.maybe_input is None for made in streams),
         gives_plain=given.plain,
         properties=frozenset[str]().union(*(made.properties for made in streams)) | OF_EVERY_STREAM,
-        stream_voice=of_streams(streams) if streams else Voice(),
+        stream_emissions=of_streams(streams) if streams else Emissions(),
         brief=bool(streams) and all(made.brief for made in streams),
     )
 

@@ -7,7 +7,7 @@ attribute of a value is ever reached: the source holds no attribute access at al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import isfinite
 from types import CodeType
 from typing import Any, Final, Literal, Protocol
@@ -112,7 +112,7 @@ class UnsafeSource(Exception):  # noqa: N818  (raised at load; it means a bug of
 
 
 def compile_source(
-    source: str, title: str, mode: Literal["exec", "eval"], known: Container[str]
+    source: str, title: str, mode: Literal["exec", "eval"], known: Iterable[str]
 ) -> CodeType:
     """Compile generated Python and check every identifier in it, before any of it runs.
 
@@ -132,10 +132,12 @@ def compile_source(
         code = compile(source, f"<{title}>", mode)
     except (SyntaxError, ValueError) as error:
         raise UnsafeSource(f"{title}: the generated source is no Python: {error}") from error
+    names: set[str] = set()
     for part in _parts_of(code):
-        for name in (*part.co_names, *part.co_varnames, *part.co_freevars, *part.co_cellvars):
-            if name not in known and not name.startswith("v_"):
-                raise UnsafeSource(f"{title}: the generated source holds the name {name!r}")
+        names.update(part.co_names, part.co_varnames, part.co_freevars, part.co_cellvars)
+    for name in names.difference(known):
+        if not name.startswith("v_"):
+            raise UnsafeSource(f"{title}: the generated source holds the name {name!r}")
     return code
 
 
