@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from streamstack.commands.graph import definition_options, read_definitions
+from streamstack.cli.graph import definition_options, read_definitions
 from streamstack.runtime.plan import listing
 
 

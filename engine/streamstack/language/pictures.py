@@ -15,8 +15,8 @@ from typing import Final
 from streamstack.language.definition import Entries, Given
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Block, Edge, EdgeKind, Graph, Node
-from streamstack.language.parameters import Nesting
 from streamstack.language.values import MISSING, to_text
+from streamstack.spec import Nesting
 
 #: Characters of a value that a picture shows.
 _LONGEST: Final = 44

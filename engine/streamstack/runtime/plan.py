@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Coroutine
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.definition import Definition
-from streamstack.language.definition import Endpoint
-from streamstack.language.definition import FunctionDefinition
-from streamstack.language.definition import Project
-from streamstack.language.definition import RateLimit
+from streamstack.language.definition import (
+    Definition,
+    Endpoint,
+    FunctionDefinition,
+    Project,
+    RateLimit,
+)
 from streamstack.language.expressions import Value
-from streamstack.language.graph import Graph
-from streamstack.language.graph import Node
-from streamstack.language.graph import constant
+from streamstack.language.graph import Graph, Node, constant
 from streamstack.language.units import Rate
 from streamstack.language.values import MISSING
 from streamstack.runtime import conversions
 from streamstack.runtime.chunk import Sink
 from streamstack.runtime.compiler import Code
-from streamstack.runtime.concurrency import guarded
-from streamstack.runtime.concurrency import limited
-from streamstack.runtime.concurrency import retried
+from streamstack.runtime.concurrency import guarded, limited, retried
 from streamstack.runtime.faults import located
-from streamstack.runtime.inputs import Checker
-from streamstack.runtime.inputs import compile_inputs
-from streamstack.runtime.run import Run
-from streamstack.runtime.run import enter_call
-from streamstack.runtime.run import leave_call
+from streamstack.runtime.inputs import Checker, compile_inputs
+from streamstack.runtime.run import Run, enter_call, leave_call
 
 Start = Callable[..., Coroutine[Any, Any, Any]]
 #: What a limit comes to for a request: its rate, its key, its concurrency; None where a part is no binding.
