@@ -15,7 +15,6 @@ from yarl import URL
 from streamstack import __version__
 from streamstack.connections.content_coding import Coding, through, undo
 from streamstack.connections.network_guard import NetworkGuard, RefusedAddressError
-from streamstack.connections.received import take_all
 from streamstack.errors import RunError
 from streamstack.language.http_settings import HttpSettings
 
@@ -273,7 +272,7 @@ class Answer:
             raise self._fault
         content = self._response.content
         try:
-            data = await take_all(content)
+            data = await content.readany()
         except Exception as error:
             self._fault = self._lost("broke off")
             self._fault.__cause__ = error

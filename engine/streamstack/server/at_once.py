@@ -1,16 +1,16 @@
-"""Requests that are answered where they arrive: nothing in their run waits, so it needs no task and no timer."""
+"""Requests that are answered where they arrive: nothing in their run waits, so it needs no timer."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
 
 from streamstack.runtime.faults import located
 from streamstack.runtime.run import Run
 from streamstack.server.ending import fail, tell
 from streamstack.server.exchange import leave
-from streamstack.server.life import Life
-from streamstack.server.replies import Sent
+from streamstack.server.replies import Sent, Whole
 from streamstack.server.request import Request
 from streamstack.server.served import AtOnce, Served
 from streamstack.server.writers.answer import Answer
@@ -26,11 +26,8 @@ def answer_at_once(
     request: Request,
     parameters: Mapping[str, str],
     answer: Answer,
-) -> Sent | Coroutine[Any, Any, Sent] | None:
-    """Run a stack in which nothing waits, and answer; None where the request is not wholly here.
-
-    Returns what has to be waited for where a slow reader still has the answers before.
-    """
+) -> Sent | None:
+    """Run a stack in which nothing waits, and answer; None where the request is not wholly here."""
     answer.run = run = Run(
         answer, service.context, request=lambda: served.show(request, parameters)
     )
@@ -50,19 +47,6 @@ def answer_at_once(
     service.after(run, outcome, None)
     if service.context.dev:
         tell(served, answer, outcome)
-    if request.connection.writing_paused:
-        return _stay(service, served, request, answer, sent)
+    if isinstance(sent, Whole):
+        sent.leave = partial(leave, service, served, answer)
     return sent
-
-
-async def _stay(
-    service: Service, served: Served, request: Request, answer: Answer, sent: Sent
-) -> Sent:
-    """Wait until the reader has taken what was written."""
-    life = Life(answer, served.limits, service.lives, served.row)
-    try:
-        await leave(request, life)
-        return sent
-    finally:
-        life.end()
-        service.leave(life)
