@@ -56,7 +56,7 @@ FORBIDDEN = {
     ("plan", "functions"): "a plan is given a Registry; it never imports functions",
     ("plan", "registry"): "a plan is given a Registry; it never imports functions",
 }
-ALLOWED = {("registry", "functions")}
+ALLOWED = {("registry", "functions"), ("streamstack", "errors")}
 
 #: Which modules may import a library. Any other library may be imported anywhere.
 LIBRARIES = {
@@ -69,6 +69,7 @@ LIBRARIES = {
     ),
     "jsonschema": (),
     "aiohttp": (
+        "streamstack",
         "streamstack.server",
         "streamstack.server.*",
         "streamstack.connections",

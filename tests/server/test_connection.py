@@ -145,7 +145,7 @@ async def test_reader_who_leaves_while_sending_the_next() -> None:
 
 @pytest.mark.parametrize("line", ["HEAD /s", "GET /_streams/x", "GET /s", "POST /finish"])
 async def test_reader_who_leaves_before_anything_began(line: str) -> None:
-    """Nothing is left undone half-way: a run begins, and is cancelled where it first waits; what outlives its reader is done."""
+    """A run begins, and is cancelled where it first waits; what outlives its reader is done."""
     done = []
 
     async def note(run: Run, inputs: dict[str, Any]) -> None:

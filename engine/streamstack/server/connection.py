@@ -410,7 +410,7 @@ class ChunkedBody:
 
 
 #: A chunk's size and its extensions (RFC 9112, section 7.1.1).
-_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?)\r\n")
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)\r\n")
 
 
 class HttpServer(web.Server):
