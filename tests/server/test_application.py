@@ -116,7 +116,7 @@ def mounted(application: web.Application, prefix: str = "/api/v1") -> web.Applic
 
 def data_of(text: str) -> list[str]:
     """Return the data of the chunks of a stream."""
-    return re.findall(r"^id: .*\ndata: (.*)$", text, re.MULTILINE)
+    return re.findall(r"^id: .*\ndata: (?!{)(.*)$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])

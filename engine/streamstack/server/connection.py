@@ -48,6 +48,8 @@ HEAD_TIMEOUT: Final = 30.0
 CONNECTIONS: Final = 10_000
 #: Bytes that are held back while a request before them is answered; beyond, the client is not read from.
 _HELD: Final = 64 * 1024
+#: Turns of the event loop in which aiohttp takes up a request that it has read.
+_TAKEN_UP: Final = 10
 _END_OF_HEAD: Final = b"\r\n\r\n"
 #: Seconds between two lines of the log that say the same of many connections.
 _QUIET: Final = 10.0
@@ -166,6 +168,7 @@ class Connection(asyncio.Protocol):
         """Keep the connection where the client ended in the middle of a body, so that it can be told."""
         self.ended = True
         if self._at is _At.BEGINNING:
+            self._later(_TAKEN_UP, self._go_past)
             return True
         if self._at is _At.BODY and self._responding and self.awaited:
             self._break_off()
@@ -210,8 +213,20 @@ class Connection(asyncio.Protocol):
         if start >= len(data):
             return
         self._held, self._from = data, start
+        if self._at is _At.BEGINNING:
+            self._later(_TAKEN_UP, self._go_past)
         if len(data) - start > _HELD:
             self.transport.pause_reading()
+
+    def _go_past(self) -> None:
+        """Hand on what is held, where aiohttp waits for more before it takes a head for one (HTTP/2's preface)."""
+        if self._at is not _At.BEGINNING:
+            return
+        if self._held and self._protocol is not None:
+            data, start = self._take_held()
+            self._protocol.data_received(data[start:])
+        elif self.ended:
+            self.transport.close()
 
     def _take_held(self) -> tuple[bytes, int]:
         """Return what was held, and where in it to go on."""
@@ -317,7 +332,7 @@ class Connection(asyncio.Protocol):
 
     def end_head(self) -> None:
         """Close a connection whose request does not come; tell the client if some of it has."""
-        if self._at is _At.HEAD and not self._responding and self._protocol is not None:
+        if self._at <= _At.BEGINNING and not self._responding and self._protocol is not None:
             if self._tail or self._lines:
                 log.info("request-malformed", reason="headTimeout", status=_SLOW.status)
                 self.transport.write(problem_alone(_SLOW))
