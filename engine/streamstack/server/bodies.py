@@ -33,7 +33,11 @@ def json_at_hand(request: Request, most: int) -> bytes | None:
 
     Those are to be looked at with more care, or waited for.
     """
-    content, headers = request.wire, request.headers
+    headers = request.headers
+    whole = None if request.under is None else request.under.whole_body
+    if whole is not None and headers.get(CONTENT_TYPE) in _JSON and len(whole) <= most:
+        return None if CONTENT_ENCODING in headers or EXPECT in headers else whole
+    content = request.wire
     if (
         not content.is_eof()
         or not 0 < content.total_bytes <= most

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import re
 from contextlib import suppress
-from enum import IntEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -48,8 +47,8 @@ HEAD_TIMEOUT: Final = 30.0
 CONNECTIONS: Final = 10_000
 #: Bytes that are held back while a request before them is answered; beyond, the client is not read from.
 _HELD: Final = 64 * 1024
-#: Turns of the event loop in which aiohttp takes up a request that it has read.
-_TAKEN_UP: Final = 10
+#: What HTTP/2 begins with (RFC 9113, section 3.4): the parser reads past its empty line before it refuses it.
+_PREFACE: Final = b"PRI "
 _END_OF_HEAD: Final = b"\r\n\r\n"
 #: Seconds between two lines of the log that say the same of many connections.
 _QUIET: Final = 10.0
@@ -58,14 +57,12 @@ _FULL = RunError("unavailable", "the server has as many connections as it takes"
 _SLOW = RunError("timeout", "the head of the request took too long to arrive", status=408)
 
 
-class _At(IntEnum):
-    """Where in a request a connection is."""
-
-    HEAD = 0  # between requests, or in the head of one
-    BEGINNING = 1  # the head was handed on, and aiohttp has not taken it up yet
-    BODY = 2
-    BEHIND = 3  # the request is complete, and being answered
-    END = 4  # nothing that comes is of interest
+# Where in a request a connection is; numbers, since each piece that arrives asks for it.
+_HEAD: Final = 0  # between requests, or in the head of one
+_BEGINNING: Final = 1  # the head was handed on, and aiohttp has not taken it up yet
+_BODY: Final = 2
+_BEHIND: Final = 3  # the request is complete, and being answered
+_END: Final = 4  # nothing that comes is of interest
 
 
 class Connection(asyncio.Protocol):
@@ -75,7 +72,9 @@ class Connection(asyncio.Protocol):
         "_at",
         "_body",
         "_content",
+        "_end_of_head",
         "_from",
+        "_head",
         "_held",
         "_left",
         "_lines",
@@ -94,9 +93,11 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: HttpServer) -> None:
         self._server = server
         self._protocol: web.RequestHandler | None = None
-        self._at = _At.HEAD
+        self._at = _HEAD
         self._tail = b""  # the last bytes of a head of which more is to come
-        self._lines = 0  # of the head
+        self._lines = 0  # of the head, as far as it has come
+        self._head = b""  # the piece in which the head ended, ...
+        self._end_of_head = -1  # ... and where, if nothing but one request is in it
         self._held = b""  # what has come behind the present request, ...
         self._from = 0  # ... from here on
         self._body: ChunkedBody | None = None
@@ -118,14 +119,14 @@ class Connection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Whether nothing is being answered, and nothing waits for it."""
-        return self._at is _At.HEAD and not self._responding
+        return self._at == _HEAD and not self._responding
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         server = self._server
         if len(server.opened) >= server.most:
             server.tell_full()
-            self._at = _At.END
+            self._at = _END
             self.transport.write(problem_alone(_FULL))
             self.transport.close()
             return
@@ -137,9 +138,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._protocol is not None:
-            hops = (
-                3 if self._at is _At.BEGINNING else 0
-            )  # what came as a whole is begun all the same
+            hops = 3 if self._at == _BEGINNING else 0  # what came as a whole is begun all the same
             self._later(hops, lambda: self._lose(exc))
 
     def _later(self, hops: int, work: Any) -> None:
@@ -151,7 +150,7 @@ class Connection(asyncio.Protocol):
 
     def _lose(self, exc: Exception | None) -> None:
         protocol, self._protocol = self._protocol, None
-        self._at = _At.END
+        self._at = _END
         if protocol is not None:
             self._server.discard(self, protocol)
             protocol.connection_lost(exc)
@@ -167,10 +166,9 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Keep the connection where the client ended in the middle of a body, so that it can be told."""
         self.ended = True
-        if self._at is _At.BEGINNING:
-            self._later(_TAKEN_UP, self._go_past)
+        if self._at == _BEGINNING:
             return True
-        if self._at is _At.BODY and self._responding and self.awaited:
+        if self._at == _BODY and self._responding and self.awaited:
             self._break_off()
             return True
         if self.broken:
@@ -188,7 +186,7 @@ class Connection(asyncio.Protocol):
         """
         content = self._content
         self.broken = True
-        self._at = _At.END
+        self._at = _END
         if content is None or content.is_eof():
             return
         if not paused:
@@ -201,11 +199,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._held:
             self._hold(self._held[self._from :] + data)
-        elif self._at is _At.HEAD:
+        elif self._at == _HEAD:
             self._take_head(data, 0)
-        elif self._at is _At.BODY:
+        elif self._at == _BODY:
             self._take_body(data, 0)
-        elif self._at is not _At.END:
+        elif self._at != _END:
             self._hold(data)
 
     def _hold(self, data: bytes, start: int = 0) -> None:
@@ -213,20 +211,8 @@ class Connection(asyncio.Protocol):
         if start >= len(data):
             return
         self._held, self._from = data, start
-        if self._at is _At.BEGINNING:
-            self._later(_TAKEN_UP, self._go_past)
         if len(data) - start > _HELD:
             self.transport.pause_reading()
-
-    def _go_past(self) -> None:
-        """Hand on what is held, where aiohttp waits for more before it takes a head for one (HTTP/2's preface)."""
-        if self._at is not _At.BEGINNING:
-            return
-        if self._held and self._protocol is not None:
-            data, start = self._take_held()
-            self._protocol.data_received(data[start:])
-        elif self.ended:
-            self.transport.close()
 
     def _take_held(self) -> tuple[bytes, int]:
         """Return what was held, and where in it to go on."""
@@ -250,19 +236,25 @@ class Connection(asyncio.Protocol):
             if start == len(data):
                 return
             self._lines = 0
-            self._server.watch(self)
             end = data.find(_END_OF_HEAD, start) + 4
-            complete = end > 3
+            complete = end > 3 and not data.startswith(_PREFACE, start)
         if not complete:
+            self._server.watch(self)
             self._tail = (tail + data[start:])[-3:]
-            end = len(data)
+            self._lines += data.count(b"\n", start)
+            protocol.data_received(data[start:] if start else data)
+            return
+        self._tail = b""
+        self._at = _BEGINNING
+        size = len(data)
+        if start == 0 and (end == size or _length(data, end) == size - end):
+            self._end_of_head = end  # by far the most often: one request, and all of it
         else:
-            self._tail = b""
-            self._at = _At.BEGINNING
+            self._end_of_head = -1
             self._hold(data, end)
-        head = data if start == 0 and end == len(data) else data[start:end]
-        self._lines += head.count(b"\n")
-        protocol.data_received(head)
+            data = data[start:end]
+        self._head = data
+        protocol.data_received(data)
 
     def begin(self, message: RawRequestMessage, content: StreamReader) -> None:
         """Take note that aiohttp has taken up the request."""
@@ -272,18 +264,27 @@ class Connection(asyncio.Protocol):
         self.broken = False
         self._content = content
         if content.is_eof():
-            self._at = _At.BEHIND
+            self._at = _BEHIND
         else:
-            self._at = _At.BODY
+            self._at = _BODY
+            self._head = b""
             if message.chunked:
                 self._body = ChunkedBody()
             else:
                 self._body = None
                 self._left = int(message.headers.get(hdrs.CONTENT_LENGTH, 0))
+                if self._end_of_head > 0:
+                    self._left -= content.total_bytes
             if self._held:
                 self._take_body(*self._take_held())
         if self.ended:
             self.eof_received()
+
+    @property
+    def whole_body(self) -> bytes | None:
+        """The body, where it came in one piece with its head."""
+        head, end = self._head, self._end_of_head
+        return head[end:] if 0 < end < len(head) else None
 
     def _take_body(self, data: bytes, start: int) -> None:
         protocol, content = self._protocol, self._content
@@ -308,7 +309,7 @@ class Connection(asyncio.Protocol):
         if not content.is_eof() and self.transport.is_reading():
             self._break_off()  # aiohttp does not take it for one: its trailers are malformed
             return
-        self._at = _At.BEHIND
+        self._at = _BEHIND
         self._hold(data, end)
         if not self._responding:
             self._go_on()
@@ -318,13 +319,14 @@ class Connection(asyncio.Protocol):
         self._responding = False
         if self.broken and self._content is not None and not self._content.is_eof():
             self._content.feed_eof()  # aiohttp would wait for the rest
-        if self._at is _At.BEHIND:
+        if self._at == _BEHIND:
             self._go_on()
 
     def _go_on(self) -> None:
         """Take up the next request."""
-        self._at = _At.HEAD
+        self._at = _HEAD
         self._content = self._body = None
+        self._head = b""
         if self._held:
             self._take_head(*self._take_held())
         elif self.ended:
@@ -332,22 +334,33 @@ class Connection(asyncio.Protocol):
 
     def end_head(self) -> None:
         """Close a connection whose request does not come; tell the client if some of it has."""
-        if self._at <= _At.BEGINNING and not self._responding and self._protocol is not None:
+        if self._at <= _BEGINNING and not self._responding and self._protocol is not None:
             if self._tail or self._lines:
                 log.info("request-malformed", reason="headTimeout", status=_SLOW.status)
                 self.transport.write(problem_alone(_SLOW))
-            self._at = _At.END
+            self._at = _END
             self.transport.close()
 
     @property
     def many_headers(self) -> bool:
         """Whether the head has more headers than a request may have."""
-        return self._lines > HEADERS
+        end = self._end_of_head if self._end_of_head > 0 else len(self._head)
+        return self._lines + self._head.count(b"\n", 0, end) > HEADERS + 2
 
     def close_idle(self) -> None:
         """Close the connection unless a request is being answered, or none has come yet."""
         if self.idle and self._seen:
             self.transport.close()
+
+
+def _length(head: bytes, end: int) -> int:
+    """Return the length of the body by its header, as most clients write it; -1 for all others."""
+    found = _LENGTH.search(head, 0, end)
+    return -1 if found is None else int(found[1])
+
+
+#: aiohttp's parser decides what is a body, and whether this is one; here it only tells whether all may have come.
+_LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,9})\r\n")
 
 
 class MalformedError(Exception):

@@ -26,6 +26,8 @@ UNREAD = 75.0
 LAST_BYTES = 30.0
 
 _HTTP_10 = (1, 0)
+#: Bytes of a body that may stay where they are until the next request comes.
+_SMALL: Final = 4096
 #: Headers of the connection and the framing, which are always ours.
 _OURS: Final = frozenset({"connection", "content-length", "date", "transfer-encoding"})
 #: What stands above a document of JSON that tells how things are just now.
@@ -104,7 +106,7 @@ class Response(web.StreamResponse):
                 # Closed once all is sent; a reader who leaves the rest where it is does not hold it open.
                 asyncio.get_running_loop().call_later(LAST_BYTES, transport.abort)
         wire = request.wire
-        if wire.is_eof() and not wire.at_eof() and wire.exception() is None:
+        if wire.total_bytes > _SMALL and wire.is_eof() and wire.exception() is None:
             wire.read_nowait()  # what nobody has read of the body is not kept until the next request
         if request.under is not None:
             request.under.end()
@@ -137,7 +139,11 @@ class Whole(Response, Sent):
     def __init__(
         self, request: Request, status: int, lines: bytes, body: bytes | None, *, keep: bool
     ) -> None:
-        super().__init__(request, status, keep=keep)
+        web.StreamResponse.__init__(self, status=status)
+        self.request = request
+        self.keep = keep
+        self.written = 0
+        self.ended = False
         self.lines = lines
         self.content = body
         self.leave: Callable[[], Awaitable[None]] | None = None  # waits for a slow reader

@@ -25,7 +25,6 @@ from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import (
     JSON,
     KEEP,
-    Response,
     Sent,
     Streamed,
     Whole,
@@ -142,7 +141,13 @@ class Service:
     async def handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer a request that came to `streamstack serve`: aiohttp's handler, called by its low-level server."""
         request = Request(raw, self._turn, self.connections.get(raw.protocol), last=self.leaving)
-        return await self._respond(request)
+        try:
+            sent = self.answer(request)
+            if not isinstance(sent, Sent):
+                sent = await sent
+        except Exception as error:  # noqa: BLE001  (whatever it is, this connection alone has it)
+            sent = _fail(request, error)
+        return sent if isinstance(sent, Whole) else Streamed(request, 200, keep=sent is KEEP)
 
     async def handle_hosted(self, raw: web.Request, prefix: str) -> web.StreamResponse:
         """Answer a request to an application, whoever runs it: gunicorn, or the application that it is mounted in."""
@@ -156,25 +161,17 @@ class Service:
         try:
             if any(each.on_response_prepare for each in raw.match_info.apps):
                 request.extra = await _announce(raw)
-            response = await self._respond(request)
-        finally:
-            del self._watched[task]
-        if isinstance(response, Whole):
-            response.show_headers()
-        return response
-
-    async def _respond(self, request: Request) -> Response:
-        try:
             sent = self.answer(request)
             if not isinstance(sent, Sent):
                 sent = await sent
         except Exception as error:  # noqa: BLE001  (whatever it is, this connection alone has it)
-            log.error("request-failed", exc_info=error)
-            failure = RunError("internal", "the request failed", status=500)
-            sent = send_problem(request, failure, keep=False)
-        if isinstance(sent, Whole):
-            return sent
-        return Streamed(request, 200, keep=sent is KEEP)
+            sent = _fail(request, error)
+        finally:
+            del self._watched[task]
+        if not isinstance(sent, Whole):
+            return Streamed(request, 200, keep=sent is KEEP)
+        sent.show_headers()
+        return sent
 
     def _watch(self) -> None:
         """Cancel the handlers of clients who have left, now and again: not every server does so."""
@@ -354,6 +351,13 @@ class Service:
         self._later.add(task)
         task.add_done_callback(self._later.discard)
         return task
+
+
+def _fail(request: Request, error: Exception) -> Whole:
+    """Answer where an answer failed."""
+    log.error("request-failed", exc_info=error)
+    failure = RunError("internal", "the request failed", status=500)
+    return send_problem(request, failure, keep=False)
 
 
 async def _announce(raw: web.Request) -> bytes:
