@@ -125,7 +125,9 @@ async def test_last_bytes_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
     body = StreamReader(BaseProtocol(asyncio.get_running_loop()), 1)
     for transport in (full, empty, kept):
         request: Any = SimpleNamespace(
-            transport=transport, writing_paused=False, wire=body, under=None
+            protocol=SimpleNamespace(transport=transport, writing_paused=False),
+            raw=SimpleNamespace(content=body),
+            under=None,
         )
         await replies.Streamed(request, 200, keep=transport is kept).write_eof()
     await asyncio.sleep(0.1)

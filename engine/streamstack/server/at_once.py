@@ -48,5 +48,5 @@ def answer_at_once(
     if service.context.dev:
         tell(served, answer, outcome)
     if isinstance(sent, Whole):
-        sent.leave = partial(leave, service, served, answer)
+        sent.leave, sent.answer = partial(leave, service, served, answer), answer
     return sent

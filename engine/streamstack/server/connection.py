@@ -23,6 +23,7 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from streamstack.errors import RunError
 from streamstack.server.replies import problem_alone
+from streamstack.server.request import Request
 from streamstack.server.sockets import UNSENT, Socket
 from streamstack.server.wire import PATIENCE
 
@@ -86,6 +87,7 @@ class Connection(asyncio.Protocol):
         "awaited",
         "broken",
         "ended",
+        "request",
         "socket",
         "transport",
     )
@@ -108,6 +110,7 @@ class Connection(asyncio.Protocol):
         self.awaited = False
         self.broken = False  # the body of the present request ended before its end
         self.ended = False  # the client sends no more
+        self.request: Request | None = None
         self.transport: asyncio.Transport
         self.socket: Socket
 
@@ -281,6 +284,11 @@ class Connection(asyncio.Protocol):
             self.eof_received()
 
     @property
+    def complete(self) -> bool:
+        """Whether all of the present request has come."""
+        return self._at == _BEHIND and not self.broken
+
+    @property
     def whole_body(self) -> bytes | None:
         """The body, where it came in one piece with its head."""
         head, end = self._head, self._end_of_head
@@ -325,7 +333,7 @@ class Connection(asyncio.Protocol):
     def _go_on(self) -> None:
         """Take up the next request."""
         self._at = _HEAD
-        self._content = self._body = None
+        self._content = self._body = self.request = None
         self._head = b""
         if self._held:
             self._take_head(*self._take_held())
@@ -491,12 +499,16 @@ class HttpServer(web.Server):
     ) -> web.BaseRequest:
         """Return a request of aiohttp's; one that stands for what could not be read is answered as a problem."""
         connection = self._of.get(protocol)
-        if connection is not None:
-            connection.begin(message, content)
-            unreadable = isinstance(message.headers, dict)
-            if unreadable and (transport := protocol.transport) is not None:
-                writer = _Refusal(transport, connection)
-        return web.BaseRequest(message, content, protocol, writer, task, task.get_loop())
+        if connection is None:
+            return web.BaseRequest(message, content, protocol, writer, task, task.get_loop())
+        connection.begin(message, content)
+        headers: object = message.headers
+        if isinstance(headers, dict) and protocol.transport is not None:
+            writer = _Refusal(protocol.transport, connection)
+        raw = web.BaseRequest(message, content, protocol, writer, task, task.get_loop())
+        service = self._service
+        connection.request = Request(raw, service.turn, connection, message, last=service.leaving)
+        return raw
 
     # ------------------------------------------------------------- all connections
 

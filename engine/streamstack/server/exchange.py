@@ -93,7 +93,7 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
             return await source.copy()
         lost = given.arriving is not None and given.arriving.lost
         if isinstance(sent, Whole):
-            sent.leave = partial(leave, service, served, answer)
+            sent.leave, sent.answer = partial(leave, service, served, answer), answer
             sent.keep = sent.keep and not lost
             return sent
         if request.writing_paused:

@@ -19,6 +19,7 @@ from streamstack.server.problems import CONTENT_TYPE, RefusalError, problem
 
 if TYPE_CHECKING:
     from streamstack.server.request import Request
+    from streamstack.server.writers.answer import Answer
 
 #: Seconds a client may take nothing of an answer, where its endpoint says nothing.
 UNREAD = 75.0
@@ -95,17 +96,18 @@ class Response(web.StreamResponse):
             return
         self.ended = True
         request = self.request
-        transport = request.transport
+        protocol = request.protocol
+        transport = protocol.transport
         if transport is None:
             self.keep = False
         else:
             self.send(transport)
-            if request.writing_paused:
+            if protocol.writing_paused:
                 await self.settle()
             if not self.keep and transport.get_write_buffer_size():
                 # Closed once all is sent; a reader who leaves the rest where it is does not hold it open.
                 asyncio.get_running_loop().call_later(LAST_BYTES, transport.abort)
-        wire = request.wire
+        wire = request.raw.content
         if wire.total_bytes > _SMALL and wire.is_eof() and wire.exception() is None:
             wire.read_nowait()  # what nobody has read of the body is not kept until the next request
         if request.under is not None:
@@ -147,6 +149,7 @@ class Whole(Response, Sent):
         self.lines = lines
         self.content = body
         self.leave: Callable[[], Awaitable[None]] | None = None  # waits for a slow reader
+        self.answer: Answer | None = None  # what made it
 
     def show_headers(self) -> None:
         """Put the header lines where middlewares look for headers, and may change them."""
@@ -164,13 +167,7 @@ class Whole(Response, Sent):
             self.keep = False
             return
         bare = body is None or status in BODILESS
-        own = request.extra
-        if self.headers:
-            own += header_lines(
-                (name, value) for name, value in self.headers.items() if name.lower() not in _OURS
-            )
-        if request.hosted:
-            own += cookie_lines(self)
+        own = self.own_lines() if request.hosted else b""
         data = b"".join(
             (
                 status_line(status),
@@ -185,6 +182,19 @@ class Whole(Response, Sent):
         )
         self.written = len(data)
         transport.write(data)
+
+    def own_lines(self) -> bytes:
+        """Return the header lines that the host application has added or changed."""
+        headers = [each for each in self.headers.items() if each[0].lower() not in _OURS]
+        return self.request.extra + header_lines(headers) + cookie_lines(self)
+
+    async def write_eof(self, data: bytes | bytearray | memoryview = b"") -> None:
+        """Send the response."""
+        await super().write_eof(data)
+        answer, self.answer, self.leave = self.answer, None, None
+        if answer is not None:
+            # It and its run hold each other: none of this is to wait for the garbage collector.
+            del answer.run
 
     async def settle(self) -> None:
         await (super().settle() if self.leave is None else self.leave())

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiohttp import HttpVersion
+    from aiohttp.http_parser import RawRequestMessage
     from multidict import CIMultiDictProxy
     from yarl import URL
 
@@ -36,6 +37,7 @@ class Request:
         raw: aiohttp's request.
         turn: gathers what is written until the event loop next turns.
         connection: our protocol below aiohttp's; None where another server (gunicorn, a host application) listens.
+        message: what aiohttp has read of the head, where it gives that: it is quicker to ask.
         prefix: the path under which the application is mounted.
         last: whether the connection is closed after the response.
     """
@@ -64,6 +66,7 @@ class Request:
         raw: web.BaseRequest,
         turn: Turn,
         connection: Connection | None = None,
+        message: RawRequestMessage | None = None,
         *,
         prefix: str = "",
         last: bool = False,
@@ -71,12 +74,17 @@ class Request:
         self.raw = raw
         self.turn = turn
         self.under = connection
-        self.method: str = raw.method
-        self.version: HttpVersion = raw.version
-        self.headers: CIMultiDictProxy[str] = raw.headers
-        self.keep_alive: bool = raw.keep_alive and not last
+        head = raw if message is None else message
+        self.method: str = head.method
+        self.version: HttpVersion = head.version
+        self.headers: CIMultiDictProxy[str] = head.headers
+        if message is None:
+            self.keep_alive: bool = raw.keep_alive and not last
+            path: str = raw.raw_path
+        else:
+            self.keep_alive = not (message.should_close or last)
+            path = message.path
         self.protocol = raw.protocol
-        path = raw.raw_path
         if not path.startswith("/"):
             path = (
                 raw.rel_url.raw_path if path != "*" else path
@@ -153,7 +161,8 @@ class Request:
     @property
     def reusable(self) -> bool:
         """Whether the connection can take another request after the response."""
-        return self.keep_alive and self.raw.content.is_eof() and not self.broke_off
+        under = self.under
+        return self.keep_alive and (self.raw.content.is_eof() if under is None else under.complete)
 
     # ------------------------------------------------------------- the way back
 

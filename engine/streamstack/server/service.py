@@ -78,7 +78,7 @@ class Service:
         self._left = asyncio.Event()
         self._hurried = False
         self._looking: asyncio.TimerHandle | None = None
-        self._turn = Turn()
+        self.turn = Turn()
         self._watched: dict[asyncio.Task[Any], web.BaseRequest] = {}
         self._watching: asyncio.TimerHandle | None = None
         #: Our side of each connection, by aiohttp's; empty where another server listens.
@@ -140,7 +140,10 @@ class Service:
 
     async def handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer a request that came to `streamstack serve`: aiohttp's handler, called by its low-level server."""
-        request = Request(raw, self._turn, self.connections.get(raw.protocol), last=self.leaving)
+        connection = self.connections.get(raw.protocol)
+        request = None if connection is None else connection.request
+        if request is None:
+            request = Request(raw, self.turn, last=self.leaving)  # its client has left
         try:
             sent = self.answer(request)
             if not isinstance(sent, Sent):
@@ -151,7 +154,7 @@ class Service:
 
     async def handle_hosted(self, raw: web.Request, prefix: str) -> web.StreamResponse:
         """Answer a request to an application, whoever runs it: gunicorn, or the application that it is mounted in."""
-        request = Request(raw, self._turn, prefix=prefix, last=self.leaving)
+        request = Request(raw, self.turn, prefix=prefix, last=self.leaving)
         request.hosted = True
         task = asyncio.current_task()
         assert task is not None
