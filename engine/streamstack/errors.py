@@ -38,6 +38,14 @@ class Diagnostic:
         return Mark(self.file, self.line, self.column)
 
 
+class ProjectError(Exception):
+    """A project that can't be served. ``findings`` are its errors and warnings, the text is the report of them."""
+
+    def __init__(self, message: str, findings: list[Diagnostic]) -> None:
+        super().__init__(message)
+        self.findings = findings
+
+
 @record()
 class Place:
     """Where in a definition a run was: told to the author, never to the client."""

@@ -201,7 +201,7 @@ async def test_encoded_rows_are_those_that_we_would_write(database_url: str) -> 
     """As NDJSON, SSE and JSON over a socket, byte by byte the JSON of the values that the language reads."""
     from aiohttp import web  # noqa: PLC0415
 
-    from streamstack.server.listening import Listening  # noqa: PLC0415
+    from streamstack.server.connection import HttpServer  # noqa: PLC0415
 
     selects = [
         f'SELECT {each}::{name} AS "the ""{name}"' for name, all_ in VALUES.items() for each in all_
@@ -218,7 +218,7 @@ async def test_encoded_rows_are_those_that_we_would_write(database_url: str) -> 
     endpoints = [endpoint(plan.start, path) for path, plan in plans.items()]
     try:
         async with Service(endpoints, context=context) as service:
-            runner = web.ServerRunner(Listening(service.answer), shutdown_timeout=1)
+            runner = web.ServerRunner(HttpServer(service), shutdown_timeout=1)
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from aiohttp import StreamReader
+from aiohttp.base_protocol import BaseProtocol
 
-from streamstack.server import connection
+from streamstack.server import replies
 from tests.security.attacked import SETTINGS, Attacked, attacked, request, status_of
 
 HASTY = SETTINGS.replace("server: {", "server: {headTimeout: 500ms, ").rstrip() + (
@@ -105,15 +108,12 @@ async def test_next_request_has_its_own_time(tmp_path: Path) -> None:
 
 async def test_last_bytes_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is closed, whose reader takes nothing, is dropped; one that has no more to give is let be."""
-    monkeypatch.setattr(connection, "LAST_BYTES", 0.01)
+    monkeypatch.setattr(replies, "LAST_BYTES", 0.01)
 
     class Transport:
         def __init__(self, size: int) -> None:
             self.size = size
             self.aborted = False
-
-        def close(self) -> None:
-            pass
 
         def get_write_buffer_size(self) -> int:
             return self.size
@@ -121,11 +121,17 @@ async def test_last_bytes_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
         def abort(self) -> None:
             self.aborted = True
 
-    full, empty = Transport(10), Transport(0)
-    for transport in (full, empty):
-        connection.hang_up(asyncio.get_running_loop(), cast("asyncio.Transport", transport))
+    full, empty, kept = Transport(10), Transport(0), Transport(10)
+    body = StreamReader(BaseProtocol(asyncio.get_running_loop()), 1)
+    for transport in (full, empty, kept):
+        request: Any = SimpleNamespace(
+            protocol=SimpleNamespace(transport=transport, writing_paused=False),
+            raw=SimpleNamespace(content=body),
+            under=None,
+        )
+        await replies.Streamed(request, 200, keep=transport is kept).write_eof()
     await asyncio.sleep(0.1)
-    assert (full.aborted, empty.aborted) == (True, False)
+    assert (full.aborted, empty.aborted, kept.aborted) == (True, False, False)
 
 
 async def test_readers_who_take_nothing(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
 from streamstack.runtime.plan import compile_project
+from streamstack.server.connection import HttpServer
 from streamstack.server.context import make_context
 from streamstack.server.endpoints import make_cors, make_endpoints
-from streamstack.server.listening import Listening
 from streamstack.server.service import Service
 from tests.server.serving import Server
 from tests.upstreams import Script, Wire
@@ -61,8 +61,8 @@ async def project(
     cors = make_cors(checked.settings.server.cors)
     async with Service(endpoints, context=context, cors=cors) as service:
         limits = checked.settings.server
-        listening = Listening(
-            service.answer, most=limits.max_connections, head_timeout=limits.head_timeout
+        listening = HttpServer(
+            service, most=limits.max_connections, head_timeout=limits.head_timeout
         )
         runner = web.ServerRunner(listening, shutdown_timeout=1)
         await runner.setup()

@@ -13,8 +13,8 @@ from aiohttp import web
 
 from streamstack.runtime.chunk import Sink
 from streamstack.runtime.run import Context, Run
+from streamstack.server.connection import HttpServer
 from streamstack.server.cors import Cors
-from streamstack.server.listening import Listening
 from streamstack.server.served import Served
 from streamstack.server.service import Service
 from streamstack.server.wire import Limits, Wire
@@ -159,7 +159,7 @@ async def serving(
 ) -> AsyncIterator[Server]:
     """Serve endpoints on a free port."""
     async with Service(endpoints, context=Context(dev=dev), cors=cors) as service:
-        runner = web.ServerRunner(Listening(service.answer), shutdown_timeout=1)
+        runner = web.ServerRunner(HttpServer(service), shutdown_timeout=1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from streamstack.runtime.run import Run
-from streamstack.server import connection
+from streamstack.server import connection, replies
 from streamstack.server.turn import Turn
 from streamstack.server.wire import Limits
 from tests.server.declared import eventually, small_reader
@@ -145,7 +145,7 @@ async def test_reader_who_leaves_while_sending_the_next() -> None:
 
 @pytest.mark.parametrize("line", ["HEAD /s", "GET /_streams/x", "GET /s", "POST /finish"])
 async def test_reader_who_leaves_before_anything_began(line: str) -> None:
-    """Nothing is left undone half-way; what goes on without its reader is done."""
+    """A run begins, and is cancelled where it first waits; what outlives its reader is done."""
     done = []
 
     async def note(run: Run, inputs: dict[str, Any]) -> None:
@@ -154,14 +154,14 @@ async def test_reader_who_leaves_before_anything_began(line: str) -> None:
     async with serving(endpoint(note), endpoint(note, "/finish", "POST", outlives=True)) as server:
         await server.connect()
         listening = server.runner.server
-        assert listening is not None
-        await eventually(lambda: listening.connections)
-        (connected,) = listening.connections
+        assert isinstance(listening, connection.HttpServer)
+        await eventually(lambda: listening.opened)
+        (connected,) = listening.opened
         connected.data_received(f"{line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         connected.connection_lost(None)
         await asyncio.sleep(0.05)
         gc.collect()  # what was never awaited warns when it goes
-        assert done == (["POST /finish"] if line == "POST /finish" else [])
+        assert done == ([line] if line in ("GET /s", "POST /finish") else [])
 
 
 async def test_requests_behind_a_body_that_came_late() -> None:
@@ -204,8 +204,7 @@ async def test_answers_without_an_endpoint_that_nobody_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Who asks and asks and takes none of them is let go, as who asks nothing is."""
-    monkeypatch.setattr(connection, "KEEP_ALIVE", 0.3)
-    monkeypatch.setattr(connection, "LAST_BYTES", 0.1)
+    monkeypatch.setattr(replies, "UNREAD", 0.3)
     async with serving(endpoint(hello)) as server:
         client = await small_reader(server, "/nowhere")
         client.writer.write(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" * 20_000)
@@ -277,7 +276,7 @@ async def test_gathered_chunks_leave_in_one_turn() -> None:
             if self.number == 1:
                 raise OSError("broken")
 
-    turn = Turn(asyncio.get_running_loop())
+    turn = Turn()
     for number in range(3):
         turn.flush(Gathering(number))
     assert flushed == []

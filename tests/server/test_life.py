@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from streamstack.language.settings import Settings
-from streamstack.server.connection import Connection
 from tests.server.declared import declared, small_reader
 from tests.server.serving import Server
 
@@ -58,7 +57,6 @@ def options(server: Server) -> list[tuple[int, int, int]]:
     """Return of each connection what may be unsent, the patience (ms), and whether the system probes."""
     found = []
     for connection in server.runner.server.connections:  # type: ignore[union-attr]
-        assert isinstance(connection, Connection)
         assert connection.transport is not None
         sock: Any = connection.transport.get_extra_info("socket")
         found.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 
@@ -22,9 +22,11 @@ from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.sources import CLIENTS_FAULT
 from streamstack.runtime.values import About, Batches, Stream
 from streamstack.server.bodies import too_long
-from streamstack.server.coded import CodingError, wire_of
-from streamstack.server.request import Request
-from streamstack.server.writers.answer import Answer
+from streamstack.server.content_decoding import CodingError
+
+if TYPE_CHECKING:
+    from streamstack.server.request import Request
+    from streamstack.server.writers.answer import Answer
 
 
 class Arriving:
@@ -37,10 +39,9 @@ class Arriving:
     __slots__ = (
         "_answer",
         "_content",
-        "_given_up",
+        "_failed",
         "_most",
         "_request",
-        "lost",
         "read",
         "size",
         "stream",
@@ -51,8 +52,7 @@ class Arriving:
         self._content = request.content
         self._most = most
         self._answer: Answer | None = None
-        self._given_up = False
-        self.lost = False
+        self._failed = False
         self.read = 0
         coding = request.headers.get("Content-Encoding", "").strip().lower()
         # The length is that of the body as it was sent.
@@ -89,25 +89,15 @@ class Arriving:
     def begin(self, answer: Answer) -> None:
         """Let the body arrive: from now on the client may send it, and is heard."""
         self._answer = answer
-        connection = self._request.connection
-        connection.arriving = self
-        self.lost = connection.broke_off(wire_of(self._content))
+
+    @property
+    def lost(self) -> bool:
+        """Whether the body broke off."""
+        return self._failed or self._request.broke_off
 
     def end(self) -> None:
         """Take no more notice of the body."""
-        self._given_up = True
-        connection = self._request.connection
-        if connection.arriving is self:
-            connection.arriving = None
-
-    def break_off(self) -> bool:
-        """Take note that no more will come; False where nobody wants it."""
-        content = wire_of(self._content)
-        if self._given_up or content.is_eof():
-            return False
-        self.lost = True
-        content.feed_eof()
-        return True
+        self._request.ignore_body()
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """Give the bytes as they come.
@@ -125,10 +115,10 @@ class Arriving:
                     data = await content.readany()
                 except (web.RequestPayloadError, ConnectionError, RuntimeError) as error:
                     if isinstance(error, CodingError) and not self.lost:
-                        self.lost = True
+                        self._failed = True
                         told = "can't be read: its Content-Encoding is malformed"
                         raise invalid([{"in": "body", "name": "", "message": told}]) from error
-                    self.lost = True
+                    self._failed = True
                     raise _lost() from error
                 finally:
                     answer.waits_since = 0.0
@@ -142,7 +132,7 @@ class Arriving:
                     raise too_long(self._most)
                 yield data
         finally:
-            self._given_up = True
+            self.end()
 
 
 def nothing() -> Stream:

@@ -1,17 +1,17 @@
-"""Requests that are answered where they arrive: nothing in their run waits, so it needs no task and no timer."""
+"""Requests that are answered where they arrive: nothing in their run waits, so it needs no timer."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
 
 from streamstack.errors import RunError
 from streamstack.runtime.faults import located
 from streamstack.runtime.run import Run
 from streamstack.server.ending import fail
 from streamstack.server.exchange import leave
-from streamstack.server.life import Life
-from streamstack.server.replies import Sent
+from streamstack.server.replies import Sent, Whole
 from streamstack.server.request import Request
 from streamstack.server.request_log import outcome_of
 from streamstack.server.served import AtOnce, Served
@@ -28,11 +28,8 @@ def answer_at_once(
     request: Request,
     parameters: Mapping[str, str],
     answer: Answer,
-) -> Sent | Coroutine[Any, Any, Sent] | None:
-    """Run a stack in which nothing waits, and answer; None where the request is not wholly here.
-
-    Returns what has to be waited for where a slow reader still has the answers before.
-    """
+) -> Sent | None:
+    """Run a stack in which nothing waits, and answer; None where the request is not wholly here."""
     answer.run = run = Run(
         answer, service.context, request=lambda: served.show(request, parameters)
     )
@@ -51,19 +48,6 @@ def answer_at_once(
         sent = fail(served, run, answer, reason)
     service.ended(served, answer, ended, reason)
     service.after(run, outcome, None)
-    if request.connection.writing_paused:
-        return _stay(service, served, request, answer, sent)
+    if isinstance(sent, Whole):
+        sent.leave, sent.answer = partial(leave, service, served, answer), answer
     return sent
-
-
-async def _stay(
-    service: Service, served: Served, request: Request, answer: Answer, sent: Sent
-) -> Sent:
-    """Wait until the reader has taken what was written."""
-    life = Life(answer, served.limits, service.lives, served.row)
-    try:
-        await leave(request, life)
-        return sent
-    finally:
-        life.end()
-        service.leave(life)

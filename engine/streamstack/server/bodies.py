@@ -16,8 +16,6 @@ from streamstack.runtime.inputs import Body, Form, JsonText, Layout
 from streamstack.server.multipart import read_multipart
 from streamstack.server.request import Request
 
-#: Where a request has its body, of which the bytes are kept.
-BODY: Final = web.RequestKey("body", bytes)
 #: How many fields a form or a query may have.
 MOST_FIELDS: Final = 1000
 
@@ -31,24 +29,26 @@ _JSON: Final = frozenset({"application/json", "application/json; charset=utf-8",
 
 
 def json_at_hand(request: Request, most: int) -> bytes | None:
-    """Return a body of JSON that is here as a whole, in one piece of at most so many bytes; None for all others.
+    """Return a body of JSON that is here as a whole, of at most so many bytes; None for all others.
 
-    Those are to be looked at with more care, or waited for. The body stays where it is: what reads it from aiohttp's
-    buffer asks the connection for more of it, though there is none.
+    Those are to be looked at with more care, or waited for.
     """
-    content, headers = request.content, request.headers
+    headers = request.headers
+    whole = None if request.under is None else request.under.whole_body
+    if whole is not None and headers.get(CONTENT_TYPE) in _JSON and len(whole) <= most:
+        return None if CONTENT_ENCODING in headers or EXPECT in headers else whole
+    content = request.wire
     if (
         not content.is_eof()
-        or content.total_bytes > most
+        or not 0 < content.total_bytes <= most
         or headers.get(CONTENT_TYPE) not in _JSON
         or CONTENT_ENCODING in headers
         or EXPECT in headers
         or content.exception() is not None
-        or request.connection.broke_off(content)
+        or request.broke_off
     ):
         return None
-    pieces = content._buffer  # noqa: SLF001  (there is no other look at it)
-    return pieces[0] if len(pieces) == 1 else None
+    return content.read_nowait()
 
 
 async def read_body(
@@ -94,18 +94,26 @@ async def read_all(request: Request, most: int) -> bytes:
     if (request.content_length or 0) > most:
         raise too_long(most)
     content = request.content
-    # A small body is there already, in one piece: no need to wait for it.
-    data = content.read_nowait() if content.is_eof() else await content.readany()
+    data = await content.readany()
     if len(data) > most:
         raise too_long(most)
-    if content.at_eof():
-        return data
-    pieces = bytearray(data)
-    while piece := await content.readany():
-        pieces += piece
-        if len(pieces) > most:
-            raise too_long(most)
-    return bytes(pieces)
+    if not content.at_eof():
+        pieces = bytearray(data)
+        while piece := await content.readany():
+            pieces += piece
+            if len(pieces) > most:
+                raise too_long(most)
+        data = bytes(pieces)
+    if request.broke_off:
+        raise broken_off()
+    return data
+
+
+def broken_off() -> RunError:
+    """Return the error of a body that ended before its end."""
+    return RunError(
+        "invalid-input", "the body can't be read: it ended before its end, or is malformed"
+    )
 
 
 def read_form(data: bytes, place: str) -> Form:
@@ -147,6 +155,8 @@ async def _read_file(request: Request, data: bytes | None, media: str, most: int
                 if file.size + len(piece) > most:
                     raise too_long(most)
                 await file.write(piece)
+            if request.broke_off:
+                raise broken_off()
     except BaseException:
         file.close()
         raise

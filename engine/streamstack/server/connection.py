@@ -1,411 +1,650 @@
-"""One connection: aiohttp's protocol, with our own way from request to request, and word of room and of the end."""
+"""What `streamstack serve` puts below aiohttp's protocol: limits on connections, and one request at a time.
+
+Each connection is an `asyncio.Protocol` that passes what it hears to the protocol of `aiohttp.web.Server`. aiohttp
+reads the requests and writes nothing that this module would look at; all that is followed here is where a request
+ends: its head at an empty line, its body by its length or by its chunks (RFC 9112, sections 6 and 7.1). From that
+follow the time a head may take, pipelining in which one request can't spoil the answer to another, and knowing that a
+body has ended in the middle.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import logging
+import re
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
-from aiohttp import StreamReader, web
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import ERROR, PayloadAccessError, _ErrInfo
+from aiohttp import StreamReader, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from streamstack.errors import RunError
-from streamstack.server.coded import CODINGS, Decoded, wire_of
-from streamstack.server.replies import CLOSE, KEEP, Sent, problem_alone, send_problem
+from streamstack.server.replies import problem_alone
 from streamstack.server.request import Request
 from streamstack.server.sockets import UNSENT, Socket
-from streamstack.server.turn import Turn
 from streamstack.server.wire import PATIENCE
 
 if TYPE_CHECKING:
-    from streamstack.server.listening import Listening
+    from collections.abc import Buffer  # type: ignore[attr-defined]
+
+    from aiohttp.http_parser import RawRequestMessage
+
+    from streamstack.server.service import Service
 
 log = structlog.get_logger("streamstack.server")
 
 #: Bytes of the request line and of one header; what is longer is answered with 431.
-LINE_SIZE = 16_384
+LINE_SIZE: Final = 16_384
 #: How many headers a request may have.
-HEADERS = 128
+HEADERS: Final = 128
 #: Seconds a connection may stay without a request. Longer than proxies keep theirs (60 s).
 KEEP_ALIVE = 75.0
-#: Seconds a reader has for the rest, once the connection is being closed.
-LAST_BYTES = 30.0
-
-
-class Listener(Protocol):
-    """What wants to know that its reader has gone."""
-
-    def lost(self) -> None:
-        """Take note that nothing written arrives any more."""
-
-    def resumed(self) -> None:
-        """Take note that the transport takes more again."""
-
-
-class Breakable(Protocol):
-    """What wants to know that the client sends no more, though it should."""
-
-    def break_off(self) -> bool:
-        """Take note of it; False lets the connection be closed."""
-
-
-class Connection(web.RequestHandler):
-    """A client's connection. All of one server have their ``turn`` together.
-
-    aiohttp's waits for requests in a task, and answers each in a task of its own. Here nothing waits: bytes that
-    complete a request call for its answer, and only an answer that takes a while becomes a task.
-    """
-
-    __slots__ = (
-        "_due",
-        "_early",
-        "_ended",
-        "_head",
-        "_latest",
-        "_looked",
-        "_partial",
-        "_waiting",
-        "arriving",
-        "listener",
-        "server",
-        "socket",
-        "turn",
-    )
-
-    def __init__(self, server: Listening, *, turn: Turn, **options: Any) -> None:
-        super().__init__(server, **options)
-        self.server = server
-        self.turn = turn
-        self._head: asyncio.TimerHandle | None = None  # ends the wait for a request's head
-        self._partial = False  # some of the head is there
-        self._due = False  # the next request is answered when the loop next turns
-        self._early = False  # the present request was begun before its body was here
-        self.listener: Listener | None = None
-        self.arriving: Breakable | None = None  # the body of the present request, as a stream
-        self._looked = False  # the present request's body was asked for
-        self._ended = False  # the client sends no more, in the middle of a request
-        # The body of the last request that began to arrive.
-        self._latest: StreamReader | None = None
-        self._waiting: list[asyncio.Future[None]] = []
-
-    # ------------------------------------------------------------- the connection
-
-    # Instead of aiohttp's, which would begin to wait in a task.
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        BaseProtocol.connection_made(self, transport)
-        stream = cast("asyncio.Transport", transport)
-        server = self.server
-        server.connection_made(self, stream)
-        self.socket = Socket(transport)
-        self.socket.suit(UNSENT, PATIENCE)
-        self._rest()
-        if server.crowded:
-            server.tell_full()
-            stream.write(problem_alone(_FULL))
-            self.force_close()
-        elif server.head_timeout:
-            self._head = self._loop.call_later(server.head_timeout, self._give_up_head)
-
-    def _give_up_head(self) -> None:
-        """Close a connection whose request does not come; tell the client if some of it has."""
-        self._head = None
-        if not self._idle or self.transport is None:
-            return
-        if self._partial:
-            log.info("request-malformed", reason="headTimeout", status=_SLOW.status)
-            self.transport.write(problem_alone(_SLOW))
-        self.force_close()
-
-    @property
-    def _idle(self) -> bool:
-        """Whether nothing is being answered, and nothing waits for it."""
-        return self._current_request is None and not self._messages
-
-    @property
-    def fresh(self) -> bool:
-        """Whether no request has come yet."""
-        return self._latest is None and self._current_request is None
-
-    def _rest(self) -> None:
-        """Wait for a request, for as long as a connection may stay without one."""
-        self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
-        if self._keepalive_handle is None:
-            self._keepalive_handle = self._loop.call_later(KEEP_ALIVE, self._process_keepalive)
-
-    def _process_keepalive(self) -> None:
-        self._keepalive_handle = None
-        # Requests may also wait for a reader who takes nothing: that is no better than none.
-        if self._current_request is not None or self._due or self._force_close:
-            return  # the next answer sees to it
-        if self._loop.time() < self._next_keepalive_close_time:
-            due = self._next_keepalive_close_time
-            self._keepalive_handle = self._loop.call_at(due, self._process_keepalive)
-            return
-        self.force_close()
-
-    def close(self) -> None:
-        """Close the connection; what is being answered is sent before."""
-        self._close = True
-        if self._current_request is None:
-            self._hang_up()
-
-    def force_close(self) -> None:
-        """Close the connection; what is being answered is sent no further."""
-        self._hang_up()
-        super().force_close()
-
-    def _hang_up(self) -> None:
-        if self.transport is not None:
-            hang_up(self._loop, self.transport)
-
-    async def shutdown(self, timeout: float | None = 15.0) -> None:
-        """Give the present answer so many seconds, then end it; close the connection."""
-        self._force_close = True
-        if self._keepalive_handle is not None:
-            self._keepalive_handle.cancel()
-        task = self._task_handler
-        if task is not None:
-            await asyncio.wait({task}, timeout=timeout)
-            task.cancel()
-        self.force_close()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
-        self._wake()
-        listener, self.listener = self.listener, None
-        if listener is not None:
-            listener.lost()
-
-    # ------------------------------------------------------------- room for what is written
-
-    async def room(self) -> None:
-        """Wait until the transport takes more, or the reader has gone.
-
-        Unlike aiohttp's own drain, several may wait, and one of them may be cancelled alone.
-        """
-        while self.writing_paused and self.transport is not None:
-            waiter = self._loop.create_future()
-            self._waiting.append(waiter)
-            await waiter
-
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  (aiohttp's)
-        # aiohttp asks for it with each piece of a body that is read, though nothing was paused.
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self.listener is not None:
-            self.listener.resumed()
-        self._wake()
-        self._go_on()
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    # ------------------------------------------------------------- requests
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._messages:
-            if self._head is not None:
-                self._head.cancel()
-                self._head = None
-            self._partial = False
-            message, self._latest = self._messages[-1]
-            if self.arriving is not None and isinstance(message, _ErrInfo):
-                # Its chunks are malformed: aiohttp forgets the body then, and nobody would ever hear of it.
-                self.arriving.break_off()
-            if self._current_request is None and not self._due:
-                self._begin()
-        elif self._idle and data.strip(b"\r\n") and not (self._close or self._force_close):
-            self._partial = True
-            seconds = self.server.head_timeout
-            if self._head is None and seconds:
-                self._head = self._loop.call_later(seconds, self._give_up_head)
-
-    # Its own says nothing, and so lets every connection be closed.
-    def eof_received(self) -> bool | None:  # type: ignore[override]
-        """Keep the connection where the client ended in the middle of a body, so that it can be told."""
-        if self.arriving is not None:
-            return True if self.arriving.break_off() else None
-        request, latest = self._current_request, self._latest
-        if (
-            request is None
-            or latest is None
-            or latest.is_eof()
-            or self._looked
-            or wire_of(request.content) is not latest  # it ended in a request behind: it has gone
-        ):
-            return None
-        # Before anybody knows what is to become of the body: who takes it asks `broke_off`.
-        self._ended = True
-        latest.feed_eof()
-        self.close()  # when the answer is sent
-        return True
-
-    def broke_off(self, body: StreamReader) -> bool:
-        """Tell whether the client ended in the middle of this body, before it was asked for: which is now."""
-        self._looked = True
-        return self._ended and body is self._latest
-
-    def _go_on(self) -> None:
-        """Answer the next request when the loop next turns: others have their turn in between."""
-        if self._messages and self._current_request is None and not self._due:
-            self._due = True
-            self._loop.call_soon(self._begin)
-
-    def _begin(self) -> None:
-        """Begin to answer the next request, once its client has taken the answers before."""
-        self._due = False
-        if self._paused or self._close or self._force_close or not self._messages:
-            return
-        message, payload = self._messages.popleft()
-        self._early = not payload.is_eof()
-        malformed = None
-        if isinstance(message, _ErrInfo):
-            malformed, message = message, ERROR
-        if self.server.leaving:
-            message = message._replace(should_close=True)
-        coding = message.compression
-        if coding is not None and coding in CODINGS and payload is not EMPTY_PAYLOAD:
-            payload = Decoded(payload, coding, self._loop)
-        self._current_request = request = Request(message, payload, self, self._loop)
-        self._looked = False
-        if self._parser is not None and not self._early:
-            self._parser.message_consumed()
-        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
-            self._resume_reading_if_drained()
-        try:
-            sent = self._refuse(request, malformed) if malformed else self.server.answer(request)
-        except Exception as error:  # noqa: BLE001  (whatever it is, this connection alone has it)
-            sent = self._fail(request, error)
-        if sent is KEEP or sent is CLOSE:
-            self._finish(request, sent)
-            return
-        self._wait(sent)
-
-    def _wait(self, work: Coroutine[Any, Any, Sent]) -> None:
-        """Let some work decide how the connection goes on; it is cancelled when the reader leaves."""
-        task = self._loop.create_task(work)
-        self._task_handler = cast("asyncio.Task[None]", task)
-        task.add_done_callback(self._answered)
-
-    def _answered(self, task: asyncio.Task[Sent]) -> None:
-        """Take note that the answer which took a while is over."""
-        self._task_handler = None
-        request = cast("Request", self._current_request)
-        if task.cancelled():
-            self._current_request = None
-            self.force_close()
-            return
-        error = task.exception()
-        self._finish(request, task.result() if error is None else self._fail(request, error))
-
-    def _finish(self, request: Request, sent: Sent) -> None:
-        """Go on after an answer, or end the connection."""
-        body = wire_of(request.content)
-        if self._upgraded and not self._messages and self._payload_parser is None:
-            self._decline_upgrade()
-        if not body.is_eof() and self.transport is not None and not self._force_close:
-            self._wait(self._linger(body, sent))
-            return
-        if self._early and self._parser is not None:
-            # The parser counts a request that waits once it is complete, so this one takes itself off only now. At its
-            # most the parser stops, also where fewer wait here than have the transport paused: it is to go on.
-            self._parser.message_consumed()
-            self.data_received(b"")
-        if self._latest is body:
-            self._latest = EMPTY_PAYLOAD  # what nobody has read of it is not kept
-        self._current_request = None
-        if sent is CLOSE or self._close or self._force_close:
-            self.close()
-            return
-        self._rest()
-        if self._messages:
-            self._go_on()
-
-    async def _linger(self, body: StreamReader, sent: Sent) -> Sent:
-        """Read the rest of a body, for some seconds; return whether the connection goes on.
-
-        Were it closed at once, the client might lose the answer to what it has not sent yet (RFC 9112, section 9.6).
-        What comes to read the body later is told that it is too late.
-        """
-        with suppress(TimeoutError, web.RequestPayloadError):
-            async with asyncio.timeout(self._lingering_time):
-                while not body.is_eof():
-                    await body.readany()
-                body.set_exception(_TOO_LATE)
-                return sent
-        body.feed_eof()  # nobody waits for it any more
-        return CLOSE
-
-    def _decline_upgrade(self) -> None:
-        """Read what follows a request for another protocol, which nobody took up, as requests."""
-        if self._parser is None:
-            return
-        self._parser.set_upgraded(False)
-        self._upgraded = False
-        tail, self._message_tail = self._message_tail, b""
-        if tail:
-            self.data_received(tail)
-        if self._buffer_paused:
-            self._resume_reading_if_drained()
-
-    # ------------------------------------------------------------- what goes wrong outside of a run
-
-    def _fail(self, request: Request, error: BaseException) -> Sent:
-        """Answer where an answer failed, if it can still be told."""
-        log.error("request-failed", exc_info=error)
-        failure = RunError("internal", "the request failed", status=500)
-        return send_problem(request, failure, keep=False)
-
-    def _refuse(self, request: Request, malformed: _ErrInfo) -> Sent:
-        """Answer what is no HTTP."""
-        status = _status_of(malformed.exc, malformed.status)
-        log.info("request-malformed", reason=type(malformed.exc).__name__, status=status)
-        error = RunError("invalid-input", _advice(status), status=status)
-        return send_problem(request, error, keep=False)
-
-
-def hang_up(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
-    """Close a connection once all is sent, and drop it where its reader leaves the rest where it is."""
-    transport.close()
-    if transport.get_write_buffer_size():
-        loop.call_later(LAST_BYTES, transport.abort)
-
-
-def _status_of(exc: BaseException | None, status: int) -> int:
-    """Tell a line that is too long from what is malformed (RFC 6585, section 5)."""
-    if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
-        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value
-    return status
-
-
-def _advice(status: int) -> str:
-    if status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-        return (
-            f"the request line and each header may have {LINE_SIZE} bytes, "
-            f"and there may be {HEADERS} headers"
-        )
-    return "the request is no valid HTTP"
-
+#: Seconds the head of a request may take, where the settings say nothing; 0 is for ever.
+HEAD_TIMEOUT: Final = 30.0
+#: How many connections there may be at once, where the settings say nothing.
+CONNECTIONS: Final = 10_000
+#: Bytes that are held back while a request before them is answered; beyond, the client is not read from.
+_HELD: Final = 64 * 1024
+#: What HTTP/2 begins with (RFC 9113, section 3.4): the parser reads past its empty line before it refuses it.
+_PREFACE: Final = b"PRI "
+_END_OF_HEAD: Final = b"\r\n\r\n"
+#: Seconds between two lines of the log that say the same of many connections.
+_QUIET: Final = 10.0
 
 _FULL = RunError("unavailable", "the server has as many connections as it takes", status=503)
 _SLOW = RunError("timeout", "the head of the request took too long to arrive", status=408)
 
 
-#: What reading a body meets once its request was answered.
-_TOO_LATE = PayloadAccessError()
+# Where in a request a connection is; numbers, since each piece that arrives asks for it.
+_HEAD: Final = 0  # between requests, or in the head of one
+_BEGINNING: Final = 1  # the head was handed on, and aiohttp has not taken it up yet
+_BODY: Final = 2
+_BEHIND: Final = 3  # the request is complete, and being answered
+_END: Final = 4  # nothing that comes is of interest
+
+
+class Connection(asyncio.Protocol):
+    """A client's connection. ``awaited`` says that somebody may wait for the body of the present request."""
+
+    __slots__ = (
+        "_at",
+        "_body",
+        "_content",
+        "_end_of_head",
+        "_from",
+        "_head",
+        "_held",
+        "_left",
+        "_lines",
+        "_protocol",
+        "_responding",
+        "_seen",
+        "_server",
+        "_tail",
+        "awaited",
+        "broken",
+        "ended",
+        "request",
+        "socket",
+        "transport",
+    )
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._protocol: web.RequestHandler | None = None
+        self._at = _HEAD
+        self._tail = b""  # the last bytes of a head of which more is to come
+        self._lines = 0  # of the head, as far as it has come
+        self._head = b""  # the piece in which the head ended, ...
+        self._end_of_head = -1  # ... and where, if nothing but one request is in it
+        self._held = b""  # what has come behind the present request, ...
+        self._from = 0  # ... from here on
+        self._body: ChunkedBody | None = None
+        self._left = 0  # bytes of a body with a length
+        self._content: StreamReader | None = None
+        self._responding = False
+        self._seen = False  # a request has come
+        self.awaited = False
+        self.broken = False  # the body of the present request ended before its end
+        self.ended = False  # the client sends no more
+        self.request: Request | None = None
+        self.transport: asyncio.Transport
+        self.socket: Socket
+
+    @property
+    def fresh(self) -> bool:
+        """Whether no request has come yet."""
+        return not self._seen
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered, and nothing waits for it."""
+        return self._at == _HEAD and not self._responding
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        server = self._server
+        if len(server.opened) >= server.most:
+            server.tell_full()
+            self._at = _END
+            self.transport.write(problem_alone(_FULL))
+            self.transport.close()
+            return
+        self.socket = Socket(transport)
+        self.socket.suit(UNSENT, PATIENCE)
+        self._protocol = server.make_protocol()
+        server.add(self, self._protocol)
+        self._protocol.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._protocol is not None:
+            hops = 3 if self._at == _BEGINNING else 0  # what came as a whole is begun all the same
+            self._later(hops, lambda: self._lose(exc))
+
+    def _later(self, hops: int, work: Any) -> None:
+        """Do some work after so many turns of the event loop."""
+        if hops:
+            asyncio.get_running_loop().call_soon(self._later, hops - 1, work)
+        else:
+            work()
+
+    def _lose(self, exc: Exception | None) -> None:
+        protocol, self._protocol = self._protocol, None
+        self._at = _END
+        if protocol is not None:
+            self._server.discard(self, protocol)
+            protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._protocol is not None:
+            self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._protocol is not None:
+            self._protocol.resume_writing()
+
+    def eof_received(self) -> bool:
+        """Keep the connection where the client ended in the middle of a body, so that it can be told."""
+        self.ended = True
+        if self._at == _BEGINNING:
+            return True
+        if self._at == _BODY and self._responding and self.awaited:
+            self._break_off()
+            return True
+        if self.broken:
+            return True  # the response says so, and ends the connection
+        if self._responding:
+            # What is answered at once is answered; all else ends as it does with a reader who leaves.
+            self._later(2, self.transport.close)
+            return True
+        return False
+
+    def _break_off(self, *, paused: bool = False) -> None:
+        """End the body, though it has no end: whoever reads it has what came before.
+
+        Where the parser is ``paused`` it has some of that still, and has to find the body open.
+        """
+        content = self._content
+        self.broken = True
+        self._at = _END
+        if content is None or content.is_eof():
+            return
+        if not paused:
+            content.feed_eof()
+        else:
+            content.set_exception(web.RequestPayloadError("the body broke off"))
+
+    # ------------------------------------------------------------- what arrives
+
+    def data_received(self, data: bytes) -> None:
+        if self._held:
+            self._hold(self._held[self._from :] + data)
+        elif self._at == _HEAD:
+            self._take_head(data, 0)
+        elif self._at == _BODY:
+            self._take_body(data, 0)
+        elif self._at != _END:
+            self._hold(data)
+
+    def _hold(self, data: bytes, start: int = 0) -> None:
+        """Keep what comes behind the present request; read no more where that is much."""
+        if start >= len(data):
+            return
+        self._held, self._from = data, start
+        if len(data) - start > _HELD:
+            self.transport.pause_reading()
+
+    def _take_held(self) -> tuple[bytes, int]:
+        """Return what was held, and where in it to go on."""
+        held = self._held, self._from
+        if len(held[0]) - held[1] > _HELD:
+            self.transport.resume_reading()
+        self._held, self._from = b"", 0
+        return held
+
+    def _take_head(self, data: bytes, start: int) -> None:
+        protocol, tail = self._protocol, self._tail
+        if protocol is None:
+            return
+        if tail:
+            joint = (tail + data[:3]).find(_END_OF_HEAD)
+            end = joint + 4 - len(tail) if joint >= 0 else data.find(_END_OF_HEAD) + 4
+            complete = joint >= 0 or end > 3
+        else:
+            while start < len(data) and data[start] in b"\r\n":
+                start += 1  # empty lines before a request (RFC 9112, section 2.2)
+            if start == len(data):
+                return
+            self._lines = 0
+            end = data.find(_END_OF_HEAD, start) + 4
+            complete = end > 3 and not data.startswith(_PREFACE, start)
+        if not complete:
+            self._server.watch(self)
+            self._tail = (tail + data[start:])[-3:]
+            self._lines += data.count(b"\n", start)
+            protocol.data_received(data[start:] if start else data)
+            return
+        self._tail = b""
+        self._at = _BEGINNING
+        size = len(data)
+        if start == 0 and (end == size or _length(data, end) == size - end):
+            self._end_of_head = end  # by far the most often: one request, and all of it
+        else:
+            self._end_of_head = -1
+            self._hold(data, end)
+            data = data[start:end]
+        self._head = data
+        protocol.data_received(data)
+
+    def begin(self, message: RawRequestMessage, content: StreamReader) -> None:
+        """Take note that aiohttp has taken up the request."""
+        self._server.unwatch(self)
+        self._tail = b""
+        self._seen = self._responding = self.awaited = True
+        self.broken = False
+        self._content = content
+        if content.is_eof():
+            self._at = _BEHIND
+        else:
+            self._at = _BODY
+            self._head = b""
+            if message.chunked:
+                self._body = ChunkedBody()
+            else:
+                self._body = None
+                self._left = int(message.headers.get(hdrs.CONTENT_LENGTH, 0))
+                if self._end_of_head > 0:
+                    self._left -= content.total_bytes
+            if self._held:
+                self._take_body(*self._take_held())
+        if self.ended:
+            self.eof_received()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the present request has come."""
+        return self._at == _BEHIND and not self.broken
+
+    @property
+    def whole_body(self) -> bytes | None:
+        """The body, where it came in one piece with its head."""
+        head, end = self._head, self._end_of_head
+        return head[end:] if 0 < end < len(head) else None
+
+    def _take_body(self, data: bytes, start: int) -> None:
+        protocol, content = self._protocol, self._content
+        if protocol is None or content is None:
+            return
+        if self._body is None:
+            end = start + min(self._left, len(data) - start)
+            self._left -= end - start
+            part = data if start == 0 and end == len(data) else data[start:end]
+            complete = not self._left
+        else:
+            try:
+                part, end = self._body.feed(data, start)
+            except MalformedError:
+                self._break_off(paused=not self.transport.is_reading())
+                return
+            complete = self._body.complete
+        if part:
+            protocol.data_received(part)
+        if not complete:
+            return
+        if not content.is_eof() and self.transport.is_reading():
+            self._break_off()  # aiohttp does not take it for one: its trailers are malformed
+            return
+        self._at = _BEHIND
+        self._hold(data, end)
+        if not self._responding:
+            self._go_on()
+
+    def end(self) -> None:
+        """Take note that the response was written."""
+        self._responding = False
+        if self.broken and self._content is not None and not self._content.is_eof():
+            self._content.feed_eof()  # aiohttp would wait for the rest
+        if self._at == _BEHIND:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Take up the next request."""
+        self._at = _HEAD
+        self._content = self._body = self.request = None
+        self._head = b""
+        if self._held:
+            self._take_head(*self._take_held())
+        elif self.ended:
+            self.transport.close()
+
+    def end_head(self) -> None:
+        """Close a connection whose request does not come; tell the client if some of it has."""
+        if self._at <= _BEGINNING and not self._responding and self._protocol is not None:
+            if self._tail or self._lines:
+                log.info("request-malformed", reason="headTimeout", status=_SLOW.status)
+                self.transport.write(problem_alone(_SLOW))
+            self._at = _END
+            self.transport.close()
+
+    @property
+    def many_headers(self) -> bool:
+        """Whether the head has more headers than a request may have."""
+        end = self._end_of_head if self._end_of_head > 0 else len(self._head)
+        return self._lines + self._head.count(b"\n", 0, end) > HEADERS + 2
+
+    def close_idle(self) -> None:
+        """Close the connection unless a request is being answered, or none has come yet."""
+        if self.idle and self._seen:
+            self.transport.close()
+
+
+def _length(head: bytes, end: int) -> int:
+    """Return the length of the body by its header, as most clients write it; -1 for all others."""
+    found = _LENGTH.search(head, 0, end)
+    return -1 if found is None else int(found[1])
+
+
+#: aiohttp's parser decides what is a body, and whether this is one; here it only tells whether all may have come.
+_LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,9})\r\n")
+
+
+class MalformedError(Exception):
+    """Chunks that are none."""
+
+
+class ChunkedBody:
+    """Follows a body in chunks to its end (RFC 9112, section 7.1). ``complete`` says that the end has come."""
+
+    __slots__ = ("_left", "_line", "_size", "_trailers", "complete")
+
+    def __init__(self) -> None:
+        self.complete = False
+        self._line = b""  # the beginning of a line
+        self._left = 0  # bytes of the present chunk, its line end included
+        self._size = True  # the next line is a chunk's size
+        self._trailers = False
+
+    def feed(self, data: bytes, start: int = 0) -> tuple[bytes, int]:
+        """Return what belongs to the body, and where its end is, or that of the data.
+
+        Extensions of chunks are left out: aiohttp's parser refuses some that are valid. Raises MalformedError.
+        """
+        at, end = start, len(data)
+        parts: list[bytes] = []  # what was passed on before `since`, where something was left out
+        since = start
+        while at < end:
+            if self._left > 2:
+                step = min(self._left - 2, end - at)
+                self._left -= step
+                at += step
+                continue
+            if self._left:
+                if data[at] != (13 if self._left == 2 else 10):
+                    raise MalformedError
+                self._left -= 1
+                at += 1
+                continue
+            found = data.find(b"\n", at)
+            stop = end if found < 0 else found + 1
+            line = self._line + data[at:stop]
+            if len(line) > LINE_SIZE:
+                raise MalformedError
+            if found < 0:
+                self._line = line
+                if self._trailers:
+                    at = end
+                    break
+                # A size is passed on once the line is complete, without what may stand behind it.
+                parts.append(data[since:at])
+                since = at = end
+                break
+            held, self._line = self._line, b""
+            if self._trailers:
+                at = stop
+                if line == b"\r\n":
+                    self.complete = True
+                    break
+                continue
+            size = _SIZE.fullmatch(line)
+            if size is None:
+                raise MalformedError
+            if held or size[2]:
+                parts += (data[since:at], size[1], b"\r\n")
+                since = stop
+            at = stop
+            length = int(size[1], 16)
+            if length:
+                self._left = length + 2
+            else:
+                self._trailers = True
+        if parts:
+            return b"".join(parts) + data[since:at], at
+        return data if start == 0 and at == end else data[start:at], at
+
+
+#: A chunk's size and its extensions (RFC 9112, section 7.1.1).
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)\r\n")
+
+
+class HttpServer(web.Server):
+    """aiohttp's low-level server on our connections. What takes a while is cancelled with its client.
+
+    ``most`` is how many connections there may be at once: more are answered with 503. ``head_timeout`` is in seconds.
+    """
+
+    def __init__(
+        self, service: Service, *, most: int = CONNECTIONS, head_timeout: float = HEAD_TIMEOUT
+    ) -> None:
+        super().__init__(
+            service.handle,
+            request_factory=self.make_request,
+            handler_cancellation=True,
+            access_log=None,
+            logger=_logger,
+            keepalive_timeout=KEEP_ALIVE,
+            max_line_size=LINE_SIZE,
+            max_field_size=LINE_SIZE,
+            max_headers=HEADERS,
+            auto_decompress=False,
+        )
+        self.most = most
+        self.head_timeout = head_timeout
+        #: The connections, until their last bytes have left.
+        self.opened: set[Connection] = set()
+        self._heads: dict[Connection, float] = {}  # when each is given up, the next one first
+        self._timer: asyncio.TimerHandle | None = None
+        self._told_full = float("-inf")
+        self._empty = asyncio.Event()
+        self._service = service
+        self._of = service.connections
+
+    def make_protocol(self) -> web.RequestHandler:
+        """Return aiohttp's protocol for a connection."""
+        return super().__call__()
+
+    # A factory of protocols, whatever they are, is all that the event loop wants.
+    def __call__(self) -> Connection:  # type: ignore[override]
+        return Connection(self)
+
+    def make_request(
+        self,
+        message: RawRequestMessage,
+        content: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        """Return a request of aiohttp's; one that stands for what could not be read is answered as a problem."""
+        connection = self._of.get(protocol)
+        if connection is None:
+            return web.BaseRequest(message, content, protocol, writer, task, task.get_loop())
+        connection.begin(message, content)
+        headers: object = message.headers
+        if isinstance(headers, dict) and protocol.transport is not None:
+            writer = _Refusal(protocol.transport, connection)
+        raw = web.BaseRequest(message, content, protocol, writer, task, task.get_loop())
+        service = self._service
+        connection.request = Request(raw, service.turn, connection, message, last=service.leaving)
+        return raw
+
+    # ------------------------------------------------------------- all connections
+
+    def add(self, connection: Connection, protocol: web.RequestHandler) -> None:
+        """Take note of a connection."""
+        self.opened.add(connection)
+        self._of[protocol] = connection
+        self.watch(connection)
+
+    def discard(self, connection: Connection, protocol: web.RequestHandler) -> None:
+        """Forget a connection."""
+        self.opened.discard(connection)
+        self._of.pop(protocol, None)
+        self._heads.pop(connection, None)
+        if not self.opened:
+            self._empty.set()
+
+    def tell_full(self) -> None:
+        """Log that there are too many connections, now and then."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._told_full + _QUIET:
+            self._told_full = now
+            log.warning("connections-full", most=self.most, hint="server.maxConnections")
+
+    def leave(self) -> None:
+        """Let each connection end with its next response, which says so."""
+        self._service.leaving = True
+
+    def close_idle(self) -> None:
+        """Close the connections on which nothing is being answered, but for those from which nothing came yet."""
+        for connection in list(self.opened):
+            connection.close_idle()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether there are connections from which no request came yet."""
+        return any(connection.fresh for connection in self.opened)
+
+    async def flushed(self, patience: float) -> None:
+        """Wait until what was written has left and all connections are closed, for some seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self.opened:
+                    self._empty.clear()
+                    await self._empty.wait()
+
+    # ------------------------------------------------------------- heads that take too long
+
+    def watch(self, connection: Connection) -> None:
+        """Give a head its time from now on, unless it has some already."""
+        if not self.head_timeout or connection in self._heads:
+            return
+        loop = asyncio.get_running_loop()
+        due = self._heads[connection] = loop.time() + self.head_timeout
+        if self._timer is None:
+            self._timer = loop.call_at(due, self._end_heads)
+
+    def unwatch(self, connection: Connection) -> None:
+        """Take note that a head has come."""
+        self._heads.pop(connection, None)
+
+    def _end_heads(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        now = loop.time() + 0.001
+        # All have the same time, so whoever came first is due first.
+        while self._heads:
+            connection, due = next(iter(self._heads.items()))
+            if due > now:
+                self._timer = loop.call_at(due, self._end_heads)
+                return
+            del self._heads[connection]
+            connection.end_head()
+
+
+class _Refusal(AbstractStreamWriter):
+    """Writes a problem document in place of what aiohttp says of a request that it can't read."""
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        self._transport = transport
+        self._connection = connection
+
+    async def write(self, chunk: Buffer) -> None:
+        """Leave aiohttp's words out."""
+
+    async def write_eof(self, chunk: bytes = b"") -> None:
+        """Write the problem document."""
+        status = HTTPStatus.BAD_REQUEST
+        message = "the request is no valid HTTP"
+        failure = _failures.take()
+        if isinstance(failure, LineTooLong) or self._connection.many_headers:
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            message = (
+                f"the request line and each header may have {LINE_SIZE} bytes, "
+                f"and there may be {HEADERS} headers"
+            )
+        log.info("request-malformed", reason=type(failure).__name__, status=status.value)
+        if not self._transport.is_closing():
+            error = RunError("invalid-input", message, status=status.value)
+            self._transport.write(problem_alone(error))
+
+    async def drain(self) -> None:
+        """Wait for nothing."""
+
+    def enable_compression(self, encoding: str = "deflate", strategy: int | None = None) -> None:
+        """Do nothing."""
+
+    def enable_chunking(self) -> None:
+        """Do nothing."""
+
+    async def write_headers(self, status_line: str, headers: object) -> None:
+        """Leave aiohttp's head out."""
+
+
+class _Failures(logging.Handler):
+    """Hears from aiohttp's log why a request could not be read, and passes on what else there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            self._last = error
+        elif record.levelno >= logging.WARNING:
+            log.error("request-failed", message=record.getMessage(), exc_info=error)
+
+    def take(self) -> BaseException | None:
+        """Return the last reason, once."""
+        last, self._last = self._last, None
+        return last
+
+
+_failures = _Failures()
+_logger = logging.getLogger("streamstack.http")
+_logger.setLevel(logging.DEBUG)
+_logger.propagate = False
+_logger.addHandler(_failures)

@@ -11,13 +11,13 @@ from aiohttp import hdrs
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
-from streamstack.server.coded import Decoded, wire_of
-from streamstack.server.ending import TOLD, error_of, fail, malformed
-from streamstack.server.inputs import ARRIVING
+from streamstack.server.bodies import broken_off
+from streamstack.server.content_decoding import CODINGS
+from streamstack.server.ending import TOLD, error_of, fail
 from streamstack.server.life import Life, begun
 from streamstack.server.limits import Pass
 from streamstack.server.problems import RefusalError
-from streamstack.server.replies import CLOSE, Sent
+from streamstack.server.replies import CLOSE, Sent, Whole
 from streamstack.server.request import Request
 from streamstack.server.request_log import outcome_of
 from streamstack.server.resuming.beginning import begin
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from streamstack.server.service import Service
 
 
-async def exchange(
+async def exchange(  # noqa: C901  (the way of a request, in one piece)
     service: Service,
     served: Served,
     request: Request,
@@ -50,7 +50,7 @@ async def exchange(
     given = NOTHING
     let: Pass | None = None
     source: Source | None = None  # a stream that is copied from elsewhere
-    sent = CLOSE
+    sent: Sent = CLOSE
     try:
         try:
             if served.guard is not None:
@@ -95,9 +95,15 @@ async def exchange(
                 given = given.closed()
                 return await service.logged(request, source.copy())
             return await source.copy()
-        if request.connection.writing_paused:
-            await leave(request, life)
-        return CLOSE if given.arriving is not None and given.arriving.lost else sent
+        lost = given.arriving is not None and given.arriving.lost
+        if isinstance(sent, Whole):
+            sent.leave, sent.answer = partial(leave, service, served, answer), answer
+            sent.keep = sent.keep and not lost
+            return sent
+        if request.writing_paused:
+            life.begin_closing()
+            await request.room()
+        return CLOSE if lost else sent
     finally:
         life.end()
         service.leave(life)
@@ -147,10 +153,12 @@ async def _take_in(
                 close()
             raise
         answer.cors += let.lines()
-    arriving = request.get(ARRIVING) if served.receives else None
+    arriving = request.arriving if served.receives else None
     if arriving is not None:
         arriving.begin(answer)
         let_send(request)
+    else:
+        request.ignore_body()
     return Given(inputs, close, arriving, let)
 
 
@@ -158,17 +166,18 @@ def _look_at_body(served: Served, request: Request) -> None:
     """Refuse a body that can't be taken, before anything of it is read. Raises RunError ``invalid-input``."""
     refuse_coding(request)
     expect(request, served.max_body, now=not served.receives)
-    connection = request.connection
-    if not served.receives and connection.broke_off(wire_of(request.content)):
-        raise malformed(ConnectionError())  # nobody waits for a rest that does not come
+    if not served.receives and request.broke_off:
+        raise broken_off()  # nobody waits for a rest that does not come
 
 
 def refuse_coding(request: Request) -> None:
     """Refuse a body in a coding that nobody undoes here. Raises RefusalError (RFC 9110, section 15.5.16)."""
     headers = request.headers
-    if hdrs.CONTENT_ENCODING not in headers or isinstance(request.content, Decoded):
+    if hdrs.CONTENT_ENCODING not in headers:
         return
     codings = headers.getall(hdrs.CONTENT_ENCODING)
+    if len(codings) == 1 and codings[0].strip().lower() in CODINGS:
+        return
     if any(each.strip().lower() not in ("", "identity") for each in codings):
         raise RefusalError(
             "invalid-input",
@@ -201,12 +210,16 @@ def let_send(request: Request) -> None:
     """Tell a client that asked before that it may send its body."""
     if request.headers.get("Expect") is None or request.version < (1, 1):
         return
-    if request.transport is not None and not request.content.is_eof():
+    if request.transport is not None and not request.wire.is_eof():
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def leave(request: Request, life: Life) -> None:
-    """Stay until the transport has room again, so that a slow reader's rest is bounded in time."""
+async def leave(service: Service, served: Served, answer: Answer) -> None:
+    """Stay until the client has taken a whole answer, within the time that its endpoint allows."""
+    life = Life(answer, served.limits, service.lives, served.row)
     life.begin_closing()
-    connection = request.connection
-    await connection.room()
+    try:
+        await answer.request.room()
+    finally:
+        life.end()
+        service.leave(life)

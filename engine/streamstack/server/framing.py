@@ -28,7 +28,7 @@ def check_framing(request: Request) -> None:
     """
     host = request.headers.get(hdrs.HOST)
     if (
-        request.version is HttpVersion11
+        request.version == HttpVersion11
         and host in _known
         and hdrs.TRANSFER_ENCODING not in request.headers
     ):

@@ -9,8 +9,6 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 from uuid import uuid4
 
-from aiohttp import web
-
 from streamstack.language.definition import Input
 from streamstack.language.masking import hide
 from streamstack.runtime.decoders.decoder import LARGEST
@@ -19,12 +17,9 @@ from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.inputs import Checker, Inputs, JsonText, Layout, Lookup
 from streamstack.server.addresses import Addresses
 from streamstack.server.arriving import Arriving, nothing
-from streamstack.server.bodies import BODY, MOST_FIELDS, json_at_hand, read_body, read_form
+from streamstack.server.bodies import MOST_FIELDS, json_at_hand, read_body, read_form
 from streamstack.server.multipart import close_files, most_bytes
 from streamstack.server.request import Request
-
-#: Where a request has its body, which is read as it arrives.
-ARRIVING: Final = web.RequestKey("arriving", Arriving)
 
 #: Tells the addresses of callers where no proxy is trusted.
 _PEER: Final = Addresses()
@@ -132,7 +127,7 @@ class Reader:
                 request, parameters, self._checker, max_body=self._max_body, keep=keep
             )
         finally:
-            request[BODY] = b"".join(keep)
+            request.kept_body = b"".join(keep)
 
     def _read_around(
         self,
@@ -149,7 +144,7 @@ class Reader:
             arriving = Arriving(request, declared, most=most, largest=self._largest)
         inputs = layout.check(partial(_lookup, request, parameters), None)
         if arriving is not None:
-            request[ARRIVING] = arriving
+            request.arriving = arriving
             inputs[declared.name] = arriving.stream
             return inputs
         if declared.required:
@@ -160,7 +155,7 @@ class Reader:
 
     def show(self, request: Request, parameters: Mapping[str, str]) -> Mapping[str, Any]:
         """Return `request` as definitions see it."""
-        return request_mapping(request, parameters, request.get(BODY), self._address(request))
+        return request_mapping(request, parameters, request.kept_body, self._address(request))
 
     def most(self, method: str, names: Sequence[str]) -> int:
         """Return how many bytes a body may have at most; ``names`` are those of the path's parameters."""
@@ -228,7 +223,7 @@ class Headers(dict[str, str]):
 def request_mapping(
     request: Request,
     parameters: Mapping[str, str],
-    body: bytes | None,
+    body: bytes,
     address: str | None,
 ) -> dict[str, Any]:
     """Return `request` as definitions see it.
@@ -262,7 +257,7 @@ def request_mapping(
         "query": query,
         "headers": headers,
         "cookies": {name: _readable(value) for name, value in request.cookies.items()},
-        "body": body or b"",
+        "body": body,
         "ip": address,
         "id": sent if _ID.fullmatch(sent) else uuid4().hex,
     }

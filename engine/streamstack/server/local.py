@@ -13,10 +13,10 @@ from aiohttp import web
 from streamstack.language.definition import Project
 from streamstack.language.project import Checked
 from streamstack.runtime.plan import compile_project
+from streamstack.server.connection import HttpServer
 from streamstack.server.context import make_context
 from streamstack.server.databases import prepare_databases
 from streamstack.server.endpoints import make_cors, make_endpoints
-from streamstack.server.listening import Listening
 from streamstack.server.problems import log
 from streamstack.server.service import Service
 
@@ -45,7 +45,7 @@ class _Serving:
         self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
         async with self.service:
             await prepare_databases(self.project, self.service.context, log.warning)
-            runner = web.ServerRunner(Listening(self.service.answer), shutdown_timeout=1.0)
+            runner = web.ServerRunner(HttpServer(self.service), shutdown_timeout=1.0)
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()

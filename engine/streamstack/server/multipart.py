@@ -11,7 +11,6 @@ from aiohttp import (
     BadContentDispositionParam,
     BodyPartReader,
     MultipartReader,
-    StreamReader,
 )
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -21,6 +20,7 @@ from streamstack.language.units import show_size
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.inputs import Form, JsonText, Layout
+from streamstack.server.content_decoding import BufferedBody
 from streamstack.server.request import Request
 
 #: How many parts a form may have.
@@ -49,7 +49,8 @@ async def read_multipart(
     most = most_bytes(layout, max_body)
     if (request.content_length or 0) > most:
         raise _too_long("", most)
-    content = request.content if data is None else _stream(request, data)
+    # Read by the methods that both kinds of bodies have.
+    content: Any = request.content if data is None else BufferedBody(data)
     try:
         await form.read(MultipartReader(request.headers, content))
     except (ValueError, AssertionError, RuntimeError, LookupError, HttpProcessingError):
@@ -185,16 +186,6 @@ def _allowance(declared: Input, max_body: int) -> int:
     if declared.type != "list":
         return size
     return max(size, max_body) if declared.max_items is None else size * declared.max_items
-
-
-def _stream(request: Request, data: bytes) -> StreamReader:
-    """Return a reader of bytes that were read before; its limit keeps it from pausing the connection."""
-    content = StreamReader(
-        request.connection, len(data) + _WRAPPING, loop=asyncio.get_running_loop()
-    )
-    content.feed_data(data)
-    content.feed_eof()
-    return content
 
 
 def _fault(name: str, message: str) -> RunError:

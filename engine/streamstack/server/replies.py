@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from enum import Enum
 from http import HTTPStatus
 from math import ceil
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
 
 from streamstack.errors import RunError
-from streamstack.server.heads import BODILESS, date_line, status_line
+from streamstack.server.heads import BODILESS, date_line, header_lines, status_line
 from streamstack.server.problems import CONTENT_TYPE, RefusalError, problem
-from streamstack.server.request import Request
+
+if TYPE_CHECKING:
+    from streamstack.server.request import Request
+    from streamstack.server.writers.answer import Answer
+
+#: Seconds a client may take nothing of an answer, where its endpoint says nothing.
+UNREAD = 75.0
+#: Seconds a client has for the rest, once the connection is being closed.
+LAST_BYTES = 30.0
 
 _HTTP_10 = (1, 0)
+#: Bytes of a body that may stay where they are until the next request comes.
+_SMALL: Final = 4096
+#: Headers of the connection and the framing, which are always ours.
+_OURS: Final = frozenset({"connection", "content-length", "date", "transfer-encoding"})
 #: What stands above a document of JSON that tells how things are just now.
 JSON: Final = b"Content-Type: application/json; charset=utf-8\r\nCache-Control: no-store\r\n"
 #: What stands above every problem document.
@@ -25,17 +40,171 @@ _PROBLEM = (
 )
 
 
-class Sent(Enum):
-    """How the connection goes on after an answer was written."""
+class Sent:
+    """How a request was answered: what was written already, or what is still to be written."""
 
-    KEEP = "keep"
-    CLOSE = "close"
+    __slots__ = ()
+
+
+class _Written(Sent):
+    """An answer that was written; how the connection goes on after it."""
 
 
 #: The connection goes on with the next request.
-KEEP: Final = Sent.KEEP
+KEEP: Final = _Written()
 #: The connection is closed once everything is sent.
-CLOSE: Final = Sent.CLOSE
+CLOSE: Final = _Written()
+
+
+class Response(web.StreamResponse):
+    """What aiohttp is given for an answer whose bytes we write ourselves, head and framing included."""
+
+    def __init__(self, request: Request, status: int, *, keep: bool) -> None:
+        super().__init__(status=status)
+        self.request = request
+        self.keep = keep
+        self.written = 0  # bytes of the body
+        self.ended = False
+
+    # The parent's are properties, too.
+    @property
+    def keep_alive(self) -> bool:
+        return self.keep
+
+    def force_close(self) -> None:
+        """Have the connection closed after the response."""
+        self.keep = False
+
+    @property
+    def prepared(self) -> bool:
+        return self.ended
+
+    @property
+    def body_length(self) -> int:
+        return self.written
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Do nothing: the head leaves with the body."""
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Refuse to send more: the response is complete."""
+        raise RuntimeError("this response can't be written to")
+
+    async def write_eof(self, data: bytes | bytearray | memoryview = b"") -> None:
+        """End the response."""
+        if self.ended:
+            return
+        self.ended = True
+        request = self.request
+        protocol = request.protocol
+        transport = protocol.transport
+        if transport is None:
+            self.keep = False
+        else:
+            self.send(transport)
+            if protocol.writing_paused:
+                await self.settle()
+            if not self.keep and transport.get_write_buffer_size():
+                # Closed once all is sent; a reader who leaves the rest where it is does not hold it open.
+                asyncio.get_running_loop().call_later(LAST_BYTES, transport.abort)
+        wire = request.raw.content
+        if wire.total_bytes > _SMALL and wire.is_eof() and wire.exception() is None:
+            wire.read_nowait()  # what nobody has read of the body is not kept until the next request
+        if request.under is not None:
+            request.under.end()
+
+    def send(self, transport: asyncio.Transport) -> None:
+        """Write what is not written yet."""
+
+    async def settle(self) -> None:
+        """Wait until the client has taken what was written; one that takes nothing is dropped."""
+        try:
+            async with asyncio.timeout(UNREAD):
+                await self.request.room()
+        except TimeoutError:
+            self.keep = False
+            if (transport := self.request.transport) is not None:
+                reset(transport)
+
+
+class Streamed(Response):
+    """An answer that was written while its run went on."""
+
+    @property
+    def prepared(self) -> bool:
+        return True
+
+
+class Whole(Response, Sent):
+    """An answer in one piece. ``lines`` are header lines; without a body there is no length either."""
+
+    def __init__(
+        self, request: Request, status: int, lines: bytes, body: bytes | None, *, keep: bool
+    ) -> None:
+        web.StreamResponse.__init__(self, status=status)
+        self.request = request
+        self.keep = keep
+        self.written = 0
+        self.ended = False
+        self.lines = lines
+        self.content = body
+        self.leave: Callable[[], Awaitable[None]] | None = None  # waits for a slow reader
+        self.answer: Answer | None = None  # what made it
+
+    def show_headers(self) -> None:
+        """Put the header lines where middlewares look for headers, and may change them."""
+        lines, self.lines = self.lines, b""
+        for line in lines.decode("utf-8", "replace").split("\r\n")[:-1]:
+            name, _, value = line.partition(": ")
+            self.headers.add(name, value)
+
+    def send(self, transport: asyncio.Transport) -> None:
+        """Write the answer. What has no transport any more is not written: the reader has gone."""
+        request, body, status = self.request, self.content, self.status
+        # A body that nobody reads to its end leaves the connection of no further use.
+        keep = self.keep = self.keep and request.reusable
+        if transport.is_closing():
+            self.keep = False
+            return
+        bare = body is None or status in BODILESS
+        own = self.own_lines() if request.hosted else b""
+        data = b"".join(
+            (
+                status_line(status),
+                self.lines,
+                own,
+                b"" if body is None or bare else b"Content-Length: %d\r\n" % len(body),
+                date_line(),
+                connection_line(request, keep=keep),
+                b"\r\n",
+                b"" if body is None or bare or request.method == "HEAD" else body,
+            )
+        )
+        self.written = len(data)
+        transport.write(data)
+
+    def own_lines(self) -> bytes:
+        """Return the header lines that the host application has added or changed."""
+        headers = [each for each in self.headers.items() if each[0].lower() not in _OURS]
+        return self.request.extra + header_lines(headers) + cookie_lines(self)
+
+    async def write_eof(self, data: bytes | bytearray | memoryview = b"") -> None:
+        """Send the response."""
+        await super().write_eof(data)
+        answer, self.answer, self.leave = self.answer, None, None
+        if answer is not None:
+            # It and its run hold each other: none of this is to wait for the garbage collector.
+            del answer.run
+
+    async def settle(self) -> None:
+        await (super().settle() if self.leave is None else self.leave())
+
+
+def cookie_lines(response: web.StreamResponse) -> bytes:
+    """Return the cookies that a middleware or a signal has set, as header lines."""
+    return b"".join(
+        f"Set-Cookie: {each.OutputString()}\r\n".encode() for each in response.cookies.values()
+    )
 
 
 def connection_line(request: Request, *, keep: bool) -> bytes:
@@ -47,30 +216,12 @@ def connection_line(request: Request, *, keep: bool) -> bytes:
 
 def send(
     request: Request, status: int, lines: bytes, body: bytes | None, *, keep: bool = True
-) -> Sent:
-    """Write a whole answer: status, header lines, body. A HEAD request gets no body.
+) -> Whole:
+    """Return a whole answer: status, header lines, body. A HEAD request gets no body.
 
     Without a body there is no length either: nobody knows it.
-
-    What has no transport any more is not written: the reader has gone.
     """
-    # A body that nobody reads to its end leaves the connection of no further use.
-    keep = keep and request.keep_alive and request.content.is_eof()
-    transport = request.connection.transport
-    if transport is None or transport.is_closing():
-        return CLOSE
-    bare = body is None or status in BODILESS
-    parts = (
-        status_line(status),
-        lines,
-        b"" if body is None or bare else b"Content-Length: %d\r\n" % len(body),
-        date_line(),
-        connection_line(request, keep=keep),
-        b"\r\n",
-        b"" if body is None or bare or request.method == "HEAD" else body,
-    )
-    transport.write(b"".join(parts))
-    return KEEP if keep else CLOSE
+    return Whole(request, status, lines, body, keep=keep)
 
 
 def error_lines(error: RunError) -> bytes:
@@ -96,8 +247,8 @@ def send_problem(
     lines: bytes = b"",
     dev: bool = False,
     keep: bool = True,
-) -> Sent:
-    """Write an error as a problem document, with further header lines."""
+) -> Whole:
+    """Return an error as a problem document, with further header lines."""
     head = problem_lines(run)
     status = status_of(error)
     return send(request, status, head + lines, problem(error, run, status, dev=dev), keep=keep)

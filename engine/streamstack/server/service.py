@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from contextvars import copy_context
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Context, Run
@@ -20,14 +21,27 @@ from streamstack.server.heads import header_lines
 from streamstack.server.life import Life
 from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition
 from streamstack.server.problems import RefusalError, log
-from streamstack.server.replies import JSON, Sent, send, send_problem
+from streamstack.server.replies import (
+    JSON,
+    KEEP,
+    Sent,
+    Streamed,
+    Whole,
+    cookie_lines,
+    send,
+    send_problem,
+)
 from streamstack.server.request import Request
 from streamstack.server.request_log import RequestLog
 from streamstack.server.resuming.requests import PREFIX, answer_streams, share
 from streamstack.server.resuming.streams import Streams
 from streamstack.server.routes import Routes
 from streamstack.server.served import Served
+from streamstack.server.turn import Turn
 from streamstack.server.writers.answer import Answer
+
+if TYPE_CHECKING:
+    from streamstack.server.connection import Connection
 
 T = TypeVar("T")
 
@@ -40,6 +54,8 @@ LATER = 10.0
 _OWN = ("/_health", "/_ready", "/_metrics")
 #: Seconds between looks at what runs have sent so far.
 _LOOK = 1.0
+#: Seconds between looks at whether clients have left, where nothing else tells.
+_LEFT = 0.5
 
 
 class Service:
@@ -65,6 +81,12 @@ class Service:
         self._left = asyncio.Event()
         self._hurried = False
         self._looking: asyncio.TimerHandle | None = None
+        self.turn = Turn()
+        self._watched: dict[asyncio.Task[Any], web.BaseRequest] = {}
+        self._watching: asyncio.TimerHandle | None = None
+        #: Our side of each connection, by aiohttp's; empty where another server listens.
+        self.connections: dict[web.RequestHandler, Connection] = {}
+        self.leaving = False  # connections end with their next response
         self.ready = True
         self.draining = False
         self.streams = Streams(self.context.state.max_size, self._left.set)
@@ -113,6 +135,8 @@ class Service:
     ) -> None:
         if self._looking is not None:
             self._looking.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
         if error is not None:
             self.abandon()
         await self.streams.close()
@@ -120,18 +144,63 @@ class Service:
         await self._group.__aexit__(None, None, None)
         await self.context.aclose()
 
+    # ------------------------------------------------------------- requests
+
+    async def handle(self, raw: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request that came to `streamstack serve`: aiohttp's handler, called by its low-level server."""
+        connection = self.connections.get(raw.protocol)
+        request = None if connection is None else connection.request
+        if request is None:
+            request = Request(raw, self.turn, last=self.leaving)  # its client has left
+        try:
+            sent = self.answer(request)
+            if not isinstance(sent, Sent):
+                sent = await sent
+        except Exception as error:  # noqa: BLE001  (whatever it is, this connection alone has it)
+            sent = _fail(request, error)
+        return sent if isinstance(sent, Whole) else Streamed(request, 200, keep=sent is KEEP)
+
+    async def handle_hosted(self, raw: web.Request, prefix: str) -> web.StreamResponse:
+        """Answer a request to an application, whoever runs it: gunicorn, or the application that it is mounted in."""
+        request = Request(raw, self.turn, prefix=prefix, last=self.leaving)
+        request.hosted = True
+        task = asyncio.current_task()
+        assert task is not None
+        self._watched[task] = raw
+        if self._watching is None:
+            self._watch()
+        try:
+            if any(each.on_response_prepare for each in raw.match_info.apps):
+                request.extra = await _announce(raw)
+            sent = self.answer(request)
+            if not isinstance(sent, Sent):
+                sent = await sent
+        except Exception as error:  # noqa: BLE001  (whatever it is, this connection alone has it)
+            sent = _fail(request, error)
+        finally:
+            del self._watched[task]
+        if not isinstance(sent, Whole):
+            return Streamed(request, 200, keep=sent is KEEP)
+        sent.show_headers()
+        return sent
+
+    def _watch(self) -> None:
+        """Cancel the handlers of clients who have left, now and again: not every server does so."""
+        self._watching = None
+        for task, raw in self._watched.items():
+            if raw.transport is None and not task.cancelling():
+                task.cancel()
+        if self._watched:
+            self._watching = asyncio.get_running_loop().call_later(_LEFT, self._watch)
+
     def answer(self, request: Request) -> Sent | Coroutine[Any, Any, Sent]:
-        """Answer one request: at once, or with what answers it in a task of its own."""
+        """Answer one request: at once, or with what answers it when it is awaited."""
         try:
             check_framing(request)
         except RunError as error:
             self._note_refusal(request, error)
             return send_problem(request, error, keep=False)
         path = request.raw_path
-        if "?" in path:
-            path = path[: path.index("?")]
-        if not path.startswith("/"):
-            path = request.rel_url.raw_path  # the absolute form of a proxy's request
         if path in _OWN or self.draining:
             return self._answer_own(request, path)
         if path.startswith(PREFIX):
@@ -148,10 +217,7 @@ class Service:
         except RunError as error:
             return self._refuse(request, error)
         if served.at_once is not None:
-            # As a task would: what a plug-in sets in its context is not the next request's.
-            sent = copy_context().run(
-                answer_at_once, self, served, served.at_once, request, parameters, answer
-            )
+            sent = answer_at_once(self, served, served.at_once, request, parameters, answer)
             if sent is not None:
                 return sent
         work = exchange(self, served, request, parameters, answer)
@@ -344,6 +410,21 @@ class Service:
         self._later.add(task)
         task.add_done_callback(self._later.discard)
         return task
+
+
+def _fail(request: Request, error: Exception) -> Whole:
+    """Answer where an answer failed."""
+    log.error("request-failed", exc_info=error)
+    failure = RunError("internal", "the request failed", status=500)
+    return send_problem(request, failure, keep=False)
+
+
+async def _announce(raw: web.Request) -> bytes:
+    """Send the signals of host applications, and return the header lines that they add."""
+    response = web.StreamResponse()
+    for application in raw.match_info.apps:
+        await application.on_response_prepare.send(raw, response)
+    return header_lines(response.headers.items()) + cookie_lines(response)
 
 
 async def _outliving(task: asyncio.Task[Sent]) -> Sent:

@@ -9,10 +9,12 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from aiohttp import web
+
 from streamstack.language.settings import Server
+from streamstack.server.connection import HttpServer
 from streamstack.server.descriptors import allow_connections
 from streamstack.server.faults import LoopFaults
-from streamstack.server.listening import Listening
 from streamstack.server.ports import BACKLOG
 from streamstack.server.service import LAST_WORDS, Service
 
@@ -47,18 +49,23 @@ class Serving:
         self._hurried = asyncio.Event()
         self._sockets = sockets
         self._settings = settings
-        most, _ = allow_connections(settings.max_connections)
-        self._listening = Listening(service.answer, most=most, head_timeout=settings.head_timeout)
-        self._servers: list[asyncio.Server] = []
+        self._http: HttpServer
+        self._runner: web.ServerRunner
+        self._sites: list[web.SockSite] = []
 
     async def start(self) -> None:
         """Begin to listen. Raises OSError where that can't be."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(LoopFaults())
+        settings = self._settings
+        most, _ = allow_connections(settings.max_connections)
+        self._http = HttpServer(self.service, most=most, head_timeout=settings.head_timeout)
+        self._runner = web.ServerRunner(self._http, shutdown_timeout=1.0)
+        await self._runner.setup()
         for each in self._sockets:
-            self._servers.append(
-                await loop.create_server(self._listening, sock=each, backlog=BACKLOG)
-            )
+            site = web.SockSite(self._runner, each, backlog=BACKLOG)
+            await site.start()
+            self._sites.append(site)
 
     def stop(self) -> None:
         """Ask for its end: running streams have some time."""
@@ -78,21 +85,20 @@ class Serving:
         """
         loop = asyncio.get_running_loop()
         self.service.ready = False
-        self._listening.leave()
+        self._http.leave()
         if delay and self._settings.shutdown_delay:
             await self._wait(self._settings.shutdown_delay)
         began = loop.time()
         if not followed:
             await self._empty_doors()
         await self._close_doors()
-        while self._listening.fresh and loop.time() < began + GRACE and not self._hurried.is_set():
+        while self._http.fresh and loop.time() < began + GRACE and not self._hurried.is_set():
             await self._wait(0.02)
         await _turns()
         left = began + self._settings.shutdown_timeout - loop.time()
         await self.service.drain(0.0 if self._hurried.is_set() else max(left, 0.0))
-        self._listening.pre_shutdown()
-        await self._listening.shutdown(1.0)
-        await self._listening.flushed(LAST_WORDS)
+        await self._runner.cleanup()
+        await self._http.flushed(LAST_WORDS)
         await self.service.settle()
 
     async def _empty_doors(self) -> None:
@@ -111,9 +117,9 @@ class Serving:
     async def _close_doors(self) -> None:
         """Listen no more; who was connected already is heard."""
         await _turns()
-        for server in self._servers:
-            server.close()
-        self._listening.close_idle()
+        for site in self._sites:
+            await site.stop()
+        self._http.close_idle()
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):

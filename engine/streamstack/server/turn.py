@@ -24,16 +24,15 @@ class Turn:
     runs wakes the readers' side again and again, which costs more than the write.
     """
 
-    __slots__ = ("_gathered", "_loop")
+    __slots__ = ("_gathered",)
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._gathered: list[Gathering] = []
 
     def flush(self, gathering: Gathering) -> None:
         """Flush it at the next turn of the loop."""
         if not self._gathered:
-            self._loop.call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._flush)
         self._gathered.append(gathering)
 
     def _flush(self) -> None:

@@ -12,7 +12,6 @@ from streamstack.errors import RunError
 from streamstack.language.values import Opaque, to_json
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import invalid
-from streamstack.server.bodies import BODY
 from streamstack.server.request import Request
 from streamstack.server.resuming.ids import Position, bad_position, read_position, unknown_stream
 
@@ -127,7 +126,7 @@ async def fingerprint_of(request: Request, inputs: Mapping[str, Any]) -> str:
     rest = urlencode([pair for pair in query if pair[0] != LAST_EVENT_ID])
     digest.update(to_json([request.method, request.rel_url.raw_path, rest]))
     if not request.headers.get("Content-Type", "").lower().startswith("multipart/"):
-        digest.update(request.get(BODY, b""))
+        digest.update(request.kept_body)
     for name in sorted(inputs):
         digest.update(b"\0%b\0" % name.encode())
         await _add(digest, inputs[name])

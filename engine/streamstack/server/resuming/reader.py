@@ -47,7 +47,6 @@ class Spout:
         "_begun",
         "_chunked",
         "_compress",
-        "_connection",
         "_cors",
         "_manner",
         "_request",
@@ -57,7 +56,6 @@ class Spout:
 
     def __init__(self, request: Request, cors: bytes, manner: Manner) -> None:
         self._request = request
-        self._connection = request.connection
         self._transport = request.transport
         self._cors = cors
         self._manner = manner
@@ -70,7 +68,7 @@ class Spout:
     @property
     def full(self) -> bool:
         """Whether the connection takes no more for now."""
-        return self._connection.writing_paused
+        return self._request.writing_paused
 
     def write(self, head: Head, data: bytes, end: bytes = b"") -> None:
         """Write data as one chunk of HTTP, after the head where it was not sent yet. ``end`` is the last chunk."""
@@ -82,7 +80,7 @@ class Spout:
             self._begun = True
             manner = self._manner
             transport.set_write_buffer_limits(high=max(manner.buffer - manner.batch, 1))
-            self._connection.socket.suit(manner.buffer, manner.idle)
+            self._request.bound_unsent(manner.buffer, manner.idle)
         if self._compress is not None and (data or end):
             data = self._compress(data, last=bool(end))
         if self._bare:
@@ -110,7 +108,7 @@ class Spout:
         if framed and not coded and compresses(accepted, ()):
             self._compress = Compression()
             framing = b"Content-Encoding: gzip\r\n" + framing
-        keep = request.keep_alive and self._chunked and request.content.is_eof()
+        keep = self._chunked and request.reusable
         return b"".join(
             (
                 status_line(head.status),
@@ -119,6 +117,7 @@ class Spout:
                 framing,
                 date_line(),
                 connection_line(request, keep=keep),
+                request.extra,
                 b"\r\n",
             )
         )
@@ -129,7 +128,7 @@ class Spout:
             return True
         try:
             async with asyncio.timeout(self._manner.idle):
-                await self._connection.room()
+                await self._request.room()
         except TimeoutError:
             self.abort()
             return False
@@ -145,7 +144,7 @@ class Spout:
             self.write(head, data)
             return self.cut()
         self.write(head, data, b"0\r\n\r\n")
-        keep = self._chunked and request.keep_alive and request.content.is_eof()
+        keep = self._chunked and request.reusable
         return KEEP if keep else CLOSE
 
     def cut(self, head: Head | None = None) -> Sent:

@@ -46,7 +46,7 @@ class Kept(StreamSink):
         self.stream = new_stream_id()
         self._journal: Journal | None = None
         self._loop = asyncio.get_running_loop()
-        self._turn: Turn = request.connection.turn
+        self._turn: Turn = request.turn
         self._parts = []
         self._opening = b"" if wire.retry is None else b"retry: %d\n" % wire.retry
         self._scheduled = False

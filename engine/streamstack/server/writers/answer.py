@@ -128,12 +128,6 @@ class Answer(Sink):
     def heartbeat(self) -> None:
         """Keep proxies from closing an idle connection, where the format has a way to."""
 
-    def lost(self) -> None:
-        """Take note that the reader has gone."""
-
-    def resumed(self) -> None:
-        """Take note that the transport takes more again."""
-
     def summary(self, metadata: Any) -> dict[str, Any]:
         """Return what the end of a stream tells: its figures, and the author's metadata."""
         told: dict[str, Any] = {"chunks": self.count, "elapsedMs": self.run.elapsed_ms}

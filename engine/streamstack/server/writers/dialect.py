@@ -12,7 +12,6 @@ from streamstack.language.dialects import refuse
 from streamstack.language.values import MISSING, to_json
 from streamstack.runtime.chunk import check_content, check_open
 from streamstack.runtime.messages import STOP, TOOL_CALLS, Item, add_usage
-from streamstack.server.bodies import BODY
 from streamstack.server.heads import BODILESS
 from streamstack.server.replies import Sent, send
 from streamstack.server.request import Request
@@ -134,7 +133,7 @@ class DialectSink(StreamSink):
         """Return what the request asks for; known once its inputs have been read."""
         asked = self._asked
         if asked is None:
-            asked = self._asked = read_asked(self.request.get(BODY, b""))
+            asked = self._asked = read_asked(self.request.kept_body)
             if self.id_header:
                 self.cors += b"%b: %b\r\n" % (self.id_header, self.run.id.encode())
             self._whole = self.gives_whole and not asked.stream
@@ -322,7 +321,6 @@ class DialectSink(StreamSink):
         self.headers = [each for each in self.headers if each[0].lower() != "content-type"]
         lines, body = self.lines(), to_json(self.document())
         self.committed = True
-        self._connection.listener = None
         return send(self.request, self.status, lines, body)
 
     def fail(self, error: RunError) -> Sent:
@@ -330,7 +328,6 @@ class DialectSink(StreamSink):
         body = None if self.committed else self.refusal(error)
         if body is None:
             return super().fail(error)
-        self._connection.listener = None
         head = b"Content-Type: application/json; charset=utf-8\r\nCache-Control: no-store\r\n"
         lines = b"%bX-Run-Id: %b\r\n%b" % (head, self.run.id.encode(), self.cors)
         return send(self.request, error.status, lines, to_json(body))

@@ -34,7 +34,6 @@ class StreamSink(Answer):
         "_bare",
         "_chunked",
         "_compress",
-        "_connection",
         "_flushed",
         "_gathered",
         "_head",
@@ -42,6 +41,7 @@ class StreamSink(Answer):
         "_loop",
         "_opening",
         "_parts",
+        "_resuming",
         "_scheduled",
         "_transport",
     )
@@ -49,8 +49,6 @@ class StreamSink(Answer):
     def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
         self._loop = asyncio.get_running_loop()
-        self._connection = request.connection
-        self._connection.listener = self
         self._transport = request.transport
         self._parts: list[bytes] = []
         self._head = b""  # made, and not sent yet
@@ -118,9 +116,9 @@ class StreamSink(Answer):
             self._open()
         if first:
             self.flush()
-            return self._connection.writing_paused
+            return self.request.writing_paused
         if self.bytes - self._flushed >= self._gathered or (
-            self._connection.writing_paused and self._backlog is None
+            self.request.writing_paused and self._backlog is None
         ):
             return True
         self._schedule()
@@ -141,7 +139,7 @@ class StreamSink(Answer):
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._connection.turn.flush(self)
+            self.request.turn.flush(self)
 
     def _commit(self) -> None:
         """Make the head: from here on the status stands."""
@@ -161,25 +159,34 @@ class StreamSink(Answer):
                 self._compress = Compression()
                 framing = b"Content-Encoding: gzip\r\n" + framing
         self._head = b"".join(
-            (start, framing, date_line(), connection_line(request, keep=keep), b"\r\n")
+            (
+                start,
+                framing,
+                date_line(),
+                connection_line(request, keep=keep),
+                request.extra,
+                b"\r\n",
+            )
         )
         self.committed = True
         transport = self._transport
         if transport is not None and not transport.is_closing():
             held = wire.buffer - self._gathered if self._backlog is None else self._gathered
             transport.set_write_buffer_limits(high=max(held, 1))
-            self._connection.socket.suit(wire.buffer, wire.patience)
+            self.request.bound_unsent(wire.buffer, wire.patience)
 
     def flush(self) -> None:
         """Hand what is gathered to the transport, in one write."""
         self._scheduled = False
         self._limit = 0
         if self._parts:
-            if self._backlog is not None and self._connection.writing_paused and not self._head:
+            if self._backlog is not None and self.request.writing_paused and not self._head:
                 self.dropped += self._backlog.hold(self._parts)
                 self._parts.clear()
                 self._flushed = self.bytes
-                self.blocked = True
+                if not self.blocked:
+                    self.blocked = True
+                    self._resuming = self.request.when_writable(self.resumed)
                 return
             self._write(self._take())
         if self._flushed != self.bytes:
@@ -198,6 +205,7 @@ class StreamSink(Answer):
         return data
 
     def resumed(self) -> None:
+        """Send what was held back, once the transport takes more."""
         if self._backlog is not None and self.blocked:
             self._write(self._take())
             self.emitted_at = self.sent_at
@@ -224,7 +232,7 @@ class StreamSink(Answer):
 
     async def drain(self) -> None:
         self.flush()
-        if not self._connection.writing_paused:
+        if not self.request.writing_paused:
             return
         if self._backlog is not None:
             # The reader may be as fast as it likes: only the loop's next turn hands the bytes to the system.
@@ -235,7 +243,7 @@ class StreamSink(Answer):
         if self.wire.slow == "disconnect":
             cut = self._loop.call_later(self.wire.grace, self.drop_reader)
         try:
-            await self._connection.room()
+            await self.request.room()
         finally:
             self.blocked = False
             if cut is not None:
@@ -245,7 +253,7 @@ class StreamSink(Answer):
 
     def heartbeat(self) -> None:
         beat = self.beat()
-        if not beat or self.ended or self._parts or self._connection.writing_paused:
+        if not beat or self.ended or self._parts or self.request.writing_paused:
             return
         if not self.committed:
             try:
@@ -269,7 +277,6 @@ class StreamSink(Answer):
     def finish(self, value: Any) -> Sent:
         if not self.committed:
             if self.status in BODILESS:
-                self._connection.listener = None
                 return send(self.request, self.status, self.lines(), b"")
             self._commit()
         self._end_with(self.closing())
@@ -277,7 +284,6 @@ class StreamSink(Answer):
 
     def fail(self, error: RunError) -> Sent:
         if not self.committed:
-            self._connection.listener = None
             return super().fail(error)
         tail = self.error_end(error)
         if tail is None:
@@ -298,7 +304,6 @@ class StreamSink(Answer):
     def _end(self) -> Sent:
         self._flushed = self.bytes
         self._write(self._take(), b"0\r\n\r\n")
-        self._connection.listener = None
         self.ended = True
         return KEEP if self._chunked and self.request.keep_alive else CLOSE
 
@@ -306,14 +311,8 @@ class StreamSink(Answer):
         """End without the final chunk, so that every client sees an answer cut short."""
         if data := self._take():
             self._write(data)
-        self._connection.listener = None
         transport = self._transport
         if not self._chunked and transport is not None and not transport.is_closing():
             # Such an answer ends with its connection: only a reset tells that it failed.
             reset(transport)
         return CLOSE
-
-    def lost(self) -> None:
-        self._parts.clear()
-        if self._backlog is not None:
-            self._backlog.clear()

@@ -1,0 +1,150 @@
+"""A project as an ordinary aiohttp application: to be mounted, wrapped, tested, and run by gunicorn."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+from yarl import URL
+
+from streamstack.errors import ProjectError
+from streamstack.functions import REGISTRY
+from streamstack.language.project import Checked, read_project
+from streamstack.language.report import write_text
+from streamstack.server.connection import HEADERS, LINE_SIZE
+from streamstack.server.context import make_context
+from streamstack.server.endpoints import UnservableError, make_cors
+from streamstack.server.metrics import MetricsAccess, SharedCounters, WorkerMetrics
+from streamstack.server.problems import log
+from streamstack.server.reloading import first_edition
+from streamstack.server.request_log import RequestLog
+from streamstack.server.serve import prepare
+from streamstack.server.service import Service
+
+#: The service of an application that `make_application` has made.
+SERVICE: Final = web.AppKey("streamstack", Service)
+
+
+def make_application(
+    folder: str | os.PathLike[str],
+    *,
+    environment: Mapping[str, str] | None,
+    dev: bool,
+    url: str | None,
+) -> web.Application:
+    """Make an application of the definitions below a folder, as `streamstack.application` tells.
+
+    Raises ProjectError, and OSError for files that can't be read.
+    """
+    variables = os.environ if environment is None else environment
+    checked = read_project(Path(folder), REGISTRY, variables, check_environment=True)
+    if checked.failed:
+        text = write_text(checked.findings, checked.sources).rstrip()
+        raise ProjectError(text, checked.findings)
+    if not checked.project.endpoints:
+        raise ProjectError(f"there are no endpoints in {folder}", checked.findings)
+    for each in checked.findings:
+        log.warning(each.message, code=each.code, place=str(each.mark))
+    return _application(checked, dev=dev, url=url)
+
+
+def _application(checked: Checked, *, dev: bool, url: str | None) -> web.Application:
+    try:
+        edition = first_edition(checked, dev=dev)
+    except UnservableError as error:
+        raise ProjectError(str(error), checked.findings) from error
+    settings, log_settings = checked.settings.server, checked.settings.log
+    access = MetricsAccess(settings.metrics, dev=dev)
+    context = make_context(checked, checked.environment, dev=dev, joins=True)
+    context.address.url = url
+    service = Service(
+        edition.endpoints,
+        context=context,
+        cors=make_cors(settings.cors),
+        access=access,
+        metrics=WorkerMetrics(SharedCounters(edition.endpoints)) if access.possible else None,
+        request_log=RequestLog(text=log_settings.is_text(sys.stderr))
+        if log_settings.access
+        else None,
+    )
+
+    async def lifespan(_: web.Application) -> AsyncIterator[None]:
+        async with service:
+            await prepare(edition, service.context, log.warning)
+            yield
+            await service.settle()
+
+    async def drain(_: web.Application) -> None:
+        service.leaving = True
+        await service.drain(settings.shutdown_timeout)
+
+    application = web.Application(
+        handler_args={
+            "handler_cancellation": True,
+            "auto_decompress": False,
+            "max_line_size": LINE_SIZE,
+            "max_field_size": LINE_SIZE,
+            "max_headers": HEADERS,
+        }
+    )
+    application[SERVICE] = service
+    application.router.register_resource(_Everything(service))
+    application.cleanup_ctx.append(lifespan)
+    application.on_shutdown.append(drain)
+    return application
+
+
+class _Everything(web.AbstractResource):
+    """All paths of an application, for the service to find their endpoints.
+
+    Paths that the host adds to the application beside it are found first: aiohttp looks for the longest.
+    """
+
+    def __init__(self, service: Service) -> None:
+        super().__init__()
+        self._service = service
+        self._mount("")
+
+    def _mount(self, prefix: str) -> None:
+        self._prefix = prefix
+        handler = partial(self._service.handle_hosted, prefix=prefix)
+        self._route = web.ResourceRoute("*", handler, self, expect_handler=_expect)
+
+    @property
+    def canonical(self) -> str:
+        return self._prefix or "/"
+
+    def url_for(self, **_: str) -> URL:
+        """Return where the application is mounted."""
+        return URL.build(path=self.canonical, encoded=True)
+
+    async def resolve(self, request: web.Request) -> tuple[web.UrlMappingMatchInfo, set[str]]:
+        """Return the one route there is: what has no endpoint is answered by the service, too."""
+        return web.UrlMappingMatchInfo({}, self._route), set()
+
+    def add_prefix(self, prefix: str) -> None:
+        """Take note of where the application is mounted."""
+        self._mount(prefix + self._prefix)
+
+    def get_info(self) -> Any:
+        """Return what tells this resource from others."""
+        return {"prefix": self._prefix}
+
+    def raw_match(self, path: str) -> bool:
+        """Return whether a path is this resource's own."""
+        return path == self.canonical
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[web.AbstractRoute]:
+        return iter((self._route,))
+
+
+async def _expect(request: web.Request) -> None:
+    """Leave `Expect: 100-continue` to the endpoint, which may refuse the body."""

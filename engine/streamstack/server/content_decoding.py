@@ -1,0 +1,137 @@
+"""A request's body whose Content-Encoding is undone as it is read.
+
+aiohttp can undo it as it arrives: then a body that is refused after its first bytes is inflated to its end all the
+same, and one that was cut short passes for whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final
+
+from aiohttp import StreamReader, web
+
+from streamstack.connections.content_coding import Coding, undo
+from streamstack.errors import RunError
+
+#: The codings that are undone; one at a time, since each on top of another multiplies what a small body can become.
+CODINGS: Final = frozenset({"gzip", "deflate", "br"})
+#: Bytes a line of a multipart form may have.
+_LONGEST_LINE: Final = 64 * 1024
+
+
+class CodingError(web.RequestPayloadError):
+    """A body that is not encoded as it says, or that ends in the middle of its coding."""
+
+
+class BufferedBody:
+    """Bytes that can be read in the ways that aiohttp's StreamReader offers to a reader of forms."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._data = bytearray(data)
+
+    async def more(self) -> bool:
+        """Add something to read; False at the end."""
+        return False
+
+    async def readany(self) -> bytes:
+        """Return what is there, waiting for something; nothing at the end."""
+        while not self._data and await self.more():
+            pass
+        return self._take(len(self._data))
+
+    async def read(self, size: int = -1) -> bytes:
+        """Return up to so many bytes, waiting for some; nothing at the end."""
+        while (size < 0 or not self._data) and await self.more():
+            pass
+        return self._take(len(self._data) if size < 0 else size)
+
+    async def readline(self, *, max_line_length: int | None = None) -> bytes:
+        """Return a line with its end. Raises ValueError for one that is too long."""
+        most = max_line_length or _LONGEST_LINE
+        looked = 0
+        while (at := self._data.find(b"\n", looked)) < 0:
+            looked = len(self._data)
+            if looked > most:
+                raise ValueError("a line is too long")
+            if not await self.more():
+                return self._take(looked)
+        if at >= most:
+            raise ValueError("a line is too long")
+        return self._take(at + 1)
+
+    def unread_data(self, data: bytes) -> None:
+        """Put bytes back, to be read again."""
+        self._data[:0] = data
+
+    def at_eof(self) -> bool:
+        """Return whether everything was read."""
+        return not self._data
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._data[:size])
+        del self._data[:size]
+        return taken
+
+
+class DecodedBody(BufferedBody):
+    """Reads what a body says once its coding is undone; ``wire`` is the body as it arrives.
+
+    Where aiohttp has undone the coding already, as in most host applications, the bytes pass as they are.
+    """
+
+    __slots__ = ("_begun", "_coding", "_error", "_name", "_over", "_pieces", "_wire")
+
+    def __init__(self, wire: StreamReader, coding: str) -> None:
+        super().__init__()
+        self._wire = wire
+        self._name = coding
+        self._coding: Coding | None = None
+        self._pieces: Iterator[bytes] = iter(())
+        self._begun = False
+        self._over = False
+        self._error: CodingError | None = None
+
+    async def more(self) -> bool:
+        """Add one piece to read. Raises CodingError, and what breaks the body off."""
+        if self._over:
+            return False
+        if self._error is not None:
+            raise self._error
+        try:
+            piece = next(self._pieces, None)
+            if piece is not None:
+                await asyncio.sleep(0)  # much may come of little: others have their turn
+                self._data += piece
+                return True
+            data = await self._wire.readany()
+            if data:
+                if not self._begun:
+                    self._begin()
+                if self._coding is None:
+                    self._data += data
+                    return True
+                self._pieces = self._coding.feed(data)
+                self._data += next(self._pieces, b"")
+                return True
+        except RunError as error:
+            raise self._broken() from error
+        if self._coding is not None and not self._coding.complete:
+            raise self._broken()
+        self._over = True
+        return False
+
+    def _begin(self) -> None:
+        self._begun = True
+        if self._wire.total_compressed_bytes is None:
+            self._coding = undo(self._name)[0]
+
+    def at_eof(self) -> bool:
+        return self._over and not self._data
+
+    def _broken(self) -> CodingError:
+        self._error = CodingError("the body is not encoded as it says")
+        return self._error
