@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from docs import generate
 from streamstack.cli import COMMANDS, main
 from streamstack.errors import ERRORS, Diagnostic
+from streamstack.formats import BY_MEDIA_TYPE
 from streamstack.functions import REGISTRY
 from streamstack.language.filters.operations import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS
 from streamstack.language.findings import FINDINGS
@@ -32,7 +33,6 @@ from streamstack.language.project import read_project
 from streamstack.language.settings import load_settings
 from streamstack.language.streaming_settings import RESUME_KEYS, STREAMING_KEYS, Streaming
 from streamstack.language.validate import validate
-from streamstack.server import negotiation
 from streamstack.server.local import serving_locally
 from tests.documents import (
     ROOT,
@@ -278,7 +278,7 @@ def test_names_in_sentences_exist(page: Page) -> None:
         ("settings.md", STREAMING_KEYS),
         ("resume.md", RESUME_KEYS),
         ("bindings.md", RESERVED),
-        ("chunks.md", negotiation.FORMATS),
+        ("chunks.md", BY_MEDIA_TYPE),
     ],
 )
 def test_every_name_is_explained(page: str, names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What every file keeps to: its size, its name, and nothing of the machine it was made on."""
+"""What every file keeps to: its name, and nothing of the machine it was made on."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ ENGINE = ROOT / "engine" / "streamstack"
 MODULES = sorted(ENGINE.rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PINNED = ("runtime", "build", "dev")
-
-#: One sitting. Past it, split by meaning.
-LONGEST = 420
 
 #: Names that tell nothing of what is inside.
 NAMELESS = {"utils", "util", "helpers", "helper", "base", "manager", "managers", "common", "misc"}
@@ -67,15 +64,6 @@ def pins_of(name: str) -> dict[str, str]:
     """Return what a requirements file pins: version by name."""
     matches = (re.match(r"([\w.-]+)==(\S+)", line) for line in lines_of(name))
     return {match[1]: match[2] for match in matches if match}
-
-
-def test_files_can_be_read_in_one_sitting() -> None:
-    """No module of the engine is longer than one sitting."""
-    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in MODULES}
-    assert lengths, "the test looks at the wrong folder"
-    assert {
-        str(path.relative_to(ROOT)) for path, length in lengths.items() if length > LONGEST
-    } == (set())
 
 
 def test_modules_have_names_that_say_something() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.dialects import DIALECTS
+from streamstack.formats import FORMATS, NAMES
 from streamstack.language.findings import find
 from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.suggest import did_you_mean
@@ -20,16 +20,15 @@ T = TypeVar("T")
 LONGEST_KEEP: Final = 86_400.0
 MOST_CHUNKS: Final = 1_000_000
 
-#: The formats of a stream.
-FORMATS: Final = ("auto", "sse", "text", "ndjson", "csv", "json", "bytes", *DIALECTS)
-
-
 #: What becomes of a slow reader.
 SLOW_CLIENTS: Final = ("block", "disconnect", "dropOldest")
 #: The formats that can tell a reader of dropped chunks, or that have no slow readers (`json` is sent whole).
-TELLING: Final = ("auto", "sse", "ndjson", "json")
+TELLING: Final = ("auto", *(each.name for each in FORMATS if each.gaps or each.whole))
 #: Formats of which a reader can come back: the others have no place for an id.
-RESUMABLE: Final = ("auto", "sse", "ndjson")
+RESUMABLE: Final = (
+    "auto",
+    *(each.name for each in FORMATS if each.resumable and not each.alias_of),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +303,7 @@ _RESUME_KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
 RESUME_KEYS: Final = tuple(_RESUME_KEYS)
 
 _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
-    "format": ("format", _choose(FORMATS, ())),
+    "format": ("format", _choose(NAMES, ())),
     "keepAlive": ("keep_alive", _duration),
     "firstChunkTimeout": ("first_chunk_timeout", _duration),
     "idleTimeout": ("idle_timeout", _duration),

@@ -29,7 +29,7 @@ from streamstack.server.writers.answer import Answer
 _ACCEPTED: Final = b"Accept-Encoding: gzip, deflate, br\r\n"
 
 if TYPE_CHECKING:
-    from streamstack.server.resuming.sinks import Kept
+    from streamstack.server.resuming.sinks import ResumableSink
     from streamstack.server.service import Service
 
 
@@ -68,7 +68,7 @@ async def exchange(
                     else Given(inputs, None)
                 )
                 if answer.keeps:
-                    source = await begin(service, served, run, cast("Kept", answer), given)
+                    source = await begin(service, served, run, cast("ResumableSink", answer), given)
                 else:
                     if served.headers is not None:
                         answer.headers += served.headers(run, given.inputs)

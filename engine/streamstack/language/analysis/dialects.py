@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic
+from streamstack.formats import DIALECTS
+from streamstack.formats.items import refuse
 from streamstack.language.analysis.callees import called_itself, reached
 from streamstack.language.definition import (
     Arguments,
@@ -16,7 +18,6 @@ from streamstack.language.definition import (
     Input,
     Step,
 )
-from streamstack.language.dialects import DIALECTS, refuse
 from streamstack.language.expressions import Value
 from streamstack.language.expressions.value import ListValue, ObjectValue
 from streamstack.language.findings import find

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
+from streamstack.formats import DIALECTS
 from streamstack.language.declare import Registry
 from streamstack.language.definition import (
     Definition,
@@ -15,7 +16,6 @@ from streamstack.language.definition import (
     Stack,
     Task,
 )
-from streamstack.language.dialects import DIALECTS
 from streamstack.language.expressions import Value, parse_value
 from streamstack.language.loading.authentication import read_authentication
 from streamstack.language.loading.effects import check_effects

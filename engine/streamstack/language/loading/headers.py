@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from streamstack.formats import BY_NAME
 from streamstack.language.expressions import Value, parse_value
 from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.wording import describe, is_null
@@ -28,17 +29,6 @@ HOP_BY_HOP: Final = frozenset(
 )
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-
-#: What each fixed format is sent as; text and bytes may be called anything but an event stream.
-_TYPES: Final = {
-    "sse": ("text/event-stream",),
-    "openai": ("text/event-stream",),
-    "anthropic": ("text/event-stream",),
-    "aiSdk": ("text/event-stream",),
-    "ndjson": ("application/x-ndjson", "application/jsonl", "application/json-lines"),
-    "csv": ("text/csv",),
-    "json": ("application/json",),
-}
 
 Headers = tuple[tuple[str, Value], ...]
 
@@ -101,10 +91,10 @@ def check_content_type(headers: Headers, response_type: str, format_: str, fault
             sends = "application/json"
         elif format_ == "auto":
             sends = "what the request asks for, as `format: auto` does"
-        elif format_ in _TYPES:
-            if given in _TYPES[format_]:
+        elif types := BY_NAME[format_].allowed_types:
+            if given in types:
                 continue
-            sends = _TYPES[format_][0]
+            sends = types[0]
         elif given != "text/event-stream":
             continue
         else:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from streamstack.errors import Mark
+from streamstack.formats import DIALECTS
 from streamstack.language.definition import Input
-from streamstack.language.dialects import DIALECTS
 from streamstack.language.loading.faults import Faults
 from streamstack.language.loading.paths import parameters
 from streamstack.language.suggest import nearest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from streamstack.formats import NAMES
 from streamstack.language.authentication_settings import (
     API_KEY_KEYS,
     CLOCK_SKEW,
@@ -26,7 +27,7 @@ from streamstack.language.schemas.types import (
 )
 from streamstack.language.settings import Server
 from streamstack.language.state_settings import MEMORY, StateSettings
-from streamstack.language.streaming_settings import FORMATS, SLOW_CLIENTS, Resume, Streaming
+from streamstack.language.streaming_settings import SLOW_CLIENTS, Resume, Streaming
 from streamstack.language.units import show_duration, show_size
 
 _DRAFT: Final = "http://json-schema.org/draft-07/schema#"
@@ -98,7 +99,7 @@ def streaming_schema() -> Schema:
     """Return the schema of `streaming:`, on an endpoint or as defaults of the project."""
     usual = Streaming()
     keys = {
-        "format": (_choice(*FORMATS), "What chunks are written as; auto follows the request."),
+        "format": (_choice(*NAMES), "What chunks are written as; auto follows the request."),
         "keepAlive": (duration(usual.keep_alive), "The longest silence before a heartbeat."),
         "firstChunkTimeout": (
             duration(usual.first_chunk_timeout),

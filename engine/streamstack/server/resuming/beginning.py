@@ -17,7 +17,7 @@ from streamstack.server.resuming.reader import Manner, Reader
 from streamstack.server.resuming.recording import Record, lasting_of
 from streamstack.server.resuming.requests import Source, find, read
 from streamstack.server.resuming.shared import Shared
-from streamstack.server.resuming.sinks import Kept
+from streamstack.server.resuming.sinks import ResumableSink
 from streamstack.server.resuming.streams import Stream
 from streamstack.server.served import Served
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from streamstack.server.service import Service
 
 
-async def begin(service: Service, served: Served, run: Run, sink: Kept, given: Given) -> Source:
+async def begin(
+    service: Service, served: Served, run: Run, sink: ResumableSink, given: Given
+) -> Source:
     """Begin a stream and its run, or go on with the one that the request's key began.
 
     Raises RunError ``idempotency-key-reused``, and ``state-unreachable`` for a key that can't be looked up.
@@ -42,7 +44,7 @@ class _Beginning:
     service: Service
     served: Served
     run: Run
-    sink: Kept
+    sink: ResumableSink
     given: Given
     name: bytes = b""
     fingerprint: str = ""

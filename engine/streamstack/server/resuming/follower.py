@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 from streamstack.connections.stream_store import Seen
 from streamstack.errors import RunError
 from streamstack.language.values import to_json
+from streamstack.server.problems import in_band
 from streamstack.server.replies import CLOSE, Sent, send_problem
 from streamstack.server.request import Request
 from streamstack.server.resuming.absence import Absence
 from streamstack.server.resuming.elsewhere import Elsewhere, read_end
-from streamstack.server.resuming.frames import LOST, gap, lost, pulse
-from streamstack.server.resuming.ids import unknown_stream
+from streamstack.server.resuming.ids import LAST, LOST, unknown_stream
 from streamstack.server.resuming.journal import End, Head
-from streamstack.server.resuming.reader import Manner, Spout
+from streamstack.server.resuming.reader import Delivery, Manner
 from streamstack.server.resuming.shared import PATIENCE, Shared
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Follower:
         self._manner = manner = Manner.of(stream.origin)
         self._position = position
         self._keep_alive = stream.origin.terms.keep_alive
-        self._spout = Spout(request, cors, manner)
+        self._delivery = Delivery(request, cors, manner)
+        self._encoder = manner.encoder
         self._news = asyncio.Event()
         self._stopped = False
         self._silent_since = monotonic()
@@ -78,9 +79,9 @@ class Follower:
         self._service.streams.followers.add(self)
         try:
             sent = await self._follow()
-            return sent if await self._spout.room() else CLOSE
+            return sent if await self._delivery.room() else CLOSE
         except asyncio.CancelledError:
-            self._spout.stop()
+            self._delivery.writer.stop()
             raise
         finally:
             self._service.streams.followers.discard(self)
@@ -102,14 +103,14 @@ class Follower:
                 if head is None:
                     return self._refuse(error)
                 if self._is_away():
-                    return self._spout.cut(head)
+                    return self._delivery.cut(head)
                 await self._wait(head)
                 continue
             self._away_since = 0.0
             if seen is None:
                 if head is None:
                     return self._refuse(unknown_stream())
-                return self._spout.cut(head)  # it was kept long enough
+                return self._delivery.cut(head)  # it was kept long enough
             if seen.lines is not None:
                 head = Head(seen.status, seen.lines)
             if seen.pieces and head is not None:
@@ -125,9 +126,9 @@ class Follower:
             if await self._absence.lost(seen):
                 return self._lose(head)
             if head is not None:
-                self._spout.begin(head)
+                self._delivery.begin(head)
             await self._wait(head)
-        return self._spout.cut(head)
+        return self._delivery.cut(head)
 
     def _write(self, head: Head, seen: Seen) -> None:
         """Copy what was seen, and tell of what is missing."""
@@ -140,12 +141,12 @@ class Follower:
             self._position = max(self._position, piece.first + len(piece.frames))
         data = b"".join(parts)
         self._untold += len(data)
-        self._spout.write(head, data)
+        self._delivery.write(head, data)
         self._silent_since = monotonic()
         self._absence.forget()
 
     def _gap(self, until: int) -> bytes:
-        return gap(self._manner.format, self._manner.stream, self._position, until - 1)
+        return self._encoder.gap({"from": self._position, "to": until - 1}, until - 1)
 
     def _finish(self, head: Head | None, seen: Seen) -> Sent:
         assert seen.end is not None
@@ -153,14 +154,14 @@ class Follower:
         if head is None:  # it was lost before its answer had begun
             return self._refuse(_lost())
         if end.whole is None and self._position < seen.next:
-            self._spout.write(head, self._gap(seen.next))
-        return self._lose(head) if end.lost else self._spout.finish(head, end)
+            self._delivery.write(head, self._gap(seen.next))
+        return self._lose(head) if end.lost else self._delivery.finish(head, end)
 
     async def _room(self) -> bool:
         """Wait until the connection takes more; False where it was given up. Who is slow is there all the same."""
-        if not self._spout.full:
+        if not self._delivery.full:
             return True
-        waiting = asyncio.ensure_future(self._spout.room())
+        waiting = asyncio.ensure_future(self._delivery.room())
         try:
             while not (await asyncio.wait({waiting}, timeout=_LOOK))[0]:
                 with suppress(RunError):
@@ -177,10 +178,10 @@ class Follower:
         if (
             head is not None
             and self._keep_alive
-            and not self._spout.full
+            and not self._delivery.full
             and monotonic() - self._silent_since >= self._keep_alive
         ):
-            self._spout.write(head, pulse(self._manner.format))
+            self._delivery.write(head, self._encoder.heartbeat())
             self._silent_since = monotonic()
 
     async def _look(self, head: Head | None) -> Seen | None:
@@ -244,9 +245,10 @@ class Follower:
     def _lose(self, head: Head | None) -> Sent:
         if head is None:
             return self._refuse(_lost())
-        origin = self._stream.origin
-        self._spout.write(head, lost(origin.format, origin.id, origin.run))
-        return self._spout.finish(head, End())
+        error = _lost()
+        told = in_band(error, self._stream.origin.run)
+        self._delivery.write(head, self._encoder.error_end(error, told, LAST) or b"")
+        return self._delivery.finish(head, End())
 
     def _refuse(self, error: RunError) -> Sent:
         return send_problem(self._request, error, lines=self._cors, dev=self._service.context.dev)

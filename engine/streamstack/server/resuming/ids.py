@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from secrets import token_urlsafe
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from streamstack.errors import RunError
 from streamstack.runtime.input_faults import invalid
 
 #: An id of ours: 128 random bits.
 STREAM_ID = re.compile(r"[A-Za-z0-9_-]{22}")
+#: The number of what stands after everything: 15 digits, as many as are read.
+LAST: Final = 999_999_999_999_999
+#: What readers are told of a stream whose server is gone.
+LOST: Final = "The server that ran this stopped before its end."
 # More digits than any stream has chunks are no number of one.
 _NUMBER = re.compile(r"[0-9]{1,15}")
 

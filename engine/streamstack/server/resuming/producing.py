@@ -14,7 +14,7 @@ from streamstack.server.arriving import Arriving
 from streamstack.server.ending import error_of, fail, tell
 from streamstack.server.life import Life
 from streamstack.server.limits import Pass
-from streamstack.server.resuming.sinks import Kept
+from streamstack.server.resuming.sinks import ResumableSink
 from streamstack.server.resuming.streams import Stream
 from streamstack.server.served import Served
 
@@ -56,7 +56,7 @@ async def produce(
     service: Service,
     served: Served,
     run: Run,
-    sink: Kept,
+    sink: ResumableSink,
     stream: Stream,
     given: Given,
 ) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from streamstack.server.heads import date_line, status_line
-from streamstack.server.replies import CLOSE, KEEP, Sent, connection_line, reset, send
+from streamstack.formats import BY_NAME
+from streamstack.formats.spec import Encoder, Options, Response
+from streamstack.server.heads import status_line
+from streamstack.server.replies import CLOSE, Sent, send
 from streamstack.server.request import Request
-from streamstack.server.resuming.frames import gap, pulse
 from streamstack.server.resuming.journal import End, Head, Journal, Origin
 from streamstack.server.wire import GATHERED, PATIENCE
-from streamstack.server.writers.compression import Compression, compresses
+from streamstack.server.writers.response import ChunkedResponseWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,138 +35,71 @@ class Manner:
         return cls(origin.format, origin.id, origin.buffer, terms.idle, terms.compress)
 
     @property
+    def encoder(self) -> Encoder:
+        """What encodes the events that a reader alone needs: gaps, heartbeats, the loss of the stream."""
+        return BY_NAME[self.format].encoder(Options(), Response(stream=self.stream))
+
+    @property
     def batch(self) -> int:
         """The bytes that are copied at once."""
         return min(GATHERED, self.buffer // 2) or 1
 
 
-class Spout:
-    """Writes a stream to one connection, as one answer of HTTP."""
+class Delivery:
+    """One response that copies a stream: the head it began with, chunks, what is missing, its end."""
 
-    __slots__ = (
-        "_bare",
-        "_begun",
-        "_chunked",
-        "_compress",
-        "_connection",
-        "_cors",
-        "_manner",
-        "_request",
-        "_transport",
-        "_whole",
-    )
+    __slots__ = ("_cors", "_request", "manner", "writer")
 
     def __init__(self, request: Request, cors: bytes, manner: Manner) -> None:
         self._request = request
-        self._connection = request.connection
-        self._transport = request.transport
         self._cors = cors
-        self._manner = manner
-        self._begun = False
-        self._whole = False  # all of it was written
-        self._chunked = request.version >= (1, 1)
-        self._bare = request.method == "HEAD"
-        self._compress: Compression | None = None
+        self.manner = manner
+        self.writer = ChunkedResponseWriter(request)
 
     @property
     def full(self) -> bool:
         """Whether the connection takes no more for now."""
-        return self._connection.writing_paused
-
-    def write(self, head: Head, data: bytes, end: bytes = b"") -> None:
-        """Write data as one chunk of HTTP, after the head where it was not sent yet. ``end`` is the last chunk."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        start = b"" if self._begun else self._head(head)
-        if not self._begun:
-            self._begun = True
-            manner = self._manner
-            transport.set_write_buffer_limits(high=max(manner.buffer - manner.batch, 1))
-            self._connection.socket.suit(manner.buffer, manner.idle)
-        if self._compress is not None and (data or end):
-            data = self._compress(data, last=bool(end))
-        if self._bare:
-            data = start
-        elif not self._chunked:
-            data = start + data
-        elif data:
-            data = b"%b%x\r\n%b\r\n%b" % (start, len(data), data, end)
-        else:
-            data = start + end
-        if data:
-            transport.write(data)
-
-    def begin(self, head: Head) -> None:
-        """Send the head, where nothing was sent yet: who comes back need not wait for a chunk to know that he may."""
-        if not self._begun:
-            self.write(head, b"")
-
-    def _head(self, head: Head) -> bytes:
-        request = self._request
-        framed = self._chunked and not self._bare
-        framing = b"Transfer-Encoding: chunked\r\n" if framed else b""
-        coded = b"content-encoding:" in head.lines.lower()  # by the author
-        accepted = request.headers.get("Accept-Encoding") if self._manner.compress else None
-        if framed and not coded and compresses(accepted, ()):
-            self._compress = Compression()
-            framing = b"Content-Encoding: gzip\r\n" + framing
-        keep = request.keep_alive and self._chunked and request.content.is_eof()
-        return b"".join(
-            (
-                status_line(head.status),
-                head.lines,
-                self._cors,
-                framing,
-                date_line(),
-                connection_line(request, keep=keep),
-                b"\r\n",
-            )
-        )
+        return self.writer.full
 
     async def room(self) -> bool:
         """Wait until the connection takes more; False where it took nothing for too long, and was given up."""
-        if not self.full:
-            return True
-        try:
-            async with asyncio.timeout(self._manner.idle):
-                await self._connection.room()
-        except TimeoutError:
-            self.abort()
-            return False
-        return True
+        return await self.writer.room(self.manner.idle)
+
+    def begin(self, head: Head) -> None:
+        """Send the head, where nothing was sent yet: who comes back need not wait for a chunk to know that he may."""
+        if not self.writer.begun:
+            self.write(head, b"")
+
+    def write(self, head: Head, data: bytes) -> None:
+        """Write data, after the head where it was not sent yet."""
+        self._open(head)
+        self.writer.write(data)
+
+    def _open(self, head: Head) -> None:
+        if self.writer.begun:
+            return
+        manner = self.manner
+        self.writer.begin(
+            status_line(head.status) + head.lines + self._cors,
+            keep=self._request.content.is_eof(),
+            compress=manner.compress,
+            buffer=manner.buffer,
+            unsent=manner.buffer - manner.batch,
+            patience=manner.idle,
+        )
 
     def finish(self, head: Head, end: End, data: bytes = b"") -> Sent:
         """Write the last data, and end the answer as the stream ended."""
-        request = self._request
-        self._whole = not end.cut
-        if end.whole is not None and not self._begun:
-            return send(request, head.status, head.lines + self._cors, end.whole)
-        if end.cut:
-            self.write(head, data)
-            return self.cut()
-        self.write(head, data, b"0\r\n\r\n")
-        keep = self._chunked and request.keep_alive and request.content.is_eof()
-        return KEEP if keep else CLOSE
+        if end.whole is not None and not self.writer.begun:
+            return send(self._request, head.status, head.lines + self._cors, end.whole)
+        self._open(head)
+        return self.writer.cut(data) if end.cut else self.writer.finish(data)
 
     def cut(self, head: Head | None = None) -> Sent:
         """End the answer without its last chunk, so that every client sees it cut short."""
         if head is not None:
-            self.write(head, b"")
-        transport = self._transport
-        if not self._chunked and transport is not None and not transport.is_closing():
-            reset(transport)
-        return CLOSE
-
-    def stop(self) -> None:
-        """Let an answer that the server takes no further look cut short, though its connection is being closed."""
-        if not self._chunked and not self._whole and self._transport is not None:
-            reset(self._transport)
-
-    def abort(self) -> None:
-        """Give the connection up, so that its reader sees a failure, in HTTP/1.0 too."""
-        if self._transport is not None:
-            reset(self._transport)
+            self._open(head)
+        return self.writer.cut()
 
 
 class Reader:
@@ -176,11 +110,12 @@ class Reader:
     """
 
     __slots__ = (
+        "_batch",
+        "_delivery",
+        "_encoder",
         "_journal",
         "_sent",
-        "_spout",
         "_stopped",
-        "_told",
         "_waiter",
         "allowance",
         "offset",
@@ -191,11 +126,12 @@ class Reader:
         self, journal: Journal, request: Request, cors: bytes, manner: Manner, position: int
     ) -> None:
         self._journal = journal
-        self._spout = Spout(request, cors, manner)
+        self._delivery = Delivery(request, cors, manner)
         self._waiter: asyncio.Future[None] | None = None
         self._stopped = False
         self._sent: Sent | None = None  # how the answer ended
-        self._told = manner
+        self._batch = manner.batch
+        self._encoder = manner.encoder
         self.position = position
         self.offset = 0
         self.allowance = 0
@@ -209,7 +145,7 @@ class Reader:
         self._write(journal.head, data, last=journal.end is not None)
         self.position += count
         self.offset += len(data)
-        if self._spout.full:
+        if self._delivery.full:
             journal.fall_behind(self)
             self.wake()
 
@@ -217,9 +153,9 @@ class Reader:
         """Write data; with the last of it the end, which then needs no write of its own."""
         if last:
             assert self._journal.end is not None
-            self._sent = self._spout.finish(head, self._journal.end, data)
+            self._sent = self._delivery.finish(head, self._journal.end, data)
         else:
-            self._spout.write(head, data)
+            self._delivery.write(head, data)
 
     def wake(self) -> None:
         """Let the task look at the journal."""
@@ -229,8 +165,8 @@ class Reader:
     def beat(self) -> None:
         """Send a heartbeat."""
         head = self._journal.head
-        if head is not None and not self._spout.full:
-            self._spout.write(head, pulse(self._told.format))
+        if head is not None and not self._delivery.full:
+            self._delivery.write(head, self._encoder.heartbeat())
 
     def drop(self) -> None:
         """End the answer without a good end: its client may come back."""
@@ -241,11 +177,11 @@ class Reader:
 
     async def copy(self) -> Sent:
         """Copy the stream to the connection until it has ended. Cancelled when the reader leaves."""
-        journal, spout = self._journal, self._spout
+        journal, delivery = self._journal, self._delivery
         journal.attach(self)
         try:
             while not self._stopped:
-                if not await spout.room():
+                if not await delivery.room():
                     return CLOSE
                 if self._sent is not None:
                     return self._sent
@@ -257,15 +193,15 @@ class Reader:
                     continue
                 if journal.end is not None:
                     assert journal.head is not None
-                    self._sent = spout.finish(journal.head, journal.end)
+                    self._sent = delivery.finish(journal.head, journal.end)
                     continue
                 if journal.head is not None:
-                    spout.begin(journal.head)
-                if not spout.full:
+                    delivery.begin(journal.head)
+                if not delivery.full:
                     await self._wait()
-            return spout.cut()
+            return delivery.cut()
         except asyncio.CancelledError:
-            spout.stop()
+            delivery.writer.stop()
             raise
         finally:
             journal.detach(self)
@@ -287,9 +223,11 @@ class Reader:
         assert head is not None
         before = b""
         if self.position < journal.first:
-            before = gap(self._told.format, self._told.stream, self.position, journal.first - 1)
+            before = self._encoder.gap(
+                {"from": self.position, "to": journal.first - 1}, journal.first - 1
+            )
             self.position = journal.first
-        frames = journal.take(self.position, self._told.batch)
+        frames = journal.take(self.position, self._batch)
         data = b"".join(frames)
         self.position += len(frames)
         last = journal.end is not None and self.position >= journal.next

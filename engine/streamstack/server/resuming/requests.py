@@ -23,8 +23,7 @@ from streamstack.server.resuming.asked import (
 )
 from streamstack.server.resuming.elsewhere import Elsewhere
 from streamstack.server.resuming.follower import Follower
-from streamstack.server.resuming.frames import LAST
-from streamstack.server.resuming.ids import STREAM_ID, unknown_stream
+from streamstack.server.resuming.ids import LAST, STREAM_ID, unknown_stream
 from streamstack.server.resuming.journal import MOST_READERS, Origin
 from streamstack.server.resuming.reader import Reader
 from streamstack.server.resuming.shared import Shared

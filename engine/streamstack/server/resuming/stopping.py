@@ -9,7 +9,7 @@ from streamstack.errors import RunError
 from streamstack.language.values import to_json
 from streamstack.server.resuming.absence import Absence
 from streamstack.server.resuming.elsewhere import Elsewhere
-from streamstack.server.resuming.frames import LAST
+from streamstack.server.resuming.ids import LAST
 from streamstack.server.resuming.shared import Shared
 from streamstack.server.resuming.streams import Stream, Streams, stopped
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from streamstack.errors import RunError
+from streamstack.formats.dialect import Block, DialectEncoder, fault_of
+from streamstack.formats.items import Item
+from streamstack.formats.spec import Format
 from streamstack.language.values import to_json
-from streamstack.runtime.messages import Item
-from streamstack.server.writers.dialect import Block, DialectSink, told
 
 _REASONS: Final = {
     "stop": "stop",
@@ -24,12 +26,11 @@ _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rat
 _DONE: Final = b"data: [DONE]\n\n"
 
 
-class OpenaiSink(DialectSink):
+class OpenaiEncoder(DialectEncoder):
     """Writes unnamed events, a delta each. What was used is told to who asks for it."""
 
     dialect = "openai"
-    gives_whole = True
-    id_header = b"x-request-id"
+    whole_by_default = True
 
     __slots__ = ("_lead", "_trail")
 
@@ -37,7 +38,7 @@ class OpenaiSink(DialectSink):
         head = to_json(self._named("chat.completion.chunk"))[:-1]
         self._lead = b'data: %b,"choices":[' % head
         # Where usage is asked for, OpenAI's chunks before the last have it as null.
-        self._trail = b'],"usage":null}\n\n' if self.ask().usage else b"]}\n\n"
+        self._trail = b'],"usage":null}\n\n' if self.asked.usage else b"]}\n\n"
         self._before = self._lead + b'{"index":0,"delta":{"content":'
         self._after = b'},"logprobs":null,"finish_reason":null}' + self._trail
         return self._delta({"role": "assistant", "content": ""})
@@ -60,9 +61,9 @@ class OpenaiSink(DialectSink):
         # Who calls reads the arguments as JSON: none are an empty object.
         return self.arguments(block, "{}") if block.name and not block.spoken else b""
 
-    def end(self) -> bytes:
+    def finish(self) -> bytes:
         ending = self._delta({}, _REASONS[self.reason])
-        if self.ask().usage and self._usage is not None:
+        if self.asked.usage and self._usage is not None:
             usage = to_json(_usage(self._usage))
             ending += b'%b],"usage":%b}\n\n' % (self._lead, usage)
         return ending + _DONE
@@ -96,28 +97,31 @@ class OpenaiSink(DialectSink):
             document["usage"] = _usage(self._usage)
         return document
 
-    def refusal(self, error: RunError) -> dict[str, Any]:
+    def _error(self, error: RunError, told: Mapping[str, Any]) -> dict[str, Any]:
         named = ""
         if error.code == "invalid-input" and isinstance(error.details, list):
             named = next((each["name"] for each in error.details), "")
         usual = "invalid_request_error" if error.status < 500 else "server_error"
         return {
             "error": {
-                "message": told(error, dev=self.wire.dev),
+                "message": fault_of(error, told),
                 "type": _TYPES.get(error.status, usual),
                 "code": error.code,
                 "param": named or None,
             }
         }
 
-    def error_end(self, error: RunError) -> bytes:
-        return b"data: %b\n\n%b" % (to_json(self.refusal(error)), _DONE)
+    def problem(self, error: RunError, told: Mapping[str, Any]) -> bytes:
+        return to_json(self._error(error, told))
+
+    def error_end(self, error: RunError, told: Mapping[str, Any], number: int) -> bytes:
+        return b"data: %b\n\n%b" % (to_json(self._error(error, told)), _DONE)
 
     def _named(self, kind: str) -> dict[str, Any]:
         return {
-            "id": f"chatcmpl-{self.run.id}",
+            "id": f"chatcmpl-{self.response.run}",
             "object": kind,
-            "created": int(self.run.started.timestamp()),
+            "created": int(self.response.started.timestamp()),
             "model": self.model,
         }
 
@@ -140,3 +144,14 @@ def _usage(used: Item) -> dict[str, Any]:
     if (thought := used.get("reasoningTokens")) is not None:
         usage["completion_tokens_details"] = {"reasoning_tokens": thought}
     return usage
+
+
+OPENAI: Final = Format(
+    name="openai",
+    content_type="text/event-stream; charset=utf-8",
+    encoder=OpenaiEncoder,
+    allowed_types=("text/event-stream",),
+    heartbeats=True,
+    dialect=True,
+    id_header=b"x-request-id",
+)

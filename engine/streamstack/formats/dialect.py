@@ -4,21 +4,53 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import orjson
+
 from streamstack.errors import RunError
-from streamstack.language.dialects import refuse
-from streamstack.language.values import MISSING, to_json
-from streamstack.runtime.chunk import check_content, check_open
-from streamstack.runtime.messages import STOP, TOOL_CALLS, Item, add_usage
-from streamstack.server.bodies import BODY
-from streamstack.server.heads import BODILESS
-from streamstack.server.replies import Sent, send
-from streamstack.server.request import Request
-from streamstack.server.wire import LARGEST_DOCUMENT, Wire
-from streamstack.server.writers.asked import Asked, read_asked
-from streamstack.server.writers.stream import StreamSink
+from streamstack.formats.items import STOP, TOOL_CALLS, Item, add_usage, refuse
+from streamstack.formats.spec import Encoder, Options, Response
+from streamstack.language.values import to_json
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the body of a request asks for, beside the inputs that an endpoint declares.
+
+    ``continued`` is the id of the assistant's message that the answer goes on with (aiSdk).
+    """
+
+    stream: bool = False
+    model: str = ""
+    usage: bool = False  # OpenAI's `stream_options.include_usage`
+    continued: str = ""
+
+
+def read_asked(body: bytes) -> Asked:
+    """Read it from a body; of one that is no JSON object, nothing is known."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return Asked()
+    if not isinstance(document, dict):
+        return Asked()
+    model, options = document.get("model"), document.get("stream_options")
+    return Asked(
+        stream=document.get("stream") is True,
+        model=model if isinstance(model, str) else "",
+        usage=isinstance(options, dict) and options.get("include_usage") is True,
+        continued=_continued(document.get("messages")),
+    )
+
+
+def _continued(messages: Any) -> str:
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    if not isinstance(last, dict) or last.get("role") != "assistant":
+        return ""
+    name = last.get("id")
+    return name if isinstance(name, str) else ""
 
 
 class Block(NamedTuple):
@@ -30,7 +62,7 @@ class Block(NamedTuple):
     id: str = ""
     name: str = ""
     spoken: bool = False  # it has arguments
-    whole: bool = False  # they came as an object: nothing can follow
+    complete: bool = False  # they came as an object: nothing can follow
 
 
 class State(NamedTuple):
@@ -54,43 +86,45 @@ class Kept:
         return "".join(self.pieces)
 
 
-class DialectSink(StreamSink):
-    """Writes an answer as a provider's own API does: as a stream of events, or as one object.
+class DialectEncoder(Encoder):
+    """Encodes an answer as a provider's own API does: as a stream of events, or as one object.
 
-    Content is text, or an item of a model's answer (`runtime.messages`); RunError
-    ``not-in-dialect`` for anything else. A chunk's event, id and metadata have no place in it.
-    Usage and the reason are told at the end, whenever they come. The end itself is written when the
-    run has ended, even after `done`: what fails before that must not look like a success.
+    Content is text, or an item of a model's answer (`formats.items`); RunError ``not-in-dialect`` for anything else. A
+    chunk's event, id and metadata have no place in it. Usage and the reason are told at the end, whenever they come.
+    The end itself is encoded when the run has ended, even after `done`: what fails before that must not look like a
+    success.
     """
 
     #: The name of the format.
     dialect: ClassVar[str]
     #: Whether one object answers unless the request's body says `stream: true`.
-    gives_whole: ClassVar[bool] = False
+    whole_by_default: ClassVar[bool] = False
     #: Whether the end of a call needs its arguments.
     keeps_arguments: ClassVar[bool] = False
     #: A heartbeat.
     pulse: ClassVar[bytes] = b":\n"
-    #: The header that the SDK takes the id of the request from; none if empty.
-    id_header: ClassVar[bytes] = b""
 
     __slots__ = (
         "_after",
-        "_asked",
         "_before",
         "_kept",
         "_metadata",
+        "_noted",
         "_reason",
         "_state",
+        "_undo",
         "_usage",
-        "_whole",
+        "asked",
+        "whole",
     )
 
-    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
-        super().__init__(wire, request, cors)
-        self._asked: Asked | None = None
-        self._whole = False
+    def __init__(self, options: Options, response: Response) -> None:
+        super().__init__(options, response)
+        self.asked = read_asked(response.body)
+        self.whole = self.whole_by_default and not self.asked.stream
         self._state = State()
+        self._undo = self._state  # what it was before the last chunk
+        self._noted = False  # the last chunk was kept
         self._before = b""  # what stands around the JSON of a piece of text
         self._after = b""
         self._kept: list[Kept] = []  # all blocks of a whole answer, else the call that is open
@@ -117,37 +151,19 @@ class DialectSink(StreamSink):
         """Return the end of a block."""
 
     @abstractmethod
-    def end(self) -> bytes:
+    def finish(self) -> bytes:
         """Return what stands after the last block."""
 
     def document(self) -> dict[str, Any]:
-        """Return the whole answer as one object; only of dialects that `asked` lets answer whole."""
+        """Return the whole answer as one object; only of dialects that are whole by default."""
         raise AssertionError(f"{type(self).__name__} answers as a stream only")
 
-    def refusal(self, error: RunError) -> dict[str, Any] | None:
-        """Return an error before the commit point; None where it is a problem document."""
-        return None
-
     # ------------------------------------------------------------- what it is made of
-
-    def ask(self) -> Asked:
-        """Return what the request asks for; known once its inputs have been read."""
-        asked = self._asked
-        if asked is None:
-            asked = self._asked = read_asked(self.request.get(BODY, b""))
-            if self.id_header:
-                self.cors += b"%b: %b\r\n" % (self.id_header, self.run.id.encode())
-            self._whole = self.gives_whole and not asked.stream
-            if self._whole:
-                wire = self.wire
-                own = tuple(each for each in wire.headers if each[0].lower() != "content-type")
-                self.wire = replace(wire, format="json", headers=own, learnt={})
-        return asked
 
     @property
     def model(self) -> str:
         """The model that was asked for: the endpoint speaks for it."""
-        return self.ask().model or "streamstack"
+        return self.asked.model or "streamstack"
 
     @property
     def reason(self) -> str:
@@ -163,77 +179,58 @@ class DialectSink(StreamSink):
 
     # ------------------------------------------------------------- the way of a chunk
 
-    def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
-        if self.ended:
-            check_open(self)
+    def chunk(self, content: Any, event: Any, id: Any, metadata: Any, number: int) -> bytes:  # noqa: A002
+        self._noted = False
         text = content
         if type(content) is dict and content.get("type") == "text":
             text = content.get("text")
         if type(text) is not str:
-            return self._emit_item(content)
-        before = self._state
+            return self._item(content)
+        data = to_json(text)
+        self._undo = before = self._state
         block = before.block
         opening = b""
         if block is None or block.name:
             opening = self._begin(Block(before.blocks))
-        if self._whole:
-            return self._keep(text, before)
-        return self._push(b"%b%b%b%b" % (opening, self._before, to_json(text), self._after), before)
+        if self.whole:
+            self._note(text)
+            return b""
+        return b"%b%b%b%b" % (opening, self._before, data, self._after)
+
+    def undo(self) -> None:
+        self._state = self._undo
+        if self._noted:
+            self._noted = False
+            last = self._kept[-1]
+            self.held -= len(to_json(last.pieces.pop())) - 2
+            if not last.pieces:
+                self._kept.pop()
 
     def _begin(self, block: Block) -> bytes:
         """Go on with another block; return what tells of it."""
-        self.ask()
         state = self._state
         ids = (*state.ids, block.id) if block.name else state.ids
         self._state = State(started=True, block=block, blocks=state.blocks + 1, ids=ids)
-        if self._whole:
+        if self.whole:
             return b""
         opening = b"" if state.started else self.start()
         if state.block is not None:
             opening += self.close_block(state.block)
         return opening + self.open_block(block)
 
-    def _push(self, data: bytes, before: State) -> bool:
-        """Take a chunk as it is sent; ``before`` is how far the answer was without it."""
-        self._parts.append(data)
-        self.count += 1
-        self.bytes = total = self.bytes + len(data)
-        if total >= self._limit:
-            try:
-                return self._settle()
-            except RunError:
-                self._state = before
-                raise
-        return False
-
-    def _keep(self, text: str, before: State) -> bool:
-        """Take a chunk of an answer that is given whole."""
-        total = self.bytes + len(to_json(text)) - 2
-        largest = self.wire.max_bytes or LARGEST_DOCUMENT
-        if total > largest:
-            self._state = before
-            raise RunError(
-                "limit-reached",
-                f"an answer kept whole may have {largest} bytes (maxBytes): ask with `stream: true`",
-            )
-        self._note(text)
-        self.count += 1
-        self.bytes = total
-        self.emitted_at = self._loop.time()
-        return False
-
     def _note(self, text: str) -> None:
         block = self._state.block
         assert block is not None
         if not self._kept or self._kept[-1].block.number != block.number:
-            if not self._whole:
+            if not self.whole:
                 self._kept.clear()
             self._kept.append(Kept(block, []))
         self._kept[-1].pieces.append(text)
+        self._noted = True
+        self.held += len(to_json(text)) - 2
 
-    def _emit_item(self, content: Any) -> bool:
+    def _item(self, content: Any) -> bytes:
         """Take what is no plain text."""
-        check_content(self, content)
         fault = refuse(content)
         if fault is not None:
             raise RunError(
@@ -241,42 +238,35 @@ class DialectSink(StreamSink):
                 f"the content {fault} (`format: {self.dialect}` carries text and the items of `llm.chat`)",
             )
         if isinstance(content, str):
-            return self.emit(str(content), None, None, None)
+            return self.chunk(str(content), None, None, None, 0)
         item = content["type"]
         if item == "text":
-            return self.emit(str(content["text"]), None, None, None)
+            return self.chunk(str(content["text"]), None, None, None, 0)
+        self._undo = self._state
         if item == "toolCall":
-            return self._emit_call(content)
+            return self._call(content)
         if item == "usage":
             self._usage = add_usage(self._usage, content)
         else:
             self._reason = content["reason"]
-        self.count += 1
-        return False
+        return b""
 
-    def _emit_call(self, item: Mapping[str, Any]) -> bool:
-        before = self._state
-        block = before.block
+    def _call(self, item: Mapping[str, Any]) -> bytes:
+        given = item.get("arguments")
+        complete = isinstance(given, Mapping)
+        text = to_json(given).decode() if complete else given or ""
+        block = self._state.block
         data = b""
         if block is None or not _goes_on(block, item):
             block = self._new_call(item)
             data = self._begin(block)
-        given = item.get("arguments")
-        whole = isinstance(given, Mapping)
-        text = to_json(given).decode() if whole else given or ""
         if text:
-            self._state = self._state._replace(block=block._replace(spoken=True, whole=whole))
-        if self._whole:
-            return self._keep(text, before)
-        if text:
+            self._state = self._state._replace(block=block._replace(spoken=True, complete=complete))
+        if text and not self.whole:
             data += self.arguments(block, text)
-        if not data:
-            self.count += 1
-            return False
-        full = self._push(data, before)
-        if self.keeps_arguments:
+        if self.whole or (data and self.keeps_arguments):
             self._note(text)
-        return full
+        return data
 
     def _new_call(self, item: Mapping[str, Any]) -> Block:
         state = self._state
@@ -292,65 +282,44 @@ class DialectSink(StreamSink):
                 "the items of one call follow one another",
             )
         number = len(state.ids)
-        name_of_call = given or f"call_{self.run.id[:16]}_{number}"
-        return Block(state.blocks, number, item.get("index"), name_of_call, name)
+        call_id = given or f"call_{self.response.run[:16]}_{number}"
+        return Block(state.blocks, number, item.get("index"), call_id, name)
 
     # ------------------------------------------------------------- silences and ends
 
-    def beat(self) -> bytes:
-        self.ask()
-        return b"" if self._whole else self.pulse
+    def heartbeat(self) -> bytes:
+        return b"" if self.whole else self.pulse
 
-    def done(self, content: Any = MISSING, metadata: Any = None) -> None:
-        check_open(self)
-        self.ended = True
+    def done(self, content: Any, metadata: Any, summary: Mapping[str, Any], number: int) -> bytes:
         self._metadata = metadata
+        return b""
 
-    def closing(self) -> bytes:
+    def end(self, summary: Mapping[str, Any], number: int, *, marked: bool) -> bytes:
+        if self.whole:
+            return to_json(self.document())
         # `streaming.done: false` does not leave it out: without it SDKs take the answer for lost.
-        self.ask()
         state = self._state
         ending = b"" if state.started else self.start()
         if state.block is not None:
             ending += self.close_block(state.block)
-        return ending + self.end()
-
-    def finish(self, value: Any) -> Sent:
-        self.ask()
-        if not self._whole or self.status in BODILESS:
-            return super().finish(value)
-        self.headers = [each for each in self.headers if each[0].lower() != "content-type"]
-        lines, body = self.lines(), to_json(self.document())
-        self.committed = True
-        self._connection.listener = None
-        return send(self.request, self.status, lines, body)
-
-    def fail(self, error: RunError) -> Sent:
-        self.ask()
-        body = None if self.committed else self.refusal(error)
-        if body is None:
-            return super().fail(error)
-        self._connection.listener = None
-        head = b"Content-Type: application/json; charset=utf-8\r\nCache-Control: no-store\r\n"
-        lines = b"%bX-Run-Id: %b\r\n%b" % (head, self.run.id.encode(), self.cors)
-        return send(self.request, error.status, lines, to_json(body))
+        return ending + self.finish()
 
 
 def _goes_on(block: Block, item: Mapping[str, Any]) -> bool:
     """Tell whether an item belongs to the tool call that is open."""
     return (
         bool(block.name)
-        and not block.whole
+        and not block.complete
         and item.get("id") in (None, "", block.id)
         and item.get("index") in (None, block.index)
         and item.get("name") in (None, "", block.name)
     )
 
 
-def told(error: RunError, *, dev: bool) -> str:
+def fault_of(error: RunError, told: Mapping[str, Any]) -> str:
     """Return an error in one text: of invalid inputs, every fault."""
     if error.code == "invalid-input" and isinstance(error.details, list):
         return "; ".join(
             f"{each['name'] or 'the ' + each['in']} {each['message']}" for each in error.details
         )
-    return error.message if dev else error.public
+    return str(told["message"])

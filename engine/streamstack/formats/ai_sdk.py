@@ -8,9 +8,10 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.language.dialects import FIGURES
+from streamstack.formats.dialect import Block, DialectEncoder, fault_of
+from streamstack.formats.items import FIGURES
+from streamstack.formats.spec import Format
 from streamstack.language.values import to_json
-from streamstack.server.writers.dialect import Block, DialectSink, told
 
 _REASONS: Final = {
     "stop": "stop",
@@ -24,7 +25,7 @@ _REASONS: Final = {
 _DONE: Final = b"data: [DONE]\n\n"
 
 
-class AiSdkSink(DialectSink):
+class AiSdkEncoder(DialectEncoder):
     """Writes unnamed events, a part each. It is always a stream.
 
     The protocol has no place for what was used: it stands in the message's metadata, as `usage`,
@@ -38,7 +39,7 @@ class AiSdkSink(DialectSink):
 
     def start(self) -> bytes:
         # An answer that goes on with a message keeps its id, or the page would show a second one.
-        name = self.ask().continued or f"msg_{self.run.id}"
+        name = self.asked.continued or f"msg_{self.response.run}"
         return _part("start", messageId=name)
 
     def open_block(self, block: Block) -> bytes:
@@ -62,7 +63,7 @@ class AiSdkSink(DialectSink):
             fault = "the arguments of the call are no JSON"
             return _part("tool-input-error", **named, input=text, errorText=fault)
 
-    def end(self) -> bytes:
+    def finish(self) -> bytes:
         told_at_end: dict[str, Any] = {}
         if self._usage is not None:
             told_at_end["usage"] = {
@@ -75,9 +76,20 @@ class AiSdkSink(DialectSink):
         more = {"messageMetadata": told_at_end} if told_at_end else {}
         return _part("finish", finishReason=_REASONS[self.reason], **more) + _DONE
 
-    def error_end(self, error: RunError) -> bytes:
-        return _part("error", errorText=told(error, dev=self.wire.dev)) + _DONE
+    def error_end(self, error: RunError, told: Mapping[str, Any], number: int) -> bytes:
+        return _part("error", errorText=fault_of(error, told)) + _DONE
 
 
 def _part(kind: str, **more: Any) -> bytes:
     return b"data: %b\n\n" % to_json({"type": kind, **more})
+
+
+AI_SDK: Final = Format(
+    name="aiSdk",
+    content_type="text/event-stream; charset=utf-8",
+    encoder=AiSdkEncoder,
+    allowed_types=("text/event-stream",),
+    heartbeats=True,
+    dialect=True,
+    headers=(("X-Vercel-AI-UI-Message-Stream", "v1"),),
+)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 
 from streamstack.errors import RunError
+from streamstack.formats.dialect import Block, DialectEncoder, Kept, fault_of
+from streamstack.formats.spec import Format
 from streamstack.language.values import to_json
-from streamstack.server.writers.dialect import Block, DialectSink, Kept, told
 
 _REASONS: Final = {
     "stop": "end_turn",
@@ -32,13 +34,12 @@ _TYPES: Final = {
 }
 
 
-class AnthropicSink(DialectSink):
+class AnthropicEncoder(DialectEncoder):
     """Writes named events: what has no name, its SDK passes over."""
 
     dialect = "anthropic"
-    gives_whole = True
+    whole_by_default = True
     pulse = b'event: ping\ndata: {"type":"ping"}\n\n'
-    id_header = b"request-id"
 
     __slots__ = ()
 
@@ -66,7 +67,7 @@ class AnthropicSink(DialectSink):
     def close_block(self, block: Block) -> bytes:
         return _event("content_block_stop", {"index": block.number})
 
-    def end(self) -> bytes:
+    def finish(self) -> bytes:
         delta = {"stop_reason": _REASONS[self.reason], "stop_sequence": None}
         usage = self._figures()
         if self._usage is None:
@@ -83,21 +84,24 @@ class AnthropicSink(DialectSink):
             "usage": self._figures(),
         }
 
-    def refusal(self, error: RunError) -> dict[str, Any]:
+    def _error(self, error: RunError, told: Mapping[str, Any]) -> dict[str, Any]:
         usual = "invalid_request_error" if error.status < 500 else "api_error"
         told_error = {
             "type": _TYPES.get(error.status, usual),
-            "message": told(error, dev=self.wire.dev),
+            "message": fault_of(error, told),
             "code": error.code,
         }
-        return {"type": "error", "error": told_error, "request_id": self.run.id}
+        return {"type": "error", "error": told_error, "request_id": self.response.run}
 
-    def error_end(self, error: RunError) -> bytes:
-        return b"event: error\ndata: %b\n\n" % to_json(self.refusal(error))
+    def problem(self, error: RunError, told: Mapping[str, Any]) -> bytes:
+        return to_json(self._error(error, told))
+
+    def error_end(self, error: RunError, told: Mapping[str, Any], number: int) -> bytes:
+        return b"event: error\ndata: %b\n\n" % to_json(self._error(error, told))
 
     def _named(self) -> dict[str, Any]:
         return {
-            "id": f"msg_{self.run.id}",
+            "id": f"msg_{self.response.run}",
             "type": "message",
             "role": "assistant",
             "model": self.model,
@@ -131,3 +135,14 @@ def _block(kept: Kept) -> dict[str, Any]:
             "a message of `format: anthropic` has them as an object",
         ) from None
     return {"type": "tool_use", "id": block.id, "name": block.name, "input": given}
+
+
+ANTHROPIC: Final = Format(
+    name="anthropic",
+    content_type="text/event-stream; charset=utf-8",
+    encoder=AnthropicEncoder,
+    allowed_types=("text/event-stream",),
+    heartbeats=True,
+    dialect=True,
+    id_header=b"request-id",
+)

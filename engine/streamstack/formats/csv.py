@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from streamstack.errors import RunError
+from streamstack.formats.spec import Encoder, Format, Options, Response, to_utf8
 from streamstack.language.values import to_text
-from streamstack.runtime.chunk import check_content
-from streamstack.server.request import Request
-from streamstack.server.wire import Wire
-from streamstack.server.writers.answer import PLAIN
-from streamstack.server.writers.stream import StreamSink
-from streamstack.server.writers.text import encode
 
-_AS_THEY_ARE = frozenset({str, int, float})
+_AS_THEY_ARE: Final = frozenset({str, int, float})
 
 
 class _Lines(list[str]):
@@ -24,45 +19,41 @@ class _Lines(list[str]):
     write = list.append
 
 
-class CsvSink(StreamSink):
-    """Writes records as rows, after a header of the first record's names.
+class CsvEncoder(Encoder):
+    """Encodes records as rows, after a header of the first record's names.
 
     A list is rows: each a record, or a list of cells, which has no names. Anything else is a
     record with the one column `content`. A later record may lack columns; one more is an error,
     since nothing is left out in silence. Metadata, event and id have no place in it.
     """
 
-    __slots__ = ("_columns", "_lines", "_row")
+    __slots__ = ("_before", "_columns", "_lines", "_row")
 
-    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
-        super().__init__(wire, request, cors)
+    def __init__(self, options: Options, response: Response) -> None:
+        super().__init__(options, response)
         self._columns: tuple[str, ...] | None = None
+        self._before: tuple[str, ...] | None = None  # what the columns were before the last chunk
         self._lines = _Lines()
         self._row = csv.writer(self._lines, lineterminator="\r\n").writerow
 
-    def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
-        if self.ended or type(content) not in PLAIN:
-            check_content(self, content)
+    def chunk(self, content: Any, event: Any, id: Any, metadata: Any, number: int) -> bytes:  # noqa: A002
         lines = self._lines
-        columns = self._columns
+        self._before = self._columns
         try:
             if isinstance(content, (list, tuple)):
                 for row in content:
                     self._add(row)
             else:
                 self._add(content)
+            return to_utf8("".join(lines))
         except BaseException:
-            lines.clear()
-            self._columns = columns
+            self.undo()
             raise
-        data = encode("".join(lines))
-        lines.clear()
-        self._parts.append(data)
-        self.count += 1
-        self.bytes = total = self.bytes + len(data)
-        if total >= self._limit:
-            return self._settle()
-        return False
+        finally:
+            lines.clear()
+
+    def undo(self) -> None:
+        self._columns = self._before
 
     def _add(self, row: Any) -> None:
         if isinstance(row, Mapping):
@@ -93,5 +84,11 @@ class CsvSink(StreamSink):
         # The standard writer gives numbers their digits; all else has the language's text.
         self._row([cell if type(cell) in _AS_THEY_ARE else to_text(cell) for cell in cells])
 
-    def error_end(self, error: RunError) -> None:
-        return None
+
+CSV: Final = Format(
+    name="csv",
+    content_type="text/csv; charset=utf-8",
+    encoder=CsvEncoder,
+    media_types=("text/csv",),
+    allowed_types=("text/csv",),
+)
