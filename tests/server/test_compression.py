@@ -84,7 +84,7 @@ async def test_each_chunk_leaves_at_once() -> None:
         work = zlib.decompressobj(31)
         for n in range(1, 6):
             got = work.decompress(await client.chunk())
-            assert f"data: tick {n}\n\n".encode() in got
+            assert f"data: tick {n}\nid: {n - 1}\n\n".encode() in got
         while piece := await client.chunk():
             got += work.decompress(piece)
         assert b"event: done\n" in got
@@ -190,7 +190,7 @@ async def test_heartbeats_and_the_error_are_in_it() -> None:
     assert ended
     assert reply.complete
     assert body.count(b":\n") >= 2
-    assert body.replace(b":\n", b"").startswith(b"id: 0\ndata: one\n\nid: 1\ndata: two\n\n")
+    assert body.replace(b":\n", b"").startswith(b"data: one\nid: 0\n\ndata: two\nid: 1\n\n")
     assert b'event: error\ndata: {"code":"out-of-tea"' in body
     assert len(reply.chunks) >= 5
 

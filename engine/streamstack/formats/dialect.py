@@ -122,12 +122,12 @@ class DialectEncoder(Encoder):
         super().__init__(options, response)
         self.asked = read_asked(response.body)
         self.whole = self.whole_by_default and not self.asked.stream
-        self._state = State()
-        self._undo = self._state  # what it was before the last chunk
-        self._noted = False  # the last chunk was kept
         self._before = b""  # what stands around the JSON of a piece of text
         self._after = b""
+        self._state = State()
         self._kept: list[Kept] = []  # all blocks of a whole answer, else the call that is open
+        self._undo = (self._state, self._kept)  # what they were before the last chunk
+        self._noted = False  # the last chunk was kept
         self._reason: str | None = None
         self._usage: Item | None = None
         self._metadata: Any = None
@@ -187,7 +187,8 @@ class DialectEncoder(Encoder):
         if type(text) is not str:
             return self._item(content)
         data = to_json(text)
-        self._undo = before = self._state
+        before = self._state
+        self._undo = (before, self._kept)
         block = before.block
         opening = b""
         if block is None or block.name:
@@ -198,13 +199,13 @@ class DialectEncoder(Encoder):
         return b"%b%b%b%b" % (opening, self._before, data, self._after)
 
     def undo(self) -> None:
-        self._state = self._undo
         if self._noted:
             self._noted = False
             last = self._kept[-1]
             self.held -= len(to_json(last.pieces.pop())) - 2
             if not last.pieces:
                 self._kept.pop()
+        self._state, self._kept = self._undo
 
     def _begin(self, block: Block) -> bytes:
         """Go on with another block; return what tells of it."""
@@ -223,7 +224,7 @@ class DialectEncoder(Encoder):
         assert block is not None
         if not self._kept or self._kept[-1].block.number != block.number:
             if not self.whole:
-                self._kept.clear()
+                self._kept = []  # another list: the last chunk may be taken back
             self._kept.append(Kept(block, []))
         self._kept[-1].pieces.append(text)
         self._noted = True
@@ -242,7 +243,7 @@ class DialectEncoder(Encoder):
         item = content["type"]
         if item == "text":
             return self.chunk(str(content["text"]), None, None, None, 0)
-        self._undo = self._state
+        self._undo = (self._state, self._kept)
         if item == "toolCall":
             return self._call(content)
         if item == "usage":

@@ -1,4 +1,8 @@
-"""Server-sent events (WHATWG HTML, section 9.2)."""
+"""Server-sent events (WHATWG HTML, section 9.2).
+
+`id` is the last field of an event. A connection that is cut within one then leaves no id with clients that take an id
+as soon as they have read its line (`@microsoft/fetch-event-source`): they ask for that event again.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +33,14 @@ _REFUSED: Final = re.compile(r"[\r\n\x00]")
 class SseEncoder(Encoder):
     """Encodes each chunk as one event. Ids are the index of the chunk, as `stream.count` is."""
 
-    __slots__ = ("_heads", "_numbered", "_stream")
+    __slots__ = ("_heads", "_id", "_numbered", "_stream")
 
     def __init__(self, options: Options, response: Response) -> None:
         super().__init__(options, response)
-        # Event name -> the lines before the id's digits or the data, and whether it has metadata.
-        self._heads: dict[Any, tuple[bytes, bool]] = {} if response.stream else options.cache
-        self._stream = f"{response.stream}/".encode() if response.stream else b""
+        # Event name -> what stands before the data, and whether that is an object with metadata.
+        self._heads: dict[Any, tuple[bytes, bool]] = options.cache
+        self._stream = response.stream
+        self._id = f"\nid: {response.stream}/".encode() if response.stream else b"\nid: "
         self._numbered = options.ids or bool(response.stream)
 
     def opening(self) -> bytes:
@@ -63,13 +68,12 @@ class SseEncoder(Encoder):
             return self._with_own_id(event, id, data)
         if self._numbered:
             digits = _DIGITS[number] if number < 4096 else b"%d" % number
-            return b"".join((head, digits, b"\ndata: ", data, b"\n\n"))
+            return b"".join((head, data, self._id, digits, b"\n\n"))
         return b"".join((head, data, b"\n\n"))
 
     def _learn(self, event: Any) -> tuple[bytes, bool]:
         name = to_text(event) if event is not None else None
-        head = _name(name) + (b"id: " + self._stream if self._numbered else b"data: ")
-        known = (head, self.options.shapes.has_metadata(name or None))
+        known = (_name(name) + b"data: ", self.options.shapes.has_metadata(name or None))
         if len(self._heads) < REMEMBERED and (event is None or type(event) is str):
             self._heads[event] = known
         return known
@@ -77,7 +81,7 @@ class SseEncoder(Encoder):
     def _with_own_id(self, event: Any, given: Any, data: bytes) -> bytes:
         if self._stream:
             raise refuse_id()
-        return b"%bid: %b\ndata: %b\n\n" % (_name(event), _one_line(to_text(given), "id"), data)
+        return b"%bdata: %b\nid: %b\n\n" % (_name(event), data, _one_line(to_text(given), "id"))
 
     def done(self, content: Any, metadata: Any, summary: Mapping[str, Any], number: int) -> bytes:
         return self._own(b"done", end_marker(content, metadata, summary), number)
@@ -105,7 +109,7 @@ class SseEncoder(Encoder):
     def _own(self, name: bytes, data: Any, number: int) -> bytes:
         """Return an event of the stream itself."""
         if self._stream:
-            return b"event: %b\nid: %b%d\ndata: %b\n\n" % (name, self._stream, number, _data(data))
+            return b"event: %b\ndata: %b%b%d\n\n" % (name, _data(data), self._id, number)
         return b"event: %b\ndata: %b\n\n" % (name, _data(data))
 
 
