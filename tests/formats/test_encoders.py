@@ -46,12 +46,14 @@ def test_claims(spec: Format) -> None:
     assert (one(ids=False) != plain) is spec.numbered
     assert (one(done=False) != plain) is spec.done_event
 
-    def marked(content: Any) -> bytes:
+    def marked(content: Any, metadata: Any) -> bytes:
         fresh = encoder_of(spec)
-        parts = fresh.chunk("a", None, None, None, 0) + fresh.done(content, None, SUMMARY, 1)
+        parts = fresh.chunk("a", None, None, None, 0) + fresh.done(content, metadata, SUMMARY, 1)
         return parts + fresh.end(SUMMARY, 2, marked=True)
 
-    assert (marked("x") != marked("y")) is ("done" in spec.carries)
+    assert (marked("x", None) != marked("y", None)) is ("done.content" in spec.carries)
+    assert (marked("x", 1) != marked("x", 2)) is ("done.metadata" in spec.carries)
+    assert (one(separator="|", end="!") == b"|a!") is spec.separated
 
 
 @EVERY

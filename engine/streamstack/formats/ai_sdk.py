@@ -89,6 +89,7 @@ AI_SDK: Final = Format(
     content_type="text/event-stream; charset=utf-8",
     encoder=AiSdkEncoder,
     allowed_types=("text/event-stream",),
+    carries=frozenset({"done.metadata"}),
     heartbeats=True,
     dialect=True,
     headers=(("X-Vercel-AI-UI-Message-Stream", "v1"),),

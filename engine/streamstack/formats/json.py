@@ -61,7 +61,7 @@ JSON: Final = Format(
     encoder=JsonEncoder,
     media_types=("application/json",),
     allowed_types=("application/json",),
-    carries=frozenset({"event", "id", "metadata", "done"}),
+    carries=frozenset({"event", "id", "metadata", "done.content", "done.metadata"}),
     raw_json=True,
     whole=True,
 )

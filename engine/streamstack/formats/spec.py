@@ -140,10 +140,12 @@ class Format:
         media_types: what an Accept header chooses it by; empty: a request can't choose it.
         allowed_types: the media types that an author's Content-Type may name; empty: any but an event stream.
         headers: further headers of its responses.
-        carries: what of a chunk it has room for: `event`, `id`, `metadata`, `done` (the content of the end marker).
+        carries: what it has room for beside content: `event`, `id` and `metadata` of chunks, `done.content` and
+            `done.metadata` of the author's end marker.
         raw_json: content may be JSON text that is ready made (`orjson.Fragment`).
         numbered: chunks get their index as id, unless the author says otherwise.
         done_event: there is an event at the end, which `streaming.done` can leave out.
+        separated: `streaming.separator` stands between its chunks, and `streaming.end` after them.
         heartbeats: it has room for heartbeats.
         gaps: it can tell that chunks are missing.
         resumable: a client can resume it by the id of a chunk.
@@ -163,6 +165,7 @@ class Format:
     raw_json: bool = False
     numbered: bool = False
     done_event: bool = False
+    separated: bool = False
     heartbeats: bool = False
     gaps: bool = False
     resumable: bool = False

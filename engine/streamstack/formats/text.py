@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
-from streamstack.formats.spec import Encoder, Format, to_utf8
+from streamstack.formats.spec import Encoder, Format, Options, Response, to_utf8
 from streamstack.language.values import to_text
 
 
 class TextEncoder(Encoder):
-    """Encodes contents one after the other. Metadata, event and id have no place in it."""
+    """Encodes contents one after the other, with `separator` between them and `end` after them.
 
-    __slots__ = ()
+    Metadata, event and id have no place in it. A failed response has no `end`: it is cut short.
+    """
+
+    __slots__ = ("_separator",)
+
+    def __init__(self, options: Options, response: Response) -> None:
+        super().__init__(options, response)
+        self._separator = options.separator
 
     def chunk(self, content: Any, event: Any, id: Any, metadata: Any, number: int) -> bytes:  # noqa: A002
         text: str = content if type(content) is str else to_text(content)
+        if number and self._separator:
+            text = self._separator + text
         try:
             return text.encode()
         except UnicodeEncodeError:
             return to_utf8(text)
+
+    def end(self, summary: Mapping[str, Any], number: int, *, marked: bool) -> bytes:
+        return to_utf8(self.options.end)
 
 
 TEXT: Final = Format(
@@ -27,4 +40,5 @@ TEXT: Final = Format(
     encoder=TextEncoder,
     media_types=("text/plain",),
     raw_json=True,
+    separated=True,
 )

@@ -45,7 +45,7 @@ class Streaming:
     """How a stream lives (LANGUAGE: the wire). Times are in seconds, 0 is never; sizes in bytes.
 
     ``jitter`` is the part (0 to 1) by which `maxDuration` may be shorter, ``grace`` how long a reader's buffer may be
-    full before `slowClient: disconnect` cuts it off.
+    full before `slowClient: disconnect` cuts it off. ``separator`` and ``end`` are for text.
     """
 
     format: str = "auto"
@@ -61,6 +61,8 @@ class Streaming:
     compress: bool = False
     done: bool = True
     ids: bool = True
+    separator: str = ""
+    end: str = ""
     jitter: float = 0.1
     grace: float = 5.0
 
@@ -187,6 +189,11 @@ def _scalar(key: str, node: Node) -> Any:
     if not isinstance(node, Scalar):
         if key == "resume":
             return node
+        if key in ("separator", "end"):
+            hint = 'write it in quotes: "[DONE]"'
+            raise _RefusedError(
+                "bad-setting", "a text is needed here, not a list or a mapping", hint
+            )
         raise _RefusedError("bad-setting", "one value is needed here, not a list or a mapping")
     if isinstance(node.value, str) and "<<" in node.value:
         raise _RefusedError("constant-required", "a binding can't stand here")
@@ -225,6 +232,12 @@ def _boolean(value: Any) -> bool:
         return bool(value == "true")
     if not isinstance(value, bool):
         raise _RefusedError("bad-setting", "it must be true or false", "write true or false")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _RefusedError("bad-setting", "it must be a text", "write it in quotes")
     return value
 
 
@@ -316,6 +329,8 @@ _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "compress": ("compress", _boolean),
     "done": ("done", _boolean),
     "ids": ("ids", _boolean),
+    "separator": ("separator", _text),
+    "end": ("end", _text),
 }
 #: The keys whose value may be a mapping, and its parts.
 _PARTS: Final[dict[str, dict[str, tuple[str, Callable[[Any], Any]]]]] = {

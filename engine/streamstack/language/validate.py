@@ -12,7 +12,7 @@ from streamstack.language.analysis.authentication import check_authentication
 from streamstack.language.analysis.callees import Callees
 from streamstack.language.analysis.calls import check_calls
 from streamstack.language.analysis.configured import check_configured
-from streamstack.language.analysis.dialects import check_dialect
+from streamstack.language.analysis.formats import check_format
 from streamstack.language.analysis.guests import check_guests
 from streamstack.language.analysis.resumed import check_resume
 from streamstack.language.analysis.silence import silence
@@ -168,7 +168,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     conditions = {each.mark for each in entry.reading.findings if each.code == "not-an-expression"}
     found += check_texts(entry.document.root, conditions)
     if isinstance(definition, Endpoint):
-        found += check_dialect(definition, around.functions)
+        found += check_format(definition, around.functions)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
         found += check_guests(definition, around.functions)

@@ -117,6 +117,8 @@ def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> Wir
         negotiated=negotiated,
         ids=streaming.ids,
         done=streaming.done,
+        separator=streaming.separator,
+        end=streaming.end,
         buffer=streaming.buffer,
         max_bytes=streaming.max_bytes or 0,
         slow=streaming.slow_client,

@@ -23,7 +23,8 @@ _LONGEST = 2000
 def choose(accept: str | None) -> str:
     """Return the format for an Accept header, `sse` where there is none.
 
-    The highest q wins, ties go by the header's order, wildcards count only if nothing named fits.
+    The highest q wins, ties go by the header's order. A list in which `*/*` weighs as much as the best named type
+    states no preference, as those of axios and of many SDKs do: that is `sse`, too.
     Raises RunError ``not-acceptable`` (406) where nothing fits.
     """
     if not accept:
@@ -61,7 +62,11 @@ def _choose(accept: str) -> str | None:
     named = [(q, name) for name, q in offers if name in BY_MEDIA_TYPE and q > 0]
     if named:
         # `max` gives the first of equals: the header's order.
-        return BY_MEDIA_TYPE[max(named, key=lambda offer: offer[0])[1]].name
+        best, name = max(named, key=lambda offer: offer[0])
+        weights = dict(offers)
+        if weights.get("*/*", 0) >= best and weights.get("text/event-stream", 1) > 0:
+            return "sse"
+        return BY_MEDIA_TYPE[name].name
     refused = {name for name, q in offers if q == 0}
     wild = sorted(
         ((q, name) for name, q in offers if name in _WILDCARDS and q > 0),
@@ -87,4 +92,5 @@ def _read(part: str) -> tuple[str, float]:
                 q = 1.0
             if q != q:  # noqa: PLR0124  (NaN)
                 q = 1.0
-    return name.strip().lower(), q
+    name = name.strip().lower()
+    return "*/*" if name == "*" else name, q  # `*` is what some old clients send (java.net)

@@ -23,6 +23,8 @@ _CHUNKS: Final = (
     "compress",
     "done",
     "ids",
+    "separator",
+    "end",
 )
 _OWN_END: Final = "always has the end that its SDKs wait for"
 _IN_ONE: Final = "is sent in one piece, at the end"
@@ -32,6 +34,8 @@ _BY_FORMAT: Final[dict[str, tuple[Callable[[Format], bool], str]]] = {
     "keepAlive": (lambda format_: format_.heartbeats, "has no heartbeats"),
     "ids": (lambda format_: format_.numbered, "gives its chunks no numbers"),
     "done": (lambda format_: format_.done_event, "has no event at its end"),
+    "separator": (lambda format_: format_.separated, "has a form of its own around its chunks"),
+    "end": (lambda format_: format_.separated, "has a form of its own around its chunks"),
     "buffer": (lambda format_: not format_.whole, _IN_ONE),
     "compress": (lambda format_: not format_.whole, _IN_ONE),
     "slowClient": (lambda format_: not format_.whole, _IN_ONE),

@@ -50,6 +50,10 @@ def _flag(default: bool) -> Schema:  # noqa: FBT001 (the value itself)
     return {"type": ["boolean", "null"], "default": default}
 
 
+def _text(default: str) -> Schema:
+    return {"type": ["string", "null"], "default": default}
+
+
 def _choice(*words: str) -> Schema:
     return {"enum": [*words, None], "default": words[0]}
 
@@ -139,6 +143,11 @@ def streaming_schema() -> Schema:
         ),
         "done": (_flag(usual.done), "Whether SSE ends with an event of its own."),
         "ids": (_flag(usual.ids), "Whether SSE's chunks have ids."),
+        "separator": (
+            _text(usual.separator),
+            "What stands between two chunks, in the format text.",
+        ),
+        "end": (_text(usual.end), "What stands after the last chunk, in the format text."),
     }
     return _mapping({key: documented(rule, about) for key, (rule, about) in keys.items()})
 

@@ -1,4 +1,4 @@
-"""What an endpoint that speaks a provider's dialect sends, as far as it is known without running."""
+"""What the format of an endpoint can't carry of what its steps send, as far as it is known without running."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic
-from streamstack.formats import DIALECTS
+from streamstack.formats import BY_NAME
 from streamstack.formats.items import refuse
+from streamstack.formats.spec import Format
 from streamstack.language.analysis.callees import called_itself, reached
 from streamstack.language.definition import (
     Arguments,
@@ -32,16 +33,49 @@ _SAMPLES: Final[Mapping[str, Any]] = {
     "list": [],
 }
 
+#: By function: its parameters that not every format has a place for, and what the specs call that.
+_PLACES: Final[Mapping[str, Mapping[str, str]]] = {
+    "stream": {"event": "event", "id": "id", "metadata": "metadata"},
+    "done": {"content": "done.content", "metadata": "done.metadata"},
+}
 
-def check_dialect(
+
+def check_format(
+    endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
+) -> list[Diagnostic]:
+    """Report the steps that surely send what the endpoint's fixed format can't carry."""
+    spec = BY_NAME.get(endpoint.streaming.format)
+    if endpoint.response_type != "streaming" or spec is None:
+        return []
+    found = list(_left_out(endpoint, spec))
+    return found + _check_dialect(endpoint, functions) if spec.dialect else found
+
+
+def _left_out(endpoint: Endpoint, spec: Format) -> Iterator[Diagnostic]:
+    """Report what has no place beside the content. Functions that are called may be for other formats, too."""
+    for step in steps_of(endpoint.stack):
+        for name, key in _PLACES.get(step.function.name, {}).items():
+            value = step.arguments.get(name)
+            if key in spec.carries or not isinstance(value, Value) or value.constant is None:
+                continue
+            message = f"`{name}` has no effect: `format: {spec.name}` sends {_sent(key, spec)}"
+            hint = "take it out, or write another format"
+            yield find("no-effect", value.mark, message, hint)
+
+
+def _sent(key: str, spec: Format) -> str:
+    if not key.startswith("done"):
+        return "the content alone"
+    return "what its SDKs wait for at the end" if spec.dialect else "nothing of `done`"
+
+
+def _check_dialect(
     endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
 ) -> list[Diagnostic]:
     """Report the steps that surely send what the endpoint's dialect can't carry.
 
     Of a function that it calls, the finding stands at the call.
     """
-    if endpoint.response_type != "streaming" or endpoint.streaming.format not in DIALECTS:
-        return []
     format_ = f"`format: {endpoint.streaming.format}`"
     found = [
         find("not-in-dialect", value.mark, f"the content {fault}", _hint(format_))
