@@ -80,6 +80,8 @@ def test_a_resumable_chunk_has_the_id_of_its_stream(spec: Format) -> None:
 @EVERY
 def test_undo(spec: Format) -> None:
     """A chunk that is taken back leaves no trace: what follows is as without it."""
+    first: Any
+    second: Any
     first, second = ("a", "b") if spec.dialect else ({"x": 1}, {"y": 2})
     if spec.name == "bytes":
         first, second = b"a", b"b"

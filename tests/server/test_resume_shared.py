@@ -361,13 +361,8 @@ functionStack:
         assert again.body == first.body
 
 
-@pytest.mark.parametrize("empty", [False, True])
-async def test_the_store_goes_and_comes_back(
-    tmp_path: Path,
-    own_redis: RedisServer,
-    empty: bool,  # noqa: FBT001 (a parameter of the test)
-) -> None:
-    """Readers go on without it; when it is back, with or without its data, it gets what it lacks."""
+async def test_the_store_goes_and_comes_back(tmp_path: Path, own_redis: RedisServer) -> None:
+    """Readers go on without it; when it is back it gets what it lacks."""
     definition = counting(times=150, delay="20ms")
     async with two(tmp_path, own_redis.url, definition) as (one, other):
         reading = asyncio.create_task(one.get("/count"))
@@ -378,7 +373,7 @@ async def test_the_store_goes_and_comes_back(
         await asyncio.to_thread(own_redis.kill)
         written = stream.journal.next
         await until(lambda: stream.journal.next > written + 30)
-        await asyncio.to_thread(own_redis.start, empty=empty)
+        await asyncio.to_thread(own_redis.start)
         whole = await reading
         assert len(contents(whole.body)) == 151
         assert contents(whole.body)[-1] == "done"

@@ -18,8 +18,8 @@ from tests.server.resuming import EIGHT, contents, counting, until
 from tests.server.test_resume_shared import stored, two
 
 
-async def test_what_redis_drops_of_a_stream_is_written_anew(tmp_path: Path, redis_url: str) -> None:
-    """Where its chunks outlive what is known of it, too; the other streams of its server are not held up by it."""
+async def test_what_redis_drops_of_a_stream(tmp_path: Path, redis_url: str) -> None:
+    """It goes on at its own server, is unknown elsewhere, and holds up no other stream."""
     definition = counting(times=60, delay="20ms").replace(
         "{<< loop.index >>}", "<< loop.index ~ 'x' * 20000 >>"
     )
@@ -36,8 +36,10 @@ async def test_what_redis_drops_of_a_stream_is_written_anew(tmp_path: Path, redi
         rest = await other.get(f"/_streams/{small.headers['x-stream-id']}")
         assert rest.body == small.body
         whole = await reading
+        assert len(contents(whole.body)) == 61
         await stored(one)
-        assert (await other.get(f"/_streams/{name}")).body == whole.body
+        assert (await one.get(f"/_streams/{name}")).body == whole.body
+        assert (await other.get(f"/_streams/{name}")).status == 404
 
 
 async def test_a_key_that_redis_took_without_answering_is_free_again(

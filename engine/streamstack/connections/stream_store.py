@@ -23,41 +23,32 @@ _ENTRIES: Final = 8
 #: Messages to a process that are kept; who sends more has no use for the first.
 _LETTERS: Final = 10_000
 
-#: Keys: hash, stream, and the key's own where there is one. Values: time to live, the key's value, what keys of streams
-#: begin with, the lease of who asks, what says that the store is written anew, fields. Where a key began a stream that
-#: is kept, nothing is written, and that one's value is returned; -3 where nobody knows yet, since the store has lost
-#: what it had. Chunks that outlived their hash (Redis makes room key by key) would have numbers that come again.
+#: Keys: hash, stream, the key's own. Values: time to live, the key's value, what keys of streams begin with, fields.
+#: Where a key began a stream that is kept, nothing is written, and that one's value is returned.
 _OPEN: Final = Script("""
-if KEYS[3] then
-  local found = redis.call('GET', KEYS[3])
-  if found then
-    local name = string.match(found, '^%S+')
-    if redis.call('EXISTS', ARGV[3] .. name) == 1 then return found end
-  end
-  if ARGV[4] ~= '' and redis.call('EXISTS', ARGV[4]) == 0 then return -3 end
-  if redis.call('EXISTS', ARGV[5]) == 1 then return -3 end
-  redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[1])
+local found = redis.call('GET', KEYS[3])
+if found then
+  local name = string.match(found, '^%S+')
+  if redis.call('EXISTS', ARGV[3] .. name) == 1 then return found end
 end
-local known = redis.call('HMGET', KEYS[1], 'next', 'end')
-if known[1] then return tonumber(known[1]) end
+redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[1])
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[1], unpack(ARGV, 6))
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return -1
 """)
 
 #: Keys: hash, stream, and the key's own where there is one. Values: where it is to be, where it will be, what to keep
-#: from, data, lengths, time to live, channel, end, the key's value, how many values begin the stream where there is
-#: none, those, fields. Returns where it is: nothing was written where it was not where it was to be; -1 where there is
-#: none, -2 where another has ended it.
+#: from, data, lengths, time to live, channel, end, how many values begin the stream where none is known, they,
+#: fields. Returns where it is: nothing was written where it was not where it was to be; -1 where there is none, -2 where another
+#: has ended it. Chunks that outlived their hash (Redis makes room key by key) would have numbers that come again.
 _WRITE: Final = Script("""
 local known = redis.call('HMGET', KEYS[1], 'next', 'end')
-local begins = tonumber(ARGV[10])
+local begins = tonumber(ARGV[9])
 if not known[1] then
   if begins == 0 then return -1 end
   redis.call('DEL', KEYS[2])
-  redis.call('HSET', KEYS[1], unpack(ARGV, 11, 10 + begins))
-  if KEYS[3] then redis.call('SET', KEYS[3], ARGV[9], 'NX', 'PX', ARGV[6]) end
+  redis.call('HSET', KEYS[1], unpack(ARGV, 10, 9 + begins))
   known[1] = ARGV[1]
 end
 if known[2] then
@@ -69,7 +60,7 @@ if have ~= tonumber(ARGV[1]) then return have end
 if ARGV[4] ~= '' then
   redis.call('XADD', KEYS[2], 'MINID', ARGV[3] .. '-0', ARGV[2] .. '-0', 'd', ARGV[4], 'l', ARGV[5])
 end
-redis.call('HSET', KEYS[1], 'next', ARGV[2], unpack(ARGV, 11 + begins))
+redis.call('HSET', KEYS[1], 'next', ARGV[2], unpack(ARGV, 10 + begins))
 if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'end', ARGV[8]) end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[6]) end
 redis.call('PUBLISH', ARGV[7], ARGV[2])
@@ -102,14 +93,7 @@ end
 return 1
 """)
 
-#: What a script returns where the store has lost what it had, and it may be written anew still.
-_UNSETTLED: Final = -3
-
 _SCRIPTS: Final = (_OPEN, _WRITE, _LOOK, _LOSE, _LINGER)
-
-
-class UnsettledError(Exception):
-    """The store has lost what it had, and those who have it may not have written it anew yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +120,7 @@ class Seen:
 class Writing:
     """What is to be written of a stream. ``have``: the chunk that the store is taken to need next.
 
-    ``key`` and ``value``: what began it, and what that stands for. ``begins``: what is known of it, where the store may
-    have none yet.
+    ``key``: what began it. ``begins``: what is known of it, where the store has none yet.
     """
 
     name: str
@@ -149,23 +132,17 @@ class Writing:
     fields: Mapping[str, bytes | str | int]
     end: bytes = b""
     key: bytes = b""
-    value: str = ""
     begins: Mapping[str, bytes | str | int] | None = None
 
 
 class StreamStore:
-    """The streams in one Redis, as one process sees them. ``worker`` is this process's name there.
-
-    ``lives``: it has said that it lives, so a Redis that knows nothing of it has lost what it had.
-    """
+    """The streams in one Redis, as one process sees them. ``worker`` is this process's name there."""
 
     def __init__(self, redis: Redis, worker: str) -> None:
         self.redis = redis
         self.worker = worker
-        self.lives = False
         self._leases = redis.key("stream-worker")
         self._lease = self._leases + worker.encode()
-        self._anew = redis.key("stream-anew")
 
     def _keys(self, name: str) -> tuple[bytes, bytes]:
         return self.redis.key("stream", name), self.redis.key("stream-chunks", name)
@@ -190,16 +167,11 @@ class StreamStore:
     ) -> bytes | None:
         """Begin a stream, unless its key has begun another, whose value is returned.
 
-        Raises UnsettledError where nobody knows that yet, RunError ``state-unreachable``.
+        Raises RunError ``state-unreachable``.
         """
-        keys = list(self._keys(name))
-        if key:
-            keys.append(self.redis.key("stream-key", key.hex()))
-        lease = self._lease if self.lives else b""
-        given = [int(seconds * 1000), value, self.redis.key("stream"), lease, self._anew]
+        keys = [*self._keys(name), self.redis.key("stream-key", key.hex())]
+        given = [int(seconds * 1000), value, self.redis.key("stream")]
         (found,) = await self._run([[_OPEN, len(keys), *keys, *given, *_flat(fields)]])
-        if found == _UNSETTLED:
-            raise UnsettledError
         return found if isinstance(found, bytes) else None
 
     async def write(self, writings: Sequence[Writing]) -> list[int | Exception]:
@@ -223,7 +195,6 @@ class StreamStore:
             int(each.seconds * 1000),
             self.channel(each.name),
             each.end,
-            each.value,
             len(begins),
             *begins,
             *(_flat(each.fields) or ["worker", self.worker]),
@@ -294,44 +265,18 @@ class StreamStore:
 
     # ------------------------------------------------------------- who is there
 
-    async def renew(self) -> tuple[bool, list[bytes]]:
-        """Say that this process lives still, and return what it was told to do.
-
-        False, and nothing was said, where the store knows of no such process. Raises RunError ``state-unreachable``.
-        """
+    async def renew(self) -> list[bytes]:
+        """Say that this process lives, and return what it was told to do. Raises RunError ``state-unreachable``."""
         inbox = self.inbox(self.worker)
 
         async def work(client: Client) -> Any:
             async with client.pipeline(transaction=False) as pipe:
-                pipe.execute_command("SET", self._lease, 1, "XX", "PX", int(LEASE * 1000))
+                pipe.execute_command("SET", self._lease, 1, "PX", int(LEASE * 1000))
                 pipe.execute_command("LPOP", inbox, 100)
                 return await pipe.execute()
 
-        alive, messages = await self.redis.run(work, again=True)
-        return bool(alive), messages or []
-
-    async def live(self, seconds: float) -> None:
-        """Say that this process lives; where it did before, that for some seconds all have to write what they have.
-
-        Raises RunError ``state-unreachable``.
-        """
-
-        async def work(client: Client) -> None:
-            async with client.pipeline(transaction=True) as pipe:
-                if self.lives:
-                    pipe.execute_command("SET", self._anew, 1, "PX", int(seconds * 1000))
-                pipe.execute_command("SET", self._lease, 1, "PX", int(LEASE * 1000))
-                await pipe.execute()
-
-        await self.redis.run(work, again=True)
-        self.lives = True
-
-    async def is_settled(self) -> bool:
-        """Whether all processes have written what they have. Raises RunError ``state-unreachable``."""
-        lease, anew = await self.redis.run(
-            lambda client: ask(client, "MGET", self._lease, self._anew), again=True
-        )
-        return anew is None and (lease is not None or not self.lives)
+        _, messages = await self.redis.run(work, again=True)
+        return messages or []
 
     async def leave(self) -> None:
         """Say that this process is gone. Raises RunError ``state-unreachable``."""
@@ -350,30 +295,6 @@ class StreamStore:
                 await pipe.execute()
 
         await self.redis.run(work, again=True)
-
-    async def read_at(self, name: str, position: int, seconds: float) -> None:
-        """Note that a reader in this process is at a chunk, for some seconds. Raises RunError ``state-unreachable``."""
-        key = self.redis.key("stream-reader", name)
-        milliseconds = max(int(seconds * 1000), 1)
-        await self.redis.run(
-            lambda client: ask(client, "SET", key, position, "PX", milliseconds), again=True
-        )
-
-    async def reader_of(self, name: str) -> tuple[int, float] | None:
-        """Return where a reader in another process was, and for how many seconds that holds; None where there is none.
-
-        Raises RunError ``state-unreachable``.
-        """
-        key = self.redis.key("stream-reader", name)
-
-        async def work(client: Client) -> Any:
-            async with client.pipeline(transaction=True) as pipe:
-                pipe.execute_command("GET", key)
-                pipe.execute_command("PTTL", key)
-                return await pipe.execute()
-
-        position, left = await self.redis.run(work, again=True)
-        return None if position is None or left <= 0 else (int(position), left / 1000)
 
 
 async def _load(client: Client) -> None:

@@ -18,7 +18,7 @@ from streamstack.server.resuming.elsewhere import Elsewhere, read_end
 from streamstack.server.resuming.ids import LAST, LOST, unknown_stream
 from streamstack.server.resuming.journal import End, Head
 from streamstack.server.resuming.reader import Delivery, Manner
-from streamstack.server.resuming.shared import PATIENCE, Shared
+from streamstack.server.resuming.shared import Shared
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
@@ -98,7 +98,7 @@ class Follower:
             self._news.clear()
             try:
                 await self._tell()
-                seen = await self._look(head)
+                seen = await self._shared.store.look(self.name, self._position)
             except RunError as error:
                 if head is None:
                     return self._refuse(error)
@@ -110,7 +110,7 @@ class Follower:
             if seen is None:
                 if head is None:
                     return self._refuse(unknown_stream())
-                return self._delivery.cut(head)  # it was kept long enough
+                return self._delivery.cut(head)  # it was kept long enough, or the store has lost it
             if seen.lines is not None:
                 head = Head(seen.status, seen.lines)
             if seen.pieces and head is not None:
@@ -184,20 +184,6 @@ class Follower:
             self._delivery.write(head, self._encoder.heartbeat())
             self._silent_since = monotonic()
 
-    async def _look(self, head: Head | None) -> Seen | None:
-        """Look at the store; where it lacks the stream, wait until it has what it lost."""
-        store, name = self._shared.store, self._stream.origin.id
-        until = 0.0
-        sure = False
-        while True:
-            seen = await store.look(name, self._position)
-            if seen is not None or sure or self._stopped:
-                return seen
-            until = until or monotonic() + PATIENCE
-            sure = monotonic() > until or await self._shared.knows_all()
-            if not sure:
-                await self._wait(head)
-
     def _is_away(self) -> bool:
         """Whether the store has been away for so long that its reader is to try again."""
         self._away_since = self._away_since or monotonic()
@@ -218,9 +204,8 @@ class Follower:
         if not far and now - self._told_at < seconds:
             return
         self._told_at, self._told, self._untold = now, self._position, 0
-        if origin.cancels:
-            await self._shared.store.read_at(origin.id, self._position, resume.keep)
-        message = to_json({"read": origin.id, "at": self._position, "for": 2 * seconds})
+        lasting = resume.keep if origin.cancels else 2 * seconds
+        message = to_json({"read": origin.id, "at": self._position, "for": lasting})
         await self._shared.store.tell(self._stream.worker, message)
 
     async def _stay(self) -> None:
@@ -236,10 +221,10 @@ class Follower:
         store = self._shared.store
         with suppress(RunError):
             await store.linger(origin.id, origin.resume.keep)
-            if origin.cancels:
-                await store.read_at(origin.id, self._position, origin.resume.keep)
-            elif not self._ended:
-                message = to_json({"read": origin.id, "at": self._position})
+            if not self._ended:
+                # The run waits for somebody to come back, or goes on alone.
+                lasting = origin.resume.keep if origin.cancels else 0
+                message = to_json({"read": origin.id, "at": self._position, "for": lasting})
                 await store.tell(self._stream.worker, message)
 
     def _lose(self, head: Head | None) -> Sent:

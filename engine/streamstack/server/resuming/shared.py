@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from streamstack.connections.stream_news import StreamNews
-from streamstack.connections.stream_store import StreamStore, UnsettledError, Writing
+from streamstack.connections.stream_store import StreamStore, Writing
 from streamstack.errors import RunError
 from streamstack.server.problems import log
 from streamstack.server.resuming.elsewhere import Elsewhere, read_fields, write_end
@@ -30,10 +30,8 @@ _AT_ONCE: Final = 256 * 1024
 _STREAMS: Final = 64
 #: Seconds between two attempts to reach a store that is away.
 _PAUSE: Final = 0.25
-#: Seconds after which all processes have written what a store lacks that was away, or lost what it had.
+#: Seconds after which all processes have written what a store lacks that was away.
 _SETTLING: Final = 2 * RENEWAL
-#: Seconds that those wait for that who ask for what the store lacks.
-PATIENCE: Final = 2 * _SETTLING
 #: Seconds that a first chunk waits at most for the store to know its stream. One that does not answer is given up
 #: sooner; one that is only slow, or a process that has too much to do, is no reason to tell of what others don't find.
 _OPENING: Final = 10.0
@@ -60,21 +58,11 @@ class Shared:
         self._renew = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._told: Callable[[dict[str, Any]], None] = _ignore
-        self._kept: Callable[[], Iterable[Record]] = tuple
         self.doubtful: list[str] = []
 
-    def start(
-        self,
-        group: asyncio.TaskGroup,
-        told: Callable[[dict[str, Any]], None],
-        kept: Callable[[], Iterable[Record]],
-    ) -> None:
-        """Begin to write, to live, to listen.
-
-        ``told`` is called with what other processes say; ``kept`` returns the streams that have ended, and are kept:
-        a store that has lost its data gets those, too.
-        """
-        self._told, self._kept = told, kept
+    def start(self, group: asyncio.TaskGroup, told: Callable[[dict[str, Any]], None]) -> None:
+        """Begin to write, to live, to listen. ``told`` is called with what other processes say."""
+        self._told = told
         self.news.listen(self.store.inbox(self.store.worker), self._renew.set)
         works: list[Coroutine[Any, Any, None]] = [self._write_on(), self._live(), self.news.run()]
         self._tasks = [group.create_task(work) for work in works]
@@ -107,7 +95,13 @@ class Shared:
         """
         origin = record.journal.origin
         try:
-            found = await self._open(record)
+            found = await self.store.open(
+                origin.id,
+                fields_of(record, self.store.worker),
+                record.lasting,
+                record.key,
+                record.value,
+            )
         except RunError:
             # It may have been done all the same: whoever came with that key would wait for a run that never begins.
             if len(self.doubtful) < _DOUBTFUL:
@@ -119,25 +113,6 @@ class Shared:
             return found.decode()
         record.opened = True
         return None
-
-    async def _open(self, record: Record) -> bytes | None:
-        """Begin a stream by its key, once the store knows all that there are."""
-        until = monotonic() + PATIENCE
-        while True:
-            try:
-                return await self.store.open(
-                    record.journal.origin.id,
-                    fields_of(record, self.store.worker),
-                    record.lasting,
-                    record.key,
-                    record.value,
-                )
-            except UnsettledError:
-                if monotonic() > until:
-                    raise RunError(
-                        "state-unreachable", "the state has lost its data: ask again in a moment"
-                    ) from None
-            await asyncio.sleep(_PAUSE)
 
     def keep(self, record: Record) -> None:
         """Write a journal to the store from now on."""
@@ -240,7 +215,6 @@ class Shared:
             fields,
             end,
             record.key,
-            record.value,
             None if record.opened else fields_of(record, self.store.worker),
         )
 
@@ -249,18 +223,13 @@ class Shared:
         if not isinstance(have, int):
             self._note(record)
             return
-        if have == -2:
-            # It was taken for lost, and its readers elsewhere were told so: nothing is to be added. Or it was written
-            # anew, and its end is there already.
-            if writing.begins is None or journal.end is None:
-                log.warning("stream-given-up", stream=journal.origin.id, run=journal.origin.run)
+        if have < 0:
+            # It was taken for lost, and its readers elsewhere were told so; or the store has lost it, and nobody there
+            # knows of it any more. Nothing is to be added: it goes on for the readers of this process.
+            reason = "the store has lost it" if have == -1 else "it was taken for lost"
+            origin = journal.origin
+            log.warning("stream-given-up", stream=origin.id, run=origin.run, reason=reason)
             self._drop(record)
-            return
-        if have == -1:  # the store has lost it, and gets what is kept here
-            record.opened = False
-            record.have = journal.first
-            record.offset = journal.offset_of(journal.first)
-            self._note(record)
             return
         record.opened = True
         _open(record)
@@ -291,12 +260,9 @@ class Shared:
         while True:
             self._renew.clear()
             try:
-                alive, messages = await self.store.renew()
-                for message in messages:
+                for message in await self.store.renew():
                     self._hear(message)
                     self._renew.set()  # there may be more: some are read at a time
-                if not alive:
-                    await self._begin_life()
                 await self._take_back()
             except RunError:
                 self._miss()
@@ -308,44 +274,21 @@ class Shared:
                 async with asyncio.timeout(RENEWAL):
                     await self._renew.wait()
 
-    async def _begin_life(self) -> None:
-        """Say that this process lives; write all it has where it had said so before: the store has lost that, too."""
-        lost = self.store.lives
-        await self.store.live(_SETTLING)
-        if not lost:
-            return
-        log.warning("streams-written-anew", streams=len(self._records))
-        for record in self._records.values():
-            record.opened = False
-            self._note(record)
-        for record in self._kept():
-            if record.journal not in self._records:
-                self.keep(record)
-
     def _miss(self) -> None:
         """Take note that the store is, or was, away."""
         self._missed_at = monotonic()
         self._renew.set()
 
     async def find(self, name: str) -> Elsewhere | None:
-        """Return a stream that another process writes, or wrote. Raises RunError ``state-unreachable``."""
-        until = monotonic() + PATIENCE
-        sure = False
+        """Return a stream that another process writes, or wrote. Raises RunError ``state-unreachable``.
+
+        Just after the store was away, what began meanwhile is waited for: its process is about to write it.
+        """
         while True:
             found = read_fields(name, await self.store.fields(name))
-            if found is not None or sure:
+            if found is not None or monotonic() > self._missed_at + _SETTLING:
                 return found
-            sure = monotonic() > until or await self.knows_all()
-            if not sure:
-                await asyncio.sleep(_PAUSE)
-
-    async def knows_all(self) -> bool:
-        """Whether the store has the streams of all processes: not just after it was away, or has lost its data.
-
-        Raises RunError ``state-unreachable``.
-        """
-        settled = await self.store.is_settled()
-        return settled and monotonic() > self._missed_at + _SETTLING
+            await asyncio.sleep(_PAUSE)
 
     async def _take_back(self) -> None:
         """Forget streams that were to begin by a key, and nobody knows whether the store has them: no run is theirs."""

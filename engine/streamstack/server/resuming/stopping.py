@@ -28,7 +28,7 @@ async def stop(streams: Streams, stream: Stream | Elsewhere) -> bool:
         return await stream.stop_and_wait(stopped("the stream was stopped by its reader"), STOPPING)
     if streams.shared is None or stream.end is not None:
         return True
-    await _tell(streams.shared, stream)
+    await streams.shared.store.tell(stream.worker, to_json({"stop": stream.origin.id}))
     try:
         async with asyncio.timeout(STOPPING):
             await _wait(streams.shared, stream)
@@ -37,23 +37,15 @@ async def stop(streams: Streams, stream: Stream | Elsewhere) -> bool:
     return True
 
 
-async def _tell(shared: Shared, stream: Elsewhere) -> None:
-    await shared.store.tell(stream.worker, to_json({"stop": stream.origin.id}))
-
-
 async def _wait(shared: Shared, stream: Elsewhere) -> None:
     absence = Absence(shared, stream)
-    missing = False
     while True:
         try:
             seen = await shared.store.look(stream.origin.id, LAST)  # no chunks
-            if seen is not None and missing:
-                await _tell(shared, stream)
         except RunError:
             absence.forget()  # it was told: what becomes of that can't be seen now
         else:
-            # A store that has lost its data has it again as soon as its server writes it anew; what was told is lost.
-            missing = seen is None
+            # A store that has lost the stream does not tell that its run has ended.
             if seen is not None and (seen.end is not None or await absence.lost(seen)):
                 return
         await asyncio.sleep(_LOOK)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from streamstack.errors import RunError
 from streamstack.server.resuming.journal import Journal, Origin
 from streamstack.server.resuming.reader import Manner
-from streamstack.server.resuming.recording import Record, lasting_of, spare_of
+from streamstack.server.resuming.recording import spare_of
 
 if TYPE_CHECKING:
     from streamstack.server.life import Life
@@ -174,16 +174,7 @@ class Streams:
         """Let other processes read all streams, and read theirs."""
         self.shared = shared
         self._spawn = spawn
-        shared.start(group, self._hear, self._kept)
-
-    def _kept(self) -> Iterator[Record]:
-        """Return the streams that are kept, and that the store was given all of."""
-        for stream in self:
-            origin = stream.origin
-            if stream.journal.end is not None and stream.journal.keeper is None:
-                lasting = lasting_of(origin.resume, (origin.resume.keep,))
-                value = f"{origin.id} {stream.fingerprint}" if stream.key else ""
-                yield Record(stream.journal, lasting, stream.key or b"", value)
+        shared.start(group, self._hear)
 
     def _hear(self, told: dict[str, Any]) -> None:
         """Do what another process tells."""
@@ -242,21 +233,7 @@ class Streams:
 
     def expire(self, stream: Stream) -> None:
         """End a run whose readers did not come back, to no process."""
-        if self.shared is None or self._spawn is None:
-            stream.stop(stopped("no reader came back in time"))
-        else:
-            self._spawn(self._expire(stream, self.shared))
-
-    async def _expire(self, stream: Stream, shared: Shared) -> None:
-        try:
-            found = await shared.store.reader_of(stream.origin.id)
-        except RunError:
-            found = None  # where nobody reaches the store, nobody reads from it either
-        if stream.journal.readers or stream.journal.end is not None:
-            return
-        # A store that has lost what it was told of him is told anew: until then his last word counts.
-        told = stream.journal.read_until - monotonic()
-        left = told if found is None else found[1]
+        left = stream.journal.read_until - monotonic()
         if left > 0:
             stream.wait(left)
         else:
