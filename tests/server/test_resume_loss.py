@@ -137,7 +137,7 @@ async def test_what_began_while_the_store_was_away_is_found(
         reading = asyncio.create_task(one.get("/count"))
         await until(lambda: len(one.service.streams) == 1)
         (stream,) = one.service.streams
-        await until(lambda: stream.journal.next > 5)
+        await until(lambda: stream.log.next > 5)
         await asyncio.to_thread(own_redis.start)
         rest = await other.get(f"/_streams/{stream.origin.id}?after=1")
         assert events(rest.body) == events((await reading).body)[2:]

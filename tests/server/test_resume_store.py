@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from streamstack.server.resuming.journal import Journal
+from streamstack.server.resume.log import StreamLog
 from tests.redis import RedisServer
 from tests.server.authenticating import project
 from tests.server.resuming import EIGHT, contents, counting, until
@@ -28,7 +28,7 @@ async def test_what_redis_drops_of_a_stream(tmp_path: Path, redis_url: str) -> N
         await until(lambda: len(one.service.streams) == 1)
         (stream,) = one.service.streams
         name = stream.origin.id
-        await until(lambda: stream.journal.written > 500_000)  # more than is written at once
+        await until(lambda: stream.log.written > 500_000)  # more than is written at once
         with Redis.from_url(redis_url) as redis:
             assert redis.delete(f"streamstack:stream:{name}") == 1
         small = await one.get("/small")
@@ -133,5 +133,5 @@ async def test_what_is_forgotten_takes_no_memory(tmp_path: Path, redis_url: str)
         await until(lambda: not len(one.service.streams))
         await stored(one)
         gc.collect()
-        found = [each for each in gc.get_objects() if isinstance(each, Journal)]
+        found = [each for each in gc.get_objects() if isinstance(each, StreamLog)]
         assert name not in [each.origin.id for each in found]

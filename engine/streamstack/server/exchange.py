@@ -19,9 +19,8 @@ from streamstack.server.limits import Pass
 from streamstack.server.problems import RefusalError
 from streamstack.server.replies import CLOSE, Sent
 from streamstack.server.request import Request
-from streamstack.server.resuming.beginning import begin
-from streamstack.server.resuming.producing import NOTHING, Given
-from streamstack.server.resuming.requests import Source, come_back
+from streamstack.server.resume.request import Source, find_resumed
+from streamstack.server.resume.run import NOTHING, RunInputs, begin
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
 
@@ -29,7 +28,7 @@ from streamstack.server.writers.answer import Answer
 _ACCEPTED: Final = b"Accept-Encoding: gzip, deflate, br\r\n"
 
 if TYPE_CHECKING:
-    from streamstack.server.resuming.sinks import ResumableSink
+    from streamstack.server.resume.sink import ResumableSink
     from streamstack.server.service import Service
 
 
@@ -55,7 +54,7 @@ async def exchange(
                 admitted = served.guard.admit(request, service.context, service.cors)
                 run.auth = await begun(admitted, life.begin_reading)
             if served.resume is not None:
-                source = await come_back(service, served, run, answer)
+                source = await find_resumed(service, served, run, answer)
             if source is None:
                 if served.limiter is not None:
                     let = Pass(served.limiter, run, request, service.spawn)
@@ -65,7 +64,7 @@ async def exchange(
                 given = (
                     await _take_in(served, request, parameters, life, answer, let)
                     if inputs is None
-                    else Given(inputs, None)
+                    else RunInputs(inputs, None)
                 )
                 if answer.keeps:
                     source = await begin(service, served, run, cast("ResumableSink", answer), given)
@@ -105,7 +104,7 @@ async def exchange(
             tell(served, answer, outcome)
 
 
-def _give_back(given: Given, let: Pass | None) -> None:
+def _give_back(given: RunInputs, let: Pass | None) -> None:
     """Give back what a request holds beside its inputs. What was given back before is left alone."""
     if given.arriving is not None:
         given.arriving.end()
@@ -129,7 +128,7 @@ async def _take_in(
     life: Life,
     answer: Answer,
     let: Pass | None,
-) -> Given:
+) -> RunInputs:
     """Read what a run is given. Raises RunError ``invalid-input``, and ``rate-limited``."""
     if request.body_exists:
         _look_at_body(served, request)
@@ -147,7 +146,7 @@ async def _take_in(
     if arriving is not None:
         arriving.begin(answer)
         let_send(request)
-    return Given(inputs, close, arriving, let)
+    return RunInputs(inputs, close, arriving, let)
 
 
 def _look_at_body(served: Served, request: Request) -> None:

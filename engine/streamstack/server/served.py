@@ -13,8 +13,8 @@ from streamstack.server.authentication import Guard
 from streamstack.server.limits import Limiter
 from streamstack.server.negotiation import choose
 from streamstack.server.request import Request
-from streamstack.server.resuming.sinks import ResumableSink
-from streamstack.server.resuming.terms import Terms
+from streamstack.server.resume.log import StreamPolicy
+from streamstack.server.resume.sink import ResumableSink
 from streamstack.server.wire import VALUE, Limits, Wire
 from streamstack.server.writers.answer import Answer, ValueSink
 from streamstack.server.writers.stream import LiveSink
@@ -74,14 +74,14 @@ class Served:
     resume: Resume | None = None  # readers may come back
     row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, Wire] = field(init=False)
-    terms: Terms = field(init=False)  # of its streams, for readers who come back
+    policy: StreamPolicy = field(init=False)  # of its streams, for readers who come back
 
     def __post_init__(self) -> None:
         wire = self.wire
         names = [each.name for each in BY_MEDIA_TYPE.values()] if wire.negotiated else [wire.format]
         object.__setattr__(self, "wires", {name: self.wire.of(name) for name in names})
-        terms = Terms.of(self.wire, self.limits.keep_alive, self.guard)
-        object.__setattr__(self, "terms", terms)
+        policy = StreamPolicy.of(self.wire, self.limits.keep_alive, self.guard)
+        object.__setattr__(self, "policy", policy)
 
     def take_row(self, row: int) -> None:
         """Keep figures in this row from now on; said once, before there are requests."""

@@ -23,8 +23,8 @@ from streamstack.server.metrics.tally import Tally
 from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import JSON, Sent, send, send_problem
 from streamstack.server.request import Request
-from streamstack.server.resuming.requests import PREFIX, answer_streams, share
-from streamstack.server.resuming.streams import Streams
+from streamstack.server.resume.request import PREFIX, answer_streams, share
+from streamstack.server.resume.streams import Streams
 from streamstack.server.routes import Routes
 from streamstack.server.served import Served
 

@@ -11,13 +11,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from streamstack.errors import RunError
-from streamstack.server.resuming.journal import Journal, Origin
-from streamstack.server.resuming.reader import Manner
-from streamstack.server.resuming.recording import spare_of
+from streamstack.server.resume.log import Origin, StreamLog
+from streamstack.server.resume.reader import DeliveryOptions
+from streamstack.server.resume.store import grace_of
 
 if TYPE_CHECKING:
     from streamstack.server.life import Life
-    from streamstack.server.resuming.shared import Shared
+    from streamstack.server.resume.store import SharedStore
 
 #: More chunks than any stream has.
 _ANY: Final = 1 << 62
@@ -28,7 +28,7 @@ def stopped(message: str) -> RunError:
     return RunError("stopped", message)
 
 
-class Leaving(Protocol):
+class Evictable(Protocol):
     """A reader who can be sent elsewhere, and the name of his stream."""
 
     @property
@@ -40,14 +40,14 @@ class Leaving(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Stream:
-    """One stream of this process: its journal, how it is sent, and its run while there is one.
+    """One stream of this process: its log, how it is sent, and its run while there is one.
 
     ``key`` is what its run was begun by (`Idempotency-Key`), and ``fingerprint`` the request that did.
     """
 
     streams: Streams
-    journal: Journal
-    manner: Manner
+    log: StreamLog
+    options: DeliveryOptions
     key: bytes | None = None
     fingerprint: str = ""
     life: Life | None = None
@@ -58,7 +58,7 @@ class Stream:
     @property
     def origin(self) -> Origin:
         """Where it comes from."""
-        return self.journal.origin
+        return self.log.origin
 
     def stop(self, reason: RunError) -> None:
         """End the run, if it has not ended."""
@@ -68,16 +68,16 @@ class Stream:
     async def stop_and_wait(self, reason: RunError, patience: float) -> bool:
         """End the run, and wait until it has told so, for some seconds at most; return whether it has."""
         self.stop(reason)
-        if self.task is not None and self.journal.end is None:
+        if self.task is not None and self.log.end is None:
             await asyncio.wait({self.task}, timeout=patience)
-        return self.journal.end is not None
+        return self.log.end is not None
 
-    # ------------------------------------------------------------- what the journal tells
+    # ------------------------------------------------------------- what the log tells
 
     def came(self) -> None:
         """Let the run go on as long as there is a reader; keep what has ended as long as he reads."""
         self.streams.read.add(self)
-        if self.journal.end is None:
+        if self.log.end is None:
             self._set(None)
         else:
             self._stay()
@@ -85,15 +85,15 @@ class Stream:
     def left(self) -> None:
         """Wait for a reader to come back; end the run where none can, or does."""
         self.streams.lay_down(self)
-        journal = self.journal
-        if journal.end is not None:
+        stream_log = self.log
+        if stream_log.end is not None:
             self._set(self.origin.resume.keep)
-            if asyncio.get_running_loop().time() > self._ended_at + spare_of(self.origin.resume):
+            if asyncio.get_running_loop().time() > self._ended_at + grace_of(self.origin.resume):
                 self.streams.linger(self)
             return
         if not self.origin.cancels:
             return
-        if journal.head is None and self.key is None:
+        if stream_log.head is None and self.key is None:
             # Nobody was told the stream's id, so nobody can come back.
             self.stop(stopped("the reader left before the stream began"))
             return
@@ -105,7 +105,7 @@ class Stream:
         # Where there are readers, it is kept from when the last of them leaves.
         keep = self.origin.resume.keep
         shared = self.streams.shared is not None
-        self._set(keep if not self.journal.readers else keep / 2 if shared else None)
+        self._set(keep if not self.log.readers else keep / 2 if shared else None)
         self.streams.retire(self)
 
     def grown(self, size: int) -> None:
@@ -121,11 +121,11 @@ class Stream:
 
     def _over(self) -> None:
         self._timer = None
-        if self.journal.readers:
-            if self.journal.end is not None:
+        if self.log.readers:
+            if self.log.end is not None:
                 self._stay()
             return
-        if self.journal.end is not None:
+        if self.log.end is not None:
             self.streams.forget(self)
         else:
             self.streams.expire(self)
@@ -161,13 +161,13 @@ class Streams:
         self._keys: dict[bytes, Stream] = {}
         self._ended: OrderedDict[str, Stream] = OrderedDict()
         self.size = 0
-        self.followers: set[Leaving] = set()  # readers of what others write
-        self.shared: Shared | None = None
+        self.followers: set[Evictable] = set()  # readers of what others write
+        self.shared: SharedStore | None = None
         self._spawn: Callable[[Coroutine[Any, Any, None]], object] | None = None
 
     def share(
         self,
-        shared: Shared,
+        shared: SharedStore,
         group: asyncio.TaskGroup,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
@@ -181,7 +181,7 @@ class Streams:
         if (stream := self._all.get(str(told.get("stop")))) is not None:
             stream.stop(stopped("the stream was stopped by its reader"))
         if (stream := self._all.get(str(told.get("read")))) is not None:
-            stream.journal.read_elsewhere(int(told.get("at", 0)), float(told.get("for", 0.0)))
+            stream.log.read_elsewhere(int(told.get("at", 0)), float(told.get("for", 0.0)))
 
     def __len__(self) -> int:
         return len(self._all)
@@ -206,7 +206,7 @@ class Streams:
         self._all[stream.origin.id] = stream
         if stream.key is not None:
             self._keys[stream.key] = stream
-        stream.journal.watcher = stream
+        stream.log.observer = stream
 
     def lay_down(self, stream: Stream) -> None:
         """Take note that nobody reads a stream here any more."""
@@ -227,13 +227,13 @@ class Streams:
         self._ended.pop(stream.origin.id, None)
         if stream.key is not None and self._keys.get(stream.key) is stream:
             del self._keys[stream.key]
-        self.size -= stream.journal.size
-        stream.journal.watcher = None
+        self.size -= stream.log.size
+        stream.log.observer = None
         self.lay_down(stream)
 
     def expire(self, stream: Stream) -> None:
         """End a run whose readers did not come back, to no process."""
-        left = stream.journal.read_until - monotonic()
+        left = stream.log.read_until - monotonic()
         if left > 0:
             stream.wait(left)
         else:
@@ -244,7 +244,7 @@ class Streams:
         if self.shared is not None and self._spawn is not None:
             self._spawn(self._linger(stream, self.shared))
 
-    async def _linger(self, stream: Stream, shared: Shared) -> None:
+    async def _linger(self, stream: Stream, shared: SharedStore) -> None:
         with suppress(RunError):
             await shared.store.linger(stream.origin.id, stream.origin.resume.keep)
 
@@ -254,19 +254,19 @@ class Streams:
         while self.size > self._max_size and self._ended:
             self.forget(next(iter(self._ended.values())))
         if self.size > self._max_size:
-            before = stream.journal.size
-            stream.journal.trim(_ANY, max(before - (self.size - self._max_size), 0))
-            self.size -= before - stream.journal.size
+            before = stream.log.size
+            stream.log.trim(_ANY, max(before - (self.size - self._max_size), 0))
+            self.size -= before - stream.log.size
 
     def leave(self) -> None:
         """Send readers of others' streams elsewhere, and end the runs that wait for a reader: none can come."""
         for follower in list(self.followers):
             follower.stop()
         for stream in self:
-            journal = stream.journal
+            stream_log = stream.log
             if self.shared is not None:
                 continue  # a reader of another process may have it
-            if journal.end is None and stream.origin.cancels and not journal.readers:
+            if stream_log.end is None and stream.origin.cancels and not stream_log.readers:
                 stream.stop(stopped("the server is shutting down"))
 
     async def close(self) -> None:

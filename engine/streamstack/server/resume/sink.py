@@ -1,4 +1,4 @@
-"""The sink of resumable streams: chunks go into a journal, with ids that tell how far a reader is."""
+"""The sink of resumable streams: chunks go into a log, with ids that tell how far a reader is."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from streamstack.server.heads import BODILESS
 from streamstack.server.problems import problem
 from streamstack.server.replies import KEEP, Sent, error_lines, problem_lines, status_of
 from streamstack.server.request import Request
-from streamstack.server.resuming.ids import new_stream_id
-from streamstack.server.resuming.journal import End, Head, Journal
+from streamstack.server.resume.log import End, Head, StreamLog, new_stream_id
 from streamstack.server.wire import Wire
 from streamstack.server.writers.stream import StreamSink
 
@@ -20,7 +19,7 @@ _HELD: Final = 1.0
 
 
 class ResumableSink(StreamSink):
-    """Writes into a journal, which readers copy from.
+    """Writes into a log, which readers copy from.
 
     Until it has one (`keep_in`) the request it came with is answered as always: that is how one that is refused before
     its run begins is told. After that the request is only what the run sees of it.
@@ -28,23 +27,23 @@ class ResumableSink(StreamSink):
 
     keeps = True
 
-    __slots__ = ("_journal", "handed", "stream")
+    __slots__ = ("_log", "handed", "stream")
 
     def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
         self.stream = new_stream_id()
         self.handed = False
-        self._journal: Journal | None = None
+        self._log: StreamLog | None = None
 
     @property
-    def journal(self) -> Journal:
+    def log(self) -> StreamLog:
         """What it writes into, once the run has begun."""
-        assert self._journal is not None
-        return self._journal
+        assert self._log is not None
+        return self._log
 
-    def keep_in(self, journal: Journal) -> None:
-        """Write into this journal from now on."""
-        self._journal = journal
+    def attach_log(self, stream_log: StreamLog) -> None:
+        """Write into this log from now on."""
+        self._log = stream_log
 
     # ------------------------------------------------------------- the way of a chunk
 
@@ -52,12 +51,12 @@ class ResumableSink(StreamSink):
         return self.stream
 
     def _number(self) -> int:
-        return self.journal.next + len(self._parts)
+        return self.log.next + len(self._parts)
 
     def _commit(self) -> None:
         if self.status in BODILESS:
             raise RunError("template", f"an answer with status {self.status} has no chunks")
-        self.journal.begin(self._head())
+        self.log.begin(self._head())
         self.committed = True
 
     def _head(self) -> Head:
@@ -66,32 +65,32 @@ class ResumableSink(StreamSink):
         return Head(self.status, b"%bX-Stream-Id: %b\r\n" % (lines, self.stream.encode()))
 
     def _blocks(self, more: int = 0) -> bool:
-        return self.journal.holds(more)
+        return self.log.holds(more)
 
     def _has_readers(self) -> bool:
-        return bool(self.journal.readers)
+        return bool(self.log.readers)
 
     def _hand_on(self) -> None:
         self.sent_at = self._loop.time()
-        self.journal.append(self._parts)
+        self.log.append(self._parts)
         self._parts.clear()
 
     async def drain(self) -> None:
-        journal = self.journal
+        stream_log = self.log
         self.flush()
-        while journal.holds():
+        while stream_log.holds():
             # The silence is not the run's: it must not end for it.
             self.heard_at = self._loop.time()
-            await journal.room(_HELD)
+            await stream_log.room(_HELD)
 
     # ------------------------------------------------------------- silences and ends
 
     def heartbeat(self) -> None:
         if not self.ended and not self._parts and self._commit_quietly():
-            self.journal.beat()
+            self.log.beat()
 
     def _send_whole(self, encoder: Encoder) -> Sent:
-        self.journal.begin(self._head())
+        self.log.begin(self._head())
         return self._close(End(whole=b""))
 
     def _send_end(self, tail: bytes) -> Sent:
@@ -99,12 +98,12 @@ class ResumableSink(StreamSink):
         return self._close(End())
 
     def fail(self, error: RunError) -> Sent:
-        if self._journal is None:
+        if self._log is None:
             return super().fail(error)
         if not self.committed:
             self.status, self.refused = status_of(error), True
             lines = problem_lines(self.run.id) + error_lines(error)
-            self.journal.begin(Head(self.status, lines))
+            self.log.begin(Head(self.status, lines))
             return self._close(
                 End(whole=problem(error, self.run.id, self.status, dev=self.wire.dev))
             )
@@ -117,12 +116,12 @@ class ResumableSink(StreamSink):
         if parts:
             self.sent_at = self._loop.time()
         self.ended = True
-        self.journal.finish(end, parts)
+        self.log.finish(end, parts)
         self.flush()
         return KEEP
 
     def abort(self) -> None:
-        if self._journal is None:
+        if self._log is None:
             super().abort()
         else:
             self._close(End(cut=True))

@@ -1,27 +1,156 @@
-"""Streams that other processes can read: each journal of this one is written to the store as it grows."""
+"""Streams that several processes share: each log is replicated as it grows, and read there by the others."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from streamstack.connections.stream_news import StreamNews
-from streamstack.connections.stream_store import StreamStore, Writing
+from streamstack.connections.stream_store import Seen, StreamNews, StreamStore, Writing
 from streamstack.errors import RunError
+from streamstack.language.streaming_settings import Resume
 from streamstack.server.problems import log
-from streamstack.server.resuming.elsewhere import Elsewhere, read_fields, write_end
-from streamstack.server.resuming.ids import new_stream_id
-from streamstack.server.resuming.journal import Journal
-from streamstack.server.resuming.recording import Record, fields_of, spare_of
+from streamstack.server.resume.log import End, Origin, StreamLog, new_stream_id, read_policy
 
 if TYPE_CHECKING:
     from streamstack.connections.redis import Redis
+
+
+def write_end(end: End) -> bytes:
+    """Return an end as the store has it."""
+    whole = None if end.whole is None else end.whole.decode()
+    return orjson.dumps({"cut": end.cut, "whole": whole, "lost": end.lost})
+
+
+def read_end(data: bytes) -> End:
+    """Return the end that the store has."""
+    told = orjson.loads(data)
+    whole = told["whole"]
+    return End(told["cut"], None if whole is None else whole.encode(), told["lost"])
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteStream:
+    """A stream that another process began: where it comes from, who writes it, what its key stands for."""
+
+    origin: Origin
+    worker: str
+    value: str = ""
+    next: int = 0
+    end: End | None = None
+    status: int = 200
+    lines: bytes | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The request that its key stands for."""
+        return self.value.partition(" ")[2]
+
+
+def read_fields(name: str, fields: Mapping[str, bytes]) -> RemoteStream | None:
+    """Return a stream as the store has it; None where it has none that can be read here."""
+    if "next" not in fields:
+        return None
+    text = {key: value.decode("utf-8", "replace") for key, value in fields.items()}
+    try:
+        origin = Origin(
+            name,
+            text["endpoint"],
+            text["owner"],
+            text["format"],
+            text["run"],
+            Resume(float(text["keep"]), int(text["chunks"]), int(text["size"])),
+            text["cancels"] == "1",
+            int(text["buffer"]),
+            read_policy(text["policy"]),
+        )
+        end = fields.get("end")
+        return RemoteStream(
+            origin,
+            text["worker"],
+            text["key"],
+            int(text["next"]),
+            None if end is None else read_end(end),
+            int(text.get("status", "200")),
+            fields.get("lines"),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None  # another version wrote it: nobody here knows how it is read, and who may
+
+
+#: Seconds a stream that is neither written nor ended is kept, beyond what its limits allow.
+_SPARE: Final = 900.0
+
+
+@dataclass(eq=False, slots=True)
+class Replication:
+    """How far the store is with one log. ``have``: the chunk it needs next; ``offset``: the bytes it has had.
+
+    ``ttl`` are the seconds that the stream may be silent.
+    """
+
+    log: StreamLog
+    ttl: float
+    key: bytes = b""
+    value: str = ""
+    opened: bool = False
+    headed: bool = False
+    waiting: asyncio.TimerHandle | None = None  # when its first chunk has waited long enough
+    have: int = 0
+    offset: int = 0
+
+    @property
+    def due(self) -> bool:
+        """Whether there is something to write."""
+        stream_log = self.log
+        return (
+            not self.opened
+            or self.have < stream_log.next
+            or stream_log.end is not None
+            or (stream_log.head is not None and not self.headed)
+        )
+
+
+def fields_of(record: Replication, worker: str) -> Mapping[str, bytes | str | int]:
+    """Return what the store is told of a stream when it begins; ``worker`` is the process that writes it."""
+    origin = record.log.origin
+    return {
+        "endpoint": origin.endpoint,
+        "owner": origin.owner,
+        "format": origin.format,
+        "run": origin.run,
+        "cancels": int(origin.cancels),
+        "buffer": origin.buffer,
+        "keep": str(origin.resume.keep),
+        "chunks": origin.resume.max_chunks,
+        "size": origin.resume.max_size,
+        "worker": worker,
+        "key": record.value,
+        "policy": origin.policy.text,
+        "next": record.have,
+    }
+
+
+def ttl_of(resume: Resume, silences: tuple[float, ...]) -> float:
+    """Return the seconds that a stream is kept without a word of it; ``silences`` are its limits, 0 for none."""
+    if not all(silences):
+        return 7 * 86_400.0
+    return max(silences) + 2 * resume.keep + _SPARE
+
+
+def grace_of(resume: Resume) -> float:
+    """Return the seconds that the store keeps a stream longer than it is to be kept from its end on.
+
+    Most readers leave within them: from then on it is kept, and the store need not be told of each.
+    """
+    return min(1.0, resume.keep / 8)
+
 
 #: Seconds between two times that this process says that it lives.
 RENEWAL: Final = 2.0
@@ -41,7 +170,7 @@ LAST_WORDS: Final = 3.0
 _DOUBTFUL: Final = 100_000
 
 
-class Shared:
+class SharedStore:
     """The store as this process uses it: one task writes, one says that it lives, one listens.
 
     ``doubtful`` are streams that may be in the store, and have no run.
@@ -51,8 +180,8 @@ class Shared:
         self.store = StreamStore(redis, new_stream_id())
         self.news = StreamNews(redis, self._miss)
         self._missed_at = -inf  # when the store was last found to be away
-        self._records: dict[Journal, Record] = {}
-        self._due: dict[Record, None] = {}
+        self._records: dict[StreamLog, Replication] = {}
+        self._due: dict[Replication, None] = {}
         self._wanted = asyncio.Event()
         self._reached = True
         self._renew = asyncio.Event()
@@ -88,17 +217,17 @@ class Shared:
 
     # ------------------------------------------------------------- what is written
 
-    async def claim(self, record: Record) -> str | None:
+    async def claim(self, record: Replication) -> str | None:
         """Begin a stream by its key; return what another was begun by it with, which is to be read in its place.
 
         Raises RunError ``state-unreachable``: without the store nobody knows whether the run has begun.
         """
-        origin = record.journal.origin
+        origin = record.log.origin
         try:
             found = await self.store.open(
                 origin.id,
                 fields_of(record, self.store.worker),
-                record.lasting,
+                record.ttl,
                 record.key,
                 record.value,
             )
@@ -114,28 +243,28 @@ class Shared:
         record.opened = True
         return None
 
-    def keep(self, record: Record) -> None:
-        """Write a journal to the store from now on."""
-        self._records[record.journal] = record
-        record.journal.keeper = self
-        record.journal.shut = self._reached and not record.opened and record.journal.end is None
+    def keep(self, record: Replication) -> None:
+        """Write a log to the store from now on."""
+        self._records[record.log] = record
+        record.log.replicator = self
+        record.log.shut = self._reached and not record.opened and record.log.end is None
         self._note(record)
 
-    def note(self, journal: Journal) -> None:
+    def note(self, stream_log: StreamLog) -> None:
         """Take note that something was written."""
-        record = self._records[journal]
-        if journal.shut and record.waiting is None:
+        record = self._records[stream_log]
+        if stream_log.shut and record.waiting is None:
             loop = asyncio.get_running_loop()
-            record.waiting = loop.call_later(_OPENING, journal.open)
+            record.waiting = loop.call_later(_OPENING, stream_log.open)
         self._note(record)
 
-    def behind(self, journal: Journal) -> bool:
+    def behind(self, stream_log: StreamLog) -> bool:
         """Whether so much is not in the store yet that the run has to wait. One that is away is not waited for."""
-        return self._reached and journal.written - self._records[journal].offset > max(
-            _AT_ONCE, journal.origin.buffer
+        return self._reached and stream_log.written - self._records[stream_log].offset > max(
+            _AT_ONCE, stream_log.origin.buffer
         )
 
-    def _note(self, record: Record) -> None:
+    def _note(self, record: Replication) -> None:
         self._due[record] = None
         self._wanted.set()
 
@@ -150,7 +279,7 @@ class Shared:
                 await self._write_some()
 
     async def _write_some(self) -> None:
-        """Write what is due, of some streams: in a frame of its own, which holds no journal while nothing is."""
+        """Write what is due, of some streams: in a frame of its own, which holds no log while nothing is."""
         records = [record for record, _ in zip(self._due, range(_STREAMS), strict=False)]
         for record in records:
             del self._due[record]
@@ -164,24 +293,24 @@ class Shared:
             self._lose_reach(records, None)
             await asyncio.sleep(_PAUSE)
 
-    def _lose_reach(self, records: list[Record], error: RunError | None) -> None:
+    def _lose_reach(self, records: list[Replication], error: RunError | None) -> None:
         """Let the runs go on without the store; what is missing there is written when it is back."""
         if self._reached and error is not None:
             log.warning("streams-not-kept", reason=error.message)
         self._reached = False
         for record in records:
             self._due[record] = None
-            record.journal.let_go()
+            record.log.let_go()
         for record in self._records.values():
             _open(record)
 
-    async def _write(self, records: list[Record]) -> None:
-        """Write what is new of some journals, in one go."""
+    async def _write(self, records: list[Replication]) -> None:
+        """Write what is new of some logs, in one go."""
         writings = []
         heads: list[bool] = []
         for record in records:
             if not record.opened:
-                record.have = record.journal.first
+                record.have = record.log.first
                 record.headed = False
             writings.append(self._writing(record))
             heads.append("status" in writings[-1].fields)
@@ -192,24 +321,24 @@ class Shared:
         for record, writing, headed, have in zip(records, writings, heads, found, strict=True):
             self._take_note(record, writing, have, headed=headed)
 
-    def _writing(self, record: Record) -> Writing:
-        journal = record.journal
-        start = max(record.have, journal.first)
-        frames = journal.take(start, _AT_ONCE)
+    def _writing(self, record: Replication) -> Writing:
+        stream_log = record.log
+        start = max(record.have, stream_log.first)
+        frames = stream_log.take(start, _AT_ONCE)
         fields: dict[str, bytes | str | int] = {}
-        if journal.head is not None and not record.headed:
-            fields |= {"status": journal.head.status, "lines": journal.head.lines}
+        if stream_log.head is not None and not record.headed:
+            fields |= {"status": stream_log.head.status, "lines": stream_log.head.lines}
         next_ = start + len(frames)
         end = b""
-        if journal.end is not None and next_ == journal.next:
-            end = write_end(journal.end)
-        resume = journal.origin.resume
-        seconds = resume.keep + spare_of(resume) if end else record.lasting
+        if stream_log.end is not None and next_ == stream_log.next:
+            end = write_end(stream_log.end)
+        resume = stream_log.origin.resume
+        seconds = resume.keep + grace_of(resume) if end else record.ttl
         return Writing(
-            journal.origin.id,
+            stream_log.origin.id,
             record.have,
             next_ if frames else record.have,
-            journal.first,
+            stream_log.first,
             frames,
             seconds,
             fields,
@@ -218,16 +347,18 @@ class Shared:
             None if record.opened else fields_of(record, self.store.worker),
         )
 
-    def _take_note(self, record: Record, writing: Writing, have: object, *, headed: bool) -> None:
-        journal = record.journal
+    def _take_note(
+        self, record: Replication, writing: Writing, have: object, *, headed: bool
+    ) -> None:
+        stream_log = record.log
         if not isinstance(have, int):
             self._note(record)
             return
         if have < 0:
             # It was taken for lost, and its readers elsewhere were told so; or the store has lost it, and nobody there
-            # knows of it any more. Nothing is to be added: it goes on for the readers of this process.
+            # knows of it any more. NoContent is to be added: it goes on for the readers of this process.
             reason = "the store has lost it" if have == -1 else "it was taken for lost"
-            origin = journal.origin
+            origin = stream_log.origin
             log.warning("stream-given-up", stream=origin.id, run=origin.run, reason=reason)
             self._drop(record)
             return
@@ -241,16 +372,16 @@ class Shared:
         else:
             record.headed = False  # it went back: whatever it had since is to be written again
         record.have = have
-        record.offset = journal.offset_of(have)
-        journal.let_go()
+        record.offset = stream_log.offset_of(have)
+        stream_log.let_go()
         if record.due:
             self._note(record)
 
-    def _drop(self, record: Record) -> None:
+    def _drop(self, record: Replication) -> None:
         self._due.pop(record, None)
-        self._records.pop(record.journal, None)
-        record.journal.keeper = None
-        record.journal.let_go()
+        self._records.pop(record.log, None)
+        record.log.replicator = None
+        record.log.let_go()
         _open(record)
 
     # ------------------------------------------------------------- who is there
@@ -279,7 +410,7 @@ class Shared:
         self._missed_at = monotonic()
         self._renew.set()
 
-    async def find(self, name: str) -> Elsewhere | None:
+    async def find(self, name: str) -> RemoteStream | None:
         """Return a stream that another process writes, or wrote. Raises RunError ``state-unreachable``.
 
         Just after the store was away, what began meanwhile is waited for: its process is about to write it.
@@ -305,13 +436,50 @@ class Shared:
             self._told(told)
 
 
-def _open(record: Record) -> None:
-    """Let the readers of a journal have what is written: others can find it, or the store is away."""
+def _open(record: Replication) -> None:
+    """Let the readers of a log have what is written: others can find it, or the store is away."""
     if record.waiting is not None:
         record.waiting.cancel()
         record.waiting = None
-    record.journal.open()
+    record.log.open()
 
 
 def _ignore(told: dict[str, Any]) -> None:
     """Hear nothing, before there is anybody to."""
+
+
+#: Seconds without a lease before who writes is taken for lost: a store that was away has none of those that live.
+GRACE: Final = 3.0
+
+
+class LeaseMonitor:
+    """Watches whether the process that writes a stream is there."""
+
+    __slots__ = ("_shared", "_since", "_stream")
+
+    def __init__(self, shared: SharedStore, stream: RemoteStream) -> None:
+        self._shared = shared
+        self._stream = stream
+        self._since = 0.0
+
+    def forget(self) -> None:
+        """Count anew: there was a sign of life, or nobody could see one."""
+        self._since = 0.0
+
+    async def lost(self, seen: Seen) -> bool:
+        """Tell whether who writes it is gone. The first who finds out ends it for all."""
+        if seen.alive:
+            self._since = 0.0
+            return False
+        self._since = self._since or monotonic()
+        if monotonic() - self._since < GRACE:
+            return False
+        origin = self._stream.origin
+        with suppress(RunError):
+            # Those who come later find it with this end; where it has got another meanwhile, that counts.
+            end = write_end(End(lost=True))
+            if not await self._shared.store.lose(origin.id, end, origin.resume.keep):
+                self._since = 0.0
+                return False
+        log.warning("stream-lost", stream=origin.id, run=origin.run, worker=self._stream.worker)
+        return True

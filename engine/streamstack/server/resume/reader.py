@@ -1,4 +1,4 @@
-"""Readers of resumable streams: what copies from a journal, or from the store, to one connection."""
+"""Readers of resumable streams: what copies from a log to one connection."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from streamstack.formats.spec import Encoder, Options, Response
 from streamstack.server.heads import status_line
 from streamstack.server.replies import CLOSE, Sent, send
 from streamstack.server.request import Request
-from streamstack.server.resuming.journal import End, Head, Journal, Origin
+from streamstack.server.resume.log import End, Head, Origin, StreamLog
 from streamstack.server.wire import GATHERED, PATIENCE
 from streamstack.server.writers.response import ChunkedResponseWriter
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class DeliveryOptions:
     """How a stream is sent to its readers: its format, bytes a reader may be behind, seconds it may take nothing.
 
     ``compress``: in gzip, for readers who take that.
@@ -29,10 +29,10 @@ class Manner:
     compress: bool = False
 
     @classmethod
-    def of(cls, origin: Origin) -> Manner:
+    def of(cls, origin: Origin) -> DeliveryOptions:
         """Return how a stream is sent."""
-        terms = origin.terms
-        return cls(origin.format, origin.id, origin.buffer, terms.idle, terms.compress)
+        policy = origin.policy
+        return cls(origin.format, origin.id, origin.buffer, policy.idle, policy.compress)
 
     @property
     def encoder(self) -> Encoder:
@@ -48,12 +48,12 @@ class Manner:
 class Delivery:
     """One response that copies a stream: the head it began with, chunks, what is missing, its end."""
 
-    __slots__ = ("_cors", "_request", "manner", "writer")
+    __slots__ = ("_cors", "_request", "options", "writer")
 
-    def __init__(self, request: Request, cors: bytes, manner: Manner) -> None:
+    def __init__(self, request: Request, cors: bytes, options: DeliveryOptions) -> None:
         self._request = request
         self._cors = cors
-        self.manner = manner
+        self.options = options
         self.writer = ChunkedResponseWriter(request)
 
     @property
@@ -63,7 +63,7 @@ class Delivery:
 
     async def room(self) -> bool:
         """Wait until the connection takes more; False where it took nothing for too long, and was given up."""
-        return await self.writer.room(self.manner.idle)
+        return await self.writer.room(self.options.idle)
 
     def begin(self, head: Head) -> None:
         """Send the head, where nothing was sent yet: who comes back need not wait for a chunk to know that he may."""
@@ -78,14 +78,14 @@ class Delivery:
     def _open(self, head: Head) -> None:
         if self.writer.begun:
             return
-        manner = self.manner
+        options = self.options
         self.writer.begin(
             status_line(head.status) + head.lines + self._cors,
             keep=self._request.content.is_eof(),
-            compress=manner.compress,
-            buffer=manner.buffer,
-            unsent=manner.buffer - manner.batch,
-            patience=manner.idle,
+            compress=options.compress,
+            buffer=options.buffer,
+            unsent=options.buffer - options.batch,
+            patience=options.idle,
         )
 
     def finish(self, head: Head, end: End, data: bytes = b"") -> Sent:
@@ -103,7 +103,7 @@ class Delivery:
 
 
 class Reader:
-    """A reader of a journal in this process.
+    """A reader of a log in this process.
 
     While it has had everything (it is *live*), what the run writes goes to its connection at once, without a turn of
     this reader's task; else the task copies what is missing, as fast as the connection takes it.
@@ -113,7 +113,7 @@ class Reader:
         "_batch",
         "_delivery",
         "_encoder",
-        "_journal",
+        "_log",
         "_sent",
         "_stopped",
         "_waiter",
@@ -123,48 +123,53 @@ class Reader:
     )
 
     def __init__(
-        self, journal: Journal, request: Request, cors: bytes, manner: Manner, position: int
+        self,
+        stream_log: StreamLog,
+        request: Request,
+        cors: bytes,
+        options: DeliveryOptions,
+        position: int,
     ) -> None:
-        self._journal = journal
-        self._delivery = Delivery(request, cors, manner)
+        self._log = stream_log
+        self._delivery = Delivery(request, cors, options)
         self._waiter: asyncio.Future[None] | None = None
         self._stopped = False
         self._sent: Sent | None = None  # how the answer ended
-        self._batch = manner.batch
-        self._encoder = manner.encoder
+        self._batch = options.batch
+        self._encoder = options.encoder
         self.position = position
         self.offset = 0
         self.allowance = 0
 
-    # ------------------------------------------------------------- what the journal calls
+    # ------------------------------------------------------------- what the log calls
 
     def push(self, data: bytes, count: int) -> None:
         """Take what was written just now."""
-        journal = self._journal
-        assert journal.head is not None
-        self._write(journal.head, data, last=journal.end is not None)
+        stream_log = self._log
+        assert stream_log.head is not None
+        self._write(stream_log.head, data, last=stream_log.end is not None)
         self.position += count
         self.offset += len(data)
         if self._delivery.full:
-            journal.fall_behind(self)
+            stream_log.fall_behind(self)
             self.wake()
 
     def _write(self, head: Head, data: bytes, *, last: bool) -> None:
         """Write data; with the last of it the end, which then needs no write of its own."""
         if last:
-            assert self._journal.end is not None
-            self._sent = self._delivery.finish(head, self._journal.end, data)
+            assert self._log.end is not None
+            self._sent = self._delivery.finish(head, self._log.end, data)
         else:
             self._delivery.write(head, data)
 
     def wake(self) -> None:
-        """Let the task look at the journal."""
+        """Let the task look at the log."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def beat(self) -> None:
         """Send a heartbeat."""
-        head = self._journal.head
+        head = self._log.head
         if head is not None and not self._delivery.full:
             self._delivery.write(head, self._encoder.heartbeat())
 
@@ -177,26 +182,26 @@ class Reader:
 
     async def copy(self) -> Sent:
         """Copy the stream to the connection until it has ended. Cancelled when the reader leaves."""
-        journal, delivery = self._journal, self._delivery
-        journal.attach(self)
+        stream_log, delivery = self._log, self._delivery
+        stream_log.attach(self)
         try:
             while not self._stopped:
                 if not await delivery.room():
                     return CLOSE
                 if self._sent is not None:
                     return self._sent
-                if journal.shut:
+                if stream_log.shut:
                     await self._wait()
                     continue
-                if self.position < journal.next:
+                if self.position < stream_log.next:
                     self._copy_some()
                     continue
-                if journal.end is not None:
-                    assert journal.head is not None
-                    self._sent = delivery.finish(journal.head, journal.end)
+                if stream_log.end is not None:
+                    assert stream_log.head is not None
+                    self._sent = delivery.finish(stream_log.head, stream_log.end)
                     continue
-                if journal.head is not None:
-                    delivery.begin(journal.head)
+                if stream_log.head is not None:
+                    delivery.begin(stream_log.head)
                 if not delivery.full:
                     await self._wait()
             return delivery.cut()
@@ -204,33 +209,33 @@ class Reader:
             delivery.writer.stop()
             raise
         finally:
-            journal.detach(self)
+            stream_log.detach(self)
 
     async def _wait(self) -> None:
         """Wait for what the task has to see to: its connection is full, the stream has ended."""
         self._waiter = asyncio.get_running_loop().create_future()
-        self._journal.catch_up(self)
+        self._log.catch_up(self)
         try:
             await self._waiter
         finally:
             self._waiter = None
-            self._journal.fall_behind(self)
+            self._log.fall_behind(self)
 
     def _copy_some(self) -> None:
         """Copy what is kept from where the reader is; tell it where something is kept no more."""
-        journal = self._journal
-        head = journal.head
+        stream_log = self._log
+        head = stream_log.head
         assert head is not None
         before = b""
-        if self.position < journal.first:
+        if self.position < stream_log.first:
             before = self._encoder.gap(
-                {"from": self.position, "to": journal.first - 1}, journal.first - 1
+                {"from": self.position, "to": stream_log.first - 1}, stream_log.first - 1
             )
-            self.position = journal.first
-        frames = journal.take(self.position, self._batch)
+            self.position = stream_log.first
+        frames = stream_log.take(self.position, self._batch)
         data = b"".join(frames)
         self.position += len(frames)
-        last = journal.end is not None and self.position >= journal.next
+        last = stream_log.end is not None and self.position >= stream_log.next
         self._write(head, before + data, last=last)
-        self.offset = journal.offset_of(self.position) if before else self.offset + len(data)
-        journal.let_go()
+        self.offset = stream_log.offset_of(self.position) if before else self.offset + len(data)
+        stream_log.let_go()

@@ -1,21 +1,139 @@
-"""The journal of a stream: its chunks as they were encoded, numbered, and how it began and ended.
+"""The log of a resumable stream: its chunks as they were encoded, numbered; how it began and ended; its readers.
 
-A run writes into it, readers copy from it. It keeps the newest chunks within its bounds.
+A run appends to it, readers copy from it. It keeps the newest chunks within its bounds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from dataclasses import dataclass, field
+from secrets import token_urlsafe
 from time import monotonic
-from typing import Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
+from streamstack.errors import Mark, RunError
+from streamstack.language.authentication_settings import Methods
+from streamstack.language.definition import Authentication, Way
 from streamstack.language.streaming_settings import Resume
-from streamstack.server.resuming.terms import Terms
+from streamstack.runtime.input_faults import invalid
+from streamstack.server.authentication import Guard
+from streamstack.server.wire import PATIENCE, Wire
+
+#: An id of ours: 128 random bits.
+STREAM_ID = re.compile(r"[A-Za-z0-9_-]{22}")
+#: The number of what stands after everything: 15 digits, as many as are read.
+LAST: Final = 999_999_999_999_999
+#: What readers are told of a stream whose server is gone.
+LOST: Final = "The server that ran this stopped before its end."
+# More digits than any stream has chunks are no number of one.
+_NUMBER = re.compile(r"[0-9]{1,15}")
+
+
+class Position(NamedTuple):
+    """The last chunk that a reader has: its stream, "" where it does not say, and its number."""
+
+    stream: str
+    number: int
+
+
+def new_stream_id() -> str:
+    """Return an id that nobody can guess."""
+    return token_urlsafe(16)
+
+
+def read_position(text: str) -> Position | None:
+    """Read `<stream>/<n>`, or a number alone; None for what is neither."""
+    stream, slash, number = text.strip().rpartition("/")
+    if not _NUMBER.fullmatch(number) or (slash and not STREAM_ID.fullmatch(stream)):
+        return None
+    return Position(stream, int(number))
+
+
+def unknown_stream() -> RunError:
+    """Return the one answer for what there is not, for what is another's, and for what is no id."""
+    return RunError("unknown-stream", "there is no such stream, or it was kept long enough")
+
+
+def bad_position(name: str, place: str) -> RunError:
+    """Return the error of a position that can't be read."""
+    message = "must be the id of a chunk of this stream, or its number"
+    return invalid([{"in": place, "name": name, "message": message}])
+
+
+#: Where a way in was written, of a stream that another process began.
+_FAR = Mark("", 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPolicy:
+    """The policy of an endpoint's streams.
+
+    ``authentication``: who may ask for them, None for everybody. ``keep_alive``: the seconds of silence before a
+    heartbeat, 0 is never. ``idle``: the seconds a reader may take nothing. ``compress``: for readers who take that.
+    """
+
+    authentication: Authentication | None = None
+    keep_alive: float = 15.0
+    idle: float = PATIENCE
+    compress: bool = False
+    text: str = field(init=False, repr=False)  # as the store has them
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", json.dumps(self._told(), separators=(",", ":")))
+
+    @classmethod
+    def of(cls, wire: Wire, keep_alive: float, guard: Guard | None) -> StreamPolicy:
+        """Return the policy of an endpoint."""
+        return cls(
+            None if guard is None else guard.authentication,
+            keep_alive,
+            # Who is cut off for being slow may come back.
+            wire.grace if wire.slow == "disconnect" else wire.patience,
+            wire.compress,
+        )
+
+    def guard(self, methods: Methods) -> Guard | None:
+        """Return who stands before it, None where nobody does.
+
+        Raises RunError ``unknown-stream`` where one of the authentications is not known here.
+        """
+        if self.authentication is None:
+            return None
+        if any(way.name not in methods for way in self.authentication.ways):
+            raise unknown_stream()
+        return Guard(self.authentication, methods)
+
+    def _told(self) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "keepAlive": self.keep_alive,
+            "idle": self.idle,
+            "compress": self.compress,
+        }
+        if self.authentication is not None:
+            told["ways"] = [[way.name, *way.scopes] for way in self.authentication.ways]
+            told["optional"] = self.authentication.optional
+        return told
+
+
+def read_policy(text: str) -> StreamPolicy:
+    """Return the policy that the store has of a stream. Raises ValueError, KeyError, TypeError for what are none."""
+    told = json.loads(text)
+    authentication = None
+    if "ways" in told:
+        ways = tuple(
+            Way(str(name), tuple(map(str, scopes)), _FAR) for name, *scopes in told["ways"]
+        )
+        authentication = Authentication(ways, bool(told["optional"]))
+    return StreamPolicy(
+        authentication, float(told["keepAlive"]), float(told["idle"]), bool(told["compress"])
+    )
+
 
 #: Readers that one stream may have at once.
 MOST_READERS = 100
-#: Places of dropped chunks that a journal may have before it closes up.
+#: Places of dropped chunks that a log may have before it closes up.
 _SPARE = 512
 #: Bytes that a chunk takes beside its own.
 _OVERHEAD = 48
@@ -49,7 +167,7 @@ class Origin:
 
     ``owner`` tells who began it, "" for nobody in particular; ``endpoint`` is the title of what it began at.
     ``cancels``: the run is not to go on for long without a reader. ``buffer``: the bytes a reader may be behind.
-    ``terms``: how it is read, and by whom.
+    ``policy``: how it is read, and by whom.
     """
 
     id: str
@@ -60,21 +178,21 @@ class Origin:
     resume: Resume
     cancels: bool = True
     buffer: int = 256 * 1024
-    terms: Terms = field(default_factory=Terms)
+    policy: StreamPolicy = field(default_factory=StreamPolicy)
 
 
-class Copying(Protocol):
-    """A reader, as its journal sees it."""
+class LogSubscriber(Protocol):
+    """A reader, as its log sees it."""
 
     position: int  # the number of the chunk it needs next
-    offset: int  # the bytes it has had, as `Journal.written` counts them
+    offset: int  # the bytes it has had, as `StreamLog.written` counts them
     allowance: int  # the bytes it may be behind before it holds the run back
 
     def push(self, data: bytes, count: int) -> None:
         """Take what was written just now; only of one that has had everything before."""
 
     def wake(self) -> None:
-        """Look at the journal again."""
+        """Look at the log again."""
 
     def beat(self) -> None:
         """Send a heartbeat, unless something is on its way."""
@@ -83,7 +201,7 @@ class Copying(Protocol):
         """Give the reader up."""
 
 
-class Watcher(Protocol):
+class LogObserver(Protocol):
     """What wants to know who reads a stream, and how much it keeps."""
 
     def came(self) -> None:
@@ -99,17 +217,17 @@ class Watcher(Protocol):
         """Take note that it keeps so many bytes more."""
 
 
-class Keeper(Protocol):
-    """What keeps journals beyond this process."""
+class Replicator(Protocol):
+    """What keeps logs beyond this process."""
 
-    def note(self, journal: Journal) -> None:
+    def note(self, stream_log: StreamLog) -> None:
         """Take note that something was written."""
 
-    def behind(self, journal: Journal) -> bool:
+    def behind(self, stream_log: StreamLog) -> bool:
         """Whether so much is not kept yet that the run has to wait."""
 
 
-class Journal:
+class StreamLog:
     """What is kept of one stream. ``first`` to ``next`` are the numbers of the chunks it has."""
 
     __slots__ = (
@@ -121,16 +239,16 @@ class Journal:
         "end",
         "first",
         "head",
-        "keeper",
         "live",
         "next",
+        "observer",
         "origin",
         "read_until",
         "readers",
+        "replicator",
         "shut",
         "size",
         "slow",
-        "watcher",
         "written",
     )
 
@@ -144,12 +262,12 @@ class Journal:
         self.written = 0  # bytes of all chunks there ever were
         self.head: Head | None = None
         self.end: End | None = None
-        self.readers: set[Copying] = set()
-        self.live: set[Copying] = set()  # those who have had everything
-        self.slow: set[Copying] = set()  # the others
-        self.keeper: Keeper | None = None
+        self.readers: set[LogSubscriber] = set()
+        self.live: set[LogSubscriber] = set()  # those who have had everything
+        self.slow: set[LogSubscriber] = set()  # the others
+        self.replicator: Replicator | None = None
         self.shut = False  # nobody is told of it yet, since another server would not find it
-        self.watcher: Watcher | None = None
+        self.observer: LogObserver | None = None
         self._left_next = 0  # how far it was when the last reader left
         self._left_written = 0
         self.read_until = 0.0  # till when a reader in another process is taken to be there
@@ -160,8 +278,8 @@ class Journal:
     def begin(self, head: Head) -> None:
         """Set how the answer begins."""
         self.head = head
-        if self.keeper is not None:
-            self.keeper.note(self)
+        if self.replicator is not None:
+            self.replicator.note(self)
 
     def append(self, parts: list[bytes]) -> None:
         """Write chunks, each as it is sent, and hand them to those who wait for them."""
@@ -178,10 +296,10 @@ class Journal:
         resume = self.origin.resume
         if self.next - self.first > resume.max_chunks or self.size > resume.max_size:
             self.trim(resume.max_chunks, resume.max_size)
-        if self.watcher is not None:
-            self.watcher.grown(self.size - before)
-        if self.keeper is not None:
-            self.keeper.note(self)
+        if self.observer is not None:
+            self.observer.grown(self.size - before)
+        if self.replicator is not None:
+            self.replicator.note(self)
 
     def trim(self, chunks: int, size: int) -> None:
         """Drop the oldest chunks past these bounds, but none that a reader who is here has not had."""
@@ -209,10 +327,10 @@ class Journal:
         for reader in tuple(self.readers):
             reader.wake()
         self.let_go()
-        if self.keeper is not None:
-            self.keeper.note(self)
-        if self.watcher is not None:
-            self.watcher.ended()
+        if self.replicator is not None:
+            self.replicator.note(self)
+        if self.observer is not None:
+            self.observer.ended()
 
     def open(self) -> None:
         """Let readers have what is written."""
@@ -248,7 +366,7 @@ class Journal:
                 return True
             if self.written - self._left_written >= resume.max_size // 2:
                 return True
-        return self.keeper is not None and self.keeper.behind(self)
+        return self.replicator is not None and self.replicator.behind(self)
 
     async def room(self, seconds: float) -> None:
         """Wait until something has changed about `holds`, for some seconds at most."""
@@ -278,17 +396,17 @@ class Journal:
 
     # ------------------------------------------------------------- what readers take
 
-    def attach(self, reader: Copying) -> None:
+    def attach(self, reader: LogSubscriber) -> None:
         """Take a reader in, who is slow until he has had everything."""
         reader.position = min(reader.position, self.next)
         reader.offset = self.offset_of(reader.position)
         reader.allowance = self.written - reader.offset + self.origin.buffer
         self.readers.add(reader)
         self.slow.add(reader)
-        if len(self.readers) == 1 and self.watcher is not None:
-            self.watcher.came()
+        if len(self.readers) == 1 and self.observer is not None:
+            self.observer.came()
 
-    def catch_up(self, reader: Copying) -> None:
+    def catch_up(self, reader: LogSubscriber) -> None:
         """Take note that a reader has had everything, unless there may be more that nobody is given yet."""
         if self.shut:
             return
@@ -297,13 +415,13 @@ class Journal:
         reader.allowance = self.origin.buffer
         self.let_go()
 
-    def fall_behind(self, reader: Copying) -> None:
+    def fall_behind(self, reader: LogSubscriber) -> None:
         """Take note that a reader takes no more for now."""
         self.live.discard(reader)
         if reader in self.readers:
             self.slow.add(reader)
 
-    def detach(self, reader: Copying) -> None:
+    def detach(self, reader: LogSubscriber) -> None:
         """Let a reader go."""
         if reader not in self.readers:
             return
@@ -313,8 +431,8 @@ class Journal:
         if not self.readers:
             self._left_next = max(self._left_next, min(reader.position, self.next))
             self._left_written = max(self._left_written, min(reader.offset, self.written))
-            if self.watcher is not None:
-                self.watcher.left()
+            if self.observer is not None:
+                self.observer.left()
         self.let_go()
 
     def offset_of(self, position: int) -> int:

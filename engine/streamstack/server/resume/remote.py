@@ -1,4 +1,4 @@
-"""Readers of streams that another process writes: they follow it in the store."""
+"""Streams that another process runs: reading them from the store, and stopping them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from streamstack.language.values import to_json
 from streamstack.server.problems import in_band
 from streamstack.server.replies import CLOSE, Sent, send_problem
 from streamstack.server.request import Request
-from streamstack.server.resuming.absence import Absence
-from streamstack.server.resuming.elsewhere import Elsewhere, read_end
-from streamstack.server.resuming.ids import LAST, LOST, unknown_stream
-from streamstack.server.resuming.journal import End, Head
-from streamstack.server.resuming.reader import Delivery, Manner
-from streamstack.server.resuming.shared import Shared
+from streamstack.server.resume.log import LAST, LOST, End, Head, unknown_stream
+from streamstack.server.resume.reader import Delivery, DeliveryOptions
+from streamstack.server.resume.store import LeaseMonitor, RemoteStream, SharedStore, read_end
+from streamstack.server.resume.streams import Stream, Streams, stopped
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
@@ -29,14 +27,14 @@ _LOOK: Final = 1.0
 _AWAY: Final = 20.0
 
 
-class Follower:
+class RemoteReader:
     """Copies a stream from the store to one connection."""
 
     def __init__(
         self,
         service: Service,
-        shared: Shared,
-        stream: Elsewhere,
+        shared: SharedStore,
+        stream: RemoteStream,
         request: Request,
         cors: bytes,
         position: int,
@@ -46,15 +44,15 @@ class Follower:
         self._stream = stream
         self._request = request
         self._cors = cors
-        self._manner = manner = Manner.of(stream.origin)
+        self._manner = options = DeliveryOptions.of(stream.origin)
         self._position = position
-        self._keep_alive = stream.origin.terms.keep_alive
-        self._delivery = Delivery(request, cors, manner)
-        self._encoder = manner.encoder
+        self._keep_alive = stream.origin.policy.keep_alive
+        self._delivery = Delivery(request, cors, options)
+        self._encoder = options.encoder
         self._news = asyncio.Event()
         self._stopped = False
         self._silent_since = monotonic()
-        self._absence = Absence(shared, stream)
+        self._lease = LeaseMonitor(shared, stream)
         self._away_since = 0.0
         self._told_at = 0.0  # when and where who writes was told that there is a reader
         self._told = position
@@ -123,7 +121,7 @@ class Follower:
             if seen.end is not None:
                 self._ended = True
                 return self._finish(head, seen)
-            if await self._absence.lost(seen):
+            if await self._lease.lost(seen):
                 return self._lose(head)
             if head is not None:
                 self._delivery.begin(head)
@@ -143,7 +141,7 @@ class Follower:
         self._untold += len(data)
         self._delivery.write(head, data)
         self._silent_since = monotonic()
-        self._absence.forget()
+        self._lease.forget()
 
     def _gap(self, until: int) -> bytes:
         return self._encoder.gap({"from": self._position, "to": until - 1}, until - 1)
@@ -187,7 +185,7 @@ class Follower:
     def _is_away(self) -> bool:
         """Whether the store has been away for so long that its reader is to try again."""
         self._away_since = self._away_since or monotonic()
-        self._absence.forget()
+        self._lease.forget()
         return monotonic() - self._away_since > _AWAY
 
     # ------------------------------------------------------------- who writes it
@@ -204,8 +202,8 @@ class Follower:
         if not far and now - self._told_at < seconds:
             return
         self._told_at, self._told, self._untold = now, self._position, 0
-        lasting = resume.keep if origin.cancels else 2 * seconds
-        message = to_json({"read": origin.id, "at": self._position, "for": lasting})
+        ttl = resume.keep if origin.cancels else 2 * seconds
+        message = to_json({"read": origin.id, "at": self._position, "for": ttl})
         await self._shared.store.tell(self._stream.worker, message)
 
     async def _stay(self) -> None:
@@ -223,8 +221,8 @@ class Follower:
             await store.linger(origin.id, origin.resume.keep)
             if not self._ended:
                 # The run waits for somebody to come back, or goes on alone.
-                lasting = origin.resume.keep if origin.cancels else 0
-                message = to_json({"read": origin.id, "at": self._position, "for": lasting})
+                ttl = origin.resume.keep if origin.cancels else 0
+                message = to_json({"read": origin.id, "at": self._position, "for": ttl})
                 await store.tell(self._stream.worker, message)
 
     def _lose(self, head: Head | None) -> Sent:
@@ -241,3 +239,41 @@ class Follower:
 
 def _lost() -> RunError:
     return RunError("producer-lost", LOST, status=503)
+
+
+#: Seconds that a run which is stopped has to end.
+STOPPING: Final = 5.0
+#: Seconds between two looks at the store.
+_POLL: Final = 0.05
+
+
+async def stop(streams: Streams, stream: Stream | RemoteStream) -> bool:
+    """End a run, and wait for some seconds until it has told so; return whether it has.
+
+    A run whose server is gone has ended. Raises RunError ``state-unreachable`` where its server can't be told.
+    """
+    if isinstance(stream, Stream):
+        return await stream.stop_and_wait(stopped("the stream was stopped by its reader"), STOPPING)
+    if streams.shared is None or stream.end is not None:
+        return True
+    await streams.shared.store.tell(stream.worker, to_json({"stop": stream.origin.id}))
+    try:
+        async with asyncio.timeout(STOPPING):
+            await _wait(streams.shared, stream)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _wait(shared: SharedStore, stream: RemoteStream) -> None:
+    lease = LeaseMonitor(shared, stream)
+    while True:
+        try:
+            seen = await shared.store.look(stream.origin.id, LAST)  # no chunks
+        except RunError:
+            lease.forget()  # it was told: what becomes of that can't be seen now
+        else:
+            # A store that has lost the stream does not tell that its run has ended.
+            if seen is not None and (seen.end is not None or await lease.lost(seen)):
+                return
+        await asyncio.sleep(_POLL)
