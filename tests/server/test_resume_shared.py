@@ -314,7 +314,7 @@ async def test_a_run_that_finishes_waits_for_a_reader_elsewhere(
         there.ask(f"/_streams/{name}?after={stream.log.first}")
         start = stream.log.first
         await there.head()
-        await until(lambda: stream.log.read_until > 0)
+        await until(lambda: stream.log.remote_reader_until > 0)
         here.close()
         await asyncio.sleep(0.3)
         assert stream.log.end is None

@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from streamstack.connections.redis import Client, Redis, Script, ask, cancellations
 
-#: Seconds before a lost connection is made anew.
+#: Seconds before a lost connection is opened again.
 _PAUSE: Final = 0.2
 
 Hear = Callable[[], object]
@@ -25,7 +25,7 @@ Hear = Callable[[], object]
 LEASE: Final = 8.0
 #: Entries that are read at once: each has a flush, 64 KB at most where chunks are small.
 _ENTRIES: Final = 8
-#: Messages to a process that are kept; who sends more has no use for the first.
+#: Messages to a process that are kept; of more, the oldest are dropped.
 _LETTERS: Final = 10_000
 
 #: Keys: hash, stream, the key's own. Values: time to live, the key's value, what keys of streams begin with, fields.
@@ -81,7 +81,7 @@ local entries = redis.call('XRANGE', KEYS[2], ARGV[1], '+', 'COUNT', ARGV[2])
 return {fields, entries, redis.call('EXISTS', ARGV[3] .. fields[5])}
 """)
 
-#: Keys: hash, stream. Values: what leases begin with, the end, time to live, channel. Ends what nobody writes any more.
+#: Keys: hash, stream. Values: what leases begin with, the end, time to live, channel. Ends a stream whose process has no lease.
 _LOSE: Final = Script("""
 local fields = redis.call('HMGET', KEYS[1], 'end', 'worker')
 if fields[1] or not fields[2] or redis.call('EXISTS', ARGV[1] .. fields[2]) == 1 then return 0 end
@@ -112,7 +112,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What there is of a stream at one moment. ``alive``: who writes it still does."""
+    """What there is of a stream at one moment. ``alive``: its process has a lease."""
 
     next: int
     end: bytes | None
@@ -158,7 +158,7 @@ class StreamStore:
         return self.redis.key("stream-news", name)
 
     def inbox(self, worker: str) -> bytes:
-        """Return where a process is told what to do; the same name for its list and its channel."""
+        """Return the name of a process's inbox: a list of messages, and the channel that announces them."""
         return self.redis.key("stream-inbox", worker)
 
     # ------------------------------------------------------------- what is written
@@ -255,7 +255,7 @@ class StreamStore:
         )
 
     async def lose(self, name: str, end: bytes, seconds: float) -> bool:
-        """End a stream that nobody writes any more. Raises RunError ``state-unreachable``."""
+        """End a stream whose process has no lease. Raises RunError ``state-unreachable``."""
         given = [self._leases, end, int(seconds * 1000), self.channel(name)]
         (lost,) = await self._run([[_LOSE, 2, *self._keys(name), *given]])
         return bool(lost)
@@ -269,7 +269,7 @@ class StreamStore:
         keys = [self._keys(name)[0] for name in names]
         await self.redis.run(lambda client: ask(client, "DEL", *keys), again=True)
 
-    # ------------------------------------------------------------- who is there
+    # ------------------------------------------------------------- leases and messages
 
     async def renew(self) -> list[bytes]:
         """Say that this process lives, and return what it was told to do. Raises RunError ``state-unreachable``."""
@@ -328,9 +328,9 @@ def _piece(entry: Any, position: int) -> Piece | None:
 
 
 class StreamNews:
-    """Listens on channels and wakes who waits.
+    """Listens on channels and calls what waits for news.
 
-    What is told while it is not connected is missed: who waits looks from time to time all the same. ``lost`` is called
+    What is published while it is not connected is missed, so readers also poll. ``lost`` is called
     when there was no connection.
     """
 

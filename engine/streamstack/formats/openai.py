@@ -27,7 +27,7 @@ _DONE: Final = b"data: [DONE]\n\n"
 
 
 class OpenaiEncoder(DialectEncoder):
-    """Writes unnamed events, a delta each. What was used is told to who asks for it."""
+    """Writes unnamed events, a delta each. Usage is sent where the request asks for it."""
 
     dialect = "openai"
     whole_by_default = True
@@ -58,7 +58,7 @@ class OpenaiEncoder(DialectEncoder):
         return self._delta({"tool_calls": [{"index": block.call, "function": {"arguments": text}}]})
 
     def close_block(self, block: Block) -> bytes:
-        # Who calls reads the arguments as JSON: none are an empty object.
+        # Callers parse the arguments as JSON: none are an empty object.
         return self.arguments(block, "{}") if block.name and not block.spoken else b""
 
     def finish(self) -> bytes:

@@ -88,7 +88,7 @@ async def exchange(
             service.leave(life)
             if not answer.handed:
                 _give_back(given, let)  # it began no run: it reads another's
-                given = given.closed()
+                given = given.with_files_closed()
             return await source.copy()
         if request.connection.writing_paused:
             await leave(request, life)

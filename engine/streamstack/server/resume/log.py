@@ -39,7 +39,7 @@ class Position(NamedTuple):
 
 
 def new_stream_id() -> str:
-    """Return an id that nobody can guess."""
+    """Return an unguessable stream id (128 random bits)."""
     return token_urlsafe(16)
 
 
@@ -52,36 +52,36 @@ def read_position(text: str) -> Position | None:
 
 
 def unknown_stream() -> RunError:
-    """Return the one answer for what there is not, for what is another's, and for what is no id."""
+    """Return the error for a stream that does not exist, belongs to another caller, or has an invalid id."""
     return RunError("unknown-stream", "there is no such stream, or it was kept long enough")
 
 
 def bad_position(name: str, place: str) -> RunError:
-    """Return the error of a position that can't be read."""
+    """Return the error of a position that is no chunk id and no number."""
     message = "must be the id of a chunk of this stream, or its number"
     return invalid([{"in": place, "name": name, "message": message}])
 
 
-#: Where a way in was written, of a stream that another process began.
+#: The place in a definition of an authentication method, for a stream of another process.
 _FAR = Mark("", 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPolicy:
-    """The policy of an endpoint's streams.
+    """The rules by which an endpoint's streams are read. They are stored with each stream.
 
-    ``authentication``: who may ask for them, None for everybody. ``keep_alive``: the seconds of silence before a
-    heartbeat, 0 is never. ``idle``: the seconds a reader may take nothing. ``compress``: for readers who take that.
+    ``authentication``: None admits everybody. ``keep_alive``: seconds of silence before a heartbeat, 0 is never.
+    ``idle``: seconds a reader may take nothing. ``compress``: gzip, for clients that accept it.
     """
 
     authentication: Authentication | None = None
     keep_alive: float = 15.0
     idle: float = PATIENCE
     compress: bool = False
-    text: str = field(init=False, repr=False)  # as the store has them
+    text: str = field(init=False, repr=False)  # JSON, for the store
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", json.dumps(self._told(), separators=(",", ":")))
+        object.__setattr__(self, "text", json.dumps(self._as_json(), separators=(",", ":")))
 
     @classmethod
     def of(cls, wire: Wire, keep_alive: float, guard: Guard | None) -> StreamPolicy:
@@ -89,15 +89,15 @@ class StreamPolicy:
         return cls(
             None if guard is None else guard.authentication,
             keep_alive,
-            # Who is cut off for being slow may come back.
+            # A reader that was disconnected for being slow may resume.
             wire.grace if wire.slow == "disconnect" else wire.patience,
             wire.compress,
         )
 
     def guard(self, methods: Methods) -> Guard | None:
-        """Return who stands before it, None where nobody does.
+        """Return the guard of the stream, None without authentication.
 
-        Raises RunError ``unknown-stream`` where one of the authentications is not known here.
+        Raises RunError ``unknown-stream`` where this process lacks one of its authentication methods.
         """
         if self.authentication is None:
             return None
@@ -105,7 +105,7 @@ class StreamPolicy:
             raise unknown_stream()
         return Guard(self.authentication, methods)
 
-    def _told(self) -> dict[str, Any]:
+    def _as_json(self) -> dict[str, Any]:
         told: dict[str, Any] = {
             "keepAlive": self.keep_alive,
             "idle": self.idle,
@@ -118,7 +118,7 @@ class StreamPolicy:
 
 
 def read_policy(text: str) -> StreamPolicy:
-    """Return the policy that the store has of a stream. Raises ValueError, KeyError, TypeError for what are none."""
+    """Parse a policy from the store. Raises ValueError, KeyError or TypeError for an invalid one."""
     told = json.loads(text)
     authentication = None
     if "ways" in told:
@@ -133,7 +133,7 @@ def read_policy(text: str) -> StreamPolicy:
 
 #: Readers that one stream may have at once.
 MOST_READERS = 100
-#: Places of dropped chunks that a log may have before it closes up.
+#: Dropped chunks whose list slots are kept before the list is compacted.
 _SPARE = 512
 #: Bytes that a chunk takes beside its own.
 _OVERHEAD = 48
@@ -141,7 +141,7 @@ _OVERHEAD = 48
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How the answer begins: its status, and its header lines but those of one connection or origin."""
+    """The head of the response: status, and header lines without those of one connection or origin."""
 
     status: int
     lines: bytes
@@ -151,9 +151,8 @@ class Head:
 class End:
     """How the stream ended.
 
-    ``cut``: not well, and the format has no mark of a good end, so the answer must look cut short. ``whole``: nothing
-    of the stream had been sent, and this body answers in its place, with the head's status. ``lost``: who wrote it is
-    gone, so nobody knows how it would have ended.
+    ``cut``: it failed, and the format cannot say so, so the response must look cut short. ``whole``: nothing of the
+    stream had been sent, and this body is the response, with the head's status. ``lost``: its process is gone.
     """
 
     cut: bool = False
@@ -165,9 +164,8 @@ class End:
 class Origin:
     """Where a stream comes from, and how it is written.
 
-    ``owner`` tells who began it, "" for nobody in particular; ``endpoint`` is the title of what it began at.
-    ``cancels``: the run is not to go on for long without a reader. ``buffer``: the bytes a reader may be behind.
-    ``policy``: how it is read, and by whom.
+    ``owner`` identifies the caller, "" without authentication; ``endpoint`` is the endpoint's title. ``cancels``: the
+    run is cancelled when it has had no reader for `keep`. ``buffer``: bytes a reader may be behind.
     """
 
     id: str
@@ -182,49 +180,46 @@ class Origin:
 
 
 class LogSubscriber(Protocol):
-    """A reader, as its log sees it."""
+    """A reader in this process, as its log sees it."""
 
     position: int  # the number of the chunk it needs next
     offset: int  # the bytes it has had, as `StreamLog.written` counts them
     allowance: int  # the bytes it may be behind before it holds the run back
 
     def push(self, data: bytes, count: int) -> None:
-        """Take what was written just now; only of one that has had everything before."""
+        """Take chunks that were just appended; called only while the reader is live."""
 
     def wake(self) -> None:
-        """Look at the log again."""
+        """Wake the reader's task."""
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Send a heartbeat, unless something is on its way."""
-
-    def drop(self) -> None:
-        """Give the reader up."""
 
 
 class LogObserver(Protocol):
-    """What wants to know who reads a stream, and how much it keeps."""
+    """Observes the readers, the end and the size of a log."""
 
-    def came(self) -> None:
-        """Take note of the first reader after there was none."""
+    def reader_arrived(self) -> None:
+        """Handle the first reader after there was none."""
 
-    def left(self) -> None:
-        """Take note that the last reader has gone."""
+    def readers_left(self) -> None:
+        """Handle the departure of the last reader."""
 
     def ended(self) -> None:
-        """Take note that the stream has ended."""
+        """Handle the end of the stream."""
 
-    def grown(self, size: int) -> None:
-        """Take note that it keeps so many bytes more."""
+    def grew(self, size: int) -> None:
+        """Account for bytes that the log keeps in addition."""
 
 
 class Replicator(Protocol):
-    """What keeps logs beyond this process."""
+    """Replicates logs beyond this process."""
 
-    def note(self, stream_log: StreamLog) -> None:
-        """Take note that something was written."""
+    def changed(self, stream_log: StreamLog) -> None:
+        """Schedule replication of what was appended."""
 
-    def behind(self, stream_log: StreamLog) -> bool:
-        """Whether so much is not kept yet that the run has to wait."""
+    def lags(self, stream_log: StreamLog) -> bool:
+        """Tell whether so much is not replicated yet that the run has to wait."""
 
 
 class StreamLog:
@@ -243,12 +238,12 @@ class StreamLog:
         "next",
         "observer",
         "origin",
-        "read_until",
         "readers",
+        "remote_reader_until",
         "replicator",
-        "shut",
         "size",
         "slow",
+        "withheld",
         "written",
     )
 
@@ -263,26 +258,26 @@ class StreamLog:
         self.head: Head | None = None
         self.end: End | None = None
         self.readers: set[LogSubscriber] = set()
-        self.live: set[LogSubscriber] = set()  # those who have had everything
+        self.live: set[LogSubscriber] = set()  # readers that have had everything
         self.slow: set[LogSubscriber] = set()  # the others
         self.replicator: Replicator | None = None
-        self.shut = False  # nobody is told of it yet, since another server would not find it
+        self.withheld = False  # readers wait until other servers can find the stream
         self.observer: LogObserver | None = None
         self._left_next = 0  # how far it was when the last reader left
         self._left_written = 0
-        self.read_until = 0.0  # till when a reader in another process is taken to be there
+        self.remote_reader_until = 0.0  # till when a reader in another process is taken to be there
         self._waiting: list[asyncio.Future[None]] = []
 
     # ------------------------------------------------------------- what the run writes
 
     def begin(self, head: Head) -> None:
-        """Set how the answer begins."""
+        """Set the head of the response."""
         self.head = head
         if self.replicator is not None:
-            self.replicator.note(self)
+            self.replicator.changed(self)
 
     def append(self, parts: list[bytes]) -> None:
-        """Write chunks, each as it is sent, and hand them to those who wait for them."""
+        """Append encoded chunks, and push them to live readers."""
         data = b"".join(parts)
         count = len(parts)
         self._frames.extend(parts)
@@ -297,12 +292,12 @@ class StreamLog:
         if self.next - self.first > resume.max_chunks or self.size > resume.max_size:
             self.trim(resume.max_chunks, resume.max_size)
         if self.observer is not None:
-            self.observer.grown(self.size - before)
+            self.observer.grew(self.size - before)
         if self.replicator is not None:
-            self.replicator.note(self)
+            self.replicator.changed(self)
 
     def trim(self, chunks: int, size: int) -> None:
-        """Drop the oldest chunks past these bounds, but none that a reader who is here has not had."""
+        """Drop the oldest chunks past these bounds, but none that a connected reader still needs."""
         floor = min((reader.position for reader in self.slow), default=self.next)
         frames, at = self._frames, self.first - self._base
         end, most = floor - self._base, self.next - self._base - chunks
@@ -316,37 +311,37 @@ class StreamLog:
             self._base = self.first
 
     def finish(self, end: End, parts: list[bytes]) -> None:
-        """Write the last chunks, and set how the stream ended."""
+        """Append the last chunks, and set how the stream ended."""
         if self.end is not None:
             return
         self.end = end  # before they are handed on, so that the end leaves together with them
         if end.whole is not None:
-            self.shut = False  # it tells nobody the stream's id
+            self.withheld = False  # such a response does not name the stream
         if parts:
             self.append(parts)
         for reader in tuple(self.readers):
             reader.wake()
-        self.let_go()
+        self.wake_writer()
         if self.replicator is not None:
-            self.replicator.note(self)
+            self.replicator.changed(self)
         if self.observer is not None:
             self.observer.ended()
 
-    def open(self) -> None:
-        """Let readers have what is written."""
-        if self.shut:
-            self.shut = False
+    def publish(self) -> None:
+        """Let readers have what was appended."""
+        if self.withheld:
+            self.withheld = False
             for reader in tuple(self.readers):
                 reader.wake()
 
-    def beat(self) -> None:
-        """Let those who have had everything know that the stream lives."""
+    def heartbeat(self) -> None:
+        """Send a heartbeat to all live readers."""
         for reader in tuple(self.live):
-            reader.beat()
+            reader.heartbeat()
 
     # ------------------------------------------------------------- how far it may run ahead
 
-    def holds(self, more: int = 0) -> bool:
+    def must_wait(self, more: int = 0) -> bool:
         """Whether the run has to wait: for a slow reader, for one to come back, for the store.
 
         ``more``: the chunks that it has not handed over yet.
@@ -359,17 +354,17 @@ class StreamLog:
                     return True
                 if full and reader.position <= self.first:
                     return True
-        elif not self.readers and (self.origin.cancels or monotonic() < self.read_until):
+        elif not self.readers and (self.origin.cancels or monotonic() < self.remote_reader_until):
             # Half of what is kept is for what the last reader may not have got.
             resume = self.origin.resume
             if self.next + more - self._left_next >= max(resume.max_chunks // 2, 1):
                 return True
             if self.written - self._left_written >= resume.max_size // 2:
                 return True
-        return self.replicator is not None and self.replicator.behind(self)
+        return self.replicator is not None and self.replicator.lags(self)
 
-    async def room(self, seconds: float) -> None:
-        """Wait until something has changed about `holds`, for some seconds at most."""
+    async def wait_for_room(self, seconds: float) -> None:
+        """Wait until `must_wait` may have changed, for ``seconds`` at most."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         handle = waiter.get_loop().call_later(seconds, _settle, waiter)
@@ -380,49 +375,49 @@ class StreamLog:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
 
-    def let_go(self) -> None:
-        """Let the run look at `holds` again."""
+    def wake_writer(self) -> None:
+        """Let the run check `must_wait` again."""
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             _settle(waiter)
 
-    def read_elsewhere(self, position: int, seconds: float = 0.0) -> None:
-        """Take note of how far a reader in another process has come, and for how long he is taken to be there."""
-        self.read_until = monotonic() + seconds
+    def note_remote_reader(self, position: int, seconds: float = 0.0) -> None:
+        """Record the position of a reader in another process, who counts as connected for ``seconds``."""
+        self.remote_reader_until = monotonic() + seconds
         if position > self._left_next:
             offset = self.offset_of(min(position, self.next))
             self._left_next, self._left_written = position, max(offset, self._left_written)
-            self.let_go()
+            self.wake_writer()
 
     # ------------------------------------------------------------- what readers take
 
     def attach(self, reader: LogSubscriber) -> None:
-        """Take a reader in, who is slow until he has had everything."""
+        """Attach a reader, which is slow until it has had everything."""
         reader.position = min(reader.position, self.next)
         reader.offset = self.offset_of(reader.position)
         reader.allowance = self.written - reader.offset + self.origin.buffer
         self.readers.add(reader)
         self.slow.add(reader)
         if len(self.readers) == 1 and self.observer is not None:
-            self.observer.came()
+            self.observer.reader_arrived()
 
-    def catch_up(self, reader: LogSubscriber) -> None:
-        """Take note that a reader has had everything, unless there may be more that nobody is given yet."""
-        if self.shut:
+    def mark_live(self, reader: LogSubscriber) -> None:
+        """Mark a reader live: it has had everything. While the log is withheld no reader is."""
+        if self.withheld:
             return
         self.slow.discard(reader)
         self.live.add(reader)
         reader.allowance = self.origin.buffer
-        self.let_go()
+        self.wake_writer()
 
-    def fall_behind(self, reader: LogSubscriber) -> None:
-        """Take note that a reader takes no more for now."""
+    def mark_slow(self, reader: LogSubscriber) -> None:
+        """Mark a reader slow: its connection takes no more for now."""
         self.live.discard(reader)
         if reader in self.readers:
             self.slow.add(reader)
 
     def detach(self, reader: LogSubscriber) -> None:
-        """Let a reader go."""
+        """Detach a reader."""
         if reader not in self.readers:
             return
         self.readers.discard(reader)
@@ -432,8 +427,8 @@ class StreamLog:
             self._left_next = max(self._left_next, min(reader.position, self.next))
             self._left_written = max(self._left_written, min(reader.offset, self.written))
             if self.observer is not None:
-                self.observer.left()
-        self.let_go()
+                self.observer.readers_left()
+        self.wake_writer()
 
     def offset_of(self, position: int) -> int:
         """Return the bytes of all chunks before one; of those that are gone, all."""
@@ -442,7 +437,7 @@ class StreamLog:
         position = max(position, self.first)
         return self.written - sum(map(len, self._frames[position - self._base :]))
 
-    def take(self, position: int, size: int) -> list[bytes]:
+    def read(self, position: int, size: int) -> list[bytes]:
         """Return chunks from a number on that is kept, of about so many bytes, one at least where there is one."""
         frames, start = self._frames, max(position, self.first) - self._base
         end = start

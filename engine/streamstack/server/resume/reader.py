@@ -19,7 +19,7 @@ from streamstack.server.writers.response import ChunkedResponseWriter
 class DeliveryOptions:
     """How a stream is sent to its readers: its format, bytes a reader may be behind, seconds it may take nothing.
 
-    ``compress``: in gzip, for readers who take that.
+    ``compress``: gzip, for clients that accept it.
     """
 
     format: str
@@ -66,7 +66,7 @@ class Delivery:
         return await self.writer.room(self.options.idle)
 
     def begin(self, head: Head) -> None:
-        """Send the head, where nothing was sent yet: who comes back need not wait for a chunk to know that he may."""
+        """Send the head, where nothing was sent yet, so that a client that resumes does not wait for a chunk."""
         if not self.writer.begun:
             self.write(head, b"")
 
@@ -102,7 +102,7 @@ class Delivery:
         return self.writer.cut()
 
 
-class Reader:
+class LogReader:
     """A reader of a log in this process.
 
     While it has had everything (it is *live*), what the run writes goes to its connection at once, without a turn of
@@ -115,7 +115,6 @@ class Reader:
         "_encoder",
         "_log",
         "_sent",
-        "_stopped",
         "_waiter",
         "allowance",
         "offset",
@@ -133,7 +132,6 @@ class Reader:
         self._log = stream_log
         self._delivery = Delivery(request, cors, options)
         self._waiter: asyncio.Future[None] | None = None
-        self._stopped = False
         self._sent: Sent | None = None  # how the answer ended
         self._batch = options.batch
         self._encoder = options.encoder
@@ -144,14 +142,14 @@ class Reader:
     # ------------------------------------------------------------- what the log calls
 
     def push(self, data: bytes, count: int) -> None:
-        """Take what was written just now."""
+        """Write chunks that were just appended."""
         stream_log = self._log
         assert stream_log.head is not None
         self._write(stream_log.head, data, last=stream_log.end is not None)
         self.position += count
         self.offset += len(data)
         if self._delivery.full:
-            stream_log.fall_behind(self)
+            stream_log.mark_slow(self)
             self.wake()
 
     def _write(self, head: Head, data: bytes, *, last: bool) -> None:
@@ -163,20 +161,15 @@ class Reader:
             self._delivery.write(head, data)
 
     def wake(self) -> None:
-        """Let the task look at the log."""
+        """Wake the task."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Send a heartbeat."""
         head = self._log.head
         if head is not None and not self._delivery.full:
             self._delivery.write(head, self._encoder.heartbeat())
-
-    def drop(self) -> None:
-        """End the answer without a good end: its client may come back."""
-        self._stopped = True
-        self.wake()
 
     # ------------------------------------------------------------- the task
 
@@ -185,12 +178,12 @@ class Reader:
         stream_log, delivery = self._log, self._delivery
         stream_log.attach(self)
         try:
-            while not self._stopped:
+            while True:
                 if not await delivery.room():
                     return CLOSE
                 if self._sent is not None:
                     return self._sent
-                if stream_log.shut:
+                if stream_log.withheld:
                     await self._wait()
                     continue
                 if self.position < stream_log.next:
@@ -204,7 +197,6 @@ class Reader:
                     delivery.begin(stream_log.head)
                 if not delivery.full:
                     await self._wait()
-            return delivery.cut()
         except asyncio.CancelledError:
             delivery.writer.stop()
             raise
@@ -214,12 +206,12 @@ class Reader:
     async def _wait(self) -> None:
         """Wait for what the task has to see to: its connection is full, the stream has ended."""
         self._waiter = asyncio.get_running_loop().create_future()
-        self._log.catch_up(self)
+        self._log.mark_live(self)
         try:
             await self._waiter
         finally:
             self._waiter = None
-            self._log.fall_behind(self)
+            self._log.mark_slow(self)
 
     def _copy_some(self) -> None:
         """Copy what is kept from where the reader is; tell it where something is kept no more."""
@@ -232,10 +224,10 @@ class Reader:
                 {"from": self.position, "to": stream_log.first - 1}, stream_log.first - 1
             )
             self.position = stream_log.first
-        frames = stream_log.take(self.position, self._batch)
+        frames = stream_log.read(self.position, self._batch)
         data = b"".join(frames)
         self.position += len(frames)
         last = stream_log.end is not None and self.position >= stream_log.next
         self._write(head, before + data, last=last)
         self.offset = stream_log.offset_of(self.position) if before else self.offset + len(data)
-        stream_log.let_go()
+        stream_log.wake_writer()

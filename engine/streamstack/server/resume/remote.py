@@ -16,7 +16,7 @@ from streamstack.server.request import Request
 from streamstack.server.resume.log import LAST, LOST, End, Head, unknown_stream
 from streamstack.server.resume.reader import Delivery, DeliveryOptions
 from streamstack.server.resume.store import LeaseMonitor, RemoteStream, SharedStore, read_end
-from streamstack.server.resume.streams import Stream, Streams, stopped
+from streamstack.server.resume.streams import Stream, Streams, stop_error
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
@@ -54,11 +54,11 @@ class RemoteReader:
         self._silent_since = monotonic()
         self._lease = LeaseMonitor(shared, stream)
         self._away_since = 0.0
-        self._told_at = 0.0  # when and where who writes was told that there is a reader
-        self._told = position
-        self._untold = 0  # bytes since
+        self._reported_at = 0.0  # when the position was last reported, and which
+        self._reported = position
+        self._unreported = 0  # bytes since
         self._ended = stream.end is not None
-        self._stayed_at = 0.0  # when the store was told to keep what has ended
+        self._extended_at = 0.0  # when the lifetime of an ended stream was extended
 
     @property
     def name(self) -> str:
@@ -95,12 +95,12 @@ class RemoteReader:
                 return CLOSE
             self._news.clear()
             try:
-                await self._tell()
+                await self._report_position()
                 seen = await self._shared.store.look(self.name, self._position)
             except RunError as error:
                 if head is None:
                     return self._refuse(error)
-                if self._is_away():
+                if self._is_store_gone():
                     return self._delivery.cut(head)
                 await self._wait(head)
                 continue
@@ -116,13 +116,13 @@ class RemoteReader:
                 if seen.end is None:
                     continue
                 if self._position < seen.next:
-                    await self._stay()
+                    await self._extend()
                     continue
             if seen.end is not None:
                 self._ended = True
                 return self._finish(head, seen)
-            if await self._lease.lost(seen):
-                return self._lose(head)
+            if await self._lease.expired(seen):
+                return self._end_as_lost(head)
             if head is not None:
                 self._delivery.begin(head)
             await self._wait(head)
@@ -138,10 +138,10 @@ class RemoteReader:
             parts += piece.frames[skip:]
             self._position = max(self._position, piece.first + len(piece.frames))
         data = b"".join(parts)
-        self._untold += len(data)
+        self._unreported += len(data)
         self._delivery.write(head, data)
         self._silent_since = monotonic()
-        self._lease.forget()
+        self._lease.reset()
 
     def _gap(self, until: int) -> bytes:
         return self._encoder.gap({"from": self._position, "to": until - 1}, until - 1)
@@ -153,17 +153,17 @@ class RemoteReader:
             return self._refuse(_lost())
         if end.whole is None and self._position < seen.next:
             self._delivery.write(head, self._gap(seen.next))
-        return self._lose(head) if end.lost else self._delivery.finish(head, end)
+        return self._end_as_lost(head) if end.lost else self._delivery.finish(head, end)
 
     async def _room(self) -> bool:
-        """Wait until the connection takes more; False where it was given up. Who is slow is there all the same."""
+        """Wait until the connection takes more; False where it was given up. A slow reader counts as connected."""
         if not self._delivery.full:
             return True
         waiting = asyncio.ensure_future(self._delivery.room())
         try:
             while not (await asyncio.wait({waiting}, timeout=_LOOK))[0]:
                 with suppress(RunError):
-                    await self._tell()
+                    await self._report_position()
             return await waiting
         finally:
             waiting.cancel()
@@ -182,35 +182,35 @@ class RemoteReader:
             self._delivery.write(head, self._encoder.heartbeat())
             self._silent_since = monotonic()
 
-    def _is_away(self) -> bool:
+    def _is_store_gone(self) -> bool:
         """Whether the store has been away for so long that its reader is to try again."""
         self._away_since = self._away_since or monotonic()
-        self._lease.forget()
+        self._lease.reset()
         return monotonic() - self._away_since > _AWAY
 
-    # ------------------------------------------------------------- who writes it
+    # ------------------------------------------------------------- the process that runs it
 
-    async def _tell(self) -> None:
-        """Tell who writes it that there is a reader, and how far he is."""
+    async def _report_position(self) -> None:
+        """Report the reader's position to the process that runs the stream."""
         origin = self._stream.origin
         if self._ended:
             return
         now, resume = monotonic(), origin.resume
-        far = self._position - self._told >= max(resume.max_chunks // 8, 1)
-        far = far or self._untold >= resume.max_size // 8
+        far = self._position - self._reported >= max(resume.max_chunks // 8, 1)
+        far = far or self._unreported >= resume.max_size // 8
         seconds = min(resume.keep / 3, 10)
-        if not far and now - self._told_at < seconds:
+        if not far and now - self._reported_at < seconds:
             return
-        self._told_at, self._told, self._untold = now, self._position, 0
+        self._reported_at, self._reported, self._unreported = now, self._position, 0
         ttl = resume.keep if origin.cancels else 2 * seconds
         message = to_json({"read": origin.id, "at": self._position, "for": ttl})
         await self._shared.store.tell(self._stream.worker, message)
 
-    async def _stay(self) -> None:
+    async def _extend(self) -> None:
         """Have the store keep what has ended, while it is read."""
         now, origin = monotonic(), self._stream.origin
-        if now - self._stayed_at >= origin.resume.keep / 3:
-            self._stayed_at = now
+        if now - self._extended_at >= origin.resume.keep / 3:
+            self._extended_at = now
             with suppress(RunError):
                 await self._shared.store.linger(origin.id, origin.resume.keep)
 
@@ -225,7 +225,7 @@ class RemoteReader:
                 message = to_json({"read": origin.id, "at": self._position, "for": ttl})
                 await store.tell(self._stream.worker, message)
 
-    def _lose(self, head: Head | None) -> Sent:
+    def _end_as_lost(self, head: Head | None) -> Sent:
         if head is None:
             return self._refuse(_lost())
         error = _lost()
@@ -248,12 +248,14 @@ _POLL: Final = 0.05
 
 
 async def stop(streams: Streams, stream: Stream | RemoteStream) -> bool:
-    """End a run, and wait for some seconds until it has told so; return whether it has.
+    """Stop a run, and wait a few seconds for its end; return whether it has ended.
 
     A run whose server is gone has ended. Raises RunError ``state-unreachable`` where its server can't be told.
     """
     if isinstance(stream, Stream):
-        return await stream.stop_and_wait(stopped("the stream was stopped by its reader"), STOPPING)
+        return await stream.stop_and_wait(
+            stop_error("the stream was stopped by its reader"), STOPPING
+        )
     if streams.shared is None or stream.end is not None:
         return True
     await streams.shared.store.tell(stream.worker, to_json({"stop": stream.origin.id}))
@@ -271,9 +273,9 @@ async def _wait(shared: SharedStore, stream: RemoteStream) -> None:
         try:
             seen = await shared.store.look(stream.origin.id, LAST)  # no chunks
         except RunError:
-            lease.forget()  # it was told: what becomes of that can't be seen now
+            lease.reset()  # it was told: what becomes of that can't be seen now
         else:
             # A store that has lost the stream does not tell that its run has ended.
-            if seen is not None and (seen.end is not None or await lease.lost(seen)):
+            if seen is not None and (seen.end is not None or await lease.expired(seen)):
                 return
         await asyncio.sleep(_POLL)

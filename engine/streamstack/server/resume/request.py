@@ -31,7 +31,7 @@ from streamstack.server.resume.log import (
     read_position,
     unknown_stream,
 )
-from streamstack.server.resume.reader import Reader
+from streamstack.server.resume.reader import LogReader
 from streamstack.server.resume.remote import RemoteReader, stop
 from streamstack.server.resume.store import RemoteStream, SharedStore
 from streamstack.server.resume.streams import Stream, Streams
@@ -50,10 +50,9 @@ _WITHOUT_KEY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def last_event_id(request: Request) -> Position | None:
-    """Return the last chunk that a request to an endpoint names; None where it begins anew.
+    """Return the last chunk that a request to an endpoint names; None where it starts a new stream.
 
-    Raises RunError ``unknown-stream`` for what is the id of no chunk: to begin anew would give its reader everything
-    twice.
+    Raises RunError ``unknown-stream`` for an invalid id: a new run would send everything twice.
     """
     text = request.headers.get("Last-Event-ID", "").strip()
     if not text and LAST_EVENT_ID in request.rel_url.raw_query_string:
@@ -97,7 +96,7 @@ def _queried(request: Request, name: str) -> str:
 
 
 def owner_of(claims: Mapping[str, Any] | None) -> str:
-    """Tell callers apart: the authentication they came in by, and who they are there; "" is nobody in particular.
+    """Return what identifies a caller: authentication method and subject; "" without authentication.
 
     Of a token without `sub`, all that it says but its times.
     """
@@ -204,7 +203,7 @@ class NoContent:
 
 
 async def find_resumed(service: Service, served: Served, run: Run, answer: Answer) -> Source | None:
-    """Return the stream that a request to its endpoint goes on with; None where it begins anew.
+    """Return the stream that a request to an endpoint resumes; None where it starts a new one.
 
     Raises RunError ``unknown-stream``, ``not-acceptable``, and ``invalid-input`` for a key that nothing could go on
     from.
@@ -252,7 +251,7 @@ async def answer_streams(service: Service, request: Request, path: str) -> Sent:
     stream = await find(service.streams, name)
     if stream is None:
         raise unknown_stream()
-    await _admit(service, request, stream.origin)  # whatever is served there by now
+    await _authorize(service, request, stream.origin)  # whatever is served there by now
     if request.method == "DELETE":
         if await stop(service.streams, stream):
             return send(request, 204, cors, b"")
@@ -271,8 +270,8 @@ def _head(stream: Stream | RemoteStream, cors: bytes) -> tuple[int, bytes]:
     return (200, cors) if head is None else (head.status, head.lines + cors)
 
 
-async def _admit(service: Service, request: Request, origin: Origin) -> None:
-    """Let in the caller who began the stream; to all others there is none. Raises RunError ``unknown-stream``."""
+async def _authorize(service: Service, request: Request, origin: Origin) -> None:
+    """Admit only the caller that began the stream. Raises RunError ``unknown-stream`` for all others."""
     claims = None
     guard = origin.policy.guard(service.context.authentication)
     if guard is not None:
@@ -318,15 +317,15 @@ def read(
     if isinstance(stream, RemoteStream):
         assert service.streams.shared is not None
         if service.streams.count_followers(origin.id) >= MOST_READERS:
-            raise _crowded()
+            raise _too_many_readers()
         shared = service.streams.shared
         return RemoteReader(service, shared, stream, request, cors, position)
     if len(stream.log.readers) >= MOST_READERS:
-        raise _crowded()
-    return Reader(stream.log, request, cors, stream.options, position)
+        raise _too_many_readers()
+    return LogReader(stream.log, request, cors, stream.options, position)
 
 
-def _crowded() -> RunError:
+def _too_many_readers() -> RunError:
     return RunError("rate-limited", f"this stream has {MOST_READERS} readers already")
 
 
@@ -336,5 +335,5 @@ def share(
     group: asyncio.TaskGroup,
     spawn: Callable[[Coroutine[Any, Any, None]], object],
 ) -> None:
-    """Let the processes that share a store read one another's streams."""
+    """Share streams with the processes that use the same store."""
     streams.share(SharedStore(context.resource(open_redis)), group, spawn)

@@ -15,7 +15,7 @@ from streamstack.server.ending import error_of, fail, tell
 from streamstack.server.life import Life
 from streamstack.server.limits import Pass
 from streamstack.server.resume.log import Origin, StreamLog
-from streamstack.server.resume.reader import DeliveryOptions, Reader
+from streamstack.server.resume.reader import DeliveryOptions, LogReader
 from streamstack.server.resume.request import (
     Source,
     find,
@@ -53,7 +53,7 @@ class RunInputs:
         if self.let is not None:
             self.let.leave()
 
-    def closed(self) -> RunInputs:
+    def with_files_closed(self) -> RunInputs:
         """Delete the files now."""
         if self.close is not None:
             self.close()
@@ -170,7 +170,7 @@ class _Start:
         finally:
             if not started:
                 self.run_inputs.release()
-                self.run_inputs.closed()
+                self.run_inputs.with_files_closed()
 
     def start(self, record: Replication | None = None) -> Source:
         """Begin a stream and its run; return its first reader."""
@@ -188,17 +188,19 @@ class _Start:
         sink.handed = True
         streams.add(stream)
         if streams.shared is not None:
-            streams.shared.keep(record or self._record(stream_log))
+            streams.shared.replicate(record or self._record(stream_log))
         stream.task = service.spawn(
             produce(service, self.served, self.run, sink, stream, self.run_inputs)
         )
         if self.name:
-            stream.left()  # until its reader is there: he may have gone meanwhile
+            stream.readers_left()  # until its reader is attached: the client may have gone meanwhile
         return self._reader(stream_log)
 
     def _reader(self, stream_log: StreamLog) -> Source:
         sink = self.sink
-        return Reader(stream_log, sink.request, sink.cors, DeliveryOptions.of(stream_log.origin), 0)
+        return LogReader(
+            stream_log, sink.request, sink.cors, DeliveryOptions.of(stream_log.origin), 0
+        )
 
     def _new_log(self) -> StreamLog:
         served, sink = self.served, self.sink

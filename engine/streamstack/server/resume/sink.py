@@ -21,8 +21,8 @@ _HELD: Final = 1.0
 class ResumableSink(StreamSink):
     """Writes into a log, which readers copy from.
 
-    Until it has one (`keep_in`) the request it came with is answered as always: that is how one that is refused before
-    its run begins is told. After that the request is only what the run sees of it.
+    Until it has one (`attach_log`) errors answer the request directly, as those before the run begins do. After that
+    the response is written by readers of the log.
     """
 
     keeps = True
@@ -65,7 +65,7 @@ class ResumableSink(StreamSink):
         return Head(self.status, b"%bX-Stream-Id: %b\r\n" % (lines, self.stream.encode()))
 
     def _blocks(self, more: int = 0) -> bool:
-        return self.log.holds(more)
+        return self.log.must_wait(more)
 
     def _has_readers(self) -> bool:
         return bool(self.log.readers)
@@ -78,16 +78,16 @@ class ResumableSink(StreamSink):
     async def drain(self) -> None:
         stream_log = self.log
         self.flush()
-        while stream_log.holds():
+        while stream_log.must_wait():
             # The silence is not the run's: it must not end for it.
             self.heard_at = self._loop.time()
-            await stream_log.room(_HELD)
+            await stream_log.wait_for_room(_HELD)
 
     # ------------------------------------------------------------- silences and ends
 
     def heartbeat(self) -> None:
         if not self.ended and not self._parts and self._commit_quietly():
-            self.log.beat()
+            self.log.heartbeat()
 
     def _send_whole(self, encoder: Encoder) -> Sent:
         self.log.begin(self._head())

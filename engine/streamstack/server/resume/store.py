@@ -37,7 +37,7 @@ def read_end(data: bytes) -> End:
 
 @dataclass(frozen=True, slots=True)
 class RemoteStream:
-    """A stream that another process began: where it comes from, who writes it, what its key stands for."""
+    """A stream of another process. ``worker`` is that process, ``value`` what its idempotency key stands for."""
 
     origin: Origin
     worker: str
@@ -81,7 +81,7 @@ def read_fields(name: str, fields: Mapping[str, bytes]) -> RemoteStream | None:
             fields.get("lines"),
         )
     except (ValueError, KeyError, TypeError):
-        return None  # another version wrote it: nobody here knows how it is read, and who may
+        return None  # another version wrote it: who may read it is not known
 
 
 #: Seconds a stream that is neither written nor ended is kept, beyond what its limits allow.
@@ -118,7 +118,7 @@ class Replication:
 
 
 def fields_of(record: Replication, worker: str) -> Mapping[str, bytes | str | int]:
-    """Return what the store is told of a stream when it begins; ``worker`` is the process that writes it."""
+    """Return the fields of a new stream; ``worker`` is the process that runs it."""
     origin = record.log.origin
     return {
         "endpoint": origin.endpoint,
@@ -178,22 +178,26 @@ class SharedStore:
 
     def __init__(self, redis: Redis) -> None:
         self.store = StreamStore(redis, new_stream_id())
-        self.news = StreamNews(redis, self._miss)
-        self._missed_at = -inf  # when the store was last found to be away
+        self.news = StreamNews(redis, self._note_outage)
+        self._outage_at = -inf  # when the store was last found to be away
         self._records: dict[StreamLog, Replication] = {}
         self._due: dict[Replication, None] = {}
         self._wanted = asyncio.Event()
         self._reached = True
         self._renew = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._told: Callable[[dict[str, Any]], None] = _ignore
+        self._deliver: Callable[[dict[str, Any]], None] = _ignore
         self.doubtful: list[str] = []
 
     def start(self, group: asyncio.TaskGroup, told: Callable[[dict[str, Any]], None]) -> None:
         """Begin to write, to live, to listen. ``told`` is called with what other processes say."""
-        self._told = told
+        self._deliver = told
         self.news.listen(self.store.inbox(self.store.worker), self._renew.set)
-        works: list[Coroutine[Any, Any, None]] = [self._write_on(), self._live(), self.news.run()]
+        works: list[Coroutine[Any, Any, None]] = [
+            self._write_loop(),
+            self._renew_lease(),
+            self.news.run(),
+        ]
         self._tasks = [group.create_task(work) for work in works]
 
     async def close(self) -> None:
@@ -220,7 +224,7 @@ class SharedStore:
     async def claim(self, record: Replication) -> str | None:
         """Begin a stream by its key; return what another was begun by it with, which is to be read in its place.
 
-        Raises RunError ``state-unreachable``: without the store nobody knows whether the run has begun.
+        Raises RunError ``state-unreachable``: without the store it is not known whether the run has begun.
         """
         origin = record.log.origin
         try:
@@ -232,7 +236,7 @@ class SharedStore:
                 record.value,
             )
         except RunError:
-            # It may have been done all the same: whoever came with that key would wait for a run that never begins.
+            # The store may have the claim all the same: requests with that key would wait for a run that never begins.
             if len(self.doubtful) < _DOUBTFUL:
                 self.doubtful.append(origin.id)
                 self._renew.set()
@@ -243,35 +247,35 @@ class SharedStore:
         record.opened = True
         return None
 
-    def keep(self, record: Replication) -> None:
+    def replicate(self, record: Replication) -> None:
         """Write a log to the store from now on."""
         self._records[record.log] = record
         record.log.replicator = self
-        record.log.shut = self._reached and not record.opened and record.log.end is None
-        self._note(record)
+        record.log.withheld = self._reached and not record.opened and record.log.end is None
+        self._schedule(record)
 
-    def note(self, stream_log: StreamLog) -> None:
-        """Take note that something was written."""
+    def changed(self, stream_log: StreamLog) -> None:
+        """Schedule replication of what was appended."""
         record = self._records[stream_log]
-        if stream_log.shut and record.waiting is None:
+        if stream_log.withheld and record.waiting is None:
             loop = asyncio.get_running_loop()
-            record.waiting = loop.call_later(_OPENING, stream_log.open)
-        self._note(record)
+            record.waiting = loop.call_later(_OPENING, stream_log.publish)
+        self._schedule(record)
 
-    def behind(self, stream_log: StreamLog) -> bool:
+    def lags(self, stream_log: StreamLog) -> bool:
         """Whether so much is not in the store yet that the run has to wait. One that is away is not waited for."""
         return self._reached and stream_log.written - self._records[stream_log].offset > max(
             _AT_ONCE, stream_log.origin.buffer
         )
 
-    def _note(self, record: Replication) -> None:
+    def _schedule(self, record: Replication) -> None:
         self._due[record] = None
         self._wanted.set()
 
-    async def _write_on(self) -> None:
+    async def _write_loop(self) -> None:
         while True:
             await self._wanted.wait()
-            # Those who begin in one turn of the loop, and what they write in the next, go together.
+            # Streams that begin in one turn of the loop, and their chunks of the next turn, are written together.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             self._wanted.clear()
@@ -286,21 +290,21 @@ class SharedStore:
         try:
             await self._write(records)
         except RunError as error:
-            self._lose_reach(records, error)
+            self._mark_unreachable(records, error)
             await asyncio.sleep(_PAUSE)
         except Exception as error:  # noqa: BLE001  (streams go on without the store)
             log.exception("streams-not-kept", reason=str(error))
-            self._lose_reach(records, None)
+            self._mark_unreachable(records, None)
             await asyncio.sleep(_PAUSE)
 
-    def _lose_reach(self, records: list[Replication], error: RunError | None) -> None:
-        """Let the runs go on without the store; what is missing there is written when it is back."""
+    def _mark_unreachable(self, records: list[Replication], error: RunError | None) -> None:
+        """Let runs go on without the store; what it lacks is written when it is back."""
         if self._reached and error is not None:
             log.warning("streams-not-kept", reason=error.message)
         self._reached = False
         for record in records:
             self._due[record] = None
-            record.log.let_go()
+            record.log.wake_writer()
         for record in self._records.values():
             _open(record)
 
@@ -319,12 +323,12 @@ class SharedStore:
             self._reached = True
             self._renew.set()  # our lease may have been over
         for record, writing, headed, have in zip(records, writings, heads, found, strict=True):
-            self._take_note(record, writing, have, headed=headed)
+            self._apply_result(record, writing, have, headed=headed)
 
     def _writing(self, record: Replication) -> Writing:
         stream_log = record.log
         start = max(record.have, stream_log.first)
-        frames = stream_log.take(start, _AT_ONCE)
+        frames = stream_log.read(start, _AT_ONCE)
         fields: dict[str, bytes | str | int] = {}
         if stream_log.head is not None and not record.headed:
             fields |= {"status": stream_log.head.status, "lines": stream_log.head.lines}
@@ -347,16 +351,16 @@ class SharedStore:
             None if record.opened else fields_of(record, self.store.worker),
         )
 
-    def _take_note(
+    def _apply_result(
         self, record: Replication, writing: Writing, have: object, *, headed: bool
     ) -> None:
         stream_log = record.log
         if not isinstance(have, int):
-            self._note(record)
+            self._schedule(record)
             return
         if have < 0:
-            # It was taken for lost, and its readers elsewhere were told so; or the store has lost it, and nobody there
-            # knows of it any more. NoContent is to be added: it goes on for the readers of this process.
+            # Another process ended it as lost, and remote readers were told; or the store has lost it. It goes on for
+            # the readers of this process alone.
             reason = "the store has lost it" if have == -1 else "it was taken for lost"
             origin = stream_log.origin
             log.warning("stream-given-up", stream=origin.id, run=origin.run, reason=reason)
@@ -373,30 +377,30 @@ class SharedStore:
             record.headed = False  # it went back: whatever it had since is to be written again
         record.have = have
         record.offset = stream_log.offset_of(have)
-        stream_log.let_go()
+        stream_log.wake_writer()
         if record.due:
-            self._note(record)
+            self._schedule(record)
 
     def _drop(self, record: Replication) -> None:
         self._due.pop(record, None)
         self._records.pop(record.log, None)
         record.log.replicator = None
-        record.log.let_go()
+        record.log.wake_writer()
         _open(record)
 
-    # ------------------------------------------------------------- who is there
+    # ------------------------------------------------------------- leases and messages
 
-    async def _live(self) -> None:
-        """Say again and again that this process lives, and hear what it is told."""
+    async def _renew_lease(self) -> None:
+        """Renew the lease of this process again and again, and handle the messages to it."""
         while True:
             self._renew.clear()
             try:
                 for message in await self.store.renew():
-                    self._hear(message)
+                    self._on_message(message)
                     self._renew.set()  # there may be more: some are read at a time
-                await self._take_back()
+                await self._discard_doubtful()
             except RunError:
-                self._miss()
+                self._note_outage()
                 await asyncio.sleep(_PAUSE)
                 continue
             except Exception as error:  # noqa: BLE001  (the next time may go well)
@@ -405,9 +409,9 @@ class SharedStore:
                 async with asyncio.timeout(RENEWAL):
                     await self._renew.wait()
 
-    def _miss(self) -> None:
-        """Take note that the store is, or was, away."""
-        self._missed_at = monotonic()
+    def _note_outage(self) -> None:
+        """Record that the store is, or was, out of reach."""
+        self._outage_at = monotonic()
         self._renew.set()
 
     async def find(self, name: str) -> RemoteStream | None:
@@ -417,38 +421,38 @@ class SharedStore:
         """
         while True:
             found = read_fields(name, await self.store.fields(name))
-            if found is not None or monotonic() > self._missed_at + _SETTLING:
+            if found is not None or monotonic() > self._outage_at + _SETTLING:
                 return found
             await asyncio.sleep(_PAUSE)
 
-    async def _take_back(self) -> None:
-        """Forget streams that were to begin by a key, and nobody knows whether the store has them: no run is theirs."""
+    async def _discard_doubtful(self) -> None:
+        """Delete streams that were claimed by a key while the store did not answer: they have no run."""
         while names := self.doubtful[:_STREAMS]:
             await self.store.forget(names)
             del self.doubtful[: len(names)]
 
-    def _hear(self, message: bytes) -> None:
+    def _on_message(self, message: bytes) -> None:
         try:
             told = orjson.loads(message)
         except orjson.JSONDecodeError:
             return
         if isinstance(told, dict):
-            self._told(told)
+            self._deliver(told)
 
 
 def _open(record: Replication) -> None:
-    """Let the readers of a log have what is written: others can find it, or the store is away."""
+    """Let readers have what was appended: others can find the stream, or the store is out of reach."""
     if record.waiting is not None:
         record.waiting.cancel()
         record.waiting = None
-    record.log.open()
+    record.log.publish()
 
 
 def _ignore(told: dict[str, Any]) -> None:
     """Hear nothing, before there is anybody to."""
 
 
-#: Seconds without a lease before who writes is taken for lost: a store that was away has none of those that live.
+#: Seconds without a lease before a process counts as lost: after an outage of the store all leases are renewed first.
 GRACE: Final = 3.0
 
 
@@ -462,12 +466,12 @@ class LeaseMonitor:
         self._stream = stream
         self._since = 0.0
 
-    def forget(self) -> None:
-        """Count anew: there was a sign of life, or nobody could see one."""
+    def reset(self) -> None:
+        """Restart the count: there was a lease, or the store could not be asked."""
         self._since = 0.0
 
-    async def lost(self, seen: Seen) -> bool:
-        """Tell whether who writes it is gone. The first who finds out ends it for all."""
+    async def expired(self, seen: Seen) -> bool:
+        """Tell whether the process is gone. The first that notices ends the stream for all."""
         if seen.alive:
             self._since = 0.0
             return False
@@ -476,7 +480,7 @@ class LeaseMonitor:
             return False
         origin = self._stream.origin
         with suppress(RunError):
-            # Those who come later find it with this end; where it has got another meanwhile, that counts.
+            # Later readers find this end; where the stream has got another meanwhile, that counts.
             end = write_end(End(lost=True))
             if not await self._shared.store.lose(origin.id, end, origin.resume.keep):
                 self._since = 0.0

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 _ANY: Final = 1 << 62
 
 
-def stopped(message: str) -> RunError:
+def stop_error(message: str) -> RunError:
     """Return the error that a run is stopped with."""
     return RunError("stopped", message)
 
 
 class Evictable(Protocol):
-    """A reader who can be sent elsewhere, and the name of his stream."""
+    """A reader of another process's stream, which can be disconnected at shutdown."""
 
     @property
     def name(self) -> str: ...
@@ -66,25 +66,25 @@ class Stream:
             self.life.stop(reason)
 
     async def stop_and_wait(self, reason: RunError, patience: float) -> bool:
-        """End the run, and wait until it has told so, for some seconds at most; return whether it has."""
+        """Stop the run, and wait for its end, for ``patience`` seconds at most; return whether it has ended."""
         self.stop(reason)
         if self.task is not None and self.log.end is None:
             await asyncio.wait({self.task}, timeout=patience)
         return self.log.end is not None
 
-    # ------------------------------------------------------------- what the log tells
+    # ------------------------------------------------------------- LogObserver
 
-    def came(self) -> None:
-        """Let the run go on as long as there is a reader; keep what has ended as long as he reads."""
+    def reader_arrived(self) -> None:
+        """Let the run go on, or keep the ended stream, as long as there is a reader."""
         self.streams.read.add(self)
         if self.log.end is None:
             self._set(None)
         else:
-            self._stay()
+            self._extend()
 
-    def left(self) -> None:
+    def readers_left(self) -> None:
         """Wait for a reader to come back; end the run where none can, or does."""
-        self.streams.lay_down(self)
+        self.streams.mark_unread(self)
         stream_log = self.log
         if stream_log.end is not None:
             self._set(self.origin.resume.keep)
@@ -94,8 +94,8 @@ class Stream:
         if not self.origin.cancels:
             return
         if stream_log.head is None and self.key is None:
-            # Nobody was told the stream's id, so nobody can come back.
-            self.stop(stopped("the reader left before the stream began"))
+            # No client knows the stream's id, so none can resume it.
+            self.stop(stop_error("the reader left before the stream began"))
             return
         self._set(self.origin.resume.keep)
 
@@ -106,9 +106,9 @@ class Stream:
         keep = self.origin.resume.keep
         shared = self.streams.shared is not None
         self._set(keep if not self.log.readers else keep / 2 if shared else None)
-        self.streams.retire(self)
+        self.streams.mark_ended(self)
 
-    def grown(self, size: int) -> None:
+    def grew(self, size: int) -> None:
         """Count what all streams keep."""
         self.streams.grow(size, self)
 
@@ -123,15 +123,15 @@ class Stream:
         self._timer = None
         if self.log.readers:
             if self.log.end is not None:
-                self._stay()
+                self._extend()
             return
         if self.log.end is not None:
             self.streams.forget(self)
         else:
             self.streams.expire(self)
 
-    def _stay(self) -> None:
-        """Have the store keep it, too, while somebody reads what has ended: he may come back at another server."""
+    def _extend(self) -> None:
+        """Extend the stream in the store while it is read after its end: the client may resume at another server."""
         if self.streams.shared is not None:
             self.streams.linger(self)
             self._set(self.origin.resume.keep / 2)
@@ -171,17 +171,17 @@ class Streams:
         group: asyncio.TaskGroup,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
-        """Let other processes read all streams, and read theirs."""
+        """Share all streams with other processes."""
         self.shared = shared
         self._spawn = spawn
-        shared.start(group, self._hear)
+        shared.start(group, self._on_message)
 
-    def _hear(self, told: dict[str, Any]) -> None:
-        """Do what another process tells."""
+    def _on_message(self, told: dict[str, Any]) -> None:
+        """Handle a message of another process."""
         if (stream := self._all.get(str(told.get("stop")))) is not None:
-            stream.stop(stopped("the stream was stopped by its reader"))
+            stream.stop(stop_error("the stream was stopped by its reader"))
         if (stream := self._all.get(str(told.get("read")))) is not None:
-            stream.log.read_elsewhere(int(told.get("at", 0)), float(told.get("for", 0.0)))
+            stream.log.note_remote_reader(int(told.get("at", 0)), float(told.get("for", 0.0)))
 
     def __len__(self) -> int:
         return len(self._all)
@@ -208,19 +208,19 @@ class Streams:
             self._keys[stream.key] = stream
         stream.log.observer = stream
 
-    def lay_down(self, stream: Stream) -> None:
-        """Take note that nobody reads a stream here any more."""
+    def mark_unread(self, stream: Stream) -> None:
+        """Record that a stream has no readers in this process."""
         self.read.discard(stream)
         if not self.read:
             self._unread()
 
-    def retire(self, stream: Stream) -> None:
-        """Take note that a stream has ended."""
+    def mark_ended(self, stream: Stream) -> None:
+        """Record that a stream has ended."""
         if self._all.get(stream.origin.id) is stream:
             self._ended[stream.origin.id] = stream
 
     def forget(self, stream: Stream) -> None:
-        """Keep a stream no more. Who reads it now reads it to its end."""
+        """Drop a stream. Connected readers still read it to its end."""
         stream.close()
         if self._all.pop(stream.origin.id, None) is None:
             return
@@ -229,15 +229,15 @@ class Streams:
             del self._keys[stream.key]
         self.size -= stream.log.size
         stream.log.observer = None
-        self.lay_down(stream)
+        self.mark_unread(stream)
 
     def expire(self, stream: Stream) -> None:
         """End a run whose readers did not come back, to no process."""
-        left = stream.log.read_until - monotonic()
+        left = stream.log.remote_reader_until - monotonic()
         if left > 0:
             stream.wait(left)
         else:
-            stream.stop(stopped("no reader came back in time"))
+            stream.stop(stop_error("no reader came back in time"))
 
     def linger(self, stream: Stream) -> None:
         """Keep a stream that has ended from now on for as long as it is kept: its last reader has just gone."""
@@ -267,7 +267,7 @@ class Streams:
             if self.shared is not None:
                 continue  # a reader of another process may have it
             if stream_log.end is None and stream.origin.cancels and not stream_log.readers:
-                stream.stop(stopped("the server is shutting down"))
+                stream.stop(stop_error("the server is shutting down"))
 
     async def close(self) -> None:
         """Write what is left to the store, and keep nothing more."""

@@ -41,7 +41,7 @@ class Answer(Sink):
     )
     run: Run  # set before anything is emitted
 
-    #: Whether what is written is kept for readers who come back.
+    #: Whether the response can be resumed.
     keeps: ClassVar[bool] = False
     #: Whether what the run was given is not the request's to close any more.
     handed: bool = False
@@ -105,7 +105,7 @@ class Answer(Sink):
             reset(transport)
 
     def drop_reader(self) -> None:
-        """Drop a reader who takes too little of what is sent. The run ends as if it had left."""
+        """Disconnect a client that is too slow. The run ends as if the client had left."""
         log.warning(
             "reader-dropped",
             code="slow-client",
@@ -120,10 +120,10 @@ class Answer(Sink):
         """Keep proxies from closing an idle connection, where the format has a way to."""
 
     def lost(self) -> None:
-        """Take note that the reader has gone."""
+        """Handle the loss of the client."""
 
     def resumed(self) -> None:
-        """Take note that the transport takes more again."""
+        """Handle that the transport takes more again."""
 
     def summary(self) -> dict[str, Any]:
         """Return the figures that the end of a stream tells."""
