@@ -81,7 +81,7 @@ local entries = redis.call('XRANGE', KEYS[2], ARGV[1], '+', 'COUNT', ARGV[2])
 return {fields, entries, redis.call('EXISTS', ARGV[3] .. fields[5])}
 """)
 
-#: Keys: hash, stream. Values: what leases begin with, the end, time to live, channel. Ends a stream whose process has no lease.
+#: Keys: hash, stream. Values: what leases begin with, the end, time to live, channel. Ends a stream without a lease.
 _LOSE: Final = Script("""
 local fields = redis.call('HMGET', KEYS[1], 'end', 'worker')
 if fields[1] or not fields[2] or redis.call('EXISTS', ARGV[1] .. fields[2]) == 1 then return 0 end
