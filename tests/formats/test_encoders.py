@@ -8,7 +8,7 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.formats import BY_MEDIA_TYPE, BY_NAME, DIALECTS, FORMATS, NAMES
-from streamstack.formats.spec import Encoder, Format, Options, Response
+from streamstack.formats.spec import Encoder, EncoderOptions, Format, ResponseContext
 
 STREAM = "hXlR9ReFVmu4TnF0pXY5Sw"
 SUMMARY = {"chunks": 1, "elapsedMs": 5}
@@ -19,7 +19,9 @@ EVERY = pytest.mark.parametrize("spec", FORMATS, ids=lambda spec: spec.name)
 def encoder_of(spec: Format, stream: str = "", **options: Any) -> Encoder:
     """Return an encoder of a response; of a dialect's stream, where the dialect has both."""
     body = b'{"stream": true}' if spec.dialect else b""
-    return spec.encoder(Options(**options), Response("0123456789abcdef", stream=stream, body=body))
+    return spec.encoder(
+        EncoderOptions(**options), ResponseContext("0123456789abcdef", stream=stream, body=body)
+    )
 
 
 def whole_of(encoder: Encoder, *chunks: bytes) -> bytes:
@@ -102,7 +104,7 @@ def test_undo_in_a_dialect(name: str) -> None:
     for body in (b"{}", b'{"stream": true}'):
         bodies = []
         for taken_back in (None, call | {"id": "d"}, rest | {"arguments": "x"}, {"type": "text"}):
-            encoder = BY_NAME[name].encoder(Options(), Response("0" * 32, body=body))
+            encoder = BY_NAME[name].encoder(EncoderOptions(), ResponseContext("0" * 32, body=body))
             parts = [encoder.chunk(call, None, None, None, 0)]
             if taken_back is not None:
                 extra = "t" if taken_back["type"] == "text" else taken_back

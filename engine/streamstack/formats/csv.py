@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from streamstack.errors import RunError
-from streamstack.formats.spec import Encoder, Format, Options, Response, to_utf8
+from streamstack.formats.spec import Encoder, EncoderOptions, Format, ResponseContext, to_utf8
 from streamstack.language.values import to_text
 
 _AS_THEY_ARE: Final = frozenset({str, int, float})
@@ -29,7 +29,7 @@ class CsvEncoder(Encoder):
 
     __slots__ = ("_before", "_columns", "_lines", "_row")
 
-    def __init__(self, options: Options, response: Response) -> None:
+    def __init__(self, options: EncoderOptions, response: ResponseContext) -> None:
         super().__init__(options, response)
         self._columns: tuple[str, ...] | None = None
         self._before: tuple[str, ...] | None = None  # what the columns were before the last chunk

@@ -11,7 +11,7 @@ import orjson
 
 from streamstack.errors import RunError
 from streamstack.formats.items import STOP, TOOL_CALLS, Item, add_usage, refuse
-from streamstack.formats.spec import Encoder, Options, Response
+from streamstack.formats.spec import Encoder, EncoderOptions, ResponseContext
 from streamstack.language.values import to_json
 
 
@@ -118,7 +118,7 @@ class DialectEncoder(Encoder):
         "whole",
     )
 
-    def __init__(self, options: Options, response: Response) -> None:
+    def __init__(self, options: EncoderOptions, response: ResponseContext) -> None:
         super().__init__(options, response)
         self.asked = read_asked(response.body)
         self.whole = self.whole_by_default and not self.asked.stream

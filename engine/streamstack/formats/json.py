@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from streamstack.formats.ndjson import shape
-from streamstack.formats.spec import Encoder, Format, Options, Response, summarize
+from streamstack.formats.spec import Encoder, EncoderOptions, Format, ResponseContext, summarize
 from streamstack.language.values import MISSING, to_json, to_text
 
 
@@ -17,7 +17,7 @@ class JsonEncoder(Encoder):
 
     __slots__ = ("_body", "_done", "_metadata", "_start")
 
-    def __init__(self, options: Options, response: Response) -> None:
+    def __init__(self, options: EncoderOptions, response: ResponseContext) -> None:
         super().__init__(options, response)
         self._body = bytearray()
         self._start = 0  # where the last chunk begins

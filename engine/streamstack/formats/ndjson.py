@@ -10,9 +10,9 @@ from streamstack.errors import RunError
 from streamstack.formats.spec import (
     REMEMBERED,
     Encoder,
+    EncoderOptions,
     Format,
-    Options,
-    Response,
+    ResponseContext,
     end_marker,
     refuse_id,
 )
@@ -39,7 +39,7 @@ class NdjsonEncoder(Encoder):
 
     __slots__ = ("_shaped", "_stream")
 
-    def __init__(self, options: Options, response: Response) -> None:
+    def __init__(self, options: EncoderOptions, response: ResponseContext) -> None:
         super().__init__(options, response)
         self._shaped: dict[str | None, bool] = options.cache
         self._stream = response.stream

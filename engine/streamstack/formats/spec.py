@@ -37,7 +37,7 @@ class NoShapes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class EncoderOptions:
     """How an endpoint wants a format written, the same for all its responses.
 
     ``retry`` is milliseconds. ``separator`` stands between the chunks of a text, ``end`` after them. ``cache`` is what
@@ -53,7 +53,7 @@ class Options:
     cache: dict[Any, Any] = field(default_factory=dict)
 
 
-class Response(NamedTuple):
+class ResponseContext(NamedTuple):
     """What an encoder has to know of the one response that it writes.
 
     ``stream`` is the id of a resumable stream, "" of any other: each of its chunks and each event of its own then has
@@ -77,7 +77,7 @@ class Encoder(ABC):
 
     __slots__ = ("held", "options", "response")
 
-    def __init__(self, options: Options, response: Response) -> None:
+    def __init__(self, options: EncoderOptions, response: ResponseContext) -> None:
         self.options = options
         self.response = response
         self.held = 0  # bytes that it keeps until the end, where it is whole
@@ -157,7 +157,7 @@ class Format:
 
     name: str
     content_type: str
-    encoder: Callable[[Options, Response], Encoder]
+    encoder: Callable[[EncoderOptions, ResponseContext], Encoder]
     media_types: tuple[str, ...] = ()
     allowed_types: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()

@@ -15,9 +15,9 @@ from streamstack.formats.spec import (
     LINE_BREAKS,
     REMEMBERED,
     Encoder,
+    EncoderOptions,
     Format,
-    Options,
-    Response,
+    ResponseContext,
     end_marker,
     refuse_id,
     to_utf8,
@@ -35,7 +35,7 @@ class SseEncoder(Encoder):
 
     __slots__ = ("_heads", "_id", "_numbered", "_stream")
 
-    def __init__(self, options: Options, response: Response) -> None:
+    def __init__(self, options: EncoderOptions, response: ResponseContext) -> None:
         super().__init__(options, response)
         # Event name -> what stands before the data, and whether that is an object with metadata.
         self._heads: dict[Any, tuple[bytes, bool]] = options.cache

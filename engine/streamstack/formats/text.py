@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from streamstack.formats.spec import Encoder, Format, Options, Response, to_utf8
+from streamstack.formats.spec import Encoder, EncoderOptions, Format, ResponseContext, to_utf8
 from streamstack.language.values import to_text
 
 
@@ -17,7 +17,7 @@ class TextEncoder(Encoder):
 
     __slots__ = ("_separator",)
 
-    def __init__(self, options: Options, response: Response) -> None:
+    def __init__(self, options: EncoderOptions, response: ResponseContext) -> None:
         super().__init__(options, response)
         self._separator = options.separator
 

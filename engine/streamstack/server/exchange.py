@@ -19,7 +19,7 @@ from streamstack.server.limits import Pass
 from streamstack.server.problems import RefusalError
 from streamstack.server.replies import CLOSE, Sent
 from streamstack.server.request import Request
-from streamstack.server.resume.request import Source, find_resumed
+from streamstack.server.resume.request import StreamCopy, find_resumed
 from streamstack.server.resume.run import NOTHING, RunInputs, begin
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
@@ -46,7 +46,7 @@ async def exchange(
     outcome = "failed"
     given = NOTHING
     let: Pass | None = None
-    source: Source | None = None  # a stream that is copied from elsewhere
+    source: StreamCopy | None = None  # a stream that is copied from elsewhere
     sent = CLOSE
     try:
         try:

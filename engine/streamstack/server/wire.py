@@ -7,7 +7,7 @@ from functools import cached_property
 
 from streamstack.formats import BY_NAME
 from streamstack.formats.json import JSON
-from streamstack.formats.spec import Format, Options
+from streamstack.formats.spec import EncoderOptions, Format
 from streamstack.server.heads import Headers, header_lines, merge, status_line
 
 #: An endpoint's one value, of `responseType: json`: no format of a stream.
@@ -48,7 +48,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Wire(Options):
+class Wire(EncoderOptions):
     """One endpoint in one format. Sizes are bytes, 0 is no limit.
 
     ``slow`` is what becomes of a slow reader, ``grace`` the seconds that it may be slow, ``patience`` those that
@@ -76,7 +76,7 @@ class Wire(Options):
         # What is told to be text is not to be run as a page or a script, whatever it looks like.
         defaults = [
             ("Content-Type", spec.content_type),
-            ("X-Content-Type-Options", "nosniff"),
+            ("X-Content-Type-EncoderOptions", "nosniff"),
         ]
         if spec.whole:
             defaults += [("Cache-Control", "no-cache")]

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from streamstack.formats import BY_NAME
-from streamstack.formats.spec import Encoder, Options, Response
+from streamstack.formats.spec import Encoder, EncoderOptions, ResponseContext
 from streamstack.server.heads import status_line
 from streamstack.server.replies import CLOSE, Sent, send
 from streamstack.server.request import Request
@@ -37,7 +37,7 @@ class DeliveryOptions:
     @property
     def encoder(self) -> Encoder:
         """What encodes the events that a reader alone needs: gaps, heartbeats, the loss of the stream."""
-        return BY_NAME[self.format].encoder(Options(), Response(stream=self.stream))
+        return BY_NAME[self.format].encoder(EncoderOptions(), ResponseContext(stream=self.stream))
 
     @property
     def batch(self) -> int:

@@ -34,7 +34,7 @@ from streamstack.server.resume.log import (
 from streamstack.server.resume.reader import LogReader
 from streamstack.server.resume.remote import RemoteReader, stop
 from streamstack.server.resume.store import RemoteStream, SharedStore
-from streamstack.server.resume.streams import Stream, Streams
+from streamstack.server.resume.streams import ResumableStream, Streams
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
 
@@ -181,7 +181,7 @@ PREFIX = "/_streams/"
 METHODS = ["DELETE", "GET", "HEAD", "OPTIONS"]
 
 
-class Source(Protocol):
+class StreamCopy(Protocol):
     """A stream, copied to one reader."""
 
     async def copy(self) -> Sent:
@@ -202,7 +202,9 @@ class NoContent:
         return send(self._request, 204, b"Cache-Control: no-store\r\n" + self._cors, b"")
 
 
-async def find_resumed(service: Service, served: Served, run: Run, answer: Answer) -> Source | None:
+async def find_resumed(
+    service: Service, served: Served, run: Run, answer: Answer
+) -> StreamCopy | None:
     """Return the stream that a request to an endpoint resumes; None where it starts a new one.
 
     Raises RunError ``unknown-stream``, ``not-acceptable``, and ``invalid-input`` for a key that nothing could go on
@@ -221,7 +223,7 @@ async def find_resumed(service: Service, served: Served, run: Run, answer: Answe
     return read(service, stream, request, answer.cors, position.number + 1)
 
 
-async def find(streams: Streams, name: str) -> Stream | RemoteStream | None:
+async def find(streams: Streams, name: str) -> ResumableStream | RemoteStream | None:
     """Return a stream by its id, wherever it is; None where there is none.
 
     Raises RunError ``state-unreachable``.
@@ -262,7 +264,7 @@ async def answer_streams(service: Service, request: Request, path: str) -> Sent:
     return await source.copy()
 
 
-def _head(stream: Stream | RemoteStream, cors: bytes) -> tuple[int, bytes]:
+def _head(stream: ResumableStream | RemoteStream, cors: bytes) -> tuple[int, bytes]:
     """Return the status and the header lines of an answer; of one that has not begun, what is known."""
     if isinstance(stream, RemoteStream):
         return stream.status, (stream.lines or b"") + cors
@@ -291,11 +293,11 @@ def _check_owner(origin: Origin, owner: str) -> None:
 
 def read(
     service: Service,
-    stream: Stream | RemoteStream,
+    stream: ResumableStream | RemoteStream,
     request: Request,
     cors: bytes,
     position: int,
-) -> Source:
+) -> StreamCopy:
     """Return a reader of a stream from a chunk on.
 
     Raises RunError ``not-acceptable`` where the request takes another format only, ``rate-limited`` where the stream

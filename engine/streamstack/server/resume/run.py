@@ -17,7 +17,7 @@ from streamstack.server.limits import Pass
 from streamstack.server.resume.log import Origin, StreamLog
 from streamstack.server.resume.reader import DeliveryOptions, LogReader
 from streamstack.server.resume.request import (
-    Source,
+    StreamCopy,
     find,
     fingerprint_of,
     key_of,
@@ -27,7 +27,7 @@ from streamstack.server.resume.request import (
 )
 from streamstack.server.resume.sink import ResumableSink
 from streamstack.server.resume.store import RemoteStream, Replication, SharedStore, ttl_of
-from streamstack.server.resume.streams import Stream
+from streamstack.server.resume.streams import ResumableStream
 from streamstack.server.served import Served
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ async def produce(
     served: Served,
     run: Run,
     sink: ResumableSink,
-    stream: Stream,
+    stream: ResumableStream,
     run_inputs: RunInputs,
 ) -> None:
     """Run an endpoint's stack, write into the log, and end it whatever happens."""
@@ -104,7 +104,7 @@ async def produce(
 
 async def begin(
     service: Service, served: Served, run: Run, sink: ResumableSink, run_inputs: RunInputs
-) -> Source:
+) -> StreamCopy:
     """Begin a stream and its run, or go on with the one that the request's key began.
 
     Raises RunError ``idempotency-key-reused``, and ``state-unreachable`` for a key that can't be looked up.
@@ -126,12 +126,12 @@ class _Start:
     name: bytes = b""
     fingerprint: str = ""
 
-    async def start_once(self, key: str) -> Source:
+    async def start_once(self, key: str) -> StreamCopy:
         """Begin the run of a key, or read the one that it began."""
         sink, streams = self.sink, self.service.streams
         self.name = name_of(owner_of(self.run.auth), self.served.title, key)
         self.fingerprint = await fingerprint_of(sink.request, self.run_inputs.inputs)
-        known: Stream | RemoteStream | None = streams.begun_by(self.name)
+        known: ResumableStream | RemoteStream | None = streams.begun_by(self.name)
         if known is None:
             if streams.shared is None:
                 return self.start()
@@ -151,7 +151,7 @@ class _Start:
             )
         return read(self.service, known, sink.request, sink.cors, 0)
 
-    async def _claim(self, shared: SharedStore) -> Stream | RemoteStream | RunError | None:
+    async def _claim(self, shared: SharedStore) -> ResumableStream | RemoteStream | RunError | None:
         """Begin the run, or return the stream of the one that another process began, or why neither is to be had."""
         record = self._record(self._new_log())
         started = False
@@ -172,12 +172,12 @@ class _Start:
                 self.run_inputs.release()
                 self.run_inputs.with_files_closed()
 
-    def start(self, record: Replication | None = None) -> Source:
+    def start(self, record: Replication | None = None) -> StreamCopy:
         """Begin a stream and its run; return its first reader."""
         service, sink = self.service, self.sink
         streams = service.streams
         stream_log = self._new_log() if record is None else record.log
-        stream = Stream(
+        stream = ResumableStream(
             streams,
             stream_log,
             DeliveryOptions.of(stream_log.origin),
@@ -196,7 +196,7 @@ class _Start:
             stream.readers_left()  # until its reader is attached: the client may have gone meanwhile
         return self._reader(stream_log)
 
-    def _reader(self, stream_log: StreamLog) -> Source:
+    def _reader(self, stream_log: StreamLog) -> StreamCopy:
         sink = self.sink
         return LogReader(
             stream_log, sink.request, sink.cors, DeliveryOptions.of(stream_log.origin), 0

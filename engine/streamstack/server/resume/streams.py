@@ -39,7 +39,7 @@ class Evictable(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Stream:
+class ResumableStream:
     """One stream of this process: its log, how it is sent, and its run while there is one.
 
     ``key`` is what its run was begun by (`Idempotency-Key`), and ``fingerprint`` the request that did.
@@ -156,10 +156,10 @@ class Streams:
     def __init__(self, max_size: int, unread: Callable[[], object] = bool) -> None:
         self._max_size = max_size
         self._unread = unread
-        self.read: set[Stream] = set()
-        self._all: dict[str, Stream] = {}
-        self._keys: dict[bytes, Stream] = {}
-        self._ended: OrderedDict[str, Stream] = OrderedDict()
+        self.read: set[ResumableStream] = set()
+        self._all: dict[str, ResumableStream] = {}
+        self._keys: dict[bytes, ResumableStream] = {}
+        self._ended: OrderedDict[str, ResumableStream] = OrderedDict()
         self.size = 0
         self.followers: set[Evictable] = set()  # readers of what others write
         self.shared: SharedStore | None = None
@@ -186,40 +186,40 @@ class Streams:
     def __len__(self) -> int:
         return len(self._all)
 
-    def __iter__(self) -> Iterator[Stream]:
+    def __iter__(self) -> Iterator[ResumableStream]:
         return iter(list(self._all.values()))
 
     def count_followers(self, name: str) -> int:
         """Return how many readers a stream of another process has here."""
         return sum(each.name == name for each in self.followers)
 
-    def find(self, name: str) -> Stream | None:
+    def find(self, name: str) -> ResumableStream | None:
         """Return a stream by its id."""
         return self._all.get(name)
 
-    def begun_by(self, key: bytes) -> Stream | None:
+    def begun_by(self, key: bytes) -> ResumableStream | None:
         """Return the stream whose run this key began."""
         return self._keys.get(key)
 
-    def add(self, stream: Stream) -> None:
+    def add(self, stream: ResumableStream) -> None:
         """Take in a stream that begins."""
         self._all[stream.origin.id] = stream
         if stream.key is not None:
             self._keys[stream.key] = stream
         stream.log.observer = stream
 
-    def mark_unread(self, stream: Stream) -> None:
+    def mark_unread(self, stream: ResumableStream) -> None:
         """Record that a stream has no readers in this process."""
         self.read.discard(stream)
         if not self.read:
             self._unread()
 
-    def mark_ended(self, stream: Stream) -> None:
+    def mark_ended(self, stream: ResumableStream) -> None:
         """Record that a stream has ended."""
         if self._all.get(stream.origin.id) is stream:
             self._ended[stream.origin.id] = stream
 
-    def forget(self, stream: Stream) -> None:
+    def forget(self, stream: ResumableStream) -> None:
         """Drop a stream. Connected readers still read it to its end."""
         stream.close()
         if self._all.pop(stream.origin.id, None) is None:
@@ -231,7 +231,7 @@ class Streams:
         stream.log.observer = None
         self.mark_unread(stream)
 
-    def expire(self, stream: Stream) -> None:
+    def expire(self, stream: ResumableStream) -> None:
         """End a run whose readers did not come back, to no process."""
         left = stream.log.remote_reader_until - monotonic()
         if left > 0:
@@ -239,16 +239,16 @@ class Streams:
         else:
             stream.stop(stop_error("no reader came back in time"))
 
-    def linger(self, stream: Stream) -> None:
+    def linger(self, stream: ResumableStream) -> None:
         """Keep a stream that has ended from now on for as long as it is kept: its last reader has just gone."""
         if self.shared is not None and self._spawn is not None:
             self._spawn(self._linger(stream, self.shared))
 
-    async def _linger(self, stream: Stream, shared: SharedStore) -> None:
+    async def _linger(self, stream: ResumableStream, shared: SharedStore) -> None:
         with suppress(RunError):
             await shared.store.linger(stream.origin.id, stream.origin.resume.keep)
 
-    def grow(self, size: int, stream: Stream) -> None:
+    def grow(self, size: int, stream: ResumableStream) -> None:
         """Count what a stream keeps more, and make room."""
         self.size += size
         while self.size > self._max_size and self._ended:

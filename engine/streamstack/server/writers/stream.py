@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.formats.spec import Encoder, Response
+from streamstack.formats.spec import Encoder, ResponseContext
 from streamstack.language.values import MISSING
 from streamstack.runtime.chunk import check_content, check_open
 from streamstack.server.bodies import BODY
@@ -98,7 +98,7 @@ class StreamSink(Answer):
             wire = self.wire
             spec, run = wire.spec, self.run
             body = self.request.get(BODY, b"") if spec.dialect else b""
-            response = Response(run.id, run.started, self._stream_id(), body)
+            response = ResponseContext(run.id, run.started, self._stream_id(), body)
             encoder = self._encoder = spec.encoder(wire, response)
             self._opening = encoder.opening()
             if spec.id_header:
