@@ -5,7 +5,8 @@ upstream which may be reset, of rows, of a key), break off at any byte, dawdle a
 workers are killed, a server is stopped and started, and Redis is killed and started, now and then without its data.
 Each third round has 500 streams, in the middle of which one server gets SIGTERM. Each reader checks that it gets every
 chunk once, in order, to the end, or is told why not, and that what it is told may be: a stream is unknown only where
-the reader was away for longer than it is kept, or where its server and Redis have both lost it.
+the reader was away for longer than it is kept, where Redis has lost it, or where its server was lost before Redis had
+it.
 
 In the end the server that was never touched must have what it had before: what differs must be connections to Redis and
 to PostgreSQL that are kept for the next time, and the others must confirm them. Then thousands of short streams are
@@ -52,7 +53,7 @@ POOLED = (1500, 1 << 20)
 #: What may be in Redis when all is quiet, and for how many seconds: who lives, what was told to who lived, and the
 #: streams of killed workers that no reader asks for, none of which has an end.
 KEPT = {"stream-worker": 8, "stream-inbox": 60} | dict.fromkeys(
-    ("stream", "stream-chunks", "stream-key", "stream-reader"), 60 + 300 + 2 * KEEP + 900
+    ("stream", "stream-chunks", "stream-key"), 60 + 300 + 2 * KEEP + 900
 )
 #: What a reader may be told in the place of the rest.
 TOLD = {
@@ -153,7 +154,7 @@ class Field:
             self.up.append(self.other.port)
 
     async def _break(self, over: asyncio.Event) -> None:
-        """Kill workers, a server, Redis; the second time it is empty when it comes back."""
+        """Kill workers, a server, Redis, which now and then is empty when it comes back."""
         while not over.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), 0.5 + 2 * self.chance.random())

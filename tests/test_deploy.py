@@ -368,14 +368,14 @@ async def test_a_stream_goes_on_at_the_other_server(environment: Path, tmp_path:
         for other in (topology.two, topology.proxy):
             client, raw = await begin(topology.one, "/api/ticks?count=12&every=100", 3)
             client.close()
-            seen = int(re.findall(rb"/(\d+)\ndata", raw)[-1])
+            seen = int(re.findall(rb"id: \S+/(\d+)\n", raw)[-1])
             name = name_of(raw)
             rest = await other.ask(
                 "GET", f"/_streams/{name}", extra=f"Last-Event-ID: {name}/{seen}\r\n"
             )
             assert rest.status == 200
-            told = re.findall(rb"id: %b/(\d+)\ndata: (\d+)\n" % name.encode(), rest.body)
-            assert told == [(b"%d" % n, b"%d" % (n + 1)) for n in range(seen + 1, 12)]
+            told = re.findall(rb"data: (\d+)\nid: %b/(\d+)\n" % name.encode(), rest.body)
+            assert told == [(b"%d" % (n + 1), b"%d" % n) for n in range(seen + 1, 12)]
             assert rest.body.count(b"event: done") == 1
             last = f"Last-Event-ID: {name}/12\r\n"
             assert (await other.ask("GET", f"/_streams/{name}", extra=last)).status == 204

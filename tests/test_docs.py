@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from docs import generate
 from streamstack.cli import COMMANDS, main
 from streamstack.errors import ERRORS, Diagnostic
+from streamstack.formats import BY_MEDIA_TYPE
 from streamstack.functions import REGISTRY
 from streamstack.language.filters.operations import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS
 from streamstack.language.findings import FINDINGS
@@ -32,7 +33,6 @@ from streamstack.language.project import read_project
 from streamstack.language.settings import load_settings
 from streamstack.language.streaming_settings import Resume, Streaming
 from streamstack.language.validate import validate
-from streamstack.server import negotiation
 from streamstack.server.local import serving_locally
 from streamstack.spec import fields_of
 from tests.documents import (
@@ -303,7 +303,7 @@ def as_list(pages: str | list[str]) -> list[str]:
         ("how-to/configuration.md", [each.name for each in fields_of(Streaming)]),
         ("how-to/resume-and-cancel.md", [each.name for each in fields_of(Resume)]),
         ("tutorial/bindings.md", RESERVED),
-        ("tutorial/sending-chunks.md", negotiation.FORMATS),
+        ("tutorial/sending-chunks.md", BY_MEDIA_TYPE),
     ],
 )
 def test_every_name_is_explained(page: str, names: list[str]) -> None:

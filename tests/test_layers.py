@@ -20,7 +20,7 @@ class Room:
     """The modules of one floor (several rooms may share it). The first room that matches has it."""
 
     name: str
-    floor: int
+    floor: float
     modules: tuple[str, ...]
 
     def holds(self, module: str) -> bool:
@@ -40,6 +40,9 @@ ROOMS = (
     Room("functions", 3, ("streamstack.functions.*",)),
     Room("runtime", 2, ("streamstack.runtime", "streamstack.runtime.*")),
     Room("connections", 2, ("streamstack.connections", "streamstack.connections.*")),
+    # The analysis asks the formats what they can carry; their encoders need values alone.
+    Room("formats", 0.7, ("streamstack.formats", "streamstack.formats.*")),
+    Room("values", 0.3, ("streamstack.language.values", "streamstack.language.suggest")),
     Room("language", 1, ("streamstack.language", "streamstack.language.*", "streamstack.spec")),
     Room("errors", 0, ("streamstack.errors", "streamstack.records")),
     # The package itself holds the version; whatever it imported, everything would import.

@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 import pytest
 
 from streamstack.connections.redis import Redis
-from streamstack.connections.stream_news import StreamNews
+from streamstack.connections.stream_store import StreamNews
 
 
 class Forgetful:

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamstack.errors import RunError
-from streamstack.language.dialects import refuse
+from streamstack.formats.items import Item, refuse
 from streamstack.language.values import to_json
-from streamstack.runtime.messages import Item
 from streamstack.runtime.providers import PROVIDERS
 from streamstack.runtime.providers.events import AnswerDecoder
 from tests.models.asking import wire

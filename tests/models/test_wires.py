@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streamstack.runtime.messages import Item
+from streamstack.formats.items import Item
 from streamstack.runtime.providers import PROVIDERS
 from streamstack.runtime.providers.events import AnswerDecoder
 from streamstack.runtime.run import Context

@@ -128,8 +128,8 @@ class Reader:
 
     @property
     def _is_forgotten(self) -> bool:
-        """Whether nobody may know of it: the store lost it, or never had it, and so did its server."""
-        return self._is_orphaned and (self.unkept or self.seen.emptied != self.emptied)
+        """Whether others may not know of it: the store has lost it, or never had it, and its server is gone."""
+        return self.seen.emptied != self.emptied or (self._is_orphaned and self.unkept)
 
     def fault(self, text: str) -> None:
         """Note what must not be."""

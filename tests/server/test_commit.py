@@ -64,7 +64,7 @@ async def test_error_after_the_first_chunk_is_an_event() -> None:
     async with serving(endpoint(fails_later)) as server:
         reply = await server.get()
     first, last, _ = reply.body.split(b"\n\n")
-    assert (reply.status, first, reply.complete) == (200, b"id: 0\ndata: one", True)
+    assert (reply.status, first, reply.complete) == (200, b"data: one\nid: 0", True)
     name, data = last.split(b"\n")
     assert name == b"event: error"
     assert json.loads(data[6:]) == {
@@ -182,7 +182,7 @@ async def test_first_chunk_brings_the_head_in_one_piece() -> None:
         data = await asyncio.wait_for(client.reader.read(1 << 16), 5)
         client.close()
     assert data.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert data.endswith(b"\r\n\r\n13\r\nid: 0\ndata: first\n\n\r\n")
+    assert data.endswith(b"\r\n\r\n13\r\ndata: first\nid: 0\n\n\r\n")
 
 
 @pytest.mark.parametrize("format_", ["sse", "ndjson", "text", "json", "value"])

@@ -27,9 +27,17 @@ from streamstack.server.negotiation import choose
         ("text/csv, text/plain", "csv"),
         ("text/plain, text/csv", "text"),
         ("text/csv;q=0.1, application/json;q=0.1", "csv"),
-        # Wildcards count only if nothing named fits.
-        ("*/*, text/csv;q=0.1", "csv"),
-        ("application/json, text/plain, */*", "json"),
+        # A wildcard that weighs as much as what is named states no preference.
+        ("*/*, text/csv;q=0.1", "sse"),
+        ("application/json, text/plain, */*", "sse"),
+        ("application/json;q=0.9, text/plain;q=0.9, */*;q=0.9", "sse"),
+        ("application/x-ndjson, *", "sse"),
+        ("application/json, text/plain, */*;q=0.9", "json"),
+        ("application/json, */*;q=0", "json"),
+        ("application/json, */*, text/event-stream;q=0", "json"),
+        # Else it counts only if nothing named fits.
+        ("*", "sse"),
+        ("image/png, *;q=0.1", "sse"),
         ("text/html, application/xhtml+xml, */*;q=0.8", "sse"),
         ("image/png, text/*", "sse"),
         ("application/*", "ndjson"),

@@ -82,8 +82,8 @@ async def test_without_a_reader_a_run_waits_before_it_outruns_what_is_kept(tmp_p
         name = events(had)[0]["id"].partition("/")[0]
         await asyncio.sleep(0.2)
         (stream,) = server.service.streams
-        assert stream.journal.end is None
-        assert stream.journal.next < 5000
+        assert stream.log.end is None
+        assert stream.log.next < 5000
         rest = await server.get(f"/_streams/{name}", Last_Event_ID=f"{name}/{numbers[-1]}")
         kinds = [each.get("event", "chunk") for each in events(rest.body)]
         # What had been written to the first connection and was never read may be gone: that is told.
@@ -106,10 +106,10 @@ async def test_a_slow_reader_holds_the_run_back_and_misses_nothing(tmp_path: Pat
         await client.head()
         await asyncio.sleep(0.3)
         (stream,) = server.service.streams
-        assert stream.journal.next < 3000
-        held = stream.journal.next
+        assert stream.log.next < 3000
+        held = stream.log.next
         await asyncio.sleep(0.1)
-        assert stream.journal.next == held
+        assert stream.log.next == held
         body = await client.rest()
         assert len(contents(body)) == 3001
 
@@ -118,7 +118,7 @@ async def test_too_many_readers_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream has a limited number of readers; who was refused may come when one has gone."""
-    monkeypatch.setattr("streamstack.server.resuming.requests.MOST_READERS", 2)
+    monkeypatch.setattr("streamstack.server.resume.request.MOST_READERS", 2)
     async with project(tmp_path, NONE, counting(times=1000)) as server:
         client = await server.connect()
         client.ask("/count")

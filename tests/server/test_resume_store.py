@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from streamstack.server.resuming.journal import Journal
+from streamstack.server.resume.log import StreamLog
 from tests.redis import RedisServer
 from tests.server.authenticating import project
 from tests.server.resuming import EIGHT, contents, counting, until
 from tests.server.test_resume_shared import stored, two
 
 
-async def test_what_redis_drops_of_a_stream_is_written_anew(tmp_path: Path, redis_url: str) -> None:
-    """Where its chunks outlive what is known of it, too; the other streams of its server are not held up by it."""
+async def test_what_redis_drops_of_a_stream(tmp_path: Path, redis_url: str) -> None:
+    """It goes on at its own server, is unknown elsewhere, and holds up no other stream."""
     definition = counting(times=60, delay="20ms").replace(
         "{<< loop.index >>}", "<< loop.index ~ 'x' * 20000 >>"
     )
@@ -28,7 +28,7 @@ async def test_what_redis_drops_of_a_stream_is_written_anew(tmp_path: Path, redi
         await until(lambda: len(one.service.streams) == 1)
         (stream,) = one.service.streams
         name = stream.origin.id
-        await until(lambda: stream.journal.written > 500_000)  # more than is written at once
+        await until(lambda: stream.log.written > 500_000)  # more than is written at once
         with Redis.from_url(redis_url) as redis:
             assert redis.delete(f"streamstack:stream:{name}") == 1
         small = await one.get("/small")
@@ -36,8 +36,10 @@ async def test_what_redis_drops_of_a_stream_is_written_anew(tmp_path: Path, redi
         rest = await other.get(f"/_streams/{small.headers['x-stream-id']}")
         assert rest.body == small.body
         whole = await reading
+        assert len(contents(whole.body)) == 61
         await stored(one)
-        assert (await other.get(f"/_streams/{name}")).body == whole.body
+        assert (await one.get(f"/_streams/{name}")).body == whole.body
+        assert (await other.get(f"/_streams/{name}")).status == 404
 
 
 async def test_a_key_that_redis_took_without_answering_is_free_again(
@@ -131,5 +133,5 @@ async def test_what_is_forgotten_takes_no_memory(tmp_path: Path, redis_url: str)
         await until(lambda: not len(one.service.streams))
         await stored(one)
         gc.collect()
-        found = [each for each in gc.get_objects() if isinstance(each, Journal)]
+        found = [each for each in gc.get_objects() if isinstance(each, StreamLog)]
         assert name not in [each.origin.id for each in found]

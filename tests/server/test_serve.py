@@ -59,7 +59,7 @@ async def test_yaml_to_bytes(tmp_path: Path) -> None:
         value = await server.ask("POST", "/value", b'{"n": 21}')
         wrong = await server.ask("POST", "/value", b'{"n": "x", "m": 1}')
         assert await server.stop() == 0
-    assert hello.body.startswith("id: 0\ndata: Hello Jürgen\n\nevent: done\n".encode())
+    assert hello.body.startswith("data: Hello Jürgen\nid: 0\n\nevent: done\n".encode())
     assert hello.headers["x-kind"] == "greeting"
     assert (value.status, json.loads(value.body)) == (200, {"twice": 42})
     assert wrong.status == 400

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.run import Run
 from streamstack.server.wire import Limits, Wire
-from streamstack.server.writers.backlog import Backlog
+from streamstack.server.writers.stream import Backlog
 from tests.server.declared import declared, eventually, small_reader
 from tests.server.serving import Server, endpoint, parse, serving
 

@@ -354,7 +354,7 @@ async def test_silence_between_chunks(limits: Limits, key: str) -> None:
     async with serving(endpoint(stack, limits=limits)) as server:
         reply = await server.get()
     events = reply.body.split(b"\n\n")
-    assert events[:2] == [b"id: 0\ndata: a", b"id: 1\ndata: b"]
+    assert events[:2] == [b"data: a\nid: 0", b"data: b\nid: 1"]
     assert events[2].startswith(b'event: error\ndata: {"code":"timeout"')
     assert key in events[2].decode()
     assert reply.complete
@@ -389,7 +389,7 @@ async def test_heartbeats_in_a_pause() -> None:
         reply = await server.get()
     beats = reply.body.count(b"\n:\n") + reply.body.count(b":\n:\n")
     assert beats >= 2
-    assert reply.body.replace(b":\n", b"") == b"retry: 100\nid: 0\ndata: a\n\nid: 1\ndata: b\n\n"
+    assert reply.body.replace(b":\n", b"") == b"retry: 100\ndata: a\nid: 0\n\ndata: b\nid: 1\n\n"
 
 
 async def test_heartbeat_of_ndjson_is_a_blank() -> None:

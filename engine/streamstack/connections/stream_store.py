@@ -7,57 +7,54 @@ it, what it was writing is lost. https://redis.io/docs/latest/develop/data-types
 
 from __future__ import annotations
 
+import asyncio
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from streamstack.connections.redis import Client, Redis, Script, ask
+from streamstack.connections.redis import Client, Redis, Script, ask, cancellations
 
+#: Seconds before a lost connection is opened again.
+_PAUSE: Final = 0.2
+
+Hear = Callable[[], object]
 #: Seconds for which a process is taken to live, after it has said so.
 LEASE: Final = 8.0
 #: Entries that are read at once: each has a flush, 64 KB at most where chunks are small.
 _ENTRIES: Final = 8
-#: Messages to a process that are kept; who sends more has no use for the first.
+#: Messages to a process that are kept; of more, the oldest are dropped.
 _LETTERS: Final = 10_000
 
-#: Keys: hash, stream, and the key's own where there is one. Values: time to live, the key's value, what keys of streams
-#: begin with, the lease of who asks, what says that the store is written anew, fields. Where a key began a stream that
-#: is kept, nothing is written, and that one's value is returned; -3 where nobody knows yet, since the store has lost
-#: what it had. Chunks that outlived their hash (Redis makes room key by key) would have numbers that come again.
+#: Keys: hash, stream, the key's own. Values: time to live, the key's value, what keys of streams begin with, fields.
+#: Where a key began a stream that is kept, nothing is written, and that one's value is returned.
 _OPEN: Final = Script("""
-if KEYS[3] then
-  local found = redis.call('GET', KEYS[3])
-  if found then
-    local name = string.match(found, '^%S+')
-    if redis.call('EXISTS', ARGV[3] .. name) == 1 then return found end
-  end
-  if ARGV[4] ~= '' and redis.call('EXISTS', ARGV[4]) == 0 then return -3 end
-  if redis.call('EXISTS', ARGV[5]) == 1 then return -3 end
-  redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[1])
+local found = redis.call('GET', KEYS[3])
+if found then
+  local name = string.match(found, '^%S+')
+  if redis.call('EXISTS', ARGV[3] .. name) == 1 then return found end
 end
-local known = redis.call('HMGET', KEYS[1], 'next', 'end')
-if known[1] then return tonumber(known[1]) end
+redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[1])
 redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[1], unpack(ARGV, 6))
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return -1
 """)
 
 #: Keys: hash, stream, and the key's own where there is one. Values: where it is to be, where it will be, what to keep
-#: from, data, lengths, time to live, channel, end, the key's value, how many values begin the stream where there is
-#: none, those, fields. Returns where it is: nothing was written where it was not where it was to be; -1 where there is
-#: none, -2 where another has ended it.
+#: from, data, lengths, time to live, channel, end, how many values begin the stream where none is known, they,
+#: fields. Returns where it is: nothing was written where it was not where it was to be; -1 where there is none, -2
+#: where another has ended it.
+#: Chunks that outlived their hash (Redis makes room key by key) would have numbers that come again.
 _WRITE: Final = Script("""
 local known = redis.call('HMGET', KEYS[1], 'next', 'end')
-local begins = tonumber(ARGV[10])
+local begins = tonumber(ARGV[9])
 if not known[1] then
   if begins == 0 then return -1 end
   redis.call('DEL', KEYS[2])
-  redis.call('HSET', KEYS[1], unpack(ARGV, 11, 10 + begins))
-  if KEYS[3] then redis.call('SET', KEYS[3], ARGV[9], 'NX', 'PX', ARGV[6]) end
+  redis.call('HSET', KEYS[1], unpack(ARGV, 10, 9 + begins))
   known[1] = ARGV[1]
 end
 if known[2] then
@@ -69,7 +66,7 @@ if have ~= tonumber(ARGV[1]) then return have end
 if ARGV[4] ~= '' then
   redis.call('XADD', KEYS[2], 'MINID', ARGV[3] .. '-0', ARGV[2] .. '-0', 'd', ARGV[4], 'l', ARGV[5])
 end
-redis.call('HSET', KEYS[1], 'next', ARGV[2], unpack(ARGV, 11 + begins))
+redis.call('HSET', KEYS[1], 'next', ARGV[2], unpack(ARGV, 10 + begins))
 if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'end', ARGV[8]) end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[6]) end
 redis.call('PUBLISH', ARGV[7], ARGV[2])
@@ -84,7 +81,7 @@ local entries = redis.call('XRANGE', KEYS[2], ARGV[1], '+', 'COUNT', ARGV[2])
 return {fields, entries, redis.call('EXISTS', ARGV[3] .. fields[5])}
 """)
 
-#: Keys: hash, stream. Values: what leases begin with, the end, time to live, channel. Ends what nobody writes any more.
+#: Keys: hash, stream. Values: what leases begin with, the end, time to live, channel. Ends a stream without a lease.
 _LOSE: Final = Script("""
 local fields = redis.call('HMGET', KEYS[1], 'end', 'worker')
 if fields[1] or not fields[2] or redis.call('EXISTS', ARGV[1] .. fields[2]) == 1 then return 0 end
@@ -102,14 +99,7 @@ end
 return 1
 """)
 
-#: What a script returns where the store has lost what it had, and it may be written anew still.
-_UNSETTLED: Final = -3
-
 _SCRIPTS: Final = (_OPEN, _WRITE, _LOOK, _LOSE, _LINGER)
-
-
-class UnsettledError(Exception):
-    """The store has lost what it had, and those who have it may not have written it anew yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +112,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What there is of a stream at one moment. ``alive``: who writes it still does."""
+    """What there is of a stream at one moment. ``alive``: its process has a lease."""
 
     next: int
     end: bytes | None
@@ -136,8 +126,7 @@ class Seen:
 class Writing:
     """What is to be written of a stream. ``have``: the chunk that the store is taken to need next.
 
-    ``key`` and ``value``: what began it, and what that stands for. ``begins``: what is known of it, where the store may
-    have none yet.
+    ``key``: what began it. ``begins``: what is known of it, where the store has none yet.
     """
 
     name: str
@@ -149,23 +138,17 @@ class Writing:
     fields: Mapping[str, bytes | str | int]
     end: bytes = b""
     key: bytes = b""
-    value: str = ""
     begins: Mapping[str, bytes | str | int] | None = None
 
 
 class StreamStore:
-    """The streams in one Redis, as one process sees them. ``worker`` is this process's name there.
-
-    ``lives``: it has said that it lives, so a Redis that knows nothing of it has lost what it had.
-    """
+    """The streams in one Redis, as one process sees them. ``worker`` is this process's name there."""
 
     def __init__(self, redis: Redis, worker: str) -> None:
         self.redis = redis
         self.worker = worker
-        self.lives = False
         self._leases = redis.key("stream-worker")
         self._lease = self._leases + worker.encode()
-        self._anew = redis.key("stream-anew")
 
     def _keys(self, name: str) -> tuple[bytes, bytes]:
         return self.redis.key("stream", name), self.redis.key("stream-chunks", name)
@@ -175,7 +158,7 @@ class StreamStore:
         return self.redis.key("stream-news", name)
 
     def inbox(self, worker: str) -> bytes:
-        """Return where a process is told what to do; the same name for its list and its channel."""
+        """Return the name of a process's inbox: a list of messages, and the channel that announces them."""
         return self.redis.key("stream-inbox", worker)
 
     # ------------------------------------------------------------- what is written
@@ -190,16 +173,11 @@ class StreamStore:
     ) -> bytes | None:
         """Begin a stream, unless its key has begun another, whose value is returned.
 
-        Raises UnsettledError where nobody knows that yet, RunError ``state-unreachable``.
+        Raises RunError ``state-unreachable``.
         """
-        keys = list(self._keys(name))
-        if key:
-            keys.append(self.redis.key("stream-key", key.hex()))
-        lease = self._lease if self.lives else b""
-        given = [int(seconds * 1000), value, self.redis.key("stream"), lease, self._anew]
+        keys = [*self._keys(name), self.redis.key("stream-key", key.hex())]
+        given = [int(seconds * 1000), value, self.redis.key("stream")]
         (found,) = await self._run([[_OPEN, len(keys), *keys, *given, *_flat(fields)]])
-        if found == _UNSETTLED:
-            raise UnsettledError
         return found if isinstance(found, bytes) else None
 
     async def write(self, writings: Sequence[Writing]) -> list[int | Exception]:
@@ -223,7 +201,6 @@ class StreamStore:
             int(each.seconds * 1000),
             self.channel(each.name),
             each.end,
-            each.value,
             len(begins),
             *begins,
             *(_flat(each.fields) or ["worker", self.worker]),
@@ -278,7 +255,7 @@ class StreamStore:
         )
 
     async def lose(self, name: str, end: bytes, seconds: float) -> bool:
-        """End a stream that nobody writes any more. Raises RunError ``state-unreachable``."""
+        """End a stream whose process has no lease. Raises RunError ``state-unreachable``."""
         given = [self._leases, end, int(seconds * 1000), self.channel(name)]
         (lost,) = await self._run([[_LOSE, 2, *self._keys(name), *given]])
         return bool(lost)
@@ -292,46 +269,20 @@ class StreamStore:
         keys = [self._keys(name)[0] for name in names]
         await self.redis.run(lambda client: ask(client, "DEL", *keys), again=True)
 
-    # ------------------------------------------------------------- who is there
+    # ------------------------------------------------------------- leases and messages
 
-    async def renew(self) -> tuple[bool, list[bytes]]:
-        """Say that this process lives still, and return what it was told to do.
-
-        False, and nothing was said, where the store knows of no such process. Raises RunError ``state-unreachable``.
-        """
+    async def renew(self) -> list[bytes]:
+        """Say that this process lives, and return what it was told to do. Raises RunError ``state-unreachable``."""
         inbox = self.inbox(self.worker)
 
         async def work(client: Client) -> Any:
             async with client.pipeline(transaction=False) as pipe:
-                pipe.execute_command("SET", self._lease, 1, "XX", "PX", int(LEASE * 1000))
+                pipe.execute_command("SET", self._lease, 1, "PX", int(LEASE * 1000))
                 pipe.execute_command("LPOP", inbox, 100)
                 return await pipe.execute()
 
-        alive, messages = await self.redis.run(work, again=True)
-        return bool(alive), messages or []
-
-    async def live(self, seconds: float) -> None:
-        """Say that this process lives; where it did before, that for some seconds all have to write what they have.
-
-        Raises RunError ``state-unreachable``.
-        """
-
-        async def work(client: Client) -> None:
-            async with client.pipeline(transaction=True) as pipe:
-                if self.lives:
-                    pipe.execute_command("SET", self._anew, 1, "PX", int(seconds * 1000))
-                pipe.execute_command("SET", self._lease, 1, "PX", int(LEASE * 1000))
-                await pipe.execute()
-
-        await self.redis.run(work, again=True)
-        self.lives = True
-
-    async def is_settled(self) -> bool:
-        """Whether all processes have written what they have. Raises RunError ``state-unreachable``."""
-        lease, anew = await self.redis.run(
-            lambda client: ask(client, "MGET", self._lease, self._anew), again=True
-        )
-        return anew is None and (lease is not None or not self.lives)
+        _, messages = await self.redis.run(work, again=True)
+        return messages or []
 
     async def leave(self) -> None:
         """Say that this process is gone. Raises RunError ``state-unreachable``."""
@@ -350,30 +301,6 @@ class StreamStore:
                 await pipe.execute()
 
         await self.redis.run(work, again=True)
-
-    async def read_at(self, name: str, position: int, seconds: float) -> None:
-        """Note that a reader in this process is at a chunk, for some seconds. Raises RunError ``state-unreachable``."""
-        key = self.redis.key("stream-reader", name)
-        milliseconds = max(int(seconds * 1000), 1)
-        await self.redis.run(
-            lambda client: ask(client, "SET", key, position, "PX", milliseconds), again=True
-        )
-
-    async def reader_of(self, name: str) -> tuple[int, float] | None:
-        """Return where a reader in another process was, and for how many seconds that holds; None where there is none.
-
-        Raises RunError ``state-unreachable``.
-        """
-        key = self.redis.key("stream-reader", name)
-
-        async def work(client: Client) -> Any:
-            async with client.pipeline(transaction=True) as pipe:
-                pipe.execute_command("GET", key)
-                pipe.execute_command("PTTL", key)
-                return await pipe.execute()
-
-        position, left = await self.redis.run(work, again=True)
-        return None if position is None or left <= 0 else (int(position), left / 1000)
 
 
 async def _load(client: Client) -> None:
@@ -398,3 +325,76 @@ def _piece(entry: Any, position: int) -> Piece | None:
             frames.append(data[at : at + length])
         at += length
     return Piece(max(first, position), frames) if frames else None
+
+
+class StreamNews:
+    """Listens on channels and calls what waits for news.
+
+    What is published while it is not connected is missed, so readers also poll. ``lost`` is called
+    when there was no connection.
+    """
+
+    def __init__(self, redis: Redis, lost: Hear = bool) -> None:
+        self._redis = redis
+        self._lost = lost
+        self._heard: dict[bytes, set[Hear]] = {}
+        self._changed = asyncio.Event()
+
+    def listen(self, channel: bytes, hear: Hear) -> None:
+        """Call ``hear`` when there is news on a channel."""
+        self._heard.setdefault(channel, set()).add(hear)
+        self._changed.set()
+
+    def leave(self, channel: bytes, hear: Hear) -> None:
+        """Call it no more."""
+        heard = self._heard.get(channel, set())
+        heard.discard(hear)
+        if not heard:
+            self._heard.pop(channel, None)
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        before = cancellations()
+        while True:
+            client: Client = self._redis.listener()
+            try:
+                await self._follow(client, before)
+            except (RedisError, OSError):
+                self._lost()
+                await asyncio.sleep(_PAUSE)
+            finally:
+                await client.aclose()
+
+    async def _follow(self, client: Client, before: int) -> None:
+        pubsub = client.pubsub()
+        known: set[bytes] = set()
+        async with pubsub:
+            while True:
+                wanted = set(self._heard)
+                if wanted - known:
+                    await pubsub.subscribe(*(wanted - known))
+                    for channel in wanted - known:
+                        self._wake(channel)  # it may have been told just before
+                if known - wanted:
+                    await pubsub.unsubscribe(*(known - wanted))
+                known = wanted
+                if cancellations() > before:
+                    raise asyncio.CancelledError
+                self._changed.clear()
+                if not known:
+                    await self._changed.wait()
+                    continue
+                message: Any = await self._next(pubsub)
+                if message is not None and message.get("type") == "message":
+                    self._wake(message["channel"])
+
+    async def _next(self, pubsub: Any) -> Any:
+        """Return the next message; None where the channels have changed meanwhile."""
+        if self._changed.is_set():
+            return None
+        return await pubsub.get_message(ignore_subscribe_messages=True, timeout=0.05)
+
+    def _wake(self, channel: bytes) -> None:
+        for hear in tuple(self._heard.get(channel, ())):
+            hear()

@@ -6,26 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic
-from streamstack.language.dialects import DIALECTS
+from streamstack.formats import FORMATS, NAMES
 from streamstack.language.reading.nodes import Mapping
-from streamstack.spec import (
-    Constant,
-    Kind,
-    Section,
-    SettingsReader,
-    fields_of,
-    group_of,
-    setting,
-)
+from streamstack.spec import Constant, Kind, Section, SettingsReader, fields_of, group_of, setting
 
-#: The formats of a stream.
-FORMATS: Final = ("auto", "sse", "text", "ndjson", "csv", "json", "bytes", *DIALECTS)
 #: What becomes of a slow reader.
 SLOW_CLIENTS: Final = ("block", "disconnect", "dropOldest")
 #: The formats that can tell a reader of dropped chunks, or that have no slow readers (`json` is sent whole).
-TELLING: Final = ("auto", "sse", "ndjson", "json")
+TELLING: Final = ("auto", *(each.name for each in FORMATS if each.gaps or each.whole))
 #: Formats of which a reader can come back: the others have no place for an id.
-RESUMABLE: Final = ("auto", "sse", "ndjson")
+RESUMABLE: Final = (
+    "auto",
+    *(each.name for each in FORMATS if each.resumable and not each.alias_of),
+)
 
 _TIME: Final = Constant(Kind.DURATION, off=True)
 _SIZE: Final = Constant(Kind.SIZE, positive=True)
@@ -62,11 +55,11 @@ class Streaming:
     """How a stream lives (LANGUAGE: the wire). Times are in seconds, 0 is never; sizes in bytes.
 
     ``jitter`` is the part (0 to 1) by which `maxDuration` may be shorter, ``grace`` how long a reader's buffer may be
-    full before `slowClient: disconnect` cuts it off.
+    full before `slowClient: disconnect` cuts it off. ``separator`` and ``end`` are for text.
     """
 
     format: str = setting(
-        Constant(choices=FORMATS),
+        Constant(choices=NAMES),
         "Output format. `auto` follows the request's Accept header.",
         "auto",
     )
@@ -106,6 +99,12 @@ class Streaming:
     compress: bool = setting(_FLAG, "Compress with gzip for clients that accept it.", False)
     done: bool = setting(_FLAG, "End an SSE stream with a `done` event.", True)
     ids: bool = setting(_FLAG, "Number SSE events with ids.", True)
+    separator: str = setting(
+        Constant(verbatim=True), "Text between two chunks, in the format `text`.", ""
+    )
+    end: str = setting(
+        Constant(verbatim=True), "Text after the last chunk, in the format `text`.", ""
+    )
     jitter: float = setting(
         Constant(Kind.PART),
         "Random part by which the duration is shortened, so that clients do not all reconnect at once.",

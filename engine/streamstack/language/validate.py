@@ -10,7 +10,7 @@ from typing import Final
 from streamstack.errors import Diagnostic
 from streamstack.language.analysis.checks import (
     check_authentication,
-    check_dialect,
+    check_format,
     check_optional_auth,
     check_resume,
 )
@@ -161,7 +161,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     conditions = {each.mark for each in entry.reading.findings if each.code == "not-an-expression"}
     found += check_texts(entry.document.root, conditions)
     if isinstance(definition, Endpoint):
-        found += check_dialect(definition, around.functions)
+        found += check_format(definition, around.functions)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
         found += check_optional_auth(definition, around.functions)

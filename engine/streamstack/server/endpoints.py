@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from streamstack.errors import Mark, RunError
+from streamstack.formats import BY_NAME, DIALECTS
 from streamstack.language.definition import Endpoint, Input
-from streamstack.language.dialects import DIALECTS
 from streamstack.language.loading.checks import parameters
 from streamstack.language.settings import Cors as CorsSettings
 from streamstack.language.settings import Settings
@@ -21,7 +21,7 @@ from streamstack.server.heads import own_headers
 from streamstack.server.inputs import Reader, close_inputs
 from streamstack.server.limits import Limiter
 from streamstack.server.served import Own, Served
-from streamstack.server.wire import PATIENCE, WHOLE, Limits, Wire
+from streamstack.server.wire import PATIENCE, Limits, Wire
 
 
 class UnservableError(Exception):
@@ -117,12 +117,14 @@ def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> Wir
         negotiated=negotiated,
         ids=streaming.ids,
         done=streaming.done,
+        separator=streaming.separator,
+        end=streaming.end,
         buffer=streaming.buffer,
         max_bytes=streaming.max_bytes or 0,
         slow=streaming.slow_client,
         grace=streaming.grace,
         patience=streaming.idle_timeout or PATIENCE,
-        compress=streaming.compress and name not in WHOLE,
+        compress=streaming.compress and name != "value" and not BY_NAME[name].whole,
         dev=dev,
     )
 

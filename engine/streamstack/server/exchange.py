@@ -20,9 +20,8 @@ from streamstack.server.problems import RefusalError
 from streamstack.server.replies import CLOSE, Sent, Whole
 from streamstack.server.request import Request
 from streamstack.server.request_log import outcome_of
-from streamstack.server.resuming.beginning import begin
-from streamstack.server.resuming.producing import NOTHING, Given
-from streamstack.server.resuming.requests import Source, come_back
+from streamstack.server.resume.request import StreamCopy, find_resumed
+from streamstack.server.resume.run import NOTHING, RunInputs, begin
 from streamstack.server.served import Served
 from streamstack.server.writers.answer import Answer
 
@@ -30,7 +29,7 @@ from streamstack.server.writers.answer import Answer
 _ACCEPTED: Final = b"Accept-Encoding: gzip, deflate, br\r\n"
 
 if TYPE_CHECKING:
-    from streamstack.server.resuming.sinks import Kept
+    from streamstack.server.resume.sink import ResumableSink
     from streamstack.server.service import Service
 
 
@@ -49,7 +48,7 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
     reason: RunError | None = None
     given = NOTHING
     let: Pass | None = None
-    source: Source | None = None  # a stream that is copied from elsewhere
+    source: StreamCopy | None = None  # a stream that is copied from elsewhere
     sent: Sent = CLOSE
     try:
         try:
@@ -57,7 +56,7 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
                 admitted = served.guard.admit(request, service.context, service.cors)
                 run.auth = await begun(admitted, life.begin_reading)
             if served.resume is not None:
-                source = await come_back(service, served, run, answer)
+                source = await find_resumed(service, served, run, answer)
             if source is None:
                 if served.limiter is not None:
                     let = Pass(served.limiter, run, request, service.spawn)
@@ -67,10 +66,10 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
                 given = (
                     await _take_in(served, request, parameters, life, answer, let)
                     if inputs is None
-                    else Given(inputs, None)
+                    else RunInputs(inputs, None)
                 )
                 if answer.keeps:
-                    source = await begin(service, served, run, cast("Kept", answer), given)
+                    source = await begin(service, served, run, cast("ResumableSink", answer), given)
                 else:
                     if served.headers is not None:
                         answer.headers += served.headers(run, given.inputs)
@@ -92,9 +91,8 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
             service.leave(life)
             if not answer.handed:
                 _give_back(given, let)  # it began no run: it reads another's
-                given = given.closed()
-                return await service.logged(request, source.copy())
-            return await source.copy()
+                given = given.with_files_closed()
+            return await service.logged(request, source.copy())
         lost = given.arriving is not None and given.arriving.lost
         if isinstance(sent, Whole):
             sent.leave, sent.answer = partial(leave, service, served, answer), answer
@@ -115,7 +113,7 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
             service.after(run, outcome, given.close)
 
 
-def _give_back(given: Given, let: Pass | None) -> None:
+def _give_back(given: RunInputs, let: Pass | None) -> None:
     """Give back what a request holds beside its inputs. What was given back before is left alone."""
     if given.arriving is not None:
         given.arriving.end()
@@ -139,7 +137,7 @@ async def _take_in(
     life: Life,
     answer: Answer,
     let: Pass | None,
-) -> Given:
+) -> RunInputs:
     """Read what a run is given. Raises RunError ``invalid-input``, and ``rate-limited``."""
     if request.body_exists:
         _look_at_body(served, request)
@@ -159,7 +157,7 @@ async def _take_in(
         let_send(request)
     else:
         request.ignore_body()
-    return Given(inputs, close, arriving, let)
+    return RunInputs(inputs, close, arriving, let)
 
 
 def _look_at_body(served: Served, request: Request) -> None:

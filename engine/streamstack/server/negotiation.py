@@ -5,22 +5,15 @@ from __future__ import annotations
 from functools import lru_cache
 
 from streamstack.errors import RunError
-
-#: What Accept can name, and the format that answers it.
-FORMATS = {
-    "text/event-stream": "sse",
-    "application/x-ndjson": "ndjson",
-    "application/jsonl": "jsonl",
-    "text/plain": "text",
-    "text/csv": "csv",
-    "application/json": "json",
-}
+from streamstack.formats import BY_MEDIA_TYPE, BY_NAME
 
 #: What a wildcard stands for, in this order; the first that was not refused (`q=0`) is taken.
 _WILDCARDS = {
-    "*/*": tuple(FORMATS),
-    "text/*": tuple(name for name in FORMATS if name.startswith("text/")),
-    "application/*": tuple(name for name in FORMATS if name.startswith("application/")),
+    "*/*": tuple(BY_MEDIA_TYPE),
+    **{
+        f"{kind}/*": tuple(name for name in BY_MEDIA_TYPE if name.startswith(f"{kind}/"))
+        for kind in ("text", "application")
+    },
 }
 
 #: A longer header is no list of preferences; it is read up to here.
@@ -30,7 +23,8 @@ _LONGEST = 2000
 def choose(accept: str | None) -> str:
     """Return the format for an Accept header, `sse` where there is none.
 
-    The highest q wins, ties go by the header's order, wildcards count only if nothing named fits.
+    The highest q wins, ties go by the header's order. A list in which `*/*` weighs as much as the best named type
+    states no preference, as those of axios and of many SDKs do: that is `sse`, too.
     Raises RunError ``not-acceptable`` (406) where nothing fits.
     """
     if not accept:
@@ -39,7 +33,7 @@ def choose(accept: str | None) -> str:
     if found is None:
         raise RunError(
             "not-acceptable",
-            f"Accept names none of the types this endpoint has: {', '.join(FORMATS)}",
+            f"Accept names none of the types this endpoint has: {', '.join(BY_MEDIA_TYPE)}",
             status=406,
         )
     return found
@@ -49,14 +43,13 @@ def takes(accept: str | None, name: str) -> bool:
     """Tell whether an Accept header takes a format; NDJSON by either of its names."""
     if not accept or not accept.strip():
         return True
-    alike = {"ndjson", "jsonl"} if name in ("ndjson", "jsonl") else {name}
+    format_ = BY_NAME[name]
+    base = format_.alias_of or name
+    types = [key for key, each in BY_MEDIA_TYPE.items() if base in (each.name, each.alias_of)]
     offers = dict(_read(part) for part in accept[:_LONGEST].split(",") if part.strip())
-    named = [
-        offers[media] for media, format_ in FORMATS.items() if format_ in alike and media in offers
-    ]
+    named = [offers[media] for media in types if media in offers]
     if named:
         return max(named) > 0
-    types = [media for media, format_ in FORMATS.items() if format_ in alike]
     wild = {"*/*", *(f"{media.partition('/')[0]}/*" for media in types)}
     return any(q > 0 for media, q in offers.items() if media in wild)
 
@@ -66,10 +59,14 @@ def _choose(accept: str) -> str | None:
     offers = [_read(part) for part in accept.split(",") if part.strip()]
     if not offers:
         return "sse"
-    named = [(q, name) for name, q in offers if name in FORMATS and q > 0]
+    named = [(q, name) for name, q in offers if name in BY_MEDIA_TYPE and q > 0]
     if named:
         # `max` gives the first of equals: the header's order.
-        return FORMATS[max(named, key=lambda offer: offer[0])[1]]
+        best, name = max(named, key=lambda offer: offer[0])
+        weights = dict(offers)
+        if weights.get("*/*", 0) >= best and weights.get("text/event-stream", 1) > 0:
+            return "sse"
+        return BY_MEDIA_TYPE[name].name
     refused = {name for name, q in offers if q == 0}
     wild = sorted(
         ((q, name) for name, q in offers if name in _WILDCARDS and q > 0),
@@ -78,7 +75,7 @@ def _choose(accept: str) -> str | None:
     for _, wildcard in wild:
         for name in _WILDCARDS[wildcard]:
             if name not in refused:
-                return FORMATS[name]
+                return BY_MEDIA_TYPE[name].name
     return None
 
 
@@ -95,4 +92,5 @@ def _read(part: str) -> tuple[str, float]:
                 q = 1.0
             if q != q:  # noqa: PLR0124  (NaN)
                 q = 1.0
-    return name.strip().lower(), q
+    name = name.strip().lower()
+    return "*/*" if name == "*" else name, q  # `*` is what some old clients send (java.net)

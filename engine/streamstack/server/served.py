@@ -6,40 +6,18 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from streamstack.formats import BY_MEDIA_TYPE
 from streamstack.language.streaming_settings import Resume
 from streamstack.runtime.run import Run
 from streamstack.server.authentication import Guard
 from streamstack.server.limits import Limiter
-from streamstack.server.negotiation import FORMATS, choose
+from streamstack.server.negotiation import choose
 from streamstack.server.request import Request
-from streamstack.server.resuming.sinks import KEPT
-from streamstack.server.resuming.terms import Terms
-from streamstack.server.wire import Limits, Wire
-from streamstack.server.writers.ai_sdk import AiSdkSink
-from streamstack.server.writers.answer import Answer
-from streamstack.server.writers.anthropic import AnthropicSink
-from streamstack.server.writers.bytes import BytesSink
-from streamstack.server.writers.csv import CsvSink
-from streamstack.server.writers.json import DocumentSink, ValueSink
-from streamstack.server.writers.ndjson import NdjsonSink
-from streamstack.server.writers.openai import OpenaiSink
-from streamstack.server.writers.sse import SseSink
-from streamstack.server.writers.text import TextSink
-
-#: The formats there are, and what writes them. `value` is a `responseType: json` endpoint's.
-WRITERS: Mapping[str, type[Answer]] = {
-    "sse": SseSink,
-    "ndjson": NdjsonSink,
-    "jsonl": NdjsonSink,
-    "text": TextSink,
-    "csv": CsvSink,
-    "json": DocumentSink,
-    "bytes": BytesSink,
-    "openai": OpenaiSink,
-    "anthropic": AnthropicSink,
-    "aiSdk": AiSdkSink,
-    "value": ValueSink,
-}
+from streamstack.server.resume.log import StreamPolicy
+from streamstack.server.resume.sink import ResumableSink
+from streamstack.server.wire import VALUE, Limits, Wire
+from streamstack.server.writers.answer import Answer, ValueSink
+from streamstack.server.writers.stream import LiveSink
 
 #: Bytes a request's body may have, where the settings say nothing.
 MAX_BODY = 10 * 1024 * 1024
@@ -96,13 +74,14 @@ class Served:
     resume: Resume | None = None  # readers may come back
     row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, Wire] = field(init=False)
-    terms: Terms = field(init=False)  # of its streams, for readers who come back
+    policy: StreamPolicy = field(init=False)  # of its streams, for readers who come back
 
     def __post_init__(self) -> None:
-        names = FORMATS.values() if self.wire.negotiated else (self.wire.format,)
+        wire = self.wire
+        names = [each.name for each in BY_MEDIA_TYPE.values()] if wire.negotiated else [wire.format]
         object.__setattr__(self, "wires", {name: self.wire.of(name) for name in names})
-        terms = Terms.of(self.wire, self.limits.keep_alive, self.guard)
-        object.__setattr__(self, "terms", terms)
+        policy = StreamPolicy.of(self.wire, self.limits.keep_alive, self.guard)
+        object.__setattr__(self, "policy", policy)
 
     def take_row(self, row: int) -> None:
         """Keep figures in this row from now on; said once, before there are requests."""
@@ -118,9 +97,11 @@ class Served:
         Raises RunError ``not-acceptable`` where its Accept header fits no format.
         """
         wire = self.wire_for(request)
-        if self.resume is not None and wire.format in KEPT and request.method != "HEAD":
-            return KEPT[wire.format](wire, request, cors)
-        return WRITERS[wire.format](wire, request, cors)
+        if wire.spec is VALUE:
+            return ValueSink(wire, request, cors)
+        if self.resume is not None and wire.spec.resumable and request.method != "HEAD":
+            return ResumableSink(wire, request, cors)
+        return LiveSink(wire, request, cors)
 
     def wire_for(self, request: Request) -> Wire:
         """Return the wire that a request asks for. Raises as `open` does."""

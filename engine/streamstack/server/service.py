@@ -33,8 +33,8 @@ from streamstack.server.replies import (
 )
 from streamstack.server.request import Request
 from streamstack.server.request_log import RequestLog
-from streamstack.server.resuming.requests import PREFIX, answer_streams, share
-from streamstack.server.resuming.streams import Streams
+from streamstack.server.resume.request import PREFIX, answer_streams, share
+from streamstack.server.resume.streams import Streams
 from streamstack.server.routes import Routes
 from streamstack.server.served import Served
 from streamstack.server.turn import Turn

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from functools import cached_property
 
+from streamstack.formats import BY_NAME
+from streamstack.formats.json import JSON
+from streamstack.formats.spec import EncoderOptions, Format
 from streamstack.server.heads import Headers, header_lines, merge, status_line
 
-#: Content-Type of each format, as it is sent.
-CONTENT_TYPES = {
-    "sse": "text/event-stream; charset=utf-8",
-    "ndjson": "application/x-ndjson; charset=utf-8",
-    "jsonl": "application/jsonl; charset=utf-8",
-    "text": "text/plain; charset=utf-8",
-    "csv": "text/csv; charset=utf-8",
-    "json": "application/json; charset=utf-8",
-    "bytes": "application/octet-stream",
-    "openai": "text/event-stream; charset=utf-8",
-    "anthropic": "text/event-stream; charset=utf-8",
-    "aiSdk": "text/event-stream; charset=utf-8",
-    "value": "application/json; charset=utf-8",
-}
-
-#: Formats that are sent in one piece.
-WHOLE = frozenset({"json", "value"})
+#: An endpoint's one value, of `responseType: json`: no format of a stream.
+VALUE = replace(JSON, name="value")
 
 #: Seconds a reader may be silent, where `idleTimeout` is off.
 PATIENCE = 300.0
@@ -31,20 +19,6 @@ PATIENCE = 300.0
 GATHERED = 64 * 1024
 #: Bytes a document that is kept whole may have, unless `maxBytes` says otherwise.
 LARGEST_DOCUMENT = 16 * 1024 * 1024
-
-
-class Shapes(Protocol):
-    """Which events carry `{"content", "metadata"}`: decided when the definition is loaded."""
-
-    def has_metadata(self, event: str | None) -> bool:
-        """Whether chunks of this event name are objects with metadata."""
-
-
-class NoShapes:
-    """The shapes of a stack that gives no metadata."""
-
-    def has_metadata(self, event: str | None) -> bool:
-        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +47,17 @@ class Limits:
         object.__setattr__(self, "soonest", min(filter(None, every), default=0.0))
 
 
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """One endpoint in one format. ``retry`` is milliseconds, sizes are bytes, 0 is no limit.
+@dataclass(frozen=True)
+class Wire(EncoderOptions):
+    """One endpoint in one format. Sizes are bytes, 0 is no limit.
 
     ``slow`` is what becomes of a slow reader, ``grace`` the seconds that it may be slow, ``patience`` those that
     nothing may be heard of it at all.
     """
 
     format: str
-    shapes: Shapes = field(default_factory=NoShapes)
     headers: tuple[tuple[str, str], ...] = ()  # the endpoint's own, as far as they are constant
     negotiated: bool = False
-    ids: bool = True
-    retry: int | None = None
-    done: bool = True
     buffer: int = 256 * 1024
     max_bytes: int = 0
     slow: str = "block"
@@ -95,24 +65,24 @@ class Wire:
     patience: float = PATIENCE
     compress: bool = False
     dev: bool = False
-    #: What a writer has learnt of event names, for the runs to come.
-    learnt: dict[Any, Any] = field(default_factory=dict)
+    spec: Format = field(init=False)
     defaults: tuple[tuple[str, str], ...] = field(init=False)
     plain: bytes = field(init=False)  # the header lines of an ordinary answer
     head: bytes = field(init=False)  # the same, after the status line 200
 
     def __post_init__(self) -> None:
+        spec = VALUE if self.format == "value" else BY_NAME[self.format]
+        object.__setattr__(self, "spec", spec)
         # What is told to be text is not to be run as a page or a script, whatever it looks like.
         defaults = [
-            ("Content-Type", CONTENT_TYPES[self.format]),
-            ("X-Content-Type-Options", "nosniff"),
+            ("Content-Type", spec.content_type),
+            ("X-Content-Type-EncoderOptions", "nosniff"),
         ]
-        if self.format in WHOLE:
+        if spec.whole:
             defaults += [("Cache-Control", "no-cache")]
         else:
             defaults += [("Cache-Control", "no-cache, no-transform"), ("X-Accel-Buffering", "no")]
-        if self.format == "aiSdk":
-            defaults += [("X-Vercel-AI-UI-Message-Stream", "v1")]
+        defaults += spec.headers
         vary = ["Accept"] * self.negotiated + ["Accept-Encoding"] * self.compress
         if vary:
             defaults += [("Vary", ", ".join(vary))]
@@ -122,7 +92,13 @@ class Wire:
 
     def of(self, name: str) -> Wire:
         """Return the same endpoint's wire in another format."""
-        return self if name == self.format else replace(self, format=name, learnt={})
+        return self if name == self.format else replace(self, format=name, cache={})
+
+    @cached_property
+    def whole(self) -> Wire:
+        """The same endpoint's wire for an answer that a request in a dialect asked for as one object."""
+        own = tuple(each for each in self.headers if each[0].lower() != "content-type")
+        return replace(self, format="json", headers=own, cache={})
 
     def lines(self, *given: Headers) -> bytes:
         """Return the header lines, those given winning over the endpoint's and the format's own."""

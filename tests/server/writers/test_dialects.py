@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamstack.errors import RunError
-from streamstack.runtime.messages import call_item, finish_item, text_item, usage_item
+from streamstack.formats.items import call_item, finish_item, text_item, usage_item
 from streamstack.runtime.run import Run
 from streamstack.server.wire import Limits
 from tests.server.serving import Emitting, serving

@@ -12,6 +12,7 @@ import pytest
 
 from streamstack.runtime.run import Run
 from streamstack.server.wire import Wire
+from tests.server.declared import declared
 from tests.server.serving import Emitting, Reply, endpoint, serving
 
 
@@ -164,6 +165,60 @@ async def test_bytes_have_the_authors_type() -> None:
     """The endpoint's own Content-Type says what the bytes are."""
     reply = await ask("bytes", {"content": b"ID3"}, headers=(("content-type", "audio/mpeg"),))
     assert reply.headers["content-type"] == "audio/mpeg"
+
+
+LINES = """
+method: GET
+path: /s
+streaming: {%sseparator: "\\n", end: "\\n[DONE]"}
+functionStack:
+  - forEach: {in: %s, as: item, do: [stream: << item >>]}
+%s
+"""
+
+
+@pytest.mark.parametrize(
+    ("items", "steps", "body"),
+    [
+        ("[one, two, three]", "", "one\ntwo\nthree\n[DONE]"),
+        ('[one, {"n": 1}, ""]', "", 'one\n{"n":1}\n\n[DONE]'),
+        ("[one, two]", "  - done", "one\ntwo\n[DONE]"),
+        ("[one]", "", "one\n[DONE]"),
+        ("[]", "", "\n[DONE]"),
+    ],
+)
+@pytest.mark.parametrize("format_", ["format: text, ", ""])
+async def test_text_with_a_separator(items: str, steps: str, body: str, format_: str) -> None:
+    """`separator` stands between chunks and `end` after them, also where the request chooses text."""
+    async with declared(LINES % (format_, items, steps)) as (server, _):
+        reply = await server.get(Accept="text/plain")
+    assert (reply.body.decode(), reply.complete) == (body, True)
+
+
+async def test_a_failed_text_has_no_end() -> None:
+    """The end is that of a good stream: one that fails is cut short, without it."""
+    text = LINES % ("", "[one, two]", "  - wait: 20ms\n  - throw: {code: x, message: y}")
+    async with declared(text) as (server, _):
+        reply = await server.get(Accept="text/plain")
+        other = await server.get(Accept="application/x-ndjson")
+    assert (reply.body, reply.complete) == (b"one\ntwo", False)
+    assert other.body.startswith(b'"one"\n"two"\n{"error":')
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("application/json, text/plain, */*", "text/event-stream; charset=utf-8"),
+        ("*", "text/event-stream; charset=utf-8"),
+        ("application/json", "application/json; charset=utf-8"),
+        ("application/json, */*;q=0.1", "application/json; charset=utf-8"),
+    ],
+)
+async def test_a_list_without_preference(accept: str, content_type: str) -> None:
+    """What axios and SDKs send by themselves gets events; who asks for the document gets it."""
+    async with declared(LINES % ("", "[one]", "")) as (server, _):
+        reply = await server.get(Accept=accept)
+    assert (reply.status, reply.headers["content-type"]) == (200, content_type)
 
 
 async def test_document() -> None:

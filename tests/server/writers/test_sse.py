@@ -65,7 +65,7 @@ async def body_of(*chunks: dict[str, Any], **options: Any) -> bytes:
 )
 async def test_content(content: Any, data: str) -> None:
     """Text stands as it is, its line breaks are lines of data; anything else is JSON."""
-    assert await body_of({"content": content}) == f"id: 0\n{data}\n\n".encode()
+    assert await body_of({"content": content}) == f"{data}\nid: 0\n\n".encode()
 
 
 async def test_fields() -> None:
@@ -77,10 +77,10 @@ async def test_fields() -> None:
         {"content": "d", "event": "a: b"},
     )
     assert body == (
-        b"event: tick\nid: 0\ndata: a\n\n"
-        b"id: x-1\ndata: b\n\n"
-        b"id: 7\ndata: c\n\n"
-        b"event: a: b\nid: 3\ndata: d\n\n"
+        b"event: tick\ndata: a\nid: 0\n\n"
+        b"data: b\nid: x-1\n\n"
+        b"data: c\nid: 7\n\n"
+        b"event: a: b\ndata: d\nid: 3\n\n"
     )
 
 
@@ -93,9 +93,9 @@ async def test_shape_is_decided_for_the_event() -> None:
         shapes=Everywhere(),
     )
     assert body == (
-        b'event: row\nid: 0\ndata: {"content":"a","metadata":{"i":0}}\n\n'
-        b'event: row\nid: 1\ndata: {"content":"b","metadata":null}\n\n'
-        b"id: 2\ndata: c\n\n"
+        b'event: row\ndata: {"content":"a","metadata":{"i":0}}\nid: 0\n\n'
+        b'event: row\ndata: {"content":"b","metadata":null}\nid: 1\n\n'
+        b"data: c\nid: 2\n\n"
     )
 
 
@@ -104,13 +104,13 @@ async def test_ids_can_be_left_out() -> None:
     body = await body_of(
         {"content": "a"}, {"content": "b", "event": "e"}, {"content": "c", "id": "i"}, ids=False
     )
-    assert body == b"data: a\n\nevent: e\ndata: b\n\nid: i\ndata: c\n\n"
+    assert body == b"data: a\n\nevent: e\ndata: b\n\ndata: c\nid: i\n\n"
 
 
 async def test_retry_stands_in_the_first_event_only() -> None:
     """`retry:` is a line of the first event, for SDKs that choke on one of its own."""
     body = await body_of({"content": "a"}, {"content": "b"}, retry=3000)
-    assert body == b"retry: 3000\nid: 0\ndata: a\n\nid: 1\ndata: b\n\n"
+    assert body == b"retry: 3000\ndata: a\nid: 0\n\ndata: b\nid: 1\n\n"
 
 
 async def test_many_ids() -> None:
@@ -176,7 +176,7 @@ async def test_done(given: dict[str, Any], data: str) -> None:
     async with serving(endpoint(stack)) as server:
         body = (await server.get()).body.decode()
     assert re.sub(r'"elapsedMs":\d+', '"elapsedMs":0', body) == (
-        f"id: 0\ndata: x\n\nevent: done\ndata: {data}\n\n"
+        f"data: x\nid: 0\n\nevent: done\ndata: {data}\n\n"
     )
 
 
@@ -230,7 +230,7 @@ async def test_counts() -> None:
 
     async with serving(endpoint(stack)) as server:
         await server.get()
-    size = len(b"id: 0\ndata: x\n\n")
+    size = len(b"data: x\nid: 0\n\n")
     assert seen == [(1, size), (2, 2 * size), (3, 3 * size)]
 
 

@@ -7,6 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic
+from streamstack.formats import BY_NAME
+from streamstack.formats.items import refuse
+from streamstack.formats.spec import Format
 from streamstack.language.definition import (
     Arguments,
     Definition,
@@ -16,7 +19,6 @@ from streamstack.language.definition import (
     Input,
     Step,
 )
-from streamstack.language.dialects import DIALECTS, refuse
 from streamstack.language.expressions import Read, Value
 from streamstack.language.expressions.value import ListValue, ObjectValue
 from streamstack.language.findings import find
@@ -210,15 +212,49 @@ _SAMPLES: Final[Mapping[str, Any]] = {
 }
 
 
-def check_dialect(
+#: By function: its parameters that not every format has a place for, and what the specs call that.
+_PLACES: Final[Mapping[str, Mapping[str, str]]] = {
+    "stream": {"event": "event", "id": "id", "metadata": "metadata"},
+    "done": {"content": "done.content", "metadata": "done.metadata"},
+}
+
+
+def check_format(
+    endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
+) -> list[Diagnostic]:
+    """Report the steps that surely send what the endpoint's fixed format can't carry."""
+    spec = BY_NAME.get(endpoint.streaming.format)
+    if endpoint.response_type != "streaming" or spec is None:
+        return []
+    found = list(_left_out(endpoint, spec))
+    return found + _check_dialect(endpoint, functions) if spec.dialect else found
+
+
+def _left_out(endpoint: Endpoint, spec: Format) -> Iterator[Diagnostic]:
+    """Report what has no place beside the content. Functions that are called may be for other formats, too."""
+    for step in steps_of(endpoint.stack):
+        for name, key in _PLACES.get(step.function.name, {}).items():
+            value = step.arguments.get(name)
+            if key in spec.carries or not isinstance(value, Value) or value.constant is None:
+                continue
+            message = f"`{name}` has no effect: `format: {spec.name}` sends {_sent(key, spec)}"
+            hint = "take it out, or write another format"
+            yield find("no-effect", value.mark, message, hint)
+
+
+def _sent(key: str, spec: Format) -> str:
+    if not key.startswith("done"):
+        return "the content alone"
+    return "what its SDKs wait for at the end" if spec.dialect else "nothing of `done`"
+
+
+def _check_dialect(
     endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
 ) -> list[Diagnostic]:
     """Report the steps that surely send what the endpoint's dialect can't carry.
 
     Of a function that it calls, the finding stands at the call.
     """
-    if endpoint.response_type != "streaming" or endpoint.streaming.format not in DIALECTS:
-        return []
     format_ = f"`format: {endpoint.streaming.format}`"
     found = [
         find("not-in-dialect", value.mark, f"the content {fault}", _hint(format_))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
+from streamstack.formats import BY_NAME
 from streamstack.language.declare import Choice
 from streamstack.language.definition import Argument, Arguments, Entries, Entry, Given, Items, Stack
 from streamstack.language.expressions import (
@@ -645,17 +646,6 @@ _FRAMING_HINTS: Final = {
     "proxy-authorization": "remove it; user and password of a proxy stand in `http.proxy` of the settings",
 }
 
-#: What each fixed format is sent as; text and bytes may be called anything but an event stream.
-_TYPES: Final = {
-    "sse": ("text/event-stream",),
-    "openai": ("text/event-stream",),
-    "anthropic": ("text/event-stream",),
-    "aiSdk": ("text/event-stream",),
-    "ndjson": ("application/x-ndjson", "application/jsonl", "application/json-lines"),
-    "csv": ("text/csv",),
-    "json": ("application/json",),
-}
-
 Headers = tuple[tuple[str, Value], ...]
 
 
@@ -731,10 +721,10 @@ def check_content_type(headers: Headers, response_type: str, format_: str, fault
             sends = "application/json"
         elif format_ == "auto":
             sends = "what the request asks for, as `format: auto` does"
-        elif format_ in _TYPES:
-            if given in _TYPES[format_]:
+        elif types := BY_NAME[format_].allowed_types:
+            if given in types:
                 continue
-            sends = _TYPES[format_][0]
+            sends = types[0]
         elif given != "text/event-stream":
             continue
         else:

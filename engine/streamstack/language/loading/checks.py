@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from streamstack.errors import Mark
+from streamstack.formats import BY_NAME, DIALECTS
+from streamstack.formats.spec import Format
 from streamstack.language.definition import Input
-from streamstack.language.dialects import DIALECTS
 from streamstack.language.loading.arguments import Faults
 from streamstack.language.reading.nodes import Mapping
 from streamstack.language.streaming_settings import Streaming
@@ -282,20 +283,23 @@ _CHUNKS: Final = (
     "compress",
     "done",
     "ids",
+    "separator",
+    "end",
 )
-_NO_PULSE: Final = "has no heartbeats"
-_NO_NUMBERS: Final = "gives its chunks no numbers"
-_NO_END: Final = "has no event at its end"
 _OWN_END: Final = "always has the end that its SDKs wait for"
 _IN_ONE: Final = "is sent in one piece, at the end"
+_OWN_FORM: Final = "has a form of its own around its chunks"
 
-#: By key: the formats in which it changes nothing, and what those are like.
-_BY_FORMAT: Final[dict[str, tuple[Collection[str], str]]] = {
-    "keepAlive": (("text", "csv", "bytes", "json"), _NO_PULSE),
-    "ids": (("text", "ndjson", "csv", "bytes", "json", *DIALECTS), _NO_NUMBERS),
-    "done": (("text", "ndjson", "csv", "bytes", "json"), _NO_END),
-    "buffer": (("json",), _IN_ONE),
-    "compress": (("json",), _IN_ONE),
+#: By key: in which formats it has an effect, and what the others are like.
+_BY_FORMAT: Final[dict[str, tuple[Callable[[Format], bool], str]]] = {
+    "keepAlive": (lambda format_: format_.heartbeats, "has no heartbeats"),
+    "ids": (lambda format_: format_.numbered, "gives its chunks no numbers"),
+    "done": (lambda format_: format_.done_event, "has no event at its end"),
+    "separator": (lambda format_: format_.separated, _OWN_FORM),
+    "end": (lambda format_: format_.separated, _OWN_FORM),
+    "buffer": (lambda format_: not format_.whole, _IN_ONE),
+    "compress": (lambda format_: not format_.whole, _IN_ONE),
+    "slowClient": (lambda format_: not format_.whole, _IN_ONE),
 }
 
 
@@ -332,21 +336,21 @@ def check_effects(
 def _check_format(
     given: dict[str, Mark], streaming: Streaming, defaults: Streaming, faults: Faults
 ) -> None:
-    name = streaming.format
+    if (format_ := BY_NAME.get(streaming.format)) is None:
+        return  # the request chooses it
+    disconnects = "disconnect" in (streaming.slow_client, defaults.slow_client)
     for key, mark in given.items():
-        formats, why = _BY_FORMAT.get(key, ((), ""))
+        effect, why = _BY_FORMAT.get(key, (None, ""))
+        if effect is None or effect(format_):
+            continue
         if key == "ids" and streaming.resume is not None:
-            formats = ()  # without them no reader can come back, whatever the format calls them
-        if key == "done" and name in DIALECTS:
-            formats, why = DIALECTS, _OWN_END
-        if key == "slowClient" and "disconnect" not in (
-            streaming.slow_client,
-            defaults.slow_client,
-        ):
-            formats, why = ("json",), _IN_ONE  # else it is how long a reader has for that piece
-        if name in formats:
-            message = f"`{key}` has no effect: `format: {name}` {why}"
-            faults.add("no-effect", mark, message, "take it out, or write another format")
+            continue  # without them no reader can come back, whatever the format calls them
+        if key == "slowClient" and disconnects:
+            continue  # it is how long a reader has for that piece
+        if key == "done" and format_.dialect:
+            why = _OWN_END
+        message = f"`{key}` has no effect: `format: {format_.name}` {why}"
+        faults.add("no-effect", mark, message, "take it out, or write another format")
 
 
 def _check_parts(node: Mapping, streaming: Streaming, response_type: str, faults: Faults) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
+from streamstack.formats import DIALECTS
 from streamstack.language.authentication import SCOPE
 from streamstack.language.declare import Registry
 from streamstack.language.definition import (
@@ -22,7 +23,6 @@ from streamstack.language.definition import (
     Task,
     Way,
 )
-from streamstack.language.dialects import DIALECTS
 from streamstack.language.expressions import Value
 from streamstack.language.keys import DOCUMENTS, LIMIT, METHODS, NOT_YET, WAY
 from streamstack.language.loading.arguments import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from streamstack.runtime.messages import LENGTH, OTHER, REFUSAL, STOP, TOOL_CALLS, Item
+from streamstack.formats.items import LENGTH, OTHER, REFUSAL, STOP, TOOL_CALLS, Item
 from streamstack.runtime.providers.conversation import Image, Turn
 from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, part, word
 

@@ -11,7 +11,7 @@ from os import urandom
 from typing import Any, Final
 from urllib.parse import quote
 
-from streamstack.runtime.messages import CONTENT_FILTER, LENGTH, OTHER, STOP, TOOL_CALLS, Item
+from streamstack.formats.items import CONTENT_FILTER, LENGTH, OTHER, STOP, TOOL_CALLS, Item
 from streamstack.runtime.providers.conversation import Image, ToolCall, Turn, read_arguments
 from streamstack.runtime.providers.provider import (
     AnswerReader,

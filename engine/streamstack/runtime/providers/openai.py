@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from streamstack.runtime.messages import (
+from streamstack.formats.items import (
     CONTENT_FILTER,
     LENGTH,
     OTHER,

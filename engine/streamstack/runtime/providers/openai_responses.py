@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from streamstack.runtime.messages import CONTENT_FILTER, LENGTH, OTHER, REFUSAL, STOP, Item
+from streamstack.formats.items import CONTENT_FILTER, LENGTH, OTHER, REFUSAL, STOP, Item
 from streamstack.runtime.providers.conversation import Image, Turn
 from streamstack.runtime.providers.openai import OPENAI, bearer
 from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, part, word

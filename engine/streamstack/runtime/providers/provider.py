@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from streamstack.errors import RunError
-from streamstack.runtime.messages import Item
+from streamstack.formats.items import Item
 from streamstack.runtime.providers.conversation import Turn
 from streamstack.runtime.providers.reply import Reply
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.runtime.messages import STOP, TOOL_CALLS, Item, finish_item, usage_item
+from streamstack.formats.items import STOP, TOOL_CALLS, Item, finish_item, usage_item
 from streamstack.runtime.providers.conversation import read_arguments
 
 

@@ -6,22 +6,16 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import orjson
-
 from streamstack.errors import RunError
-from streamstack.language.headers import ForwardedHeaders
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, to_json
 from streamstack.runtime.chunk import Sink
 from streamstack.runtime.run import Run
 from streamstack.server.cookies import cookie_headers
 from streamstack.server.heads import check_status, own_headers
 from streamstack.server.problems import in_band, log
-from streamstack.server.replies import Sent, reset, send_problem, status_of
+from streamstack.server.replies import Sent, reset, send, send_problem, status_of
 from streamstack.server.request import Request
 from streamstack.server.wire import Wire
-
-#: Types of content that every format carries, told without a look at their ancestors.
-PLAIN = frozenset({str, dict, list, int, float, bool, bytes, orjson.Fragment})
 
 
 class Answer(Sink):
@@ -47,7 +41,7 @@ class Answer(Sink):
     )
     run: Run  # set before anything is emitted
 
-    #: Whether what is written is kept for readers who come back.
+    #: Whether the response can be resumed.
     keeps: ClassVar[bool] = False
     #: Whether what the run was given is not the request's to close any more.
     handed: bool = False
@@ -80,9 +74,6 @@ class Answer(Sink):
             )
         if status is not None:
             self.status = check_status(status)
-        if isinstance(headers, ForwardedHeaders) and self.wire.format not in ("text", "bytes"):
-            # The type of another body: JSON sent as text/html would run in browsers.
-            headers = {name: headers[name] for name in headers if name.lower() != "content-type"}
         self.headers += own_headers(headers, bound=True)
         cookie_headers(cookies)  # told here, at the step that gives them
         self.cookies.update(cookies)
@@ -114,7 +105,7 @@ class Answer(Sink):
             reset(transport)
 
     def drop_reader(self) -> None:
-        """Drop a reader who takes too little of what is sent. The run ends as if it had left."""
+        """Disconnect a client that is too slow. The run ends as if the client had left."""
         log.warning(
             "reader-dropped",
             code="slow-client",
@@ -128,29 +119,37 @@ class Answer(Sink):
     def heartbeat(self) -> None:
         """Keep proxies from closing an idle connection, where the format has a way to."""
 
-    def summary(self, metadata: Any) -> dict[str, Any]:
-        """Return what the end of a stream tells: its figures, and the author's metadata."""
-        told: dict[str, Any] = {"chunks": self.count, "elapsedMs": self.run.elapsed_ms}
+    def summary(self) -> dict[str, Any]:
+        """Return the figures that the end of a stream tells."""
+        summary: dict[str, Any] = {"chunks": self.count, "elapsedMs": self.run.elapsed_ms}
         if self.dropped:
-            told["dropped"] = self.dropped
-        if isinstance(metadata, Mapping):
-            told.update(metadata)
-        elif metadata is not None:
-            told["metadata"] = metadata
-        return told
+            summary["dropped"] = self.dropped
+        return summary
 
     def told(self, error: RunError) -> dict[str, Any]:
-        """Return what the reader is told of an error after the commit point."""
+        """Return what the client is told of an error after the commit point."""
         return in_band(error, self.run.id, dev=self.wire.dev)
 
-    def marker(self, content: Any, metadata: Any) -> Any:
-        """Return the data of the author's end marker.
 
-        Its content as it is; with metadata beside it, both in one object; without content, the
-        summary.
-        """
-        if content is MISSING or content is None:
-            return self.summary(metadata)
-        if metadata is None:
-            return content
-        return {"content": content, "metadata": metadata}
+class ValueSink(Answer):
+    """Answers with the value of the stack. Nothing can be emitted into it."""
+
+    __slots__ = ()
+
+    def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
+        raise RunError(
+            "template",
+            "this endpoint answers one JSON value: write `responseType: streaming` to stream",
+        )
+
+    async def drain(self) -> None:
+        return None
+
+    def done(self, content: Any = MISSING, metadata: Any = None) -> None:
+        self.emit(content, None, None, metadata)
+
+    def finish(self, value: Any) -> Sent:
+        body = to_json(value)
+        lines = self.lines()
+        self.committed = True
+        return send(self.request, self.status, lines, body)

@@ -1,0 +1,96 @@
+"""The AI SDK's UI message stream, version 1: parts of a message for `useChat`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from streamstack.errors import RunError
+from streamstack.formats.dialect import Block, DialectEncoder, fault_of
+from streamstack.formats.items import FIGURES
+from streamstack.formats.spec import Format
+from streamstack.language.values import to_json
+
+_REASONS: Final = {
+    "stop": "stop",
+    "length": "length",
+    "toolCalls": "tool-calls",
+    "contentFilter": "content-filter",
+    "refusal": "content-filter",
+    "other": "other",
+}
+
+_DONE: Final = b"data: [DONE]\n\n"
+
+
+class AiSdkEncoder(DialectEncoder):
+    """Writes unnamed events, a part each. It is always a stream.
+
+    The protocol has no place for what was used: it stands in the message's metadata, as `usage`,
+    beside what the author's `done` gives.
+    """
+
+    dialect = "aiSdk"
+    keeps_arguments = True
+
+    __slots__ = ()
+
+    def start(self) -> bytes:
+        # An answer that goes on with a message keeps its id, or the page would show a second one.
+        name = self.asked.continued or f"msg_{self.response.run}"
+        return _part("start", messageId=name)
+
+    def open_block(self, block: Block) -> bytes:
+        if block.name:
+            return _part("tool-input-start", toolCallId=block.id, toolName=block.name)
+        self._before = b'data: {"type":"text-delta","id":"%d","delta":' % block.number
+        self._after = b"}\n\n"
+        return _part("text-start", id=str(block.number))
+
+    def arguments(self, block: Block, text: str) -> bytes:
+        return _part("tool-input-delta", toolCallId=block.id, inputTextDelta=text)
+
+    def close_block(self, block: Block) -> bytes:
+        if not block.name:
+            return _part("text-end", id=str(block.number))
+        named = {"toolCallId": block.id, "toolName": block.name}
+        text = self.kept_text(block)
+        try:
+            return _part("tool-input-available", **named, input=orjson.loads(text or "{}"))
+        except orjson.JSONDecodeError:
+            fault = "the arguments of the call are no JSON"
+            return _part("tool-input-error", **named, input=text, errorText=fault)
+
+    def finish(self) -> bytes:
+        told_at_end: dict[str, Any] = {}
+        if self._usage is not None:
+            told_at_end["usage"] = {
+                name: self._usage[name] for name in FIGURES if self._usage.get(name) is not None
+            }
+        if isinstance(self._metadata, Mapping):
+            told_at_end.update(self._metadata)
+        elif self._metadata is not None:
+            told_at_end["metadata"] = self._metadata
+        more = {"messageMetadata": told_at_end} if told_at_end else {}
+        return _part("finish", finishReason=_REASONS[self.reason], **more) + _DONE
+
+    def error_end(self, error: RunError, told: Mapping[str, Any], number: int) -> bytes:
+        return _part("error", errorText=fault_of(error, told)) + _DONE
+
+
+def _part(kind: str, **more: Any) -> bytes:
+    return b"data: %b\n\n" % to_json({"type": kind, **more})
+
+
+AI_SDK: Final = Format(
+    name="aiSdk",
+    content_type="text/event-stream; charset=utf-8",
+    encoder=AiSdkEncoder,
+    allowed_types=("text/event-stream",),
+    carries=frozenset({"done.metadata"}),
+    heartbeats=True,
+    dialect=True,
+    headers=(("X-Vercel-AI-UI-Message-Stream", "v1"),),
+)

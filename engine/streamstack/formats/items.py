@@ -1,0 +1,161 @@
+"""The items of a model's answer: what `llm.chat` gives, what the dialects of providers take.
+
+Plain objects, since definitions read them, make them and hand them on:
+
+- `{"type": "text", "text": "Hel"}`: the next piece of the answer.
+- `{"type": "toolCall", "index": 0, "id": "call_1", "name": "weather", "arguments": "{"}`: a tool
+  call; `arguments` is the next piece of their JSON (an object is the whole of them). Each item of a
+  call has its index (from 0 in the answer), id and name, and they follow one another: text, or
+  another call, ends it. A call without arguments is one item, with "".
+- `{"type": "usage", "inputTokens": 12, "outputTokens": 5, "totalTokens": 17}`, and `cachedTokens`
+  of the input, `reasoningTokens` of the output, as far as they are known. One an answer, with its
+  final figures: who relays two answers as one adds them up.
+- `{"type": "finish", "reason": "stop"}`: one an answer, the last but for `usage`.
+
+Further keys are let be. `refuse` tells what is none of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from streamstack.language.suggest import did_you_mean
+from streamstack.language.values import MISSING, kind
+
+#: What an item of a model's answer can be.
+ITEMS: Final = ("text", "toolCall", "usage", "finish")
+#: What was used: `cachedTokens` are among the input's, `reasoningTokens` among the output's.
+FIGURES: Final = ("inputTokens", "outputTokens", "totalTokens", "cachedTokens", "reasoningTokens")
+#: Why an answer ended. `refusal` is the model's own, `contentFilter` the provider's; any other reason is `other`.
+STOP: Final = "stop"
+LENGTH: Final = "length"
+TOOL_CALLS: Final = "toolCalls"
+CONTENT_FILTER: Final = "contentFilter"
+REFUSAL: Final = "refusal"
+OTHER: Final = "other"
+REASONS: Final = (STOP, LENGTH, TOOL_CALLS, CONTENT_FILTER, REFUSAL, OTHER)
+
+Item = dict[str, Any]
+
+
+def text_item(text: str) -> Item:
+    """Return a piece of the text."""
+    return {"type": "text", "text": text}
+
+
+def call_item(index: int, id: str, name: str, arguments: str) -> Item:  # noqa: A002
+    """Return a piece of a tool call."""
+    return {"type": "toolCall", "index": index, "id": id, "name": name, "arguments": arguments}
+
+
+def usage_item(**figures: int | None) -> Item:
+    """Return what was used; figures that are None are not known. The total is made if it can be.
+
+    Raises KeyError for a figure that has no name here.
+    """
+    known = {name: count for name, count in figures.items() if count is not None}
+    if unknown := known.keys() - set(FIGURES):
+        raise KeyError(*unknown)
+    if "totalTokens" not in known and {"inputTokens", "outputTokens"} <= known.keys():
+        known["totalTokens"] = known["inputTokens"] + known["outputTokens"]
+    return {"type": "usage", **{name: known[name] for name in FIGURES if name in known}}
+
+
+def finish_item(reason: str) -> Item:
+    """Return the end of an answer. A reason that is none of REASONS is `other`."""
+    return {"type": "finish", "reason": reason if reason in REASONS else OTHER}
+
+
+def add_usage(first: Item | None, second: Item) -> Item:
+    """Return what two answers used together; a total only where it is one of both."""
+    if first is None:
+        return second
+    given = [[each.get(name) for each in (first, second)] for name in FIGURES]
+    return usage_item(
+        **{
+            name: (one or 0) + (other or 0)
+            for name, (one, other) in zip(FIGURES, given, strict=True)
+            if (one is not None and other is not None)
+            or (name != "totalTokens" and (one is not None or other is not None))
+        }
+    )
+
+
+def refuse(content: Any) -> str | None:
+    """Return why no dialect can carry a content, None where each can.
+
+    Parts of an object that are MISSING are not known yet, and pass.
+    """
+    if isinstance(content, str) or content is MISSING:
+        return None
+    if not isinstance(content, Mapping):
+        return _other(content)
+    item = content.get("type")
+    if item is MISSING:
+        return None
+    if item == "text":
+        return _refuse_text(content.get("text"))
+    if item == "toolCall":
+        return _refuse_call(content)
+    if item == "usage":
+        return _refuse_usage(content)
+    if item == "finish":
+        return _refuse_reason(content.get("reason"))
+    listed = ", ".join(ITEMS)
+    if item is None:
+        return f"is an object without `type`: write `| toJson`, or an item whose type is {listed}"
+    meant = did_you_mean(item, ITEMS) if isinstance(item, str) else ""
+    return f"has a `type` that is none of {listed}{meant}"
+
+
+def _other(content: Any) -> str:
+    name = kind(content)
+    if name in ("list", "object"):
+        return f"is {_a(name)}: write `forEach` to send its items, or `| toJson`"
+    if name == "bytes":
+        return "is bytes: write `| base64`"
+    return f"is {_a(name)}: write `| toText`"
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _refuse_text(text: Any) -> str | None:
+    if isinstance(text, str) or text is MISSING:
+        return None
+    return f"is an item of type text whose `text` is {_what(text)}"
+
+
+def _refuse_call(item: Mapping[str, Any]) -> str | None:
+    for key in ("id", "name"):
+        value = item.get(key)
+        if value is not None and value is not MISSING and not isinstance(value, str):
+            return f"is a tool call whose `{key}` is {_what(value)}: it is a text"
+    arguments = item.get("arguments")
+    if arguments is None or arguments is MISSING or isinstance(arguments, (str, Mapping)):
+        return None
+    return f"is a tool call whose `arguments` are {_what(arguments)}: give an object, or its JSON"
+
+
+def _refuse_usage(item: Mapping[str, Any]) -> str | None:
+    for key in FIGURES:
+        value = item.get(key)
+        if value is None or value is MISSING:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            return f"is an item of type usage whose `{key}` is {_what(value)}: give a whole number"
+    return None
+
+
+def _refuse_reason(reason: Any) -> str | None:
+    if reason is MISSING or (isinstance(reason, str) and reason in REASONS):
+        return None
+    meant = did_you_mean(reason, REASONS) if isinstance(reason, str) else ""
+    return f"is an item of type finish whose `reason` is none of {', '.join(REASONS)}{meant}"
+
+
+def _what(value: Any) -> str:
+    name = kind(value)
+    return name if name in ("null", "bytes") else _a(name)

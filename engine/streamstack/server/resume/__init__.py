@@ -1,0 +1,1 @@
+"""Resumable streams: logs, readers, the store that processes share, and the requests to them."""

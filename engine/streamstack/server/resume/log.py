@@ -1,0 +1,452 @@
+"""The log of a resumable stream: its chunks as they were encoded, numbered; how it began and ended; its readers.
+
+A run appends to it, readers copy from it. It keeps the newest chunks within its bounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import dataclass, field
+from secrets import token_urlsafe
+from time import monotonic
+from typing import Any, Final, NamedTuple, Protocol
+
+from streamstack.errors import Mark, RunError
+from streamstack.language.authentication import Methods
+from streamstack.language.definition import Authentication, Way
+from streamstack.language.streaming_settings import Resume
+from streamstack.runtime.input_faults import invalid
+from streamstack.server.authentication import Guard
+from streamstack.server.wire import PATIENCE, Wire
+
+#: An id of ours: 128 random bits.
+STREAM_ID = re.compile(r"[A-Za-z0-9_-]{22}")
+#: The number of what stands after everything: 15 digits, as many as are read.
+LAST: Final = 999_999_999_999_999
+#: What readers are told of a stream whose server is gone.
+LOST: Final = "The server that ran this stopped before its end."
+# More digits than any stream has chunks are no number of one.
+_NUMBER = re.compile(r"[0-9]{1,15}")
+
+
+class Position(NamedTuple):
+    """The last chunk that a reader has: its stream, "" where it does not say, and its number."""
+
+    stream: str
+    number: int
+
+
+def new_stream_id() -> str:
+    """Return an unguessable stream id (128 random bits)."""
+    return token_urlsafe(16)
+
+
+def read_position(text: str) -> Position | None:
+    """Read `<stream>/<n>`, or a number alone; None for what is neither."""
+    stream, slash, number = text.strip().rpartition("/")
+    if not _NUMBER.fullmatch(number) or (slash and not STREAM_ID.fullmatch(stream)):
+        return None
+    return Position(stream, int(number))
+
+
+def unknown_stream() -> RunError:
+    """Return the error for a stream that does not exist, belongs to another caller, or has an invalid id."""
+    return RunError("unknown-stream", "there is no such stream, or it was kept long enough")
+
+
+def bad_position(name: str, place: str) -> RunError:
+    """Return the error of a position that is no chunk id and no number."""
+    message = "must be the id of a chunk of this stream, or its number"
+    return invalid([{"in": place, "name": name, "message": message}])
+
+
+#: The place in a definition of an authentication method, for a stream of another process.
+_FAR = Mark("", 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPolicy:
+    """The rules by which an endpoint's streams are read. They are stored with each stream.
+
+    ``authentication``: None admits everybody. ``keep_alive``: seconds of silence before a heartbeat, 0 is never.
+    ``idle``: seconds a reader may take nothing. ``compress``: gzip, for clients that accept it.
+    """
+
+    authentication: Authentication | None = None
+    keep_alive: float = 15.0
+    idle: float = PATIENCE
+    compress: bool = False
+    text: str = field(init=False, repr=False)  # JSON, for the store
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", json.dumps(self._as_json(), separators=(",", ":")))
+
+    @classmethod
+    def of(cls, wire: Wire, keep_alive: float, guard: Guard | None) -> StreamPolicy:
+        """Return the policy of an endpoint."""
+        return cls(
+            None if guard is None else guard.authentication,
+            keep_alive,
+            # A reader that was disconnected for being slow may resume.
+            wire.grace if wire.slow == "disconnect" else wire.patience,
+            wire.compress,
+        )
+
+    def guard(self, methods: Methods) -> Guard | None:
+        """Return the guard of the stream, None without authentication.
+
+        Raises RunError ``unknown-stream`` where this process lacks one of its authentication methods.
+        """
+        if self.authentication is None:
+            return None
+        if any(way.name not in methods for way in self.authentication.ways):
+            raise unknown_stream()
+        return Guard(self.authentication, methods)
+
+    def _as_json(self) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "keepAlive": self.keep_alive,
+            "idle": self.idle,
+            "compress": self.compress,
+        }
+        if self.authentication is not None:
+            told["ways"] = [[way.name, *way.scopes] for way in self.authentication.ways]
+            told["optional"] = self.authentication.optional
+        return told
+
+
+def read_policy(text: str) -> StreamPolicy:
+    """Parse a policy from the store. Raises ValueError, KeyError or TypeError for an invalid one."""
+    told = json.loads(text)
+    authentication = None
+    if "ways" in told:
+        ways = tuple(
+            Way(str(name), tuple(map(str, scopes)), _FAR) for name, *scopes in told["ways"]
+        )
+        authentication = Authentication(ways, bool(told["optional"]))
+    return StreamPolicy(
+        authentication, float(told["keepAlive"]), float(told["idle"]), bool(told["compress"])
+    )
+
+
+#: Readers that one stream may have at once.
+MOST_READERS = 100
+#: Dropped chunks whose list slots are kept before the list is compacted.
+_SPARE = 512
+#: Bytes that a chunk takes beside its own.
+_OVERHEAD = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of the response: status, and header lines without those of one connection or origin."""
+
+    status: int
+    lines: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How the stream ended.
+
+    ``cut``: it failed, and the format cannot say so, so the response must look cut short. ``whole``: nothing of the
+    stream had been sent, and this body is the response, with the head's status. ``lost``: its process is gone.
+    """
+
+    cut: bool = False
+    whole: bytes | None = None
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a stream comes from, and how it is written.
+
+    ``owner`` identifies the caller, "" without authentication; ``endpoint`` is the endpoint's title. ``cancels``: the
+    run is cancelled when it has had no reader for `keep`. ``buffer``: bytes a reader may be behind.
+    """
+
+    id: str
+    endpoint: str
+    owner: str
+    format: str
+    run: str
+    resume: Resume
+    cancels: bool = True
+    buffer: int = 256 * 1024
+    policy: StreamPolicy = field(default_factory=StreamPolicy)
+
+
+class LogSubscriber(Protocol):
+    """A reader in this process, as its log sees it."""
+
+    position: int  # the number of the chunk it needs next
+    offset: int  # the bytes it has had, as `StreamLog.written` counts them
+    allowance: int  # the bytes it may be behind before it holds the run back
+
+    def push(self, data: bytes, count: int) -> None:
+        """Take chunks that were just appended; called only while the reader is live."""
+
+    def wake(self) -> None:
+        """Wake the reader's task."""
+
+    def heartbeat(self) -> None:
+        """Send a heartbeat, unless something is on its way."""
+
+
+class LogObserver(Protocol):
+    """Observes the readers, the end and the size of a log."""
+
+    def reader_arrived(self) -> None:
+        """Handle the first reader after there was none."""
+
+    def readers_left(self) -> None:
+        """Handle the departure of the last reader."""
+
+    def ended(self) -> None:
+        """Handle the end of the stream."""
+
+    def grew(self, size: int) -> None:
+        """Account for bytes that the log keeps in addition."""
+
+
+class Replicator(Protocol):
+    """Replicates logs beyond this process."""
+
+    def changed(self, stream_log: StreamLog) -> None:
+        """Schedule replication of what was appended."""
+
+    def lags(self, stream_log: StreamLog) -> bool:
+        """Tell whether so much is not replicated yet that the run has to wait."""
+
+
+class StreamLog:
+    """What is kept of one stream. ``first`` to ``next`` are the numbers of the chunks it has."""
+
+    __slots__ = (
+        "_base",
+        "_frames",
+        "_left_next",
+        "_left_written",
+        "_waiting",
+        "end",
+        "first",
+        "head",
+        "live",
+        "next",
+        "observer",
+        "origin",
+        "readers",
+        "remote_reader_until",
+        "replicator",
+        "size",
+        "slow",
+        "withheld",
+        "written",
+    )
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self._frames: list[bytes] = []
+        self._base = 0  # the number of the first of them; those before `first` are empty
+        self.first = 0
+        self.next = 0
+        self.size = 0  # bytes that the chunks it has take
+        self.written = 0  # bytes of all chunks there ever were
+        self.head: Head | None = None
+        self.end: End | None = None
+        self.readers: set[LogSubscriber] = set()
+        self.live: set[LogSubscriber] = set()  # readers that have had everything
+        self.slow: set[LogSubscriber] = set()  # the others
+        self.replicator: Replicator | None = None
+        self.withheld = False  # readers wait until other servers can find the stream
+        self.observer: LogObserver | None = None
+        self._left_next = 0  # how far it was when the last reader left
+        self._left_written = 0
+        self.remote_reader_until = 0.0  # till when a reader in another process is taken to be there
+        self._waiting: list[asyncio.Future[None]] = []
+
+    # ------------------------------------------------------------- what the run writes
+
+    def begin(self, head: Head) -> None:
+        """Set the head of the response."""
+        self.head = head
+        if self.replicator is not None:
+            self.replicator.changed(self)
+
+    def append(self, parts: list[bytes]) -> None:
+        """Append encoded chunks, and push them to live readers."""
+        data = b"".join(parts)
+        count = len(parts)
+        self._frames.extend(parts)
+        self.next += count
+        before = self.size
+        self.size += len(data) + count * _OVERHEAD
+        self.written += len(data)
+        if self.live:
+            for reader in tuple(self.live):
+                reader.push(data, count)
+        resume = self.origin.resume
+        if self.next - self.first > resume.max_chunks or self.size > resume.max_size:
+            self.trim(resume.max_chunks, resume.max_size)
+        if self.observer is not None:
+            self.observer.grew(self.size - before)
+        if self.replicator is not None:
+            self.replicator.changed(self)
+
+    def trim(self, chunks: int, size: int) -> None:
+        """Drop the oldest chunks past these bounds, but none that a connected reader still needs."""
+        floor = min((reader.position for reader in self.slow), default=self.next)
+        frames, at = self._frames, self.first - self._base
+        end, most = floor - self._base, self.next - self._base - chunks
+        while at < end and (at < most or self.size > size):
+            self.size -= len(frames[at]) + _OVERHEAD
+            frames[at] = b""
+            at += 1
+        self.first = self._base + at
+        if at > _SPARE and at > len(frames) // 2:
+            del frames[:at]
+            self._base = self.first
+
+    def finish(self, end: End, parts: list[bytes]) -> None:
+        """Append the last chunks, and set how the stream ended."""
+        if self.end is not None:
+            return
+        self.end = end  # before they are handed on, so that the end leaves together with them
+        if end.whole is not None:
+            self.withheld = False  # such a response does not name the stream
+        if parts:
+            self.append(parts)
+        for reader in tuple(self.readers):
+            reader.wake()
+        self.wake_writer()
+        if self.replicator is not None:
+            self.replicator.changed(self)
+        if self.observer is not None:
+            self.observer.ended()
+
+    def publish(self) -> None:
+        """Let readers have what was appended."""
+        if self.withheld:
+            self.withheld = False
+            for reader in tuple(self.readers):
+                reader.wake()
+
+    def heartbeat(self) -> None:
+        """Send a heartbeat to all live readers."""
+        for reader in tuple(self.live):
+            reader.heartbeat()
+
+    # ------------------------------------------------------------- how far it may run ahead
+
+    def must_wait(self, more: int = 0) -> bool:
+        """Whether the run has to wait: for a slow reader, for one to come back, for the store.
+
+        ``more``: the chunks that it has not handed over yet.
+        """
+        if self.slow:
+            resume = self.origin.resume
+            full = self.next - self.first >= resume.max_chunks or self.size >= resume.max_size
+            for reader in self.slow:
+                if self.written - reader.offset > reader.allowance:
+                    return True
+                if full and reader.position <= self.first:
+                    return True
+        elif not self.readers and (self.origin.cancels or monotonic() < self.remote_reader_until):
+            # Half of what is kept is for what the last reader may not have got.
+            resume = self.origin.resume
+            if self.next + more - self._left_next >= max(resume.max_chunks // 2, 1):
+                return True
+            if self.written - self._left_written >= resume.max_size // 2:
+                return True
+        return self.replicator is not None and self.replicator.lags(self)
+
+    async def wait_for_room(self, seconds: float) -> None:
+        """Wait until `must_wait` may have changed, for ``seconds`` at most."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        handle = waiter.get_loop().call_later(seconds, _settle, waiter)
+        try:
+            await waiter
+        finally:
+            handle.cancel()
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+
+    def wake_writer(self) -> None:
+        """Let the run check `must_wait` again."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            _settle(waiter)
+
+    def note_remote_reader(self, position: int, seconds: float = 0.0) -> None:
+        """Record the position of a reader in another process, who counts as connected for ``seconds``."""
+        self.remote_reader_until = monotonic() + seconds
+        if position > self._left_next:
+            offset = self.offset_of(min(position, self.next))
+            self._left_next, self._left_written = position, max(offset, self._left_written)
+            self.wake_writer()
+
+    # ------------------------------------------------------------- what readers take
+
+    def attach(self, reader: LogSubscriber) -> None:
+        """Attach a reader, which is slow until it has had everything."""
+        reader.position = min(reader.position, self.next)
+        reader.offset = self.offset_of(reader.position)
+        reader.allowance = self.written - reader.offset + self.origin.buffer
+        self.readers.add(reader)
+        self.slow.add(reader)
+        if len(self.readers) == 1 and self.observer is not None:
+            self.observer.reader_arrived()
+
+    def mark_live(self, reader: LogSubscriber) -> None:
+        """Mark a reader live: it has had everything. While the log is withheld no reader is."""
+        if self.withheld:
+            return
+        self.slow.discard(reader)
+        self.live.add(reader)
+        reader.allowance = self.origin.buffer
+        self.wake_writer()
+
+    def mark_slow(self, reader: LogSubscriber) -> None:
+        """Mark a reader slow: its connection takes no more for now."""
+        self.live.discard(reader)
+        if reader in self.readers:
+            self.slow.add(reader)
+
+    def detach(self, reader: LogSubscriber) -> None:
+        """Detach a reader."""
+        if reader not in self.readers:
+            return
+        self.readers.discard(reader)
+        self.live.discard(reader)
+        self.slow.discard(reader)
+        if not self.readers:
+            self._left_next = max(self._left_next, min(reader.position, self.next))
+            self._left_written = max(self._left_written, min(reader.offset, self.written))
+            if self.observer is not None:
+                self.observer.readers_left()
+        self.wake_writer()
+
+    def offset_of(self, position: int) -> int:
+        """Return the bytes of all chunks before one; of those that are gone, all."""
+        if position >= self.next:
+            return self.written
+        position = max(position, self.first)
+        return self.written - sum(map(len, self._frames[position - self._base :]))
+
+    def read(self, position: int, size: int) -> list[bytes]:
+        """Return chunks from a number on that is kept, of about so many bytes, one at least where there is one."""
+        frames, start = self._frames, max(position, self.first) - self._base
+        end = start
+        while end < len(frames) and size > 0:
+            size -= len(frames[end])
+            end += 1
+        return frames[start:end]
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

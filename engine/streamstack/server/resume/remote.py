@@ -1,0 +1,281 @@
+"""Streams that another process runs: reading them from the store, and stopping them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from streamstack.connections.stream_store import Seen
+from streamstack.errors import RunError
+from streamstack.language.values import to_json
+from streamstack.server.problems import in_band
+from streamstack.server.replies import CLOSE, Sent, send_problem
+from streamstack.server.request import Request
+from streamstack.server.resume.log import LAST, LOST, End, Head, unknown_stream
+from streamstack.server.resume.reader import Delivery, DeliveryOptions
+from streamstack.server.resume.store import LeaseMonitor, RemoteStream, SharedStore, read_end
+from streamstack.server.resume.streams import ResumableStream, Streams, stop_error
+
+if TYPE_CHECKING:
+    from streamstack.server.service import Service
+
+#: Seconds between two looks at the store where no news came: they may have been missed.
+_LOOK: Final = 1.0
+#: Seconds that a store may be away before a reader is sent to try again.
+_AWAY: Final = 20.0
+
+
+class RemoteReader:
+    """Copies a stream from the store to one connection."""
+
+    def __init__(
+        self,
+        service: Service,
+        shared: SharedStore,
+        stream: RemoteStream,
+        request: Request,
+        cors: bytes,
+        position: int,
+    ) -> None:
+        self._service = service
+        self._shared = shared
+        self._stream = stream
+        self._request = request
+        self._cors = cors
+        self._manner = options = DeliveryOptions.of(stream.origin)
+        self._position = position
+        self._keep_alive = stream.origin.policy.keep_alive
+        self._delivery = Delivery(request, cors, options)
+        self._encoder = options.encoder
+        self._news = asyncio.Event()
+        self._stopped = False
+        self._silent_since = monotonic()
+        self._lease = LeaseMonitor(shared, stream)
+        self._away_since = 0.0
+        self._reported_at = 0.0  # when the position was last reported, and which
+        self._reported = position
+        self._unreported = 0  # bytes since
+        self._ended = stream.end is not None
+        self._extended_at = 0.0  # when the lifetime of an ended stream was extended
+
+    @property
+    def name(self) -> str:
+        """The id of its stream."""
+        return self._manner.stream
+
+    def stop(self) -> None:
+        """End the answer without a good end: its client may come back, elsewhere."""
+        self._stopped = True
+        self._news.set()
+
+    async def copy(self) -> Sent:
+        """Copy the stream to its end. Cancelled when the reader leaves."""
+        channel = self._shared.store.channel(self._stream.origin.id)
+        self._shared.news.listen(channel, self._news.set)
+        self._service.streams.followers.add(self)
+        try:
+            sent = await self._follow()
+            return sent if await self._delivery.room() else CLOSE
+        except asyncio.CancelledError:
+            self._delivery.writer.stop()
+            raise
+        finally:
+            self._service.streams.followers.discard(self)
+            self._shared.news.leave(channel, self._news.set)
+            if not self._service.draining:
+                # From now on it is kept, and its run waits, for somebody to come back.
+                self._service.spawn(self._leave())
+
+    async def _follow(self) -> Sent:
+        head: Head | None = None
+        while not self._stopped:
+            if not await self._room():
+                return CLOSE
+            self._news.clear()
+            try:
+                await self._report_position()
+                seen = await self._shared.store.look(self.name, self._position)
+            except RunError as error:
+                if head is None:
+                    return self._refuse(error)
+                if self._is_store_gone():
+                    return self._delivery.cut(head)
+                await self._wait(head)
+                continue
+            self._away_since = 0.0
+            if seen is None:
+                if head is None:
+                    return self._refuse(unknown_stream())
+                return self._delivery.cut(head)  # it was kept long enough, or the store has lost it
+            if seen.lines is not None:
+                head = Head(seen.status, seen.lines)
+            if seen.pieces and head is not None:
+                self._write(head, seen)
+                if seen.end is None:
+                    continue
+                if self._position < seen.next:
+                    await self._extend()
+                    continue
+            if seen.end is not None:
+                self._ended = True
+                return self._finish(head, seen)
+            if await self._lease.expired(seen):
+                return self._end_as_lost(head)
+            if head is not None:
+                self._delivery.begin(head)
+            await self._wait(head)
+        return self._delivery.cut(head)
+
+    def _write(self, head: Head, seen: Seen) -> None:
+        """Copy what was seen, and tell of what is missing."""
+        parts: list[bytes] = []
+        for piece in seen.pieces:
+            if piece.first > self._position:
+                parts.append(self._gap(piece.first))
+            skip = max(self._position - piece.first, 0)
+            parts += piece.frames[skip:]
+            self._position = max(self._position, piece.first + len(piece.frames))
+        data = b"".join(parts)
+        self._unreported += len(data)
+        self._delivery.write(head, data)
+        self._silent_since = monotonic()
+        self._lease.reset()
+
+    def _gap(self, until: int) -> bytes:
+        return self._encoder.gap({"from": self._position, "to": until - 1}, until - 1)
+
+    def _finish(self, head: Head | None, seen: Seen) -> Sent:
+        assert seen.end is not None
+        end = read_end(seen.end)
+        if head is None:  # it was lost before its answer had begun
+            return self._refuse(_lost())
+        if end.whole is None and self._position < seen.next:
+            self._delivery.write(head, self._gap(seen.next))
+        return self._end_as_lost(head) if end.lost else self._delivery.finish(head, end)
+
+    async def _room(self) -> bool:
+        """Wait until the connection takes more; False where it was given up. A slow reader counts as connected."""
+        if not self._delivery.full:
+            return True
+        waiting = asyncio.ensure_future(self._delivery.room())
+        try:
+            while not (await asyncio.wait({waiting}, timeout=_LOOK))[0]:
+                with suppress(RunError):
+                    await self._report_position()
+            return await waiting
+        finally:
+            waiting.cancel()
+
+    async def _wait(self, head: Head | None) -> None:
+        """Wait for news, and keep the connection alive meanwhile."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(_LOOK, self._keep_alive or _LOOK)):
+                await self._news.wait()
+        if (
+            head is not None
+            and self._keep_alive
+            and not self._delivery.full
+            and monotonic() - self._silent_since >= self._keep_alive
+        ):
+            self._delivery.write(head, self._encoder.heartbeat())
+            self._silent_since = monotonic()
+
+    def _is_store_gone(self) -> bool:
+        """Whether the store has been away for so long that its reader is to try again."""
+        self._away_since = self._away_since or monotonic()
+        self._lease.reset()
+        return monotonic() - self._away_since > _AWAY
+
+    # ------------------------------------------------------------- the process that runs it
+
+    async def _report_position(self) -> None:
+        """Report the reader's position to the process that runs the stream."""
+        origin = self._stream.origin
+        if self._ended:
+            return
+        now, resume = monotonic(), origin.resume
+        far = self._position - self._reported >= max(resume.max_chunks // 8, 1)
+        far = far or self._unreported >= resume.max_size // 8
+        seconds = min(resume.keep / 3, 10)
+        if not far and now - self._reported_at < seconds:
+            return
+        self._reported_at, self._reported, self._unreported = now, self._position, 0
+        ttl = resume.keep if origin.cancels else 2 * seconds
+        message = to_json({"read": origin.id, "at": self._position, "for": ttl})
+        await self._shared.store.tell(self._stream.worker, message)
+
+    async def _extend(self) -> None:
+        """Have the store keep what has ended, while it is read."""
+        now, origin = monotonic(), self._stream.origin
+        if now - self._extended_at >= origin.resume.keep / 3:
+            self._extended_at = now
+            with suppress(RunError):
+                await self._shared.store.linger(origin.id, origin.resume.keep)
+
+    async def _leave(self) -> None:
+        origin = self._stream.origin
+        store = self._shared.store
+        with suppress(RunError):
+            await store.linger(origin.id, origin.resume.keep)
+            if not self._ended:
+                # The run waits for somebody to come back, or goes on alone.
+                ttl = origin.resume.keep if origin.cancels else 0
+                message = to_json({"read": origin.id, "at": self._position, "for": ttl})
+                await store.tell(self._stream.worker, message)
+
+    def _end_as_lost(self, head: Head | None) -> Sent:
+        if head is None:
+            return self._refuse(_lost())
+        error = _lost()
+        told = in_band(error, self._stream.origin.run)
+        self._delivery.write(head, self._encoder.error_end(error, told, LAST) or b"")
+        return self._delivery.finish(head, End())
+
+    def _refuse(self, error: RunError) -> Sent:
+        return send_problem(self._request, error, lines=self._cors, dev=self._service.context.dev)
+
+
+def _lost() -> RunError:
+    return RunError("producer-lost", LOST, status=503)
+
+
+#: Seconds that a run which is stopped has to end.
+STOPPING: Final = 5.0
+#: Seconds between two looks at the store.
+_POLL: Final = 0.05
+
+
+async def stop(streams: Streams, stream: ResumableStream | RemoteStream) -> bool:
+    """Stop a run, and wait a few seconds for its end; return whether it has ended.
+
+    A run whose server is gone has ended. Raises RunError ``state-unreachable`` where its server can't be told.
+    """
+    if isinstance(stream, ResumableStream):
+        return await stream.stop_and_wait(
+            stop_error("the stream was stopped by its reader"), STOPPING
+        )
+    if streams.shared is None or stream.end is not None:
+        return True
+    await streams.shared.store.tell(stream.worker, to_json({"stop": stream.origin.id}))
+    try:
+        async with asyncio.timeout(STOPPING):
+            await _wait(streams.shared, stream)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _wait(shared: SharedStore, stream: RemoteStream) -> None:
+    lease = LeaseMonitor(shared, stream)
+    while True:
+        try:
+            seen = await shared.store.look(stream.origin.id, LAST)  # no chunks
+        except RunError:
+            lease.reset()  # it was told: what becomes of that can't be seen now
+        else:
+            # A store that has lost the stream does not tell that its run has ended.
+            if seen is not None and (seen.end is not None or await lease.expired(seen)):
+                return
+        await asyncio.sleep(_POLL)

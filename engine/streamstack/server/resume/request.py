@@ -1,0 +1,340 @@
+"""Requests to resumable streams: what they name, and those that resume, read or stop one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import parse_qsl, urlencode
+
+from streamstack.errors import RunError
+from streamstack.functions.state_use import open_redis
+from streamstack.language.values import Opaque, to_json
+from streamstack.runtime.files import File
+from streamstack.runtime.input_faults import invalid
+from streamstack.runtime.run import Context, Run
+from streamstack.server.heads import header_lines
+from streamstack.server.negotiation import takes
+from streamstack.server.problems import RefusalError
+from streamstack.server.replies import JSON, Sent, send
+from streamstack.server.request import Request
+from streamstack.server.resume.log import (
+    LAST,
+    MOST_READERS,
+    STREAM_ID,
+    Origin,
+    Position,
+    bad_position,
+    read_position,
+    unknown_stream,
+)
+from streamstack.server.resume.reader import LogReader
+from streamstack.server.resume.remote import RemoteReader, stop
+from streamstack.server.resume.store import RemoteStream, SharedStore
+from streamstack.server.resume.streams import ResumableStream, Streams
+from streamstack.server.served import Served
+from streamstack.server.writers.answer import Answer
+
+if TYPE_CHECKING:
+    from streamstack.server.service import Service
+
+#: The parameter of the query that stands for the header Last-Event-ID, which an EventSource can't set.
+LAST_EVENT_ID: Final = "lastEventId"
+
+_KEY: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
+#: Methods that a key has no meaning for: to ask again is harmless.
+_WITHOUT_KEY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def last_event_id(request: Request) -> Position | None:
+    """Return the last chunk that a request to an endpoint names; None where it starts a new stream.
+
+    Raises RunError ``unknown-stream`` for an invalid id: a new run would send everything twice.
+    """
+    text = request.headers.get("Last-Event-ID", "").strip()
+    if not text and LAST_EVENT_ID in request.rel_url.raw_query_string:
+        text = _queried(request, LAST_EVENT_ID).strip()
+    if not text:
+        return None
+    position = read_position(text)
+    if position is None or not position.stream:
+        raise unknown_stream()
+    return position
+
+
+def first_needed(request: Request, stream: str) -> int:
+    """Return the number of the chunk that a reader of a stream needs first.
+
+    The header counts before the query: an EventSource keeps the query it began with. Raises RunError
+    ``invalid-input`` for what names no chunk, ``unknown-stream`` for another stream's.
+    """
+    for name, place, text in (
+        ("Last-Event-ID", "header", request.headers.get("Last-Event-ID", "")),
+        ("after", "query", _queried(request, "after")),
+        (LAST_EVENT_ID, "query", _queried(request, LAST_EVENT_ID)),
+    ):
+        if not text.strip():
+            continue
+        position = read_position(text)
+        if position is None:
+            raise bad_position(name, place)
+        if position.stream and position.stream != stream:
+            raise unknown_stream()
+        return position.number + 1
+    return 0
+
+
+def _queried(request: Request, name: str) -> str:
+    query = request.rel_url.raw_query_string
+    if name not in query:
+        return ""
+    found = [value for key, value in parse_qsl(query, keep_blank_values=True) if key == name]
+    return found[-1] if found else ""
+
+
+def owner_of(claims: Mapping[str, Any] | None) -> str:
+    """Return what identifies a caller: authentication method and subject; "" without authentication.
+
+    Of a token without `sub`, all that it says but its times.
+    """
+    if claims is None:
+        return ""
+    subject = claims.get("sub")
+    if subject is None:
+        told = {key: claims[key] for key in sorted(claims) if key not in _PASSING}
+        subject = hashlib.sha256(to_json(told)).hexdigest()
+    return f"{claims.get('method', '')}:{subject}"
+
+
+#: Claims that differ between two tokens of one caller.
+_PASSING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time"})
+
+
+def key_of(request: Request) -> str | None:
+    """Return the Idempotency-Key of a request, with or without its quotes.
+
+    (https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/) Raises RunError ``invalid-input``.
+    """
+    if request.method in _WITHOUT_KEY:
+        return None
+    given = request.headers.getall("Idempotency-Key", [])
+    if not given:
+        return None
+    key = given[0].strip()
+    if len(key) > 1 and key.startswith('"') and key.endswith('"'):
+        key = key[1:-1]
+    if len(given) > 1 or not _KEY.fullmatch(key):
+        raise invalid_key("must be one text of 1 to 255 visible characters")
+    return key
+
+
+def invalid_key(message: str) -> RunError:
+    """Return the error of a key that can't be taken."""
+    return invalid([{"in": "header", "name": "Idempotency-Key", "message": message}])
+
+
+def name_of(owner: str, endpoint: str, key: str) -> bytes:
+    """Return what a key is known by: it is its owner's, at one endpoint."""
+    return hashlib.sha256(to_json([owner, endpoint, key])).digest()
+
+
+async def fingerprint_of(request: Request, inputs: Mapping[str, Any]) -> str:
+    """Return what two requests with one key have to have in common: their path, query and inputs.
+
+    Of a file its content counts, not how its form was cut; of a body that is read as it arrives, nothing.
+    """
+    digest = hashlib.sha256()
+    query = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)
+    rest = urlencode([pair for pair in query if pair[0] != LAST_EVENT_ID])
+    digest.update(to_json([request.method, request.rel_url.raw_path, rest]))
+    if not request.headers.get("Content-Type", "").lower().startswith("multipart/"):
+        digest.update(request.kept_body)
+    for name in sorted(inputs):
+        digest.update(b"\0%b\0" % name.encode())
+        await _add(digest, inputs[name])
+    return digest.hexdigest()
+
+
+async def _add(digest: hashlib._Hash, value: Any) -> None:
+    if isinstance(value, File):
+        digest.update(to_json([value.name, value.content_type, value.size]))
+        async for piece in value.pieces():
+            digest.update(piece)
+    elif isinstance(value, list):
+        digest.update(b"[%d" % len(value))
+        for item in value:
+            await _add(digest, item)
+    elif isinstance(value, dict):
+        digest.update(b"{%d" % len(value))
+        for key in sorted(value):
+            digest.update(to_json(key))
+            await _add(digest, value[key])
+    elif not isinstance(value, Opaque):
+        digest.update(to_json(value))
+
+
+#: Where streams are read and stopped: this path and the stream's id.
+PREFIX = "/_streams/"
+METHODS = ["DELETE", "GET", "HEAD", "OPTIONS"]
+
+
+class StreamCopy(Protocol):
+    """A stream, copied to one reader."""
+
+    async def copy(self) -> Sent:
+        """Copy it to its end. Cancelled when the reader leaves."""
+
+
+class NoContent:
+    """A stream that was read to its end: 204, which tells an EventSource to stop asking."""
+
+    __slots__ = ("_cors", "_request")
+
+    def __init__(self, request: Request, cors: bytes) -> None:
+        self._request = request
+        self._cors = cors
+
+    async def copy(self) -> Sent:
+        """Say so."""
+        return send(self._request, 204, b"Cache-Control: no-store\r\n" + self._cors, b"")
+
+
+async def find_resumed(
+    service: Service, served: Served, run: Run, answer: Answer
+) -> StreamCopy | None:
+    """Return the stream that a request to an endpoint resumes; None where it starts a new one.
+
+    Raises RunError ``unknown-stream``, ``not-acceptable``, and ``invalid-input`` for a key that nothing could go on
+    from.
+    """
+    request = answer.request
+    position = last_event_id(request)
+    if position is None:
+        if not answer.keeps and key_of(request) is not None:
+            raise invalid_key("needs an answer that can be read again: text/event-stream or NDJSON")
+        return None
+    stream = await find(service.streams, position.stream)
+    if stream is None or stream.origin.endpoint != served.title:
+        raise unknown_stream()
+    _check_owner(stream.origin, owner_of(run.auth))
+    return read(service, stream, request, answer.cors, position.number + 1)
+
+
+async def find(streams: Streams, name: str) -> ResumableStream | RemoteStream | None:
+    """Return a stream by its id, wherever it is; None where there is none.
+
+    Raises RunError ``state-unreachable``.
+    """
+    stream, shared = streams.find(name), streams.shared
+    if stream is not None or shared is None or not STREAM_ID.fullmatch(name):
+        return stream
+    return await shared.find(name)
+
+
+async def answer_streams(service: Service, request: Request, path: str) -> Sent:
+    """Answer a request to `/_streams/{id}`. Raises RunError as `find_resumed` does."""
+    cors = service.cors.lines(request.headers.get("Origin"))
+    if request.method == "OPTIONS":
+        lines = header_lines([("Allow", ", ".join(METHODS))])
+        asked = request.headers.get("Access-Control-Request-Headers")
+        preflight = service.cors.preflight(request.headers.get("Origin"), METHODS, asked)
+        return send(request, 204, lines + preflight, b"")
+    if request.method not in METHODS:
+        raise RefusalError(
+            "method-not-allowed",
+            f"this path takes {', '.join(METHODS)}",
+            lines=header_lines([("Allow", ", ".join(METHODS))]),
+        )
+    name = path.removeprefix(PREFIX)
+    service.share()  # another process may have it, though no endpoint here keeps any
+    stream = await find(service.streams, name)
+    if stream is None:
+        raise unknown_stream()
+    await _authorize(service, request, stream.origin)  # whatever is served there by now
+    if request.method == "DELETE":
+        if await stop(service.streams, stream):
+            return send(request, 204, cors, b"")
+        return send(request, 202, JSON + cors, b'{"status":"stopping"}')
+    source = read(service, stream, request, cors, first_needed(request, name))
+    if request.method == "HEAD" and not isinstance(source, NoContent):
+        return send(request, *_head(stream, cors), None)
+    return await source.copy()
+
+
+def _head(stream: ResumableStream | RemoteStream, cors: bytes) -> tuple[int, bytes]:
+    """Return the status and the header lines of an answer; of one that has not begun, what is known."""
+    if isinstance(stream, RemoteStream):
+        return stream.status, (stream.lines or b"") + cors
+    head = stream.log.head
+    return (200, cors) if head is None else (head.status, head.lines + cors)
+
+
+async def _authorize(service: Service, request: Request, origin: Origin) -> None:
+    """Admit only the caller that began the stream. Raises RunError ``unknown-stream`` for all others."""
+    claims = None
+    guard = origin.policy.guard(service.context.authentication)
+    if guard is not None:
+        try:
+            claims = await guard.admit(request, service.context, service.cors)
+        except RunError as error:
+            if error.code in ("unauthorized", "forbidden"):
+                raise unknown_stream() from error
+            raise
+    _check_owner(origin, owner_of(claims))
+
+
+def _check_owner(origin: Origin, owner: str) -> None:
+    if origin.owner and origin.owner != owner:
+        raise unknown_stream()
+
+
+def read(
+    service: Service,
+    stream: ResumableStream | RemoteStream,
+    request: Request,
+    cors: bytes,
+    position: int,
+) -> StreamCopy:
+    """Return a reader of a stream from a chunk on.
+
+    Raises RunError ``not-acceptable`` where the request takes another format only, ``rate-limited`` where the stream
+    has readers enough.
+    """
+    origin = stream.origin
+    if not takes(request.headers.get("Accept"), origin.format):
+        raise RunError("not-acceptable", f"this stream was begun as {origin.format}", status=406)
+    end, next_ = (
+        (stream.end, stream.next)
+        if isinstance(stream, RemoteStream)
+        else (stream.log.end, stream.log.next)
+    )
+    if end is not None and end.whole is None:
+        # The word of a stream that was lost has a number beyond all others.
+        last = LAST if end.lost else next_ - 1
+        if position > max(last, 0):
+            return NoContent(request, cors)
+    if isinstance(stream, RemoteStream):
+        assert service.streams.shared is not None
+        if service.streams.count_followers(origin.id) >= MOST_READERS:
+            raise _too_many_readers()
+        shared = service.streams.shared
+        return RemoteReader(service, shared, stream, request, cors, position)
+    if len(stream.log.readers) >= MOST_READERS:
+        raise _too_many_readers()
+    return LogReader(stream.log, request, cors, stream.options, position)
+
+
+def _too_many_readers() -> RunError:
+    return RunError("rate-limited", f"this stream has {MOST_READERS} readers already")
+
+
+def share(
+    streams: Streams,
+    context: Context,
+    group: asyncio.TaskGroup,
+    spawn: Callable[[Coroutine[Any, Any, None]], object],
+) -> None:
+    """Share streams with the processes that use the same store."""
+    streams.share(SharedStore(context.resource(open_redis)), group, spawn)

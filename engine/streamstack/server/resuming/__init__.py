@@ -1,1 +1,0 @@
-"""Streams that outlive a connection: kept while they run and for a while after, for readers who come back."""
