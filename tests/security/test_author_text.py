@@ -420,7 +420,17 @@ def test_a_literal_is_what_it_says() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [_RUN, "().__class__", "open('x')", "import os", "v_x.__class__", "run.__dict__", "1 +"]
+    "text",
+    [
+        _RUN,
+        "().__class__",
+        "open('x')",
+        "import os",
+        "v_x.__class__",
+        "run.__dict__",
+        "1 +",
+        "__builtins__",
+    ],
 )
 def test_source_with_other_names_never_runs(text: str) -> None:
     """The last wall: it is compiled, looked at, and refused before any of it runs."""

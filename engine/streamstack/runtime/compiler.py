@@ -481,11 +481,10 @@ class Code:
             UnsafeSource: where the source holds an identifier that is neither the compiler's nor a variable's.
         """
         namespace = self.namespace
-        namespace["__builtins__"] = BUILTINS
         namespace["BREAK"], namespace["CONTINUE"], namespace["Signal"] = BREAK, CONTINUE, Signal
         known = self._fresh.union(namespace, BUILTINS, NAMES, LOCALS)
         code = compile_source(self.text, self.title, "exec", known)
-        namespace["__sites__"] = self._sites
+        namespace["__builtins__"], namespace["__sites__"] = BUILTINS, self._sites
         exec(code, namespace)
         return namespace
 
