@@ -369,3 +369,27 @@ async def test_run_by_gunicorn(tmp_path: Path) -> None:
             process.send_signal(signal.SIGTERM)
             assert '"code":"producer-lost"' in await asyncio.wait_for(reply.text(), 20)
         assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+def test_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/production.md shows runs as it stands."""
+    page = (ROOT / "docs" / "production.md").read_text("utf-8")
+    section = page.partition("## In your own aiohttp application")[2].partition("\n## ")[0]
+    examples = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "definitions").mkdir()
+    write(tmp_path / "definitions")
+    monkeypatch.chdir(tmp_path)
+    run: list[tuple[web.Application, dict[str, Any]]] = []
+    monkeypatch.setattr(web, "run_app", lambda app, **options: run.append((app, options)))
+    names: dict[str, Any] = {}
+    for example in examples:
+        exec(compile(example, "docs/production.md", "exec"), names)  # noqa: S102  (our own page)
+    ((host, options),) = run
+    assert options == {"handler_cancellation": True}
+    assert isinstance(names["app"], web.Application)
+
+    async def call() -> None:
+        async with calling(host) as client:
+            assert await (await client.get("/api/sum?a=1&b=2")).json() == 3
+
+    asyncio.run(call())

@@ -285,3 +285,89 @@ async def test_gathered_chunks_leave_in_one_turn() -> None:
     turn.flush(Gathering(3))
     await asyncio.sleep(0)
     assert flushed == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"GET /s HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
+        b"hello\r\n\r\n",
+        b"\0\0\0",
+        b"GET /s HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 20_000,
+    ],
+)
+@pytest.mark.parametrize(
+    "good",
+    [
+        b"GET /s HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\r\nPOST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n\r\n\r\n",
+        b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\r\n\r\n\r\n0\r\nA: b\r\n\r\n",
+    ],
+)
+async def test_bad_request_behind_good_ones(good: bytes, bad: bytes) -> None:
+    """In one packet: the good ones are answered, and then the bad one."""
+    async with serving(endpoint(hello), endpoint(hello, "/p", "POST", read=read_all)) as server:
+        raw = await server.raw(good * 3 + bad)
+    statuses = [int(each.split(b" ")[0]) for each in raw.split(b"HTTP/1.1 ")[1:]]
+    assert statuses[:3] == [200] * 3
+    assert len(statuses) == 4
+    assert statuses[3] in (400, 431)
+
+
+EXTENDED = (
+    b'5\r\nHello\r\n1 ; a = b\r\n \r\n00a;x="y;z"\r\n0123456789\r\n'
+    b"0;last\r\nTrailer: yes\r\n\r\nGET /next"
+)
+PLAIN = b"5\r\nHello\r\n1\r\n \r\n00a\r\n0123456789\r\n0\r\nTrailer: yes\r\n\r\n"
+
+
+def test_body_in_chunks_is_followed_wherever_it_is_cut() -> None:
+    """Its extensions are left out, its end is found, and what is behind it is left alone."""
+    for first in range(len(EXTENDED)):
+        for second in range(first, len(EXTENDED), 7):
+            body = connection.ChunkedBody()
+            passed = b""
+            pieces = (EXTENDED[:first], EXTENDED[first:second], EXTENDED[second:])
+            rest = b""
+            for piece in pieces:
+                if body.complete:
+                    rest += piece
+                    continue
+                part, end = body.feed(b"??" + piece, 2)
+                passed += part
+                rest += piece[end - 2 :]
+            assert passed == PLAIN, (first, second)
+            assert rest == b"GET /next"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x\r\n",
+        b"5\r\nHello!\r\n",
+        b"5\nHello\r\n",
+        b"5 \r\n",
+        b"\r\n",
+        b"-1\r\n",
+        b"f" * 17 + b"\r\n",
+    ],
+)
+def test_no_chunks(data: bytes) -> None:
+    """What is no body in chunks is refused, wherever it is cut."""
+    for at in range(len(data)):
+        body = connection.ChunkedBody()
+        with pytest.raises(connection.MalformedError):
+            _feed(body, data[:at], data[at:])
+
+
+def _feed(body: connection.ChunkedBody, *pieces: bytes) -> None:
+    for piece in pieces:
+        body.feed(piece)
+
+
+async def test_chunk_extensions_are_read_over() -> None:
+    """Also with blanks before the semicolon, which aiohttp's parser alone refuses."""
+    async with serving(endpoint(hello, "/p", "POST", read=read_all)) as server:
+        head = b"POST /p HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        raw = await server.raw(head + EXTENDED)
+    assert b"got 16" in raw
