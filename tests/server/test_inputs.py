@@ -377,7 +377,10 @@ async def test_multipart_without_boundary_is_refused() -> None:
     async with served("a: text") as server:
         for content_type in ("multipart/form-data", "multipart/form-data; boundary=" + "x" * 80):
             reply = await server.ask("POST", "/s", b"abc", Content_Type=content_type)
-            assert faults_of(reply)[0][2] == "is no well-formed multipart/form-data"
+            told = faults_of(reply)[0][2]
+            assert (
+                "is no well-formed multipart/form-data: " in told or "must have a boundary" in told
+            )
 
 
 async def test_multipart_is_read_however_it_is_cut() -> None:

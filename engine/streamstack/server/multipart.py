@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
+import re
+from collections.abc import Iterable
 from typing import Any, Final
 
-from aiohttp import (
-    BadContentDispositionHeader,
-    BadContentDispositionParam,
-    BodyPartReader,
-    MultipartReader,
-)
 from aiohttp.http_exceptions import HttpProcessingError
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Input
@@ -20,21 +16,22 @@ from streamstack.language.units import show_size
 from streamstack.runtime.files import File
 from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.inputs import Form, JsonText, Layout
-from streamstack.server.content_decoding import BufferedBody
 from streamstack.server.request import Request
 
 #: How many parts a form may have.
 MOST_PARTS: Final = 1000
 #: How many of them are taken apart before others have the event loop.
-_AT_ONCE: Final = 10
+_AT_ONCE: Final = 50
 _PIECE: Final = 64 * 1024
 #: Bytes of boundaries and headers that a form may have beside its parts.
 _WRAPPING: Final = 256 * 1024
+#: The longest line of a part's headers, and how many it may have.
+_MOST_LINE: Final = 8190
+_MOST_HEADERS: Final = 32
 
-# aiohttp warns of each malformed header of a part; Python remembers each warning's text, and so what clients send, for
-# ever. The form is refused where it matters.
-for _each in (BadContentDispositionHeader, BadContentDispositionParam):
-    warnings.simplefilter("ignore", _each)
+#: A parameter of a header, with its name.
+_PARAMETER: Final = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^;"]*)')
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 async def read_multipart(
@@ -49,13 +46,25 @@ async def read_multipart(
     most = most_bytes(layout, max_body)
     if (request.content_length or 0) > most:
         raise _too_long("", most)
-    # Read by the methods that both kinds of bodies have.
-    content: Any = request.content if data is None else BufferedBody(data)
+    boundary = parse_options_header(request.headers.get("Content-Type", ""))[1].get("boundary", "")
+    if not boundary:
+        raise _fault(
+            "", "must have a boundary in its Content-Type: let the client write that header"
+        )
     try:
-        await form.read(MultipartReader(request.headers, content))
-    except (ValueError, AssertionError, RuntimeError, LookupError, HttpProcessingError):
+        with _parser(boundary) as parser:
+            if data is not None:
+                await form.take(parser.parse(data))
+            else:
+                received = 0
+                while not parser.closed and (piece := await request.content.read(_PIECE)):
+                    received += len(piece)
+                    if received > most + _WRAPPING:
+                        raise _too_long("", most)
+                    await form.take(parser.parse(piece))
+    except (MultipartError, HttpProcessingError) as error:
         form.close()
-        raise _fault("", "is no well-formed multipart/form-data") from None
+        raise _fault("", f"is no well-formed multipart/form-data: {error}") from None
     except BaseException:
         form.close()
         raise
@@ -93,61 +102,82 @@ class _Reading:
         self.max_body = max_body
         self.left = max_body
         self.allowances = _allowances(layout, max_body)
+        self.count = 0
+        # The present part.
+        self.name = self.media = ""
+        self.text = bytearray()
+        self.file: File | None = None
+        self.limit: int | None = None
 
-    async def read(self, reader: MultipartReader) -> None:
-        """Read all parts."""
-        count = 0
-        while (part := await reader.next()) is not None:
-            count += 1
-            if count > MOST_PARTS:
-                raise _fault("", f"must have at most {MOST_PARTS} parts")
-            if not count % _AT_ONCE:
-                await asyncio.sleep(
-                    0
-                )  # a part costs about half a millisecond: others have their turn
-            # A multipart within a part has no name, nor has a part without Content-Disposition.
-            if not isinstance(part, BodyPartReader) or not part.name:
-                raise ValueError("a part without a name")
-            if part.headers.get("Content-Transfer-Encoding", "binary").lower() not in _PLAIN:
-                raise _fault(part.name, "must be sent without Content-Transfer-Encoding")
-            if part.filename is not None or part.name in self.layout.files:
-                await self._read_file(part.name, part)
+    async def take(self, events: Iterable[MultipartSegment | bytes | bytearray | None]) -> None:
+        """Take what some bytes hold: heads of parts, pieces of what is in them, ends of parts."""
+        for event in events:
+            if isinstance(event, MultipartSegment):
+                await self._begin(event)
+            elif event is None:
+                self._finish()
             else:
-                await self._read_text(part.name, part)
+                await self._add(event)
 
-    async def _read_file(self, name: str, part: BodyPartReader) -> None:
-        declared = self.layout.files.get(name)
-        limit = None if declared is None else _size_of(declared)
-        media = part.headers.get("Content-Type", "application/octet-stream")
-        file = File(part.filename or "", media)
-        # Known to the form from now on, and so deleted with it.
-        self.fields.setdefault(name, []).append(file)
-        while piece := await part.read_chunk(_PIECE):
-            if limit is not None and file.size + len(piece) > limit:
-                raise _too_long(name, limit)
-            self._spend(name, len(piece))
-            await file.write(piece)
-        if not part.filename and not file.size:
-            # What a browser sends for a file nobody chose.
-            self.fields[name].pop()
-            if not self.fields[name]:
-                del self.fields[name]
+    async def _begin(self, part: MultipartSegment) -> None:
+        self.count += 1
+        if self.count > MOST_PARTS:
+            raise _fault("", f"must have at most {MOST_PARTS} parts")
+        if not self.count % _AT_ONCE:
+            await asyncio.sleep(0)  # others have their turn
+        name = self.name = part.name or ""
+        if not name or _CONTROL.search(name + (part.filename or "")):
+            raise MultipartError("a part has no name, or control characters in it")
+        headers = dict(part.headerlist)
+        names = [each.lower() for each in _PARAMETER.findall(headers["Content-Disposition"])]
+        if len(headers) != len(part.headerlist) or len(names) != len(set(names)):
+            raise MultipartError("a part says something twice")  # others may take the other one
+        if (part.content_type or "").startswith("multipart/"):
+            raise MultipartError("a part holds parts")
+        if headers.get("Content-Transfer-Encoding", "binary").lower() not in _PLAIN:
+            raise _fault(name, "must be sent without Content-Transfer-Encoding")
+        self.media = part.content_type or ""
+        self.text = bytearray()
+        self.file = None
+        if part.filename is not None or name in self.layout.files:
+            declared = self.layout.files.get(name)
+            self.limit = None if declared is None else _size_of(declared)
+            self.file = File(
+                part.filename or "",
+                headers.get("Content-Type", "application/octet-stream"),
+            )
+            # Known to the form from now on, and so deleted with it.
+            self.fields.setdefault(name, []).append(self.file)
 
-    async def _read_text(self, name: str, part: BodyPartReader) -> None:
-        data = bytearray()
-        while piece := await part.read_chunk(_PIECE):
-            self._spend(name, len(piece))
-            data += piece
-        media = part.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    async def _add(self, piece: bytes | bytearray) -> None:
+        file = self.file
+        if file is None:
+            self._spend(self.name, len(piece))
+            self.text += piece
+            return
+        if self.limit is not None and file.size + len(piece) > self.limit:
+            raise _too_long(self.name, self.limit)
+        self._spend(self.name, len(piece))
+        await file.write(bytes(piece))
+
+    def _finish(self) -> None:
+        name, values = self.name, self.fields
+        if self.file is not None:
+            if not self.file.name and not self.file.size:
+                # What a browser sends for a file nobody chose.
+                values[name].pop()
+                if not values[name]:
+                    del values[name]
+            return
         value: Any
-        if media == "application/json" or media.endswith("+json"):
-            value = JsonText(bytes(data))
+        if self.media == "application/json" or self.media.endswith("+json"):
+            value = JsonText(bytes(self.text))
         else:
             try:
-                value = data.decode()
+                value = self.text.decode()
             except UnicodeDecodeError:
                 raise _fault(name, "must be UTF-8") from None
-        self.fields.setdefault(name, []).append(value)
+        values.setdefault(name, []).append(value)
 
     def _spend(self, name: str, size: int) -> None:
         if name in self.allowances:
@@ -186,6 +216,10 @@ def _allowance(declared: Input, max_body: int) -> int:
     if declared.type != "list":
         return size
     return max(size, max_body) if declared.max_items is None else size * declared.max_items
+
+
+def _parser(boundary: str) -> PushMultipartParser:
+    return PushMultipartParser(boundary, max_header_size=_MOST_LINE, max_header_count=_MOST_HEADERS)
 
 
 def _fault(name: str, message: str) -> RunError:
