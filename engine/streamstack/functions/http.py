@@ -11,7 +11,8 @@ import orjson
 from streamstack.connections.http import Answer, loggable
 from streamstack.errors import RunError
 from streamstack.functions.decoding import DECODES
-from streamstack.functions.http_requests import (
+from streamstack.functions.http_stream import http_stream
+from streamstack.functions.http_upstream import (
     PARAMETERS,
     headers_of,
     is_allowed,
@@ -19,7 +20,6 @@ from streamstack.functions.http_requests import (
     open_http,
     status_error,
 )
-from streamstack.functions.http_stream import http_stream
 from streamstack.functions.http_websocket import websocket_stream
 from streamstack.language.declare import Example, function
 from streamstack.language.parameters import Bound, Constant, Effects, Kind, Parameter
