@@ -9,7 +9,8 @@ from typing import Any
 from streamstack.connections.http import Answer, loggable
 from streamstack.errors import RunError
 from streamstack.functions.decoding import DECODES
-from streamstack.functions.http_requests import (
+from streamstack.functions.http_stream import http_stream
+from streamstack.functions.http_upstream import (
     PARAMETERS,
     headers_of,
     is_allowed,
@@ -17,7 +18,6 @@ from streamstack.functions.http_requests import (
     open_http,
     status_error,
 )
-from streamstack.functions.http_stream import http_stream
 from streamstack.functions.http_websocket import websocket_stream
 from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.runtime.decoders.formats import Options, decoder_for, format_of, read_content_type

@@ -19,8 +19,12 @@ from streamstack.functions.decoding import (
     PATH,
     options_of,
 )
-from streamstack.functions.http_requests import (
+from streamstack.functions.http_upstream import (
+    LIMITS,
     PARAMETERS,
+    RECONNECT,
+    StreamTimeouts,
+    Upstream,
     content_error,
     headers_of,
     is_allowed,
@@ -28,20 +32,9 @@ from streamstack.functions.http_requests import (
     open_http,
     status_error,
 )
-from streamstack.functions.http_upstream import (
-    LIMITS,
-    RECONNECT,
-    Times,
-    Upstream,
-)
 from streamstack.language.declare import Effects, Example, Property, function
 from streamstack.runtime.decoders.decoder import Decoder, OnInvalid
-from streamstack.runtime.decoders.formats import (
-    Options,
-    decoder_for,
-    format_of,
-    read_content_type,
-)
+from streamstack.runtime.decoders.formats import Options, decoder_for, format_of, read_content_type
 from streamstack.runtime.decoders.sse import SseDecoder
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Stream
@@ -185,19 +178,19 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
     )
     if decode in _EVENTS:
         request.headers.setdefault("Cache-Control", "no-cache")  # as EventSource asks
-    times = Times.of(settings, first_chunk_timeout, idle_timeout, timeout)
-    reading = Reading(run, client, request, decode, options, allow_status, times, reconnect)
+    times = StreamTimeouts.of(settings, first_chunk_timeout, idle_timeout, timeout)
+    stream = HttpStream(run, client, request, decode, options, allow_status, times, reconnect)
     return Stream(
-        reading.batches,
+        stream.batches,
         {
-            "status": lambda: reading.status,
-            "headers": lambda: reading.headers,
-            "skipped": lambda: reading.skipped,
+            "status": lambda: stream.status,
+            "headers": lambda: stream.headers,
+            "skipped": lambda: stream.skipped,
         },
     )
 
 
-class Reading(Upstream):
+class HttpStream(Upstream):
     """A stream of HTTP."""
 
     def __init__(
@@ -208,7 +201,7 @@ class Reading(Upstream):
         decode: str,
         options: Options,
         allowed: list[Any] | None,
-        times: Times,
+        times: StreamTimeouts,
         reconnect: Mapping[str, Any] | None,
     ) -> None:
         super().__init__(run, request.url, times, reconnect)
@@ -280,4 +273,4 @@ class Reading(Upstream):
         if answer is not None:
             answer.close()
         if isinstance(self._decoder, SseDecoder) and self._decoder.retry is not None:
-            self.asked = self._decoder.retry / 1000
+            self.retry_delay = self._decoder.retry / 1000

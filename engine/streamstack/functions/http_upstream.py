@@ -1,31 +1,388 @@
-"""Upstreams that give items over time: their limits, and the connections that follow one that was lost."""
+"""What functions that call upstreams share: requests, the errors of answers, streams with limits and reconnection."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from secrets import token_hex
 from typing import Any, Final, TypeVar
+from urllib.parse import urlencode
 
 import structlog
+from multidict import CIMultiDict
 from yarl import URL
 
-from streamstack.connections.http import loggable
+from streamstack.connections.content_coding import ACCEPTED
+from streamstack.connections.http import Answer, HttpClient, Request, loggable, parse_url
 from streamstack.errors import RunError
 from streamstack.language.declare import Parameter
+from streamstack.language.headers import CONTROL_CHARACTERS, ForwardedHeaders
 from streamstack.language.settings import HttpSettings
-from streamstack.runtime.run import Run
+from streamstack.language.values import kind, to_json, to_text
+from streamstack.runtime.decoders.decoder import excerpt
+from streamstack.runtime.decoders.parsing import NotJsonError, parse_json
+from streamstack.runtime.files import File
+from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches
 from streamstack.spec import Bound, Constant, Group, Kind
+
+#: Statuses that may be another one at the next attempt (RFC 9110; 425 is RFC 8470).
+TRANSIENT_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+#: Bytes of an error's body that are read for its details, and seconds that this may take.
+ERROR_BODY: Final = 64 * 1024
+ERROR_BODY_TIMEOUT: Final = 5.0
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+URL_PARAMETER: Final = Parameter(
+    "url",
+    Bound(Kind.URL),
+    "Where: http:// or https://; a path alone is this server's own. A binding inside the path or the query is "
+    "percent-encoded, unless its last filter is `safe` or `urlEncode`.",
+    required=True,
+    main=True,
+)
+HEADERS_PARAMETER: Final = Parameter(
+    "headers",
+    Bound(Kind.HEADERS),
+    "Headers by name: a text, or a list for several of one name. A null one is left out. Of an object that is bound as "
+    "a whole, such as `<< request.headers >>`, `Host`, `Content-Length`, `Accept-Encoding` and the other headers of "
+    "the connection or the framing are left out.",
+)
+PARAMETERS: Final = (
+    URL_PARAMETER,
+    Parameter("method", Bound(Kind.TEXT), "The method.", default="GET"),
+    HEADERS_PARAMETER,
+    Parameter(
+        "query",
+        Bound(Kind.OBJECT),
+        "What is added to the URL's query; a list is sent as its name again and again, null is left out.",
+    ),
+    Parameter("json", Bound(), "A body that is sent as JSON."),
+    Parameter(
+        "form",
+        Bound(Kind.OBJECT),
+        "A body that is sent as a form: by its names, as `query`.",
+    ),
+    Parameter(
+        "multipart",
+        Bound(Kind.OBJECT),
+        "A body that is sent as a multipart form, by its names: texts, files, bytes, or {content, filename, "
+        "contentType}; any other object is sent as JSON, a list as its items, null is left out.",
+    ),
+    Parameter("body", Bound(), "A body that is sent as it is: a text, bytes or a file."),
+    Parameter(
+        "redirects",
+        Bound(Kind.INTEGER, minimum=0, maximum=50),
+        "How many redirects are followed. Keys are not sent on to another host. "
+        "At 0 the redirect itself is the answer.",
+        default=10,
+    ),
+    Parameter(
+        "allowStatus",
+        Bound(Kind.LIST),
+        "Statuses that are answers, not errors: numbers, or classes such as `4xx`.",
+    ),
+)
+
+
+def open_http(context: Context) -> HttpClient:
+    """Make the one client of a process; `run.context.resource(open_http)` returns it."""
+    return HttpClient(context.http, dev=context.dev)
+
+
+def make_request(  # noqa: PLR0913  (a request has that many parts)
+    url: str,
+    *,
+    method: str,
+    headers: Mapping[str, Any] | None,
+    query: Mapping[str, Any] | None,
+    json: Any,
+    form: Mapping[str, Any] | None,
+    multipart: Mapping[str, Any] | None,
+    body: Any,
+    redirects: int,
+    accept: str,
+    encoding: str = ACCEPTED,
+) -> Request:
+    """Return the request that a step's parameters make.
+
+    Raises RunError ``template`` for parameters that don't go together.
+    """
+    sent = make_headers(headers)
+    method = method.strip().upper()
+    if not _TOKEN.fullmatch(method) or method == "CONNECT":
+        raise RunError("template", "`method` is no method such as GET or POST", final=True)
+    given = [
+        name
+        for name, value in (
+            ("json", json),
+            ("form", form),
+            ("multipart", multipart),
+            ("body", body),
+        )
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise RunError("template", f"`{given[0]}` and `{given[1]}` are both bodies: give one")
+    content, length, media = _body(json, form, multipart, body)
+    if isinstance(headers, ForwardedHeaders) and body is None:
+        sent.popall("Content-Type", None)  # of another body
+    if media is not None:
+        sent.setdefault("Content-Type", media)
+    sent.setdefault("Accept", accept)
+    sent.setdefault("Accept-Encoding", encoding)
+    parts = {
+        name: [to_text(each) for each in value] if isinstance(value, list) else to_text(value)
+        for name, value in (query or {}).items()
+        if value is not None
+    }
+    return Request(method, parse_url(url, parts), sent, content, redirects, length)
+
+
+def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
+    """Return headers as they are sent: each value of a list apart, none for null.
+
+    Raises RunError ``template`` for what HTTP forbids in them. The message does not hold the value: it may be a key.
+    """
+    sent: CIMultiDict[str] = CIMultiDict()
+    for name, value in (headers or {}).items():
+        if not _TOKEN.fullmatch(name):
+            raise RunError("template", f"`{name[:40]}` is no name of a header", final=True)
+        for each in value if isinstance(value, list) else [value]:
+            text = "" if each is None else to_text(each).strip()
+            if CONTROL_CHARACTERS.search(text):
+                raise RunError(
+                    "template",
+                    f"the header `{name}` holds a line break or another control character",
+                    final=True,
+                )
+            if each is not None:
+                sent.add(name, text)
+    return sent
+
+
+_Content = bytes | AsyncIterator[bytes] | None
+
+
+def _body(
+    json: Any, form: Mapping[str, Any] | None, multipart: Mapping[str, Any] | None, body: Any
+) -> tuple[_Content, int | None, str | None]:
+    """Return the content of a body, its length where the content comes in pieces, and its media type."""
+    if json is not None:
+        return to_json(json), None, "application/json"
+    if form is not None:
+        pairs = [(name, to_text(each)) for name, each in _pairs(form)]
+        return urlencode(pairs).encode(), None, "application/x-www-form-urlencoded"
+    if multipart is not None:
+        boundary = token_hex(16)
+        content, length = _join(list(_multipart(multipart, boundary)))
+        return content, length, f"multipart/form-data; boundary={boundary}"
+    if body is None:
+        return None, None, None
+    if isinstance(body, bytes):
+        return body, None, "application/octet-stream"
+    if isinstance(body, File):
+        return *_join([body]), body.content_type
+    if isinstance(body, (list, Mapping)):
+        raise RunError(
+            "template",
+            f"`body` is a text, bytes or a file, and this is a {kind(body)}: write `json`",
+        )
+    return to_text(body).encode(), None, "text/plain; charset=utf-8"
+
+
+def _pairs(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Give the fields of a form: each item of a list by the same name, no null."""
+    for name, value in fields.items():
+        for each in value if isinstance(value, list) else [value]:
+            if each is not None:
+                yield name, each
+
+
+def _multipart(fields: Mapping[str, Any], boundary: str) -> Iterator[bytes | File]:
+    """Give the bytes and files that a multipart form is made of (RFC 7578).
+
+    Raises RunError ``template`` for a Content-Type that HTTP forbids.
+    """
+    for name, each in _pairs(fields):
+        content, filename, media = each, None, None
+        if isinstance(each, Mapping) and "content" in each and set(each) <= _PART:
+            content, filename, media = (
+                each.get(key) for key in ("content", "filename", "contentType")
+            )
+        if isinstance(content, File):
+            filename, media = filename or content.name or name, media or content.content_type
+        elif isinstance(content, bytes):
+            filename, media = filename or name, media or "application/octet-stream"
+        elif isinstance(content, (list, Mapping)):
+            content, media = to_json(content), media or "application/json"
+        else:
+            content = to_text(content).encode()
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"'
+        if filename is not None:
+            head += f'; filename="{_quoted(to_text(filename))}"'
+        if media is not None:
+            if CONTROL_CHARACTERS.search(to_text(media)):
+                message = f"`contentType` of `{name[:40]}` holds a control character"
+                raise RunError("template", message, final=True)
+            head += f"\r\nContent-Type: {to_text(media)}"
+        yield f"{head}\r\n\r\n".encode()
+        yield content
+        yield b"\r\n"
+    yield f"--{boundary}--\r\n".encode()
+
+
+_PART: Final = frozenset({"content", "filename", "contentType"})
+
+
+def _quoted(name: str) -> str:
+    # WHATWG HTML, multipart/form-data encoding algorithm.
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _join(parts: list[bytes | File]) -> tuple[bytes | AsyncIterator[bytes], int | None]:
+    """Return parts as one content, read as it is sent where there are files, and then its length."""
+    texts = [part for part in parts if isinstance(part, bytes)]
+    if len(texts) == len(parts):
+        return b"".join(texts), None
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for part in parts:
+            if isinstance(part, bytes):
+                yield part
+            else:
+                left = part.size
+                async for piece in part.pieces():
+                    left -= len(piece)
+                    yield piece
+                if left:  # its length has been sent, and the server would wait for the rest
+                    raise RunError(
+                        "template", f"the file {part.name} was deleted while it was sent"
+                    )
+
+    return pieces(), sum(len(part) if isinstance(part, bytes) else part.size for part in parts)
+
+
+def is_allowed(status: int, allowed: list[Any] | None, upto: int) -> bool:
+    """Tell whether a status is an answer: below ``upto`` from 200, or one that the author allows.
+
+    Raises RunError ``template`` for what can't be a status.
+    """
+    for each in allowed or ():
+        if (
+            isinstance(each, str)
+            and len(each) == 3
+            and each[1:] in ("xx", "XX")
+            and each[0] in "12345"
+        ):
+            if status // 100 == int(each[0]):
+                return True
+        elif not isinstance(each, int) or isinstance(each, bool):
+            raise RunError(
+                "template", "`allowStatus` holds numbers such as 404, or classes such as 4xx"
+            )
+        elif each == status:
+            return True
+    return 200 <= status < upto
+
+
+async def status_error(answer: Answer) -> RunError:
+    """Return the error of an answer's status, with the beginning of its body in the details; close the answer."""
+    data = await read_beginning(answer)
+    phrase = next((each.phrase for each in HTTPStatus if each == answer.status), "")
+    return RunError(
+        "http-status",
+        f"{answer.host} answered {answer.status} {phrase}".rstrip(),
+        details={"status": answer.status, "headers": headers_of(answer), "body": _readable(data)},
+        final=answer.status not in TRANSIENT_STATUSES,
+        retry_after=read_retry_after(answer) if answer.status in TRANSIENT_STATUSES else None,
+    )
+
+
+async def content_error(answer: Answer, media: str, name: str) -> RunError:
+    """Return the error of an answer that can't be what was asked for; close the answer."""
+    data = await read_beginning(answer)
+    return RunError(
+        "invalid-chunk",
+        f"{answer.host} answered with {media}, which is not {name}",
+        details={"status": answer.status, "headers": headers_of(answer), "body": _readable(data)},
+    )
+
+
+async def read_beginning(answer: Answer) -> bytes:
+    """Return the beginning of an answer's body, as much as comes soon; close the answer."""
+    data = bytearray()
+    try:
+        async with asyncio.timeout(ERROR_BODY_TIMEOUT):
+            while len(data) < ERROR_BODY and (piece := await answer.read()):
+                data += piece
+    except (TimeoutError, RunError):
+        pass  # the status says what is wrong; the body would only have said more
+    finally:
+        answer.close()
+    return bytes(data[:ERROR_BODY])
+
+
+def _readable(data: bytes) -> Any:
+    """Return a body as JSON where it parses, else the beginning of its text; null where there is none."""
+    if not data:
+        return None
+    try:
+        return parse_json(data)
+    except NotJsonError:
+        return excerpt(data, 2000)
+
+
+def headers_of(answer: Answer) -> dict[str, Any]:
+    """Return an answer's headers by their names in small letters.
+
+    Several of one name are joined; `set-cookie`, whose values can't be (RFC 9110, 5.3), is a list.
+    """
+    headers: dict[str, Any] = {}
+    for written, value in answer.headers.items():
+        name = written.lower()
+        if name == "set-cookie":
+            headers.setdefault(name, []).append(value)
+        else:
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def read_retry_after(answer: Answer) -> float | None:
+    """Return the seconds that an answer asks to wait: `retry-after-ms`, else `Retry-After` (seconds or a date)."""
+    try:
+        milliseconds = answer.headers.get("retry-after-ms")
+        if milliseconds is not None:
+            return _seconds(float(milliseconds) / 1000)
+        value = answer.headers.get("Retry-After", "").strip()
+        if not value:
+            return None
+        if value.replace(".", "", 1).isdecimal():
+            return _seconds(float(value))
+        moment = parsedate_to_datetime(value)
+        now = parsedate_to_datetime(answer.headers["Date"]) if "Date" in answer.headers else None
+        return _seconds((moment - (now or datetime.now(UTC))).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _seconds(value: float) -> float | None:
+    return max(value, 0.0) if value < float("inf") else None
+
 
 log = structlog.get_logger("streamstack.run")
 
 T = TypeVar("T")
 
 #: Errors that a new connection may mend.
-_MENDABLE: Final = frozenset({"http-connection", "http-status", "stream-lost", "timeout"})
+_RECONNECTABLE: Final = frozenset({"http-connection", "http-status", "stream-lost", "timeout"})
 
 RECONNECT: Final = Parameter(
     "reconnect",
@@ -95,7 +452,7 @@ class Reconnect:
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class StreamTimeouts:
     """The limits of a stream in seconds, None for none: to the first item, between items, in all."""
 
     first: float | None
@@ -109,7 +466,7 @@ class Times:
         first: float | None,
         idle: float | None,
         total: float | None,
-    ) -> Times:
+    ) -> StreamTimeouts:
         """Return what a step says, else the settings; 0 is no limit."""
         return cls(
             (settings.first_chunk if first is None else first) or None,
@@ -125,14 +482,14 @@ class Upstream(ABC):
         self,
         run: Run,
         url: URL,
-        times: Times,
+        times: StreamTimeouts,
         reconnect: Mapping[str, Any] | None,
         **about: Any,
     ) -> None:
         self.run = run
         self.host = url.host or ""
         self._about = {"url": loggable(url), **about}
-        self.asked: float | None = None  # seconds to wait, by the server's `retry:`
+        self.retry_delay: float | None = None  # seconds to wait, by the server's `retry:`
         self._times = times
         self._reconnect = Reconnect(**reconnect) if reconnect is not None else None
         self._opened = False
@@ -214,7 +571,7 @@ class Upstream(ABC):
     def _is_final(self, error: RunError) -> bool:
         """Whether an error ends the stream; else another connection follows."""
         policy = self._reconnect
-        if policy is None or not self._opened or error.final or error.code not in _MENDABLE:
+        if policy is None or not self._opened or error.final or error.code not in _RECONNECTABLE:
             return True
         if error.retry_after is not None and error.retry_after > policy.max_delay:
             return True
@@ -228,7 +585,7 @@ class Upstream(ABC):
     async def _pause(self, lost: RunError | None) -> None:
         assert self._reconnect is not None
         retry_after = lost.retry_after if lost is not None else None
-        wait = self._reconnect.wait(self._attempts, self.asked, retry_after)
+        wait = self._reconnect.wait(self._attempts, self.retry_delay, retry_after)
         self._attempts += 1
         log.info(
             "reconnect",

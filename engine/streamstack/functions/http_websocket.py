@@ -13,8 +13,16 @@ from yarl import URL
 from streamstack.connections.http import HttpClient, Request, parse_url
 from streamstack.errors import RunError
 from streamstack.functions.decoding import COUNTS, MAX_EVENT_SIZE, ON_INVALID
-from streamstack.functions.http_requests import HEADERS_PARAMETER, PASSING, make_headers, open_http
-from streamstack.functions.http_upstream import LIMITS, RECONNECT, Times, Upstream
+from streamstack.functions.http_upstream import (
+    HEADERS_PARAMETER,
+    LIMITS,
+    RECONNECT,
+    TRANSIENT_STATUSES,
+    StreamTimeouts,
+    Upstream,
+    make_headers,
+    open_http,
+)
 from streamstack.language.declare import Effects, Example, Parameter, function
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.decoders.decoder import OnInvalid, excerpt
@@ -81,7 +89,7 @@ def websocket_stream(  # noqa: PLR0913  (a stream has that many parts)
     new connection. The errors are those of `http.stream`.
     """
     client = run.context.resource(open_http)
-    socket = Socket(
+    socket = WebSocketStream(
         run,
         client,
         parse_url(url, web="ws"),
@@ -94,7 +102,7 @@ def websocket_stream(  # noqa: PLR0913  (a stream has that many parts)
         decode=decode,
         on_invalid=on_invalid,
         largest=max_event_size or client.settings.max_event_size,
-        times=Times.of(client.settings, first_chunk_timeout, idle_timeout, timeout),
+        times=StreamTimeouts.of(client.settings, first_chunk_timeout, idle_timeout, timeout),
         reconnect=reconnect,
     )
     return Stream(socket.batches, {"skipped": lambda: socket.skipped})
@@ -106,7 +114,7 @@ def _message(value: Any) -> str | bytes:
     return to_json(value).decode() if isinstance(value, (list, Mapping)) else to_text(value)
 
 
-class Socket(Upstream):
+class WebSocketStream(Upstream):
     """A stream of a WebSocket."""
 
     def __init__(  # noqa: PLR0913  (what a stream is made of)
@@ -120,7 +128,7 @@ class Socket(Upstream):
         decode: str,
         on_invalid: OnInvalid,
         largest: int,
-        times: Times,
+        times: StreamTimeouts,
         reconnect: Mapping[str, Any] | None,
     ) -> None:
         super().__init__(run, url, times, reconnect)
@@ -167,7 +175,7 @@ class Socket(Upstream):
             "http-status",
             f"{self.host} answered {status} {phrase}".rstrip(),
             details={"status": status},
-            final=status not in PASSING,
+            final=status not in TRANSIENT_STATUSES,
         )
 
     async def items(self) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamstack.functions.http_requests import open_http
+from streamstack.functions.http_upstream import open_http
 from streamstack.runtime.run import Context
 
 if TYPE_CHECKING:
