@@ -708,7 +708,11 @@ class SettingsReader:
         return made
 
     def _group(self, wanted: Group, node: Node, name: str) -> Any:
-        if wanted.switch and isinstance(node, Scalar) and node.value in (False, "false"):
+        if (
+            wanted.switch
+            and isinstance(node, Scalar)
+            and (node.value is False or node.value == "false")
+        ):
             return None
         if wanted.switch == "both" and isinstance(node, Scalar):
             switched = self.constant(Constant(Kind.BOOLEAN), node, name)
@@ -724,11 +728,16 @@ class SettingsReader:
                 return MISSING
             values = {field.python_name: value}
         else:
-            key = name.rpartition(".")[2]
-            hint = f"write `{key}: {wanted.example}`" if wanted.example else None
-            self.refuse(node.mark, f"`{name}` is a mapping.", hint, "not-a-mapping")
+            return self._refuse_mapping(wanted.example, node, name)
+        alone = nodes.Mapping((), node.mark)
+        if wanted.check is not None and not wanted.check(self, alone, values, name):
             return MISSING
         return self._made(wanted, values, node, name)
+
+    def _refuse_mapping(self, example: str, node: Node, name: str) -> Any:
+        hint = f"write `{name.rpartition('.')[2]}: {example}`" if example else None
+        self.refuse(node.mark, f"`{name}` is a mapping.", hint, "not-a-mapping")
+        return MISSING
 
     def _mapping(
         self, wanted: Group, node: nodes.Mapping, name: str, tag: str | None = None
@@ -751,7 +760,7 @@ class SettingsReader:
 
     def _tagged(self, wanted: Tagged, node: Node, name: str) -> Any:
         if not isinstance(node, nodes.Mapping):
-            return self._group(Group((), example=wanted.example), node, name)
+            return self._refuse_mapping(wanted.example, node, name)
         tag = node.get(wanted.key)
         kind = tag.value if isinstance(tag, Scalar) else None
         group = wanted.groups.get(kind) if isinstance(kind, str) else None
@@ -769,8 +778,7 @@ class SettingsReader:
 
     def _named(self, wanted: Named, node: Node, name: str) -> Any:
         if not isinstance(node, nodes.Mapping):
-            self.refuse(node.mark, f"`{name}` is a mapping.", code="not-a-mapping")
-            return MISSING
+            return self._refuse_mapping("", node, name)
         found: dict[str, Any] = {}
         for key, value in node.items:
             fault = wanted.refuses(key.text) if wanted.refuses is not None else None
