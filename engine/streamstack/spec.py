@@ -1,9 +1,14 @@
-"""What a key, a parameter or a setting may hold: declared once.
+"""The spec system: parameters, document keys and settings are declared once, as fields.
 
-A `Field` has a name, a type, a description and a default. From fields come the readers of YAML with their findings
-(`SettingsReader` here for streamstack.yaml, `language.loading` for definitions), the JSON Schemas (`language.schema`),
-the reference (`language.reference`) and the defaults. Settings declare their fields on the dataclass that holds
-their values, with `setting`; functions and documents declare tuples of fields.
+A `Field` has a name, a type, a description and a default. Everything else is derived from it:
+
+- reading YAML, with findings: `SettingsReader` for streamstack.yaml, `language.loading` for definitions;
+- the JSON Schemas: `language.schema`;
+- the reference pages: `language.reference`;
+- the defaults.
+
+To add a setting, declare it with `setting` on the dataclass that holds its value (`language.settings`). Keys of
+documents and steps are declared in `language.keys`, parameters of functions beside their code.
 """
 
 from __future__ import annotations
@@ -83,10 +88,16 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class KindFacts:
-    """What readers, messages, schemas and the reference know of a kind.
+    """What readers, messages, schemas and the reference need to know about a kind.
 
-    ``types`` are those of JSON Schema. ``fits`` are the Python types of a constant; empty: any. ``parse`` reads what
-    is written with a unit, and raises ValueError, a finding of ``code``.
+    Args:
+        phrase: How messages name a value of the kind, with its article.
+        short: How the reference names it.
+        example: What a hint tells the author to write.
+        types: The types in JSON Schema.
+        fits: The Python types of a constant; empty allows any.
+        parse: Reads a value that is written with a unit; raises ValueError that says what to write.
+        code: The finding for a value that `parse` refuses.
     """
 
     phrase: str
@@ -243,12 +254,19 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A value known when the file is loaded: bindings are refused (`constant-required`).
+    """A value that is known when the file is loaded; a binding is a finding (`constant-required`).
 
-    ``positive``: 0 is refused. The rest is for settings. ``off``: `false` stands for 0. ``parse`` makes the value of
-    a text, and raises ValueError that says what to write. ``pattern`` is what a text looks like, for editors.
-    ``empty``: an empty text counts as not given; ``verbatim``: a text is taken as it is, be it empty. ``code`` is that
-    of the finding, if not the kind's.
+    Args:
+        kind, minimum, maximum, choices: What the value may be.
+        positive: Refuse 0.
+
+    The following are for settings:
+        off: `false` means 0.
+        parse: Makes the value from what is written; raises ValueError that says what to write.
+        pattern: What a text looks like, for editors.
+        empty: An empty text counts as not given.
+        verbatim: Keep white space, and allow an empty text.
+        code: The finding for a wrong value, if not the kind's.
     """
 
     kind: Kind = Kind.TEXT
@@ -283,12 +301,19 @@ class StackOf:
 class Group:
     """A mapping with fields of its own (catch, split, pace; a section of the settings).
 
-    ``make`` makes a value of a dict of those given: a plain function is given that, so that it can tell it from an
-    object that is a value. Settings: ``short`` is the field that a value alone stands for; ``switch``: `false`
-    stands for none, and `true` for the defaults, where it is "both"; ``check`` looks at all values together, may
-    change them, and tells whether they can be; ``flat``: its values are fields of the mapping around it; ``named``:
-    ``make`` also gets `name` and `mark`; ``whole``: where anything in it is wrong, it is left out; ``example`` is one
-    as an author writes it.
+    Args:
+        parameters: The fields.
+        make: Makes a value from a dict of the values that are given. A function receives that value, so that it can
+            tell a group from an object.
+
+    The following are for settings and document keys:
+        short: The field that a value alone stands for.
+        switch: "off": `false` means None. "both": `true` also means the defaults.
+        check: Checks all values together. It may change them, and returns whether they can be used.
+        flat: The values are fields of the mapping around the group.
+        named: `make` also receives `name` and `mark`.
+        whole: Leave the group out if anything in it is wrong.
+        example: A value as an author writes it, for hints.
     """
 
     parameters: tuple[Field, ...]
@@ -304,7 +329,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """A mapping whose fields depend on what one of its keys says (an authentication)."""
+    """A mapping whose fields depend on the value of one of its keys (the type of an authentication)."""
 
     key: str
     groups: Mapping[str, Group]
@@ -314,7 +339,7 @@ class Tagged:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """A list of one kind of thing (elseIf, on: [codes]); one that stands ``alone`` needs no list, nor in settings."""
+    """A list of one type (elseIf, on: [codes]). With ``alone``, and in settings, a single item needs no list."""
 
     item: Type
     alone: bool = False
@@ -347,7 +372,7 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Custom:
-    """What its own code reads, with a schema of its own; in settings it is ``read``, given reader, node and name."""
+    """A value with code and a schema of its own. In settings, ``read`` receives the reader, the node and its name."""
 
     schema: Mapping[str, Any]
     words: str = "any value"
@@ -373,9 +398,12 @@ Type = (
 class Field:
     """One parameter of a function, key of a document, or setting.
 
-    ``default`` is what holds when the author gives nothing or null; it is documented and, for plain functions,
-    passed by the compiled call. ``main``: the field that a value alone stands for. ``attribute`` is that of the
-    dataclass which holds a setting's value. ``example`` is a value as an author writes it, where it is required.
+    Args:
+        default: The value when the author gives none, or null. It is documented and, for plain functions, passed by
+            the compiled call.
+        main: The field that a value alone stands for.
+        attribute: The attribute of the dataclass that holds the value, if it is not the name in snake_case.
+        example: A value as an author writes it, for hints where the field is required.
     """
 
     name: str
@@ -433,10 +461,18 @@ def setting(  # noqa: PLR0913 (what there is to say of one)
     shown: str = "",
     secret: bool = False,
 ) -> Any:
-    """Declare a field of a dataclass as a setting; its key is its name in camelCase, unless ``key`` is another.
+    """Declare a field of a dataclass as a setting.
 
-    ``shown`` is the default as an author writes it, where the value does not say it. ``secret``: it is left out of
-    what `repr` shows. Without ``default`` and ``factory`` a setting is required.
+    Args:
+        type_: What it may hold.
+        description: A sentence for the reference and for editors.
+        default: Its default; without it and `factory` the setting is required.
+        key: Its key, if it is not the attribute's name in camelCase.
+        within: The section of the mapping that holds the key.
+        factory: Makes the default.
+        example: A value as an author writes it, for hints where the setting is required.
+        shown: The default as an author writes it, where the value does not say it.
+        secret: Leave it out of `repr`.
     """
     metadata = {"setting": _Setting(type_, description, key, within, example, shown)}
     if factory is not None:
@@ -592,10 +628,14 @@ _DIGITS: Final = re.compile(r"[0-9]{1,10}")
 
 
 class SettingsReader:
-    """Reads settings by their types; whatever is wrong becomes a finding, which never shows a value.
+    """Read settings by their types. Problems become findings, which never show a value: it may be a secret.
 
-    A value that is wrong is left out, so that its default holds. ``folder`` is where files are looked for.
-    ``of_definition``: what is read stands in a definition, where no environment variable can.
+    A wrong value is left out, so that its default holds.
+
+    Args:
+        findings: Where findings are added.
+        folder: The folder that file names are relative to.
+        of_definition: The values are in a definition, where no environment variable can be.
     """
 
     def __init__(
@@ -722,7 +762,11 @@ class SettingsReader:
         return made
 
     def _group(self, wanted: Group, node: Node, name: str) -> Any:
-        if wanted.switch and isinstance(node, Scalar) and node.value in (False, "false"):
+        if (
+            wanted.switch
+            and isinstance(node, Scalar)
+            and (node.value is False or node.value == "false")
+        ):
             return None
         if wanted.switch == "both" and isinstance(node, Scalar):
             switched = self.constant(Constant(Kind.BOOLEAN), node, name)
@@ -738,11 +782,16 @@ class SettingsReader:
                 return MISSING
             values = {field.python_name: value}
         else:
-            key = name.rpartition(".")[2]
-            hint = f"write `{key}: {wanted.example}`" if wanted.example else None
-            self.refuse(node.mark, f"`{name}` is a mapping.", hint, "not-a-mapping")
+            return self._refuse_mapping(wanted.example, node, name)
+        alone = nodes.Mapping((), node.mark)
+        if wanted.check is not None and not wanted.check(self, alone, values, name):
             return MISSING
         return self._made(wanted, values, node, name)
+
+    def _refuse_mapping(self, example: str, node: Node, name: str) -> Any:
+        hint = f"write `{name.rpartition('.')[2]}: {example}`" if example else None
+        self.refuse(node.mark, f"`{name}` is a mapping.", hint, "not-a-mapping")
+        return MISSING
 
     def _mapping(
         self, wanted: Group, node: nodes.Mapping, name: str, tag: str | None = None
@@ -765,7 +814,7 @@ class SettingsReader:
 
     def _tagged(self, wanted: Tagged, node: Node, name: str) -> Any:
         if not isinstance(node, nodes.Mapping):
-            return self._group(Group((), example=wanted.example), node, name)
+            return self._refuse_mapping(wanted.example, node, name)
         tag = node.get(wanted.key)
         kind = tag.value if isinstance(tag, Scalar) else None
         group = wanted.groups.get(kind) if isinstance(kind, str) else None
@@ -783,8 +832,7 @@ class SettingsReader:
 
     def _named(self, wanted: Named, node: Node, name: str) -> Any:
         if not isinstance(node, nodes.Mapping):
-            self.refuse(node.mark, f"`{name}` is a mapping.", code="not-a-mapping")
-            return MISSING
+            return self._refuse_mapping("", node, name)
         found: dict[str, Any] = {}
         for key, value in node.items:
             fault = wanted.refuses(key.text) if wanted.refuses is not None else None

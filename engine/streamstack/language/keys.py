@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from streamstack.language import literals
 from streamstack.language.findings import FINDINGS
 from streamstack.language.names import DEFINITION
 from streamstack.language.streaming_settings import Streaming
@@ -92,23 +94,65 @@ MODIFIER_NAMES: Final = frozenset(modifier.name for modifier in MODIFIERS)
 
 # ------------------------------------------------------------------------------------------ inputs
 
-#: The types of inputs, with what the reference and the editor say of them.
-TYPES: Final = {
-    "text": "Text.",
-    "integer": "A whole number.",
-    "decimal": "A number that keeps its digits.",
-    "boolean": "true or false.",
-    "timestamp": "A moment, as RFC 3339 writes it: 2026-01-31T12:00:00Z.",
-    "date": "A day: 2026-01-31.",
-    "uuid": "A UUID.",
-    "email": "An e-mail address.",
-    "url": "An absolute URL.",
-    "object": "A mapping; `properties` declares what it holds.",
-    "list": "A list; `items` declares what it holds.",
-    "enum": "One of `values`.",
-    "json": "Any JSON value.",
-    "file": "An uploaded file.",
-    "stream": "The request body, read as it arrives.",
+
+@dataclass(frozen=True, slots=True)
+class InputType:
+    """A type of inputs.
+
+    Args:
+        description: What the reference and the editor say of it.
+        schema: Its JSON Schema, which models are given of a function that they may call.
+        phrase: How messages name a value, of a type that is written as text.
+        parse: Reads such a text; returns None if it is none.
+        raw: Whether it is no JSON: a file, a stream.
+    """
+
+    description: str
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    phrase: str = ""
+    parse: Callable[[str], Any] | None = None
+    raw: bool = False
+
+
+#: The types of inputs.
+TYPES: Final[Mapping[str, InputType]] = {
+    "text": InputType("Text.", {"type": "string"}),
+    "integer": InputType("A whole number.", {"type": "integer"}),
+    "decimal": InputType("A number that keeps its digits.", {"type": "number"}),
+    "boolean": InputType("true or false.", {"type": "boolean"}),
+    "timestamp": InputType(
+        "A moment, as RFC 3339 writes it: 2026-01-31T12:00:00Z.",
+        {"type": "string", "format": "date-time"},
+        f"a timestamp like {literals.TIMESTAMP_EXAMPLE}",
+        literals.parse_timestamp,
+    ),
+    "date": InputType(
+        "A day: 2026-01-31.",
+        {"type": "string", "format": "date"},
+        "a date like 2026-01-31",
+        literals.parse_date,
+    ),
+    "uuid": InputType(
+        "A UUID.", {"type": "string", "format": "uuid"}, "a UUID", literals.parse_uuid
+    ),
+    "email": InputType(
+        "An e-mail address.",
+        {"type": "string", "format": "email"},
+        "an e-mail address",
+        literals.parse_email,
+    ),
+    "url": InputType(
+        "An absolute URL.",
+        {"type": "string", "format": "uri"},
+        "a URL like https://example.com/",
+        literals.parse_url,
+    ),
+    "object": InputType("A mapping; `properties` declares what it holds.", {"type": "object"}),
+    "list": InputType("A list; `items` declares what it holds.", {"type": "array"}),
+    "enum": InputType("One of `values`."),
+    "json": InputType("Any JSON value."),
+    "file": InputType("An uploaded file.", raw=True),
+    "stream": InputType("The request body, read as it arrives.", raw=True),
 }
 FILTERS: Final = ("trim", "lower", "upper")
 _LOCATIONS: Final = ("path", "query", "body", "header", "cookie", "wholeBody")

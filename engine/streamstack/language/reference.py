@@ -144,7 +144,7 @@ def definitions_reference() -> str:
                 "The keys of `streaming` are those of [the settings](settings.md#streaming)."
             )
     inputs = (*keys.INPUT_KEYS, *keys.INPUT_CONSTRAINTS)
-    types = [f"| `{name}` | {meaning} |" for name, meaning in keys.TYPES.items()]
+    types = [f"| `{name}` | {each.description} |" for name, each in keys.TYPES.items()]
     parts += [
         "## Inputs",
         "A declaration is a mapping with these keys, or the name of a type.",

@@ -395,24 +395,6 @@ def _bounds(wanted: Bound | Constant) -> Schema:
 
 # ------------------------------------------------------------------------- what a model is told of inputs
 
-_TYPES: Final[dict[str, Schema]] = {
-    "text": {"type": "string"},
-    "integer": {"type": "integer"},
-    "decimal": {"type": "number"},
-    "boolean": {"type": "boolean"},
-    "timestamp": {"type": "string", "format": "date-time"},
-    "date": {"type": "string", "format": "date"},
-    "uuid": {"type": "string", "format": "uuid"},
-    "email": {"type": "string", "format": "email"},
-    "url": {"type": "string", "format": "uri"},
-    "object": {"type": "object"},
-    "list": {"type": "array"},
-    "enum": {},
-    "json": {},
-}
-#: Inputs that are no JSON.
-RAW: Final = ("file", "stream")
-
 
 def inputs_schema(inputs: Iterable[Input]) -> Schema:
     """Return the schema of an object with these inputs.
@@ -433,10 +415,10 @@ def inputs_schema(inputs: Iterable[Input]) -> Schema:
 
 def input_schema(declared: Input) -> Schema:
     """Return the schema of one input. Raises ValueError as `inputs_schema` does."""
-    if declared.type in RAW:
+    if keys.TYPES[declared.type].raw:
         raise ValueError(f"the input `{declared.name}` is a {declared.type}")
     schema: Schema = {"description": declared.description} if declared.description else {}
-    schema |= _TYPES[declared.type]
+    schema |= keys.TYPES[declared.type].schema
     if declared.properties is not None:
         schema |= inputs_schema(declared.properties)
     if declared.items is not None:

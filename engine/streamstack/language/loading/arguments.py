@@ -452,7 +452,10 @@ class ArgumentReader:
             self.faults.add(code, node.mark, f"{site.words}: {error}", hint)
             return MISSING
         if not suits(wanted.kind, converted) and wanted.kind not in MEASURES:
-            self._refuse(node, site, FACTS[wanted.kind].phrase, how_to_write(wanted.kind, node))
+            few = wanted.choices if len(wanted.choices) <= 16 else ()
+            words = listed(few) or FACTS[wanted.kind].phrase
+            hint = f"write {words}" if few else how_to_write(wanted.kind, node)
+            self._refuse(node, site, words, hint)
             return MISSING
         unfit = not_chosen(converted, wanted.choices)
         if not unfit and isinstance(wanted, Bound) and wanted.refuses is not None:

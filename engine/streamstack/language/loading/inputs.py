@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from streamstack.errors import Mark
-from streamstack.language import literals
 from streamstack.language.definition import Input
 from streamstack.language.keys import (
     COMMON_KEYS,
@@ -359,8 +358,7 @@ def mismatch(declared: Input, value: Any, name: str = "") -> str:
         )
     if isinstance(value, float) and not math.isfinite(value):
         return f"`{name}` is no number that JSON could hold"
-    check = _CHECKS.get(declared.type)
-    return check(declared, value, name) if check else ""
+    return _CHECKS.get(declared.type, _written)(declared, value, name)
 
 
 def _text(declared: Input, value: Any, name: str) -> str:
@@ -433,16 +431,14 @@ def _object(declared: Input, value: Any, name: str) -> str:
     return f"`{name}` lacks the required property `{missing[0]}`" if missing else ""
 
 
-def _parsed(word: str, parse: Callable[[str], Any]) -> Callable[[Input, Any, str], str]:
-    def check(_: Input, value: Any, name: str) -> str:
-        sound = isinstance(value, str) and parse(value) is not None
-        return "" if sound else _not(name, word, value)
-
-    return check
-
-
-def _unwritten(declared: Input, value: Any, name: str) -> str:
-    return f"`{name}` is a {declared.type}, which can't be written in a definition"
+def _written(declared: Input, value: Any, name: str) -> str:
+    """Check a value of a type that is written as text."""
+    type_ = TYPES[declared.type]
+    if type_.raw:
+        return f"`{name}` is a {declared.type}, which can't be written in a definition"
+    if type_.parse is None or (isinstance(value, str) and type_.parse(value) is not None):
+        return ""
+    return _not(name, type_.phrase, value)
 
 
 def _not(name: str, wanted: str, value: Any) -> str:
@@ -455,16 +451,7 @@ _CHECKS: Final[dict[str, Callable[[Input, Any, str], str]]] = {
     "integer": _number,
     "decimal": _number,
     "boolean": _boolean,
-    "timestamp": _parsed(
-        f"a timestamp like {literals.TIMESTAMP_EXAMPLE}", literals.parse_timestamp
-    ),
-    "date": _parsed("a date like 2026-01-31", literals.parse_date),
-    "uuid": _parsed("a UUID", literals.parse_uuid),
-    "email": _parsed("an e-mail address", literals.parse_email),
-    "url": _parsed("a URL like https://example.com/", literals.parse_url),
     "object": _object,
     "list": _list,
     "enum": _enum,
-    "file": _unwritten,
-    "stream": _unwritten,
 }
