@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PINNED = ("runtime", "build", "dev")
 
 #: One sitting. Past it, split by meaning.
-LONGEST = 420
+LONGEST = 800
 
 #: Names that tell nothing of what is inside.
 NAMELESS = {"utils", "util", "helpers", "helper", "base", "manager", "managers", "common", "misc"}

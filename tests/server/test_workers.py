@@ -344,9 +344,9 @@ async def test_workers_share_the_embedded_database(tmp_path: Path) -> None:
     assert sum("database-embedded" in line for line in server.lines) <= 1
     async with serving(tmp_path, "--workers", "2") as server:
         assert json.loads((await server.ask("GET", "/rows")).body) > 10
-        launcher = json.loads(lock.read_text())["launcher"]
+        postmaster = json.loads(lock.read_text())["postmaster"]
         server.process.kill()
-        await until(lambda: gone(launcher))
+        await until(lambda: gone(postmaster))
 
 
 async def test_no_database_keeps_a_worker_from_its_work(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from streamstack.connections.embedded.server import Embedded
+from streamstack.connections.database.embedded import Embedded
 from streamstack.connections.postgres.checks import check_database, uses_of
 from streamstack.errors import Diagnostic, RunError
 from streamstack.functions.db_use import open_databases

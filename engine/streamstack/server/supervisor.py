@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final
 
-from streamstack.connections.embedded.server import Embedded, EmbeddedError
+from streamstack.connections.database.embedded import Embedded, EmbeddedError
 from streamstack.server.bell import Bell
 from streamstack.server.callers import AuthenticationError
 from streamstack.server.context import make_context

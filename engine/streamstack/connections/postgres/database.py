@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import asyncpg
 import structlog
 
-from streamstack.connections.embedded.server import Embedded, EmbeddedError, running
+from streamstack.connections.database.embedded import Embedded, EmbeddedError, running
 from streamstack.connections.postgres.binary import teach
 from streamstack.connections.postgres.failures import RAISED, failure_of, is_lost, ran_surely_not
 from streamstack.connections.postgres.listening import Listening
