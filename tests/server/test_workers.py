@@ -21,7 +21,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from streamstack.connections.postgres.database import Database
+from streamstack.connections.database.postgres import PostgresDatabase as Database
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
 from streamstack.server.context import make_context

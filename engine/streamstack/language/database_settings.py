@@ -18,7 +18,9 @@ from streamstack.language.units import parse_duration, parse_size
 #: The name of the database that a project has without settings, and of the one that is meant among several.
 MAIN: Final = "main"
 
-_KEYS: Final = ("url", "poolSize", "setup", "bin", "hold", "spool")
+_KEYS: Final = ("url", "poolSize", "poolMode", "setup", "bin", "hold", "spool")
+#: How connections are shared between this server and the database.
+_POOL_MODES: Final = ("session", "transaction")
 _SCHEMES: Final = ("postgresql", "postgres")
 #: Connections that one server may have to a database.
 LARGEST_POOL: Final = 1000
@@ -39,6 +41,12 @@ class Database:
     bin: Path | None = None
     hold: float = 5.0
     spool: int = 1024**3
+    pool_mode: str = "session"
+
+    @property
+    def pooled(self) -> bool:
+        """Whether a pooler gives each transaction whichever connection is free."""
+        return self.pool_mode == "transaction"
 
 
 #: What a project has that says nothing of databases.
@@ -107,6 +115,7 @@ class _Reading:
         readers = {
             "url": ("url", self._url),
             "poolSize": ("pool_size", self._pool_size),
+            "poolMode": ("pool_mode", self._pool_mode),
             "setup": ("setup", self._setup),
             "bin": ("bin", self._bin),
             "hold": ("hold", self._hold),
@@ -155,6 +164,12 @@ class _Reading:
         if type(value) is not int or not 1 <= value <= LARGEST_POOL:
             raise ValueError(f"a whole number from 1 to {LARGEST_POOL} is needed here")
         return value
+
+    def _pool_mode(self, node: Node) -> str:
+        mode = self._text(node)
+        if mode not in _POOL_MODES:
+            raise ValueError(f"it is session or transaction{did_you_mean(mode, _POOL_MODES)}")
+        return mode
 
     def _setup(self, node: Node) -> tuple[Path, ...]:
         items = node.items if isinstance(node, Sequence) else (node,)

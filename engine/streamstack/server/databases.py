@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from streamstack.connections.database.embedded import Embedded
-from streamstack.connections.postgres.checks import check_database, uses_of
+from streamstack.connections.database.interface import uses_of
 from streamstack.errors import Diagnostic, RunError
-from streamstack.functions.db_use import open_databases
+from streamstack.functions.db import open_databases
 from streamstack.language.definition import Project
 from streamstack.runtime.run import Context
 from streamstack.server.problems import log
@@ -38,11 +38,11 @@ async def prepare_databases(
     for name, steps in uses.items():
         try:
             await databases[name].open()
-            found += await check_database(databases[name], steps)
+            found += await databases[name].check(steps)
         except RunError as error:
             if error.final:
-                raise DatabaseError(error.message) from error
-            tell(f"{error.message}; it is tried again when it is needed")
+                raise DatabaseError(error.full) from error
+            tell(f"{error.full}; it is tried again when it is needed")
     return found
 
 

@@ -359,6 +359,14 @@ def _database() -> Schema:
             "Like postgresql://user:password@host:5432/name; without it, the embedded PostgreSQL.",
         ),
         "poolSize": (pool, "The most connections of this server, but for the one that listens."),
+        "poolMode": (
+            {
+                "type": ["string", "null"],
+                "pattern": f"^(session|transaction)$|{BINDING}",
+                "default": usual.pool_mode,
+            },
+            "transaction behind a pooler that shares connections between transactions (PgBouncer, Supabase, Neon).",
+        ),
         "setup": (files, "Files of SQL, beside this one, run once for each change of them."),
         "bin": (text, "A folder with PostgreSQL's programs, for the embedded one."),
         "hold": (

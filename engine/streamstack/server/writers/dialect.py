@@ -353,4 +353,4 @@ def told(error: RunError, *, dev: bool) -> str:
         return "; ".join(
             f"{each['name'] or 'the ' + each['in']} {each['message']}" for each in error.details
         )
-    return error.message if dev else error.public
+    return error.full if dev else error.public

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from streamstack.connections.postgres.values import (
+from streamstack.connections.database.values import (
     TEXTUAL,
     Convert,
     Recast,
@@ -271,3 +271,56 @@ def same_columns(one: tuple[asyncpg.Attribute, ...], other: tuple[asyncpg.Attrib
 
 def _types(attributes: tuple[asyncpg.Attribute, ...]) -> list[int]:
     return [each.type.oid for each in attributes]
+
+
+# ------------------------------------------------------------------------- rows as JSON
+
+#: As datetime.isoformat has it: microseconds where there are any. {0} is the column, {1} the time, {2} its zone.
+_TIME: Final = (
+    "CASE WHEN isfinite({0}) THEN replace(to_char({1}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '.000000', '') || '{2}'"
+    " || CASE WHEN {0} < '0001-01-01T00:00:00Z' THEN ' BC' ELSE '' END ELSE {0}::text END"
+)
+#: How a column is written, by its type: {0} is the column. What JSON has no number for is null (RFC 8259, section 6).
+_COLUMNS: Final = {
+    **dict.fromkeys(
+        ("int2", "int4", "int8", "text", "varchar", "bpchar", "bool", "uuid", "date", "jsonb"),
+        "{0}",
+    ),
+    **dict.fromkeys(
+        ("float4", "float8"), "nullif(nullif(nullif({0}, 'NaN'), 'Infinity'), '-Infinity')"
+    ),
+    "numeric": "nullif(nullif(nullif({0}, 'NaN'), 'Infinity'), '-Infinity')",
+    "timestamptz": _TIME.replace("{1}", "{0} AT TIME ZONE 'UTC'").replace("{2}", "Z"),
+    "timestamp": _TIME.replace("{1}", "{0}").replace("{2}", ""),
+}
+
+
+def as_json(text: str, columns: tuple[Any, ...]) -> str | None:
+    """Return the statement that gives each row of another as JSON; None where we would write it otherwise."""
+    names = [each.name for each in columns]
+    if not names or len({*names}) != len(names):
+        return None
+    if any(each.type.kind != "scalar" or each.type.name not in _COLUMNS for each in columns):
+        return None
+    listed = ", ".join(
+        f"{_COLUMNS[each.type.name].format(_column(each.name))} AS {_quoted(each.name)}"
+        for each in columns
+    )
+    # The line break ends a comment that may stand at the end.
+    inner = text.rstrip().rstrip(";")
+    # Names are quoted, and the statement is the author's, with its parameters still in it.
+    return f"SELECT row_to_json(r)::text FROM (SELECT {listed} FROM ({inner}\n) AS s) AS r"  # noqa: S608
+
+
+def _column(name: str) -> str:
+    return f"s.{_quoted(name)}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def limited(text: str, parameters: int) -> str:
+    """Return a statement of as many rows of another as its last parameter says."""
+    inner = text.rstrip().rstrip(";")
+    return f"SELECT * FROM ({inner}\n) AS rows LIMIT ${parameters + 1}::int8"  # noqa: S608
