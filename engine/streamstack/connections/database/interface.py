@@ -194,4 +194,3 @@ def uses_of(project: Project, names: Collection[str]) -> dict[str, list[tuple[De
             if name is not None and name in names:
                 used.setdefault(name, []).append((definition, step))
     return used
-
