@@ -306,6 +306,20 @@ async def test_folder_that_holds_something_else(server: Embedded, folder: Path) 
     assert (folder / "postgres" / "letters.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["postgres", "postgres.socket"])
+async def test_links_are_not_followed(tmp_path: Path, name: str) -> None:
+    """Whoever can write into the project must not get other folders from root, which gives them to PostgreSQL."""
+    folder = tmp_path / ".streamstack"
+    folder.mkdir()
+    other = tmp_path / "other"
+    other.mkdir(mode=0o755)
+    (folder / name).symlink_to(other)
+    with pytest.raises(EmbeddedError, match="symbolic link"):
+        await Embedded(folder).start()
+    assert other.stat().st_uid == os.geteuid()
+    assert mode_of(other) == 0o755
+
+
 async def test_programs_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without programs the message tells of the two ways out."""
     with pytest.raises(EmbeddedError, match=r"no `postgres` in .*url: postgresql://.*bin: "):

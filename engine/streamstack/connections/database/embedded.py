@@ -15,19 +15,17 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 import asyncpg
 
@@ -56,6 +54,7 @@ _TEMPORARY: Final = "streamstack-postgres-"
 #: Where root copies the programs if another user can't reach them: a folder that only root can write to.
 _COPIES: Final = Path("/var/lib/streamstack")
 _LINUX: Final = sys.platform == "linux"
+_APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
 _INSTEAD: Final = (
     "name a database in streamstack.yaml: `databases: {main: {url: postgresql://...}}`"
 )
@@ -107,17 +106,11 @@ class EmbeddedError(Exception):
     """The embedded PostgreSQL can't run. The message tells the author what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class _User:
+class _User(NamedTuple):
     """The user that PostgreSQL's programs run as."""
 
     uid: int
     gid: int
-
-    @property
-    def named(self) -> bool:
-        """Whether /etc/passwd has a name for it."""
-        return _passwd(self.uid) is not None
 
 
 class Embedded:
@@ -188,6 +181,9 @@ class Embedded:
         await self._stop()
         programs = find_programs(self._bin_folder)
         make_folder(self._folder)
+        for path in (self._data, self._folder / "postgres.socket"):
+            if path.is_symlink():  # root would give another folder to the owner of this one
+                raise EmbeddedError(f"{path} is a symbolic link: put a folder there, or {_INSTEAD}")
         lock = await self._claim()
         try:
             _describe(lock, {})
@@ -224,7 +220,7 @@ class Embedded:
         """Lock the folder; return the file to close. Waits while a server ends whose parent was killed."""
         path = self._folder / "postgres.lock"
         try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise EmbeddedError(
                 f"{path} can't be opened: {error.strerror}; start the server as the user whose file it is"
@@ -313,7 +309,7 @@ class Embedded:
                 if major >= 16:  # else it takes /dev/shm, however small
                     command += ["--set", f"dynamic_shared_memory_type={_shared_memory()}"]
                 code, printed = await _run(programs, command, user, lock, *kept)
-            if code != 0 and not user.named:
+            if code != 0 and _passwd(user.uid) is None:
                 raise EmbeddedError(
                     f"no database can be made in {self._folder}, since user {user.uid} has no name: add a line such as"
                     f" `app:x:{user.uid}:{user.gid}::/:/bin/sh` to /etc/passwd (in a Dockerfile: `RUN useradd -u"
@@ -340,7 +336,7 @@ class Embedded:
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(log.with_name("postgres.log.1"))
         with (
-            os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as output,
+            os.fdopen(os.open(log, _APPEND, 0o600), "wb") as output,
             _reached(self._data) as (data, kept),
             _reached(self._sockets) as (sockets, more),
         ):
@@ -507,7 +503,7 @@ def _own(path: Path, like: Path) -> None:
     if os.geteuid() == 0:
         owner = like.stat()
         with suppress(OSError):
-            os.chown(path, owner.st_uid, owner.st_gid)
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _chown_all(folder: Path, user: _User) -> None:
@@ -539,22 +535,17 @@ def _copy_programs(programs: Path) -> Path:
     return copy / programs.relative_to(home.parents[1])
 
 
-class _reached:  # noqa: N801  (a context manager, named as the function it would be)
-    """Open a folder so that another user reaches it: gives its path, and the descriptors to keep open."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._opened: int | None = None
-
-    def __enter__(self) -> tuple[str, Sequence[int]]:
-        if not _LINUX or os.geteuid() != 0:
-            return str(self._folder), ()
-        self._opened = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return f"/proc/self/fd/{self._opened}", (self._opened,)
-
-    def __exit__(self, *_: object) -> None:
-        if self._opened is not None:
-            os.close(self._opened)
+@contextmanager
+def _reached(folder: Path) -> Iterator[tuple[str, Sequence[int]]]:
+    """Open a folder so that another user reaches it: its path, and the descriptors that a child has to keep."""
+    if not _LINUX or os.geteuid() != 0:
+        yield str(folder), ()
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{opened}", (opened,)
+    finally:
+        os.close(opened)
 
 
 def _spawn(
@@ -619,35 +610,14 @@ def _last_lines(printed: str) -> str:
 
 
 def _socket_folder(folder: Path, user: _User) -> Path:
-    """Create the folder of the socket: beside the data, else a temporary one (long paths, some network disks)."""
-    beside = folder / "postgres.socket"
-    beside.mkdir(mode=0o700, exist_ok=True)
-    chosen = beside
-    if not _holds_sockets(beside):
-        chosen = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
-        if not _holds_sockets(chosen):
-            chosen.rmdir()
-            raise EmbeddedError(
-                f"neither {beside} nor a temporary folder can hold a socket: set TMPDIR to a folder with a short path,"
-                f" or {_INSTEAD}"
-            )
+    """Create the folder of the socket: beside the data, or a temporary one where its path would be too long."""
+    chosen = folder / "postgres.socket"
+    if len(os.fsencode(chosen / _SOCKET)) > _LONGEST_SOCKET:
+        chosen = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir="/tmp"))
+    chosen.mkdir(mode=0o700, exist_ok=True)
     os.chown(chosen, user.uid, user.gid)
     chosen.chmod(0o700)
     return chosen
-
-
-def _holds_sockets(folder: Path) -> bool:
-    path = folder / _SOCKET
-    if len(os.fsencode(path)) > _LONGEST_SOCKET:
-        return False
-    try:
-        path.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.bind(str(path))
-        path.unlink()
-    except OSError:
-        return False
-    return True
 
 
 def _remove_temporary(sockets: Path | str | None) -> None:
