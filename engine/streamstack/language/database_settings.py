@@ -21,7 +21,8 @@ MAIN: Final = "main"
 _KEYS: Final = ("url", "poolSize", "poolMode", "setup", "bin", "hold", "spool")
 #: How connections are shared between this server and the database.
 _POOL_MODES: Final = ("session", "transaction")
-_SCHEMES: Final = ("postgresql", "postgres")
+#: Schemes of a `url`; each has its engine in `connections/database/interface.py`.
+SCHEMES: Final = ("postgresql", "postgres")
 #: Connections that one server may have to a database.
 LARGEST_POOL: Final = 1000
 
@@ -153,7 +154,7 @@ class _Reading:
             return None
         text = self._text(node)
         # Whoever sees the message must not see the password, so the URL is never shown.
-        if urlsplit(text).scheme not in _SCHEMES:
+        if urlsplit(text).scheme not in SCHEMES:
             raise ValueError("it is written like postgresql://user:password@host:5432/name")
         return text
 

@@ -11,7 +11,7 @@ from streamstack.language.authentication_settings import (
     JWT_KEYS,
     TYPES,
 )
-from streamstack.language.database_settings import LARGEST_POOL, Database
+from streamstack.language.database_settings import LARGEST_POOL, SCHEMES, Database
 from streamstack.language.http_settings import HttpSettings
 from streamstack.language.model_settings import PROVIDERS
 from streamstack.language.proxies import FORWARDED
@@ -345,7 +345,7 @@ def _database() -> Schema:
     usual = Database()
     text: Schema = {"type": ["string", "null"]}
     files: Schema = {"type": ["string", "array", "null"], "items": {"type": "string"}}
-    url = f"^\\s*$|^\\s*(postgresql|postgres)://|{BINDING}"
+    url = f"^\\s*$|^\\s*({'|'.join(SCHEMES)})://|{BINDING}"
     pool = {
         "type": ["integer", "string", "null"],
         "pattern": f"^[0-9]+$|{BINDING}",
