@@ -95,7 +95,7 @@ class _Check:
             return []
         try:
             async with connection.transaction():  # an error must not end the transaction around
-                await connection.prepare(statement.text())
+                await connection.parse(statement.text())
         except asyncpg.PostgresError as error:
             if error.sqlstate in _LATER:
                 return []

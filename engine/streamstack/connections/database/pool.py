@@ -36,11 +36,19 @@ _TELL_WITHIN: Final = 5.0
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """A connection with its prepared statements: each with what makes a row of its records, by its text."""
+    """A connection with its prepared statements: each with what makes a row of its records, by its text.
 
-    __slots__ = ("statements",)
+    Behind a transaction pooler (``pooled``) statements have no names, since they would stay on others' connections.
+    """
 
+    __slots__ = ("pooled", "statements")
+
+    pooled: bool
     statements: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]]
+
+    async def parse(self, text: str) -> Any:
+        """Prepare a statement."""
+        return await self.prepare(text, name="" if self.pooled else None)
 
 
 class Pool:

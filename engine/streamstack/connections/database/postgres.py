@@ -213,7 +213,7 @@ class Session:
             if found is not None:
                 statements[text] = found  # the last is the one used last
                 return *found, arguments
-            prepared = await self.connection.prepare(text)
+            prepared = await self.connection.parse(text)
             if prepared.get_parameters()[: len(form.types)] == form.types:
                 break
             self._catalogue.forget(statement)
@@ -259,7 +259,7 @@ class Session:
         while True:
             with self.sending(statement):
                 form, arguments = await self.fit(statement, values)
-                fresh = await connection.prepare(form.text)
+                fresh = await connection.parse(form.text)
             if fresh.get_parameters() == form.types:
                 break
             self._catalogue.forget(statement)
@@ -268,7 +268,7 @@ class Session:
         if text is not None:
             # A statement that can't stand within another one, such as WITH that changes rows, is refused.
             with suppress(asyncpg.PostgresError):
-                prepared = await connection.prepare(text)
+                prepared = await connection.parse(text)
                 return lambda: prepared.cursor(*arguments), itemgetter(0)
         return lambda: fresh.cursor(*arguments), row_maker(columns)
 
@@ -448,6 +448,7 @@ class PostgresDatabase:
             max_cached_statement_lifetime=0,
             server_settings=dict(_SESSION),
         )
+        connection.pooled = self.settings.pooled
         connection.statements = {}
         await register_codecs(connection)
         return connection
@@ -651,7 +652,7 @@ class PostgresDatabase:
                             form, arguments = await session.fit(statement, values)
                             # The number tells its cursor from others of the same statement.
                             text = f"{form.text}\n-- {next(_cursors)}"
-                            prepared = await session.connection.prepare(text)
+                            prepared = await session.connection.parse(text)
                             opened, make = await prepared.cursor(*arguments), form.make
                     stack.push_async_callback(_close_cursor, session, text)
                 yield PostgresCursor(self.name, session, opened, make)

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
+from streamstack.connections.database.pool import Connection
 from streamstack.connections.database.values import (
     TEXTUAL,
     Convert,
@@ -78,7 +79,7 @@ class Forms:
         self._forms: dict[tuple[str, ...], Prepared] = {}
 
     async def fitting(
-        self, connection: asyncpg.Connection, values: Sequence[Any]
+        self, connection: Connection, values: Sequence[Any]
     ) -> tuple[Prepared, list[Any]]:
         """Return the form for some values, and the arguments.
 
@@ -104,7 +105,7 @@ class Forms:
             _keep(self._forms, key, form)
         return form, form.encode(values)
 
-    async def _ask(self, connection: asyncpg.Connection, own: Sequence[str]) -> _Typed:
+    async def _ask(self, connection: Connection, own: Sequence[str]) -> _Typed:
         """Ask the database for the parameters' types; those that it can't tell get the type of their value.
 
         A null is a text then (`<< input.name >> IS NULL`).
@@ -146,7 +147,7 @@ class Forms:
         return tuple(casts)
 
     async def _refuse_lists(
-        self, connection: asyncpg.Connection, typed: _Typed, values: Sequence[Any]
+        self, connection: Connection, typed: _Typed, values: Sequence[Any]
     ) -> None:
         """Refuse a list that is compared with a text: as its JSON it would never be equal, and nothing be found.
 
@@ -177,7 +178,7 @@ class Forms:
 
     async def _recast(
         self,
-        connection: asyncpg.Connection,
+        connection: Connection,
         typed: _Typed,
         casts: tuple[str, ...],
         values: Sequence[Any],
@@ -211,12 +212,12 @@ class _Typed:
     form: Prepared
 
 
-async def _prepare(connection: asyncpg.Connection, text: str) -> Any:
+async def _prepare(connection: Connection, text: str) -> Any:
     """Prepare a statement. One that is refused does not end the transaction around it."""
     if not connection.is_in_transaction():
-        return await connection.prepare(text)
+        return await connection.parse(text)
     async with connection.transaction():
-        return await connection.prepare(text)
+        return await connection.parse(text)
 
 
 def _keep(forms: dict[tuple[str, ...], T], key: tuple[str, ...], form: T) -> None:
