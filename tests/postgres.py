@@ -6,19 +6,17 @@ import asyncio
 import itertools
 import os
 import signal
-import threading
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
-from streamstack.connections.embedded.faults import EmbeddedError
-from streamstack.connections.embedded.launched import Launched, launch
-from streamstack.connections.embedded.server import find_programs
+from streamstack.connections.database.embedded import Embedded, EmbeddedError, find_programs
 
 #: What a test writes need not survive a power cut; it does survive a kill.
 HASTY = {"fsync": "off", "full_page_writes": "off"}
@@ -26,6 +24,7 @@ HASTY = {"fsync": "off", "full_page_writes": "off"}
 GIVEN = os.environ.get("STREAMSTACK_TEST_POSTGRES")
 
 _numbers = itertools.count(1)
+T = TypeVar("T")
 
 
 def programs() -> dict[str, Path]:
@@ -42,32 +41,25 @@ def programs() -> dict[str, Path]:
 
 def query(url: str, sql: str, *values: Any) -> list[Any]:
     """Run a statement and return its rows, on a loop of its own: a test's loop may be running."""
-    results: list[list[Any]] = []
-    errors: list[BaseException] = []
 
-    async def run() -> None:
+    async def run() -> list[Any]:
         connection = await asyncpg.connect(url)
         try:
             if values:
-                results.append(await connection.fetch(sql, *values))
-            else:
-                # The simple protocol: several statements, and those that refuse a transaction.
-                await connection.execute(sql)
+                return list(await connection.fetch(sql, *values))
+            # The simple protocol: several statements, and those that refuse a transaction.
+            await connection.execute(sql)
+            return []
         finally:
             await connection.close()
 
-    def work() -> None:
-        try:
-            asyncio.run(run())
-        except BaseException as error:  # noqa: BLE001 (raised again by the caller)
-            errors.append(error)
+    return on_a_loop(run())
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0] if results else []
+
+def on_a_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine, run on a loop of its own in a thread: a test's loop may be running."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, work).result()
 
 
 @dataclass(slots=True)
@@ -77,36 +69,34 @@ class Server:
     folder: Path
     bin_folder: Path
     settings: Mapping[str, str] = field(default_factory=lambda: HASTY)
-    _launched: Launched | None = None
+    _embedded: Embedded | None = None
+    _host: str = ""
 
     def start(self) -> Server:
         """Start it; after ``kill`` it recovers."""
-        if self._launched is None:
-            roles = {"user": "postgres", "database": "postgres"}
-            self._launched = launch(self.folder, self.bin_folder, self.settings, roles)
+        if self._embedded is None:
+            self._embedded = Embedded(
+                self.folder, bin_folder=self.bin_folder, settings=self.settings
+            )
+        self._host = on_a_loop(self._embedded.start())["host"]
         return self
-
-    @property
-    def launched(self) -> Launched:
-        assert self._launched is not None, "the server does not run"
-        return self._launched
 
     @property
     def url(self) -> str:
         """Its first database, as its superuser."""
-        host = quote(self.launched.host, safe="")
-        return f"postgresql://postgres@/postgres?host={host}&port=5432&sslmode=disable"
+        assert self._host, "the server does not run"
+        return f"postgresql://postgres@/postgres?host={quote(self._host, safe='')}&port=5432&sslmode=disable"
 
     def stop(self) -> None:
         """Shut it down cleanly, cutting off whoever is connected."""
-        if self._launched is not None:
-            self._launched.stop()
-            self._launched = None
+        if self._embedded is not None:
+            on_a_loop(self._embedded.stop())
 
     def kill(self) -> None:
         """Kill it as a crash would: nothing is written any more, connections break."""
-        launched = self.launched
-        os.kill(launched.postmaster, signal.SIGKILL)
+        assert self._embedded is not None
+        assert self._embedded.pid is not None
+        os.kill(self._embedded.pid, signal.SIGKILL)
         self.stop()
 
     def terminate_backends(self) -> None:

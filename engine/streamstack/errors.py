@@ -171,8 +171,20 @@ class RunError(Exception):
         self.about: dict[str, Any] = {}
 
     @property
+    def full(self) -> str:
+        """The message for the author: with what the database said in its own words."""
+        details = self.details
+        if self.code != "database" or not isinstance(details, dict):
+            return self.message
+        named = f" ({details['database']})" if details.get("database") else ""
+        words = [details.get("message"), details.get("detail"), details.get("hint")]
+        # A row that failed, with whatever it holds, is for `error.details` and not for the log.
+        told = [str(each) for each in words if each and not str(each).startswith("Failing row")]
+        return ": ".join([self.message + named, "; ".join(told)]) if told else self.message
+
+    @property
     def public(self) -> str:
         """The message a client may see."""
-        if self.code in INTERNAL:
+        if self.code in INTERNAL and self.status >= 500:
             return "The server could not complete this request."
         return self.message

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from streamstack.connections.embedded.server import Embedded, EmbeddedError
+from streamstack.connections.database.embedded import Embedded, EmbeddedError
 
 
 def say(what: dict[str, Any]) -> None:
@@ -33,16 +33,13 @@ async def main(task: dict[str, Any]) -> None:
     except EmbeddedError as error:
         say({"error": str(error)})
         return
-    launched = embedded._launched  # noqa: SLF001 (whose processes are looked for afterwards)
-    assert launched is not None
     worker = os.fork() if task.get("worker") else None
     if worker == 0:
         signal.pause()
     say(
         {
             "connection": dict(connection),
-            "launcher": launched._process.pid,  # noqa: SLF001
-            "postmaster": launched.postmaster,
+            "postmaster": embedded.pid,
             "worker": worker,
         }
     )

@@ -39,7 +39,6 @@ class Child:
         said = json.loads(self._process.stdout.readline() or "{}")
         self.error: str | None = said.get("error")
         self.connection: Mapping[str, Any] = said.get("connection", {})
-        self.launcher: int = said.get("launcher", 0)
         self.postmaster: int = said.get("postmaster", 0)
         self.worker: int | None = said.get("worker")
 

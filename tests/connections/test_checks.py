@@ -102,7 +102,7 @@ def test_a_database_out_of_reach_is_told(tmp_path: Path) -> None:
     """Exit 2, with its name and without its password."""
     code, found = validate(project(tmp_path, "postgresql://u:geheim@127.0.0.1:1/none"))
     assert code == 2
-    assert "`main` is out of reach" in found[0][2]
+    assert "the database is out of reach (main)" in found[0][2]
     assert "geheim" not in found[0][2]
 
 

@@ -18,8 +18,8 @@ import asyncpg
 import pytest
 import uvloop
 
-from streamstack.connections.embedded import server as module
-from streamstack.connections.embedded.server import Embedded, EmbeddedError, running
+from streamstack.connections.database import embedded as module
+from streamstack.connections.database.embedded import Embedded, EmbeddedError, running
 from tests.connections.embedded_processes import Child, connect, gone, mode_of, wait_for
 from tests.postgres import HASTY
 
@@ -102,20 +102,20 @@ async def test_concurrent_starts_are_one(server: Embedded) -> None:
     """All who need it at once get the same server."""
     connections = await asyncio.gather(*(server.start() for _ in range(50)))
     assert all(each == connections[0] for each in connections)
-    started = server._launched  # noqa: SLF001
+    started = server.pid
     await server.start()
-    assert server._launched is started  # noqa: SLF001
+    assert server.pid == started
 
 
 async def test_stop_is_idempotent_and_cuts_clients_off(server: Embedded) -> None:
     """Stopping what does not run is no error; a client that stays connected keeps nothing from ending."""
     await server.stop()
     connection = await asyncpg.connect(**await server.start())
-    launched = server._launched  # noqa: SLF001
-    assert launched is not None
+    postmaster = server.pid
+    assert postmaster is not None
     await asyncio.gather(server.stop(), server.stop())
     await server.stop()
-    assert gone(launched.postmaster)
+    assert gone(postmaster)
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
         await connection.fetchval("SELECT 1")
     connection.terminate()
@@ -150,7 +150,7 @@ def test_killed_server_leaves_nothing(folder: Path, child: Callable[..., Child])
     killed = child(folder)
     asyncio.run(query(killed.connection, "CREATE TABLE kept AS SELECT 7 AS id"))
     killed.kill()
-    wait_for(lambda: gone(killed.launcher) and gone(killed.postmaster))
+    wait_for(lambda: gone(killed.postmaster))
     segments = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
     assert str(killed.postmaster) not in {line.split()[4] for line in segments}
     assert not (folder / "postgres" / "postmaster.pid").exists()
@@ -165,20 +165,30 @@ def test_start_right_after_a_kill_waits(folder: Path, child: Callable[..., Child
     assert asyncio.run(query(child(folder).connection, "SELECT 1")) == 1
 
 
-def test_killed_launcher_takes_the_database_along(
+def test_temporary_sockets_of_a_killed_server_are_removed(
     folder: Path, child: Callable[..., Child]
 ) -> None:
-    """Nor does PostgreSQL stay where the launcher is killed, and the server with it."""
+    """A socket folder outside of the project does not stay behind."""
     folder = folder.rename(folder.parent / ("long" * 25))
     killed = child(folder)
-    os.kill(killed.launcher, signal.SIGKILL)
     killed.kill()
     wait_for(lambda: gone(killed.postmaster))
     again = child(folder)
     assert asyncio.run(query(again.connection, "SELECT 1")) == 1
-    # The folder of its socket was a temporary one, which nobody was left to remove.
     assert again.connection["host"] != killed.connection["host"]
     assert mode_of(killed.connection["host"]) is None
+
+
+async def test_log_is_bounded(server: Embedded, folder: Path) -> None:
+    """A long log is put aside at a start, and errors of statements, which streamstack logs itself, are not in it."""
+    (folder / "postgres.log").write_text("x" * 5_000_000)
+    connection = await server.start()
+    assert (folder / "postgres.log.1").stat().st_size == 5_000_000
+    with pytest.raises(asyncpg.UndefinedTableError):
+        await query(connection, "SELECT * FROM no_such_table")
+    log = (folder / "postgres.log").read_text()
+    assert "ready to accept" in log
+    assert "no_such_table" not in log
 
 
 @pytest.mark.parametrize("how", ["end", "kill"])
@@ -187,7 +197,7 @@ def test_forked_workers_hold_nothing(folder: Path, child: Callable[..., Child], 
     first = child(folder, worker=True)
     getattr(first, how)()
     assert asyncio.run(query(child(folder).connection, "SELECT 1")) == 1
-    assert gone(first.postmaster)
+    wait_for(lambda: gone(first.postmaster))
 
 
 async def test_killed_database_recovers(server: Embedded) -> None:
@@ -200,14 +210,15 @@ async def test_killed_database_recovers(server: Embedded) -> None:
         busy.fetchval("SELECT count(*) FROM generate_series(1, 2000000000)")
     )
     await asyncio.sleep(0.1)
-    launched = server._launched  # noqa: SLF001
-    assert launched is not None
-    os.kill(launched.postmaster, signal.SIGKILL)
+    postmaster = server.pid
+    assert postmaster is not None
+    os.kill(postmaster, signal.SIGKILL)
+    wait_for(lambda: not server.alive())
+    assert await query(await server.start(), "SELECT id FROM kept") == 7
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
         await working
     busy.terminate()
-    assert await query(await server.start(), "SELECT id FROM kept") == 7
-    assert gone(backend)
+    wait_for(lambda: gone(backend))
 
 
 async def test_stale_files_keep_nobody_out(server: Embedded, folder: Path) -> None:
@@ -293,6 +304,20 @@ async def test_folder_that_holds_something_else(server: Embedded, folder: Path) 
     with pytest.raises(EmbeddedError, match="move it away"):
         await server.start()
     assert (folder / "postgres" / "letters.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["postgres", "postgres.socket"])
+async def test_links_are_not_followed(tmp_path: Path, name: str) -> None:
+    """Whoever can write into the project must not get other folders from root, which gives them to PostgreSQL."""
+    folder = tmp_path / ".streamstack"
+    folder.mkdir()
+    other = tmp_path / "other"
+    other.mkdir(mode=0o755)
+    (folder / name).symlink_to(other)
+    with pytest.raises(EmbeddedError, match="symbolic link"):
+        await Embedded(folder).start()
+    assert other.stat().st_uid == os.geteuid()
+    assert mode_of(other) == 0o755
 
 
 async def test_programs_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamstack.connections.rates import MemoryRates, Quota, Rates, Verdict
 from streamstack.connections.redis import Redis
-from streamstack.connections.redis_rates import RedisRates
+from streamstack.connections.redis_state import RedisRates
+from streamstack.connections.state import MemoryRates, Quota, Rates, Verdict
 from streamstack.language.redis_urls import parse_redis
 from tests.redis import RedisServer
 

@@ -7,10 +7,10 @@ from contextlib import suppress
 
 import pytest
 
-from streamstack.connections import redis_slots
+from streamstack.connections import redis_state
 from streamstack.connections.redis import Redis
-from streamstack.connections.redis_slots import RedisSlots
-from streamstack.connections.slots import MemorySlots, Slots
+from streamstack.connections.redis_state import RedisSlots
+from streamstack.connections.state import MemorySlots, Slots
 from streamstack.language.redis_urls import parse_redis
 from tests.redis import RedisServer
 from tests.waiting import eventually
@@ -36,8 +36,8 @@ class Process:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases that end soon, so that tests need not wait."""
-    monkeypatch.setattr(redis_slots, "LEASE", 0.4)
-    monkeypatch.setattr(redis_slots, "BEAT", 0.1)
+    monkeypatch.setattr(redis_state, "LEASE", 0.4)
+    monkeypatch.setattr(redis_state, "BEAT", 0.1)
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -53,42 +53,42 @@ async def slots(request: pytest.FixtureRequest) -> AsyncIterator[Slots]:
 
 async def test_so_many_places(slots: Slots) -> None:
     """No more than allowed; one that is given back is free; another key has its own."""
-    assert [await slots.take(b"k", 2) for _ in range(3)] == [True, True, False]
-    assert await slots.take(b"other", 1)
-    await slots.give(b"k")
-    assert [await slots.take(b"k", 2) for _ in range(2)] == [True, False]
-    assert await slots.take(b"k", 3), "who may have more gets one"
-    assert not await slots.take(b"k", 1)
+    assert [await slots.acquire(b"k", 2) for _ in range(3)] == [True, True, False]
+    assert await slots.acquire(b"other", 1)
+    await slots.release(b"k")
+    assert [await slots.acquire(b"k", 2) for _ in range(2)] == [True, False]
+    assert await slots.acquire(b"k", 3), "who may have more gets one"
+    assert not await slots.acquire(b"k", 1)
 
 
 async def test_of_many_at_once_exactly_so_many(slots: Slots) -> None:
     """However they come."""
-    taken = await asyncio.gather(*(slots.take(b"k", 7) for _ in range(100)))
+    taken = await asyncio.gather(*(slots.acquire(b"k", 7) for _ in range(100)))
     assert taken.count(True) == 7
-    await asyncio.gather(*(slots.give(b"k") for _ in range(7)))
-    taken = await asyncio.gather(*(slots.take(b"k", 7) for _ in range(100)))
+    await asyncio.gather(*(slots.release(b"k") for _ in range(7)))
+    taken = await asyncio.gather(*(slots.acquire(b"k", 7) for _ in range(100)))
     assert taken.count(True) == 7
 
 
 async def test_processes_share_places(redis_url: str, quick: None) -> None:
     """Those of one that was killed are free when its lease is over, not before; of one that lives they stay taken."""
     first, second, third = (Process(redis_url) for _ in range(3))
-    assert await first.slots.take(b"k", 3)
-    assert await first.slots.take(b"k", 3)
-    assert await second.slots.take(b"k", 3)
-    assert not await third.slots.take(b"k", 3)
+    assert await first.slots.acquire(b"k", 3)
+    assert await first.slots.acquire(b"k", 3)
+    assert await second.slots.acquire(b"k", 3)
+    assert not await third.slots.acquire(b"k", 3)
     await first.kill()
-    assert not await third.slots.take(b"k", 3)
+    assert not await third.slots.acquire(b"k", 3)
 
     async def free() -> bool:
-        return await third.slots.take(b"k", 3)
+        return await third.slots.acquire(b"k", 3)
 
     await eventually(free, 3)
-    assert await third.slots.take(b"k", 3)
+    assert await third.slots.acquire(b"k", 3)
     await asyncio.sleep(1)
-    assert not await third.slots.take(b"k", 3), "the second one lives"
+    assert not await third.slots.acquire(b"k", 3), "the second one lives"
     await second.stop()
-    assert await third.slots.take(b"k", 3), "who stops is gone at once"
+    assert await third.slots.acquire(b"k", 3), "who stops is gone at once"
     await third.stop()
 
 
@@ -96,16 +96,16 @@ async def test_a_redis_that_forgot_is_told(own_redis: RedisServer, quick: None) 
     """After a restart without its data the places are the same again; what ended meanwhile is free."""
     first, second = Process(own_redis.url), Process(own_redis.url)
     for _ in range(3):
-        assert await first.slots.take(b"k", 3)
+        assert await first.slots.acquire(b"k", 3)
     own_redis.kill()
-    await first.slots.give(b"k")
+    await first.slots.release(b"k")
     await asyncio.to_thread(own_redis.start, empty=True)
 
     async def known() -> bool:
         return bool(own_redis.query("HVALS", "streamstack:slots:k") == [b"2"])
 
     await eventually(known)
-    assert [await second.slots.take(b"k", 3) for _ in range(2)] == [True, False]
+    assert [await second.slots.acquire(b"k", 3) for _ in range(2)] == [True, False]
     await first.stop()
     await second.stop()
 
@@ -113,11 +113,11 @@ async def test_a_redis_that_forgot_is_told(own_redis: RedisServer, quick: None) 
 async def test_without_redis_a_process_counts_its_own(own_redis: RedisServer, quick: None) -> None:
     """It lets in as many as are allowed, those included that it has already."""
     process = Process(own_redis.url)
-    assert await process.slots.take(b"k", 2)
+    assert await process.slots.acquire(b"k", 2)
     own_redis.kill()
-    assert [await process.slots.take(b"k", 2) for _ in range(2)] == [True, False]
-    await process.slots.give(b"k")
-    assert await process.slots.take(b"k", 2)
+    assert [await process.slots.acquire(b"k", 2) for _ in range(2)] == [True, False]
+    await process.slots.release(b"k")
+    assert await process.slots.acquire(b"k", 2)
     await asyncio.to_thread(own_redis.start)
 
     async def known() -> bool:
@@ -133,14 +133,14 @@ async def test_whatever_is_cancelled_the_count_comes_right(redis_url: str, quick
     chance = random.Random(7)  # noqa: S311 (chance, not secrets)
     held = 0
     for _ in range(150):
-        task = asyncio.create_task(process.slots.take(b"k", 1000))
+        task = asyncio.create_task(process.slots.acquire(b"k", 1000))
         await asyncio.sleep(chance.choice([0, 0, 0.0001, 0.0005, 0.002]))
         task.cancel()
         with suppress(asyncio.CancelledError):
             held += await task
         if held and chance.random() < 0.4:
             held -= 1
-            await process.slots.give(b"k")
+            await process.slots.release(b"k")
     key = "streamstack:slots:k"
 
     async def right() -> bool:
@@ -154,13 +154,13 @@ async def test_whatever_is_cancelled_the_count_comes_right(redis_url: str, quick
 async def test_who_holds_nothing_says_nothing(redis_url: str, quick: None) -> None:
     """A process without places gives no signs of life, and leaves nothing behind."""
     process = Process(redis_url)
-    assert await process.slots.take(b"k", 1)
-    await process.slots.give(b"k")
+    assert await process.slots.acquire(b"k", 1)
+    await process.slots.release(b"k")
     await asyncio.sleep(0.3)
     assert process.slots.beats is None
-    assert await process.slots.take(b"k", 1)
+    assert await process.slots.acquire(b"k", 1)
     assert process.slots.beats is not None
-    await process.slots.give(b"k")
+    await process.slots.release(b"k")
     await process.stop()
     assert [key for key in await process.redis.client.keys("*") if b"processes" not in key] == []
     await process.redis.aclose()

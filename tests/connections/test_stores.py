@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamstack.connections.kept_values import pack, unpack
 from streamstack.connections.redis import Redis
-from streamstack.connections.redis_slots import RedisSlots
-from streamstack.connections.redis_store import RedisStore
+from streamstack.connections.redis_state import RedisSlots, RedisStore
+from streamstack.connections.serialization import dumps, loads
 from streamstack.connections.state import MemoryStore, Number, Store
 from streamstack.errors import RunError
 from streamstack.language import operators
@@ -108,10 +107,10 @@ NESTED = st.recursive(
 @given(NESTED)
 def test_whatever_is_packed_is_unpacked(value: Any) -> None:
     """The bytes in Redis hold the whole value; what is plain JSON stays readable there."""
-    kept = unpack(pack(value))
+    kept = loads(dumps(value))
     assert kept == value
     assert repr(kept) == repr(value)
-    assert pack({"a": [1, "b"]}) == b'j{"a":[1,"b"]}'
+    assert dumps({"a": [1, "b"]}) == b'j{"a":[1,"b"]}'
 
 
 @pytest.mark.parametrize(
@@ -120,7 +119,7 @@ def test_whatever_is_packed_is_unpacked(value: Any) -> None:
 def test_what_others_wrote_is_refused(data: bytes) -> None:
     """No bytes in Redis can make more than an error."""
     with pytest.raises(RunError, match="not kept by streamstack"):
-        unpack(data)
+        loads(data)
 
 
 async def test_what_can_t_be_kept_is_refused(store: Store) -> None:

@@ -50,7 +50,10 @@ TABLE: list[tuple[Any, ...]] = [
     ("timestamptz", "0044-03-15T12:00:00Z BC"),
     ("timestamptz", "12026-01-02T00:00:00Z"),
     ("timestamptz", datetime.max.replace(tzinfo=UTC)),
-    ("timestamp", T),
+    ("timestamp", T, T.replace(tzinfo=None)),
+    ("timestamp", T.replace(tzinfo=None)),
+    ("timestamp", "2026-05-04T03:02:01", datetime(2026, 5, 4, 3, 2, 1)),  # noqa: DTZ001  (it has no zone)
+    ("timestamp", "0044-03-15T12:00:00 BC"),
     ("timestamp", "-infinity"),
     ("date", date(2026, 5, 4)),
     ("date", T, date(2026, 5, 4)),
@@ -127,7 +130,7 @@ async def run(url: str, stack: str, **inputs: Any) -> Outcome:
 async def result(url: str, stack: str, **inputs: Any) -> Any:
     """Return the result of a stack that must not fail."""
     outcome = await run(url, stack, **inputs)
-    assert outcome.error is None, outcome.error.message
+    assert outcome.error is None, outcome.error.details
     return outcome.result
 
 
@@ -211,7 +214,7 @@ async def test_a_type_that_the_database_cant_tell_is_the_values_own(
         assert outcome.error is not None
         assert outcome.error.details["code"] == "22003"
         return
-    assert outcome.error is None, outcome.error.message
+    assert outcome.error is None, outcome.error.details
     assert (outcome.result, type(outcome.result)) == (expected, type(expected))
 
 
@@ -287,7 +290,8 @@ async def test_a_text_that_postgres_cant_hold_is_told(
     )
     assert outcome.error is not None
     assert (outcome.error.code, outcome.error.details["code"]) == ("database", code)
-    assert says in outcome.error.message
+    assert outcome.error.status == 400
+    assert says in outcome.error.message + outcome.error.details["message"]
     assert str(outcome.error.place).startswith("test.yaml:6:5")
 
 
@@ -356,7 +360,8 @@ async def test_large_values_and_many_columns(postgres: str) -> None:
     query(postgres, "CREATE TABLE few (a integer)")
     outcome = await run(postgres, "- db.insert: {table: few, values: << input.v >>}", v=many)
     assert outcome.error is not None
-    assert outcome.error.code == "database"
+    assert (outcome.error.code, outcome.error.status) == ("database", 400)
+    assert "40000 parameters" in outcome.error.details["message"]
     rows = [{"a": number} for number in range(40_000)]
     stack = "- db.insert: {table: few, rows: << input.rows >>}\n  as: n\n- return: << n >>"
     assert await result(postgres, stack, rows=rows) == 40_000

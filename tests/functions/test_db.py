@@ -75,7 +75,7 @@ async def test_a_caught_error_ends_the_transaction_and_is_told(table: str) -> No
     outcome = await run(table, stack)
     assert outcome.error is not None
     assert outcome.error.details["code"] == "25P02"
-    assert "`db.transaction` of its own" in outcome.error.message
+    assert "`db.transaction` of its own" in outcome.error.details["message"]
     assert rows(table) == []
 
 
@@ -164,7 +164,60 @@ async def test_errors_are_those_of_their_step(table: str) -> None:
     assert outcome.error.details["constraint"] == "t_pkey"
     assert outcome.error.final
     assert str(outcome.error.place).startswith("test.yaml:7:5: step Twice (functionStack[1]")
-    assert outcome.error.public == "The server could not complete this request."
+    assert outcome.error.status == 409
+    assert outcome.error.public == "a row with the same key exists already"
+
+
+@pytest.mark.parametrize(
+    ("sql", "status", "code", "says"),
+    [
+        ("INSERT INTO c VALUES (1, 1, 1)", 409, "23505", "same key"),
+        ("INSERT INTO c VALUES (2, 9, 1)", 400, "23503", "refers to"),
+        ("DELETE FROM p WHERE id = 1", 400, "23503", "still refer"),
+        ("INSERT INTO c VALUES (2, 1, NULL)", 400, "23502", "required value"),
+        ("INSERT INTO c VALUES (2, 1, -1)", 400, "23514", "not allowed"),
+        ("SELECT 'x'::text::integer", 400, "22P02", "malformed"),
+        ("SELECT 300000::integer::smallint", 400, "22003", "out of range"),
+        ("SELECT 1 / 0", 400, "22012", "out of range"),
+        ("SELECT nothing FROM nowhere", 500, "42P01", "refused"),
+    ],
+)
+async def test_errors_are_fit_for_clients(
+    postgres: str, sql: str, status: int, code: str, says: str
+) -> None:
+    """What the data is at fault for is a 4xx; no message names tables, keys or values, which `details` hold."""
+    query(
+        postgres,
+        "CREATE TABLE p (id integer PRIMARY KEY); INSERT INTO p VALUES (1);"
+        "CREATE TABLE c (id integer PRIMARY KEY, p integer REFERENCES p, n integer NOT NULL CHECK (n > 0));"
+        "INSERT INTO c VALUES (1, 1, 1)",
+    )
+    outcome = await run(postgres, f'- db.execute: "{sql}"')
+    error = outcome.error
+    assert error is not None
+    assert (error.code, error.status, error.details["code"]) == ("database", status, code)
+    assert says in error.message
+    assert not {"nowhere", "c_pkey", "(1)", "main"} & set(error.message.split())
+    assert error.details["message"]
+    assert (error.public == error.message) is (status < 500)
+
+
+async def test_patch_changes_one_row_or_tells(table: str) -> None:
+    """Only the values that are given; no row is a 404, several are refused and stay as they were."""
+    patch = "- db.patch: {{table: t, key: {}, values: {}}}\n  as: row\n- return: << row >>"
+    await run(table, f"- {add(1)}\n- {add(2)}")
+    assert (await run(table, patch.format("{id: 1}", "{id: 3}"))).result["id"] == 3
+    assert (await run(table, patch.format("{id: 3}", "'<< {} >>'"))).result["id"] == 3
+    missing = await run(table, patch.format("{id: 9}", "{id: 4}"))
+    assert missing.error is not None
+    assert (missing.error.code, missing.error.status) == ("not-found", 404)
+    query(
+        table, "CREATE TABLE twice (a integer, b integer); INSERT INTO twice VALUES (1, 1), (1, 2)"
+    )
+    both = await run(table, patch.format("{a: 1}", "{b: 3}").replace("table: t", "table: twice"))
+    assert both.error is not None
+    assert both.error.code == "limit-reached"
+    assert query(table, "SELECT b FROM twice WHERE $1 ORDER BY b", True) == [(1,), (2,)]
 
 
 async def test_limits(table: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamstack.functions.db_sql import Alias, Comparison, Writer, order_by, quoted, table_name
+from streamstack.functions.db_tables import Alias, Comparison, Writer, order_by, quoted, table_name
 from streamstack.language.settings import Database
 from tests.postgres import query
 from tests.stacks import Outcome, run_stack

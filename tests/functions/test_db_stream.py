@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from streamstack.connections.postgres.encoding import _COLUMNS
+from streamstack.connections.database.statements import _COLUMNS
 from streamstack.functions.db_stream import db_stream
 from streamstack.language.settings import Database
 from streamstack.language.sql import statement_of

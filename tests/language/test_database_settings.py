@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from streamstack.connections.database.interface import ENGINES
 from streamstack.language.reading.source import read
 from streamstack.language.settings import (
     EMBEDDED,
+    SCHEMES,
     Database,
     default_database,
     parse_section,
@@ -40,7 +43,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
     )
     assert found == []
     assert databases["main"] == Database(
-        "main", "postgresql://u:p@h/d", 3, (tmp_path / "a.sql",), None, 0.2, 2 * 1024**2
+        "main", "postgresql://u:p@h/d", 3, "session", (tmp_path / "a.sql",), None, 0.2, 2 * 1024**2
     )
     assert databases["own"] == Database("own")
 
@@ -75,3 +78,22 @@ def test_the_default_is_main_or_the_only_one() -> None:
     assert default_database({"main": 1, "b": 1}) == "main"
     assert default_database({"b": 1}) == "b"
     assert default_database({"a": 1, "b": 1}) is None
+
+
+def test_every_scheme_has_an_engine() -> None:
+    """A scheme that the settings accept is one that a module is there for."""
+    assert {*SCHEMES, ""} == set(ENGINES)
+    for engine in ENGINES.values():
+        module, _, name = engine.partition(":")
+        assert isinstance(getattr(import_module(module), name), type)
+
+
+@pytest.mark.parametrize(("text", "mode"), [("session", "session"), ("transaction", "transaction")])
+def test_pool_mode(tmp_path: Path, text: str, mode: str) -> None:
+    """It says whether a pooler shares connections between transactions; a misspelt one is told."""
+    url = "postgresql://h/d"
+    databases, found = parse(f"main: {{url: '{url}', poolMode: {text}}}\n", tmp_path)
+    assert found == []
+    assert databases["main"].pooled is (mode == "transaction")
+    _, found = parse(f"main: {{url: '{url}', poolMode: transactions}}\n", tmp_path)
+    assert "did you mean `transaction`?" in found[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import stat
 from pathlib import Path
 
@@ -11,13 +10,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from streamstack.connections.authentication import own_secret
-from streamstack.connections.embedded.claim import make_folder
+from streamstack.connections.database.embedded import make_folder
 from streamstack.server.ports import is_loopback
 from tests.server.authenticating import project
 from tests.server.processes import start
 
 HELLO = "{method: GET, path: /hello, functionStack: [{stream: Hello}]}"
-OPEN = 0o711 if os.geteuid() == 0 else 0o700
+OPEN = 0o700
 
 
 def mode(path: Path) -> int:

@@ -70,12 +70,12 @@ class Process:
 
 
 def _is_worker(pid: int) -> bool:
-    """Tell a worker from the launcher of the database, and from one that has ended."""
+    """Tell a worker from the embedded database, and from one that has ended."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return bool(command) and b"embedded.launch" not in command
+    return bool(command) and b"postgres" not in command
 
 
 def gone(pid: int) -> bool:

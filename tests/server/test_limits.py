@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from streamstack.connections.rates import Verdict
+from streamstack.connections.state import Verdict
 from streamstack.functions.limiting import quota_of, tightest
 from streamstack.language.units import Rate
 from tests.redis import RedisServer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from streamstack.connections.redis_slots import LEASE
+from streamstack.connections.redis_state import LEASE
 from tests.redis import RedisServer, free_port
 from tests.server.processes import Process, refused, serving
 from tests.server.serving import Client

@@ -22,7 +22,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 from prometheus_client.parser import text_string_to_metric_families
 
-from streamstack.connections.postgres.database import Database
+from streamstack.connections.database.postgres import PostgresDatabase as Database
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
 from streamstack.server.context import make_context
@@ -412,9 +412,9 @@ async def test_workers_share_the_embedded_database(tmp_path: Path) -> None:
     assert sum("database-embedded" in line for line in server.lines) <= 1
     async with serving(tmp_path, "--workers", "2") as server:
         assert json.loads((await server.ask("GET", "/rows")).body) > 10
-        launcher = json.loads(lock.read_text())["launcher"]
+        postmaster = json.loads(lock.read_text())["postmaster"]
         server.process.kill()
-        await until(lambda: gone(launcher))
+        await until(lambda: gone(postmaster))
 
 
 async def test_no_database_keeps_a_worker_from_its_work(

@@ -11,8 +11,7 @@ from pathlib import Path
 import click
 
 from streamstack.cli import FIRST_FILE
-from streamstack.connections.postgres.checks import check_database, uses_of
-from streamstack.connections.postgres.database import Databases
+from streamstack.connections.database.interface import Databases, uses_of
 from streamstack.errors import Diagnostic, RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.project import (
@@ -67,7 +66,7 @@ def validate(
     try:
         findings, sources = _check(chosen, check_environment=env, ask=database)
     except RunError as error:
-        click.echo(f"streamstack: {error.message}", err=True)
+        click.echo(f"streamstack: {error.full}", err=True)
         context.exit(FAILED)
     except OSError as error:
         click.echo(f"streamstack: {error.filename}: {error.strerror}", err=True)
@@ -132,7 +131,7 @@ async def _ask(checked: Checked) -> list[Diagnostic]:
         return [
             finding
             for name, steps in uses.items()
-            for finding in await check_database(databases[name], steps)
+            for finding in await databases[name].check(steps)
         ]
     finally:
         await databases.aclose()

@@ -356,8 +356,7 @@ def _restrict(file: Path) -> None:
 def _make_secret(file: Path) -> None:
     """Write a new secret, unless another process was faster: its secret stays."""
     folder = file.parent.parent
-    # Where root serves, the embedded PostgreSQL runs as another user that has to pass through.
-    folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file.parent.mkdir(mode=0o700, exist_ok=True)
     draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     opened = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,17 +1,16 @@
-"""The one Redis of a process: its connections, what becomes of one that is lost, and scripts run in it."""
+"""The Redis of a process: its connections, reconnecting, batched commands and scripts."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import select
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
 from math import inf
 from time import monotonic
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import structlog
 from redis import asyncio as redis
@@ -19,6 +18,7 @@ from redis.asyncio.connection import (
     AbstractConnection,
     BlockingConnectionPool,
     Connection,
+    ConnectionPool,
     SSLConnection,
     UnixDomainSocketConnection,
 )
@@ -36,7 +36,6 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import TimeoutError as LateError
 
-from streamstack.connections.redis_line import Line
 from streamstack.errors import RunError
 from streamstack.language.redis_urls import RedisUrl
 
@@ -56,6 +55,13 @@ _TURN: Final = 0.3
 _QUIET: Final = 0.5
 #: Connections of one process. Redis does one thing at a time: more would only wait there.
 MOST: Final = 32
+
+
+Command: TypeAlias = tuple[bytes | str | int | float, ...]
+_Queued: TypeAlias = tuple[Command, "asyncio.Future[Any]"]
+
+#: Commands that are sent in one batch.
+_MOST_BATCHED: Final = 500
 
 
 class Script:
@@ -127,8 +133,8 @@ class _Pool(BlockingConnectionPool):
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         """Connect, where it is not. Raises what redis-py raises where that fails."""
-        if _has_news(connection):
-            # Most likely that Redis closed it: the loop reads it in its next turn, after what is in line already.
+        if connection.is_connected:
+            # Redis may have closed it: the loop reads that in its next turn, after what is due already.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         if not self.patience and await self._look(connection):
@@ -197,17 +203,82 @@ async def _hear(connection: AbstractConnection) -> None:
         raise LateError("it does not answer") from None
 
 
-def _has_news(connection: AbstractConnection) -> bool:
-    """Tell whether something came on a connection that waits for nothing, and the loop has not seen it yet."""
-    writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)
-    if writer is None or not hasattr(select, "poll"):
-        return False
-    descriptor = writer.get_extra_info("socket").fileno()
-    if descriptor < 0:
-        return False
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+class CommandBatcher:
+    """One connection of a pool at a time, for short commands: while some are answered, the next ones gather."""
+
+    __slots__ = ("_pool", "_queue", "_sending")
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+        self._queue: list[_Queued] = []
+        self._sending: asyncio.Task[None] | None = None
+
+    async def execute(self, *command: bytes | str | float) -> Any:
+        """Send a command and return its answer. Raises what redis-py raises.
+
+        Who is cancelled takes no notice of the answer; the command may have been done.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue.append((command, future))
+        if self._sending is None:
+            self._sending = loop.create_task(self._send())
+        return await future
+
+    async def _send(self) -> None:
+        """Send what was queued, as long as there is something."""
+        try:
+            while self._queue:
+                queued, self._queue = self._queue[:_MOST_BATCHED], self._queue[_MOST_BATCHED:]
+                queued = [each for each in queued if not each[1].done()]
+                if queued:
+                    await self._exchange(queued)
+        finally:
+            self._sending = None
+            _fail(self._queue, LostError("the connection was closed"))
+            self._queue = []
+
+    async def _exchange(self, queued: list[_Queued]) -> None:
+        try:
+            connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # it has no types
+            try:
+                await _exchange_on(connection, queued)
+            finally:
+                await self._pool.release(connection)
+        except (RedisError, OSError) as error:
+            # Those who came meanwhile have waited as long: they are not to wait once more.
+            _fail(queued + self._queue, error)
+            self._queue = []
+        finally:
+            _fail(queued, LostError("the connection was closed"))
+
+    async def aclose(self) -> None:
+        """Send nothing more."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.wait([self._sending])
+
+
+async def _exchange_on(connection: AbstractConnection, queued: list[_Queued]) -> None:
+    """Send commands, and hand out their answers in the same order."""
+    packed = connection.pack_commands(command for command, _ in queued)
+    await connection.send_packed_command(packed)
+    for _, future in queued:
+        try:
+            answer = await connection.read_response()
+        except ResponseError as refusal:
+            if not future.done():
+                future.set_exception(refusal)
+        else:
+            if not future.done():
+                future.set_result(answer)
+
+
+def _fail(queued: list[_Queued], error: Exception) -> None:
+    """Tell those who have no answer yet."""
+    for _, future in queued:
+        if not future.done():
+            future.set_exception(error)
 
 
 class Redis:
@@ -216,14 +287,14 @@ class Redis:
     ``client`` is redis-py's, for what is asked inside of `run`. Its answers are bytes.
     """
 
-    __slots__ = ("_line", "_prefix", "client", "url")
+    __slots__ = ("_batcher", "_prefix", "client", "url")
 
     def __init__(self, url: RedisUrl, prefix: str = "") -> None:
         self.url = url
         self._prefix = f"streamstack:{prefix}:" if prefix else "streamstack:"
         pool = _Pool(**_options(url))
         self.client: Client = redis.Redis(connection_pool=pool)
-        self._line = Line(pool)
+        self._batcher = CommandBatcher(pool)
 
     def key(self, kind: str, name: bytes | str = b"") -> bytes:
         """Return the key of a thing: the project's prefix, what kind of thing it is, its name."""
@@ -254,9 +325,9 @@ class Redis:
         async def work() -> Any:
             given = (len(keys), *keys, *values)
             try:
-                return await self._line.ask("EVALSHA", script.digest, *given)
+                return await self._batcher.execute("EVALSHA", script.digest, *given)
             except NoScriptError:  # a Redis that was started since
-                return await self._line.ask("EVAL", script.source, *given)
+                return await self._batcher.execute("EVAL", script.source, *given)
 
         return await self._try(work, again=again)
 
@@ -313,7 +384,7 @@ class Redis:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._line.aclose()
+        await self._batcher.aclose()
         await self.client.aclose()
         await self._pool.aclose()
 

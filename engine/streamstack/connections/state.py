@@ -1,15 +1,19 @@
-"""Where state is kept between runs: cached values and counters. One store a process; its keys are bytes."""
+"""State that runs share (cached values, counters, slots, rate limits): the interfaces, and all of them in memory.
+
+One store a process; its keys are bytes.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from heapq import heapify, heappop, heappush
-from math import inf
+from itertools import islice
+from math import ceil, inf
 from time import monotonic
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from streamstack.errors import RunError
 from streamstack.language import operators
@@ -67,7 +71,7 @@ class _Entry:
     expires: float
 
 
-class _Shelf:
+class _LruCache:
     """Entries in the order of their last use, bounded in number and bytes."""
 
     __slots__ = ("_clock", "_due", "_entries", "_max_entries", "_max_size", "size")
@@ -136,8 +140,8 @@ class MemoryStore:
     def __init__(self, settings: StateSettings, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._max_size = settings.max_size
-        self.values = _Shelf(settings.max_entries, settings.max_size, clock)
-        self.counters = _Shelf(settings.max_entries, inf, clock)
+        self.values = _LruCache(settings.max_entries, settings.max_size, clock)
+        self.counters = _LruCache(settings.max_entries, inf, clock)
 
     async def get(self, key: bytes) -> Any:
         """Return a value; MISSING where there is none, or its time is over."""
@@ -171,6 +175,209 @@ class MemoryStore:
 
     def _until(self, ttl: float | None) -> float:
         return inf if ttl is None else self._clock() + ttl
+
+    async def aclose(self) -> None:
+        """Do nothing: the memory goes with the process."""
+
+
+# ------------------------------------------------------------------------------------ slots
+
+
+class Slots(Protocol):
+    """Slots by key: the number of runs that may be active at once."""
+
+    async def acquire(self, key: bytes, most: int) -> bool:
+        """Acquire one of the ``most`` slots of a key; return whether one was free."""
+
+    async def release(self, key: bytes) -> None:
+        """Release a slot."""
+
+    async def aclose(self) -> None:
+        """Release all slots."""
+
+
+class MemorySlots:
+    """The slots of this process alone."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held: dict[bytes, int] = {}
+
+    async def acquire(self, key: bytes, most: int) -> bool:
+        """Acquire a slot; return whether one was free."""
+        held = self._held.get(key, 0)
+        if held >= most:
+            return False
+        self._held[key] = held + 1
+        return True
+
+    async def release(self, key: bytes) -> None:
+        """Release a slot."""
+        self.release_now(key)
+
+    def release_now(self, key: bytes) -> None:
+        """Release a slot without waiting."""
+        left = self._held.get(key, 0) - 1
+        if left > 0:
+            self._held[key] = left
+        else:
+            self._held.pop(key, None)
+
+    async def aclose(self) -> None:
+        """Do nothing: the memory goes with the process."""
+
+
+# ------------------------------------------------------------------------------ rate limits
+
+#: In how many parts a sliding window is counted. A call counts until its part is over, never for a shorter time.
+PARTS: Final = 60
+#: Bits that hold the count of a part: more than any limit allows.
+_BITS: Final = 32
+_MASK: Final = (1 << _BITS) - 1
+
+
+class Quota(NamedTuple):
+    """How often something may be done in how many milliseconds, and the key of its count."""
+
+    key: bytes
+    limit: int
+    period: int
+    sliding: bool = False
+
+    @property
+    def part(self) -> int:
+        """Milliseconds in which calls of a sliding window are counted together."""
+        return ceil(self.period / PARTS)
+
+
+class Verdict(NamedTuple):
+    """Whether a quota has room, how much is left of it, and in how many milliseconds there is more."""
+
+    admitted: bool
+    remaining: int
+    reset: int
+
+
+class Rates(Protocol):
+    """Counts calls against quotas.
+
+    The library `limits` decides and reports what is left in two steps, so that they may disagree; it counts refused
+    calls, takes each client's clock for a moving window, and knows no list of limits of which all or none are used.
+    """
+
+    async def hit(self, quotas: Sequence[Quota]) -> list[Verdict]:
+        """Count a call against quotas: against all of them where all have room, else against none."""
+
+    async def aclose(self) -> None:
+        """Stop counting."""
+
+
+class _Windowed:
+    """A count of windows that follow one another; the first begins with the first call."""
+
+    __slots__ = ("count", "ends")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ends = 0
+
+    def look(self, quota: Quota, now: int) -> tuple[int, int]:
+        """Return how many count now, and when there are fewer."""
+        if now >= self.ends:
+            self.count, self.ends = 0, now + quota.period
+        return self.count, self.ends
+
+    def add(self, quota: Quota, now: int) -> None:
+        self.count += 1
+
+
+class _Sliding:
+    """Counts of the parts of the time that has just passed."""
+
+    __slots__ = ("count", "ends", "parts")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ends = 0  # when all of it is forgotten
+        # When each is forgotten, and how many it counts, in one number: there may be many of them.
+        self.parts: deque[int] = deque()
+
+    def look(self, quota: Quota, now: int) -> tuple[int, int]:
+        """Return how many count now, and when there are fewer."""
+        parts = self.parts
+        while parts and parts[0] >> _BITS <= now:
+            self.count -= parts.popleft() & _MASK
+        return self.count, parts[0] >> _BITS if parts else self._end_of(quota, now)
+
+    def add(self, quota: Quota, now: int) -> None:
+        self.count += 1
+        self.ends = self._end_of(quota, now)
+        if self.parts and self.parts[-1] >> _BITS == self.ends:
+            self.parts[-1] += 1
+        else:
+            self.parts.append((self.ends << _BITS) + 1)
+
+    def _end_of(self, quota: Quota, now: int) -> int:
+        part = quota.part
+        return (now // part + 1) * part + quota.period
+
+
+class MemoryRates:
+    """Counts in the memory of this process, for a bounded number of keys: what is over goes first, then the oldest."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = monotonic) -> None:
+        self._most = most
+        self._clock = clock
+        self._counts: dict[bytes, _Windowed | _Sliding] = {}
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    async def hit(self, quotas: Sequence[Quota]) -> list[Verdict]:
+        """Count a call. Nothing else happens meanwhile."""
+        now = int(self._clock() * 1000)
+        if len(quotas) == 1:
+            return [self._hit(quotas[0], now)]
+        counts = [self._count(quota) for quota in quotas]
+        looks = [count.look(quota, now) for count, quota in zip(counts, quotas, strict=True)]
+        room = [used < quota.limit for (used, _), quota in zip(looks, quotas, strict=True)]
+        taken = 1 if all(room) else 0
+        if taken:
+            for count, quota in zip(counts, quotas, strict=True):
+                count.add(quota, now)
+        return [
+            Verdict(free, max(0, quota.limit - used - taken), more - now)
+            for free, quota, (used, more) in zip(room, quotas, looks, strict=True)
+        ]
+
+    def _hit(self, quota: Quota, now: int) -> Verdict:
+        """Count a call against one quota, which is by far the most often."""
+        count = self._count(quota)
+        used, more = count.look(quota, now)
+        if used >= quota.limit:
+            return Verdict(False, 0, more - now)
+        count.add(quota, now)
+        return Verdict(True, quota.limit - used - 1, more - now)
+
+    def _count(self, quota: Quota) -> _Windowed | _Sliding:
+        found = self._counts.get(quota.key)
+        if found is None:
+            if len(self._counts) >= self._most:
+                self._make_room()
+            found = self._counts[quota.key] = _Sliding() if quota.sliding else _Windowed()
+        return found
+
+    def _make_room(self) -> None:
+        now = int(self._clock() * 1000)
+        for key in list(self._over(now)):
+            del self._counts[key]
+        if len(self._counts) >= self._most:
+            for key in list(islice(self._counts, max(1, self._most // 16))):
+                del self._counts[key]
+
+    def _over(self, now: int) -> Iterator[bytes]:
+        return (key for key, count in self._counts.items() if count.ends <= now)
 
     async def aclose(self) -> None:
         """Do nothing: the memory goes with the process."""

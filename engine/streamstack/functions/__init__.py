@@ -5,6 +5,8 @@ from __future__ import annotations
 from streamstack.functions import (
     content,
     db,
+    db_stream,
+    db_tables,
     errors,
     flow,
     http,
@@ -28,7 +30,7 @@ FAMILIES = {
     "Content": content.FUNCTIONS,
     "HTTP": http.FUNCTIONS,
     "Models": llm.FUNCTIONS,
-    "Databases": db.FUNCTIONS,
+    "Databases": (*db.FUNCTIONS, *db_tables.FUNCTIONS, *db_stream.FUNCTIONS),
     "State": state.FUNCTIONS,
     "Security": security.FUNCTIONS,
 }

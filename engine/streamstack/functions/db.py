@@ -1,30 +1,84 @@
-"""The Databases family: statements of SQL, and transactions around steps."""
+"""The Databases family: which database is meant, statements of SQL, and transactions around steps."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from streamstack.connections.postgres.session import ISOLATION
+from streamstack.connections.database.interface import ISOLATION, Database, Databases
 from streamstack.errors import RunError
-from streamstack.functions.db_listen import db_listen
-from streamstack.functions.db_stream import db_stream
-from streamstack.functions.db_tables import db_delete, db_get, db_insert, db_update, db_upsert
-from streamstack.functions.db_use import (
-    CONFIGURED,
-    DATABASE,
-    LIMIT,
-    SQL,
-    Query,
-    database_of,
-    held_rows,
-)
-from streamstack.language.declare import Effects, Example, Parameter, function
+from streamstack.language.declare import Configured, Effects, Example, Parameter, function
 from streamstack.language.graph import Node, constant
+from streamstack.language.settings import default_database
+from streamstack.language.sql import Statement
+from streamstack.language.suggest import did_you_mean
 from streamstack.runtime.compiler import Code
-from streamstack.runtime.run import Run
-from streamstack.spec import Constant, Nesting, StackOf
+from streamstack.runtime.run import Context, Run
+from streamstack.spec import Bound, Constant, Kind, Nesting, StackOf
 
-_GIVES_VALUE = Effects(gives="value", configured=CONFIGURED)
+#: Rows that are held whole, unless the author says otherwise.
+MOST_ROWS: Final = 10_000
+
+#: A statement, and the values of its parameters.
+Query = tuple[Statement, list[Any]]
+
+DATABASE: Final = Parameter(
+    "database",
+    Constant(),
+    "The database, by its name under `databases` in streamstack.yaml; else the only one, or the one called `main`.",
+)
+SQL: Final = Parameter(
+    "sql",
+    Bound(Kind.SQL),
+    "The statement. Each << binding >> in it is a bound parameter, never a part of the text.",
+    required=True,
+    main=True,
+)
+LIMIT: Final = Parameter(
+    "limit",
+    Bound(Kind.INTEGER, minimum=1),
+    "The most rows that are held; one more is the error `limit-reached`.",
+    default=MOST_ROWS,
+)
+CONFIGURED: Final = (Configured("database", "databases"),)
+GIVES_VALUE: Final = Effects(gives="value", configured=CONFIGURED)
+
+
+def open_databases(context: Context) -> Databases:
+    """Make the databases of a project; each connects when it is first used."""
+    return Databases(context.databases, context.folder, joins=context.joins, starts=context.starts)
+
+
+def database_of(run: Run, name: str | None) -> Database:
+    """Return the database that a step means.
+
+    Raises RunError ``template`` where there is none of that name, or more than one to choose from.
+    """
+    databases = run.context.resource(open_databases)
+    known = run.context.databases
+    chosen = name if name is not None else default_database(known)
+    if chosen is None:
+        raise RunError("template", f"say which `database` is meant: {', '.join(known)}", final=True)
+    if chosen not in databases:
+        message = f"the settings have no database `{chosen}`{did_you_mean(chosen, known)}"
+        raise RunError("template", message, final=True)
+    return databases[chosen]
+
+
+async def held_rows(
+    run: Run, database: str | None, query: Query, limit: int
+) -> list[dict[str, Any]]:
+    """Run a statement and return all its rows.
+
+    Raises RunError ``limit-reached`` for more than ``limit``, ``database``.
+    """
+    statement, values = query
+    rows = await database_of(run, database).rows(statement, values, limit + 1)
+    if len(rows) > limit:
+        raise RunError(
+            "limit-reached",
+            f"the statement gives more than {limit} rows: raise `limit`, or read them with `db.stream`",
+        )
+    return rows
 
 
 @function(
@@ -32,7 +86,7 @@ _GIVES_VALUE = Effects(gives="value", configured=CONFIGURED)
     SQL,
     DATABASE,
     LIMIT,
-    effects=_GIVES_VALUE,
+    effects=GIVES_VALUE,
     examples=[
         Example(
             "the rows as a list of objects",
@@ -76,7 +130,7 @@ async def db_query(
     "db.first",
     SQL,
     DATABASE,
-    effects=_GIVES_VALUE,
+    effects=GIVES_VALUE,
     examples=[
         Example(
             "one row, or null",
@@ -93,9 +147,7 @@ async def db_first(run: Run, sql: Query, database: str | None = None) -> dict[st
 
 async def _first_row(run: Run, query: Query, database: str | None) -> dict[str, Any] | None:
     statement, values = query
-    rows = await database_of(run, database).run(
-        lambda session: session.rows(statement, values, 1), repeatable=statement.reads_only
-    )
+    rows = await database_of(run, database).rows(statement, values, 1)
     return rows[0] if rows else None
 
 
@@ -103,7 +155,7 @@ async def _first_row(run: Run, query: Query, database: str | None) -> dict[str, 
     "db.value",
     SQL,
     DATABASE,
-    effects=_GIVES_VALUE,
+    effects=GIVES_VALUE,
     examples=[
         Example(
             "one value",
@@ -122,7 +174,7 @@ async def db_value(run: Run, sql: Query, database: str | None = None) -> Any:
     "db.execute",
     SQL,
     DATABASE,
-    effects=_GIVES_VALUE,
+    effects=GIVES_VALUE,
     examples=[
         Example(
             "how many rows it was",
@@ -138,9 +190,7 @@ async def db_execute(run: Run, sql: Query, database: str | None = None) -> int:
     What it sets for its session (`SET`) does not outlive the step, or the transaction around it.
     """
     statement, values = sql
-    return await database_of(run, database).run(
-        lambda session: session.count(statement, values), repeatable=False
-    )
+    return await database_of(run, database).count(statement, values)
 
 
 @function(
@@ -195,17 +245,4 @@ def transaction(run: Run, database: str | None, isolation: str | None) -> Any:
     return database_of(run, database).transaction(isolation)
 
 
-FUNCTIONS = (
-    db_query,
-    db_first,
-    db_value,
-    db_stream,
-    db_get,
-    db_insert,
-    db_update,
-    db_upsert,
-    db_delete,
-    db_execute,
-    db_transaction,
-    db_listen,
-)
+FUNCTIONS = (db_query, db_first, db_value, db_execute, db_transaction)

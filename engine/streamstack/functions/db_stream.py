@@ -1,25 +1,25 @@
-"""db.stream: the rows of a statement as they come, in bounded memory."""
+"""Streams of a database: the rows of a statement as they come, in bounded memory, and notices."""
 
 from __future__ import annotations
 
 import asyncio
+import pickle
+import tempfile
+from collections import deque
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import orjson
 import structlog
 
-from streamstack.connections.postgres.cursor import Cursor, cursor
-from streamstack.connections.postgres.database import PAUSES, Database
-from streamstack.connections.postgres.failures import RAISED, failure_of, is_lost
-from streamstack.connections.postgres.session import Outdated
-from streamstack.connections.postgres.spool import Spool
+from streamstack.connections.database.interface import PAUSES, Cursor, Database, Subscription
 from streamstack.errors import RunError
-from streamstack.functions.db_use import CONFIGURED, DATABASE, SQL, Query, database_of
-from streamstack.language.declare import Effects, Example, Parameter, function
+from streamstack.functions.db import CONFIGURED, DATABASE, SQL, Query, database_of
+from streamstack.language.declare import Effects, Example, Parameter, Property, function
 from streamstack.runtime.feed import Feed
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream
-from streamstack.spec import Bound, Kind
+from streamstack.spec import Bound, Constant, Kind
 
 log = structlog.get_logger("streamstack.database")
 
@@ -91,7 +91,7 @@ class _Reading:
 
     async def batches(self) -> Batches:
         """Give the rows."""
-        if self._database.held is not None:
+        if self._database.in_transaction:
             async for rows in self._in_turn():
                 yield rows
             return
@@ -114,15 +114,12 @@ class _Reading:
         Nothing is fetched ahead: to leave the loop in the midst of a fetch would cancel it, and end the transaction.
         """
         size = min(_FIRST, self._size)
-        try:
-            async with cursor(self._database, self._statement, self._values) as opened:
-                while rows := await opened.fetch(size):
-                    yield rows
-                    if opened.ended:
-                        return
-                    size = self._size
-        except (RunError, Outdated, *RAISED) as error:
-            raise _failure_of(error, self._database) from error.__cause__
+        async with self._database.cursor(self._statement, self._values) as opened:
+            while rows := await opened.fetch(size):
+                yield rows
+                if opened.ended:
+                    return
+                size = self._size
 
     async def _fetch(self, feed: Feed) -> None:
         """Fetch until the end. A connection that is lost before there was any row is replaced."""
@@ -130,18 +127,15 @@ class _Reading:
             if pause:
                 await asyncio.sleep(pause)
             try:
-                async with cursor(
-                    self._database, self._statement, self._values, encoded=self._encoded
+                async with self._database.cursor(
+                    self._statement, self._values, encoded=self._encoded
                 ) as opened:
                     await self._hand_over(feed, opened)
-            except Exception as error:  # noqa: BLE001  (failure_of raises what is none of the database's)
-                failure = _failure_of(error, self._database)
-                again = isinstance(error, Outdated) or (
-                    is_lost(error.__cause__ or error) and self._statement.reads_only
-                )
+            except RunError as error:
+                again = self._database.may_retry(error, self._statement)
                 if not again or self._given or pause == PAUSES[-1]:
-                    raise failure from error.__cause__
-                log.info("database-again", database=self._database.name, reason=failure.message)
+                    raise
+                log.info("database-again", database=self._database.name, reason=error.message)
             else:
                 return
 
@@ -190,6 +184,143 @@ def _ready(rows: list[Any]) -> list[Any]:
     return list(map(orjson.Fragment, rows)) if type(rows[0]) is str else rows
 
 
-def _failure_of(error: Exception, database: Database) -> RunError:
-    told = error.__cause__ if isinstance(error, Outdated) and error.__cause__ else error
-    return failure_of(told, database.name)
+class Spool:
+    """A file of batches, read while it is still being written. It has no name: it is gone with the process."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._file = tempfile.TemporaryFile(prefix="streamstack-rows-")  # noqa: SIM115
+        self._end = 0
+        self._sizes: deque[int] = deque()  # of the batches that were not read yet
+        self._ended = False
+        self._bell = asyncio.Event()
+        self._turn = asyncio.Lock()
+
+    async def put(self, rows: list[Any]) -> bool:
+        """Add a batch; False where the file would have more bytes than it may."""
+        data = await asyncio.to_thread(pickle.dumps, rows, pickle.HIGHEST_PROTOCOL)
+        if self._end + len(data) > self._most:
+            return False
+        async with self._turn:
+            await asyncio.to_thread(self._write, self._end, data)
+        self._end += len(data)
+        self._sizes.append(len(data))
+        self._bell.set()
+        return True
+
+    def end(self) -> None:
+        """Take note that no more batches come."""
+        self._ended = True
+        self._bell.set()
+
+    async def batches(self) -> AsyncGenerator[list[Any], None]:
+        """Give the batches in their order, as soon as they are there; then close the file."""
+        at = 0
+        try:
+            while True:
+                while not self._sizes:
+                    if self._ended:
+                        return
+                    self._bell.clear()
+                    await self._bell.wait()
+                size = self._sizes.popleft()
+                async with self._turn:
+                    data = await asyncio.to_thread(self._read, at, size)
+                at += size
+                # Our own rows, from a file that nobody else can open.
+                yield pickle.loads(data)  # noqa: S301
+        finally:
+            self.close()
+
+    def _write(self, at: int, data: bytes) -> None:
+        self._file.seek(at)
+        self._file.write(data)
+
+    def _read(self, at: int, size: int) -> bytes:
+        self._file.seek(at)
+        return self._file.read(size)
+
+    def close(self) -> None:
+        """Delete the file."""
+        self._file.close()
+
+
+@function(
+    "db.listen",
+    Parameter(
+        "channel",
+        Bound(Kind.TEXT),
+        "The channel, as in `NOTIFY channel`; small letters unless NOTIFY quotes it.",
+        required=True,
+        main=True,
+    ),
+    Parameter(
+        "onGap",
+        Constant(choices=("pass", "give", "fail")),
+        "What becomes of a lost connection, while which notices may have been missed: nothing, an item with `gap`, or "
+        "the error `stream-lost`.",
+        default="pass",
+    ),
+    DATABASE,
+    effects=Effects(
+        gives="stream",
+        configured=CONFIGURED,
+        properties=(Property("gaps", "How often the connection was lost; null before it opens."),),
+    ),
+    examples=[
+        Example(
+            "wait for a notice",
+            "- parallel:\n    branches:\n      reader:\n"
+            "        - db.listen: orders\n          as: notices\n"
+            "        - streams.take: {in: << notices >>, count: 1}\n          as: one\n"
+            "        - forEach: {in: << one >>, as: notice, do: [{stream: << notice.payload.id >>}]}\n"
+            "      writer:\n        - wait: 200ms\n"
+            "        - db.query: SELECT pg_notify('orders', '{\"id\":7}')\n          as: sent",
+            chunks=(7,),
+        ),
+    ],
+)
+def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None = None) -> Stream:
+    """Give the notices of a channel (`NOTIFY`), from when the stream is first read: {channel, payload, gap}.
+
+    The payload is JSON where it parses, else text; `gap` is false. All who listen to a database share one connection
+    beside the pool. When it is lost it is made again, first after 100ms, at the latest each 10s. PostgreSQL keeps no
+    notices, so what was sent meanwhile is lost: `onGap` says what then. A loop that falls 10,000 notices behind ends
+    with `limit-reached`.
+    """
+    listening = database_of(run, database)
+    subscription: Subscription | None = None
+
+    async def open_() -> Batches:
+        nonlocal subscription
+        subscription = await listening.subscribe(channel)
+        try:
+            while True:
+                items = [_item(channel, payload) for payload in await subscription.take()]
+                lost = next((at for at, item in enumerate(items) if item["gap"]), None)
+                if lost is not None and on_gap == "fail":
+                    if lost:
+                        yield items[:lost]
+                    raise RunError(
+                        "stream-lost", f"the connection to listen on `{channel}` was lost"
+                    )
+                if on_gap != "give":
+                    items = [item for item in items if not item["gap"]]
+                if items:
+                    yield items
+        finally:
+            await listening.unsubscribe(subscription)
+
+    return Stream(open_, {"gaps": lambda: None if subscription is None else subscription.gaps})
+
+
+def _item(channel: str, payload: str | None) -> dict[str, Any]:
+    if payload is None:
+        return {"channel": channel, "payload": None, "gap": True}
+    try:
+        return {"channel": channel, "payload": orjson.loads(payload), "gap": False}
+    except orjson.JSONDecodeError:
+        return {"channel": channel, "payload": payload, "gap": False}
+
+
+FUNCTIONS = (db_stream, db_listen)

@@ -1,44 +1,233 @@
-"""Rows of one table, without SQL: read, added, changed, taken out."""
+"""Rows of one table, without SQL: read, added, changed, deleted. Names are quoted, values are parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from math import isfinite
 from typing import Any, Final
 
 from streamstack.errors import RunError
-from streamstack.functions.db_sql import (
-    COMPARISONS,
-    Alias,
-    Comparison,
-    Writer,
-    chosen,
-    names_of,
-    no_names,
-    no_order,
-    order_by,
-    quoted,
-    table_name,
-)
-from streamstack.functions.db_use import (
-    CONFIGURED,
+from streamstack.functions.db import (
     DATABASE,
+    GIVES_VALUE,
     LIMIT,
     MOST_ROWS,
     Query,
     database_of,
     held_rows,
 )
-from streamstack.language.declare import Choice, Effects, Example, Parameter, function
+from streamstack.language.declare import Choice, Example, Parameter, function
 from streamstack.language.operators import a_kind
+from streamstack.language.sql import statement_of
+from streamstack.language.suggest import did_you_mean
+from streamstack.language.values import to_text
 from streamstack.runtime.run import Run
 from streamstack.spec import Bound, Group, Kind, Named, OneOf
 
+
+class Comparison(dict[str, Any]):
+    """How a column is compared, as the author wrote it: {gt: 3}. An object that a caller sends is never one."""
+
+
+#: What stands between a column and a parameter.
+_SIGNS: Final = {
+    "eq": " = ",
+    "gt": " > ",
+    "gte": " >= ",
+    "lt": " < ",
+    "lte": " <= ",
+    "ne": " IS DISTINCT FROM ",
+    "like": " LIKE ",
+    "ilike": " ILIKE ",
+}
+#: Each way to compare, with what the reference says of it.
+COMPARISONS: Final = {
+    "eq": "Equal; null is no value.",
+    "ne": "Not equal, also where the column has no value.",
+    "gt": "Greater.",
+    "gte": "Greater or equal.",
+    "lt": "Less.",
+    "lte": "Less or equal.",
+    "in": "One of a list.",
+    "not_in": "None of a list.",
+    "like": "A pattern: % stands for any text, _ for any character.",
+    "ilike": "A pattern, whatever the case of letters.",
+}
+
+
+class Alias:
+    """A name for the table of a statement that no column asked for has.
+
+    PostgreSQL takes a name that is no column for the whole row where the table is called so. Then who may choose among
+    columns would see them all.
+    """
+
+    def __init__(self, *given: Any) -> None:
+        taken = {name for each in given for name in _names_in(each)}
+        self.name = "t"
+        while self.name in taken:
+            self.name += "_"
+
+    @property
+    def words(self) -> str:
+        """What stands behind the table's name."""
+        return f" AS {self.name}"
+
+
+def _names_in(given: Any) -> list[Any]:
+    if isinstance(given, (Mapping, list, tuple)):
+        return [str(name).removeprefix("-") for name in given]
+    return [str(given).removeprefix("-")]
+
+
+class Writer:
+    """A statement that is being written. ``add`` takes our own words only; what others give is quoted or bound."""
+
+    __slots__ = ("_pieces", "_values")
+
+    def __init__(self, words: str = "") -> None:
+        self._pieces = [words]
+        self._values: list[Any] = []
+
+    def add(self, words: str) -> Writer:
+        """Add words of SQL."""
+        self._pieces[-1] += words
+        return self
+
+    def bind(self, value: Any) -> Writer:
+        """Add a parameter."""
+        self._pieces.append("")
+        self._values.append(value)
+        return self
+
+    def columns(self, names: Iterable[str]) -> Writer:
+        """Add names of columns, with commas between."""
+        return self.add(", ".join(map(quoted, names)))
+
+    def where(self, conditions: Mapping[str, Any] | None) -> Writer:
+        """Add a WHERE clause; none where there is no condition."""
+        joint = " WHERE "
+        for column, wanted in (conditions or {}).items():
+            compared = wanted if isinstance(wanted, Comparison) else {"eq": wanted}
+            for operator, value in compared.items():
+                self.add(joint)
+                self._compare(quoted(column), operator, value)
+                joint = " AND "
+        return self
+
+    def _compare(self, column: str, operator: str, value: Any) -> None:
+        if value is None and operator in ("eq", "ne"):
+            self.add(f"{column} IS {'NOT ' if operator == 'ne' else ''}NULL")
+        elif operator in ("in", "in_", "not_in"):
+            if not isinstance(value, (list, tuple)):
+                message = f"a list is needed to compare with, and this is {a_kind(value)}"
+                raise RunError("template", message, final=True)
+            negated = operator == "not_in"
+            self.add(f"{column} {'<> ALL' if negated else '= ANY'}(").bind(list(value)).add(")")
+        else:
+            self.add(column + _SIGNS[operator]).bind(value)
+
+    def returning(self, names: Any, alias: Alias) -> Writer:
+        """Add a RETURNING clause; none for null."""
+        if names is not None:
+            self.add(" RETURNING ").add(chosen(names, alias))
+        return self
+
+    @property
+    def query(self) -> Query:
+        """The statement, with the values of its parameters."""
+        return statement_of(tuple(self._pieces)), self._values
+
+
+def quoted(name: Any) -> str:
+    """Return a name as SQL writes it, whatever it holds (PostgreSQL 18, section 4.1.1).
+
+    Raises RunError ``template`` for what is no name.
+    """
+    if not isinstance(name, str) or not name or "\0" in name:
+        what = "one with U+0000" if name and isinstance(name, str) else a_kind(name)
+        message = f"a name is needed, and this is {'an empty text' if name == '' else what}"
+        raise RunError("template", message, final=True)
+    return '"' + name.replace('"', '""') + '"'
+
+
+def table_name(name: Any) -> str:
+    """Return the name of a table, with its schema where it has one: sales.orders."""
+    if not isinstance(name, str):
+        return quoted(name)
+    return ".".join(map(quoted, name.split(".")))
+
+
+def names_of(given: Any, what: str) -> list[str]:
+    """Return the names that a text or a list gives.
+
+    Raises RunError ``template`` for anything else.
+    """
+    if isinstance(given, str):
+        return [given]
+    if isinstance(given, (list, tuple)) and given:
+        return [to_text(each) for each in given]
+    raise RunError(
+        "template", f"`{what}` takes a name or a list of names, and this is {a_kind(given)}"
+    )
+
+
+def chosen(names: Any, alias: Alias) -> str:
+    """Return the columns that are asked for; `*` are all."""
+    if names is None or names == "*":
+        return "*"
+    return ", ".join(
+        # PostgreSQL 18 has two more names for whole rows.
+        f"{alias.name}.{quoted(name)}" if name in ("old", "new") else quoted(name)
+        for name in names_of(names, "returning")
+    )
+
+
+def no_names(given: Any) -> tuple[str, str] | None:
+    """Say of what stands for names of columns that it names none."""
+    names = [given] if isinstance(given, str) else given
+    if isinstance(names, list) and names and all(map(to_text, names)):
+        return None
+    return "a name or a list of names", "write the name of a column, or a list such as [id, name]"
+
+
+def no_order(given: Any) -> tuple[str, str] | None:
+    """Say of what stands for an order that no rows can be sorted by it."""
+    if given in ([], {}):
+        return None
+    if not isinstance(given, dict):
+        return no_names(given)
+    wrong = [each for each in given.values() if not isinstance(each, str) or each not in _ORDERS]
+    if not wrong:
+        return no_names(list(given))
+    return "asc or desc for each column", f"write asc or desc, not `{to_text(wrong[0])}`"
+
+
+_ORDERS: Final = {"asc": " ASC", "desc": " DESC"}
+
+
+def order_by(sort: Any) -> str:
+    """Return an ORDER BY clause: of names, `-name` being downwards, or {name: asc | desc}."""
+    if sort is None or sort in ([], {}):
+        return ""
+    if isinstance(sort, Mapping):
+        parts = []
+        for name, order in sort.items():
+            if order not in _ORDERS:
+                message = f"`sort` takes asc or desc{did_you_mean(to_text(order), _ORDERS)}"
+                raise RunError("template", message, final=True)
+            parts.append(quoted(name) + _ORDERS[order])
+    else:
+        parts = [
+            quoted(name.removeprefix("-")) + _ORDERS["desc" if name.startswith("-") else "asc"]
+            for name in names_of(sort, "sort")
+        ]
+    return " ORDER BY " + ", ".join(parts)
+
+
 #: Rows that one statement adds.
 _AT_ONCE: Final = 5000
-
-_GIVES_VALUE = Effects(gives="value", configured=CONFIGURED)
 
 _TABLE = Parameter(
     "table",
@@ -99,7 +288,7 @@ _CREATE = "- db.execute: CREATE TABLE IF NOT EXISTS {0} (id integer PRIMARY KEY,
     LIMIT,
     Parameter("offset", Bound(Kind.INTEGER, minimum=0), "How many rows to pass over.", default=0),
     DATABASE,
-    effects=_GIVES_VALUE,
+    effects=GIVES_VALUE,
     examples=[
         Example(
             "the cheap ones, dearest first",
@@ -144,7 +333,7 @@ async def db_get(
     _RETURNING,
     DATABASE,
     choices=(Choice(("values", "rows")),),
-    effects=_GIVES_VALUE,
+    effects=GIVES_VALUE,
     examples=[
         Example(
             "one row, which is given back as the table holds it",
@@ -200,9 +389,7 @@ def _insert_into(table: str, values: Mapping[str, Any], alias: Alias) -> Writer:
 
 async def _changed_rows(run: Run, database: str | None, query: Query) -> list[dict[str, Any]]:
     statement, values = query
-    return await database_of(run, database).run(
-        lambda session: session.rows(statement, values), repeatable=False
-    )
+    return await database_of(run, database).rows(statement, values)
 
 
 async def _changed_row(run: Run, database: str | None, query: Query) -> dict[str, Any] | None:
@@ -218,9 +405,7 @@ async def _changed(
     statement, values = writer.returning(returning, alias).query
     if returning is not None:
         return await _changed_rows(run, database, (statement, values))
-    return await database_of(run, database).run(
-        lambda session: session.count(statement, values), repeatable=False
-    )
+    return await database_of(run, database).count(statement, values)
 
 
 async def _insert_rows(
@@ -291,7 +476,7 @@ def _in_json(value: Any) -> Any:
     _where("Which rows: {column: value} or {column: {gt: 3}}.", required=True),
     _RETURNING,
     DATABASE,
-    effects=_GIVES_VALUE,
+    effects=GIVES_VALUE,
     examples=[
         Example(
             "how many rows it was",
@@ -322,6 +507,70 @@ async def db_update(
 
 
 @function(
+    "db.patch",
+    _TABLE,
+    Parameter(
+        "key",
+        Bound(Kind.OBJECT, names="columns", refuses=_no_change),
+        "Which row: {column: value}. All of it has to hold.",
+        required=True,
+    ),
+    _values("values", "The new values: {column: value}. Other columns keep theirs."),
+    _RETURNING,
+    DATABASE,
+    effects=GIVES_VALUE,
+    examples=[
+        Example(
+            "only what was sent is changed",
+            _CREATE.format("shelf_g")
+            + "- db.insert: {table: shelf_g, values: {id: 1, name: pen, price: 2}}\n"
+            "- db.patch: {table: shelf_g, key: {id: 1}, values: {price: 3}}\n  as: row\n- return: << row >>",
+            result={"id": 1, "name": "pen", "price": 3},
+        ),
+        Example(
+            "no such row",
+            _CREATE.format("shelf_h")
+            + "- db.patch: {table: shelf_h, key: {id: 9}, values: {price: 3}}",
+            fails="not-found",
+        ),
+    ],
+)
+async def db_patch(
+    run: Run,
+    table: str,
+    key: Mapping[str, Any],
+    values: Mapping[str, Any],
+    returning: Any = None,
+    database: str | None = None,
+) -> dict[str, Any]:
+    """Change the row that has a key; give it back as the table now holds it, or the columns that `returning` names.
+
+    Without such a row it is the error `not-found`, which answers 404. A key that several rows have is the error
+    `limit-reached`, and none of them is changed. Without any values the row is given back as it is.
+    """
+    wanted = "*" if returning is None else returning
+    alias = Alias(values, key, wanted)
+    exact = {column: Comparison(eq=value) for column, value in _some(key, "key").items()}
+    if values:
+        writer = Writer("UPDATE ").add(table_name(table)).add(f"{alias.words} SET ")
+        for number, (column, value) in enumerate(values.items()):
+            writer.add(f"{', ' if number else ''}{quoted(column)} = ").bind(value)
+        writer.where(exact).returning(wanted, alias)
+    else:
+        writer = Writer("SELECT ").add(chosen(wanted, alias)).add(" FROM ")
+        writer.add(table_name(table)).add(alias.words).where(exact).add(" LIMIT 2")
+    async with database_of(run, database).transaction():
+        rows = await _changed_rows(run, database, writer.query)
+        if len(rows) > 1:
+            raise RunError(
+                "limit-reached", f"{len(rows)} rows of `{table}` have this key", final=True
+            )
+    if not rows:
+        raise RunError("not-found", "there is no such row")
+    return rows[0]
+
+
+@function(
     "db.upsert",
     _TABLE,
     _values("values", "The row: {column: value}."),
@@ -333,7 +582,7 @@ async def db_update(
     ),
     _RETURNING,
     DATABASE,
-    effects=_GIVES_VALUE,
+    effects=GIVES_VALUE,
     examples=[
         Example(
             "added, then changed",
@@ -373,7 +622,7 @@ async def db_upsert(
     _where("Which rows: {column: value} or {column: {gt: 3}}.", required=True),
     _RETURNING,
     DATABASE,
-    effects=_GIVES_VALUE,
+    effects=GIVES_VALUE,
     examples=[
         Example(
             "how many rows it was",
@@ -397,8 +646,13 @@ async def db_delete(
     return await _changed(run, database, writer, returning, alias)
 
 
-def _some(where: Mapping[str, Any]) -> Mapping[str, Any]:
+def _some(where: Mapping[str, Any], parameter: str = "where") -> Mapping[str, Any]:
     if not where:
-        message = "`where` is empty, which would mean every row: write that with `db.execute`"
+        message = (
+            f"`{parameter}` is empty, which would mean every row: write that with `db.execute`"
+        )
         raise RunError("template", message, final=True)
     return where
+
+
+FUNCTIONS = (db_get, db_insert, db_update, db_patch, db_upsert, db_delete)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from math import ceil
 from typing import Any, Final
 
-from streamstack.connections.rates import Quota, Verdict
+from streamstack.connections.state import Quota, Verdict
 from streamstack.errors import RunError
 from streamstack.language.units import Rate, show_duration
 from streamstack.language.values import canonical_json

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamstack.connections.rates import MemoryRates, Rates
-from streamstack.connections.slots import MemorySlots, Slots
-from streamstack.connections.state import MemoryStore, Store
+from streamstack.connections.state import MemoryRates, MemorySlots, MemoryStore, Rates, Slots, Store
 from streamstack.errors import RunError
 from streamstack.functions.single_flight import SingleFlight
 from streamstack.runtime.run import Context
@@ -32,7 +30,7 @@ def open_state(context: Context) -> State:
     settings = context.state
     if not settings.shared:
         return State(MemoryStore(settings))
-    from streamstack.connections.redis_store import RedisStore  # noqa: PLC0415  (see open_redis)
+    from streamstack.connections.redis_state import RedisStore  # noqa: PLC0415  (see open_redis)
 
     redis, slots = context.resource(open_redis), context.resource(open_slots)
     return State(RedisStore(redis, slots, settings.max_size))
@@ -42,7 +40,7 @@ def open_slots(context: Context) -> Slots:
     """Make what counts places: of this process, or over all that share its Redis."""
     if not context.state.shared:
         return MemorySlots()
-    from streamstack.connections.redis_slots import RedisSlots  # noqa: PLC0415  (see open_redis)
+    from streamstack.connections.redis_state import RedisSlots  # noqa: PLC0415  (see open_redis)
 
     return RedisSlots(context.resource(open_redis))
 
@@ -52,7 +50,7 @@ def open_rates(context: Context) -> Rates:
     most = context.state.max_entries
     if not context.state.shared:
         return MemoryRates(most)
-    from streamstack.connections.redis_rates import RedisRates  # noqa: PLC0415  (see open_redis)
+    from streamstack.connections.redis_state import RedisRates  # noqa: PLC0415  (see open_redis)
 
     return RedisRates(context.resource(open_redis), most)
 

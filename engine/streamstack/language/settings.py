@@ -233,7 +233,8 @@ class LogSettings:
 
 #: The name of the database that a project has without settings, and of the one that is meant among several.
 MAIN: Final = "main"
-_SCHEMES: Final = ("postgresql", "postgres")
+#: Schemes of a `url`; each has its engine in `connections/database/interface.py`.
+SCHEMES: Final = ("postgresql", "postgres")
 #: Connections that one server may have to a database.
 LARGEST_POOL: Final = 1000
 
@@ -242,7 +243,7 @@ def _database_url(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("a text is needed here")  # noqa: TRY004 - one error for every value
     # Whoever sees the message must not see the password, so the URL is never shown.
-    if urlsplit(value).scheme not in _SCHEMES:
+    if urlsplit(value).scheme not in SCHEMES:
         raise ValueError("it is written like postgresql://user:password@host:5432/name")
     return value
 
@@ -284,7 +285,7 @@ class Database:
     name: str = MAIN
     # << env.DATABASE_URL | default("") >>: the embedded server, unless somebody says otherwise.
     url: str | None = setting(
-        Constant(empty=True, parse=_database_url, pattern=r"^\s*$|^\s*(postgresql|postgres)://"),
+        Constant(empty=True, parse=_database_url, pattern=rf"^\s*$|^\s*({'|'.join(SCHEMES)})://"),
         "Connection URL: postgresql://user:password@host:5432/name. Without it, the embedded PostgreSQL is used.",
         None,
     )
@@ -292,6 +293,11 @@ class Database:
         Constant(Kind.INTEGER, 1, LARGEST_POOL),
         "Largest size of the connection pool of each worker. The connection for `db.listen` is not counted.",
         10,
+    )
+    pool_mode: str = setting(
+        Constant(choices=("session", "transaction")),
+        "`transaction` behind a pooler that shares connections between transactions (PgBouncer, Supabase, Neon).",
+        "session",
     )
     setup: tuple[Path, ...] = setting(
         ListOf(Custom({"type": "string"}, "name of a file", _setup_file), alone=True),
@@ -313,6 +319,11 @@ class Database:
         "Largest temporary file for the remaining rows of such a query.",
         1024**3,
     )
+
+    @property
+    def pooled(self) -> bool:
+        """Whether a pooler gives each transaction whichever connection is free."""
+        return self.pool_mode == "transaction"
 
 
 #: What a project has that says nothing of databases.

@@ -69,9 +69,7 @@ def kind(value: Any) -> str:
 
 
 def timestamp_text(value: datetime) -> str:
-    """Return a timestamp as RFC 3339, with Z for UTC."""
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=UTC)
+    """Return a timestamp as RFC 3339, with Z for UTC; one without a zone has none."""
     text = value.isoformat()
     return text[:-6] + "Z" if value.utcoffset() == timedelta(0) else text
 
@@ -124,7 +122,7 @@ def _encode_other(value: Any) -> Any:
     raise RunError("template", f"a {kind(value)} can't be written as JSON")
 
 
-_OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
+_OPTIONS: Final = orjson.OPT_UTC_Z
 
 
 def to_json(value: Any) -> bytes:

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from streamstack.connections.embedded.server import Embedded
-from streamstack.connections.postgres.checks import check_database, uses_of
+from streamstack.connections.database.embedded import Embedded
+from streamstack.connections.database.interface import uses_of
 from streamstack.errors import Diagnostic, RunError
-from streamstack.functions.db_use import open_databases
+from streamstack.functions.db import open_databases
 from streamstack.language.definition import Project
 from streamstack.runtime.run import Context
 from streamstack.server.problems import log
@@ -41,11 +41,11 @@ async def prepare_databases(
             await databases[name].open()
             if was_open and databases[name].settings.setup:
                 await databases[name].set_up()  # the files are served anew
-            found += await check_database(databases[name], steps)
+            found += await databases[name].check(steps)
         except RunError as error:
             if error.final:
-                raise DatabaseError(error.message) from error
-            tell(f"{error.message}; it is tried again when it is needed")
+                raise DatabaseError(error.full) from error
+            tell(f"{error.full}; it is tried again when it is needed")
     return found
 
 

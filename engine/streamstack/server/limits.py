@@ -7,8 +7,7 @@ from functools import lru_cache
 from ipaddress import IPv6Network
 from typing import Any, Final
 
-from streamstack.connections.rates import Quota, Verdict
-from streamstack.connections.slots import MemorySlots, Slots
+from streamstack.connections.state import MemorySlots, Quota, Slots, Verdict
 from streamstack.errors import RunError
 from streamstack.functions.limiting import key_of, quota_of, refusal, seconds_of, tightest
 from streamstack.functions.state_use import open_rates, open_slots
@@ -114,7 +113,7 @@ class Pass:
             raise refusal(quota, verdict)
 
     async def _take(self, key: bytes, most: int) -> None:
-        if not await self._run.context.resource(open_slots).take(key, most):
+        if not await self._run.context.resource(open_slots).acquire(key, most):
             raise RunError(
                 "rate-limited",
                 f"{most} {'is' if most == 1 else 'are'} under way already, which is the most at once",
@@ -144,14 +143,14 @@ class Pass:
         slots = self._run.context.resource(open_slots)
         if isinstance(slots, MemorySlots):
             for key in held:
-                slots.release(key)
+                slots.release_now(key)
         else:
             self._later(_give(slots, held))
 
 
 async def _give(slots: Slots, held: list[bytes]) -> None:
     for key in held:
-        await slots.give(key)
+        await slots.release(key)
 
 
 @lru_cache(4096)

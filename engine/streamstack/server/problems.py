@@ -58,7 +58,7 @@ def in_band(error: RunError, run: str, *, dev: bool = False) -> dict[str, Any]:
 
 def _told(error: RunError, *, dev: bool) -> str:
     """Return what a client reads of an error, without secrets; an author's own words may look like some."""
-    return masked(error.message if dev else error.public, forms=error.code in ERRORS)
+    return masked(error.full if dev else error.public, forms=error.code in ERRORS)
 
 
 def place_of(place: Place) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def report(error: RunError, *, run: str, endpoint: str, sent: int) -> None:
         "run": run,
         "endpoint": endpoint,
         "code": error.code,
-        "message": error.message,
+        "message": error.full,
         "chunks": sent,
     }
     told |= error.about

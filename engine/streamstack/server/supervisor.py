@@ -19,22 +19,14 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Final
 
-from streamstack.connections.embedded.server import Embedded, EmbeddedError
+from streamstack.connections.database.embedded import Embedded, EmbeddedError
 from streamstack.server.callers import AuthenticationError
 from streamstack.server.context import make_context
 from streamstack.server.databases import WARM_WITHIN, DatabaseError, embedded_of
 from streamstack.server.metrics import SharedCounters
 from streamstack.server.ports import bind, url_of
 from streamstack.server.reloading import BrokenError, Edition, next_edition, unshared, watch
-from streamstack.server.serve import (
-    KEPT,
-    STOPPING,
-    Task,
-    anew_text,
-    prepare,
-    tell,
-    tell_shortage,
-)
+from streamstack.server.serve import KEPT, STOPPING, Task, anew_text, prepare, tell, tell_shortage
 from streamstack.server.service import LAST_WORDS, LATER
 from streamstack.server.serving import GRACE, keep_out_of_collections, loop_factory
 from streamstack.server.signals import GIVEN_UP, HANGUP, stops

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import asyncpg
 
-from streamstack.connections.postgres.database import Database
-from streamstack.connections.postgres.failures import failure_of
-from streamstack.connections.postgres.pool import Connection
-from streamstack.connections.postgres.setup import apply_setup
+from streamstack.connections.database.pool import Connection
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.definition import Argument, Definition, Entries, Given, Project, Step
+from streamstack.language.definition import Argument, Definition, Entries, Given, Step
 from streamstack.language.expressions import Constant, ObjectValue, Value
 from streamstack.language.findings import find
-from streamstack.language.graph import steps_of
-from streamstack.language.settings import default_database
 from streamstack.language.sql import statement_in
 from streamstack.language.suggest import nearest
 from streamstack.spec import Bound, Kind, Named, OneOf, Type
@@ -37,47 +32,16 @@ _UNKNOWN: Final = {"42P01": "unknown-table", "42703": "unknown-column"}
 _LATER: Final = frozenset({"42P18", "42725", "42883", "42804"})
 
 
-def uses_of(project: Project, names: Collection[str]) -> dict[str, list[tuple[Definition, Step]]]:
-    """Return the steps that use each database, by its name."""
-    used: dict[str, list[tuple[Definition, Step]]] = {}
-    usual = default_database(dict.fromkeys(names))
-    definitions: list[Definition] = [*project.endpoints, *project.functions.values()]
-    for definition in [*definitions, *project.tasks]:
-        for step in steps_of(definition.stack):
-            if not any(each.section == "databases" for each in step.function.effects.configured):
-                continue
-            given = step.arguments.get("database")
-            name = str(given.value) if isinstance(given, Given) else usual
-            if name is not None and name in names:
-                used.setdefault(name, []).append((definition, step))
-    return used
-
-
-async def check_database(
-    database: Database, uses: Iterable[tuple[Definition, Step]]
+async def check_steps(
+    connection: Connection, database: str, uses: Iterable[tuple[Definition, Step]]
 ) -> list[Diagnostic]:
-    """Report what the steps that use a database name and it does not have.
-
-    Setup files that are new are run for the checks, and undone: nothing stays changed. Raises RunError ``database``
-    where it can't be reached, or a setup file fails.
-    """
+    """Return what the steps that use a database name and it does not have. Raises what asyncpg raises."""
     found: list[Diagnostic] = []
     check = _Check(database)
-    try:
-        connection = await database.connect()
-        try:
-            undone = connection.transaction()
-            await undone.start()
-            await apply_setup(connection, database.settings.setup)
-            for definition, step in uses:
-                fresh = await check.step(connection, step)
-                allowed = definition.allow | step.allow
-                found += [each for each in fresh if each.code not in allowed]
-            await undone.rollback()
-        finally:
-            await connection.close(timeout=1.0)
-    except Exception as error:
-        raise failure_of(error, database.name) from error
+    for definition, step in uses:
+        fresh = await check.step(connection, step)
+        allowed = definition.allow | step.allow
+        found += [each for each in fresh if each.code not in allowed]
     return sorted(set(found))
 
 
@@ -93,7 +57,7 @@ class _Named:
 class _Check:
     """The checks against one database; what it says of its tables is asked once."""
 
-    database: Database
+    database: str
     tables: list[str] | None = None
     columns: dict[str, list[str]] = field(default_factory=dict)
 
@@ -125,13 +89,13 @@ class _Check:
             return []
         try:
             async with connection.transaction():  # an error must not end the transaction around
-                await connection.prepare(statement.text())
+                await connection.parse(statement.text())
         except asyncpg.PostgresError as error:
             if error.sqlstate in _LATER:
                 return []
             code = _UNKNOWN.get(error.sqlstate or "", "bad-sql")
             where = _line_of(statement.text(), getattr(error, "position", None))
-            message = f"the database `{self.database.name}` says: {error.message}{where}"
+            message = f"the database `{self.database}` says: {error.message}{where}"
             return [find(code, argument.mark, message, error.hint or None)]
         return []
 
@@ -142,7 +106,7 @@ class _Check:
         if known is None:
             tables = await self._tables(connection)
             near = nearest(table.name, tables)
-            message = f"the database `{self.database.name}` has no table `{table.name}`"
+            message = f"the database `{self.database}` has no table `{table.name}`"
             return [find("unknown-table", table.mark, message, _meant(near, tables))]
         found = []
         for column in columns:

@@ -1,4 +1,4 @@
-"""Values of the language as bytes for elsewhere, and back: JSON, with a mark on what JSON has no words for."""
+"""Values of the language as bytes, and back: JSON, with markers for types that JSON lacks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEVER: Final = (
 )
 
 
-def pack(value: Any) -> bytes:
+def dumps(value: Any) -> bytes:
     """Return a value as bytes.
 
     Raises RunError ``template`` for a stream, a file, or what is nested too deeply.
@@ -48,8 +48,8 @@ def pack(value: Any) -> bytes:
         raise _too_deep() from None
 
 
-def unpack(data: bytes) -> Any:
-    """Return the value that `pack` made bytes of.
+def loads(data: bytes) -> Any:
+    """Return the value that `dumps` encoded.
 
     Raises RunError ``template`` for bytes that are not of that kind.
     """

@@ -14,7 +14,8 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from streamstack.connections.postgres.values import (
+from streamstack.connections.database.pool import Connection
+from streamstack.connections.database.values import (
     TEXTUAL,
     Convert,
     Recast,
@@ -78,7 +79,7 @@ class Forms:
         self._forms: dict[tuple[str, ...], Prepared] = {}
 
     async def fitting(
-        self, connection: asyncpg.Connection, values: Sequence[Any]
+        self, connection: Connection, values: Sequence[Any]
     ) -> tuple[Prepared, list[Any]]:
         """Return the form for some values, and the arguments.
 
@@ -104,7 +105,7 @@ class Forms:
             _keep(self._forms, key, form)
         return form, form.encode(values)
 
-    async def _ask(self, connection: asyncpg.Connection, own: Sequence[str]) -> _Typed:
+    async def _ask(self, connection: Connection, own: Sequence[str]) -> _Typed:
         """Ask the database for the parameters' types; those that it can't tell get the type of their value.
 
         A null is a text then (`<< input.name >> IS NULL`).
@@ -146,7 +147,7 @@ class Forms:
         return tuple(casts)
 
     async def _refuse_lists(
-        self, connection: asyncpg.Connection, typed: _Typed, values: Sequence[Any]
+        self, connection: Connection, typed: _Typed, values: Sequence[Any]
     ) -> None:
         """Refuse a list that is compared with a text: as its JSON it would never be equal, and nothing be found.
 
@@ -177,7 +178,7 @@ class Forms:
 
     async def _recast(
         self,
-        connection: asyncpg.Connection,
+        connection: Connection,
         typed: _Typed,
         casts: tuple[str, ...],
         values: Sequence[Any],
@@ -211,12 +212,12 @@ class _Typed:
     form: Prepared
 
 
-async def _prepare(connection: asyncpg.Connection, text: str) -> Any:
+async def _prepare(connection: Connection, text: str) -> Any:
     """Prepare a statement. One that is refused does not end the transaction around it."""
     if not connection.is_in_transaction():
-        return await connection.prepare(text)
+        return await connection.parse(text)
     async with connection.transaction():
-        return await connection.prepare(text)
+        return await connection.parse(text)
 
 
 def _keep(forms: dict[tuple[str, ...], T], key: tuple[str, ...], form: T) -> None:
@@ -271,3 +272,56 @@ def same_columns(one: tuple[asyncpg.Attribute, ...], other: tuple[asyncpg.Attrib
 
 def _types(attributes: tuple[asyncpg.Attribute, ...]) -> list[int]:
     return [each.type.oid for each in attributes]
+
+
+# ------------------------------------------------------------------------- rows as JSON
+
+#: As datetime.isoformat has it: microseconds where there are any. {0} is the column, {1} the time, {2} its zone.
+_TIME: Final = (
+    "CASE WHEN isfinite({0}) THEN replace(to_char({1}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '.000000', '') || '{2}'"
+    " || CASE WHEN {0} < '0001-01-01T00:00:00Z' THEN ' BC' ELSE '' END ELSE {0}::text END"
+)
+#: How a column is written, by its type: {0} is the column. What JSON has no number for is null (RFC 8259, section 6).
+_COLUMNS: Final = {
+    **dict.fromkeys(
+        ("int2", "int4", "int8", "text", "varchar", "bpchar", "bool", "uuid", "date", "jsonb"),
+        "{0}",
+    ),
+    **dict.fromkeys(
+        ("float4", "float8"), "nullif(nullif(nullif({0}, 'NaN'), 'Infinity'), '-Infinity')"
+    ),
+    "numeric": "nullif(nullif(nullif({0}, 'NaN'), 'Infinity'), '-Infinity')",
+    "timestamptz": _TIME.replace("{1}", "{0} AT TIME ZONE 'UTC'").replace("{2}", "Z"),
+    "timestamp": _TIME.replace("{1}", "{0}").replace("{2}", ""),
+}
+
+
+def as_json(text: str, columns: tuple[Any, ...]) -> str | None:
+    """Return the statement that gives each row of another as JSON; None where we would write it otherwise."""
+    names = [each.name for each in columns]
+    if not names or len({*names}) != len(names):
+        return None
+    if any(each.type.kind != "scalar" or each.type.name not in _COLUMNS for each in columns):
+        return None
+    listed = ", ".join(
+        f"{_COLUMNS[each.type.name].format(_column(each.name))} AS {_quoted(each.name)}"
+        for each in columns
+    )
+    # The line break ends a comment that may stand at the end.
+    inner = text.rstrip().rstrip(";")
+    # Names are quoted, and the statement is the author's, with its parameters still in it.
+    return f"SELECT row_to_json(r)::text FROM (SELECT {listed} FROM ({inner}\n) AS s) AS r"  # noqa: S608
+
+
+def _column(name: str) -> str:
+    return f"s.{_quoted(name)}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def limited(text: str, parameters: int) -> str:
+    """Return a statement of as many rows of another as its last parameter says."""
+    inner = text.rstrip().rstrip(";")
+    return f"SELECT * FROM ({inner}\n) AS rows LIMIT ${parameters + 1}::int8"  # noqa: S608

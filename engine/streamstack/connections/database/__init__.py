@@ -1,0 +1,1 @@
+"""Databases: the interface that functions use, PostgreSQL behind it, and the embedded server."""

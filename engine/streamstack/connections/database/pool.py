@@ -1,0 +1,349 @@
+"""Connections of PostgreSQL: a pool of them, and one that listens to notices.
+
+The idle connection that was used last is the first to be used again. asyncpg's own pool starts a task and two timers
+for each use, which costs as much as a small statement does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from streamstack.connections.database.errors import failure_of, is_lost
+from streamstack.connections.database.interface import Subscription
+from streamstack.errors import RunError
+
+log = structlog.get_logger("streamstack.database")
+
+#: Seconds that a connection stays without use.
+IDLE: Final = 300.0
+#: Seconds to bring a connection back into order after a statement was stopped.
+_RESET_WITHIN: Final = 5.0
+#: Seconds before the first new try to connect, and at most.
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 10.0
+#: Seconds after which a silent connection is asked whether it is still there.
+_ASK_EVERY: Final = 30.0
+#: Seconds that the server may take to be told that nobody listens to a channel any more.
+_TELL_WITHIN: Final = 5.0
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """A connection with its prepared statements: each with what makes a row of its records, by its text.
+
+    Behind a transaction pooler (``pooled``) statements have no names, since they would stay on others' connections.
+    """
+
+    __slots__ = ("pooled", "statements")
+
+    pooled: bool
+    statements: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]]
+
+    async def parse(self, text: str) -> Any:
+        """Prepare a statement."""
+        return await self.prepare(text, name="" if self.pooled else None)
+
+
+class Pool:
+    """At most ``most`` connections, made by ``connect`` when they are needed.
+
+    Without ``resets`` a connection in disorder is closed: behind a transaction pooler its settings are others', too.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[Connection]], most: int, *, resets: bool = True
+    ) -> None:
+        self._connect = connect
+        self._most = most
+        self._resets = resets
+        self._size = 0
+        self._idle: list[tuple[Connection, float]] = []
+        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._empty = asyncio.Event()
+
+    async def acquire(self, within: float) -> Connection:
+        """Return a connection that is free, or a new one.
+
+        Raises TimeoutError where none becomes free in time, RunError where the pool is closed, and what asyncpg raises
+        where none can be made.
+        """
+        deadline = monotonic() + within
+        while True:
+            if self._closed:
+                raise RunError("database", "the server is shutting down", status=503)
+            while self._idle:
+                connection, _ = self._idle.pop()
+                if not connection.is_closed():
+                    return connection
+                self._size -= 1
+            if self._size < self._most:
+                return await self._make()
+            handed = await self._wait(max(0.0, deadline - monotonic()))
+            if handed is not None and not handed.is_closed():
+                return handed
+            if handed is not None:
+                self._size -= 1
+
+    async def _make(self) -> Connection:
+        self._size += 1
+        try:
+            return await self._connect()
+        except BaseException:
+            self._lose()
+            raise
+
+    async def _wait(self, within: float) -> Connection | None:
+        """Wait for a connection; None means that there is room for a new one."""
+        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(within):
+                return await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                # It came too late: somebody else is to have it.
+                handed = waiter.result()
+                if handed is not None:
+                    self.release(handed)
+                else:
+                    self._offer_to_waiter(None)
+            raise
+
+    def release(self, connection: Connection, *, reset: bool = False) -> None:
+        """Let others have a connection. One in a transaction, or to be ``reset``, is brought into order first."""
+        disordered = reset or (not connection.is_closed() and connection.is_in_transaction())
+        if disordered and not self._resets:
+            connection.terminate()
+        if connection.is_closed():
+            self._lose()
+        elif self._closed:
+            self._spawn(self._end(connection))
+        elif disordered:
+            self._spawn(self._reset(connection))
+        else:
+            self._offer(connection)
+
+    def _offer(self, connection: Connection) -> None:
+        if self._offer_to_waiter(connection):
+            return
+        self._idle.append((connection, monotonic()))
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(IDLE, self._sweep)
+
+    def _offer_to_waiter(self, connection: Connection | None) -> bool:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return True
+        return False
+
+    def _lose(self) -> None:
+        """Take note that a connection is gone: who waits may make a new one."""
+        self._size -= 1
+        self._offer_to_waiter(None)
+        if not self._size:
+            self._empty.set()
+
+    async def _reset(self, connection: Connection) -> None:
+        try:
+            # Waits for the end of a statement that is being cancelled, then rolls back.
+            async with asyncio.timeout(_RESET_WITHIN):
+                await connection.reset()
+                await connection.execute("DISCARD TEMP")
+        except Exception:  # noqa: BLE001  (whatever is wrong with it, it is of no use any more)
+            connection.terminate()
+        if connection.is_closed():
+            self._lose()
+        elif self._closed:
+            await self._end(connection)
+        else:
+            self._offer(connection)
+
+    async def _end(self, connection: Connection) -> None:
+        try:
+            await connection.close(timeout=1.0)
+        except Exception:  # noqa: BLE001  (it is to go in any case)
+            connection.terminate()
+        self._lose()
+
+    def _sweep(self) -> None:
+        """Close what nobody used for long."""
+        now = monotonic()
+        old = [connection for connection, since in self._idle if now - since >= IDLE]
+        self._idle = [each for each in self._idle if now - each[1] < IDLE]
+        for connection in old:
+            self._spawn(self._end(connection))
+        self._sweeper = (
+            asyncio.get_running_loop().call_later(IDLE, self._sweep) if self._idle else None
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self, patience: float) -> None:
+        """Close all connections; those in use have some seconds to come back."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        while self._offer_to_waiter(None):
+            pass  # they are told that it is closed
+        self._empty.clear()
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(self._end(connection) for connection, _ in idle))
+        if self._size:
+            try:
+                async with asyncio.timeout(patience):
+                    await self._empty.wait()
+            except TimeoutError:
+                pass
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience)
+
+
+class Listener:
+    """The connection of a database on which notices come. It is there as long as somebody waits."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], database: str) -> None:
+        self._connect = connect
+        self._database = database
+        self._channels: dict[str, set[Subscription]] = {}
+        self._connection: Any = None
+        self._task: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()  # to begin and to end listening
+        self._use = asyncio.Lock()  # of the connection: one statement at a time
+
+    async def subscribe(self, channel: str) -> Subscription:
+        """Begin to listen. Raises RunError ``database`` where the database can't be reached."""
+        subscription = Subscription(channel)
+        async with self._turn:
+            readers = self._channels.setdefault(channel, set())
+            readers.add(subscription)
+            try:
+                if self._connection is None and self._task is None:
+                    await self._open()
+                    self._task = asyncio.create_task(self._watch())
+                elif len(readers) == 1 and self._connection is not None:
+                    await self._listen(channel)
+            except Exception as error:
+                if is_lost(error) and self._task is not None:
+                    return subscription  # it is told of the gap when the connection is there again
+                self._leave(subscription)
+                raise failure_of(error, self._database) from error
+            except BaseException:
+                self._leave(subscription)
+                if not self._channels:
+                    await self._stop()
+                raise
+        return subscription
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """End listening; the last to leave closes the connection."""
+        async with self._turn:
+            self._leave(subscription)
+            if not self._channels:
+                await self._stop()
+            elif subscription.channel not in self._channels and self._connection is not None:
+                # A connection that is gone listens to nothing anyway.
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    async with self._use, asyncio.timeout(_TELL_WITHIN):
+                        await self._connection.remove_listener(subscription.channel, self._tell)
+
+    def _leave(self, subscription: Subscription) -> None:
+        readers = self._channels.get(subscription.channel)
+        if readers is not None:
+            readers.discard(subscription)
+            if not readers:
+                del self._channels[subscription.channel]
+
+    async def _open(self) -> None:
+        connection = await self._connect()
+        try:
+            # Whoever subscribes meanwhile waits for the connection, then asks by himself.
+            async with self._use:
+                self._connection = connection
+                for channel in list(self._channels):
+                    await connection.add_listener(channel, self._tell)
+        except BaseException:
+            self._connection = None
+            connection.terminate()
+            raise
+
+    async def _listen(self, channel: str) -> None:
+        async with self._use:
+            if self._connection is not None:  # else it is lost, and made again with this channel
+                await self._connection.add_listener(channel, self._tell)
+
+    def _tell(self, connection: Any, pid: int, channel: str, payload: str) -> None:
+        for subscription in self._channels.get(channel, ()):
+            subscription.put(payload)
+
+    async def _watch(self) -> None:
+        """Connect again whenever the connection is lost."""
+        while True:
+            await self._lost()
+            pause = _FIRST_PAUSE
+            self._connection = None
+            log.info("database-listening-lost", database=self._database)
+            while True:
+                await asyncio.sleep(pause)
+                try:
+                    await self._open()
+                except Exception as error:  # noqa: BLE001  (whatever it is, the next try may go better)
+                    log.info("database-away", database=self._database, reason=str(error))
+                    self._connection = None
+                    pause = min(pause * 2, _LONGEST_PAUSE)
+                    continue
+                break
+            for readers in self._channels.values():
+                for subscription in readers:
+                    subscription.put(None)
+
+    async def _lost(self) -> None:
+        """Return when the connection is gone. One that is silent is asked, since a dead peer says nothing."""
+        connection = self._connection
+        gone = asyncio.Event()
+        connection.add_termination_listener(lambda _: gone.set())
+        while not connection.is_closed():
+            try:
+                async with asyncio.timeout(_ASK_EVERY):
+                    await gone.wait()
+                    return
+            except TimeoutError:
+                pass
+            try:
+                async with self._use:
+                    await connection.execute("SELECT 1", timeout=_ASK_EVERY)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                connection.terminate()
+                return
+
+    async def _stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            connection.terminate()
+
+    async def aclose(self) -> None:
+        """End all that listens."""
+        for readers in self._channels.values():
+            for subscription in readers:
+                subscription.fail(RunError("database", "the server is shutting down", status=503))
+        self._channels.clear()
+        await self._stop()

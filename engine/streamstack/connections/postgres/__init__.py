@@ -1,1 +1,0 @@
-"""PostgreSQL as definitions use it: connections, statements, values, transactions, notices."""
