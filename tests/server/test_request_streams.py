@@ -157,7 +157,7 @@ async def test_is_read_however_it_is_cut() -> None:
             "",
             "text/event-stream",
             b"event: e\ndata: 1\n\n",
-            [{"event": "e", "id": None, "data": 1}],
+            [{"event": "e", "id": None, "data": "1"}],
         ),
         (", decode: ndjson, onInvalid: skip", "", b"1\nx\n2\n", [1, 2]),
         (

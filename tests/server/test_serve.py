@@ -195,7 +195,7 @@ async def test_missing_environment_is_told(tmp_path: Path) -> None:
 async def test_nothing_to_serve(tmp_path: Path) -> None:
     """An empty folder, and one that is not there, are told apart."""
     code, said = await refused(tmp_path)
-    assert (code, "no endpoints" in said) == (2, True)
+    assert (code, "no definitions" in said) == (2, True)
     code, said = await refused(tmp_path / "nope")
     assert (code, "no folder" in said) == (2, True)
 
