@@ -76,7 +76,7 @@ class Wire(EncoderOptions):
         # What is told to be text is not to be run as a page or a script, whatever it looks like.
         defaults = [
             ("Content-Type", spec.content_type),
-            ("X-Content-Type-EncoderOptions", "nosniff"),
+            ("X-Content-Type-Options", "nosniff"),
         ]
         if spec.whole:
             defaults += [("Cache-Control", "no-cache")]
