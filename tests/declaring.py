@@ -10,7 +10,7 @@ from streamstack.errors import RunError
 from streamstack.language.definition import Input
 from streamstack.language.loading.arguments import Faults
 from streamstack.language.loading.inputs import read_inputs
-from streamstack.language.reading.source import read
+from streamstack.language.source import read
 from streamstack.runtime.inputs import Checker, Form, Inputs, JsonText, compile_inputs
 
 

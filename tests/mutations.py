@@ -9,8 +9,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from streamstack.language.reading.nodes import plain
-from streamstack.language.reading.source import read
+from streamstack.language.nodes import plain
+from streamstack.language.source import read
 
 CASES = sorted((Path(__file__).parent / "cases" / "valid").glob("*.yaml"))
 TEXTS = [path.read_text("utf-8") for path in CASES]

@@ -9,15 +9,19 @@ from typing import Any
 
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
-from streamstack.language.declare import Function, Registry
-from streamstack.language.definition import Endpoint, FunctionDefinition, Project
+from streamstack.language.definition import (
+    Endpoint,
+    Function,
+    FunctionDefinition,
+    Project,
+    Registry,
+)
 from streamstack.language.loading.documents import load
-from streamstack.language.reading.source import read
 from streamstack.language.settings import EMBEDDED, Database, HttpSettings, StateSettings
+from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming
-from streamstack.runtime.chunk import Collector
 from streamstack.runtime.plan import Plan, compile_project
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Collector, Context, Run
 
 HEAD = "method: GET\npath: /test\nresponseType: streaming\nunknownInputs: ignore\nfunctionStack:\n"
 

@@ -29,11 +29,10 @@ from streamstack.language.filters.operations import FILTERS, FUNCTIONS_OF_EXPRES
 from streamstack.language.findings import FINDINGS
 from streamstack.language.keys import CONSTRAINTS, INPUT_KEYS, MODIFIERS, TYPES
 from streamstack.language.names import RESERVED
-from streamstack.language.project import read_project
+from streamstack.language.project import read_project, validate
 from streamstack.language.settings import load_settings
 from streamstack.language.streaming_settings import Resume, Streaming
-from streamstack.language.validate import validate
-from streamstack.server.local import serving_locally
+from streamstack.server.context import serving_locally
 from streamstack.spec import fields_of
 from tests.documents import (
     ROOT,

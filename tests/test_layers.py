@@ -58,7 +58,7 @@ ALLOWED = {("registry", "functions"), ("streamstack", "errors")}
 
 #: Which modules may import a library. Any other library may be imported anywhere.
 LIBRARIES = {
-    "yaml": ("streamstack.language.reading.source",),
+    "yaml": ("streamstack.language.source",),
     "re2": ("streamstack.language.patterns",),
     "jinja2": (
         "streamstack.language.expressions",
@@ -253,13 +253,13 @@ def build(folder: Path, files: dict[str, str]) -> Path:
 SOUND = {
     "__init__.py": '__version__ = "0"',
     "errors.py": "from dataclasses import dataclass",
-    "language/__init__.py": "from streamstack.language.reading.source import read",
-    "language/reading/source.py": "import yaml\nfrom streamstack.errors import Mark",
+    "language/__init__.py": "from streamstack.language.source import read",
+    "language/source.py": "import yaml\nfrom streamstack.errors import Mark",
     "language/expressions/__init__.py": "from jinja2 import nodes",
     "language/filters/text.py": "import jinja2.filters",
     "connections/databases.py": "import asyncpg, aiohttp\nfrom streamstack import language",
     "runtime/values.py": "from streamstack.errors import RunError",
-    "runtime/run.py": "from .values import Stream\nfrom ..language.reading import source",
+    "runtime/run.py": "from .values import Stream\nfrom ..language import source",
     "runtime/plan.py": "from streamstack.runtime import run, values",
     "functions/__init__.py": "from streamstack.functions import http",
     "functions/http.py": "import aiohttp\nfrom streamstack.connections.databases import Pool",
@@ -284,12 +284,12 @@ def test_sound_tree_has_no_faults(tmp_path: Path) -> None:
         ("errors.py", "import streamstack.language", "language is above errors"),
         (
             "errors.py",
-            "from .language.reading import source",
-            "imports streamstack.language.reading.source",
+            "from .language import source",
+            "imports streamstack.language.source",
         ),
         (
-            "language/reading/source.py",
-            "from ...runtime.run import Run",
+            "language/source.py",
+            "from ..runtime.run import Run",
             "runtime is above language",
         ),
         ("runtime/run.py", "from streamstack.runtime.plan import Plan", "plan is above runtime"),
@@ -305,7 +305,7 @@ def test_sound_tree_has_no_faults(tmp_path: Path) -> None:
         ("server/app.py", "from streamstack import cli", "cli is above server"),
         ("__init__.py", "from streamstack.runtime import run", "runtime is above streamstack"),
         ("trace.py", "", "streamstack.trace: has no room"),
-        ("language/validate.py", "import yaml", "only streamstack.language.reading.source may"),
+        ("language/validate.py", "import yaml", "only streamstack.language.source may"),
         ("language/graph.py", "from jinja2 import nodes", "imports jinja2: only"),
         ("language/validate.py", "import jsonschema.validators", "only tests may"),
         ("testing/cases.py", "from aiohttp import web", "imports aiohttp: only"),
@@ -326,9 +326,9 @@ def test_sound_tree_has_no_faults(tmp_path: Path) -> None:
             "streamstack.runtime.run -> streamstack.runtime.values -> streamstack.runtime.run: a c",
         ),
         (
-            "language/reading/source.py",
+            "language/source.py",
             "from streamstack.language import read",
-            "streamstack.language -> streamstack.language.reading.source -> streamstack.language: a circle",
+            "streamstack.language -> streamstack.language.source -> streamstack.language: a circle",
         ),
         ("errors.py", "import streamstack.errors", "streamstack.errors -> streamstack.errors"),
     ],

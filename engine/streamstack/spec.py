@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language import units
+from streamstack.language import nodes, units
 from streamstack.language.findings import find
-from streamstack.language.reading import nodes
-from streamstack.language.reading.nodes import Node, Scalar, Sequence
+from streamstack.language.nodes import Node, Scalar, Sequence
 from streamstack.language.suggest import did_you_mean, nearest
 from streamstack.language.units import parse_rate
 from streamstack.language.values import MISSING

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamstack.connections.content_coding import PIECE, through, undo
+from streamstack.connections.http import PIECE, through, undo
 from streamstack.errors import RunError
 
 

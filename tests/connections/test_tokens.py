@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from streamstack.connections.authentication import own_secret
-from streamstack.connections.passwords import Passwords
 from streamstack.connections.tokens import (
+    Passwords,
     Rules,
     find_keys,
     parse_token,

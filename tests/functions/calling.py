@@ -11,8 +11,7 @@ from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.functions.http import FUNCTIONS
 from streamstack.language.settings import HttpSettings
-from streamstack.runtime.chunk import Collector
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Collector, Context, Run
 from streamstack.runtime.values import Stream
 from tests.stacks import plan_of
 

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.runtime.chunk import Collector
 from streamstack.runtime.decoders.csv import CsvDecoder
 from streamstack.runtime.files import IN_MEMORY, File
-from streamstack.runtime.run import Context, Run
-from streamstack.runtime.sources import Source
+from streamstack.runtime.operators import ByteSource
+from streamstack.runtime.run import Collector, Context, Run
 from streamstack.runtime.values import Stream
 from tests.stacks import run_stack
 
@@ -175,7 +174,9 @@ async def test_leaving_closes_what_is_read() -> None:
 
 async def test_long_texts_come_in_pieces() -> None:
     """Nothing of unbounded size is handed on at once."""
-    pieces = [each async for each in Source("x" * 1_000_000).pieces(Run(Collector(), Context()))]
+    pieces = [
+        each async for each in ByteSource("x" * 1_000_000).pieces(Run(Collector(), Context()))
+    ]
     assert max(map(len, pieces)) <= 256 * 1024
     assert sum(map(len, pieces)) == 1_000_000
 

@@ -14,8 +14,7 @@ import pytest
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
 from streamstack.language.settings import Database
-from streamstack.runtime.chunk import Collector
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Collector, Context, Run
 from tests.postgres import Server, query
 from tests.stacks import Outcome, plan_of
 

@@ -14,8 +14,7 @@ from streamstack.functions.db_stream import db_stream
 from streamstack.language.settings import Database
 from streamstack.language.sql import statement_of
 from streamstack.language.values import to_json
-from streamstack.runtime.chunk import Collector
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Collector, Context, Run
 from streamstack.server.service import Service
 from tests.functions.test_db_faults import project
 from tests.postgres import query

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamstack.functions import FAMILIES, REGISTRY
-from streamstack.language.declare import Example, Function
+from streamstack.language.definition import Example, Function
 from streamstack.language.settings import Database
 from tests.functions.example_upstream import HOST, example_upstream
 from tests.stacks import run_stack

@@ -185,8 +185,10 @@ async def test_connection_is_used_again() -> None:
 
     async with Upstream(twice) as upstream, context_of() as context:
         from streamstack.functions.http import http_request  # noqa: PLC0415
-        from streamstack.runtime.chunk import Collector  # noqa: PLC0415
-        from streamstack.runtime.run import Run  # noqa: PLC0415
+        from streamstack.runtime.run import (  # noqa: PLC0415
+            Collector,
+            Run,
+        )
 
         assert http_request.run is not None
         for _ in range(2):

@@ -11,10 +11,9 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from streamstack.errors import RunError
-from streamstack.functions.http_websocket import websocket_stream
+from streamstack.functions.http_stream import websocket_stream
 from streamstack.language.settings import HttpSettings
-from streamstack.runtime.chunk import Collector
-from streamstack.runtime.run import Run
+from streamstack.runtime.run import Collector, Run
 from tests.functions.calling import context_of, run_calling, take
 from tests.upstreams import Upstream, Wire, answer
 

@@ -10,14 +10,13 @@ from structlog.testing import capture_logs
 
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
-from streamstack.functions.single_flight import SingleFlight
+from streamstack.functions.state import SingleFlight
+from streamstack.language.project import validate
 from streamstack.language.redis_urls import parse_redis
 from streamstack.language.settings import StateSettings
 from streamstack.language.streaming_settings import Streaming
-from streamstack.language.validate import validate
-from streamstack.runtime.chunk import Collector
 from streamstack.runtime.plan import Plan
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Collector, Context, Run
 from tests.redis import free_port
 from tests.stacks import plan_of, run_stack
 from tests.waiting import eventually

@@ -9,10 +9,9 @@ from structlog.testing import capture_logs
 
 from streamstack.errors import RunError
 from streamstack.functions.streams import FUNCTIONS, LARGEST_BATCH
-from streamstack.language.declare import Registry
+from streamstack.language.definition import Registry
 from streamstack.runtime import operators
-from streamstack.runtime.chunk import Collector
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Collector, Context, Run
 from streamstack.runtime.values import Batches, Stream, iterate
 from tests.stacks import run_stack
 

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from streamstack.functions import REGISTRY
+from streamstack.language.project import validate
 from streamstack.language.streaming_settings import Streaming
-from streamstack.language.validate import validate
-from streamstack.runtime.chunk import Collector
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Collector, Context, Run
 from streamstack.runtime.values import Stream
 from tests.functions.test_streams import Source, items_of
 from tests.stacks import run_stack

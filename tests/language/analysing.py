@@ -11,10 +11,17 @@ from typing import Any
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.analysis.walker import analyse
-from streamstack.language.declare import Effects, Function, Parameter, Property, Registry, function
-from streamstack.language.definition import FunctionDefinition
+from streamstack.language.definition import (
+    Effects,
+    Function,
+    FunctionDefinition,
+    Parameter,
+    Property,
+    Registry,
+    function,
+)
 from streamstack.language.loading.documents import read_document
-from streamstack.language.reading.source import read
+from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming
 from streamstack.spec import (
     Binds,

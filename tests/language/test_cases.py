@@ -14,9 +14,9 @@ import pytest
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.findings import FINDINGS
+from streamstack.language.project import validate
 from streamstack.language.settings import load_settings
 from streamstack.language.streaming_settings import Streaming
-from streamstack.language.validate import validate
 
 CASES = Path(__file__).parent.parent / "cases"
 VALID = sorted((CASES / "valid").glob("*.yaml"))

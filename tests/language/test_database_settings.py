@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from streamstack.connections.database.interface import ENGINES
-from streamstack.language.reading.source import read
 from streamstack.language.settings import (
     EMBEDDED,
     SCHEMES,
@@ -16,6 +15,7 @@ from streamstack.language.settings import (
     default_database,
     parse_section,
 )
+from streamstack.language.source import read
 
 
 def parse(text: str, folder: Path) -> tuple[dict[str, Database], list[str]]:

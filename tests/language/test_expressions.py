@@ -23,7 +23,7 @@ from streamstack.language.expressions import (
     parse_expression,
     parse_value,
 )
-from streamstack.language.reading.source import Document, Node, read
+from streamstack.language.source import Document, Node, read
 from streamstack.language.values import MISSING, Opaque
 
 

@@ -17,8 +17,8 @@ from streamstack.language.expressions import (
     parse_expression,
     parse_value,
 )
-from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
-from streamstack.language.reading.source import read
+from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
+from streamstack.language.source import read
 
 MARK = Mark("file.yaml", 1, 1)
 

@@ -10,7 +10,7 @@ import pytest
 from streamstack.errors import Mark, RunError
 from streamstack.language.expressions import Bound, Template, evaluate, parse_value
 from streamstack.language.expressions.explain import Direct
-from streamstack.language.reading.nodes import Scalar
+from streamstack.language.nodes import Scalar
 from streamstack.language.values import Opaque
 
 MARK = Mark("file.yaml", 1, 1)

@@ -16,8 +16,7 @@ import pytest
 from streamstack.language.definition import Endpoint
 from streamstack.language.graph import EdgeKind, Graph, Node
 from streamstack.language.values import MISSING
-from streamstack.runtime.chunk import Collector
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Collector, Context, Run
 from streamstack.spec import Nesting
 from tests.runtime.test_stacks_at_random import SAY, Writer
 from tests.stacks import plan_of

@@ -6,8 +6,8 @@ import pytest
 
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
+from streamstack.language.project import validate
 from streamstack.language.streaming_settings import Streaming
-from streamstack.language.validate import validate
 
 HEAD = "method: GET\npath: /x\n"
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from streamstack.language.reading.source import read
 from streamstack.language.settings import HttpSettings, parse_section
+from streamstack.language.source import read
 
 
 def parse(text: str) -> tuple[HttpSettings, list[tuple[int, str, str]]]:

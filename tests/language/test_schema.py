@@ -12,10 +12,10 @@ from jsonschema import Draft7Validator
 from streamstack.functions import REGISTRY
 from streamstack.language.keys import CONSTRAINTS, INPUT_KEYS, MODIFIERS
 from streamstack.language.keys import DOCUMENTS as DOCUMENT_KEYS
-from streamstack.language.reading.nodes import plain
-from streamstack.language.reading.source import read
+from streamstack.language.nodes import plain
 from streamstack.language.schema import make_schemas
 from streamstack.language.settings import load_settings
+from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.spec import fields_of
 

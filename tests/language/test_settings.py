@@ -6,7 +6,6 @@ import pytest
 
 from streamstack.errors import Diagnostic
 from streamstack.language.findings import FINDINGS, find
-from streamstack.language.reading.source import Mapping, read
 from streamstack.language.settings import (
     Cors,
     LogSettings,
@@ -16,6 +15,7 @@ from streamstack.language.settings import (
     Settings,
     load_settings,
 )
+from streamstack.language.source import Mapping, read
 from streamstack.language.streaming_settings import Resume, Streaming, parse_streaming
 
 FILE = "streamstack.yaml"

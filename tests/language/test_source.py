@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamstack.errors import Diagnostic
-from streamstack.language.reading import source
-from streamstack.language.reading.nodes import Document
-from streamstack.language.reading.source import Mapping, Node, Scalar, Sequence, plain, read
+from streamstack.language import source
+from streamstack.language.nodes import Document
+from streamstack.language.source import Mapping, Node, Scalar, Sequence, plain, read
 
 ENDPOINT = """\
 # an endpoint

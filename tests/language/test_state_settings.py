@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from streamstack.language.reading.source import read
 from streamstack.language.redis_urls import RedisUrl
 from streamstack.language.report import write_text
 from streamstack.language.settings import StateSettings, load_settings, parse_section
+from streamstack.language.source import read
 
 
 def parse(text: str) -> tuple[StateSettings, list[tuple[int, str, str]]]:

@@ -10,8 +10,7 @@ from typing import Any
 from streamstack.errors import RunError
 from streamstack.functions.llm import llm_chat
 from streamstack.language.settings import HttpSettings, Model
-from streamstack.runtime.chunk import Collector
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Collector, Context, Run
 from streamstack.runtime.values import Stream
 from tests.upstreams import Upstream, Wire, answer
 

@@ -7,8 +7,7 @@ import pytest
 from streamstack.errors import RunError
 from streamstack.functions.http import http_request
 from streamstack.language.settings import HttpSettings, Model
-from streamstack.runtime.chunk import Collector
-from streamstack.runtime.run import Address, Context, Run
+from streamstack.runtime.run import Address, Collector, Context, Run
 from tests.models.asking import SSE, stream_of, wire
 from tests.upstreams import Upstream, answer
 

@@ -14,7 +14,7 @@ from streamstack.errors import RunError
 from streamstack.formats.items import Item, refuse
 from streamstack.language.values import to_json
 from streamstack.runtime.providers import PROVIDERS
-from streamstack.runtime.providers.events import AnswerDecoder
+from streamstack.runtime.providers.provider import AnswerDecoder
 from tests.models.asking import wire
 from tests.models.test_wires import SAID
 

@@ -21,8 +21,7 @@ from typing_extensions import TypedDict
 from streamstack.functions import REGISTRY
 from streamstack.functions.llm import FUNCTIONS
 from streamstack.language.settings import Model
-from streamstack.runtime.chunk import Collector
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Collector, Context, Run
 from tests.models.asking import PROVIDERS, SSE, ask, wire
 from tests.stacks import plan_of
 from tests.upstreams import Upstream, answer

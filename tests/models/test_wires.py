@@ -9,7 +9,7 @@ import pytest
 
 from streamstack.formats.items import Item
 from streamstack.runtime.providers import PROVIDERS
-from streamstack.runtime.providers.events import AnswerDecoder
+from streamstack.runtime.providers.provider import AnswerDecoder
 from streamstack.runtime.run import Context
 from tests.models.asking import SSE, answered, ask, pieces, stream_of, wire
 from tests.upstreams import Upstream, Wire

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamstack.language.declare import function
+from streamstack.language.definition import function
 from streamstack.runtime.run import Run
 from tests.stacks import run_stack
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamstack.runtime.chunk import Collector
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Collector, Context, Run
 from tests.stacks import Outcome, plan_of, run_stack
 
 

@@ -11,9 +11,8 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.runtime import pace
-from streamstack.runtime.chunk import Collector
 from streamstack.runtime.pace import INTERVAL, Pacer, delay, pacer, resume
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Collector, Context, Run
 
 
 class Clock:

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import pytest
 
-from streamstack.language.declare import Effects, Parameter, function
+from streamstack.language.definition import Effects, Parameter, function
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream
 from streamstack.spec import Bound

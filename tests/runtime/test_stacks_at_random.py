@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.runtime.chunk import Collector
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Collector, Context, Run
 from tests.stacks import plan_of
 
 NAMES = ("a", "b", "item", "x_1")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from streamstack.runtime.timers import SlottedTimers, schedule_start, sleep
+from streamstack.runtime.pace import SlottedTimers, schedule_start, sleep
 
 
 async def test_waits_that_end_together_share_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:

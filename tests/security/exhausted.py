@@ -13,7 +13,7 @@ import structlog
 import uvloop
 
 from streamstack.runtime.run import Run
-from streamstack.server.faults import LoopFaults
+from streamstack.server.deadlines import LoopFaults
 from tests.server.serving import Emitting, endpoint, serving
 
 

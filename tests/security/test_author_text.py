@@ -19,14 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamstack.functions import REGISTRY
-from streamstack.language.declare import Function
-from streamstack.language.definition import Endpoint, Entries, FunctionDefinition, Project
+from streamstack.language.definition import Endpoint, Entries, Function, FunctionDefinition, Project
 from streamstack.language.expressions.compile import UnsafeSource, compile_source, literal
 from streamstack.language.keys import MODIFIERS
 from streamstack.language.loading.documents import load
 from streamstack.language.names import check_variable, identifier
-from streamstack.language.reading.nodes import plain
-from streamstack.language.reading.source import read
+from streamstack.language.nodes import plain
+from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.plan import compile_project

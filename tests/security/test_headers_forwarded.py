@@ -13,7 +13,7 @@ import pytest
 
 from streamstack.functions import REGISTRY
 from streamstack.language.loading.documents import load
-from streamstack.language.reading.source import read
+from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming
 from tests.functions.calling import call, run_calling
 from tests.server.declared import declared

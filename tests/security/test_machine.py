@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from streamstack.connections.authentication import own_secret
 from streamstack.connections.database.embedded import make_folder
-from streamstack.server.ports import is_loopback
+from streamstack.server.sockets import is_loopback
 from tests.server.authenticating import project
 from tests.server.processes import start
 

@@ -10,11 +10,10 @@ from textwrap import dedent
 from typing import Any
 
 from streamstack.functions import REGISTRY
-from streamstack.language.declare import Parameter, Registry, function
-from streamstack.language.definition import Endpoint, Project
+from streamstack.language.definition import Endpoint, Parameter, Project, Registry, function
 from streamstack.language.loading.documents import load
-from streamstack.language.reading.source import read
 from streamstack.language.settings import Settings
+from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Run

@@ -11,13 +11,12 @@ from typing import Any
 
 from aiohttp import web
 
-from streamstack.runtime.chunk import Sink
-from streamstack.runtime.run import Context, Run
+from streamstack.runtime.run import Context, Run, Sink
 from streamstack.server.connection import HttpServer
-from streamstack.server.cors import Cors
-from streamstack.server.served import Served
+from streamstack.server.endpoint import Served
+from streamstack.server.headers import Cors
+from streamstack.server.response_options import Limits, Wire
 from streamstack.server.service import Service
-from streamstack.server.wire import Limits, Wire
 
 Stack = Callable[[Run, dict[str, Any]], Coroutine[Any, Any, Any]]
 

@@ -13,7 +13,7 @@ import structlog
 from aiohttp import StreamReader
 
 from streamstack.server import connection
-from streamstack.server.wire import Wire
+from streamstack.server.response_options import Wire
 from tests.server.declared import declared, eventually, small_reader
 from tests.server.serving import Client, endpoint, parse, serving
 

@@ -17,7 +17,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from structlog.testing import capture_logs
 
 from streamstack.connections import authentication
-from streamstack.functions.security_use import open_callers
+from streamstack.functions.security import open_callers
 from tests.server.authenticating import (
     BY_SECRET,
     SECRET,

@@ -10,7 +10,7 @@ import pytest
 
 from streamstack.errors import Mark, Place, RunError
 from streamstack.runtime.run import Run
-from streamstack.server.wire import Limits, Wire
+from streamstack.server.response_options import Limits, Wire
 from tests.server.serving import AUTO, Emitting, endpoint, serving
 
 ACCEPTS = {

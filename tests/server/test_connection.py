@@ -15,8 +15,8 @@ from aiohttp import web
 
 from streamstack.runtime.run import Run
 from streamstack.server import connection, replies
-from streamstack.server.turn import Turn
-from streamstack.server.wire import Limits
+from streamstack.server.response import Turn
+from streamstack.server.response_options import Limits
 from tests.server.declared import eventually, small_reader
 from tests.server.serving import Emitting, endpoint, parse, serving
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.server.cookies import cookie_headers
+from streamstack.server.headers import cookie_headers
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.server.heads import check_status, date_line, header_lines, merge, own_headers
+from streamstack.server.headers import check_status, date_line, header_lines, merge, own_headers
 
 
 def test_lines() -> None:

@@ -15,7 +15,7 @@ import pytest
 from streamstack.runtime.files import File
 from streamstack.runtime.run import Run
 from streamstack.server.inputs import Reader, close_inputs
-from streamstack.server.wire import Wire
+from streamstack.server.response_options import Wire
 from tests.declaring import compile_yaml
 from tests.server.serving import Reply, Server, endpoint, serving
 

@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from streamstack.connections.state import Verdict
-from streamstack.functions.limiting import quota_of, tightest
+from streamstack.functions.state import quota_of, tightest
 from streamstack.language.units import Rate
 from tests.redis import RedisServer
 from tests.server.authenticating import BY_SECRET, bearer, claims, project, signed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.server.negotiation import choose
+from streamstack.server.endpoint import choose
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.server.routes import Routes
+from streamstack.server.endpoints import Routes
 
 ROUTES = Routes(
     [

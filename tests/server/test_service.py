@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from streamstack.runtime.run import Run
-from streamstack.server.cors import Cors
-from streamstack.server.wire import Wire
+from streamstack.server.headers import Cors
+from streamstack.server.response_options import Wire
 from tests.server.serving import Emitting, endpoint, serving
 
 OURS = "https://app.example"

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.run import Run
-from streamstack.server.wire import Limits, Wire
-from streamstack.server.writers.stream import Backlog
+from streamstack.server.response import Backlog
+from streamstack.server.response_options import Limits, Wire
 from tests.server.declared import declared, eventually, small_reader
 from tests.server.serving import Server, endpoint, parse, serving
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from streamstack.runtime.run import Run
-from streamstack.server.wire import GATHERED, Limits, Wire
+from streamstack.server.response_options import GATHERED, Limits, Wire
 from tests.server.serving import AUTO, Client, Emitting, endpoint, serving
 
 TEXT = Wire("text")

@@ -25,10 +25,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from streamstack.connections.database.postgres import PostgresDatabase as Database
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
-from streamstack.server.context import make_context
-from streamstack.server.databases import warm_databases
+from streamstack.server.context import make_context, warm_databases
 from streamstack.server.reloading import unshared
-from streamstack.server.worker import Channel
+from streamstack.server.supervisor import Channel
 from tests.server.declarations import GUARDED, HELLO, SLOW
 from tests.server.processes import Process, gone, refused, serving, settled, start, until
 from tests.server.serving import Client
@@ -683,7 +682,10 @@ def test_a_line_that_nobody_reads_is_cut() -> None:
 
 def test_no_socket_is_left_listening() -> None:
     """Binding for workers leaves nothing behind where it fails half-way."""
-    from streamstack.server.ports import AddressError, bind  # noqa: PLC0415
+    from streamstack.server.sockets import (  # noqa: PLC0415
+        AddressError,
+        bind,
+    )
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -16,8 +14,6 @@ from streamstack.server.signals import Early
 
 #: The commands, in the order of the help.
 COMMANDS: Final = ("serve", "validate", "call", "graph", "show", "token", "functions", "schema")
-#: Those that neither listen nor call: they do without the imports of the others.
-SILENT: Final = frozenset({"validate", "graph", "show", "functions", "schema"})
 #: What other tools call a command, and what it is here.
 _ELSEWHERE: Final = {
     "run": "serve",
@@ -74,9 +70,6 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        if cmd_name in SILENT:
-            # A quarter of a second, most of it for certificates.
-            sys.modules.setdefault("aiohttp", _Postponed("aiohttp"))
         module = import_module(f"streamstack.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
@@ -94,19 +87,6 @@ def _explain_unknown(name: str) -> str:
     if meant is not None:
         return f"no such command `{name}`: did you mean `streamstack {meant}`?"
     return f"no such command `{name}`: there are {', '.join(COMMANDS)}"
-
-
-class _Postponed(ModuleType):
-    """Stands for a library until something of it is asked for; the standard LazyLoader loads what is imported."""
-
-    def __getattr__(self, name: str) -> Any:
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        self.__dict__.update(import_module(self.__name__).__dict__)
-        try:
-            return self.__dict__[name]
-        except KeyError:
-            raise AttributeError(f"{self.__name__} has no {name}") from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

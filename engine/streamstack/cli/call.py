@@ -37,12 +37,10 @@ from streamstack.language.project import find_root, read_project
 from streamstack.language.report import WRITERS
 from streamstack.runtime.decoders.decoder import Decoder
 from streamstack.runtime.decoders.formats import format_of, read_content_type
-from streamstack.runtime.decoders.lines import LinesDecoder
+from streamstack.runtime.decoders.lines import LinesDecoder, TextDecoder
 from streamstack.runtime.decoders.sse import SseDecoder
-from streamstack.runtime.decoders.text import TextDecoder
-from streamstack.server.databases import DatabaseError
+from streamstack.server.context import DatabaseError, serving_locally
 from streamstack.server.endpoints import UnservableError
-from streamstack.server.local import serving_locally
 
 #: Exit codes: a whole answer; an error or an answer cut short; no answer.
 COMPLETE, FAILED, NO_ANSWER = 0, 1, 2

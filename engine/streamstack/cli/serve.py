@@ -19,14 +19,14 @@ from streamstack.language.project import Checked, read_project
 from streamstack.language.report import write_text
 from streamstack.language.settings import LogSettings
 from streamstack.language.values import to_json
-from streamstack.server.callers import AuthenticationError
-from streamstack.server.databases import DatabaseError
+from streamstack.server.addresses import AuthenticationError
+from streamstack.server.context import DatabaseError
 from streamstack.server.endpoints import UnservableError
-from streamstack.server.ports import AddressError, is_loopback
 from streamstack.server.reloading import first_edition, unshared
 from streamstack.server.serve import Task
 from streamstack.server.serve import serve as serve_alone
 from streamstack.server.signals import Early
+from streamstack.server.sockets import AddressError, is_loopback
 from streamstack.server.supervisor import Supervisor, SupervisorError
 
 #: Exit codes: what was found is wrong, or it could not run.

@@ -19,7 +19,7 @@ from streamstack.functions import (
     values,
     windows,
 )
-from streamstack.language.declare import Registry
+from streamstack.language.definition import Registry
 
 #: The families, in the order of the reference.
 FAMILIES = {

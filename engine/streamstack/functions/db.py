@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from streamstack.connections.database.interface import ISOLATION, Database, Databases
 from streamstack.errors import RunError
-from streamstack.language.declare import Configured, Effects, Example, Parameter, function
+from streamstack.language.definition import Configured, Effects, Example, Parameter, function
 from streamstack.language.graph import Node, constant
 from streamstack.language.settings import default_database
 from streamstack.language.sql import Statement

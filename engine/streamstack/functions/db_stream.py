@@ -15,8 +15,8 @@ import structlog
 from streamstack.connections.database.interface import PAUSES, Cursor, Database, Subscription
 from streamstack.errors import RunError
 from streamstack.functions.db import CONFIGURED, DATABASE, SQL, Query, database_of
-from streamstack.language.declare import Effects, Example, Parameter, Property, function
-from streamstack.runtime.feed import Feed
+from streamstack.language.definition import Effects, Example, Parameter, Property, function
+from streamstack.runtime.concurrency import Feed
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream
 from streamstack.spec import Bound, Constant, Kind

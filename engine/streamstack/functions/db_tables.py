@@ -17,7 +17,7 @@ from streamstack.functions.db import (
     database_of,
     held_rows,
 )
-from streamstack.language.declare import Choice, Example, Parameter, function
+from streamstack.language.definition import Choice, Example, Parameter, function
 from streamstack.language.operators import a_kind
 from streamstack.language.sql import statement_of
 from streamstack.language.suggest import did_you_mean

@@ -7,8 +7,7 @@ from asyncio import CancelledError
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.declare import Effects, Example, Parameter, function
-from streamstack.language.definition import Arguments, Items
+from streamstack.language.definition import Arguments, Effects, Example, Items, Parameter, function
 from streamstack.language.graph import Block, Node, constant
 from streamstack.runtime.compiler import Code, source_of, value_of, values_given
 from streamstack.runtime.faults import caught, located

@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.declare import Effects, Example, Parameter, function
-from streamstack.language.definition import Arguments, Entries, Items
+from streamstack.language.definition import (
+    Arguments,
+    Effects,
+    Entries,
+    Example,
+    Items,
+    Parameter,
+    function,
+)
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
 from streamstack.language.suggest import did_you_mean

@@ -8,8 +8,8 @@ from typing import Any
 
 from streamstack.connections.http import Answer, loggable
 from streamstack.errors import RunError
-from streamstack.functions.decoding import DECODES
-from streamstack.functions.http_stream import http_stream
+from streamstack.functions.content import DECODES
+from streamstack.functions.http_stream import http_stream, websocket_stream
 from streamstack.functions.http_upstream import (
     PARAMETERS,
     headers_of,
@@ -18,10 +18,9 @@ from streamstack.functions.http_upstream import (
     open_http,
     status_error,
 )
-from streamstack.functions.http_websocket import websocket_stream
-from streamstack.language.declare import Effects, Example, Parameter, function
+from streamstack.language.definition import Effects, Example, Parameter, function
+from streamstack.runtime.decoders.decoder import NotJsonError, parse_json
 from streamstack.runtime.decoders.formats import Options, decoder_for, format_of, read_content_type
-from streamstack.runtime.decoders.parsing import NotJsonError, parse_json
 from streamstack.runtime.run import Run
 from streamstack.spec import Bound, Constant, Kind
 

@@ -19,15 +19,13 @@ import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
-from streamstack.connections.content_coding import ACCEPTED
-from streamstack.connections.http import Answer, HttpClient, Request, loggable, parse_url
+from streamstack.connections.http import ACCEPTED, Answer, HttpClient, Request, loggable, parse_url
 from streamstack.errors import RunError
-from streamstack.language.declare import Parameter
+from streamstack.language.definition import Parameter
 from streamstack.language.headers import CONTROL_CHARACTERS, ForwardedHeaders
 from streamstack.language.settings import HttpSettings
 from streamstack.language.values import kind, to_json, to_text
-from streamstack.runtime.decoders.decoder import excerpt
-from streamstack.runtime.decoders.parsing import NotJsonError, parse_json
+from streamstack.runtime.decoders.decoder import NotJsonError, excerpt, parse_json
 from streamstack.runtime.files import File
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from streamstack.connections.http import Answer, HttpClient, Request, parse_url
 from streamstack.errors import RunError
-from streamstack.functions.decoding import COUNTS, MAX_EVENT_SIZE
+from streamstack.functions.content import COUNTS, MAX_EVENT_SIZE
 from streamstack.functions.http_upstream import (
     StreamTimeouts,
     Upstream,
@@ -22,7 +22,14 @@ from streamstack.functions.http_upstream import (
     read_retry_after,
     status_error,
 )
-from streamstack.language.declare import Configured, Effects, Example, Parameter, Property, function
+from streamstack.language.definition import (
+    Configured,
+    Effects,
+    Example,
+    Parameter,
+    Property,
+    function,
+)
 from streamstack.language.schema import inputs_schema
 from streamstack.language.settings import PROVIDERS as NAMES
 from streamstack.language.suggest import did_you_mean
@@ -31,8 +38,8 @@ from streamstack.runtime.decoders.decoder import OnInvalid
 from streamstack.runtime.decoders.formats import read_content_type
 from streamstack.runtime.providers import PROVIDERS
 from streamstack.runtime.providers.conversation import read_messages
-from streamstack.runtime.providers.events import AnswerDecoder
 from streamstack.runtime.providers.provider import (
+    AnswerDecoder,
     AnswerReader,
     Chat,
     Provider,

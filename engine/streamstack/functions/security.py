@@ -1,4 +1,4 @@
-"""The Security family: tokens, passwords, the signatures of webhooks."""
+"""Functions of tokens, passwords and signatures."""
 
 from __future__ import annotations
 
@@ -11,15 +11,41 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from streamstack.errors import RunError
-from streamstack.functions.security_use import open_callers, open_passwords
+from streamstack.functions.http_upstream import open_http
 from streamstack.language.authentication import CLOCK_SKEW, PUBLIC_ALGORITHMS, SECRET_ALGORITHMS
-from streamstack.language.declare import Choice, Configured, Effects, Example, Parameter, function
+from streamstack.language.definition import (
+    Choice,
+    Configured,
+    Effects,
+    Example,
+    Parameter,
+    function,
+)
 from streamstack.language.values import kind
-from streamstack.runtime.run import Run
+from streamstack.runtime.run import Context, Run
 from streamstack.spec import Bound, Constant, Kind, ListOf, OneOf
 
 if TYPE_CHECKING:
-    from streamstack.connections.tokens import Key
+    from streamstack.connections.authentication import Authenticators
+    from streamstack.connections.tokens import Key, Passwords
+
+
+def open_callers(context: Context) -> Authenticators:
+    """Make the authentications of the settings; `run.context.resource(open_callers)` returns it."""
+    # Its libraries are loaded where a project has authentications, which most have not.
+    from streamstack.connections.authentication import Authenticators  # noqa: PLC0415
+
+    return Authenticators(
+        context.authentication, lambda: context.resource(open_http), context.folder
+    )
+
+
+def open_passwords(context: Context) -> Passwords:
+    """Make what hashes passwords."""
+    from streamstack.connections.tokens import Passwords  # noqa: PLC0415  (likewise)
+
+    return Passwords()
+
 
 _ALGORITHMS: Final = (*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS)
 _CONFIGURED: Final = (Configured("authentication", "authentication"),)
@@ -90,12 +116,7 @@ async def jwt_verify(  # noqa: PLR0913  (a token is checked in that many ways)
     """
     if authentication is not None:
         return dict(await run.context.resource(open_callers).tokens(authentication).verify(token))
-    from streamstack.connections.tokens import (  # noqa: PLC0415  (loaded where there are tokens)
-        Rules,
-        find_keys,
-        parse_token,
-        verify,
-    )
+    from streamstack.connections.tokens import Rules, find_keys, parse_token, verify  # noqa: PLC0415
 
     rules = Rules(_names(issuer), _names(audience), clock_skew)
     key = _checking_key(secret, public_key, tuple(algorithms or ()))
@@ -114,7 +135,10 @@ def _names(given: Any) -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def _checking_key(secret: str | None, pem: str | None, algorithms: tuple[str, ...]) -> Key:
-    from streamstack.connections.tokens import public_key, secret_key  # noqa: PLC0415
+    from streamstack.connections.tokens import (  # noqa: PLC0415
+        public_key,
+        secret_key,
+    )
 
     if pem is not None:
         key = public_key(pem, algorithms)
@@ -172,7 +196,10 @@ def jwt_sign(
     so that endpoints with that authentication take the token. Timestamps are written as tokens have them, in seconds.
     """
     from streamstack.connections.tokens import private_key as read_private  # noqa: PLC0415
-    from streamstack.connections.tokens import secret_key, sign  # noqa: PLC0415
+    from streamstack.connections.tokens import (  # noqa: PLC0415
+        secret_key,
+        sign,
+    )
 
     now = int(time())
     made: dict[str, Any] = {"iat": now, "exp": now + max(int(expires_in), 1)}

@@ -1,22 +1,231 @@
-"""The State family: values kept between runs, and counters."""
+"""Functions of caches, counters and rate limits."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from functools import lru_cache, partial
+from math import ceil
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from streamstack.connections.state import Number, Store
+from streamstack.connections.state import (
+    MemoryRates,
+    MemorySlots,
+    MemoryStore,
+    Number,
+    Quota,
+    Rates,
+    Slots,
+    Store,
+    Verdict,
+)
 from streamstack.errors import RunError
-from streamstack.functions.limiting import key_of, quota_of, refusal, seconds_of
-from streamstack.functions.state_use import State, open_rates, open_state
-from streamstack.language.declare import Effects, Example, Parameter, function
-from streamstack.language.units import ALGORITHMS, Rate
+from streamstack.language.definition import Effects, Example, Parameter, function
+from streamstack.language.units import ALGORITHMS, Rate, show_duration
 from streamstack.language.values import MISSING, Opaque, canonical_json
-from streamstack.runtime.run import Run
+from streamstack.runtime.faults import located
+from streamstack.runtime.run import Context, Run
 from streamstack.spec import Bound, Kind, Nesting, StackOf
+
+if TYPE_CHECKING:
+    from streamstack.connections.redis import Redis
+
+
+Work = Callable[[], Awaitable[Any]]
+
+
+class _Flight:
+    """Work under way: its end, and what came of it. A leader who was stopped leaves neither value nor error."""
+
+    __slots__ = ("awaits", "ended", "error", "value")
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+        self.value: Any = MISSING
+        self.error: RunError | None = None
+        self.awaits: list[_Flight] = []  # what its leader waits for
+
+    def depends_on(self, others: tuple[_Flight, ...]) -> bool:
+        """Whether this can't end before one of some others does."""
+        return self in others or any(each.depends_on(others) for each in self.awaits)
+
+
+#: The flights that the present task is at work for, the outermost first.
+_leading: ContextVar[tuple[_Flight, ...]] = ContextVar("leading", default=())
+
+
+class SingleFlight:
+    """Lets one do the work for a key, while the others who ask for it wait."""
+
+    __slots__ = ("_flights",)
+
+    def __init__(self) -> None:
+        self._flights: dict[bytes, _Flight] = {}
+
+    @property
+    def nested(self) -> bool:
+        """Whether the present task is at work for more keys than one, the one within the other."""
+        return len(_leading.get()) > 1
+
+    async def do(self, key: bytes, work: Work) -> Any:
+        """Return what the work gives, done here or by the one who asked first.
+
+        An error goes to all who wait. One who is stopped hands over to another. Work that would have to wait for itself
+        is done on the spot instead.
+        """
+        mine = _leading.get()
+        while (flight := self._flights.get(key)) is not None:
+            if mine and flight.depends_on(mine):
+                return await work()
+            for each in mine:
+                each.awaits.append(flight)
+            try:
+                await flight.ended.wait()
+            finally:
+                for each in mine:
+                    each.awaits.remove(flight)
+            if flight.error is not None:
+                raise _copy(flight.error)
+            if flight.value is not MISSING:
+                return flight.value
+        return await self._lead(key, work, mine)
+
+    async def _lead(self, key: bytes, work: Work, mine: tuple[_Flight, ...]) -> Any:
+        flight = self._flights[key] = _Flight()
+        token = _leading.set((*mine, flight))
+        try:
+            flight.value = await work()
+        except Exception as error:
+            flight.error = located(error)
+            raise
+        finally:
+            _leading.reset(token)
+            del self._flights[key]
+            flight.ended.set()
+        return flight.value
+
+
+def _copy(error: RunError) -> RunError:
+    """Return an error for one more run: each adds to its own as it passes through."""
+    copy = RunError(
+        error.code,
+        error.message,
+        status=error.status,
+        details=error.details,
+        final=error.final,
+        retry_after=error.retry_after,
+    )
+    copy.place = error.place
+    return copy
+
+
+class State:
+    """The one store of a process, and who is at work for which key of it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.flights = SingleFlight()
+
+    async def aclose(self) -> None:
+        """Close the store."""
+        await self.store.aclose()
+
+
+def open_state(context: Context) -> State:
+    """Make the one state of a process; `context.resource(open_state)` returns it."""
+    settings = context.state
+    if not settings.shared:
+        return State(MemoryStore(settings))
+    from streamstack.connections.redis_state import RedisStore  # noqa: PLC0415  (see open_redis)
+
+    redis, slots = context.resource(open_redis), context.resource(open_slots)
+    return State(RedisStore(redis, slots, settings.max_size))
+
+
+def open_slots(context: Context) -> Slots:
+    """Make what counts places: of this process, or over all that share its Redis."""
+    if not context.state.shared:
+        return MemorySlots()
+    from streamstack.connections.redis_state import RedisSlots  # noqa: PLC0415  (see open_redis)
+
+    return RedisSlots(context.resource(open_redis))
+
+
+def open_rates(context: Context) -> Rates:
+    """Make what counts calls: of this process, or over all that share its Redis."""
+    most = context.state.max_entries
+    if not context.state.shared:
+        return MemoryRates(most)
+    from streamstack.connections.redis_state import RedisRates  # noqa: PLC0415  (see open_redis)
+
+    return RedisRates(context.resource(open_redis), most)
+
+
+def open_redis(context: Context) -> Redis:
+    """Make the connections to the Redis of the settings; `context.resource(open_redis)` returns them.
+
+    Raises RunError ``template`` where state is in memory: who asks looks at ``context.state.shared`` first.
+    """
+    # Its library is loaded where a project has a Redis, which most have not.
+    from streamstack.connections.redis import Redis  # noqa: PLC0415
+
+    settings = context.state
+    if settings.redis is None:
+        raise RunError("template", "state is in memory: set `state.url` to redis://...", final=True)
+    return Redis(settings.redis, settings.prefix)
+
+
+#: Bytes of a key that is kept as it is.
+_SHORT: Final = 200
+
+
+def key_of(value: Any) -> bytes:
+    """Return the key of a count: equal values have one, and no other has.
+
+    Raises RunError ``template`` for a stream or a file.
+    """
+    key = canonical_json(value)
+    return key if len(key) <= _SHORT else hashlib.sha256(key).hexdigest().encode()
+
+
+def quota_of(rate: Rate, algorithm: str, key: bytes) -> Quota:
+    """Return what is counted for a rate. Counts of another time, or of the other algorithm, are others."""
+    start, period, sliding = _shape(rate.seconds, algorithm)
+    return Quota(start + key, rate.limit, period, sliding)
+
+
+@lru_cache(256)
+def _shape(seconds: float, algorithm: str) -> tuple[bytes, int, bool]:
+    """Return how keys of a time and an algorithm begin, the milliseconds, and whether it is the sliding one."""
+    period = max(1, round(seconds * 1000))
+    sliding = algorithm == "sliding"
+    return b"%b%d:" % (b"s" if sliding else b"f", period), period, sliding
+
+
+def tightest(quotas: Sequence[Quota], verdicts: Sequence[Verdict]) -> tuple[Quota, Verdict]:
+    """Return the quota to tell of: that which refuses for longest, else that with the least left."""
+    pairs = zip(quotas, verdicts, strict=True)
+    return min(pairs, key=lambda pair: (pair[1].admitted, pair[1].remaining, -pair[1].reset))
+
+
+def seconds_of(verdict: Verdict) -> int:
+    """Return the whole seconds until there is more, rounded up."""
+    return ceil(verdict.reset / 1000)
+
+
+def refusal(quota: Quota, verdict: Verdict) -> RunError:
+    """Return the error of a call for which there is no room."""
+    rate = Rate(quota.limit, quota.period / 1000)
+    return RunError(
+        "rate-limited",
+        f"the limit of {rate} is used up: try again in {show_duration(seconds_of(verdict))}",
+        retry_after=verdict.reset / 1000,
+    )
+
 
 log = structlog.get_logger("streamstack.run")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from streamstack.language.declare import Effects, Example, Parameter, function
-from streamstack.language.definition import Arguments
+from streamstack.language.definition import Arguments, Effects, Example, Parameter, function
 from streamstack.language.graph import Node, values_in
 from streamstack.runtime import conversions
 from streamstack.runtime.compiler import Code, argument_source, source_of, value_of, values_given

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.declare import Choice, Effects, Example, Parameter, Property, function
+from streamstack.language.definition import Choice, Effects, Example, Parameter, Property, function
 from streamstack.runtime.operators import (
     Skipped,
     gathered,

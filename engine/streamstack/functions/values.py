@@ -9,8 +9,7 @@ from typing import Any
 import structlog
 
 from streamstack.errors import RunError
-from streamstack.language.declare import Effects, Example, Parameter, function
-from streamstack.language.definition import Entries, Given
+from streamstack.language.definition import Effects, Entries, Example, Given, Parameter, function
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
 from streamstack.language.values import kind, to_text

@@ -8,7 +8,7 @@ from typing import Any
 
 from streamstack.errors import RunError
 from streamstack.functions.streams import checked
-from streamstack.language.declare import Choice, Effects, Example, Parameter, function
+from streamstack.language.definition import Choice, Effects, Example, Parameter, function
 from streamstack.runtime.aggregates import OPERATIONS
 from streamstack.runtime.operators import passed
 from streamstack.runtime.run import Run

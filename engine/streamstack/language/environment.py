@@ -17,7 +17,7 @@ from dotenv.parser import parse_stream
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.findings import find
-from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
+from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 
 _BINDING: Final = re.compile(
     r"\\<<|<<((?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|(?!>>)[\s\S])*)>>|<<"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from streamstack.language import literals
+from streamstack.language import units
 from streamstack.language.findings import FINDINGS
 from streamstack.language.names import DEFINITION
 from streamstack.language.streaming_settings import Streaming
@@ -123,29 +123,27 @@ TYPES: Final[Mapping[str, InputType]] = {
     "timestamp": InputType(
         "A moment, as RFC 3339 writes it: 2026-01-31T12:00:00Z.",
         {"type": "string", "format": "date-time"},
-        f"a timestamp like {literals.TIMESTAMP_EXAMPLE}",
-        literals.parse_timestamp,
+        f"a timestamp like {units.TIMESTAMP_EXAMPLE}",
+        units.parse_timestamp,
     ),
     "date": InputType(
         "A day: 2026-01-31.",
         {"type": "string", "format": "date"},
         "a date like 2026-01-31",
-        literals.parse_date,
+        units.parse_date,
     ),
-    "uuid": InputType(
-        "A UUID.", {"type": "string", "format": "uuid"}, "a UUID", literals.parse_uuid
-    ),
+    "uuid": InputType("A UUID.", {"type": "string", "format": "uuid"}, "a UUID", units.parse_uuid),
     "email": InputType(
         "An e-mail address.",
         {"type": "string", "format": "email"},
         "an e-mail address",
-        literals.parse_email,
+        units.parse_email,
     ),
     "url": InputType(
         "An absolute URL.",
         {"type": "string", "format": "uri"},
         "a URL like https://example.com/",
-        literals.parse_url,
+        units.parse_url,
     ),
     "object": InputType("A mapping; `properties` declares what it holds.", {"type": "object"}),
     "list": InputType("A list; `items` declares what it holds.", {"type": "array"}),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from streamstack.language import keys
-from streamstack.language.declare import Example, Function
+from streamstack.language.definition import Example, Function
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
 from streamstack.language.settings import Settings
 from streamstack.language.values import to_json, to_text

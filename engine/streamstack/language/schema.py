@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 from streamstack.language import keys
-from streamstack.language.declare import Function, Registry
-from streamstack.language.definition import Input
+from streamstack.language.definition import Function, Input, Registry
 from streamstack.language.loading.arguments import main_takes_mapping
 from streamstack.language.names import RESERVED, VARIABLE
 from streamstack.language.reference import markdown_of

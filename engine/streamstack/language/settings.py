@@ -15,9 +15,9 @@ from streamstack.errors import Diagnostic
 from streamstack.language.authentication import AUTHENTICATION, Methods
 from streamstack.language.environment import substitute
 from streamstack.language.findings import find
-from streamstack.language.reading.nodes import Mapping, Node, Scalar
-from streamstack.language.reading.source import read
+from streamstack.language.nodes import Mapping, Node, Scalar
 from streamstack.language.redis_urls import REDIS, RedisUrl, parse_redis
+from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming, check_streaming
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import MISSING

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from streamstack.errors import Diagnostic
 from streamstack.formats import FORMATS, NAMES
-from streamstack.language.reading.nodes import Mapping
+from streamstack.language.nodes import Mapping
 from streamstack.spec import Constant, Kind, Section, SettingsReader, fields_of, group_of, setting
 
 #: What becomes of a slow reader.

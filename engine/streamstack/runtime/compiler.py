@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from streamstack.language.declare import Parameter
-from streamstack.language.definition import Arguments, Entries, Given, Items, Stack, Step
+from streamstack.language.definition import Arguments, Entries, Given, Items, Parameter, Stack, Step
 from streamstack.language.expressions import ObjectValue, Read, Template, Text, Value
 from streamstack.language.expressions.compile import LOCALS, compile_source, literal
 from streamstack.language.graph import Block, Node, constant, values_in

@@ -21,18 +21,22 @@ from typing import Any, Final
 
 from streamstack.language.definition import Input
 from streamstack.language.values import MISSING
-from streamstack.runtime.files import File
-from streamstack.runtime.input_faults import Check, Faults, details_of, invalid
-from streamstack.runtime.input_json import JsonText, check_json
-from streamstack.runtime.input_nesting import (
+from streamstack.runtime.coercion import (
+    Check,
+    Faults,
     Inputs,
+    JsonText,
     build,
     build_object,
+    build_texts,
     build_unknown,
+    check_json,
     default_of,
+    details_of,
     fill,
+    invalid,
 )
-from streamstack.runtime.input_texts import build_texts
+from streamstack.runtime.files import File
 
 __all__ = ["Checker", "Form", "Inputs", "JsonText", "Layout", "Lookup", "compile_inputs"]
 

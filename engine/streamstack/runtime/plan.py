@@ -20,12 +20,11 @@ from streamstack.language.graph import Graph, Node, constant
 from streamstack.language.units import Rate
 from streamstack.language.values import MISSING
 from streamstack.runtime import conversions
-from streamstack.runtime.chunk import Sink
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import guarded, limited, retried
 from streamstack.runtime.faults import located
 from streamstack.runtime.inputs import Checker, compile_inputs
-from streamstack.runtime.run import Run, enter_call, leave_call
+from streamstack.runtime.run import Run, Sink, enter_call, leave_call
 
 Start = Callable[..., Coroutine[Any, Any, Any]]
 #: What a limit comes to for a request: its rate, its key, its concurrency; None where a part is no binding.

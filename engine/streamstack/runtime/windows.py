@@ -15,12 +15,11 @@ from streamstack.errors import RunError
 from streamstack.language import operators
 from streamstack.language.units import show_duration
 from streamstack.language.values import MISSING
-from streamstack.runtime.aggregates import Series
+from streamstack.runtime.aggregates import Series, identity
+from streamstack.runtime.concurrency import Feed
 from streamstack.runtime.faults import place_of
-from streamstack.runtime.feed import Feed
 from streamstack.runtime.operators import Source, slices
 from streamstack.runtime.run import Run
-from streamstack.runtime.sketches import identity
 from streamstack.runtime.values import Batches
 from streamstack.spec import listed
 

@@ -1,14 +1,19 @@
-"""Who called, where proxies stand before this server."""
+"""Addresses of clients, as trusted proxies report them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
 from typing import Final, TypeAlias
 
+from streamstack.errors import RunError
+from streamstack.functions.security import open_callers
+from streamstack.language.authentication import Jwt
+from streamstack.language.definition import Project
 from streamstack.language.settings import FORWARDED, Network
+from streamstack.runtime.run import Context
 from streamstack.server.request import Request
 
 Address: TypeAlias = IPv4Address | IPv6Address
@@ -89,3 +94,32 @@ def _parse(text: str) -> Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
+
+
+class AuthenticationError(Exception):
+    """An authentication by which nobody could ever come in."""
+
+
+def prepare_callers(project: Project, context: Context, tell: Callable[[str], None]) -> None:
+    """Make the secrets of authentications that were given none, and tell of them.
+
+    Raises AuthenticationError where one can't be kept.
+    """
+    for name in sorted(set(_own(project, context))):
+        try:
+            context.resource(open_callers).tokens(name).signing_key()
+        except RunError as error:
+            raise AuthenticationError(error.message) from error
+        tell(
+            f"authentication.{name} has no secret of its own: one is kept in {context.folder / 'secrets' / name}, "
+            "for this machine alone; give it one from the environment before others depend on it"
+        )
+
+
+def _own(project: Project, context: Context) -> Iterator[str]:
+    """Yield the names of those that endpoints use."""
+    for endpoint in project.endpoints:
+        for way in endpoint.authentication.ways if endpoint.authentication is not None else ():
+            method = context.authentication.get(way.name)
+            if isinstance(method, Jwt) and method.own:
+                yield way.name

@@ -20,8 +20,8 @@ from streamstack.server.connection import HEADERS, LINE_SIZE
 from streamstack.server.context import make_context
 from streamstack.server.endpoints import UnservableError, make_cors
 from streamstack.server.metrics import MetricsAccess, SharedCounters, WorkerMetrics
-from streamstack.server.problems import log
 from streamstack.server.reloading import first_edition
+from streamstack.server.replies import log
 from streamstack.server.request_log import RequestLog
 from streamstack.server.serve import prepare
 from streamstack.server.service import Service

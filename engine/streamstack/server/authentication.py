@@ -8,13 +8,12 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from streamstack.errors import RunError
-from streamstack.functions.security_use import open_callers
+from streamstack.functions.security import open_callers
 from streamstack.language.authentication import BEARER, ApiKey, Method, Methods, Place
 from streamstack.language.definition import Authentication, Way
 from streamstack.runtime.run import Context
-from streamstack.server.cors import Cors
-from streamstack.server.heads import header_lines
-from streamstack.server.problems import RefusalError
+from streamstack.server.headers import Cors, header_lines
+from streamstack.server.replies import RefusalError
 from streamstack.server.request import Request
 
 #: Methods that change nothing (RFC 9110, section 9.2.1).

@@ -1,11 +1,4 @@
-"""What `streamstack serve` puts below aiohttp's protocol: limits on connections, and one request at a time.
-
-Each connection is an `asyncio.Protocol` that passes what it hears to the protocol of `aiohttp.web.Server`. aiohttp
-reads the requests and writes nothing that this module would look at; all that is followed here is where a request
-ends: its head at an empty line, its body by its length or by its chunks (RFC 9112, sections 6 and 7.1). From that
-follow the time a head may take, pipelining in which one request can't spoil the answer to another, and knowing that a
-body has ended in the middle.
-"""
+"""Connections below aiohttp: limits, and one request at a time."""
 
 from __future__ import annotations
 
@@ -17,15 +10,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
-from aiohttp import StreamReader, hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from streamstack.errors import RunError
 from streamstack.server.replies import problem_alone
 from streamstack.server.request import Request
+from streamstack.server.response_options import PATIENCE
 from streamstack.server.sockets import UNSENT, Socket
-from streamstack.server.wire import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
@@ -33,6 +26,7 @@ if TYPE_CHECKING:
     from aiohttp.http_parser import RawRequestMessage
 
     from streamstack.server.service import Service
+
 
 log = structlog.get_logger("streamstack.server")
 
@@ -648,3 +642,47 @@ _logger = logging.getLogger("streamstack.http")
 _logger.setLevel(logging.DEBUG)
 _logger.propagate = False
 _logger.addHandler(_failures)
+
+
+#: A host with its port: a name, an IPv4 address, or an IPv6 address in brackets (RFC 3986, section 3.2.2).
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+#: Hosts that were looked at, so that each is looked at once; at most so many.
+_known: set[str] = set()
+_MOST: Final = 1000
+
+
+def check_framing(request: Request) -> None:
+    """Refuse a request that others may understand in another way.
+
+    Raises RunError ``invalid-input``.
+    """
+    host = request.headers.get(hdrs.HOST)
+    if (
+        request.version == HttpVersion11
+        and host in _known
+        and hdrs.TRANSFER_ENCODING not in request.headers
+    ):
+        return
+    _look_closer(request, host)
+
+
+def _look_closer(request: Request, host: str | None) -> None:
+    version = request.version
+    if version not in (HttpVersion10, HttpVersion11):
+        raise _refused("the request is no HTTP/1.1", 400)
+    if host is not None and host not in _known:
+        if not _HOST.fullmatch(host):
+            raise _refused("Host must be a host with its port", 400)
+        if len(_known) < _MOST:
+            _known.add(host)
+    codings = request.headers.getall(hdrs.TRANSFER_ENCODING, ())
+    if not codings:
+        return
+    if version == HttpVersion10:
+        raise _refused("HTTP/1.0 has no Transfer-Encoding", 400)
+    if [each.strip().lower() for each in codings] != ["chunked"]:
+        raise _refused("Transfer-Encoding can be chunked only", 400)
+
+
+def _refused(message: str, status: int) -> RunError:
+    return RunError("invalid-input", message, status=status)

@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import StreamReader, web
 
-from streamstack.connections.content_coding import Coding, undo
+from streamstack.connections.http import Coding, undo
 from streamstack.errors import RunError
 
 #: The codings that are undone; one at a time, since each on top of another multiplies what a small body can become.

@@ -1,4 +1,4 @@
-"""One request and its run: from the inputs to the last byte."""
+"""Answer one request: authentication, limits, inputs, the run, its end."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Final, cast
 from aiohttp import hdrs
 
 from streamstack.errors import RunError
+from streamstack.runtime.faults import located
 from streamstack.runtime.run import Run
 from streamstack.server.bodies import broken_off
 from streamstack.server.content_decoding import CODINGS
-from streamstack.server.ending import TOLD, error_of, fail
-from streamstack.server.life import Life, begun
-from streamstack.server.limits import Pass
-from streamstack.server.problems import RefusalError
-from streamstack.server.replies import CLOSE, Sent, Whole
+from streamstack.server.deadlines import Life, begun
+from streamstack.server.endpoint import AtOnce, Served
+from streamstack.server.rate_limits import Pass
+from streamstack.server.replies import CLOSE, RefusalError, Sent, Whole
 from streamstack.server.request import Request
-from streamstack.server.request_log import outcome_of
+from streamstack.server.request_log import TOLD, error_of, fail, outcome_of
+from streamstack.server.response import Answer
 from streamstack.server.resume.request import StreamCopy, find_resumed
 from streamstack.server.resume.run import NOTHING, RunInputs, begin
-from streamstack.server.served import Served
-from streamstack.server.writers.answer import Answer
-
-#: What a body may be encoded in (RFC 9110, section 12.5.3).
-_ACCEPTED: Final = b"Accept-Encoding: gzip, deflate, br\r\n"
 
 if TYPE_CHECKING:
     from streamstack.server.resume.sink import ResumableSink
     from streamstack.server.service import Service
+
+
+#: What a body may be encoded in (RFC 9110, section 12.5.3).
+_ACCEPTED: Final = b"Accept-Encoding: gzip, deflate, br\r\n"
 
 
 async def exchange(  # noqa: C901  (the way of a request, in one piece)
@@ -221,3 +221,35 @@ async def leave(service: Service, served: Served, answer: Answer) -> None:
     finally:
         life.end()
         service.leave(life)
+
+
+def answer_at_once(
+    service: Service,
+    served: Served,
+    stack: AtOnce,
+    request: Request,
+    parameters: Mapping[str, str],
+    answer: Answer,
+) -> Sent | None:
+    """Run a stack in which nothing waits, and answer; None where the request is not wholly here."""
+    answer.run = run = Run(
+        answer, service.context, request=lambda: served.show(request, parameters)
+    )
+    outcome = ended = "completed"
+    reason: RunError | None = None
+    try:
+        inputs = served.take(request, parameters)
+        if inputs is None:
+            return None
+        if served.headers is not None:
+            answer.headers += served.headers(run, inputs)
+        sent = answer.finish(stack(run, inputs))
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is told)
+        outcome, reason = "failed", located(error)
+        ended = outcome_of(reason, answer, None)
+        sent = fail(served, run, answer, reason)
+    service.ended(served, answer, ended, reason)
+    service.after(run, outcome, None)
+    if isinstance(sent, Whole):
+        sent.leave, sent.answer = partial(leave, service, served, answer), answer
+    return sent

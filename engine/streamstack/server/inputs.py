@@ -11,13 +11,19 @@ from uuid import uuid4
 
 from streamstack.language.definition import Input
 from streamstack.language.masking import hide
+from streamstack.runtime.coercion import invalid
 from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.files import File
-from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.inputs import Checker, Inputs, JsonText, Layout, Lookup
 from streamstack.server.addresses import Addresses
-from streamstack.server.arriving import Arriving, nothing
-from streamstack.server.bodies import MOST_FIELDS, json_at_hand, read_body, read_form
+from streamstack.server.bodies import (
+    MOST_FIELDS,
+    Arriving,
+    json_at_hand,
+    nothing,
+    read_body,
+    read_form,
+)
 from streamstack.server.multipart import close_files, most_bytes
 from streamstack.server.request import Request
 

@@ -21,11 +21,11 @@ from typing import Final
 
 from streamstack import __version__
 from streamstack.language.settings import Metrics
-from streamstack.server.life import Life
+from streamstack.server.deadlines import Life
+from streamstack.server.endpoint import Served
 from streamstack.server.request import Request
 from streamstack.server.request_log import OUTCOMES
-from streamstack.server.served import Served
-from streamstack.server.writers.answer import Answer
+from streamstack.server.response import Answer
 
 if sys.platform != "win32":
     import resource

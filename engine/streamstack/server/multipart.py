@@ -13,8 +13,8 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 from streamstack.errors import RunError
 from streamstack.language.definition import Input
 from streamstack.language.units import show_size
+from streamstack.runtime.coercion import invalid
 from streamstack.runtime.files import File
-from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.inputs import Form, JsonText, Layout
 from streamstack.server.request import Request
 

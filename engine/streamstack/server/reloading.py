@@ -30,9 +30,9 @@ from streamstack.language.settings import Settings
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Context
 from streamstack.server.context import secrets_of
+from streamstack.server.endpoint import Served
 from streamstack.server.endpoints import UnservableError, make_endpoints
-from streamstack.server.problems import log
-from streamstack.server.served import Served
+from streamstack.server.replies import log
 
 #: Seconds in which nothing of a file may change before it is read.
 _SETTLED: Final = 0.05

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
     from yarl import URL
 
-    from streamstack.server.arriving import Arriving
+    from streamstack.server.bodies import Arriving
     from streamstack.server.connection import Connection
-    from streamstack.server.turn import Turn
+    from streamstack.server.response import Turn
 
 #: A body that can be read: aiohttp's, or one whose Content-Encoding is undone as it is read.
 Body = StreamReader | DecodedBody

@@ -1,4 +1,4 @@
-"""The request log: one line for each request, which says how it ended."""
+"""Log each request when it ends, and report why a run failed."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 import structlog
+from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.language.masking import masked
-from streamstack.server.problems import is_fault
+from streamstack.runtime.run import Run
+from streamstack.server.endpoint import Served
+from streamstack.server.rate_limits import Pass
+from streamstack.server.replies import CLOSE, Sent, error_lines, internal, is_fault, log, report
 from streamstack.server.request import Request
-from streamstack.server.writers.answer import Answer
+from streamstack.server.response import Answer
 
 #: How a request can end. `rejected`: answered with a 4xx before anything else was sent. `cancelled`: the client closed
 #: the connection, or stopped the stream. `shutdown`: the server stopped. `timeout`: a limit on the request's body or
@@ -105,3 +109,38 @@ class RequestLog:
             text = f"{self._people(None, 'info', whole)}\n".encode()
         with suppress(OSError):  # a full disk, or nobody who reads it
             os.write(sys.stderr.fileno(), text)
+
+
+#: What went wrong with a request or its run, whoever is there to be told.
+TOLD = (RunError, web.RequestPayloadError)
+
+
+def fail(
+    served: Served, run: Run, answer: Answer, error: RunError, let: Pass | None = None
+) -> Sent:
+    """Log an error and tell the client of it, in the way that is still open."""
+    report(error, run=run.id, endpoint=served.title, sent=answer.count)
+    if let is not None:
+        answer.cors += let.lines()
+    answer.cors += error_lines(error)
+    try:
+        return answer.fail(error)
+    except Exception as failure:  # noqa: BLE001  (whatever it is, the reader must not hang)
+        log.exception("answer-failed", run=run.id, endpoint=served.title, reason=str(failure))
+        answer.abort()
+        return CLOSE
+
+
+def error_of(error: BaseException) -> RunError:
+    """Return what is told of whatever went wrong."""
+    if isinstance(error, RunError):
+        return error
+    if isinstance(error, web.RequestPayloadError):
+        return malformed(error)
+    return internal(cast("Exception", error))
+
+
+def malformed(error: Exception) -> RunError:
+    """Return the error of a body that is no valid HTTP."""
+    cause = error.__cause__ or error
+    return RunError("invalid-input", f"the body can't be read: {type(cause).__name__}")

@@ -13,32 +13,30 @@ from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Context, Run
-from streamstack.server.at_once import answer_at_once
-from streamstack.server.cors import Cors
-from streamstack.server.exchange import exchange
-from streamstack.server.framing import check_framing
-from streamstack.server.heads import header_lines
-from streamstack.server.life import Life
+from streamstack.server.connection import check_framing
+from streamstack.server.deadlines import Life
+from streamstack.server.endpoint import Served
+from streamstack.server.endpoints import Routes
+from streamstack.server.exchange import answer_at_once, exchange
+from streamstack.server.headers import Cors, header_lines
 from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition
-from streamstack.server.problems import RefusalError, log
 from streamstack.server.replies import (
     JSON,
     KEEP,
+    RefusalError,
     Sent,
     Streamed,
     Whole,
     cookie_lines,
+    log,
     send,
     send_problem,
 )
 from streamstack.server.request import Request
 from streamstack.server.request_log import RequestLog
+from streamstack.server.response import Answer, Turn
 from streamstack.server.resume.request import PREFIX, answer_streams, share
 from streamstack.server.resume.streams import Streams
-from streamstack.server.routes import Routes
-from streamstack.server.served import Served
-from streamstack.server.turn import Turn
-from streamstack.server.writers.answer import Answer
 
 if TYPE_CHECKING:
     from streamstack.server.connection import Connection

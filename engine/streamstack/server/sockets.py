@@ -1,9 +1,13 @@
-"""What is asked of the system for a client's connection: how much it holds, and when a peer is dead."""
+"""Sockets: options, ports to listen on, limits on file descriptors."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+import sys
+from contextlib import ExitStack, suppress
+from ipaddress import ip_address
 from typing import Any, Final
 
 #: Bytes that the system takes before it has sent them; beyond, they stay with us, where `buffer` bounds them. Without
@@ -48,3 +52,163 @@ class Socket:
         option = getattr(socket, name, None)
         if self._socket is not None and option is not None:
             self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+#: Connections that the system keeps waiting for us.
+BACKLOG: Final = 1024
+#: On Linux it spreads connections over the sockets; elsewhere one socket may get them all.
+_SPREADS: Final = sys.platform == "linux"
+#: How often another free port is tried, where somebody was quicker to take it.
+_TRIES: Final = 5
+
+
+class AddressError(Exception):
+    """An address that can't be listened on."""
+
+
+def bind(host: str, port: int, workers: int = 1) -> list[list[socket.socket]]:
+    """Bind sockets for each worker, all to one port; nobody listens on them yet. Port 0 is any free one.
+
+    Raises AddressError.
+    """
+    for _ in range(_TRIES):
+        try:
+            alone = _bind(host, port, together=False)
+            if workers == 1:
+                return [alone]
+            # With SO_REUSEPORT alone, a second server would share the port with the first unseen.
+            for each in alone:
+                each.listen(1)
+            chosen = alone[0].getsockname()[1]
+            _close(alone)
+            return _bind_all(host, chosen, workers)
+        except OSError as error:
+            if port == 0 and error.errno == errno.EADDRINUSE:
+                continue
+            raise AddressError(explain(error, host, port)) from error
+    raise AddressError(f"no free port was found on {host}: choose one with --port")
+
+
+def _bind_all(host: str, port: int, workers: int) -> list[list[socket.socket]]:
+    if not _SPREADS:
+        shared = _bind(host, port, together=False)
+        return [shared, *([each.dup() for each in shared] for _ in range(workers - 1))]
+    with ExitStack() as undo:
+        bound = []
+        for _ in range(workers):
+            sockets = _bind(host, port, together=True)
+            undo.callback(_close, sockets)
+            bound.append(sockets)
+        undo.pop_all()
+    return bound
+
+
+def _bind(host: str, port: int, *, together: bool) -> list[socket.socket]:
+    """Bind a socket to each address of a host, as `asyncio.create_server` does."""
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    bound: list[socket.socket] = []
+    refused: OSError | None = None
+    with ExitStack() as undo:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            try:
+                each = socket.socket(family, kind, protocol)
+            except OSError as error:  # a kind of address that this machine does not have
+                refused = error
+                continue
+            undo.callback(each.close)
+            if sys.platform != "win32":
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if together:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if port == 0 and bound:
+                port = bound[0].getsockname()[1]
+            try:
+                each.bind((address[0], port, *address[2:]))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                refused = error  # a name may have addresses that this machine has not
+                continue
+            each.setblocking(False)
+            bound.append(each)
+        if not bound:
+            raise refused or OSError(errno.EADDRNOTAVAIL, "no address")
+        undo.pop_all()
+    return bound
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        with suppress(OSError):
+            each.close()
+
+
+def explain(error: OSError, host: str, port: int) -> str:
+    """Say what to do about an address that can't be had."""
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use already: stop what uses it, or choose another with --port"
+    if error.errno == errno.EACCES:
+        return f"port {port} may not be used by this user: choose one from 1024 on with --port"
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"{host} is no address of this machine: choose another with --host"
+    return f"can't listen on {host}, port {port}: {error.strerror or error}"
+
+
+def url_of(host: str, port: int) -> str:
+    """Return where this machine reaches what listens on a host of it."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+
+
+def shown(host: str, port: int) -> str:
+    """Return an address as people are told it."""
+    name = {"0.0.0.0": "localhost", "::": "localhost", "": "localhost"}.get(host, host)  # noqa: S104
+    return f"http://{f'[{name}]' if ':' in name else name}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches what listens on a host; a name that nobody knows is none."""
+    try:
+        found = socket.getaddrinfo(
+            host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError:
+        return True  # nothing will listen there
+    return all(ip_address(str(info[4][0]).partition("%")[0]).is_loopback for info in found)
+
+
+#: As many as are asked for where the system would allow any number: some programs walk through all of them.
+_MOST: Final = 65_536
+#: What the process itself needs: log, database, pipes, definitions that are read.
+_OWN: Final = 64
+
+
+def allow_connections(wanted: int) -> tuple[int, str]:
+    """Open the way to many files, and return how many connections there may be: ``wanted``, or as many as fit.
+
+    A third of the files is left to what the runs open: upstreams, databases, uploads. With it comes what to tell
+    whoever starts the server, "" where all is well.
+    """
+    try:
+        import resource  # noqa: PLC0415  (not on every system)
+    except ImportError:
+        return wanted, ""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _MOST:
+        best = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (best, hard))
+            soft = best
+        except (ValueError, OSError):
+            pass  # as many as there are
+    if soft == resource.RLIM_INFINITY:
+        return wanted, ""
+    fit = max(1, (soft - _OWN) * 2 // 3)
+    if fit >= wanted:
+        return wanted, ""
+    return fit, (
+        f"{fit} connections are taken at once, not the {wanted} of server.maxConnections: the system lets this process "
+        f"open {soft} files; raise that with `ulimit -n` (systemd: LimitNOFILE)"
+    )

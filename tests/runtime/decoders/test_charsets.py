@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamstack.runtime.decoders.charsets import transcoder
+from streamstack.runtime.decoders.decoder import transcoder
 from streamstack.runtime.decoders.formats import Options, decoder_for
 from tests.runtime.decoders.cutting import items_of
 

@@ -9,16 +9,16 @@ from typing import Any
 import orjson
 import pytest
 
-from streamstack.runtime.decoders.decoder import Decoder
-from streamstack.runtime.decoders.json import JsonDecoder
-from streamstack.runtime.decoders.ndjson import NdjsonDecoder
-from streamstack.runtime.decoders.parsing import (
+from streamstack.runtime.decoders.decoder import (
     DEEPEST,
+    Decoder,
     NotJsonError,
     SurrogateJoiner,
     is_deep,
     parse_json,
 )
+from streamstack.runtime.decoders.json import JsonDecoder
+from streamstack.runtime.decoders.lines import NdjsonDecoder
 from streamstack.runtime.decoders.sse import SseDecoder
 from tests.runtime.decoders.cutting import decode, items_of, outcome
 

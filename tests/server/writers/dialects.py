@@ -8,9 +8,9 @@ from typing import Any
 
 from streamstack.runtime.inputs import compile_inputs
 from streamstack.runtime.run import Run
+from streamstack.server.endpoint import Served
 from streamstack.server.inputs import Reader
-from streamstack.server.served import Served
-from streamstack.server.wire import Limits, Wire
+from streamstack.server.response_options import Limits, Wire
 from tests.server.serving import Emitting, Reply, Server, Stack, endpoint, parse, serving
 
 STREAM = {"stream": True, "model": "m"}

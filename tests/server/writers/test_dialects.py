@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from streamstack.errors import RunError
 from streamstack.formats.items import call_item, finish_item, text_item, usage_item
 from streamstack.runtime.run import Run
-from streamstack.server.wire import Limits
+from streamstack.server.response_options import Limits
 from tests.server.serving import Emitting, serving
 from tests.server.writers.dialects import (
     HEARD,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from streamstack.runtime.run import Run
-from streamstack.server.wire import Wire
+from streamstack.server.response_options import Wire
 from tests.server.declared import declared
 from tests.server.serving import Emitting, Reply, endpoint, serving
 

@@ -11,7 +11,7 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
-from streamstack.server.wire import Wire
+from streamstack.server.response_options import Wire
 from tests.server.serving import Emitting, endpoint, serving
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from streamstack.errors import Mark
-from streamstack.language.analysis.emission import Emission, both, merge
 from streamstack.language.analysis.names import AT_THE_END, ERROR, LOOP, Names
 from streamstack.language.analysis.state import (
     NO_EMISSIONS,
@@ -25,7 +24,7 @@ from streamstack.language.analysis.state import (
     Wait,
     join,
 )
-from streamstack.language.analysis.streams import Streams
+from streamstack.language.analysis.streams import Emission, Streams, both, merge
 from streamstack.language.definition import Definition
 from streamstack.language.graph import Block, Graph, Node, runs_once_at_least
 from streamstack.records import record

@@ -10,7 +10,7 @@ from streamstack.errors import Diagnostic, Mark
 from streamstack.language.definition import Definition
 from streamstack.language.findings import find
 from streamstack.language.graph import steps_of
-from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
+from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 
 #: What the tokens of well-known services look like.
 _TOKENS: Final = re.compile(

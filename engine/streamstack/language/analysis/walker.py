@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.analysis.blocks import Blocks
-from streamstack.language.analysis.emission import both, called, describe, of_streams
 from streamstack.language.analysis.state import (
     NO_EMISSIONS,
     OF_A_BODY,
@@ -22,10 +21,10 @@ from streamstack.language.analysis.state import (
     Wait,
     join,
 )
-from streamstack.language.analysis.streams import READS
-from streamstack.language.declare import Effects
+from streamstack.language.analysis.streams import READS, both, called, describe, of_streams
 from streamstack.language.definition import (
     Definition,
+    Effects,
     Endpoint,
     FunctionDefinition,
     Given,

@@ -7,13 +7,8 @@ line of Python for the stack it stands in; `evaluate` computes it at once.
 from streamstack.language.expressions.compile import Spelling
 from streamstack.language.expressions.evaluate import evaluate
 from streamstack.language.expressions.explain import explain, failing_expression
-from streamstack.language.expressions.parse import (
-    parse_condition,
-    parse_expression,
-    parse_value,
-)
-from streamstack.language.expressions.statements import Bound
-from streamstack.language.expressions.template import Template
+from streamstack.language.expressions.parse import parse_condition, parse_expression, parse_value
+from streamstack.language.expressions.templates import Bound, Template
 from streamstack.language.expressions.value import (
     Constant,
     Expression,

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Protocol
 
 from jinja2 import nodes
 
-from streamstack.language import lookups, operators
+from streamstack.language import operators
 from streamstack.language.expressions.analyse import (
     SOFT_FILTERS,
     SOFT_TESTS,
@@ -189,18 +189,18 @@ class _Writer:
                 return faster
         if _is_literal(container):
             # Python warns of such source when it compiles it, before it fails.
-            return self._call(lookups.item, self.write(container), literal(key))
+            return self._call(operators.item, self.write(container), literal(key))
         return f"{self.write(container)}[{literal(key)}]"
 
     def getitem_of(self, node: nodes.Getitem) -> str:
         if isinstance(node.arg, nodes.Slice):
             bounds = (node.arg.start, node.arg.stop, node.arg.step)
             sources = ["None" if bound is None else self.write(bound) for bound in bounds]
-            return self._call(lookups.part, self.write(node.node), *sources)
+            return self._call(operators.part, self.write(node.node), *sources)
         key = constant_of(node.arg)
         if type(key) is str:
             return self._item(node.node, key)
-        return self._call(lookups.item, self.write(node.node), self.write(node.arg))
+        return self._call(operators.item, self.write(node.node), self.write(node.arg))
 
     def and_of(self, node: nodes.Node) -> str:
         return self._chained(node, nodes.And, " and ")
@@ -286,7 +286,7 @@ class _Writer:
             node = node.node
         path = "_b"
         for key in reversed(keys):
-            path = f"{self.names.constant(lookups.item)}({path}, {key})"
+            path = f"{self.names.constant(operators.item)}({path}, {key})"
         return f"(lambda _b: lambda: {path})({self.write(base)})"
 
     def _default(self, node: nodes.Filter) -> str:
@@ -297,10 +297,10 @@ class _Writer:
         path = self._soft(node.node)
         if boolean is not None:
             lazily = f"lambda: {self.write(other)}"
-            return self._call(lookups.default_empty, path, lazily, self.write(boolean))
+            return self._call(operators.default_empty, path, lazily, self.write(boolean))
         if type(other) is nodes.Const or constant_of(other) is not other:
-            return self._call(lookups.default_value, path, self.write(other))
-        return self._call(lookups.default, path, f"lambda: {self.write(other)}")
+            return self._call(operators.default_value, path, self.write(other))
+        return self._call(operators.default, path, f"lambda: {self.write(other)}")
 
     def filter_of(self, node: nodes.Filter) -> str:
         if node.name in SOFT_FILTERS:
@@ -330,7 +330,7 @@ class _Writer:
 
     def test_of(self, node: nodes.Test) -> str:
         if node.name in SOFT_TESTS:
-            helper = lookups.defined if node.name == "defined" else lookups.undefined
+            helper = operators.defined if node.name == "defined" else operators.undefined
             return self._call(helper, self._soft(node.node))
         inline = _INLINE_TESTS.get(node.name)
         if inline is not None and not _is_literal(node.node):

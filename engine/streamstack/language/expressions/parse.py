@@ -1,4 +1,4 @@
-"""From a YAML node to a value with bindings."""
+"""Parse expressions with Jinja2's parser, in our delimiters."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from jinja2.lexer import Token
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.expressions.analyse import Analysis, Reading
-from streamstack.language.expressions.grammar import parse_tokens
-from streamstack.language.expressions.scan import Problem, next_opening, scan, too_deep
-from streamstack.language.expressions.template import Program, Template, compile_template
+from streamstack.language.expressions.scan import (
+    Problem,
+    next_opening,
+    parse_tokens,
+    scan,
+    too_deep,
+)
+from streamstack.language.expressions.templates import Program, Template, compile_template
 from streamstack.language.expressions.value import (
     Constant,
     Expression,
@@ -24,7 +29,7 @@ from streamstack.language.expressions.value import (
     Value,
 )
 from streamstack.language.findings import find
-from streamstack.language.reading.source import Node, Scalar, Sequence
+from streamstack.language.source import Node, Scalar, Sequence
 from streamstack.records import record
 
 #: Lists and objects with bindings inside one another; each is a bracket of Python.

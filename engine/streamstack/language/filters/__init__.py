@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 # Each family registers what it declares.
-from streamstack.language.filters import (
-    collections,
-    convert,
-    numbers,
-    regex,
-    tests,
-    text,
-    time,
-)
+from streamstack.language.filters import collections, convert, numbers, tests, text, time
 from streamstack.language.filters.operations import (
     DROPPED,
     FILTERS,
@@ -27,7 +19,7 @@ from streamstack.language.filters.operations import (
 FAMILIES: Final = (
     convert,
     text,
-    regex,
+    text,
     numbers,
     collections,
     time,

@@ -9,8 +9,16 @@ from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.formats import BY_NAME
-from streamstack.language.declare import Choice
-from streamstack.language.definition import Argument, Arguments, Entries, Entry, Given, Items, Stack
+from streamstack.language.definition import (
+    Argument,
+    Arguments,
+    Choice,
+    Entries,
+    Entry,
+    Given,
+    Items,
+    Stack,
+)
 from streamstack.language.expressions import (
     Expression,
     Template,
@@ -22,7 +30,7 @@ from streamstack.language.findings import find
 from streamstack.language.headers import CONTROL_CHARACTERS, is_framing
 from streamstack.language.keys import MODIFIER_NAMES
 from streamstack.language.names import CODE, VARIABLE, check_variable, code_of
-from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
+from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.sql import statement_in
 from streamstack.language.suggest import nearest
 from streamstack.language.values import MISSING, kind

@@ -8,7 +8,6 @@ from typing import Any, Final
 from streamstack.errors import Diagnostic, Mark
 from streamstack.formats import DIALECTS
 from streamstack.language.authentication import SCOPE
-from streamstack.language.declare import Registry
 from streamstack.language.definition import (
     Arguments,
     Authentication,
@@ -19,6 +18,7 @@ from streamstack.language.definition import (
     Input,
     Items,
     RateLimit,
+    Registry,
     Stack,
     Task,
     Way,
@@ -42,7 +42,7 @@ from streamstack.language.loading.checks import (
 from streamstack.language.loading.inputs import read_inputs
 from streamstack.language.loading.steps import StepReader
 from streamstack.language.names import DEFINITION
-from streamstack.language.reading.nodes import Document, Mapping, Node, Scalar, Sequence
+from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.language.suggest import nearest
 from streamstack.language.units import parse_rate

@@ -24,8 +24,8 @@ from streamstack.language.loading.arguments import (
     how_to_write,
     python_values,
 )
+from streamstack.language.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.patterns import check_pattern, compile_pattern
-from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.suggest import misspelt, nearest
 from streamstack.language.values import MISSING, kind
 from streamstack.spec import FACTS, Kind, is_null, listed, out_of_range

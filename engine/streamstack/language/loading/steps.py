@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from streamstack.language.declare import Function, Registry
-from streamstack.language.definition import Argument, Arguments, Given, Retry, Stack, Step
+from streamstack.language.definition import (
+    Argument,
+    Arguments,
+    Function,
+    Given,
+    Registry,
+    Retry,
+    Stack,
+    Step,
+)
 from streamstack.language.expressions import Value
 from streamstack.language.keys import MODIFIER_NAMES, MODIFIERS, RETRY
 from streamstack.language.loading.arguments import (
@@ -16,7 +24,7 @@ from streamstack.language.loading.arguments import (
     main_takes_mapping,
     python_values,
 )
-from streamstack.language.reading.nodes import Mapping, Node, Scalar, Sequence
+from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.suggest import nearest
 from streamstack.language.units import parse_duration
 from streamstack.language.values import MISSING

@@ -10,14 +10,16 @@ from functools import lru_cache
 from typing import Any, Final
 
 from streamstack.errors import RunError
-from streamstack.runtime.decoders.charsets import transcoder
 from streamstack.runtime.decoders.csv import CsvDecoder
-from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
+from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid, transcoder
 from streamstack.runtime.decoders.json import JsonDecoder
-from streamstack.runtime.decoders.lines import LinesDecoder
-from streamstack.runtime.decoders.ndjson import NdjsonDecoder
+from streamstack.runtime.decoders.lines import (
+    BytesDecoder,
+    LinesDecoder,
+    NdjsonDecoder,
+    TextDecoder,
+)
 from streamstack.runtime.decoders.sse import SseDecoder
-from streamstack.runtime.decoders.text import BytesDecoder, TextDecoder
 from streamstack.runtime.values import Batches
 
 

@@ -15,8 +15,15 @@ from typing import Any, Final
 
 import orjson
 
-from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
-from streamstack.runtime.decoders.parsing import SHALLOW, NotJsonError, is_deep, load_json
+from streamstack.runtime.decoders.decoder import (
+    LARGEST,
+    SHALLOW,
+    Decoder,
+    NotJsonError,
+    OnInvalid,
+    is_deep,
+    load_json,
+)
 
 #: A part of the work: it yields when it needs more bytes.
 Scan = Generator[None, None, None]

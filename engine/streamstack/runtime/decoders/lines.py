@@ -1,10 +1,21 @@
-"""Lines: the framing that most formats share, and the decoder of plain lines."""
+"""Decoders of lines: text and NDJSON."""
 
 from __future__ import annotations
 
+import codecs
 from typing import Any
 
-from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
+import orjson
+
+from streamstack.runtime.decoders.decoder import (
+    LARGEST,
+    SHALLOW,
+    Decoder,
+    NotJsonError,
+    OnInvalid,
+    is_deep,
+    load_json,
+)
 
 
 class LineEnds:
@@ -119,3 +130,83 @@ class LinesDecoder(Decoder):
                 items.append(line.decode())
             except UnicodeDecodeError:
                 self._refuse(items, line, "is not UTF-8")
+
+
+class TextDecoder(Decoder):
+    """Gives what came as texts; a character that is cut in two waits for its rest. What is not UTF-8 is U+FFFD."""
+
+    __slots__ = ("_decoder",)
+
+    def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST) -> None:
+        super().__init__(on_invalid, largest)
+        self._sniffs = True
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def _take(self, data: bytes, items: list[Any]) -> None:
+        text = self._decoder.decode(data)
+        if text:
+            items.append(text)
+
+    def _end(self, items: list[Any]) -> None:
+        text = self._decoder.decode(b"", final=True)
+        if text:
+            items.append(text)
+
+
+class BytesDecoder(Decoder):
+    """Gives what came as it is."""
+
+    __slots__ = ()
+
+    def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST) -> None:
+        super().__init__(on_invalid, largest)
+        self._begun = True  # a byte order mark is bytes like others
+
+    def _take(self, data: bytes, items: list[Any]) -> None:
+        items.append(data)
+
+
+class NdjsonDecoder(Decoder):
+    """Gives the value of each line; lines that are empty are passed over."""
+
+    __slots__ = ("_lines",)
+
+    def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST) -> None:
+        super().__init__(on_invalid, largest)
+        self._lines = Lines(largest)
+
+    def _take(self, data: bytes, items: list[Any]) -> None:
+        whole = self._lines.feed(data)
+        if whole:
+            self._read(whole, items)
+        if self._lines.too_long is not None:
+            text, self._lines.too_long = self._lines.too_long, None
+            self._refuse_length(items, text, "a line")
+
+    def _end(self, items: list[Any]) -> None:
+        last = self._lines.finish()
+        if last:
+            self._read(last, items)
+
+    def _read(self, whole: bytes, items: list[Any]) -> None:
+        lines = whole.split(b"\n")
+        if len(whole) <= self.largest:
+            try:
+                # Most often all is well: then nothing is looked at twice.
+                values = [load_json(line) for line in lines if line]
+            except orjson.JSONDecodeError:
+                pass
+            else:
+                if len(whole) <= SHALLOW or not is_deep(whole, values):
+                    items += values
+                    return
+        for line in lines:
+            if len(line) > self.largest:
+                self._refuse_length(items, line, "a line")
+                continue
+            if not line or line.isspace():
+                continue
+            try:
+                items.append(self._parse(line))
+            except NotJsonError as error:
+                self._refuse(items, line, str(error))

@@ -6,9 +6,16 @@ from contextlib import suppress
 from typing import Any, Final, Literal
 
 from streamstack.errors import RunError
-from streamstack.runtime.decoders.decoder import LARGEST, Decoder, Halted, OnInvalid, excerpt
+from streamstack.runtime.decoders.decoder import (
+    LARGEST,
+    Decoder,
+    Halted,
+    NotJsonError,
+    OnInvalid,
+    excerpt,
+    parse_json,
+)
 from streamstack.runtime.decoders.lines import LineEnds, Lines
-from streamstack.runtime.decoders.parsing import NotJsonError, parse_json
 
 #: What ends a stream of JSON data.
 DONE: Final = b"[DONE]"

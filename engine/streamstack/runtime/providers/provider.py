@@ -1,17 +1,116 @@
-"""What a provider of models is to us: a request in its own words, and a reader of its answer."""
+"""The interface of model providers, the events they send, and the reply they add up to."""
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+import orjson
+
 from streamstack.errors import RunError
-from streamstack.formats.items import Item
-from streamstack.runtime.providers.conversation import Turn
-from streamstack.runtime.providers.reply import Reply
+from streamstack.formats.items import STOP, TOOL_CALLS, Item, finish_item, usage_item
+from streamstack.runtime.decoders.decoder import Halted, NotJsonError, OnInvalid, SurrogateJoiner
+from streamstack.runtime.decoders.sse import DONE, SseDecoder
+from streamstack.runtime.providers.conversation import Turn, read_arguments
+
+
+class Reply:
+    """The answer as it grows; its `view` is what `message` shows.
+
+    ``largest`` is how many characters an answer may have.
+    """
+
+    def __init__(self, provider: str, largest: int) -> None:
+        self.provider = provider
+        self.reason: str | None = None
+        self.calls: list[dict[str, Any]] = []
+        self.reasoning: list[Any] = []
+        self._pieces: list[str] = []
+        self._usage: Item | None = None
+        self._figures: dict[str, int] = {}
+        self._left = largest
+        self._largest = largest
+
+    def add_text(self, text: str, items: list[Item]) -> None:
+        """Take the next piece of the text, and give it as an item. Raises as `count` does."""
+        if text:
+            self._left -= len(text)
+            if self._left < 0:
+                raise self._over()
+            self._pieces.append(text)
+            items.append({"type": "text", "text": text})
+
+    def count(self, text: str) -> None:
+        """Count what has to be kept.
+
+        Raises RunError ``limit-reached``.
+        """
+        self._left -= len(text)
+        if self._left < 0:
+            raise self._over()
+
+    def _over(self) -> RunError:
+        return RunError(
+            "limit-reached",
+            f"the model's answer has more than {self._largest} characters: raise `http.maxBodySize`",
+        )
+
+    def add_call(
+        self,
+        id: str,  # noqa: A002  (as providers call it)
+        name: str,
+        arguments: str | Mapping[str, Any],
+        items: list[Item],
+        signature: str | None = None,
+    ) -> None:
+        """Take a whole tool call, and give it as an item."""
+        read = read_arguments(arguments) if isinstance(arguments, str) else dict(arguments)
+        call: dict[str, Any] = {"id": id, "name": name, "arguments": read}
+        if signature is not None:
+            call["signature"] = signature
+        items.append({"type": "toolCall", "index": len(self.calls), **call})
+        self.calls.append(call)
+
+    def note_usage(self, **figures: Any) -> None:
+        """Take figures of what was used; later ones go before earlier ones, and what is no number is none."""
+        self._figures |= {
+            name: value for name, value in figures.items() if type(value) is int and value >= 0
+        }
+
+    def finish(self, reason: str, said: str | None, items: list[Item]) -> None:
+        """End the answer: give what was used, then why it ended; ``said`` is the provider's own word for it."""
+        # Several providers say "stop" where they mean that tools are to be called.
+        self.reason = TOOL_CALLS if reason == STOP and self.calls else reason
+        if self._figures:
+            self._usage = usage_item(**self._figures)
+            items.append(self._usage)
+        item = finish_item(self.reason)
+        self.reason = item["reason"]
+        items.append(item if said is None else {**item, "providerReason": said})
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """What has come so far: {role, content, toolCalls, finishReason, usage}."""
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        usage = self._usage
+        seen: dict[str, Any] = {
+            "role": "assistant",
+            "content": self._pieces[0] if self._pieces else "",
+            "toolCalls": [dict(call) for call in self.calls],
+            "finishReason": self.reason,
+            "usage": None
+            if usage is None
+            else {name: figure for name, figure in usage.items() if name != "type"},
+        }
+        if self.reasoning:
+            seen["reasoning"] = {"provider": self.provider, "blocks": list(self.reasoning)}
+        return seen
+
 
 #: What providers call errors that may pass.
 _PASSING: Final = re.compile(
@@ -163,3 +262,121 @@ def merge(body: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[name] = value
     return merged
+
+
+#: How many events are looked at, before an answer is taken for one whose events are never alike.
+_LEARNERS: Final = 4
+#: Stands for another text.
+_OTHER: Final = b'"another text"'
+#: What no event begins with.
+_NEVER: Final = b"\0"
+
+
+class AnswerDecoder(SseDecoder):
+    """Gives the items that a reader makes of the events of an answer.
+
+    Most servers write all pieces of the text in one form: identifiers, model and time are always the same. So what
+    stands before and after the text is learnt, and of an event that begins and ends like this only the text is read.
+
+    ``alive`` tells that an event has come that is more than a heartbeat. What a reader raises is the ``failure``, so
+    that the items before it are not lost. Once the reader has ended, nothing that follows is read.
+    """
+
+    __slots__ = ("_after", "_before", "_events", "_reader", "alive", "learners")
+
+    def __init__(self, reader: AnswerReader, on_invalid: OnInvalid, largest: int) -> None:
+        super().__init__(on_invalid, largest, data="json")
+        self._reader = reader
+        self._events = 0
+        self.learners = _LEARNERS
+        self._before, self._after = _NEVER, b""
+        self.alive = False
+
+    def _give(self, data: bytes, items: list[Any]) -> None:
+        self._give_all([data], items)
+
+    def _give_all(self, datas: list[bytes], items: list[Any]) -> None:
+        reader = self._reader
+        if reader.ended:
+            return
+        loads = orjson.loads
+        before, after = self._before, self._after
+        for data in datas:
+            if self._joiner is None and data.startswith(before) and data.endswith(after):
+                try:
+                    text = loads(data[len(before) : len(data) - len(after)])
+                except orjson.JSONDecodeError:
+                    text = None  # there is more in it
+                if type(text) is str:
+                    self._events += 1
+                    self.alive = True
+                    try:
+                        reader.reply.add_text(text, items)
+                    except RunError as error:
+                        self.failure = error
+                        raise Halted from None
+                    continue
+            if data == DONE:
+                self.ended = True
+                return
+            try:
+                value = self._parse(data)
+            except NotJsonError as error:
+                self._refuse(items, data, str(error))
+                continue
+            self._events += 1
+            if self._joiner is not None:
+                for ready in self._joiner.add(value):
+                    self._take_event(ready, items)
+                continue
+            self._take_event(value, items)
+            if self.learners and self._learn(data, value):
+                before, after = self._before, self._after
+
+    def _take_event(self, value: Any, items: list[Any]) -> None:
+        """Give an event to the reader. Raises Halted where that ends the answer."""
+        reader = self._reader
+        if type(value) is not dict:
+            told = f"an event of {reader.host} is not an object, as all of its are"
+            self.failure = RunError("invalid-chunk", told)
+            raise Halted
+        if reader.has_heartbeats and reader.is_heartbeat(value):
+            return
+        self.alive = True
+        try:
+            reader.take(value, items)
+        except RunError as error:
+            self.failure = error
+            raise Halted from None
+        if reader.ended:
+            raise Halted
+
+    def _join(self, items: list[Any], joiner: SurrogateJoiner, *, final: bool) -> list[Any]:
+        # What waits are events, before the reader takes them.
+        if final or self.failure is not None or self.ended:
+            with suppress(Halted):
+                for value in joiner.end():
+                    self._take_event(value, items)
+        if joiner.is_empty:
+            self._joiner = None
+        return items
+
+    def _learn(self, data: bytes, value: Mapping[str, Any]) -> bool:
+        """Learn how the pieces of the text are written, of an event that holds one; tell whether it does."""
+        said = self._reader.piece(value)
+        if not said:
+            return False
+        self.learners -= 1
+        before, found, after = data.rpartition(orjson.dumps(said))
+        try:
+            other = orjson.loads(before + _OTHER + after)
+        except orjson.JSONDecodeError:
+            return False
+        # Another text in this place must be the piece of the text; all else is as it was.
+        if not found or self._reader.piece(other) != "another text":
+            return False
+        self._before, self._after = before, after
+        return True
+
+    def _given(self, items: list[Any]) -> int:
+        return self._events

@@ -17,9 +17,9 @@ from streamstack.errors import Mark, RunError
 from streamstack.language.authentication import Methods
 from streamstack.language.definition import Authentication, Way
 from streamstack.language.streaming_settings import Resume
-from streamstack.runtime.input_faults import invalid
+from streamstack.runtime.coercion import invalid
 from streamstack.server.authentication import Guard
-from streamstack.server.wire import PATIENCE, Wire
+from streamstack.server.response_options import PATIENCE, Wire
 
 #: An id of ours: 128 random bits.
 STREAM_ID = re.compile(r"[A-Za-z0-9_-]{22}")

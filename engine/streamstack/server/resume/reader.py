@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from streamstack.formats import BY_NAME
 from streamstack.formats.spec import Encoder, EncoderOptions, ResponseContext
-from streamstack.server.heads import status_line
+from streamstack.server.headers import status_line
 from streamstack.server.replies import CLOSE, Sent, send
 from streamstack.server.request import Request
+from streamstack.server.response import ChunkedResponseWriter
+from streamstack.server.response_options import GATHERED, PATIENCE
 from streamstack.server.resume.log import End, Head, Origin, StreamLog
-from streamstack.server.wire import GATHERED, PATIENCE
-from streamstack.server.writers.response import ChunkedResponseWriter
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 from streamstack.connections.stream_store import Seen
 from streamstack.errors import RunError
 from streamstack.language.values import to_json
-from streamstack.server.problems import in_band
-from streamstack.server.replies import CLOSE, Sent, send_problem
+from streamstack.server.replies import CLOSE, Sent, in_band, send_problem
 from streamstack.server.request import Request
 from streamstack.server.resume.log import LAST, LOST, End, Head, unknown_stream
 from streamstack.server.resume.reader import Delivery, DeliveryOptions

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl, urlencode
 
 from streamstack.errors import RunError
-from streamstack.functions.state_use import open_redis
+from streamstack.functions.state import open_redis
 from streamstack.language.values import Opaque, to_json
+from streamstack.runtime.coercion import invalid
 from streamstack.runtime.files import File
-from streamstack.runtime.input_faults import invalid
 from streamstack.runtime.run import Context, Run
-from streamstack.server.heads import header_lines
-from streamstack.server.negotiation import takes
-from streamstack.server.problems import RefusalError
-from streamstack.server.replies import JSON, Sent, send
+from streamstack.server.endpoint import Served, takes
+from streamstack.server.headers import header_lines
+from streamstack.server.replies import JSON, RefusalError, Sent, send
 from streamstack.server.request import Request
+from streamstack.server.response import Answer
 from streamstack.server.resume.log import (
     LAST,
     MOST_READERS,
@@ -34,8 +34,6 @@ from streamstack.server.resume.reader import LogReader
 from streamstack.server.resume.remote import RemoteReader, stop
 from streamstack.server.resume.store import RemoteStream, SharedStore
 from streamstack.server.resume.streams import ResumableStream, Streams
-from streamstack.server.served import Served
-from streamstack.server.writers.answer import Answer
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
@@ -157,7 +155,13 @@ async def fingerprint_of(request: Request, inputs: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-async def _add(digest: hashlib._Hash, value: Any) -> None:
+class Digest(Protocol):
+    """What takes bytes, as the hashes of hashlib do."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+
+async def _add(digest: Digest, value: Any) -> None:
     if isinstance(value, File):
         digest.update(to_json([value.name, value.content_type, value.size]))
         async for piece in value.pieces():

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from streamstack.errors import RunError
 from streamstack.records import record
 from streamstack.runtime.run import Run
-from streamstack.server.arriving import Arriving
-from streamstack.server.ending import error_of, fail
-from streamstack.server.life import Life
-from streamstack.server.limits import Pass
-from streamstack.server.request_log import outcome_of
+from streamstack.server.bodies import Arriving
+from streamstack.server.deadlines import Life
+from streamstack.server.endpoint import Served
+from streamstack.server.rate_limits import Pass
+from streamstack.server.request_log import error_of, fail, outcome_of
 from streamstack.server.resume.log import Origin, StreamLog
 from streamstack.server.resume.reader import DeliveryOptions, LogReader
 from streamstack.server.resume.request import (
@@ -29,7 +29,6 @@ from streamstack.server.resume.request import (
 from streamstack.server.resume.sink import ResumableSink
 from streamstack.server.resume.store import RemoteStream, Replication, SharedStore, ttl_of
 from streamstack.server.resume.streams import ResumableStream
-from streamstack.server.served import Served
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service

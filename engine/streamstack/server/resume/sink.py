@@ -6,13 +6,12 @@ from typing import Final
 
 from streamstack.errors import RunError
 from streamstack.formats.spec import Encoder
-from streamstack.server.heads import BODILESS
-from streamstack.server.problems import problem
-from streamstack.server.replies import KEEP, Sent, error_lines, problem_lines, status_of
+from streamstack.server.headers import BODILESS
+from streamstack.server.replies import KEEP, Sent, error_lines, problem, problem_lines, status_of
 from streamstack.server.request import Request
+from streamstack.server.response import StreamSink
+from streamstack.server.response_options import Wire
 from streamstack.server.resume.log import End, Head, StreamLog, new_stream_id
-from streamstack.server.wire import Wire
-from streamstack.server.writers.stream import StreamSink
 
 #: Seconds after which a run that is held back is noted to be alive still.
 _HELD: Final = 1.0

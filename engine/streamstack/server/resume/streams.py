@@ -16,7 +16,7 @@ from streamstack.server.resume.reader import DeliveryOptions
 from streamstack.server.resume.store import grace_of
 
 if TYPE_CHECKING:
-    from streamstack.server.life import Life
+    from streamstack.server.deadlines import Life
     from streamstack.server.resume.store import SharedStore
 
 #: More chunks than any stream has.

@@ -1,4 +1,4 @@
-"""The nodes of a YAML document: data in which every key and value knows its place in the text."""
+"""YAML documents as nodes, each with its mark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of an endpoint's answers before there is a request."""
+"""Options of the responses of an endpoint, in one format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 from streamstack.formats import BY_NAME
 from streamstack.formats.json import JSON
 from streamstack.formats.spec import EncoderOptions, Format
-from streamstack.server.heads import Headers, header_lines, merge, status_line
+from streamstack.server.headers import Headers, header_lines, merge, status_line
 
 #: An endpoint's one value, of `responseType: json`: no format of a stream.
 VALUE = replace(JSON, name="value")

@@ -1,4 +1,4 @@
-"""YAML's traps: values that it reads otherwise than they look, what repairs them, and guesses at syntax errors."""
+"""Find values that YAML reads in another way than their author means."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from streamstack.errors import Diagnostic
 from streamstack.language.findings import find
-from streamstack.language.reading.nodes import Document, Scalar, SourceText
+from streamstack.language.nodes import Document, Scalar, SourceText
 from streamstack.records import record
 
 _LONGEST: Final = 4000

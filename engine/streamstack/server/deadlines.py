@@ -1,4 +1,4 @@
-"""How long a run may be silent and may last: one timer a run."""
+"""Time limits of runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import asyncio
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from random import random
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+import structlog
 
 from streamstack.errors import RunError
-from streamstack.server.wire import PATIENCE, Limits
-from streamstack.server.writers.answer import Answer
+from streamstack.server.response import Answer
+from streamstack.server.response_options import PATIENCE, Limits
 
 T = TypeVar("T")
 
@@ -215,3 +217,33 @@ def begun(work: Coroutine[Any, Any, T], waits: Callable[[], None]) -> Generator[
                 return end.value  # type: ignore[no-any-return]
     # From here on nothing stands between the loop and the coroutine.
     return (yield from work)  # type: ignore[no-any-return]  # types.coroutine lets a generator do so
+
+
+log = structlog.get_logger("streamstack.server")
+
+#: Seconds between two lines that say the same: a loop without file descriptors tells so a thousand times a second.
+QUIET: Final = 10.0
+
+
+class LoopFaults:
+    """The exception handler of an event loop."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log a fault; one that comes again and again, now and then only."""
+        message = str(context.get("message", "a fault of the event loop"))
+        now = loop.time()
+        if now < self._told.get(message, float("-inf")) + QUIET:
+            return
+        if len(self._told) >= 100:
+            self._told.clear()
+        self._told[message] = now
+        error = context.get("exception")
+        if isinstance(error, OSError):
+            log.error("loop-failed", message=message, reason=error.strerror or str(error))
+        else:
+            log.error("loop-failed", message=message, exc_info=error)

@@ -1,4 +1,4 @@
-"""From text to nodes: YAML with marks. The one module that imports PyYAML."""
+"""Read YAML text into nodes; the only module that imports PyYAML."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import yaml
 from yaml import events
 
 from streamstack.errors import Diagnostic, Mark
+from streamstack.language import traps
 from streamstack.language.findings import find
-from streamstack.language.reading import traps
-from streamstack.language.reading.nodes import (
+from streamstack.language.nodes import (
     Document,
     Mapping,
     Node,
@@ -23,7 +23,7 @@ from streamstack.language.reading.nodes import (
     Style,
     plain,
 )
-from streamstack.language.reading.traps import Reading, repair
+from streamstack.language.traps import Reading, repair
 
 _WORDS: Final[dict[str, bool | None]] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),

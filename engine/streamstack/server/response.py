@@ -1,26 +1,367 @@
-"""The sinks of streams: what encodes chunks, gathers their bytes, and hands them on."""
+"""Responses that stream: the sink of each request, framing, backpressure."""
 
 from __future__ import annotations
 
 import asyncio
+import zlib
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Protocol
 
 import orjson
 
 from streamstack.errors import RunError
 from streamstack.formats.spec import Encoder, ResponseContext
-from streamstack.language.values import MISSING
-from streamstack.runtime.chunk import check_content, check_open
-from streamstack.server.heads import BODILESS, status_line
-from streamstack.server.replies import JSON, Sent, send
+from streamstack.language.values import MISSING, to_json
+from streamstack.runtime.run import Run, Sink, check_content, check_open
+from streamstack.server.headers import (
+    BODILESS,
+    check_status,
+    cookie_headers,
+    date_line,
+    own_headers,
+    status_line,
+)
+from streamstack.server.replies import (
+    CLOSE,
+    JSON,
+    KEEP,
+    Sent,
+    connection_line,
+    in_band,
+    log,
+    reset,
+    send,
+    send_problem,
+    status_of,
+)
 from streamstack.server.request import Request
-from streamstack.server.wire import GATHERED, LARGEST_DOCUMENT, Wire
-from streamstack.server.writers.answer import Answer
-from streamstack.server.writers.response import ChunkedResponseWriter
+from streamstack.server.response_options import GATHERED, LARGEST_DOCUMENT, Wire
+
+
+class Answer(Sink):
+    """What the server needs of a sink beyond what a run needs. ``cors`` are header lines."""
+
+    __slots__ = (
+        "blocked",
+        "committed",
+        "cookies",
+        "cors",
+        "dropped",
+        "emitted_at",
+        "first_at",
+        "headers",
+        "heard_at",
+        "refused",
+        "request",
+        "run",
+        "sent_at",
+        "status",
+        "waits_since",
+        "wire",
+    )
+    run: Run  # set before anything is emitted
+
+    #: Whether the response can be resumed.
+    keeps: ClassVar[bool] = False
+    #: Whether what the run was given is not the request's to close any more.
+    handed: bool = False
+
+    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
+        super().__init__()
+        self.wire = wire
+        self.request = request
+        self.cors = cors
+        self.committed = False  # the status line is sent
+        self.refused = False  # an error was answered with its own status
+        self.first_at = 0.0  # `perf_counter` when the first chunk left
+        self.status = 200
+        self.headers: list[tuple[str, str]] = []  # of this run: from bindings and `respond`
+        self.cookies: dict[str, Any] = {}
+        self.blocked = False  # waiting for the reader
+        self.dropped = 0  # of the chunks, those that their reader was too slow for
+        self.emitted_at = 0.0  # loop time of the last chunk
+        self.sent_at = 0.0  # loop time of the last byte
+        self.heard_at = 0.0  # loop time of the last bytes of a body that is read as it arrives
+        self.waits_since = 0.0  # loop time since when more of it is waited for, 0 where it is not
+
+    def respond(
+        self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]
+    ) -> None:
+        if self.committed:
+            raise RunError(
+                "template",
+                "the status line has been sent: `respond` must come before the first chunk",
+            )
+        if status is not None:
+            self.status = check_status(status)
+        self.headers += own_headers(headers, bound=True)
+        cookie_headers(cookies)  # told here, at the step that gives them
+        self.cookies.update(cookies)
+
+    def lines(self) -> bytes:
+        """Return the header lines but those of the connection."""
+        wire = self.wire
+        lines = wire.lines(self.headers) if self.headers else wire.plain
+        if self.cookies:
+            lines += b"".join(
+                f"{name}: {value}\r\n".encode() for name, value in cookie_headers(self.cookies)
+            )
+        return b"%bX-Run-Id: %b\r\n%b" % (lines, self.run.id.encode(), self.cors)
+
+    @abstractmethod
+    def finish(self, value: Any) -> Sent:
+        """End the answer in good order. ``value`` is what the stack returned."""
+
+    def fail(self, error: RunError) -> Sent:
+        """Answer with an error, in the way that is still open."""
+        self.status, self.refused = status_of(error), True
+        return send_problem(
+            self.request, error, run=self.run.id, lines=self.cors, dev=self.wire.dev
+        )
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if (transport := self.request.transport) is not None:
+            reset(transport)
+
+    def drop_reader(self) -> None:
+        """Disconnect a client that is too slow. The run ends as if the client had left."""
+        log.warning(
+            "reader-dropped",
+            code="slow-client",
+            run=self.run.id,
+            method=self.request.method,
+            path=self.request.path,
+            chunks=self.count,
+        )
+        self.abort()
+
+    def heartbeat(self) -> None:
+        """Keep proxies from closing an idle connection, where the format has a way to."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures that the end of a stream tells."""
+        summary: dict[str, Any] = {"chunks": self.count, "elapsedMs": self.run.elapsed_ms}
+        if self.dropped:
+            summary["dropped"] = self.dropped
+        return summary
+
+    def told(self, error: RunError) -> dict[str, Any]:
+        """Return what the client is told of an error after the commit point."""
+        return in_band(error, self.run.id, dev=self.wire.dev)
+
+
+class ValueSink(Answer):
+    """Answers with the value of the stack. Nothing can be emitted into it."""
+
+    __slots__ = ()
+
+    def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
+        raise RunError(
+            "template",
+            "this endpoint answers one JSON value: write `responseType: streaming` to stream",
+        )
+
+    async def drain(self) -> None:
+        return None
+
+    def done(self, content: Any = MISSING, metadata: Any = None) -> None:
+        self.emit(content, None, None, metadata)
+
+    def finish(self, value: Any) -> Sent:
+        body = to_json(value)
+        lines = self.lines()
+        self.committed = True
+        return send(self.request, self.status, lines, body)
+
+
+#: How far back it looks for what it has seen (2 to this power, bytes), and the memory of its tables: 18 KB a
+#: stream, where zlib's own choice takes 123 KB. It costs little: in a stream what is alike stands close together.
+_WINDOW: Final = 11
+_MEMORY: Final = 3
+_LEVEL: Final = 6
+_GZIP: Final = 16  # added to the window: gzip's head and tail (zlib manual, deflateInit2)
+
+#: A longer header is no list of codings; it is read up to here.
+_LONGEST: Final = 1000
+
+
+#: The last chunk of a body (RFC 9112, section 7.1).
+_LAST: Final = b"0\r\n\r\n"
+
+
+class ChunkedResponseWriter:
+    """Writes one response of HTTP: in chunks, or until the connection is closed where the client speaks HTTP/1.0.
+
+    The head is sent together with the first data. What has no transport any more is not written.
+    """
+
+    __slots__ = (
+        "_bare",
+        "_chunked",
+        "_compression",
+        "_head",
+        "_keep",
+        "_request",
+        "_transport",
+        "begun",
+        "complete",
+    )
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._transport = request.transport
+        self._chunked = request.version >= (1, 1)
+        self._bare = request.method == "HEAD"  # no body, whatever is written
+        self._compression: Compression | None = None
+        self._head = b""  # made, and not sent yet
+        self._keep = False
+        self.begun = False  # the head is made: the status stands
+        self.complete = False  # all of it was written, with a good end
+
+    @property
+    def full(self) -> bool:
+        """Whether the connection takes no more for now."""
+        return self._request.writing_paused
+
+    @property
+    def pending(self) -> bool:
+        """Whether the head is made, and not sent yet."""
+        return bool(self._head)
+
+    def begin(
+        self, start: bytes, *, keep: bool, compress: bool, buffer: int, unsent: int, patience: float
+    ) -> None:
+        """Make the head, and set how much may wait in it for the client.
+
+        Args:
+            start: the status line and the header lines, but those of the connection.
+            keep: whether the connection is of further use after the response.
+            compress: whether the body is compressed for a client that takes it.
+            buffer: bytes that may wait for a slow client altogether.
+            unsent: those of them that wait in the transport.
+            patience: seconds that the client may take nothing.
+        """
+        request, transport = self._request, self._transport
+        framing = b""
+        if self._chunked and not self._bare:
+            framing = b"Transfer-Encoding: chunked\r\n"
+            if (
+                compress
+                and accepts_gzip(request.headers.get("Accept-Encoding"))
+                and b"\r\ncontent-encoding:" not in start.lower()  # the author's own
+            ):
+                self._compression = Compression()
+                framing = b"Content-Encoding: gzip\r\n" + framing
+        self._keep = keep and self._chunked and request.keep_alive
+        connection = connection_line(request, keep=self._keep)
+        self._head = b"".join((start, framing, date_line(), connection, request.extra, b"\r\n"))
+        self.begun = True
+        if transport is not None and not transport.is_closing():
+            transport.set_write_buffer_limits(high=max(unsent, 1))
+            self._request.bound_unsent(buffer, patience)
+
+    def write(self, data: bytes, end: bytes = b"") -> None:
+        """Write data as one chunk of HTTP (RFC 9112, section 7.1); ``end`` is the last chunk."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        head, self._head = self._head, b""
+        if self._compression is not None and (data or end):
+            data = self._compression(data, last=bool(end))
+        if self._bare:
+            data = head
+        elif not self._chunked:
+            data = head + data
+        elif data:
+            data = b"%b%x\r\n%b\r\n%b" % (head, len(data), data, end)
+        else:
+            data = head + end
+        if data:
+            transport.write(data)
+
+    def finish(self, data: bytes = b"") -> Sent:
+        """Write the last data, and end the response well."""
+        self.write(data, _LAST)
+        self.complete = True
+        return KEEP if self._keep else CLOSE
+
+    def cut(self, data: bytes = b"") -> Sent:
+        """End the response without its last chunk, so that every client sees it cut short."""
+        if data or self._head:
+            self.write(data)
+        if self._transport is not None and not self._transport.is_closing():
+            self.stop()
+        return CLOSE
+
+    def stop(self) -> None:
+        """Let a response that the server takes no further be seen to be cut short, though its connection is closed."""
+        if not self._chunked and not self.complete and self._transport is not None:
+            # Such a response ends with its connection: only a reset tells that it failed.
+            reset(self._transport)
+
+    def abort(self) -> None:
+        """Give the connection up, so that its client sees a failure, in HTTP/1.0 too."""
+        if self._transport is not None:
+            reset(self._transport)
+
+    async def room(self, patience: float) -> bool:
+        """Wait until the connection takes more; False where it took nothing for some seconds, and was given up."""
+        if not self.full:
+            return True
+        try:
+            async with asyncio.timeout(patience):
+                await self._request.room()
+        except TimeoutError:
+            self.abort()
+            return False
+        return True
+
+
+class Compression:
+    """One answer, compressed (RFC 1952). What is not ended is seen to be cut short."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self) -> None:
+        self._work = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP + _WINDOW, _MEMORY)
+
+    def __call__(self, data: bytes, *, last: bool) -> bytes:
+        """Return data compressed, as far as a reader needs it to have all of it; with ``last``, the end."""
+        return self._work.compress(data) + self._work.flush(
+            zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH
+        )
+
+
+def accepts_gzip(accepted: str | None) -> bool:
+    """Tell whether a client with this Accept-Encoding header takes gzip (RFC 9110, section 12.5.3)."""
+    return accepted is not None and _takes_gzip(accepted[:_LONGEST].lower())
+
+
+@lru_cache(maxsize=256)
+def _takes_gzip(accepted: str) -> bool:
+    """Read an Accept-Encoding header; a weight that is no number counts as 1."""
+    weights: dict[str, float] = {}
+    for part in accepted.split(","):
+        name, _, parameters = part.partition(";")
+        weight = 1.0
+        for parameter in parameters.split(";"):
+            key, _, value = parameter.partition("=")
+            if key.strip() == "q":
+                try:
+                    weight = float(value)
+                except ValueError:
+                    weight = 1.0
+        weights[name.strip()] = weight
+    for name in ("gzip", "x-gzip", "*"):
+        if name in weights:
+            return weights[name] > 0
+    return False
+
 
 #: Types of content that every format carries, told without a look at their ancestors.
 _PLAIN: Final = frozenset({str, dict, list, int, float, bool, bytes, orjson.Fragment})
@@ -414,3 +755,37 @@ class Backlog:
         self._chunks.clear()
         self._held = 0
         self.lately = 0
+
+
+class Gathering(Protocol):
+    """What has gathered bytes for its reader."""
+
+    def flush(self) -> None:
+        """Hand them to the transport."""
+
+
+class Turn:
+    """What leaves when the event loop next turns, for all connections together.
+
+    Where many streams wake at one moment, their writes follow one another closely: to write between the work of two
+    runs wakes the readers' side again and again, which costs more than the write.
+    """
+
+    __slots__ = ("_gathered",)
+
+    def __init__(self) -> None:
+        self._gathered: list[Gathering] = []
+
+    def flush(self, gathering: Gathering) -> None:
+        """Flush it at the next turn of the loop."""
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._gathered.append(gathering)
+
+    def _flush(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for each in gathered:
+            try:
+                each.flush()
+            except Exception as error:  # noqa: BLE001  (one must not keep the others from their readers)
+                log.exception("flush-failed", reason=str(error))

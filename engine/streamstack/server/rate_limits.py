@@ -1,4 +1,4 @@
-"""How often an endpoint may be called, and how many of its runs may be under way: asked before a run."""
+"""Rate limits of endpoints."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from typing import Any, Final
 
 from streamstack.connections.state import MemorySlots, Quota, Slots, Verdict
 from streamstack.errors import RunError
-from streamstack.functions.limiting import key_of, quota_of, refusal, seconds_of, tightest
-from streamstack.functions.state_use import open_rates, open_slots
+from streamstack.functions.state import (
+    key_of,
+    open_rates,
+    open_slots,
+    quota_of,
+    refusal,
+    seconds_of,
+    tightest,
+)
 from streamstack.language.definition import RateLimit
 from streamstack.language.expressions import Value
 from streamstack.language.units import Rate

@@ -1,1 +1,0 @@
-"""What a declared input can be: its types, formats and patterns."""
