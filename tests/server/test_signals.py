@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
@@ -47,43 +48,43 @@ async def starting(
         await asyncio.wait_for(listening, 30)
 
 
-class Pipe:
-    """A file of the project that holds up whoever reads it. Read once it says `Before`, after that it is a file."""
+class HeldFile:
+    """A file of the project that holds up the process that opens it, by a lease (fcntl(2)).
+
+    It says `Before` to that process; whoever reads it afterwards finds another one in its place.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "late.yaml"
-        self._end = -1
-        os.mkfifo(self._path)
+        self._path.write_text(HELLO.replace("Hello", "Before"))
+        self._descriptor = os.open(self._path, os.O_RDWR)
+        # The kernel tells of an opener by a signal: one that is ignored.
+        fcntl.fcntl(self._descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 
     async def is_read(self) -> None:
-        """Wait until somebody reads it."""
-        await until(self._open)
-        self._path.unlink()
-        self._path.write_text(HELLO)
+        """Wait until a process opens it."""
+        await until(self._is_wanted)
+        other = self._path.with_suffix(".new")
+        other.write_text(HELLO)
+        other.replace(self._path)
 
-    def _open(self) -> bool:
-        try:
-            self._end = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:
-            return False
-        return True
+    def _is_wanted(self) -> bool:
+        return fcntl.fcntl(self._descriptor, fcntl.F_GETLEASE) != fcntl.F_WRLCK
 
     def let_go(self) -> None:
-        """Give who reads it what he came for."""
-        os.write(self._end, HELLO.replace("Hello", "Before").encode())
-        self.close()
+        """Let the process go on that opened it."""
+        fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
     def close(self) -> None:
-        """Let go of it."""
-        if self._end >= 0:
-            os.close(self._end)
-        self._end = -1
+        """End the lease."""
+        os.close(self._descriptor)
 
 
 @pytest.fixture
-def pipe(tmp_path: Path) -> Iterator[Pipe]:
+def held(tmp_path: Path) -> Iterator[HeldFile]:
     """The only file of a project."""
-    made = Pipe(tmp_path)
+    made = HeldFile(tmp_path)
     yield made
     made.close()
 
@@ -100,13 +101,13 @@ async def taken(server: Process) -> None:
 
 
 @both
-async def test_hangup_is_kept_for_later(tmp_path: Path, pipe: Pipe, workers: str) -> None:
+async def test_hangup_is_kept_for_later(tmp_path: Path, held: HeldFile, workers: str) -> None:
     """SIGHUP while files are read does not end the start: they are read again as soon as the server is up."""
     async with starting(tmp_path, "--workers", workers) as server:
-        await pipe.is_read()
+        await held.is_read()
         server.process.send_signal(signal.SIGHUP)
         await taken(server)
-        pipe.let_go()
+        held.let_go()
         server.port = int((await server.said(r"http://127\.0\.0\.1:(\d+)$", 30))[1])
         await server.said("served anew: 1 endpoint")
 
@@ -120,11 +121,11 @@ async def test_hangup_is_kept_for_later(tmp_path: Path, pipe: Pipe, workers: str
 @both
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_who_asks_for_the_end_gets_it(
-    tmp_path: Path, pipe: Pipe, workers: str, number: signal.Signals
+    tmp_path: Path, held: HeldFile, workers: str, number: signal.Signals
 ) -> None:
     """SIGTERM or Ctrl-C while files are read ends the start, as if it had been a server already."""
     async with starting(tmp_path, "--workers", workers) as server:
-        await pipe.is_read()
+        await held.is_read()
         server.process.send_signal(number)
         assert await asyncio.wait_for(server.process.wait(), 10) == 0
         await server.said(GIVEN_UP)
@@ -132,12 +133,12 @@ async def test_who_asks_for_the_end_gets_it(
 
 
 @both
-async def test_the_end_of_a_terminal_is_one(tmp_path: Path, pipe: Pipe, workers: str) -> None:
+async def test_the_end_of_a_terminal_is_one(tmp_path: Path, held: HeldFile, workers: str) -> None:
     """Where the terminal goes while the server starts, so does the server."""
     leader, terminal = os.openpty()
     try:
         async with starting(tmp_path, "--workers", workers, stdin=terminal) as server:
-            await pipe.is_read()
+            await held.is_read()
             server.process.send_signal(signal.SIGHUP)
             assert await asyncio.wait_for(server.process.wait(), 10) == 0
             await server.said(GIVEN_UP)
@@ -147,13 +148,13 @@ async def test_the_end_of_a_terminal_is_one(tmp_path: Path, pipe: Pipe, workers:
 
 
 @both
-async def test_under_nohup_there_is_no_hangup(tmp_path: Path, pipe: Pipe, workers: str) -> None:
+async def test_under_nohup_there_is_no_hangup(tmp_path: Path, held: HeldFile, workers: str) -> None:
     """A server that was told to ignore SIGHUP ignores it, while it starts and later."""
     options = ("--workers", workers)
     async with starting(tmp_path, *options, prelude="trap '' HUP") as server:
-        await pipe.is_read()
+        await held.is_read()
         server.process.send_signal(signal.SIGHUP)
-        pipe.let_go()
+        held.let_go()
         server.port = int((await server.said(r"http://127\.0\.0\.1:(\d+)$", 30))[1])
         server.process.send_signal(signal.SIGHUP)
         assert (await server.ask("GET", "/hello")).status == 200
