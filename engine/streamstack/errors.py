@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 
 Severity = Literal["error", "warning"]
 
 
-@record(order=True)
+@fast_dataclass(order=True)
 class Mark:
     """A place in a file. Line and column count characters from 1."""
 
@@ -21,7 +21,7 @@ class Mark:
         return f"{self.file}:{self.line}:{self.column}"
 
 
-@record(order=True)
+@fast_dataclass(order=True)
 class Diagnostic:
     """One finding about a definition, at one place, with what to write instead."""
 
@@ -46,7 +46,7 @@ class ProjectError(Exception):
         self.findings = findings
 
 
-@record()
+@fast_dataclass()
 class Place:
     """Where in a definition a run was: told to the author, never to the client."""
 
@@ -65,7 +65,7 @@ class Place:
         return text
 
 
-@record()
+@fast_dataclass()
 class ErrorCode:
     """An error of the language: the status it answers when nobody catches it, and what it means.
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language import nodes, units
-from streamstack.language.findings import find
+from streamstack.language.findings import make_diagnostic
 from streamstack.language.nodes import Node, Scalar, Sequence
 from streamstack.language.suggest import did_you_mean, nearest
 from streamstack.language.units import parse_rate
@@ -652,7 +652,7 @@ class SettingsReader:
         self, mark: Mark, message: str, hint: str | None = None, code: str = "bad-setting"
     ) -> None:
         """Report something."""
-        self.findings.append(find(code, mark, message, hint))
+        self.findings.append(make_diagnostic(code, mark, message, hint))
 
     def values(
         self, fields: tuple[Field, ...], node: nodes.Mapping, name: str, known: str | None = None

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from streamstack.cli.call import Request, _Exchange, _split_url
+from streamstack.cli.call import CallRequest, _Exchange, _split_url
 
 
-def question(method: str, path: str, *inputs: str, document: bytes | None = None) -> Request:
+def question(method: str, path: str, *inputs: str, document: bytes | None = None) -> CallRequest:
     """Make a request without headers of its own."""
     file = None if document is None else BytesIO(document)
-    return Request.of(method, path, inputs, file, [])
+    return CallRequest.of(method, path, inputs, file, [])
 
 
-def sent(asked: Request) -> bytes:
+def sent(asked: CallRequest) -> bytes:
     """Return what would be sent as the body."""
 
     async def collect() -> bytes:
@@ -53,7 +53,7 @@ def test_document_is_the_body() -> None:
 
 def test_headers_of_the_author_win() -> None:
     """A Content-Type or Accept that is given is not added again."""
-    asked = Request.of("POST", "/a", ["a=1"], None, ["content-type: text/x", "Accept:a/b"])
+    asked = CallRequest.of("POST", "/a", ["a=1"], None, ["content-type: text/x", "Accept:a/b"])
     assert asked.headers == (("content-type", "text/x"), ("Accept", "a/b"))
 
 
@@ -101,6 +101,6 @@ def test_what_can_not_be_asked_is_told() -> None:
     with pytest.raises(ValueError, match="begins with a slash: /a"):
         question("GET", "a")
     with pytest.raises(ValueError, match="a header is written 'Name: value'"):
-        Request.of("GET", "/a", [], None, ["nonsense"])
+        CallRequest.of("GET", "/a", [], None, ["nonsense"])
     with pytest.raises(ValueError, match="a file is sent with POST"):
         question("GET", "/a", "f=@x")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamstack.connections.http import PIECE, through, undo
+from streamstack.connections.http import PIECE, decode, decoders_for
 from streamstack.errors import RunError
 
 
@@ -37,15 +37,15 @@ def test_coding_is_undone_however_it_is_cut(name: str, data: bytes) -> None:
     """What was encoded comes out, cut at every byte, and its end is known."""
     wire = CODINGS[name](data)
     for at in range(len(wire) + 1):
-        codings = undo(name)
+        codings = decoders_for(name)
         found = b"".join(
-            piece for part in (wire[:at], wire[at:]) if part for piece in through(codings, part)
+            piece for part in (wire[:at], wire[at:]) if part for piece in decode(codings, part)
         )
         assert found == data
         assert all(coding.complete for coding in codings)
-    codings = undo(name)
+    codings = decoders_for(name)
     whole = b"".join(
-        piece for at in range(len(wire)) for piece in through(codings, wire[at : at + 1])
+        piece for at in range(len(wire)) for piece in decode(codings, wire[at : at + 1])
     )
     assert whole == data
 
@@ -62,8 +62,8 @@ def test_what_is_flushed_comes_at_once(name: str) -> None:
             inflate.compress(b"one") + inflate.flush(zlib.Z_SYNC_FLUSH),
             inflate.compress(b"two") + inflate.flush(),
         ]
-    codings = undo(name)
-    assert [b"".join(through(codings, part)) for part in parts] == [b"one", b"two"]
+    codings = decoders_for(name)
+    assert [b"".join(decode(codings, part)) for part in parts] == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("name", ["gzip", "deflate", "br"])
@@ -75,11 +75,11 @@ def test_bomb_comes_in_small_pieces(name: str) -> None:
     else:
         packer = zlib.compressobj(wbits=31 if name == "gzip" else 15)
         wire = b"".join(packer.compress(b"\0" * (1 << 20)) for _ in range(100)) + packer.flush()
-    codings = undo(name)
+    codings = decoders_for(name)
     tracemalloc.start()
     try:
         total = 0
-        for piece in through(codings, wire):
+        for piece in decode(codings, wire):
             total += len(piece)
             assert len(piece) <= 2 * PIECE
         peak = tracemalloc.get_traced_memory()[1]
@@ -93,8 +93,8 @@ def test_bomb_comes_in_small_pieces(name: str) -> None:
 def test_cut_off_coding_is_not_complete(name: str) -> None:
     """An end in the middle of the coding is seen."""
     wire = CODINGS[name](b"some text that is long enough" * 9)
-    codings = undo(name)
-    b"".join(through(codings, wire[:-6]))
+    codings = decoders_for(name)
+    b"".join(decode(codings, wire[:-6]))
     assert not all(coding.complete for coding in codings)
 
 
@@ -102,7 +102,7 @@ def test_cut_off_coding_is_not_complete(name: str) -> None:
 def test_what_is_not_so_encoded_is_invalid(name: str) -> None:
     """It is the upstream's fault, told as such."""
     with pytest.raises(RunError, match="is not") as caught:
-        b"".join(through(undo(name), b"\x1fNo such thing at all" * 20))
+        b"".join(decode(decoders_for(name), b"\x1fNo such thing at all" * 20))
     assert caught.value.code == "invalid-chunk"
 
 
@@ -110,12 +110,12 @@ def test_what_is_not_so_encoded_is_invalid(name: str) -> None:
 def test_coding_that_nobody_asked_for_is_refused(name: str) -> None:
     """Zstd and endless layers are not read."""
     with pytest.raises(RunError, match="not read"):
-        undo(name)
+        decoders_for(name)
 
 
 @pytest.mark.parametrize("name", [None, "", "identity", " , identity"])
 def test_no_coding_is_none(name: str | None) -> None:
     """Nothing is undone where nothing was done."""
-    codings = undo(name)
+    codings = decoders_for(name)
     assert codings == []
-    assert list(through(codings, b"as it is")) == [b"as it is"]
+    assert list(decode(codings, b"as it is")) == [b"as it is"]

@@ -10,7 +10,7 @@ import pytest
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from streamstack.functions import REGISTRY
-from streamstack.language.authentication import ApiKey, Jwt, Key, Place
+from streamstack.language.authentication import ApiKey, CredentialPlace, Jwt, Key
 from streamstack.language.definition import Authentication, Endpoint
 from streamstack.language.loading.documents import load
 from streamstack.language.settings import Settings, load_settings
@@ -50,16 +50,16 @@ def test_everything_of_tokens() -> None:
         issuers=("me",),
         audiences=("x", "y"),
         places=(
-            Place("header", "Authorization"),
-            Place("header", "X-Token"),
-            Place("cookie", "c"),
-            Place("query", "q"),
+            CredentialPlace("header", "Authorization"),
+            CredentialPlace("header", "X-Token"),
+            CredentialPlace("cookie", "c"),
+            CredentialPlace("query", "q"),
         ),
         clock_skew=60,
         expiry="optional",
         mark=first.mark,
     )
-    assert second.places == (Place("cookie", "c"),)
+    assert second.places == (CredentialPlace("cookie", "c"),)
     assert "HS256" not in second.algorithms
     assert {"RS256", "ES256", "EdDSA"} <= set(second.algorithms)
     assert (second.clock_skew, second.lasting) == (30, False)
@@ -145,14 +145,14 @@ def test_keys_that_are_handed_out() -> None:
     named, listed, several, missing = settings.authentication.values()
     assert isinstance(named, ApiKey)
     assert named.keys == (Key("a", hashed[0], ("x", "y")), Key("b", hashed[1]))
-    assert named.place == Place("header", "X-API-Key")
+    assert named.place == CredentialPlace("header", "X-API-Key")
     assert isinstance(listed, ApiKey)
     assert [key.digest for key in listed.keys] == hashed
     assert [key.name for key in listed.keys] == [f"key-{each.hex()[:8]}" for each in hashed]
-    assert listed.place == Place("query", "key")
+    assert listed.place == CredentialPlace("query", "key")
     assert isinstance(several, ApiKey)
     assert [key.digest for key in several.keys] == hashed
-    assert several.place == Place("header", "Authorization")
+    assert several.place == CredentialPlace("header", "Authorization")
     assert isinstance(missing, ApiKey)
     assert missing.keys == ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamstack.errors import Diagnostic
-from streamstack.language.findings import FINDINGS, find
+from streamstack.language.findings import FINDINGS, make_diagnostic
 from streamstack.language.settings import (
     Cors,
     LogSettings,
@@ -423,12 +423,12 @@ def test_an_unknown_key_of_an_endpoint_has_the_code_of_keys() -> None:
 def test_a_finding_takes_severity_and_hint_from_its_code() -> None:
     """`find` fills in what is not given, and refuses a code nobody declared."""
     mark = read("a: 1", "a.yaml")[0][0].root.mark
-    assert find("unbound-name", mark, "m").severity == "error"
-    assert find("maybe-unbound", mark, "m").severity == "warning"
-    assert find("bad-size", mark, "m").hint == FINDINGS["bad-size"].hint
-    assert find("bad-size", mark, "m", "h").hint == "h"
+    assert make_diagnostic("unbound-name", mark, "m").severity == "error"
+    assert make_diagnostic("maybe-unbound", mark, "m").severity == "warning"
+    assert make_diagnostic("bad-size", mark, "m").hint == FINDINGS["bad-size"].hint
+    assert make_diagnostic("bad-size", mark, "m", "h").hint == "h"
     with pytest.raises(KeyError):
-        find("no-such-code", mark, "m")
+        make_diagnostic("no-such-code", mark, "m")
 
 
 @pytest.mark.parametrize("code", sorted(FINDINGS))

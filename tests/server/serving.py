@@ -13,14 +13,14 @@ from aiohttp import web
 
 from streamstack.runtime.run import Context, Run, Sink
 from streamstack.server.connection import HttpServer
-from streamstack.server.endpoint import Served
-from streamstack.server.headers import Cors
-from streamstack.server.response_options import Limits, Wire
+from streamstack.server.endpoint import EndpointHandler
+from streamstack.server.headers import CorsHeaders
+from streamstack.server.response_options import Limits, ResponseOptions
 from streamstack.server.service import Service
 
 Stack = Callable[[Run, dict[str, Any]], Coroutine[Any, Any, Any]]
 
-AUTO = Wire("sse", negotiated=True)
+AUTO = ResponseOptions("sse", negotiated=True)
 
 
 class Emitting:
@@ -40,11 +40,13 @@ class Emitting:
             await self.sink.drain()
 
 
-def endpoint(stack: Stack, path: str = "/s", method: str = "GET", **options: Any) -> Served:
+def endpoint(
+    stack: Stack, path: str = "/s", method: str = "GET", **options: Any
+) -> EndpointHandler:
     """Return an endpoint that streams, the format being the request's choice."""
     options.setdefault("wire", AUTO)
     options.setdefault("limits", Limits())
-    return Served(method, path, stack, **options)
+    return EndpointHandler(method, path, stack, **options)
 
 
 @dataclass
@@ -154,7 +156,7 @@ def parse(raw: bytes) -> Reply:
 
 @asynccontextmanager
 async def serving(
-    *endpoints: Served, dev: bool = False, cors: Cors | None = None
+    *endpoints: EndpointHandler, dev: bool = False, cors: CorsHeaders | None = None
 ) -> AsyncIterator[Server]:
     """Serve endpoints on a free port."""
     async with Service(endpoints, context=Context(dev=dev), cors=cors) as service:

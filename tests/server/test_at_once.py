@@ -13,7 +13,7 @@ import structlog
 from aiohttp import StreamReader
 
 from streamstack.server import connection
-from streamstack.server.response_options import Wire
+from streamstack.server.response_options import ResponseOptions
 from tests.server.declared import declared, eventually, small_reader
 from tests.server.serving import Client, endpoint, parse, serving
 
@@ -322,7 +322,7 @@ async def test_what_a_run_sets_in_its_context_is_its_own() -> None:
         seen.set(seen.get() + 1)
         return seen.get()
 
-    served = endpoint(waiting, wire=Wire("value"), at_once=count, take=take)
+    served = endpoint(waiting, wire=ResponseOptions("value"), at_once=count, take=take)
     async with serving(served) as server:
         for _ in range(2):
             client = await server.connect()

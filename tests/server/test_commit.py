@@ -10,7 +10,7 @@ import pytest
 
 from streamstack.errors import Mark, Place, RunError
 from streamstack.runtime.run import Run
-from streamstack.server.response_options import Limits, Wire
+from streamstack.server.response_options import Limits, ResponseOptions
 from tests.server.serving import AUTO, Emitting, endpoint, serving
 
 ACCEPTS = {
@@ -85,7 +85,7 @@ async def test_error_after_the_first_line_is_a_line() -> None:
 @pytest.mark.parametrize("format_", ["text", "csv", "bytes"])
 async def test_error_without_words_cuts_the_answer_short(format_: str) -> None:
     """Text, CSV and bytes end without the final chunk, after all that was emitted."""
-    async with serving(endpoint(fails_later, wire=Wire(format_))) as server:
+    async with serving(endpoint(fails_later, wire=ResponseOptions(format_))) as server:
         reply = await server.get()
     assert reply.body.endswith((b"one", b"one\r\n"))
     assert not reply.complete
@@ -93,7 +93,7 @@ async def test_error_without_words_cuts_the_answer_short(format_: str) -> None:
 
 async def test_old_client_sees_the_cut_too() -> None:
     """An HTTP/1.0 answer ends with its connection, so a failed one is reset."""
-    async with serving(endpoint(fails_later, wire=Wire("text"))) as server:
+    async with serving(endpoint(fails_later, wire=ResponseOptions("text"))) as server:
         client = await server.connect()
         client.ask(version="1.0")
         head = await client.head()
@@ -112,7 +112,7 @@ async def test_old_client_gets_plain_bytes() -> None:
         await asyncio.sleep(0.01)
         await Emitting(run)("b")
 
-    async with serving(endpoint(stack, wire=Wire("text"))) as server:
+    async with serving(endpoint(stack, wire=ResponseOptions("text"))) as server:
         raw = await server.raw(b"GET /s HTTP/1.0\r\n\r\n")
     assert raw.endswith(b"\r\n\r\nab")
 
@@ -133,7 +133,7 @@ async def test_internals_stay_inside() -> None:
 @pytest.mark.parametrize("stack", [fails_first, fails_later])
 async def test_author_sees_the_place(stack: Any) -> None:
     """Under `--dev` the answer names file, line, step, expression and types."""
-    async with serving(endpoint(stack, wire=Wire("sse", dev=True)), dev=True) as server:
+    async with serving(endpoint(stack, wire=ResponseOptions("sse", dev=True)), dev=True) as server:
         reply = await server.get()
     data = reply.body.split(b"data: ")[-1]
     assert json.loads(data)["place"] == {
@@ -194,7 +194,7 @@ async def test_respond(format_: str) -> None:
         if format_ != "value":
             await Emitting(run)("x")
 
-    async with serving(endpoint(stack, wire=Wire(format_))) as server:
+    async with serving(endpoint(stack, wire=ResponseOptions(format_))) as server:
         reply = await server.get()
     assert reply.status == 201
     assert reply.headers["x-kind"] == "new"
@@ -241,7 +241,7 @@ async def test_header_can_not_be_injected(format_: str) -> None:
         if format_ != "value":
             await Emitting(run)("x")
 
-    async with serving(endpoint(stack, wire=Wire(format_))) as server:
+    async with serving(endpoint(stack, wire=ResponseOptions(format_))) as server:
         reply = await server.get()
     assert (reply.status, reply.headers["x-a"]) == (200, "1  Set-Cookie: evil=1")
     assert "set-cookie" not in reply.headers
@@ -254,7 +254,9 @@ async def test_own_headers_win() -> None:
     async def stack(run: Run, inputs: dict[str, Any]) -> None:
         await Emitting(run)("x")
 
-    wire = Wire("sse", negotiated=True, headers=(("Cache-Control", "no-store"), ("Vary", "Cookie")))
+    wire = ResponseOptions(
+        "sse", negotiated=True, headers=(("Cache-Control", "no-store"), ("Vary", "Cookie"))
+    )
     served = endpoint(stack, wire=wire, headers=lambda run, _: [("X-Run", run.id)])
     async with serving(served, endpoint(stack, "/plain", wire=AUTO)) as server:
         reply = await server.get()
@@ -275,7 +277,8 @@ async def test_heartbeat_commits() -> None:
 
     limits = Limits(keep_alive=0.05)
     async with serving(
-        endpoint(stack, limits=limits), endpoint(stack, "/t", wire=Wire("text"), limits=limits)
+        endpoint(stack, limits=limits),
+        endpoint(stack, "/t", wire=ResponseOptions("text"), limits=limits),
     ) as server:
         reply = await server.get()
         text = await server.get("/t")

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from streamstack.runtime.run import Run
 from streamstack.server import connection, replies
-from streamstack.server.response import Turn
+from streamstack.server.response import FlushQueue
 from streamstack.server.response_options import Limits
 from tests.server.declared import eventually, small_reader
 from tests.server.serving import Emitting, endpoint, parse, serving
@@ -276,7 +276,7 @@ async def test_gathered_chunks_leave_in_one_turn() -> None:
             if self.number == 1:
                 raise OSError("broken")
 
-    turn = Turn()
+    turn = FlushQueue()
     for number in range(3):
         turn.flush(Gathering(number))
     assert flushed == []

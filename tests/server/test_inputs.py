@@ -15,7 +15,7 @@ import pytest
 from streamstack.runtime.files import File
 from streamstack.runtime.run import Run
 from streamstack.server.inputs import Reader, close_inputs
-from streamstack.server.response_options import Wire
+from streamstack.server.response_options import ResponseOptions
 from tests.declaring import compile_yaml
 from tests.server.serving import Reply, Server, endpoint, serving
 
@@ -57,7 +57,7 @@ async def served(
         answer,
         path,
         method,
-        wire=Wire("value"),
+        wire=ResponseOptions("value"),
         read=reader.read,
         show=reader.show,
         max_body=reader.most(method, names),

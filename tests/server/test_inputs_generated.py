@@ -12,7 +12,7 @@ import pytest
 from streamstack.runtime.inputs import compile_inputs
 from streamstack.runtime.run import Run
 from streamstack.server.inputs import Reader
-from streamstack.server.response_options import Wire
+from streamstack.server.response_options import ResponseOptions
 from tests.requests_at_random import ODD, anything, declaration, fitting_object, spoilt
 from tests.server.serving import endpoint, serving
 
@@ -61,7 +61,14 @@ async def test_no_request_is_an_error_of_ours(seed: int) -> None:
     checker = compile_inputs(inputs, pick.choice(["refuse", "ignore"]))
     reader = Reader(checker, max_body=2000, keeps_body=seed % 2 == 0)
     made = [
-        endpoint(echo, "/s/{a}", method, wire=Wire("value"), read=reader.read, show=reader.show)
+        endpoint(
+            echo,
+            "/s/{a}",
+            method,
+            wire=ResponseOptions("value"),
+            read=reader.read,
+            show=reader.show,
+        )
         for method in ("GET", "POST", "PUT", "DELETE")
     ]
     statuses = set()

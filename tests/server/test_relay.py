@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from streamstack.server.endpoint import Served
+from streamstack.server.endpoint import EndpointHandler
 from tests.server.serving import Server, endpoint, serving
 from tests.stacks import plan_of
 from tests.upstreams import Upstream, Wire
@@ -20,7 +20,7 @@ RELAY = """
 """
 
 
-def relay(url: str, decode: str = "sse") -> Served:
+def relay(url: str, decode: str = "sse") -> EndpointHandler:
     """Return an endpoint that relays what it reads."""
     return endpoint(plan_of(RELAY.format(url=url, decode=decode)).start)
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from streamstack.runtime.run import Run
-from streamstack.server.headers import Cors
-from streamstack.server.response_options import Wire
+from streamstack.server.headers import CorsHeaders
+from streamstack.server.response_options import ResponseOptions
 from tests.server.serving import Emitting, endpoint, serving
 
 OURS = "https://app.example"
@@ -40,8 +40,8 @@ async def test_head_does_not_run_the_stack() -> None:
     assert (missing.status, missing.body) == (404, b"")
 
 
-@pytest.mark.parametrize("wire", [Wire("sse"), Wire("value")])
-async def test_head_that_is_declared_runs_and_has_no_body(wire: Wire) -> None:
+@pytest.mark.parametrize("wire", [ResponseOptions("sse"), ResponseOptions("value")])
+async def test_head_that_is_declared_runs_and_has_no_body(wire: ResponseOptions) -> None:
     """An endpoint with `method: HEAD` runs its stack; whatever it emits is not sent."""
 
     async def stack(run: Run, inputs: dict[str, Any]) -> Any:
@@ -111,9 +111,9 @@ async def test_cors_on_every_answer(path: str, status: int) -> None:
     served = [
         endpoint(hello),
         endpoint(fails, "/fails"),
-        endpoint(hello, "/v", wire=Wire("json")),
+        endpoint(hello, "/v", wire=ResponseOptions("json")),
     ]
-    async with serving(*served, cors=Cors(frozenset({OURS}))) as server:
+    async with serving(*served, cors=CorsHeaders(frozenset({OURS}))) as server:
         reply = await server.get(path, Origin=OURS)
         other = await server.get(path, Origin="https://evil.example")
         none = await server.get(path)
@@ -128,7 +128,7 @@ async def test_cors_on_every_answer(path: str, status: int) -> None:
 
 async def test_preflight() -> None:
     """The preflight tells the methods and headers that a page may use."""
-    cors = Cors(frozenset({OURS}), headers=("X-Own",), credentials=True)
+    cors = CorsHeaders(frozenset({OURS}), headers=("X-Own",), credentials=True)
     async with serving(endpoint(never, method="POST"), cors=cors) as server:
         reply = await server.ask("OPTIONS", "/s", Origin=OURS, Access_Control_Request_Method="POST")
         other = await server.ask("OPTIONS", "/s", Origin="https://evil.example")
@@ -143,13 +143,13 @@ async def test_preflight() -> None:
 
 def test_any_origin() -> None:
     """`*` lets every origin in, and what it asks to send; never with credentials."""
-    cors = Cors(frozenset({"*"}), headers=("*",))
+    cors = CorsHeaders(frozenset({"*"}), headers=("*",))
     assert b"Access-Control-Allow-Origin: *\r\n" in cors.lines("https://x.example")
     asked = cors.preflight("https://x.example", ["GET"], "x-one, X-Two")
     assert b"Idempotency-Key, x-one, X-Two\r\n" in asked
     assert b"evil" not in cors.preflight("https://x.example", ["GET"], "x\r\nevil: 1")
-    assert not Cors(frozenset({"*"}), credentials=True).allows("https://x.example")
-    assert Cors(frozenset({OURS})).allows(OURS.upper())
+    assert not CorsHeaders(frozenset({"*"}), credentials=True).allows("https://x.example")
+    assert CorsHeaders(frozenset({OURS})).allows(OURS.upper())
 
 
 async def test_health() -> None:
@@ -207,7 +207,7 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
     async def echo(run: Run, inputs: dict[str, Any]) -> None:
         await Emitting(run)(run.request()["path"])
 
-    served = [endpoint(echo, "/e/{n}", wire=Wire("text"))]
+    served = [endpoint(echo, "/e/{n}", wire=ResponseOptions("text"))]
     requests = "".join(f"GET /e/{n} HTTP/1.1\r\nHost: x\r\n\r\n" for n in range(40))
     last = "GET /e/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     async with serving(*served) as server:

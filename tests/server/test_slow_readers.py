@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.run import Run
 from streamstack.server.response import Backlog
-from streamstack.server.response_options import Limits, Wire
+from streamstack.server.response_options import Limits, ResponseOptions
 from tests.server.declared import declared, eventually, small_reader
 from tests.server.serving import Server, endpoint, parse, serving
 
@@ -77,7 +77,9 @@ async def test_disconnect_does_not_wait_for_the_rest_either() -> None:
     async def stack(run: Run, inputs: dict[str, Any]) -> None:
         run.sink.emit("x" * 5_000_000, None, None, None)
 
-    served = endpoint(stack, limits=Limits(closing=0.2), wire=Wire("text", slow="disconnect"))
+    served = endpoint(
+        stack, limits=Limits(closing=0.2), wire=ResponseOptions("text", slow="disconnect")
+    )
     async with serving(served) as server:
         await small_reader(server, "/s")
         await asyncio.sleep(0.05)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from streamstack.runtime.run import Run
-from streamstack.server.response_options import GATHERED, Limits, Wire
+from streamstack.server.response_options import GATHERED, Limits, ResponseOptions
 from tests.server.serving import AUTO, Client, Emitting, endpoint, serving
 
-TEXT = Wire("text")
+TEXT = ResponseOptions("text")
 
 
 async def reads(client: Client) -> list[tuple[float, bytes]]:
@@ -167,7 +167,7 @@ async def test_run_can_outlive_its_reader() -> None:
 async def test_slow_reader_is_waited_for() -> None:
     """What waits for a slow reader is bounded, however much the run would send."""
     emitted = 0
-    wire = Wire("bytes", buffer=128 * 1024)
+    wire = ResponseOptions("bytes", buffer=128 * 1024)
 
     async def stack(run: Run, inputs: dict[str, Any]) -> None:
         nonlocal emitted
@@ -200,7 +200,7 @@ async def test_slow_reader_is_waited_for() -> None:
 
 async def test_slow_reader_of_paced_chunks_is_waited_for() -> None:
     """Chunks that leave one by one are held back too, once the transport is full."""
-    wire = Wire("bytes", buffer=16 * 1024)
+    wire = ResponseOptions("bytes", buffer=16 * 1024)
     emitted = 0
 
     async def stack(run: Run, inputs: dict[str, Any]) -> None:
@@ -265,7 +265,7 @@ async def test_several_wait_for_the_reader() -> None:
             await asyncio.sleep(0.3)
             first.cancel()
 
-    async with serving(endpoint(stack, wire=Wire("bytes"))) as server:
+    async with serving(endpoint(stack, wire=ResponseOptions("bytes"))) as server:
         client = await server.connect()
         client.ask(extra="Connection: close\r\n")
         await client.head()
@@ -286,7 +286,7 @@ async def test_reader_who_never_reads_is_dropped() -> None:
         finally:
             ended.set()
 
-    served = endpoint(stack, wire=Wire("bytes"), limits=Limits(idle=0.3))
+    served = endpoint(stack, wire=ResponseOptions("bytes"), limits=Limits(idle=0.3))
     async with serving(served) as server:
         client = await server.connect(limit=4096)
         client.ask()
@@ -301,7 +301,7 @@ async def test_reader_who_never_reads_the_rest_is_dropped() -> None:
     async def stack(run: Run, inputs: dict[str, Any]) -> Any:
         return "x" * 20_000_000
 
-    served = endpoint(stack, wire=Wire("value"), limits=Limits(idle=0.3))
+    served = endpoint(stack, wire=ResponseOptions("value"), limits=Limits(idle=0.3))
     async with serving(served) as server:
         client = await server.connect(limit=4096)
         client.ask()
@@ -384,7 +384,7 @@ async def test_heartbeats_in_a_pause() -> None:
         await asyncio.sleep(0.2)
         await Emitting(run)("b")
 
-    wire = Wire("sse", done=False, retry=100)
+    wire = ResponseOptions("sse", done=False, retry=100)
     async with serving(endpoint(stack, wire=wire, limits=Limits(keep_alive=0.04))) as server:
         reply = await server.get()
     beats = reply.body.count(b"\n:\n") + reply.body.count(b":\n:\n")
@@ -399,7 +399,7 @@ async def test_heartbeat_of_ndjson_is_a_blank() -> None:
         await asyncio.sleep(0.1)
         await Emitting(run)({"a": 1})
 
-    served = endpoint(stack, wire=Wire("ndjson"), limits=Limits(keep_alive=0.03))
+    served = endpoint(stack, wire=ResponseOptions("ndjson"), limits=Limits(keep_alive=0.03))
     async with serving(served) as server:
         reply = await server.get()
     assert reply.body.lstrip(b" ") == b'{"a":1}\n'
@@ -440,7 +440,9 @@ async def test_greedy_run_is_fair() -> None:
     async def quick(run: Run, inputs: dict[str, Any]) -> Any:
         return 1
 
-    async with serving(endpoint(greedy), endpoint(quick, "/v", wire=Wire("value"))) as server:
+    async with serving(
+        endpoint(greedy), endpoint(quick, "/v", wire=ResponseOptions("value"))
+    ) as server:
         busy = asyncio.create_task(server.get())
         await asyncio.sleep(0.05)
         began = perf_counter()

@@ -29,7 +29,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from streamstack import __version__
-from streamstack.connections.http import Answer
+from streamstack.connections.http import UpstreamResponse
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.masking import mask
@@ -114,7 +114,7 @@ def call(  # noqa: PLR0913
             if url is not None:
                 raise ValueError("give a full URL, or a path and --url")
             url, path = _split_url(path)
-        request = Request.of(method, path, inputs, json_file, headers)
+        request = CallRequest.of(method, path, inputs, json_file, headers)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     try:
@@ -198,7 +198,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CallRequest:
     """A request: ``target`` is path and query, ``body`` is sent part by part."""
 
     method: str
@@ -215,7 +215,7 @@ class Request:
         inputs: Sequence[str],
         document: BinaryIO | None,
         headers: Sequence[str],
-    ) -> Request:
+    ) -> CallRequest:
         """Make the request of a command line. Files are read when they are sent.
 
         Inputs go to the query or into a form: the endpoint knows their types, and converts them.
@@ -386,7 +386,7 @@ class _Exchange:
         timeout: Seconds without progress, None for no limit. Waiting for input of our own does not count.
     """
 
-    def __init__(self, request: Request, timeout: float | None) -> None:
+    def __init__(self, request: CallRequest, timeout: float | None) -> None:
         self.failure = ""
         self._request = request
         self._timeout = timeout
@@ -467,7 +467,7 @@ class _Exchange:
             loop.remove_reader(descriptor)
 
 
-async def _exchange(address: str, request: Request, timeout: float | None) -> int:
+async def _exchange(address: str, request: CallRequest, timeout: float | None) -> int:
     """Send a request and show its answer; return the exit code.
 
     Raises _NoAnswerError where no server answers, or a file can't be sent.
@@ -554,10 +554,10 @@ def _reason(error: Exception) -> str:
 
 
 async def _show(
-    response: aiohttp.ClientResponse, exchange: _Exchange, request: Request, began: float
+    response: aiohttp.ClientResponse, exchange: _Exchange, request: CallRequest, began: float
 ) -> int:
     """Show an answer as it comes, then its times. Return the exit code."""
-    answer = Answer(response, response.url.host or "")
+    answer = UpstreamResponse(response, response.url.host or "")
     content_type = answer.headers.get("Content-Type", "")
     run = answer.headers.get("X-Run-Id")
     title = (f"{answer.status} {answer.reason}".strip(), content_type, f"run {run}" if run else "")
@@ -600,7 +600,7 @@ async def _show(
     return FAILED if failed or broken else COMPLETE
 
 
-def _show_problem(body: bytes, request: Request) -> None:
+def _show_problem(body: bytes, request: CallRequest) -> None:
     lines = problem_lines(body)
     for line in lines:
         click.echo(line, err=True)

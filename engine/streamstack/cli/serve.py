@@ -23,7 +23,7 @@ from streamstack.server.addresses import AuthenticationError
 from streamstack.server.context import DatabaseError
 from streamstack.server.endpoints import UnservableError
 from streamstack.server.reloading import first_edition, unshared
-from streamstack.server.serve import Task
+from streamstack.server.serve import ServeOptions
 from streamstack.server.serve import serve as serve_alone
 from streamstack.server.signals import Early
 from streamstack.server.sockets import AddressError, is_loopback
@@ -95,7 +95,7 @@ def serve(
     if count > 1:
         _check_sharing(context, checked)
     try:
-        task = Task(
+        task = ServeOptions(
             edition=first_edition(checked, dev=dev),
             host=address,
             port=port if port is not None else server.port,

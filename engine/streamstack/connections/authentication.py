@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 from multidict import CIMultiDict
 
-from streamstack.connections.http import HttpClient, Request, parse_url
+from streamstack.connections.http import HttpClient, UpstreamRequest, parse_url
 from streamstack.connections.tokens import (
     Key,
     Rules,
@@ -278,7 +278,7 @@ class JwksCache:
     async def _fetch(self) -> None:
         headers = CIMultiDict({"Accept": "application/jwk-set+json, application/json"})
         # No redirects: only the author decides where keys come from.
-        request = Request("GET", parse_url(self._url), headers, redirects=0)
+        request = UpstreamRequest("GET", parse_url(self._url), headers, redirects=0)
         response = await self._client().send(request)
         try:
             if response.status != 200:

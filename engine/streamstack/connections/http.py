@@ -42,7 +42,7 @@ class Coding(Protocol):
         """Whether the end of the coding has come."""
 
 
-def undo(header: str | None) -> list[Coding]:
+def decoders_for(header: str | None) -> list[Coding]:
     """Return what undoes a Content-Encoding, in the order to be used.
 
     Raises RunError ``invalid-chunk`` for a coding that was not asked for.
@@ -62,13 +62,13 @@ def undo(header: str | None) -> list[Coding]:
     return codings
 
 
-def through(codings: list[Coding], data: bytes) -> Iterator[bytes]:
+def decode(codings: list[Coding], data: bytes) -> Iterator[bytes]:
     """Give what some bytes are once all codings are undone."""
     if not codings:
         yield data
         return
     for piece in codings[0].feed(data):
-        yield from through(codings[1:], piece)
+        yield from decode(codings[1:], piece)
 
 
 class _Zlib:
@@ -166,7 +166,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class UpstreamRequest:
     """What is asked. ``redirects`` is how many are followed; at 0 the redirect itself is the answer.
 
     ``length`` is that of a body that is read as it is sent, None where it is not known.
@@ -295,7 +295,7 @@ class HttpClient:
         )
         return moved, url.authority if url.explicit_port else url.host
 
-    def _prepare(self, request: Request) -> tuple[URL, CIMultiDict[str], URL | None]:
+    def _prepare(self, request: UpstreamRequest) -> tuple[URL, CIMultiDict[str], URL | None]:
         """Return where a request is sent, its headers, and the proxy: no header frames a body or is of the connection.
 
         Every request leaves through here. An author's `Content-Length` would cut its body or begin another request.
@@ -325,14 +325,14 @@ class HttpClient:
         return None if local else self._proxy
 
     async def connect(
-        self, request: Request, **options: Any
+        self, request: UpstreamRequest, **options: Any
     ) -> aiohttp.ClientWebSocketResponse[bool]:
         """Open a WebSocket, following redirects as `send` does. ``options`` are those of aiohttp's `ws_connect`.
 
         Raises RunError as `send`, and aiohttp's WSServerHandshakeError for an answer that is no WebSocket.
         """
 
-        async def open_once(request: Request) -> aiohttp.ClientWebSocketResponse[bool]:
+        async def open_once(request: UpstreamRequest) -> aiohttp.ClientWebSocketResponse[bool]:
             url, headers, proxy = self._prepare(request)
             try:
                 socket: aiohttp.ClientWebSocketResponse[bool] = await self.session.ws_connect(
@@ -346,13 +346,13 @@ class HttpClient:
 
         return await self._through_redirects(request, open_once)
 
-    async def send(self, request: Request) -> Answer:
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send a request, follow its redirects, and return the answer once its head has come.
 
         Raises RunError ``http-connection`` where there is none, ``timeout`` where no connection came about.
         """
 
-        async def send_once(request: Request) -> Answer:
+        async def send_once(request: UpstreamRequest) -> UpstreamResponse:
             answer = await self._send(request)
             location = answer.headers.get("Location")
             if request.redirects and answer.status in _REDIRECTS and location is not None:
@@ -363,7 +363,7 @@ class HttpClient:
         return await self._through_redirects(request, send_once)
 
     async def _through_redirects(
-        self, request: Request, once: Callable[[Request], Awaitable[T]]
+        self, request: UpstreamRequest, once: Callable[[UpstreamRequest], Awaitable[T]]
     ) -> T:
         asked = request
         for _ in range(request.redirects + 1):
@@ -386,7 +386,7 @@ class HttpClient:
             final=True,
         )
 
-    async def _send(self, request: Request) -> Answer:
+    async def _send(self, request: UpstreamRequest) -> UpstreamResponse:
         url, headers, proxy = self._prepare(request)
         name = request.url.host or ""
         try:
@@ -401,13 +401,13 @@ class HttpClient:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise fault_of(error, name, self.settings.connect) from error
         try:
-            return Answer(response, name)
+            return UpstreamResponse(response, name)
         except BaseException:
             response.close()
             raise
 
 
-def _follow(request: Request, status: int, location: str) -> Request:
+def _follow(request: UpstreamRequest, status: int, location: str) -> UpstreamRequest:
     """Return the request that a redirect asks for (https://fetch.spec.whatwg.org/#http-redirect-fetch)."""
     web = "ws" if request.url.scheme in ("ws", "wss") else "http"
     try:
@@ -449,7 +449,7 @@ def _follow(request: Request, status: int, location: str) -> Request:
     )
 
 
-class Answer:
+class UpstreamResponse:
     """The head of an answer, and its body as it comes. Close it, whatever happens."""
 
     def __init__(self, response: aiohttp.ClientResponse, host: str) -> None:
@@ -458,7 +458,7 @@ class Answer:
         self.headers = response.headers
         self.host = host
         self._response = response
-        self._codings: list[Coding] = undo(response.headers.get("Content-Encoding"))
+        self._codings: list[Coding] = decoders_for(response.headers.get("Content-Encoding"))
         self._pieces: Iterator[bytes] = iter(())
         self._received = False
         self._fault: RunError | None = None
@@ -498,7 +498,7 @@ class Answer:
             if not self._codings:
                 return data
             self._received = True
-            self._pieces = through(self._codings, data)
+            self._pieces = decode(self._codings, data)
 
     async def _receive(self) -> bytes:
         if self._fault is not None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.formats.dialect import Block, DialectEncoder, fault_of
+from streamstack.formats.dialect import DialectBlock, DialectEncoder, fault_of
 from streamstack.formats.items import FIGURES
 from streamstack.formats.spec import Format
 from streamstack.language.values import to_json
@@ -42,17 +42,17 @@ class AiSdkEncoder(DialectEncoder):
         name = self.asked.continued or f"msg_{self.response.run}"
         return _part("start", messageId=name)
 
-    def open_block(self, block: Block) -> bytes:
+    def open_block(self, block: DialectBlock) -> bytes:
         if block.name:
             return _part("tool-input-start", toolCallId=block.id, toolName=block.name)
         self._before = b'data: {"type":"text-delta","id":"%d","delta":' % block.number
         self._after = b"}\n\n"
         return _part("text-start", id=str(block.number))
 
-    def arguments(self, block: Block, text: str) -> bytes:
+    def arguments(self, block: DialectBlock, text: str) -> bytes:
         return _part("tool-input-delta", toolCallId=block.id, inputTextDelta=text)
 
-    def close_block(self, block: Block) -> bytes:
+    def close_block(self, block: DialectBlock) -> bytes:
         if not block.name:
             return _part("text-end", id=str(block.number))
         named = {"toolCallId": block.id, "toolName": block.name}

@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.formats.dialect import Block, DialectEncoder, Kept, fault_of
+from streamstack.formats.dialect import DialectBlock, DialectEncoder, Kept, fault_of
 from streamstack.formats.spec import Format
 from streamstack.language.values import to_json
 
@@ -48,7 +48,7 @@ class AnthropicEncoder(DialectEncoder):
         usage = {**self._figures(), "output_tokens": 0}  # what it will be, the end tells
         return _event("message_start", {"message": {**message, "usage": usage}})
 
-    def open_block(self, block: Block) -> bytes:
+    def open_block(self, block: DialectBlock) -> bytes:
         if not block.name:
             self._before = (
                 b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,'
@@ -60,11 +60,11 @@ class AnthropicEncoder(DialectEncoder):
             held = {"type": "tool_use", "id": block.id, "name": block.name, "input": {}}
         return _event("content_block_start", {"index": block.number, "content_block": held})
 
-    def arguments(self, block: Block, text: str) -> bytes:
+    def arguments(self, block: DialectBlock, text: str) -> bytes:
         delta = {"type": "input_json_delta", "partial_json": text}
         return _event("content_block_delta", {"index": block.number, "delta": delta})
 
-    def close_block(self, block: Block) -> bytes:
+    def close_block(self, block: DialectBlock) -> bytes:
         return _event("content_block_stop", {"index": block.number})
 
     def finish(self) -> bytes:

@@ -53,7 +53,7 @@ def _continued(messages: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-class Block(NamedTuple):
+class DialectBlock(NamedTuple):
     """A run of text, or a tool call, which alone has a name. ``number`` counts both, from 0."""
 
     number: int
@@ -65,11 +65,11 @@ class Block(NamedTuple):
     complete: bool = False  # they came as an object: nothing can follow
 
 
-class State(NamedTuple):
+class DialectState(NamedTuple):
     """How far an answer is. It is replaced, not changed: a chunk that can't be sent gives it back."""
 
     started: bool = False
-    block: Block | None = None
+    block: DialectBlock | None = None
     blocks: int = 0
     ids: tuple[str, ...] = ()  # of the calls
 
@@ -78,7 +78,7 @@ class State(NamedTuple):
 class Kept:
     """A block and the pieces of its text or arguments."""
 
-    block: Block
+    block: DialectBlock
     pieces: list[str]
 
     @property
@@ -124,7 +124,7 @@ class DialectEncoder(Encoder):
         self.whole = self.whole_by_default and not self.asked.stream
         self._before = b""  # what stands around the JSON of a piece of text
         self._after = b""
-        self._state = State()
+        self._state = DialectState()
         self._kept: list[Kept] = []  # all blocks of a whole answer, else the call that is open
         self._undo = (self._state, self._kept)  # what they were before the last chunk
         self._noted = False  # the last chunk was kept
@@ -139,15 +139,15 @@ class DialectEncoder(Encoder):
         """Return what stands before the first block."""
 
     @abstractmethod
-    def open_block(self, block: Block) -> bytes:
+    def open_block(self, block: DialectBlock) -> bytes:
         """Return the beginning of a block. Sets what stands around pieces of its text."""
 
     @abstractmethod
-    def arguments(self, block: Block, text: str) -> bytes:
+    def arguments(self, block: DialectBlock, text: str) -> bytes:
         """Return a piece of a call's arguments."""
 
     @abstractmethod
-    def close_block(self, block: Block) -> bytes:
+    def close_block(self, block: DialectBlock) -> bytes:
         """Return the end of a block."""
 
     @abstractmethod
@@ -173,7 +173,7 @@ class DialectEncoder(Encoder):
         block = self._state.block
         return TOOL_CALLS if block is not None and block.name else STOP
 
-    def kept_text(self, block: Block) -> str:
+    def kept_text(self, block: DialectBlock) -> str:
         """Return the text or the arguments of a block that was kept."""
         return next((each.text for each in self._kept if each.block.number == block.number), "")
 
@@ -192,7 +192,7 @@ class DialectEncoder(Encoder):
         block = before.block
         opening = b""
         if block is None or block.name:
-            opening = self._begin(Block(before.blocks))
+            opening = self._begin(DialectBlock(before.blocks))
         if self.whole:
             self._note(text)
             return b""
@@ -207,11 +207,11 @@ class DialectEncoder(Encoder):
                 self._kept.pop()
         self._state, self._kept = self._undo
 
-    def _begin(self, block: Block) -> bytes:
+    def _begin(self, block: DialectBlock) -> bytes:
         """Go on with another block; return what tells of it."""
         state = self._state
         ids = (*state.ids, block.id) if block.name else state.ids
-        self._state = State(started=True, block=block, blocks=state.blocks + 1, ids=ids)
+        self._state = DialectState(started=True, block=block, blocks=state.blocks + 1, ids=ids)
         if self.whole:
             return b""
         opening = b"" if state.started else self.start()
@@ -269,7 +269,7 @@ class DialectEncoder(Encoder):
             self._note(text)
         return data
 
-    def _new_call(self, item: Mapping[str, Any]) -> Block:
+    def _new_call(self, item: Mapping[str, Any]) -> DialectBlock:
         state = self._state
         name, given = item.get("name"), item.get("id")
         if not name:
@@ -284,7 +284,7 @@ class DialectEncoder(Encoder):
             )
         number = len(state.ids)
         call_id = given or f"call_{self.response.run[:16]}_{number}"
-        return Block(state.blocks, number, item.get("index"), call_id, name)
+        return DialectBlock(state.blocks, number, item.get("index"), call_id, name)
 
     # ------------------------------------------------------------- silences and ends
 
@@ -306,7 +306,7 @@ class DialectEncoder(Encoder):
         return ending + self.finish()
 
 
-def _goes_on(block: Block, item: Mapping[str, Any]) -> bool:
+def _goes_on(block: DialectBlock, item: Mapping[str, Any]) -> bool:
     """Tell whether an item belongs to the tool call that is open."""
     return (
         bool(block.name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from streamstack.errors import RunError
-from streamstack.formats.dialect import Block, DialectEncoder, fault_of
+from streamstack.formats.dialect import DialectBlock, DialectEncoder, fault_of
 from streamstack.formats.items import Item
 from streamstack.formats.spec import Format
 from streamstack.language.values import to_json
@@ -43,7 +43,7 @@ class OpenaiEncoder(DialectEncoder):
         self._after = b'},"logprobs":null,"finish_reason":null}' + self._trail
         return self._delta({"role": "assistant", "content": ""})
 
-    def open_block(self, block: Block) -> bytes:
+    def open_block(self, block: DialectBlock) -> bytes:
         if not block.name:
             return b""
         call = {
@@ -54,10 +54,10 @@ class OpenaiEncoder(DialectEncoder):
         }
         return self._delta({"tool_calls": [call]})
 
-    def arguments(self, block: Block, text: str) -> bytes:
+    def arguments(self, block: DialectBlock, text: str) -> bytes:
         return self._delta({"tool_calls": [{"index": block.call, "function": {"arguments": text}}]})
 
-    def close_block(self, block: Block) -> bytes:
+    def close_block(self, block: DialectBlock) -> bytes:
         # Callers parse the arguments as JSON: none are an empty object.
         return self.arguments(block, "{}") if block.name and not block.spoken else b""
 

@@ -16,7 +16,7 @@ from streamstack.connections.database.interface import PAUSES, Cursor, Database,
 from streamstack.errors import RunError
 from streamstack.functions.db import CONFIGURED, DATABASE, SQL, Query, database_of
 from streamstack.language.definition import Effects, Example, Parameter, Property, function
-from streamstack.runtime.concurrency import Feed
+from streamstack.runtime.concurrency import Channel
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream
 from streamstack.spec import Bound, Constant, Kind
@@ -96,7 +96,7 @@ class _Reading:
                 yield rows
             return
         try:
-            async with Feed(self._fetch) as feed:
+            async with Channel(self._fetch) as feed:
                 while rows := await feed.take() or []:
                     spool = rows.pop() if isinstance(rows[-1], Spool) else None
                     if rows:
@@ -121,7 +121,7 @@ class _Reading:
                     return
                 size = self._size
 
-    async def _fetch(self, feed: Feed) -> None:
+    async def _fetch(self, feed: Channel) -> None:
         """Fetch until the end. A connection that is lost before there was any row is replaced."""
         for pause in PAUSES:
             if pause:
@@ -139,7 +139,7 @@ class _Reading:
             else:
                 return
 
-    async def _hand_over(self, feed: Feed, opened: Cursor) -> None:
+    async def _hand_over(self, feed: Channel, opened: Cursor) -> None:
         taken: asyncio.Future[None] | None = None
         size = min(_FIRST, self._size)
         while rows := await opened.fetch(size):
@@ -157,7 +157,7 @@ class _Reading:
         await asyncio.wait((taken,), timeout=self._database.settings.hold)
         return taken.done()
 
-    async def _move(self, feed: Feed, opened: Cursor, rows: list[Any]) -> None:
+    async def _move(self, feed: Channel, opened: Cursor, rows: list[Any]) -> None:
         """Move what is left to the disk, so that the connection is free."""
         spool = self._spool = Spool(self._database.settings.spool)
         feed.put([spool])

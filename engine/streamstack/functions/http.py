@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from streamstack.connections.http import Answer, loggable
+from streamstack.connections.http import UpstreamResponse, loggable
 from streamstack.errors import RunError
 from streamstack.functions.content import DECODES
 from streamstack.functions.http_stream import http_stream, websocket_stream
@@ -140,7 +140,7 @@ _ACCEPT = {
 }
 
 
-async def _read(answer: Answer, limit: int) -> bytes:
+async def _read(answer: UpstreamResponse, limit: int) -> bytes:
     data = bytearray()
     while piece := await answer.read():
         data += piece
@@ -152,7 +152,7 @@ async def _read(answer: Answer, limit: int) -> bytes:
     return bytes(data)
 
 
-def _decode(answer: Answer, data: bytes, decode: str) -> Any:
+def _decode(answer: UpstreamResponse, data: bytes, decode: str) -> Any:
     """Return what a body holds.
 
     Raises RunError ``invalid-chunk``.

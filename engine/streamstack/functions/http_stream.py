@@ -12,7 +12,13 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from streamstack.connections.http import ACCEPTED, Answer, HttpClient, Request, parse_url
+from streamstack.connections.http import (
+    ACCEPTED,
+    HttpClient,
+    UpstreamRequest,
+    UpstreamResponse,
+    parse_url,
+)
 from streamstack.errors import RunError
 from streamstack.functions.content import (
     COUNTS,
@@ -212,7 +218,7 @@ class HttpStream(Upstream):
         self,
         run: Run,
         client: HttpClient,
-        request: Request,
+        request: UpstreamRequest,
         decode: str,
         options: Options,
         allowed: list[Any] | None,
@@ -227,7 +233,7 @@ class HttpStream(Upstream):
         self._decode = decode
         self._options = options
         self._allowed = allowed
-        self._answer: Answer | None = None
+        self._answer: UpstreamResponse | None = None
         self._decoder: Decoder | None = None
         self._skipped = 0  # in the connections before
         self._complete = False
@@ -406,7 +412,7 @@ class WebSocketStream(Upstream):
     async def open(self) -> None:
         try:
             connection = await self._client.connect(
-                Request("GET", self._url, self._headers),
+                UpstreamRequest("GET", self._url, self._headers),
                 max_msg_size=self._largest,
                 timeout=aiohttp.ClientWSTimeout(ws_close=GOODBYE),
                 decode_text=False,

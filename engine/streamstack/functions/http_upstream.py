@@ -19,7 +19,14 @@ import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
-from streamstack.connections.http import ACCEPTED, Answer, HttpClient, Request, loggable, parse_url
+from streamstack.connections.http import (
+    ACCEPTED,
+    HttpClient,
+    UpstreamRequest,
+    UpstreamResponse,
+    loggable,
+    parse_url,
+)
 from streamstack.errors import RunError
 from streamstack.language.definition import Parameter
 from streamstack.language.headers import CONTROL_CHARACTERS, ForwardedHeaders
@@ -108,7 +115,7 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
     redirects: int,
     accept: str,
     encoding: str = ACCEPTED,
-) -> Request:
+) -> UpstreamRequest:
     """Return the request that a step's parameters make.
 
     Raises RunError ``template`` for parameters that don't go together.
@@ -141,7 +148,7 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
         for name, value in (query or {}).items()
         if value is not None
     }
-    return Request(method, parse_url(url, parts), sent, content, redirects, length)
+    return UpstreamRequest(method, parse_url(url, parts), sent, content, redirects, length)
 
 
 def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
@@ -291,7 +298,7 @@ def is_allowed(status: int, allowed: list[Any] | None, upto: int) -> bool:
     return 200 <= status < upto
 
 
-async def status_error(answer: Answer) -> RunError:
+async def status_error(answer: UpstreamResponse) -> RunError:
     """Return the error of an answer's status, with the beginning of its body in the details; close the answer."""
     data = await read_beginning(answer)
     phrase = next((each.phrase for each in HTTPStatus if each == answer.status), "")
@@ -304,7 +311,7 @@ async def status_error(answer: Answer) -> RunError:
     )
 
 
-async def content_error(answer: Answer, media: str, name: str) -> RunError:
+async def content_error(answer: UpstreamResponse, media: str, name: str) -> RunError:
     """Return the error of an answer that can't be what was asked for; close the answer."""
     data = await read_beginning(answer)
     return RunError(
@@ -314,7 +321,7 @@ async def content_error(answer: Answer, media: str, name: str) -> RunError:
     )
 
 
-async def read_beginning(answer: Answer) -> bytes:
+async def read_beginning(answer: UpstreamResponse) -> bytes:
     """Return the beginning of an answer's body, as much as comes soon; close the answer."""
     data = bytearray()
     try:
@@ -338,7 +345,7 @@ def _readable(data: bytes) -> Any:
         return excerpt(data, 2000)
 
 
-def headers_of(answer: Answer) -> dict[str, Any]:
+def headers_of(answer: UpstreamResponse) -> dict[str, Any]:
     """Return an answer's headers by their names in small letters.
 
     Several of one name are joined; `set-cookie`, whose values can't be (RFC 9110, 5.3), is a list.
@@ -353,7 +360,7 @@ def headers_of(answer: Answer) -> dict[str, Any]:
     return headers
 
 
-def read_retry_after(answer: Answer) -> float | None:
+def read_retry_after(answer: UpstreamResponse) -> float | None:
     """Return the seconds that an answer asks to wait: `retry-after-ms`, else `Retry-After` (seconds or a date)."""
     try:
         milliseconds = answer.headers.get("retry-after-ms")

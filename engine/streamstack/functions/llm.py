@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final
 
-from streamstack.connections.http import Answer, HttpClient, Request, parse_url
+from streamstack.connections.http import HttpClient, UpstreamRequest, UpstreamResponse, parse_url
 from streamstack.errors import RunError
 from streamstack.functions.content import COUNTS, MAX_EVENT_SIZE
 from streamstack.functions.http_upstream import (
@@ -68,7 +68,7 @@ class ModelStream(Upstream):
         client: HttpClient,
         provider: Provider,
         model: str,
-        request: Request,
+        request: UpstreamRequest,
         times: StreamTimeouts,
         on_invalid: OnInvalid,
         largest: int,
@@ -81,7 +81,7 @@ class ModelStream(Upstream):
         self._request = request
         self._on_invalid = on_invalid
         self._largest = largest
-        self._answer: Answer | None = None
+        self._answer: UpstreamResponse | None = None
         self._decoder: AnswerDecoder | None = None
         self._reader: AnswerReader | None = None
 
@@ -149,7 +149,7 @@ class ModelStream(Upstream):
             if decoder.alive:
                 return [_SIGN]
 
-    async def _read_end(self, answer: Answer) -> None:
+    async def _read_end(self, answer: UpstreamResponse) -> None:
         """Read what is left where it is there already: a connection read to its end can be used again."""
         due = perf_counter() + _LAST_BYTES
         with suppress(TimeoutError, RunError):
@@ -342,7 +342,7 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
     headers["Accept"] = "text/event-stream"
     # Servers that compress tend to hold events back until there is enough to compress.
     headers["Accept-Encoding"] = "identity"
-    request = Request(
+    request = UpstreamRequest(
         "POST",
         parse_url(asked.url + speaks.path(asked.url, asked.model)),
         headers,

@@ -123,7 +123,7 @@ def _copy(error: RunError) -> RunError:
     return copy
 
 
-class State:
+class StateFunctions:
     """The one store of a process, and who is at work for which key of it."""
 
     def __init__(self, store: Store) -> None:
@@ -135,15 +135,15 @@ class State:
         await self.store.aclose()
 
 
-def open_state(context: Context) -> State:
+def open_state(context: Context) -> StateFunctions:
     """Make the one state of a process; `context.resource(open_state)` returns it."""
     settings = context.state
     if not settings.shared:
-        return State(MemoryStore(settings))
+        return StateFunctions(MemoryStore(settings))
     from streamstack.connections.redis_state import RedisStore  # noqa: PLC0415  (see open_redis)
 
     redis, slots = context.resource(open_redis), context.resource(open_slots)
-    return State(RedisStore(redis, slots, settings.max_size))
+    return StateFunctions(RedisStore(redis, slots, settings.max_size))
 
 
 def open_slots(context: Context) -> Slots:
@@ -389,7 +389,7 @@ async def _cached(store: Store, name: bytes) -> Any:
         return MISSING
 
 
-async def _alone(state: State, name: bytes, make: Callable[[], Awaitable[Any]]) -> Any:
+async def _alone(state: StateFunctions, name: bytes, make: Callable[[], Awaitable[Any]]) -> Any:
     """Make a value; where others share the store, of all processes in one."""
     begun = False
 

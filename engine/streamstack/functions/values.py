@@ -9,7 +9,14 @@ from typing import Any
 import structlog
 
 from streamstack.errors import RunError
-from streamstack.language.definition import Effects, Entries, Example, Given, Parameter, function
+from streamstack.language.definition import (
+    ConstantArgument,
+    Effects,
+    Entries,
+    Example,
+    Parameter,
+    function,
+)
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
 from streamstack.language.values import kind, to_text
@@ -120,7 +127,7 @@ def append(node: Node, code: Code) -> None:
     The variable gets a new list: another variable that held the old one keeps it.
     """
     to, value = node.arguments.get("to"), node.arguments.get("value")
-    assert isinstance(to, Given)
+    assert isinstance(to, ConstantArgument)
     assert isinstance(value, Value)
     name = code.target(to.value)
     code.line(f"{name} = {code.constant(appended)}({name}, {code.source(value)})", value)

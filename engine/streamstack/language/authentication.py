@@ -61,7 +61,7 @@ _LOCAL: Final = re.compile(r"localhost|127(?:\.[0-9]+){3}|::1")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CredentialPlace:
     """Where a caller sends what it proves itself with: `where` is header, cookie or query."""
 
     where: str
@@ -76,7 +76,7 @@ class Place:
 
 
 #: Where tokens are sent by rule (RFC 6750, section 2.1).
-BEARER: Final = Place("header", "Authorization")
+BEARER: Final = CredentialPlace("header", "Authorization")
 
 
 # ------------------------------------------------------------------------------------------ tokens
@@ -164,16 +164,16 @@ def _jwks_url(reader: SettingsReader, node: Node, name: str) -> Any:
     return text
 
 
-def _places(reader: SettingsReader, node: Node, name: str) -> tuple[Place, ...]:
+def _places(reader: SettingsReader, node: Node, name: str) -> tuple[CredentialPlace, ...]:
     places = []
     for item in node.items if isinstance(node, Sequence) else (node,):
-        place = Place("", "")
+        place = CredentialPlace("", "")
         if isinstance(item, Scalar) and item.value == "header":
             place = BEARER
         elif isinstance(item, Mapping) and len(item.items) == 1:
             key, value = item.items[0]
             named = value.value if isinstance(value, Scalar) else None
-            place = Place(key.text, "" if named is None else str(named))
+            place = CredentialPlace(key.text, "" if named is None else str(named))
         if place.where in ("header", "cookie", "query") and place.name and place.can_be:
             places.append(place)
             continue
@@ -229,7 +229,7 @@ class Jwt:
         (),
         key="audience",
     )
-    places: tuple[Place, ...] = setting(
+    places: tuple[CredentialPlace, ...] = setting(
         Custom(
             {**_PLACE, "type": ["array", "string", "object", "null"], "items": _PLACE},
             "places",
@@ -380,7 +380,7 @@ class ApiKey:
 
     name: str
     keys: tuple[Key, ...]
-    place: Place = Place("header", _API_KEY_HEADER)
+    place: CredentialPlace = CredentialPlace("header", _API_KEY_HEADER)
     mark: Mark | None = None
 
     type = "apiKey"
@@ -483,9 +483,9 @@ def _check_api_key(
         mark = (node.get("query") or node).mark
         reader.refuse(mark, message, code="conflicting-parameters")
     place = (
-        Place("query", values["query"])
+        CredentialPlace("query", values["query"])
         if "query" in values
-        else Place("header", values.get("header", _API_KEY_HEADER))
+        else CredentialPlace("header", values.get("header", _API_KEY_HEADER))
     )
     if not place.can_be:
         mark = (node.get(place.where) or node).mark
@@ -495,7 +495,7 @@ def _check_api_key(
 
 
 def _make_api_key(
-    name: str, place: Place, mark: Mark, keys: tuple[Key, ...] = (), **_: str
+    name: str, place: CredentialPlace, mark: Mark, keys: tuple[Key, ...] = (), **_: str
 ) -> ApiKey:
     return ApiKey(name, keys, place, mark)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from streamstack.errors import Mark
 from streamstack.language.units import Rate
 from streamstack.language.values import MISSING
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 from streamstack.spec import Field, fields_by_name
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Registry(Mapping[str, Function]):
         return len(self._functions)
 
 
-@record()
+@fast_dataclass()
 class Stack:
     """Steps that run one after the other."""
 
@@ -193,15 +193,15 @@ class Stack:
     mark: Mark
 
 
-@record()
-class Given:
+@fast_dataclass()
+class ConstantArgument:
     """A constant argument: checked and converted (a duration is seconds, a size is bytes)."""
 
     value: Any
     mark: Mark
 
 
-@record()
+@fast_dataclass()
 class Arguments:
     """The arguments of a step, or of a group within them, by parameter name."""
 
@@ -212,7 +212,7 @@ class Arguments:
         return self.given.get(name)
 
 
-@record()
+@fast_dataclass()
 class Items:
     """A list of arguments (elseIf, branches of a merge)."""
 
@@ -220,7 +220,7 @@ class Items:
     mark: Mark
 
 
-@record()
+@fast_dataclass()
 class Entry:
     """One key of the author's own and what it holds."""
 
@@ -229,7 +229,7 @@ class Entry:
     argument: Argument
 
 
-@record()
+@fast_dataclass()
 class Entries:
     """A mapping from the author's names to arguments, in written order (set, cases, branches)."""
 
@@ -238,10 +238,10 @@ class Entries:
 
 
 # Value: a Bound or Condition parameter. Given: a Constant, or a Variable's name.
-Argument: TypeAlias = "Value | Given | Stack | Arguments | Items | Entries"
+Argument: TypeAlias = "Value | ConstantArgument | Stack | Arguments | Items | Entries"
 
 
-@record()
+@fast_dataclass()
 class Retry:
     """How a step is tried again. Delays are seconds."""
 
@@ -255,7 +255,7 @@ class Retry:
     )  # empty: every error that trying again can mend (control.FINAL)
 
 
-@record()
+@fast_dataclass()
 class Step:
     """One step: a function, its arguments, and the modifiers beside it."""
 
@@ -280,7 +280,7 @@ class Step:
         return self.name or self.function.name
 
 
-@record()
+@fast_dataclass()
 class Input:
     """A declared input parameter, or a property or item of one."""
 
@@ -311,7 +311,7 @@ class Input:
     on_invalid: str = "fail"
 
 
-@record()
+@fast_dataclass()
 class Way:
     """One way in: an authentication of the settings by its name, and the scopes it must give."""
 
@@ -320,7 +320,7 @@ class Way:
     mark: Mark
 
 
-@record()
+@fast_dataclass()
 class Authentication:
     """Who may call: whoever comes in by one of the ways; ``optional``: also who tries none."""
 
@@ -328,7 +328,7 @@ class Authentication:
     optional: bool = False
 
 
-@record()
+@fast_dataclass()
 class RateLimit:
     """How often an endpoint may be called, and how many runs of it may be under way, by whom ``by`` says.
 
@@ -358,7 +358,7 @@ class RateLimit:
         )
 
 
-@record()
+@fast_dataclass()
 class Endpoint:
     """`kind: endpoint`."""
 
@@ -389,7 +389,7 @@ class Endpoint:
         return f"{self.method} {self.path}"
 
 
-@record()
+@fast_dataclass()
 class FunctionDefinition:
     """`kind: function`: a stack that others call."""
 
@@ -410,7 +410,7 @@ class FunctionDefinition:
         return f"function {self.name}"
 
 
-@record()
+@fast_dataclass()
 class Task:
     """`kind: task`: a stack that runs on a schedule."""
 
@@ -434,7 +434,7 @@ class Task:
 Definition = Endpoint | FunctionDefinition | Task
 
 
-@record()
+@fast_dataclass()
 class Project:
     """All definitions that are served together."""
 

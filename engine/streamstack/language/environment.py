@@ -16,7 +16,7 @@ from typing import Final
 from dotenv.parser import parse_stream
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.findings import find
+from streamstack.language.findings import make_diagnostic
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 
 _BINDING: Final = re.compile(
@@ -48,13 +48,15 @@ def read_env_file(path: Path, name: str) -> tuple[dict[str, str], list[Diagnosti
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
         message = "This file is not UTF-8 text."
-        return {}, [find("bad-setting", Mark(name, 1, 1), message, "save it as UTF-8")]
+        return {}, [make_diagnostic("bad-setting", Mark(name, 1, 1), message, "save it as UTF-8")]
     for binding in parse_stream(StringIO(text)):
         if binding.key is not None and binding.value is not None and not binding.error:
             variables[binding.key] = binding.value
         elif binding.error or binding.key is not None:
             mark = Mark(name, binding.original.line, 1)
-            findings.append(find("bad-setting", mark, "This line sets no variable.", _ENV_HINT))
+            findings.append(
+                make_diagnostic("bad-setting", mark, "This line sets no variable.", _ENV_HINT)
+            )
     return variables, findings
 
 
@@ -143,7 +145,9 @@ def _fill(
         if form is None:
             what = "This binding is not closed." if found[1] is None else "This can't stand here."
             message = f"{what} streamstack.yaml takes environment variables, no other expressions."
-            findings.append(find("bad-template", node.mark_at(found.start()), message, _HINT))
+            findings.append(
+                make_diagnostic("bad-template", node.mark_at(found.start()), message, _HINT)
+            )
             missing = True
             continue
         value: str | int | None = env.get(form[1], _default(form))
@@ -151,7 +155,9 @@ def _fill(
             missing = True
             if check:
                 message = f"The environment variable {form[1]} is not set."
-                findings.append(find("missing-environment", node.mark_at(found.start()), message))
+                findings.append(
+                    make_diagnostic("missing-environment", node.mark_at(found.start()), message)
+                )
         elif found.group().strip() == text.strip() and not isinstance(value, str):
             return value
         else:

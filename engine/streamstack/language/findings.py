@@ -20,7 +20,7 @@ class Finding:
     hint: str
 
 
-def find(code: str, mark: Mark, message: str, hint: str | None = None) -> Diagnostic:
+def make_diagnostic(code: str, mark: Mark, message: str, hint: str | None = None) -> Diagnostic:
     """Return a finding at a place, with the severity and, unless given, the hint of its code.
 
     Raises KeyError for a code that FINDINGS does not hold.

@@ -18,18 +18,18 @@ from streamstack.errors import Mark
 from streamstack.language.definition import (
     Argument,
     Arguments,
+    ConstantArgument,
     Definition,
     Endpoint,
     Entries,
     FunctionDefinition,
-    Given,
     Items,
     Stack,
     Step,
 )
 from streamstack.language.expressions import Value
 from streamstack.language.values import MISSING
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 from streamstack.spec import (
     Binds,
     Bound,
@@ -55,7 +55,7 @@ FRAMES: Final = frozenset({Nesting.BRANCH, Nesting.ITEM, Nesting.DEFERRED, Nesti
 _OF_LOOPS: Final = frozenset({"loop", "turn"})
 
 
-@record()
+@fast_dataclass()
 class Use:
     """A value of a step: what its parameter takes; None for a condition."""
 
@@ -65,7 +65,7 @@ class Use:
     entry: str | None = None  # the author's own key it stands under
 
 
-@record()
+@fast_dataclass()
 class PerItem:
     """A value evaluated for each item, which is bound under ``name``."""
 
@@ -73,7 +73,7 @@ class PerItem:
     name: str
 
 
-@record()
+@fast_dataclass()
 class Written:
     """A name that a step binds, and where; ``rebinds``: it must be bound before (`append`)."""
 
@@ -285,7 +285,7 @@ class EdgeKind(Enum):
     RETRY = "retry"
 
 
-@record()
+@fast_dataclass()
 class Edge:
     """From one node to another. None is the start of the definition, as a target its end.
 
@@ -391,7 +391,7 @@ class _Sorter:
     ) -> None:
         """Sort one argument. ``group`` holds it; ``entry`` is the author's own key above it."""
         kind = type(argument)
-        if kind is Given:
+        if kind is ConstantArgument:
             return
         if isinstance(argument, Stack):
             form = _form(wanted, (StackOf,))
@@ -465,7 +465,11 @@ def _form(wanted: Type, types: tuple[type, ...]) -> Type | None:
 
 def _bound_name(binds: Binds, group: Arguments, step: Step) -> str:
     named = group.given.get(binds.parameter) or step.arguments.given.get(binds.parameter)
-    return str(named.value) if isinstance(named, Given) else (binds.default or binds.parameter)
+    return (
+        str(named.value)
+        if isinstance(named, ConstantArgument)
+        else (binds.default or binds.parameter)
+    )
 
 
 def _one_by_one(step: Step) -> bool:
@@ -483,7 +487,7 @@ def _written(step: Step) -> Iterator[Written]:
             if keys and isinstance(argument, Entries):
                 for entry in argument.entries:
                     yield Written(entry.key, entry.mark)
-            elif effects.rebinds == parameter.name and isinstance(argument, Given):
+            elif effects.rebinds == parameter.name and isinstance(argument, ConstantArgument):
                 yield Written(str(argument.value), argument.mark, rebinds=True)
     if step.result is not None:
         yield Written(step.result, step.result_mark or step.mark)
@@ -493,7 +497,7 @@ def constant(argument: Argument | None, default: Any = MISSING) -> Any:
     """Return an argument's value where it is known at load, else MISSING; ``default`` where it was not given."""
     if argument is None:
         return default
-    if isinstance(argument, Given):
+    if isinstance(argument, ConstantArgument):
         return argument.value
     return argument.constant if isinstance(argument, Value) else MISSING
 
@@ -540,7 +544,7 @@ def values_of(step: Step) -> Iterator[Value]:
 def values_in(argument: Argument) -> Iterator[Value]:
     """Yield the values in an argument, without those of nested stacks."""
     for each in _leaves_of(argument):
-        if not isinstance(each, (Given, Stack)):
+        if not isinstance(each, (ConstantArgument, Stack)):
             yield each
 
 
@@ -557,14 +561,14 @@ def all_values(definition: Definition) -> Iterator[Value]:
         yield definition.response
 
 
-def _leaves_of(argument: Argument) -> list[Value | Given | Stack]:
+def _leaves_of(argument: Argument) -> list[Value | ConstantArgument | Stack]:
     """Return what stands in an argument, however deep in groups, lists and mappings."""
-    found: list[Value | Given | Stack] = []
+    found: list[Value | ConstantArgument | Stack] = []
     _gather(argument, found)
     return found
 
 
-def _gather(argument: Argument, found: list[Value | Given | Stack]) -> None:
+def _gather(argument: Argument, found: list[Value | ConstantArgument | Stack]) -> None:
     # The classes themselves are compared, since a large project has a hundred thousand arguments.
     kind = type(argument)
     if kind is Arguments:

@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Any, Final, Literal
 
 from streamstack.errors import Mark
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 
 _BREAK: Final = re.compile(r"\r\n|\r|\n")
 _WHITE: Final = " \t\r\n"
@@ -173,7 +173,7 @@ def _writes_white(escape: str) -> bool:
 Style = Literal["plain", "single", "double", "literal", "folded"]
 
 
-@record()
+@fast_dataclass()
 class Scalar:
     """One value that is not a collection. ``text`` is its text before YAML made a number of it.
 
@@ -202,7 +202,7 @@ class Scalar:
         return locate(text, self.start, self.end, self.style, self.text, offset)
 
 
-@record()
+@fast_dataclass()
 class Sequence:
     """A list."""
 
@@ -210,7 +210,7 @@ class Sequence:
     mark: Mark
 
 
-@record()
+@fast_dataclass()
 class Mapping:
     """An object. Its keys are text as written; each stands once."""
 
@@ -235,7 +235,7 @@ class Mapping:
 Node = Scalar | Sequence | Mapping
 
 
-@record()
+@fast_dataclass()
 class Document:
     """One document of a file; ``index`` counts them from 0."""
 

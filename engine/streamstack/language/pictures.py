@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 
-from streamstack.language.definition import Entries, Given
+from streamstack.language.definition import ConstantArgument, Entries
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Block, Edge, EdgeKind, Graph, Node
 from streamstack.language.values import MISSING, to_text
@@ -59,7 +59,7 @@ def _detail(node: Node) -> str:
         argument = node.arguments.get(parameter.name)
         if isinstance(argument, Value):
             return _shown(argument)
-        if isinstance(argument, Given):
+        if isinstance(argument, ConstantArgument):
             return to_text(argument.value)
         if isinstance(argument, Entries) and not node.blocks:
             return ", ".join(entry.key for entry in argument.entries)

@@ -30,7 +30,7 @@ from streamstack.language.definition import (
     Task,
 )
 from streamstack.language.environment import read_env_file
-from streamstack.language.findings import find
+from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
 from streamstack.language.loading.checks import shape
 from streamstack.language.loading.documents import Reading, read_document
@@ -133,7 +133,7 @@ def _name_functions(
             first = known.get(definition.name)
             if first is not None:
                 found.append(
-                    find(
+                    make_diagnostic(
                         "duplicate-name",
                         definition.name_mark,
                         f"the {definition.kind} `{definition.name}` is declared in {first.name_mark} too",
@@ -157,7 +157,7 @@ def _collide(entries: list[_Entry]) -> dict[int, list[Diagnostic]]:
         other = first.setdefault((endpoint.method, shape(endpoint.path)), endpoint)
         if other is not endpoint:
             found[id(endpoint)] = [
-                find(
+                make_diagnostic(
                     "route-collision",
                     endpoint.path_mark,
                     f"{endpoint.title} answers the same requests as {other.title} in {other.path_mark}",
@@ -190,7 +190,7 @@ def _missing_environment(
     definition: Definition, environment: Mapping[str, str]
 ) -> list[Diagnostic]:
     return [
-        find(
+        make_diagnostic(
             "missing-environment",
             read_.mark,
             f"the environment variable {read_.path[0]} is not set",
@@ -380,7 +380,9 @@ def read_texts(paths: Iterable[Path], findings: list[Diagnostic]) -> dict[str, s
             message = (
                 "This is no regular file: it is not read."  # a pipe would be waited for, for ever
             )
-            findings.append(find("yaml-syntax", Mark(name, 1, 1), message, "write a file there"))
+            findings.append(
+                make_diagnostic("yaml-syntax", Mark(name, 1, 1), message, "write a file there")
+            )
             continue
         content = path.read_bytes()
         try:
@@ -389,7 +391,7 @@ def read_texts(paths: Iterable[Path], findings: list[Diagnostic]) -> dict[str, s
             before = content[: error.start].decode()
             mark = Mark(name, before.count("\n") + 1, len(before) - before.rfind("\n"))
             message = "the file is not UTF-8 text from here on"
-            findings.append(find("yaml-syntax", mark, message, "save it as UTF-8"))
+            findings.append(make_diagnostic("yaml-syntax", mark, message, "save it as UTF-8"))
     return texts
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from streamstack.errors import Diagnostic
 from streamstack.language.authentication import AUTHENTICATION, Methods
 from streamstack.language.environment import substitute
-from streamstack.language.findings import find
+from streamstack.language.findings import make_diagnostic
 from streamstack.language.nodes import Mapping, Node, Scalar
 from streamstack.language.redis_urls import REDIS, RedisUrl, parse_redis
 from streamstack.language.source import read
@@ -673,11 +673,15 @@ def load_settings(
         return Settings(), findings
     for extra in documents[1:]:
         message = "streamstack.yaml holds one document."
-        findings.append(find("bad-setting", extra.root.mark, message, "take the `---` out"))
+        findings.append(
+            make_diagnostic("bad-setting", extra.root.mark, message, "take the `---` out")
+        )
     root, missing = substitute(documents[0].root, env, check=check_environment)
     findings += missing
     if not isinstance(root, Mapping):
-        findings.append(find("not-a-mapping", root.mark, "streamstack.yaml is a mapping."))
+        findings.append(
+            make_diagnostic("not-a-mapping", root.mark, "streamstack.yaml is a mapping.")
+        )
         return Settings(), sorted(findings)
     reader = SettingsReader(findings, Path(file).parent)
     later = {each.name for each in LATER}

@@ -12,7 +12,7 @@ from yaml import events
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language import traps
-from streamstack.language.findings import find
+from streamstack.language.findings import make_diagnostic
 from streamstack.language.nodes import (
     Document,
     Mapping,
@@ -23,7 +23,7 @@ from streamstack.language.nodes import (
     Style,
     plain,
 )
-from streamstack.language.traps import Reading, repair
+from streamstack.language.traps import TrapReading, repair
 
 _WORDS: Final[dict[str, bool | None]] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -141,7 +141,7 @@ def refuse_characters(source: SourceText) -> Diagnostic | None:
     name = f"U+{char:04X}"
     where = source.mark(found.start())
     if char == 0:
-        return find(
+        return make_diagnostic(
             "yaml-syntax",
             where,
             "The file holds a NUL character: it may not be text in UTF-8.",
@@ -149,21 +149,21 @@ def refuse_characters(source: SourceText) -> Diagnostic | None:
         )
     if char in (0x85, 0x2028, 0x2029):
         hint = f'write it in double quotes as "\\u{char:04X}"'
-        return find(
+        return make_diagnostic(
             "yaml-syntax",
             where,
             f"The invisible line break {name} would end the line for some readers.",
             hint,
         )
     if 0xD800 <= char <= 0xDFFF:
-        return find(
+        return make_diagnostic(
             "yaml-syntax",
             where,
             f"{name} is half a character: the file is not valid UTF-8.",
             "save it as UTF-8",
         )
     hint = f'take it out, or write it in double quotes as "\\u{char:04X}"'
-    return find("yaml-syntax", where, f"The character {name} can't stand in YAML.", hint)
+    return make_diagnostic("yaml-syntax", where, f"The character {name} can't stand in YAML.", hint)
 
 
 def describe(source: SourceText, at: int, problem: str, context: str) -> tuple[str, str]:
@@ -194,10 +194,10 @@ def syntax_fault(
     message, hint = describe(source, at, problem, context)
     where = source.mark(at)
     if opened is not None and opened.line != where.line and message.startswith("A quote"):
-        return find("yaml-syntax", opened, message, hint)
+        return make_diagnostic("yaml-syntax", opened, message, hint)
     if opened is not None and opened.line != where.line and "is not closed" in message:
         message = f"{message[:-1]}; it was opened in line {opened.line}."
-    return find("yaml-syntax", where, message, hint)
+    return make_diagnostic("yaml-syntax", where, message, hint)
 
 
 # ------------------------------------------------------------------------------------------ source
@@ -236,7 +236,7 @@ def read(text: str, file: str) -> tuple[list[Document], list[Diagnostic]]:
     source = SourceText(file, text.removeprefix("\ufeff"))
     if len(text) > MOST_CHARACTERS:
         return [], [
-            find(
+            make_diagnostic(
                 "file-too-large",
                 source.mark(0),
                 f"The file has more than {MOST_CHARACTERS:,} characters.",
@@ -334,7 +334,7 @@ class _Reader:
         self._count = 0
         self._aliased = 0
 
-    def read(self) -> Reading:
+    def read(self) -> TrapReading:
         """Read all documents; after a broken one, go on with the next."""
         begin = 0
         for _ in range(MOST_BROKEN):
@@ -343,7 +343,7 @@ class _Reader:
                 break
             begin = following
             self._index += 1
-        return Reading(self.source, self.documents, self.findings, self.traps, self.faults)
+        return TrapReading(self.source, self.documents, self.findings, self.traps, self.faults)
 
     def _read_from(self, begin: int) -> int | None:
         """Read documents from an index on; return where the next begins after a broken one."""
@@ -359,7 +359,7 @@ class _Reader:
             deep = _too_deep(source.text[:at])
             if deep is not None:
                 at = deep.index
-                self._add(find("too-deep", self._mark(deep), _TOO_DEEP))
+                self._add(make_diagnostic("too-deep", self._mark(deep), _TOO_DEEP))
             else:
                 begun: Any = error.context_mark
                 opened = self.source.mark(begun.index) if begun else None
@@ -460,7 +460,7 @@ class _Reader:
             try:
                 value = resolve(text)
             except ValueError as error:
-                self._add(find("yaml-syntax", mark, str(error), "put quotes around it"))
+                self._add(make_diagnostic("yaml-syntax", mark, str(error), "put quotes around it"))
         scalar = Scalar(value, mark, text, style, self.source, start, end)
         if is_value and (self._commented or "<<" in text) and len(self.traps) < MOST_FINDINGS:
             flow = top is not None and top.flow
@@ -489,10 +489,10 @@ class _Reader:
             mark = self._mark(event.start_mark)
             if name in self._anchors:
                 message = f"The alias `*{name}` stands inside the value that it names."
-                self._add(find("recursive-alias", mark, message))
+                self._add(make_diagnostic("recursive-alias", mark, message))
             else:
                 message = f"No anchor `&{name}` stands before this alias."
-                self._add(find("unknown-alias", mark, message))
+                self._add(make_diagnostic("unknown-alias", mark, message))
             return Scalar(None, mark)
         node, size = known
         self._count += size
@@ -512,19 +512,24 @@ class _Reader:
         before = top.keys.get(text)
         if before is not None:
             message = f"The key `{text}` stands twice here; the first is in line {before.line}."
-            self._drop(top, find("duplicate-key", key.mark, message))
+            self._drop(top, make_diagnostic("duplicate-key", key.mark, message))
             return
         top.keys[text] = key.mark
         if style == "plain" and text == "<<" and traps.has_colon(self.source, key):
             self._drop(
-                top, find("merge-key", key.mark, "The merge key `<<:` is not part of the language.")
+                top,
+                make_diagnostic(
+                    "merge-key", key.mark, "The merge key `<<:` is not part of the language."
+                ),
             )
         elif "<<" in text or ">>" in text:
             cut = traps.cut_value(self.source, key, flow=top.flow) if style == "plain" else None
             self._trap(cut or traps.binding_key(self.source, key, flow=top.flow))
             top.dropped = True
         elif not text and style == "plain":
-            self._drop(top, find("bad-key", key.mark, "The key before the `:` is missing."))
+            self._drop(
+                top, make_diagnostic("bad-key", key.mark, "The key before the `:` is missing.")
+            )
 
     def _take_value(self, top: _Open, node: Node) -> None:
         key, top.key = top.key, None
@@ -546,7 +551,7 @@ class _Reader:
         if len(self.findings) < MOST_FINDINGS:
             message = traps.describe_valueless(self.source, top.previous, keys)
             hint = "give the key a value, or quote the text it belongs to"
-            self._add(find("yaml-quotes", keys[0].mark, message, hint))
+            self._add(make_diagnostic("yaml-quotes", keys[0].mark, message, hint))
 
     def _refuse_key(self, top: _Open, node: Node, mark: Mark, kind: type) -> None:
         """Refuse what can't be a key, such as the inner braces of `{{name}}`."""
@@ -554,13 +559,15 @@ class _Reader:
         is_mapping = isinstance(node, Mapping) and kind is not events.AliasEvent
         told = traps.describe_mustache(self.source, top.start) if top.flow and is_mapping else None
         if told:
-            self._drop(top, find("yaml-quotes", top.mark, told, "write a binding as <<name>>"))
+            self._drop(
+                top, make_diagnostic("yaml-quotes", top.mark, told, "write a binding as <<name>>")
+            )
             return
         if kind is events.AliasEvent:
             what = "An alias"
         else:
             what, mark = "A mapping" if is_mapping else "A list", node.mark
-        self._drop(top, find("bad-key", mark, f"{what} can't be a key."))
+        self._drop(top, make_diagnostic("bad-key", mark, f"{what} can't be a key."))
 
     def _add(self, finding: Diagnostic) -> None:
         if len(self.findings) < MOST_FINDINGS:
@@ -577,10 +584,10 @@ class _Reader:
     def _refuse_tag(self, event: Any) -> None:
         tag = event.tag.replace("tag:yaml.org,2002:", "!!", 1)
         message = f"The tag `{tag[:60]}` is not part of the language."
-        self._add(find("yaml-tag", self._mark(event.start_mark), message))
+        self._add(make_diagnostic("yaml-tag", self._mark(event.start_mark), message))
 
     def _abandon(self, code: str, event: Any, message: str) -> NoReturn:
-        self._add(find(code, self._mark(event.start_mark), message))
+        self._add(make_diagnostic(code, self._mark(event.start_mark), message))
         raise _AbandonedError(event.start_mark.index)
 
 

@@ -8,9 +8,9 @@ from math import inf
 from typing import Final
 
 from streamstack.errors import Diagnostic
-from streamstack.language.findings import find
+from streamstack.language.findings import make_diagnostic
 from streamstack.language.nodes import Document, Scalar, SourceText
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 
 _LONGEST: Final = 4000
 _SHOWN: Final = 300
@@ -31,7 +31,7 @@ _NAMES: Final = {
 }
 
 
-@record()
+@fast_dataclass()
 class Repair:
     """Quotes around text[start:end], from which ``shed`` characters at both ends are left out."""
 
@@ -41,7 +41,7 @@ class Repair:
     shed: int = 0
 
 
-@record()
+@fast_dataclass()
 class Trap:
     """A place where YAML reads otherwise than the author meant, and the likeliest repairs.
 
@@ -394,8 +394,8 @@ _MOST_CHARACTERS: Final = 2_000_000
 _MOST_CAUSES: Final = 100
 
 
-@record()
-class Reading:
+@fast_dataclass()
+class TrapReading:
     """What one pass over a source gave. ``faults`` are the indexes of its syntax errors."""
 
     source: SourceText
@@ -411,8 +411,8 @@ class Reading:
 
 
 def repair(
-    reading: Reading, read: Callable[[SourceText], Reading]
-) -> tuple[Reading, list[Diagnostic]]:
+    reading: TrapReading, read: Callable[[SourceText], TrapReading]
+) -> tuple[TrapReading, list[Diagnostic]]:
     """Put in the quotes that traps need; return the last reading, and a finding for each trap."""
     findings: list[Diagnostic] = []
     seen: list[tuple[int, int]] = []
@@ -428,7 +428,7 @@ def repair(
             if better is not None:
                 message = f"{trap.message}; write: {show(reading.source, better[1])}"
             hint = "write the line as the message shows it" if trap.guess else None
-            findings.append(find(trap.code, reading.source.mark(trap.at), message, hint))
+            findings.append(make_diagnostic(trap.code, reading.source.mark(trap.at), message, hint))
             if better is not None:
                 reading = better[0]
             break
@@ -439,7 +439,7 @@ def repair(
 
 
 def _next_cause(
-    reading: Reading, seen: list[tuple[int, int]]
+    reading: TrapReading, seen: list[tuple[int, int]]
 ) -> tuple[int, int, list[Trap]] | None:
     """Return the range of the first trap or syntax error not seen before, and the suspects."""
     origin = reading.source.origin
@@ -473,8 +473,8 @@ def _repeats(
 
 
 def _try(
-    reading: Reading, trap: Trap, read: Callable[[SourceText], Reading], left: list[int]
-) -> tuple[Reading, Repair] | None:
+    reading: TrapReading, trap: Trap, read: Callable[[SourceText], TrapReading], left: list[int]
+) -> tuple[TrapReading, Repair] | None:
     """Return the reading with the first repair that helps.
 
     A guess helps only if the first syntax error goes away, or comes well after it.

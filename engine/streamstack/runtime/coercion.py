@@ -19,13 +19,13 @@ from streamstack.language.patterns import LONGEST, compile_pattern
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.units import show_size
 from streamstack.language.values import MISSING, kind, to_text
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 from streamstack.runtime.decoders.decoder import DEEPEST, is_deep
 from streamstack.runtime.files import File
 from streamstack.runtime.values import Stream
 
 #: Converts and checks one value. What is wrong with it goes to the faults, which know its name.
-Check = Callable[[Any, "Faults"], Any]
+Check = Callable[[Any, "InputFaults"], Any]
 
 #: How many faults one error names; a client mends these before it sees the rest.
 MOST: Final = 50
@@ -37,7 +37,7 @@ class InexactError(Exception):
     """A number lost digits when the document was parsed as floats: it must be parsed anew."""
 
 
-class Faults:
+class InputFaults:
     """What is wrong with a value, found from the inside out.
 
     Each fault is the name of the part it is about, seen from where the check stands, and a message. ``exact`` says
@@ -89,7 +89,7 @@ def an(noun: str) -> str:
 def unlike(wanted: str, *, nullable: bool = False) -> Check:
     """Return what to do with a value of the wrong type: pass a null that is allowed, else say what to send."""
 
-    def refuse(value: Any, faults: Faults) -> None:
+    def refuse(value: Any, faults: InputFaults) -> None:
         if value is None and nullable:
             return
         faults.add(f"must be {wanted}, not {an(kind(value))}")
@@ -97,7 +97,7 @@ def unlike(wanted: str, *, nullable: bool = False) -> Check:
     return refuse
 
 
-def details_of(place: str, faults: Faults) -> list[dict[str, str]]:
+def details_of(place: str, faults: InputFaults) -> list[dict[str, str]]:
     """Return the faults as the details of an error; ``place`` is where the values came from."""
     return [{"in": place, "name": name, "message": message} for name, message in faults.found]
 
@@ -147,12 +147,12 @@ def text(declared: Input, *, call: bool) -> Check:
             return f"must have at most {high} character{'' if high == 1 else 's'}"
         return f"must match the pattern {declared.pattern}"
 
-    def check_any(value: Any, faults: Faults) -> Any:
+    def check_any(value: Any, faults: InputFaults) -> Any:
         if type(value) is str:
             return value
         return str(value) if call and isinstance(value, str) else refuse(value, faults)
 
-    def check(value: Any, faults: Faults) -> Any:
+    def check(value: Any, faults: InputFaults) -> Any:
         if type(value) is not str:
             if not (call and isinstance(value, str)):
                 return refuse(value, faults)
@@ -178,7 +178,7 @@ def integer(declared: Input, *, call: bool) -> Check:
     high = LARGEST if declared.maximum is None else declared.maximum
     refuse = unlike("an integer", nullable=declared.nullable)
 
-    def check(value: Any, faults: Faults) -> Any:
+    def check(value: Any, faults: InputFaults) -> Any:
         if type(value) is int:
             if low <= value <= high:
                 return value
@@ -209,7 +209,7 @@ def decimal(declared: Input, *, call: bool) -> Check:
     high = None if declared.maximum is None else Decimal(repr(declared.maximum))
     refuse = unlike("a decimal", nullable=declared.nullable)
 
-    def check(value: Any, faults: Faults) -> Any:
+    def check(value: Any, faults: InputFaults) -> Any:
         if type(value) is int:
             number = Decimal(value)
         elif type(value) is Decimal:
@@ -237,7 +237,7 @@ def boolean(declared: Input, *, call: bool) -> Check:
     """Take true or false."""
     refuse = unlike("true or false", nullable=declared.nullable)
 
-    def check(value: Any, faults: Faults) -> Any:
+    def check(value: Any, faults: InputFaults) -> Any:
         return value if value is True or value is False else refuse(value, faults)
 
     return check
@@ -247,7 +247,7 @@ def timestamp(declared: Input, *, call: bool) -> Check:
     """Take a timestamp as RFC 3339 writes it; its offset is kept."""
     refuse = unlike(f"a timestamp such as {units.TIMESTAMP_EXAMPLE}", nullable=declared.nullable)
 
-    def check(value: Any, faults: Faults) -> Any:
+    def check(value: Any, faults: InputFaults) -> Any:
         if type(value) is str:
             found = units.parse_timestamp(value)
             if found is None:
@@ -266,7 +266,7 @@ def day(declared: Input, *, call: bool) -> Check:
     """Take a date."""
     refuse = unlike("a date such as 2026-01-31", nullable=declared.nullable)
 
-    def check(value: Any, faults: Faults) -> Any:
+    def check(value: Any, faults: InputFaults) -> Any:
         if type(value) is str:
             found = units.parse_date(value)
             return found if found is not None else faults.add("must be a date such as 2026-01-31")
@@ -283,7 +283,7 @@ def _format(parse: Callable[[str], str | None], wanted: str) -> Callable[..., Ch
     def compile_check(declared: Input, *, call: bool) -> Check:
         refuse = unlike(wanted, nullable=declared.nullable)
 
-        def check(value: Any, faults: Faults) -> Any:
+        def check(value: Any, faults: InputFaults) -> Any:
             if type(value) is not str:
                 return refuse(value, faults)
             found = parse(value)
@@ -308,7 +308,7 @@ def enum(declared: Input, *, call: bool) -> Check:
         wanted = f"one of {', '.join(shown[:20])}{', ...' if len(shown) > 20 else ''}"
     refuse = unlike(wanted, nullable=declared.nullable)
 
-    def check(value: Any, faults: Faults) -> Any:
+    def check(value: Any, faults: InputFaults) -> Any:
         if type(value) is str:
             if value in texts:
                 return value
@@ -331,7 +331,7 @@ def file(declared: Input, *, call: bool) -> Check:
     most = declared.max_size
     refuse = unlike("a file: send the body as multipart/form-data", nullable=declared.nullable)
 
-    def check(value: Any, faults: Faults) -> Any:
+    def check(value: Any, faults: InputFaults) -> Any:
         if not isinstance(value, File):
             return refuse(value, faults)
         if most is not None and value.size > most:
@@ -351,7 +351,7 @@ def stream(declared: Input, *, call: bool) -> Check:
         raise ValueError("a stream is the whole request body, and no part of another input")
     refuse = unlike("a stream or a list", nullable=declared.nullable)
 
-    def check(value: Any, faults: Faults) -> Any:
+    def check(value: Any, faults: InputFaults) -> Any:
         return value if isinstance(value, (Stream, list)) else refuse(value, faults)
 
     return check
@@ -374,14 +374,14 @@ SIMPLE: Final[dict[str, Callable[..., Check]]] = {
 }
 
 
-@record()
+@fast_dataclass()
 class JsonText:
     """Bytes that are said to be JSON."""
 
     data: bytes
 
 
-def check_json(data: bytes, check: Check, faults: Faults) -> Any:
+def check_json(data: bytes, check: Check, faults: InputFaults) -> Any:
     """Parse a document and check it.
 
     Numbers are parsed as floats first; where one meets a declared decimal, all are parsed again with their digits.
@@ -404,7 +404,7 @@ def check_json(data: bytes, check: Check, faults: Faults) -> Any:
         faults.exact = False
 
 
-def parse_json(data: bytes, faults: Faults) -> Any:
+def parse_json(data: bytes, faults: InputFaults) -> Any:
     """Return the value of a document; what is wrong with it goes to the faults."""
     try:
         value = orjson.loads(data)
@@ -455,7 +455,7 @@ _NONE: Final[set[str]] = set()  # nothing is ever added to it
 _NOWHERE: Final[Mapping[str, str]] = {}
 
 #: Deals with a property that was not sent: (object sent, result, faults) -> how many of its names were.
-Absent = Callable[[Mapping[str, Any], dict[str, Any], Faults], int]
+Absent = Callable[[Mapping[str, Any], dict[str, Any], InputFaults], int]
 
 
 class Inputs(dict[str, Any]):
@@ -516,7 +516,7 @@ def build_object(
     refuse = unlike("an object", nullable=nullable)
     refuse_unknown = build_unknown(properties, elsewhere) if unknown == "refuse" else None
 
-    def check(value: Any, faults: Faults) -> Any:
+    def check(value: Any, faults: InputFaults) -> Any:
         if type(value) is not dict and not (call and isinstance(value, Mapping)):
             return refuse(value, faults)
         result = result_type()
@@ -547,7 +547,7 @@ def build_absent(declared: Input, unknown: str, *, call: bool) -> Absent:
     check = build(declared, unknown, call=call) if declared.aliases else None
     make = default_of(declared)
 
-    def absent(value: Mapping[str, Any], result: dict[str, Any], faults: Faults) -> int:
+    def absent(value: Mapping[str, Any], result: dict[str, Any], faults: InputFaults) -> int:
         for alias in declared.aliases:
             one = value.get(alias, hole)
             if one is not hole and check is not None:
@@ -576,12 +576,12 @@ def fill(result: dict[str, Any], name: str, make: Callable[[], Any]) -> None:
 
 def build_unknown(
     properties: Iterable[Input], elsewhere: Mapping[str, str] = _NOWHERE
-) -> Callable[[Mapping[str, Any], Faults], None]:
+) -> Callable[[Mapping[str, Any], InputFaults], None]:
     """Compile the refusal of properties that are not declared, with what may have been meant."""
     names = {each.name for each in properties}
     aliases = {alias: each.name for each in properties for alias in each.aliases}
 
-    def refuse(value: Mapping[str, Any], faults: Faults) -> None:
+    def refuse(value: Mapping[str, Any], faults: InputFaults) -> None:
         for name in value:
             if name in names:
                 continue
@@ -603,7 +603,7 @@ def default_of(declared: Input) -> Callable[[], Any]:
     Raises ValueError for a default that its own declaration refuses.
     """
     if declared.default is not MISSING and declared.default is not None:
-        faults = Faults(exact=True)
+        faults = InputFaults(exact=True)
         value = build(declared, "refuse", call=True)(declared.default, faults)
         if faults.found:
             part, message = faults.found[0]
@@ -645,7 +645,7 @@ def _list(declared: Input, unknown: str, *, call: bool) -> Check:
     check_item = None if declared.items is None else build(declared.items, unknown, call=call)
     free = _free(list, refuse, call=call)
 
-    def check(value: Any, faults: Faults) -> Any:
+    def check(value: Any, faults: InputFaults) -> Any:
         if type(value) is not list and not (call and isinstance(value, (list, tuple))):
             return refuse(value, faults)
         if not low <= len(value) <= high:
@@ -663,7 +663,7 @@ def count_fault(low: int, high: int, count: int) -> str:
     return f"must have {bound} {number} item{'' if number == 1 else 's'}"
 
 
-def check_items(check: Check, values: Iterable[Any], faults: Faults) -> list[Any]:
+def check_items(check: Check, values: Iterable[Any], faults: InputFaults) -> list[Any]:
     """Check each item of a list; faults are named by its index from 0."""
     found = faults.found
     result = []
@@ -680,7 +680,7 @@ def check_items(check: Check, values: Iterable[Any], faults: Faults) -> list[Any
 def _free(wanted: type, refuse: Check, *, call: bool) -> Check:
     """Compile the check of JSON of which nothing is declared but the outermost type."""
 
-    def check(value: Any, faults: Faults) -> Any:
+    def check(value: Any, faults: InputFaults) -> Any:
         if not isinstance(value, wanted):
             return refuse(value, faults)
         if call:
@@ -726,7 +726,7 @@ def build_texts(declared: Input, unknown: str, *, commas: bool = False) -> Check
         declared.type == "enum" and "" in declared.values
     )
 
-    def check(texts: list[Any], faults: Faults) -> Any:
+    def check(texts: list[Any], faults: InputFaults) -> Any:
         if len(texts) > 1:
             return faults.add(f"is sent {len(texts)} times: send it once")
         text = texts[0]
@@ -745,7 +745,7 @@ def _input_texts_list(declared: Input, check_whole: Check, *, commas: bool) -> C
     check_item = _one(item, "refuse")
     split = commas and item.type not in ("object", "list", "json")
 
-    def check(texts: list[Any], faults: Faults) -> Any:
+    def check(texts: list[Any], faults: InputFaults) -> Any:
         if split:
             texts = [part.strip(" \t") for text in texts for part in text.split(",")]
         if len(texts) == 1 and isinstance(texts[0], JsonText):
@@ -769,7 +769,7 @@ def _one(declared: Input, unknown: str) -> Check:
         convert = _enum(declared)
     whole = declared.type in ("object", "list", "json")
 
-    def check(text: Any, faults: Faults) -> Any:
+    def check(text: Any, faults: InputFaults) -> Any:
         if type(text) is not str:
             if isinstance(text, JsonText):
                 return check_json(text.data, check_typed, faults)
@@ -794,10 +794,10 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _json(text: str, declared: Input, check: Check, faults: Faults) -> Any:
+def _json(text: str, declared: Input, check: Check, faults: InputFaults) -> Any:
     if declared.type == "json":
         # As with the data of server-sent events: JSON where it is JSON, else a text.
-        inner = Faults()
+        inner = InputFaults()
         value = parse_json(text.encode(), inner)
         return check(text if inner.found else value, faults)
     return check_json(text.encode(), check, faults)

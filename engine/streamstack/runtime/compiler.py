@@ -18,7 +18,15 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from streamstack.language.definition import Arguments, Entries, Given, Items, Parameter, Stack, Step
+from streamstack.language.definition import (
+    Arguments,
+    ConstantArgument,
+    Entries,
+    Items,
+    Parameter,
+    Stack,
+    Step,
+)
 from streamstack.language.expressions import ObjectValue, Read, Template, Text, Value
 from streamstack.language.expressions.compile import LOCALS, compile_source, literal
 from streamstack.language.graph import Block, Node, constant, values_in
@@ -42,7 +50,7 @@ class Loop:
 
 
 @dataclass(slots=True)
-class Function:
+class CompiledFunction:
     """One Python function being written. ``outlined``: it tells its caller by a Signal what to do."""
 
     outlined: bool = False
@@ -144,7 +152,7 @@ class Code:
         self._fresh: set[str] = set()
         self._constants: dict[int, str] = {}
         self._frame = Frame({})
-        self._functions: list[Function] = [Function()]
+        self._functions: list[CompiledFunction] = [CompiledFunction()]
         self._part_signals: set[str] = set()
         self._plain: set[str] = set()  # the functions in which nothing is awaited
         self._bound: tuple[str, ...] = ()  # what the bodies around bind: items, indexes, errors
@@ -303,12 +311,12 @@ class Code:
     # -- functions -----------------------------------------------------------------------------------------
 
     @property
-    def _function(self) -> Function:
+    def _function(self) -> CompiledFunction:
         return self._functions[-1]
 
     @contextmanager
     def _writing(
-        self, name: str, parameters: str, function: Function, *, plain: bool = False
+        self, name: str, parameters: str, function: CompiledFunction, *, plain: bool = False
     ) -> Iterator[None]:
         """Write a function; with ``plain`` one that is no coroutine function, where nothing in it is awaited."""
         header = len(self._lines)
@@ -339,7 +347,7 @@ class Code:
             self._frame,
             Frame({variable: identifier(variable, "v_") for variable in sorted(block.bound)}),
         )
-        with self._writing(name, parameters, Function(), plain=plain):
+        with self._writing(name, parameters, CompiledFunction(), plain=plain):
             self._declare(self._frame.names.values())
             self._frame.names["input"] = "v_input"
             self.line("sink = run.sink if sink is None else sink")
@@ -364,7 +372,7 @@ class Code:
         own = {variable: self._own(variable) for variable in sorted(block.bound)}
         outer = self._frame
         before = {variable: self._variable(variable) for variable in own}
-        function = Function(outlined=signals)
+        function = CompiledFunction(outlined=signals)
         with self._writing(name, parameters, function):
             self._declare(own.values())
             for variable, python in own.items():
@@ -380,7 +388,7 @@ class Code:
     def shared(self, stem: str, block: Block, parameters: str = "") -> str:
         """Write a stack as a coroutine function that shares the variables; a `return` in it returns its value."""
         name = self.fresh(stem)
-        with self._writing(name, parameters, Function()):
+        with self._writing(name, parameters, CompiledFunction()):
             self._share(block.bound, parameters)
             self.steps(block)
         return name
@@ -402,7 +410,7 @@ class Code:
         knows no other.
         """
         name = self.fresh(stem)
-        function = Function(outlined=True)
+        function = CompiledFunction(outlined=True)
         with self._writing(name, parameters, function, plain=not coroutine):
             self._share(bound, parameters)
             yield name
@@ -634,7 +642,7 @@ def argument_source(
     code: Code, node: Node, declared: Type, argument: Any, parameter: Parameter
 ) -> str:
     """Return Python source for one argument of a plain function."""
-    if isinstance(argument, Given):
+    if isinstance(argument, ConstantArgument):
         return code.literal(argument.value)
     if isinstance(argument, Stack):
         return _stack_source(code, node, declared, node.block_of(argument))
@@ -773,7 +781,7 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
             choices = code.constant(bound.choices)
             source = f"{code.constant(conversions.choice)}({source}, {code.literal(parameter.name)}, {choices})"
     if parameter.required and kind is not Kind.ANY:
-        return f"{code.constant(conversions.given)}({source}, {code.literal(parameter.name)})"
+        return f"{code.constant(conversions.required)}({source}, {code.literal(parameter.name)})"
     if parameter.default is not None:
         default = code.literal(parameter.default)
         return f"{code.constant(conversions.default)}({source}, {default})"

@@ -401,7 +401,7 @@ class OrderedSink(Sink):
         self._sink.respond(status, headers, cookies)
 
 
-class Feed:
+class Channel:
     """A task that does ``work``, and what it has put for the reader. Enter it to start the task.
 
     An error of the work reaches the reader after what was put before it.
@@ -409,7 +409,7 @@ class Feed:
 
     __slots__ = ("_bell", "_ended", "_failure", "_queue", "_task", "_work")
 
-    def __init__(self, work: Callable[[Feed], Awaitable[None]]) -> None:
+    def __init__(self, work: Callable[[Channel], Awaitable[None]]) -> None:
         self._work = work
         self._task: asyncio.Task[None] | None = None
         self._queue: deque[tuple[list[Any], asyncio.Future[None]]] = deque()

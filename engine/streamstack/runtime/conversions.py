@@ -24,7 +24,7 @@ def _article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def given(value: Any, name: str) -> Any:
+def required(value: Any, name: str) -> Any:
     """Return a value that is not null."""
     if value is None:
         raise RunError(

@@ -23,7 +23,7 @@ from streamstack.language.definition import Input
 from streamstack.language.values import MISSING
 from streamstack.runtime.coercion import (
     Check,
-    Faults,
+    InputFaults,
     Inputs,
     JsonText,
     build,
@@ -76,7 +76,7 @@ class Checker:
 
         Raises RunError ``invalid-input`` naming every fault.
         """
-        faults = Faults(exact=True)
+        faults = InputFaults(exact=True)
         result: Inputs = self._call(given, faults)
         if faults.found:
             raise invalid(details_of("input", faults))
@@ -171,7 +171,7 @@ class Layout:
         Raises RunError ``invalid-input`` naming every fault.
         """
         if self.takes_body and not self._groups:  # most requests, and so the fast way
-            faults = Faults()
+            faults = InputFaults()
             found: Inputs = self._body(body, faults)
             if faults.found:
                 raise invalid(details_of("body", faults))
@@ -179,12 +179,12 @@ class Layout:
         details: list[dict[str, str]] = []
         result = Inputs()
         for place, check in self._groups:
-            faults = Faults()
+            faults = InputFaults()
             check(lookups(place), faults, result)
             if faults.found:
                 details += details_of(place, faults)
         if self.takes_body:
-            faults = Faults()
+            faults = InputFaults()
             held: Inputs = self._body(body, faults)
             if faults.found:
                 details += details_of("body", faults)
@@ -227,7 +227,7 @@ class _Group:
             for each in inputs
         ]
 
-    def __call__(self, lookup: Lookup, faults: Faults, result: dict[str, Any]) -> None:
+    def __call__(self, lookup: Lookup, faults: InputFaults, result: dict[str, Any]) -> None:
         for name, names, check, required, make in self._fields:
             value: Any = MISSING
             sent = None
@@ -256,7 +256,7 @@ def _build_form(inputs: tuple[Input, ...], unknown: str, elsewhere: Mapping[str,
     group = _Group(inputs, unknown)
     refuse_unknown = build_unknown(inputs, elsewhere) if unknown == "refuse" else None
 
-    def check(form: Form, faults: Faults) -> Inputs:
+    def check(form: Form, faults: InputFaults) -> Inputs:
         result = Inputs()
         group(lambda name: form.get(name, ()), faults, result)
         if refuse_unknown is not None:
@@ -284,7 +284,7 @@ def _blank(data: bytes) -> bool:
 def _build_parts(document: Check, form: Check) -> Check:
     """Compile the check of a body whose properties are inputs."""
 
-    def check(body: Body, faults: Faults) -> Any:
+    def check(body: Body, faults: InputFaults) -> Any:
         if isinstance(body, JsonText) and not _blank(body.data):
             return check_json(body.data, document, faults)
         if isinstance(body, dict):
@@ -302,7 +302,7 @@ def _build_whole(declared: Input, unknown: str) -> Check:
     form = None if declared.properties is None else _build_form(declared.properties, unknown, {})
     make = default_of(declared)
 
-    def take(body: Body, faults: Faults) -> Any:
+    def take(body: Body, faults: InputFaults) -> Any:
         if isinstance(body, JsonText):
             return MISSING if _blank(body.data) else check_json(body.data, document, faults)
         if isinstance(body, dict):
@@ -315,7 +315,7 @@ def _build_whole(declared: Input, unknown: str) -> Check:
             return texts([body], faults)
         return MISSING if body is None else document(body, faults)
 
-    def check(body: Body, faults: Faults) -> Inputs:
+    def check(body: Body, faults: InputFaults) -> Inputs:
         result = Inputs()
         value = take(body, faults)
         if value is MISSING:

@@ -22,7 +22,7 @@ import structlog
 
 from streamstack.errors import RunError
 from streamstack.language.operators import a_kind
-from streamstack.runtime.concurrency import Feed, settle
+from streamstack.runtime.concurrency import Channel, settle
 from streamstack.runtime.decoders.formats import format_of, format_of_file, read_content_type
 from streamstack.runtime.faults import located
 from streamstack.runtime.files import PIECE, File
@@ -238,7 +238,7 @@ async def merged(sources: Sequence[tuple[str | None, Source]]) -> Batches:
     Each source is read one batch ahead at most. The error of one closes the others.
     """
 
-    async def pump(feed: Feed, name: str | None, source: Source) -> None:
+    async def pump(feed: Channel, name: str | None, source: Source) -> None:
         try:
             while batch := await source.batch():
                 for items in slices(batch):
@@ -250,7 +250,7 @@ async def merged(sources: Sequence[tuple[str | None, Source]]) -> Batches:
         finally:
             await source.close()
 
-    async def pump_all(feed: Feed) -> None:
+    async def pump_all(feed: Channel) -> None:
         async with asyncio.TaskGroup() as group:
             for name, source in sources:
                 group.create_task(pump(feed, name, source))
@@ -258,7 +258,7 @@ async def merged(sources: Sequence[tuple[str | None, Source]]) -> Batches:
     async with AsyncExitStack() as stack:
         for _, source in sources:  # a pump that never began has not closed its source
             stack.push_async_callback(source.close)
-        feed = await stack.enter_async_context(Feed(pump_all))
+        feed = await stack.enter_async_context(Channel(pump_all))
         while items := await feed.take():
             yield items
 
@@ -273,7 +273,7 @@ async def gathered_within(source: Source, size: int, within: float) -> Batches:
     due: float | None = None
     async with AsyncExitStack() as stack:
         stack.push_async_callback(source.close)
-        feed = await stack.enter_async_context(Feed(_pumping(source)))
+        feed = await stack.enter_async_context(Channel(_pumping(source)))
         while True:
             try:
                 items = await feed.take(due)
@@ -297,8 +297,8 @@ async def gathered_within(source: Source, size: int, within: float) -> Batches:
             pending, due = [], None
 
 
-def _pumping(source: Source) -> Callable[[Feed], Awaitable[None]]:
-    async def pump(feed: Feed) -> None:
+def _pumping(source: Source) -> Callable[[Channel], Awaitable[None]]:
+    async def pump(feed: Channel) -> None:
         try:
             while batch := await source.batch():
                 for items in slices(batch):
@@ -321,7 +321,7 @@ async def worked_at_once(
     """
 
     async def one(
-        feed: Feed,
+        feed: Channel,
         item: Any,
         index: int,
         before: asyncio.Future[None] | None,
@@ -352,7 +352,7 @@ async def worked_at_once(
         finally:
             gate.release()
 
-    async def all_of_them(feed: Feed) -> None:
+    async def all_of_them(feed: Channel) -> None:
         loop = asyncio.get_running_loop()
         last: asyncio.Future[None] | None = None
         failure: Exception | None = None
@@ -375,7 +375,7 @@ async def worked_at_once(
     gate = asyncio.Semaphore(concurrency)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(source.close)
-        feed = await stack.enter_async_context(Feed(all_of_them))
+        feed = await stack.enter_async_context(Channel(all_of_them))
         while items := await feed.take():
             yield items
 

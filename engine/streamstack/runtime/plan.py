@@ -32,7 +32,7 @@ Asked = tuple[Rate | None, Any, int | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Shapes:
+class CompiledShapes:
     """Which events carry `{"content", "metadata"}`: those of a name where any step of that name gives metadata."""
 
     names: frozenset[str | None]
@@ -49,7 +49,7 @@ class Plan:
 
     endpoint: Endpoint
     checker: Checker
-    shapes: Shapes
+    shapes: CompiledShapes
     reads_body: bool
     source: str
     #: The stack as a plain function, where nothing in it ever waits. What it raises has no place yet (`located`).
@@ -282,7 +282,7 @@ def _reachable(graph: Graph, functions: Mapping[str, Graph]) -> list[Node]:
     return found
 
 
-def _shapes(nodes: Iterable[Node]) -> Shapes:
+def _shapes(nodes: Iterable[Node]) -> CompiledShapes:
     names: set[str | None] = set()
     every = False
     for node in nodes:
@@ -290,7 +290,7 @@ def _shapes(nodes: Iterable[Node]) -> Shapes:
             event = constant(node.arguments.get("event"), None)
             every = every or event is MISSING
             names.add(None if event is MISSING else event)
-    return Shapes(frozenset(names), every)
+    return CompiledShapes(frozenset(names), every)
 
 
 def _reads_body(endpoint: Endpoint, nodes: Iterable[Node]) -> bool:

@@ -16,7 +16,7 @@ from streamstack.language import operators
 from streamstack.language.units import show_duration
 from streamstack.language.values import MISSING
 from streamstack.runtime.aggregates import Series, identity
-from streamstack.runtime.concurrency import Feed
+from streamstack.runtime.concurrency import Channel
 from streamstack.runtime.faults import place_of
 from streamstack.runtime.operators import Source, slices
 from streamstack.runtime.run import Run
@@ -67,7 +67,7 @@ class Shape:
         return (self.size is not None or self.within is not None) and not self.tumbling
 
 
-class Group:
+class WindowGroup:
     """The window of one group: its items as far as they have to be held, and what its figures need."""
 
     __slots__ = (
@@ -179,8 +179,8 @@ class Window:
         self._began = opened  # when the present window of a new group did
         self._held = 0
         #: By what tells the key from others; the group whose item came last is the last.
-        self._groups: OrderedDict[Hashable, Group] = OrderedDict()
-        self._only = None if by is not None else Group(self, None, opened)
+        self._groups: OrderedDict[Hashable, WindowGroup] = OrderedDict()
+        self._only = None if by is not None else WindowGroup(self, None, opened)
         if self._only is not None:
             self._groups[None] = self._only
 
@@ -215,7 +215,7 @@ class Window:
         if self._held > shape.limit:
             self._make_room(at)
 
-    def _group(self, key: Any) -> Group:
+    def _group(self, key: Any) -> WindowGroup:
         known = identity(key)
         group = self._groups.get(known)
         if group is None:
@@ -225,12 +225,12 @@ class Window:
                     f"the window has more than {self.shape.groups} groups: raise `groups`, or group by less",
                 )
             # The time before the first item of a group belongs to its window too.
-            group = self._groups[known] = Group(self, key, self._began)
+            group = self._groups[known] = WindowGroup(self, key, self._began)
         else:
             self._groups.move_to_end(known)
         return group
 
-    def _expire(self, group: Group, at: float) -> None:
+    def _expire(self, group: WindowGroup, at: float) -> None:
         """Let go what has left a window by time."""
         within = self.shape.within
         if within is None or not self.shape.sliding:
@@ -339,7 +339,7 @@ async def windowed_on_time(
     """
     time = get_running_loop().time
 
-    async def pump(feed: Feed) -> None:
+    async def pump(feed: Channel) -> None:
         try:
             while batch := await source.batch():
                 at = time()
@@ -352,7 +352,7 @@ async def windowed_on_time(
         stack.push_async_callback(source.close)
         began = time()
         window, due = make(began), began + every
-        feed = await stack.enter_async_context(Feed(pump))
+        feed = await stack.enter_async_context(Channel(pump))
         while True:
             try:
                 came = await feed.take(due)

@@ -9,10 +9,10 @@ from urllib.parse import parse_qsl
 
 from streamstack.errors import RunError
 from streamstack.functions.security import open_callers
-from streamstack.language.authentication import BEARER, ApiKey, Method, Methods, Place
+from streamstack.language.authentication import BEARER, ApiKey, CredentialPlace, Method, Methods
 from streamstack.language.definition import Authentication, Way
 from streamstack.runtime.run import Context
-from streamstack.server.headers import Cors, header_lines
+from streamstack.server.headers import CorsHeaders, header_lines
 from streamstack.server.replies import RefusalError
 from streamstack.server.request import Request
 
@@ -36,7 +36,7 @@ class Guard:
         told = dict.fromkeys(_challenge(method) for _, method, _ in self._ways)
         self._challenge = header_lines([("WWW-Authenticate", each) for each in told])
 
-    async def admit(self, request: Request, context: Context, cors: Cors) -> Claims | None:
+    async def admit(self, request: Request, context: Context, cors: CorsHeaders) -> Claims | None:
         """Return the claims of the caller; None where nobody has to say who he is, and nobody did.
 
         Raises RefusalError: ``unauthorized``, ``forbidden`` where scopes are missing, ``unavailable`` where no
@@ -96,7 +96,7 @@ def _lacking(way: Way, method: Method, missing: list[str]) -> RefusalError:
     return RefusalError("forbidden", message, lines=lines)
 
 
-def _refuse_others(request: Request, cors: Cors) -> None:
+def _refuse_others(request: Request, cors: CorsHeaders) -> None:
     """Refuse what a page of another site makes a browser send, with the cookie that belongs to us.
 
     Browsers say where a request comes from (Fetch Metadata), also behind proxies. Older ones do not, and none does
@@ -121,7 +121,7 @@ def _is_of(origin: str, host: str) -> bool:
     return host.lower() in {theirs, theirs.rpartition(":")[0]} - {""}
 
 
-def _places(method: Method) -> tuple[Place, ...]:
+def _places(method: Method) -> tuple[CredentialPlace, ...]:
     return (method.place,) if isinstance(method, ApiKey) else method.places
 
 
@@ -135,7 +135,7 @@ def _challenge(method: Method) -> str:
     return "Bearer"
 
 
-def _describe(method: Method, place: Place) -> str:
+def _describe(method: Method, place: CredentialPlace) -> str:
     what = "an API key" if isinstance(method, ApiKey) else "a token"
     if place.where == "header":
         bearer = place.name.lower() == "authorization"
@@ -156,7 +156,9 @@ def _quoted(text: str) -> str:
 # ------------------------------------------------------------- where it is sent
 
 
-def _find(request: Request, places: tuple[Place, ...]) -> tuple[Place, str | None]:
+def _find(
+    request: Request, places: tuple[CredentialPlace, ...]
+) -> tuple[CredentialPlace, str | None]:
     """Return what a caller sent, from the first place that has something.
 
     Raises RunError ``unauthorized`` where it is there twice: two readers could each take another one.

@@ -32,7 +32,7 @@ from streamstack.server.request import Request
 
 if TYPE_CHECKING:
     from streamstack.server.request import Request
-    from streamstack.server.response import Answer
+    from streamstack.server.response import ResponseSink
 
 
 #: How many fields a form or a query may have.
@@ -255,7 +255,7 @@ class Arriving:
         self._request = request
         self._content = request.content
         self._most = most
-        self._answer: Answer | None = None
+        self._answer: ResponseSink | None = None
         self._failed = False
         self.read = 0
         coding = request.headers.get("Content-Encoding", "").strip().lower()
@@ -290,7 +290,7 @@ class Arriving:
             About(self.size, header if name == "bytes" else "", CLIENTS_FAULT),
         )
 
-    def begin(self, answer: Answer) -> None:
+    def begin(self, answer: ResponseSink) -> None:
         """Let the body arrive: from now on the client may send it, and is heard."""
         self._answer = answer
 

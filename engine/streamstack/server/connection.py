@@ -60,7 +60,7 @@ _BEHIND: Final = 3  # the request is complete, and being answered
 _END: Final = 4  # nothing that comes is of interest
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """A client's connection. ``awaited`` says that somebody may wait for the body of the present request."""
 
     __slots__ = (
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
             self.transport.close()
             return
         self.socket = Socket(transport)
-        self.socket.suit(UNSENT, PATIENCE)
+        self.socket.configure(UNSENT, PATIENCE)
         self._protocol = server.make_protocol()
         server.add(self, self._protocol)
         self._protocol.connection_made(transport)
@@ -467,8 +467,8 @@ class HttpServer(web.Server):
         self.most = most
         self.head_timeout = head_timeout
         #: The connections, until their last bytes have left.
-        self.opened: set[Connection] = set()
-        self._heads: dict[Connection, float] = {}  # when each is given up, the next one first
+        self.opened: set[ClientConnection] = set()
+        self._heads: dict[ClientConnection, float] = {}  # when each is given up, the next one first
         self._timer: asyncio.TimerHandle | None = None
         self._told_full = float("-inf")
         self._empty = asyncio.Event()
@@ -480,8 +480,8 @@ class HttpServer(web.Server):
         return super().__call__()
 
     # A factory of protocols, whatever they are, is all that the event loop wants.
-    def __call__(self) -> Connection:  # type: ignore[override]
-        return Connection(self)
+    def __call__(self) -> ClientConnection:  # type: ignore[override]
+        return ClientConnection(self)
 
     def make_request(
         self,
@@ -506,13 +506,13 @@ class HttpServer(web.Server):
 
     # ------------------------------------------------------------- all connections
 
-    def add(self, connection: Connection, protocol: web.RequestHandler) -> None:
+    def add(self, connection: ClientConnection, protocol: web.RequestHandler) -> None:
         """Take note of a connection."""
         self.opened.add(connection)
         self._of[protocol] = connection
         self.watch(connection)
 
-    def discard(self, connection: Connection, protocol: web.RequestHandler) -> None:
+    def discard(self, connection: ClientConnection, protocol: web.RequestHandler) -> None:
         """Forget a connection."""
         self.opened.discard(connection)
         self._of.pop(protocol, None)
@@ -551,7 +551,7 @@ class HttpServer(web.Server):
 
     # ------------------------------------------------------------- heads that take too long
 
-    def watch(self, connection: Connection) -> None:
+    def watch(self, connection: ClientConnection) -> None:
         """Give a head its time from now on, unless it has some already."""
         if not self.head_timeout or connection in self._heads:
             return
@@ -560,7 +560,7 @@ class HttpServer(web.Server):
         if self._timer is None:
             self._timer = loop.call_at(due, self._end_heads)
 
-    def unwatch(self, connection: Connection) -> None:
+    def unwatch(self, connection: ClientConnection) -> None:
         """Take note that a head has come."""
         self._heads.pop(connection, None)
 
@@ -581,7 +581,7 @@ class HttpServer(web.Server):
 class _Refusal(AbstractStreamWriter):
     """Writes a problem document in place of what aiohttp says of a request that it can't read."""
 
-    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+    def __init__(self, transport: asyncio.Transport, connection: ClientConnection) -> None:
         self._transport = transport
         self._connection = connection
 

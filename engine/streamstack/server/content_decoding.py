@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import StreamReader, web
 
-from streamstack.connections.http import Coding, undo
+from streamstack.connections.http import Coding, decoders_for
 from streamstack.errors import RunError
 
 #: The codings that are undone; one at a time, since each on top of another multiplies what a small body can become.
@@ -127,7 +127,7 @@ class DecodedBody(BufferedBody):
     def _begin(self) -> None:
         self._begun = True
         if self._wire.total_compressed_bytes is None:
-            self._coding = undo(self._name)[0]
+            self._coding = decoders_for(self._name)[0]
 
     def at_eof(self) -> bool:
         return self._over and not self._data

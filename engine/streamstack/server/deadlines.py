@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from streamstack.errors import RunError
-from streamstack.server.response import Answer
+from streamstack.server.response import ResponseSink
 from streamstack.server.response_options import PATIENCE, Limits
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ def _text(seconds: float) -> str:
     return f"{seconds:g} s" if seconds >= 1 else f"{seconds * 1000:g} ms"
 
 
-class Life:
+class RunTimer:
     """Watches one run, and can end it from outside.
 
     To end a run is to cancel its task with a reason: the task finds the reason in `reason`,
@@ -42,7 +42,9 @@ class Life:
         "row",
     )
 
-    def __init__(self, answer: Answer, limits: Limits, lives: set[Life], row: int = 0) -> None:
+    def __init__(
+        self, answer: ResponseSink, limits: Limits, lives: set[RunTimer], row: int = 0
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = asyncio.current_task()
         self.answer = answer

@@ -14,8 +14,8 @@ from streamstack.runtime.run import Run
 from streamstack.server.authentication import Guard
 from streamstack.server.rate_limits import Limiter
 from streamstack.server.request import Request
-from streamstack.server.response import Answer, LiveSink, ValueSink
-from streamstack.server.response_options import VALUE, Limits, Wire
+from streamstack.server.response import LiveSink, ResponseSink, ValueSink
+from streamstack.server.response_options import VALUE, Limits, ResponseOptions
 from streamstack.server.resume.log import StreamPolicy
 from streamstack.server.resume.sink import ResumableSink
 
@@ -134,7 +134,7 @@ def _show_little(request: Request, parameters: Mapping[str, str]) -> Mapping[str
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class EndpointHandler:
     """An endpoint, ready for requests.
 
     ``wire`` is the pattern for the wires of all its formats; with ``negotiated`` in it the format is the request's
@@ -146,7 +146,7 @@ class Served:
     method: str
     path: str
     start: Start
-    wire: Wire
+    wire: ResponseOptions
     file: str = ""
     limits: Limits = field(default_factory=Limits)
     at_once: AtOnce | None = None
@@ -162,7 +162,7 @@ class Served:
     receives: bool = False  # the body is read as it arrives
     resume: Resume | None = None  # readers may come back
     row: int = field(default=0, init=False)  # where its figures are kept
-    wires: Mapping[str, Wire] = field(init=False)
+    wires: Mapping[str, ResponseOptions] = field(init=False)
     policy: StreamPolicy = field(init=False)  # of its streams, for readers who come back
 
     def __post_init__(self) -> None:
@@ -180,7 +180,7 @@ class Served:
     def title(self) -> str:
         return f"{self.method} {self.path}"
 
-    def open(self, request: Request, cors: bytes) -> Answer:
+    def open(self, request: Request, cors: bytes) -> ResponseSink:
         """Open the writer for a request.
 
         Raises RunError ``not-acceptable`` where its Accept header fits no format.
@@ -192,7 +192,7 @@ class Served:
             return ResumableSink(wire, request, cors)
         return LiveSink(wire, request, cors)
 
-    def wire_for(self, request: Request) -> Wire:
+    def wire_for(self, request: Request) -> ResponseOptions:
         """Return the wire that a request asks for. Raises as `open` does."""
         if self.wire.negotiated:
             return self.wires[choose(request.headers.get("Accept"))]

@@ -17,11 +17,11 @@ from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Run
 from streamstack.server.addresses import Addresses
 from streamstack.server.authentication import Guard
-from streamstack.server.endpoint import Own, Served
-from streamstack.server.headers import Cors, own_headers
+from streamstack.server.endpoint import EndpointHandler, Own
+from streamstack.server.headers import CorsHeaders, own_headers
 from streamstack.server.inputs import Reader, close_inputs
 from streamstack.server.rate_limits import Limiter
-from streamstack.server.response_options import PATIENCE, Limits, Wire
+from streamstack.server.response_options import PATIENCE, Limits, ResponseOptions
 
 
 class UnservableError(Exception):
@@ -31,7 +31,9 @@ class UnservableError(Exception):
         super().__init__(f"{mark}: {message}")
 
 
-def make_endpoints(plans: Iterable[Plan], settings: Settings, *, dev: bool) -> list[Served]:
+def make_endpoints(
+    plans: Iterable[Plan], settings: Settings, *, dev: bool
+) -> list[EndpointHandler]:
     """Make what the service serves of the plans.
 
     Raises UnservableError, with the place.
@@ -41,7 +43,7 @@ def make_endpoints(plans: Iterable[Plan], settings: Settings, *, dev: bool) -> l
     return [_make(plan, settings, addresses, dev=dev) for plan in plans]
 
 
-def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) -> Served:
+def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) -> EndpointHandler:
     endpoint = plan.endpoint
     names = parameters(endpoint.path)
     streams = endpoint.response_type == "streaming"
@@ -65,7 +67,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         largest = reader.most(endpoint.method, names)
     except (RunError, ValueError) as error:
         raise UnservableError(endpoint.mark, str(error)) from error
-    return Served(
+    return EndpointHandler(
         method=endpoint.method,
         path=endpoint.path,
         start=plan.start,
@@ -101,7 +103,7 @@ def _headers(plan: Plan) -> tuple[tuple[tuple[str, str], ...], Own | None]:
     return (), evaluate
 
 
-def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> Wire:
+def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> ResponseOptions:
     streaming = plan.endpoint.streaming
     negotiated = False
     if plan.endpoint.response_type == "json":
@@ -110,7 +112,7 @@ def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> Wir
         name, negotiated = "sse", True
     else:
         name = streaming.format
-    return Wire(
+    return ResponseOptions(
         name,
         shapes=plan.shapes,
         headers=headers,
@@ -155,11 +157,11 @@ def _is_stream(declared: Input) -> bool:
     return declared.type == "stream"
 
 
-def make_cors(settings: CorsSettings | None) -> Cors:
+def make_cors(settings: CorsSettings | None) -> CorsHeaders:
     """Make the rules for other origins of the settings; None lets no other origin in."""
     if settings is None:
-        return Cors()
-    return Cors(
+        return CorsHeaders()
+    return CorsHeaders(
         origins=frozenset(settings.origins),
         headers=settings.headers,
         exposed=settings.expose_headers,

@@ -14,13 +14,13 @@ from streamstack.runtime.faults import located
 from streamstack.runtime.run import Run
 from streamstack.server.bodies import broken_off
 from streamstack.server.content_decoding import CODINGS
-from streamstack.server.deadlines import Life, begun
-from streamstack.server.endpoint import AtOnce, Served
-from streamstack.server.rate_limits import Pass
+from streamstack.server.deadlines import RunTimer, begun
+from streamstack.server.endpoint import AtOnce, EndpointHandler
+from streamstack.server.rate_limits import RateLimitTicket
 from streamstack.server.replies import CLOSE, RefusalError, Sent, Whole
 from streamstack.server.request import Request
 from streamstack.server.request_log import TOLD, error_of, fail, outcome_of
-from streamstack.server.response import Answer
+from streamstack.server.response import ResponseSink
 from streamstack.server.resume.request import StreamCopy, find_resumed
 from streamstack.server.resume.run import NOTHING, RunInputs, begin
 
@@ -35,19 +35,19 @@ _ACCEPTED: Final = b"Accept-Encoding: gzip, deflate, br\r\n"
 
 async def exchange(  # noqa: C901  (the way of a request, in one piece)
     service: Service,
-    served: Served,
+    served: EndpointHandler,
     request: Request,
     parameters: Mapping[str, str],
-    answer: Answer,
+    answer: ResponseSink,
 ) -> Sent:
     """Run an endpoint's stack for one request and answer it. Never raises but for cancellation."""
     run = Run(answer, service.context, request=lambda: served.show(request, parameters))
     answer.run = run
-    life = Life(answer, served.limits, service.lives, served.row)
+    life = RunTimer(answer, served.limits, service.lives, served.row)
     outcome = ended = "failed"
     reason: RunError | None = None
     given = NOTHING
-    let: Pass | None = None
+    let: RateLimitTicket | None = None
     source: StreamCopy | None = None  # a stream that is copied from elsewhere
     sent: Sent = CLOSE
     try:
@@ -59,7 +59,7 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
                 source = await find_resumed(service, served, run, answer)
             if source is None:
                 if served.limiter is not None:
-                    let = Pass(served.limiter, run, request, service.spawn)
+                    let = RateLimitTicket(served.limiter, run, request, service.spawn)
                     await begun(let.ask(), life.begin_reading)
                 # Limits may ask for what depends on the inputs, before anything else is done with them.
                 inputs = served.take(request, parameters) if let is None else None
@@ -90,7 +90,7 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
             life.end()
             service.leave(life)
             if not answer.handed:
-                _give_back(given, let)  # it began no run: it reads another's
+                _release(given, let)  # it began no run: it reads another's
                 given = given.with_files_closed()
             return await service.logged(request, source.copy())
         lost = given.arriving is not None and given.arriving.lost
@@ -109,11 +109,11 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
             service.ended(served, answer, ended, reason, life)
         # A run that goes on in a task of its own sees to its end itself.
         if not answer.handed:
-            _give_back(given, let)
+            _release(given, let)
             service.after(run, outcome, given.close)
 
 
-def _give_back(given: RunInputs, let: Pass | None) -> None:
+def _release(given: RunInputs, let: RateLimitTicket | None) -> None:
     """Give back what a request holds beside its inputs. What was given back before is left alone."""
     if given.arriving is not None:
         given.arriving.end()
@@ -121,7 +121,7 @@ def _give_back(given: RunInputs, let: Pass | None) -> None:
         let.leave()
 
 
-def _reason(error: BaseException, request: Request, life: Life) -> RunError | None:
+def _reason(error: BaseException, request: Request, life: RunTimer) -> RunError | None:
     """Return what a run failed by; None where its reader has gone."""
     if isinstance(error, asyncio.CancelledError):
         return life.stopped()
@@ -131,12 +131,12 @@ def _reason(error: BaseException, request: Request, life: Life) -> RunError | No
 
 
 async def _take_in(
-    served: Served,
+    served: EndpointHandler,
     request: Request,
     parameters: Mapping[str, str],
-    life: Life,
-    answer: Answer,
-    let: Pass | None,
+    life: RunTimer,
+    answer: ResponseSink,
+    let: RateLimitTicket | None,
 ) -> RunInputs:
     """Read what a run is given. Raises RunError ``invalid-input``, and ``rate-limited``."""
     if request.body_exists:
@@ -160,7 +160,7 @@ async def _take_in(
     return RunInputs(inputs, close, arriving, let)
 
 
-def _look_at_body(served: Served, request: Request) -> None:
+def _look_at_body(served: EndpointHandler, request: Request) -> None:
     """Refuse a body that can't be taken, before anything of it is read. Raises RunError ``invalid-input``."""
     refuse_coding(request)
     expect(request, served.max_body, now=not served.receives)
@@ -212,9 +212,9 @@ def let_send(request: Request) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def leave(service: Service, served: Served, answer: Answer) -> None:
+async def leave(service: Service, served: EndpointHandler, answer: ResponseSink) -> None:
     """Stay until the client has taken a whole answer, within the time that its endpoint allows."""
-    life = Life(answer, served.limits, service.lives, served.row)
+    life = RunTimer(answer, served.limits, service.lives, served.row)
     life.begin_closing()
     try:
         await answer.request.room()
@@ -225,11 +225,11 @@ async def leave(service: Service, served: Served, answer: Answer) -> None:
 
 def answer_at_once(
     service: Service,
-    served: Served,
+    served: EndpointHandler,
     stack: AtOnce,
     request: Request,
     parameters: Mapping[str, str],
-    answer: Answer,
+    answer: ResponseSink,
 ) -> Sent | None:
     """Run a stack in which nothing waits, and answer; None where the request is not wholly here."""
     answer.run = run = Run(

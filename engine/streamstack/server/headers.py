@@ -221,7 +221,7 @@ def _join(*lists: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Cors:
+class CorsHeaders:
     """The origins that may read. ``*`` among them means every origin, without credentials.
 
     ``headers`` are further ones a page may send, ``*`` what it asks for; ``exposed`` further ones

@@ -21,11 +21,11 @@ from typing import Final
 
 from streamstack import __version__
 from streamstack.language.settings import Metrics
-from streamstack.server.deadlines import Life
-from streamstack.server.endpoint import Served
+from streamstack.server.deadlines import RunTimer
+from streamstack.server.endpoint import EndpointHandler
 from streamstack.server.request import Request
 from streamstack.server.request_log import OUTCOMES
-from streamstack.server.response import Answer
+from streamstack.server.response import ResponseSink
 
 if sys.platform != "win32":
     import resource
@@ -95,7 +95,7 @@ class SharedCounters:
         slots: How many processes there may be at once.
     """
 
-    def __init__(self, endpoints: Iterable[Served], slots: int = 1) -> None:
+    def __init__(self, endpoints: Iterable[EndpointHandler], slots: int = 1) -> None:
         self.titles: list[str] = [""]
         self._by_title: dict[str, int] = {}
         wanted = list(endpoints)
@@ -128,7 +128,7 @@ class SharedCounters:
         """Count what the supervisor counts: `restarts`, `hangs`."""
         self.words[_SERVER[name]] += 1
 
-    def register(self, endpoints: Iterable[Served]) -> None:
+    def register(self, endpoints: Iterable[EndpointHandler]) -> None:
         """Give endpoints their rows; one that is known by its title keeps its row.
 
         All processes register the same endpoints in the same order, so they agree. When no row is left, what is new is
@@ -181,7 +181,7 @@ class WorkerMetrics:
         ]  # of processes that had the slot before
         self._used = _cpu_time()
         # Of runs that were sampled: how many chunks, bytes, and microseconds between chunks are counted.
-        self._counted: dict[Life, tuple[int, int, int]] = {}
+        self._counted: dict[RunTimer, tuple[int, int, int]] = {}
         self._open: Counter[int] = Counter()
         self._words[self._slot + _SLOT["pid"]] = os.getpid()
 
@@ -194,7 +194,9 @@ class WorkerMetrics:
         at = self._rows + self.counters.row_of(endpoint) * _ROW_WIDTH
         self._words[at + _ROW["reconnections"]] += 1
 
-    def finish(self, row: int, answer: Answer, outcome: str, life: Life | None = None) -> None:
+    def finish(
+        self, row: int, answer: ResponseSink, outcome: str, life: RunTimer | None = None
+    ) -> None:
         """Count a request that is over. ``life`` is what `sample` may have met."""
         words, at = self._words, self._rows + row * _ROW_WIDTH
         place = at + _ENDED + _OUTCOMES[outcome]
@@ -214,7 +216,7 @@ class WorkerMetrics:
             words[at + _FIRST + bisect_left(FIRST_CHUNK_BUCKETS, waited)] += 1
             words[at + _FIRST_TIME] += int(waited * _MICRO)
 
-    def sample(self, lives: Iterable[Life]) -> None:
+    def sample(self, lives: Iterable[RunTimer]) -> None:
         """Count what running answers have sent since the last sample, and what this process uses."""
         words, now = self._words, Counter[int]()
         for life in lives:
@@ -229,7 +231,7 @@ class WorkerMetrics:
         words[self._slot + _SLOT["cpu"]] = self._earlier + _cpu_time() - self._used
 
     def _count(
-        self, at: int, answer: Answer, counted: tuple[int, int, int]
+        self, at: int, answer: ResponseSink, counted: tuple[int, int, int]
     ) -> tuple[int, int, int]:
         """Count what an answer has sent since it was last counted; return what is counted now."""
         words = self._words

@@ -71,7 +71,7 @@ class Limiter:
         return b"ip:" + network_of(self._addresses.of(request) or "").encode()
 
 
-class Pass:
+class RateLimitTicket:
     """One request's way past a limiter: the places it holds until its run is over, and what its answer tells."""
 
     __slots__ = ("_held", "_later", "_limiter", "_request", "_run", "_tightest")

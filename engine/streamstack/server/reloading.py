@@ -30,7 +30,7 @@ from streamstack.language.settings import Settings
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Context
 from streamstack.server.context import secrets_of
-from streamstack.server.endpoint import Served
+from streamstack.server.endpoint import EndpointHandler
 from streamstack.server.endpoints import UnservableError, make_endpoints
 from streamstack.server.replies import log
 
@@ -59,7 +59,7 @@ class Edition:
     """
 
     checked: Checked
-    endpoints: list[Served]
+    endpoints: list[EndpointHandler]
     restart: tuple[str, ...] = ()
 
     def context(self, before: Context) -> Context:
@@ -81,7 +81,7 @@ class Edition:
             for each in self.checked.findings
             if (each.file, each.code, each.message) not in known
         ]
-        news = [told(found, self.checked)] if found else []
+        news = [findings_text(found, self.checked)] if found else []
         if self.restart and self.restart != before.restart:
             names = " and ".join(f"`{each}`" for each in self.restart)
             root = self.checked.root
@@ -90,7 +90,7 @@ class Edition:
         return "\n".join(news)
 
 
-def told(findings: list[Diagnostic], checked: Checked) -> str:
+def findings_text(findings: list[Diagnostic], checked: Checked) -> str:
     """Return findings as text."""
     return write_text(findings, checked.sources).rstrip() if findings else ""
 
@@ -112,7 +112,7 @@ def next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
     except OSError as error:
         raise BrokenError(f"{error.filename}: {error.strerror}") from error
     if checked.failed:
-        raise BrokenError(told(checked.findings, checked))
+        raise BrokenError(findings_text(checked.findings, checked))
     if not checked.project.endpoints:
         raise BrokenError(f"there are no endpoints in {checked.root}")
     settings, restart = _with_opened(checked.settings, before.checked.settings)

@@ -21,7 +21,7 @@ from streamstack.server.headers import BODILESS, date_line, header_lines, phrase
 
 if TYPE_CHECKING:
     from streamstack.server.request import Request
-    from streamstack.server.response import Answer
+    from streamstack.server.response import ResponseSink
 
 
 log = structlog.get_logger("streamstack.server")
@@ -263,7 +263,7 @@ class Whole(Response, Sent):
         self.lines = lines
         self.content = body
         self.leave: Callable[[], Awaitable[None]] | None = None  # waits for a slow reader
-        self.answer: Answer | None = None  # what made it
+        self.answer: ResponseSink | None = None  # what made it
 
     def show_headers(self) -> None:
         """Put the header lines where middlewares look for headers, and may change them."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from streamstack.server.bodies import Arriving
-    from streamstack.server.connection import Connection
-    from streamstack.server.response import Turn
+    from streamstack.server.connection import ClientConnection
+    from streamstack.server.response import FlushQueue
 
 #: A body that can be read: aiohttp's, or one whose Content-Encoding is undone as it is read.
 Body = StreamReader | DecodedBody
@@ -64,8 +64,8 @@ class Request:
     def __init__(
         self,
         raw: web.BaseRequest,
-        turn: Turn,
-        connection: Connection | None = None,
+        turn: FlushQueue,
+        connection: ClientConnection | None = None,
         message: RawRequestMessage | None = None,
         *,
         prefix: str = "",
@@ -208,4 +208,4 @@ class Request:
                 sock = Socket(transport)
             self._socket = sock
         if sock is not None:
-            sock.suit(buffer, patience)
+            sock.configure(buffer, patience)

@@ -16,11 +16,11 @@ from aiohttp import web
 from streamstack.errors import RunError
 from streamstack.language.masking import masked
 from streamstack.runtime.run import Run
-from streamstack.server.endpoint import Served
-from streamstack.server.rate_limits import Pass
+from streamstack.server.endpoint import EndpointHandler
+from streamstack.server.rate_limits import RateLimitTicket
 from streamstack.server.replies import CLOSE, Sent, error_lines, internal, is_fault, log, report
 from streamstack.server.request import Request
-from streamstack.server.response import Answer
+from streamstack.server.response import ResponseSink
 
 #: How a request can end. `rejected`: answered with a 4xx before anything else was sent. `cancelled`: the client closed
 #: the connection, or stopped the stream. `shutdown`: the server stopped. `timeout`: a limit on the request's body or
@@ -31,7 +31,11 @@ _MOST: Final = 200
 
 
 def outcome_of(
-    error: RunError | None, answer: Answer, stopped: RunError | None, *, draining: bool = False
+    error: RunError | None,
+    answer: ResponseSink,
+    stopped: RunError | None,
+    *,
+    draining: bool = False,
 ) -> str:
     """Return how a request ended whose run did not complete.
 
@@ -57,7 +61,9 @@ class RequestLog:
         people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if text else None
         self._people = people
 
-    def ended(self, endpoint: str, answer: Answer, outcome: str, error: RunError | None) -> None:
+    def ended(
+        self, endpoint: str, answer: ResponseSink, outcome: str, error: RunError | None
+    ) -> None:
         """Log a request with a run. ``error`` is what it ended by, if it was one."""
         run = answer.run
         line: dict[str, Any] = {
@@ -116,7 +122,11 @@ TOLD = (RunError, web.RequestPayloadError)
 
 
 def fail(
-    served: Served, run: Run, answer: Answer, error: RunError, let: Pass | None = None
+    served: EndpointHandler,
+    run: Run,
+    answer: ResponseSink,
+    error: RunError,
+    let: RateLimitTicket | None = None,
 ) -> Sent:
     """Log an error and tell the client of it, in the way that is still open."""
     report(error, run=run.id, endpoint=served.title, sent=answer.count)

@@ -39,10 +39,10 @@ from streamstack.server.replies import (
     status_of,
 )
 from streamstack.server.request import Request
-from streamstack.server.response_options import GATHERED, LARGEST_DOCUMENT, Wire
+from streamstack.server.response_options import GATHERED, LARGEST_DOCUMENT, ResponseOptions
 
 
-class Answer(Sink):
+class ResponseSink(Sink):
     """What the server needs of a sink beyond what a run needs. ``cors`` are header lines."""
 
     __slots__ = (
@@ -70,7 +70,7 @@ class Answer(Sink):
     #: Whether what the run was given is not the request's to close any more.
     handed: bool = False
 
-    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
+    def __init__(self, wire: ResponseOptions, request: Request, cors: bytes = b"") -> None:
         super().__init__()
         self.wire = wire
         self.request = request
@@ -155,7 +155,7 @@ class Answer(Sink):
         return in_band(error, self.run.id, dev=self.wire.dev)
 
 
-class ValueSink(Answer):
+class ValueSink(ResponseSink):
     """Answers with the value of the stack. Nothing can be emitted into it."""
 
     __slots__ = ()
@@ -367,7 +367,7 @@ def _takes_gzip(accepted: str) -> bool:
 _PLAIN: Final = frozenset({str, dict, list, int, float, bool, bytes, orjson.Fragment})
 
 
-class StreamSink(Answer):
+class StreamSink(ResponseSink):
     """Encodes chunks and gathers their bytes: they are handed on once a turn of the event loop, or when they are many.
 
     The first chunk is handed on at once, with the status line, in one piece. A response that is sent whole is kept by
@@ -387,7 +387,7 @@ class StreamSink(Answer):
         "takes_json",
     )
 
-    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
+    def __init__(self, wire: ResponseOptions, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
         self.takes_json = wire.spec.raw_json
         self._loop = asyncio.get_running_loop()
@@ -583,7 +583,7 @@ class LiveSink(StreamSink):
 
     __slots__ = ("_backlog", "_resuming", "_writer")
 
-    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
+    def __init__(self, wire: ResponseOptions, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
         self._writer = ChunkedResponseWriter(request)
         self._backlog: Backlog | None = None
@@ -764,7 +764,7 @@ class Gathering(Protocol):
         """Hand them to the transport."""
 
 
-class Turn:
+class FlushQueue:
     """What leaves when the event loop next turns, for all connections together.
 
     Where many streams wake at one moment, their writes follow one another closely: to write between the work of two

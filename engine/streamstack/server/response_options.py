@@ -48,7 +48,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Wire(EncoderOptions):
+class ResponseOptions(EncoderOptions):
     """One endpoint in one format. Sizes are bytes, 0 is no limit.
 
     ``slow`` is what becomes of a slow reader, ``grace`` the seconds that it may be slow, ``patience`` those that
@@ -90,12 +90,12 @@ class Wire(EncoderOptions):
         object.__setattr__(self, "plain", self.lines())
         object.__setattr__(self, "head", status_line(200) + self.plain)
 
-    def of(self, name: str) -> Wire:
+    def of(self, name: str) -> ResponseOptions:
         """Return the same endpoint's wire in another format."""
         return self if name == self.format else replace(self, format=name, cache={})
 
     @cached_property
-    def whole(self) -> Wire:
+    def whole(self) -> ResponseOptions:
         """The same endpoint's wire for an answer that a request in a dialect asked for as one object."""
         own = tuple(each for each in self.headers if each[0].lower() != "content-type")
         return replace(self, format="json", headers=own, cache={})

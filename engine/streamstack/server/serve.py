@@ -25,7 +25,7 @@ from streamstack.server.addresses import AuthenticationError, prepare_callers
 from streamstack.server.connection import HttpServer
 from streamstack.server.context import DatabaseError, make_context, prepare_databases
 from streamstack.server.deadlines import LoopFaults
-from streamstack.server.endpoint import Served
+from streamstack.server.endpoint import EndpointHandler
 from streamstack.server.endpoints import make_cors
 from streamstack.server.metrics import MetricsAccess, SharedCounters, WorkerMetrics
 from streamstack.server.reloading import BrokenError, Edition, Read, next_edition, watch
@@ -62,7 +62,7 @@ def keep_out_of_collections() -> None:
     gc.freeze()
 
 
-class Serving:
+class ServerProcess:
     """Serves on sockets. ``asked`` is set once it shall stop."""
 
     def __init__(
@@ -169,7 +169,7 @@ Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ServeOptions:
     """What is to be served, and how. ``read`` reads the project anew; ``reload``: whenever its files change.
 
     ``early`` is what signals have asked for so far.
@@ -201,7 +201,7 @@ class Task:
         )
 
 
-def serve(task: Task) -> None:
+def serve(task: ServeOptions) -> None:
     """Serve in this process until SIGTERM or SIGINT; return when all is closed.
 
     Raises AddressError for an address that can't be had, AuthenticationError, DatabaseError.
@@ -214,7 +214,7 @@ def serve(task: Task) -> None:
 class _Alone:
     """The one process."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: ServeOptions) -> None:
         self._task = task
         self._counters = SharedCounters(task.edition.endpoints)
         self._edition = task.edition
@@ -229,7 +229,7 @@ class _Alone:
         task, service = self._task, self._service
         sockets = bind(task.host, task.port)[0]
         port = sockets[0].getsockname()[1]
-        serving = Serving(service, sockets, self._edition.checked.settings.server)
+        serving = ServerProcess(service, sockets, self._edition.checked.settings.server)
         self._heed(serving)
         try:
             async with service:
@@ -251,7 +251,7 @@ class _Alone:
                 each.close()
             self._heed_no_more()
 
-    def _heed(self, serving: Serving) -> None:
+    def _heed(self, serving: ServerProcess) -> None:
         def take_signal() -> None:
             if serving.asked.is_set():
                 serving.hurry()  # the second signal: whoever sends it does not want to wait
@@ -278,7 +278,7 @@ class _Alone:
     async def _prepare(self, edition: Edition) -> None:
         await prepare(edition, self._service.context, self._task.announce)
 
-    async def _keep_fresh(self, serving: Serving) -> None:
+    async def _keep_fresh(self, serving: ServerProcess) -> None:
         """Serve the files anew when they change or a signal says so, until it shall stop."""
         asked = asyncio.ensure_future(serving.asked.wait())
         stopped = threading.Event()
@@ -373,7 +373,7 @@ def anew_text(edition: Edition, changed: list[str]) -> str:
     return f"served anew: {counted(edition.endpoints)}{f' ({names})' if names else ''}"
 
 
-def counted(endpoints: list[Served]) -> str:
+def counted(endpoints: list[EndpointHandler]) -> str:
     """Return how many endpoints there are, as text."""
     return f"{len(endpoints)} endpoint{'s' if len(endpoints) != 1 else ''}"
 
@@ -386,7 +386,7 @@ def tell_shortage(edition: Edition, announce: Announce) -> None:
 
 
 def tell(
-    endpoints: list[Served], host: str, port: int, announce: Announce, workers: int = 1
+    endpoints: list[EndpointHandler], host: str, port: int, announce: Announce, workers: int = 1
 ) -> None:
     """List the routes with their files, and say where they are."""
     method = max((len(each.method) for each in endpoints), default=0)

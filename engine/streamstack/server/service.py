@@ -14,11 +14,11 @@ from aiohttp import web
 from streamstack.errors import RunError
 from streamstack.runtime.run import Context, Run
 from streamstack.server.connection import check_framing
-from streamstack.server.deadlines import Life
-from streamstack.server.endpoint import Served
+from streamstack.server.deadlines import RunTimer
+from streamstack.server.endpoint import EndpointHandler
 from streamstack.server.endpoints import Routes
 from streamstack.server.exchange import answer_at_once, exchange
-from streamstack.server.headers import Cors, header_lines
+from streamstack.server.headers import CorsHeaders, header_lines
 from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition
 from streamstack.server.replies import (
     JSON,
@@ -34,12 +34,12 @@ from streamstack.server.replies import (
 )
 from streamstack.server.request import Request
 from streamstack.server.request_log import RequestLog
-from streamstack.server.response import Answer, Turn
+from streamstack.server.response import FlushQueue, ResponseSink
 from streamstack.server.resume.request import PREFIX, answer_streams, share
-from streamstack.server.resume.streams import Streams
+from streamstack.server.resume.streams import StreamRegistry
 
 if TYPE_CHECKING:
-    from streamstack.server.connection import Connection
+    from streamstack.server.connection import ClientConnection
 
 T = TypeVar("T")
 
@@ -61,44 +61,44 @@ class Service:
 
     def __init__(
         self,
-        endpoints: Iterable[Served] = (),
+        endpoints: Iterable[EndpointHandler] = (),
         *,
         context: Context | None = None,
-        cors: Cors | None = None,
+        cors: CorsHeaders | None = None,
         access: MetricsAccess | None = None,
         metrics: WorkerMetrics | None = None,
         request_log: RequestLog | None = None,
     ) -> None:
         self.context = context or Context()
-        self.cors = cors or Cors()
+        self.cors = cors or CorsHeaders()
         self.access = access or MetricsAccess(None, dev=False)
         self.metrics = metrics
         self.request_log = request_log
-        self.lives: set[Life] = set()
+        self.lives: set[RunTimer] = set()
         self._later: set[asyncio.Task[Any]] = set()
         self._left = asyncio.Event()
         self._hurried = False
         self._looking: asyncio.TimerHandle | None = None
-        self.turn = Turn()
+        self.turn = FlushQueue()
         self._watched: dict[asyncio.Task[Any], web.BaseRequest] = {}
         self._watching: asyncio.TimerHandle | None = None
         #: Our side of each connection, by aiohttp's; empty where another server listens.
-        self.connections: dict[web.RequestHandler, Connection] = {}
+        self.connections: dict[web.RequestHandler, ClientConnection] = {}
         self.leaving = False  # connections end with their next response
         self.ready = True
         self.draining = False
-        self.streams = Streams(self.context.state.max_size, self._left.set)
-        self.routes: Routes[Served] = Routes(())
-        self._endpoints: list[Served] = []
+        self.streams = StreamRegistry(self.context.state.max_size, self._left.set)
+        self.routes: Routes[EndpointHandler] = Routes(())
+        self._endpoints: list[EndpointHandler] = []
         self._group = asyncio.TaskGroup()
         self._entered = False
         self.replace(endpoints)
 
     def replace(
         self,
-        endpoints: Iterable[Served],
+        endpoints: Iterable[EndpointHandler],
         context: Context | None = None,
-        cors: Cors | None = None,
+        cors: CorsHeaders | None = None,
     ) -> None:
         """Serve these endpoints from the next request on, in another context; running ones end on the old."""
         self.context = context or self.context
@@ -245,11 +245,11 @@ class Service:
 
     def ended(
         self,
-        served: Served,
-        answer: Answer,
+        served: EndpointHandler,
+        answer: ResponseSink,
         outcome: str,
         error: RunError | None,
-        life: Life | None = None,
+        life: RunTimer | None = None,
     ) -> None:
         """Count a request whose run is over, and log it: called once for each run.
 
@@ -265,7 +265,7 @@ class Service:
         if self.request_log is not None:
             self.request_log.ended(served.title, answer, outcome, error)
 
-    def leave(self, life: Life) -> None:
+    def leave(self, life: RunTimer) -> None:
         """Take note that a request has its answer."""
         self.lives.discard(life)
         if not self.lives:
@@ -352,7 +352,7 @@ class Service:
             return send(request, 204, lines + self.cors.preflight(origin, methods, asked), b"")
         return self._wrong_method(request, methods)
 
-    async def _answer_head(self, request: Request, served: Served) -> Sent:
+    async def _answer_head(self, request: Request, served: EndpointHandler) -> Sent:
         """Answer with the head that a GET would have, to whom it would be given, without running the stack."""
         if served.guard is not None:
             await served.guard.admit(request, self.context, self.cors)

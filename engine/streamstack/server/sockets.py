@@ -37,7 +37,7 @@ class Socket:
         for name, value in _PROBES.items():
             self._set(name, value)
 
-    def suit(self, buffer: int, patience: float) -> None:
+    def configure(self, buffer: int, patience: float) -> None:
         """Hold so many bytes unsent; give up when the peer takes nothing for so many seconds (RFC 5482)."""
         unsent = max(min(buffer, UNSENT), _LEAST)
         if unsent != self._unsent:

@@ -34,8 +34,8 @@ from streamstack.server.serve import (
     GRACE,
     KEPT,
     STOPPING,
-    Serving,
-    Task,
+    ServeOptions,
+    ServerProcess,
     anew_text,
     keep_out_of_collections,
     loop_factory,
@@ -103,7 +103,7 @@ class Worker:
 
     def __init__(
         self,
-        task: Task,
+        task: ServeOptions,
         sockets: list[socket.socket],
         channel: Channel,
         counters: SharedCounters,
@@ -130,7 +130,7 @@ class Worker:
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until the supervisor or SIGTERM says stop, or the supervisor is gone."""
         task, service = self._task, self._service
-        serving = Serving(service, self._sockets, self._edition.checked.settings.server)
+        serving = ServerProcess(service, self._sockets, self._edition.checked.settings.server)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, serving.stop)
         loop.add_reader(self._channel.fileno(), self._receive, serving)
@@ -159,7 +159,7 @@ class Worker:
         self._counters.beat(self._number)
         asyncio.get_running_loop().call_later(BEAT, self._beat)
 
-    def _receive(self, serving: Serving) -> None:
+    def _receive(self, serving: ServerProcess) -> None:
         messages = self._channel.receive()
         if messages is None:
             # Nobody else would ever end this process.
@@ -383,7 +383,7 @@ class _Watcher:
 class Supervisor:
     """Looks after the workers of a project."""
 
-    def __init__(self, task: Task, workers: int) -> None:
+    def __init__(self, task: ServeOptions, workers: int) -> None:
         sockets = bind(task.host, task.port, workers)
         self._task = replace(task, port=sockets[0][0].getsockname()[1])
         self._slots = [Slot(number, each) for number, each in enumerate(sockets)]

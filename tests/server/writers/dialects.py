@@ -8,18 +8,18 @@ from typing import Any
 
 from streamstack.runtime.inputs import compile_inputs
 from streamstack.runtime.run import Run
-from streamstack.server.endpoint import Served
+from streamstack.server.endpoint import EndpointHandler
 from streamstack.server.inputs import Reader
-from streamstack.server.response_options import Limits, Wire
+from streamstack.server.response_options import Limits, ResponseOptions
 from tests.server.serving import Emitting, Reply, Server, Stack, endpoint, parse, serving
 
 STREAM = {"stream": True, "model": "m"}
 
 
-def speaking(dialect: str, stack: Stack, **options: Any) -> Served:
+def speaking(dialect: str, stack: Stack, **options: Any) -> EndpointHandler:
     """Return an endpoint that reads its body as the real ones do: for what it asks, not for inputs."""
     reader = Reader(compile_inputs((), "ignore"), max_body=1 << 20, keeps_body=True)
-    wire = Wire(dialect, **options.pop("wire", {}))
+    wire = ResponseOptions(dialect, **options.pop("wire", {}))
     return endpoint(
         stack,
         method="POST",

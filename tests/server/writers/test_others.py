@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from streamstack.runtime.run import Run
-from streamstack.server.response_options import Wire
+from streamstack.server.response_options import ResponseOptions
 from tests.server.declared import declared
 from tests.server.serving import Emitting, Reply, endpoint, serving
 
@@ -33,7 +33,7 @@ async def ask(format_: str, *chunks: dict[str, Any], done: Any = None, **options
         if done is not None:
             run.sink.done(**done)
 
-    async with serving(endpoint(stack, wire=Wire(format_, **options))) as server:
+    async with serving(endpoint(stack, wire=ResponseOptions(format_, **options))) as server:
         return await server.get()
 
 
@@ -263,7 +263,7 @@ async def test_value() -> None:
     async def stack(run: Run, inputs: dict[str, Any]) -> Any:
         return {"é": [1, None]}
 
-    async with serving(endpoint(stack, wire=Wire("value"))) as server:
+    async with serving(endpoint(stack, wire=ResponseOptions("value"))) as server:
         reply = await server.get(Accept="image/png")
     assert (reply.status, reply.body.decode()) == (200, '{"é":[1,null]}')
     assert "vary" not in reply.headers

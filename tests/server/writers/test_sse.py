@@ -11,7 +11,7 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
-from streamstack.server.response_options import Wire
+from streamstack.server.response_options import ResponseOptions
 from tests.server.serving import Emitting, endpoint, serving
 
 
@@ -30,7 +30,9 @@ async def body_of(*chunks: dict[str, Any], **options: Any) -> bytes:
         for chunk in chunks:
             await emit(**chunk)
 
-    async with serving(endpoint(stack, wire=Wire("sse", done=False, **options))) as server:
+    async with serving(
+        endpoint(stack, wire=ResponseOptions("sse", done=False, **options))
+    ) as server:
         reply = await server.get()
     assert reply.status == 200
     assert reply.complete
@@ -200,7 +202,7 @@ async def test_end_comes_by_itself() -> None:
 
 async def test_end_can_be_left_out() -> None:
     """`streaming.done: false` leaves out the event that nobody wrote."""
-    async with serving(endpoint(_none, wire=Wire("sse", done=False))) as server:
+    async with serving(endpoint(_none, wire=ResponseOptions("sse", done=False))) as server:
         reply = await server.get()
     assert (reply.status, reply.body, reply.complete) == (200, b"", True)
 
@@ -242,7 +244,7 @@ async def test_failed_stream_without_an_end_marker_is_cut(done: bool) -> None:  
         await Emitting(run)("a")
         raise RunError("sold-out", "None left")
 
-    async with serving(endpoint(stack, wire=Wire("sse", done=done))) as server:
+    async with serving(endpoint(stack, wire=ResponseOptions("sse", done=done))) as server:
         reply = await server.get()
     assert b"event: error\n" in reply.body
     assert reply.complete is done

@@ -10,9 +10,9 @@ import asyncpg
 
 from streamstack.connections.database.pool import Connection
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.definition import Argument, Definition, Entries, Given, Step
+from streamstack.language.definition import Argument, ConstantArgument, Definition, Entries, Step
 from streamstack.language.expressions import Constant, ObjectValue, Value
-from streamstack.language.findings import find
+from streamstack.language.findings import make_diagnostic
 from streamstack.language.sql import statement_in
 from streamstack.language.suggest import nearest
 from streamstack.spec import Bound, Kind, Named, OneOf, Type
@@ -96,7 +96,7 @@ class _Check:
             code = _UNKNOWN.get(error.sqlstate or "", "bad-sql")
             where = _line_of(statement.text(), getattr(error, "position", None))
             message = f"the database `{self.database}` says: {error.message}{where}"
-            return [find(code, argument.mark, message, error.hint or None)]
+            return [make_diagnostic(code, argument.mark, message, error.hint or None)]
         return []
 
     async def _table(
@@ -107,13 +107,15 @@ class _Check:
             tables = await self._tables(connection)
             near = nearest(table.name, tables)
             message = f"the database `{self.database}` has no table `{table.name}`"
-            return [find("unknown-table", table.mark, message, _meant(near, tables))]
+            return [make_diagnostic("unknown-table", table.mark, message, _meant(near, tables))]
         found = []
         for column in columns:
             if column.name not in known:
                 near = nearest(column.name, known)
                 message = f"the table `{table.name}` has no column `{column.name}`"
-                found.append(find("unknown-column", column.mark, message, _meant(near, known)))
+                found.append(
+                    make_diagnostic("unknown-column", column.mark, message, _meant(near, known))
+                )
         return found
 
     async def _columns(self, connection: Connection, table: str) -> list[str] | None:
@@ -152,8 +154,8 @@ def _names(argument: Argument) -> Iterator[_Named]:
     if isinstance(argument, Entries):
         for entry in argument.entries:
             yield _Named(entry.key, entry.mark)
-    elif isinstance(argument, (Given, Value)):
-        held = argument.value if isinstance(argument, Given) else argument.constant
+    elif isinstance(argument, (ConstantArgument, Value)):
+        held = argument.value if isinstance(argument, ConstantArgument) else argument.constant
         if isinstance(argument, ObjectValue):
             held = [name for name, _ in argument.entries]
         names = list(held) if isinstance(held, (list, dict)) else [held]

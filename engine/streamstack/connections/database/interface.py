@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from streamstack.errors import Diagnostic, RunError
-from streamstack.language.definition import Definition, Given, Project, Step
+from streamstack.language.definition import ConstantArgument, Definition, Project, Step
 from streamstack.language.graph import steps_of
 from streamstack.language.settings import Database as Settings
 from streamstack.language.settings import default_database
@@ -197,7 +197,7 @@ def uses_of(project: Project, names: Collection[str]) -> dict[str, list[tuple[De
             if not any(each.section == "databases" for each in step.function.effects.configured):
                 continue
             given = step.arguments.get("database")
-            name = str(given.value) if isinstance(given, Given) else usual
+            name = str(given.value) if isinstance(given, ConstantArgument) else usual
             if name is not None and name in names:
                 used.setdefault(name, []).append((definition, step))
     return used

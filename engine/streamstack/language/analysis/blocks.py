@@ -12,6 +12,7 @@ from streamstack.language.analysis.names import AT_THE_END, ERROR, LOOP, Names
 from streamstack.language.analysis.state import (
     NO_EMISSIONS,
     PLAIN,
+    AnalysisState,
     Binding,
     Content,
     Emissions,
@@ -19,36 +20,35 @@ from streamstack.language.analysis.state import (
     Made,
     Region,
     Reports,
-    Shape,
-    State,
+    StreamShape,
     Wait,
     join,
 )
-from streamstack.language.analysis.streams import Emission, Streams, both, merge
+from streamstack.language.analysis.streams import Emission, StreamAnalysis, both, merge
 from streamstack.language.definition import Definition
 from streamstack.language.graph import Block, Graph, Node, runs_once_at_least
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 from streamstack.spec import Group, Nesting, StackOf
 
 
 @dataclass(slots=True)
-class Loop:
+class LoopStates:
     """The states in which a loop is left (`break`) or goes on with its next turn (`continue`)."""
 
-    breaks: list[State] = field(default_factory=list)
-    turns: list[State] = field(default_factory=list)
+    breaks: list[AnalysisState] = field(default_factory=list)
+    turns: list[AnalysisState] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class Frame:
+class FrameStates:
     """What `return` ends: the states in which it did, and what it gave."""
 
-    returns: list[State] = field(default_factory=list)
+    returns: list[AnalysisState] = field(default_factory=list)
     given: list[Content] = field(default_factory=list)
-    loops: list[Loop] = field(default_factory=list)
+    loops: list[LoopStates] = field(default_factory=list)
 
 
-@record()
+@fast_dataclass()
 class Deferred:
     """A stack that runs when the run has ended, and what stood around it where it was registered."""
 
@@ -74,14 +74,14 @@ class Copy:
 
 
 @dataclass(slots=True)
-class Guard:
+class TryStates:
     """What may have happened in a `try` when it fails: up to the step before the one that does."""
 
     may_be_sent: bool = False
     done: Event | None = None
     consumed: dict[Made, Event] = field(default_factory=dict)
 
-    def note(self, state: State) -> None:
+    def note(self, state: AnalysisState) -> None:
         """Note the state before a step that may fail."""
         if state.consumed:
             self.consumed.update(state.consumed)
@@ -89,7 +89,7 @@ class Guard:
         self.done = self.done or state.done
 
 
-class Context(ABC):
+class AnalysisContext(ABC):
     """One definition while it is followed, and what stands around the present step.
 
     ``dead`` counts the reasons why the present step never runs: only its names are checked then.
@@ -100,15 +100,15 @@ class Context(ABC):
         self.reports = Reports(definition.allow)
         self.graph = Graph(definition)
         self.names = Names(self.graph, self.reports)
-        self.streams = Streams(self.reports, self.names)
+        self.streams = StreamAnalysis(self.reports, self.names)
         self.emission = Emission(self.reports)
-        self.frames = [Frame()]
+        self.frames = [FrameStates()]
         self.copies = [Copy(self.graph.root)]
-        self.guards: list[Guard] = []
+        self.guards: list[TryStates] = []
         self.dead = 0
 
     @abstractmethod
-    def follow(self, block: Block, state: State) -> State | None:
+    def follow(self, block: Block, state: AnalysisState) -> AnalysisState | None:
         """Follow the steps of a block; return the state behind them, None where no path leads there."""
 
     @contextmanager
@@ -142,7 +142,7 @@ class Context(ABC):
         self.dead -= 1
 
     @contextmanager
-    def copy(self, block: Block, state: State, words: str) -> Iterator[Copy]:
+    def copy(self, block: Block, state: AnalysisState, words: str) -> Iterator[Copy]:
         """Follow a stack that works on a copy of the variables; ``words`` is what messages call it."""
         inner = {name for name, _ in block.binds}
         copy = Copy(block, frozenset(state.names) - inner, words if block.at_once else "")
@@ -154,7 +154,7 @@ class Context(ABC):
         """Return the names that what runs later may find bound: all that the frames around bind."""
         return {name for copy in self.copies for name in copy.block.bound}
 
-    def write(self, name: str, mark: Mark, content: Content, state: State) -> None:
+    def write(self, name: str, mark: Mark, content: Content, state: AnalysisState) -> None:
         """Bind a name."""
         copy = self.copies[-1]
         if copy.at_once and name in copy.outer:
@@ -171,19 +171,21 @@ class Context(ABC):
             self.names.bound_at.setdefault(name, (mark, content.is_stream))
 
 
-class Frames(Context):
+class Frames(AnalysisContext):
     """Follows the stacks that `return` ends."""
 
-    def bind(self, block: Block, state: State, read: tuple[Made, ...] = ()) -> None:
+    def bind(self, block: Block, state: AnalysisState, read: tuple[Made, ...] = ()) -> None:
         """Bind the names that a nested stack sees."""
         for name, _ in block.binds:
             handler = block.nesting is Nesting.HANDLER
-            state.names[name] = Binding(True, shape=Shape("an error", ERROR) if handler else None)
+            state.names[name] = Binding(
+                True, shape=StreamShape("an error", ERROR) if handler else None
+            )
         if block.loop:
             known = LOOP if block.counted else LOOP - AT_THE_END
-            state.names["loop"] = Binding(True, shape=Shape("a loop", known, bool(read)))
+            state.names["loop"] = Binding(True, shape=StreamShape("a loop", known, bool(read)))
 
-    def unbind(self, block: Block, before: State, after: State) -> None:
+    def unbind(self, block: Block, before: AnalysisState, after: AnalysisState) -> None:
         """Give the names that a nested stack saw the meaning back that they had before."""
         for name in (*(name for name, _ in block.binds), *(("loop",) if block.loop else ())):
             binding = before.names.get(name)
@@ -192,9 +194,11 @@ class Frames(Context):
             else:
                 after.names.pop(name, None)
 
-    def frame(self, block: Block, state: State, words: str) -> tuple[State | None, Content]:
+    def frame(
+        self, block: Block, state: AnalysisState, words: str
+    ) -> tuple[AnalysisState | None, Content]:
         """Follow a stack that is a frame; return the state behind it and what it gives."""
-        self.frames.append(Frame())
+        self.frames.append(FrameStates())
         if block.copies:
             with self.copy(block, state, words) as copy:
                 end = self.follow(block, state)
@@ -203,7 +207,7 @@ class Frames(Context):
             return after, given
         return self.leave_frame(self.follow(block, state))
 
-    def leave_frame(self, end: State | None) -> tuple[State | None, Content]:
+    def leave_frame(self, end: AnalysisState | None) -> tuple[AnalysisState | None, Content]:
         """Return the state in which the innermost frame ends, and what it gives."""
         frame = self.frames.pop()
         given = list(frame.given) if end is None else [*frame.given, PLAIN]
@@ -213,10 +217,10 @@ class Frames(Context):
         return join([*(each.fork() for each in frame.returns), end]), content
 
     def follow_branches(
-        self, blocks: list[Block], entry: State
-    ) -> tuple[State | None, dict[str, Content]]:
+        self, blocks: list[Block], entry: AnalysisState
+    ) -> tuple[AnalysisState | None, dict[str, Content]]:
         emission = self.emission
-        ends: list[State | None] = []
+        ends: list[AnalysisState | None] = []
         given: dict[str, Content] = {}
         sent: list[Event | None] = []
         late, emission.late = emission.late, []
@@ -248,7 +252,7 @@ class Frames(Context):
         return entry, given
 
     def _check_done_beside(
-        self, entry: State, ends: list[State | None], sent: list[Event | None]
+        self, entry: AnalysisState, ends: list[AnalysisState | None], sent: list[Event | None]
     ) -> None:
         """Report a chunk of one branch that may come after the `done` of another."""
         for number, end in enumerate(ends):
@@ -257,7 +261,9 @@ class Frames(Context):
                     if event is not None and other != number:
                         self.emission.refuse_after_done(event, end.done, beside=True)
 
-    def follow_own_frame(self, node: Node, block: Block, state: State) -> State | None:
+    def follow_own_frame(
+        self, node: Node, block: Block, state: AnalysisState
+    ) -> AnalysisState | None:
         inner = state.fork()
         self.bind(block, inner)
         with self.around(condition=block):
@@ -287,7 +293,7 @@ class Frames(Context):
             f"write `- return: << {last} >>` at the end of its `do`" if last else None,
         )
 
-    def follow_per_item(self, node: Node, block: Block, state: State) -> Emissions:
+    def follow_per_item(self, node: Node, block: Block, state: AnalysisState) -> Emissions:
         emission = self.emission
         inner = state.fork()
         inner.may_be_unsent, inner.may_be_sent, inner.pending, inner.done = True, False, (), None
@@ -309,23 +315,23 @@ class Frames(Context):
             return Emissions(emits, may_be_unsent=True, late=within)
         return Emissions(emits, end.may_be_unsent, end.pending, within)
 
-    def follow_defer(self, block: Block, state: State) -> None:
+    def follow_defer(self, block: Block, state: AnalysisState) -> None:
         if self.dead:
             self.finish([self._deferred(block, state)], state)
         else:
             self.copies[-1].deferred.append(self._deferred(block, state))
 
-    def _deferred(self, block: Block, state: State) -> Deferred:
+    def _deferred(self, block: Block, state: AnalysisState) -> Deferred:
         streams = self.streams
         return Deferred(
             block, dict(state.names), self.reports.allowed, streams.regions, streams.conditions
         )
 
-    def finish(self, deferred: list[Deferred], end: State | None) -> None:
+    def finish(self, deferred: list[Deferred], end: AnalysisState | None) -> None:
         """Follow what was put off to the end of a run, with the variables as they are then."""
         emission, streams = self.emission, self.streams
         for each in deferred:
-            state = State(dict(each.names), dict(end.consumed) if end is not None else {})
+            state = AnalysisState(dict(each.names), dict(end.consumed) if end is not None else {})
             for name, last in end.names.items() if end is not None else ():
                 first = state.names.get(name)
                 sure = first is not None and first.sure
@@ -362,15 +368,15 @@ class Blocks(Frames):
         node: Node,
         tested: frozenset[str],
         read: tuple[Made, ...],
-        state: State,
-    ) -> tuple[State | None, Emissions, dict[str, Content]]:
+        state: AnalysisState,
+    ) -> tuple[AnalysisState | None, Emissions, dict[str, Content]]:
         """Follow the blocks of a step.
 
         ``tested``: names whose being bound its conditions test. ``read``: the streams it iterates. Return the state
         behind it, how its work per item emits, and what its branches give.
         """
         emissions, given = NO_EMISSIONS, dict[str, Content]()
-        after: State | None = state
+        after: AnalysisState | None = state
         alternatives = node.nested(Nesting.ALTERNATIVE, Nesting.OTHERWISE)
         if alternatives:
             after = self._alternatives(alternatives, tested, state)
@@ -405,9 +411,9 @@ class Blocks(Frames):
     # -- in the step's own frame
 
     def _alternatives(
-        self, blocks: list[Block], tested: frozenset[str], state: State
-    ) -> State | None:
-        ends: list[State | None] = []
+        self, blocks: list[Block], tested: frozenset[str], state: AnalysisState
+    ) -> AnalysisState | None:
+        ends: list[AnalysisState | None] = []
         for each in blocks:
             inner = state.fork()
             inner.assure(tested)
@@ -419,11 +425,11 @@ class Blocks(Frames):
             ends.append(state)
         return join(ends)
 
-    def _try(self, node: Node, entry: State) -> State | None:
+    def _try(self, node: Node, entry: AnalysisState) -> AnalysisState | None:
         by = {nesting: node.nested(nesting) for nesting in _OF_TRY}
-        guard, caught = Guard(entry.may_be_sent, entry.done), _catches(node)
+        guard, caught = TryStates(entry.may_be_sent, entry.done), _catches(node)
         self.guards.append(guard)
-        end: State | None = entry
+        end: AnalysisState | None = entry
         failed = entry.fork()
         for each in by[Nesting.GUARDED]:
             with self.around(caught_at=node.mark if caught else None):
@@ -455,7 +461,7 @@ class Blocks(Frames):
             after = self._finally(each, failed, after)
         return after
 
-    def _fail(self, block: Block, end: State | None, failed: State) -> None:
+    def _fail(self, block: Block, end: AnalysisState | None, failed: AnalysisState) -> None:
         """Let a state hold what may have been bound and consumed when a guarded stack fails."""
         for name in block.bound:
             bound = failed.names.get(name)
@@ -467,7 +473,9 @@ class Blocks(Frames):
         if end is not None:
             failed.consumed.update(end.consumed)
 
-    def _finally(self, block: Block, failed: State, normal: State | None) -> State | None:
+    def _finally(
+        self, block: Block, failed: AnalysisState, normal: AnalysisState | None
+    ) -> AnalysisState | None:
         either = join((failed, normal))
         end = self.follow(block, (either or failed).fork())
         if end is not None and self.guards:
@@ -487,8 +495,10 @@ class Blocks(Frames):
         normal.consumed.update(end.consumed)
         return normal
 
-    def _loop(self, node: Node, block: Block, read: tuple[Made, ...], entry: State) -> State | None:
-        frame, loop = self.frames[-1], Loop()
+    def _loop(
+        self, node: Node, block: Block, read: tuple[Made, ...], entry: AnalysisState
+    ) -> AnalysisState | None:
+        frame, loop = self.frames[-1], LoopStates()
         region = Region(f"the `{node.step.function.name}`", node.mark, turns=True)
         frame.loops.append(loop)
         met, returns = len(self.emission.events), len(frame.returns)
@@ -524,7 +534,7 @@ class Blocks(Frames):
             self.wait_for(node, read, after, loop=True)
         return after
 
-    def _check_next_turn(self, entry: State, again: list[State], met: int) -> None:
+    def _check_next_turn(self, entry: AnalysisState, again: list[AnalysisState], met: int) -> None:
         """Report a chunk that comes after the `done` of the turn before."""
         done = next((s.done for s in again if s.done is not None), None)
         if done is not None and entry.done is None:
@@ -532,7 +542,7 @@ class Blocks(Frames):
             self.emission.refuse_after_done(first, done, next_turn=True)
 
     def wait_for(
-        self, node: Node, read: tuple[Made, ...], state: State, *, loop: bool = False
+        self, node: Node, read: tuple[Made, ...], state: AnalysisState, *, loop: bool = False
     ) -> None:
         """Note that a step reads streams to their end, unless they are short or emit by themselves."""
         for made in read:

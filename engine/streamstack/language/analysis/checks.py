@@ -12,16 +12,16 @@ from streamstack.formats.items import refuse
 from streamstack.formats.spec import Format
 from streamstack.language.definition import (
     Arguments,
+    ConstantArgument,
     Definition,
     Endpoint,
     FunctionDefinition,
-    Given,
     Input,
     Step,
 )
 from streamstack.language.expressions import Read, Value
 from streamstack.language.expressions.value import ListValue, ObjectValue
-from streamstack.language.findings import find
+from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import (
     Block,
     Graph,
@@ -45,7 +45,7 @@ def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> l
     """
     if endpoint.authentication is None:
         return [
-            find(
+            make_diagnostic(
                 "auth-without-authentication",
                 read.mark,
                 f"`auth` is always null in {endpoint.title}, which takes every caller",
@@ -60,7 +60,7 @@ def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> l
             continue
         near = nearest(way.name, known)
         found.append(
-            find(
+            make_diagnostic(
                 "unknown-authentication",
                 way.mark,
                 f"the settings have no authentication `{way.name}`",
@@ -151,7 +151,7 @@ class _OptionalAuth:
 
     def _finding(self, read: Read) -> Diagnostic:
         shown = ".".join(["auth", *map(str, read.path)])
-        return find(
+        return make_diagnostic(
             "auth-may-be-null",
             read.mark,
             f"`{shown}` fails for who sends nothing: {self._title} takes guests, too, for whom `auth` is null",
@@ -239,7 +239,7 @@ def _left_out(endpoint: Endpoint, spec: Format) -> Iterator[Diagnostic]:
                 continue
             message = f"`{name}` has no effect: `format: {spec.name}` sends {_sent(key, spec)}"
             hint = "take it out, or write another format"
-            yield find("no-effect", value.mark, message, hint)
+            yield make_diagnostic("no-effect", value.mark, message, hint)
 
 
 def _sent(key: str, spec: Format) -> str:
@@ -257,13 +257,13 @@ def _check_dialect(
     """
     format_ = f"`format: {endpoint.streaming.format}`"
     found = [
-        find("not-in-dialect", value.mark, f"the content {fault}", _hint(format_))
+        make_diagnostic("not-in-dialect", value.mark, f"the content {fault}", _hint(format_))
         for value, fault in _faults(endpoint)
     ]
     for step in steps_of(endpoint.stack):
         for name in called_itself(step):
             found += [
-                find(
+                make_diagnostic(
                     "not-in-dialect",
                     step.key_mark,
                     f"`{name}` is called, and {value.mark} sends content that {fault}",
@@ -302,7 +302,9 @@ def _cuts_records(split: Any) -> bool:
     if not isinstance(split, Arguments):
         return False
     by = split.get("by")
-    return (by.value if isinstance(by, Given) else getattr(by, "constant", None)) == "records"
+    return (
+        by.value if isinstance(by, ConstantArgument) else getattr(by, "constant", None)
+    ) == "records"
 
 
 def _known(value: Value, inputs: Mapping[str, Input]) -> Any:
@@ -333,12 +335,14 @@ def check_resume(
         return []
     why = "readers come back with the ids that `resume` gives"
     found = [
-        find("not-resumable", value.mark, f"the chunk has an id of its own, and {why}", _HINT)
+        make_diagnostic(
+            "not-resumable", value.mark, f"the chunk has an id of its own, and {why}", _HINT
+        )
         for value in _ids(endpoint)
     ]
     for step in steps_of(endpoint.stack):
         found += [
-            find(
+            make_diagnostic(
                 "not-resumable",
                 step.key_mark,
                 f"`{name}` is called, and {value.mark} gives a chunk an id of its own: {why}",

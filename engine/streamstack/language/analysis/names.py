@@ -11,18 +11,18 @@ from streamstack.language.analysis.state import (
     OF_A_BODY,
     OF_EVERY_STREAM,
     PLAIN,
+    AnalysisState,
     Binding,
     Content,
     Reports,
-    State,
 )
 from streamstack.language.definition import (
     Argument,
+    ConstantArgument,
     Definition,
     Endpoint,
     Entries,
     FunctionDefinition,
-    Given,
     Input,
     Items,
     Step,
@@ -30,14 +30,14 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Read, Value
 from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
-from streamstack.language.findings import find
+from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import Block, Graph, constant, steps_of
 from streamstack.language.loading.inputs import mismatch
 from streamstack.language.names import RESERVED
 from streamstack.language.settings import default_database
 from streamstack.language.suggest import did_you_mean, nearest
 from streamstack.language.values import MISSING
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 from streamstack.spec import Nesting, listed
 
 #: Reserved names that are bound everywhere, and the properties of those that have only these.
@@ -59,7 +59,7 @@ _SCALARS: Final = frozenset(
 )
 
 
-@record()
+@fast_dataclass()
 class Elsewhere:
     """A place that binds a name: where, and in which copy of the variables."""
 
@@ -81,7 +81,7 @@ class Names:
         self.read_somewhere: set[str] = set()
         self.bound_at: dict[str, tuple[Mark, bool]] = {}  # where first, and whether to a stream
 
-    def read(self, value: Value, state: State) -> None:
+    def read(self, value: Value, state: AnalysisState) -> None:
         """Check every name a value reads; what was read is bound from there on."""
         reads = value.reads
         tested = {read.name for read in reads if read.soft}
@@ -94,7 +94,7 @@ class Names:
             if read.soft:
                 yield read.name
 
-    def _read(self, read: Read, state: State, *, soft: bool) -> None:
+    def _read(self, read: Read, state: AnalysisState, *, soft: bool) -> None:
         name = read.name
         binding = state.names.get(name)
         if binding is None:
@@ -112,7 +112,7 @@ class Names:
         if read.path:
             self._look_up(read, binding)
 
-    def rebind(self, name: str, mark: Mark, state: State) -> None:
+    def rebind(self, name: str, mark: Mark, state: AnalysisState) -> None:
         """Check a name that a step both reads and binds (`append`)."""
         binding = state.names.get(name)
         read = Read(name, (), False, False, mark, name)
@@ -126,7 +126,7 @@ class Names:
         elif not binding.sure:
             self._maybe_unbound(read, binding)
 
-    def content(self, value: Value, state: State) -> tuple[str, Content]:
+    def content(self, value: Value, state: AnalysisState) -> tuple[str, Content]:
         """Return the name that a whole binding is, and what that may be; "" for any other value."""
         if not value.whole:
             return "", PLAIN
@@ -140,7 +140,7 @@ class Names:
 
     # -- names that are not bound
 
-    def _unbound(self, read: Read, state: State) -> None:
+    def _unbound(self, read: Read, state: AnalysisState) -> None:
         name = read.name
         places = self._places(name)
         hint: str | None = None
@@ -172,7 +172,7 @@ class Names:
             self.read_somewhere.add(name)
         self._reports.add("unbound-name", read.mark, message, hint)
 
-    def _unknown(self, name: str, state: State) -> tuple[str, str | None]:
+    def _unknown(self, name: str, state: AnalysisState) -> tuple[str, str | None]:
         if name in self._inputs:
             return (
                 f"`{name}` is not bound: an input is read as `input.{name}`",
@@ -248,7 +248,7 @@ class Names:
             if key not in known:
                 self._no_property(read, 0, f"the stream `{read.name}`", known or OF_EVERY_STREAM)
 
-    def _look_up_reserved(self, read: Read, state: State) -> None:
+    def _look_up_reserved(self, read: Read, state: AnalysisState) -> None:
         name, path = read.name, read.path
         if not path or read.soft:
             return
@@ -273,7 +273,7 @@ class Names:
             return None
         return next((each.name for each in self._inputs.values() if each.type == "stream"), None)
 
-    def _look_up_input(self, read: Read, state: State) -> None:
+    def _look_up_input(self, read: Read, state: AnalysisState) -> None:
         declared = self._inputs.get(str(read.path[0]))
         if declared is None:
             hint = None if self._inputs else "declare it under `inputParameters`"
@@ -395,7 +395,7 @@ def _check_step(
     if isinstance(named, Value) and named.constant is MISSING:
         if CHOICES in step.function.by_name and step.arguments.get(CHOICES) is None:
             found.append(
-                find(
+                make_diagnostic(
                     "missing-parameter",
                     step.key_mark,
                     f"`{step.function.name}` with a bound name lacks `{CHOICES}`",
@@ -408,14 +408,14 @@ def _check_step(
 
 def _unknown(name: str, mark: Mark, functions: Mapping[str, FunctionDefinition]) -> Diagnostic:
     if name in functions:
-        return find(
+        return make_diagnostic(
             "unknown-function",
             mark,
             f"the function `{name}` is disabled",
             f"take `disabled` out of {functions[name].mark}, or this call",
         )
     near = nearest(name, (each.name for each in functions.values() if not each.disabled))
-    return find(
+    return make_diagnostic(
         "unknown-function",
         mark,
         f"the project has no function `{name}`",
@@ -425,7 +425,7 @@ def _unknown(name: str, mark: Mark, functions: Mapping[str, FunctionDefinition])
 
 def _names(argument: Argument | None) -> list[tuple[str, Mark]]:
     """Return the constant names that an argument holds."""
-    if isinstance(argument, Given):
+    if isinstance(argument, ConstantArgument):
         return [(argument.value, argument.mark)] if isinstance(argument.value, str) else []
     if isinstance(argument, Value):
         constant = argument.constant
@@ -453,7 +453,7 @@ def _check_inputs(step: Step, target: FunctionDefinition, found: list[Diagnostic
         if declared is None:
             near = nearest(entry.key, by_name)
             found.append(
-                find(
+                make_diagnostic(
                     "unknown-parameter",
                     entry.mark,
                     f"the function `{target.name}` has no input `{entry.key}`",
@@ -470,10 +470,12 @@ def _check_inputs(step: Step, target: FunctionDefinition, found: list[Diagnostic
             if fault:
                 where = f"`{declared.name}` is declared in {declared.mark}"
                 found.append(
-                    find("wrong-type", entry.argument.mark, f"`{target.name}`: {fault}", where)
+                    make_diagnostic(
+                        "wrong-type", entry.argument.mark, f"`{target.name}`: {fault}", where
+                    )
                 )
     found.extend(
-        find(
+        make_diagnostic(
             "missing-parameter",
             step.key_mark,
             f"the function `{target.name}` needs the input `{declared.name}`",
@@ -509,9 +511,9 @@ def check_configured(
                 if known and default_database(dict.fromkeys(known)) is None:
                     message = f"which database is meant? The settings have {', '.join(known)}"
                     hint = "write `database: name`, or call one of them `main`"
-                    found.append(find("unknown-database", step.key_mark, message, hint))
+                    found.append(make_diagnostic("unknown-database", step.key_mark, message, hint))
                 continue
-            if not isinstance(argument, (Given, Value)):
+            if not isinstance(argument, (ConstantArgument, Value)):
                 continue
             name = constant(argument)
             if not isinstance(name, str) or name in known:
@@ -523,5 +525,5 @@ def check_configured(
                 hint += f", or give `{each.unless}`"
             message = f"the settings have no {noun} `{name}`"
             hint = f"did you mean `{near}`?" if near else hint
-            found.append(find(code, argument.mark, message, hint))
+            found.append(make_diagnostic(code, argument.mark, message, hint))
     return found

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.findings import find
-from streamstack.records import record
+from streamstack.language.findings import make_diagnostic
+from streamstack.records import fast_dataclass
 
 #: Properties that every stream has.
 OF_EVERY_STREAM: Final = frozenset({"count", "finished"})
@@ -48,7 +48,7 @@ class Wait:
         return self if self.inside is None else self.inside.source
 
 
-@record()
+@fast_dataclass()
 class Emissions:
     """How a part that runs elsewhere (a function, a lazy stream) emits and waits.
 
@@ -81,7 +81,7 @@ class Made:
     maybe_input: str | None = None  # an input of a function, which may be a stream
 
 
-@record()
+@fast_dataclass()
 class Content:
     """What a value can be: streams made at these places, and (``plain``) anything else."""
 
@@ -104,8 +104,8 @@ class Content:
 PLAIN: Final = Content()
 
 
-@record()
-class Shape:
+@fast_dataclass()
+class StreamShape:
     """The properties that a bound object has: `loop`, the error of a `catch`."""
 
     title: str
@@ -113,14 +113,14 @@ class Shape:
     over_stream: bool = False  # `loop` over a stream
 
 
-@record()
+@fast_dataclass()
 class Binding:
     """What is known of a name: bound on every path (``sure``) or on some, and to what."""
 
     sure: bool
     content: Content = PLAIN
     moved: Mark | None = None  # `set` gave its stream another name there
-    shape: Shape | None = None
+    shape: StreamShape | None = None
     in_turns: bool = False  # bound by an earlier turn of the loop only
 
     def join(self, other: Binding) -> Binding:
@@ -134,7 +134,7 @@ class Binding:
         )
 
 
-@record()
+@fast_dataclass()
 class Event:
     """Something that must happen once: where it happened, and under which conditions."""
 
@@ -153,7 +153,7 @@ class Event:
 
 
 @dataclass(slots=True)
-class State:
+class AnalysisState:
     """What is known at a point that can be reached.
 
     ``may_be_unsent``: some path to it has emitted nothing; ``pending`` are the waits on such paths.
@@ -167,9 +167,9 @@ class State:
     pending: tuple[Wait, ...] = ()
     done: Event | None = None
 
-    def fork(self) -> State:
+    def fork(self) -> AnalysisState:
         """Return a copy, for another path."""
-        return State(
+        return AnalysisState(
             dict(self.names),
             dict(self.consumed),
             self.may_be_unsent,
@@ -192,9 +192,9 @@ class State:
                 self.names[name] = replace(binding, sure=True)
 
 
-def join(states: Iterable[State | None]) -> State | None:
+def join(states: Iterable[AnalysisState | None]) -> AnalysisState | None:
     """Return what is known where paths meet; None where no path leads."""
-    result: State | None = None
+    result: AnalysisState | None = None
     for state in states:
         if state is None or state is result:
             continue
@@ -202,7 +202,7 @@ def join(states: Iterable[State | None]) -> State | None:
     return result
 
 
-def _join(one: State, other: State) -> State:
+def _join(one: AnalysisState, other: AnalysisState) -> AnalysisState:
     names: dict[str, Binding] = {}
     for name, binding in one.names.items():
         same = other.names.get(name)
@@ -218,7 +218,7 @@ def _join(one: State, other: State) -> State:
     pending = one.pending
     if other.pending and other.pending is not pending:
         pending += tuple(wait for wait in other.pending if wait not in pending)
-    return State(
+    return AnalysisState(
         names,
         {**other.consumed, **one.consumed},
         one.may_be_unsent or other.may_be_unsent,
@@ -247,7 +247,7 @@ class Reports:
         """Add a finding; one that is not ``sure`` is a warning, whatever its code is else."""
         if self.allows(code) or (code, mark) in self.found:
             return
-        finding = find(code, mark, message, hint)
+        finding = make_diagnostic(code, mark, message, hint)
         self.found[code, mark] = finding if sure else replace(finding, severity="warning")
 
     @property

@@ -9,6 +9,7 @@ from streamstack.errors import Mark
 from streamstack.language.analysis.names import Names, stream_input
 from streamstack.language.analysis.state import (
     PLAIN,
+    AnalysisState,
     Binding,
     Content,
     Emissions,
@@ -16,7 +17,6 @@ from streamstack.language.analysis.state import (
     Made,
     Region,
     Reports,
-    State,
     Wait,
 )
 from streamstack.language.definition import Step
@@ -29,7 +29,7 @@ READS: Final = frozenset({Kind.STREAM, Kind.ITEMS})
 TAKES: Final = READS | {Kind.ANY_OR_STREAM}
 
 
-class Streams:
+class StreamAnalysis:
     """Follows the streams of one definition.
 
     ``regions``: what may run again around the present step; ``tries``: the `try` blocks whose errors are caught around
@@ -47,7 +47,9 @@ class Streams:
         """Return the stream that a step makes."""
         return Made(title, mark, self.regions, self.tries, properties)
 
-    def evaluate(self, use: Use, step: Step, state: State, *, dead: bool = False) -> Content:
+    def evaluate(
+        self, use: Use, step: Step, state: AnalysisState, *, dead: bool = False
+    ) -> Content:
         """Check where the streams stand that a value reads; return what the value is.
 
         A stream that the parameter takes is consumed, unless `set` moves it.
@@ -64,12 +66,12 @@ class Streams:
             self._refuse(read, value, step, state)
         return PLAIN
 
-    def check_condition(self, value: Value, step: Step, state: State) -> None:
+    def check_condition(self, value: Value, step: Step, state: AnalysisState) -> None:
         """Check that an expression reads no stream."""
         for read in value.reads:
             self._refuse(read, value, step, state)
 
-    def _refuse(self, read: Read, value: Value, step: Step, state: State) -> None:
+    def _refuse(self, read: Read, value: Value, step: Step, state: AnalysisState) -> None:
         name = read.name
         if read.path:
             name = stream_input(read, _path_text(read)) if len(read.path) == 1 else ""
@@ -90,7 +92,7 @@ class Streams:
         message = f"`{name}` is a stream (made in line {binding.content.streams[0].mark.line}) and stands {words}"
         self._reports.add("stream-in-expression", read.mark, message, hint)
 
-    def move(self, old: str, new: str, mark: Mark, state: State) -> None:
+    def move(self, old: str, new: str, mark: Mark, state: AnalysisState) -> None:
         """Let `set` give a stream another name: the old one can't be consumed any more."""
         binding = state.names.get(old)
         if old != new and binding is not None:
@@ -108,7 +110,9 @@ class Streams:
         )
         return True
 
-    def consume(self, name: str, content: Content, mark: Mark, step: Step, state: State) -> None:
+    def consume(
+        self, name: str, content: Content, mark: Mark, step: Step, state: AnalysisState
+    ) -> None:
         """Check that streams are consumed for the first time, and remember that they are."""
         binding = state.names.get(name)
         if binding is not None and self._refuse_moved(name, binding, mark):
@@ -159,7 +163,7 @@ class Streams:
             "make the stream inside, or `collect` it before",
         )
 
-    def close(self, region: Region, again: list[State]) -> None:
+    def close(self, region: Region, again: list[AnalysisState]) -> None:
         """Report the streams that a loop would consume again, given the states it comes round in."""
         for name, made, mark in region.suspects:
             for state in again:
@@ -204,7 +208,7 @@ class Emission:
         for code in self.places:
             self._reports.add(code, mark, words[code])
 
-    def send(self, state: State, event: Event) -> None:
+    def send(self, state: AnalysisState, event: Event) -> None:
         """Note that a chunk is sent."""
         self.any = True
         self.events.append(event)
@@ -236,18 +240,18 @@ class Emission:
         sure = not beside and (next_turn or done.meets(event.conditions))
         self._reports.add("after-done", event.mark, message, hint, sure=sure)
 
-    def close(self, state: State, event: Event) -> None:
+    def close(self, state: AnalysisState, event: Event) -> None:
         """Note the end marker."""
         if state.done is not None:
             self.refuse_after_done(event, state.done)
         state.done = event
 
-    def wait(self, state: State, wait: Wait) -> None:
+    def wait(self, state: AnalysisState, wait: Wait) -> None:
         """Note that a step waits for a whole stream."""
         if state.may_be_unsent and not self._reports.allows("buffers-stream"):
             state.pending = (*state.pending, wait)
 
-    def apply(self, state: State, emissions: Emissions, event: Event) -> None:
+    def apply(self, state: AnalysisState, emissions: Emissions, event: Event) -> None:
         """Note what a part that runs elsewhere emits and waits for, as it runs here."""
         if state.may_be_unsent and not self._reports.allows("buffers-stream"):
             self.late += emissions.late
@@ -262,7 +266,7 @@ class Emission:
         elif not emissions.may_be_unsent:
             state.may_be_unsent, state.pending = False, ()
 
-    def apply_one_of(self, state: State, parts: list[Emissions], event: Event) -> None:
+    def apply_one_of(self, state: AnalysisState, parts: list[Emissions], event: Event) -> None:
         """Note what one of several parts emits and waits for, as it runs here."""
         if len(parts) == 1:
             self.apply(state, parts[0], event)

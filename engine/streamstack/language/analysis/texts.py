@@ -8,7 +8,7 @@ from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.definition import Definition
-from streamstack.language.findings import find
+from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import steps_of
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 
@@ -64,7 +64,7 @@ def check_texts(root: Node, reported: Collection[Mark] = ()) -> list[Diagnostic]
 
 
 def _secret(what: str, mark: Mark) -> Diagnostic:
-    return find("secret-in-definition", mark, f"{what} stands in the file in plain text")
+    return make_diagnostic("secret-in-definition", mark, f"{what} stands in the file in plain text")
 
 
 def _search(node: Node, reported: Collection[Mark], *, named: bool) -> Iterator[Diagnostic]:
@@ -94,7 +94,7 @@ def _foreign(node: Scalar, text: str) -> Iterator[Diagnostic]:
             hint = "write a value of this definition between << and >>, such as <<input.name>>"
         else:
             hint = f"write `<<{inner.lstrip('$')}>>`"
-        yield find(
+        yield make_diagnostic(
             "foreign-binding",
             node.mark_at(match.start()),
             f"`{written}` is sent as it stands",

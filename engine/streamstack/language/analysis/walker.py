@@ -11,34 +11,34 @@ from streamstack.language.analysis.state import (
     OF_A_BODY,
     OF_EVERY_STREAM,
     PLAIN,
+    AnalysisState,
     Binding,
     Content,
     Emissions,
     Event,
     Made,
     Region,
-    State,
     Wait,
     join,
 )
 from streamstack.language.analysis.streams import READS, both, called, describe, of_streams
 from streamstack.language.definition import (
+    ConstantArgument,
     Definition,
     Effects,
     Endpoint,
     FunctionDefinition,
-    Given,
     Items,
     Step,
 )
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Block, Node, PerItem, called_by, constant, steps_of
 from streamstack.language.values import MISSING
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 from streamstack.spec import Kind
 
 
-@record()
+@fast_dataclass()
 class Summary:
     """What a caller must know of a function.
 
@@ -119,7 +119,7 @@ class Walker(Blocks):
         self._callees = callees
         self._answers_json = False
 
-    def follow(self, block: Block, state: State) -> State | None:
+    def follow(self, block: Block, state: AnalysisState) -> AnalysisState | None:
         """Follow the steps of a block; return the state behind them, None where no path leads there."""
         for index, node in enumerate(block.nodes):
             after = self._step(node, state)
@@ -142,13 +142,13 @@ class Walker(Blocks):
                 f"`{step.title}` never runs: `{leaving.title}` in line {leaving.key_mark.line} always leaves before it",
             )
 
-    def _step(self, node: Node, state: State) -> State | None:
+    def _step(self, node: Node, state: AnalysisState) -> AnalysisState | None:
         if node.step.allow:
             with self.reports.within((*self.reports.allowed, node.step.allow)):
                 return self._modified(node, state)
         return self._modified(node, state)
 
-    def _modified(self, node: Node, state: State) -> State | None:
+    def _modified(self, node: Node, state: AnalysisState) -> AnalysisState | None:
         """Follow a step with its modifiers."""
         step = node.step
         if self.guards and not self._is_harmless(node):
@@ -179,14 +179,14 @@ class Walker(Blocks):
             return False
         return all(use.value.constant is not MISSING for use in node.uses)
 
-    def _retried(self, node: Node, state: State) -> State | None:
+    def _retried(self, node: Node, state: AnalysisState) -> AnalysisState | None:
         step = node.step
         if step.retry is None:
             return self._run(node, state)
         with self.around(region=Region(f"the retried `{step.title}`", step.key_mark, turns=False)):
             return self._run(node, state)
 
-    def _run(self, node: Node, state: State) -> State | None:
+    def _run(self, node: Node, state: AnalysisState) -> AnalysisState | None:
         step, effects = node.step, node.step.function.effects
         if isinstance(step.timeout, Value):
             self.names.read(step.timeout, state)
@@ -231,7 +231,7 @@ class Walker(Blocks):
     # -- what a step reads
 
     def _read(
-        self, node: Node, state: State
+        self, node: Node, state: AnalysisState
     ) -> tuple[tuple[Made, ...], dict[str, Content], frozenset[str]]:
         """Check the values of a step.
 
@@ -264,15 +264,15 @@ class Walker(Blocks):
             self._read_per_item(each, step, state)
         return read, contents, frozenset(tested)
 
-    def _read_per_item(self, each: PerItem, step: Step, state: State) -> None:
+    def _read_per_item(self, each: PerItem, step: Step, state: AnalysisState) -> None:
         """Check a value that is computed later, for each item."""
-        inner = State(dict(state.names))
+        inner = AnalysisState(dict(state.names))
         inner.unsure(self.late_names())
         inner.names[each.name] = Binding(sure=True)
         self.names.read(each.value, inner)
         self.streams.check_condition(each.value, step, inner)
 
-    def _set(self, node: Node, state: State) -> None:
+    def _set(self, node: Node, state: AnalysisState) -> None:
         """Follow `set`: each value sees the names before it; a stream moves to its new name."""
         step = node.step
         places = {each.name: each.mark for each in node.written}
@@ -308,7 +308,7 @@ class Walker(Blocks):
         return made
 
     def _call(
-        self, step: Step, contents: dict[str, Content], event: Event, state: State
+        self, step: Step, contents: dict[str, Content], event: Event, state: AnalysisState
     ) -> Content | None:
         """Follow a call of a function of the project; None where it never comes back."""
         summaries = [self._callees.summary(name) for name in _called_names(step)]
@@ -353,7 +353,7 @@ class Walker(Blocks):
         made.brief = all(each.brief for each in giving)
         return Content((made,), plain), any(each.comes_back for each in known)
 
-    def _emit(self, effects: Effects, event: Event, state: State) -> None:
+    def _emit(self, effects: Effects, event: Event, state: AnalysisState) -> None:
         self.emission.check_place(event.mark, event.title)
         if effects.closes:
             self.emission.close(state, event)
@@ -367,7 +367,7 @@ class Walker(Blocks):
         node: Node,
         given: dict[str, Content],
         content: Content,
-        state: State,
+        state: AnalysisState,
     ) -> None:
         step, effects = node.step, node.step.function.effects
         if effects.rebinds is not None or effects.publishes is not None:
@@ -389,14 +389,16 @@ class Walker(Blocks):
         made.emissions, made.brief = of_streams(content.streams), first.brief
         return Content((made,), content.plain)
 
-    def _bind_result(self, step: Step, state: State, content: Content) -> None:
+    def _bind_result(self, step: Step, state: AnalysisState, content: Content) -> None:
         if step.result is not None:
             mark = step.result_mark or step.mark
             self.write(step.result, mark, content, state)
             if not step.disabled:
                 self.note_bound(step.result, mark, content)
 
-    def _leave(self, node: Node, contents: dict[str, Content], state: State) -> State | None:
+    def _leave(
+        self, node: Node, contents: dict[str, Content], state: AnalysisState
+    ) -> AnalysisState | None:
         step, effects = node.step, node.step.function.effects
         frame = self.frames[-1]
         if effects.leaves == "frame":
@@ -444,7 +446,7 @@ def _called_names(step: Step) -> list[str]:
         if argument is None:
             continue
         items = argument.items if isinstance(argument, Items) else (argument,)
-        names = [constant(item) for item in items if isinstance(item, (Given, Value))]
+        names = [constant(item) for item in items if isinstance(item, (ConstantArgument, Value))]
         names = [name for each in names for name in (each if isinstance(each, list) else [each])]
         if names and all(isinstance(name, str) for name in names):
             return [str(name) for name in names]
@@ -473,10 +475,10 @@ def analyse(
     return sorted(walker.reports.found.values())
 
 
-def _follow(walker: Walker) -> tuple[State | None, Content]:
+def _follow(walker: Walker) -> tuple[AnalysisState | None, Content]:
     """Follow a whole definition; return the state in which it ends, and what it gives."""
     definition = walker.definition
-    state = State({})
+    state = AnalysisState({})
     for declared in getattr(definition, "inputs", ()):
         is_function = isinstance(definition, FunctionDefinition)
         if declared.type == "stream" or (is_function and declared.type == "json"):
@@ -521,7 +523,7 @@ def _sum_up(function: FunctionDefinition, callees: Callees) -> Summary:
     )
 
 
-def _check_endpoint(walker: Walker, endpoint: Endpoint, end: State | None) -> None:
+def _check_endpoint(walker: Walker, endpoint: Endpoint, end: AnalysisState | None) -> None:
     """Report what concerns the answer of an endpoint."""
     reports, emission = walker.reports, walker.emission
     if endpoint.response is not None and endpoint.response_type == "json" and end is not None:
@@ -551,7 +553,7 @@ def _check_endpoint(walker: Walker, endpoint: Endpoint, end: State | None) -> No
         )
 
 
-def _check_response(walker: Walker, value: Value, end: State) -> None:
+def _check_response(walker: Walker, value: Value, end: AnalysisState) -> None:
     walker.names.read(value, end)
     name, content = walker.names.content(value, end)
     if content.is_stream:

@@ -18,7 +18,7 @@ from streamstack.language.filters import (
     Operation,
 )
 from streamstack.language.suggest import did_you_mean
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 
 #: Operators inside operators: each is at most two brackets of Python, which allows 200.
 MAX_DEPTH: Final = 50
@@ -27,7 +27,7 @@ SOFT_TESTS: Final = frozenset({"defined", "undefined"})
 _CHAINS: Final = (nodes.And, nodes.Or)
 
 
-@record()
+@fast_dataclass()
 class Reading:
     """A root name read, at an offset of the text."""
 
@@ -37,7 +37,7 @@ class Reading:
     offset: int
 
 
-@record()
+@fast_dataclass()
 class Scope:
     """Names a template binds itself: surely, perhaps, and as macros that can be called."""
 

@@ -28,9 +28,9 @@ from streamstack.language.expressions.value import (
     Text,
     Value,
 )
-from streamstack.language.findings import find
+from streamstack.language.findings import make_diagnostic
 from streamstack.language.source import Node, Scalar, Sequence
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 
 #: Lists and objects with bindings inside one another; each is a bracket of Python.
 MAX_NESTING: Final = 40
@@ -40,7 +40,7 @@ _FOREIGN: Final = re.compile(r"\s*=?[{$]\{-?\s*([^{}]*?)\s*-?\}\}?\s*")
 _NOTHING: Final = nodes.Const(None)
 
 
-@record()
+@fast_dataclass()
 class _Binding:
     """A parsed << expression >>; offsets count from the text's begin."""
 
@@ -50,7 +50,7 @@ class _Binding:
     readings: tuple[Reading, ...]
 
 
-@record()
+@fast_dataclass()
 class _Parsed:
     """What one text holds. It knows no file, so equal texts share it."""
 
@@ -91,7 +91,7 @@ def parse_condition(node: Node) -> tuple[Value, list[Diagnostic]]:
     else:
         message = "a condition is an expression or a boolean"
         hint = "write `<<...>>`, `true` or `false`"
-    found.append(find("not-an-expression", node.mark, message, hint))
+    found.append(make_diagnostic("not-an-expression", node.mark, message, hint))
     return Constant(node.mark, True), found
 
 
@@ -115,7 +115,9 @@ def _parse(node: Node, found: list[Diagnostic], depth: int) -> Value:
     if depth >= MAX_NESTING:
         message = f"lists and objects are nested over {MAX_NESTING} levels deep"
         found.append(
-            find("bad-template", node.mark, message, "give the inner part a name by `set`")
+            make_diagnostic(
+                "bad-template", node.mark, message, "give the inner part a name by `set`"
+            )
         )
         return Constant(node.mark, None)
     if isinstance(node, Sequence):
@@ -128,7 +130,7 @@ def _parse(node: Node, found: list[Diagnostic], depth: int) -> Value:
         if "<<" in key.text and ">>" in key.text:
             message = "the key of an object can't hold a binding"
             hint = 'write the whole object as an expression: `<< {name: "value"} >>`'
-            found.append(find("bad-template", key.mark, message, hint))
+            found.append(make_diagnostic("bad-template", key.mark, message, hint))
         entries.append((key.text, _parse(inner, found, depth + 1)))
     keys = tuple(key.mark for key, _ in node.items)
     if all(isinstance(entry, Constant) for _, entry in entries):
@@ -185,7 +187,7 @@ def _finding(problem: Problem, scalar: Scalar) -> Diagnostic:
     hint = problem.hint or general
     if hint and scalar.style == "double":  # in which YAML takes a backslash for itself
         hint = hint.replace("\\<", "\\\\<")
-    return find(problem.code, mark, problem.message, hint)
+    return make_diagnostic(problem.code, mark, problem.message, hint)
 
 
 @lru_cache(maxsize=8192)

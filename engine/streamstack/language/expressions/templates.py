@@ -38,7 +38,7 @@ from streamstack.language.expressions.scan import (
 from streamstack.language.expressions.value import Read, Value
 from streamstack.language.operators import a_kind, refuse_stream
 from streamstack.language.values import Opaque, to_text
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 
 
 class Generator(CodeGenerator):
@@ -103,7 +103,7 @@ _LOOP: Final = frozenset(
 _BODY: Final = "__body__"
 
 
-@record()
+@fast_dataclass()
 class Bound:
     """A value that a template writes, not yet text: a parameter of a SQL statement."""
 
@@ -458,7 +458,7 @@ _RAW: Final = re.compile(r"[-+]?\s*raw\s*([-+]?)%>")
 _END_RAW: Final = re.compile(r"<%([-+]?)\s*endraw\s*([-+]?)%>")
 
 
-@record()
+@fast_dataclass()
 class Program:
     """A compiled template. It knows no file, so equal texts share it."""
 
@@ -492,7 +492,7 @@ class Program:
         return bound
 
 
-@record()
+@fast_dataclass()
 class Template(Value):
     """A text with `<% %>` or `<# #>` in it; always a text."""
 

@@ -17,10 +17,10 @@ from streamstack.language.expressions.compile import (
     literal,
 )
 from streamstack.language.values import MISSING, to_text
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 
 
-@record()
+@fast_dataclass()
 class Read:
     """A root name that an expression reads.
 
@@ -37,7 +37,7 @@ class Read:
     expression: str
 
 
-@record()
+@fast_dataclass()
 class Value(ABC):
     """A value of a definition, with or without bindings."""
 
@@ -72,7 +72,7 @@ class Value(ABC):
         return iter(())
 
 
-@record()
+@fast_dataclass()
 class Constant(Value):
     """Data without bindings. It is shared by all runs: nothing changes a value in place."""
 
@@ -90,7 +90,7 @@ class Constant(Value):
         return names.constant(data)
 
 
-@record()
+@fast_dataclass()
 class Expression(Value):
     """One whole << expression >>, whose value keeps its type.
 
@@ -129,7 +129,7 @@ class Expression(Value):
         yield self
 
 
-@record()
+@fast_dataclass()
 class Text(Value):
     """A text with bindings in it; always a text. ``parts`` are texts and Expressions in turn."""
 
@@ -168,7 +168,7 @@ class Text(Value):
         return tuple(pieces)
 
 
-@record()
+@fast_dataclass()
 class ListValue(Value):
     """A list with bindings somewhere inside."""
 
@@ -190,7 +190,7 @@ class ListValue(Value):
             yield from item.bindings()
 
 
-@record()
+@fast_dataclass()
 class ObjectValue(Value):
     """An object with bindings somewhere inside. Its keys are constant texts."""
 

@@ -13,9 +13,9 @@ from streamstack.language.definition import (
     Argument,
     Arguments,
     Choice,
+    ConstantArgument,
     Entries,
     Entry,
-    Given,
     Items,
     Stack,
 )
@@ -26,7 +26,7 @@ from streamstack.language.expressions import (
     parse_condition,
     parse_value,
 )
-from streamstack.language.findings import find
+from streamstack.language.findings import make_diagnostic
 from streamstack.language.headers import CONTROL_CHARACTERS, is_framing
 from streamstack.language.keys import MODIFIER_NAMES
 from streamstack.language.names import CODE, VARIABLE, check_variable, code_of
@@ -34,7 +34,7 @@ from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.sql import statement_in
 from streamstack.language.suggest import nearest
 from streamstack.language.values import MISSING, kind
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 from streamstack.spec import (
     FACTS,
     MEASURES,
@@ -76,7 +76,7 @@ class Faults:
 
     def add(self, code: str, mark: Mark, message: str, hint: str = "") -> None:
         """Add a finding; without a hint of its own it has its code's."""
-        self.found.append(find(code, mark, message, hint or None))
+        self.found.append(make_diagnostic(code, mark, message, hint or None))
 
     def cut(self, code: str, mark: Mark, message: str, hint: str = "") -> None:
         """Add a finding that keeps a part out of the definition."""
@@ -212,8 +212,8 @@ def form_words(form: Type) -> str:
 # --------------------------------------------------------------------------------------- arguments
 
 
-@record()
-class Site:
+@fast_dataclass()
+class ArgumentSite:
     """Where an argument stands: how messages and paths call it."""
 
     owner: str  # `stream`, `forEach.catch`, a step
@@ -226,7 +226,7 @@ class Site:
     def words(self) -> str:
         return f"`{self.name}` of {self.owner}"
 
-    def inner(self, name: str) -> Site:
+    def inner(self, name: str) -> ArgumentSite:
         """Return the site of something below this one."""
         path = self.path + name if name.startswith("[") else f"{self.path}.{name}"
         return replace(self, path=path, name=self.name if name.startswith("[") else name)
@@ -283,7 +283,7 @@ class ArgumentReader:
     def read_main(self, parameter: Field, node: Node, owner: str, path: str) -> Arguments:
         """Read a bare value that stands for the main parameter."""
         given: dict[str, Argument] = {}
-        site = Site(owner, parameter.name, path, parameter.default, owner.strip("`"))
+        site = ArgumentSite(owner, parameter.name, path, parameter.default, owner.strip("`"))
         argument = self.read(parameter.type, node, site)
         if argument is None:
             self.faults.holes = True
@@ -357,7 +357,7 @@ class ArgumentReader:
         owner: str,
         path: str,
     ) -> None:
-        site = Site(owner, parameter.name, path, parameter.default)
+        site = ArgumentSite(owner, parameter.name, path, parameter.default)
         argument = self.read(parameter.type, node, site)
         if argument is not None:
             given[parameter.name] = argument
@@ -365,7 +365,7 @@ class ArgumentReader:
             # For a key of a document its default stands.
             self.faults.holes = True
 
-    def read(self, wanted: Type, node: Node, site: Site) -> Argument | None:
+    def read(self, wanted: Type, node: Node, site: ArgumentSite) -> Argument | None:
         """Read one argument of a type; None where it is so wrong that nothing can stand for it."""
         match wanted:
             case Bound():
@@ -398,7 +398,7 @@ class ArgumentReader:
                 return self._read_one_of(wanted, node, site)
         return None
 
-    def _refuse(self, node: Node, site: Site, wanted: str, hint: str = "") -> None:
+    def _refuse(self, node: Node, site: ArgumentSite, wanted: str, hint: str = "") -> None:
         self.faults.add(
             "wrong-type",
             node.mark,
@@ -412,7 +412,7 @@ class ArgumentReader:
             self.faults.extend(found)
         return value
 
-    def _read_bound(self, wanted: Bound, node: Node, site: Site) -> Argument:
+    def _read_bound(self, wanted: Bound, node: Node, site: ArgumentSite) -> Argument:
         value = self._parse(parse_value, node)
         if wanted.kind is Kind.SQL:
             self.faults.extend(check_sql(value, node))
@@ -433,7 +433,7 @@ class ArgumentReader:
             self._check_form(wanted.kind, node, site)
         return value
 
-    def _check_form(self, wanted: Kind, node: Node, site: Site) -> None:
+    def _check_form(self, wanted: Kind, node: Node, site: ArgumentSite) -> None:
         """Report a value with bindings inside that is surely of the wrong type."""
         if isinstance(node, Scalar):
             if wanted in MEASURES or suits(wanted, ""):
@@ -447,7 +447,7 @@ class ArgumentReader:
         elif not suits(wanted, [] if isinstance(node, Sequence) else {}) or wanted in MEASURES:
             self._refuse(node, site, FACTS[wanted].phrase, how_to_write(wanted, node))
 
-    def check(self, wanted: Bound | Constant, value: Any, node: Node, site: Site) -> Any:
+    def check(self, wanted: Bound | Constant, value: Any, node: Node, site: ArgumentSite) -> Any:
         """Report a constant that does not suit; return it converted, or MISSING."""
         if wanted.kind in MEASURES and not isinstance(node, Scalar):
             self._refuse(node, site, FACTS[wanted.kind].phrase, how_to_write(wanted.kind, node))
@@ -486,10 +486,12 @@ class ArgumentReader:
             return MISSING
         return converted
 
-    def _read_constant(self, wanted: Constant, node: Node, site: Site) -> Given | None:
+    def _read_constant(
+        self, wanted: Constant, node: Node, site: ArgumentSite
+    ) -> ConstantArgument | None:
         if wanted.kind is Kind.PROSE:
             if isinstance(node, Scalar):
-                return Given(node.text, node.mark)
+                return ConstantArgument(node.text, node.mark)
             self._refuse(node, site, FACTS[Kind.PROSE].phrase, how_to_write(Kind.PROSE, node))
             return None
         value, problems = parse_value(node)
@@ -507,9 +509,9 @@ class ArgumentReader:
             )
             return None
         converted = self.check(wanted, value.constant, node, site)
-        return None if converted is MISSING else Given(converted, node.mark)
+        return None if converted is MISSING else ConstantArgument(converted, node.mark)
 
-    def _read_variable(self, node: Node, site: Site) -> Given | None:
+    def _read_variable(self, node: Node, site: ArgumentSite) -> ConstantArgument | None:
         if not isinstance(node, Scalar):
             self._refuse(node, site, "the name of a variable", "write a name, such as item")
             return None
@@ -517,9 +519,9 @@ class ArgumentReader:
         if fault:
             self.faults.add("bad-name", node.mark, f"{site.words}: {fault}", hint)
             return None
-        return Given(node.text, node.mark)
+        return ConstantArgument(node.text, node.mark)
 
-    def _read_list(self, wanted: ListOf, node: Node, site: Site) -> Items | None:
+    def _read_list(self, wanted: ListOf, node: Node, site: ArgumentSite) -> Items | None:
         if isinstance(node, Sequence):
             items = node.items
         elif wanted.alone:
@@ -540,7 +542,7 @@ class ArgumentReader:
                 self.faults.holes = True
         return Items(tuple(found), node.mark)
 
-    def _read_named(self, wanted: Named, node: Node, site: Site) -> Entries | None:
+    def _read_named(self, wanted: Named, node: Node, site: ArgumentSite) -> Entries | None:
         if not isinstance(node, Mapping):
             self._refuse(
                 node, site, "a mapping", f"write `{site.key or site.name}: {{name: value}}`"
@@ -568,7 +570,7 @@ class ArgumentReader:
                 found.append(Entry(key.text, key.mark, argument))
         return Entries(tuple(found), node.mark)
 
-    def _read_one_of(self, wanted: OneOf, node: Node, site: Site) -> Argument | None:
+    def _read_one_of(self, wanted: OneOf, node: Node, site: ArgumentSite) -> Argument | None:
         for form in wanted.forms:
             if admits(form, node):
                 return self.read(form, node, site)
@@ -577,7 +579,7 @@ class ArgumentReader:
         return None
 
 
-def _group_hint(wanted: Group, node: Node, site: Site) -> str:
+def _group_hint(wanted: Group, node: Node, site: ArgumentSite) -> str:
     first = wanted.parameters[0].name
     shown = node.text if isinstance(node, Scalar) else "..."
     if isinstance(node, Sequence):
@@ -606,10 +608,12 @@ def check_sql(value: Value, node: Node) -> list[Diagnostic]:
         hint = (
             "write the SQL out, with bindings for its values; `<% if %>` may choose among its parts"
         )
-        return [find("sql-position", value.mark, message, hint)]
+        return [make_diagnostic("sql-position", value.mark, message, hint)]
     if isinstance(value, Template) and value.captures:
         message = f"`<% {value.captures} %>` makes text of values, and in SQL each is a parameter"
-        return [find("sql-position", node.mark, message, "write the statement without it")]
+        return [
+            make_diagnostic("sql-position", node.mark, message, "write the statement without it")
+        ]
     statement = statement_in(value)
     if statement is None:
         return []
@@ -620,9 +624,9 @@ def check_sql(value: Value, node: Node) -> list[Diagnostic]:
         begins = " ".join(statement.second.split())
         shown = begins if len(begins) <= 40 else begins[:37] + "..."
         message = f"a step runs one statement, and here a second one begins: {shown}"
-        found.append(find("several-statements", node.mark, message))
+        found.append(make_diagnostic("several-statements", node.mark, message))
     return found + [
-        find(
+        make_diagnostic(
             fault.code,
             marks[fault.index] if fault.index < len(marks) else node.mark,
             fault.message,
@@ -638,11 +642,12 @@ def python_values(fields: tuple[Field, ...], arguments: Arguments) -> dict[str, 
     found: dict[str, Any] = {}
     for name, argument in arguments.given.items():
         value: Any = argument
-        if isinstance(argument, Given):
+        if isinstance(argument, ConstantArgument):
             value = argument.value
         elif isinstance(argument, Items):
             value = tuple(
-                each.value if isinstance(each, Given) else each for each in argument.items
+                each.value if isinstance(each, ConstantArgument) else each
+                for each in argument.items
             )
         found[by_name[name].python_name] = value
     return found

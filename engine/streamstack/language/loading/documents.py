@@ -11,10 +11,10 @@ from streamstack.language.authentication import SCOPE
 from streamstack.language.definition import (
     Arguments,
     Authentication,
+    ConstantArgument,
     Definition,
     Endpoint,
     FunctionDefinition,
-    Given,
     Input,
     Items,
     RateLimit,
@@ -47,14 +47,14 @@ from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.language.suggest import nearest
 from streamstack.language.units import parse_rate
 from streamstack.language.values import MISSING
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 from streamstack.spec import is_null
 
 #: Keys of which the text is looked at more closely than its type, and `streaming`, which has a reader of its own.
 _UNREAD: Final = ("kind", "method", "path", "name", "streaming", "authentication")
 
 
-@record()
+@fast_dataclass()
 class Reading:
     """What could be read of a document, with all that was found.
 
@@ -387,7 +387,7 @@ class _WaysReader:
         self.optional = self.optional or python_values(WAY, read).get("optional", False)
         listed = read.get("scopes")
         scopes = (
-            [each for each in listed.items if isinstance(each, Given)]
+            [each for each in listed.items if isinstance(each, ConstantArgument)]
             if isinstance(listed, Items)
             else []
         )

@@ -7,8 +7,8 @@ from typing import Final
 from streamstack.language.definition import (
     Argument,
     Arguments,
+    ConstantArgument,
     Function,
-    Given,
     Registry,
     Retry,
     Stack,
@@ -18,8 +18,8 @@ from streamstack.language.expressions import Value
 from streamstack.language.keys import MODIFIER_NAMES, MODIFIERS, RETRY
 from streamstack.language.loading.arguments import (
     ArgumentReader,
+    ArgumentSite,
     Faults,
-    Site,
     describe,
     main_takes_mapping,
     python_values,
@@ -247,7 +247,7 @@ class StepReader:
             value = node.get(modifier.name)
             if value is None or is_null(value):
                 continue
-            site = Site("a step", modifier.name, f"{path}.{modifier.name}")
+            site = ArgumentSite("a step", modifier.name, f"{path}.{modifier.name}")
             argument = self._arguments.read(modifier.type, value, site)
             if argument is not None:
                 given[modifier.name] = argument
@@ -257,7 +257,7 @@ class StepReader:
 
     def _refuse_result(self, function: Function, given: dict[str, Argument]) -> None:
         result = given.get("as")
-        if isinstance(result, Given) and function.effects.gives == "nothing":
+        if isinstance(result, ConstantArgument) and function.effects.gives == "nothing":
             self.faults.add(
                 "no-result",
                 result.mark,

@@ -19,7 +19,7 @@ from streamstack.language.definition import Authentication, Way
 from streamstack.language.streaming_settings import Resume
 from streamstack.runtime.coercion import invalid
 from streamstack.server.authentication import Guard
-from streamstack.server.response_options import PATIENCE, Wire
+from streamstack.server.response_options import PATIENCE, ResponseOptions
 
 #: An id of ours: 128 random bits.
 STREAM_ID = re.compile(r"[A-Za-z0-9_-]{22}")
@@ -84,7 +84,7 @@ class StreamPolicy:
         object.__setattr__(self, "text", json.dumps(self._as_json(), separators=(",", ":")))
 
     @classmethod
-    def of(cls, wire: Wire, keep_alive: float, guard: Guard | None) -> StreamPolicy:
+    def of(cls, wire: ResponseOptions, keep_alive: float, guard: Guard | None) -> StreamPolicy:
         """Return the policy of an endpoint."""
         return cls(
             None if guard is None else guard.authentication,

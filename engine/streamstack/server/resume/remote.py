@@ -15,7 +15,7 @@ from streamstack.server.request import Request
 from streamstack.server.resume.log import LAST, LOST, End, Head, unknown_stream
 from streamstack.server.resume.reader import Delivery, DeliveryOptions
 from streamstack.server.resume.store import LeaseMonitor, RemoteStream, SharedStore, read_end
-from streamstack.server.resume.streams import ResumableStream, Streams, stop_error
+from streamstack.server.resume.streams import ResumableStream, StreamRegistry, stop_error
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
@@ -246,7 +246,7 @@ STOPPING: Final = 5.0
 _POLL: Final = 0.05
 
 
-async def stop(streams: Streams, stream: ResumableStream | RemoteStream) -> bool:
+async def stop(streams: StreamRegistry, stream: ResumableStream | RemoteStream) -> bool:
     """Stop a run, and wait a few seconds for its end; return whether it has ended.
 
     A run whose server is gone has ended. Raises RunError ``state-unreachable`` where its server can't be told.

@@ -15,11 +15,11 @@ from streamstack.language.values import Opaque, to_json
 from streamstack.runtime.coercion import invalid
 from streamstack.runtime.files import File
 from streamstack.runtime.run import Context, Run
-from streamstack.server.endpoint import Served, takes
+from streamstack.server.endpoint import EndpointHandler, takes
 from streamstack.server.headers import header_lines
 from streamstack.server.replies import JSON, RefusalError, Sent, send
 from streamstack.server.request import Request
-from streamstack.server.response import Answer
+from streamstack.server.response import ResponseSink
 from streamstack.server.resume.log import (
     LAST,
     MOST_READERS,
@@ -33,7 +33,7 @@ from streamstack.server.resume.log import (
 from streamstack.server.resume.reader import LogReader
 from streamstack.server.resume.remote import RemoteReader, stop
 from streamstack.server.resume.store import RemoteStream, SharedStore
-from streamstack.server.resume.streams import ResumableStream, Streams
+from streamstack.server.resume.streams import ResumableStream, StreamRegistry
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
@@ -206,7 +206,7 @@ class NoContent:
 
 
 async def find_resumed(
-    service: Service, served: Served, run: Run, answer: Answer
+    service: Service, served: EndpointHandler, run: Run, answer: ResponseSink
 ) -> StreamCopy | None:
     """Return the stream that a request to an endpoint resumes; None where it starts a new one.
 
@@ -226,7 +226,7 @@ async def find_resumed(
     return read(service, stream, request, answer.cors, position.number + 1)
 
 
-async def find(streams: Streams, name: str) -> ResumableStream | RemoteStream | None:
+async def find(streams: StreamRegistry, name: str) -> ResumableStream | RemoteStream | None:
     """Return a stream by its id, wherever it is; None where there is none.
 
     Raises RunError ``state-unreachable``.
@@ -335,7 +335,7 @@ def _too_many_readers() -> RunError:
 
 
 def share(
-    streams: Streams,
+    streams: StreamRegistry,
     context: Context,
     group: asyncio.TaskGroup,
     spawn: Callable[[Coroutine[Any, Any, None]], object],

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from streamstack.errors import RunError
-from streamstack.records import record
+from streamstack.records import fast_dataclass
 from streamstack.runtime.run import Run
 from streamstack.server.bodies import Arriving
-from streamstack.server.deadlines import Life
-from streamstack.server.endpoint import Served
-from streamstack.server.rate_limits import Pass
+from streamstack.server.deadlines import RunTimer
+from streamstack.server.endpoint import EndpointHandler
+from streamstack.server.rate_limits import RateLimitTicket
 from streamstack.server.request_log import error_of, fail, outcome_of
 from streamstack.server.resume.log import Origin, StreamLog
 from streamstack.server.resume.reader import DeliveryOptions, LogReader
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from streamstack.server.service import Service
 
 
-@record()
+@fast_dataclass()
 class RunInputs:
     """What a run is given: its inputs, what deletes the files among them, its body where that still arrives.
 
@@ -44,7 +44,7 @@ class RunInputs:
     inputs: dict[str, Any]
     close: Callable[[], None] | None
     arriving: Arriving | None = None
-    let: Pass | None = None
+    let: RateLimitTicket | None = None
 
     def release(self) -> None:
         """Take no more notice of a body that still arrives, and give the places back."""
@@ -66,14 +66,14 @@ NOTHING = RunInputs({}, None)
 
 async def produce(
     service: Service,
-    served: Served,
+    served: EndpointHandler,
     run: Run,
     sink: ResumableSink,
     stream: ResumableStream,
     run_inputs: RunInputs,
 ) -> None:
     """Run an endpoint's stack, write into the log, and end it whatever happens."""
-    life = stream.life = Life(sink, served.limits, service.lives, served.row)
+    life = stream.life = RunTimer(sink, served.limits, service.lives, served.row)
     outcome = ended = "failed"
     error: RunError | None = None
     try:
@@ -107,7 +107,7 @@ async def produce(
 
 
 async def begin(
-    service: Service, served: Served, run: Run, sink: ResumableSink, run_inputs: RunInputs
+    service: Service, served: EndpointHandler, run: Run, sink: ResumableSink, run_inputs: RunInputs
 ) -> StreamCopy:
     """Begin a stream and its run, or go on with the one that the request's key began.
 
@@ -123,7 +123,7 @@ class _Start:
     """A request that begins a stream. ``name`` is what its key is known by, ``fingerprint`` what it asks for."""
 
     service: Service
-    served: Served
+    served: EndpointHandler
     run: Run
     sink: ResumableSink
     run_inputs: RunInputs

@@ -10,7 +10,7 @@ from streamstack.server.headers import BODILESS
 from streamstack.server.replies import KEEP, Sent, error_lines, problem, problem_lines, status_of
 from streamstack.server.request import Request
 from streamstack.server.response import StreamSink
-from streamstack.server.response_options import Wire
+from streamstack.server.response_options import ResponseOptions
 from streamstack.server.resume.log import End, Head, StreamLog, new_stream_id
 
 #: Seconds after which a run that is held back is noted to be alive still.
@@ -28,7 +28,7 @@ class ResumableSink(StreamSink):
 
     __slots__ = ("_log", "handed", "stream")
 
-    def __init__(self, wire: Wire, request: Request, cors: bytes = b"") -> None:
+    def __init__(self, wire: ResponseOptions, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
         self.stream = new_stream_id()
         self.handed = False

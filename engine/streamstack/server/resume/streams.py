@@ -16,7 +16,7 @@ from streamstack.server.resume.reader import DeliveryOptions
 from streamstack.server.resume.store import grace_of
 
 if TYPE_CHECKING:
-    from streamstack.server.deadlines import Life
+    from streamstack.server.deadlines import RunTimer
     from streamstack.server.resume.store import SharedStore
 
 #: More chunks than any stream has.
@@ -45,12 +45,12 @@ class ResumableStream:
     ``key`` is what its run was begun by (`Idempotency-Key`), and ``fingerprint`` the request that did.
     """
 
-    streams: Streams
+    streams: StreamRegistry
     log: StreamLog
     options: DeliveryOptions
     key: bytes | None = None
     fingerprint: str = ""
-    life: Life | None = None
+    life: RunTimer | None = None
     task: asyncio.Task[None] | None = None
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _ended_at: float = field(default=0.0, init=False)
@@ -145,7 +145,7 @@ class ResumableStream:
         self._set(None)
 
 
-class Streams:
+class StreamRegistry:
     """All streams of a process, by id, and those that a key began, by that.
 
     ``max_size`` bounds the bytes that they keep together: past it, what has ended longest goes first, then the oldest
