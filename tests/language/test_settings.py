@@ -484,7 +484,7 @@ def test_wrong_models_are_told(text: str, found: list[tuple[int, int, str]]) -> 
 
 def test_log_settings() -> None:
     """The request log is on, at level info, in the form that fits where it goes, unless set."""
-    assert load_settings("", "x", {})[0].log == LogSettings("info", "", access=True)
+    assert load_settings("", "x", {})[0].log == LogSettings("info", None, access=True)
     text = "log: {level: warning, format: text, access: << env.ACCESS >>}"
     settings, findings = load_settings(text, "x", {"ACCESS": "false"})
     assert findings == []
@@ -494,8 +494,8 @@ def test_log_settings() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{level: loud}", "`log.level`: one of debug, info, warning, error is needed here"),
-        ("{format: xml}", "`log.format`: one of text, json is needed here"),
+        ("{level: loud}", "`log.level`: it must be one of debug, info, warning, error"),
+        ("{format: xml}", "`log.format`: it must be one of text, json"),
         ("{access: often}", "`log.access`: true or false is needed here"),
         ("{levl: info}", "`log` has no `levl`, did you mean `level`?"),
         ("often", "`log` is a mapping."),

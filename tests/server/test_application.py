@@ -116,7 +116,7 @@ def mounted(application: web.Application, prefix: str = "/api/v1") -> web.Applic
 
 def data_of(text: str) -> list[str]:
     """Return the data of the chunks of a stream."""
-    return re.findall(r"^id: .*\ndata: (?!{)(.*)$", text, re.MULTILINE)
+    return re.findall(r"^data: (?!{)(.*)\nid: ", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])
@@ -183,7 +183,7 @@ async def test_streams_that_can_be_resumed(tmp_path: Path) -> None:
     async with calling(mounted(application)) as client:
         async with client.get("/api/v1/long") as reply:
             name = reply.headers["X-Stream-Id"]
-            assert await reply.content.readline() == f"id: {name}/0\n".encode()
+            assert await reply.content.readline() == b"data: 0\n"
         async with client.get(f"/api/v1/_streams/{name}") as reply:
             assert data_of(await reply.text()) == ["0", "1", "2", "3", "4"]
         last = {"Last-Event-ID": f"{name}/2"}
@@ -286,7 +286,7 @@ async def test_streams_are_ended_when_the_host_stops(tmp_path: Path) -> None:
     await site.start()
     async with aiohttp.ClientSession() as session:
         reply = await session.get(f"http://127.0.0.1:{site.port}/api/v1/ending")
-        assert await reply.content.readline() == b"id: 0\n"
+        assert await reply.content.readline() == b"data: begun\n"
         await runner.cleanup()
         assert '"code":"producer-lost"' in await reply.text()
 
@@ -365,16 +365,16 @@ async def test_run_by_gunicorn(tmp_path: Path) -> None:
             data: Mapping[str, str] = {"text": "abc"}
             assert await text("/size", method="POST", json=data) == "3"
             reply = await session.get(f"{url}/ending")
-            assert await reply.content.readline() == b"id: 0\n"
+            assert await reply.content.readline() == b"data: begun\n"
             process.send_signal(signal.SIGTERM)
             assert '"code":"producer-lost"' in await asyncio.wait_for(reply.text(), 20)
         assert await asyncio.wait_for(process.wait(), 20) == 0
 
 
 def test_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What docs/production.md shows runs as it stands."""
-    page = (ROOT / "docs" / "production.md").read_text("utf-8")
-    section = page.partition("## In your own aiohttp application")[2].partition("\n## ")[0]
+    """What docs/how-to/production.md shows runs as it stands."""
+    page = (ROOT / "docs" / "how-to" / "production.md").read_text("utf-8")
+    section = page.partition("## Inside an aiohttp application")[2].partition("\n## ")[0]
     examples = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     (tmp_path / "definitions").mkdir()
     write(tmp_path / "definitions")
@@ -383,7 +383,7 @@ def test_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(web, "run_app", lambda app, **options: run.append((app, options)))
     names: dict[str, Any] = {}
     for example in examples:
-        exec(compile(example, "docs/production.md", "exec"), names)  # noqa: S102  (our own page)
+        exec(compile(example, "docs/how-to/production.md", "exec"), names)  # noqa: S102  (our own page)
     ((host, options),) = run
     assert options == {"handler_cancellation": True}
     assert isinstance(names["app"], web.Application)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from streamstack.errors import Diagnostic
 from streamstack.language.authentication import AUTHENTICATION, Methods
-from streamstack.language.environment import substitute
+from streamstack.language.environment import blame, substitute
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.nodes import Mapping, Node, Scalar
 from streamstack.language.redis_urls import REDIS, RedisUrl, parse_redis
@@ -209,7 +209,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """What is logged, and how. ``format`` is text, json or "", which is text on a terminal, else json.
+    """What is logged, and how. ``format`` is text, json or None, which is text on a terminal, else json.
 
     With ``access``, each request is logged when it has ended, whatever the ``level``.
     """
@@ -219,8 +219,8 @@ class LogSettings:
         "Least severity that is logged.",
         "info",
     )
-    format: str = setting(
-        Constant(choices=("text", "json")), "Default: text on a terminal, else JSON.", ""
+    format: str | None = setting(
+        Constant(choices=("text", "json")), "Default: text on a terminal, else JSON.", None
     )
     access: bool = setting(Constant(Kind.BOOLEAN), "Log each request when it has ended.", True)
 
@@ -696,4 +696,4 @@ def load_settings(
         if isinstance(node, Mapping)
     }
     values["databases"] = values.get("databases") or EMBEDDED
-    return Settings(**values, written=written), sorted(findings)
+    return Settings(**values, written=written), sorted(blame(documents[0].root, findings, env))

@@ -92,7 +92,8 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
             if not answer.handed:
                 _release(given, let)  # it began no run: it reads another's
                 given = given.with_files_closed()
-            return await service.logged(request, source.copy())
+                return await service.logged(request, source.copy())
+            return await source.copy()
         lost = given.arriving is not None and given.arriving.lost
         if isinstance(sent, Whole):
             sent.leave, sent.answer = partial(leave, service, served, answer), answer

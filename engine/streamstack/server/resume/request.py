@@ -324,9 +324,13 @@ def read(
         if service.streams.count_followers(origin.id) >= MOST_READERS:
             raise _too_many_readers()
         shared = service.streams.shared
+        if service.metrics is not None:
+            service.metrics.reconnect(origin.endpoint)
         return RemoteReader(service, shared, stream, request, cors, position)
     if len(stream.log.readers) >= MOST_READERS:
         raise _too_many_readers()
+    if service.metrics is not None:
+        service.metrics.reconnect(origin.endpoint)
     return LogReader(stream.log, request, cors, stream.options, position)
 
 
