@@ -72,7 +72,7 @@ def _expressions() -> str:
 
 def _definitions() -> str:
     intro = (
-        "The keys of the YAML documents in a project. [Endpoints](../endpoints.md) explains them; the keys of "
+        "The keys of the YAML documents in a project. [Endpoints](../tutorial/endpoints.md) explains them; the keys of "
         "steps are under [Functions](functions.md#modifiers)."
     )
     return definitions_reference().replace("# Definitions\n", f"# Definitions\n\n{intro}\n", 1)
@@ -82,7 +82,7 @@ def _settings() -> str:
     intro = (
         "The keys of `streamstack.yaml`. Each is optional unless it says that it is required, and may hold "
         "`<< env.NAME >>` or `<< env.NAME | default(...) >>`. Durations are written like `200ms`, `5s`, `10m`, `1h`, "
-        "sizes like `64KB`, `10MB`. [Settings](../settings.md) explains them."
+        "sizes like `64KB`, `10MB`. [Configuration](../how-to/configuration.md) explains them."
     )
     return settings_reference().replace("# Settings\n", f"# Settings\n\n{intro}\n", 1)
 

@@ -122,7 +122,7 @@ class ResponsesReader(AnswerReader):
         self.reply.finish(reason, said, items)
 
 
-OPENAI_RESPONSES: Final = Provider(
+PROVIDER: Final = Provider(
     name="openaiResponses",
     url=OPENAI.url,
     keys=OPENAI.keys,
