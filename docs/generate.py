@@ -147,7 +147,7 @@ def _errors() -> str:
 
 
 def _commands() -> str:
-    context = click.Context(main_command, info_name="streamstack")
+    context = click.Context(main_command, info_name="streamstack", **main_command.context_settings)
     parts = [
         "# Command line",
         "The `streamstack` command and its subcommands. `streamstack COMMAND --help` prints the same text.",
