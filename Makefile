@@ -54,26 +54,26 @@ lint: $(DEV) ## Check style and layout (ruff)
 types: $(DEV) ## Check types (mypy, strict)
 	@$(BIN)/mypy
 
-pytest: $(DEV) $(CLIENTS) ## Run the tests alone (ARGS="tests/test_layers.py -k circle" chooses, JOBS= processes)
+pytest: $(DEV) $(CLIENTS) ## Run only the tests (ARGS="tests/test_layers.py -k circle" selects tests, JOBS= sets the number of processes)
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-fuzz: $(DEV) ## Look further than the steady cases of the tests: others each time
+fuzz: $(DEV) ## Run randomized tests, with new cases each time
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n $(JOBS) tests/language tests/runtime $(ARGS)
 
-soak: $(DEV) ## Serve under faults: readers that break off, servers and Redis that are killed (ARGS="--seconds 600")
+soak: $(DEV) ## Serve under faults: clients that disconnect, servers and Redis that are killed (ARGS="--seconds 600")
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 compat: $(DEV) ## Run the tests with the lowest and the newest versions allowed, on each Python (ARGS="--short --python 3.12")
 	@$(BIN)/python -m tests.compat $(ARGS)
 
-format: $(DEV) ## Lay the code out and repair what can be repaired
+format: $(DEV) ## Format the code and apply automatic fixes
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
 
-schemas: $(RUNTIME) ## Write schemas/ anew, from the declarations of the functions
+schemas: $(RUNTIME) ## Generate schemas/ from the declarations of the functions
 	@$(BIN)/streamstack schema --out schemas
 
-docs: $(RUNTIME) ## Write docs/reference/ anew, from the declarations
+docs: $(RUNTIME) ## Generate docs/reference/ from the declarations
 	@$(BIN)/python docs/generate.py
 
 site: $(SITE) ## Build docs/ as a site with search into site/; broken links fail
@@ -85,7 +85,7 @@ bench: $(RUNTIME) $(PEERS) $(LITELLM_INSTALLED) $(PEERS_ON_NODE) ## Measure agai
 build: $(DEV) ## Build the wheel into dist/
 	@$(BIN)/hatchling build --target wheel
 
-pin: $(DEV) ## Pin requirements/*.txt anew from *.in (ARGS=--upgrade for the newest of all)
+pin: $(DEV) ## Update the pins in requirements/*.txt from *.in (ARGS=--upgrade for the newest versions)
 	@$(PIP) install 'pip-tools>=7.5'
 	@$(PIN) $(ARGS) --output-file requirements/runtime.txt requirements/runtime.in
 	@$(PIN) $(ARGS) --output-file requirements/build.txt requirements/build.in
@@ -94,7 +94,7 @@ pin: $(DEV) ## Pin requirements/*.txt anew from *.in (ARGS=--upgrade for the new
 	@$(PIN) $(ARGS) --output-file benchmarks/requirements.txt benchmarks/requirements.in
 	@$(PIN) $(ARGS) --output-file benchmarks/litellm.txt benchmarks/litellm.in
 
-clean: ## Remove what was built and cached, and .venv
+clean: ## Remove build output, caches and .venv
 	@rm -rf $(VENV) $(BENCH) $(LITELLM) .venv-docs site benchmarks/node_modules dist .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find engine tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -55,7 +55,7 @@ def _functions() -> str:
     text = reference(FAMILIES).replace("# Functions\n", f"# Functions\n\n{intro}\n", 1)
     modifiers = (
         "## Modifiers\n\n"
-        "What may stand beside the function in a step.\n\n"
+        "Keys that a step accepts beside its function.\n\n"
         f"{table(MODIFIERS, 'modifier')}\n"
     )
     return f"{text}\n{modifiers}"
@@ -63,8 +63,8 @@ def _functions() -> str:
 
 def _expressions() -> str:
     intro = (
-        "What can stand in `<< ... >>`. A filter follows a value and `|`; arguments are given by "
-        "position or by name. A test follows `is` or `is not`. [Bindings](../tutorial/bindings.md) "
+        "What an expression in `<< ... >>` can contain. A filter follows a value and `|`; arguments are "
+        "positional or named. A test follows `is` or `is not`. [Bindings](../tutorial/bindings.md) "
         "explains expressions."
     )
     return expressions_reference().replace("# Expressions\n", f"# Expressions\n\n{intro}\n", 1)
@@ -72,17 +72,17 @@ def _expressions() -> str:
 
 def _definitions() -> str:
     intro = (
-        "The keys of the YAML documents in a project. [Endpoints](../endpoints.md) explains them; the keys of "
-        "steps are under [Functions](functions.md#modifiers)."
+        "The keys of the YAML documents in a project. [Endpoints](../tutorial/endpoints.md) explains them; the keys "
+        "of steps are under [Functions](functions.md#modifiers)."
     )
     return definitions_reference().replace("# Definitions\n", f"# Definitions\n\n{intro}\n", 1)
 
 
 def _settings() -> str:
     intro = (
-        "The keys of `streamstack.yaml`. Each is optional unless it says that it is required, and may hold "
+        "The keys of `streamstack.yaml`. Each is optional unless marked as required, and may contain "
         "`<< env.NAME >>` or `<< env.NAME | default(...) >>`. Durations are written like `200ms`, `5s`, `10m`, `1h`, "
-        "sizes like `64KB`, `10MB`. [Settings](../settings.md) explains them."
+        "sizes like `64KB`, `10MB`. [Configuration](../how-to/configuration.md) explains them."
     )
     return settings_reference().replace("# Settings\n", f"# Settings\n\n{intro}\n", 1)
 
@@ -91,9 +91,9 @@ def _findings() -> str:
     parts = [
         "# Findings",
         (
-            "What `streamstack validate` reports, by code. An error keeps `serve` from starting; a "
+            "What `streamstack validate` reports, by code. An error prevents `serve` from starting; a "
             "warning does not. `allow: [code]` on a step or an endpoint silences a finding there. "
-            "Each example is wrong on purpose."
+            "The examples are intentionally wrong."
         ),
     ]
     for severity, title in (("error", "Errors"), ("warning", "Warnings")):
@@ -130,13 +130,13 @@ def _errors() -> str:
     parts = [
         "# Errors",
         (
-            "What a run can fail with, by code. [Errors](../tutorial/errors.md) explains how they reach the "
-            "client and how a definition catches them. The status is the one that is answered when "
-            "nothing was sent yet and nobody catches the error; `throw` and `precondition` add codes "
-            "of your own. Where the client is not told the message, it reads “The server could not "
-            "complete this request.”, and the log has the rest."
+            "The errors of a run, by code. [Errors](../tutorial/errors.md) explains how they reach the "
+            "client and how a definition catches them. The status is sent if the error is not caught "
+            "and occurs before the first chunk. `throw` and `precondition` add your own codes. If "
+            "clients do not see the message, they receive “The server could not complete this "
+            "request.”, and the log has the details."
         ),
-        "| code | status | meaning | client is told the message |\n|---|---|---|---|\n"
+        "| code | status | meaning | clients see the message |\n|---|---|---|---|\n"
         + "\n".join(
             f"| `{code}` | {error.status} | {error.meaning} | {'no' if error.internal else 'yes'} |"
             for code, error in ERRORS.items()
@@ -147,7 +147,7 @@ def _errors() -> str:
 
 
 def _commands() -> str:
-    context = click.Context(main_command, info_name="streamstack")
+    context = click.Context(main_command, info_name="streamstack", **main_command.context_settings)
     parts = [
         "# Command line",
         "The `streamstack` command and its subcommands. `streamstack COMMAND --help` prints the same text.",

@@ -461,7 +461,7 @@ class HttpSettings:
 
 # ----------------------------------------------------------------------------------------- models
 
-#: Whose wire a model speaks.
+#: The LLM providers; `runtime/providers` has a module for each.
 PROVIDERS: Final = ("openai", "openaiResponses", "anthropic", "gemini")
 
 

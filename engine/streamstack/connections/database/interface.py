@@ -1,7 +1,7 @@
 """What functions need of a database, whichever engine is behind it; the engines by the scheme of their URL.
 
 A second engine is a module with a class that fulfils `Database`, a line in `ENGINES`, and its scheme among those that
-the settings accept (`language/database_settings.py`).
+the settings accept (`SCHEMES` in `language/settings.py`). The SQL that `db.get` and its kin write is PostgreSQL's.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from streamstack.language.filters.operations import (
 FAMILIES: Final = (
     convert,
     text,
-    text,
     numbers,
     collections,
     time,

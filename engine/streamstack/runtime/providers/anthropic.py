@@ -180,7 +180,7 @@ class AnthropicReader(AnswerReader):
             )
 
 
-ANTHROPIC: Final = Provider(
+PROVIDER: Final = Provider(
     name="anthropic",
     url="https://api.anthropic.com",
     keys=("ANTHROPIC_API_KEY",),

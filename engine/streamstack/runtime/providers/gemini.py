@@ -188,7 +188,7 @@ class GeminiReader(AnswerReader):
         self._finish(_REASONS.get(self._said, OTHER), self._said, items)
 
 
-GEMINI: Final = Provider(
+PROVIDER: Final = Provider(
     name="gemini",
     url="https://generativelanguage.googleapis.com",
     keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"),

@@ -201,7 +201,7 @@ class OpenAIReader(AnswerReader):
         self.reply.finish(reason, self._said, items)
 
 
-OPENAI: Final = Provider(
+PROVIDER: Final = Provider(
     name="openai",
     url="https://api.openai.com/v1",
     keys=("OPENAI_API_KEY",),

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from streamstack.formats.items import CONTENT_FILTER, LENGTH, OTHER, REFUSAL, STOP, Item
 from streamstack.runtime.providers.conversation import Image, Turn
-from streamstack.runtime.providers.openai import OPENAI, bearer
+from streamstack.runtime.providers.openai import PROVIDER as OPENAI
+from streamstack.runtime.providers.openai import bearer
 from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, part, word
 
 _INCOMPLETE: Final = {"max_output_tokens": LENGTH, "content_filter": CONTENT_FILTER}
@@ -122,7 +123,7 @@ class ResponsesReader(AnswerReader):
         self.reply.finish(reason, said, items)
 
 
-OPENAI_RESPONSES: Final = Provider(
+PROVIDER: Final = Provider(
     name="openaiResponses",
     url=OPENAI.url,
     keys=OPENAI.keys,
