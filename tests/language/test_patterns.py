@@ -188,7 +188,9 @@ def test_replacing(pattern: str, text: str, replacement: str, expected: str) -> 
     assert compile_pattern(pattern).replace(text, replacement, 0, ADDED) == expected
 
 
-@pytest.mark.parametrize("replacement", [r"\2", r"\g<x>", r"\g<9>", r"\q", "a\\"])
+@pytest.mark.parametrize(
+    "replacement", [r"\2", r"\g<x>", r"\g<9>", r"\g<>", rf"\g<{'9' * 5000}>", r"\q", "a\\"]
+)
 def test_replacement_is_checked(replacement: str) -> None:
     """A group that is none, and an escape that is none, are told."""
     with pytest.raises(ValueError, match="the replacement is not valid"):

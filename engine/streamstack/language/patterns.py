@@ -150,7 +150,7 @@ class Pattern:
         else:
             index = group
         if not 0 <= index <= self._groups.groups:
-            raise IndexError(f"the pattern has no group {group}")
+            raise IndexError(f"the pattern has no group {str(group)[:40]}".rstrip())
         return int(index)
 
     def _template(self, replacement: str) -> list[bytes | int]:
@@ -163,9 +163,10 @@ class Pattern:
             end = found.end()
             name, number, sign = found.groups()
             if sign is None:
-                group = name or number
+                group = number if name is None else name
+                few = group.isdecimal() and len(group) < 9
                 try:
-                    index = self._index(int(group) if group.isdecimal() else group)
+                    index = self._index(int(group) if few else group)
                 except IndexError as error:
                     raise ValueError(f"the replacement is not valid: {error}") from None
                 parts += (literal, index)
