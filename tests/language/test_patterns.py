@@ -188,7 +188,9 @@ def test_replacing(pattern: str, text: str, replacement: str, expected: str) -> 
     assert compile_pattern(pattern).replace(text, replacement, 0, ADDED) == expected
 
 
-@pytest.mark.parametrize("replacement", [r"\2", r"\g<x>", r"\g<9>", r"\q", "a\\"])
+@pytest.mark.parametrize(
+    "replacement", [r"\2", r"\g<x>", r"\g<9>", r"\g<>", rf"\g<{'9' * 5000}>", r"\q", "a\\"]
+)
 def test_replacement_is_checked(replacement: str) -> None:
     """A group that is none, and an escape that is none, are told."""
     with pytest.raises(ValueError, match="the replacement is not valid"):
@@ -228,3 +230,17 @@ def test_matches_that_look_through_the_rest_each_time(monkeypatch: pytest.Monkey
     monkeypatch.setattr(patterns, "_MAX_SECONDS", 0.1)
     with pytest.raises(ValueError, match="takes too long on this text"):
         compile_pattern("a.*b|a").replace("a" * 1_000_000, "x", 0, ADDED)
+
+
+def test_groups_cost() -> None:
+    """Where groups are looked for, a pattern with many may search less text: each step copies where they are."""
+    compiled = compile_pattern("()" * 440 + "(.*)1.{9}x")
+    text = "1" * (compiled.longest // 20)
+    assert compiled.find(text) is None
+    assert compiled.replace(text, "y", 0, ADDED) == text
+    with pytest.raises(ValueError, match="the text is longer than"):
+        compiled.find(text, 1)
+    with pytest.raises(ValueError, match="the text is longer than"):
+        compiled.replace(text, r"\1", 0, ADDED)
+    few = compile_pattern("(a)(b)?c")
+    assert few.find("x" * (few.longest // 2) + "ac", 1) == "a"

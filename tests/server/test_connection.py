@@ -318,11 +318,11 @@ EXTENDED = (
     b'5\r\nHello\r\n1 ; a = b\r\n \r\n00a;x="y;z"\r\n0123456789\r\n'
     b"0;last\r\nTrailer: yes\r\n\r\nGET /next"
 )
-PLAIN = b"5\r\nHello\r\n1\r\n \r\n00a\r\n0123456789\r\n0\r\nTrailer: yes\r\n\r\n"
+PLAIN = b"5\r\nHello\r\n1\r\n \r\n00a\r\n0123456789\r\n0\r\n\r\n"
 
 
 def test_body_in_chunks_is_followed_wherever_it_is_cut() -> None:
-    """Its extensions are left out, its end is found, and what is behind it is left alone."""
+    """Its extensions and trailers are left out, its end is found, and what is behind it is left alone."""
     for first in range(len(EXTENDED)):
         for second in range(first, len(EXTENDED), 7):
             body = connection.ChunkedBody()
@@ -350,11 +350,16 @@ def test_body_in_chunks_is_followed_wherever_it_is_cut() -> None:
         b"\r\n",
         b"-1\r\n",
         b"f" * 17 + b"\r\n",
+        b"0\r\nA: b\n\r\n",
+        b"0\r\nA: b\r\n c\r\n\r\n",
+        b"0\r\nA: \0\r\n\r\n",
+        b"0\r\nA b\r\n\r\n",
+        b"0\r\n" + b"A: b\r\n" * 3000,
     ],
 )
 def test_no_chunks(data: bytes) -> None:
     """What is no body in chunks is refused, wherever it is cut."""
-    for at in range(len(data)):
+    for at in range(min(len(data), 50)):
         body = connection.ChunkedBody()
         with pytest.raises(connection.MalformedError):
             _feed(body, data[:at], data[at:])
@@ -371,3 +376,26 @@ async def test_chunk_extensions_are_read_over() -> None:
         head = b"POST /p HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         raw = await server.raw(head + EXTENDED)
     assert b"got 16" in raw
+
+
+async def test_malformed_trailer_that_comes_in_pieces() -> None:
+    """The body ends there: aiohttp would read no more of a connection on which it finds many faults, and wait."""
+    async with serving(endpoint(hello, "/p", "POST", read=read_all)) as server:
+        client = await server.connect()
+        client.ask("/p", "POST", extra="Transfer-Encoding: chunked\r\n")
+        for piece in (b"2\r\n{}\r\n0\r\nA: \0", *[b"x"] * 50, b"\r\n\r\n"):
+            client.writer.write(piece)
+            await asyncio.sleep(0.002)
+        async with asyncio.timeout(5):
+            assert await client.head()
+
+
+async def test_body_that_turns_out_malformed_behind_its_response() -> None:
+    """The connection is closed: no other request can follow."""
+    async with serving(endpoint(hello, "/p", "POST")) as server:
+        client = await server.connect()
+        client.ask("/p", "POST", extra="Transfer-Encoding: chunked\r\n")
+        assert b"200 OK" in await client.head()
+        client.writer.write(b"zz\r\n")
+        async with asyncio.timeout(5):
+            assert b"got 0" in await client.reader.read()

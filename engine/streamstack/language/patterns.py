@@ -31,6 +31,8 @@ LONGEST: Final = 10_000
 _MAX_MEMORY: Final = 1 << 20
 #: Characters of the text times instructions of the pattern, for one search: half a second at worst.
 _MAX_STEPS: Final = 100_000_000
+#: So many groups that are looked for make a search take twice as long.
+_GROUPS: Final = 16
 #: Seconds of processor time for replacing all matches of a text. Each search is linear, all of them together need
 #: not be: `a.*b|a` looks through the rest of the text at each `a`.
 _MAX_SECONDS: Final = 2.0
@@ -79,7 +81,7 @@ class Pattern:
     counted in characters.
     """
 
-    __slots__ = ("_compiled", "_groups", "longest", "source")
+    __slots__ = ("_compiled", "_groups", "_longest_of_groups", "longest", "source")
 
     def __init__(self, source: str, compiled: Any, groups: Any) -> None:
         self.source = source
@@ -87,10 +89,11 @@ class Pattern:
         self._groups = groups
         #: The most characters of a text that may be searched.
         self.longest = _MAX_STEPS // groups.programsize
+        self._longest_of_groups = self.longest * _GROUPS // (_GROUPS + groups.groups)
 
     def matches(self, text: str) -> bool:
         """Tell whether the pattern is found anywhere in a text. Raises ValueError for a text that is too long."""
-        return self._compiled.search(self._encode(text)) is not None
+        return self._compiled.search(self._encode(text, self.longest)) is not None
 
     def find(self, text: str, group: int | str = 0) -> str | None:
         """Return the first match or a group of it; None where there is none.
@@ -100,7 +103,10 @@ class Pattern:
             IndexError: The pattern has no such group.
         """
         index = self._index(group)
-        found = (self._groups if index else self._compiled).search(self._encode(text))
+        if index:
+            found = self._groups.search(self._encode(text, self._longest_of_groups))
+        else:
+            found = self._compiled.search(self._encode(text, self.longest))
         part = None if found is None else found[index]
         return None if part is None else part.decode("utf-8", "surrogatepass")
 
@@ -116,11 +122,11 @@ class Pattern:
         Raises:
             ValueError: The text or the result is too long, the replacement is not valid, or it takes too long.
         """
-        data = self._encode(text)
         template = self._template(replacement)
         only = template[0]
         fixed = only if len(template) == 1 and isinstance(only, bytes) else None
         compiled = self._groups if fixed is None else self._compiled
+        data = self._encode(text, self._longest_of_groups if fixed is None else self.longest)
         pieces: list[bytes] = []
         room = len(data) + most_added
         end = 0
@@ -137,10 +143,10 @@ class Pattern:
         pieces.append(data[end:])
         return b"".join(pieces).decode("utf-8", "surrogatepass")
 
-    def _encode(self, text: str) -> bytes:
-        if len(text) > self.longest:
+    def _encode(self, text: str, longest: int) -> bytes:
+        if len(text) > longest:
             raise ValueError(
-                f"the text is longer than the {self.longest:,} characters that a pattern of this size may search"
+                f"the text is longer than the {longest:,} characters that a pattern of this size may search"
             )
         return text.encode("utf-8", "surrogatepass")
 
@@ -150,7 +156,7 @@ class Pattern:
         else:
             index = group
         if not 0 <= index <= self._groups.groups:
-            raise IndexError(f"the pattern has no group {group}")
+            raise IndexError(f"the pattern has no group {str(group)[:40]}".rstrip())
         return int(index)
 
     def _template(self, replacement: str) -> list[bytes | int]:
@@ -163,9 +169,10 @@ class Pattern:
             end = found.end()
             name, number, sign = found.groups()
             if sign is None:
-                group = name or number
+                group = number if name is None else name
+                few = group.isdecimal() and len(group) < 9
                 try:
-                    index = self._index(int(group) if group.isdecimal() else group)
+                    index = self._index(int(group) if few else group)
                 except IndexError as error:
                     raise ValueError(f"the replacement is not valid: {error}") from None
                 parts += (literal, index)

@@ -184,6 +184,8 @@ class ClientConnection(asyncio.Protocol):
         content = self._content
         self.broken = True
         self._at = _END
+        if not self._responding:
+            self.transport.close()  # the response has left, and no request can follow
         if content is None or content.is_eof():
             return
         if not paused:
@@ -319,8 +321,10 @@ class ClientConnection(asyncio.Protocol):
     def end(self) -> None:
         """Take note that the response was written."""
         self._responding = False
-        if self.broken and self._content is not None and not self._content.is_eof():
-            self._content.feed_eof()  # aiohttp would wait for the rest
+        if self.broken:
+            if self._content is not None and not self._content.is_eof():
+                self._content.feed_eof()  # aiohttp would wait for the rest
+            self._later(2, self.transport.close)  # also where the head did not say so
         if self._at == _BEHIND:
             self._go_on()
 
@@ -372,19 +376,20 @@ class MalformedError(Exception):
 class ChunkedBody:
     """Follows a body in chunks to its end (RFC 9112, section 7.1). ``complete`` says that the end has come."""
 
-    __slots__ = ("_left", "_line", "_size", "_trailers", "complete")
+    __slots__ = ("_left", "_line", "_room", "_trailers", "complete")
 
     def __init__(self) -> None:
         self.complete = False
         self._line = b""  # the beginning of a line
         self._left = 0  # bytes of the present chunk, its line end included
-        self._size = True  # the next line is a chunk's size
-        self._trailers = False
+        self._trailers = False  # the last chunk has come
+        self._room = LINE_SIZE  # bytes that its trailers may have
 
     def feed(self, data: bytes, start: int = 0) -> tuple[bytes, int]:
         """Return what belongs to the body, and where its end is, or that of the data.
 
-        Extensions of chunks are left out: aiohttp's parser refuses some that are valid. Raises MalformedError.
+        Extensions of chunks and trailers are left out: aiohttp's parser refuses some that are valid, and would not say
+        that it refuses one. Raises MalformedError.
         """
         at, end = start, len(data)
         parts: list[bytes] = []  # what was passed on before `since`, where something was left out
@@ -408,19 +413,24 @@ class ChunkedBody:
                 raise MalformedError
             if found < 0:
                 self._line = line
-                if self._trailers:
-                    at = end
-                    break
-                # A size is passed on once the line is complete, without what may stand behind it.
+                # A line is passed on once it is complete, without what may stand behind a size.
                 parts.append(data[since:at])
                 since = at = end
                 break
             held, self._line = self._line, b""
             if self._trailers:
-                at = stop
                 if line == b"\r\n":
+                    if held:
+                        parts += (data[since:at], line)
+                        since = stop
+                    at = stop
                     self.complete = True
                     break
+                self._room -= len(line)
+                if self._room < 0 or _TRAILER.fullmatch(line) is None:
+                    raise MalformedError
+                parts.append(data[since:at])
+                since = at = stop
                 continue
             size = _SIZE.fullmatch(line)
             if size is None:
@@ -441,6 +451,8 @@ class ChunkedBody:
 
 #: A chunk's size and its extensions (RFC 9112, section 7.1.1).
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)\r\n")
+#: A field behind the last chunk (RFC 9112, sections 5 and 7.1.2).
+_TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
 
 
 class HttpServer(web.Server):
