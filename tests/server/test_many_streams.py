@@ -132,7 +132,7 @@ class Readers:
 
 def in_order(body: bytes) -> int:
     """Return how many chunks a body has, none of them missing."""
-    numbers = [int(number) for number in re.findall(rb"id: (\d+)\ndata: tick\n\n", body)]
+    numbers = [int(number) for number in re.findall(rb"data: tick\nid: (\d+)\n\n", body)]
     assert numbers == list(range(len(numbers)))
     return len(numbers)
 
