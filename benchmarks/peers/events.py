@@ -32,7 +32,7 @@ def payload(index: int, total: int) -> bytes:
 
 def event(index: int, total: int) -> bytes:
     """Return one whole event, its id the index."""
-    return b"id: %d\ndata: %b\n\n" % (index, payload(index, total))
+    return b"data: %b\nid: %d\n\n" % (payload(index, total), index)
 
 
 def quote(article: str, quantity: int, *, express: bool) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def text_of(chunk: dict[str, Any]) -> str | None:
 def piece(text: str, index: int) -> bytes:
     """Return one whole event of a relayed answer."""
     data = orjson.dumps({"content": text, "metadata": {"index": index}})
-    return b"id: %d\ndata: %b\n\n" % (index, data)
+    return b"data: %b\nid: %d\n\n" % (data, index)
 
 
 def row(record: Any) -> bytes:

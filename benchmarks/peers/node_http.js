@@ -15,7 +15,7 @@ function event(index, total) {
     content: `Chunk ${index} of a stream, as long as a line of text is.`,
     metadata: { chunkIndex: index, totalChunks: total, timestamp: new Date().toISOString() },
   });
-  return `id: ${index}\ndata: ${data}\n\n`;
+  return `data: ${data}\nid: ${index}\n\n`;
 }
 
 async function send(response, text, gone) {

@@ -56,7 +56,7 @@ async function relay(request, response, gone) {
     const text = chunk.choices[0]?.delta.content;
     if (!text) continue;
     const data = JSON.stringify({ content: text, metadata: { index } });
-    if (!response.write(`id: ${index}\ndata: ${data}\n\n`)) {
+    if (!response.write(`data: ${data}\nid: ${index}\n\n`)) {
       await once(response, 'drain', { signal: gone });
     }
     index++;
