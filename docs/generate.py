@@ -49,13 +49,13 @@ def pages() -> dict[str, str]:
 
 def _functions() -> str:
     intro = (
-        "What a step can do. [Steps](../tutorial/steps.md) explains how steps are written, "
-        "`streamstack functions NAME` shows the same in the terminal."
+        "The functions that a step can run. [Steps](../tutorial/steps.md) explains how to write steps. "
+        "`streamstack functions NAME` prints the same reference in the terminal."
     )
     text = reference(FAMILIES).replace("# Functions\n", f"# Functions\n\n{intro}\n", 1)
     modifiers = (
         "## Modifiers\n\n"
-        "What may stand beside the function in a step.\n\n"
+        "Keys that a step can have in addition to its function.\n\n"
         f"{table(MODIFIERS, 'modifier')}\n"
     )
     return f"{text}\n{modifiers}"
@@ -63,7 +63,7 @@ def _functions() -> str:
 
 def _expressions() -> str:
     intro = (
-        "What can stand in `<< ... >>`. A filter follows a value and `|`; arguments are given by "
+        "Filters, functions and tests for bindings (`<< ... >>`). A filter follows a value and `|`. Pass arguments by "
         "position or by name. A test follows `is` or `is not`. [Bindings](../tutorial/bindings.md) "
         "explains expressions."
     )
@@ -72,7 +72,7 @@ def _expressions() -> str:
 
 def _definitions() -> str:
     intro = (
-        "The keys of the YAML documents in a project. [Endpoints](../endpoints.md) explains them; the keys of "
+        "The keys of the YAML documents in a project. [Endpoints](../tutorial/endpoints.md) explains them. The keys of "
         "steps are under [Functions](functions.md#modifiers)."
     )
     return definitions_reference().replace("# Definitions\n", f"# Definitions\n\n{intro}\n", 1)
@@ -80,9 +80,9 @@ def _definitions() -> str:
 
 def _settings() -> str:
     intro = (
-        "The keys of `streamstack.yaml`. Each is optional unless it says that it is required, and may hold "
+        "The keys of `streamstack.yaml`. Keys are optional unless marked as required. Values can contain "
         "`<< env.NAME >>` or `<< env.NAME | default(...) >>`. Durations are written like `200ms`, `5s`, `10m`, `1h`, "
-        "sizes like `64KB`, `10MB`. [Settings](../settings.md) explains them."
+        "sizes like `64KB`, `10MB`. [Configuration](../how-to/configuration.md) explains them."
     )
     return settings_reference().replace("# Settings\n", f"# Settings\n\n{intro}\n", 1)
 
@@ -91,9 +91,9 @@ def _findings() -> str:
     parts = [
         "# Findings",
         (
-            "What `streamstack validate` reports, by code. An error keeps `serve` from starting; a "
+            "What `streamstack validate` reports, by code. An error prevents `serve` from starting; a "
             "warning does not. `allow: [code]` on a step or an endpoint silences a finding there. "
-            "Each example is wrong on purpose."
+            "Each example is intentionally wrong."
         ),
     ]
     for severity, title in (("error", "Errors"), ("warning", "Warnings")):
@@ -130,13 +130,12 @@ def _errors() -> str:
     parts = [
         "# Errors",
         (
-            "What a run can fail with, by code. [Errors](../tutorial/errors.md) explains how they reach the "
-            "client and how a definition catches them. The status is the one that is answered when "
-            "nothing was sent yet and nobody catches the error; `throw` and `precondition` add codes "
-            "of your own. Where the client is not told the message, it reads “The server could not "
-            "complete this request.”, and the log has the rest."
+            "The predefined errors of a run, by code. [Errors](../tutorial/errors.md) explains how errors are sent to the "
+            "client and how to catch them. The status applies if the error is not caught and no chunk has been "
+            "sent. `throw` and `precondition` add codes of your own. If the message is not sent to the client, the "
+            "client receives “The server could not complete this request.”, and the log contains the details."
         ),
-        "| code | status | meaning | client is told the message |\n|---|---|---|---|\n"
+        "| code | status | meaning | message is sent to the client |\n|---|---|---|---|\n"
         + "\n".join(
             f"| `{code}` | {error.status} | {error.meaning} | {'no' if error.internal else 'yes'} |"
             for code, error in ERRORS.items()

@@ -190,7 +190,7 @@ def no_names(given: Any) -> tuple[str, str] | None:
     if isinstance(names, list) and names and all(map(to_text, names)):
         return None
     return (
-        "a column name or a list of names",
+        "a name or a list of names",
         "write the name of a column, or a list such as [id, name]",
     )
 
@@ -319,9 +319,8 @@ async def db_get(
 ) -> list[dict[str, Any]]:
     """Read rows of a table as a list of objects. At most `limit` rows are returned.
 
-    Table and column names are always quoted, so no value can inject SQL. A value in `where` that a client sends
-    is only compared for equality; the comparison operators (`gt`, `in`, `like` ...) must be written in the
-    definition.
+    Table and column names are always quoted, so no value can inject SQL. A value that a client sends is only
+    compared with the column; the comparison operators (`gt`, `in`, `like` ...) must be written in the definition.
     """
     alias = Alias(select, where, sort)
     writer = Writer("SELECT ").add(chosen(select, alias)).add(" FROM ").add(table_name(table))

@@ -1,6 +1,4 @@
-"""Shared code of functions that call upstreams: requests, response errors, streams with time-outs and
-reconnection.
-"""
+"""Shared code of functions that call upstreams: requests, response errors, time-outs, reconnection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The LLMs family: streaming responses of large language models."""
+"""The Models family: streaming responses of large language models."""
 
 from __future__ import annotations
 

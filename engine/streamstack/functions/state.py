@@ -245,11 +245,7 @@ _TTL = Parameter(
 
 def _check_kept(value: Any) -> None:
     if isinstance(value, Opaque):
-        advice = (
-            "read the stream with `collect` first"
-            if value.kind == "stream"
-            else "cache what is read from it"
-        )
+        advice = "`collect` it first" if value.kind == "stream" else "cache what is read from it"
         raise RunError("template", f"a {value.kind} can't be cached: {advice}")
 
 

@@ -205,7 +205,7 @@ def filter_(run: Run, in_: Any, where: Any) -> Stream:
     Parameter(
         "size",
         Bound(Kind.INTEGER, minimum=1),
-        f"How many items a list holds; {LARGEST_BATCH} at most, where only `within` is given.",
+        f"Number of items per list. Default with `within`: at most {LARGEST_BATCH}.",
     ),
     Parameter(
         "within",
