@@ -130,8 +130,8 @@ def _errors() -> str:
     parts = [
         "# Errors",
         (
-            "The predefined errors of a run, by code. [Errors](../tutorial/errors.md) explains how errors are sent to the "
-            "client and how to catch them. The status applies if the error is not caught and no chunk has been "
+            "The predefined errors of a run, by code. [Errors](../tutorial/errors.md) explains how errors are sent to "
+            "the client and how to catch them. The status applies if the error is not caught and no chunk has been "
             "sent. `throw` and `precondition` add codes of your own. If the message is not sent to the client, the "
             "client receives “The server could not complete this request.”, and the log contains the details."
         ),

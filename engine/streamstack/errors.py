@@ -84,7 +84,7 @@ ERRORS = {
     ),
     "unauthorized": ErrorCode(401, "Authentication is missing or invalid."),
     "forbidden": ErrorCode(403, "The client is not allowed to do this."),
-    "not-found": ErrorCode(404, "No endpoint has this path."),
+    "not-found": ErrorCode(404, "No endpoint has this path, or `db.patch` found no row."),
     "unknown-stream": ErrorCode(
         404, "The stream does not exist: it has expired, or it belongs to another client."
     ),

@@ -187,7 +187,7 @@ def _write_error(node: Node, code: Code, *names: str) -> None:
     Parameter("status", Bound(Kind.INTEGER, minimum=400, maximum=599), _STATUS, default=400),
     examples=[
         Example(
-            "refuse",
+            "a condition that fails",
             "- precondition: {that: << input.n < 5 >>, code: too-many, message: At most four}",
             inputs={"n": 9},
             fails="too-many",

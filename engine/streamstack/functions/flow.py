@@ -183,7 +183,7 @@ def parallel(node: Node, code: Code) -> None:
     effects=Effects(ends=True, leaves="frame"),
     examples=[
         Example("return a value", "- return: {sum: << 1 + 2 >>}", result={"sum": 3}),
-        Example("nothing", "- return\n- stream: never", result=None, chunks=()),
+        Example("return without a value", "- return\n- stream: never", result=None, chunks=()),
     ],
     compiled=True,
 )

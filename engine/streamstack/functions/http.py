@@ -44,7 +44,7 @@ from streamstack.spec import Bound, Constant, Kind
     effects=Effects(gives="value"),
     examples=[
         Example(
-            "ask",
+            "send a GET request",
             "- http.request: https://api.example.org/people/7\n  as: reply\n- return: << reply.body.name >>",
             result="Ada",
         ),

@@ -299,7 +299,7 @@ async def set_(run: Run, key: Any, value: Any, ttl: float | None = None) -> None
     effects=Effects(gives="value"),
     examples=[
         Example(
-            "twice",
+            "delete twice",
             "- cache.set: {key: a, value: 1}\n- cache.delete: a\n  as: first\n- cache.delete: a\n  as: second\n"
             "- return: << [first, second] >>",
             result=[True, False],

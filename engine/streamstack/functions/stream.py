@@ -85,7 +85,7 @@ PACES = ("burst", "fixed", "adaptive", "natural")
             chunks=("one two", " three"),
         ),
         Example(
-            "paced",
+            "send at a fixed pace",
             "- stream: {content: abcd, split: {by: characters, size: 2}, pace: {mode: fixed, interval: 5ms}}",
             chunks=("ab", "cd"),
         ),

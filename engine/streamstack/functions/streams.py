@@ -205,7 +205,7 @@ def filter_(run: Run, in_: Any, where: Any) -> Stream:
     Parameter(
         "size",
         Bound(Kind.INTEGER, minimum=1),
-        f"Number of items per list. Default with `within`: at most {LARGEST_BATCH}.",
+        f"Number of items per list. Without `size`, a list has at most {LARGEST_BATCH} items.",
     ),
     Parameter(
         "within",

@@ -109,7 +109,7 @@ def appended(value: Any, item: Any) -> list[Any]:
     effects=Effects(rebinds="to"),
     examples=[
         Example(
-            "gather",
+            "append to a list",
             "- set: {all: [1]}\n- append: {to: all, value: 2}\n- return: << all >>",
             result=[1, 2],
         ),
@@ -169,7 +169,7 @@ def append(node: Node, code: Code) -> None:
 async def collect(run: Run, in_: Any, limit: int = 10_000, into: str = "list") -> Any:
     """Read a stream to its end and store all items in memory.
 
-    All other functions process streams item by item. A stream of more than `limit` items fails with
+    Other functions process items as they arrive. A stream of more than `limit` items fails with
     `limit-reached`.
     """
     source = iterate(in_)

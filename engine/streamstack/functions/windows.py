@@ -216,7 +216,7 @@ def window(  # noqa: PLR0913  (a window has that many parts)
     effects=Effects(gives="stream"),
     examples=[
         Example(
-            "prices",
+            "price changes",
             "- streams.changes:\n    in: << input.prices >>\n    key: << item.symbol >>\n    fields: [price]\n"
             "  as: changes\n- forEach: {in: << changes >>, do: [{stream: << item >>}]}",
             inputs={
@@ -244,7 +244,7 @@ def window(  # noqa: PLR0913  (a window has that many parts)
             ),
         ),
         Example(
-            "numbers",
+            "changes of a number",
             "- streams.changes: {in: [3, 3, 2]}\n  as: changes\n"
             "- forEach: {in: << changes >>, do: [{stream: << item.changed.value.trend >>}]}",
             chunks=("flat", "down"),

@@ -174,7 +174,7 @@ INPUT_KEYS: Final = (
         attribute="location",
     ),
     Field("aliases", _WORDS, "Other accepted names."),
-    Field("sensitive", _FLAG, "Keep the value out of logs.", default=False),
+    Field("sensitive", _FLAG, "Exclude the value from logs.", default=False),
 )
 
 

@@ -225,8 +225,8 @@ def _effects(function: Function) -> str:
     if effects.waits_for_stream:
         words.append("Reads the whole stream before it returns.")
     for choice in function.choices:
-        names = " and ".join(f"`{name}`" for name in choice.names)
-        words.append(f"{'Exactly' if choice.required else 'At most'} one of {names} is allowed.")
+        names = ", ".join(f"`{name}`" for name in choice.names)
+        words.append(f"Set {'exactly' if choice.required else 'at most'} one of {names}.")
     if any(parameter.main for parameter in function.parameters):
         words.append("The parameter marked \\* can be written without its name.")
     return " ".join(words)

@@ -156,7 +156,9 @@ class Server:
     )
     port: int = setting(Constant(Kind.INTEGER, 0, 65535), "Port to listen on.", 8080)
     workers: int = setting(Constant(Kind.INTEGER, 1, 1024), "Number of worker processes.", 1)
-    max_body_size: int = setting(Constant(Kind.SIZE), "Maximum request body.", 10 * 1024 * 1024)
+    max_body_size: int = setting(
+        Constant(Kind.SIZE), "Maximum size of a request body.", 10 * 1024 * 1024
+    )
     max_connections: int = setting(
         Constant(Kind.INTEGER, 1, 1_000_000),
         "Maximum number of open connections for each worker process. Further requests get 503.",
@@ -447,11 +449,11 @@ class HttpSettings:
         within=_TIMEOUTS,
     )
     max_body_size: int = setting(
-        _SIZE, "Maximum response body that `http.request` reads.", 100 * 1024 * 1024
+        _SIZE, "Maximum size of a response body that `http.request` reads.", 100 * 1024 * 1024
     )
     max_event_size: int = setting(
         _SIZE,
-        "Maximum single event, line or record of a streamed response.",
+        "Maximum size of a single event, line or record of a streamed response.",
         10 * 1024 * 1024,
     )
     # It may hold a password: no representation shows it.

@@ -100,7 +100,7 @@ class Streaming:
         _FLAG, "Compress the response with gzip for clients that accept it.", False
     )
     done: bool = setting(_FLAG, "End an SSE stream with a `done` event.", True)
-    ids: bool = setting(_FLAG, "Number SSE events with ids.", True)
+    ids: bool = setting(_FLAG, "Add ids to SSE events.", True)
     separator: str = setting(
         Constant(verbatim=True), "Text between two chunks, in the format `text`.", ""
     )

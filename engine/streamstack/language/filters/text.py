@@ -250,7 +250,7 @@ def slug(value: Any, separator: str = "-") -> str:
     "a\n  b",
 )
 def indent(value: Any, width: Any = 4, first: Any = False, blank: Any = False) -> str:
-    """Indent each line except the first, which `first` includes. `blank` includes empty lines."""
+    """Indent lines, except the first and empty lines. `first` and `blank` include those."""
     text = text_of(value, "indent")
     space = (
         width
