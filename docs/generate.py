@@ -49,13 +49,13 @@ def pages() -> dict[str, str]:
 
 def _functions() -> str:
     intro = (
-        "What a step can do. [Steps](../tutorial/steps.md) explains how steps are written, "
-        "`streamstack functions NAME` shows the same in the terminal."
+        "The functions that a step can run. [Steps](../tutorial/steps.md) explains how to write steps. "
+        "`streamstack functions NAME` prints the same reference in the terminal."
     )
     text = reference(FAMILIES).replace("# Functions\n", f"# Functions\n\n{intro}\n", 1)
     modifiers = (
         "## Modifiers\n\n"
-        "Keys that a step accepts beside its function.\n\n"
+        "Keys that a step can have in addition to its function.\n\n"
         f"{table(MODIFIERS, 'modifier')}\n"
     )
     return f"{text}\n{modifiers}"
@@ -63,8 +63,8 @@ def _functions() -> str:
 
 def _expressions() -> str:
     intro = (
-        "What an expression in `<< ... >>` can contain. A filter follows a value and `|`; arguments are "
-        "positional or named. A test follows `is` or `is not`. [Bindings](../tutorial/bindings.md) "
+        "Filters, functions and tests for bindings (`<< ... >>`). A filter follows a value and `|`. Pass arguments by "
+        "position or by name. A test follows `is` or `is not`. [Bindings](../tutorial/bindings.md) "
         "explains expressions."
     )
     return expressions_reference().replace("# Expressions\n", f"# Expressions\n\n{intro}\n", 1)
@@ -72,15 +72,15 @@ def _expressions() -> str:
 
 def _definitions() -> str:
     intro = (
-        "The keys of the YAML documents in a project. [Endpoints](../tutorial/endpoints.md) explains them; the keys "
-        "of steps are under [Functions](functions.md#modifiers)."
+        "The keys of the YAML documents in a project. [Endpoints](../tutorial/endpoints.md) explains them. The keys of "
+        "steps are under [Functions](functions.md#modifiers)."
     )
     return definitions_reference().replace("# Definitions\n", f"# Definitions\n\n{intro}\n", 1)
 
 
 def _settings() -> str:
     intro = (
-        "The keys of `streamstack.yaml`. Each is optional unless marked as required, and may contain "
+        "The keys of `streamstack.yaml`. Keys are optional unless marked as required. Values can contain "
         "`<< env.NAME >>` or `<< env.NAME | default(...) >>`. Durations are written like `200ms`, `5s`, `10m`, `1h`, "
         "sizes like `64KB`, `10MB`. [Configuration](../how-to/configuration.md) explains them."
     )
@@ -93,7 +93,7 @@ def _findings() -> str:
         (
             "What `streamstack validate` reports, by code. An error prevents `serve` from starting; a "
             "warning does not. `allow: [code]` on a step or an endpoint silences a finding there. "
-            "The examples are intentionally wrong."
+            "Each example is intentionally wrong."
         ),
     ]
     for severity, title in (("error", "Errors"), ("warning", "Warnings")):
@@ -130,13 +130,12 @@ def _errors() -> str:
     parts = [
         "# Errors",
         (
-            "The errors of a run, by code. [Errors](../tutorial/errors.md) explains how they reach the "
-            "client and how a definition catches them. The status is sent if the error is not caught "
-            "and occurs before the first chunk. `throw` and `precondition` add your own codes. If "
-            "clients do not see the message, they receive “The server could not complete this "
-            "request.”, and the log has the details."
+            "The predefined errors of a run, by code. [Errors](../tutorial/errors.md) explains how errors are sent to "
+            "the client and how to catch them. The status applies if the error is not caught and no chunk has been "
+            "sent. `throw` and `precondition` add codes of your own. If the message is not sent to the client, the "
+            "client receives “The server could not complete this request.”, and the log contains the details."
         ),
-        "| code | status | meaning | clients see the message |\n|---|---|---|---|\n"
+        "| code | status | meaning | message is sent to the client |\n|---|---|---|---|\n"
         + "\n".join(
             f"| `{code}` | {error.status} | {error.meaning} | {'no' if error.internal else 'yes'} |"
             for code, error in ERRORS.items()

@@ -1,4 +1,4 @@
-"""What can go wrong: findings in a definition, errors of a run."""
+"""Errors: findings in a definition, and errors of a run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Diagnostic:
 
 
 class ProjectError(Exception):
-    """A project that can't be served. ``findings`` are its errors and warnings, the text is the report of them."""
+    """A project that can't be served. ``findings`` are its errors and warnings, the text is their report."""
 
     def __init__(self, message: str, findings: list[Diagnostic]) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ class ProjectError(Exception):
 
 @fast_dataclass()
 class Place:
-    """Where in a definition a run was: told to the author, never to the client."""
+    """A location in a definition, for the author. It is never sent to the client."""
 
     mark: Mark
     step: str
@@ -67,9 +67,9 @@ class Place:
 
 @fast_dataclass()
 class ErrorCode:
-    """An error of the language: the status it answers when nobody catches it, and what it means.
+    """A predefined error: the status of the response if the error is not caught, and its meaning.
 
-    ``internal``: its message describes the inside of the project, and the client gets a general one.
+    ``internal``: the message describes internals of the project, and the client gets a general message.
     """
 
     status: int
@@ -80,58 +80,63 @@ class ErrorCode:
 #: Every error that is not an author's own, by its code (reference: errors).
 ERRORS = {
     "invalid-input": ErrorCode(
-        400, "What was sent does not fit the declared inputs; `errors` names every fault."
+        400, "The request does not match the declared inputs. `errors` lists every problem."
     ),
-    "unauthorized": ErrorCode(401, "The caller did not prove who it is."),
-    "forbidden": ErrorCode(403, "The caller may not do this."),
-    "not-found": ErrorCode(404, "Nothing has this path."),
+    "unauthorized": ErrorCode(401, "Authentication is missing or invalid."),
+    "forbidden": ErrorCode(403, "The client is not allowed to do this."),
+    "not-found": ErrorCode(404, "No endpoint has this path, or `db.patch` found no row."),
     "unknown-stream": ErrorCode(
-        404, "There is no such stream: it was kept long enough, or it is another caller's."
+        404, "The stream does not exist: it has expired, or it belongs to another client."
     ),
-    "method-not-allowed": ErrorCode(405, "The path has endpoints, none for this method."),
-    "not-acceptable": ErrorCode(406, "`Accept` names no format that the endpoint has."),
+    "method-not-allowed": ErrorCode(405, "The path exists, but not for this method."),
+    "not-acceptable": ErrorCode(406, "The endpoint supports none of the formats in `Accept`."),
     "stopped": ErrorCode(
-        409, "The run was stopped before its end: by its reader, or since no reader came back."
+        409,
+        "The run was cancelled: the client disconnected or cancelled it, or no client reconnected in time.",
     ),
     "idempotency-key-reused": ErrorCode(
-        422, "The `Idempotency-Key` began a run with another request."
+        422, "The `Idempotency-Key` was used with a different request."
     ),
-    "rate-limited": ErrorCode(429, "The caller called too often."),
+    "rate-limited": ErrorCode(429, "The client exceeded a rate limit."),
     "timeout": ErrorCode(
         504,
-        "A step took longer than its `timeout`, or the stream was silent or lasted longer than "
-        "its limits allow.",
+        "A step exceeded its `timeout`, or a stream exceeded its idle or total time-out.",
     ),
-    "http-status": ErrorCode(502, "Another server answered with a status that is not allowed."),
-    "http-connection": ErrorCode(502, "Another server could not be reached."),
-    "stream-lost": ErrorCode(502, "A stream of another server ended before its end."),
-    "invalid-chunk": ErrorCode(502, "A stream brought something that can't be read."),
-    "database": ErrorCode(500, "The database refused a statement.", internal=True),
+    "http-status": ErrorCode(502, "An upstream responded with a status that is not allowed."),
+    "http-connection": ErrorCode(502, "The connection to an upstream failed."),
+    "stream-lost": ErrorCode(502, "An upstream stream ended unexpectedly."),
+    "invalid-chunk": ErrorCode(502, "A chunk of a stream could not be decoded."),
+    "database": ErrorCode(500, "The database rejected a statement.", internal=True),
     "state-unreachable": ErrorCode(
         503,
-        "The Redis of `state.url` is out of reach, or refuses what it is asked.",
+        "The Redis of `state.url` is unreachable or rejected a command.",
         internal=True,
     ),
     "template": ErrorCode(
         500,
-        "An expression failed, or a step was given what it can't take. The log tells the file, "
-        "the line, the expression and the types.",
+        "An expression failed, or a step received a value of the wrong type. The log contains the file, the "
+        "line, the expression and the types.",
         internal=True,
     ),
     "not-in-dialect": ErrorCode(
         500,
-        "An endpoint that speaks as a model provider's API was given content that such an API has no "
-        "words for.",
+        "An endpoint with a provider's API protocol received content that the protocol can't represent.",
         internal=True,
     ),
     "limit-reached": ErrorCode(
-        500, "Something grew past its limit: a loop, a collected stream, calls.", internal=True
+        500,
+        "A limit was exceeded, such as loop iterations, collected items or nested calls.",
+        internal=True,
     ),
-    "producer-lost": ErrorCode(500, "The server stopped before the run had ended."),
+    "producer-lost": ErrorCode(500, "The server stopped before the run ended."),
     "unavailable": ErrorCode(
-        503, "The server can't take this request now: it is shutting down, or can't tell who calls."
+        503,
+        "The server can't handle the request now: it is shutting down, or can't verify the client's "
+        "credentials.",
     ),
-    "internal": ErrorCode(500, "A fault of streamstack itself; the log has it.", internal=True),
+    "internal": ErrorCode(
+        500, "An internal error of streamstack. The log contains the details.", internal=True
+    ),
 }
 
 #: Status codes of errors that nobody caught before the commit point.
@@ -142,12 +147,12 @@ INTERNAL = frozenset(code for code, error in ERRORS.items() if error.internal)
 
 
 class RunError(Exception):
-    """An error of a run, with the code its author can catch.
+    """An error of a run, with a code that definitions can catch.
 
-    ``status`` is the HTTP status it answers when nobody catches it before the commit point.
-    ``place`` is filled in by the first frame of the definition that it passes through.
-    ``final``: trying again can't mend it. ``retry_after``: the seconds that an upstream asks to be left alone.
-    ``about`` holds more for the log, such as the URL that was called.
+    ``status`` is the HTTP status of the response if the error is not caught before the first chunk. ``place``
+    is set by the first frame of the definition that the error passes through. ``final``: retrying can't help.
+    ``retry_after``: the seconds that an upstream asks to wait. ``about`` holds more for the log, such as the
+    URL that was called.
     """
 
     def __init__(
@@ -172,7 +177,7 @@ class RunError(Exception):
 
     @property
     def full(self) -> str:
-        """The message for the author: with what the database said in its own words."""
+        """The message for the author, including the database's own message."""
         details = self.details
         if self.code != "database" or not isinstance(details, dict):
             return self.message
@@ -184,7 +189,7 @@ class RunError(Exception):
 
     @property
     def public(self) -> str:
-        """The message a client may see."""
+        """The message for the client."""
         if self.code in INTERNAL and self.status >= 500:
             return "The server could not complete this request."
         return self.message

@@ -1,4 +1,4 @@
-"""The command line. Each command is a module of this package and a function in it of the same name."""
+"""The command line. Each command is a module of this package with a function of the same name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ELSEWHERE: Final = {
     "docs": "functions",
 }
 _NEW: Final = frozenset({"new", "init", "create", "scaffold"})
-#: The smallest project, for those who have none yet.
+#: The smallest project, shown when there is none.
 FIRST_FILE: Final = """\
 Write an endpoint into a file, for example definitions/hello.yaml:
 
@@ -41,12 +41,12 @@ Write an endpoint into a file, for example definitions/hello.yaml:
       - stream: Hello
       - stream: {content: World, delay: 500ms}
 
-Then `streamstack serve` serves it, and `streamstack call GET /hello` calls it.\
+Then start the server with `streamstack serve`, and call it with `streamstack call GET /hello`.\
 """
 
 
 class Commands(click.Group):
-    """Imports a command when it is called: `validate` need not wait for the server's imports."""
+    """A command group that imports a command only when it is called, so that `validate` starts without the server."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -92,4 +92,4 @@ def _explain_unknown(name: str) -> str:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="streamstack")
 def main() -> None:
-    """HTTP endpoints that stream, declared in YAML."""
+    """Streaming HTTP endpoints, declared in YAML."""

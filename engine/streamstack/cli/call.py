@@ -1,4 +1,4 @@
-"""`streamstack call`: sends a request and shows each chunk of the answer as it comes, with its time."""
+"""`streamstack call`: send a request and print each chunk of the response as it arrives, with its time."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class _NoAnswerError(click.ClickException):
     exit_code = NO_ANSWER
 
 
-@click.command(short_help="Call an endpoint and show each chunk as it comes.")
+@click.command(short_help="Call an endpoint and print each chunk as it arrives.")
 @click.argument("method", type=click.Choice(_METHODS, case_sensitive=False), metavar="METHOD")
 @click.argument("path")
 @click.option(
@@ -72,23 +72,27 @@ class _NoAnswerError(click.ClickException):
     "inputs",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An input; again for each item of a list; a.b=c for a property; name=@file sends a file.",
+    help="Input. Repeat it for a list; a.b=c sets a property; name=@file uploads a file.",
 )
 @click.option(
     "--json",
     "json_file",
     type=click.File("rb"),
-    help="A file with the JSON body, - for standard input; -i then go to the query.",
+    help="File with the JSON body, - for standard input; -i inputs are then sent in the query string.",
 )
-@click.option("--url", help="The address of a server, as http://localhost:8080.")
-@click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header.")
+@click.option("--url", help="URL of a running server, such as http://localhost:8080.")
+@click.option(
+    "-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Request header."
+)
 @click.option(
     "--dir",
     "directory",
     type=click.Path(exists=True, path_type=Path),
-    help="The project to serve where there is no --url.  [default: definitions, or here]",
+    help="Project to serve if there is no --url.  [default: definitions, or the current folder]",
 )
-@click.option("--timeout", type=float, help="Seconds to wait for each next piece of the answer.")
+@click.option(
+    "--timeout", type=float, help="Time-out in seconds for the response to make progress."
+)
 @click.pass_context
 def call(  # noqa: PLR0913
     context: click.Context,
@@ -102,12 +106,12 @@ def call(  # noqa: PLR0913
     directory: Path | None,
     timeout: float | None,
 ) -> None:
-    """Call an endpoint and show each chunk as it comes, with the milliseconds since the call.
+    """Call an endpoint and print each chunk as it arrives, with the milliseconds since the request.
 
-    PATH is a path such as /api/chat, or a full URL. For a path without --url the project itself is served for the
-    call. Then come the times: to the first chunk, between chunks, in all.
+    PATH is a path such as /api/chat, or a full URL. For a path without --url, the project is served temporarily
+    for the call. A summary follows: time to the first chunk, time between chunks, and total time.
 
-    Exits with 0 for an answer that came whole, 1 for an error or an answer cut short, 2 when there was no answer.
+    Exit codes: 0 for a complete response, 1 for an error or a truncated response, 2 if there was no response.
     """
     try:
         if "://" in path:

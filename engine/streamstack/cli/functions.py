@@ -1,4 +1,4 @@
-"""`streamstack functions`: the reference in the terminal."""
+"""`streamstack functions`: the language reference in the terminal."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from streamstack.language.reference import (
 from streamstack.language.suggest import did_you_mean
 
 
-@click.command(short_help="Show the functions of the language.")
+@click.command(short_help="Show the reference of functions, filters and tests.")
 @click.argument("name", required=False)
-@click.option("--markdown", is_flag=True, help="Write Markdown instead of drawing.")
+@click.option("--markdown", is_flag=True, help="Print Markdown instead of formatted text.")
 def functions(name: str | None, *, markdown: bool) -> None:
-    """Show the functions, filters and tests of the language, or one of them at length."""
+    """List the functions, filters and tests of the language, or show the reference of one of them."""
     if name is None:
         if markdown:
             click.echo(f"{reference(FAMILIES)}\n{expressions_reference()}", nl=False)

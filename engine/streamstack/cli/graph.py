@@ -1,4 +1,4 @@
-"""`streamstack graph`: what runs after what in a definition, as a picture."""
+"""`streamstack graph`: the step graph of a definition as a diagram."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def definition_options(command: Command) -> Command:
     )(command)
 
 
-@click.command(short_help="Draw the steps of a definition.")
+@click.command(short_help="Draw the step graph of a definition.")
 @definition_options
 @click.option(
     "--format",
@@ -41,13 +41,13 @@ def definition_options(command: Command) -> Command:
     type=click.Choice(["mermaid", "svg"]),
     default="mermaid",
     show_default=True,
-    help="A Mermaid flowchart (GitHub and many editors draw it), or an SVG picture.",
+    help="Mermaid flowchart (rendered by GitHub and many editors), or SVG image.",
 )
 @click.pass_context
 def graph(context: click.Context, file: Path, format_: str, endpoint: str | None) -> None:
-    """Print the step graph of the definitions in a file: which step runs after which, and why.
+    """Print the step graph of the definitions in a file: the order of the steps and their dependencies.
 
-    Exits with 0 when the graph was printed, 1 when the file has errors, 2 when it could not run.
+    Exit codes: 0 if the graph was printed, 1 if the file has errors, 2 if the command could not run.
     """
     _, chosen = read_definitions(context, file, endpoint)
     write = svg if format_ == "svg" else mermaid

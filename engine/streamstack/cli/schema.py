@@ -1,4 +1,4 @@
-"""`streamstack schema`: the JSON Schemas for editors."""
+"""`streamstack schema`: JSON Schemas for editors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from streamstack.functions import REGISTRY
 from streamstack.language.schema import make_schemas
 
 
-@click.command(short_help="Write the JSON Schemas for editors.")
+@click.command(short_help="Print the JSON Schemas for editors.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write every schema to this folder, instead of one to the terminal.",
+    help="Folder to write all schemas to, instead of printing one.",
 )
 @click.argument("name", default="streamstack")
 def schema(name: str, out: Path | None) -> None:
-    """Write the JSON Schema of definitions for editors (or of `endpoint`, `settings`, `test`...)."""
+    """Print the JSON Schema of definitions for editors (or of `endpoint`, `settings`, `test`...)."""
     schemas = {
         file: json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         for file, content in make_schemas(REGISTRY).items()

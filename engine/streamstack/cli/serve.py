@@ -1,4 +1,4 @@
-"""`streamstack serve`: serves a project's endpoints."""
+"""`streamstack serve`: serve the endpoints of a project."""
 
 from __future__ import annotations
 
@@ -34,21 +34,25 @@ from streamstack.server.supervisor import Supervisor, SupervisorError
 FOUND, FAILED = 1, 2
 
 
-@click.command(short_help="Serve the endpoints of a folder.")
+@click.command(short_help="Start the server.")
 @click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
-@click.option("--host", help="The address to listen on.  [default: server.host, or 127.0.0.1]")
+@click.option("--host", help="Address to listen on.  [default: server.host, or 127.0.0.1]")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    help="The port to listen on; 0 is any free one.  [default: server.port, or 8080]",
+    help="Port to listen on; 0 for any free port.  [default: server.port, or 8080]",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1, 1024),
-    help="How many processes serve, on one port.  [default: server.workers, or 1]",
+    help="Number of worker processes.  [default: server.workers, or 1]",
 )
-@click.option("--reload", is_flag=True, help="Serve files anew when they change.")
-@click.option("--dev", is_flag=True, help="Tell clients the place and the reason of errors.")
+@click.option("--reload", is_flag=True, help="Reload files when they change.")
+@click.option(
+    "--dev",
+    is_flag=True,
+    help="Development mode: include the location and reason of errors in responses.",
+)
 @click.pass_context
 def serve(
     context: click.Context,
@@ -60,11 +64,11 @@ def serve(
     reload: bool,
     dev: bool,
 ) -> None:
-    """Serve the definitions below a folder (`definitions/`, or the current one).
+    """Serve the endpoints defined in a folder (`definitions/`, or the current folder).
 
-    They are validated first: errors keep the server from starting, warnings do not. SIGTERM or
-    Ctrl-C stops it, after running streams have had `server.shutdownTimeout` to finish. SIGHUP
-    serves files anew that have changed.
+    The definitions are validated first. Errors prevent the server from starting, warnings do not. SIGTERM or
+    Ctrl-C starts a graceful shutdown: running streams have `server.shutdownTimeout` to finish. SIGHUP reloads
+    changed files.
     """
     folder = directory or (Path("definitions") if Path("definitions").is_dir() else Path())
     if not folder.is_dir():
@@ -121,7 +125,7 @@ def serve(
 
 
 def _check_sharing(context: click.Context, checked: Checked) -> None:
-    """Tell what several workers would not share; give up where it can't be done without."""
+    """Report what several workers do not share; exit if they can't work without it."""
     if not hasattr(os, "fork"):
         _give_up(
             context, "several workers need a system that can fork: leave --workers out", FAILED
@@ -151,7 +155,7 @@ def _log_line(entry: dict[str, Any], **_: Any) -> str:
 
 
 def _configure_log(settings: LogSettings) -> None:
-    """Write the log to the standard error, as the settings say."""
+    """Configure the log on standard error, according to the settings."""
     people = settings.is_text(sys.stderr)
     shape: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(

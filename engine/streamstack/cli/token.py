@@ -1,4 +1,4 @@
-"""`streamstack token`: what a caller proves itself with, for trying an endpoint out."""
+"""`streamstack token`: create credentials for testing endpoints."""
 
 from __future__ import annotations
 
@@ -25,24 +25,28 @@ from streamstack.language.units import parse_duration
 _BYTES = 32
 
 
-@click.command(short_help="Make a token or an API key, for trying an endpoint out.")
-@click.option("--auth", "name", help="The name under `authentication`.  [default: the only one]")
+@click.command(short_help="Create a JWT or an API key for testing.")
+@click.option("--auth", "name", help="Name under `authentication`.  [default: the only one]")
 @click.option(
-    "--claim", "claims", multiple=True, metavar="NAME=VALUE", help="A claim; JSON where it is JSON."
+    "--claim",
+    "claims",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Claim. The value is parsed as JSON if it is valid JSON.",
 )
-@click.option("--scope", "scopes", multiple=True, help="A scope; again for each.")
-@click.option("--expires", default="1h", show_default=True, help="How long it is valid.")
+@click.option("--scope", "scopes", multiple=True, help="Scope. Repeat for each scope.")
+@click.option("--expires", default="1h", show_default=True, help="Time until the token expires.")
 @click.option(
     "--key",
     "key_file",
     type=click.File("r"),
-    help="The private key in PEM, where the settings have the public one only.",
+    help="File with the private key in PEM, if the settings contain only the public key.",
 )
 @click.option(
     "--dir",
     "directory",
     type=click.Path(exists=True, path_type=Path),
-    help="The project.  [default: definitions, or here]",
+    help="Project folder.  [default: definitions, or the current folder]",
 )
 def token(
     name: str | None,
@@ -53,11 +57,12 @@ def token(
     key_file: Any,
     directory: Path | None,
 ) -> None:
-    """Make a token that the endpoints of a project take, from the secret in its settings.
+    """Create a token that the endpoints of a project accept, signed with the secret in its settings.
 
-    Of an authentication by API keys, it makes a new key, and the hash that goes into streamstack.yaml.
+    For an API key authentication, create a new key, and print the hash to add to streamstack.yaml.
 
-    Whoever can read the secret can make any token: this is for trying out, and for scripts of your own.
+    Use it for testing and for your own scripts. Keep the secret safe: anyone who can read it can create valid
+    tokens.
     """
     checked = _read(directory or (Path("definitions") if Path("definitions").is_dir() else Path()))
     method = _chosen(checked.settings.authentication, name)
@@ -124,7 +129,7 @@ def _signing(method: Jwt, pem: str | None, checked: Checked) -> tuple[Key, str]:
 
 
 def _make_key(method: ApiKey) -> None:
-    """Print a key for the caller, and beside it what the file holds of it."""
+    """Print a new key, and the hash of it to add to the settings."""
     key = secrets.token_urlsafe(_BYTES)
     click.echo(key)
     click.echo(

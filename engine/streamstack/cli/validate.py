@@ -1,4 +1,4 @@
-"""`streamstack validate`: proves the files of a project before anyone serves them."""
+"""`streamstack validate`: check the files of a project."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from streamstack.language.report import WRITERS, summarise
 CLEAN, FOUND, FAILED = 0, 1, 2
 
 
-@click.command(short_help="Check definitions before anyone serves them.")
+@click.command(short_help="Check definitions for errors.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--format",
@@ -37,12 +37,14 @@ CLEAN, FOUND, FAILED = 0, 1, 2
     type=click.Choice(list(WRITERS)),
     default="text",
     show_default=True,
-    help="How findings are written.",
+    help="Output format of the findings.",
 )
 @click.option("--strict", is_flag=True, help="Fail on warnings too.")
 @click.option("--env", is_flag=True, help="Report environment variables that are not set.")
 @click.option(
-    "--database", is_flag=True, help="Ask the databases, too: tables, columns, statements."
+    "--database",
+    is_flag=True,
+    help="Also check tables, columns and statements against the databases.",
 )
 @click.pass_context
 def validate(
@@ -54,12 +56,12 @@ def validate(
     env: bool,
     database: bool,
 ) -> None:
-    """Check definitions: files, or all below folders (`definitions/`, or the current one).
+    """Check definitions: files, or all in folders (`definitions/`, or the current folder).
 
-    With --database the tables and columns that definitions name are looked up, and their statements prepared;
-    nothing is changed.
+    With --database, the tables and columns in the definitions are looked up, and the statements prepared,
+    without changing anything.
 
-    Exits with 0 when nothing is wrong, 1 on findings, 2 when it could not run.
+    Exit codes: 0 if there are no problems, 1 if there are findings, 2 if the command could not run.
     """
     atexit.register(gc.freeze)  # nobody need look for cycles in a process that ends
     chosen = paths or (Path("definitions") if Path("definitions").is_dir() else Path(),)
@@ -85,10 +87,10 @@ def validate(
 def _check(
     paths: tuple[Path, ...], *, check_environment: bool, ask: bool
 ) -> tuple[list[Diagnostic], dict[str, str]]:
-    """Check the projects that the paths belong to; return what concerns the paths.
+    """Check the projects that the paths belong to, and return the findings in these paths.
 
-    A file is checked with the whole of its project, whose functions it may call. With ``ask`` its databases are asked;
-    raises RunError ``database`` for one that can't be.
+    A file is checked together with its whole project, whose functions it may call. With ``ask`` the databases
+    are checked too. Raises RunError ``database`` for one that is unreachable.
     """
     wanted: dict[Path, dict[str, Path]] = {}
     for path in paths:
@@ -121,7 +123,7 @@ def _check(
 
 
 async def _ask(checked: Checked) -> list[Diagnostic]:
-    """Return what the databases say of a project's definitions; those with errors of their own are left out."""
+    """Return the findings of the databases for a project's definitions, except those that already have errors."""
     settings = checked.settings.databases
     uses = uses_of(checked.project, settings)
     if not uses:
@@ -138,5 +140,5 @@ async def _ask(checked: Checked) -> list[Diagnostic]:
 
 
 def _is_definition(path: Path) -> bool:
-    """Tell whether a file that was named is to be checked: a shell's `*` names tests too."""
+    """Return whether a file should be checked: a shell's `*` includes tests too."""
     return path.name != SETTINGS and not path.name.endswith((".test.yaml", ".test.yml"))

@@ -18,7 +18,7 @@ DECODES: Final = ("auto", *FORMATS)
 
 
 def _no_delimiter(text: str) -> tuple[str, str] | None:
-    """Say what is wrong with a delimiter, where something is."""
+    """Return the problem with a constant delimiter, if there is one."""
     if len(text) == 1 and text not in '"\r\n':
         return None
     return "one character that is no quote", 'write `,`, `;`, `|` or, for a tab, "\\t"'
@@ -27,50 +27,51 @@ def _no_delimiter(text: str) -> tuple[str, str] | None:
 DECODE: Final = Parameter(
     "decode",
     Constant(choices=DECODES),
-    "What the items are. `auto` follows the Content-Type; `sse` events, whose data is a value where it is a JSON "
-    "object or array, else text; `sseJson` events whose data is JSON, up to "
-    "`[DONE]`; `ndjson` a value a line; `json` the items of an array; `csv` records; `lines`, `text`, `bytes`.",
+    "Format of the items. `auto`: chosen by the Content-Type. `sse`: events, whose data is a value if it is a "
+    "JSON object or array, otherwise text. `sseJson`: events whose data is JSON, up to `[DONE]`. `ndjson`: one "
+    "value per line. `json`: the items of an array. `csv`: records. `lines`, `text`, `bytes`.",
     default="auto",
 )
 PATH: Final = Parameter(
-    "path", Bound(), "For json: where in the document the array is, such as `data.items`."
+    "path", Bound(), "For `json`: path of the array in the document, such as `data.items`."
 )
 CSV: Final = (
     Parameter(
         "header",
         Bound(Kind.BOOLEAN),
-        "For csv: whether the first record names the columns.",
+        "For `csv`: the first record contains the column names.",
         default=True,
     ),
     Parameter(
         "delimiter",
         Bound(Kind.TEXT, refuses=_no_delimiter),
-        "For csv: what stands between fields.",
+        "For `csv`: character that separates fields.",
         default=",",
     ),
     Parameter(
         "columns",
         Bound(Kind.LIST),
-        "For csv: the columns that are given, or their names where there is no header.",
+        "For `csv`: the columns to return, or the column names if there is no header.",
     ),
 )
 ON_INVALID: Final = Parameter(
     "onInvalid",
     Constant(choices=("skip", "fail", "give")),
-    "What becomes of a chunk that can't be decoded: `skip` counts it in `skipped`; `fail` is the error "
-    "`invalid-chunk`; `give` is an item {invalid: {number, text, message}}, for csv with its `line`.",
+    "What to do with a chunk that can't be decoded. `skip`: skip it and count it in `skipped`. `fail`: fail with "
+    "the error `invalid-chunk`. `give`: return an item {invalid: {number, text, message}}, for `csv` also with "
+    "its `line`.",
     default="fail",
 )
 MAX_EVENT_SIZE: Final = Parameter(
     "maxEventSize",
     Bound(Kind.SIZE, minimum=1),
-    "The largest event, line, record or message; a larger one is an invalid chunk. "
-    "Else `http.maxEventSize` of the settings, 10MB.",
+    "Maximum size of an event, line, record or message. A larger one is an invalid chunk. Default: "
+    "`http.maxEventSize` of the settings, 10MB.",
 )
 COUNTS: Final = (
-    Property("count", "How many items have been given."),
-    Property("skipped", "How many invalid chunks were skipped; null before the stream opens."),
-    Property("finished", "Whether the stream has come to its end."),
+    Property("count", "Number of items read so far."),
+    Property("skipped", "Number of invalid chunks skipped; null before the stream opens."),
+    Property("finished", "Whether the stream has ended."),
 )
 
 
@@ -83,12 +84,14 @@ def options_of(
     delimiter: str = ",",
     columns: list[Any] | None = None,
 ) -> Options:
-    """Return what a step's parameters say about the format.
+    """Return the decoding options that a step's parameters describe.
 
-    Raises RunError ``template`` for a delimiter that can be none.
+    Raises RunError ``template`` for an invalid delimiter.
     """
     if _no_delimiter(delimiter):
-        raise RunError("template", "`delimiter` is one character, and no quote", final=True)
+        raise RunError(
+            "template", "`delimiter` must be one character other than a quote", final=True
+        )
     return Options(
         on_invalid=on_invalid,
         largest=largest,
@@ -110,22 +113,23 @@ def _path(value: Any) -> tuple[str, ...]:
 _FROM: Final = Parameter(
     "from",
     Bound(Kind.ANY_OR_STREAM),
-    "A file, bytes, a text, or a stream or list of bytes or texts, which are joined as they are.",
+    "A file, bytes, a text, or a stream or list of bytes or texts, which are concatenated.",
     required=True,
     main=True,
 )
 _CHARSET: Final = Parameter(
     "charset",
     Bound(Kind.TEXT),
-    "How bytes are written as text, such as `windows-1252`; `auto` is UTF-8, or windows-1252 where that does not fit. "
-    "Else what the Content-Type says, else UTF-8. A byte order mark of UTF-8 or UTF-16 counts for more.",
+    "Character encoding, such as `windows-1252`. `auto` is UTF-8, or windows-1252 if the bytes are not valid "
+    "UTF-8. Default: the charset of the Content-Type, or UTF-8. A UTF-8 or UTF-16 byte order mark takes "
+    "precedence.",
 )
 _EFFECTS: Final = Effects(
     gives="stream",
     properties=(
         *COUNTS,
-        Property("bytes", "How many bytes have been read."),
-        Property("size", "How many bytes there are in all; null where nobody knows."),
+        Property("bytes", "Number of bytes read so far."),
+        Property("size", "Total number of bytes; null if unknown."),
     ),
 )
 
@@ -140,14 +144,14 @@ _EFFECTS: Final = Effects(
     effects=_EFFECTS,
     examples=[
         Example(
-            "records by the names in the header",
+            "records as objects, by the header",
             "- csv.read: << input.file >>\n  as: rows\n"
             "- forEach: {in: << rows >>, as: row, do: [{stream: << row.name >>}]}",
             inputs={"file": "id,name\n1,Ada\n2,Grace\n"},
             chunks=("Ada", "Grace"),
         ),
         Example(
-            "a bad record is told with its line, and passed over",
+            "handle an invalid record",
             "- csv.read: {from: << input.file >>, onInvalid: give}\n  as: rows\n- forEach:\n    in: << rows >>\n"
             "    as: row\n    do:\n      - if:\n          condition: << row.invalid is defined >>\n"
             "          then: [{stream: << row.invalid.line ~ ' ' ~ row.invalid.message >>}]\n"
@@ -156,7 +160,7 @@ _EFFECTS: Final = Effects(
             chunks=("Ada", "3 has 1 field, and there are 2 columns", "Alan"),
         ),
         Example(
-            "without a header, and with semicolons",
+            "semicolons, no header",
             "- csv.read: {from: 'a;1', header: false, delimiter: ';', columns: [key, value]}\n  as: rows\n"
             "- collect: << rows >>\n  as: all\n- return: << all >>",
             result=[{"key": "a", "value": "1"}],
@@ -174,11 +178,12 @@ def csv_read(
     on_invalid: OnInvalid = "fail",
     max_event_size: int | None = None,
 ) -> Stream:
-    """Give the records of CSV, each an object by the header's names, or a list where there are none.
+    """Read CSV records as a stream.
 
-    Every value is a text: `toInteger`, `toDecimal` convert. Quoted fields may hold delimiters and line breaks; empty
-    lines are passed over; a record with more or fewer fields than there are columns is invalid. A file is read from
-    its beginning each time, and as it is needed: it may be far larger than the memory.
+    A record is an object by the header's names, or a list if there are no column names. Every value is a text:
+    convert with `toInteger` or `toDecimal`. Quoted fields may contain delimiters and line breaks. Empty lines
+    are skipped. A record with more or fewer fields than there are columns is invalid. A file is read from the
+    beginning each time, in chunks as they are needed: it may be larger than the memory.
     """
     options = options_of(
         on_invalid,
@@ -198,7 +203,7 @@ def csv_read(
     effects=_EFFECTS,
     examples=[
         Example(
-            "a value a line",
+            "one value per line",
             "- ndjson.read: << input.log >>\n  as: entries\n"
             "- forEach: {in: << entries >>, as: entry, do: [{stream: << entry.level >>}]}",
             inputs={"log": '{"level": "info"}\n{"level": "error"}\n'},
@@ -209,7 +214,7 @@ def csv_read(
 def ndjson_read(
     run: Run, from_: Any, *, on_invalid: OnInvalid = "fail", max_event_size: int | None = None
 ) -> Stream:
-    """Give the JSON value of each line; empty lines are passed over."""
+    """Read the JSON value of each line as a stream. Empty lines are skipped."""
     return _read(run, from_, "ndjson", options_of(on_invalid, _largest(run, max_event_size)))
 
 
@@ -222,7 +227,7 @@ def ndjson_read(
     effects=_EFFECTS,
     examples=[
         Example(
-            "the items of an array within a document",
+            "the items of a nested array",
             "- json.read: {from: << input.export >>, path: data.items}\n  as: items\n"
             "- forEach: {in: << items >>, do: [{stream: << item.id >>}]}",
             inputs={"export": '{"data": {"items": [{"id": 1}, {"id": 2}]}}'},
@@ -238,10 +243,11 @@ def json_read(
     on_invalid: OnInvalid = "fail",
     max_event_size: int | None = None,
 ) -> Stream:
-    """Give the items of an array in a JSON document, each as soon as it is read.
+    """Read the items of an array in a JSON document as a stream, each as soon as it is complete.
 
-    `path` leads to the array, such as `data.items`; without it the document is the array. A value there that is no
-    array is the one item. A document that breaks off between items is the error `invalid-chunk`, whatever `onInvalid`.
+    `path` is the location of the array, such as `data.items`; without it, the document itself is the array. A
+    value at that location that is not an array is returned as the only item. A document that is truncated
+    between two items fails with `invalid-chunk`, regardless of `onInvalid`.
     """
     options = options_of(on_invalid, _largest(run, max_event_size), path=path)
     return _read(run, from_, "json", options)
@@ -252,9 +258,9 @@ def json_read(
     _FROM,
     replace(
         DECODE,
-        description="What the items are: `lines`; `text`, `bytes` in pieces as they are read; `csv`, `ndjson`, `json` "
-        "as the functions of those names; `sse` events. `auto` follows a file's type and name; a text is `text`, "
-        "anything else `bytes`.",
+        description="Format of the items. `lines`: one text per line. `text`, `bytes`: chunks as they are read. `csv`, "
+        "`ndjson`, `json`: as the functions of those names. `sse`: events. `auto`: chosen by the file's type "
+        "and name; a text is read as `text`, anything else as `bytes`.",
     ),
     PATH,
     *CSV,
@@ -285,9 +291,9 @@ def file_read(  # noqa: PLR0913  (what may be said about all the formats)
     on_invalid: OnInvalid = "fail",
     max_event_size: int | None = None,
 ) -> Stream:
-    """Give what a file holds, in the format of your choice or of the file itself.
+    """Read the content of a file as a stream, in a given format or in the file's own.
 
-    A file is read as it is needed, so it may be far larger than the memory.
+    The file is read in chunks as they are needed: it may be larger than the memory.
     """
     options = options_of(
         on_invalid,
@@ -307,9 +313,9 @@ def _largest(run: Run, given: int | None) -> int:
 def _read(
     run: Run, value: Any, decode: str, options: Options, charset: str | None = None
 ) -> Stream:
-    """Return the items of something that holds bytes.
+    """Return the items of a value that holds bytes.
 
-    Raises RunError ``template`` for what holds none, ``invalid-chunk`` for an unknown charset.
+    Raises RunError ``template`` for a value that holds none, ``invalid-chunk`` for an unknown charset.
     """
     source = ByteSource(value)
     options = replace(options, charset=charset or source.charset, status=source.status)

@@ -1,4 +1,4 @@
-"""The Databases family: which database is meant, statements of SQL, and transactions around steps."""
+"""The Databases family: choosing the database, SQL statements, and transactions."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Query = tuple[Statement, list[Any]]
 DATABASE: Final = Parameter(
     "database",
     Constant(),
-    "The database, by its name under `databases` in streamstack.yaml; else the only one, or the one called `main`.",
+    "Name of the database under `databases` in streamstack.yaml. Default: the only one, or `main`.",
 )
 SQL: Final = Parameter(
     "sql",
     Bound(Kind.SQL),
-    "The statement. Each << binding >> in it is a bound parameter, never a part of the text.",
+    "SQL statement. Each << binding >> becomes a bound parameter, never part of the SQL text.",
     required=True,
     main=True,
 )
 LIMIT: Final = Parameter(
     "limit",
     Bound(Kind.INTEGER, minimum=1),
-    "The most rows that are held; one more is the error `limit-reached`.",
+    "Maximum number of rows. A larger result fails with `limit-reached`.",
     default=MOST_ROWS,
 )
 CONFIGURED: Final = (Configured("database", "databases"),)
@@ -89,14 +89,14 @@ async def held_rows(
     effects=GIVES_VALUE,
     examples=[
         Example(
-            "the rows as a list of objects",
+            "rows as a list of objects",
             "- db.query: SELECT n, n * n AS square FROM generate_series(1, << input.upTo >>) n\n"
             "  as: rows\n- return: << rows >>",
             inputs={"upTo": 2},
             result=[{"n": 1, "square": 1}, {"n": 2, "square": 4}],
         ),
         Example(
-            "any of a list",
+            "match any value of a list",
             "- db.query: SELECT n FROM generate_series(1, 9) n WHERE n = ANY(<< input.wanted >>)\n"
             "  as: rows\n- return: << rows | map(attribute='n') >>",
             inputs={"wanted": [2, 3, 12]},
@@ -114,14 +114,14 @@ async def held_rows(
 async def db_query(
     run: Run, sql: Query, database: str | None = None, limit: int = LIMIT.default
 ) -> list[dict[str, Any]]:
-    """Run a statement and give its rows: a list of objects by the names of the columns.
+    """Run a statement and return its rows as a list of objects, with the column names as keys.
 
-    It is for results that fit in memory; `db.stream` gives rows as they come. A binding is a bound parameter, converted
-    to the type that the statement expects there: a text to a timestamp, a uuid or a number, a list to an array, an
-    object to jsonb. For a list write `= ANY(<< ids >>)`. `<% if %>` may choose among parts of the statement.
+    The result must fit in memory; use `db.stream` for large results. A binding is a bound parameter, converted
+    to the type that the statement expects: a text to a timestamp, a uuid or a number, a list to an array, an
+    object to jsonb. For a list write `= ANY(<< ids >>)`. `<% if %>` can select parts of the statement.
 
-    Errors are `database`, with PostgreSQL's code in `error.details.code`. Outside of a transaction a statement that
-    only reads is sent again where its connection was lost.
+    Errors have the code `database`, with PostgreSQL's code in `error.details.code`. Outside a transaction, a
+    statement that only reads is retried if its connection was lost.
     """
     return await held_rows(run, database, sql, limit)
 
@@ -133,7 +133,7 @@ async def db_query(
     effects=GIVES_VALUE,
     examples=[
         Example(
-            "one row, or null",
+            "a row, or null",
             "- db.first: SELECT 1 AS one\n  as: row\n- db.first: SELECT 1 WHERE false\n  as: nothing\n"
             "- return: << [row.one, nothing] >>",
             result=[1, None],
@@ -141,7 +141,7 @@ async def db_query(
     ],
 )
 async def db_first(run: Run, sql: Query, database: str | None = None) -> dict[str, Any] | None:
-    """Run a statement and give its first row as an object; null where there is none. Others are not fetched."""
+    """Run a statement and return its first row as an object; null if there is none. Other rows are not fetched."""
     return await _first_row(run, sql, database)
 
 
@@ -158,14 +158,14 @@ async def _first_row(run: Run, query: Query, database: str | None) -> dict[str, 
     effects=GIVES_VALUE,
     examples=[
         Example(
-            "one value",
+            "a single value",
             "- db.value: SELECT count(*) FROM generate_series(1, 5)\n  as: count\n- return: << count >>",
             result=5,
         ),
     ],
 )
 async def db_value(run: Run, sql: Query, database: str | None = None) -> Any:
-    """Run a statement and give the first column of its first row; null where there is no row."""
+    """Run a statement and return the first column of its first row; null if there is no row."""
     row = await _first_row(run, sql, database)
     return next(iter(row.values()), None) if row is not None else None
 
@@ -177,7 +177,7 @@ async def db_value(run: Run, sql: Query, database: str | None = None) -> Any:
     effects=GIVES_VALUE,
     examples=[
         Example(
-            "how many rows it was",
+            "number of rows",
             "- db.transaction:\n    do:\n      - db.execute: CREATE TEMPORARY TABLE box (id integer) ON COMMIT DROP\n"
             "      - db.execute: INSERT INTO box VALUES (1), (2)\n        as: count\n- return: << count >>",
             result=2,
@@ -185,9 +185,9 @@ async def db_value(run: Run, sql: Query, database: str | None = None) -> Any:
     ],
 )
 async def db_execute(run: Run, sql: Query, database: str | None = None) -> int:
-    """Run a statement and give the number of rows that it changed.
+    """Run a statement and return the number of affected rows.
 
-    What it sets for its session (`SET`) does not outlive the step, or the transaction around it.
+    Session settings (`SET`) do not outlive the step, or the transaction around it.
     """
     statement, values = sql
     return await database_of(run, database).count(statement, values)
@@ -198,19 +198,19 @@ async def db_execute(run: Run, sql: Query, database: str | None = None) -> int:
     Parameter(
         "do",
         StackOf(Nesting.ONCE, transaction=True),
-        "The steps whose work is done wholly or not at all.",
+        "Steps to run in the transaction.",
         required=True,
     ),
     DATABASE,
     Parameter(
         "isolation",
         Constant(choices=tuple(ISOLATION)),
-        "How far other transactions are seen; PostgreSQL's own default is readCommitted.",
+        "Isolation level. PostgreSQL's default is readCommitted.",
     ),
     effects=Effects(configured=CONFIGURED),
     examples=[
         Example(
-            "both or none",
+            "roll back on an error",
             "- try:\n    do:\n      - db.transaction:\n          do:\n"
             "            - db.execute: CREATE TABLE moved (id integer)\n"
             "            - throw: {code: changed-my-mind, message: no}\n"
@@ -222,12 +222,13 @@ async def db_execute(run: Run, sql: Query, database: str | None = None) -> int:
     compiled=True,
 )
 def db_transaction(node: Node, code: Code) -> None:
-    """Run steps in one transaction: what they do on the database is done wholly or not at all.
+    """Run steps in a database transaction.
 
-    That holds for the functions they call, too. It is committed where the steps end or leave by `return`, `break` or
-    `continue`, and rolled back by an error. One within another is a savepoint: its error undoes its own part. Branches
-    of `parallel` in it take turns. It holds a connection for as long as it lasts, so send chunks after it, not in it. A
-    conflict with another transaction (the codes 40001 and 40P01) can be tried again with `retry`.
+    The transaction includes the functions that the steps call. It is committed if the steps end, or leave with
+    `return`, `break` or `continue`, and rolled back on an error. A nested transaction is a savepoint: an error
+    rolls back only its own changes. Branches of `parallel` in it run their statements one at a time. The
+    transaction holds a connection until it ends, so send chunks after it, not in it. Use `retry` for conflicts
+    with other transactions (the codes 40001 and 40P01).
     """
     database = constant(node.arguments.get("database"), None)
     isolation = constant(node.arguments.get("isolation"), None)

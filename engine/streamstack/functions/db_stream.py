@@ -1,4 +1,4 @@
-"""Streams of a database: the rows of a statement as they come, in bounded memory, and notices."""
+"""Database streams: the rows of a statement in bounded memory, and notifications."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FIRST: Final = 50
     Parameter(
         "batch",
         Bound(Kind.INTEGER, minimum=1, maximum=100_000),
-        "How many rows are fetched at once.",
+        "Number of rows per fetch.",
         default=1000,
     ),
     DATABASE,
@@ -48,7 +48,7 @@ _FIRST: Final = 50
             result=2,
         ),
         Example(
-            "the first of ten million",
+            "the first of ten million rows",
             "- db.stream: {sql: 'SELECT generate_series(1, 10000000) AS n', batch: 100}\n  as: rows\n"
             "- forEach: {in: << rows >>, as: row, do: [{return: << row.n >>}]}",
             result=1,
@@ -56,15 +56,17 @@ _FIRST: Final = 50
     ],
 )
 def db_stream(run: Run, sql: Query, batch: int = 1000, database: str | None = None) -> Stream:
-    """Give the rows of a statement as they come, by a cursor: memory stays flat however many there are.
+    """Stream the rows of a statement with a cursor, in constant memory for any number of rows.
 
-    The statement is sent when the stream is first read. The connection is released when the last row was fetched, when
-    the loop ends, or when the reader leaves. A slow loop does not hold it: once the next rows have waited for `hold`
-    (of the settings, 5s), those that are left are moved to a file on disk, up to `spool` (1GB, else `limit-reached`).
-    In a `db.transaction` it is that transaction's connection, which is held anyway. What a statement writes is kept
-    when its rows were read to the end, and undone when the loop ends before.
+    The statement is sent when the stream is first read. The connection is released when the last row has been
+    fetched, when the loop ends, or when the client disconnects. A slow consumer does not block it: if fetched
+    rows wait for longer than `hold` (of the settings, 5s), the remaining rows are moved to a temporary file of
+    at most `spool` (1GB; more fails with `limit-reached`). In a `db.transaction` the stream uses the
+    transaction's connection. Changes made by the statement are committed if all rows were read, and rolled back
+    if the loop ends before.
 
-    Where each row is sent unchanged (`stream: << row >>`) as NDJSON, SSE or JSON, the database writes the JSON itself.
+    If each row is sent unchanged (`stream: << row >>`) as NDJSON, SSE or JSON, the database serializes the JSON
+    itself.
     """
     statement, values = sql
     reading = database_of(run, database)
@@ -76,7 +78,7 @@ def db_stream(run: Run, sql: Query, batch: int = 1000, database: str | None = No
 
 
 class _Reading:
-    """One reading of a statement: a task fetches ahead by one batch, and lets go of the connection in time."""
+    """One read of a statement: a task prefetches one batch, and releases the connection in time."""
 
     def __init__(
         self, run: Run, database: Database, query: Query, size: int, *, encoded: bool
@@ -90,7 +92,7 @@ class _Reading:
         self._spool: Spool | None = None
 
     async def batches(self) -> Batches:
-        """Give the rows."""
+        """Yield the rows."""
         if self._database.in_transaction:
             async for rows in self._in_turn():
                 yield rows
@@ -109,9 +111,10 @@ class _Reading:
                 self._spool.close()
 
     async def _in_turn(self) -> Batches:
-        """Give the rows of a cursor in a transaction, each batch when it is asked for.
+        """Yield the rows of a cursor in a transaction, fetching each batch on demand.
 
-        Nothing is fetched ahead: to leave the loop in the midst of a fetch would cancel it, and end the transaction.
+        Nothing is prefetched: leaving the loop in the middle of a fetch would cancel it, and end the
+        transaction.
         """
         size = min(_FIRST, self._size)
         async with self._database.cursor(self._statement, self._values) as opened:
@@ -250,26 +253,30 @@ class Spool:
     Parameter(
         "channel",
         Bound(Kind.TEXT),
-        "The channel, as in `NOTIFY channel`; small letters unless NOTIFY quotes it.",
+        "Channel name, as in `NOTIFY channel`. Lower case unless NOTIFY quotes it.",
         required=True,
         main=True,
     ),
     Parameter(
         "onGap",
         Constant(choices=("pass", "give", "fail")),
-        "What becomes of a lost connection, while which notices may have been missed: nothing, an item with `gap`, or "
-        "the error `stream-lost`.",
+        "What to do after the connection was lost and notifications may have been missed. `pass`: continue. "
+        "`give`: return an item with `gap`. `fail`: fail with the error `stream-lost`.",
         default="pass",
     ),
     DATABASE,
     effects=Effects(
         gives="stream",
         configured=CONFIGURED,
-        properties=(Property("gaps", "How often the connection was lost; null before it opens."),),
+        properties=(
+            Property(
+                "gaps", "Number of times the connection was lost; null before the stream opens."
+            ),
+        ),
     ),
     examples=[
         Example(
-            "wait for a notice",
+            "wait for a notification",
             "- parallel:\n    branches:\n      reader:\n"
             "        - db.listen: orders\n          as: notices\n"
             "        - streams.take: {in: << notices >>, count: 1}\n          as: one\n"
@@ -281,12 +288,13 @@ class Spool:
     ],
 )
 def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None = None) -> Stream:
-    """Give the notices of a channel (`NOTIFY`), from when the stream is first read: {channel, payload, gap}.
+    """Stream the notifications of a channel (`NOTIFY`) as {channel, payload, gap}, from the first read on.
 
-    The payload is JSON where it parses, else text; `gap` is false. All who listen to a database share one connection
-    beside the pool. When it is lost it is made again, first after 100ms, at the latest each 10s. PostgreSQL keeps no
-    notices, so what was sent meanwhile is lost: `onGap` says what then. A loop that falls 10,000 notices behind ends
-    with `limit-reached`.
+    The payload is parsed as JSON if it is valid JSON, otherwise it is a text; `gap` is false. All listeners of
+    a database share one connection outside the pool. A lost connection is reopened, first after 100ms, then at
+    intervals of up to 10s. PostgreSQL does not store notifications, so those sent in the meantime are lost:
+    `onGap` decides what happens then. A consumer that falls 10,000 notifications behind fails with
+    `limit-reached`.
     """
     listening = database_of(run, database)
     subscription: Subscription | None = None

@@ -1,4 +1,4 @@
-"""Rows of one table, without SQL: read, added, changed, deleted. Names are quoted, values are parameters."""
+"""Rows of one table, without SQL: read, insert, update, delete. Names are quoted, values are parameters."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ _SIGNS: Final = {
 }
 #: Each way to compare, with what the reference says of it.
 COMPARISONS: Final = {
-    "eq": "Equal; null is no value.",
-    "ne": "Not equal, also where the column has no value.",
+    "eq": "Equal to the value. Null matches rows without a value.",
+    "ne": "Not equal to the value. Also matches rows without a value.",
     "gt": "Greater.",
-    "gte": "Greater or equal.",
+    "gte": "Greater than or equal to the value.",
     "lt": "Less.",
-    "lte": "Less or equal.",
-    "in": "One of a list.",
-    "not_in": "None of a list.",
-    "like": "A pattern: % stands for any text, _ for any character.",
-    "ilike": "A pattern, whatever the case of letters.",
+    "lte": "Less than or equal to the value.",
+    "in": "Equal to one of a list of values.",
+    "not_in": "Equal to none of a list of values.",
+    "like": "Matches a pattern: % stands for any text, _ for any character.",
+    "ilike": "Matches a pattern, ignoring case.",
 }
 
 
@@ -185,15 +185,18 @@ def chosen(names: Any, alias: Alias) -> str:
 
 
 def no_names(given: Any) -> tuple[str, str] | None:
-    """Say of what stands for names of columns that it names none."""
+    """Return the problem with a constant for column names of the wrong type."""
     names = [given] if isinstance(given, str) else given
     if isinstance(names, list) and names and all(map(to_text, names)):
         return None
-    return "a name or a list of names", "write the name of a column, or a list such as [id, name]"
+    return (
+        "a name or a list of names",
+        "write the name of a column, or a list such as [id, name]",
+    )
 
 
 def no_order(given: Any) -> tuple[str, str] | None:
-    """Say of what stands for an order that no rows can be sorted by it."""
+    """Return the problem with a constant for the sort order of the wrong type."""
     if given in ([], {}):
         return None
     if not isinstance(given, dict):
@@ -232,7 +235,7 @@ _AT_ONCE: Final = 5000
 _TABLE = Parameter(
     "table",
     Bound(Kind.TEXT, names="table"),
-    "The table, with its schema where that is not `public`: sales.orders.",
+    "Table name, with its schema if that is not `public`: sales.orders.",
     required=True,
     main=True,
 )
@@ -263,14 +266,14 @@ def _values(
 
 
 def _no_change(columns: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Say of the new values of rows that there are none."""
+    """Return the problem with a constant for new values of the wrong type."""
     return None if columns else ("at least one column", "write {column: value}")
 
 
 _RETURNING = Parameter(
     "returning",
     Bound(names="columns", refuses=no_names),
-    'The columns to give back: a name, a list, or "*" for all.',
+    'Columns to return: a name, a list, or "*" for all.',
 )
 _CREATE = "- db.execute: CREATE TABLE IF NOT EXISTS {0} (id integer PRIMARY KEY, name text, price numeric)\n"
 
@@ -278,20 +281,22 @@ _CREATE = "- db.execute: CREATE TABLE IF NOT EXISTS {0} (id integer PRIMARY KEY,
 @function(
     "db.get",
     _TABLE,
-    _where("The conditions, all of which hold: {column: value} or {column: {gt: 3}}."),
-    Parameter("select", Bound(names="columns", refuses=no_names), "The columns; without it all."),
+    _where("Conditions, all of which must hold: {column: value} or {column: {gt: 3}}."),
+    Parameter(
+        "select", Bound(names="columns", refuses=no_names), "Columns to return. Default: all."
+    ),
     Parameter(
         "sort",
         Bound(names="columns", refuses=no_order),
-        "What to sort by: a column, `-column` for downwards, or a list of them.",
+        "Sort order: a column, `-column` for descending order, or a list of columns.",
     ),
     LIMIT,
-    Parameter("offset", Bound(Kind.INTEGER, minimum=0), "How many rows to pass over.", default=0),
+    Parameter("offset", Bound(Kind.INTEGER, minimum=0), "Number of rows to skip.", default=0),
     DATABASE,
     effects=GIVES_VALUE,
     examples=[
         Example(
-            "the cheap ones, dearest first",
+            "filter and sort",
             _CREATE.format("shelf_a")
             + "- db.insert: {table: shelf_a, rows: [{id: 1, name: pen, price: 2}, {id: 2, name: ink, price: 5}, "
             "{id: 3, name: desk, price: 90}]}\n"
@@ -312,10 +317,10 @@ async def db_get(
     offset: int = 0,
     database: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Read rows of a table, as a list of objects. At most `limit` rows are read.
+    """Read rows of a table as a list of objects. At most `limit` rows are returned.
 
-    Names of tables and columns are quoted, wherever they come from: no value can become SQL. A value of `where` that a
-    caller sends is only ever compared; the comparisons themselves (`gt`, `in`, `like` ...) stand in the definition.
+    Table and column names are always quoted, so no value can inject SQL. A value that a client sends is only
+    compared with the column; the comparison operators (`gt`, `in`, `like` ...) must be written in the definition.
     """
     alias = Alias(select, where, sort)
     writer = Writer("SELECT ").add(chosen(select, alias)).add(" FROM ").add(table_name(table))
@@ -328,15 +333,15 @@ async def db_get(
 @function(
     "db.insert",
     _TABLE,
-    _values("values", "The row: {column: value}.", required=False),
-    Parameter("rows", Bound(Kind.LIST), "Rows, as a list of objects."),
+    _values("values", "Row to insert: {column: value}.", required=False),
+    Parameter("rows", Bound(Kind.LIST), "Rows to insert, as a list of objects."),
     _RETURNING,
     DATABASE,
     choices=(Choice(("values", "rows")),),
     effects=GIVES_VALUE,
     examples=[
         Example(
-            "one row, which is given back as the table holds it",
+            "insert a row and return it",
             _CREATE.format("shelf_b")
             + "- db.insert: {table: shelf_b, values: {id: 1, name: << input.name >>}}\n  as: row\n"
             "- return: << row >>",
@@ -344,7 +349,7 @@ async def db_get(
             result={"id": 1, "name": "pen", "price": None},
         ),
         Example(
-            "many rows, of which the number is given",
+            "insert many rows and return their number",
             _CREATE.format("shelf_c")
             + "- db.insert: {table: shelf_c, rows: << input.rows >>}\n  as: count\n- return: << count >>",
             inputs={"rows": [{"id": 1, "name": "pen"}, {"id": 2, "price": "2.50"}]},
@@ -360,11 +365,11 @@ async def db_insert(
     returning: Any = None,
     database: str | None = None,
 ) -> Any:
-    """Add a row, or many at once.
+    """Insert a row, or many rows at once.
 
-    With `values` the row is given back as the table now holds it, or the columns that `returning` names. With `rows` it
-    is their number, or with `returning` a list of rows; either all are added or none. Columns that are not named get
-    their defaults.
+    With `values`, the step returns the inserted row as stored, or its `returning` columns. With `rows`, it
+    returns the number of rows, or a list of rows with `returning`; if one row fails, none is inserted. Columns
+    without a value get their defaults.
     """
     if rows is not None:
         return await _insert_rows(run, table, rows, returning, database)
@@ -472,14 +477,14 @@ def _in_json(value: Any) -> Any:
 @function(
     "db.update",
     _TABLE,
-    _values("set", "The new values: {column: value}.", refuses=_no_change),
-    _where("Which rows: {column: value} or {column: {gt: 3}}.", required=True),
+    _values("set", "New values: {column: value}.", refuses=_no_change),
+    _where("Rows to change: {column: value} or {column: {gt: 3}}.", required=True),
     _RETURNING,
     DATABASE,
     effects=GIVES_VALUE,
     examples=[
         Example(
-            "how many rows it was",
+            "number of changed rows",
             _CREATE.format("shelf_d")
             + "- db.insert: {table: shelf_d, rows: [{id: 1, price: 1}, {id: 2, price: 2}]}\n"
             "- db.update: {table: shelf_d, set: {price: 9}, where: {id: {in: [1, 2, 3]}}}\n  as: count\n"
@@ -496,7 +501,7 @@ async def db_update(
     returning: Any = None,
     database: str | None = None,
 ) -> Any:
-    """Change rows; give their number, or with `returning` a list of them. An empty `where` is refused."""
+    """Update rows and return their number, or a list of them with `returning`. An empty `where` is an error."""
     if not set:
         raise RunError("template", "`set` names no column", final=True)
     alias = Alias(set, where, returning)
@@ -512,23 +517,23 @@ async def db_update(
     Parameter(
         "key",
         Bound(Kind.OBJECT, names="columns", refuses=_no_change),
-        "Which row: {column: value}. All of it has to hold.",
+        "Key of the row: {column: value}. All columns must match.",
         required=True,
     ),
-    _values("values", "The new values: {column: value}. Other columns keep theirs."),
+    _values("values", "New values: {column: value}. Other columns are not changed."),
     _RETURNING,
     DATABASE,
     effects=GIVES_VALUE,
     examples=[
         Example(
-            "only what was sent is changed",
+            "change only the given columns",
             _CREATE.format("shelf_g")
             + "- db.insert: {table: shelf_g, values: {id: 1, name: pen, price: 2}}\n"
             "- db.patch: {table: shelf_g, key: {id: 1}, values: {price: 3}}\n  as: row\n- return: << row >>",
             result={"id": 1, "name": "pen", "price": 3},
         ),
         Example(
-            "no such row",
+            "a row that does not exist",
             _CREATE.format("shelf_h")
             + "- db.patch: {table: shelf_h, key: {id: 9}, values: {price: 3}}",
             fails="not-found",
@@ -543,10 +548,10 @@ async def db_patch(
     returning: Any = None,
     database: str | None = None,
 ) -> dict[str, Any]:
-    """Change the row that has a key; give it back as the table now holds it, or the columns that `returning` names.
+    """Update the row with a given key and return it as stored, or its `returning` columns.
 
-    Without such a row it is the error `not-found`, which answers 404. A key that several rows have is the error
-    `limit-reached`, and none of them is changed. Without any values the row is given back as it is.
+    If there is no such row, the step fails with `not-found` (status 404). If several rows have the key, it
+    fails with `limit-reached` and changes none of them. Without any values, the row is returned unchanged.
     """
     wanted = "*" if returning is None else returning
     alias = Alias(values, key, wanted)
@@ -573,11 +578,11 @@ async def db_patch(
 @function(
     "db.upsert",
     _TABLE,
-    _values("values", "The row: {column: value}."),
+    _values("values", "Row to insert or update: {column: value}."),
     Parameter(
         "key",
         Bound(names="columns", refuses=no_names),
-        "The column, or the list of columns, that tells whether the row is there; it needs a unique index.",
+        "Column, or list of columns, that identifies the row. It needs a unique index.",
         required=True,
     ),
     _RETURNING,
@@ -585,7 +590,7 @@ async def db_patch(
     effects=GIVES_VALUE,
     examples=[
         Example(
-            "added, then changed",
+            "insert, then update",
             _CREATE.format("shelf_e")
             + "- db.upsert: {table: shelf_e, values: {id: 1, name: pen}, key: id}\n"
             "- db.upsert: {table: shelf_e, values: {id: 1, name: ink}, key: id}\n  as: row\n- return: << row.name >>",
@@ -601,7 +606,7 @@ async def db_upsert(
     returning: Any = None,
     database: str | None = None,
 ) -> dict[str, Any] | None:
-    """Add a row, or change the one that has the same key; give it back as the table now holds it."""
+    """Insert a row, or update the one with the same key, and return it as stored, or its `returning` columns."""
     keys = names_of(key, "key")
     changed = [name for name in values if name not in keys] or keys
     alias = Alias(returning)
@@ -619,13 +624,13 @@ async def db_upsert(
 @function(
     "db.delete",
     _TABLE,
-    _where("Which rows: {column: value} or {column: {gt: 3}}.", required=True),
+    _where("Rows to delete: {column: value} or {column: {gt: 3}}.", required=True),
     _RETURNING,
     DATABASE,
     effects=GIVES_VALUE,
     examples=[
         Example(
-            "how many rows it was",
+            "number of deleted rows",
             _CREATE.format("shelf_f")
             + "- db.insert: {table: shelf_f, rows: [{id: 1}, {id: 2}, {id: 3}]}\n"
             "- db.delete: {table: shelf_f, where: {id: {gt: 1}}}\n  as: count\n- return: << count >>",
@@ -640,7 +645,7 @@ async def db_delete(
     returning: Any = None,
     database: str | None = None,
 ) -> Any:
-    """Take rows out; give their number, or with `returning` a list of them. An empty `where` is refused."""
+    """Delete rows and return their number, or a list of them with `returning`. An empty `where` is an error."""
     alias = Alias(where, returning)
     writer = Writer("DELETE FROM ").add(table_name(table)).add(alias.words).where(_some(where))
     return await _changed(run, database, writer, returning, alias)

@@ -27,51 +27,49 @@ from streamstack.spec import (
 _CODE = Parameter(
     "code",
     Bound(Kind.TEXT, code=True),
-    "What `catch` and the client tell it by: words-with-hyphens.",
+    "Error code, used by `catch` and sent to the client: lower-case words joined by hyphens.",
 )
-_STATUS = "The HTTP status, when it is not caught and nothing was sent yet."
+_STATUS = "HTTP status of the response if the error is not caught and no chunk has been sent."
 
 
 @function(
     "try",
-    Parameter("do", StackOf(Nesting.GUARDED), "The steps that may fail.", required=True),
+    Parameter("do", StackOf(Nesting.GUARDED), "Steps that may fail.", required=True),
     Parameter(
         "catch",
         Group(
             (
-                Parameter("as", Variable(), "The variable that holds the error.", default="error"),
-                Parameter(
-                    "on", ListOf(Constant(Kind.TEXT)), "The codes it catches; all, when not given."
-                ),
+                Parameter("as", Variable(), "Variable that holds the error.", default="error"),
+                Parameter("on", ListOf(Constant(Kind.TEXT)), "Error codes to catch. Default: all."),
                 Parameter(
                     "do",
                     StackOf(Nesting.HANDLER, (Binds("as", "error"),)),
-                    "The steps then.",
+                    "Steps that handle the error.",
                     required=True,
                 ),
             )
         ),
-        "What to do with an error.",
+        "Error handler.",
     ),
     Parameter(
         "finally",
         StackOf(Nesting.FINALLY),
-        "Steps that run in any case, also when the reader has left.",
+        "Steps that always run, also after the client disconnects.",
     ),
     examples=[
         Example(
-            "go on after an error",
+            "continue after an error",
             "- try:\n    do: [{throw: {code: too-much, message: No more}}]\n    catch:\n"
             "      do: [{return: '<< error.code ~ \": \" ~ error.message >>'}]",
             result="too-much: No more",
         ),
         Example(
-            "only some codes",
+            "catch some codes only",
             "- try:\n    do: [{throw: {code: other, message: x}}]\n    catch: {on: [timeout], do: [{return: 1}]}",
             fails="other",
         ),
         Example(
-            "in any case",
+            "always run",
             "- try:\n    do: [{stream: 1}]\n    finally: [{stream: 2}]",
             chunks=(1, 2),
         ),
@@ -79,9 +77,10 @@ _STATUS = "The HTTP status, when it is not caught and nothing was sent yet."
     compiled=True,
 )
 def try_(node: Node, code: Code) -> None:
-    """Run steps, and others when they fail.
+    """Run steps and handle their errors.
 
-    `error` has `code`, `message`, `status`, `step` and `details`. Chunks already sent stay sent.
+    The error variable has `code`, `message`, `status`, `step` and `details`. Chunks that were already sent are
+    not withdrawn.
     """
     body, handler, last = node.inner(), node.find("catch.do"), node.find("finally")
     if handler is None and last is None:
@@ -145,18 +144,18 @@ def thrown(code: Any, message: Any, status: int | None, details: Any) -> RunErro
 @function(
     "throw",
     Parameter("code", _CODE.type, _CODE.description, required=True, main=True),
-    Parameter("message", Bound(Kind.TEXT), "What the client reads; the code, when not given."),
+    Parameter("message", Bound(Kind.TEXT), "Message for the client. Default: the code."),
     Parameter(
         "status",
         Bound(Kind.INTEGER, minimum=400, maximum=599),
         _STATUS
-        + " When not given: that of the code, such as 404 for `not-found`; 500 for your own.",
+        + "Default: the status of a predefined code, such as 404 for `not-found`, or 500 for your own codes.",
     ),
-    Parameter("details", Bound(), "More for who catches it."),
+    Parameter("details", Bound(), "Additional data for the handler that catches the error."),
     effects=Effects(ends=True),
     examples=[
         Example(
-            "an error of your own",
+            "a custom error",
             "- throw: {code: sold-out, message: None left, status: 409}",
             fails="sold-out",
         ),
@@ -164,7 +163,7 @@ def thrown(code: Any, message: Any, status: int | None, details: Any) -> RunErro
     compiled=True,
 )
 def throw(node: Node, code: Code) -> None:
-    """Fail with an error of your own: its code, its message, its status."""
+    """Fail with an error code, message and status of your own."""
     code.line(f"raise {code.constant(thrown)}(")
     _write_error(node, code, "code", "message", "status", "details")
     code.line(")")
@@ -177,30 +176,36 @@ def _write_error(node: Node, code: Code, *names: str) -> None:
 
 @function(
     "precondition",
-    Parameter("that", Condition(), "What must be true.", required=True, main=True),
+    Parameter("that", Condition(), "Condition that must be true.", required=True, main=True),
     Parameter("code", _CODE.type, _CODE.description, default="invalid-input"),
     Parameter(
         "message",
         Bound(Kind.TEXT),
-        "What the client reads.",
+        "Message for the client.",
         default="A precondition of this request is not met.",
     ),
     Parameter("status", Bound(Kind.INTEGER, minimum=400, maximum=599), _STATUS, default=400),
     examples=[
         Example(
-            "refuse",
+            "a condition that fails",
             "- precondition: {that: << input.n < 5 >>, code: too-many, message: At most four}",
             inputs={"n": 9},
             fails="too-many",
         ),
         Example(
-            "go on", "- precondition: << input.n < 5 >>\n- return: 1", inputs={"n": 1}, result=1
+            "a condition that holds",
+            "- precondition: << input.n < 5 >>\n- return: 1",
+            inputs={"n": 1},
+            result=1,
         ),
     ],
     compiled=True,
 )
 def precondition(node: Node, code: Code) -> None:
-    """Fail unless a condition is true; as a rule before the first chunk, so that the client gets the status."""
+    """Fail unless a condition is true.
+
+    Use it before the first chunk, so that the client receives the error's status.
+    """
     condition = value_of(node, "that")
     assert condition is not None
     with code.condition("if not", code.source(condition), condition):

@@ -1,4 +1,4 @@
-"""Choices, branches, calls, waiting, and what runs when all is over."""
+"""Conditions, branches, calls, waiting, and steps that run after the response."""
 
 from __future__ import annotations
 
@@ -39,31 +39,34 @@ from streamstack.spec import (
 
 @function(
     "if",
-    Parameter("condition", Condition(), "What decides.", required=True),
-    Parameter("then", StackOf(Nesting.ALTERNATIVE), "The steps when it is true.", required=True),
+    Parameter("condition", Condition(), "Condition to evaluate.", required=True),
+    Parameter("then", StackOf(Nesting.ALTERNATIVE), "Steps to run if it is true.", required=True),
     Parameter(
         "elseIf",
         ListOf(
             Group(
                 (
                     Parameter(
-                        "condition", Condition(), "Asked when all before were false.", required=True
+                        "condition",
+                        Condition(),
+                        "Evaluated if all conditions before it are false.",
+                        required=True,
                     ),
                     Parameter(
                         "then",
                         StackOf(Nesting.ALTERNATIVE),
-                        "The steps when it is true.",
+                        "Steps to run if it is true.",
                         required=True,
                     ),
                 )
             )
         ),
-        "More conditions, asked in turn.",
+        "More conditions, evaluated in order.",
     ),
-    Parameter("else", StackOf(Nesting.OTHERWISE), "The steps when none was true."),
+    Parameter("else", StackOf(Nesting.OTHERWISE), "Steps to run if no condition is true."),
     examples=[
         Example(
-            "one of three",
+            "one of three branches",
             "- if:\n    condition: << input.n > 9 >>\n    then: [{return: many}]\n"
             "    elseIf: [{condition: << input.n > 1 >>, then: [{return: some}]}]\n    else: [{return: few}]",
             inputs={"n": 5},
@@ -96,17 +99,17 @@ def case_of(value: Any) -> str:
 
 @function(
     "switch",
-    Parameter("value", Bound(), "What is compared.", required=True),
+    Parameter("value", Bound(), "Value to compare.", required=True),
     Parameter(
         "cases",
         Named(StackOf(Nesting.ALTERNATIVE)),
-        "The steps for each value; a number, true, false or null matches its text.",
+        "Steps for each value. A number, true, false or null matches its text form.",
         required=True,
     ),
-    Parameter("default", StackOf(Nesting.OTHERWISE), "The steps when no case matches."),
+    Parameter("default", StackOf(Nesting.OTHERWISE), "Steps to run if no case matches."),
     examples=[
         Example(
-            "by a number",
+            "match a number",
             "- switch:\n    value: << input.status >>\n    cases:\n      200: [{return: fine}]\n"
             "      404: [{return: gone}]\n    default: [{return: odd}]",
             inputs={"status": 404},
@@ -116,7 +119,7 @@ def case_of(value: Any) -> str:
     compiled=True,
 )
 def switch(node: Node, code: Code) -> None:
-    """Run the steps of the case that equals a value."""
+    """Run the steps of the case that matches a value."""
     blocks, default = node.nested(Nesting.ALTERNATIVE), node.find("default")
     case = code.fresh("case")
     code.line(
@@ -136,19 +139,19 @@ def switch(node: Node, code: Code) -> None:
     Parameter(
         "branches",
         Named(StackOf(Nesting.BRANCH), keys_are_variables=True),
-        "Each branch's name and its steps.",
+        "Branches by name, each a list of steps.",
         required=True,
         main=False,
     ),
     Parameter(
         "concurrency",
         Bound(Kind.INTEGER, minimum=1),
-        "How many branches run at once; all, when not given.",
+        "Maximum number of branches that run at the same time. Default: all.",
     ),
     effects=Effects(publishes="branches"),
     examples=[
         Example(
-            "two at once",
+            "two branches",
             "- parallel:\n    branches:\n      a: [{wait: 5ms}, {return: 1}]\n      b: [{return: 2}]\n"
             "- return: << [a, b] >>",
             result=[1, 2],
@@ -157,10 +160,10 @@ def switch(node: Node, code: Code) -> None:
     compiled=True,
 )
 def parallel(node: Node, code: Code) -> None:
-    """Run branches at the same time, each on its own copy of the variables.
+    """Run branches concurrently, each with its own copy of the variables.
 
-    What a branch's `return` gives is the variable of the branch's name afterwards (null without one). An error in one
-    cancels the others. Chunks leave as the branches emit them.
+    After the step, a variable with the branch's name holds the value of the branch's `return` (null without
+    one). An error in one branch cancels the others. Chunks are sent as the branches emit them.
     """
     names = [(str(block.label), code.copy("branch", block)) for block in node.blocks]
     results = code.fresh("results")
@@ -176,19 +179,20 @@ def parallel(node: Node, code: Code) -> None:
 
 @function(
     "return",
-    Parameter("value", Bound(Kind.ANY_OR_STREAM), "What it gives.", required=False, main=True),
+    Parameter("value", Bound(Kind.ANY_OR_STREAM), "Value to return.", required=False, main=True),
     effects=Effects(ends=True, leaves="frame"),
     examples=[
-        Example("a value", "- return: {sum: << 1 + 2 >>}", result={"sum": 3}),
-        Example("nothing", "- return\n- stream: never", result=None, chunks=()),
+        Example("return a value", "- return: {sum: << 1 + 2 >>}", result={"sum": 3}),
+        Example("return without a value", "- return\n- stream: never", result=None, chunks=()),
     ],
     compiled=True,
 )
 def return_(node: Node, code: Code) -> None:
-    """End the nearest frame and give a value.
+    """End the current run, function or body and return a value.
 
-    A frame is the run, a called function, a branch of `parallel`, the body of `streams.map`, or of `after`.
-    A `responseType: json` endpoint answers the value, unless it has a `response`.
+    `return` ends the innermost of: the run, a called function, a branch of `parallel`, the body of
+    `streams.map`, the body of `after`. A `responseType: json` endpoint responds with the value, unless it has a
+    `response`.
     """
     code.emit_return(source_of(code, node, "value"), *values_given(node, "value"))
 
@@ -215,25 +219,25 @@ def allowed(name: Any, names: tuple[str, ...]) -> str:
 
 @function(
     "call",
-    Parameter("function", Bound(Kind.TEXT), "The name of the function.", required=True, main=True),
+    Parameter("function", Bound(Kind.TEXT), "Name of the function.", required=True, main=True),
     Parameter(
         "with",
         OneOf((Named(Bound(Kind.ANY_OR_STREAM)), Bound(Kind.OBJECT))),
-        "Its inputs, by name; or one binding that gives them, such as a tool call's `arguments`.",
+        "Inputs by name, or a binding that yields them, such as a tool call's `arguments`.",
     ),
     Parameter(
         "oneOf",
         ListOf(Constant(Kind.TEXT)),
-        "The functions a bound name may mean; needed where it is bound.",
+        "Functions that may be called. Required if `function` is a binding.",
     ),
     effects=Effects(gives="either", calls=("function", "oneOf")),
     compiled=True,
 )
 def call(node: Node, code: Code) -> None:
-    """Call a function of the project (`kind: function`) and get what its `return` gives.
+    """Call a function of the project (`kind: function`) and get the value it returns.
 
-    The function sees its inputs and the reserved names, nothing else. Chunks it emits go to the caller's
-    stream.
+    The function can access only its inputs and the reserved names. Chunks that it emits are sent to the
+    caller's stream.
     """
     given, names = node.arguments.get("with"), node.arguments.get("oneOf")
     source = source_of(code, node, "function")
@@ -255,23 +259,28 @@ def call(node: Node, code: Code) -> None:
 
 @function(
     "wait",
-    Parameter("duration", Bound(Kind.DURATION, minimum=0), "How long.", required=True, main=True),
-    examples=[Example("a moment", "- wait: 5ms\n- return: 1", result=1)],
+    Parameter(
+        "duration", Bound(Kind.DURATION, minimum=0), "How long to wait.", required=True, main=True
+    ),
+    examples=[Example("wait 5 ms", "- wait: 5ms\n- return: 1", result=1)],
 )
 async def wait(run: Run, duration: float) -> None:
-    """Wait. Chunks sent before leave at once; other runs go on."""
+    """Wait for some time. Chunks emitted before are sent immediately, and other runs continue."""
     await asyncio.sleep(duration)
 
 
 @function(
     "after",
-    Parameter("do", StackOf(Nesting.DEFERRED), "The steps.", required=True),
+    Parameter("do", StackOf(Nesting.DEFERRED), "Steps to run.", required=True),
     Parameter(
-        "timeout", Bound(Kind.DURATION, minimum=0), "How long they may take in all.", default=60.0
+        "timeout",
+        Bound(Kind.DURATION, minimum=0),
+        "Time limit for all steps together.",
+        default=60.0,
     ),
     examples=[
         Example(
-            "registered, run later",
+            "log the outcome",
             "- after: {do: [{log: << run.outcome >>}]}\n- return: 1",
             result=1,
         ),
@@ -279,11 +288,11 @@ async def wait(run: Run, duration: float) -> None:
     compiled=True,
 )
 def after(node: Node, code: Code) -> None:
-    """Register steps that run once when the run has ended and the response is closed.
+    """Register steps that run once, after the run has ended and the response is closed.
 
-    They run however it ended: `run.outcome` is `completed`, `failed` or `cancelled` (the reader left). They see the
-    variables as they are then; the item and `loop` of a loop around are those of the turn that registered them.
-    They can't send chunks.
+    The steps run regardless of the outcome: `run.outcome` is `completed`, `failed` or `cancelled` (the client
+    disconnected). They see the final values of the variables. The item and `loop` of an enclosing loop are
+    those of the iteration that registered the steps. The steps can't send chunks.
     """
     name = code.copy("after", node.inner(), code.captured)
     code.line(

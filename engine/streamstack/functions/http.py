@@ -1,4 +1,4 @@
-"""The HTTP family: requests and their whole answers."""
+"""The HTTP family: requests and complete responses."""
 
 from __future__ import annotations
 
@@ -31,19 +31,20 @@ from streamstack.spec import Bound, Constant, Kind
     Parameter(
         "timeout",
         Bound(Kind.DURATION),
-        "How long the whole may take, redirects and body included; else `http.timeouts.total` of the settings, 60s.",
+        "Time limit for the whole request, including redirects and the body. Default: `http.timeouts.total` of "
+        "the settings, 60s.",
     ),
     Parameter(
         "decode",
         Constant(choices=DECODES),
-        "How the body is read. `auto` follows the Content-Type; `json` gives the value, `text` and `bytes` the whole, "
-        "the others a list of items.",
+        "How to decode the body. `auto`: chosen by the Content-Type. `json`: a value. `text`, `bytes`: the whole "
+        "body. The others: a list of items.",
         default="auto",
     ),
     effects=Effects(gives="value"),
     examples=[
         Example(
-            "ask",
+            "send a GET request",
             "- http.request: https://api.example.org/people/7\n  as: reply\n- return: << reply.body.name >>",
             result="Ada",
         ),
@@ -55,13 +56,13 @@ from streamstack.spec import Bound, Constant, Kind
             result=[201, 8],
         ),
         Example(
-            "a status that is an answer",
+            "accept a 404",
             "- http.request: {url: https://api.example.org/people/9, allowStatus: [404]}\n  as: reply\n"
             "- return: << reply.status >>",
             result=404,
         ),
         Example(
-            "a status that is an error",
+            "an unexpected status",
             "- http.request: https://api.example.org/people/9\n  as: reply",
             fails="http-status",
         ),
@@ -83,15 +84,15 @@ async def http_request(  # noqa: PLR0913  (a request has that many parts)
     timeout: float | None = None,
     decode: str = "auto",
 ) -> dict[str, Any]:
-    """Send a request and wait for the whole answer: {status, headers, body}.
+    """Send a request and wait for the complete response: {status, headers, body}.
 
-    The names of headers are in small letters. An empty body is null. A status from 400 is the error `http-status`, with
-    {status, headers, body} in `error.details`, unless `allowStatus` names it; no answer is `http-connection`; a body
-    that breaks off is `stream-lost`; one that can't be decoded is `invalid-chunk`. For bodies that are long, or come
-    over time, there is `http.stream`.
+    Header names are in lower case. An empty body is null. A status of 400 or above fails with `http-status`,
+    with {status, headers, body} in `error.details`, unless it is in `allowStatus`. A failed connection fails
+    with `http-connection`, a truncated body with `stream-lost`, and a body that can't be decoded with
+    `invalid-chunk`. For long bodies or live streams use `http.stream`.
 
-    With `retry`, statuses that may pass (408, 409, 425, 429, 500, 502, 503, 504) are tried again, no sooner than the
-    answer's `Retry-After` asks; where that is longer than `maxDelay`, the error comes at once.
+    With `retry`, temporary statuses (408, 409, 425, 429, 500, 502, 503, 504) are retried, no sooner than the
+    response's `Retry-After`. If that is longer than `maxDelay`, the step fails immediately.
     """
     client = run.context.resource(open_http)
     request = make_request(

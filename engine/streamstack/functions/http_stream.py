@@ -94,33 +94,33 @@ _ACCEPT: Final = {
     effects=Effects(
         gives="stream",
         properties=(
-            Property("status", "The status of the answer; null before it has come."),
-            Property("headers", "Its headers, by names in small letters."),
+            Property("status", "Status of the response; null before it has arrived."),
+            Property("headers", "Response headers, by lower-case name."),
             *COUNTS,
         ),
     ),
     examples=[
         Example(
-            "events, each as it comes",
+            "read events",
             "- http.stream: https://api.example.org/prices\n  as: prices\n- forEach:\n    in: << prices >>\n"
             "    as: event\n    do:\n      - stream: << event.data.symbol ~ '=' ~ event.data.price >>",
             chunks=("A=1.5", "B=2"),
         ),
         Example(
-            "what can't be decoded is counted",
+            "skip and count invalid lines",
             "- http.stream: {url: https://api.example.org/log, decode: ndjson, onInvalid: skip}\n  as: lines\n"
             "- forEach: {in: << lines >>, as: line, do: [{stream: << line.level >>}]}\n- return: << lines.skipped >>",
             result=1,
             chunks=("info", "error"),
         ),
         Example(
-            "an array within a document, record by record",
+            "stream the items of a nested array",
             "- http.stream: {url: https://api.example.org/export, decode: json, path: data.items}\n  as: items\n"
             "- forEach: {in: << items >>, do: [{stream: << item.id >>}]}",
             chunks=(1, 2),
         ),
         Example(
-            "a live feed that is connected again when it is lost",
+            "reconnect to a live feed",
             "- http.stream:\n    url: https://api.example.org/prices\n    decode: sse\n    idleTimeout: 1m\n"
             "    reconnect: {times: 5, delay: 1s, maxDelay: 30s}\n  retry: {times: 3}\n  as: prices\n"
             "- streams.take: {in: << prices >>, count: 1}\n  as: one\n"
@@ -154,18 +154,19 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
     idle_timeout: float | None = None,
     reconnect: Mapping[str, Any] | None = None,
 ) -> Stream:
-    """Send a request and give the items of its answer as they come.
+    """Send a request and stream the items of the response as they arrive.
 
-    The request is sent when the stream is first read, and its connection is closed at once when the reading ends,
-    however it ends. An item of `sse` and `sseJson` is {event, id, data}: the event's name or null, the last id that was
-    set or null, and the data: of `sse` a value where it is a JSON object or array, else the text, unchanged; of
-    `sseJson` a value. A record of `csv` is an object of texts.
+    The request is sent when the stream is first read. The connection is closed as soon as reading ends, for any
+    reason. An item of `sse` and `sseJson` is {event, id, data}: the event name or null, the last event id or
+    null, and the data. With `sse`, data is a value if it is a JSON object or array, otherwise the unchanged
+    text; with `sseJson` it is always a value. A record of `csv` is an object of texts.
 
-    Errors: `http-connection` (no answer), `http-status` (with {status, headers, body} in `error.details`), `timeout`,
-    `stream-lost` (the answer broke off), `invalid-chunk` (also a Content-Type that contradicts `decode`, and an event
-    over `maxEventSize`). `retry` tries again up to the first item; `reconnect`, for GET, goes on afterwards, with the
-    last event's id as Last-Event-ID. As with EventSource, an end of `sse` is followed by a new connection too, unless
-    that is answered by 204; of the other formats only a loss is.
+    Errors: `http-connection` (connection failed), `http-status` (with {status, headers, body} in
+    `error.details`), `timeout`, `stream-lost` (the response was truncated), `invalid-chunk` (also a
+    Content-Type that contradicts `decode`, and an event larger than `maxEventSize`). `retry` applies up to the
+    first item. `reconnect`, for GET only, applies afterwards and sends the last event id as Last-Event-ID. As
+    in EventSource, `sse` also reconnects when the response ends normally, unless the upstream responds with
+    204; other formats reconnect only after a lost connection.
     """
     client = run.context.resource(open_http)
     settings = client.settings
@@ -306,18 +307,19 @@ _TOO_BIG: Final = 1009
 
 @function(
     "websocket.stream",
-    Parameter("url", Bound(Kind.URL), "Where: ws:// or wss://.", required=True, main=True),
+    Parameter("url", Bound(Kind.URL), "URL: ws:// or wss://.", required=True, main=True),
     HEADERS_PARAMETER,
     Parameter(
         "send",
         Bound(),
-        "What is sent once connected, and again at each reconnection: a text, or any value as JSON; "
-        "a list is sent item by item.",
+        "Message to send after each connection and reconnection: a text, or any value as JSON. The items of a "
+        "list are sent one by one.",
     ),
     Parameter(
         "decode",
         Constant(choices=("auto", "json", "text", "bytes")),
-        "What an item is. `auto`: a text message is JSON where it parses, else text, and a binary one bytes.",
+        "How to decode messages. `auto`: a text message is parsed as JSON if it is valid JSON, otherwise it is a "
+        "text; a binary message is bytes.",
         default="auto",
     ),
     ON_INVALID,
@@ -327,7 +329,7 @@ _TOO_BIG: Final = 1009
     effects=Effects(gives="stream", properties=COUNTS),
     examples=[
         Example(
-            "subscribe and listen",
+            "subscribe to a feed",
             "- websocket.stream: {url: wss://api.example.org/feed, send: {subscribe: trades}}\n  as: trades\n"
             "- forEach: {in: << trades >>, do: [{stream: << item.topic ~ item.number >>}]}",
             chunks=("trades1", "trades2"),
@@ -348,11 +350,11 @@ def websocket_stream(  # noqa: PLR0913  (a stream has that many parts)
     timeout: float | None = None,
     reconnect: Mapping[str, Any] | None = None,
 ) -> Stream:
-    """Connect to a WebSocket and give its messages as they come.
+    """Connect to a WebSocket and stream its messages as they arrive.
 
-    It connects when the stream is first read, and is closed at once when the reading ends, however it ends. The stream
-    ends when the server closes with code 1000 or none; any other end is the error `stream-lost`, or with `reconnect` a
-    new connection. The errors are those of `http.stream`.
+    The connection is opened when the stream is first read, and closed as soon as reading ends, for any reason.
+    The stream ends when the server closes the connection with code 1000 or without a code. Any other close
+    fails with `stream-lost`, or reconnects with `reconnect`. The errors are those of `http.stream`.
     """
     client = run.context.resource(open_http)
     socket = WebSocketStream(

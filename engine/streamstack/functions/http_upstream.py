@@ -1,4 +1,4 @@
-"""What functions that call upstreams share: requests, the errors of answers, streams with limits and reconnection."""
+"""Shared code of functions that call upstreams: requests, response errors, time-outs, reconnection."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 URL_PARAMETER: Final = Parameter(
     "url",
     Bound(Kind.URL),
-    "Where: http:// or https://; a path alone is this server's own. A binding inside the path or the query is "
+    "URL: http:// or https://. A path alone is a path of this server. A binding in the path or query string is "
     "percent-encoded, unless its last filter is `safe` or `urlEncode`.",
     required=True,
     main=True,
@@ -56,43 +56,43 @@ URL_PARAMETER: Final = Parameter(
 HEADERS_PARAMETER: Final = Parameter(
     "headers",
     Bound(Kind.HEADERS),
-    "Headers by name: a text, or a list for several of one name. A null one is left out. Of an object that is bound as "
-    "a whole, such as `<< request.headers >>`, `Host`, `Content-Length`, `Accept-Encoding` and the other headers of "
-    "the connection or the framing are left out.",
+    "Request headers by name: a text, or a list of values. Null omits a header. If a whole object is bound, such "
+    "as `<< request.headers >>`, `Host`, `Content-Length`, `Accept-Encoding` and the other connection and "
+    "framing headers are omitted.",
 )
 PARAMETERS: Final = (
     URL_PARAMETER,
-    Parameter("method", Bound(Kind.TEXT), "The method.", default="GET"),
+    Parameter("method", Bound(Kind.TEXT), "HTTP method.", default="GET"),
     HEADERS_PARAMETER,
     Parameter(
         "query",
         Bound(Kind.OBJECT),
-        "What is added to the URL's query; a list is sent as its name again and again, null is left out.",
+        "Query parameters to add to the URL. A list repeats its parameter, null omits it.",
     ),
-    Parameter("json", Bound(), "A body that is sent as JSON."),
+    Parameter("json", Bound(), "Request body, sent as JSON."),
     Parameter(
         "form",
         Bound(Kind.OBJECT),
-        "A body that is sent as a form: by its names, as `query`.",
+        "Request body, sent as a URL-encoded form. Lists and null are handled as in `query`.",
     ),
     Parameter(
         "multipart",
         Bound(Kind.OBJECT),
-        "A body that is sent as a multipart form, by its names: texts, files, bytes, or {content, filename, "
-        "contentType}; any other object is sent as JSON, a list as its items, null is left out.",
+        "Request body, sent as a multipart form: texts, files, bytes, or {content, filename, contentType} by "
+        "name. Any other object is sent as JSON, a list repeats its field, null omits it.",
     ),
-    Parameter("body", Bound(), "A body that is sent as it is: a text, bytes or a file."),
+    Parameter("body", Bound(), "Request body, sent unchanged: a text, bytes or a file."),
     Parameter(
         "redirects",
         Bound(Kind.INTEGER, minimum=0, maximum=50),
-        "How many redirects are followed. Keys are not sent on to another host. "
-        "At 0 the redirect itself is the answer.",
+        "Maximum number of redirects. Credentials are not sent to another host. With 0, the redirect itself is "
+        "the response.",
         default=10,
     ),
     Parameter(
         "allowStatus",
         Bound(Kind.LIST),
-        "Statuses that are answers, not errors: numbers, or classes such as `4xx`.",
+        "Statuses that are not errors: numbers, or classes such as `4xx`.",
     ),
 )
 
@@ -396,44 +396,43 @@ RECONNECT: Final = Parameter(
             Parameter(
                 "times",
                 Bound(Kind.INTEGER, minimum=1),
-                "How often in a row, without an item in between.",
+                "Maximum number of consecutive attempts without an item in between.",
                 default=10,
             ),
             Parameter(
                 "delay",
                 Bound(Kind.DURATION, minimum=0),
-                "The wait before the first; the server's own `retry:` goes before it.",
+                "Delay before the first attempt. The server's own `retry:` takes precedence.",
                 default=1.0,
             ),
             Parameter(
                 "backoff",
                 Constant(choices=("fixed", "exponential")),
-                "Whether the delay stays as it is or doubles each time, then as a random part of it.",
+                "Whether the delay stays the same, or doubles each time and is randomized.",
                 default="exponential",
             ),
-            Parameter(
-                "maxDelay", Bound(Kind.DURATION, minimum=0), "The longest delay.", default=30.0
-            ),
+            Parameter("maxDelay", Bound(Kind.DURATION, minimum=0), "Maximum delay.", default=30.0),
         )
     ),
-    "Connect again when the connection is lost, after it was open once.",
+    "Reconnect when an open connection is lost.",
 )
 LIMITS: Final = (
     Parameter(
         "firstChunkTimeout",
         Bound(Kind.DURATION),
-        "How long the first item may take, from the request on. Else `http.timeouts.firstChunk` of the settings, 60s.",
+        "Time-out for the first item, from the start of the request. Default: `http.timeouts.firstChunk` of the "
+        "settings, 60s.",
     ),
     Parameter(
         "idleTimeout",
         Bound(Kind.DURATION),
-        "How long the next item may take; bytes that are none, such as heartbeats, don't count. "
-        "Else `http.timeouts.idle` of the settings, 5m.",
+        "Time-out between items. Bytes without an item, such as heartbeats, do not reset it. Default: "
+        "`http.timeouts.idle` of the settings, 5m.",
     ),
     Parameter(
         "timeout",
         Bound(Kind.DURATION),
-        "How long the whole stream may take; else as long as it lasts.",
+        "Time limit for the whole stream. Default: none.",
     ),
 )
 

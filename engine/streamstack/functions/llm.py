@@ -1,4 +1,4 @@
-"""The Models family: a model's answer as it is written."""
+"""The Models family: streaming responses of large language models."""
 
 from __future__ import annotations
 
@@ -186,73 +186,75 @@ _REDIRECTS: Final = 3
     Parameter(
         "provider",
         Bound(Kind.TEXT, choices=NAMES),
-        "Whose wire it speaks: `openai` for OpenAI and every server that speaks like it, `openaiResponses`, "
-        "`anthropic`, `gemini`. Left out, `model` is a name under `models:` of the settings.",
+        "The provider's API protocol: `openai` for OpenAI and compatible servers, `openaiResponses`, "
+        "`anthropic`, `gemini`. Without it, `model` is a name under `models:` of the settings.",
     ),
     Parameter(
         "model",
         Bound(Kind.TEXT),
-        "The model, as its provider calls it; without `provider` a name under `models:`.",
+        "The provider's name of the model; without `provider`, a name under `models:`.",
         required=True,
     ),
     Parameter(
         "messages",
         Bound(),
-        "What was said: a list of {role: user | assistant | tool | system, content}, or the user's text alone. "
-        "It takes the `message` of an earlier answer as it is, and {role: tool, toolCallId, content} for what a tool "
-        "gave. Content is a text, or a list of {type: text, text} and {type: image, url | data, contentType}.",
+        "Conversation: a list of {role: user | assistant | tool | system, content}, or a single user message as "
+        "text. The `message` of an earlier response can be used unchanged, and {role: tool, toolCallId, content} "
+        "for the result of a tool. Content is a text, or a list of {type: text, text} and {type: image, url | "
+        "data, contentType}.",
         required=True,
     ),
-    Parameter("system", Bound(Kind.TEXT), "What the model is told beforehand."),
+    Parameter("system", Bound(Kind.TEXT), "System prompt."),
     Parameter(
         "tools",
         OneOf((ListOf(Bound()), Bound(Kind.LIST))),
-        "The functions of the project that it may call, by name: it is told their inputs. One of another kind is "
-        "{name, description, parameters}, the last a JSON Schema.",
+        "Tools that the model may call: names of the project's functions, whose inputs are sent as the schema, "
+        "or {name, description, parameters} with a JSON Schema.",
     ),
-    Parameter("maxTokens", Bound(Kind.INTEGER, minimum=1), "The longest answer, in tokens."),
     Parameter(
-        "temperature", Bound(Kind.NUMBER, minimum=0, maximum=2), "How freely it chooses its words."
+        "maxTokens", Bound(Kind.INTEGER, minimum=1), "Maximum number of tokens in the response."
     ),
+    Parameter("temperature", Bound(Kind.NUMBER, minimum=0, maximum=2), "Sampling temperature."),
     Parameter(
         "baseUrl",
         Bound(Kind.URL),
-        "Where it is asked, if not at its provider: the address before `/chat/completions`, `/responses`, "
-        "`/v1/messages` or `/v1beta/models`. A path alone is this server's own. Else OPENAI_BASE_URL, "
-        "ANTHROPIC_BASE_URL or GEMINI_BASE_URL. The key is sent there: never take it from a caller.",
+        "Base URL, the part before `/chat/completions`, `/responses`, `/v1/messages` or `/v1beta/models`. A path "
+        "alone is a path of this server. Default: OPENAI_BASE_URL, ANTHROPIC_BASE_URL or GEMINI_BASE_URL, or the "
+        "provider's URL. The API key is sent to this URL: never use a URL from a client.",
     ),
     Parameter(
         "apiKey",
         Bound(Kind.TEXT),
-        "The key; else that of `models:`, else OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY.",
+        "API key. Default: the key under `models:`, or OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY.",
     ),
     Parameter(
         "options",
         Bound(Kind.OBJECT),
-        "More of the request's body, as the provider names it; null takes out what would be sent.",
+        "Additional fields of the request body, by the provider's names. Null removes a field.",
     ),
     Parameter(
         "onInvalid",
         Constant(choices=("skip", "fail")),
-        "What becomes of an event that is not JSON: `skip` counts it in `skipped`; `fail` is `invalid-chunk`.",
+        "What to do with an event that is not JSON. `skip`: skip it and count it in `skipped`. `fail`: fail with "
+        "`invalid-chunk`.",
         default="fail",
     ),
     MAX_EVENT_SIZE,
     Parameter(
         "firstChunkTimeout",
         Bound(Kind.DURATION),
-        "How long the model may take to begin. Else `http.timeouts.firstChunk` of the settings, 60s.",
+        "Time-out for the first event. Default: `http.timeouts.firstChunk` of the settings, 60s.",
     ),
     Parameter(
         "idleTimeout",
         Bound(Kind.DURATION),
-        "How long it may pause; what it sends while it reasons counts, heartbeats don't. "
-        "Else `http.timeouts.idle` of the settings, 5m.",
+        "Time-out between events. Reasoning events reset it, heartbeats do not. Default: `http.timeouts.idle` of "
+        "the settings, 5m.",
     ),
     Parameter(
         "timeout",
         Bound(Kind.DURATION),
-        "How long the whole answer may take; else as long as it lasts.",
+        "Time limit for the whole response. Default: none.",
     ),
     effects=Effects(
         gives="stream",
@@ -261,17 +263,17 @@ _REDIRECTS: Final = 3
         properties=(
             Property(
                 "message",
-                "What has come so far: {role, content, toolCalls, finishReason, usage}; null before the stream opens.",
+                "Response so far: {role, content, toolCalls, finishReason, usage}; null before the stream opens.",
             ),
-            Property("status", "The status of the provider's answer; null before it has come."),
-            Property("headers", "Its headers, by names in small letters."),
+            Property("status", "Status of the provider's response; null before it has arrived."),
+            Property("headers", "Response headers, by lower-case name."),
             *COUNTS,
         ),
     ),
     sees_functions=True,
     examples=[
         Example(
-            "relay an answer",
+            "stream a response to the client",
             "- llm.chat:\n    provider: openai\n    model: small\n    baseUrl: https://api.example.org/v1\n"
             "    messages: [{role: user, content: Say hello}]\n  as: reply\n"
             "- forEach:\n    in: << reply >>\n    do:\n"
@@ -281,7 +283,7 @@ _REDIRECTS: Final = 3
             result=2,
         ),
         Example(
-            "words of an answer",
+            "split a response into words",
             "- llm.chat: {provider: openai, model: small, baseUrl: https://api.example.org/v1, messages: Hi}\n"
             "  as: reply\n  retry: {times: 2}\n"
             "- streams.split: {in: << reply >>, by: words}\n  as: words\n"
@@ -312,19 +314,21 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
     idle_timeout: float | None = None,
     timeout: float | None = None,
 ) -> Stream:
-    """Ask a model and give its answer as it is written.
+    """Call an LLM and stream its response.
 
-    Items: {type: text, text}, the next piece of the text; {type: toolCall, id, name, arguments, index}, a whole call,
-    its arguments an object (a text, where the model wrote no JSON); {type: usage, inputTokens, outputTokens,
-    totalTokens, cachedTokens, reasoningTokens}; and at last {type: finish, reason, providerReason}, the reason being
-    `stop`, `length`, `toolCalls`, `contentFilter`, `refusal` or `other`. A refusal's words are text.
+    Items: {type: text, text}, the next piece of text; {type: toolCall, id, name, arguments, index}, a complete
+    tool call, with its arguments as an object (or as a text, if the model produced invalid JSON); {type: usage,
+    inputTokens, outputTokens, totalTokens, cachedTokens, reasoningTokens}; and finally {type: finish, reason,
+    providerReason}. The reason is `stop`, `length`, `toolCalls`, `contentFilter`, `refusal` or `other`. The
+    text of a refusal is sent as text items.
 
-    The request is sent when the stream is first read, and its connection is closed at once when the reading ends. To
-    call the tools is yours: `call` with `oneOf`, then ask again with `reply.message` and what the tool gave.
+    The request is sent when the stream is first read. The connection is closed as soon as reading ends. Tools
+    are not called automatically: use `call` with `oneOf`, then call the model again with `reply.message` and
+    the tool's result.
 
-    Errors: `http-connection`, `http-status` (also an error that the provider tells in an answer that began well; what
-    it said is in `error.details`), `timeout`, `invalid-chunk` (no stream of events), `stream-lost` (the answer broke
-    off before the provider's end marker). `retry` tries again up to the first item.
+    Errors: `http-connection`, `http-status` (also an error that the provider reports within a stream; its
+    message is in `error.details`), `timeout`, `invalid-chunk` (the response is not an event stream),
+    `stream-lost` (the response ended before the provider's end marker). `retry` applies up to the first item.
     """
     client = run.context.resource(open_http)
     asked = _resolve(run, provider, model, base_url, api_key)

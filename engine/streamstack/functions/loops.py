@@ -1,4 +1,4 @@
-"""Loops: forEach, while, repeat, and what leaves them."""
+"""Loops: forEach, while, repeat, break and continue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = structlog.get_logger("streamstack.run")
 ON_LIMIT = Parameter(
     "onLimit",
     Constant(choices=("fail", "stop")),
-    "What happens at the limit: the error `limit-reached`, or the loop just ends.",
+    "Fail with the error `limit-reached` at the limit, or end the loop without an error.",
     default="fail",
 )
 
@@ -45,7 +45,7 @@ def skipped(run: Run, error: Exception) -> None:
 
 
 def _yield_to_loop(code: Code) -> None:
-    """Let others have the event loop when the run has computed for a while."""
+    """Write code that yields to the event loop when the run has used up its time slice."""
     code.line("if clock() > run.slice_ends: await run.yield_to_loop()")
 
 
@@ -65,7 +65,7 @@ def _stops(node: Node) -> bool:
 
 
 def _check_limit(code: Code, node: Node, index: str, limit: str | None) -> None:
-    """Write the check of a loop's limit at the head of its body, where the index is that of the present turn."""
+    """Write the check of a loop's limit at the start of its body. ``index`` is the current iteration's index."""
     if limit is None:
         return
     ends = "break" if _stops(node) else f"raise {code.constant(limit_reached)}({limit})"
@@ -74,49 +74,49 @@ def _check_limit(code: Code, node: Node, index: str, limit: str | None) -> None:
 
 @function(
     "forEach",
-    Parameter("in", Bound(Kind.ITEMS), "The list or the stream.", required=True),
-    Parameter("as", Variable(), "The variable that holds each item in the body.", default="item"),
+    Parameter("in", Bound(Kind.ITEMS), "List or stream to iterate over.", required=True),
+    Parameter("as", Variable(), "Variable that holds the item in the body.", default="item"),
     Parameter(
         "do",
         StackOf(Nesting.LOOP, (Binds("as", "item"),), loop=True),
-        "The steps that run for each item.",
+        "Steps to run for each item.",
         required=True,
     ),
     Parameter(
         "concurrency",
         Bound(Kind.INTEGER, minimum=1, maximum=1000),
-        "How many items are worked on at once. Above 1 each has its own copy of the variables.",
+        "Number of items processed at the same time. Above 1, each has its own copy of the variables.",
         default=1,
     ),
     Parameter(
         "ordered",
         Constant(Kind.BOOLEAN),
-        "With concurrency: send the chunks in the order of the items.",
+        "With `concurrency`: send the chunks in the order of the items.",
         default=False,
     ),
     Parameter(
         "onError",
         Constant(choices=("fail", "skip")),
-        "An item's error ends the loop, or is logged and the loop goes on.",
+        "If an item fails: end the loop with the error, or log the error and continue.",
         default="fail",
     ),
-    Parameter("limit", Bound(Kind.INTEGER, minimum=0), "The most items to take."),
+    Parameter("limit", Bound(Kind.INTEGER, minimum=0), "Maximum number of items."),
     ON_LIMIT,
     effects=Effects(),
     examples=[
         Example(
-            "each item as it comes",
+            "each item in order",
             "- forEach:\n    in: [a, b]\n    as: letter\n    do:\n      - stream: << loop.index ~ letter >>",
             chunks=("1a", "2b"),
         ),
         Example(
-            "leave early",
+            "leave a loop early",
             "- forEach:\n    in: << range(100) >>\n    do:\n      - if: {condition: << item == 2 >>, then: [break]}\n"
             "      - stream: << item >>",
             chunks=(0, 1),
         ),
         Example(
-            "several at once, sent in order",
+            "several items at once, chunks in order",
             "- forEach:\n    in: [30, 10]\n    as: ms\n    concurrency: 2\n    ordered: true\n    do:\n"
             "      - wait: << ms >>\n      - stream: << ms >>",
             chunks=(30, 10),
@@ -125,11 +125,11 @@ def _check_limit(code: Code, node: Node, index: str, limit: str | None) -> None:
     compiled=True,
 )
 def for_each(node: Node, code: Code) -> None:
-    """Run steps for each item of a list, or of a stream while it arrives.
+    """Run steps for each item of a list, or of a stream as items arrive.
 
-    In the body `loop.index` counts from 1, `loop.index0` from 0; `loop.first` tells the first item; over a
-    list there are `loop.last` and `loop.length` too. `break` leaves the loop and closes the stream at once,
-    `continue` goes on with the next item.
+    In the body, `loop.index` counts from 1 and `loop.index0` from 0. `loop.first` is true for the first item.
+    For a list, `loop.last` and `loop.length` are available too. `break` ends the loop and closes the stream
+    immediately. `continue` skips to the next item.
     """
     source, index = code.fresh("source"), code.fresh("index")
     values = values_given(node, "in")
@@ -227,11 +227,13 @@ def _at_once(node: Node, code: Code, source: str, index: str) -> None:
     Parameter(
         "condition",
         Condition(),
-        "The loop goes on as long as this is true; it is asked before each turn.",
+        "Condition, evaluated before each iteration. The loop runs while it is true.",
         required=True,
     ),
-    Parameter("do", StackOf(Nesting.LOOP, loop=True), "The steps of each turn.", required=True),
-    Parameter("limit", Bound(Kind.INTEGER, minimum=0), "The most turns.", default=10_000),
+    Parameter("do", StackOf(Nesting.LOOP, loop=True), "Steps of each iteration.", required=True),
+    Parameter(
+        "limit", Bound(Kind.INTEGER, minimum=0), "Maximum number of iterations.", default=10_000
+    ),
     ON_LIMIT,
     examples=[
         Example(
@@ -241,7 +243,7 @@ def _at_once(node: Node, code: Code, source: str, index: str) -> None:
             chunks=(3, 2, 1),
         ),
         Example(
-            "its limit",
+            "exceed the limit",
             "- while: {condition: true, limit: 5, do: [{log: turn}]}",
             fails="limit-reached",
         ),
@@ -249,9 +251,9 @@ def _at_once(node: Node, code: Code, source: str, index: str) -> None:
     compiled=True,
 )
 def while_(node: Node, code: Code) -> None:
-    """Run steps again and again while a condition is true.
+    """Run steps repeatedly while a condition is true.
 
-    A loop that never ends is a mistake more often than a wish: after `limit` turns it fails with `limit-reached`.
+    A loop that exceeds `limit` iterations fails with `limit-reached`, which stops accidental infinite loops.
     """
     body, index = node.inner(), code.fresh("index")
     condition = value_of(node, "condition")
@@ -274,10 +276,10 @@ def while_(node: Node, code: Code) -> None:
     Parameter(
         "times",
         Bound(Kind.INTEGER, minimum=0, maximum=100_000_000),
-        "How many turns.",
+        "Number of iterations.",
         required=True,
     ),
-    Parameter("do", StackOf(Nesting.LOOP, loop=True), "The steps of each turn.", required=True),
+    Parameter("do", StackOf(Nesting.LOOP, loop=True), "Steps of each iteration.", required=True),
     examples=[
         Example(
             "three times",
@@ -288,7 +290,7 @@ def while_(node: Node, code: Code) -> None:
     compiled=True,
 )
 def repeat(node: Node, code: Code) -> None:
-    """Run steps a number of times. `loop.index` counts the turns from 1."""
+    """Run steps a number of times. `loop.index` counts the iterations from 1."""
     body, index = node.inner(), code.fresh("index")
     turns = code.fresh("turns")
     code.line(
@@ -317,18 +319,18 @@ def _leaves(name: str, documentation: str, example: Example) -> Any:
 
 break_ = _leaves(
     "break",
-    "Leave the innermost loop. A stream it reads is closed at once.",
+    "End the innermost loop. The stream that it reads is closed immediately.",
     Example(
-        "stop at the first",
+        "stop after the first item",
         "- forEach: {in: [1, 2], do: [{stream: << item >>}, break]}",
         chunks=(1,),
     ),
 )
 continue_ = _leaves(
     "continue",
-    "Go on with the next turn of the innermost loop.",
+    "Skip to the next iteration of the innermost loop.",
     Example(
-        "pass an item over",
+        "skip an item",
         "- forEach:\n    in: [1, 2, 3]\n    do:\n      - continue:\n        when: << item == 2 >>\n"
         "      - stream: << item >>",
         chunks=(1, 3),

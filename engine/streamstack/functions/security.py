@@ -1,4 +1,4 @@
-"""Functions of tokens, passwords and signatures."""
+"""Functions for tokens, passwords and signatures."""
 
 from __future__ import annotations
 
@@ -52,9 +52,11 @@ _CONFIGURED: Final = (Configured("authentication", "authentication"),)
 _AUTHENTICATION: Final = Parameter(
     "authentication",
     Constant(),
-    "One of type jwt under `authentication` of the settings, by its name: its key, its issuer, its audience.",
+    "Name of a `jwt` authentication in the settings, for its key, issuer and audience.",
 )
-_SECRET: Final = Parameter("secret", Bound(Kind.TEXT), "A secret, instead of a name.")
+_SECRET: Final = Parameter(
+    "secret", Bound(Kind.TEXT), "Shared secret, instead of `authentication`."
+)
 _NAMES: Final = OneOf((Bound(Kind.TEXT), ListOf(Bound(Kind.TEXT)), Bound(Kind.LIST)))
 #: Signatures of webhooks: SHA-1 is what some of them still have, and is sound in an HMAC.
 _HASHES: Final = ("sha256", "sha512", "sha384", "sha1")
@@ -62,22 +64,18 @@ _HASHES: Final = ("sha256", "sha512", "sha384", "sha1")
 
 @function(
     "jwt.verify",
-    Parameter("token", Bound(Kind.TEXT), "The token.", required=True, main=True),
+    Parameter("token", Bound(Kind.TEXT), "Token to verify.", required=True, main=True),
     _AUTHENTICATION,
     _SECRET,
-    Parameter("publicKey", Bound(Kind.TEXT), "A public key in PEM, instead of a name."),
+    Parameter("publicKey", Bound(Kind.TEXT), "Public key in PEM, instead of `authentication`."),
     Parameter(
         "algorithms",
         ListOf(Constant(choices=_ALGORITHMS)),
-        "Which signatures are taken. With a secret HS256, with a public key what fits it.",
+        "Accepted signature algorithms. Default: HS256 with a secret, those that fit the key with a public key.",
     ),
-    Parameter(
-        "issuer", _NAMES, "Who must have issued it (`iss`): one, or a list of which any will do."
-    ),
-    Parameter("audience", _NAMES, "Whom it must be meant for (`aud`): likewise."),
-    Parameter(
-        "clockSkew", Bound(Kind.DURATION), "How far clocks may be apart.", default=CLOCK_SKEW
-    ),
+    Parameter("issuer", _NAMES, "Accepted issuers (`iss`): one, or a list."),
+    Parameter("audience", _NAMES, "Accepted audiences (`aud`): one, or a list."),
+    Parameter("clockSkew", Bound(Kind.DURATION), "Allowed clock difference.", default=CLOCK_SKEW),
     choices=[Choice(("authentication", "secret", "publicKey"))],
     effects=Effects(gives="value", configured=_CONFIGURED),
     examples=[
@@ -90,7 +88,7 @@ _HASHES: Final = ("sha256", "sha512", "sha384", "sha1")
             result=["ada", ["chat", "read"]],
         ),
         Example(
-            "what is no token",
+            "an invalid token",
             '- jwt.verify: {token: abc, secret: << env.SECRET | default("an-example-of-32-bytes-and-no-secret") >>}',
             fails="unauthorized",
         ),
@@ -108,11 +106,11 @@ async def jwt_verify(  # noqa: PLR0913  (a token is checked in that many ways)
     audience: Any = None,
     clock_skew: float = CLOCK_SKEW,
 ) -> dict[str, Any]:
-    """Give the claims of a signed token (JWT), with its scopes as a list under `scopes`.
+    """Verify a JWT and return its claims. `scopes` lists its scopes.
 
-    A token that is not valid (another's signature, expired, without `exp`, for another audience) is the error
-    `unauthorized`. Endpoints need no such step: they have `authentication`. Keys that a token itself holds or points
-    to are never used, and a token without a signature is never valid.
+    An invalid token (wrong signature, expired, without `exp`, wrong audience) fails with `unauthorized`.
+    Endpoints don't need this step: they have `authentication`. Keys that a token contains or links to are
+    ignored, and unsigned tokens are invalid.
     """
     if authentication is not None:
         return dict(await run.context.resource(open_callers).tokens(authentication).verify(token))
@@ -154,24 +152,25 @@ def _checking_key(secret: str | None, pem: str | None, algorithms: tuple[str, ..
 @function(
     "jwt.sign",
     Parameter(
-        "claims", Bound(Kind.OBJECT), "What the token says: {sub: ...}.", required=True, main=True
+        "claims", Bound(Kind.OBJECT), "Claims of the token: {sub: ...}.", required=True, main=True
     ),
     _AUTHENTICATION,
     _SECRET,
-    Parameter("privateKey", Bound(Kind.TEXT), "A private key in PEM, instead of a name."),
+    Parameter("privateKey", Bound(Kind.TEXT), "Private key in PEM, instead of `authentication`."),
     Parameter(
         "algorithm",
         Constant(choices=_ALGORITHMS),
-        "How it is signed. Else the first of the authentication; HS256 with a secret; what fits a private key.",
+        "Signature algorithm. Default: the first of the authentication, HS256 with a secret, or the one that "
+        "fits the private key.",
     ),
     Parameter(
-        "expiresIn", Bound(Kind.DURATION), "How long it is valid: its `exp`.", default=3600.0
+        "expiresIn", Bound(Kind.DURATION), "Time until the token expires (`exp`).", default=3600.0
     ),
     choices=[Choice(("authentication", "secret", "privateKey"))],
     effects=Effects(gives="value", configured=_CONFIGURED),
     examples=[
         Example(
-            "a token for an hour",
+            "a token valid for an hour",
             "- jwt.sign:\n    claims: {sub: ada}\n"
             '    secret: << env.JWT_SECRET | default("an-example-of-32-bytes-and-no-secret") >>\n'
             "  as: token\n"
@@ -190,10 +189,11 @@ def jwt_sign(
     algorithm: str | None = None,
     expires_in: float = 3600.0,
 ) -> str:
-    """Give a signed token (JWT) with these claims.
+    """Create a signed JWT with the given claims.
 
-    `iat` and `exp` are added unless the claims have them; with `authentication` also its first `issuer` and `audience`,
-    so that endpoints with that authentication take the token. Timestamps are written as tokens have them, in seconds.
+    `iat` and `exp` are added unless the claims contain them. With `authentication`, its first `issuer` and
+    `audience` are added too, so endpoints with that authentication accept the token. Timestamps are written in
+    seconds, as JWTs require.
     """
     from streamstack.connections.tokens import private_key as read_private  # noqa: PLC0415
     from streamstack.connections.tokens import (  # noqa: PLC0415
@@ -228,11 +228,11 @@ def _moment(value: Any) -> Any:
 
 @function(
     "password.hash",
-    Parameter("password", Bound(Kind.TEXT), "The password.", required=True, main=True),
+    Parameter("password", Bound(Kind.TEXT), "Password to hash.", required=True, main=True),
     effects=Effects(gives="value"),
     examples=[
         Example(
-            "keep the hash, never the password",
+            "store the hash, never the password",
             "- password.hash: correct horse\n  as: hash\n"
             "- password.verify: {password: correct horse, hash: << hash >>}\n  as: right\n"
             "- return: << right >>",
@@ -241,32 +241,32 @@ def _moment(value: Any) -> Any:
     ],
 )
 async def password_hash(run: Run, password: str) -> str:
-    """Give the hash of a password, to be kept in its place (Argon2id, with its salt in it).
+    """Hash a password for storage (Argon2id, with a random salt).
 
-    It takes 20 to 40 ms and 19 MB on purpose, in a thread of its own, two at once.
+    Hashing intentionally takes 20 to 40 ms and 19 MB. It runs in a separate thread, at most two at a time.
     """
     return await run.context.resource(open_passwords).hash(password)
 
 
 @function(
     "password.verify",
-    Parameter("password", Bound(Kind.TEXT), "What was sent.", required=True, main=True),
+    Parameter("password", Bound(Kind.TEXT), "Password to check.", required=True, main=True),
     Parameter(
         "hash",
         Bound(Kind.TEXT),
-        "What `password.hash` gave. Null, where there is no such account, is nobody's: false, after the same time.",
+        "Hash from `password.hash`. Null, for an account that does not exist, returns false after the same time.",
     ),
     effects=Effects(gives="value"),
     examples=[
         Example(
-            "no such account",
+            "an account that does not exist",
             "- password.verify: {password: correct horse, hash: << null >>}\n  as: right\n- return: << right >>",
             result=False,
         ),
     ],
 )
 async def password_verify(run: Run, password: str, hash: str | None = None) -> bool:  # noqa: A002
-    """Tell whether a password is the one of a hash."""
+    """Check whether a password matches a hash."""
     return await run.context.resource(open_passwords).verify(password, hash)
 
 
@@ -275,28 +275,29 @@ async def password_verify(run: Run, password: str, hash: str | None = None) -> b
     Parameter(
         "content",
         Bound(),
-        "What was signed, byte by byte: `request.body` for a webhook.",
+        "Signed content, as exact bytes: `request.body` for a webhook.",
         required=True,
         main=True,
     ),
     Parameter(
         "signature",
         Bound(Kind.TEXT),
-        "What was sent with it, in hexadecimal or base64, with or without `sha256=` before it. Null is no signature.",
+        "Received signature, in hexadecimal or base64, with or without the prefix `sha256=`. Null is an invalid "
+        "signature.",
     ),
-    Parameter("secret", Bound(Kind.TEXT), "What it is signed with.", required=True),
-    Parameter("algorithm", Constant(choices=_HASHES), "The hash.", default="sha256"),
+    Parameter("secret", Bound(Kind.TEXT), "Shared secret.", required=True),
+    Parameter("algorithm", Constant(choices=_HASHES), "Hash algorithm.", default="sha256"),
     effects=Effects(gives="value"),
     examples=[
         Example(
-            "a webhook",
+            "verify a webhook",
             "- hmac.verify:\n    content: abc\n"
             "    signature: sha256=9c196e32dc0175f86f4b1cb89289d6619de6bee699e4c378e68309ed97a1a6ab\n"
             '    secret: << env.WEBHOOK_SECRET | default("key") >>\n  as: genuine\n- return: << genuine >>',
             result=True,
         ),
         Example(
-            "not signed",
+            "a missing signature",
             '- hmac.verify: {content: abc, signature: << null >>, secret: << env.WEBHOOK_SECRET | default("key") >>}\n'
             "  as: genuine\n- return: << genuine >>",
             result=False,
@@ -306,9 +307,9 @@ async def password_verify(run: Run, password: str, hash: str | None = None) -> b
 def hmac_verify(
     run: Run, *, content: Any, secret: str, signature: str | None = None, algorithm: str = "sha256"
 ) -> bool:
-    """Tell whether a signature (HMAC) is that of some content: whether a webhook comes from who has the secret.
+    """Check whether an HMAC signature matches the content, for example of a webhook.
 
-    It is compared in constant time.
+    The comparison takes constant time.
     """
     if not isinstance(content, (str, bytes)):
         told = (

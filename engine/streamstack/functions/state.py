@@ -232,14 +232,14 @@ log = structlog.get_logger("streamstack.run")
 _KEY = Parameter(
     "key",
     Bound(Kind.KEY),
-    "Its name: a text, a number, or a list of such.",
+    "Key: a text, a number, or a list of them.",
     required=True,
     main=True,
 )
 _TTL = Parameter(
     "ttl",
     Bound(Kind.DURATION, minimum=0.001),
-    "How long it is kept; without it until room is needed.",
+    "Time to live. Default: until the entry is evicted.",
 )
 
 
@@ -255,7 +255,7 @@ def _check_kept(value: Any) -> None:
     effects=Effects(gives="value"),
     examples=[
         Example(
-            "a value, and none",
+            "an existing and a missing key",
             "- cache.set: {key: [rate, EUR], value: 1.08}\n- cache.get: [rate, EUR]\n  as: rate\n"
             "- cache.get: [rate, CHF]\n  as: missing\n- return: << [rate, missing] >>",
             result=[1.08, None],
@@ -263,7 +263,7 @@ def _check_kept(value: Any) -> None:
     ],
 )
 async def get(run: Run, key: Any) -> Any:
-    """Give a cached value; null where there is none, or its time is over."""
+    """Return a cached value; null if there is none, or it has expired."""
     value = await run.context.resource(open_state).store.get(canonical_json(key))
     return None if value is MISSING else value
 
@@ -271,11 +271,11 @@ async def get(run: Run, key: Any) -> Any:
 @function(
     "cache.set",
     _KEY,
-    Parameter("value", Bound(), "What to keep.", required=True),
+    Parameter("value", Bound(), "Value to store.", required=True),
     _TTL,
     examples=[
         Example(
-            "for a while",
+            "expire after a time",
             "- cache.set: {key: a, value: 1, ttl: 20ms}\n- cache.get: a\n  as: before\n- wait: 40ms\n"
             "- cache.get: a\n  as: after\n- return: << [before, after] >>",
             result=[1, None],
@@ -283,11 +283,11 @@ async def get(run: Run, key: Any) -> Any:
     ],
 )
 async def set_(run: Run, key: Any, value: Any, ttl: float | None = None) -> None:
-    """Keep a value for other runs, in place of the one that had the key before.
+    """Store a value in the cache, replacing any previous value of the key.
 
-    The cache is bounded: in memory, past `state.maxEntries` or `state.maxSize`, what was not used for longest goes; in
-    Redis it is Redis that says so. A single value larger than all of `maxSize` is the error `limit-reached`.
-    Streams and files can't be cached.
+    The cache is bounded. In memory, the least recently used entries are evicted above `state.maxEntries` or
+    `state.maxSize`; in Redis, the configuration of Redis decides. A single value larger than `maxSize` fails
+    with `limit-reached`. Streams and files can't be cached.
     """
     _check_kept(value)
     await run.context.resource(open_state).store.set(canonical_json(key), value, ttl)
@@ -299,7 +299,7 @@ async def set_(run: Run, key: Any, value: Any, ttl: float | None = None) -> None
     effects=Effects(gives="value"),
     examples=[
         Example(
-            "twice",
+            "delete twice",
             "- cache.set: {key: a, value: 1}\n- cache.delete: a\n  as: first\n- cache.delete: a\n  as: second\n"
             "- return: << [first, second] >>",
             result=[True, False],
@@ -307,7 +307,7 @@ async def set_(run: Run, key: Any, value: Any, ttl: float | None = None) -> None
     ],
 )
 async def delete(run: Run, key: Any) -> bool:
-    """Drop a cached value; tell whether there was one."""
+    """Delete a cached value. Return whether it existed."""
     return await run.context.resource(open_state).store.delete(canonical_json(key))
 
 
@@ -316,20 +316,20 @@ async def delete(run: Run, key: Any) -> bool:
     Parameter(
         "key",
         Bound(Kind.KEY),
-        "Its name: a text, a number, or a list of such.",
+        "Key: a text, a number, or a list of them.",
         required=True,
     ),
     _TTL,
     Parameter(
         "do",
         StackOf(Nesting.FRAME),
-        "Steps that make the value where there is none; their `return` is it.",
+        "Steps that compute a missing value. Their `return` is the value.",
         required=True,
     ),
     effects=Effects(gives="value"),
     examples=[
         Example(
-            "made once",
+            "compute a value once",
             "- set: {all: []}\n- repeat:\n    times: 3\n    do:\n      - cache.use:\n"
             "          key: answer\n          ttl: 1m\n          do:\n            - counter.add: made\n"
             "              as: times\n"
@@ -338,7 +338,7 @@ async def delete(run: Run, key: Any) -> bool:
             result=[1, 1, 1],
         ),
         Example(
-            "an error is not kept",
+            "errors are not cached",
             "- cache.use: {key: a, do: [{throw: sold-out}]}\n  as: value",
             fails="sold-out",
         ),
@@ -347,16 +347,17 @@ async def delete(run: Run, key: Any) -> bool:
 async def use(
     run: Run, key: Any, do: Callable[[], Awaitable[Any]], ttl: float | None = None
 ) -> Any:
-    """Give the cached value; where there is none, run the steps and keep what they return.
+    """Return the cached value, or run the steps and cache the value they return.
 
-    However many runs ask for a key at once, the steps run once: the others wait for what comes of it. An error
-    goes to all of them and is not kept: whoever asks next tries anew. If the run at work is stopped, one of those
-    who wait takes over. Steps without `return` give null, which is kept like any value. Chunks that the steps send
-    go to the reader of the run that runs them. A value too large for the cache is given and not kept.
+    Concurrent runs that need the same key run the steps once: the others wait for the result. An error is
+    returned to all of them and is not cached: the next run tries again. If the run that computes the value is
+    cancelled, a waiting run takes over. Steps without `return` yield null, which is cached like any value.
+    Chunks that the steps emit are sent to the client of the run that executes them. A value too large for the
+    cache is returned but not cached.
 
-    With a Redis for state, the steps run once for all servers that share it: where the one at work is killed, another
-    takes over. An error is that of the server on which it happened. While Redis is out of reach, the steps run, and
-    what they return is not kept.
+    With Redis as the state store, the steps run once across all servers that share it. If the server that runs
+    them is killed, another takes over. An error is returned only to the runs on the server where it happened.
+    While Redis is unreachable, the steps run and their result is not cached.
     """
     state = run.context.resource(open_state)
     name = canonical_json(key)
@@ -412,11 +413,11 @@ async def _alone(state: StateFunctions, name: bytes, make: Callable[[], Awaitabl
 @function(
     "counter.add",
     _KEY,
-    Parameter("by", Bound(Kind.NUMBER), "How much; below 0 it counts down.", default=1),
+    Parameter("by", Bound(Kind.NUMBER), "Amount to add. A negative amount counts down.", default=1),
     Parameter(
         "ttl",
         Bound(Kind.DURATION, minimum=0.001),
-        "How long the counter lasts, from when it begins; then it begins at 0 anew.",
+        "Time to live of the counter, from its first use. Then it restarts at 0.",
     ),
     effects=Effects(gives="value"),
     examples=[
@@ -429,10 +430,10 @@ async def _alone(state: StateFunctions, name: bytes, make: Callable[[], Awaitabl
     ],
 )
 async def add(run: Run, key: Any, by: Number = 1, ttl: float | None = None) -> Number:
-    """Add to a counter that all runs share, and give its new value. It begins at 0.
+    """Add to a counter shared by all runs, and return its new value. A new counter starts at 0.
 
-    No two runs get in each other's way. With `by: 0` the value is only read. In memory, past `state.maxEntries`
-    counters, the one not used for longest is forgotten.
+    The operation is atomic. With `by: 0`, the value is only read. In memory, the least recently used counter is
+    evicted above `state.maxEntries` counters.
     """
     return await run.context.resource(open_state).store.add(canonical_json(key), by, ttl)
 
@@ -442,42 +443,45 @@ async def add(run: Run, key: Any, by: Number = 1, ttl: float | None = None) -> N
     Parameter(
         "key",
         Bound(Kind.KEY),
-        "What is counted: a text, a number, or a list of such.",
+        "Key to count: a text, a number, or a list of them.",
         required=True,
         main=True,
     ),
     Parameter(
-        "limit", Bound(Kind.RATE), "How often in which time: 60/minute, 20/10s.", required=True
+        "limit",
+        Bound(Kind.RATE),
+        "Maximum number of calls in a time: 60/minute, 20/10s.",
+        required=True,
     ),
     Parameter(
         "algorithm",
         Bound(Kind.TEXT, choices=ALGORITHMS),
-        "`fixed` counts in windows that follow one another, the first from the first call on; with `sliding` there are "
-        "never more in any such time.",
+        "`fixed`: consecutive windows, the first of which starts with the first call. `sliding`: never more than "
+        "the limit in any period of that length.",
         default=ALGORITHMS[0],
     ),
     effects=Effects(gives="value"),
     examples=[
         Example(
-            "what is left",
+            "remaining calls",
             "- rateLimit: {key: [mail, ada], limit: 3/hour}\n  as: left\n"
             "- return: << [left.limit, left.remaining, left.reset] >>",
             result=[3, 2, 3600],
         ),
         Example(
-            "one too many",
+            "exceed the limit",
             "- repeat:\n    times: 3\n    do:\n      - rateLimit: {key: mails, limit: 2/minute}",
             fails="rate-limited",
         ),
     ],
 )
 async def rate_limit(run: Run, key: Any, limit: Rate, algorithm: str = "fixed") -> dict[str, int]:
-    """Count, and stop the run where that was too often.
+    """Count a call, and fail if the rate limit is exceeded.
 
-    Where there is no room it is the error `rate-limited`: uncaught, it answers 429 with `Retry-After`. What is refused
-    does not count. Gives `limit`, `remaining` (how many are left) and `reset` (the seconds until there is more). A key
-    is one count in the whole project, for each length of time. `rateLimit` of an endpoint limits how often that may
-    be called.
+    Above the limit, the step fails with `rate-limited`: if it is not caught, the response is 429 with
+    `Retry-After`. Rejected calls are not counted. Otherwise the step returns `limit`, `remaining` (calls left)
+    and `reset` (seconds until more calls are available). A key has one counter in the whole project for each
+    period. To limit the requests to an endpoint, use the endpoint's `rateLimit`.
     """
     quota = quota_of(limit, algorithm, key_of(["key", key]))
     (verdict,) = await run.context.resource(open_rates).hit([quota])

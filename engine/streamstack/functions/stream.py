@@ -1,4 +1,4 @@
-"""The Streaming response family: chunks, their pieces and pace, the end marker, status and headers."""
+"""The Streaming response family: chunks, splitting and pacing, the end marker, status and headers."""
 
 from __future__ import annotations
 
@@ -22,29 +22,33 @@ PACES = ("burst", "fixed", "adaptive", "natural")
     Parameter(
         "content",
         Bound(),
-        "What the chunk holds: a text, or any value, sent as JSON.",
+        "Content of the chunk: a text, or any value, which is sent as JSON.",
         required=True,
         main=True,
     ),
-    Parameter("event", Bound(Kind.TEXT), "The event's name, for readers who listen to several."),
-    Parameter("id", Bound(Kind.TEXT), "The chunk's id; its index from 0, when not given."),
-    Parameter("metadata", Bound(), "More about the chunk, beside its content; null leaves it out."),
+    Parameter(
+        "event", Bound(Kind.TEXT), "Event name, for clients that handle several kinds of events."
+    ),
+    Parameter("id", Bound(Kind.TEXT), "Id of the chunk. Default: its index, from 0."),
+    Parameter("metadata", Bound(), "Additional data about the chunk. Null omits it."),
     Parameter(
         "delay",
         Bound(Kind.DURATION, minimum=0),
-        "The chunk leaves no sooner than this after the one before it; the first leaves at once.",
+        "Minimum time between this chunk and the previous one. The first chunk is sent immediately.",
     ),
     Parameter(
         "split",
         Group(
             (
-                Parameter("by", Bound(Kind.TEXT, choices=SPLITS), "What to count.", required=True),
                 Parameter(
-                    "size", Bound(Kind.INTEGER, minimum=1), "How many a chunk holds.", default=1
+                    "by", Bound(Kind.TEXT, choices=SPLITS), "Unit to split by.", required=True
+                ),
+                Parameter(
+                    "size", Bound(Kind.INTEGER, minimum=1), "Number of units per chunk.", default=1
                 ),
             )
         ),
-        "Send the content in pieces, each a chunk; joined they are the content.",
+        "Split the content into several chunks. Their concatenation is the content.",
     ),
     Parameter(
         "pace",
@@ -53,40 +57,40 @@ PACES = ("burst", "fixed", "adaptive", "natural")
                 Parameter(
                     "mode",
                     Bound(Kind.TEXT, choices=PACES),
-                    "`burst`: at once. `fixed`: evenly. `adaptive`: longer chunks wait longer. "
-                    "`natural`: as a person writes.",
+                    "`burst`: no delay. `fixed`: constant delay. `adaptive`: longer delay for longer chunks. "
+                    "`natural`: varying delay, as if a person were typing.",
                     default="fixed",
                 ),
                 Parameter(
                     "interval",
                     Bound(Kind.DURATION, minimum=0),
-                    "The time between chunks.",
+                    "Time between chunks.",
                     default=0.05,
                 ),
                 Parameter(
                     "jitter",
                     Bound(Kind.NUMBER, minimum=0, maximum=1),
-                    "How much it varies, 0 to 1; when not given, 0.3 for `natural`, else 0.",
+                    "Random variation of the interval, 0 to 1. Default: 0.3 for `natural`, 0 for the others.",
                 ),
             )
         ),
-        "When each chunk leaves.",
+        "Timing of the chunks.",
     ),
     effects=Effects(emits=True),
     examples=[
-        Example("a text", "- stream: Hello", chunks=("Hello",)),
+        Example("send a text", "- stream: Hello", chunks=("Hello",)),
         Example(
-            "in pieces",
+            "split into words",
             "- stream: {content: one two three, split: {by: words, size: 2}}",
             chunks=("one two", " three"),
         ),
         Example(
-            "paced",
+            "send at a fixed pace",
             "- stream: {content: abcd, split: {by: characters, size: 2}, pace: {mode: fixed, interval: 5ms}}",
             chunks=("ab", "cd"),
         ),
         Example(
-            "with metadata",
+            "add metadata",
             "- stream: {content: {n: 1}, event: row, metadata: {chunkIndex: << stream.count >>}}",
             chunks=({"n": 1},),
         ),
@@ -94,10 +98,11 @@ PACES = ("burst", "fixed", "adaptive", "natural")
     compiled=True,
 )
 def stream(node: Node, code: Code) -> None:
-    """Send a chunk to the reader, or several where `split` is given.
+    """Send a chunk to the client, or several chunks with `split`.
 
-    A chunk leaves as soon as the run waits for anything; many made at once leave together. A slow reader holds the run
-    back. With `split`, `metadata` is evaluated for each piece before it is counted: `stream.count` is its index.
+    Chunks are flushed when the run waits for anything. Chunks emitted without waiting in between are sent
+    together. A slow client slows the run down (backpressure). With `split`, `metadata` is evaluated for each
+    chunk before the chunk is counted: `stream.count` is its index.
     """
     split, pace = node.arguments.get("split"), node.arguments.get("pace")
     turn = None
@@ -183,15 +188,18 @@ def _emit(
     Parameter(
         "content",
         Bound(),
-        "What the end marker holds, such as [DONE]; the count of chunks, when not given.",
+        "Content of the end marker, such as [DONE]. Default: the number of chunks.",
     ),
     Parameter(
-        "metadata", Bound(), "Final figures: completed, totalChunks, processingTime ...", main=True
+        "metadata",
+        Bound(),
+        "Final metadata, such as completed, totalChunks, processingTime.",
+        main=True,
     ),
     effects=Effects(emits=True, closes=True),
     examples=[
         Example(
-            "the end",
+            "end a stream",
             '- stream: a\n- done: {content: "[DONE]", metadata: {completed: true}}',
             chunks=("a",),
         ),
@@ -199,9 +207,10 @@ def _emit(
     compiled=True,
 )
 def done(node: Node, code: Code) -> None:
-    """Mark the end of the stream; no chunk may follow.
+    """Send the end marker of the stream. No chunks can follow.
 
-    Over SSE it is `event: done`; over NDJSON a last line `{"done": ...}`; text and CSV have none.
+    In SSE the end marker is `event: done`, in NDJSON a last line `{"done": ...}`. Text and CSV have no end
+    marker.
     """
     content = value_of(node, "content")
     code.line("sink.done(")
@@ -212,7 +221,7 @@ def done(node: Node, code: Code) -> None:
 
 
 def _no_cookies(value: Any) -> tuple[str, str] | None:
-    """Say what `cookies` takes where a constant is something else."""
+    """Return the problem with a constant for `cookies` of the wrong type, if there is one."""
     if value is None or isinstance(value, (dict, list)):
         return None
     return "a mapping or a list", "write a mapping, such as {name: value}"
@@ -220,22 +229,22 @@ def _no_cookies(value: Any) -> tuple[str, str] | None:
 
 @function(
     "respond",
-    Parameter("status", Bound(Kind.INTEGER, minimum=200, maximum=599), "The HTTP status."),
+    Parameter("status", Bound(Kind.INTEGER, minimum=200, maximum=599), "HTTP status."),
     Parameter(
         "headers",
         Bound(Kind.HEADERS),
-        "Response headers by name: a text, or a list for several of one name. Of an object that is bound as a whole, "
-        "such as `<< reply.headers >>`, the headers of the connection, the framing and the encoding are left out.",
+        "Response headers by name: a text, or a list of values. If a whole object is bound, such as `<< "
+        "reply.headers >>`, its connection, framing and encoding headers are omitted.",
     ),
     Parameter(
         "cookies",
         Bound(refuses=_no_cookies),
         "Cookies by name: a text, or {value, path, domain, maxAge, httpOnly, secure, sameSite}. Or a list of "
-        '`Set-Cookie` texts, such as an upstream\'s `<< reply.headers["set-cookie"] >>`.',
+        '`Set-Cookie` texts, such as `<< reply.headers["set-cookie"] >>` of an upstream.',
     ),
     examples=[
         Example(
-            "a status and a header",
+            "set a status and a header",
             "- respond: {status: 201, headers: {X-Kind: new}}\n- stream: ok",
             chunks=("ok",),
         )
@@ -243,7 +252,7 @@ def _no_cookies(value: Any) -> tuple[str, str] | None:
     compiled=True,
 )
 def respond(node: Node, code: Code) -> None:
-    """Set the status, headers and cookies of the response; only before the first chunk."""
+    """Set the status, headers and cookies of the response. Allowed only before the first chunk."""
     code.line("sink.respond(")
     code.line(f" {source_of(code, node, 'status')},", *values_given(node, "status"))
     headers, cookies = (source_of(code, node, name) for name in ("headers", "cookies"))

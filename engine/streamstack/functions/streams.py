@@ -1,4 +1,4 @@
-"""Streams made of other streams: mapped, filtered, batched, split, merged, cut short; and of time."""
+"""Stream operators: map, filter, batch, split, merge, take, and intervals."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def checked(value: Any) -> Any:
     Parameter(
         "every",
         Bound(Kind.DURATION, minimum=0.001),
-        "The time from one tick to the next.",
+        "Time between ticks.",
         required=True,
         main=True,
     ),
     Parameter(
         "limit",
         Bound(Kind.INTEGER, minimum=0),
-        "How many ticks there are; without it they never end.",
+        "Number of ticks. Default: unlimited.",
     ),
     effects=Effects(gives="stream"),
     examples=[
@@ -73,7 +73,7 @@ def checked(value: Any) -> Any:
             chunks=(1, 2, 3),
         ),
         Example(
-            "the first comes at once",
+            "the first tick is immediate",
             "- streams.interval: 1h\n  as: ticks\n"
             "- forEach: {in: << ticks >>, as: tick, do: [{return: << tick >>}]}",
             result=1,
@@ -81,59 +81,59 @@ def checked(value: Any) -> Any:
     ],
 )
 def interval(run: Run, every: float, limit: int | None = None) -> Stream:
-    """Give the numbers 1, 2, 3 ... at even times, the first at once.
+    """Emit the numbers 1, 2, 3 ... at a fixed interval, starting immediately.
 
-    The times don't drift, whatever the work between them takes. Work that takes longer than `every` gets
-    one tick for all that passed meanwhile. After `limit` ticks the stream ends.
+    The schedule does not drift, however long the work between ticks takes. If the work takes longer than
+    `every`, missed ticks are merged into one. The stream ends after `limit` ticks.
     """
     return Stream(partial(ticks, every, limit))
 
 
 @function(
     "streams.map",
-    Parameter("in", Bound(Kind.ITEMS), "The stream, or a list.", required=True),
+    Parameter("in", Bound(Kind.ITEMS), "Stream or list.", required=True),
     Parameter(
-        "as", Variable(), "The variable that holds each item in `value` and `do`.", default="item"
+        "as", Variable(), "Variable that holds the item in `value` and `do`.", default="item"
     ),
-    Parameter("value", Bound(per_item=_ITEM), "The new item, an expression of the old one."),
+    Parameter("value", Bound(per_item=_ITEM), "New item, as an expression of the old one."),
     Parameter(
         "do",
         StackOf(Nesting.ITEM, (_ITEM,), loop=True),
-        "Steps whose `return` is the new item, in place of `value`.",
+        "Steps whose `return` is the new item. An alternative to `value`.",
     ),
     Parameter(
         "concurrency",
         Bound(Kind.INTEGER, minimum=1, maximum=1000),
-        "With `do`: how many items are worked on at once.",
+        "With `do`: number of items processed at the same time.",
         default=1,
     ),
     Parameter(
         "onError",
         Constant(choices=("fail", "skip")),
-        "An item's error ends the stream, or is logged and counted, and the item passed over.",
+        "If an item fails: end the stream with the error, or log and count the error and skip the item.",
         default="fail",
     ),
     choices=(Choice(("value", "do")),),
     effects=Effects(
         gives="stream",
-        properties=(Property("skipped", "How many items were passed over for their errors."),),
+        properties=(Property("skipped", "Number of items skipped because of errors."),),
     ),
     examples=[
         Example(
-            "an expression",
+            "map with an expression",
             "- streams.map: {in: [1, 2, 3], as: n, value: << n * 2 >>}\n  as: doubled\n"
             "- collect: << doubled >>\n  as: all\n- return: << all >>",
             result=[2, 4, 6],
         ),
         Example(
-            "steps, several at once, in order",
+            "map with steps, concurrently and in order",
             "- streams.map:\n    in: [20, 1]\n    as: ms\n    concurrency: 2\n    do:\n"
             "      - wait: << ms >>\n      - return: {waited: << ms >>}\n  as: waits\n"
             "- forEach: {in: << waits >>, do: [{stream: << item >>}]}",
             chunks=({"waited": 20}, {"waited": 1}),
         ),
         Example(
-            "a bad item is passed over",
+            "skip invalid items",
             '- streams.map: {in: ["1", "x", "3"], value: << item | toInteger >>, onError: skip}\n'
             "  as: numbers\n- collect: << numbers >>\n  as: all\n"
             "- return: << [all, numbers.skipped] >>",
@@ -149,10 +149,11 @@ def map_(
     concurrency: int = 1,
     on_error: str = "fail",
 ) -> Stream:
-    """Give a new item for each item: an expression of it, or what steps return.
+    """Transform each item with an expression or with steps.
 
-    The order is kept. With `concurrency` above 1 that many items at most are worked on, each with its own
-    copy of the variables; leaving the stream cancels them. Steps without `return` give null.
+    The order of the items is preserved. With `concurrency` above 1, up to that many items are processed at the
+    same time, each with its own copy of the variables; closing the stream cancels them. Steps without `return`
+    yield null.
     """
     if (value is None) == (do is None):
         raise RunError("template", "`streams.map` needs either `value` or `do`")
@@ -176,13 +177,15 @@ def map_(
 
 @function(
     "streams.filter",
-    Parameter("in", Bound(Kind.ITEMS), "The stream, or a list.", required=True),
-    Parameter("as", Variable(), "The variable that holds each item in `where`.", default="item"),
-    Parameter("where", Condition(per_item=_ITEM), "Which items to keep.", required=True),
+    Parameter("in", Bound(Kind.ITEMS), "Stream or list.", required=True),
+    Parameter("as", Variable(), "Variable that holds the item in `where`.", default="item"),
+    Parameter(
+        "where", Condition(per_item=_ITEM), "Condition that an item must meet.", required=True
+    ),
     effects=Effects(gives="stream"),
     examples=[
         Example(
-            "the even ones",
+            "even numbers",
             "- streams.filter: {in: << range(6) >>, as: n, where: << n % 2 == 0 >>}\n  as: even\n"
             "- collect: << even >>\n  as: all\n- return: << all >>",
             result=[0, 2, 4],
@@ -190,7 +193,7 @@ def map_(
     ],
 )
 def filter_(run: Run, in_: Any, where: Any) -> Stream:
-    """Give the items for which a condition is true, in their order."""
+    """Return the items for which a condition is true, in order."""
     items = checked(in_)
     keeps = where if callable(where) else lambda _: where
     return Stream(lambda: passed(run, iterate(items), partial(filter, keeps)))
@@ -198,27 +201,27 @@ def filter_(run: Run, in_: Any, where: Any) -> Stream:
 
 @function(
     "streams.batch",
-    Parameter("in", Bound(Kind.ITEMS), "The stream, or a list.", required=True),
+    Parameter("in", Bound(Kind.ITEMS), "Stream or list.", required=True),
     Parameter(
         "size",
         Bound(Kind.INTEGER, minimum=1),
-        f"How many items a list holds; {LARGEST_BATCH} at most, where only `within` is given.",
+        f"Number of items per list. Without `size`, a list has at most {LARGEST_BATCH} items.",
     ),
     Parameter(
         "within",
         Bound(Kind.DURATION, minimum=0.001),
-        "How long after its first item a list is given, full or not.",
+        "Maximum time that a batch waits, from its first item, before it is emitted.",
     ),
     effects=Effects(gives="stream"),
     examples=[
         Example(
-            "by two",
+            "batches of two",
             "- streams.batch: {in: [1, 2, 3, 4, 5], size: 2}\n  as: pairs\n"
             "- forEach: {in: << pairs >>, as: pair, do: [{stream: << pair >>}]}",
             chunks=([1, 2], [3, 4], [5]),
         ),
         Example(
-            "what there is when the time is over",
+            "emit a partial batch after a time",
             "- streams.interval: {every: 40ms, limit: 2}\n  as: ticks\n"
             "- streams.batch: {in: << ticks >>, size: 10, within: 10ms}\n  as: lists\n"
             "- forEach: {in: << lists >>, as: list, do: [{stream: << list >>}]}",
@@ -227,10 +230,10 @@ def filter_(run: Run, in_: Any, where: Any) -> Stream:
     ],
 )
 def batch(run: Run, in_: Any, size: int | None = None, within: float | None = None) -> Stream:
-    """Gather items into lists of a size, the last of which may be shorter.
+    """Group items into lists of a given size. The last list may be shorter.
 
-    With `within` a list is also given when that time since its first item is over, so that slow streams
-    are not held back. Before an error, what was gathered is given.
+    With `within`, a list is also emitted when that time has passed since its first item, so slow streams are
+    not delayed. If the stream fails, the collected items are emitted before the error.
     """
     items = checked(in_)
     if within is not None:
@@ -242,12 +245,12 @@ def batch(run: Run, in_: Any, size: int | None = None, within: float | None = No
 
 @function(
     "streams.take",
-    Parameter("in", Bound(Kind.ITEMS), "The stream, or a list.", required=True),
-    Parameter("count", Bound(Kind.INTEGER, minimum=0), "How many items, at most.", required=True),
+    Parameter("in", Bound(Kind.ITEMS), "Stream or list.", required=True),
+    Parameter("count", Bound(Kind.INTEGER, minimum=0), "Maximum number of items.", required=True),
     effects=Effects(gives="stream", shortens=True),
     examples=[
         Example(
-            "the first of many",
+            "the first two of many",
             "- streams.interval: 1ms\n  as: ticks\n- streams.take: {in: << ticks >>, count: 2}\n"
             "  as: two\n- collect: << two >>\n  as: all\n- return: << all >>",
             result=[1, 2],
@@ -255,7 +258,7 @@ def batch(run: Run, in_: Any, size: int | None = None, within: float | None = No
     ],
 )
 def take(run: Run, in_: Any, count: int) -> Stream:
-    """Give the first items, then close the stream they come from."""
+    """Return the first items, then close the source stream."""
     items = checked(in_)
     return Stream(lambda: taken(iterate(items), count))
 
@@ -265,21 +268,21 @@ def take(run: Run, in_: Any, count: int) -> Stream:
     Parameter(
         "in",
         Bound(Kind.ITEMS),
-        "A stream of texts or of `llm.chat`'s items, or a list.",
+        "Stream of texts or of `llm.chat` items, or a list.",
         required=True,
     ),
-    Parameter("by", Bound(Kind.TEXT, choices=TEXT_UNITS), "What to count.", default="words"),
-    Parameter("size", Bound(Kind.INTEGER, minimum=1), "How many a piece holds.", default=1),
+    Parameter("by", Bound(Kind.TEXT, choices=TEXT_UNITS), "Unit to split by.", default="words"),
+    Parameter("size", Bound(Kind.INTEGER, minimum=1), "Number of units per item.", default=1),
     effects=Effects(gives="stream"),
     examples=[
         Example(
-            "words, however the text came",
+            "words, regardless of the incoming chunks",
             '- streams.split: {in: ["On", "e tw", "o three"], by: words, size: 2}\n  as: pieces\n'
             "- forEach: {in: << pieces >>, as: piece, do: [{stream: << piece >>}]}",
             chunks=("One two", " three"),
         ),
         Example(
-            "sentences of a model's answer",
+            "sentences of an LLM response",
             "- streams.split:\n    in: << input.reply >>\n    by: sentences\n  as: sentences\n"
             "- forEach: {in: << sentences >>, as: sentence, do: [{stream: << sentence >>}]}",
             inputs={
@@ -294,12 +297,12 @@ def take(run: Run, in_: Any, count: int) -> Stream:
     ],
 )
 def split_(run: Run, in_: Any, by: str = "words", size: int = 1) -> Stream:
-    """Cut a text that comes in parts into pieces, each given as soon as it is complete.
+    """Split text that arrives in chunks into units. Each unit is emitted as soon as it is complete.
 
-    Pieces joined are the text. Items may be texts, or objects like those of `llm.chat`, whose `text` counts;
-    others are passed over. Characters are what a reader sees as one; a word or a sentence has the white space
-    before it; a line ends with its line break. A word is complete when the next begins. Before an error, what
-    there is of the text is given.
+    The concatenated units are the text. Items may be texts, or objects with a `text` field, such as those of
+    `llm.chat`; other items are skipped. Characters are user-perceived characters (grapheme clusters). A word or
+    sentence includes the white space before it; a line includes its line break. A word is complete when the
+    next one begins. If the stream fails, the remaining text is emitted before the error.
     """
     items = checked(in_)
     splitting = splitter(by, size)
@@ -311,21 +314,21 @@ def split_(run: Run, in_: Any, by: str = "words", size: int = 1) -> Stream:
     Parameter(
         "streams",
         OneOf((ListOf(Bound(Kind.ITEMS)), Named(Bound(Kind.ITEMS)))),
-        "The streams: a list, or by name.",
+        "Streams to merge: a list, or a mapping by name.",
         required=True,
         main=True,
     ),
     effects=Effects(gives="stream"),
     examples=[
         Example(
-            "a list of streams",
+            "merge a list of streams",
             "- streams.interval: {every: 30ms, limit: 2}\n  as: slow\n"
             "- streams.merge: [<< slow >>, [10, 20]]\n  as: both\n"
             "- collect: << both >>\n  as: all\n- return: << all | sort >>",
             result=[1, 2, 10, 20],
         ),
         Example(
-            "by name",
+            "merge named streams",
             "- streams.merge: {a: [1], b: [2]}\n  as: both\n"
             "- collect: << both >>\n  as: all\n- return: << all | sortBy('from') >>",
             result=[{"from": "a", "item": 1}, {"from": "b", "item": 2}],
@@ -333,10 +336,10 @@ def split_(run: Run, in_: Any, by: str = "words", size: int = 1) -> Stream:
     ],
 )
 def merge(run: Run, streams: Any) -> Stream:
-    """Give the items of several streams as they come.
+    """Merge the items of several streams in the order of arrival.
 
-    Streams given by name give {from, item}, so that their items can be told apart. All are read at once, each
-    no further ahead than one batch; an error in one closes the others and ends the merge.
+    With named streams, an item is {from, item}, where `from` is the name. All streams are read concurrently,
+    with at most one batch of read-ahead each. An error in one stream closes the others and ends the merge.
     """
     named: list[tuple[str | None, Any]]
     if isinstance(streams, Mapping):

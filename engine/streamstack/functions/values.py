@@ -1,4 +1,4 @@
-"""The Values family: variables, collecting a stream, the log."""
+"""The Values family: set variables, collect a stream, write to the log."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TAKEN = frozenset(
     Parameter(
         "variables",
         Named(Bound(Kind.ANY_OR_STREAM), keys_are_variables=True),
-        "Each name and the value it gets, in written order: a later one sees those before it.",
+        "Variables and their values, set in order: a value can use the variables set before it.",
         required=True,
         main=True,
     ),
@@ -53,10 +53,10 @@ _TAKEN = frozenset(
     compiled=True,
 )
 def set_(node: Node, code: Code) -> None:
-    """Create variables, or give them a new value.
+    """Set variables.
 
-    A variable belongs to the whole run (or to the function called), wherever it is set. Setting a name to a
-    stream moves the stream: the old name can no longer be read.
+    A variable is visible in the whole run (or in the called function), wherever it is set. Assigning a stream
+    to another variable moves it: the old variable can no longer be read.
     """
     variables = node.arguments.get("variables")
     assert isinstance(variables, Entries)
@@ -101,20 +101,20 @@ def appended(value: Any, item: Any) -> list[Any]:
     Parameter(
         "to",
         Variable(),
-        "The name of the variable that holds the list.",
+        "Name of the variable that holds the list.",
         required=True,
         main=True,
     ),
-    Parameter("value", Bound(), "What comes at its end.", required=True),
+    Parameter("value", Bound(), "Value to append.", required=True),
     effects=Effects(rebinds="to"),
     examples=[
         Example(
-            "gather",
+            "append to a list",
             "- set: {all: [1]}\n- append: {to: all, value: 2}\n- return: << all >>",
             result=[1, 2],
         ),
         Example(
-            "values don't change in place",
+            "other variables don't change",
             "- set: {a: [1]}\n- set: {b: << a >>}\n- append: {to: a, value: 2}\n- return: << [a, b] >>",
             result=[[1, 2], [1]],
         ),
@@ -122,9 +122,9 @@ def appended(value: Any, item: Any) -> list[Any]:
     compiled=True,
 )
 def append(node: Node, code: Code) -> None:
-    """Add a value to the end of a list held by a variable.
+    """Append a value to the list in a variable.
 
-    The variable gets a new list: another variable that held the old one keeps it.
+    The variable gets a new list. Other variables that hold the old list are not changed.
     """
     to, value = node.arguments.get("to"), node.arguments.get("value")
     assert isinstance(to, ConstantArgument)
@@ -136,37 +136,40 @@ def append(node: Node, code: Code) -> None:
 @function(
     "collect",
     Parameter(
-        "in", Bound(Kind.ITEMS), "The stream (a list is taken as it is).", required=True, main=True
+        "in", Bound(Kind.ITEMS), "Stream to read. A list is accepted too.", required=True, main=True
     ),
-    Parameter("limit", Bound(Kind.INTEGER, minimum=0), "The most items to hold.", default=10_000),
+    Parameter("limit", Bound(Kind.INTEGER, minimum=0), "Maximum number of items.", default=10_000),
     Parameter(
         "into",
         Constant(choices=("list", "text")),
-        "`list`: the items. `text`: one text, of items that are texts or have a `text`.",
+        "`list`: a list of the items. `text`: the concatenated text of items that are texts or have a `text` "
+        "field.",
         default="list",
     ),
     effects=Effects(gives="value", waits_for_stream=True),
     examples=[
         Example(
-            "hold a stream",
+            "collect a stream",
             "- streams.take: {in: [1, 2, 3], count: 2}\n  as: few\n- collect: << few >>\n  as: all\n"
             "- return: << all >>",
             result=[1, 2],
         ),
         Example(
-            "into a text",
+            "collect into a text",
             '- collect: {in: ["a", "b"], into: text}\n  as: all\n- return: << all >>',
             result="ab",
         ),
         Example(
-            "its limit", "- collect: {in: [1, 2, 3], limit: 2}\n  as: all", fails="limit-reached"
+            "exceed the limit",
+            "- collect: {in: [1, 2, 3], limit: 2}\n  as: all",
+            fails="limit-reached",
         ),
     ],
 )
 async def collect(run: Run, in_: Any, limit: int = 10_000, into: str = "list") -> Any:
-    """Read a stream to its end and hold all its items.
+    """Read a stream to its end and store all items in memory.
 
-    It is the one way to do so; everything else passes items on as they come. More items than `limit` are the error
+    Other functions process items as they arrive. A stream of more than `limit` items fails with
     `limit-reached`.
     """
     source = iterate(in_)
@@ -193,17 +196,17 @@ def _text_of(item: Any) -> str:
 
 @function(
     "log",
-    Parameter("message", Bound(), "What to write: a text, or any value.", required=True, main=True),
+    Parameter("message", Bound(), "Message: a text or any value.", required=True, main=True),
     Parameter(
         "level",
         Constant(choices=("debug", "info", "warning", "error")),
-        "How grave it is.",
+        "Log level.",
         default="info",
     ),
-    Parameter("fields", Bound(Kind.OBJECT), "More to write beside it, by name."),
+    Parameter("fields", Bound(Kind.OBJECT), "Additional fields of the log line, by name."),
     examples=[
         Example(
-            "a line in the log",
+            "a log line",
             '- log: {message: "done", fields: {items: 3}}\n- return: 1',
             result=1,
         )
@@ -212,7 +215,7 @@ def _text_of(item: Any) -> str:
 def log_(
     run: Run, message: Any, level: str = "info", fields: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a line to the server's log, with the run's id."""
+    """Write a line to the server log. The line includes the run's id."""
     own = {f"field_{key}" if key in _TAKEN else key: value for key, value in (fields or {}).items()}
     getattr(log, level)(to_text(message), run=run.id, **own)
 

@@ -1,4 +1,4 @@
-"""Streams of figures: rolling statistics over a stream, and what changed from item to item."""
+"""Aggregation over streams: rolling statistics, and changes from item to item."""
 
 from __future__ import annotations
 
@@ -22,31 +22,30 @@ _MOST = 10_000_000
 
 @function(
     "streams.window",
-    Parameter("in", Bound(Kind.ITEMS), "The stream, or a list.", required=True),
-    Parameter(
-        "as", Variable(), "The variable that holds each item in `by` and `of`.", default="item"
-    ),
+    Parameter("in", Bound(Kind.ITEMS), "Stream or list.", required=True),
+    Parameter("as", Variable(), "Variable that holds the item in `by` and `of`.", default="item"),
     Parameter(
         "size",
         Bound(Kind.INTEGER, minimum=1, maximum=_MOST),
-        "The window is the last items, this many.",
+        "Window over the last N items.",
     ),
     Parameter(
         "within",
         Bound(Kind.DURATION, minimum=0.001),
-        "The window is the items of the last while, this long. Without it and `size` it is all since the beginning.",
+        "Window over a period of time. Without `within` and `size`, the window covers all items since the "
+        "beginning.",
     ),
     Parameter(
         "every",
         Bound(Kind.EVERY),
-        "When figures are given: after this many items, or at even times whether items came or not. "
-        "The same as `size` or `within`: each item is in one window only.",
+        "When to emit results: after this many items, or at a fixed interval (whether or not items arrive). If "
+        "it equals `size` or `within`, windows don't overlap.",
         default=1,
     ),
     Parameter(
         "by",
         Bound(per_item=_ITEM, expression=True),
-        "A key, an expression of the item: each key has a window and figures of its own.",
+        "Grouping key, an expression of the item. Each key has its own window and results.",
     ),
     Parameter(
         "compute",
@@ -54,38 +53,42 @@ _MOST = 10_000_000
             Group(
                 (
                     Parameter(
-                        "op", Bound(Kind.TEXT, choices=OPERATIONS), "The operation.", required=True
+                        "op",
+                        Bound(Kind.TEXT, choices=OPERATIONS),
+                        "Aggregation to compute.",
+                        required=True,
                     ),
                     Parameter(
                         "of",
                         Bound(per_item=_ITEM, expression=True),
-                        "Of what, an expression of the item; without it of the item itself. Null is passed over.",
+                        "Value to aggregate, an expression of the item. Default: the item itself. Null is "
+                        "ignored.",
                     ),
                 )
             ),
             taken=("key",),
             least=1,
         ),
-        "The figures, by names of your own.",
+        "Results by name.",
         required=True,
     ),
     Parameter(
         "groups",
         Bound(Kind.INTEGER, minimum=1, maximum=_MOST),
-        "The most groups there may be at once.",
+        "Maximum number of groups at the same time.",
         default=10_000,
     ),
     Parameter(
         "limit",
         Bound(Kind.INTEGER, minimum=1, maximum=_MOST),
-        "The most items that may be held at once, in all groups.",
+        "Maximum number of items in memory, over all groups.",
         default=100_000,
     ),
     choices=(Choice(("size", "within"), required=False),),
     effects=Effects(gives="stream"),
     examples=[
         Example(
-            "the last three",
+            "mean of the last three",
             "- streams.window:\n    in: [5, 1, 3, 9]\n    size: 3\n    compute:\n"
             "      mean: {op: mean}\n      highest: {op: max}\n  as: rolling\n"
             "- forEach: {in: << rolling >>, do: [{stream: << item >>}]}",
@@ -97,7 +100,7 @@ _MOST = 10_000_000
             ),
         ),
         Example(
-            "for each key, since the beginning",
+            "totals per key",
             "- streams.window:\n    in: << input.sales >>\n    as: sale\n    by: << sale.shop >>\n    compute:\n"
             "      total: {op: sum, of: << sale.amount >>}\n      sales: {op: count}\n  as: totals\n"
             "- forEach: {in: << totals >>, do: [{stream: << item >>}]}",
@@ -115,7 +118,7 @@ _MOST = 10_000_000
             ),
         ),
         Example(
-            "each item in one window, the last of which is shorter",
+            "windows that don't overlap",
             "- streams.window:\n    in: [1, 2, 3, 4, 5]\n    size: 2\n    every: 2\n    compute:\n"
             "      sum: {op: sum}\n      median: {op: p50}\n  as: pairs\n"
             "- forEach: {in: << pairs >>, do: [{stream: << item >>}]}",
@@ -126,7 +129,7 @@ _MOST = 10_000_000
             ),
         ),
         Example(
-            "on a timer, though nothing comes",
+            "a fixed interval",
             "- streams.interval: {every: 35ms, limit: 2}\n  as: ticks\n"
             "- streams.window: {in: << ticks >>, within: 10ms, every: 10ms, compute: {came: {op: count}}}\n"
             "  as: counts\n- streams.take: {in: << counts >>, count: 3}\n  as: three\n"
@@ -147,29 +150,30 @@ def window(  # noqa: PLR0913  (a window has that many parts)
     groups: int = 10_000,
     limit: int = 100_000,
 ) -> Stream:
-    """Give figures of the last items, again and again: rolling statistics.
+    """Compute rolling statistics over the items of a stream.
 
-    An item of the stream is {name: figure, ...}; with `by` also the `key`, for the group whose item came. The
-    operations:
+    An item of the result is {name: value, ...}. With `by` it also has the `key` of the group that received an
+    item. Aggregations:
 
-    - `count`: how many values; `rate`: how many a second, over the time that the window covers so far.
-    - `sum`, `mean`: of numbers, without drift. Sums of integers are integers, those of decimals keep all digits.
-    - `stddev`: the standard deviation of a sample (n - 1); null of fewer than two numbers.
-    - `min`, `max`: of numbers, of texts, or of timestamps. `first`, `last`: of any values.
-    - `p50`, `p90`, `p95`, `p99`: percentiles. Exact while the window has up to 1,000 numbers, between two of them in
-      proportion, as the filter `percentile` is; of more within 1 % of the number.
-    - `distinct`: how many different values. Exact where items leave the window one by one, and up to 10,000 different
-      values elsewhere; then an estimate whose standard error is 0.8 %.
+    - `count`: number of values; `rate`: values per second, over the period that the window covers so far.
+    - `sum`, `mean`: of numbers, without rounding drift. The sum of integers is an integer, the sum of decimals
+      is exact.
+    - `stddev`: sample standard deviation (n - 1); null for fewer than two numbers.
+    - `min`, `max`: of numbers, texts or timestamps. `first`, `last`: of any values.
+    - `p50`, `p90`, `p95`, `p99`: percentiles. Exact up to 1,000 numbers in the window, with linear
+      interpolation as in the filter `percentile`; within 1 % of the number above that.
+    - `distinct`: number of distinct values. Exact if items leave the window one by one, and otherwise up to
+      10,000 distinct values; above that an estimate with a standard error of 0.8 %.
 
-    Values that are null are passed over. Of nothing, `count`, `rate`, `sum` and `distinct` are 0, the others null.
+    Null values are ignored. For an empty window, `count`, `rate`, `sum` and `distinct` are 0, the others null.
 
-    At the end of the stream the last figures are given, if items came since those before. With `every` a time they are
-    also given for a window in which nothing came; a group gives its figures of nothing once, and is forgotten until an
-    item comes. In a window by time, a group without items in it is forgotten; other groups stay. Items that come
-    together have the same time, that at which they come here.
+    At the end of the stream, a final result is emitted if items arrived since the last one. If `every` is a
+    duration, results are also emitted for an empty window; a group emits one empty result and is then removed
+    until its next item. In a window by time, a group without items is removed; other groups stay. Items that
+    arrive together have the same time, the time of arrival.
 
-    A window that is the same as `every`, or goes back to the beginning, holds no items. Others hold them: more than
-    `limit` in all are the error `limit-reached`, as are more groups than `groups`.
+    A window without overlap, or one that covers all items since the beginning, does not store items. Other
+    windows do: more than `limit` items in total fail with `limit-reached`, and so do more groups than `groups`.
     """
     if size is not None and within is not None:
         raise RunError("template", "`streams.window` takes `size` or `within`, not both")
@@ -184,34 +188,35 @@ def window(  # noqa: PLR0913  (a window has that many parts)
 
 @function(
     "streams.changes",
-    Parameter("in", Bound(Kind.ITEMS), "The stream, or a list.", required=True),
-    Parameter("as", Variable(), "The variable that holds each item in `key`.", default="item"),
+    Parameter("in", Bound(Kind.ITEMS), "Stream or list.", required=True),
+    Parameter("as", Variable(), "Variable that holds the item in `key`.", default="item"),
     Parameter(
         "key",
         Bound(per_item=_ITEM, expression=True),
-        "What tells which item is compared with which, an expression of the item; without it all are of one kind.",
+        "Key of the item, an expression. Items with the same key are compared. Default: all items have the same "
+        "key.",
     ),
     Parameter(
         "fields",
         ListOf(Bound(Kind.TEXT)),
-        "The fields that are compared, and given; without it all are.",
+        "Fields to compare and return. Default: all.",
     ),
     Parameter(
         "limit",
         Bound(Kind.INTEGER, minimum=1, maximum=_MOST),
-        "The most keys that are remembered.",
+        "Maximum number of keys in memory.",
         default=10_000,
     ),
     Parameter(
         "onLimit",
         Constant(choices=("fail", "forget")),
-        "What happens at the limit: the error `limit-reached`, or the key that had no item for longest is forgotten.",
+        "Fail with the error `limit-reached` at the limit, or drop the key that was not updated for longest.",
         default="fail",
     ),
     effects=Effects(gives="stream"),
     examples=[
         Example(
-            "prices",
+            "price changes",
             "- streams.changes:\n    in: << input.prices >>\n    key: << item.symbol >>\n    fields: [price]\n"
             "  as: changes\n- forEach: {in: << changes >>, do: [{stream: << item >>}]}",
             inputs={
@@ -239,7 +244,7 @@ def window(  # noqa: PLR0913  (a window has that many parts)
             ),
         ),
         Example(
-            "numbers",
+            "changes of a number",
             "- streams.changes: {in: [3, 3, 2]}\n  as: changes\n"
             "- forEach: {in: << changes >>, do: [{stream: << item.changed.value.trend >>}]}",
             chunks=("flat", "down"),
@@ -254,16 +259,16 @@ def changes(
     limit: int = 10_000,
     on_limit: str = "fail",
 ) -> Stream:
-    """Give only what changed: each item is compared with the last one of the same key.
+    """Emit only changes: each item is compared with the previous item of the same key.
 
-    An item of the stream is {key, first, changed, removed}; `key` only where it is asked for. `changed` has, by
-    name, the fields with another value than before, each as {value, previous, delta, trend}: for numbers `delta` is
-    the difference and `trend` is `up` or `down`. `removed` lists the fields that are gone.
+    An item of the result is {key, first, changed, removed}, with `key` only if it is a parameter. `changed`
+    contains the fields whose value changed, by name, each as {value, previous, delta, trend}. For numbers,
+    `delta` is the difference and `trend` is `up` or `down`. `removed` lists the fields that are gone.
 
-    The first item of a key has all its fields in `changed`, and `first` is true: there `previous` and `delta` are
-    null, and the `trend` of numbers is `flat`, as for every number that had none before it. For other values `delta`
-    and `trend` are null. An item in which nothing changed gives nothing. Items that are no objects are compared as
-    one field, `value`.
+    The first item of a key has all fields in `changed`, and `first` is true: `previous` and `delta` are null,
+    and the `trend` of numbers is `flat`, as for any number without a previous number. For other values, `delta`
+    and `trend` are null. An item without changes emits nothing. Items that are not objects are compared as one
+    field, `value`.
     """
     compared = Changes(key, fields, limit, forgets=on_limit == "forget")
 

@@ -1,6 +1,6 @@
-"""The section `authentication` of streamstack.yaml: the ways to tell callers, by names of the author's own.
+"""The section `authentication` of streamstack.yaml: named methods that authenticate clients.
 
-cryptography is imported where a key is read: most projects have none, and `validate` is to be quick.
+cryptography is imported only when a key is read: most projects have none, and `validate` should start fast.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _LOCAL: Final = re.compile(r"localhost|127(?:\.[0-9]+){3}|::1")
 
 @dataclass(frozen=True, slots=True)
 class CredentialPlace:
-    """Where a caller sends what it proves itself with: `where` is header, cookie or query."""
+    """Where a client sends its credentials: `where` is header, cookie or query."""
 
     where: str
     name: str
@@ -202,7 +202,7 @@ class Jwt:
     )
     secret: str | None = setting(
         Constant(parse=_text),
-        "Shared secret of HMAC signatures. If it is empty, one is generated and kept in .streamstack/.",
+        "Shared secret of HMAC signatures. If it is empty, one is generated and stored in .streamstack/.",
         None,
         secret=True,
     )
@@ -214,7 +214,7 @@ class Jwt:
     )
     jwks_url: str | None = setting(
         Custom({"type": ["string", "null"]}, "text", _jwks_url),
-        "URL of the JWK Set whose keys verify signatures.",
+        "URL of the JWK Set with the keys that verify signatures.",
         None,
     )
     issuers: tuple[str, ...] = setting(
@@ -235,19 +235,20 @@ class Jwt:
             "places",
             _places,
         ),
-        "Where tokens are read from: header, {header: name}, {cookie: name}, {query: name}. The first found counts.",
+        "Where tokens are read from: header, {header: name}, {cookie: name}, {query: name}. The first match is "
+        "used.",
         (BEARER,),
         key="from",
         shown="header",
     )
     clock_skew: float = setting(
         Constant(Kind.DURATION, maximum=_MOST_SKEW),
-        "Allowed difference between the clocks of issuer and server.",
+        "Allowed clock difference between issuer and server.",
         CLOCK_SKEW,
     )
     expiry: str = setting(
         Constant(choices=("required", "optional")),
-        "`required` refuses tokens without `exp`; `optional` accepts them without expiry.",
+        "`required` rejects tokens without `exp`; `optional` accepts them without expiry.",
         "required",
     )
     mark: Mark | None = None
@@ -507,7 +508,7 @@ _KEYS_SCHEMA: Final = {
         "type": ["string", "object", "null"],
         "properties": {
             "key": {
-                "description": "The key: << env.NAME >>, or `sha256:` and its hash.",
+                "description": "API key: << env.NAME >>, or `sha256:` and its hash.",
                 "type": ["string", "null"],
             },
             "scopes": {
@@ -520,8 +521,8 @@ _KEYS_SCHEMA: Final = {
     },
 }
 _API_KEY: Final = (
-    Field("header", Constant(), "Request header that holds the key. Default: `X-API-Key`."),
-    Field("query", Constant(), "Query parameter that holds the key, instead of a header."),
+    Field("header", Constant(), "Request header that contains the key. Default: `X-API-Key`."),
+    Field("query", Constant(), "Query parameter that contains the key, instead of a header."),
     Field(
         "keys",
         Custom(_KEYS_SCHEMA, "keys", _keys),

@@ -58,7 +58,7 @@ RETRY: Final = (
         "Whether the delay stays the same or doubles with each retry.",
         default="exponential",
     ),
-    Field("maxDelay", Constant(Kind.DURATION), "Largest delay.", default=30.0),
+    Field("maxDelay", Constant(Kind.DURATION), "Maximum delay.", default=30.0),
     Field("jitter", _FLAG, "Randomize each delay between 0 and its full length.", default=True),
     Field(
         "on",
@@ -100,11 +100,11 @@ class InputType:
     """A type of inputs.
 
     Args:
-        description: What the reference and the editor say of it.
-        schema: Its JSON Schema, which models are given of a function that they may call.
-        phrase: How messages name a value, of a type that is written as text.
-        parse: Reads such a text; returns None if it is none.
-        raw: Whether it is no JSON: a file, a stream.
+        description: Description in the reference and in editors.
+        schema: JSON Schema, which is sent to models for functions that they may call.
+        phrase: Description of a value in messages, for types that are written as text.
+        parse: Parses such a text; returns None if it is invalid.
+        raw: Whether it is not JSON: a file, a stream.
     """
 
     description: str
@@ -117,17 +117,17 @@ class InputType:
 #: The types of inputs.
 TYPES: Final[Mapping[str, InputType]] = {
     "text": InputType("Text.", {"type": "string"}),
-    "integer": InputType("A whole number.", {"type": "integer"}),
-    "decimal": InputType("A number that keeps its digits.", {"type": "number"}),
+    "integer": InputType("An integer.", {"type": "integer"}),
+    "decimal": InputType("A decimal number, without rounding.", {"type": "number"}),
     "boolean": InputType("true or false.", {"type": "boolean"}),
     "timestamp": InputType(
-        "A moment, as RFC 3339 writes it: 2026-01-31T12:00:00Z.",
+        "A timestamp in RFC 3339: 2026-01-31T12:00:00Z.",
         {"type": "string", "format": "date-time"},
         f"a timestamp like {units.TIMESTAMP_EXAMPLE}",
         units.parse_timestamp,
     ),
     "date": InputType(
-        "A day: 2026-01-31.",
+        "A date: 2026-01-31.",
         {"type": "string", "format": "date"},
         "a date like 2026-01-31",
         units.parse_date,
@@ -145,8 +145,8 @@ TYPES: Final[Mapping[str, InputType]] = {
         "a URL like https://example.com/",
         units.parse_url,
     ),
-    "object": InputType("A mapping; `properties` declares what it holds.", {"type": "object"}),
-    "list": InputType("A list; `items` declares what it holds.", {"type": "array"}),
+    "object": InputType("An object; `properties` declares its properties.", {"type": "object"}),
+    "list": InputType("A list; `items` declares its items.", {"type": "array"}),
     "enum": InputType("One of `values`."),
     "json": InputType("Any JSON value."),
     "file": InputType("An uploaded file.", raw=True),
@@ -162,18 +162,19 @@ _NUMBER: Final = Custom({"type": ["number", "null"]}, "number")
 #: The keys that every declaration may have.
 INPUT_KEYS: Final = (
     Field("type", Constant(choices=tuple(TYPES)), "Type of the input."),
-    Field("required", _FLAG, "Whether the client must send it.", default=False),
-    Field("default", Custom({}), "Value that is used when it is not sent."),
-    Field("nullable", _FLAG, "Accept null.", default=False),
+    Field("required", _FLAG, "Whether the input is required.", default=False),
+    Field("default", Custom({}), "Value to use if the client does not send the input."),
+    Field("nullable", _FLAG, "Whether null is allowed.", default=False),
     Field("description", _PROSE, "Description.", default=""),
     Field(
         "in",
         Constant(choices=_LOCATIONS),
-        "Where it is sent. Default: the path that names it, else the query string (GET, HEAD, DELETE) or the body.",
+        "Where the client sends the input. Default: the path if it contains the name, otherwise the query string "
+        "(GET, HEAD, DELETE) or the body.",
         attribute="location",
     ),
     Field("aliases", _WORDS, "Other accepted names."),
-    Field("sensitive", _FLAG, "Keep the value out of logs.", default=False),
+    Field("sensitive", _FLAG, "Exclude the value from logs.", default=False),
 )
 
 
@@ -188,8 +189,8 @@ def _constraint(
 CONSTRAINTS: Final[dict[str, tuple[str, ...]]] = {}
 #: The keys that belong to some types.
 INPUT_CONSTRAINTS: Final = (
-    _constraint("minLength", _COUNT, "Smallest number of characters.", "text"),
-    _constraint("maxLength", _COUNT, "Largest number of characters.", "text"),
+    _constraint("minLength", _COUNT, "Minimum number of characters.", "text"),
+    _constraint("maxLength", _COUNT, "Maximum number of characters.", "text"),
     _constraint(
         "pattern",
         _PROSE,
@@ -202,8 +203,8 @@ INPUT_CONSTRAINTS: Final = (
         "Transformations applied before validation.",
         "text",
     ),
-    _constraint("minimum", _NUMBER, "Smallest number.", "integer", "decimal"),
-    _constraint("maximum", _NUMBER, "Largest number.", "integer", "decimal"),
+    _constraint("minimum", _NUMBER, "Minimum value.", "integer", "decimal"),
+    _constraint("maximum", _NUMBER, "Maximum value.", "integer", "decimal"),
     _constraint(
         "values",
         Custom({"type": ["array", "null"], "minItems": 1, "uniqueItems": True}, "list"),
@@ -219,20 +220,20 @@ INPUT_CONSTRAINTS: Final = (
         "Declaration of the items.",
         "list",
     ),
-    _constraint("minItems", _COUNT, "Smallest number of items.", "list"),
-    _constraint("maxItems", _COUNT, "Largest number of items.", "list"),
-    _constraint("maxSize", Constant(Kind.SIZE), "Largest size.", "file", "stream"),
+    _constraint("minItems", _COUNT, "Minimum number of items.", "list"),
+    _constraint("maxItems", _COUNT, "Maximum number of items.", "list"),
+    _constraint("maxSize", Constant(Kind.SIZE), "Maximum size.", "file", "stream"),
     _constraint("contentTypes", _WORDS, "Allowed content types.", "file"),
     _constraint(
         "decode",
         Constant(choices=_STREAM_FORMATS),
-        "Format of the stream's items. Default: what the Content-Type says.",
+        "Format of the stream's items. Default: chosen by the Content-Type.",
         "stream",
     ),
     _constraint(
         "onInvalid",
         Constant(choices=_ON_INVALID),
-        "What happens to an item that can't be decoded: `fail` the run, `skip` it, or `give` it as an error item.",
+        "What to do with an item that can't be decoded: `fail` the run, `skip` it, or `give` it as an error item.",
         "stream",
     ),
 )
@@ -273,24 +274,24 @@ def constraints_of(type_: str) -> tuple[str, ...]:
 
 #: A rate limit.
 LIMIT: Final = (
-    Field("limit", Bound(Kind.RATE), "Number of requests in a time: 60/minute, 20/10s."),
+    Field("limit", Bound(Kind.RATE), "Maximum number of requests in a time: 60/minute, 20/10s."),
     Field(
         "by",
         Bound(Kind.TEXT, choices=("caller", "ip", "all")),
-        "Key that requests are counted against: `caller` (the authenticated subject, else the address), `ip`, "
-        "`all` (one counter for all clients), or a binding.",
+        "Key that requests are counted against: `caller` (the authenticated subject, or the client address), "
+        "`ip`, `all` (one counter for all clients), or a binding.",
         default="caller",
     ),
     Field(
         "algorithm",
         Constant(choices=ALGORITHMS),
-        "`fixed` counts in consecutive windows; `sliding` allows no more than the limit in any such time.",
+        "`fixed`: consecutive windows. `sliding`: never more than the limit in any period of that length.",
         default=ALGORITHMS[0],
     ),
     Field(
         "concurrent",
         Bound(Kind.INTEGER, minimum=1, maximum=1_000_000),
-        "Largest number of concurrent runs.",
+        "Maximum number of concurrent runs.",
     ),
 )
 #: What an endpoint may say of an authentication that it names.
@@ -298,7 +299,7 @@ WAY: Final = (
     Field(
         "scopes",
         ListOf(Constant(), alone=True),
-        "Scopes that the client needs, all of them.",
+        "Scopes that the client needs. All are required.",
     ),
     Field(
         "optional",
@@ -314,7 +315,7 @@ WAY: Final = (
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _NAME: Final = Constant(pattern=f"^{DEFINITION.pattern}$")
 _STACK: Final = StackOf(Nesting.ONCE)
-_SUMMARY: Final = Field("summary", _PROSE, "Summary in one line.", default="")
+_SUMMARY: Final = Field("summary", _PROSE, "One-line summary.", default="")
 _DESCRIPTION: Final = Field("description", _PROSE, "Description.", default="")
 _ALLOWED: Final = Field("allow", _ALLOW, "Codes of findings to silence in this document.")
 
@@ -355,7 +356,8 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
         Field(
             "authentication",
             ListOf(Named(Group(WAY), bare=True), alone=True),
-            "Authentication methods of the settings, any of which is accepted. Default: none, the endpoint is public.",
+            "Authentication methods of the settings. A request needs one of them. Default: none, the endpoint is "
+            "public.",
         ),
         Field(
             "rateLimit",
@@ -374,12 +376,12 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
             ),
             "Response headers.",
         ),
-        Field("cache", Custom({}), "Not served yet."),
+        Field("cache", Custom({}), "Not supported yet."),
         Field("inputParameters", _INPUTS, "Inputs by name."),
         Field(
             "unknownInputs",
             Constant(choices=("refuse", "ignore")),
-            "Refuse or ignore undeclared body properties.",
+            "Whether undeclared body properties are rejected or ignored.",
             default="refuse",
         ),
         Field("functionStack", _STACK, "Steps that run for each request.", required=True),
@@ -398,7 +400,7 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
         _DESCRIPTION,
         Field("inputParameters", _INPUTS, "Inputs by name, which `call` passes under `with`."),
         Field("functionStack", _STACK, "Steps that run for each call.", required=True),
-        _disabled("Refuse calls of the function. It is still validated."),
+        _disabled("Reject calls of the function. It is still validated."),
         _ALLOWED,
     ),
     "task": (
@@ -449,18 +451,20 @@ TESTS: Final = (
                         Field(
                             "method",
                             Constant(choices=METHODS),
-                            "The method; GET where it is left out.",
+                            "HTTP method. Default: GET.",
                         ),
-                        Field("path", Constant(pattern="^/"), "The path.", required=True),
+                        Field("path", Constant(pattern="^/"), "Request path.", required=True),
                         Field("query", _VALUES, "Query parameters, by name."),
                         Field("headers", _VALUES, "Headers, by name."),
-                        Field("body", Bound(), "The body: JSON, or a text as it is."),
+                        Field(
+                            "body", Bound(), "Request body: JSON, or a text that is sent unchanged."
+                        ),
                         Field("auth", _VALUES, "Claims of the authenticated client."),
                     ),
-                    "The request.",
+                    "Request to send.",
                     required=True,
                 ),
-                Field("env", _VALUES, "Environment variables."),
+                Field("env", _VALUES, "Environment variables of the test."),
                 Field(
                     "upstreams",
                     ListOf(
@@ -468,7 +472,7 @@ TESTS: Final = (
                             Field(
                                 "match",
                                 _one(
-                                    Field("method", Constant(choices=METHODS), "The method."),
+                                    Field("method", Constant(choices=METHODS), "HTTP method."),
                                     Field("url", _TEXT, "URL that is mocked."),
                                     Field("body", Bound(), "Values that the body must contain."),
                                 ),
@@ -481,14 +485,14 @@ TESTS: Final = (
                                     Field(
                                         "status",
                                         Constant(Kind.INTEGER, 100, 599),
-                                        "The status.",
+                                        "HTTP status.",
                                     ),
-                                    Field("headers", _VALUES, "Headers, by name."),
-                                    Field("body", Bound(), "The body."),
+                                    Field("headers", _VALUES, "Response headers, by name."),
+                                    Field("body", Bound(), "Response body."),
                                     Field(
                                         "file",
                                         _TEXT,
-                                        "A file with the body, from the folder of the test.",
+                                        "File with the body, relative to the test.",
                                     ),
                                     Field(
                                         "delay",
@@ -498,13 +502,21 @@ TESTS: Final = (
                                     Field(
                                         "cutAfter",
                                         _one(
-                                            Field("events", _COUNT, "After so many events."),
-                                            Field("bytes", _COUNT, "After so many bytes."),
+                                            Field(
+                                                "events",
+                                                _COUNT,
+                                                "Number of events after which the connection is cut.",
+                                            ),
+                                            Field(
+                                                "bytes",
+                                                _COUNT,
+                                                "Number of bytes after which the connection is cut.",
+                                            ),
                                         ),
                                         "Where the connection is cut.",
                                     ),
                                 ),
-                                "The response.",
+                                "Response of the mock.",
                             ),
                         )
                     ),
@@ -523,8 +535,8 @@ TESTS: Final = (
                 Field(
                     "expect",
                     _one(
-                        Field("status", Constant(Kind.INTEGER, 100, 599), "The status."),
-                        Field("headers", _VALUES, "Headers, by name."),
+                        Field("status", Constant(Kind.INTEGER, 100, 599), "HTTP status."),
+                        Field("headers", _VALUES, "Response headers, by name."),
                         Field("text", _TEXT, "Content of all chunks, joined."),
                         Field("body", Bound(), "Response body of a json endpoint."),
                         Field("chunks", ListOf(Bound()), "Content of the chunks, in order."),
@@ -538,8 +550,8 @@ TESTS: Final = (
                             "calls",
                             ListOf(
                                 _one(
-                                    Field("method", _TEXT, "The method."),
-                                    Field("url", _TEXT, "The address."),
+                                    Field("method", _TEXT, "HTTP method."),
+                                    Field("url", _TEXT, "URL of the request."),
                                     Field("count", _COUNT, "Number of requests."),
                                     Field("body", Bound(), "Values that the body must contain."),
                                 )

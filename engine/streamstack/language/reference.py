@@ -37,10 +37,10 @@ from streamstack.spec import (
 _MOST_CHOICES: Final = 12
 
 _GIVES: Final = {
-    "nothing": "Gives nothing.",
-    "value": "Gives a value.",
-    "stream": "Gives a stream.",
-    "either": "Gives a value or a stream.",
+    "nothing": "Returns nothing.",
+    "value": "Returns a value.",
+    "stream": "Returns a stream.",
+    "either": "Returns a value or a stream.",
 }
 
 
@@ -96,7 +96,7 @@ def markdown_of(function: Function, heading: str = "") -> str:
     properties = function.effects.properties
     if properties:
         parts.append(
-            "Properties of its stream, which can be read at any time:\n\n"
+            "Properties of the stream, available at any time:\n\n"
             + "\n".join(f"- `{each.name}`: {each.description}" for each in properties)
         )
     parts += [_example(each) for each in function.examples]
@@ -223,12 +223,12 @@ def _effects(function: Function) -> str:
     if effects.emits:
         words.append("Emits chunks.")
     if effects.waits_for_stream:
-        words.append("Waits for the whole stream.")
+        words.append("Reads the whole stream before it returns.")
     for choice in function.choices:
-        names = " and ".join(f"`{name}`" for name in choice.names)
-        words.append(f"{'Exactly' if choice.required else 'At most'} one of {names} is given.")
+        names = ", ".join(f"`{name}`" for name in choice.names)
+        words.append(f"Set {'exactly' if choice.required else 'at most'} one of {names}.")
     if any(parameter.main for parameter in function.parameters):
-        words.append("The parameter marked \\* may be written alone.")
+        words.append("The parameter marked \\* can be written without its name.")
     return " ".join(words)
 
 
@@ -242,7 +242,7 @@ def _example(example: Example) -> str:
     if example.fails:
         outcome.append(f"fails with `{example.fails}`")
     elif example.result is not None:
-        outcome.append(f"gives {_shown(example.result)}")
+        outcome.append(f"returns {_shown(example.result)}")
     if not outcome:
         return text
     sentence = ", ".join(outcome)
@@ -281,7 +281,7 @@ def expressions_reference() -> str:
     """Return the whole reference of expressions in Markdown."""
     parts = ["# Expressions"]
     for title, operations in OPERATIONS.items():
-        rows = ["| written | gives | example |", "|---|---|---|"]
+        rows = ["| usage | meaning | example |", "|---|---|---|"]
         rows += [_row(operations[name]) for name in sorted(operations, key=str.lower)]
         parts += [f"## {title}", "\n".join(rows)]
     return "\n\n".join(parts) + "\n"

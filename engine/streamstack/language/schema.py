@@ -124,7 +124,7 @@ def _step(registry: Registry) -> Schema:
             _below_function(function), function.summary, markdown_of(function)
         )
     return {
-        "description": "A step: one function, and what may stand beside it.",
+        "description": "A step: one function and its modifiers.",
         "type": ["object", "string"],
         "pattern": f"^({'|'.join(name.replace('.', '[.]') for name in sorted(alone))})$",
         "propertyNames": _SOUND_KEYS,

@@ -87,10 +87,10 @@ def _forwarded(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cors:
-    """Which pages of other origins may call (https://fetch.spec.whatwg.org/#http-cors-protocol).
+    """CORS settings (https://fetch.spec.whatwg.org/#http-cors-protocol).
 
-    ``origins`` is ("*",) for any. ``headers`` are those a page may send; ("*",) is whatever it asks
-    for. ``max_age`` is in seconds.
+    ``origins`` is ("*",) for any. ``headers`` are the allowed request headers; ("*",) allows any. ``max_age``
+    is in seconds.
     """
 
     origins: tuple[str, ...] = setting(
@@ -126,7 +126,7 @@ def _check_cors(reader: SettingsReader, node: Mapping, values: dict[str, Any], n
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Who may see the figures of the server: who has the ``token``, or everybody."""
+    """Access to the metrics: with the ``token``, or open."""
 
     # Where it was kept in a file it ends with a line break, which no header can bring: texts are stripped.
     token: str | None = setting(
@@ -145,10 +145,10 @@ def _check_metrics(reader: SettingsReader, node: Mapping, values: dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where and how to serve. ``max_body_size`` is in bytes, times are in seconds; no ``head_timeout`` is 0.
+    """The HTTP server. ``max_body_size`` is in bytes, times are in seconds; ``head_timeout`` 0 disables it.
 
-    ``max_connections`` is what one process takes; fewer where the system lets it open fewer files.
-    Of ``trusted_proxies`` is believed what they say in ``forwarded_header`` of who called.
+    ``max_connections`` applies to one process; it is lower if the system's limit on open files is.
+    ``trusted_proxies`` are trusted for the client address in ``forwarded_header``.
     """
 
     host: str = setting(
@@ -156,10 +156,12 @@ class Server:
     )
     port: int = setting(Constant(Kind.INTEGER, 0, 65535), "Port to listen on.", 8080)
     workers: int = setting(Constant(Kind.INTEGER, 1, 1024), "Number of worker processes.", 1)
-    max_body_size: int = setting(Constant(Kind.SIZE), "Largest request body.", 10 * 1024 * 1024)
+    max_body_size: int = setting(
+        Constant(Kind.SIZE), "Maximum size of a request body.", 10 * 1024 * 1024
+    )
     max_connections: int = setting(
         Constant(Kind.INTEGER, 1, 1_000_000),
-        "Largest number of open connections for each worker process. Further requests get 503.",
+        "Maximum number of open connections for each worker process. Further requests get 503.",
         10_000,
     )
     head_timeout: float = setting(
@@ -169,12 +171,12 @@ class Server:
     )
     worker_timeout: float = setting(
         Constant(Kind.DURATION),
-        "How long a worker process may send no heartbeat before it is replaced. 0 disables it.",
+        "Time after which a worker process that sends no heartbeat is replaced. 0 disables it.",
         30.0,
     )
     shutdown_timeout: float = setting(
         _DURATION,
-        "How long running requests may continue after SIGTERM (graceful shutdown).",
+        "Time that running requests have to finish after SIGTERM (graceful shutdown).",
         30.0,
     )
     trusted_proxies: tuple[Network, ...] = setting(
@@ -189,7 +191,8 @@ class Server:
     )
     shutdown_delay: float = setting(
         _DURATION,
-        "How long new requests are still served after SIGTERM, while health checks already report the shutdown.",
+        "Time during which new requests are still accepted after SIGTERM, while health checks already report the "
+        "shutdown.",
         0.0,
     )
     metrics: Metrics | None = setting(
@@ -216,13 +219,17 @@ class LogSettings:
 
     level: str = setting(
         Constant(choices=("debug", "info", "warning", "error")),
-        "Least severity that is logged.",
+        "Minimum log level.",
         "info",
     )
     format: str | None = setting(
-        Constant(choices=("text", "json")), "Default: text on a terminal, else JSON.", None
+        Constant(choices=("text", "json")),
+        "Log format. Default: text on a terminal, otherwise JSON.",
+        None,
     )
-    access: bool = setting(Constant(Kind.BOOLEAN), "Log each request when it has ended.", True)
+    access: bool = setting(
+        Constant(Kind.BOOLEAN), "Access log: log each request when it has ended.", True
+    )
 
     def is_text(self, stream: TextIO) -> bool:
         """Return whether a log that goes to a stream is text for people."""
@@ -291,12 +298,12 @@ class Database:
     )
     pool_size: int = setting(
         Constant(Kind.INTEGER, 1, LARGEST_POOL),
-        "Largest size of the connection pool of each worker. The connection for `db.listen` is not counted.",
+        "Maximum size of the connection pool of each worker. The connection for `db.listen` is not counted.",
         10,
     )
     pool_mode: str = setting(
         Constant(choices=("session", "transaction")),
-        "`transaction` behind a pooler that shares connections between transactions (PgBouncer, Supabase, Neon).",
+        "`transaction` for a pooler in transaction mode (PgBouncer, Supabase, Neon).",
         "session",
     )
     setup: tuple[Path, ...] = setting(
@@ -306,17 +313,17 @@ class Database:
     )
     bin: Path | None = setting(
         Custom({"type": ["string", "null"]}, "folder", _programs),
-        "Folder with PostgreSQL's programs, for the embedded PostgreSQL.",
+        "Folder with the PostgreSQL binaries, for the embedded PostgreSQL.",
         None,
     )
     hold: float = setting(
         Constant(Kind.DURATION, positive=True),
-        "How long a streaming query may hold its connection while its consumer is slow.",
+        "Time that a streaming query may hold its connection while its consumer is slow.",
         5.0,
     )
     spool: int = setting(
         _SIZE,
-        "Largest temporary file for the remaining rows of such a query.",
+        "Maximum size of the temporary file for the remaining rows of such a query.",
         1024**3,
     )
 
@@ -420,33 +427,33 @@ class HttpSettings:
         None,
     )
     deny_private_networks: bool = setting(
-        _FLAG, "Refuse calls to loopback, private and link-local addresses.", False
+        _FLAG, "Reject calls to loopback, private and link-local addresses.", False
     )
     connect: float = setting(
         _TIME,
-        "DNS lookup, TCP connection and TLS handshake.",
+        "Time-out for the DNS lookup, TCP connection and TLS handshake.",
         10.0,
         within=_TIMEOUTS,
     )
-    total: float = setting(_TIME, "A whole `http.request`.", 60.0, within=_TIMEOUTS)
+    total: float = setting(_TIME, "Time-out for a whole `http.request`.", 60.0, within=_TIMEOUTS)
     first_chunk: float = setting(
         _TIME,
-        "The first item of a stream.",
+        "Time-out for the first item of a stream.",
         60.0,
         within=_TIMEOUTS,
     )
     idle: float = setting(
         _TIME,
-        "Each following item of a stream.",
+        "Time-out between the items of a stream.",
         300.0,
         within=_TIMEOUTS,
     )
     max_body_size: int = setting(
-        _SIZE, "Largest response body that `http.request` reads.", 100 * 1024 * 1024
+        _SIZE, "Maximum size of a response body that `http.request` reads.", 100 * 1024 * 1024
     )
     max_event_size: int = setting(
         _SIZE,
-        "Largest single event, line or record of a streamed response.",
+        "Maximum size of a single event, line or record of a streamed response.",
         10 * 1024 * 1024,
     )
     # It may hold a password: no representation shows it.
@@ -501,7 +508,7 @@ class Model:
     )
     without_key: str | None = setting(
         Constant(parse=_model_address, empty=True),
-        "Base URL that is used while there is no API key. A path is one of this server.",
+        "Base URL to use while there is no API key. A path alone is a path of this server.",
         None,
     )
 
@@ -542,7 +549,7 @@ class StateSettings:
 
     redis: RedisUrl | None = setting(
         Constant(parse=_store, code="bad-url", empty=True),
-        "Store URL. `memory://` keeps state in each process; redis://host:6379 shares it between all.",
+        "Store URL. `memory://` stores state in each process; redis://host:6379 shares it between all.",
         None,
         key="url",
         shown=MEMORY,
@@ -554,12 +561,12 @@ class StateSettings:
     )
     max_entries: int = setting(
         Constant(Kind.INTEGER, 1, 100_000_000),
-        "Largest number of cached values, and of counters, in memory.",
+        "Maximum number of cached values, and of counters, in memory.",
         100_000,
     )
     max_size: int = setting(
         _SIZE,
-        "Largest size of all cached values in memory; in Redis, of one value.",
+        "Maximum size of all cached values in memory; in Redis, of one value.",
         256 * 1024 * 1024,
     )
 
@@ -621,7 +628,7 @@ class Settings:
         group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings
     )
     log: LogSettings = setting(
-        group_of(LogSettings), "What is logged, and how.", factory=LogSettings
+        group_of(LogSettings), "Logging: level, format and access log.", factory=LogSettings
     )
     written: abc.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

@@ -23,7 +23,7 @@ RESUMABLE: Final = (
 _TIME: Final = Constant(Kind.DURATION, off=True)
 _SIZE: Final = Constant(Kind.SIZE, positive=True)
 _FLAG: Final = Constant(Kind.BOOLEAN)
-_MAX_DURATION: Final = Section("maxDuration", "Largest duration of a stream.", short="limit")
+_MAX_DURATION: Final = Section("maxDuration", "Maximum duration of a stream.", short="limit")
 _SLOW_CLIENT: Final = Section(
     "slowClient",
     "What happens when a client reads too slowly: the run waits, the client is disconnected, or chunks are dropped.",
@@ -33,20 +33,20 @@ _SLOW_CLIENT: Final = Section(
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """How much of a stream is kept for readers who come back: seconds, chunks, bytes."""
+    """Limits of the stored part of a resumable stream: seconds, chunks, bytes."""
 
     keep: float = setting(
         Constant(Kind.DURATION, positive=True, maximum=86_400.0),
-        "How long a run waits for a client that lost its connection, and how long a finished stream is kept.",
+        "Time that a run waits for a disconnected client, and that a finished stream can still be resumed.",
         300.0,
     )
     max_chunks: int = setting(
         Constant(Kind.INTEGER, 1, 1_000_000),
-        "Largest number of chunks kept; the oldest are dropped.",
+        "Maximum number of stored chunks; the oldest are dropped.",
         10_000,
     )
     max_size: int = setting(
-        _SIZE, "Largest size of all chunks kept; the oldest are dropped.", 16 * 1024 * 1024
+        _SIZE, "Maximum size of all stored chunks; the oldest are dropped.", 16 * 1024 * 1024
     )
 
 
@@ -73,10 +73,10 @@ class Streaming:
         _TIME, "Time-out between two chunks. 0 or `false` disables it.", 300.0
     )
     max_duration: float = setting(
-        _TIME, "Largest duration of a stream.", 3600.0, key="limit", within=_MAX_DURATION
+        _TIME, "Maximum duration of a stream.", 3600.0, key="limit", within=_MAX_DURATION
     )
     max_bytes: int | None = setting(
-        _SIZE, "Largest number of bytes that one response may send.", None
+        _SIZE, "Maximum number of bytes that one response may send.", None
     )
     on_disconnect: str = setting(
         Constant(choices=("cancel", "finish")),
@@ -95,10 +95,12 @@ class Streaming:
         key="mode",
         within=_SLOW_CLIENT,
     )
-    buffer: int = setting(_SIZE, "Largest size of the send buffer of one client.", 256 * 1024)
-    compress: bool = setting(_FLAG, "Compress with gzip for clients that accept it.", False)
+    buffer: int = setting(_SIZE, "Maximum size of the send buffer of one client.", 256 * 1024)
+    compress: bool = setting(
+        _FLAG, "Compress the response with gzip for clients that accept it.", False
+    )
     done: bool = setting(_FLAG, "End an SSE stream with a `done` event.", True)
-    ids: bool = setting(_FLAG, "Number SSE events with ids.", True)
+    ids: bool = setting(_FLAG, "Add ids to SSE events.", True)
     separator: str = setting(
         Constant(verbatim=True), "Text between two chunks, in the format `text`.", ""
     )
@@ -107,13 +109,13 @@ class Streaming:
     )
     jitter: float = setting(
         Constant(Kind.PART),
-        "Random part by which the duration is shortened, so that clients do not all reconnect at once.",
+        "Random fraction by which the duration is shortened, so that clients do not all reconnect at once.",
         0.1,
         within=_MAX_DURATION,
     )
     grace: float = setting(
         Constant(Kind.DURATION, off=True, positive=True),
-        "How long the send buffer may be full before the client is disconnected.",
+        "Time that the send buffer may be full before the client is disconnected.",
         5.0,
         within=_SLOW_CLIENT,
     )

@@ -39,7 +39,7 @@ from streamstack.language.values import number_key, to_text
     aliases=("count",),
 )
 def length(value: Any) -> int:
-    """Tell how many items a list has, entries an object, characters a text, bytes."""
+    """Return the number of items of a list, entries of an object, characters of a text, or bytes."""
     if isinstance(value, (str, list, tuple, dict, bytes)):
         return len(value)
     raise wrong("length", "a list, an object or a text", value)
@@ -53,9 +53,9 @@ def length(value: Any) -> int:
     takes={"count": whole()},
 )
 def first(value: Any, count: Any = None) -> Any:
-    """Give the first item of a list, or character of a text; null if there is none.
+    """Return the first item of a list, or character of a text; null if it is empty.
 
-    With a number, the list of so many first ones.
+    With a number, return a list of that many items from the start.
     """
     items = sequence_of(value, "first")
     if count is not None:
@@ -65,9 +65,9 @@ def first(value: Any, count: Any = None) -> Any:
 
 @declare("filter", "last", "[1, 2, 3] | last", 3, takes={"count": whole()})
 def last(value: Any, count: Any = None) -> Any:
-    """Give the last item of a list, or character of a text; null if there is none.
+    """Return the last item of a list, or character of a text; null if it is empty.
 
-    With a number, the list of so many last ones.
+    With a number, return a list of that many items from the end.
     """
     items = sequence_of(value, "last")
     if count is not None:
@@ -86,7 +86,7 @@ def _list(items: Sequence[Any]) -> Any:
     [3, 2, 1],
 )
 def reverse(value: Any) -> Any:
-    """Give the list, or the text, from its end to its beginning."""
+    """Reverse a list or a text."""
     items = sequence_of(value, "reverse")
     return items[::-1] if isinstance(items, str) else list(reversed(items))
 
@@ -100,9 +100,9 @@ def reverse(value: Any) -> Any:
 def sort(
     value: Any, reverse: Any = False, case_sensitive: Any = False, attribute: Any = None
 ) -> list[Any]:
-    """Give the list in order, by an attribute of its items if given.
+    """Sort a list, optionally by an attribute of its items.
 
-    Texts are compared without regard to case unless `case_sensitive`; null comes last.
+    Text comparison ignores case unless `case_sensitive` is set; null is last.
     """
     return _sorted(items_of(value, "sort"), attribute, reverse, folded=not case_sensitive)
 
@@ -114,9 +114,9 @@ def sort(
     [{"n": 1}, {"n": 2}],
 )
 def sort_by(value: Any, field: Any, reverse: Any = False) -> list[Any]:
-    """Give the list in order of a field of its items ("a.b" goes deeper).
+    """Sort a list by a field of its items. "a.b" is a nested field.
 
-    Equal ones keep their order, null comes last. Texts are compared as they are.
+    The sort is stable; null is last. Text comparison is case-sensitive.
     """
     return _sorted(items_of(value, "sortBy"), field, reverse, folded=False)
 
@@ -143,9 +143,9 @@ def _sorted(items: Sequence[Any], path: Any, reverse: Any, *, folded: bool) -> l
     [1, 2, "a"],
 )
 def unique(value: Any, case_sensitive: Any = True, attribute: Any = None) -> list[Any]:
-    """Give the list without repetitions, each item where it is first; by an attribute of the items if given.
+    """Remove duplicates from a list, optionally by an attribute. The first of equal items stays.
 
-    Texts that differ in case only are the same if `case_sensitive` is false.
+    With `case_sensitive=false`, texts that differ only in case are equal.
     """
     seen: set[Any] = set()
     found = []
@@ -161,7 +161,7 @@ def unique(value: Any, case_sensitive: Any = True, attribute: Any = None) -> lis
 
 
 def identity(value: Any) -> Any:
-    """Return what is the same for equal values and can stand in a set."""
+    """Return a hashable key that is the same for equal values."""
     if isinstance(value, bool) or value is None:
         return (type(value).__name__, value)
     if isinstance(value, (int, float, Decimal)):
@@ -178,7 +178,7 @@ def identity(value: Any) -> Any:
     "filter", "flatten", "[1, [2, [3]]] | flatten", [1, 2, [3]], takes={"levels": whole(0, 100)}
 )
 def flatten(value: Any, levels: Any = 1) -> list[Any]:
-    """Give the list with the items of lists in it in their place, one level deep or as many as given."""
+    """Flatten nested lists by one level, or by the given number of levels."""
     items = list(items_of(value, "flatten"))
     for _ in range(levels):
         if not any(isinstance(item, list) for item in items):
@@ -191,7 +191,7 @@ def flatten(value: Any, levels: Any = 1) -> list[Any]:
     "filter", "batch", "[1, 2, 3] | batch(2, 0)", [[1, 2], [3, 0]], takes={"linecount": whole(1)}
 )
 def batch(value: Any, linecount: Any, fill_with: Any = None) -> list[list[Any]]:
-    """Give the list in lists of a size; the last one is filled up with `fill_with` unless that is null."""
+    """Split a list into lists of a given size. The last one is padded with `fill_with` unless that is null."""
     items = list(items_of(value, "batch"))
     found = [items[start : start + linecount] for start in range(0, len(items), linecount)]
     if found and fill_with is not None:
@@ -207,7 +207,10 @@ def batch(value: Any, linecount: Any, fill_with: Any = None) -> list[list[Any]]:
     takes={"slices": whole(1, 100_000)},
 )
 def slices(value: Any, slices: Any, fill_with: Any = None) -> list[list[Any]]:
-    """Give the list in a number of lists of about one size; shorter ones get `fill_with` unless null."""
+    """Split a list into a number of lists of about equal size.
+
+    Shorter ones are padded with `fill_with` unless that is null.
+    """
     items = list(items_of(value, "slice"))
     each, more = divmod(len(items), slices)
     found, start = [], 0
@@ -223,7 +226,7 @@ def slices(value: Any, slices: Any, fill_with: Any = None) -> list[list[Any]]:
 
 @declare("filter", "random", "[7] | random", 7)
 def random_item(value: Any) -> Any:
-    """Give one item of a list by chance; null of an empty one."""
+    """Return a random item of a list; null if it is empty."""
     items = sequence_of(value, "random")
     return generator.choice(items) if items else None  # noqa: S311
 
@@ -235,9 +238,9 @@ def random_item(value: Any) -> Any:
     {"a": [{"t": "a", "n": 1}, {"t": "a"}], "b": [{"t": "b"}]},
 )
 def group_by(value: Any, field: Any) -> dict[str, list[Any]]:
-    """Give an object of the lists of items that share a field, under its text.
+    """Group items by a field: an object of lists, by the text of the field's value.
 
-    They are in order of first appearance; null is under "".
+    Keys are in order of first appearance; the key for null is "".
     """
     found: dict[str, list[Any]] = {}
     for item in items_of(value, "groupBy"):
@@ -254,7 +257,10 @@ def group_by(value: Any, field: Any) -> dict[str, list[Any]]:
 def group_in_order(
     value: Any, attribute: Any, default: Any = None, case_sensitive: Any = False
 ) -> list[dict[str, Any]]:
-    """Give a list of {grouper, list} by a field of the items, in its order, as in Jinja2; for use in `<% for %>`."""
+    """Group items by a field: a list of {grouper, list}, sorted by the field, as in Jinja2.
+
+    For use in `<% for %>`.
+    """
 
     def key(item: Any) -> Any:
         found = at_path(item, attribute)
@@ -280,7 +286,7 @@ def group_in_order(
     {"7": {"id": 7, "n": "a"}},
 )
 def index_by(value: Any, field: Any) -> dict[str, Any]:
-    """Give an object of a list's items under the text of a field; of equal ones the last stays."""
+    """Return an object of a list's items by the text of a field. Of items with the same key, the last one stays."""
     return {to_text(at_path(item, field)): item for item in items_of(value, "indexBy")}
 
 
@@ -291,9 +297,9 @@ def index_by(value: Any, field: Any) -> dict[str, Any]:
     {"a": 1, "b": 2},
 )
 def merge(value: Any) -> dict[str, Any]:
-    """Give one object of a list of objects; what comes later wins.
+    """Merge a list of objects into one. Later values overwrite earlier ones.
 
-    A null among them counts for nothing.
+    Null items are ignored.
     """
     found: dict[str, Any] = {}
     for item in items_of(value, "merge"):
@@ -309,7 +315,10 @@ def merge(value: Any) -> dict[str, Any]:
     1,
 )
 def index_of(value: Any, item: Any) -> int | None:
-    """Tell where in a list an item, or in a text a text, is first, counted from 0; null if it is not."""
+    """Return the index of the first occurrence of an item in a list, or of a text in a text.
+
+    The index counts from 0; it is null if there is no occurrence.
+    """
     if isinstance(value, str):
         at = value.find(text_argument(item, "indexOf", "item"))
         return at if at >= 0 else None
@@ -324,13 +333,13 @@ def index_of(value: Any, item: Any) -> int | None:
 
 @declare("filter", "keys", '{"a": 1, "b": 2} | keys', ["a", "b"])
 def keys(value: Any) -> list[str]:
-    """Give the names of an object's entries."""
+    """Return the keys of an object."""
     return list(object_of(value, "keys"))
 
 
 @declare("filter", "values", '{"a": 1, "b": 2} | values', [1, 2])
 def values(value: Any) -> list[Any]:
-    """Give the values of an object's entries."""
+    """Return the values of an object."""
     return list(object_of(value, "values").values())
 
 
@@ -341,7 +350,7 @@ def values(value: Any) -> list[Any]:
     [{"key": "a", "value": 1}],
 )
 def entries(value: Any) -> list[dict[str, Any]]:
-    """Give the entries of an object, each as {key, value}."""
+    """Return the entries of an object, each as {key, value}."""
     return [{"key": key, "value": one} for key, one in object_of(value, "entries").items()]
 
 
@@ -352,9 +361,9 @@ def entries(value: Any) -> list[dict[str, Any]]:
     [["a", 1]],
 )
 def items(value: Any) -> list[list[Any]]:
-    """Give the entries of an object, each as [key, value]; for `<% for key, value in x | items %>`.
+    """Return the entries of an object, each as [key, value]. For `<% for key, value in x | items %>`.
 
-    None of null.
+    Null has no entries.
     """
     return [] if value is None else [[k, one] for k, one in object_of(value, "items").items()]
 
@@ -366,7 +375,7 @@ def items(value: Any) -> list[list[Any]]:
     {"a": 1, "b": 2},
 )
 def from_entries(value: Any) -> dict[str, Any]:
-    """Give the object of a list of {key, value} or [key, value]: what `entries` and `items` undo."""
+    """Create an object from a list of {key, value} or [key, value]. The inverse of `entries` and `items`."""
     found = {}
     for entry in items_of(value, "fromEntries"):
         pair = (0, 1) if isinstance(entry, list) else ("key", "value")
@@ -383,7 +392,7 @@ def from_entries(value: Any) -> dict[str, Any]:
 def dict_sort(
     value: Any, case_sensitive: Any = False, by: Any = "key", reverse: Any = False
 ) -> list[list[Any]]:
-    """Give the entries of an object as [key, value], in order of the keys, or `by` value."""
+    """Return the entries of an object as [key, value], sorted by key, or by value with `by`."""
     return sort(items(object_of(value, "dictsort")), reverse, case_sensitive, int(by == "value"))
 
 
@@ -394,9 +403,9 @@ def dict_sort(
     {"a": 1, "c": 3},
 )
 def pick(value: Any, *names: Any) -> Any:
-    """Give the object with only the entries of these names; of a list, each of its objects.
+    """Return an object with only the given keys; for a list, apply that to each object.
 
-    Names that it has not are left out. They may stand in one list.
+    Keys that the object does not have are ignored. Keys can also be given as one list.
     """
     wanted = _names(names)
     if isinstance(value, list):
@@ -412,9 +421,9 @@ def pick(value: Any, *names: Any) -> Any:
     {"a": 1},
 )
 def omit(value: Any, *names: Any) -> Any:
-    """Give the object without the entries of these names; of a list, each of its objects.
+    """Return an object without the given keys; for a list, apply that to each object.
 
-    They may stand in one list.
+    Keys can also be given as one list.
     """
     unwanted = _names(names)
     if isinstance(value, list):
@@ -437,9 +446,9 @@ def _names(names: tuple[Any, ...]) -> list[str]:
     [[1, 0], ["A"]],
 )
 def map_items(value: Any, filter: Any = None, *arguments: Any, **named: Any) -> list[Any]:  # noqa: A002
-    """Give a filter's results for each item of a list, or one field of each item.
+    """Apply a filter to each item of a list, or return one field of each item.
 
-    With `attribute` it is the field: null, or `default`, where an item has none.
+    With `attribute`, an item without the field yields null, or `default`.
     """
     items = items_of(value, "map")
     if filter is None:
@@ -459,7 +468,7 @@ def map_items(value: Any, filter: Any = None, *arguments: Any, **named: Any) -> 
     [1, 3],
 )
 def select(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
-    """Give the items of a list that pass a test, or, without one, that are true."""
+    """Return the items of a list that pass a test, or, without a test, are true."""
     passes = _test(test, arguments, "select")
     return [item for item in items_of(value, "select") if passes(item)]
 
@@ -471,7 +480,7 @@ def select(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
     [1, 2],
 )
 def reject(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
-    """Give the items of a list that do not pass a test, or, without one, that are not true."""
+    """Return the items of a list that don't pass a test, or, without a test, are not true."""
     passes = _test(test, arguments, "reject")
     return [item for item in items_of(value, "reject") if not passes(item)]
 
@@ -483,9 +492,9 @@ def reject(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
     [{"n": 5}],
 )
 def select_by_field(value: Any, attribute: Any, test: Any = None, *arguments: Any) -> list[Any]:
-    """Give the items of a list whose field passes a test, or, without one, is true.
+    """Return the items of a list whose field passes a test, or, without a test, is true.
 
-    Where an item has no such field, it is null.
+    A missing field is null.
     """
     passes = _test(test, arguments, "selectattr")
     items = items_of(value, "selectattr")
@@ -499,7 +508,7 @@ def select_by_field(value: Any, attribute: Any, test: Any = None, *arguments: An
     [{"done": False}],
 )
 def reject_by_field(value: Any, attribute: Any, test: Any = None, *arguments: Any) -> list[Any]:
-    """Give the items of a list whose field does not pass a test, or, without one, is not true."""
+    """Return the items of a list whose field doesn't pass a test, or, without a test, is not true."""
     passes = _test(test, arguments, "rejectattr")
     items = items_of(value, "rejectattr")
     return [item for item in items if not passes(at_path(item, attribute))]

@@ -42,11 +42,11 @@ _DECIMAL: Final = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,4
     aliases=("d",),
 )
 def default(value: Any, other: Any = "", boolean: bool = False) -> Any:
-    """Give the value, or another one where it is null or not there.
+    """Return the value, or a default if it is null or missing.
 
-    A name that is not bound, a missing item and a look-up in null are all "not there": it
-    covers the whole path to its left, and evaluates its argument only if needed. A second
-    argument `true` replaces false, 0 and empty values too.
+    An unbound name, a missing item and a look-up in null all count as missing: the filter covers the whole path
+    to its left. The argument is evaluated only if it is needed. With `true` as second argument, false, 0 and
+    empty values are replaced too.
     """
     return other if value is None or (boolean and not value) else value
 
@@ -59,9 +59,9 @@ def default(value: Any, other: Any = "", boolean: bool = False) -> Any:
     aliases=("tojson",),
 )
 def to_json_text(value: Any, indent: int | None = None) -> str:
-    """Give the value as compact JSON text, or indented by some spaces.
+    """Serialize the value as compact JSON, or with the given indentation.
 
-    Decimals keep their digits.
+    Decimals keep all digits.
     """
     text = to_json(value).decode()
     if not indent or type(indent) is not int:
@@ -72,7 +72,7 @@ def to_json_text(value: Any, indent: int | None = None) -> str:
 
 
 class _Digits(str):
-    """A JSON number's own text."""
+    """The source text of a JSON number."""
 
     __slots__ = ()
 
@@ -100,10 +100,9 @@ def _indented(value: Any, step: str, line: str) -> str:
     {"a": [1, True]},
 )
 def from_json(value: Any) -> Any:
-    """Give the value that a JSON text holds.
+    """Parse a JSON text.
 
-    A number with a point becomes a decimal that keeps its digits where a binary fraction would
-    not.
+    A number with a decimal point becomes a decimal, with all digits, if a float would lose precision.
     """
     if isinstance(value, bytes):
         try:
@@ -142,10 +141,10 @@ def _refuse_constant(word: str) -> None:
     aliases=("int",),
 )
 def to_integer(value: Any, default: Any = None) -> Any:
-    """Give the whole number of a text, number or boolean.
+    """Convert a text, number or boolean to an integer.
 
-    A fraction is cut off (2.9 gives 2); a timestamp gives whole seconds since 1970. With a
-    default, what is no number gives that.
+    The fraction is truncated (2.9 becomes 2). A timestamp becomes whole seconds since 1970. With a default, a
+    value that is not a number becomes the default.
     """
     try:
         return _integer(value)
@@ -190,9 +189,9 @@ def _decimal_of_text(value: str, name: str) -> Decimal:
     "1.10",
 )
 def to_decimal(value: Any, default: Any = None) -> Any:
-    """Give the decimal of a text, number or boolean, with exactly its digits.
+    """Convert a text, number or boolean to a decimal, without loss of digits.
 
-    Of a timestamp, the seconds since 1970. With a default, what is no number gives that.
+    A timestamp becomes seconds since 1970. With a default, a value that is not a number becomes the default.
     """
     try:
         return _decimal(value)
@@ -225,9 +224,9 @@ def _decimal(value: Any) -> Decimal:
     2.5,
 )
 def to_float(value: Any, default: Any = None) -> Any:
-    """Give the number of a text or number as a binary fraction.
+    """Convert a text or number to a float.
 
-    With a default, what is no number gives that.
+    With a default, a value that is not a number becomes the default.
     """
     number = to_decimal(value, default)
     if not isinstance(number, Decimal):
@@ -246,10 +245,10 @@ def to_float(value: Any, default: Any = None) -> Any:
     aliases=("string",),
 )
 def to_text_filter(value: Any) -> str:
-    """Give the value as it stands inside a text.
+    """Convert the value to text, as in interpolation.
 
-    Booleans are true and false, null is empty, lists and objects are compact JSON, timestamps
-    RFC 3339.
+    Booleans become true and false, null becomes an empty text, lists and objects compact JSON, timestamps RFC
+    3339.
     """
     return to_text(value)
 
@@ -261,7 +260,7 @@ def to_text_filter(value: Any) -> str:
     ["a", "b", "c"],
 )
 def to_list(value: Any) -> list[Any]:
-    """Give the items of a list, the characters of a text, the keys of an object."""
+    """Return the items of a list, the characters of a text, or the keys of an object."""
     if isinstance(value, (list, tuple, str, dict)):
         return list(value)
     raise wrong("list", "a list, a text or an object", value)
@@ -285,7 +284,7 @@ def _bytes(value: Any, name: str) -> bytes:
 
 @declare("filter", "base64", '"Zoë" | base64', "Wm/Dqw==")
 def base64(value: Any) -> str:
-    """Give the text's UTF-8, or bytes, in base64."""
+    """Encode a text (as UTF-8) or bytes in base64."""
     return codec.b64encode(_bytes(value, "base64")).decode()
 
 
@@ -296,7 +295,7 @@ def base64(value: Any) -> str:
     "Zoë",
 )
 def unbase64(value: Any, bytes: Any = False) -> Any:  # noqa: A002
-    """Give the text that base64 (also that of URLs) holds; `bytes=true` gives the bytes, which need not be text."""
+    """Decode base64 or base64url to a text. With `bytes=true`, return bytes, which need not be text."""
     text = text_of(value, "unbase64").translate({0x2D: "+", 0x5F: "/"})
     compact = "".join(text.split()).rstrip("=")
     try:
@@ -319,7 +318,7 @@ def unbase64(value: Any, bytes: Any = False) -> Any:  # noqa: A002
     aliases=("urlencode",),
 )
 def url_encode(value: Any) -> str:
-    """Give the text as a part of a URL, every reserved character escaped; of an object, a whole query."""
+    """Percent-encode a text for use in a URL. An object becomes a query string."""
     if isinstance(value, dict):
         return "&".join(f"{_quoted(key)}={_quoted(one)}" for key, one in value.items())
     if isinstance(value, list):
@@ -332,7 +331,7 @@ def url_encode(value: Any) -> str:
 
 @declare("filter", "safe", '"a/b" | safe', "a/b")
 def safe(value: Any) -> str:
-    """Give the text as it is. Last in a binding inside of `url`, it keeps the text from being percent-encoded."""
+    """Return the text unchanged. As the last filter of a binding in `url`, it prevents percent-encoding."""
     return text_of(value, "safe")
 
 
@@ -342,12 +341,12 @@ def _quoted(value: Any) -> str:
 
 @declare("filter", "urlDecode", '"a%20b+c" | urlDecode', "a b c")
 def url_decode(value: Any) -> str:
-    """Give the text of a part of a URL."""
+    """Decode a percent-encoded text."""
     return unquote(text_of(value, "urlDecode").replace("+", " "))
 
 
 def _check_algorithm(arguments: Sequence[object]) -> tuple[str, str, str] | None:
-    """Find a constant algorithm that is none."""
+    """Return the problem with a constant algorithm that does not exist."""
     if arguments and isinstance(arguments[0], str) and arguments[0] not in ALGORITHMS:
         return "bad-template", f"there is no hash `{arguments[0]}`", f"write {_KNOWN}"
     return None
@@ -364,10 +363,9 @@ _KNOWN: Final = f"one of {', '.join(ALGORITHMS)}"
     check=_check_algorithm,
 )
 def hash_text(value: Any, algorithm: Any = "sha256") -> str:
-    """Give the hash of a text's UTF-8, or of bytes, in hexadecimal.
+    """Return the hash of a text (as UTF-8) or of bytes, in hexadecimal.
 
-    Not for passwords. By sha256, sha512, sha384, sha1, md5, sha3_256 or
-    blake2b.
+    Algorithms: sha256, sha512, sha384, sha1, md5, sha3_256, blake2b. Not for passwords: use `password.hash`.
     """
     made = hashlib.new(_algorithm(algorithm, "hash"), usedforsecurity=False)
     made.update(_bytes(value, "hash"))
@@ -382,7 +380,7 @@ def hash_text(value: Any, algorithm: Any = "sha256") -> str:
     check=_check_algorithm,
 )
 def hmac(value: Any, algorithm: Any, key: Any, encoding: Any = "hex") -> str:
-    """Give the signature (HMAC) of a text's UTF-8, or of bytes, with a key, in hexadecimal or base64."""
+    """Return the HMAC of a text (as UTF-8) or of bytes with a key, in hexadecimal or base64."""
     name = _algorithm(algorithm, "hmac")
     made = signing.new(_bytes(key, "hmac"), _bytes(value, "hmac"), name)
     if encoding == "base64":

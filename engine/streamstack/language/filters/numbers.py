@@ -1,7 +1,7 @@
-"""Filters of numbers, one or a list of them.
+"""Filters of numbers and of lists of numbers.
 
-Of an empty list, `sum` is 0 and the others are null. A null among the items is an error: write
-`| reject("none")` before.
+For an empty list, `sum` is 0 and the others are null. A null among the items is an error: write `|
+reject("none")` before.
 """
 
 # An author passes an argument by position or by name, whatever it is.
@@ -26,7 +26,7 @@ from streamstack.language.filters.operations import (
 
 @declare("filter", "abs", "-3 | abs", 3)
 def absolute(value: Any) -> Any:
-    """Give the number without its sign."""
+    """Return the absolute value."""
     number = number_of(value, "abs")
     return number.copy_abs() if isinstance(number, Decimal) else abs(number)
 
@@ -39,10 +39,10 @@ def absolute(value: Any) -> Any:
     takes={"precision": whole(-300, 300)},
 )
 def round_number(value: Any, precision: Any = 0, method: Any = "common") -> Any:
-    """Give the number rounded to some places.
+    """Round a number to the given number of decimal places.
 
-    The method is common (halves away from zero), even (halves to the even neighbour), ceil or
-    floor. Without places it is an integer; a decimal keeps exactly that many digits.
+    The method is common (half away from zero), even (half to even), ceil or floor. Without places, the result
+    is an integer. A decimal keeps exactly that many digits.
     """
     number = number_of(value, "round")
     modes = {
@@ -77,13 +77,13 @@ _WIDE = operators.exact_context(4200)
 
 @declare("filter", "floor", "-2.5 | floor", -3)
 def floor(value: Any) -> Any:
-    """Give the largest integer not above the number."""
+    """Round down to an integer."""
     return round_number(value, 0, "floor")
 
 
 @declare("filter", "ceil", "2.1 | ceil", 3)
 def ceil(value: Any) -> Any:
-    """Give the smallest integer not below the number."""
+    """Round up to an integer."""
     return round_number(value, 0, "ceil")
 
 
@@ -94,7 +94,7 @@ def ceil(value: Any) -> Any:
     5,
 )
 def total(value: Any, attribute: Any = None, start: Any = 0) -> Any:
-    """Give the sum of a list of numbers, or of an attribute of its items, added to `start`; 0 for an empty list."""
+    """Return the sum of a list of numbers, or of an attribute of its items, plus `start`; 0 for an empty list."""
     result = number_of(start, "sum")
     for number in _numbers(value, attribute, "sum"):
         result = operators.add(result, number)
@@ -108,7 +108,7 @@ def total(value: Any, attribute: Any = None, start: Any = 0) -> Any:
     3.0,
 )
 def mean(value: Any, attribute: Any = None) -> Any:
-    """Give the average of a list of numbers, or of an attribute of its items; null for an empty list."""
+    """Return the mean of a list of numbers, or of an attribute of its items; null for an empty list."""
     numbers = _numbers(value, attribute, "mean")
     return operators.divide(total(numbers), len(numbers)) if numbers else None
 
@@ -120,9 +120,9 @@ def mean(value: Any, attribute: Any = None) -> Any:
     2.5,
 )
 def percentile(value: Any, p: Any, attribute: Any = None) -> Any:
-    """Give the number below which p percent of a list lie; null for an empty list.
+    """Return the p-th percentile of a list of numbers; null for an empty list.
 
-    Between two items it is in proportion. `percentile(50)` is the median.
+    Between two items it is interpolated linearly. `percentile(50)` is the median.
     """
     unsorted = _numbers(value, attribute, "percentile")
     numbers = sorted(unsorted, key=operators.order_key(unsorted))
@@ -152,9 +152,9 @@ def percentile(value: Any, p: Any, attribute: Any = None) -> Any:
     1,
 )
 def least(value: Any, attribute: Any = None) -> Any:
-    """Give the least of a list's numbers, texts or timestamps; null for an empty list.
+    """Return the minimum of a list of numbers, texts or timestamps; null for an empty list.
 
-    With an attribute, the item in which that is least.
+    With an attribute, return the item with the smallest attribute.
     """
     return _extreme(value, attribute, "min", operators.less)
 
@@ -166,9 +166,9 @@ def least(value: Any, attribute: Any = None) -> Any:
     {"n": 5},
 )
 def greatest(value: Any, attribute: Any = None) -> Any:
-    """Give the greatest of a list's numbers, texts or timestamps; null for an empty list.
+    """Return the maximum of a list of numbers, texts or timestamps; null for an empty list.
 
-    With an attribute, the item in which that is greatest.
+    With an attribute, return the item with the largest attribute.
     """
     return _extreme(value, attribute, "max", operators.greater)
 
@@ -196,7 +196,7 @@ def _numbers(value: Any, attribute: Any, name: str) -> Sequence[Any]:
     "13.0 kB",
 )
 def file_size(value: Any, binary: Any = False) -> str:
-    """Give a number of bytes as people read it, in steps of 1000, or of 1024 if `binary`."""
+    """Format a number of bytes for people, in units of 1000, or of 1024 with `binary`."""
     size = float(number_of(value, "filesizeformat"))
     base, units = (1024, "KiB MiB GiB TiB PiB") if binary else (1000, "kB MB GB TB PB")
     if abs(size) < base:

@@ -1,4 +1,4 @@
-"""How a filter, function or test of expressions is declared, and what its code says of a value that does not suit."""
+"""Declaration of the filters, functions and tests of expressions, and their errors for unsuitable values."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ Check = Callable[[Sequence[object]], tuple[str, str, str] | None]
 class Operation:
     """One filter, function or test of expressions.
 
-    ``summary`` says what it gives. ``example`` is an expression and ``result`` its value, both
-    shown in the reference and run by the tests. ``fields`` are its arguments, without the value on the left;
-    ``minimum`` and ``maximum`` count them; ``maximum`` None means any number. ``check`` is that of constant arguments.
-    ``call`` looks at its arguments first, ``code`` does not.
+    ``summary`` describes the result. ``example`` is an expression and ``result`` its value, both shown in the
+    reference and run by the tests. ``fields`` are its arguments, without the value on the left; ``minimum`` and
+    ``maximum`` count them; ``maximum`` None means any number. ``check`` validates constant arguments. ``call``
+    validates its arguments first, ``code`` does not.
     """
 
     what: What
@@ -107,8 +107,9 @@ def declare(
 ) -> Callable[[_Code], _Code]:
     """Register the function below as a filter, function or test of expressions.
 
-    Its docstring is what the reference says of it. ``takes`` are the types of its arguments, by name: constants are
-    checked when the file is loaded, others before it is called. Null is taken where it is the default.
+    Its docstring is the description in the reference. ``takes`` are the types of its arguments, by name:
+    constants are checked when the file is loaded, others before each call. Null is allowed where it is the
+    default.
     """
 
     def register(code: _Code) -> _Code:

@@ -1,4 +1,4 @@
-"""The tests of expressions, after `is`, and the functions."""
+"""The tests of expressions, used after `is`, and the functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streamstack.language.values import Opaque
 
 @declare("test", "defined", "{}.a is defined", False)
 def is_defined(value: Any) -> bool:
-    """Tell whether its name is bound and its path leads somewhere."""
+    """Check that the name is bound and the path exists."""
     return True
 
 
@@ -27,67 +27,67 @@ def is_defined(value: Any) -> bool:
     True,
 )
 def is_undefined(value: Any) -> bool:
-    """Tell whether its name is not bound or its path leads nowhere."""
+    """Check that the name is not bound or the path does not exist."""
     return False
 
 
 @declare("test", "none", "null is none", True, aliases=("null",))
 def is_none(value: Any) -> bool:
-    """Tell whether it is null."""
+    """Check that the value is null."""
     return value is None
 
 
 @declare("test", "true", "1 is true", False)
 def is_true(value: Any) -> bool:
-    """Tell whether it is true."""
+    """Check that the value is true."""
     return value is True
 
 
 @declare("test", "false", "0 is false", False)
 def is_false(value: Any) -> bool:
-    """Tell whether it is false."""
+    """Check that the value is false."""
     return value is False
 
 
 @declare("test", "boolean", "false is boolean", True)
 def is_boolean(value: Any) -> bool:
-    """Tell whether it is true or false."""
+    """Check that the value is true or false."""
     return isinstance(value, bool)
 
 
 @declare("test", "integer", "true is integer", False)
 def is_integer(value: Any) -> bool:
-    """Tell whether it is an integer; a boolean is none."""
+    """Check that the value is an integer. Booleans are not integers."""
     return type(value) is int
 
 
 @declare("test", "float", "1.5 is float", True, aliases=("decimal",))
 def is_float(value: Any) -> bool:
-    """Tell whether it is a number with a fraction."""
+    """Check that the value is a float or a decimal."""
     return isinstance(value, (float, Decimal))
 
 
 @declare("test", "number", '"1" is number', False)
 def is_number(value: Any) -> bool:
-    """Tell whether it is a number of any kind."""
+    """Check that the value is a number."""
     return type(value) in (int, float, Decimal)
 
 
 @declare("test", "string", '"a" is string', True, aliases=("text",))
 def is_string(value: Any) -> bool:
-    """Tell whether it is a text."""
+    """Check that the value is a text."""
     return isinstance(value, str)
 
 
 @declare("test", "mapping", '{"a": 1} is mapping', True, aliases=("object",))
 def is_mapping(value: Any) -> bool:
-    """Tell whether it is an object."""
+    """Check that the value is an object."""
     return isinstance(value, dict)
 
 
 @declare("test", "list", "[1] is list", True)
 def is_list(value: Any) -> bool:
-    """Tell whether it is a list."""
+    """Check that the value is a list."""
     return isinstance(value, (list, tuple))
 
 
@@ -98,50 +98,50 @@ def is_list(value: Any) -> bool:
     False,
 )
 def is_iterable(value: Any) -> bool:
-    """Tell whether `for` can go through it: a list, an object or a text."""
+    """Check that `for` can iterate over the value: a list, an object or a text."""
     return isinstance(value, (list, tuple, dict, str))
 
 
 @declare("test", "sequence", '"abc" is sequence', True)
 def is_sequence(value: Any) -> bool:
-    """Tell whether it is a list or a text."""
+    """Check that the value is a list or a text."""
     return isinstance(value, (list, tuple, str))
 
 
 @declare("test", "timestamp", "now() is timestamp", True)
 def is_timestamp(value: Any) -> bool:
-    """Tell whether it is a timestamp."""
+    """Check that the value is a timestamp."""
     return isinstance(value, datetime)
 
 
 @declare("test", "date", "today() is date", True)
 def is_date(value: Any) -> bool:
-    """Tell whether it is a date without a time."""
+    """Check that the value is a date without a time."""
     return isinstance(value, date) and not isinstance(value, datetime)
 
 
 @declare("test", "stream", "[1] is stream", False)
 def is_stream(value: Any) -> bool:
-    """Tell whether it is a stream."""
+    """Check that the value is a stream."""
     return isinstance(value, Opaque) and value.kind == "stream"
 
 
 @declare("test", "empty", "[] is empty", True)
 def is_empty(value: Any) -> bool:
-    """Tell whether it is null, or a text, list or object of nothing."""
+    """Check that the value is null, or an empty text, list or object."""
     operators.refuse_stream(value)
     return value is None or (isinstance(value, (str, list, tuple, dict, bytes)) and not value)
 
 
 @declare("test", "even", "4 is even", True)
 def is_even(value: Any) -> bool:
-    """Tell whether the integer is even."""
+    """Check that an integer is even."""
     return _integer(value, "even") % 2 == 0
 
 
 @declare("test", "odd", "4 is odd", False)
 def is_odd(value: Any) -> bool:
-    """Tell whether the integer is odd."""
+    """Check that an integer is odd."""
     return _integer(value, "odd") % 2 == 1
 
 
@@ -149,7 +149,7 @@ def is_odd(value: Any) -> bool:
     "test", "divisibleby", "9 is divisibleby 3", True, takes={"number": whole(-(2**63), 2**63)}
 )
 def is_divisible(value: Any, number: Any) -> bool:
-    """Tell whether the integer is a multiple of another."""
+    """Check that an integer is divisible by another."""
     divisor: int = number
     if divisor == 0:
         raise failed("divisibleby", "division by zero")
@@ -158,13 +158,13 @@ def is_divisible(value: Any, number: Any) -> bool:
 
 @declare("test", "lower", '"abc" is lower', True)
 def is_lower(value: Any) -> bool:
-    """Tell whether the text is all lower case."""
+    """Check that a text is lower case."""
     return isinstance(value, str) and value.islower()
 
 
 @declare("test", "upper", '"aBC" is upper', False)
 def is_upper(value: Any) -> bool:
-    """Tell whether the text is all upper case."""
+    """Check that a text is upper case."""
     return isinstance(value, str) and value.isupper()
 
 
@@ -175,7 +175,7 @@ def is_upper(value: Any) -> bool:
     True,
 )
 def is_in(value: Any, container: Any) -> bool:
-    """Tell whether it is an item of a list, a key of an object, a part of a text."""
+    """Check that the value is an item of a list, a key of an object or a part of a text."""
     return operators.contains(value, container)
 
 
@@ -187,25 +187,25 @@ def is_in(value: Any, container: Any) -> bool:
     aliases=("equalto", "sameas", "=="),
 )
 def is_equal(value: Any, other: Any) -> bool:
-    """Tell whether it equals another value."""
+    """Check that the value equals another."""
     return operators.equal(value, other)
 
 
 @declare("test", "ne", "1 is ne 2", True, aliases=("!=",))
 def is_unequal(value: Any, other: Any) -> bool:
-    """Tell whether it differs from another value."""
+    """Check that the value does not equal another."""
     return operators.unequal(value, other)
 
 
 @declare("test", "lt", "1 is lt 2", True, aliases=("lessthan", "<"))
 def is_less(value: Any, other: Any) -> bool:
-    """Tell whether it is less than another value."""
+    """Check that the value is less than another."""
     return operators.less(value, other)
 
 
 @declare("test", "le", "2 is le 2", True, aliases=("<=",))
 def is_less_or_equal(value: Any, other: Any) -> bool:
-    """Tell whether it is less than or equal to another value."""
+    """Check that the value is less than or equal to another."""
     return operators.less_equal(value, other)
 
 
@@ -217,7 +217,7 @@ def is_less_or_equal(value: Any, other: Any) -> bool:
     aliases=("greaterthan", ">"),
 )
 def is_greater(value: Any, other: Any) -> bool:
-    """Tell whether it is greater than another value."""
+    """Check that the value is greater than another."""
     return operators.greater(value, other)
 
 
@@ -229,7 +229,7 @@ def is_greater(value: Any, other: Any) -> bool:
     aliases=(">=",),
 )
 def is_greater_or_equal(value: Any, other: Any) -> bool:
-    """Tell whether it is greater than or equal to another value."""
+    """Check that the value is greater than or equal to another."""
     return operators.greater_equal(value, other)
 
 
@@ -244,19 +244,19 @@ def _integer(value: Any, name: str) -> int:
 
 @declare("function", "now", "now() | date | length", 10)
 def now() -> datetime:
-    """Give the time now, a timestamp in UTC."""
+    """Return the current time as a timestamp in UTC."""
     return datetime.now(UTC)
 
 
 @declare("function", "today", "today() == (now() | toDate)", True)
 def today() -> date:
-    """Give the date today, in UTC."""
+    """Return the current date in UTC."""
     return datetime.now(UTC).date()
 
 
 @declare("function", "uuid", "uuid() | length", 36)
 def uuid() -> str:
-    """Give a new random UUID (version 4), as text."""
+    """Return a random UUID (version 4), as text."""
     return str(identifiers.uuid4())
 
 
@@ -267,7 +267,7 @@ def uuid() -> str:
     True,
 )
 def random() -> float:
-    """Give a random number from 0 up to, but without, 1. Not for secrets."""
+    """Return a random number from 0 up to, but not including, 1. Not for secrets."""
     return generator.random()  # noqa: S311
 
 
@@ -279,7 +279,7 @@ def random() -> float:
     takes={"first": whole(-(2**63), 2**63), "last": whole(-(2**63), 2**63)},
 )
 def random_integer(first: Any, last: Any) -> int:
-    """Give a random integer from the first to the last given, both included. Not for secrets."""
+    """Return a random integer between two integers, both included. Not for secrets."""
     if first > last:
         raise failed("randomInteger", f"the first, {first}, is above the last, {last}")
     return generator.randint(first, last)  # noqa: S311
@@ -292,15 +292,15 @@ def random_integer(first: Any, last: Any) -> int:
     [2, 5, 8],
 )
 def range_list(start: Any, stop: Any = None, step: Any = 1) -> list[int]:
-    """Give the list of integers from 0, or from the first given, up to but without the last.
+    """Return a list of integers from 0, or from a start, up to but not including the end.
 
-    A third argument is the step.
+    The third argument is the step.
     """
     return list(range_of(start, stop, step))
 
 
 def range_of(start: Any, stop: Any = None, step: Any = 1) -> range:
-    """Give the same integers without holding them: for loops."""
+    """Return the same integers as a lazy range, for loops."""
     low, high = (0, start) if stop is None else (start, stop)
     low = integer_argument(low, "range", "start", -(2**63), 2**63)
     high = integer_argument(high, "range", "stop", -(2**63), 2**63)

@@ -1,4 +1,4 @@
-"""Filters of texts, and those that match regular expressions."""
+"""Filters of texts, and filters that match regular expressions."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _TAG_OR_COMMENT: Final = re.compile(r"<!--.*?-->|<[^<>]*>", re.DOTALL)
 
 @declare("filter", "upper", '"Zoë" | upper', "ZOË")
 def upper(value: Any) -> str:
-    """Give the text in upper case."""
+    """Convert a text to upper case."""
     return text_of(value, "upper").upper()
 
 
 @declare("filter", "lower", '"Zoë" | lower', "zoë")
 def lower(value: Any) -> str:
-    """Give the text in lower case."""
+    """Convert a text to lower case."""
     return text_of(value, "lower").lower()
 
 
@@ -53,7 +53,7 @@ def lower(value: Any) -> str:
     "Ada lovelace",
 )  # fmt: skip
 def capitalize(value: Any) -> str:
-    """Give the text with one capital, the first."""
+    """Convert the first character to upper case and the others to lower case."""
     return text_of(value, "capitalize").capitalize()
 
 
@@ -64,7 +64,7 @@ def capitalize(value: Any) -> str:
     "It's A Day",
 )
 def title(value: Any) -> str:
-    """Give the text with a capital at each word."""
+    """Capitalize each word."""
     return re.sub(
         r"[^\W_]+(?:['’]\w+)*",  # noqa: RUF001
         lambda word: word.group()[0].upper() + word.group()[1:].lower(),
@@ -81,7 +81,7 @@ def title(value: Any) -> str:
     takes={"characters": TEXT},
 )
 def trim(value: Any, characters: str | None = None) -> str:
-    """Give the text without white space, or the characters given, at both ends."""
+    """Remove white space, or the given characters, from both ends."""
     text = text_of(value, "trim")
     if characters is None:
         return text.strip()
@@ -96,7 +96,7 @@ def trim(value: Any, characters: str | None = None) -> str:
     takes={"old": TEXT, "count": whole(-1)},
 )
 def replace(value: Any, old: Any, new: Any, count: Any = -1) -> str:
-    """Give the text with each occurrence of a text replaced, or only the first `count`."""
+    """Replace each occurrence of a text, or only the first `count`."""
     text = text_of(value, "replace")
     new = text_of(new, "replace")
     occurrences = text.count(old) if old else len(text) + 1
@@ -112,7 +112,7 @@ def replace(value: Any, old: Any, new: Any, count: Any = -1) -> str:
     takes={"separator": TEXT, "limit": whole(-1)},
 )
 def split(value: Any, separator: Any = None, limit: Any = -1) -> list[str]:
-    """Give the parts of a text between a separator, at most `limit` times; without one, its words."""
+    """Split a text by a separator, at most `limit` times; without a separator, into words."""
     text = text_of(value, "split")
     if separator is None:
         return text.split(None, limit)
@@ -124,13 +124,13 @@ def split(value: Any, separator: Any = None, limit: Any = -1) -> list[str]:
     ["a", "b", "c"],
 )  # fmt: skip
 def lines(value: Any) -> list[str]:
-    """Give the lines of a text, without their ends."""
+    """Split a text into lines, without line breaks."""
     return re.split(r"\r\n|\r|\n", text_of(value, "lines"))
 
 
 @declare("filter", "join", '[1, true, "c"] | join(", ")', "1, true, c", takes={"separator": TEXT})
 def join(value: Any, separator: str = "", attribute: Any = None) -> str:
-    """Give the texts of a list's items, with a separator between; of an attribute of them, if given."""
+    """Join the items of a list, or an attribute of them, into a text with a separator."""
     items: Sequence[Any] = value if isinstance(value, str) else items_of(value, "join")
     if attribute is not None:
         items = [at_path(item, attribute) for item in items]
@@ -146,7 +146,7 @@ def join(value: Any, separator: str = "", attribute: Any = None) -> str:
     aliases=("e",),
 )
 def escape(value: Any) -> str:
-    """Give the text with & < > and quotes written as HTML's entities."""
+    """Escape &, <, > and quotes for HTML."""
     return escape_html(to_text(value))
 
 
@@ -157,7 +157,7 @@ def escape(value: Any) -> str:
     "Hello you",
 )
 def strip_tags(value: Any) -> str:
-    """Give the text without HTML tags and comments, its white space made single spaces."""
+    """Remove HTML tags and comments, and collapse white space."""
     text = text_of(value, "striptags")
     # Behind the last `-->` no comment can end: looking for it from each `<!--` there would take for ever.
     _, arrow, behind = text.rpartition("-->")
@@ -175,9 +175,9 @@ def strip_tags(value: Any) -> str:
 def truncate(
     value: Any, length: Any = 255, killwords: Any = False, end: Any = "...", leeway: Any = 0
 ) -> str:
-    """Give the text cut to a number of characters, `end` included; at the end of a word unless `killwords`.
+    """Truncate a text to a number of characters, including `end`; at a word boundary unless `killwords`.
 
-    A text no more than `leeway` longer stays whole.
+    A text that is at most `leeway` characters longer is not truncated.
     """
     text = text_of(value, "truncate")
     if length < len(end):
@@ -196,7 +196,7 @@ def truncate(
     takes={"count": whole(), "end": TEXT},
 )
 def truncate_words(value: Any, count: int, end: str = "...") -> str:
-    """Give the first words of a text, followed by `end` if some were cut."""
+    """Truncate a text to a number of words, followed by `end` if any were cut."""
     text = text_of(value, "truncateWords")
     found = list(re.finditer(r"\S+", text))
     if len(found) <= count:
@@ -213,13 +213,13 @@ def truncate_words(value: Any, count: int, end: str = "...") -> str:
     aliases=("wordcount",),
 )
 def word_count(value: Any) -> int:
-    """Tell how many words a text has."""
+    """Return the number of words."""
     return len(_WORD.findall(text_of(value, "wordCount")))
 
 
 @declare("filter", "chars", '"Zoë" | chars', ["Z", "o", "ë"])
 def chars(value: Any) -> list[str]:
-    """Give the characters of a text, as a list."""
+    """Return the characters of a text as a list."""
     return list(text_of(value, "chars"))
 
 
@@ -235,7 +235,7 @@ def _fold(letter: re.Match[str]) -> str:
     takes={"separator": TEXT},
 )
 def slug(value: Any, separator: str = "-") -> str:
-    """Give the text as a part of an address: lower case letters, digits and single hyphens."""
+    """Convert a text to a URL slug: lower-case letters, digits and single hyphens."""
     # Letter by letter: in a whole text the marks behind a letter are sorted, in quadratic time.
     folded = _BEYOND_ASCII.sub(_fold, text_of(value, "slug").replace("ß", "ss"))
     bare = "".join(sign for sign in folded if not unicodedata.combining(sign)).lower()
@@ -250,7 +250,7 @@ def slug(value: Any, separator: str = "-") -> str:
     "a\n  b",
 )
 def indent(value: Any, width: Any = 4, first: Any = False, blank: Any = False) -> str:
-    """Give the text with each line but the first (unless `first`) moved in; empty ones only if `blank`."""
+    """Indent lines, except the first and empty lines. `first` and `blank` include those."""
     text = text_of(value, "indent")
     space = (
         width
@@ -272,7 +272,7 @@ def indent(value: Any, width: Any = 4, first: Any = False, blank: Any = False) -
 def wordwrap(
     value: Any, width: Any = 79, break_long_words: Any = True, wrapstring: str = "\n"
 ) -> str:
-    """Give the text broken into lines of at most a number of characters."""
+    """Wrap a text into lines of at most the given number of characters."""
     text = text_of(value, "wordwrap")
     return wrapstring.join(
         wrapstring.join(
@@ -291,19 +291,19 @@ def wordwrap(
 
 @declare("filter", "center", '"a" | center(3)', " a ", takes={"width": whole()})
 def center(value: Any, width: Any = 80) -> str:
-    """Give the text in the middle of a width."""
+    """Center a text in the given width."""
     return text_of(value, "center").center(width)
 
 
 @declare("filter", "padStart", '7 | padStart(3, "0")', "007", takes={"width": whole()})
 def pad_start(value: Any, width: Any, character: Any = " ") -> str:
-    """Give the text made a number of characters long by a character before it."""
+    """Pad a text at the start to the given length."""
     return _padded("padStart", width, character, text_of(value, "padStart"), before=True)
 
 
 @declare("filter", "padEnd", '"a" | padEnd(3, ".")', "a..", takes={"width": whole()})
 def pad_end(value: Any, width: Any, character: Any = " ") -> str:
-    """Give the text made a number of characters long by a character behind it."""
+    """Pad a text at the end to the given length."""
     return _padded("padEnd", width, character, text_of(value, "padEnd"), before=False)
 
 
@@ -314,7 +314,7 @@ def _padded(name: str, width: Any, character: Any, text: str, *, before: bool) -
 
 
 def _check_pattern(arguments: Sequence[object]) -> tuple[str, str, str] | None:
-    """Find a constant pattern that is none."""
+    """Return the problem with a constant pattern that is invalid."""
     if arguments and isinstance(arguments[0], str):
         try:
             compile_pattern(arguments[0])
@@ -331,9 +331,9 @@ def _check_pattern(arguments: Sequence[object]) -> tuple[str, str, str] | None:
     check=_check_pattern,
 )
 def regex_match(value: Any, pattern: Any, flags: Any = "") -> bool:
-    """Tell whether a regular expression (RE2 syntax) is found in the text.
+    """Check that a regular expression (RE2 syntax) matches anywhere in the text.
 
-    Flags: i (any case), m (^ and $ at each line), s (a dot is any character).
+    Flags: i (ignore case), m (^ and $ match at each line), s (a dot matches any character).
     """
     try:
         return _compile("regexMatch", pattern, flags).matches(text_of(value, "regexMatch"))
@@ -349,7 +349,7 @@ def regex_match(value: Any, pattern: Any, flags: Any = "") -> bool:
     check=_check_pattern,
 )
 def regex_find(value: Any, pattern: Any, group: Any = 0, flags: Any = "") -> str | None:
-    """Give the first match of a regular expression, or of its group (a number or name); null where there is none."""
+    """Return the first match of a regular expression, or a group of it (by number or name); null if there is none."""
     text = text_of(value, "regexFind")
     compiled = _compile("regexFind", pattern, flags)
     if not isinstance(group, (int, str)):
@@ -370,7 +370,7 @@ def regex_find(value: Any, pattern: Any, group: Any = 0, flags: Any = "") -> str
 def regex_replace(
     value: Any, pattern: Any, replacement: Any, flags: Any = "", count: Any = 0
 ) -> str:
-    r"""Give the text with each match of a regular expression replaced; \1 or \g<name> is a group of it."""
+    r"""Replace each match of a regular expression; \1 or \g<name> inserts a group."""
     text = text_of(value, "regexReplace")
     compiled = _compile("regexReplace", pattern, flags)
     count = integer_argument(count, "regexReplace", "count", 0)

@@ -50,11 +50,10 @@ def moment_of(value: Any, name: str) -> datetime:
     takes={"format": TEXT, "timezone": TEXT},
 )
 def format_date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str:  # noqa: A002
-    """Give a timestamp or date (or its text) in a format of its own.
+    """Format a timestamp or date (or its text).
 
-    %Y year, %m month, %d day, %H hour, %M minute, %S second, %B and %b month's name, %A and %a
-    day's name, %j day of the year, %s seconds since 1970. A zone such as Europe/Berlin may
-    follow.
+    %Y year, %m month, %d day, %H hour, %M minute, %S second, %B and %b month name, %A and %a day name, %j day
+    of the year, %s seconds since 1970. The second argument is a time zone, such as Europe/Berlin.
     """
     moment = moment_of(value, "date")
     if timezone:
@@ -78,10 +77,10 @@ def format_date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str
     "2026-02-28T10:00:00Z",
 )
 def add_time(value: Any, time: Any) -> datetime | date:
-    """Give a timestamp later, or earlier, by some time.
+    """Add a duration to a timestamp or date, or subtract it.
 
-    The time is like "7 days", "-2h 30m", "1 month" (the last day of a shorter month), or a
-    number of milliseconds. A date stays a date where whole days are added.
+    The duration is a text such as "7 days", "-2h 30m" or "1 month" (limited to the last day of a shorter
+    month), or a number of milliseconds. A date stays a date if whole days are added.
     """
     moment = moment_of(value, "addTime")
     try:
@@ -134,7 +133,7 @@ def _add_months(moment: datetime, months: int) -> datetime:
     "2026-01-31",
 )
 def to_date(value: Any) -> date:
-    """Give the date of a timestamp or of a text that begins with one (2026-01-31)."""
+    """Return the date of a timestamp, or of a text that begins with a date (2026-01-31)."""
     return moment_of(value, "toDate").date()
 
 
@@ -145,5 +144,5 @@ def to_date(value: Any) -> date:
     "1970-01-01T00:00:00Z",
 )
 def to_timestamp(value: Any) -> datetime:
-    """Give the timestamp of an RFC 3339 text, a date, or seconds since 1970."""
+    """Return the timestamp of an RFC 3339 text, a date, or seconds since 1970."""
     return moment_of(value, "toTimestamp")
