@@ -615,6 +615,27 @@ async def test_binding_in_a_path_or_query_is_percent_encoded(written: str, targe
     assert upstream.asked[0].target == target
 
 
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("http://api.example<< input.x >>/b", "@127.0.0.1:1/x"),
+        ("http://api.example<< input.x >>/b", ".evil.com"),
+        ("http://api.example<< input.x >>", ".evil.com"),
+        ("http://api.example:<< input.x >>/b", "80@evil.com"),
+        ("http://a<< input.x >><< input.y >>/b", ".evil.com"),
+        ("http://a<< input.x >>.example.com/b", "evil.com/"),
+        ("http://a<< input.x >>-b/c", "x.evil.com#"),
+    ],
+)
+async def test_binding_in_a_host_does_not_lead_to_another(written: str, value: str) -> None:
+    """Where an author has begun the host, a value is a label of it, a port, or the path behind it."""
+    ran = await run_calling(
+        f"- http.request:\n    url: {written}\n  as: reply", {"x": value, "y": ""}
+    )
+    assert ran.error is not None
+    assert (ran.error.code, ran.error.status) == ("invalid-input", 400)
+
+
 @pytest.mark.parametrize("value", [".", ".."])
 async def test_binding_that_leads_out_of_a_path_is_refused(value: str) -> None:
     """Servers take `..` for the path above, however it is encoded: it is the caller's fault."""

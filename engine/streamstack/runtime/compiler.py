@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
@@ -790,16 +790,18 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
 
 #: The beginning of a URL up to its path or query. What is bound before that is a base: it is sent as it is.
 _URL_BASE = re.compile(r"(?>(?:[^/?#]*://)?)[^/?#]*[/?#]")
+#: A URL that ends within a host of which some text is the author's: what is bound there must not lead to another host.
+_HOST_BEGUN = re.compile(r"[^/?#]*://[^/?#]+")
 #: Filters whose result stands in a URL as it is.
 _ENCODED = frozenset({"safe", "urlEncode", "urlencode"})
 
 
 def _url_source(code: Code, value: Value, name: str) -> str:
-    """Return Python source for a URL whose bindings inside path and query are percent-encoded."""
+    """Return Python source for a URL: bindings in path and query are percent-encoded, those in the host checked."""
     if not isinstance(value, Text):
         return code.source(value)
     to_part, before, sources = code.constant(conversions.url_part), "", []
-    for part in value.parts:
+    for index, part in enumerate(value.parts):
         if isinstance(part, str):
             sources.append(code.literal(part))
             before += part
@@ -808,10 +810,21 @@ def _url_source(code: Code, value: Value, name: str) -> str:
             in_path = "?" not in before and "#" not in before
             inner = f"{code.literal(name)}, {code.literal(in_path)}"
             sources.append(f"{to_part}({part.source(code)}, {inner})")
+        elif _HOST_BEGUN.fullmatch(before):
+            kind = _host_kind(value.parts[index + 1 :])
+            inner = f"{code.literal(name)}, {code.literal(kind)}"
+            sources.append(f"{code.constant(conversions.url_host)}({part.source(code)}, {inner})")
         else:
             sources.append(f"{code.constant(to_text)}({part.source(code)})")
         before += "x"
     return f"''.join(({', '.join(sources)},))"
+
+
+def _host_kind(following: Sequence[object]) -> str:
+    """Return what may be bound inside a host, given what follows: labels, one label, or only its end."""
+    written = "".join(part for part in following if isinstance(part, str))
+    rest = re.split(r"[/?#]", written, maxsplit=1)[0].partition(":")[0]
+    return "labels" if "." in rest else "label" if rest else "end"
 
 
 def _statement_source(code: Code, value: Value) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from streamstack.errors import RunError
@@ -60,6 +61,35 @@ def url_part(value: Any, name: str, in_path: bool) -> str:  # noqa: FBT001  (cal
             status=400,
         )
     return quote(part.encode("utf-8", "replace"), safe="")
+
+
+#: What may be bound inside a host that an author has begun, by what follows it there.
+_HOST_PARTS: Final = {
+    "labels": re.compile(r"[A-Za-z0-9_.-]*"),
+    "label": re.compile(r"[A-Za-z0-9_-]*"),
+    "end": re.compile(r"(?::?[0-9]{1,5})?(?:[/?#].*)?", re.DOTALL),
+}
+
+
+def url_host(value: Any, name: str, kind: str) -> str:
+    """Return the text of a binding inside the host of a URL (RFC 3986, 3.2).
+
+    Args:
+        value: The bound value.
+        name: The parameter, for messages.
+        kind: What it may be: `labels` of the host, one `label`, or at its `end` a port and the path.
+
+    Raises:
+        RunError: ``invalid-input`` for what would lead to another host: such a value is a client's.
+    """
+    part = text(value, name) or ""
+    if _HOST_PARTS[kind].fullmatch(part) is None:
+        raise RunError(
+            "invalid-input",
+            f"a value in the host of `{name}` would lead to another host",
+            status=400,
+        )
+    return part
 
 
 def integer(value: Any, name: str) -> int | None:
