@@ -90,7 +90,7 @@ _HASHES: Final = ("sha256", "sha512", "sha384", "sha1")
             result=["ada", ["chat", "read"]],
         ),
         Example(
-            "what is no token",
+            "a value that is not a token",
             '- jwt.verify: {token: abc, secret: << env.SECRET | default("an-example-of-32-bytes-and-no-secret") >>}',
             fails="unauthorized",
         ),
