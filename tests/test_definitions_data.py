@@ -253,5 +253,5 @@ async def test_schema_can_be_run_again(postgres: str) -> None:
 def test_definitions_fit_the_database() -> None:
     """`validate --database` finds nothing: tables, columns and statements are those of schema.sql."""
     result = CliRunner().invoke(main, ["validate", str(DEFINITIONS), "--database", "--strict"])
-    assert result.output.startswith("nothing found in ")
+    assert result.output.endswith(" files checked, no problems\n")
     assert result.exit_code == 0

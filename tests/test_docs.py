@@ -199,6 +199,7 @@ _VARYING = [
     (r"\(\d+ bytes\)", "(<size>)"),
     # definitions/ may hold files of whoever follows the guide.
     (r"\bin \d+ files\b", "in <count> files"),
+    (r"\b\d+ files checked\b", "<count> files checked"),
     (r"127\.0\.0\.1:\d+", "localhost:8080"),
 ]
 

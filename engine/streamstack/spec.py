@@ -709,7 +709,7 @@ class SettingsReader:
                 return wanted.read(self, node, name)
             case Bound():
                 return nodes.plain(node)
-        raise TypeError(f"{wanted} is no type of settings")
+        raise TypeError(f"{wanted} is not a type of settings")
 
     def constant(self, wanted: Constant, node: Node, name: str) -> Any:
         """Return a constant; what the environment gives is text, and read as what is wanted."""

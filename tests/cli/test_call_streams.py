@@ -94,7 +94,7 @@ def test_what_is_no_answer_is_shown_as_text() -> None:
     """Whatever listens there: its bytes do nothing to the terminal."""
     result = told(b"\x15\x03\x01\x1b[2J\r\n\r\n")
     assert result.exit_code == 2, result.output
-    assert "what it says is no HTTP: " in result.stderr
+    assert "what it says is not HTTP: " in result.stderr
     assert r"\x15\x03\x01\x1b[2J" in result.stderr
 
 

@@ -49,7 +49,7 @@ def test_clean_project_exits_0(project: Path) -> None:
     write(project, definitions__a=SOUND, definitions__b__c=HELPER, elsewhere=WRONG)
     result = validate()
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == "nothing found in 2 files\n"
+    assert result.stderr == "2 files checked, no problems\n"
 
 
 def test_finding_exits_1(project: Path) -> None:
@@ -58,7 +58,7 @@ def test_finding_exits_1(project: Path) -> None:
     result = validate()
     assert result.exit_code == 1
     assert result.stdout.startswith(
-        "definitions/a.yaml:3:18: error: unknown-function: `steam` is no function\n  3 | functionStack:"
+        "definitions/a.yaml:3:18: error: unknown-function: unknown function `steam`\n  3 | functionStack:"
     )
     assert result.stderr == "1 error in 1 file\n"
 
@@ -109,7 +109,7 @@ def test_project_in_a_project_is_its_own(project: Path) -> None:
     """A folder with settings of its own below a project does not belong to it."""
     write(project, streamstack="", a=SOUND, inner__streamstack="", inner__a=SOUND)
     assert validate(".").exit_code == 0
-    assert validate(".", "inner").stderr == "nothing found in 4 files\n"
+    assert validate(".", "inner").stderr == "4 files checked, no problems\n"
 
 
 def test_missing_environment_is_told_on_request(

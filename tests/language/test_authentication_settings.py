@@ -106,7 +106,7 @@ def test_keys_that_are_no_good(tmp_path: Path) -> None:
         ("small", "too weak"),
         ("curve", "no algorithm for such a key"),
         ("private", "private key"),
-        ("text", "no public key in PEM"),
+        ("text", "not a public key in PEM"),
     ):
         _, found = settings_of(f"a: {{type: jwt, publicKey: {name}.pem}}", folder=tmp_path)
         assert [code for code, _ in found] == ["bad-setting"], name
@@ -118,7 +118,7 @@ def test_a_file_that_holds_no_key(name: str, tmp_path: Path) -> None:
     """Whatever its name: a finding."""
     _, found = settings_of(f'a: {{type: jwt, publicKey: "{name}"}}', folder=tmp_path)
     assert [code for code, _ in found] == ["bad-setting"]
-    assert "no key in PEM in the file" in found[0][1]
+    assert "no PEM key in the file" in found[0][1]
 
 
 def test_what_a_variable_holds_instead_of_a_key_is_not_shown() -> None:

@@ -268,7 +268,7 @@ def test_arithmetic() -> None:
         "true + 1": "can't add a boolean and an integer",
         "{} + {}": "can't add an object and an object; write `[a, b] | merge`",
         "1 in 5": "can't look for an item in an integer",
-        "(-8) ** 0.5": "a root of a negative number is no number",
+        "(-8) ** 0.5": "a root of a negative number is not a number",
     }.items():
         assert message(expression, p=price, s=Stream()).startswith(words), expression
 

@@ -160,7 +160,7 @@ def test_null_and_empty_lists_are_well_defined() -> None:
 def test_messages_name_the_filter_and_what_it_got() -> None:
     """A message says which filter, what it needs and what it got."""
     assert message("x | toInteger", x=[1]) == "`toInteger` needs a text or number, got a list"
-    assert message('"1x" | toInteger') == '`toInteger`: "1x" is no number'
+    assert message('"1x" | toInteger') == '`toInteger`: "1x" is not a number'
     assert message("s | length", s=Stream()) == (
         "`length` needs a list, an object or a text, got a stream; "
         "use `collect` to read it into a variable first"
@@ -175,9 +175,9 @@ def test_conversions() -> None:
     assert compute('"x" | toInteger(0)') == 0
     assert compute('"x" | toInteger(default=0)') == 0
     assert compute("now | toInteger", now=datetime(1970, 1, 1, 0, 1, tzinfo=UTC)) == 60
-    assert message('("9" * 5000) | toInteger').endswith("is no number")
-    assert message('"{" | fromJson').startswith("`fromJson`: the text is no JSON (line 1 column 2")
-    assert message('"NaN" | fromJson') == "`fromJson`: the text is no JSON (NaN is not allowed)"
+    assert message('("9" * 5000) | toInteger').endswith("is not a number")
+    assert message('"{" | fromJson').startswith("`fromJson`: the text is not JSON (line 1 column 2")
+    assert message('"NaN" | fromJson') == "`fromJson`: the text is not JSON (NaN is not allowed)"
     assert message("x | fromJson", x="9" * 5000).endswith("has too many digits)")
     assert message("x | fromJson", x="[" * 100_000).endswith("is nested too deeply)")
     assert compute('{"a": [1, {}]} | toJson(2)') == '{\n  "a": [\n    1,\n    {}\n  ]\n}'
@@ -216,10 +216,10 @@ def test_time() -> None:
         assert compute("x | addTime(t) | toText", x=moment, t=time_) == expected
     assert compute('"2026-01-31" | toDate | addTime("1 day") | toText') == "2026-02-01"
     for wrong in ("soon", "", "7 dayz", "7", "1.5 months"):
-        assert "is no time like" in message("x | addTime(t)", x=moment, t=wrong)
+        assert "is not a time span like" in message("x | addTime(t)", x=moment, t=wrong)
     assert "years 1 and 9999" in message('x | addTime("9000 years")', x=moment)
     assert "time zone" in message('x | date("%Y", "Mars/Base")', x=moment)
-    assert "is no timestamp" in message('"soon" | date')
+    assert "is not a timestamp" in message('"soon" | date')
 
 
 def test_select_and_map_look_up_items_only() -> None:
@@ -252,10 +252,10 @@ def test_wrong_arguments_are_findings() -> None:
         ("x | replace('a')", "`replace` needs `new`"),
         ("x | round(places=2)", "`round` has no argument `places`"),
         ("x | split(',', separator=',')", "`split` got `separator` twice"),
-        ("x | hash('sha2')", "there is no hash `sha2`"),
+        ("x | hash('sha2')", "unknown hash `sha2`"),
         ("now(1)", "`now` takes no argument, got 1"),
         ("x is divisibleby", "`divisibleby` needs `number`"),
-        ("x | format(1)", "there is no filter `format`"),
+        ("x | format(1)", "unknown filter `format`"),
         ("x | join(*y)", "can't spread arguments"),
     ):
         _, found = parse_expression(written, Mark("test.yaml", 1, 1))

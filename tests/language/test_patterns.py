@@ -105,7 +105,7 @@ def test_flags() -> None:
     """Flags are letters."""
     assert compile_pattern("^A.b$", "is").matches("a\nB")
     assert compile_pattern("^b$", "m").matches("a\nb\nc")
-    with pytest.raises(ValueError, match="there is no flag `x`; there are i, m and s"):
+    with pytest.raises(ValueError, match="unknown flag `x`; there are i, m and s"):
         compile_pattern("a", "x")
 
 

@@ -27,4 +27,4 @@ def test_only_regular_files_are_read(kind: str, tmp_path: Path) -> None:
     findings: list[Diagnostic] = []
     texts = read_texts([place, tmp_path / "good.yaml"], findings)
     assert list(texts.values()) == ["name: x\n"]
-    assert ["no regular file" in finding.message for finding in findings] == [True]
+    assert ["not a regular file" in finding.message for finding in findings] == [True]

@@ -14,7 +14,7 @@ STEAM = Diagnostic(
     5,
     "error",
     "unknown-function",
-    "`steam` is no function",
+    "unknown function `steam`",
     "did you mean `stream`?",
 )
 UNREAD = Diagnostic("d/a b.yaml", 1, 1, "warning", "unused-variable", "100%, `a`\nis never read")
@@ -29,7 +29,7 @@ def written(format_: str, *findings: Diagnostic, sources: dict[str, str] | None 
 def test_text_shows_the_line() -> None:
     """In text a finding is one line a compiler would write, its source with a caret, and a hint."""
     assert written("text", STEAM) == (
-        "d/a b.yaml:2:5: error: unknown-function: `steam` is no function\n"
+        "d/a b.yaml:2:5: error: unknown-function: unknown function `steam`\n"
         "  2 |   - steam: 1\n"
         "    |     ^\n"
         "  hint: did you mean `stream`?\n"
@@ -76,7 +76,7 @@ def test_json_holds_all() -> None:
                 "column": 5,
                 "severity": "error",
                 "code": "unknown-function",
-                "message": "`steam` is no function",
+                "message": "unknown function `steam`",
                 "hint": "did you mean `stream`?",
             },
             {
@@ -97,7 +97,7 @@ def test_github_commands_are_escaped() -> None:
     """A workflow command is one line, whatever its message holds."""
     assert written("github", STEAM, UNREAD) == (
         "::error file=d/a b.yaml,line=2,col=5,title=unknown-function::"
-        "`steam` is no function%0Adid you mean `stream`?\n"
+        "unknown function `steam`%0Adid you mean `stream`?\n"
         "::warning file=d/a b.yaml,line=1,col=1,title=unused-variable::100%25, `a`%0Ais never read\n"
     )
     odd = Diagnostic("C:\\a,b.yaml", 1, 1, "error", "bad-name", "m")
@@ -135,6 +135,6 @@ def test_sarif_has_what_its_schema_requires() -> None:
 
 def test_summary_counts() -> None:
     """The last line tells how much was found, and in how many files."""
-    assert summarise([], 1) == "nothing found in 1 file"
+    assert summarise([], 1) == "1 file checked, no problems"
     assert summarise([STEAM], 2) == "1 error in 2 files"
     assert summarise([STEAM, STEAM, UNREAD], 2) == "2 errors and 1 warning in 2 files"

@@ -60,7 +60,7 @@ def test_schema_says_the_same(block: int) -> None:
             body = fitting_object(pick, checker.inputs, pick.choice([0.0, 0.1]))
             data = json.dumps(body)
             if "9" * 20 in data or "0" * 400 in data:
-                continue  # numbers that no float can hold are no JSON to us
+                continue  # numbers that no float can hold are not JSON to us
             found = outcome(checker, "POST", {}, JsonText(data.encode()))
             valid = validator.is_valid(json.loads(data))
             assert (found is not None) is valid, (said, data)

@@ -379,7 +379,7 @@ async def test_multipart_without_boundary_is_refused() -> None:
             reply = await server.ask("POST", "/s", b"abc", Content_Type=content_type)
             told = faults_of(reply)[0][2]
             assert (
-                "is no well-formed multipart/form-data: " in told or "must have a boundary" in told
+                "is not well-formed multipart/form-data: " in told or "must have a boundary" in told
             )
 
 

@@ -541,7 +541,7 @@ def _parse_address(address: str) -> URL:
     except ValueError:
         sound = False
     if not sound:
-        raise _NoAnswerError(f"{address} is no address: write it like http://localhost:8080")
+        raise _NoAnswerError(f"{address} is not an address: write it like http://localhost:8080")
     return url
 
 
@@ -551,7 +551,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, _DisconnectedError):
         return "the connection was closed within the head of the answer"
     if isinstance(error, aiohttp.ClientResponseError):
-        return f"what it says is no HTTP: {' '.join(error.message.split())[:200]}"
+        return f"what it says is not HTTP: {' '.join(error.message.split())[:200]}"
     if isinstance(error, aiohttp.ClientConnectorError):
         error = error.os_error
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -35,7 +35,7 @@ def functions(name: str | None, *, markdown: bool) -> None:
     text = "\n\n".join(_found(name))
     if not text:
         names = [*REGISTRY, *(each for operations in OPERATIONS.values() for each in operations)]
-        raise click.UsageError(f"there is no function `{name}`{did_you_mean(name, names)}")
+        raise click.UsageError(f"unknown function `{name}`{did_you_mean(name, names)}")
     if markdown:
         click.echo(text)
     else:

@@ -33,5 +33,5 @@ def schema(name: str, out: Path | None) -> None:
     file = f"{name}.schema.json"
     if file not in schemas:
         names = ", ".join(each.removesuffix(".schema.json") for each in schemas)
-        raise click.UsageError(f"there is no schema `{name}`; there are {names}")
+        raise click.UsageError(f"unknown schema `{name}`; there are {names}")
     click.echo(schemas[file], nl=False)

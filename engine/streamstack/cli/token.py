@@ -106,7 +106,7 @@ def _chosen(methods: Methods, name: str | None) -> Method:
     if name is None:
         raise click.UsageError(f"say which with --auth: {', '.join(methods)}")
     if name not in methods:
-        raise click.UsageError(f"there is no authentication `{name}`{did_you_mean(name, methods)}")
+        raise click.UsageError(f"unknown authentication `{name}`{did_you_mean(name, methods)}")
     return methods[name]
 
 

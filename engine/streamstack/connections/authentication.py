@@ -325,7 +325,7 @@ def own_secret(folder: Path, name: str) -> str:
             ignored.write("*\n")
         secret = file.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise RunError(
             "template",
             f"the secret of `authentication.{name}` can't be kept in {file} ({reason}): "

@@ -421,7 +421,7 @@ def _follow(request: UpstreamRequest, status: int, location: str) -> UpstreamReq
         known = False
     if not known:
         raise RunError(
-            "http-connection", f"{request.url.host} redirects to what is no URL", final=True
+            "http-connection", f"{request.url.host} redirects to what is not a URL", final=True
         )
     method, body, headers = request.method, request.body, request.headers.copy()
     length = request.length

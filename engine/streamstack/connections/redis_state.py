@@ -315,7 +315,7 @@ def _number(text: bytes) -> Number:
             return Decimal(text[1:].decode())
         return float(text[1:]) if text[:1] == b"f" else int(text)
     except (ValueError, ArithmeticError):
-        raise RunError("template", "what is kept under this key is no counter") from None
+        raise RunError("template", "what is kept under this key is not a counter") from None
 
 
 # ------------------------------------------------------------------------------------ slots

@@ -98,7 +98,7 @@ def secret_key(secret: str, algorithms: Iterable[str]) -> Key:
             material = OctKey.import_key(secret.encode("utf-8", "surrogatepass"))
     except (JoseError, ValueError):
         raise RunError(
-            "template", "`secret` is no secret: a public key goes under `publicKey`", final=True
+            "template", "`secret` is not a secret: a public key goes under `publicKey`", final=True
         ) from None
     return Key(frozenset(algorithms) & frozenset(SECRET_ALGORITHMS), material)
 
@@ -230,7 +230,7 @@ def parse_token(text: str) -> Token:
         raise unauthorized(f"the token has more than {LONGEST} characters")
     if _COMPACT.fullmatch(text) is None:
         raise unauthorized(
-            "this is no signed token: it has three parts, in base64url, with dots between"
+            "this is not a signed token: it has three parts, in base64url, with dots between"
         )
     try:
         signature = jws.extract_compact(text.encode(), registry=_PARSING)
@@ -300,20 +300,20 @@ def _time_of(claims: Mapping[str, Any], name: str) -> float | None:
         return None
     value = claims[name]
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise unauthorized(f"the token's `{name}` is no number of seconds")
+        raise unauthorized(f"the token's `{name}` is not a number of seconds")
     return float(value)
 
 
 def _check_names(claims: Mapping[str, Any], rules: Rules) -> None:
     if "sub" in claims and not isinstance(claims["sub"], str):
-        raise unauthorized("the token's `sub` is no text")
+        raise unauthorized("the token's `sub` is not a text")
     issuer = claims.get("iss")
     if rules.issuers and not (isinstance(issuer, str) and issuer in rules.issuers):
         raise unauthorized("the token comes from another issuer")
     audience = claims.get("aud")
     named = audience if isinstance(audience, list) else [audience]
     if not all(isinstance(each, str) for each in named) and "aud" in claims:
-        raise unauthorized("the token's `aud` is no text, and no list of texts")
+        raise unauthorized("the token's `aud` is not a text, nor a list of texts")
     if rules.audiences and not any(each in rules.audiences for each in named):
         raise unauthorized("the token is meant for another audience")
     if not rules.audiences and "aud" in claims:

@@ -60,7 +60,7 @@ class AiSdkEncoder(DialectEncoder):
         try:
             return _part("tool-input-available", **named, input=orjson.loads(text or "{}"))
         except orjson.JSONDecodeError:
-            fault = "the arguments of the call are no JSON"
+            fault = "the arguments of the call are not JSON"
             return _part("tool-input-error", **named, input=text, errorText=fault)
 
     def finish(self) -> bytes:

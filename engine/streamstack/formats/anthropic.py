@@ -131,7 +131,7 @@ def _block(kept: Kept) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         raise RunError(
             "not-in-dialect",
-            f"the arguments of the tool call {block.name} are no JSON: "
+            f"the arguments of the tool call {block.name} are not JSON: "
             "a message of `format: anthropic` has them as an object",
         ) from None
     return {"type": "tool_use", "id": block.id, "name": block.name, "input": given}

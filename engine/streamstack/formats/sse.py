@@ -51,7 +51,7 @@ class SseEncoder(Encoder):
     def chunk(self, content: Any, event: Any, id: Any, metadata: Any, number: int) -> bytes:  # noqa: A002
         try:
             head, shaped = self._heads[event]
-        except (KeyError, TypeError):  # a new name, or one that is no text
+        except (KeyError, TypeError):  # a new name, or one that is not a text
             head, shaped = self._learn(event)
         if shaped or metadata is not None:
             data = to_json({"content": content, "metadata": metadata})

@@ -242,7 +242,7 @@ def db_transaction(node: Node, code: Code) -> None:
 def transaction(run: Run, database: str | None, isolation: str | None) -> Any:
     """Return the transaction as an asynchronous context. Raises RunError ``database``."""
     if isolation is not None and isolation not in ISOLATION:
-        raise RunError("template", f"there is no isolation `{isolation}`")
+        raise RunError("template", f"unknown isolation `{isolation}`")
     return database_of(run, database).transaction(isolation)
 
 

@@ -206,7 +206,7 @@ async def called(
     """
     target = functions.get(name)
     if target is None:
-        raise RunError("template", f"there is no function `{name}`{did_you_mean(name, functions)}")
+        raise RunError("template", f"unknown function `{name}`{did_you_mean(name, functions)}")
     return await target.call(run, given, sink)
 
 

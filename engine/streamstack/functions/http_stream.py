@@ -436,7 +436,7 @@ class WebSocketStream(Upstream):
         status = error.status
         if status == 101:
             return RunError(
-                "http-connection", f"{self.host} answered in something that is no WebSocket"
+                "http-connection", f"{self.host} answered in something that is not a WebSocket"
             )
         phrase = next((each.phrase for each in HTTPStatus if each == status), "")
         return RunError(

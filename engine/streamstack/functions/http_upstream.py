@@ -123,7 +123,9 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
     sent = make_headers(headers)
     method = method.strip().upper()
     if not _TOKEN.fullmatch(method) or method == "CONNECT":
-        raise RunError("template", "`method` is no method such as GET or POST", final=True)
+        raise RunError(
+            "template", "`method` must be an HTTP method such as GET or POST", final=True
+        )
     given = [
         name
         for name, value in (
@@ -159,7 +161,7 @@ def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
     sent: CIMultiDict[str] = CIMultiDict()
     for name, value in (headers or {}).items():
         if not _TOKEN.fullmatch(name):
-            raise RunError("template", f"`{name[:40]}` is no name of a header", final=True)
+            raise RunError("template", f"`{name[:40]}` is not a valid header name", final=True)
         for each in value if isinstance(value, list) else [value]:
             text = "" if each is None else to_text(each).strip()
             if CONTROL_CHARACTERS.search(text):

@@ -447,7 +447,7 @@ def _read_tools(tools: list[Any], functions: Mapping[str, Any]) -> Iterator[Tool
 def _tool_of(name: str, functions: Mapping[str, Any]) -> Tool:
     called = functions.get(name)
     if called is None:
-        raise _refuse(f"there is no function `{name}`{did_you_mean(name, functions)}")
+        raise _refuse(f"unknown function `{name}`{did_you_mean(name, functions)}")
     definition = called.definition
     try:
         schema = inputs_schema(definition.inputs)

@@ -97,7 +97,7 @@ def algorithms_of(pem: str) -> tuple[str, ...]:
         key = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError(
-            "this is no public key in PEM: it begins with -----BEGIN PUBLIC KEY-----"
+            "this is not a public key in PEM format: PEM begins with -----BEGIN PUBLIC KEY-----"
         ) from None
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < LEAST_RSA:
@@ -135,8 +135,7 @@ def _public_key(reader: SettingsReader, node: Node, name: str) -> Any:
         shown = "that the variable names" if bound else f"`{text}`, looked for from {reader.folder}"
         reader.refuse(
             node.mark,
-            f"`{name}`: there is no key in PEM in the file {shown}; PEM begins with "
-            "-----BEGIN PUBLIC KEY-----",
+            f"`{name}`: no PEM key in the file {shown}; PEM begins with -----BEGIN PUBLIC KEY-----",
         )
         return MISSING
 
@@ -177,7 +176,7 @@ def _places(reader: SettingsReader, node: Node, name: str) -> tuple[CredentialPl
         if place.where in ("header", "cookie", "query") and place.name and place.can_be:
             places.append(place)
             continue
-        message = f"`{name}`: this is no place that tokens are sent in"
+        message = f"`{name}`: tokens can't be read from here"
         hint = "write header, {header: X-Token}, {cookie: token} or {query: token}"
         reader.refuse(item.mark, message, hint)
     return tuple(places)
@@ -322,7 +321,7 @@ def _algorithms(
         if each in fitting:
             continue
         if each.lower() == "none":
-            fault = "`none` is no signature: anybody could write such a token"
+            fault = "`none` is not a signature algorithm: anyone could forge such a token"
         elif each in (*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS):
             of = "a secret" if secret else "a public key"
             fault = f"`{each}` does not go with {of} of this kind, which takes {', '.join(fitting)}"
@@ -336,7 +335,7 @@ def _weigh_secret(
     reader: SettingsReader, mark: Mark, secret: str, algorithms: tuple[str, ...], name: str
 ) -> None:
     if secret.startswith("-----BEGIN"):
-        message = f"`{name}`: a key in PEM is no secret: a public one goes under `publicKey`"
+        message = f"`{name}`: a PEM key is not a secret: a public key goes under `publicKey`"
         reader.refuse(mark, message)
         return
     needed = max((int(each[2:]) // 8 for each in algorithms if each[:2] == "HS"), default=0)
@@ -490,7 +489,10 @@ def _check_api_key(
     )
     if not place.can_be:
         mark = (node.get(place.where) or node).mark
-        reader.refuse(mark, f"`{name}.{place.where}`: this is no name that can be sent")
+        reader.refuse(
+            mark,
+            f"`{name}.{place.where}`: this is not a valid name of a header, cookie or query parameter",
+        )
     values["place"] = place
     return True
 
@@ -540,7 +542,7 @@ def _refuse_name(name: str) -> tuple[str, str] | None:
     if DEFINITION.fullmatch(name) is not None and name != "none":
         return None
     return (
-        f"`{name}` is no name for an authentication",
+        f"`{name}` is not a valid name for an authentication",
         "begin with a letter, then letters, digits, `_` or `-`; `none` means no authentication",
     )
 

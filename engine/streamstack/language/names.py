@@ -53,7 +53,7 @@ def check_variable(name: str, allowed: str | None = None) -> tuple[str, str]:
     variable has a prefix. ``allowed`` is a reserved name that this place itself binds: `error` in `catch`.
     """
     if VARIABLE.fullmatch(name) is None:
-        return f"`{name}` is no name for a variable", _instead(name)
+        return f"`{name}` is not a valid name for a variable", _instead(name)
     if name in RESERVED and name != allowed:
         return f"`{name}` is reserved", f"write another name, such as `my_{name}`"
     if name in WORDS:

@@ -75,7 +75,7 @@ def _calculate(work: Callable[[Any, Any], Any], one: Any, two: Any) -> Any:
     except (ZeroDivisionError, DecimalException) as error:
         if isinstance(error, ZeroDivisionError):
             raise RunError("template", "division by zero") from None
-        raise RunError("template", "the result is no number") from None
+        raise RunError("template", "the result is not a number") from None
     except OverflowError:
         raise RunError("template", "the result is too large a number") from None
     if type(result) is float and not math.isfinite(result):
@@ -187,7 +187,7 @@ def power(left: Any, right: Any) -> Any:
         raise RunError("template", "the result of `**` is too large a number")
     result = _calculate(_DIVIDING.power if type(one) is Decimal else operator.pow, one, two)
     if isinstance(result, complex):
-        raise RunError("template", "a root of a negative number is no number")
+        raise RunError("template", "a root of a negative number is not a number")
     return result
 
 

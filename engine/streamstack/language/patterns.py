@@ -242,7 +242,7 @@ def compile_pattern(source: str, flags: str = "") -> Pattern:
         raise ValueError(f"the pattern is longer than {MAX_PATTERN:,} characters")
     unknown = sorted(set(flags) - set("ims"))
     if unknown:
-        raise ValueError(f"there is no flag `{unknown[0]}`; there are i, m and s")
+        raise ValueError(f"unknown flag `{unknown[0]}`; there are i, m and s")
     try:
         encoded = (f"(?{flags})" if flags else "").encode() + source.encode()
     except UnicodeEncodeError:

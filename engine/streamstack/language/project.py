@@ -377,9 +377,7 @@ def read_texts(paths: Iterable[Path], findings: list[Diagnostic]) -> dict[str, s
     for path in paths:
         name = display_name(path)
         if path.exists() and not path.is_file():
-            message = (
-                "This is no regular file: it is not read."  # a pipe would be waited for, for ever
-            )
+            message = "This is not a regular file, so it is not read."  # a pipe would be waited for, for ever
             findings.append(
                 make_diagnostic("yaml-syntax", Mark(name, 1, 1), message, "write a file there")
             )

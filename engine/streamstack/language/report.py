@@ -99,15 +99,15 @@ def summarise(findings: Sequence[Diagnostic], files: int) -> str:
     """Return what was found, in a sentence."""
     errors = sum(finding.severity == "error" for finding in findings)
     warnings = len(findings) - errors
-    where = f"in {files} file{'' if files == 1 else 's'}"
+    counted_files = f"{files} file{'' if files == 1 else 's'}"
     if not findings:
-        return f"nothing found {where}"
+        return f"{counted_files} checked, no problems"
     counted = [
         f"{count} {word}{'' if count == 1 else 's'}"
         for count, word in ((errors, "error"), (warnings, "warning"))
         if count
     ]
-    return f"{' and '.join(counted)} {where}"
+    return f"{' and '.join(counted)} in {counted_files}"
 
 
 def _split(text: str) -> list[str]:

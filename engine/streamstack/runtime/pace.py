@@ -152,7 +152,7 @@ class Pacer:
             return
         if mode not in MODES:
             raise RunError(
-                "template", f"there is no pace {to_text(mode)}: write one of {', '.join(MODES)}"
+                "template", f"unknown pace {to_text(mode)}: write one of {', '.join(MODES)}"
             )
         if interval is None:
             interval = INTERVAL

@@ -208,7 +208,7 @@ def _decode(data: bytes, charset: str) -> str:
     try:
         return data.decode(charset or "utf-8")
     except UnicodeDecodeError:
-        raise _malformed(f"is no {charset.upper() or 'UTF-8'}") from None
+        raise _malformed(f"is not {charset.upper() or 'UTF-8'}") from None
 
 
 def _fault(message: str, place: str = "body") -> dict[str, Any]:

@@ -603,7 +603,7 @@ class _Refusal(AbstractStreamWriter):
     async def write_eof(self, chunk: bytes = b"") -> None:
         """Write the problem document."""
         status = HTTPStatus.BAD_REQUEST
-        message = "the request is no valid HTTP"
+        message = "the request is not valid HTTP"
         failure = _failures.take()
         if isinstance(failure, LineTooLong) or self._connection.many_headers:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -681,7 +681,7 @@ def check_framing(request: Request) -> None:
 def _look_closer(request: Request, host: str | None) -> None:
     version = request.version
     if version not in (HttpVersion10, HttpVersion11):
-        raise _refused("the request is no HTTP/1.1", 400)
+        raise _refused("the request is not HTTP/1.1", 400)
     if host is not None and host not in _known:
         if not _HOST.fullmatch(host):
             raise _refused("Host must be a host with its port", 400)

@@ -290,5 +290,5 @@ def _decode(segment: str) -> str:
         return unquote_to_bytes(segment).decode()
     except UnicodeDecodeError:
         raise RunError(
-            "invalid-input", "the path is no UTF-8: percent-encode its bytes as UTF-8"
+            "invalid-input", "the path is not UTF-8: percent-encode its bytes as UTF-8"
         ) from None

@@ -74,7 +74,9 @@ def header_lines(headers: Headers) -> bytes:
     lines = []
     for name, value in headers:
         if not _NAME.fullmatch(name):
-            raise RunError("template", f"{name!r} is no header name: letters, digits and - only")
+            raise RunError(
+                "template", f"{name!r} is not a valid header name: letters, digits and - only"
+            )
         if CONTROL_CHARACTERS.search(value):
             raise RunError(
                 "template",
@@ -135,7 +137,9 @@ def check_status(status: Any) -> int:
     """
     if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 599:
         shown = status if isinstance(status, int) else f"a {kind(status)}"
-        raise RunError("template", f"{shown} is no status: a whole number from 200 to 599 is")
+        raise RunError(
+            "template", f"{shown} is not an HTTP status: write a whole number from 200 to 599"
+        )
     return status
 
 
@@ -158,7 +162,9 @@ def cookie_headers(cookies: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _cookie(name: str, given: Any) -> str:
     if not _NAME.fullmatch(name):
-        raise RunError("template", f"{name!r} is no cookie name: letters, digits, - and _ only")
+        raise RunError(
+            "template", f"{name!r} is not a valid cookie name: letters, digits, - and _ only"
+        )
     if given is None:
         return f'{name}=""; Path=/; Max-Age=0'
     options = given if isinstance(given, Mapping) else {"value": given}

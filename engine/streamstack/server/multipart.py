@@ -64,7 +64,7 @@ async def read_multipart(
                     await form.take(parser.parse(piece))
     except (MultipartError, HttpProcessingError) as error:
         form.close()
-        raise _fault("", f"is no well-formed multipart/form-data: {error}") from None
+        raise _fault("", f"is not well-formed multipart/form-data: {error}") from None
     except BaseException:
         form.close()
         raise

@@ -152,7 +152,7 @@ def explain(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EACCES:
         return f"port {port} may not be used by this user: choose one from 1024 on with --port"
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-        return f"{host} is no address of this machine: choose another with --host"
+        return f"{host} is not an address of this machine: choose another with --host"
     return f"can't listen on {host}, port {port}: {error.strerror or error}"
 
 

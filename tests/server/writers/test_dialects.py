@@ -366,7 +366,7 @@ async def test_arguments_that_are_no_json() -> None:
         "toolCallId": "c",
         "toolName": "f",
         "input": '{"a":',
-        "errorText": "the arguments of the call are no JSON",
+        "errorText": "the arguments of the call are not JSON",
     }
     reply = await say("anthropic", broken, body={}, wire={"dev": True})
     assert (reply.status, json.loads(reply.body)["error"]["code"]) == (500, "not-in-dialect")

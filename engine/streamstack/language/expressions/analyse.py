@@ -153,7 +153,7 @@ class Analysis:
         operation = FILTERS.get(node.name)
         if operation is None:
             hint = DROPPED.get(node.name, "")
-            message = f"there is no filter `{node.name}`"
+            message = f"unknown filter `{node.name}`"
             if not hint:
                 message += did_you_mean(node.name, FILTERS)
             self._add("unknown-filter", message, node.lineno, hint)
@@ -168,7 +168,7 @@ class Analysis:
         self.visit(node.node, depth + 1, soft=soft)
         operation = TESTS.get(node.name)
         if operation is None:
-            message = f"there is no test `is {node.name}`{did_you_mean(node.name, TESTS)}"
+            message = f"unknown test `is {node.name}`{did_you_mean(node.name, TESTS)}"
             self._add("unknown-test", message, node.lineno)
         else:
             self._count(operation, node, "test", node.lineno)
@@ -185,7 +185,7 @@ class Analysis:
             if operation is not None:
                 self._count(operation, node, "function", called.lineno)
                 return
-            message, hint = f"there is no function `{called.name}`", ""
+            message, hint = f"unknown function `{called.name}`", ""
             known = called.name if called.name in FILTERS else _CALLED.get(called.name, "")
             if known:
                 hint = f"write `value | {known}`: it is a filter"
@@ -268,9 +268,7 @@ class Analysis:
             return
         known = FILTERS if what == "filter" else TESTS
         if name not in known or name in SOFT_FILTERS:
-            message = (
-                f"there is no {what} `{name}` for `{node.name}`{did_you_mean(str(name), known)}"
-            )
+            message = f"unknown {what} `{name}` for `{node.name}`{did_you_mean(str(name), known)}"
             self._add(f"unknown-{what}", message, node.args[index].lineno)
 
     def _wrong(self, message: str, offset: int, hint: str = "") -> None:

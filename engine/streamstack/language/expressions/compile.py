@@ -131,7 +131,7 @@ def compile_source(
     try:
         code = compile(source, f"<{title}>", mode)
     except (SyntaxError, ValueError) as error:
-        raise UnsafeSource(f"{title}: the generated source is no Python: {error}") from error
+        raise UnsafeSource(f"{title}: the generated source is not Python: {error}") from error
     names: set[str] = set()
     for part in _parts_of(code):
         names.update(part.co_names, part.co_varnames, part.co_freevars, part.co_cellvars)

@@ -244,7 +244,7 @@ class _Statements:
                 name = type(statement).__name__.lower()
                 raise Problem(
                     "bad-template",
-                    f"`<% {_TAGS.get(name, name)} %>` is no part of templates here",
+                    f"`<% {_TAGS.get(name, name)} %>` is not supported in templates",
                     statement.lineno,
                     "a template has for, if, set, with, filter, macro, call and raw",
                 )
@@ -293,7 +293,7 @@ class _Statements:
 
     def loop(self, node: nodes.For, scope: Scope) -> Scope:
         if node.recursive:
-            raise Problem("bad-template", "`recursive` is no part of templates here", node.lineno)
+            raise Problem("bad-template", "`recursive` is not supported in templates", node.lineno)
         node.iter = self._take(node.iter, scope, _items)
         inside = bind(scope, _targets(node.target))
         if node.test is not None:

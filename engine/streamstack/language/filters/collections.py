@@ -528,7 +528,7 @@ def _named(what: str, word: Any, known: dict[str, Operation], name: str) -> Oper
     operation = known.get(word) if isinstance(word, str) else None
     if operation is None:
         near = did_you_mean(word, known) if isinstance(word, str) else ""
-        raise failed(name, f"there is no {what} of that name{near}")
+        raise failed(name, f"unknown {what}{near}")
     return operation
 
 

@@ -121,7 +121,7 @@ def from_json(value: Any) -> Any:
         else:
             known = str(error).endswith("is not allowed")
             where = str(error) if known else "a number in it has too many digits"
-        raise failed("fromJson", f"the text is no JSON ({where})") from None
+        raise failed("fromJson", f"the text is not JSON ({where})") from None
 
 
 def _fraction(digits: str) -> float | Decimal:
@@ -179,7 +179,7 @@ def _decimal_of_text(value: str, name: str) -> Decimal:
         except InvalidOperation:
             pass
     short = value if len(value) <= 40 else value[:37] + "..."
-    raise failed(name, f'"{short}" is no number')
+    raise failed(name, f'"{short}" is not a number')
 
 
 @declare(
@@ -348,7 +348,7 @@ def url_decode(value: Any) -> str:
 def _check_algorithm(arguments: Sequence[object]) -> tuple[str, str, str] | None:
     """Return the problem with a constant algorithm that does not exist."""
     if arguments and isinstance(arguments[0], str) and arguments[0] not in ALGORITHMS:
-        return "bad-template", f"there is no hash `{arguments[0]}`", f"write {_KNOWN}"
+        return "bad-template", f"unknown hash `{arguments[0]}`", f"write {_KNOWN}"
     return None
 
 
@@ -393,5 +393,5 @@ def hmac(value: Any, algorithm: Any, key: Any, encoding: Any = "hex") -> str:
 def _algorithm(algorithm: Any, name: str) -> str:
     word = text_argument(algorithm, name, "algorithm").lower().replace("sha-", "sha")
     if word not in ALGORITHMS:
-        raise failed(name, f"there is no hash `{algorithm}`; write {_KNOWN}")
+        raise failed(name, f"unknown hash `{algorithm}`; write {_KNOWN}")
     return word

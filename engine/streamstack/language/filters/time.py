@@ -33,7 +33,7 @@ def moment_of(value: Any, name: str) -> datetime:
             return aware(datetime.fromisoformat(value.strip()))
         except (ValueError, OverflowError):
             short = value if len(value) <= 40 else value[:37] + "..."
-            raise failed(name, f'"{short}" is no timestamp like 2026-01-31T10:00:00Z') from None
+            raise failed(name, f'"{short}" is not a timestamp like 2026-01-31T10:00:00Z') from None
     if type(value) in (int, float, Decimal) and is_finite(value):
         try:
             return datetime.fromtimestamp(float(value), UTC)
@@ -60,14 +60,14 @@ def format_date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str
         try:
             moment = moment.astimezone(ZoneInfo(timezone))
         except (KeyError, ValueError, OSError, OverflowError):
-            raise failed("date", f"there is no time zone `{timezone}`") from None
+            raise failed("date", f"unknown time zone `{timezone}`") from None
     if len(format) > 1000:
         raise failed("date", "the format is too long")
     try:
         # The platform's %s would read the time as a local one.
         return moment.strftime(format.replace("%s", str(int(moment.timestamp() // 1))))
     except (ValueError, UnicodeError):
-        raise failed("date", f'"{format}" is no format for a date') from None
+        raise failed("date", f'"{format}" is not a date format') from None
 
 
 @declare(
@@ -114,7 +114,7 @@ def _moved(moment: datetime, time: str) -> datetime:
             break
         position = step.end()
     if position == 0 or position < len(time.rstrip()):
-        raise failed("addTime", f'"{time[:40]}" is no time like "7 days" or "-2h 30m"')
+        raise failed("addTime", f'"{time[:40]}" is not a time span like "7 days" or "-2h 30m"')
     return moment
 
 

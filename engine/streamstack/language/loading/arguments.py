@@ -341,7 +341,7 @@ class ArgumentReader:
         else:
             hint = f"{owner} takes no parameters"
         if not self._of_steps:
-            message = f"`{name}` is no key of {owner}"
+            message = f"unknown key `{name}` in {owner}"
             self.faults.add("unknown-key", key.mark, message, hint)
             return near
         if name in MODIFIER_NAMES and owner.startswith("`"):
@@ -702,7 +702,9 @@ def check_header(key: Scalar, item: Node, faults: Faults) -> bool:
     """
     name = key.text
     if _TOKEN.fullmatch(name) is None:
-        faults.add("bad-name", key.mark, f"`{name}` is no name of a header", "write it like X-Name")
+        faults.add(
+            "bad-name", key.mark, f"`{name}` is not a valid header name", "write it like X-Name"
+        )
         return False
     if is_framing(name):
         hint = _FRAMING_HINTS.get(name.lower(), "remove it")

@@ -86,12 +86,12 @@ def _refuse_segment(part: str, named: set[str]) -> tuple[str, str] | None:
             "declare query parameters under `inputParameters`, with `in: query`",
         )
     if part.startswith(":") and _PARAMETER.fullmatch(f"{{{part[1:]}}}"):
-        return f"`{part}` is no parameter of a path", f"write {{{part[1:]}}}"
+        return f"`{part}` is not a valid path parameter", f"write {{{part[1:]}}}"
     if "<" in part or ">" in part:
-        return f"`{part}` is no segment of a path", "write a parameter of the path as {name}"
+        return f"`{part}` is not a valid path segment", "write a parameter of the path as {name}"
     if "{" in part or "}" in part:
         return (
-            f"`{part}` is no segment of a path: a parameter is a whole segment",
+            f"`{part}` is not a valid path segment: a parameter must be a whole segment",
             "write {name}, with letters, digits, `_` or `-`, between two slashes",
         )
     if _LITERAL.fullmatch(part) is None:

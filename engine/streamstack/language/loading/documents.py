@@ -146,7 +146,7 @@ class _DocumentReader:
         near = nearest(node.text, DOCUMENTS) if isinstance(node, Scalar) else None
         shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
         hint = f"did you mean `{near}`?" if near else ""
-        self.faults.add("bad-kind", node.mark, f"{shown} is no kind of document", hint)
+        self.faults.add("bad-kind", node.mark, f"{shown} is not a document kind", hint)
         return None
 
     def _endpoint(
@@ -256,7 +256,7 @@ class _DocumentReader:
             self.faults.add(
                 "bad-name",
                 self._mark_of("name"),
-                f"`{name}` is no name for {self.owner}",
+                f"`{name}` is not a valid name for {self.owner}",
                 "begin with a letter or `_`, then letters, digits, `_` or `-`",
             )
         return name or ""
@@ -270,7 +270,7 @@ class _DocumentReader:
         shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
         upper = node.text.upper() if isinstance(node, Scalar) else ""
         meant = f"did you mean `{upper}`?" if upper in METHODS else ""
-        self.faults.add("bad-method", node.mark, f"{shown} is no method", meant)
+        self.faults.add("bad-method", node.mark, f"{shown} is not an HTTP method", meant)
         return "GET"
 
     def _path(self) -> str:
@@ -393,6 +393,6 @@ class _WaysReader:
         )
         for scope in scopes:
             if SCOPE.fullmatch(scope.value) is None:
-                told = f"`{scope.value}` is no scope: it has no spaces, quotes or backslashes"
+                told = f"`{scope.value}` is not a valid scope: a scope has no spaces, quotes or backslashes"
                 self.faults.add("wrong-type", scope.mark, told, "write [chat, read] for several")
         return tuple(scope.value for scope in scopes)

@@ -66,7 +66,7 @@ def _read_inputs(node: Node | None, faults: Faults, what: str, depth: int) -> tu
     for key, value in node.items:
         name = key.text
         if not name or "<<" in name:
-            faults.cut("bad-name", key.mark, f"`{name}` is no name for an input")
+            faults.cut("bad-name", key.mark, f"`{name}` is not a valid name for an input")
             continue
         declared = _read_input(name, key.mark, value, faults, depth)
         if declared is None:
@@ -101,7 +101,7 @@ def _read_input(name: str, mark: Mark, node: Node, faults: Faults, depth: int) -
         meant = _type_meant(node.value)
         if meant is not None:
             # No description: one word that names a type, misspelt or as other languages call it.
-            message = f"`{node.value}` is no type of inputs"
+            message = f"unknown input type `{node.value}`"
             hint = f"did you mean `{meant}`? A description is written {{description: ...}}"
             faults.add("unknown-type", node.mark, message, hint)
             return None
@@ -206,7 +206,7 @@ class _InputReader:
         self.faults.add(
             "unknown-type",
             node.mark,
-            f"`{node.value}` is no type of inputs",
+            f"unknown input type `{node.value}`",
             f"did you mean `{near}`?" if near else "",
         )
         return None
@@ -227,7 +227,7 @@ class _InputReader:
                 self.faults.add(
                     "unknown-key",
                     key.mark,
-                    f"`{name}` is no key of an input's declaration",
+                    f"unknown key `{name}` in an input's declaration",
                     f"did you mean `{near}`?"
                     if near
                     else f"its keys are {listed((*_KEY_NAMES, *constraints_of(type_)), 'and')}",
@@ -357,7 +357,7 @@ def mismatch(declared: Input, value: Any, name: str = "") -> str:
             "" if declared.nullable else f"`{name}` is null; declare `nullable: true` to allow it"
         )
     if isinstance(value, float) and not math.isfinite(value):
-        return f"`{name}` is no number that JSON could hold"
+        return f"`{name}` is not a number that JSON can represent"
     return _CHECKS.get(declared.type, _written)(declared, value, name)
 
 

@@ -134,7 +134,7 @@ class StepReader:
             self.faults.add(
                 "unknown-function" if words else "one-function",
                 node.mark,
-                f"`{node.text}` is no function"
+                f"unknown function `{node.text}`"
                 if words
                 else f"a step is a mapping with one function, and this is {describe(node)}",
                 self._hint(node.text, near) if words else "write `- function: ...`",
@@ -207,7 +207,7 @@ class StepReader:
                 self.faults.add(
                     "unknown-function",
                     key.mark,
-                    f"`{key.text}` is no function",
+                    f"unknown function `{key.text}`",
                     self._hint(key.text, meant),
                 )
             else:

@@ -173,7 +173,7 @@ def _read_part(part: Any, place: str) -> str | Image:
         if what == "image":
             return _read_image(part, place)
     raise _refuse(
-        f"`{place}` is no part of a message: write {{type: text, text: ...}}, {{type: image, url: ...}} or "
+        f"`{place}` is not a message part: write {{type: text, text: ...}}, {{type: image, url: ...}} or "
         "{type: image, data: ..., contentType: image/png}"
     )
 
@@ -200,7 +200,7 @@ def _read_call(call: Any, place: str) -> ToolCall:
     function = call.get("function") if isinstance(call, Mapping) else None
     named = function if isinstance(function, Mapping) else call
     if not isinstance(named, Mapping) or not isinstance(named.get("name"), str):
-        raise _refuse(f"`{place}` is no tool call: it has `id`, `name` and `arguments`")
+        raise _refuse(f"`{place}` is not a tool call: it has `id`, `name` and `arguments`")
     arguments = named.get("arguments")
     signature = call.get("signature")
     return ToolCall(
