@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from math import isfinite
 from typing import Any, Final
@@ -45,9 +46,9 @@ _SIGNS: Final = {
 COMPARISONS: Final = {
     "eq": "Equal to the value. Null matches rows without a value.",
     "ne": "Not equal to the value. Also matches rows without a value.",
-    "gt": "Greater.",
+    "gt": "Greater than the value.",
     "gte": "Greater than or equal to the value.",
-    "lt": "Less.",
+    "lt": "Less than the value.",
     "lte": "Less than or equal to the value.",
     "in": "Equal to one of a list of values.",
     "not_in": "Equal to none of a list of values.",
@@ -290,7 +291,7 @@ _CREATE = "- db.execute: CREATE TABLE IF NOT EXISTS {0} (id integer PRIMARY KEY,
         Bound(names="columns", refuses=no_order),
         "Sort order: a column, `-column` for descending order, or a list of columns.",
     ),
-    LIMIT,
+    replace(LIMIT, description="Maximum number of rows."),
     Parameter("offset", Bound(Kind.INTEGER, minimum=0), "Number of rows to skip.", default=0),
     DATABASE,
     effects=GIVES_VALUE,

@@ -149,7 +149,7 @@ def thrown(code: Any, message: Any, status: int | None, details: Any) -> RunErro
         "status",
         Bound(Kind.INTEGER, minimum=400, maximum=599),
         _STATUS
-        + "Default: the status of a predefined code, such as 404 for `not-found`, or 500 for your own codes.",
+        + " Default: the status of a predefined code, such as 404 for `not-found`, or 500 for your own codes.",
     ),
     Parameter("details", Bound(), "Additional data for the handler that catches the error."),
     effects=Effects(ends=True),

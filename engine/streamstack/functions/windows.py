@@ -261,7 +261,7 @@ def changes(
 ) -> Stream:
     """Emit only changes: each item is compared with the previous item of the same key.
 
-    An item of the result is {key, first, changed, removed}, with `key` only if it is a parameter. `changed`
+    An item of the result is {key, first, changed, removed}, with `key` only if the parameter `key` is set. `changed`
     contains the fields whose value changed, by name, each as {value, previous, delta, trend}. For numbers,
     `delta` is the difference and `trend` is `up` or `down`. `removed` lists the fields that are gone.
 

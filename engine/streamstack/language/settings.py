@@ -522,7 +522,7 @@ _PREFIX: Final = re.compile(r"[A-Za-z0-9._:-]{0,100}")
 
 
 def _store(value: Any) -> RedisUrl | None:
-    """Return where Redis is; None for the memory. What is wrong with a URL is told without showing it."""
+    """Return the URL of Redis; None for memory. Error messages do not contain the URL."""
     if not isinstance(value, str):
         raise ValueError(f"the URL of a store is needed here: {_WRITE}")  # noqa: TRY004 - as for every value
     if value in (MEMORY, MEMORY.rstrip("/")):
