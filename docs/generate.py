@@ -146,7 +146,8 @@ def _errors() -> str:
 
 
 def _commands() -> str:
-    context = click.Context(main_command, info_name="streamstack")
+    # The same help options as on the command line: click caches them in the command.
+    context = click.Context(main_command, info_name="streamstack", **main_command.context_settings)
     parts = [
         "# Command line",
         "The `streamstack` command and its subcommands. `streamstack COMMAND --help` prints the same text.",
