@@ -140,7 +140,7 @@ def _split_url(text: str) -> tuple[str, str]:
 
 @contextmanager
 def _server(url: str | None, directory: Path | None) -> Iterator[str]:
-    """Give the address to call: the one that is named, else that of the project, served for now."""
+    """Yield the URL to call: the given one, or that of the project, served temporarily."""
     if url is not None:
         yield url
         return
@@ -425,7 +425,7 @@ class _Exchange:
             self._limit.reschedule(None if seconds is None else now + seconds)
 
     async def body(self) -> AsyncIterator[bytes]:
-        """Give the body as it is read. Sets ``failure`` where a file can't be read, or has become shorter."""
+        """Yield the body as it is read. Sets ``failure`` if a file can't be read or has become shorter."""
         for part in self._request.body:
             left = part.size
             while left is None or left > 0:
@@ -694,14 +694,14 @@ class AnswerReader:
             self._decoder = TextDecoder()
 
     def feed(self, data: bytes) -> list[AnswerPart]:
-        """Take bytes, give the parts that they complete."""
+        """Feed bytes and yield the parts that they complete."""
         if self.format == "json":
             self._document += data
             return []
         return [part for item in self._decoder.feed(data) for part in self._parts(item)]
 
     def close(self) -> list[AnswerPart]:
-        """Give the parts that the end completes."""
+        """Yield the parts that the end of the response completes."""
         if self.format == "json":
             return list(_document_parts(self._document.decode("utf-8", "replace").strip()))
         return [part for item in self._decoder.finish() for part in self._parts(item)]
@@ -731,7 +731,7 @@ class AnswerReader:
 
 
 def _document_parts(text: str) -> Iterator[AnswerPart]:
-    """Give the chunks of one JSON document; any other document is one."""
+    """Yield the chunks of a JSON document; any other document is a single chunk."""
     value = _parsed(text)
     if isinstance(value, dict) and isinstance(value.get("chunks"), list):
         for chunk in value["chunks"]:

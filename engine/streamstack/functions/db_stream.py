@@ -212,12 +212,12 @@ class Spool:
         return True
 
     def end(self) -> None:
-        """Take note that no more batches come."""
+        """Mark the end of the batches."""
         self._ended = True
         self._bell.set()
 
     async def batches(self) -> AsyncGenerator[list[Any], None]:
-        """Give the batches in their order, as soon as they are there; then close the file."""
+        """Yield the batches in order as they become available, then close the file."""
         at = 0
         try:
             while True:

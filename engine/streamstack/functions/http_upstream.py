@@ -206,7 +206,7 @@ def _body(
 
 
 def _pairs(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Give the fields of a form: each item of a list by the same name, no null."""
+    """Yield the fields of a form: list items repeat the name, null is omitted."""
     for name, value in fields.items():
         for each in value if isinstance(value, list) else [value]:
             if each is not None:
@@ -214,7 +214,7 @@ def _pairs(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _multipart(fields: Mapping[str, Any], boundary: str) -> Iterator[bytes | File]:
-    """Give the bytes and files that a multipart form is made of (RFC 7578).
+    """Yield the bytes and files of a multipart form (RFC 7578).
 
     Raises RunError ``template`` for a Content-Type that HTTP forbids.
     """
@@ -278,7 +278,7 @@ def _join(parts: list[bytes | File]) -> tuple[bytes | AsyncIterator[bytes], int 
 
 
 def is_allowed(status: int, allowed: list[Any] | None, upto: int) -> bool:
-    """Tell whether a status is an answer: below ``upto`` from 200, or one that the author allows.
+    """Return whether a status is accepted: from 200 to below ``upto``, or allowed by the step.
 
     Raises RunError ``template`` for what can't be a status.
     """
@@ -519,7 +519,7 @@ class Upstream(ABC):
         """Close the connection, if there is one."""
 
     async def batches(self) -> Batches:
-        """Give the items, over as many connections as it takes."""
+        """Yield the items, reconnecting as needed."""
         clock = asyncio.get_running_loop().time
         started = clock()
         if self._times.total is not None:

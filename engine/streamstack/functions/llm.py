@@ -96,7 +96,7 @@ class ModelStream(Upstream):
         return self._decoder.skipped if self._decoder is not None else None
 
     async def batches(self) -> Batches:
-        """Give the items. Events without any show that the model is at work, and go no further."""
+        """Yield the items. Events without items only reset the idle time-out."""
         settings = self._client.settings
         self._reader = self._provider.reader(self.host, settings.max_body_size)
         self._decoder = AnswerDecoder(self._reader, self._on_invalid, self._largest)
@@ -422,7 +422,7 @@ def _first(env: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 
 
 def _read_tools(tools: list[Any], functions: Mapping[str, Any]) -> Iterator[Tool]:
-    """Give the tools that names and objects stand for.
+    """Yield the tools that names and objects describe.
 
     Raises RunError ``template``.
     """

@@ -165,7 +165,7 @@ TEXT: Final = Constant()
 
 
 def fault_of(field: Field, name: str, value: Any) -> str:
-    """Say why an argument can't be, or nothing."""
+    """Return why an argument is invalid, or nothing."""
     wanted = field.type
     if not isinstance(wanted, Constant) or (
         value is None and not field.required and field.default is None
