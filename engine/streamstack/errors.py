@@ -86,7 +86,7 @@ ERRORS = {
     "forbidden": ErrorCode(403, "The caller may not do this."),
     "not-found": ErrorCode(404, "Nothing has this path."),
     "unknown-stream": ErrorCode(
-        404, "There is no such stream: it was kept long enough, or it is another caller's."
+        404, "The stream does not exist: it has expired, or it belongs to another client."
     ),
     "method-not-allowed": ErrorCode(405, "The path has endpoints, none for this method."),
     "not-acceptable": ErrorCode(406, "`Accept` names no format that the endpoint has."),
@@ -114,7 +114,7 @@ ERRORS = {
     ),
     "template": ErrorCode(
         500,
-        "An expression failed, or a step was given what it can't take. The log tells the file, "
+        "An expression failed, or a step received an invalid value. The log contains the file, "
         "the line, the expression and the types.",
         internal=True,
     ),

@@ -46,7 +46,7 @@ FOUND, FAILED = 1, 2
     type=click.IntRange(1, 1024),
     help="How many processes serve, on one port.  [default: server.workers, or 1]",
 )
-@click.option("--reload", is_flag=True, help="Serve files anew when they change.")
+@click.option("--reload", is_flag=True, help="Reload files when they change.")
 @click.option("--dev", is_flag=True, help="Tell clients the place and the reason of errors.")
 @click.pass_context
 def serve(
