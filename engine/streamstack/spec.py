@@ -684,7 +684,7 @@ class SettingsReader:
             if field.required and not is_written(node.get(field.name)):
                 self.refuse(
                     node.mark,
-                    f"`{name}` lacks `{field.name}`.",
+                    f"`{name}` requires `{field.name}`.",
                     f"add `{field.name}: {field.example}`",
                     "missing-parameter",
                 )
@@ -718,7 +718,7 @@ class SettingsReader:
         code = wanted.code or (facts.code if facts.parse and scalar else "bad-setting")
         value = node.value if isinstance(node, Scalar) else None
         if self.of_definition and isinstance(value, str) and "<<" in value:
-            message = f"`{name}`: a binding can't stand here"
+            message = f"`{name}`: a binding is not allowed here"
             self.refuse(node.mark, message, code="constant-required")
             return MISSING
         try:
@@ -748,7 +748,7 @@ class SettingsReader:
         if wanted.choices and value not in wanted.choices:
             meant = did_you_mean(value if isinstance(value, str) else "", wanted.choices)
             words = ", ".join(wanted.choices)
-            raise RefusedError(f"it must be one of {words}{meant}", f"write {words}")
+            raise RefusedError(f"must be one of {words}{meant}", f"write {words}")
         if value is None or not suits(kind, value) or (kind is Kind.PROSE and type(value) is bool):
             raise ValueError(_needed(wanted))
         if value == "" and kind in (Kind.TEXT, Kind.PROSE) and not wanted.verbatim:
@@ -851,4 +851,4 @@ def _needed(wanted: Constant) -> str:
     if wanted.minimum is not None and wanted.maximum is not None:
         least, most = shown(wanted.kind, wanted.minimum), shown(wanted.kind, wanted.maximum)
         words += f" from {least} to {most}"
-    return f"{words} is needed here"
+    return f"must be {words}"

@@ -111,7 +111,7 @@ def test_variable_that_is_no_port_is_explained(
     (tmp_path / "a.yaml").write_text("method: GET\npath: /a\nfunctionStack: [{stream: a}]\n")
     result = run("serve")
     assert result.exit_code == 1
-    assert "`server.port`: an integer from 0 to 65535 is needed here" in result.stderr
+    assert "`server.port`: must be an integer from 0 to 65535" in result.stderr
     assert (
         "the value is that of the environment variable PORT: change it, or unset it"
         in result.stderr

@@ -53,7 +53,7 @@ def test_openai_before_anthropic(as_openai: openai.OpenAI, answer: Any) -> None:
         for call in choice.message.tool_calls
     ] == [("weather", {"city": "Paris"}), ("clock", {}), ("add", {"a": 1, "b": [2, 3]})]
     for wish in ("fails", "done-then-fails"):
-        with pytest.raises(openai.APIError, match="told an error in its answer"):
+        with pytest.raises(openai.APIError, match="reported an error in its response"):
             answer(as_openai, wish)
 
 
@@ -74,7 +74,7 @@ def test_anthropic_before_openai(as_anthropic: anthropic.Anthropic, answer: Any)
         ("add", {"a": 1, "b": [2, 3]}),
     ]
     for wish in ("fails", "done-then-fails"):
-        with pytest.raises(anthropic.APIStatusError, match="told an error in its answer"):
+        with pytest.raises(anthropic.APIStatusError, match="reported an error in its response"):
             answer(as_anthropic, wish)
 
 

@@ -164,7 +164,7 @@ def test_a_secret_of_its_own_is_made_once(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="delete it"):
         own_secret(tmp_path, "jwt")
     (tmp_path / "secrets" / "folder").mkdir()
-    with pytest.raises(RunError, match="can't be kept"):
+    with pytest.raises(RunError, match="can't be stored"):
         own_secret(tmp_path, "folder")
 
 

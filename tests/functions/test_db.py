@@ -312,7 +312,7 @@ async def test_what_is_no_name_is_told(table: str, name: str, told: str) -> None
     """A column without a name, or with the one character that PostgreSQL does not take, is refused in our words."""
     outcome = await run(table, "- db.insert: {table: t, values: << input.v >>}", v={name: 1})
     assert outcome.error is not None
-    assert f"a name is needed, and this is {told}" in outcome.error.message
+    assert f"the name must be text, not {told}" in outcome.error.message
 
 
 @pytest.mark.parametrize("step", ["db.query", "db.first", "db.stream"])

@@ -214,7 +214,7 @@ async def test_keys(state: StateSettings) -> None:
 @pytest.mark.parametrize(
     ("stack", "code", "told"),
     [
-        ("- cache.get: << input.none >>", "template", "`key` is required, and this is null"),
+        ("- cache.get: << input.none >>", "template", "`key` is required, but is null"),
         ("- cache.set: {key: a, value: << input.none >>, ttl: << -5 >>}", "template", "`ttl`"),
         ("- counter.add: {key: a, by: << 'x' >>}", "template", "`by` must be a number"),
         (
@@ -260,14 +260,14 @@ HEAD = "method: GET\npath: /t\nresponseType: json\nfunctionStack:\n"
 @pytest.mark.parametrize(
     ("stack", "code", "told"),
     [
-        ("  - cache.get: {}\n    as: v", "missing-parameter", "lacks `key`"),
+        ("  - cache.get: {}\n    as: v", "missing-parameter", "requires `key`"),
         ("  - cache.get: {key: {a: b}}\n    as: v", "wrong-type", "a text, a number or a list"),
         ("  - cache.get: {name: a, key: b}\n    as: v", "unknown-parameter", "`name`"),
         ("  - cache.get: true\n    as: v", "wrong-type", "a text, a number or a list"),
         ("  - cache.set: {key: a, value: 1}\n    as: v", "no-result", "cache.set"),
-        ("  - cache.set: {key: a}", "missing-parameter", "lacks `value`"),
+        ("  - cache.set: {key: a}", "missing-parameter", "requires `value`"),
         ("  - cache.set: {key: a, value: 1, ttl: soon}", "bad-duration", "`ttl`"),
-        ("  - cache.use: {key: a}\n    as: v", "missing-parameter", "lacks `do`"),
+        ("  - cache.use: {key: a}\n    as: v", "missing-parameter", "requires `do`"),
         ("  - counter.add: {key: a, by: one}\n    as: v", "wrong-type", "`by`"),
         ("  - counter.add: {key: a, ttl: 0}\n    as: v", "wrong-type", "at least 1ms"),
         (

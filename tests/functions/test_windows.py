@@ -230,7 +230,7 @@ def test_what_is_right_is_let_alone(window: str) -> None:
     [
         ("compute: {a: {op: average}}", "wrong-type", "takes count, sum", "write count, sum"),
         ("compute: {a: {op: p95s}}", "wrong-type", "takes count, sum", "did you mean `p95`?"),
-        ("compute: {a: {of: << item >>}}", "missing-parameter", "lacks `op`", "add `op`"),
+        ("compute: {a: {of: << item >>}}", "missing-parameter", "requires `op`", "add `op`"),
         (
             "compute: {a: {op: sum, off: << item >>}}",
             "unknown-parameter",
@@ -239,7 +239,7 @@ def test_what_is_right_is_let_alone(window: str) -> None:
         ),
         ("compute: {a: sum}", "wrong-type", "takes a mapping", "{op: sum}"),
         ("compute: [sum]", "wrong-type", "takes a mapping", "compute"),
-        ("size: 5", "missing-parameter", "lacks `compute`", "add `compute`"),
+        ("size: 5", "missing-parameter", "requires `compute`", "add `compute`"),
         ("compute: {}", "missing-parameter", "is empty", "write compute: {name: ...}"),
         (
             "compute: {a: {op: sum, of: price}}",
@@ -309,7 +309,7 @@ def test_misuse_of_changes_is_found(window: str, code: str, told: str) -> None:
         ("compute: {a: {op: << input.op >>}}", "`op` must be one of count, sum"),
         ("compute: {a: {op: count}}, every: << input.op >>", "`every` must be a number of items"),
         ("compute: {a: {op: count}}, every: << 0 >>", "`every` must be a number of items"),
-        ("compute: {a: {op: sum}}", "a sum or a mean needs numbers, and this is a text"),
+        ("compute: {a: {op: sum}}", "a sum or a mean needs numbers, not a text"),
     ],
 )
 async def test_misuse_that_only_a_run_can_see(window: str, told: str) -> None:

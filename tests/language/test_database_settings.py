@@ -52,7 +52,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("main: {url: mysql://u:geheim@h/d}", "postgresql://user:password@host"),
-        ("main: {url: 5}", "a text is needed"),
+        ("main: {url: 5}", "must be a text"),
         ("main: {poolSize: 0}", "from 1 to 1000"),
         ("main: {poolSize: true}", "from 1 to 1000"),
         ("main: {setup: nowhere.sql}", "there is no file"),

@@ -494,9 +494,9 @@ def test_log_settings() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{level: loud}", "`log.level`: it must be one of debug, info, warning, error"),
-        ("{format: xml}", "`log.format`: it must be one of text, json"),
-        ("{access: often}", "`log.access`: true or false is needed here"),
+        ("{level: loud}", "`log.level`: must be one of debug, info, warning, error"),
+        ("{format: xml}", "`log.format`: must be one of text, json"),
+        ("{access: often}", "`log.access`: must be true or false"),
         ("{levl: info}", "`log` has no `levl`, did you mean `level`?"),
         ("often", "`log` is a mapping."),
     ],

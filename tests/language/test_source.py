@@ -292,7 +292,7 @@ def test_what_is_refused_is_told_at_its_place(text: str, place: tuple[int, int],
 def test_a_duplicate_names_the_first() -> None:
     """The finding stands at the second key and names the line of the first, which is kept."""
     text = "a: 1\n\nb: 2\na: 3\n"
-    assert finding(text).message == "The key `a` stands twice here; the first is in line 1."
+    assert finding(text).message == "Duplicate key `a`; the first is in line 1."
     assert data(text) == [{"a": 1, "b": 2}]
 
 

@@ -112,7 +112,7 @@ def test_a_malformed_url_is_told_without_its_text(url: str, told: str) -> None:
     ("text", "code", "told"),
     [
         ("url: postgres://x", "bad-url", "write redis://localhost:6379, or memory://"),
-        ("url: 5", "bad-url", "the URL of a store is needed"),
+        ("url: 5", "bad-url", "must be the URL of a store"),
         ("prefix: a b", "bad-setting", "letters, digits"),
         ("prefix: [a]", "bad-setting", "letters, digits"),
         ("maxEntry: 5", "unknown-setting", "did you mean `maxEntries`"),

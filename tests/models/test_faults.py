@@ -129,7 +129,9 @@ async def test_error_in_an_answer_that_began_well(
     assert said.error is not None
     assert said.code == "http-status"
     assert said.error.final is not passing
-    assert said.error.message.endswith(f"told an error in its answer{': ' + word if word else ''}")
+    assert said.error.message.endswith(
+        f"reported an error in its response{': ' + word if word else ''}"
+    )
     assert said.error.details["body"] == data
     assert said.error.details["status"] == 200
     assert said.text == ("Hel" if after else "")

@@ -100,7 +100,7 @@ def test_only_the_fields_that_are_named() -> None:
     gone = compare.of({"id": "a", "at": 3})
     assert gone is not None
     assert (gone["changed"], gone["removed"]) == ({}, ["price"])
-    with pytest.raises(RunError, match="items that are objects, and this is a text"):
+    with pytest.raises(RunError, match="items that are objects, not a text"):
         changes(fields=["price"]).of("a")
 
 

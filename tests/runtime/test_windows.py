@@ -232,7 +232,7 @@ def test_items_held_are_bounded() -> None:
 def test_an_item_that_fails_comes_after_the_figures_before_it() -> None:
     """The figures of the items before it were given."""
     given: list[Any] = []
-    with pytest.raises(RunError, match="needs numbers, and this is a text"):
+    with pytest.raises(RunError, match="needs numbers, not a text"):
         window(Figure("s", "sum", None)).feed([1, 2, "3"], 0.0, given)
     assert given == [{"s": 1}, {"s": 3}]
 

@@ -131,10 +131,10 @@ def test_of_ipv6_a_network_counts_as_one() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("trustedProxies: [proxy.example]", "an address or a network is needed here"),
-        ("trustedProxies: [5]", "an address or a network is needed here"),
-        ("trustedProxies: {a: b}", "an address or a network is needed here"),
-        ("trustedProxies: ['*']", "an address or a network is needed here"),
+        ("trustedProxies: [proxy.example]", "must be an address or a network"),
+        ("trustedProxies: [5]", "must be an address or a network"),
+        ("trustedProxies: {a: b}", "must be an address or a network"),
+        ("trustedProxies: ['*']", "must be an address or a network"),
         ("trustedProxies: [0.0.0.0/0]", "everybody can be anybody"),
         ("forwardedHeader: Forwardet", "did you mean `Forwarded`"),
         ("forwardedHeader: [Forwarded]", "it is X-Forwarded-For or Forwarded"),

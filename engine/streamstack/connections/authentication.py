@@ -328,7 +328,7 @@ def own_secret(folder: Path, name: str) -> str:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise RunError(
             "template",
-            f"the secret of `authentication.{name}` can't be kept in {file} ({reason}): "
+            f"the secret of `authentication.{name}` can't be stored in {file} ({reason}): "
             "give it one, from the environment",
             final=True,
         ) from None

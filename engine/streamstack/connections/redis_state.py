@@ -75,7 +75,7 @@ def loads(data: bytes) -> Any:
             return _unmark(value)
     except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         pass
-    raise RunError("template", "what is kept under this key was not kept by streamstack")
+    raise RunError("template", "the value under this key was not stored by streamstack")
 
 
 def _refuse(value: Any) -> Any:
@@ -86,12 +86,14 @@ def _refuse(value: Any) -> Any:
 
 def _unkept(value: Any) -> RunError:
     if isinstance(value, Opaque):
-        return RunError("template", f"a {value.kind} can't be kept: use `collect` to read it first")
-    return RunError("template", f"a {kind(value)} can't be kept")
+        return RunError(
+            "template", f"a {value.kind} can't be stored: use `collect` to read it first"
+        )
+    return RunError("template", f"a {kind(value)} can't be stored")
 
 
 def _too_deep() -> RunError:
-    return RunError("template", "the value is nested too deeply to be kept")
+    return RunError("template", "the value is nested too deeply to be stored")
 
 
 def _mark(value: Any) -> Any:
@@ -315,7 +317,7 @@ def _number(text: bytes) -> Number:
             return Decimal(text[1:].decode())
         return float(text[1:]) if text[:1] == b"f" else int(text)
     except (ValueError, ArithmeticError):
-        raise RunError("template", "what is kept under this key is not a counter") from None
+        raise RunError("template", "the value under this key is not a counter") from None
 
 
 # ------------------------------------------------------------------------------------ slots

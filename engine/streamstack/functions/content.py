@@ -21,7 +21,7 @@ def _no_delimiter(text: str) -> tuple[str, str] | None:
     """Return the problem with a constant delimiter, if there is one."""
     if len(text) == 1 and text not in '"\r\n':
         return None
-    return "one character that is no quote", 'write `,`, `;`, `|` or, for a tab, "\\t"'
+    return "one character other than a quote", 'write `,`, `;`, `|` or, for a tab, "\\t"'
 
 
 DECODE: Final = Parameter(

@@ -176,7 +176,7 @@ class _Reading:
                 rows = [] if opened.ended else await opened.fetch(self._size)
         except OSError as error:
             raise RunError(
-                "internal", f"the rows that wait for a slow loop can't be kept on disk: {error}"
+                "internal", f"the rows that wait for a slow loop can't be stored on disk: {error}"
             ) from error
         finally:
             spool.end()

@@ -122,7 +122,7 @@ class Writer:
             self.add(f"{column} IS {'NOT ' if operator == 'ne' else ''}NULL")
         elif operator in ("in", "in_", "not_in"):
             if not isinstance(value, (list, tuple)):
-                message = f"a list is needed to compare with, and this is {a_kind(value)}"
+                message = f"a list is needed to compare with, not {a_kind(value)}"
                 raise RunError("template", message, final=True)
             negated = operator == "not_in"
             self.add(f"{column} {'<> ALL' if negated else '= ANY'}(").bind(list(value)).add(")")
@@ -148,7 +148,7 @@ def quoted(name: Any) -> str:
     """
     if not isinstance(name, str) or not name or "\0" in name:
         what = "one with U+0000" if name and isinstance(name, str) else a_kind(name)
-        message = f"a name is needed, and this is {'an empty text' if name == '' else what}"
+        message = f"the name must be text, not {'an empty text' if name == '' else what}"
         raise RunError("template", message, final=True)
     return '"' + name.replace('"', '""') + '"'
 
@@ -169,9 +169,7 @@ def names_of(given: Any, what: str) -> list[str]:
         return [given]
     if isinstance(given, (list, tuple)) and given:
         return [to_text(each) for each in given]
-    raise RunError(
-        "template", f"`{what}` takes a name or a list of names, and this is {a_kind(given)}"
-    )
+    raise RunError("template", f"`{what}` must be a name or a list of names, not {a_kind(given)}")
 
 
 def chosen(names: Any, alias: Alias) -> str:
@@ -440,7 +438,7 @@ def _alike(rows: list[Any]) -> list[list[Mapping[str, Any]]]:
     names: Sequence[str] | None = None
     for row in rows:
         if not isinstance(row, Mapping):
-            raise RunError("template", f"`rows` holds objects, and here is {a_kind(row)}")
+            raise RunError("template", f"`rows` must hold objects, not {a_kind(row)}")
         if names is None or row.keys() != set(names) or len(parts[-1]) >= _AT_ONCE:
             names = tuple(row)
             parts.append([])

@@ -200,7 +200,7 @@ def _body(
     if isinstance(body, (list, Mapping)):
         raise RunError(
             "template",
-            f"`body` is a text, bytes or a file, and this is a {kind(body)}: write `json`",
+            f"`body` must be a text, bytes or a file, not a {kind(body)}: write `json`",
         )
     return to_text(body).encode(), None, "text/plain; charset=utf-8"
 

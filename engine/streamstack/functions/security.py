@@ -312,9 +312,7 @@ def hmac_verify(
     The comparison takes constant time.
     """
     if not isinstance(content, (str, bytes)):
-        told = (
-            f"`content` is a text or bytes, such as `request.body`, and this is a {kind(content)}"
-        )
+        told = f"`content` must be a text or bytes, such as `request.body`, not a {kind(content)}"
         raise RunError("template", told)
     if not secret:
         raise RunError("template", "`secret` is empty: anybody could sign")

@@ -88,7 +88,7 @@ def appended(value: Any, item: Any) -> list[Any]:
     if type(value) is not list:
         raise RunError(
             "template",
-            f"`append` needs a list, and this is {kind(value)}: write `- set: {{name: []}}` first",
+            f"`append` needs a list, not {kind(value)}: write `- set: {{name: []}}` first",
         )
     if sys.getrefcount(value) <= _ALONE:
         value.append(item)

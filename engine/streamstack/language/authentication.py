@@ -92,7 +92,7 @@ def algorithms_of(pem: str) -> tuple[str, ...]:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
 
     if "PRIVATE KEY-----" in pem:
-        raise ValueError("this is a private key, and only the public one is needed here")
+        raise ValueError("this is a private key: write the public key")
     try:
         key = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm):
@@ -117,7 +117,7 @@ def algorithms_of(pem: str) -> tuple[str, ...]:
 def _text(value: Any) -> str:
     """Return a text that may be empty. Raises ValueError for anything else."""
     if not isinstance(value, str):
-        raise ValueError("a text is needed here")  # noqa: TRY004 - one error for every value
+        raise ValueError("must be a text")  # noqa: TRY004 - one error for every value
     return value
 
 
@@ -290,8 +290,8 @@ def _check_jwt(reader: SettingsReader, node: Mapping, values: dict[str, Any], na
             reader.refuse(listed.mark, message)
     if "jwks_url" in values and not is_written(node.get("audience")):
         message = (
-            f"`{name}` takes tokens that were issued for others: whoever publishes keys signs for "
-            "all its customers"
+            f"`{name}` accepts tokens that were issued for other applications: "
+            "an issuer signs for all its customers with the same keys"
         )
         reader.refuse(node.mark, message, "add `audience: ...`", "weak-authentication")
     return True
@@ -340,7 +340,7 @@ def _weigh_secret(
         return
     needed = max((int(each[2:]) // 8 for each in algorithms if each[:2] == "HS"), default=0)
     if len(secret.encode()) < needed:
-        message = f"`{name}` has under {needed} bytes: whoever has a token can find it by trying"
+        message = f"`{name}` is shorter than {needed} bytes: anyone who has a token can find it by brute force"
         hint = "make one with `openssl rand -base64 48`"
         reader.refuse(mark, message, hint, "weak-authentication")
 
@@ -354,7 +354,7 @@ def _report_plain(reader: SettingsReader, node: Node | None, name: str) -> None:
     text = node.text.strip()  # as it is written, with its bindings
     if not text or HASH.fullmatch(text) or ("<<" in text and not _DEFAULT.search(text)):
         return
-    message = f"the value of `{name}` stands in the file in plain text"
+    message = f"the value of `{name}` is in the file in plain text"
     reader.refuse(node.mark, message, code="secret-in-definition")
 
 
@@ -408,7 +408,7 @@ def _keys(reader: SettingsReader, node: Node, name: str) -> tuple[Key, ...]:
                 found += _read_key(reader, node, name, text.strip())
         return tuple(found)
     if not node.items:
-        reader.refuse(node.mark, f"`{name}`: without any, nobody could call")
+        reader.refuse(node.mark, f"`{name}`: without keys, no client could authenticate")
     for item in node.items:
         if isinstance(item, tuple):
             found += _named_key(reader, item[0].text, item[1], name, node.mark)
@@ -437,7 +437,7 @@ def _named_key(
                 reader.refuse(mark, message)
         inner = item.get("key")
         if inner is None:
-            message = f"the API key `{called}` lacks `key`"
+            message = f"the API key `{called}` requires `key`"
             reader.refuse(item.mark, message, code="missing-parameter")
             return
         item = inner
@@ -468,7 +468,7 @@ def _read_key(
         reader.refuse(node.mark, message)
         return
     if hashed is None and len(text) < _LEAST_KEY:
-        message = f"a key of `{owner}` has under {_LEAST_KEY} characters: it can be found by trying"
+        message = f"a key of `{owner}` is shorter than {_LEAST_KEY} characters: it can be found by brute force"
         hint = f"make one with `streamstack token --auth {owner.rpartition('.')[2]}`"
         reader.refuse(node.mark, message, hint, "weak-authentication")
     digest = digest_of(text) if hashed is None else bytes.fromhex(hashed[1])

@@ -143,7 +143,9 @@ def _fill(
             continue
         form = _FORM.fullmatch(found[1]) if found[1] is not None else None
         if form is None:
-            what = "This binding is not closed." if found[1] is None else "This can't stand here."
+            what = (
+                "This binding is not closed." if found[1] is None else "This is not allowed here."
+            )
             message = f"{what} streamstack.yaml takes environment variables, no other expressions."
             findings.append(
                 make_diagnostic("bad-template", node.mark_at(found.start()), message, _HINT)

@@ -44,157 +44,157 @@ _ERRORS: Final = {
         "check the indentation, the quotes and the brackets up to this place",
     ),
     "yaml-quotes": (
-        "YAML reads this value otherwise than it looks, because it has no quotes.",
+        "Without quotes, YAML reads this value differently from how it looks.",
         "put single quotes around the whole value: '<< ... >>'",
     ),
     "cut-by-comment": (
-        "YAML takes the line from ` #` on as a comment, also a binding in it.",
+        "YAML reads everything after ` #` as a comment, including a binding.",
         "put single quotes around the whole value: '<< ... >>'",
     ),
     "duplicate-key": (
-        "A key stands twice in one mapping.",
-        "keep one of the two, or give one another name",
+        "A mapping has the same key twice.",
+        "remove or rename one of the two",
     ),
     "merge-key": (
         "YAML's merge key `<<:` is not part of the language.",
         "write the keys out, or share steps in a `kind: function` document",
     ),
     "bad-key": (
-        "A key is not a text.",
+        "A key is not text.",
         "write `key: value`",
     ),
     "yaml-tag": (
         "YAML tags such as `!!str` or `!name` are not part of the language.",
-        "leave the tag out; quotes make a text of any value",
+        "remove the tag; to get text, put the value in quotes",
     ),
     "too-many-aliases": (
-        "The aliases of a document stand for more values than the language allows.",
+        "The aliases of a document expand to too many values.",
         "share steps in a `kind: function` document and `call` it",
     ),
     "recursive-alias": (
-        "An alias stands inside the very value it names.",
-        "write the value out; to repeat steps, use `while` or `forEach`",
+        "An alias is inside the value that it refers to.",
+        "write the value in full; to repeat steps, use `while` or `forEach`",
     ),
     "unknown-alias": (
-        "An alias names an anchor that the document does not have before it.",
-        "put quotes around a text that begins with `*`",
+        "An alias refers to an anchor that is not defined before it.",
+        "put quotes around text that begins with `*`",
     ),
     "too-deep": (
         "Values are nested too deeply.",
         "move the inner steps to a `kind: function` document and `call` it",
     ),
     "file-too-large": (
-        "The file is larger than a definition may be.",
+        "The file exceeds the size limit of a definition.",
         "split it into several files",
     ),
     # Bindings
     "not-an-expression": (
-        "A condition is a text, which would always be true; or what is computed of each item is the same for all.",
-        "write it as one whole binding: `<< ... >>`",
+        "A condition is plain text, which is always true; or an expression per item is a constant.",
+        "write the whole value as one binding: `<< ... >>`",
     ),
     "bad-template": (
-        "An expression or a template does not parse.",
-        "write Jinja2's expressions between `<<` and `>>`; `\\<<` stands for the characters",
+        "An expression or a template has a syntax error.",
+        "write a Jinja2 expression between `<<` and `>>`; write `\\<<` for a literal `<<`",
     ),
     "unbound-name": (
-        "A name is not bound on any path that leads here.",
+        "A name is not bound on any path to this step.",
         "bind it before this step, with `as` or `set`, or read an input as `input.<name>`",
     ),
     "unknown-filter": (
-        "A filter does not exist.",
+        "The filter does not exist.",
         "`streamstack functions` lists the filters",
     ),
     "unknown-test": (
-        "A test after `is` does not exist.",
-        "write one of Jinja2's tests, such as `is defined`, `is none`, `is number`",
+        "The test after `is` does not exist.",
+        "use a Jinja2 test, such as `is defined`, `is none` or `is number`",
     ),
     "unknown-function": (
-        "A function does not exist.",
+        "The function does not exist.",
         "`streamstack functions` lists the functions",
     ),
     "unknown-model": (
-        "A step names a model that the settings don't have.",
+        "A step refers to a model that is not in the settings.",
         "declare it under `models` in streamstack.yaml, or give `provider`",
     ),
     "unknown-database": (
-        "A step names a database that the settings don't have, or names none where there are several.",
+        "A step refers to a database that is not in the settings, or does not choose one of several.",
         "declare it under `databases` in streamstack.yaml",
     ),
     "unknown-authentication": (
-        "An endpoint or a step names an authentication that the settings don't have.",
+        "An endpoint or a step refers to an authentication that is not in the settings.",
         "declare it under `authentication` in streamstack.yaml",
     ),
     "bad-sql": (
-        "The database can't prepare this statement.",
+        "The database can't prepare this SQL statement.",
         "try the statement in `psql`",
     ),
     "quoted-binding": (
-        "A binding stands between quotes of SQL, where it would be a part of the text.",
-        "join the parts: '%' || <<q>> || '%'",
+        "A binding is inside an SQL string literal, where it would be part of the text.",
+        "concatenate the parts: '%' || <<q>> || '%'",
     ),
     "sql-position": (
-        "A binding stands in SQL where no parameter can: for the name of a table or a column.",
-        "write the name itself; `<% if %>` may choose among names",
+        "A binding is used in SQL where parameters are not allowed, such as a table or column name.",
+        "write the name itself; `<% if %>` can choose between names",
     ),
     "several-statements": (
-        "A step holds several statements of SQL, and the database takes one at a time.",
-        "write each as a step of its own, in a `db.transaction` where they belong together",
+        "A step has several SQL statements; the database executes one at a time.",
+        "write one step for each statement, inside a `db.transaction` to make them atomic",
     ),
     "unknown-property": (
-        "A declared input or value has no such property.",
-        "declare it in `properties`, or read one that is declared",
+        "The property is not declared on this input or value.",
+        "declare it under `properties`, or read a declared property",
     ),
     # The shape of definitions
     "not-a-mapping": (
-        "A mapping of `key: value` is needed here.",
+        "The value must be a mapping.",
         "write `key: value` lines",
     ),
     "unknown-key": (
-        "A key is not part of the language at this place.",
-        "take it out, or write the key that was meant",
+        "The key is not allowed here.",
+        "remove it, or correct its spelling",
     ),
     "unknown-parameter": (
-        "A function has no such parameter.",
+        "The function does not have this parameter.",
         "`streamstack functions NAME` shows the parameters of a function",
     ),
     "unknown-modifier": (
-        "A key beside a function is neither a function nor a modifier of steps.",
-        "the modifiers are name, description, as, when, timeout, retry, disabled, allow",
+        "A key next to a function is neither a function nor a step modifier.",
+        "the step modifiers are name, description, as, when, timeout, retry, disabled, allow",
     ),
     "missing-parameter": (
         "A required key or parameter is missing.",
         "add it",
     ),
     "conflicting-parameters": (
-        "Parameters that exclude one another are both given.",
-        "keep one of them",
+        "Two mutually exclusive parameters are set.",
+        "remove one of them",
     ),
     "wrong-type": (
-        "A value has another type than its place needs.",
-        "write a value of the named type",
+        "A value has the wrong type.",
+        "write a value of the type that the message names",
     ),
     "constant-required": (
-        "A binding stands where a constant is needed.",
-        "write the value itself; it is decided when the file is loaded",
+        "A binding is used where a constant is required.",
+        "write the value itself; it is read when the file is loaded",
     ),
     "bad-name": (
-        "A name has characters it can't have, or is reserved.",
-        "begin with a letter or `_`, then letters, digits or `_`, and avoid the reserved names",
+        "A name contains invalid characters, or is reserved.",
+        "start with a letter or `_`, followed by letters, digits or `_`; reserved names are not allowed",
     ),
     "duplicate-name": (
-        "A name is given twice.",
-        "give one of the two another name",
+        "A name is used twice.",
+        "rename one of the two",
     ),
     "one-function": (
-        "A step does not have exactly one function.",
-        "write each function as a step of its own, beginning with `- `",
+        "A step must have exactly one function.",
+        "write each function as a separate step, starting with `- `",
     ),
     "no-result": (
-        "A function without a result has an `as`.",
-        "take the `as` out",
+        "`as` is set on a function that has no result.",
+        "remove `as`",
     ),
     "unknown-type": (
-        "A type does not exist.",
+        "The type does not exist.",
         (
             "write one of text, integer, decimal, boolean, timestamp, date, uuid, email, url, "
             "object, list, enum, json, file, stream"
@@ -205,115 +205,115 @@ _ERRORS: Final = {
         "`streamstack schema` shows the constraints of each type",
     ),
     "bad-default": (
-        "A default does not fulfil the declaration it belongs to.",
-        "write a default that a caller could send",
+        "A default value does not match its declaration.",
+        "write a default that a client could send",
     ),
     "bad-pattern": (
-        "A regular expression is not valid, or uses what can't be matched in linear time.",
-        "write it in RE2's syntax, without look-around and back-references, in single quotes",
+        "A regular expression is not valid, or uses a feature that RE2 does not support.",
+        "use RE2 syntax, without look-around and back-references, in single quotes",
     ),
     "bad-duration": (
-        "A duration can't be read.",
+        "A duration is not valid.",
         "write it like 200ms, 5s, 10m, 1h, 2d or as a number of milliseconds",
     ),
     "bad-size": (
-        "A size can't be read.",
+        "A size is not valid.",
         "write it like 64KB, 10MB or as a number of bytes",
     ),
     "bad-rate": (
-        "A rate can't be read.",
+        "A rate is not valid.",
         "write it like 60/minute, 10/second, 1000/hour or 20/10s",
     ),
     "bad-url": (
-        "The URL of a store can't be read; its line is not shown, since it may hold a password.",
+        "The URL of a store is not valid. The line is not shown because it may contain a password.",
         "write it like redis://localhost:6379 or rediss://user:password@host:6380/0",
     ),
     "bad-path": (
-        "A path of an endpoint can't be read.",
+        "The path of an endpoint is not valid.",
         "write it like /api/orders/{id}",
     ),
     "bad-method": (
-        "An HTTP method is not served.",
+        "The HTTP method is not supported.",
         "write GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS",
     ),
     "bad-kind": (
-        "A document's kind does not exist.",
+        "The kind of a document is unknown.",
         "write `kind: endpoint`, `kind: function` or `kind: task`",
     ),
     "not-yet": (
-        "A part of the language that this version does not serve yet.",
-        "leave it out for now",
+        "This feature is not supported yet.",
+        "remove it",
     ),
     # Endpoints and names of a project
     "route-collision": (
-        "Two endpoints answer the same method and path.",
+        "Two endpoints have the same method and path.",
         "change the method or the path of one of them",
     ),
     "undeclared-path-parameter": (
-        "A parameter in the path is not declared, or a declared one is not in the path.",
+        "A path parameter is not declared, or a declared path parameter is not in the path.",
         "declare it under `inputParameters`",
     ),
     "content-type-mismatch": (
-        "The Content-Type header contradicts what the writer sends.",
-        "take the header out, or choose the format that fits it under `streaming`",
+        "The Content-Type header contradicts the response format.",
+        "remove the header, or set a matching `format` under `streaming`",
     ),
     # Flow and streams
     "outside-loop": (
-        "`break` or `continue` stands outside a loop of its own frame.",
-        "use `return` to end the frame, or move the step into the loop",
+        "`break` or `continue` is outside a loop, or in a branch or function inside the loop.",
+        "use `return`, or move the step into the loop",
     ),
     "shared-write": (
-        "A branch or a concurrent iteration writes its own copy of a variable from outside.",
-        "give the value out with `return`, or write it after the branches have ended",
+        "A branch or a concurrent iteration sets an outer variable, which changes only its own copy.",
+        "pass the value out with `return`, or set it after the branches have ended",
     ),
     "consumed-twice": (
-        "A stream is read where it has been read before.",
-        "read it once with `collect`, and use that list, or make the stream inside the loop",
+        "A stream is read twice.",
+        "read it once with `collect` and use the list, or create the stream inside the loop",
     ),
     "stream-in-expression": (
-        "A stream stands in an expression, where only data can.",
-        "read it with `forEach` or `collect`, or pass it whole to a parameter that takes a stream",
+        "A stream is used in an expression, which takes only data.",
+        "read it with `forEach` or `collect`, or pass it to a parameter that takes a stream",
     ),
     "length-of-stream": (
-        "The length or the last item of a stream is asked for before it has ended.",
-        "`collect` it first, or count while it passes with `loop.index`",
+        "The length or the last item of a stream is read before the stream has ended.",
+        "`collect` it first, or count items with `loop.index`",
     ),
     "no-chunks": (
-        "No path through a streaming endpoint emits anything.",
+        "A streaming endpoint never emits a chunk.",
         "add a `stream` step, or write `responseType: json`",
     ),
     "after-done": (
-        "A chunk is sent after `done`, which is the end.",
+        "A chunk is sent after `done`, which ends the stream.",
         "move the `stream` step before `done`",
     ),
     "emits-in-after": (
-        "A step in `after` emits, when the response is over.",
-        "emit before the end; `after` is for what the reader does not see",
+        "A step in `after` emits a chunk, but the response has already ended.",
+        "emit chunks before `after`, which runs when the client has its response",
     ),
     "emits-in-json": (
-        "An endpoint that answers with JSON emits chunks.",
+        "An endpoint with a JSON response emits chunks.",
         "write `responseType: streaming`, or `return` the value",
     ),
     "not-in-dialect": (
-        "An endpoint that speaks as a model provider's API sends what such an API has no words for.",
-        "send text, or the items that `llm.chat` gives",
+        "An endpoint in a model provider's format sends content that the format can't represent.",
+        "send text, or the items of an `llm.chat` stream",
     ),
     "not-resumable": (
-        "An endpoint whose readers shall come back sends what has no place for the ids they come back with.",
+        "A resumable endpoint uses a format that can't carry chunk ids.",
         "write `format: auto`, `sse` or `ndjson`, or `resume: false`",
     ),
     "response-in-stream": (
-        "A streaming endpoint has a `response`, which nothing sends.",
+        "A streaming endpoint has a `response`, which is never sent.",
         "emit it with `stream`, or write `responseType: json`",
     ),
     # Settings
     "unknown-setting": (
-        "A setting does not exist.",
-        "take it out, or write the one that was meant",
+        "The setting does not exist.",
+        "remove it, or correct its spelling",
     ),
     "bad-setting": (
-        "A setting has a value it can't have.",
-        "write one of the values the message names",
+        "A setting has an invalid value.",
+        "write a value that the message allows",
     ),
     "missing-environment": (
         "A setting reads an environment variable that is not set.",
@@ -323,67 +323,67 @@ _ERRORS: Final = {
 
 _WARNINGS: Final = {
     "maybe-unbound": (
-        "A name is bound on some of the paths that lead here, and not on others.",
-        "`set` it before the paths part, or read it with `| default(...)`",
+        "A name is bound on some paths to this step, but not on all.",
+        "`set` it before the paths branch, or read it with `| default(...)`",
     ),
     "foreign-binding": (
-        "A text holds a binding in the brackets of another tool, which is sent as it stands.",
+        "Text contains a binding in another tool's syntax, which is not evaluated.",
         "write it between << and >>",
     ),
     "unread-stream": (
-        "A step gives a stream that has no name, so that nothing can read it.",
+        "A step returns a stream that is not bound to a name, so it is never read.",
         "bind it with `as` and read it with `forEach`",
     ),
     "unknown-table": (
-        "The database has no such table.",
-        "create it in the file under `setup`, or write the one that was meant",
+        "The table does not exist in the database.",
+        "create it in the file under `setup`, or correct its name",
     ),
     "unknown-column": (
-        "The table has no such column.",
-        "add it in the file under `setup`, or write the one that was meant",
+        "The column does not exist in the table.",
+        "add it in the file under `setup`, or correct its name",
     ),
     "unused-variable": (
         "A variable is never read.",
-        "take it out, or read it",
+        "remove it, or use it",
     ),
     "unreachable": (
-        "A step can never run, because the one before it always leaves.",
-        "take it out, or put a condition on the step that leaves",
+        "A step never runs, because the step before it always returns, breaks or fails.",
+        "remove it, or add a condition to the step before it",
     ),
     "emits-in-transaction": (
-        "A transaction stays open while a slow reader takes the chunks.",
+        "A step emits chunks inside a transaction, which stays open while a slow client reads them.",
         "read inside the transaction, and emit after it",
     ),
     "secret-in-definition": (
-        "A secret stands in the file in plain text.",
+        "The file contains a secret in plain text.",
         "put it in the environment and write <<env.NAME>>",
     ),
     "auth-without-authentication": (
-        "An endpoint without `authentication` reads `auth`, which is always null there.",
-        "name an authentication of the settings: `authentication: jwt`",
+        "An endpoint without `authentication` reads `auth`, which is always null.",
+        "add an authentication from the settings, such as `authentication: jwt`",
     ),
     "auth-may-be-null": (
-        "An endpoint that takes guests, too, looks something up in `auth`, which is null for them.",
-        "give a value for guests with `| default(...)`, or pass the step over with `when`",
+        "An endpoint with optional authentication reads a property of `auth`, which is null for anonymous clients.",
+        "add a default for anonymous clients with `| default(...)`, or skip the step with `when`",
     ),
     "weak-authentication": (
-        "An authentication can be got around more easily than its author may think.",
-        "do as the message says",
+        "An authentication setting is insecure.",
+        "follow the advice in the message",
     ),
     "buffers-stream": (
         "A step before the first chunk waits for a whole stream, so nothing streams.",
         "use `forEach` over the stream and emit inside it",
     ),
     "caches-null": (
-        "The steps of a `cache.use` never `return`, so that null is kept and given.",
+        "The steps of a `cache.use` never `return`, so null is cached.",
         "end its `do` with `- return: << ... >>`",
     ),
     "no-effect": (
-        "A key changes nothing, because of what stands beside it.",
-        "take it out, or change what stands beside it",
+        "A key has no effect in combination with other keys.",
+        "remove it, or change the other keys",
     ),
     "error-escapes-try": (
-        "A stream made in a `try` is read outside it, and fails where it is read.",
+        "A stream created in a `try` is read outside it, where its errors are not caught.",
         "read the stream inside the `try`",
     ),
 }

@@ -62,7 +62,7 @@ def _origin(value: Any) -> str:
 
 def _header(value: Any) -> str:
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
-        raise ValueError("a header's name is needed here, such as X-Request-Id")
+        raise ValueError("must be the name of a header, such as X-Request-Id")
     return value
 
 
@@ -71,7 +71,7 @@ def _network(value: Any) -> Network:
     try:
         network = ip_network(value if isinstance(value, str) else "", strict=False)
     except ValueError:
-        raise RefusedError("an address or a network is needed here", hint) from None
+        raise RefusedError("must be an address or a network", hint) from None
     if not network.prefixlen:
         raise RefusedError("if everybody is believed, everybody can be anybody", hint)
     return network
@@ -248,7 +248,7 @@ LARGEST_POOL: Final = 1000
 
 def _database_url(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("a text is needed here")  # noqa: TRY004 - one error for every value
+        raise ValueError("must be a text")  # noqa: TRY004 - one error for every value
     # Whoever sees the message must not see the password, so the URL is never shown.
     if urlsplit(value).scheme not in SCHEMES:
         raise ValueError("it is written like postgresql://user:password@host:5432/name")
@@ -406,7 +406,7 @@ def _host(value: Any) -> str:
 def _proxy(value: Any) -> str:
     parts = urlsplit(value) if isinstance(value, str) else None
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("a URL such as http://proxy.example.org:3128 is needed here")
+        raise ValueError("must be a URL such as http://proxy.example.org:3128")
     return urlunsplit(parts)
 
 
@@ -474,7 +474,7 @@ PROVIDERS: Final = ("openai", "openaiResponses", "anthropic", "gemini")
 
 def _model_address(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("a text is needed here")  # noqa: TRY004 - one error for every value
+        raise ValueError("must be a text")  # noqa: TRY004 - one error for every value
     if not value.startswith(("http://", "https://", "/")):
         raise RefusedError(
             "an address begins with http:// or https://, or with / where it is this server's own",
@@ -524,7 +524,7 @@ _PREFIX: Final = re.compile(r"[A-Za-z0-9._:-]{0,100}")
 def _store(value: Any) -> RedisUrl | None:
     """Return the URL of Redis; None for memory. Error messages do not contain the URL."""
     if not isinstance(value, str):
-        raise ValueError(f"the URL of a store is needed here: {_WRITE}")  # noqa: TRY004 - as for every value
+        raise ValueError(f"must be the URL of a store: {_WRITE}")  # noqa: TRY004 - as for every value
     if value in (MEMORY, MEMORY.rstrip("/")):
         return None
     if not value.lower().startswith(REDIS):
@@ -535,7 +535,7 @@ def _store(value: Any) -> RedisUrl | None:
 def _prefix(value: Any) -> str:
     text = str(value) if type(value) is int else value
     if not isinstance(text, str) or not _PREFIX.fullmatch(text):
-        raise ValueError("up to 100 letters, digits and . _ : - are needed here, such as shop")
+        raise ValueError("must be up to 100 letters, digits and . _ : -, such as shop")
     return text
 
 

@@ -75,7 +75,7 @@ _FLOW: Final = (
 _MEANINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "mapping values are not allowed",
-        "A `: ` stands where no key can be.",
+        "A `: ` is not allowed here.",
         f"a text that holds `: ` needs quotes: {_QUOTES}, or check the indentation",
     ),
     (
@@ -118,7 +118,7 @@ _MEANINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     (
         "document start",
-        "A second value stands where the document has ended.",
+        "The document has ended before this value.",
         "begin another document with `---`, or indent the line",
     ),
     (
@@ -126,9 +126,9 @@ _MEANINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "The indentation of the block of text is wrong.",
         "indent each of its lines by the same number of spaces",
     ),
-    ("a tab character", "A tab stands where only spaces can.", "indent with spaces"),
+    ("a tab character", "A tab is used where only spaces are allowed.", "indent with spaces"),
     ("expected node content", "A value is missing here.", "write a value, or null"),
-    ("found duplicate anchor", "The name of the anchor stands twice.", "give it another name"),
+    ("found duplicate anchor", "The anchor is defined twice.", "give it another name"),
 )
 
 
@@ -163,7 +163,9 @@ def refuse_characters(source: SourceText) -> Diagnostic | None:
             "save it as UTF-8",
         )
     hint = f'take it out, or write it in double quotes as "\\u{char:04X}"'
-    return make_diagnostic("yaml-syntax", where, f"The character {name} can't stand in YAML.", hint)
+    return make_diagnostic(
+        "yaml-syntax", where, f"The character {name} is not allowed in YAML.", hint
+    )
 
 
 def describe(source: SourceText, at: int, problem: str, context: str) -> tuple[str, str]:
@@ -488,17 +490,17 @@ class _Reader:
         if known is None:
             mark = self._mark(event.start_mark)
             if name in self._anchors:
-                message = f"The alias `*{name}` stands inside the value that it names."
+                message = f"The alias `*{name}` is inside the value that it refers to."
                 self._add(make_diagnostic("recursive-alias", mark, message))
             else:
-                message = f"No anchor `&{name}` stands before this alias."
+                message = f"The anchor `&{name}` is not defined before this alias."
                 self._add(make_diagnostic("unknown-alias", mark, message))
             return Scalar(None, mark)
         node, size = known
         self._count += size
         self._aliased += size
         if self._aliased > MOST_ALIASED:
-            message = f"The aliases stand for more than {MOST_ALIASED} values."
+            message = f"The aliases expand to more than {MOST_ALIASED} values."
             self._abandon("too-many-aliases", event, message)
         if len(self._opened) + _height(node) > MOST_LEVELS:
             message = f"This alias nests values more than {MOST_LEVELS} deep."
@@ -511,7 +513,7 @@ class _Reader:
         text, style = key.text, key.style
         before = top.keys.get(text)
         if before is not None:
-            message = f"The key `{text}` stands twice here; the first is in line {before.line}."
+            message = f"Duplicate key `{text}`; the first is in line {before.line}."
             self._drop(top, make_diagnostic("duplicate-key", key.mark, message))
             return
         top.keys[text] = key.mark

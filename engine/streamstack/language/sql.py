@@ -323,8 +323,8 @@ def _in_quotes(token: _Token, index: int) -> Misplaced:
         return Misplaced(
             "sql-position",
             index,
-            "a binding is a value, and between double quotes stands a name",
-            "write the name itself; `<% if %>` may choose among names",
+            "a binding can't be used as a name between double quotes",
+            "write the name itself; `<% if %>` can choose between names",
         )
     inside = token.text.strip("'")
     hint = "leave the quotes out: a binding is a value of its own"
@@ -353,8 +353,8 @@ def _refuse(before: list[_Token], clause: str) -> tuple[str, str] | None:
     if last.text == "," and clause in ("order", "group", "from"):
         noun = "a table" if clause == "from" else "a column"
     if noun:
-        hint = f"write the name itself; `<% if %>` may choose among names, or `db.get` takes {noun}'s name"
-        return f"a binding is a value, and here stands the name of {noun}", hint.replace(
+        hint = f"write the name itself; `<% if %>` can choose between names, or `db.get` takes {noun}'s name"
+        return f"a binding can't be used as the name of {noun}", hint.replace(
             " a name's name", " names"
         )
     if word == "in":
@@ -362,7 +362,7 @@ def _refuse(before: list[_Token], clause: str) -> tuple[str, str] | None:
     if word in _TYPES_BEFORE_TEXT:
         return f"`{word}` takes a text written out, not a binding", f"write <<...>>::{word}"
     if last.text == "." and len(before) > 1:
-        return "a binding is a value, and here stands a name", "write the name itself"
+        return "a binding can't be used as a name", "write the name itself"
     return None
 
 

@@ -46,7 +46,7 @@ def number_of(value: Any, wanted: str) -> Any:
         if type(value) is int or operators.is_finite(value):
             return value
         raise RunError("template", f"{wanted} needs numbers, and one is not finite")
-    raise RunError("template", f"{wanted} needs numbers, and this is {a_kind(value)}")
+    raise RunError("template", f"{wanted} needs numbers, not {a_kind(value)}")
 
 
 def as_float(value: Any, wanted: str) -> float:
@@ -589,7 +589,7 @@ def _check_order(value: Any, word: str) -> None:
             raise RunError("template", f"`{word}` needs numbers, and one is not finite")
     elif kind not in _ORDERED and not isinstance(value, date):
         raise RunError(
-            "template", f"`{word}` needs numbers, texts or timestamps, and this is {a_kind(value)}"
+            "template", f"`{word}` needs numbers, texts or timestamps, not {a_kind(value)}"
         )
 
 

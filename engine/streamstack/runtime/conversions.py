@@ -16,7 +16,7 @@ from streamstack.language.values import Opaque, kind, to_text
 
 
 def _refuse(name: str, wanted: str, value: Any) -> RunError:
-    return RunError("template", f"`{name}` must be {wanted}, and this is {_article(kind(value))}")
+    return RunError("template", f"`{name}` must be {wanted}, not {_article(kind(value))}")
 
 
 def _article(noun: str) -> str:
@@ -28,9 +28,7 @@ def _article(noun: str) -> str:
 def required(value: Any, name: str) -> Any:
     """Return a value that is not null."""
     if value is None:
-        raise RunError(
-            "template", f"`{name}` is required, and this is null: write `| default(...)`"
-        )
+        raise RunError("template", f"`{name}` is required, but is null: write `| default(...)`")
     return value
 
 
@@ -180,9 +178,9 @@ def within(value: Any, name: str, minimum: float | None, maximum: float | None) 
     if value is None:
         return value
     if minimum is not None and value < minimum:
-        raise RunError("template", f"`{name}` must be at least {minimum:g}, and this is {value}")
+        raise RunError("template", f"`{name}` must be at least {minimum:g}, not {value}")
     if maximum is not None and value > maximum:
-        raise RunError("template", f"`{name}` must be at most {maximum:g}, and this is {value}")
+        raise RunError("template", f"`{name}` must be at most {maximum:g}, not {value}")
     return value
 
 
@@ -190,6 +188,4 @@ def choice(value: Any, name: str, choices: tuple[str, ...]) -> Any:
     """Return one of the words a parameter allows."""
     if value is None or value in choices:
         return value
-    raise RunError(
-        "template", f"`{name}` must be one of {', '.join(choices)}, and this is {value!r}"
-    )
+    raise RunError("template", f"`{name}` must be one of {', '.join(choices)}, not {value!r}")

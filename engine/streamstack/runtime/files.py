@@ -66,7 +66,7 @@ class File(Opaque):
         except OSError as error:
             reason = error.strerror or type(error).__name__
             log.error("upload-not-kept", reason=reason)  # noqa: TRY400  (a full disk has no traceback)
-            raise RunError("unavailable", "the file can't be kept at the moment") from error
+            raise RunError("unavailable", "the file can't be stored at the moment") from error
 
     def _write_to_disk(self, data: bytes | bytearray) -> None:
         with self._lock:

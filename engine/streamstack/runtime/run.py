@@ -120,7 +120,7 @@ class Collector(Sink):
         check_content(self, content)
         if self.count >= self.limit:
             raise RunError(
-                "limit-reached", f"more than {self.limit} chunks in one answer that is kept whole"
+                "limit-reached", f"more than {self.limit} chunks in one buffered response"
             )
         self.count += 1
         self.chunks.append(Chunk(content, event, id, metadata))

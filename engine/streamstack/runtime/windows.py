@@ -444,7 +444,7 @@ class Changes:
             if self._fields is not None:
                 raise RunError(
                     "template",
-                    f"`fields` needs items that are objects, and this is {operators.a_kind(item)}",
+                    f"`fields` needs items that are objects, not {operators.a_kind(item)}",
                 )
             return {VALUE: item}
         if self._fields is None:

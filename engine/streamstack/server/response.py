@@ -516,7 +516,7 @@ class StreamSink(ResponseSink):
             )
             raise RunError(
                 "limit-reached",
-                f"an answer kept whole may have {largest} bytes (maxBytes): {other}",
+                f"a buffered response may have {largest} bytes (maxBytes): {other}",
             )
         self.bytes = encoder.held
         self.emitted_at = self._loop.time()

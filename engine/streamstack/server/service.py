@@ -328,7 +328,7 @@ class Service:
         """Answer a client that may not read the metrics: 404, unless a token would open them."""
         if not self.access.needs_token:
             return self._answer_unfound(request, request.path)
-        error = RunError("unauthorized", "the token of `server.metrics` is needed here", status=401)
+        error = RunError("unauthorized", "the token of `server.metrics` is required", status=401)
         return self._refuse(request, error, b"WWW-Authenticate: Bearer\r\n")
 
     def _sample(self, metrics: WorkerMetrics) -> None:

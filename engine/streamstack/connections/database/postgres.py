@@ -221,7 +221,7 @@ class Session:
         found = prepared, form.make if same_columns(columns, form.columns) else row_maker(columns)
         if (
             prepared.get_name()
-        ):  # behind a transaction pooler statements have none, and can't be kept
+        ):  # behind a transaction pooler statements have none, and can't be stored
             if len(statements) >= _MOST_PREPARED:
                 del statements[next(iter(statements))]
             statements[text] = found

@@ -48,7 +48,7 @@ def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> l
             make_diagnostic(
                 "auth-without-authentication",
                 read.mark,
-                f"`auth` is always null in {endpoint.title}, which takes every caller",
+                f"`auth` is always null in {endpoint.title}, which has no authentication",
             )
             for value in all_values(endpoint)
             for read in value.reads
@@ -154,7 +154,8 @@ class _OptionalAuth:
         return make_diagnostic(
             "auth-may-be-null",
             read.mark,
-            f"`{shown}` fails for who sends nothing: {self._title} takes guests, too, for whom `auth` is null",
+            f"`{shown}` fails for anonymous clients: "
+            f"authentication is optional in {self._title}, so `auth` may be null",
             f"write `{shown} | default(...)`, or put `when: << {shown} is defined >>` beside the step",
         )
 

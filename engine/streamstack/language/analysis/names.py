@@ -398,7 +398,7 @@ def _check_step(
                 make_diagnostic(
                     "missing-parameter",
                     step.key_mark,
-                    f"`{step.function.name}` with a bound name lacks `{CHOICES}`",
+                    f"`{step.function.name}` with a bound name requires `{CHOICES}`",
                     f"add `{CHOICES}: [...]` with the functions that it may call",
                 )
             )

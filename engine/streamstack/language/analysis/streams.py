@@ -86,10 +86,11 @@ class StreamAnalysis:
             )
         else:
             hint = f"read `{name}` with `forEach`, or hold it whole with `collect` and use that"
-        words = (
-            "here, where only data can stand" if value.whole and read.whole else "in an expression"
+        words = "here: only data is allowed" if value.whole and read.whole else "in an expression"
+        message = (
+            f"`{name}` is a stream (made in line {binding.content.streams[0].mark.line}) "
+            f"and can't be used {words}"
         )
-        message = f"`{name}` is a stream (made in line {binding.content.streams[0].mark.line}) and stands {words}"
         self._reports.add("stream-in-expression", read.mark, message, hint)
 
     def move(self, old: str, new: str, mark: Mark, state: AnalysisState) -> None:

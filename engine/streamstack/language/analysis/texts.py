@@ -64,7 +64,7 @@ def check_texts(root: Node, reported: Collection[Mark] = ()) -> list[Diagnostic]
 
 
 def _secret(what: str, mark: Mark) -> Diagnostic:
-    return make_diagnostic("secret-in-definition", mark, f"{what} stands in the file in plain text")
+    return make_diagnostic("secret-in-definition", mark, f"{what} is in the file in plain text")
 
 
 def _search(node: Node, reported: Collection[Mark], *, named: bool) -> Iterator[Diagnostic]:
@@ -97,7 +97,7 @@ def _foreign(node: Scalar, text: str) -> Iterator[Diagnostic]:
         yield make_diagnostic(
             "foreign-binding",
             node.mark_at(match.start()),
-            f"`{written}` is sent as it stands",
+            f"`{written}` is sent unchanged",
             hint,
         )
 

@@ -410,7 +410,7 @@ class Walker(Blocks):
                 frame.given.append(content)
         elif effects.leaves in ("loop", "turn"):
             if not frame.loops:
-                words = "stands in no loop"
+                words = "is outside a loop"
                 if len(self.frames) > 1:
                     words += " of its own frame: it can't leave one from inside a branch, `after` or work per item"
                 message = f"`{step.function.name}` {words}"

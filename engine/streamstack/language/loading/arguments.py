@@ -308,7 +308,7 @@ class ArgumentReader:
                 self.faults.add(
                     "missing-parameter",
                     mark,
-                    f"{owner} lacks `{parameter.name}`",
+                    f"{owner} requires `{parameter.name}`",
                     f"add `{parameter.name}`: {parameter.description}",
                 )
 
@@ -321,13 +321,13 @@ class ArgumentReader:
             names = listed(f"`{name}`" for name in choice.names)
             if not given and choice.required:
                 self.faults.cut(
-                    "missing-parameter", node.mark, f"{owner} lacks {names}", f"add {names}"
+                    "missing-parameter", node.mark, f"{owner} requires {names}", f"add {names}"
                 )
             for key in given[1:]:
                 self.faults.add(
                     "conflicting-parameters",
                     key.mark,
-                    f"{owner} takes {names}, and here are `{given[0].text}` and `{key.text}`",
+                    f"{owner} takes {names}, not both `{given[0].text}` and `{key.text}`",
                 )
 
     def _refuse_unknown(self, key: Scalar, by_name: Collection[str], owner: str) -> str | None:
@@ -345,7 +345,7 @@ class ArgumentReader:
             self.faults.add("unknown-key", key.mark, message, hint)
             return near
         if name in MODIFIER_NAMES and owner.startswith("`"):
-            hint = f"`{name}` stands beside {owner}, not below it: write it two spaces further left"
+            hint = f"`{name}` is a step modifier: write it beside {owner}, two spaces further left"
         self.faults.add("unknown-parameter", key.mark, f"{owner} has no parameter `{name}`", hint)
         return near
 
@@ -402,7 +402,7 @@ class ArgumentReader:
         self.faults.add(
             "wrong-type",
             node.mark,
-            f"{site.words} takes {wanted}, and this is {describe(node)}",
+            f"{site.words} must be {wanted}, not {describe(node)}",
             hint,
         )
 
@@ -424,7 +424,7 @@ class ArgumentReader:
             self.faults.add(
                 "not-an-expression",
                 node.mark,
-                f"{site.words} is computed of each item, and this is {describe(node)}",
+                f"{site.words} must be an expression that is computed for each item, not {describe(node)}",
                 _expression_hint(wanted, node),
             )
         elif constant is not MISSING:
@@ -441,7 +441,7 @@ class ArgumentReader:
             self.faults.add(
                 "wrong-type",
                 node.mark,
-                f"{site.words} takes {FACTS[wanted].phrase}, and text around a binding is a text",
+                f"{site.words} must be {FACTS[wanted].phrase}, and text around a binding makes it text",
                 "write one whole <<expression>>",
             )
         elif not suits(wanted, [] if isinstance(node, Sequence) else {}) or wanted in MEASURES:
@@ -476,7 +476,7 @@ class ArgumentReader:
             self.faults.add(
                 "bad-name",
                 node.mark,
-                f"{site.words} is a code of words-with-hyphens, and this is {describe(node)}",
+                f"{site.words} must be a code of words-with-hyphens, not {describe(node)}",
                 f"write `{near}`" if near else "write it like sold-out",
             )
             return MISSING
@@ -602,9 +602,7 @@ def _expression_hint(wanted: Bound, node: Node) -> str:
 def check_sql(value: Value, node: Node) -> list[Diagnostic]:
     """Report the bindings that would be text of the statement, or stand for a name in it."""
     if isinstance(value, Expression):
-        message = (
-            "the statement itself can't come from a binding: whoever gives it could do anything"
-        )
+        message = "the statement itself can't come from a binding: that would allow SQL injection"
         hint = (
             "write the SQL out, with bindings for its values; `<% if %>` may choose among its parts"
         )
@@ -673,7 +671,7 @@ def read_headers(node: Node | None, faults: Faults) -> Headers:
         faults.add(
             "wrong-type",
             node.mark,
-            f"`headers` is a mapping from names to values, and this is {describe(node)}",
+            f"`headers` must be a mapping from names to values, not {describe(node)}",
             "write `X-Name: value`",
         )
         return ()
@@ -686,7 +684,7 @@ def read_headers(node: Node | None, faults: Faults) -> Headers:
                 faults.add(
                     "wrong-type",
                     item.mark,
-                    f"the header `{key.text}` is a text, and this is {describe(item)}",
+                    f"the header `{key.text}` must be a text, not {describe(item)}",
                 )
             found.append((key.text, value))
     return tuple(found)

@@ -246,14 +246,14 @@ def _check_path(
             faults.add(
                 "bad-constraint",
                 found.mark,
-                f"`{name}` stands in the path, and is declared `in: {found.location}`",
+                f"`{name}` is in the path, but is declared `in: {found.location}`",
                 "take the `in` out, or give one of the two another name",
             )
         elif found is not None and found.type in _LARGE:
             faults.add(
                 "bad-constraint",
                 found.mark,
-                f"`{name}` stands in the path, which can't hold the type {found.type}",
+                f"`{name}` is in the path, which can't hold the type {found.type}",
                 "declare it as text, and split it in the stack",
             )
 

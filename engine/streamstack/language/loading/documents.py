@@ -87,7 +87,7 @@ def read_document(document: Document, registry: Registry, streaming_defaults: St
         faults.add(
             "not-a-mapping",
             root.mark,
-            f"a definition is a mapping of keys, and this is {describe(root)}",
+            f"a definition must be a mapping of keys, not {describe(root)}",
             "write `method: GET`, `path: /...`, `functionStack:` and so on",
         )
         return Reading(None, faults.found, whole=False)
@@ -197,7 +197,7 @@ class _DocumentReader:
         if response_type != "streaming":
             defaults = replace(defaults, resume=None)  # for others: nothing here has to go with it
         if node is not None and not isinstance(node, Mapping):
-            message = f"`streaming` of {self.owner} takes a mapping, and this is {describe(node)}"
+            message = f"`streaming` of {self.owner} must be a mapping, not {describe(node)}"
             hint = "write `{format: sse}`, or leave it out"
             self.faults.add("wrong-type", node.mark, message, hint)
         if not isinstance(node, Mapping):
@@ -246,7 +246,7 @@ class _DocumentReader:
         node = self._get(key)
         if node is None or isinstance(node, Scalar):
             return None if node is None else node.text
-        message = f"`{key}` of {self.owner} takes a text, and this is {describe(node)}"
+        message = f"`{key}` of {self.owner} must be a text, not {describe(node)}"
         self.faults.add("wrong-type", node.mark, message)
         return None
 
@@ -299,7 +299,7 @@ class _DocumentReader:
                 continue
             algorithm = each.key("algorithm")
             if is_null(each.get("concurrent")):
-                message = "a limit lacks `limit` or `concurrent`"
+                message = "a limit requires `limit` or `concurrent`"
                 self.faults.add("missing-parameter", each.mark, message, "add `limit: 60/minute`")
             elif algorithm is not None:
                 message = "`algorithm` says how `limit` counts, and there is none"
@@ -363,7 +363,7 @@ class _WaysReader:
     def refuse(self, node: Node) -> None:
         """Report what is no authentication."""
         if isinstance(node, Scalar) and isinstance(node.value, str) and "<<" in node.value:
-            told = "who may call is decided when the file is loaded: a binding can't stand here"
+            told = "authentication is set when the file is loaded: a binding is not allowed here"
             self.faults.add("constant-required", node.mark, told, _WAYS)
             return
         told = "`authentication` of an endpoint names those of the settings"
@@ -380,7 +380,7 @@ class _WaysReader:
             return ()
         if not isinstance(node, Mapping):
             self.faults.add(
-                "wrong-type", node.mark, "what stands below a name here is a mapping", _WAYS
+                "wrong-type", node.mark, "the value of an authentication must be a mapping", _WAYS
             )
             return ()
         read = self._arguments.read_arguments(WAY, node, "an authentication", "")

@@ -57,7 +57,7 @@ def _read_inputs(node: Node | None, faults: Faults, what: str, depth: int) -> tu
         faults.cut(
             "wrong-type",
             node.mark,
-            f"`{what}` is a mapping from names to declarations, and this is {describe(node)}",
+            f"`{what}` must be a mapping from names to declarations, not {describe(node)}",
             "write `name: {type: text}`",
         )
         return ()
@@ -110,7 +110,7 @@ def _read_input(name: str, mark: Mark, node: Node, faults: Faults, depth: int) -
         faults.add(
             "wrong-type",
             node.mark,
-            f"the declaration of `{name}` is a mapping or a type, and this is {describe(node)}",
+            f"the declaration of `{name}` must be a mapping or a type, not {describe(node)}",
             f"write `{name}: {{type: text}}`",
         )
         return None
@@ -175,7 +175,7 @@ class _InputReader:
         return None if is_null(node) else node
 
     def _wrong(self, key: str, node: Node, wanted: str, hint: str) -> None:
-        message = f"`{key}` of {self.owner} takes {wanted}, and this is {describe(node)}"
+        message = f"`{key}` of {self.owner} must be {wanted}, not {describe(node)}"
         self.faults.add("wrong-type", node.mark, message, hint)
 
     def _compiles(self, pattern: str, max_length: int | None) -> bool:
@@ -237,7 +237,7 @@ class _InputReader:
                 self.faults.add(
                     "bad-constraint",
                     key.mark,
-                    f"`{name}` belongs to {listed(CONSTRAINTS[name])}, and this is of type {type_}",
+                    f"`{name}` applies to {listed(CONSTRAINTS[name])}, not to type {type_}",
                     f"the constraints of {type_} are {listed(belonging, 'and')}"
                     if belonging
                     else f"the type {type_} has no constraints: take it out",
@@ -261,7 +261,7 @@ class _InputReader:
                 self.faults.add(
                     "missing-parameter",
                     self.mark,
-                    f"the enum `{self.name}` lacks `values`",
+                    f"the enum `{self.name}` requires `values`",
                     "add `values: [a, b]`",
                 )
             return ()
@@ -276,7 +276,7 @@ class _InputReader:
                 self.faults.add(
                     "bad-constraint",
                     item.mark,
-                    f"`{item.text}` stands twice in `values`",
+                    f"duplicate value `{item.text}` in `values`",
                     "take one out",
                 )
             else:
@@ -443,7 +443,7 @@ def _written(declared: Input, value: Any, name: str) -> str:
 
 def _not(name: str, wanted: str, value: Any) -> str:
     shown = f'the text "{value}"' if isinstance(value, str) else f"of type {kind(value)}"
-    return f"`{name}` must be {wanted}, and this is {shown}"
+    return f"`{name}` must be {wanted}, not {shown}"
 
 
 _CHECKS: Final[dict[str, Callable[[Input, Any, str], str]]] = {

@@ -74,7 +74,7 @@ class StepReader:
             self.faults.cut(
                 "wrong-type",
                 node.mark,
-                f"`{path.rpartition('.')[2]}` is a list of steps, and this is {describe(node)}",
+                f"`{path.rpartition('.')[2]}` must be a list of steps, not {describe(node)}",
                 "begin each step with `- `",
             )
             return None
@@ -101,7 +101,7 @@ class StepReader:
             self.faults.add(
                 "one-function",
                 node.mark,
-                f"a step is a mapping with one function, and this is {describe(node)}",
+                f"a step must be a mapping with one function, not {describe(node)}",
                 "write `- function: ...`",
             )
             return None
@@ -136,7 +136,7 @@ class StepReader:
                 node.mark,
                 f"unknown function `{node.text}`"
                 if words
-                else f"a step is a mapping with one function, and this is {describe(node)}",
+                else f"a step must be a mapping with one function, not {describe(node)}",
                 self._hint(node.text, near) if words else "write `- function: ...`",
             )
             return None
@@ -301,7 +301,7 @@ def _no_main(function: Function, node: Node, beside: tuple[str, ...]) -> tuple[s
     """Say what a function takes that takes no bare value."""
     if not function.parameters:
         return (
-            f"`{function.name}` takes no parameters, and this is {describe(node)}",
+            f"`{function.name}` takes no parameters, but got {describe(node)}",
             f"write `- {function.name}`",
         )
     names = listed((parameter.name for parameter in function.parameters), "and")
@@ -309,11 +309,11 @@ def _no_main(function: Function, node: Node, beside: tuple[str, ...]) -> tuple[s
         for parameter in function.parameters:
             if isinstance(parameter.type, StackOf) and parameter.name not in beside:
                 return (
-                    f"`{function.name}` takes a mapping of {names}, and this is a list",
+                    f"`{function.name}` must be a mapping of {names}, not a list",
                     f"write the steps below `{function.name}: {parameter.name}:`",
                 )
     return (
-        f"`{function.name}` takes a mapping of {names}, and this is {describe(node)}",
+        f"`{function.name}` must be a mapping of {names}, not {describe(node)}",
         f"write `{function.name}: {{{function.parameters[0].name}: ...}}`",
     )
 

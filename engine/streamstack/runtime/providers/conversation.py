@@ -90,7 +90,7 @@ def read_messages(messages: Any) -> tuple[Turn, ...]:
     if isinstance(messages, str):
         return (Turn("user", (messages,)),)
     if not isinstance(messages, (list, tuple)):
-        raise _refuse(f"`messages` must be a list, and this is {_a(messages)}")
+        raise _refuse(f"`messages` must be a list, not {_a(messages)}")
     if not messages:
         raise _refuse("`messages` is empty: there is nothing to answer")
     turns: list[Turn] = []
@@ -124,7 +124,7 @@ def _read_message(message: Any, place: str, names: Mapping[str, str]) -> Turn:
     if role == "tool":
         answers = message.get("toolCallId", message.get("tool_call_id"))
         if not isinstance(answers, str) or not answers:
-            raise _refuse(f"`{place}` lacks `toolCallId`: the `id` of the call that it answers")
+            raise _refuse(f"`{place}` requires `toolCallId`: the `id` of the call that it answers")
         text = content if isinstance(content, str) else _result(content)
         return Turn(role, (text,), answers=answers, name=names.get(answers, ""))
     calls = message.get("toolCalls", message.get("tool_calls")) if role == "assistant" else None

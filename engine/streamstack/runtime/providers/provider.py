@@ -205,7 +205,7 @@ def told_error(host: str, data: Any, error: Any) -> RunError:
     shown = f": {word}" if re.fullmatch(r"[\w.-]{1,60}", word) else ""
     return RunError(
         "http-status",
-        f"{host} told an error in its answer{shown}",
+        f"{host} reported an error in its response{shown}",
         details={"body": data},
         final=not any(_PASSING.search(each) for each in named),
     )

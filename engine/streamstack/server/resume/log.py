@@ -53,7 +53,7 @@ def read_position(text: str) -> Position | None:
 
 def unknown_stream() -> RunError:
     """Return the error for a stream that does not exist, belongs to another caller, or has an invalid id."""
-    return RunError("unknown-stream", "there is no such stream, or it was kept long enough")
+    return RunError("unknown-stream", "the stream does not exist or has expired")
 
 
 def bad_position(name: str, place: str) -> RunError:
