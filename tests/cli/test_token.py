@@ -106,7 +106,7 @@ def test_what_can_not_be_made_is_told(folder: Path, monkeypatch: pytest.MonkeyPa
         ((), "say which with --auth: jwt, keys, theirs"),
         (("--auth", "jtw"), "did you mean `jwt`"),
         (("--auth", "jwt", "--claim", "sub"), "name=value"),
-        (("--auth", "jwt", "--expires", "soon"), "a duration is written like"),
+        (("--auth", "jwt", "--expires", "soon"), "write a duration like"),
     ):
         result = token(folder, *arguments)
         assert result.exit_code == 2

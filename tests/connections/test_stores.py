@@ -117,7 +117,7 @@ def test_whatever_is_packed_is_unpacked(value: Any) -> None:
 )
 def test_what_others_wrote_is_refused(data: bytes) -> None:
     """No bytes in Redis can make more than an error."""
-    with pytest.raises(RunError, match="not kept by streamstack"):
+    with pytest.raises(RunError, match="not stored by streamstack"):
         loads(data)
 
 

@@ -228,8 +228,8 @@ def test_what_is_right_is_let_alone(window: str) -> None:
 @pytest.mark.parametrize(
     ("window", "code", "told", "hint"),
     [
-        ("compute: {a: {op: average}}", "wrong-type", "takes count, sum", "write count, sum"),
-        ("compute: {a: {op: p95s}}", "wrong-type", "takes count, sum", "did you mean `p95`?"),
+        ("compute: {a: {op: average}}", "wrong-type", "must be count, sum", "write count, sum"),
+        ("compute: {a: {op: p95s}}", "wrong-type", "must be count, sum", "did you mean `p95`?"),
         ("compute: {a: {of: << item >>}}", "missing-parameter", "requires `op`", "add `op`"),
         (
             "compute: {a: {op: sum, off: << item >>}}",
@@ -237,14 +237,14 @@ def test_what_is_right_is_let_alone(window: str) -> None:
             "no parameter `off`",
             "`of`",
         ),
-        ("compute: {a: sum}", "wrong-type", "takes a mapping", "{op: sum}"),
-        ("compute: [sum]", "wrong-type", "takes a mapping", "compute"),
+        ("compute: {a: sum}", "wrong-type", "must be a mapping", "{op: sum}"),
+        ("compute: [sum]", "wrong-type", "must be a mapping", "compute"),
         ("size: 5", "missing-parameter", "requires `compute`", "add `compute`"),
         ("compute: {}", "missing-parameter", "is empty", "write compute: {name: ...}"),
         (
             "compute: {a: {op: sum, of: price}}",
             "not-an-expression",
-            "computed of each item",
+            "computed for each item",
             "<< item.price >>",
         ),
         ("compute: {a: {op: sum}}, by: shop", "not-an-expression", "`by`", "<< item.shop >>"),
@@ -290,7 +290,7 @@ def test_misuse_of_a_window_is_found(window: str, code: str, told: str, hint: st
     [
         ("key: symbol", "not-an-expression", "`key`"),
         ("key: << row.s >>", "unbound-name", "`row`"),
-        ("fields: price", "wrong-type", "takes a list"),
+        ("fields: price", "wrong-type", "must be a list"),
         ("fields: [1]", "wrong-type", "a text"),
         ("onLimit: stop", "wrong-type", "fail or forget"),
         ("limit: 0", "wrong-type", "at least 1"),

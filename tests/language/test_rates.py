@@ -37,12 +37,12 @@ def test_rates_are_read(text: str, rate: Rate, shown: str) -> None:
     ("value", "told"),
     [
         (60, "Write it like 60/minute"),
-        (True, "a rate is written like"),
-        (None, "a rate is written like"),
-        ("60", "a rate is written like"),
-        ("60/", "a rate is written like"),
-        ("-1/minute", "a rate is written like"),
-        ("1.5/minute", "a rate is written like"),
+        (True, "write a rate like"),
+        (None, "write a rate like"),
+        ("60", "write a rate like"),
+        ("60/", "write a rate like"),
+        ("-1/minute", "write a rate like"),
+        ("1.5/minute", "write a rate like"),
         ("60/month", "the time `month` is not known"),
         ("60/M", "the time `M` is not known"),
         ("0/minute", "from 1 to"),
@@ -50,7 +50,7 @@ def test_rates_are_read(text: str, rate: Rate, shown: str) -> None:
         ("1/1ms", "from 10ms to 366d"),
         ("1/400d", "from 10ms to 366d"),
         ("1/0s", "from 10ms to 366d"),
-        ("\u0661/minute", "a rate is written like"),
+        ("\u0661/minute", "write a rate like"),
     ],
 )
 def test_what_is_no_rate_is_told(value: object, told: str) -> None:

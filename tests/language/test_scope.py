@@ -75,7 +75,7 @@ WORDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "in an earlier turn": (
         "- repeat: {times: 2, do: [{stream: << a >>}, {set: {a: 1}}]}",
         {},
-        "`a` is bound only by a later step of the loop, in line 5: in the first turn it is not bound here",
+        "`a` is bound only by a later step of the loop, in line 5: in the first iteration it is not bound here",
     ),
     "a stream that nobody reads": (
         "- ask: hi\n  as: r\n- stream: x",

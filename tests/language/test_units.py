@@ -51,20 +51,20 @@ def test_sizes_are_bytes(value: object, size: int) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("soon", "a duration is written like 200ms, 5s, 10m, 1h, 2d"),
-        ("", "a duration is written like"),
+        ("soon", "write a duration like 200ms, 5s, 10m, 1h, 2d"),
+        ("", "write a duration like"),
         ("5 minutes", "the unit `minutes` is not known: write ms, s, m (minutes), h or d"),
         ("5S", "the unit `S` is not known"),
         ("-5s", "it can't be negative"),
         (-1, "it can't be negative"),
-        (True, "a duration is written like"),
-        (None, "a duration is written like"),
-        ([], "a duration is written like"),
-        (float("nan"), "a duration is written like"),
+        (True, "write a duration like"),
+        (None, "write a duration like"),
+        ([], "write a duration like"),
+        (float("nan"), "write a duration like"),
         (float("inf"), "longer than 100 years"),
         (10**400, "longer than 100 years"),
         ("99999999d", "longer than 100 years"),
-        ("5s" * 100, "a duration is written like"),
+        ("5s" * 100, "write a duration like"),
     ],
 )
 def test_a_bad_duration_says_what_to_write(value: object, message: str) -> None:
@@ -77,15 +77,15 @@ def test_a_bad_duration_says_what_to_write(value: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("big", "a size is written like 64KB, 10MB"),
+        ("big", "write a size like 64KB, 10MB"),
         ("5 apples", "the unit `APPLES` is not known: write B, KB, MB, GB or TB"),
         ("5MiB", "the unit `MIB` is not known"),
         ("-5MB", "it can't be negative"),
         (1.5, "a whole number of bytes"),
         ("99999999TB", "too large"),
         (float("inf"), "too large"),
-        (False, "a size is written like"),
-        (None, "a size is written like"),
+        (False, "write a size like"),
+        (None, "write a size like"),
     ],
 )
 def test_a_bad_size_says_what_to_write(value: object, message: str) -> None:

@@ -74,7 +74,7 @@ async def test_what_changes_is_served(tmp_path: Path, workers: str) -> None:
         (tmp_path / "below" / "more.yaml").write_text(HELLO.replace("/hello", "/more"))
         await says(server, "first", "/more")
         (tmp_path / "below" / "more.yaml").unlink()
-        await server.said(r"served anew: 2 endpoints \(.*below/more\.yaml\)")
+        await server.said(r"reloaded: 2 endpoints \(.*below/more\.yaml\)")
 
         async def away() -> bool:
             return {(await server.ask("GET", "/more")).status for _ in range(8)} == {404}
@@ -171,7 +171,7 @@ async def test_streams_are_shared_from_the_first_that_is_kept(
     options = ("--reload", "--workers", "2")
     async with serving(tmp_path, *options, streamstack=settings, hello=HELLO) as server:
         (tmp_path / "report.yaml").write_text(RESUMING)
-        await server.said("served anew: 2 endpoints")
+        await server.said("reloaded: 2 endpoints")
 
         async def there() -> bool:
             replies = [await server.ask("HEAD", "/report") for _ in range(8)]

@@ -109,7 +109,7 @@ async def test_hangup_is_kept_for_later(tmp_path: Path, held: HeldFile, workers:
         await taken(server)
         held.let_go()
         server.port = int((await server.said(r"http://127\.0\.0\.1:(\d+)$", 30))[1])
-        await server.said("served anew: 1 endpoint")
+        await server.said("reloaded: 1 endpoint")
 
         async def anew() -> bool:
             return b"Hello" in (await server.ask("GET", "/hello")).body
@@ -159,7 +159,7 @@ async def test_under_nohup_there_is_no_hangup(tmp_path: Path, held: HeldFile, wo
         server.process.send_signal(signal.SIGHUP)
         assert (await server.ask("GET", "/hello")).status == 200
         assert await server.stop() == 0
-        assert "served anew" not in "".join(server.lines)
+        assert "reloaded" not in "".join(server.lines)
 
 
 @both

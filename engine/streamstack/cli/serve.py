@@ -94,7 +94,8 @@ def serve(
     address = host if host is not None else server.host
     if dev and not is_loopback(address):
         _announce(
-            f"--dev on {address} tells all who reach it the inside of the project: serve without --dev, or on 127.0.0.1"
+            f"--dev on {address} exposes the internals of the project to everyone who can reach it: "
+            "serve without --dev, or on 127.0.0.1"
         )
     count = workers if workers is not None else server.workers
     if count > 1:
@@ -127,9 +128,7 @@ def serve(
 def _check_sharing(context: click.Context, checked: Checked) -> None:
     """Report what several workers do not share; exit if they can't work without it."""
     if not hasattr(os, "fork"):
-        _give_up(
-            context, "several workers need a system that can fork: leave --workers out", FAILED
-        )
+        _give_up(context, "several workers need a system that can fork: remove --workers", FAILED)
     refused, warned = unshared(checked)
     for each in (*refused, *warned):
         _announce(each)

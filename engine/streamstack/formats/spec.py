@@ -211,6 +211,6 @@ def refuse_id() -> RunError:
     """Return the error of a chunk of a resumable stream that has an id of its own."""
     return RunError(
         "template",
-        "the chunk has an id of its own, and readers come back with the ids that `resume` gives: "
+        "the chunk has its own id, but clients resume with the ids that `resume` assigns: "
         "take `id` out of the step `stream`",
     )

@@ -150,13 +150,11 @@ def _jwks_url(reader: SettingsReader, node: Node, name: str) -> Any:
     except ValueError:
         known = False
     if not known:
-        reader.refuse(
-            node.mark, f"`{name}`: it is written like https://login.example.org/jwks.json"
-        )
+        reader.refuse(node.mark, f"`{name}`: write it like https://login.example.org/jwks.json")
         return MISSING
     if parts.scheme == "http" and not _LOCAL.fullmatch(parts.hostname or ""):
         message = (
-            f"`{name}`: keys that come without TLS can be exchanged on their way, and then anybody "
+            f"`{name}`: keys that are fetched without TLS can be replaced in transit, and then anyone "
             "can sign tokens"
         )
         reader.refuse(node.mark, message, "write https://", "weak-authentication")
@@ -286,7 +284,7 @@ def _check_jwt(reader: SettingsReader, node: Mapping, values: dict[str, Any], na
         if isinstance(listed, Sequence) and not all(
             is_written(item) for item in listed.items or (None,)
         ):
-            message = f"`{name}.{key}`: an empty list would let every token pass: write the names, or take it out"
+            message = f"`{name}.{key}`: an empty list would accept every token: write the names, or remove it"
             reader.refuse(listed.mark, message)
     if "jwks_url" in values and not is_written(node.get("audience")):
         message = (

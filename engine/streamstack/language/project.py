@@ -160,7 +160,7 @@ def _collide(entries: list[_Entry]) -> dict[int, list[Diagnostic]]:
                 make_diagnostic(
                     "route-collision",
                     endpoint.path_mark,
-                    f"{endpoint.title} answers the same requests as {other.title} in {other.path_mark}",
+                    f"{endpoint.title} matches the same requests as {other.title} in {other.path_mark}",
                 )
             ]
     return found

@@ -56,7 +56,7 @@ def _origin(value: Any) -> str:
     if value == "*":
         return "*"
     if not isinstance(value, str) or not _ORIGIN.fullmatch(value):
-        raise ValueError('an origin is written like https://example.org, without a path, or "*"')
+        raise ValueError('write an origin like https://example.org, without a path, or "*"')
     return value.lower()
 
 
@@ -251,7 +251,7 @@ def _database_url(value: Any) -> str:
         raise ValueError("must be a text")  # noqa: TRY004 - one error for every value
     # Whoever sees the message must not see the password, so the URL is never shown.
     if urlsplit(value).scheme not in SCHEMES:
-        raise ValueError("it is written like postgresql://user:password@host:5432/name")
+        raise ValueError("write it like postgresql://user:password@host:5432/name")
     return value
 
 
@@ -397,7 +397,7 @@ def _host(value: Any) -> str:
     except ValueError:
         if _HOST.fullmatch(host) is None:
             raise RefusedError(
-                "a host is written like api.example.org, *.example.org or 10.0.0.0/8",
+                "write a host like api.example.org, *.example.org or 10.0.0.0/8",
                 "leave out https:// and the path; a port is written api.example.org:8443",
             ) from None
     return host

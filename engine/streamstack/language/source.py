@@ -162,7 +162,7 @@ def refuse_characters(source: SourceText) -> Diagnostic | None:
             f"{name} is half a character: the file is not valid UTF-8.",
             "save it as UTF-8",
         )
-    hint = f'take it out, or write it in double quotes as "\\u{char:04X}"'
+    hint = f'remove it, or write it in double quotes as "\\u{char:04X}"'
     return make_diagnostic(
         "yaml-syntax", where, f"The character {name} is not allowed in YAML.", hint
     )

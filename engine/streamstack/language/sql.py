@@ -317,7 +317,7 @@ def _in_quotes(token: _Token, index: int) -> Misplaced:
             "quoted-binding",
             index,
             "a binding in a comment of the statement does nothing",
-            "take it out of the comment",
+            "remove it from the comment",
         )
     if token.kind == "quoted":
         return Misplaced(
@@ -327,7 +327,7 @@ def _in_quotes(token: _Token, index: int) -> Misplaced:
             "write the name itself; `<% if %>` can choose between names",
         )
     inside = token.text.strip("'")
-    hint = "leave the quotes out: a binding is a value of its own"
+    hint = "remove the quotes: a binding is a value of its own"
     if token.text[0] == "'" and inside != _BINDING:
         parts = inside.split(_BINDING)
         shown = " || ".join(
@@ -337,7 +337,10 @@ def _in_quotes(token: _Token, index: int) -> Misplaced:
         )
         hint = f"join the parts: {shown}"
     return Misplaced(
-        "quoted-binding", index, "a binding between quotes would be a part of the text", hint
+        "quoted-binding",
+        index,
+        "a binding inside an SQL string literal would be part of the text",
+        hint,
     )
 
 

@@ -166,16 +166,14 @@ def _check_together(
 def _refuse_resume(streaming: Streaming) -> tuple[str, str, str] | None:
     """Say which key `resume` does not go with, why, and what to write."""
     if streaming.format not in RESUMABLE:
-        message = f"readers of `format: {streaming.format}` can't come back: it has no ids"
+        message = f"`format: {streaming.format}` is not resumable: it has no ids"
         return "format", message, f"write format {', '.join(RESUMABLE)}"
     if streaming.slow_client == "dropOldest":
         message = (
-            "readers come back for what they missed, and `slowClient: dropOldest` leaves it out"
+            "clients resume to get the chunks they missed, which `slowClient: dropOldest` drops"
         )
         return "slowClient", message, "write slowClient: block, or disconnect"
     if not streaming.ids:
-        message = (
-            "readers come back with the id of their last chunk, and `ids: false` leaves it out"
-        )
+        message = "clients resume with the id of their last chunk, which `ids: false` omits"
         return "ids", message, "leave `ids` out, or write `resume: false`"
     return None

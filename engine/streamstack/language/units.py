@@ -24,7 +24,7 @@ def parse_duration(value: object) -> float:
     Raises ValueError with what to write.
     """
     number, unit = _split(
-        value, "a duration is written like 200ms, 5s, 10m, 1h, 2d or as a number of milliseconds"
+        value, "write a duration like 200ms, 5s, 10m, 1h, 2d or as a number of milliseconds"
     )
     if unit not in ("", *DURATIONS):
         raise ValueError(
@@ -59,7 +59,7 @@ def parse_size(value: object) -> int:
 
     Raises ValueError with what to write.
     """
-    number, unit = _split(value, "a size is written like 64KB, 10MB or as a number of bytes")
+    number, unit = _split(value, "write a size like 64KB, 10MB or as a number of bytes")
     unit = unit.upper() or "B"
     if unit not in SIZES:
         raise ValueError(f"the unit `{unit}` is not known: write B, KB, MB, GB or TB, as in 10MB")
@@ -115,7 +115,7 @@ _RATE: Final = re.compile(
 _MOST: Final = 1_000_000_000
 _LONGEST: Final = 366 * 86400.0
 _SHORTEST: Final = 0.01
-_HINT: Final = "a rate is written like 60/minute, 10/second, 1000/hour, 5000/day or 20/10s"
+_HINT: Final = "write a rate like 60/minute, 10/second, 1000/hour, 5000/day or 20/10s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ async def prepare_databases(
             was_open = databases[name].is_open
             await databases[name].open()
             if was_open and databases[name].settings.setup:
-                await databases[name].set_up()  # the files are served anew
+                await databases[name].set_up()  # the files are reloaded
             found += await databases[name].check(steps)
         except RunError as error:
             if error.final:

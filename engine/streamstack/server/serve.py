@@ -370,7 +370,7 @@ async def prepare(edition: Edition, context: Context, announce: Announce) -> Non
 def anew_text(edition: Edition, changed: list[str]) -> str:
     """Return what is told when files are served anew."""
     names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
-    return f"served anew: {counted(edition.endpoints)}{f' ({names})' if names else ''}"
+    return f"reloaded: {counted(edition.endpoints)}{f' ({names})' if names else ''}"
 
 
 def counted(endpoints: list[EndpointHandler]) -> str:

@@ -749,7 +749,7 @@ async def _apply(connection: Connection, file: Path, text: str) -> None:
     for word, start in first_words(text):
         if word in _ENDING:
             line = text.count("\n", 0, start) + 1
-            reason = f"{file}:{line}: {word.upper()} in a setup file, which is run in one transaction: leave it out"
+            reason = f"{file}:{line}: {word.upper()} in a setup file, which is run in one transaction: remove it"
             raise RunError("database", reason, final=True)
     try:
         await connection.execute(text)

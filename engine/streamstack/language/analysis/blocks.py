@@ -507,7 +507,7 @@ class Blocks(Frames):
         self.bind(block, body, tuple(made for made in read if made.maybe_input is None))
         with self.around(region=region, condition=block):
             if block.copies:
-                words = f"the turns of this concurrent `{node.step.function.name}`"
+                words = f"the iterations of this concurrent `{node.step.function.name}`"
                 with self.copy(block, entry, words) as copy:
                     end = self.follow(block, body)
                     self.finish(copy.deferred, end)

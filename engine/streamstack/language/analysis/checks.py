@@ -239,7 +239,7 @@ def _left_out(endpoint: Endpoint, spec: Format) -> Iterator[Diagnostic]:
             if key in spec.carries or not isinstance(value, Value) or value.constant is None:
                 continue
             message = f"`{name}` has no effect: `format: {spec.name}` sends {_sent(key, spec)}"
-            hint = "take it out, or write another format"
+            hint = "remove it, or write another format"
             yield make_diagnostic("no-effect", value.mark, message, hint)
 
 
@@ -334,11 +334,9 @@ def check_resume(
     """
     if endpoint.streaming.resume is None:
         return []
-    why = "readers come back with the ids that `resume` gives"
+    why = "clients resume with the ids that `resume` assigns"
     found = [
-        make_diagnostic(
-            "not-resumable", value.mark, f"the chunk has an id of its own, and {why}", _HINT
-        )
+        make_diagnostic("not-resumable", value.mark, f"the chunk has its own id, but {why}", _HINT)
         for value in _ids(endpoint)
     ]
     for step in steps_of(endpoint.stack):
@@ -346,7 +344,7 @@ def check_resume(
             make_diagnostic(
                 "not-resumable",
                 step.key_mark,
-                f"`{name}` is called, and {value.mark} gives a chunk an id of its own: {why}",
+                f"`{name}` is called, and {value.mark} gives a chunk its own id: {why}",
                 _HINT,
             )
             for name in called_itself(step)

@@ -197,7 +197,7 @@ class Names:
             later = next((each for each in places if each.mark > read.mark), place)
             message = (
                 f"`{name}` is bound only by a later step of the loop, in line {later.mark.line}: "
-                "in the first turn it is not bound here"
+                "in the first iteration it is not bound here"
             )
         else:
             where = (
@@ -253,11 +253,9 @@ class Names:
         if not path or read.soft:
             return
         if isinstance(self._definition, Task) and name in ("input", "request"):
-            words = "a task has no inputs" if name == "input" else "a task answers no request"
+            words = "a task has no inputs" if name == "input" else "a task has no request"
             mark = property_mark(read, 0)
-            self._reports.add(
-                "unknown-property", mark, f"`{name}.{path[0]}`: {words}", "take it out"
-            )
+            self._reports.add("unknown-property", mark, f"`{name}.{path[0]}`: {words}", "remove it")
         elif name == "input":
             self._look_up_input(read, state)
         elif name == "request" and path[0] == "body" and (stream := self._body_stream()):
@@ -329,7 +327,7 @@ def _copy_words(nested: Block, function: str, mark: Mark) -> str:
     if nested.label is not None:
         return f"the branch `{nested.label}` in line {nested.stack.mark.line}"
     if nested.at_once:
-        return f"the turns of the concurrent `{function}` in line {mark.line}"
+        return f"the iterations of the concurrent `{function}` in line {mark.line}"
     return f"the `{function}` in line {mark.line}"
 
 

@@ -139,7 +139,7 @@ class StreamAnalysis:
         self._reports.add(
             "consumed-twice",
             mark,
-            f"the stream `{name}` was consumed before, by `{before.title}` in line {before.mark.line}",
+            f"the stream `{name}` was already consumed by `{before.title}` in line {before.mark.line}",
             f"`collect` it once and use the list, or do both in one `forEach` over `{name}`",
             sure=before.meets(self.conditions),
         )
@@ -203,8 +203,8 @@ class Emission:
         )
         words = {
             "emits-in-after": f"{who} sends chunks in `after`, when the response is over",
-            "emits-in-json": f"{who} sends chunks, and the endpoint answers with JSON",
-            "emits-in-transaction": f"{who} sends chunks while a transaction is open: a slow reader would hold it open",
+            "emits-in-json": f"{who} sends chunks, but the endpoint responds with JSON",
+            "emits-in-transaction": f"{who} sends chunks while a transaction is open: a slow client would keep it open",
         }
         for code in self.places:
             self._reports.add(code, mark, words[code])
@@ -226,12 +226,10 @@ class Emission:
         title, end = event.title, f"the `{done.title}` in line {done.mark.line}"
         hint = None
         if event is done:
-            message = (
-                f"`{title}` comes again on the next turn of the loop: the end can be marked once"
-            )
+            message = f"`{title}` runs again in the next iteration of the loop, but the end can be marked only once"
             hint = "move it behind the loop"
         elif next_turn:
-            message = f"on the next turn of the loop, `{title}` comes after {end}"
+            message = f"in the next iteration of the loop, `{title}` comes after {end}"
             hint = f"move `{done.title}` behind the loop"
         elif beside:
             message = f"`{title}` may come after {end}, which is in another branch"

@@ -221,7 +221,7 @@ class Walker(Blocks):
                 return None
             content = found
         if content.is_stream and step.result is None and not self.dead:
-            message = f"`{step.title}` gives a stream that is never read: it has no `as`"
+            message = f"`{step.title}` returns a stream that is never read: add `as`"
             self.reports.add("unread-stream", step.key_mark, message)
         if effects.emits and not self.dead:
             self._emit(effects, event, state)
@@ -534,7 +534,7 @@ def _check_endpoint(walker: Walker, endpoint: Endpoint, end: AnalysisState | Non
         reports.add(
             "response-in-stream",
             endpoint.response.mark,
-            "a streaming endpoint sends chunks; nothing sends its `response`",
+            "a streaming endpoint never sends its `response`",
         )
     if not emission.any:
         reports.add(
@@ -549,7 +549,7 @@ def _check_endpoint(walker: Walker, endpoint: Endpoint, end: AnalysisState | Non
             "buffers-stream",
             endpoint.mark,
             "`format: json` keeps all chunks and answers with one document at the end",
-            "leave `format` out: then the reader chooses by Accept, and JSON is there for who asks for it",
+            "remove `format`: the client then chooses by `Accept`, and can still ask for JSON",
         )
 
 

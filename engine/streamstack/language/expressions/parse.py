@@ -79,14 +79,14 @@ def parse_condition(node: Node) -> tuple[Value, list[Diagnostic]]:
     if found or isinstance(value, Expression) or type(value.constant) is bool:
         return value, found
     if isinstance(node, Scalar) and isinstance(node.value, str) and isinstance(value, Constant):
-        message, hint = "a condition is an expression, this is a text", "write `<<...>>` around it"
+        message, hint = "a condition must be an expression, not text", "write `<<...>>` around it"
         foreign = _FOREIGN.fullmatch(node.value)
         written = (foreign[1] if foreign else node.value).strip()
         parsed = _parse_text(f"<<{written}>>")
         if parsed.whole and not parsed.problems:
             hint = f"write `<<{written}>>`"
     elif isinstance(value, (Text, Template)):
-        message = "a condition is one whole expression, here is text beside it"
+        message = "a condition must be one whole expression, without text around it"
         hint = "write all of it between one `<<` and `>>`"
     else:
         message = "a condition is an expression or a boolean"

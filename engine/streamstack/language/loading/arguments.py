@@ -502,7 +502,7 @@ class ArgumentReader:
             self.faults.add(
                 "constant-required",
                 node.mark,
-                f"{site.words} is decided when the file is loaded, and this holds a binding",
+                f"{site.words} must be a constant, because it is read when the file is loaded",
                 f"write {FACTS[wanted.kind].phrase} itself"
                 if not wanted.choices
                 else f"write {listed(wanted.choices)}",
@@ -621,7 +621,7 @@ def check_sql(value: Value, node: Node) -> list[Diagnostic]:
     if statement.second and not isinstance(value, Template):
         begins = " ".join(statement.second.split())
         shown = begins if len(begins) <= 40 else begins[:37] + "..."
-        message = f"a step runs one statement, and here a second one begins: {shown}"
+        message = f"a step runs one SQL statement, but a second one starts here: {shown}"
         found.append(make_diagnostic("several-statements", node.mark, message))
     return found + [
         make_diagnostic(
@@ -748,5 +748,5 @@ def check_content_type(headers: Headers, response_type: str, format_: str, fault
         faults.add(
             "content-type-mismatch",
             value.mark,
-            f"the header says {given}, and the endpoint sends {sends}",
+            f"the header says {given}, but the endpoint sends {sends}",
         )

@@ -78,7 +78,7 @@ def _refuse_segment(part: str, named: set[str]) -> tuple[str, str] | None:
         named.add(name)
         return None
     if part in (".", ".."):
-        return f"the path has the segment `{part}`, which clients take out", "leave it out"
+        return f"the path has the segment `{part}`, which clients remove", "remove it"
     if "?" in part or "#" in part:
         mark = "?" if "?" in part else "#"
         return (
@@ -288,13 +288,13 @@ _CHUNKS: Final = (
 )
 _OWN_END: Final = "always has the end that its SDKs wait for"
 _IN_ONE: Final = "is sent in one piece, at the end"
-_OWN_FORM: Final = "has a form of its own around its chunks"
+_OWN_FORM: Final = "has its own format for chunks"
 
 #: By key: in which formats it has an effect, and what the others are like.
 _BY_FORMAT: Final[dict[str, tuple[Callable[[Format], bool], str]]] = {
     "keepAlive": (lambda format_: format_.heartbeats, "has no heartbeats"),
-    "ids": (lambda format_: format_.numbered, "gives its chunks no numbers"),
-    "done": (lambda format_: format_.done_event, "has no event at its end"),
+    "ids": (lambda format_: format_.numbered, "does not number its chunks"),
+    "done": (lambda format_: format_.done_event, "has no end event"),
     "separator": (lambda format_: format_.separated, _OWN_FORM),
     "end": (lambda format_: format_.separated, _OWN_FORM),
     "buffer": (lambda format_: not format_.whole, _IN_ONE),
@@ -325,8 +325,8 @@ def check_effects(
                 faults.add(
                     "no-effect",
                     given[key],
-                    f"`{key}` has no effect: the endpoint answers with JSON in one piece",
-                    "write `responseType: streaming`, or take it out",
+                    f"`{key}` has no effect: the endpoint sends a JSON response",
+                    "write `responseType: streaming`, or remove it",
                 )
     else:
         _check_format(given, streaming, defaults, faults)
@@ -350,7 +350,7 @@ def _check_format(
         if key == "done" and format_.dialect:
             why = _OWN_END
         message = f"`{key}` has no effect: `format: {format_.name}` {why}"
-        faults.add("no-effect", mark, message, "take it out, or write another format")
+        faults.add("no-effect", mark, message, "remove it, or write another format")
 
 
 def _check_parts(node: Mapping, streaming: Streaming, response_type: str, faults: Faults) -> None:
@@ -360,15 +360,15 @@ def _check_parts(node: Mapping, streaming: Streaming, response_type: str, faults
             mode = streaming.slow_client
             # Of an answer in one piece the whole key is told.
             if mode != "disconnect" and response_type != "json" and streaming.format != "json":
-                message = f"`grace` has no effect: `slowClient: {mode}` cuts no reader off"
-                faults.add("no-effect", mark, message, "write `mode: disconnect`, or take it out")
+                message = f"`grace` has no effect: `slowClient: {mode}` does not disconnect clients"
+                faults.add("no-effect", mark, message, "write `mode: disconnect`, or remove it")
         elif (key, part) == ("maxDuration", "jitter"):
             if response_type == "json":
-                message = "`jitter` has no effect: the endpoint answers with JSON in one piece"
-                faults.add("no-effect", mark, message, "take it out")
+                message = "`jitter` has no effect: the endpoint sends a JSON response"
+                faults.add("no-effect", mark, message, "remove it")
             elif not streaming.max_duration:
                 message = "`jitter` has no effect: `maxDuration` is off, so that nothing is shorter"
-                faults.add("no-effect", mark, message, "give a `limit`, or take it out")
+                faults.add("no-effect", mark, message, "give a `limit`, or remove it")
 
 
 def _parts_of(node: Mapping) -> Iterator[tuple[str, str, Mark]]:

@@ -159,7 +159,7 @@ class _DocumentReader:
                     "not-yet",
                     written.mark,
                     f"`{key}` is not served by this version, which {meaning}: it is refused",
-                    "leave it out, where what stands before the server does the same",
+                    "remove it if a reverse proxy in front of the server does the same",
                 )
         declared = self._get("inputParameters")
         inputs = read_inputs(declared, self.faults)
@@ -198,7 +198,7 @@ class _DocumentReader:
             defaults = replace(defaults, resume=None)  # for others: nothing here has to go with it
         if node is not None and not isinstance(node, Mapping):
             message = f"`streaming` of {self.owner} must be a mapping, not {describe(node)}"
-            hint = "write `{format: sse}`, or leave it out"
+            hint = "write `{format: sse}`, or remove it"
             self.faults.add("wrong-type", node.mark, message, hint)
         if not isinstance(node, Mapping):
             return self._resumed(defaults, response_type)
@@ -215,9 +215,7 @@ class _DocumentReader:
         node = self._get("streaming")
         asked = node.get("resume") if isinstance(node, Mapping) else None
         if asked is not None:
-            message = (
-                "the endpoint answers with JSON in one piece: there is no stream to come back to"
-            )
+            message = "the endpoint sends a JSON response, so there is no stream to resume"
             hint = "write `responseType: streaming`"
             self.faults.add("not-resumable", asked.mark, message, hint)
         return replace(streaming, resume=None)
@@ -230,14 +228,12 @@ class _DocumentReader:
                     "bad-constraint",
                     declared.mark,
                     f"`{declared.name}` has `in`, and a function's inputs come from `call`",
-                    "take it out",
+                    "remove it",
                 )
         return FunctionDefinition(inputs=inputs, **common)
 
     def _task(self, common: dict[str, Any]) -> Task:
-        message = (
-            "tasks are not served by this version, which would never run them: they are refused"
-        )
+        message = "tasks are not supported by this version"
         self.faults.add("not-yet", self._mark_of("kind"), message)
         return Task(schedule=self._get("schedule") or self.root, **common)
 

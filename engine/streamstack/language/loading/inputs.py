@@ -220,7 +220,7 @@ class _InputReader:
                         "bad-constraint",
                         key.mark,
                         "`in` belongs to an input, not to a property or item of one",
-                        "take it out, or write it beside the outermost `type`",
+                        "remove it, or write it beside the outermost `type`",
                     )
             elif name not in CONSTRAINTS:
                 near = _key_meant(name, type_)
@@ -240,7 +240,7 @@ class _InputReader:
                     f"`{name}` applies to {listed(CONSTRAINTS[name])}, not to type {type_}",
                     f"the constraints of {type_} are {listed(belonging, 'and')}"
                     if belonging
-                    else f"the type {type_} has no constraints: take it out",
+                    else f"the type {type_} has no constraints: remove it",
                 )
 
     def _bound(self, key: str, type_: str) -> Any:
@@ -312,7 +312,7 @@ class _InputReader:
                 "constant-required",
                 node.mark,
                 f"the default of `{self.name}` holds a binding",
-                f"leave it out, and write <<input.{self.name} | default(...)>> where it is read",
+                f"remove it, and write <<input.{self.name} | default(...)>> where it is read",
             )
             return
         if declared.required:

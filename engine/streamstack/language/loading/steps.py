@@ -80,7 +80,7 @@ class StepReader:
             return None
         if self._depth >= DEEPEST:
             self.faults.cut(
-                "too-deep", node.mark, f"stacks are nested more than {DEEPEST} deep in one another"
+                "too-deep", node.mark, f"stacks are nested more than {DEEPEST} levels deep"
             )
             return None
         self._depth += 1
@@ -170,7 +170,7 @@ class StepReader:
             self.faults.add(
                 "unknown-modifier",
                 other.mark,
-                f"`{other.text}` is neither a function nor a modifier of steps",
+                f"`{other.text}` is neither a function nor a step modifier",
                 _belongs(other.text, function, value, beside)
                 or (f"did you mean `{near}`?" if near else ""),
             )
@@ -215,7 +215,7 @@ class StepReader:
                 self.faults.add(
                     "unknown-modifier",
                     key.mark,
-                    f"`{key.text}` is neither a function nor a modifier of steps",
+                    f"`{key.text}` is neither a function nor a step modifier",
                     f"did you mean `{meant}`?" if meant else "",
                 )
 
@@ -261,7 +261,7 @@ class StepReader:
             self.faults.add(
                 "no-result",
                 result.mark,
-                f"`{function.name}` gives no result that `as` could bind",
+                f"`{function.name}` has no result, so `as` is not allowed",
                 "take the `as` out" + _as_parameter(function),
             )
 

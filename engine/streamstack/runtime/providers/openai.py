@@ -172,7 +172,7 @@ class OpenAIReader(AnswerReader):
 
     def _take_call(self, delta: Mapping[str, Any]) -> None:
         id_, index = word(delta, "id"), delta.get("index")
-        if not isinstance(index, int):  # some servers leave it out
+        if not isinstance(index, int):  # some servers remove it
             last = max(self._calls, default=-1)
             known = last >= 0 and (not id_ or self._calls[last].id == id_)
             index = last if known else last + 1
