@@ -478,7 +478,7 @@ async def test_stand_in_is_asked_only_without_a_key() -> None:
         ({"provider": "gemini"}, "GEMINI_API_KEY"),
         ({"provider": "openai", "base_url": "ftp://x", "api_key": "k"}, "url"),
         ({"provider": "openai", "base_url": "/own", "api_key": "k"}, "does not listen"),
-        ({"provider": "openai", "api_key": "k", "tools": ["gone"]}, "no function `gone`"),
+        ({"provider": "openai", "api_key": "k", "tools": ["gone"]}, "unknown function `gone`"),
         ({"provider": "openai", "api_key": "k", "tools": [5]}, r"tools\[0\]"),
     ],
 )
