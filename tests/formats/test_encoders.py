@@ -75,7 +75,7 @@ def test_a_resumable_chunk_has_the_id_of_its_stream(spec: Format) -> None:
         )
     ):
         assert f"{STREAM}/{number}".encode() in data
-    with pytest.raises(RunError, match="has an id of its own"):
+    with pytest.raises(RunError, match="has its own id"):
         encoder.chunk("c", None, "mine", None, 5)
 
 

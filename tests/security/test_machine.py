@@ -78,7 +78,7 @@ async def test_dev_for_everybody_is_warned_of(tmp_path: Path, host: str, warned:
     finally:
         process.terminate()
         await process.communicate()
-    assert ("the inside of the project" in said) is warned
+    assert ("the internals of the project" in said) is warned
 
 
 async def test_no_sniffing(tmp_path: Path) -> None:
