@@ -17,25 +17,29 @@ from streamstack.errors import RunError
 
 #: The codings that are undone; one at a time, since each on top of another multiplies what a small body can become.
 CODINGS: Final = frozenset({"gzip", "deflate", "br"})
-#: Bytes a line of a multipart form may have.
-_LONGEST_LINE: Final = 64 * 1024
 
 
 class CodingError(web.RequestPayloadError):
     """A body that is not encoded as it says, or that ends in the middle of its coding."""
 
 
-class BufferedBody:
-    """Bytes that can be read in the ways that aiohttp's StreamReader offers to a reader of forms."""
+class DecodedBody:
+    """Reads what a body says once its coding is undone; ``wire`` is the body as it arrives.
 
-    __slots__ = ("_data",)
+    Where aiohttp has undone the coding already, as in most host applications, the bytes pass as they are.
+    """
 
-    def __init__(self, data: bytes = b"") -> None:
-        self._data = bytearray(data)
+    __slots__ = ("_begun", "_coding", "_data", "_error", "_name", "_over", "_pieces", "_wire")
 
-    async def more(self) -> bool:
-        """Add something to read; False at the end."""
-        return False
+    def __init__(self, wire: StreamReader, coding: str) -> None:
+        self._data = bytearray()
+        self._wire = wire
+        self._name = coding
+        self._coding: Coding | None = None
+        self._pieces: Iterator[bytes] = iter(())
+        self._begun = False
+        self._over = False
+        self._error: CodingError | None = None
 
     async def readany(self) -> bytes:
         """Return what is there, waiting for something; nothing at the end."""
@@ -48,52 +52,6 @@ class BufferedBody:
         while (size < 0 or not self._data) and await self.more():
             pass
         return self._take(len(self._data) if size < 0 else size)
-
-    async def readline(self, *, max_line_length: int | None = None) -> bytes:
-        """Return a line with its end. Raises ValueError for one that is too long."""
-        most = max_line_length or _LONGEST_LINE
-        looked = 0
-        while (at := self._data.find(b"\n", looked)) < 0:
-            looked = len(self._data)
-            if looked > most:
-                raise ValueError("a line is too long")
-            if not await self.more():
-                return self._take(looked)
-        if at >= most:
-            raise ValueError("a line is too long")
-        return self._take(at + 1)
-
-    def unread_data(self, data: bytes) -> None:
-        """Put bytes back, to be read again."""
-        self._data[:0] = data
-
-    def at_eof(self) -> bool:
-        """Return whether everything was read."""
-        return not self._data
-
-    def _take(self, size: int) -> bytes:
-        taken = bytes(self._data[:size])
-        del self._data[:size]
-        return taken
-
-
-class DecodedBody(BufferedBody):
-    """Reads what a body says once its coding is undone; ``wire`` is the body as it arrives.
-
-    Where aiohttp has undone the coding already, as in most host applications, the bytes pass as they are.
-    """
-
-    __slots__ = ("_begun", "_coding", "_error", "_name", "_over", "_pieces", "_wire")
-
-    def __init__(self, wire: StreamReader, coding: str) -> None:
-        super().__init__()
-        self._wire = wire
-        self._name = coding
-        self._coding: Coding | None = None
-        self._pieces: Iterator[bytes] = iter(())
-        self._begun = False
-        self._over = False
-        self._error: CodingError | None = None
 
     async def more(self) -> bool:
         """Add one piece to read. Raises CodingError, and what breaks the body off."""
@@ -130,8 +88,14 @@ class DecodedBody(BufferedBody):
             self._coding = decoders_for(self._name)[0]
 
     def at_eof(self) -> bool:
+        """Return whether everything was read."""
         return self._over and not self._data
 
     def _broken(self) -> CodingError:
         self._error = CodingError("the body is not encoded as it says")
         return self._error
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._data[:size])
+        del self._data[:size]
+        return taken
