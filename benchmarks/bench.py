@@ -37,9 +37,7 @@ def main() -> int:
     """Measure what is asked for; return 1 where a target is missed and `--strict` is given."""
     asked = _parse()
     options = Options(
-        rounds=asked.rounds,
-        quick=asked.quick,
-        peers=frozenset({OURS, *asked.peers} if asked.peers else ()),
+        rounds=asked.rounds, quick=asked.quick, peers=frozenset({OURS, *asked.peers} if asked.peers else ())
     )
     chosen = {key.upper() for key in asked.cases} or set(KEYS)
     if unknown := chosen - set(KEYS):
@@ -70,8 +68,7 @@ def main() -> int:
                     "method": alone.method,
                     "rows": rows,
                     "verdicts": [
-                        {"name": f.name, "figure": f.figure, "must": f.must, "kept": f.kept}
-                        for f in findings
+                        {"name": f.name, "figure": f.figure, "must": f.must, "kept": f.kept} for f in findings
                     ],
                 },
                 options,
@@ -89,15 +86,9 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"which: {', '.join(KEYS)} (all)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each peer (5)")
-    parser.add_argument(
-        "--quick", action="store_true", help="short measurements, saved as results/quick.*"
-    )
-    parser.add_argument(
-        "--peers", type=lambda text: text.split(","), default=[], help="only these, by commas"
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="exit with 1 where a target is missed"
-    )
+    parser.add_argument("--quick", action="store_true", help="short measurements, saved as results/quick.*")
+    parser.add_argument("--peers", type=lambda text: text.split(","), default=[], help="only these, by commas")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 where a target is missed")
     return parser.parse_args()
 
 
@@ -156,9 +147,7 @@ def _stamped(case: dict[str, Any], options: Options) -> dict[str, Any]:
 def _ask(command: list[str]) -> str:
     """Return what a program says in one line, empty where it is not there."""
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, cwd=HERE, timeout=20
-        ).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 

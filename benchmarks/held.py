@@ -74,11 +74,7 @@ def hold(server: Server, streams: int, *, interval: float, window: float) -> Hel
         for reader in readers.values():
             reader.connection.close()
         poll.close()
-    late = [
-        each
-        for reader in readers.values()
-        for each in _lateness(reader.came, interval, opened, closed)
-    ]
+    late = [each for reader in readers.values() for each in _lateness(reader.came, interval, opened, closed)]
     if len(late) < streams * (window / interval - 1):
         raise AnswerError(f"{len(late)} chunks came to {streams} readers in {window:g} s")
     return Held(closed - opened, len(late), used, own, memory, late)
@@ -100,6 +96,4 @@ def _lateness(came: Sequence[float], interval: float, opened: float, closed: flo
     """Return how late the chunks within the window were."""
     phases = [at - number * interval for number, at in enumerate(came)]
     punctual = min(phases, default=0.0)
-    return [
-        phase - punctual for phase, at in zip(phases, came, strict=True) if opened <= at < closed
-    ]
+    return [phase - punctual for phase, at in zip(phases, came, strict=True) if opened <= at < closed]

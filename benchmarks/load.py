@@ -46,9 +46,7 @@ class _Lane:
         self.idle = False
 
 
-def drive(
-    server: Server, request: bytes, whole: Whole, *, lanes: int, seconds: float, size: int
-) -> Load:
+def drive(server: Server, request: bytes, whole: Whole, *, lanes: int, seconds: float, size: int) -> Load:
     """Keep ``lanes`` connections asking, for some seconds; ``size`` is the largest answer in bytes.
 
     Answers that were begun are read to their end, so that the next measurement finds a server at rest.
@@ -85,17 +83,10 @@ def drive(
 
 
 def _clocks(server: Server) -> tuple[float, float, float, float]:
-    return (
-        time.perf_counter(),
-        cpu_seconds(server.process),
-        time.process_time(),
-        sum(map(busy_seconds, set(cores()))),
-    )
+    return (time.perf_counter(), cpu_seconds(server.process), time.process_time(), sum(map(busy_seconds, set(cores()))))
 
 
-def _run(
-    poll: select.epoll, lanes: dict[int, _Lane], request: bytes, whole: Whole, until: float
-) -> tuple[int, int]:
+def _run(poll: select.epoll, lanes: dict[int, _Lane], request: bytes, whole: Whole, until: float) -> tuple[int, int]:
     """Keep the lanes busy; return the whole answers and the bytes that came."""
     full = received = 0
     clock = time.perf_counter

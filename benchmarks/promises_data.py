@@ -33,7 +33,7 @@ functionStack:
   - db.stream: SELECT generate_series(1, << input.count >>) AS n, 'a row' AS name, now() AS at
     as: rows
   - forEach: {in: << rows >>, as: row, do: [{stream: << row.n >>}]}
-""",
+"""
 }
 
 

@@ -140,9 +140,7 @@ class Readers:
         for times in self.came.values():
             phases = [at - number for number, at in enumerate(times)]
             punctual = min(phases, default=0.0)
-            found += [
-                phase - punctual for phase, at in zip(phases, times, strict=True) if at >= since
-            ]
+            found += [phase - punctual for phase, at in zip(phases, times, strict=True) if at >= since]
         return sorted(found)
 
     def close(self) -> None:
@@ -155,9 +153,7 @@ class Readers:
 def told(late: Sequence[float]) -> str:
     """Return the median, the 99th percentile and the largest, in milliseconds."""
     parts = [late[len(late) // 2], late[int(len(late) * 0.99)], late[-1]]
-    return "late by {:.1f} ms (median), {:.1f} (p99), {:.1f} (largest)".format(
-        *(1000 * each for each in parts)
-    )
+    return "late by {:.1f} ms (median), {:.1f} (p99), {:.1f} (largest)".format(*(1000 * each for each in parts))
 
 
 def paced(streams: int, *, compressed: bool) -> None:

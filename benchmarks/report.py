@@ -58,9 +58,7 @@ def _samples(case: Mapping[str, Any]) -> str:
         else:
             cells.append(f"{short(median(own[main]) / median(measured[main]))} x")
             if by_cpu:
-                cells.append(
-                    f"{short(median(measured['server CPU']) / median(own['server CPU']))} x"
-                )
+                cells.append(f"{short(median(measured['server CPU']) / median(own['server CPU']))} x")
         rows.append(cells)
     return _table(heads, rows)
 
@@ -90,8 +88,7 @@ def _plain(value: Any) -> str:
 
 def _verdicts(verdicts: Iterable[Mapping[str, Any]]) -> str:
     rows = [
-        [each["name"], each["figure"], each["must"], "reached" if each["kept"] else "**missed**"]
-        for each in verdicts
+        [each["name"], each["figure"], each["must"], "reached" if each["kept"] else "**missed**"] for each in verdicts
     ]
     return _table(["target", "is", "must be", ""], rows)
 

@@ -40,9 +40,7 @@ class Peer:
 def streamstack() -> str:
     """Return the command of ourselves: that of the checkout's environment, else the one on the path."""
     own = HERE.parent / ".venv" / "bin" / "streamstack"
-    found = os.environ.get("STREAMSTACK") or (
-        str(own) if own.exists() else shutil.which("streamstack")
-    )
+    found = os.environ.get("STREAMSTACK") or (str(own) if own.exists() else shutil.which("streamstack"))
     if found is None:
         raise FileNotFoundError("streamstack is not installed: run `make bench`, which installs it")
     return found
@@ -172,10 +170,7 @@ class Server:
         return self._output.read().decode(errors="replace")[-2000:]
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process is not None:
             self._process.terminate()

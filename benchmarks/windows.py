@@ -23,9 +23,7 @@ WINDOWS = {
 }
 
 
-def cost(
-    operations: tuple[str, ...], size: int | None, every: int, by: Callable[[Any], Any] | None
-) -> float:
+def cost(operations: tuple[str, ...], size: int | None, every: int, by: Callable[[Any], Any] | None) -> float:
     """Return the nanoseconds an item takes, figures included."""
     rng = random.Random(1)  # noqa: S311  (no secret)
     numbers = [rng.gauss(100, 15) for _ in range(ITEMS)]

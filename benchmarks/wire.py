@@ -24,8 +24,7 @@ class AnswerError(Exception):
 def get(path: str) -> bytes:
     """Return a GET request that asks for server-sent events, on a connection that is kept."""
     return (
-        f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: text/event-stream\r\n"
-        "User-Agent: streamstack-bench\r\n\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: text/event-stream\r\nUser-Agent: streamstack-bench\r\n\r\n"
     ).encode()
 
 

@@ -54,9 +54,7 @@ def _functions() -> str:
     )
     text = reference(FAMILIES).replace("# Functions\n", f"# Functions\n\n{intro}\n", 1)
     modifiers = (
-        "## Modifiers\n\n"
-        "Keys that a step can have in addition to its function.\n\n"
-        f"{table(MODIFIERS, 'modifier')}\n"
+        f"## Modifiers\n\nKeys that a step can have in addition to its function.\n\n{table(MODIFIERS, 'modifier')}\n"
     )
     return f"{text}\n{modifiers}"
 
@@ -107,14 +105,9 @@ def _finding(finding: Finding) -> str:
     case = CASES / f"{finding.code}.yaml"
     if case.exists():
         lines = case.read_text("utf-8").rstrip("\n").split("\n")
-        told = [
-            line.split(" ", 3)
-            for line in case.with_suffix(".expected").read_text("utf-8").splitlines()
-        ]
+        told = [line.split(" ", 3) for line in case.with_suffix(".expected").read_text("utf-8").splitlines()]
         places = [
-            f"line {place.partition(':')[0]}: {message}"
-            for place, _, code, message in told
-            if code == finding.code
+            f"line {place.partition(':')[0]}: {message}" for place, _, code, message in told if code == finding.code
         ]
         if len(lines) <= _LONGEST:
             shown = "\n".join(lines)
@@ -167,9 +160,7 @@ def _command(command: click.Command, context: click.Context) -> list[str]:
         is_block = paragraph.startswith("\b")
         body = paragraph.removeprefix("\b").strip("\n")
         parts.append(f"```text\n{body}\n```" if is_block else body)
-    rows = [
-        record for each in command.get_params(context) if (record := each.get_help_record(context))
-    ]
+    rows = [record for each in command.get_params(context) if (record := each.get_help_record(context))]
     options = "\n".join(f"| `{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in rows)
     parts.append(f"| option | meaning |\n|---|---|\n{options}")
     return parts

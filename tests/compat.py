@@ -75,9 +75,7 @@ def find_pythons(supported: SpecifierSet) -> list[Python]:
     found: dict[Version, Python] = {}
     for path in _candidates():
         try:
-            answered = subprocess.run(
-                [path, "-c", _ABOUT], capture_output=True, text=True, timeout=30, check=True
-            )
+            answered = subprocess.run([path, "-c", _ABOUT], capture_output=True, text=True, timeout=30, check=True)
             text, prefix = json.loads(answered.stdout)
             version = Version(text)
         except (OSError, subprocess.SubprocessError, ValueError):
@@ -185,9 +183,7 @@ def main() -> int:
         pythons = [
             each
             for each in pythons
-            if any(
-                re.match(rf"{re.escape(want)}(?!\d)", str(each.version)) for want in options.python
-            )
+            if any(re.match(rf"{re.escape(want)}(?!\d)", str(each.version)) for want in options.python)
         ]
     if not pythons:
         print("no Python that the project supports was found", file=sys.stderr)

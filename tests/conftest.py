@@ -6,14 +6,7 @@ import os
 
 from hypothesis import settings
 
-from tests.databases import (
-    database_url,
-    own_postgres,
-    postgres,
-    postgres_cluster,
-    postgres_servers,
-    shared_postgres,
-)
+from tests.databases import database_url, own_postgres, postgres, postgres_cluster, postgres_servers, shared_postgres
 from tests.stores import own_redis, redis_server, redis_url, shared_redis
 
 __all__ = [

@@ -16,14 +16,7 @@ from tests.postgres import GIVEN, Server, create_database, drop_database, progra
 PROGRAMS = programs()
 SERVERS = [*(["given"] if GIVEN else []), *PROGRAMS]
 
-__all__ = [
-    "database_url",
-    "own_postgres",
-    "postgres",
-    "postgres_cluster",
-    "postgres_servers",
-    "shared_postgres",
-]
+__all__ = ["database_url", "own_postgres", "postgres", "postgres_cluster", "postgres_servers", "shared_postgres"]
 
 
 class Servers:
@@ -89,9 +82,7 @@ def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own_postgres(
-    tmp_path_factory: pytest.TempPathFactory, postgres_cluster: Path
-) -> Iterator[Server]:
+def own_postgres(tmp_path_factory: pytest.TempPathFactory, postgres_cluster: Path) -> Iterator[Server]:
     """A running server of the test's own, which it may kill, stop and start."""
     # A short path: the sockets lie beside the data then, and the URL stays the same over restarts.
     folder = tmp_path_factory.mktemp("own")

@@ -69,9 +69,7 @@ def mutate_nodes(random_: random.Random) -> str:
 
 def collect(node: Any, places: list[tuple[Any, Any]]) -> None:
     """List every place below a node, as its holder and its key."""
-    keys = (
-        list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
-    )
+    keys = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
     for key in keys:
         places.append((node, key))
         collect(node[key], places)

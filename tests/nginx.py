@@ -31,8 +31,7 @@ def configured(folder: Path, port: int, servers: dict[str, int]) -> str:
     assert count == 1
     text = text.replace("/tmp/nginx.pid", str(folder / "nginx.pid"))
     temporary = "".join(
-        f"  {each}_temp_path {folder / each};\n"
-        for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        f"  {each}_temp_path {folder / each};\n" for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     # Limits of this machine's own.
     text = text.replace("worker_rlimit_nofile 65536;\n", "").replace("16384", "1024")

@@ -75,9 +75,7 @@ class Server:
     def start(self) -> Server:
         """Start it; after ``kill`` it recovers."""
         if self._embedded is None:
-            self._embedded = Embedded(
-                self.folder, bin_folder=self.bin_folder, settings=self.settings
-            )
+            self._embedded = Embedded(self.folder, bin_folder=self.bin_folder, settings=self.settings)
         self._host = on_a_loop(self._embedded.start())["host"]
         return self
 

@@ -12,21 +12,7 @@ from streamstack.language.definition import Input
 
 MARK = Mark("generated.yaml", 1, 1)
 WORDS = ("a", "b", "chunkSize", "items", "ü", "x y", "")
-ODD = (
-    "",
-    " ",
-    "5",
-    "-1",
-    "true",
-    "null",
-    "é😀",
-    "\x00",
-    "a" * 300,
-    "2026-01-31",
-    "[1]",
-    '{"a":1}',
-    "1e999",
-)
+ODD = ("", " ", "5", "-1", "true", "null", "é😀", "\x00", "a" * 300, "2026-01-31", "[1]", '{"a":1}', "1e999")
 LARGEST = 2**63 - 1
 
 
@@ -35,11 +21,7 @@ def declaration(pick: Random, name: str = "x", depth: int = 0) -> Input:
     types = ["text", "integer", "decimal", "boolean", "date", "uuid", "enum", "json"]
     types += ["object", "list"] * (2 if depth < 3 else 0)
     declared = Input(
-        name=name,
-        type=pick.choice(types),
-        mark=MARK,
-        required=pick.random() < 0.3,
-        nullable=pick.random() < 0.2,
+        name=name, type=pick.choice(types), mark=MARK, required=pick.random() < 0.3, nullable=pick.random() < 0.2
     )
     low = pick.choice([None, 0, 1, 2])
     high = pick.choice([None, 2, 5])
@@ -53,9 +35,7 @@ def declaration(pick: Random, name: str = "x", depth: int = 0) -> Input:
             return replace(declared, values=("a", "5", 5, 1.5, True)[: pick.randint(1, 5)])
         case "object" if pick.random() < 0.8:
             names = pick.sample(WORDS[:-1], pick.randint(0, 4))
-            return replace(
-                declared, properties=tuple(declaration(pick, name, depth + 1) for name in names)
-            )
+            return replace(declared, properties=tuple(declaration(pick, name, depth + 1) for name in names))
         case "list":
             items = declaration(pick, "items", depth + 1) if pick.random() < 0.8 else None
             return replace(declared, min_items=low, max_items=high, items=items)
@@ -96,9 +76,7 @@ def _schema(declared: Input) -> dict[str, Any]:
         case "enum":
             return {"enum": list(declared.values)}
         case "object":
-            return {"type": "object"} | (
-                {} if declared.properties is None else object_schema(declared.properties)
-            )
+            return {"type": "object"} | ({} if declared.properties is None else object_schema(declared.properties))
         case "list":
             return {"type": "array"} | given(
                 minItems=declared.min_items,
@@ -170,14 +148,10 @@ def fitting(pick: Random, declared: Input, slips: float = 0.1) -> Any:
     return anything(pick, 2)
 
 
-def fitting_object(
-    pick: Random, properties: tuple[Input, ...], slips: float = 0.1
-) -> dict[str, Any]:
+def fitting_object(pick: Random, properties: tuple[Input, ...], slips: float = 0.1) -> dict[str, Any]:
     """Return an object that fits declared properties, but for some slips."""
     found = {
-        each.name: fitting(pick, each, slips)
-        for each in properties
-        if pick.random() < (0.95 if each.required else 0.7)
+        each.name: fitting(pick, each, slips) for each in properties if pick.random() < (0.95 if each.required else 0.7)
     }
     if pick.random() < slips:
         found[pick.choice(WORDS)] = anything(pick)
@@ -190,18 +164,6 @@ def spoilt(pick: Random, document: Any) -> bytes:
     for _ in range(pick.choice([0, 0, 1, 3])):
         at = pick.randrange(len(data) + 1)
         data[at : at + pick.randint(0, 2)] = pick.choice(
-            [
-                b"",
-                b"{",
-                b"[" * 400,
-                b'"',
-                b"\\ud800",
-                b"\xff",
-                b"NaN",
-                b"1e400",
-                b"9" * 400,
-                b"\x00",
-                b",",
-            ]
+            [b"", b"{", b"[" * 400, b'"', b"\\ud800", b"\xff", b"NaN", b"1e400", b"9" * 400, b"\x00", b","]
         )
     return bytes(data)

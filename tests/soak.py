@@ -97,17 +97,13 @@ class Field:
 
     async def read(self, readers: int, seen: Seen) -> None:
         """Let readers read."""
-        await read_at_random(
-            lambda: self.up, readers, self.chance, seen, self.upstream.port, more=True
-        )
+        await read_at_random(lambda: self.up, readers, self.chance, seen, self.upstream.port, more=True)
 
     async def read_short(self, seen: Seen) -> None:
         """Let many short streams be read while nothing breaks, more of them at the server that is never touched."""
         ports, upstream = [*self.up, self.steady.port], self.upstream.port
         for _ in range(SHORT // 250):
-            await read_at_random(
-                lambda: ports, 250, self.chance, seen, upstream, more=True, longest=LONGEST
-            )
+            await read_at_random(lambda: ports, 250, self.chance, seen, upstream, more=True, longest=LONGEST)
 
     async def leaves(self) -> list[str]:
         """Return what each of many streams leaves behind, where it does."""
@@ -223,12 +219,8 @@ def compare(before: Holding, after: Holding, streams: int) -> list[str]:
     faults = []
     for each, (old, new) in enumerate(zip(before.open, after.open, strict=True)):
         for kind in sorted(old.keys() | new.keys()):
-            if (
-                kind.startswith("redis") or kind == "socket"
-            ):  # one that was reset, until it is needed
-                if (
-                    new["redis"] + new["redis, closed"] + new["socket"] > MOST + 1
-                ):  # and the one that listens
+            if kind.startswith("redis") or kind == "socket":  # one that was reset, until it is needed
+                if new["redis"] + new["redis, closed"] + new["socket"] > MOST + 1:  # and the one that listens
                     faults.append(f"worker {each}: connections to Redis: {new}")
             elif kind != "unix" and new[kind] != old[kind]:
                 faults.append(f"worker {each}: {kind}: {old[kind]} before, {new[kind]} after")
@@ -240,8 +232,7 @@ def compare(before: Holding, after: Holding, streams: int) -> list[str]:
             faults.append(f"worker {each}: {blocks} blocks and {size} bytes more are in use")
     if after.unix - after.backends != before.unix - before.backends:
         faults.append(
-            f"Unix sockets: {before.unix} of {before.backends} backends before, "
-            f"{after.unix} of {after.backends} after"
+            f"Unix sockets: {before.unix} of {before.backends} backends before, {after.unix} of {after.backends} after"
         )
     if after.redis != after.clients:
         faults.append(f"{after.redis} connections to Redis, which has {after.clients}")
@@ -307,9 +298,7 @@ async def judge(field: Field, seconds: float, readers: int) -> int:
     seen.faults += warm.faults + compare(before, after, seen.begun[steady.port])
     seen.faults += await field.leaves()
     seen.faults += [f"in Redis: {keys[kind]} {kind}" for kind in keys if kind not in KEPT]
-    seen.faults += [
-        f"ended by {each}" for each in (seen.endings | warm.endings).keys() - TOLD - {"fault"}
-    ]
+    seen.faults += [f"ended by {each}" for each in (seen.endings | warm.endings).keys() - TOLD - {"fault"}]
     if steady.workers() != pids:
         seen.faults.append("a worker that nobody touched was lost")
     for machine in (steady, field.other):

@@ -46,8 +46,7 @@ class Machine:
             *(sys.executable, "-m", "tests.soak_probe", *command),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env=os.environ
-            | {"PYTHONPATH": f"{ENGINE}:{ROOT}", "STREAMSTACK_SOAK": str(self.folder)},
+            env=os.environ | {"PYTHONPATH": f"{ENGINE}:{ROOT}", "STREAMSTACK_SOAK": str(self.folder)},
         )
         assert self.process.stderr is not None
         begun: list[str] = []

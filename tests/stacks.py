@@ -9,13 +9,7 @@ from typing import Any
 
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
-from streamstack.language.definition import (
-    Endpoint,
-    Function,
-    FunctionDefinition,
-    Project,
-    Registry,
-)
+from streamstack.language.definition import Endpoint, Function, FunctionDefinition, Project, Registry
 from streamstack.language.loading.documents import load
 from streamstack.language.settings import EMBEDDED, Database, HttpSettings, StateSettings
 from streamstack.language.source import read
@@ -40,11 +34,7 @@ class Outcome:
 
 def plan_of(stack: str, *, also: str = "", functions: Iterable[Function] = ()) -> Plan:
     """Compile a stack; ``also`` holds more documents (functions), ``functions`` declares more of the language."""
-    text = (
-        HEAD
-        + indent(dedent(stack).strip("\n") or "[]", "  ")
-        + ("\n---\n" + dedent(also) if also else "")
-    )
+    text = HEAD + indent(dedent(stack).strip("\n") or "[]", "  ") + ("\n---\n" + dedent(also) if also else "")
     registry = Registry([*REGISTRY.values(), *functions])
     documents, findings = read(text, "test.yaml")
     assert findings == []

@@ -91,9 +91,7 @@ async def first_chunk(server: Process, body: bytes) -> tuple[float, list[float]]
     return times[0], times
 
 
-async def test_the_first_chunk_is_there_at_once_and_each_paced_one_by_itself(
-    server: Process,
-) -> None:
+async def test_the_first_chunk_is_there_at_once_and_each_paced_one_by_itself(server: Process) -> None:
     """The first chunk within 100 ms (the median of nine); paced chunks in reads of their own, spread over time."""
     firsts = []
     for _ in range(9):
@@ -125,11 +123,7 @@ async def test_the_countdown_counts(server: Process) -> None:
     reply = await server.ask("GET", "/api/countdown?from=3&beat=40")
     assert perf_counter() - began >= 0.1
     *ticks, liftoff, done = events(reply.body)
-    assert [(tick["event"], tick["data"]) for tick in ticks] == [
-        ("tick", "3"),
-        ("tick", "2"),
-        ("tick", "1"),
-    ]
+    assert [(tick["event"], tick["data"]) for tick in ticks] == [("tick", "3"), ("tick", "2"), ("tick", "1")]
     assert (liftoff["event"], liftoff["data"]) == ("liftoff", "Lift-off!")
     assert json.loads(done["data"])["chunks"] == 4
 
@@ -141,10 +135,7 @@ async def test_a_text_is_split_every_way(server: Process) -> None:
         for mode in ("burst", "fixed", "adaptive", "natural"):
             asked = {"text": text, "by": by, "size": 1, "mode": mode, "interval": 1}
             reply = await server.ask(
-                "POST",
-                "/api/split-text",
-                json.dumps(asked).encode(),
-                "Accept: application/x-ndjson\r\n",
+                "POST", "/api/split-text", json.dumps(asked).encode(), "Accept: application/x-ndjson\r\n"
             )
             *pieces, done = [json.loads(line) for line in reply.body.splitlines()]
             assert "".join(piece["content"] for piece in pieces) == text, (by, mode)
@@ -182,22 +173,16 @@ async def test_statistics_are_one_answer(server: Process) -> None:
     assert faults == {("body", "text"), ("body", "perMinute"), ("body", "speed")}
 
 
-async def test_a_csv_file_is_imported_with_its_progress(
-    server: Process, shared_postgres: str
-) -> None:
+async def test_a_csv_file_is_imported_with_its_progress(server: Process, shared_postgres: str) -> None:
     """Bad rows are told and passed over, the others stored; each batch gives its progress, the end the sums."""
     rows = "".join(f"{n},x{n}\n" if n % 100 else f"{n}\n" for n in range(1, 1001))
     part = "--X\r\nContent-Disposition: form-data; name="
-    body = (
-        f'{part}"file"; filename="a.csv"\r\n\r\nid,name\n{rows}\r\n'
-        f'{part}"batchSize"\r\n\r\n250\r\n--X--\r\n'
-    )
+    body = f'{part}"file"; filename="a.csv"\r\n\r\nid,name\n{rows}\r\n{part}"batchSize"\r\n\r\n250\r\n--X--\r\n'
     client = await server.connect()
     client.ask(
         "/api/csv-import",
         "POST",
-        extra=f"Content-Type: multipart/form-data; boundary=X\r\nContent-Length: {len(body)}\r\n"
-        "Connection: close\r\n",
+        extra=f"Content-Type: multipart/form-data; boundary=X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n",
     )
     client.writer.write(body.encode())
     reply = parse(await asyncio.wait_for(client.reader.read(), 10))
@@ -205,9 +190,7 @@ async def test_a_csv_file_is_imported_with_its_progress(
     assert (reply.status, reply.complete) == (200, True), reply.body
     found = [(each["event"], json.loads(each["data"])) for each in events(reply.body)]
     rejected = [data for event, data in found if event == "rejected"]
-    assert [(each["number"], each["line"]) for each in rejected] == [
-        (n, n + 1) for n in range(100, 1001, 100)
-    ]
+    assert [(each["number"], each["line"]) for each in rejected] == [(n, n + 1) for n in range(100, 1001, 100)]
     progress = [data for event, data in found if event == "progress"]
     assert [each["imported"] + each["rejected"] for each in progress] == [250, 500, 750, 1000]
     assert progress[-1]["percent"] == 100
@@ -440,12 +423,8 @@ async def test_the_private_stream_is_for_those_who_have_a_token(server: Process)
         for more in ([], ["--scope", "chat", "--scope", "read"])
     )
     nobody = await server.ask("GET", "/api/private-stream")
-    lacking = await server.ask(
-        "GET", "/api/private-stream", b"", f"Authorization: Bearer {plain}\r\n"
-    )
-    reply = await server.ask(
-        "GET", "/api/private-stream", b"", f"Authorization: Bearer {scoped}\r\n"
-    )
+    lacking = await server.ask("GET", "/api/private-stream", b"", f"Authorization: Bearer {plain}\r\n")
+    reply = await server.ask("GET", "/api/private-stream", b"", f"Authorization: Bearer {scoped}\r\n")
     assert (nobody.status, lacking.status, reply.status) == (401, 403, 200)
     first, second, end = events(reply.body)
     assert (first["data"], second["data"]) == ("ada may chat.", "ada may read.")

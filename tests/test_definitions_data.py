@@ -88,9 +88,7 @@ async def test_pages_end_where_the_caller_says(server: Process) -> None:
     assert (await server.ask("GET", "/api/products/pages?pageSize=0")).status == 400
 
 
-async def test_first_page_leaves_before_the_last_is_asked_for(
-    server: Process, postgres: str
-) -> None:
+async def test_first_page_leaves_before_the_last_is_asked_for(server: Process, postgres: str) -> None:
     """What is changed behind the first page is on the later ones: they were not fetched yet."""
     client = await server.connect()
     client.ask("/api/products/pages?pageSize=4", extra=NDJSON)
@@ -106,9 +104,7 @@ async def test_first_page_leaves_before_the_last_is_asked_for(
 
 async def test_cursor_takes_a_filter_and_writes_a_table(server: Process) -> None:
     """The same endpoint answers a category as CSV, a row a line."""
-    reply = await server.ask(
-        "GET", "/api/products/cursor?category=kitchen", extra="Accept: text/csv\r\n"
-    )
+    reply = await server.ask("GET", "/api/products/cursor?category=kitchen", extra="Accept: text/csv\r\n")
     rows = list(csv.DictReader(io.StringIO(reply.body.decode())))
     assert list(rows[0]) == ["id", "name", "category", "price", "stock", "added"]
     assert len(rows) == 2000
@@ -185,9 +181,7 @@ async def search(server: Process, **asked: Any) -> Any:
 
 async def test_search_filters_sorts_and_counts(server: Process) -> None:
     """Each filter narrows, all of them hold; the total counts what is found, not what is shown."""
-    found = await search(
-        server, text=" oak ", category="home", maxPrice=100, sort="cheapest", pageSize=100
-    )
+    found = await search(server, text=" oak ", category="home", maxPrice=100, sort="cheapest", pageSize=100)
     products = found["products"]
     assert len(products) == found["total"] == 30
     assert found["pages"] == 1
@@ -198,13 +192,9 @@ async def test_search_filters_sorts_and_counts(server: Process) -> None:
     assert list(products[0]) == ["id", "name", "category", "price", "stock", "added"]
 
     dearest = (await search(server, sort="dearest", pageSize=50))["products"]
-    assert [each["price"] for each in dearest] == sorted(
-        (each["price"] for each in dearest), reverse=True
-    )
+    assert [each["price"] for each in dearest] == sorted((each["price"] for each in dearest), reverse=True)
     newest = (await search(server, sort="newest", pageSize=50))["products"]
-    assert [each["added"] for each in newest] == sorted(
-        (each["added"] for each in newest), reverse=True
-    )
+    assert [each["added"] for each in newest] == sorted((each["added"] for each in newest), reverse=True)
     assert date.fromisoformat(newest[0]["added"]) == date(2025, 11, 30)
     assert (await search(server, text="lamp", minPrice=0))["total"] == 400
 

@@ -82,11 +82,7 @@ async def test_chat_comes_as_it_is_written(server: Process) -> None:
     client = await server.connect()
     body = b'{"message": "Hi", "streamOptions": {"chunkSize": 2, "includeMetadata": true}}'
     began = perf_counter()
-    client.ask(
-        "/api/stream-chat",
-        "POST",
-        extra=f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n",
-    )
+    client.ask("/api/stream-chat", "POST", extra=f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n")
     client.writer.write(body)
     await client.head()
     times: list[float] = []
@@ -160,9 +156,7 @@ async def test_failure_of_the_model_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     """Before the first word as a status, after it as an event; never as an end."""
     # Each is asked for twice, as events and as text; what can pass is tried three times.
     scripts = [
-        script
-        for script, status, code in FAILURES
-        for _ in range(6 if (status, code) == (502, "invalid-chunk") else 2)
+        script for script, status, code in FAILURES for _ in range(6 if (status, code) == (502, "invalid-chunk") else 2)
     ]
     async with Upstream(*scripts) as upstream:
         env = {"OPENAI_API_KEY": "sk-1", "OPENAI_BASE_URL": upstream.url}
@@ -182,9 +176,7 @@ async def test_failure_of_the_model_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_reader_who_leaves_takes_the_model_along(
-    monkeypatch: pytest.MonkeyPatch, *, begun: bool
-) -> None:
+async def test_reader_who_leaves_takes_the_model_along(monkeypatch: pytest.MonkeyPatch, *, begun: bool) -> None:
     """Also before the first word: within 50 ms the provider sees its connection closed."""
     waits: list[float] = []
 
@@ -245,19 +237,14 @@ async def test_two_models_write_side_by_side(server: Process) -> None:
     assert set(json.loads(done["data"])) >= {"left", "right", "chunks", "elapsedMs"}
 
 
-async def test_one_model_that_fails_hinders_not_the_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_one_model_that_fails_hinders_not_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its failure is an event of its own."""
     async with Upstream(answer(FIRST, SSE)) as upstream:
         env = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": upstream.url}
         async with await served(monkeypatch, **env) as server:
             *chunks, done = await two(server)
     told = [(chunk["event"], chunk["data"]) for chunk in chunks if chunk["event"][-4:] != "ight"]
-    assert told[:2] == [
-        ("left", "One two three four five six "),
-        ("left-failed", "stream-lost"),
-    ]
+    assert told[:2] == [("left", "One two three four five six "), ("left-failed", "stream-lost")]
     assert told[-1] == ("right-finished", "stop")
     assert json.loads(done["data"])["left"] is None
 

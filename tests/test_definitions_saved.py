@@ -112,10 +112,7 @@ async def test_chat_that_fails_is_saved_as_failed(monkeypatch: pytest.MonkeyPatc
             assert midway.status == 200
             assert midway.body.count(b"event: error") == 1
             (message,) = await saved(server, conversation)
-            assert (message["outcome"], message["answer"]) == (
-                "failed",
-                "One two three four five six ",
-            )
+            assert (message["outcome"], message["answer"]) == ("failed", "One two three four five six ")
             other = "9e1ce8e9-7c2e-4aaf-94ae-1a1d4b8e6ad2"
             assert (await chat(server, conversation=other)).status == 502
             (message,) = await saved(server, other)
@@ -143,9 +140,7 @@ async def test_unknown_conversation(server: Process) -> None:
 
 async def listening(postgres: str, count: int) -> None:
     """Wait until the server listens for that many readers; they share one connection."""
-    statement = (
-        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE $1"
-    )
+    statement = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE $1"
     for _ in range(100):
         if len(query(postgres, statement, "LISTEN%")) == count:
             return

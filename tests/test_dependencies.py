@@ -125,9 +125,7 @@ class _Private(ast.NodeVisitor):
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
-            if not _within(alias.name, self._module.own) and any(
-                map(_is_private, alias.name.split("."))
-            ):
+            if not _within(alias.name, self._module.own) and any(map(_is_private, alias.name.split("."))):
                 self._fault(node.lineno, alias.name, "imported")
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
@@ -150,9 +148,7 @@ class _Private(ast.NodeVisitor):
 
     def _visit_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-        self._types.append(
-            {each.arg: _root(each.annotation) for each in arguments if each.annotation is not None}
-        )
+        self._types.append({each.arg: _root(each.annotation) for each in arguments if each.annotation is not None})
         self.generic_visit(node)
         self._types.pop()
 
@@ -355,11 +351,7 @@ def test_engine_uses_what_its_dependencies_promise() -> None:
     listed = {file: set(names.split()) for file, names in KNOWN.items()}
     new = [str(each) for each in faults if each.name not in listed.get(each.file, ())]
     assert "\n".join(new) == ""
-    mended = [
-        f"{file}: {name}"
-        for file, known in listed.items()
-        for name in sorted(known - found.get(file, set()))
-    ]
+    mended = [f"{file}: {name}" for file, known in listed.items() for name in sorted(known - found.get(file, set()))]
     assert "\n".join(mended) == "", "take these out of KNOWN"
 
 
@@ -433,9 +425,7 @@ def test_own_private_names_are_allowed(tmp_path: Path, monkeypatch: pytest.Monke
         ("def f(e: OSError):\n    pass\ndef g(e: ValueError):\n    return 'x' in str(e)", "error"),
     ],
 )
-def test_what_is_private_is_found(
-    line: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_private_is_found(line: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each way to a private name, or to the text of an error, is named with its place."""
     (found,) = _faults_of(f"{SOUND}\n{line}\n", tmp_path, monkeypatch)
     assert fault in found

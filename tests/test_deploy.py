@@ -31,9 +31,7 @@ ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 PROJECT = DEPLOY / "project"
 
-needs_nginx = pytest.mark.skipif(
-    program() is None, reason="nginx is missing: apt-get install nginx-light"
-)
+needs_nginx = pytest.mark.skipif(program() is None, reason="nginx is missing: apt-get install nginx-light")
 
 
 def read(name: str) -> Any:
@@ -191,9 +189,7 @@ def test_the_image_takes_what_is_there() -> None:
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
     let_in = [line[1:] for line in ignored if line.startswith("!")]
     copied = [
-        source
-        for line in re.findall(r"^COPY (?!--from)(.+)$", image, re.MULTILINE)
-        for source in line.split()[:-1]
+        source for line in re.findall(r"^COPY (?!--from)(.+)$", image, re.MULTILINE) for source in line.split()[:-1]
     ]
     assert copied
     for source in copied:
@@ -237,9 +233,7 @@ class Topology:
 
 
 @pytest.fixture
-def environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: str, redis_url: str
-) -> Path:
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres: str, redis_url: str) -> Path:
     """The project in a folder of the test's own, and the environment that its servers need."""
     for name, value in {
         "DATABASE_URL": postgres,
@@ -289,9 +283,7 @@ async def times_of(server: Process, path: str) -> tuple[bytes, list[float]]:
         client.close()
 
 
-async def load(
-    ask: Callable[[int], Coroutine[Any, Any, int]], stop: asyncio.Event, clients: int = 6
-) -> list[int]:
+async def load(ask: Callable[[int], Coroutine[Any, Any, int]], stop: asyncio.Event, clients: int = 6) -> list[int]:
     """Ask again and again, several at once; return the statuses."""
     found: list[int] = []
 
@@ -328,8 +320,7 @@ async def test_servers_share_what_they_keep(environment: Path, tmp_path: Path) -
         kept = [await topology.note(f"note {number}") for number in range(40)]
         extra = "Authorization: Bearer figures\r\n"
         texts = [
-            (await each.ask("GET", "/_metrics", extra=extra)).body.decode()
-            for each in (topology.one, topology.two)
+            (await each.ask("GET", "/_metrics", extra=extra)).body.decode() for each in (topology.one, topology.two)
         ]
         more = [(await topology.note("more"))[0] for _ in range(20)]
     assert (more.count(200), more.count(429)) == (10, 10)
@@ -370,9 +361,7 @@ async def test_a_stream_goes_on_at_the_other_server(environment: Path, tmp_path:
             client.close()
             seen = int(re.findall(rb"id: \S+/(\d+)\n", raw)[-1])
             name = name_of(raw)
-            rest = await other.ask(
-                "GET", f"/_streams/{name}", extra=f"Last-Event-ID: {name}/{seen}\r\n"
-            )
+            rest = await other.ask("GET", f"/_streams/{name}", extra=f"Last-Event-ID: {name}/{seen}\r\n")
             assert rest.status == 200
             told = re.findall(rb"data: (\d+)\nid: %b/(\d+)\n" % name.encode(), rest.body)
             assert told == [(b"%d" % (n + 1), b"%d" % n) for n in range(seen + 1, 12)]

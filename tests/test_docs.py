@@ -34,24 +34,10 @@ from streamstack.language.settings import load_settings
 from streamstack.language.streaming_settings import Resume, Streaming
 from streamstack.server.context import serving_locally
 from streamstack.spec import fields_of
-from tests.documents import (
-    ROOT,
-    Block,
-    Command,
-    Page,
-    is_generated,
-    is_streamstack,
-    pages,
-    read_page,
-    write_project,
-)
+from tests.documents import ROOT, Block, Command, Page, is_generated, is_streamstack, pages, read_page, write_project
 
 PAGES = pages()
-REFERENCE = [
-    read_page(path)
-    for path in sorted((ROOT / "docs" / "reference").glob("*.md"))
-    if is_generated(path)
-]
+REFERENCE = [read_page(path) for path in sorted((ROOT / "docs" / "reference").glob("*.md")) if is_generated(path)]
 WRITE = "STREAMSTACK_WRITE_DOCS" in os.environ
 
 #: Words that a part of an endpoint may leave to the rest of it.
@@ -78,9 +64,7 @@ def test_reference_is_fresh() -> None:
 def test_everything_is_in_the_reference() -> None:
     """Each function, operation and finding is in the reference, and no heading is left over."""
     texts = {page.path.name: page.prose for page in REFERENCE}
-    headings = {
-        name: set(re.findall(r"^### `(.+)`$", text, re.MULTILINE)) for name, text in texts.items()
-    }
+    headings = {name: set(re.findall(r"^### `(.+)`$", text, re.MULTILINE)) for name, text in texts.items()}
     assert headings["functions.md"] == set(REGISTRY)
     assert headings["findings.md"] == set(FINDINGS)
     operations = [*FILTERS.values(), *FUNCTIONS_OF_EXPRESSIONS.values(), *TESTS.values()]
@@ -106,15 +90,9 @@ def wrapped(block: Block) -> str:
         )
     if "inputs" in block.words:
         body = "".join(f"  {line}\n" for line in block.text.split("\n"))
-        return (
-            f"method: POST\npath: /part\ninputParameters:\n{body}functionStack:\n  - stream: part\n"
-        )
+        return f"method: POST\npath: /part\ninputParameters:\n{body}functionStack:\n  - stream: part\n"
     text = block.text
-    for key, value in (
-        ("method", "POST"),
-        ("path", "/part"),
-        ("functionStack", "[{stream: part}]"),
-    ):
+    for key, value in (("method", "POST"), ("path", "/part"), ("functionStack", "[{stream: part}]")):
         if not re.search(rf"^{key}:", text, re.MULTILINE):
             text = f"{key}: {value}\n{text}"
     return text
@@ -180,10 +158,7 @@ def run(command: Command, address: str) -> str:
     assert first == "curl", f"{command.text}: only curl and streamstack are run; use a sh block"
     text = command.text.replace("localhost:8080", address)
     done = subprocess.run(
-        ["bash", "-c", text.replace("curl ", "curl -sS ", 1)],
-        capture_output=True,
-        timeout=60,
-        check=False,
+        ["bash", "-c", text.replace("curl ", "curl -sS ", 1)], capture_output=True, timeout=60, check=False
     )
     return (done.stdout + done.stderr).decode().replace("\r\n", "\n")
 
@@ -279,12 +254,8 @@ def test_names_in_sentences_exist(page: Page) -> None:
 def test_every_page_is_in_the_site_and_in_the_readme() -> None:
     """The site's navigation and README's table of documents name every page of docs/."""
     site = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]
-    listed = [
-        page for section in site["nav"] for pages in section.values() for page in as_list(pages)
-    ]
-    found = sorted(
-        path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")
-    )
+    listed = [page for section in site["nav"] for pages in section.values() for page in as_list(pages)]
+    found = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md"))
     assert sorted(listed) == found
     readme = (ROOT / "README.md").read_text("utf-8")
     assert [page for page in found if page != "index.md" and f"](docs/{page})" not in readme] == []

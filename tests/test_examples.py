@@ -69,9 +69,7 @@ def served(name: str) -> Iterator[str]:
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a client in its folder."""
     assert shutil.which(command[0]), f"the examples are tested with {command[0]}: install it"
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=60, check=False
-    )
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -79,9 +77,7 @@ def test_example_is_sound_and_explained(name: str) -> None:
     """Each example has definitions without any finding, and says how to run it."""
     checked = read_project(find_root(EXAMPLES / name / "definitions"), REGISTRY, os.environ)
     assert checked.findings == []
-    assert f"make serve DIR=examples/{name}/definitions" in (
-        EXAMPLES / name / "README.md"
-    ).read_text("utf-8")
+    assert f"make serve DIR=examples/{name}/definitions" in (EXAMPLES / name / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -154,10 +150,7 @@ def test_client_notices_a_server_that_is_not_there(client: str) -> None:
 def test_page_reads_the_poem() -> None:
     """The page's module gives the same events however the bytes are cut, tells errors, and stops."""
     with served("poem-page") as address:
-        done = run(
-            ["node", "--input-type=module", "-e", READ, f"{address}/api/poem"],
-            EXAMPLES / "poem-page",
-        )
+        done = run(["node", "--input-type=module", "-e", READ, f"{address}/api/poem"], EXAMPLES / "poem-page")
         assert done.returncode == 0, done.stderr
         found = httpx.Response(200, text=done.stdout).json()
     assert found["text"].startswith("The kettle starts before the kitchen light,\n")
@@ -172,12 +165,7 @@ def test_page_may_read_from_its_origin() -> None:
     """The page's own origin may read the stream, with its preflight; another's may not."""
     with served("poem-page") as address, httpx.Client(base_url=address) as client:
         for origin, allowed in (("http://localhost:8000", True), ("http://localhost:9000", False)):
-            asked = client.options(
-                "/api/poem",
-                headers={"Origin": origin, "Access-Control-Request-Method": "POST"},
-            )
+            asked = client.options("/api/poem", headers={"Origin": origin, "Access-Control-Request-Method": "POST"})
             read = client.get("/api/poem?pause=0", headers={"Origin": origin})
             for answer in (asked, read):
-                assert answer.headers.get("access-control-allow-origin") == (
-                    origin if allowed else None
-                )
+                assert answer.headers.get("access-control-allow-origin") == (origin if allowed else None)

@@ -45,11 +45,7 @@ NOT_OURS = {"node_modules", "dist", "__pycache__"}
 def project_files() -> Iterator[Path]:
     """Give every file of the project, without asking git, which need not be there."""
     for folder, folders, names in os.walk(ROOT):
-        folders[:] = [
-            each
-            for each in folders
-            if each not in NOT_OURS and (not each.startswith(".") or each == ".ci")
-        ]
+        folders[:] = [each for each in folders if each not in NOT_OURS and (not each.startswith(".") or each == ".ci")]
         # In a worktree of git, `.git` is a file that names a folder of the machine.
         yield from (Path(folder) / name for name in names if name != ".git")
 
@@ -107,8 +103,7 @@ def test_what_names_the_machine_is_found(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["GET /api/{}/main".format("work"), "https://shop.example/{}/x".format("root"), "~/home/"],
+    "text", ["GET /api/{}/main".format("work"), "https://shop.example/{}/x".format("root"), "~/home/"]
 )
 def test_what_only_looks_like_it_is_let_be(text: str) -> None:
     """A path of an endpoint or of an address is no path of a machine."""
@@ -127,9 +122,7 @@ def test_version_is_in_one_place() -> None:
     assert PROJECT["project"]["dynamic"] == ["version"]
     assert "version" not in PROJECT["project"]
     assert PROJECT["tool"]["hatch"]["version"]["path"] == "engine/streamstack/__init__.py"
-    assert [path for path in MODULES if "\n__version__ =" in path.read_text("utf-8")] == [
-        ENGINE / "__init__.py"
-    ]
+    assert [path for path in MODULES if "\n__version__ =" in path.read_text("utf-8")] == [ENGINE / "__init__.py"]
     assert version("streamstack") == streamstack.__version__, "run: make test (it installs anew)"
 
 
@@ -140,8 +133,7 @@ def test_requirements_are_pinned_by_hash_and_name_no_address(name: str) -> None:
     assert lines
     for line in lines:
         assert re.fullmatch(
-            r"[\w.-]+(\[[\w,.-]+\])?==[\w.+!]+( ; [^/@]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*",
-            line,
+            r"[\w.-]+(\[[\w,.-]+\])?==[\w.+!]+( ; [^/@]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*", line
         ), line
     comments = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
     assert not re.search(r"://|--(index|extra-index|find-links|trusted-host)", comments)

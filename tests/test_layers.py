@@ -28,11 +28,7 @@ class Room:
 
 
 ROOMS = (
-    Room(
-        "cli",
-        6,
-        ("streamstack.cli", "streamstack.cli.*", "streamstack.__main__"),
-    ),
+    Room("cli", 6, ("streamstack.cli", "streamstack.cli.*", "streamstack.__main__")),
     Room("server", 5, ("streamstack.server", "streamstack.server.*")),
     Room("testing", 5, ("streamstack.testing", "streamstack.testing.*")),
     Room("plan", 4, ("streamstack.runtime.plan", "streamstack.runtime.plan.*")),
@@ -107,10 +103,7 @@ def read_modules(package: Path) -> dict[str, ast.Module]:
 def read_imports(package: Path) -> list[Import]:
     """List all imports below a package folder: in functions and under TYPE_CHECKING too."""
     modules = read_modules(package)
-    folders = {
-        ".".join(path.parent.relative_to(package.parent).parts)
-        for path in package.rglob("__init__.py")
-    }
+    folders = {".".join(path.parent.relative_to(package.parent).parts) for path in package.rglob("__init__.py")}
     imports = []
     for name, tree in modules.items():
         hidden = _lines_for_types(tree)
@@ -131,9 +124,7 @@ def _lines_for_types(tree: ast.Module) -> set[int]:
     }
 
 
-def _targets(
-    tree: ast.Module, name: str, modules: set[str], *, is_package: bool
-) -> Iterator[tuple[str, int]]:
+def _targets(tree: ast.Module, name: str, modules: set[str], *, is_package: bool) -> Iterator[tuple[str, int]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -144,9 +135,7 @@ def _targets(
                 inner = f"{origin}.{alias.name}"
                 # `from package import module` imports the module, not what the package lists.
                 yield inner if inner in modules else origin, node.lineno
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
-            ("import_module", "__import__")
-        ):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
             for argument in node.args[:1]:
                 if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
                     yield argument.value, node.lineno
@@ -169,9 +158,7 @@ def find_faults(package: Path) -> list[str]:
     """List what is built against the plan, each with the place and the reason."""
     imports = read_imports(package)
     faults = [
-        f"{module}: has no room; give it one in ROOMS"
-        for module in read_modules(package)
-        if room_of(module) is None
+        f"{module}: has no room; give it one in ROOMS" for module in read_modules(package) if room_of(module) is None
     ]
     faults += [
         f"{each.importer}:{each.line}: imports {each.imported}: {fault}"
@@ -282,16 +269,8 @@ def test_sound_tree_has_no_faults(tmp_path: Path) -> None:
     ("file", "source", "fault"),
     [
         ("errors.py", "import streamstack.language", "language is above errors"),
-        (
-            "errors.py",
-            "from .language import source",
-            "imports streamstack.language.source",
-        ),
-        (
-            "language/source.py",
-            "from ..runtime.run import Run",
-            "runtime is above language",
-        ),
+        ("errors.py", "from .language import source", "imports streamstack.language.source"),
+        ("language/source.py", "from ..runtime.run import Run", "runtime is above language"),
         ("runtime/run.py", "from streamstack.runtime.plan import Plan", "plan is above runtime"),
         ("runtime/run.py", "import streamstack.connections", "are siblings"),
         ("connections/databases.py", "from streamstack.runtime import values", "are siblings"),
@@ -312,11 +291,7 @@ def test_sound_tree_has_no_faults(tmp_path: Path) -> None:
         ("server/app.py", "import asyncpg", "imports asyncpg: only streamstack.connections"),
         # However it is written, it is an import.
         ("errors.py", "def late():\n    import streamstack.language", "errors:2: imports"),
-        (
-            "errors.py",
-            TYPE_ONLY + "import streamstack.cli",
-            "errors:3: imports streamstack.cli: cli",
-        ),
+        ("errors.py", TYPE_ONLY + "import streamstack.cli", "errors:3: imports streamstack.cli: cli"),
         ("errors.py", "importlib.import_module('streamstack.cli')", "cli is above errors"),
         ("errors.py", "from streamstack.cli import *", "cli is above errors"),
         # Circles, in one room and through several modules of it.
@@ -347,10 +322,7 @@ def test_types_of_one_room_may_name_one_another(tmp_path: Path) -> None:
 
 def test_each_package_can_be_imported_first() -> None:
     """Whichever package a program begins with, its imports close no circle through a package's own file."""
-    packages = [
-        ".".join(file.parent.relative_to(ENGINE.parent).parts)
-        for file in sorted(ENGINE.rglob("__init__.py"))
-    ]
+    packages = [".".join(file.parent.relative_to(ENGINE.parent).parts) for file in sorted(ENGINE.rglob("__init__.py"))]
     program = """
 import importlib, sys
 for name in sys.argv[1:]:
@@ -359,7 +331,5 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 """
     command = [sys.executable, "-c", program, *packages]
-    done = subprocess.run(
-        command, env={"PYTHONPATH": str(ENGINE.parent)}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env={"PYTHONPATH": str(ENGINE.parent)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

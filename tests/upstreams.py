@@ -33,9 +33,7 @@ class Wire:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     left_at: float | None = None  # when the client closed, by the loop's clock
-    gone: asyncio.Future[float] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    gone: asyncio.Future[float] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     async def send(self, data: bytes) -> None:
         """Send bytes as they are, and wait until the system has taken them."""
@@ -106,10 +104,7 @@ class Upstream:
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._server is not None
         self._server.close()
@@ -166,7 +161,5 @@ def answers(*parts: bytes, every: float = 0.0) -> Script:
 def answer(body: bytes | str, *lines: str, status: str = "200 OK") -> Script:
     """Return a script that sends a whole answer with its Content-Length."""
     data = body.encode() if isinstance(body, str) else body
-    head = "\r\n".join(
-        [f"HTTP/1.1 {status}", *lines, f"Content-Length: {len(data)}", "Connection: close"]
-    )
+    head = "\r\n".join([f"HTTP/1.1 {status}", *lines, f"Content-Length: {len(data)}", "Connection: close"])
     return answers(head.encode() + b"\r\n\r\n" + data)

@@ -25,10 +25,7 @@ class FirstChunk:
     )
     peers = (OURS, "aiohttp", "FastAPI", "Node http")
     metrics = (Metric("p50", "ms"), Metric("p99", "ms"))
-    targets = (
-        Target("p50", "aiohttp", 0.3, difference=True),
-        Target("p99", "aiohttp", 1.0, difference=True),
-    )
+    targets = (Target("p50", "aiohttp", 0.3, difference=True), Target("p99", "aiohttp", 1.0, difference=True))
     fresh = False
     _request = get("/paced?count=3&interval=4")
 

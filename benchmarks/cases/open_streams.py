@@ -30,11 +30,7 @@ class OpenStreams:
         Metric("p50 lateness", "ms"),
         Metric("load busy", "% of its core"),
     )
-    targets = (
-        Target("CPU", "aiohttp", 1),
-        Target("memory", "aiohttp", 1.5),
-        Target("p99 lateness", "aiohttp", 1),
-    )
+    targets = (Target("CPU", "aiohttp", 1), Target("memory", "aiohttp", 1.5), Target("p99 lateness", "aiohttp", 1))
     fresh = True
 
     behind = staticmethod(nothing)

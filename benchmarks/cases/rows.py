@@ -71,11 +71,7 @@ class Rows:
         copied = copy(self._programs, self._url, cores()[0])
         with connect(server.port) as connection:
             _download(connection, self._request)
-            before, used, own = (
-                time.perf_counter(),
-                cpu_seconds(server.process),
-                time.process_time(),
-            )
+            before, used, own = (time.perf_counter(), cpu_seconds(server.process), time.process_time())
             for _ in range(times):
                 _download(connection, self._request)
             seconds = time.perf_counter() - before
@@ -93,12 +89,7 @@ class Rows:
 
 def _validate(folder: Path) -> None:
     """Raise LeftOutError where our definition is none, as where no function reads databases."""
-    done = subprocess.run(
-        [streamstack(), "validate", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run([streamstack(), "validate", str(folder)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise LeftOutError(f"the definition is not valid here:\n{done.stdout}{done.stderr}")
 

@@ -42,9 +42,7 @@ class Validation:
             "CPU, s": used,
             "ms/endpoint": middle / ENDPOINTS * 1000,
         }
-        return [row], [
-            Finding("time", f"{short(middle)} s", f"under {MOST:g} s", kept=middle < MOST)
-        ]
+        return [row], [Finding("time", f"{short(middle)} s", f"under {MOST:g} s", kept=middle < MOST)]
 
 
 def _cpu_of_children() -> float:

@@ -61,10 +61,7 @@ async def small(request: web.Request) -> web.Response:
         raise web.HTTPBadRequest(text="quantity must be a whole number from 1 to 1000")
     if not isinstance(express, bool):
         raise web.HTTPBadRequest(text="express must be true or false")
-    return web.Response(
-        body=orjson.dumps(quote(article, quantity, express=express)),
-        content_type="application/json",
-    )
+    return web.Response(body=orjson.dumps(quote(article, quantity, express=express)), content_type="application/json")
 
 
 def main() -> None:

@@ -20,11 +20,7 @@ def payload(index: int, total: int) -> bytes:
     return orjson.dumps(
         {
             "content": f"Chunk {index} of a stream, as long as a line of text is.",
-            "metadata": {
-                "chunkIndex": index,
-                "totalChunks": total,
-                "timestamp": datetime.now(UTC),
-            },
+            "metadata": {"chunkIndex": index, "totalChunks": total, "timestamp": datetime.now(UTC)},
         },
         option=orjson.OPT_UTC_Z,
     )

@@ -61,9 +61,7 @@ async def _pieces(upstream: httpx.Response) -> AsyncIterator[bytes]:
 @app.post("/relay")
 async def relay(asked: Asked, request: Request) -> StreamingResponse:
     client: httpx.AsyncClient = request.app.state.client
-    upstream = await client.send(
-        client.build_request("POST", URL, json=question(asked.message)), stream=True
-    )
+    upstream = await client.send(client.build_request("POST", URL, json=question(asked.message)), stream=True)
     if upstream.status_code != 200:
         await upstream.aclose()
         raise HTTPException(502)

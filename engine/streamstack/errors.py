@@ -79,38 +79,26 @@ class ErrorCode:
 
 #: Every error that is not an author's own, by its code (reference: errors).
 ERRORS = {
-    "invalid-input": ErrorCode(
-        400, "The request does not match the declared inputs. `errors` lists every problem."
-    ),
+    "invalid-input": ErrorCode(400, "The request does not match the declared inputs. `errors` lists every problem."),
     "unauthorized": ErrorCode(401, "Authentication is missing or invalid."),
     "forbidden": ErrorCode(403, "The client is not allowed to do this."),
     "not-found": ErrorCode(404, "No endpoint has this path, or `db.patch` found no row."),
-    "unknown-stream": ErrorCode(
-        404, "The stream does not exist: it has expired, or it belongs to another client."
-    ),
+    "unknown-stream": ErrorCode(404, "The stream does not exist: it has expired, or it belongs to another client."),
     "method-not-allowed": ErrorCode(405, "The path exists, but not for this method."),
     "not-acceptable": ErrorCode(406, "The endpoint supports none of the formats in `Accept`."),
     "stopped": ErrorCode(
-        409,
-        "The run was cancelled: the client disconnected or cancelled it, or no client reconnected in time.",
+        409, "The run was cancelled: the client disconnected or cancelled it, or no client reconnected in time."
     ),
-    "idempotency-key-reused": ErrorCode(
-        422, "The `Idempotency-Key` was used with a different request."
-    ),
+    "idempotency-key-reused": ErrorCode(422, "The `Idempotency-Key` was used with a different request."),
     "rate-limited": ErrorCode(429, "The client exceeded a rate limit."),
-    "timeout": ErrorCode(
-        504,
-        "A step exceeded its `timeout`, or a stream exceeded its idle or total time-out.",
-    ),
+    "timeout": ErrorCode(504, "A step exceeded its `timeout`, or a stream exceeded its idle or total time-out."),
     "http-status": ErrorCode(502, "An upstream responded with a status that is not allowed."),
     "http-connection": ErrorCode(502, "The connection to an upstream failed."),
     "stream-lost": ErrorCode(502, "An upstream stream ended unexpectedly."),
     "invalid-chunk": ErrorCode(502, "A chunk of a stream could not be decoded."),
     "database": ErrorCode(500, "The database rejected a statement.", internal=True),
     "state-unreachable": ErrorCode(
-        503,
-        "The Redis of `state.url` is unreachable or rejected a command.",
-        internal=True,
+        503, "The Redis of `state.url` is unreachable or rejected a command.", internal=True
     ),
     "template": ErrorCode(
         500,
@@ -124,19 +112,13 @@ ERRORS = {
         internal=True,
     ),
     "limit-reached": ErrorCode(
-        500,
-        "A limit was exceeded, such as loop iterations, collected items or nested calls.",
-        internal=True,
+        500, "A limit was exceeded, such as loop iterations, collected items or nested calls.", internal=True
     ),
     "producer-lost": ErrorCode(500, "The server stopped before the run ended."),
     "unavailable": ErrorCode(
-        503,
-        "The server can't handle the request now: it is shutting down, or can't verify the client's "
-        "credentials.",
+        503, "The server can't handle the request now: it is shutting down, or can't verify the client's credentials."
     ),
-    "internal": ErrorCode(
-        500, "An internal error of streamstack. The log contains the details.", internal=True
-    ),
+    "internal": ErrorCode(500, "An internal error of streamstack. The log contains the details.", internal=True),
 }
 
 #: Status codes of errors that nobody caught before the commit point.

@@ -70,9 +70,7 @@ class Kind(Enum):
     BOOLEAN = "boolean"
     LIST = "list"
     OBJECT = "object"
-    HEADERS = (
-        "headers"  # an object of header fields; one that is bound as a whole is forwarded in part
-    )
+    HEADERS = "headers"  # an object of header fields; one that is bound as a whole is forwarded in part
     DURATION = "duration"
     EVERY = "every"  # a number of items, or a duration
     SIZE = "size"
@@ -123,38 +121,16 @@ def _part(value: object) -> float:
 FACTS: Final = {
     Kind.ANY: KindFacts("a value", "any value", "write any value"),
     Kind.TEXT: KindFacts(
-        "a text",
-        "text",
-        "write a text, or a binding around the value: << ... >>",
-        ("string",),
-        (str,),
+        "a text", "text", "write a text, or a binding around the value: << ... >>", ("string",), (str,)
     ),
-    Kind.URL: KindFacts(
-        "a text",
-        "text",
-        "write a URL, or a binding around the value: << ... >>",
-        ("string",),
-        (str,),
-    ),
-    Kind.PROSE: KindFacts(
-        "a text", "text", "write a text", ("string", "number", "boolean"), (str, int, float, bool)
-    ),
-    Kind.INTEGER: KindFacts(
-        "an integer", "integer", "write a whole number, such as 5", ("integer",), (int,)
-    ),
-    Kind.NUMBER: KindFacts(
-        "a number", "number", "write a number, such as 0.5", ("number",), (int, float)
-    ),
-    Kind.BOOLEAN: KindFacts(
-        "true or false", "true or false", "write true or false", ("boolean",), (bool,)
-    ),
+    Kind.URL: KindFacts("a text", "text", "write a URL, or a binding around the value: << ... >>", ("string",), (str,)),
+    Kind.PROSE: KindFacts("a text", "text", "write a text", ("string", "number", "boolean"), (str, int, float, bool)),
+    Kind.INTEGER: KindFacts("an integer", "integer", "write a whole number, such as 5", ("integer",), (int,)),
+    Kind.NUMBER: KindFacts("a number", "number", "write a number, such as 0.5", ("number",), (int, float)),
+    Kind.BOOLEAN: KindFacts("true or false", "true or false", "write true or false", ("boolean",), (bool,)),
     Kind.LIST: KindFacts("a list", "list", "write a list, such as [a, b]", ("array",), (list,)),
-    Kind.OBJECT: KindFacts(
-        "a mapping", "object", "write a mapping, such as {name: value}", ("object",), (dict,)
-    ),
-    Kind.HEADERS: KindFacts(
-        "a mapping", "object", "write a mapping, such as {X-Name: value}", ("object",), (dict,)
-    ),
+    Kind.OBJECT: KindFacts("a mapping", "object", "write a mapping, such as {name: value}", ("object",), (dict,)),
+    Kind.HEADERS: KindFacts("a mapping", "object", "write a mapping, such as {X-Name: value}", ("object",), (dict,)),
     Kind.DURATION: KindFacts(
         "a duration like 200ms, 5s, 10m",
         "duration",
@@ -217,11 +193,7 @@ FACTS: Final = {
     ),
     Kind.ANY_OR_STREAM: KindFacts("a value", "any value or stream", "write any value"),
     Kind.SQL: KindFacts(
-        "a statement of SQL",
-        "SQL",
-        "write SQL, with << bindings >> for its values",
-        ("string",),
-        (str,),
+        "a statement of SQL", "SQL", "write SQL, with << bindings >> for its values", ("string",), (str,)
     ),
 }
 #: Kinds written as numbers with units.
@@ -378,19 +350,7 @@ class Custom:
     read: Callable[[SettingsReader, Node, str], Any] | None = None
 
 
-Type = (
-    Bound
-    | Condition
-    | Constant
-    | Variable
-    | StackOf
-    | Group
-    | Tagged
-    | ListOf
-    | Named
-    | OneOf
-    | Custom
-)
+Type = Bound | Condition | Constant | Variable | StackOf | Group | Tagged | ListOf | Named | OneOf | Custom
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,9 +381,7 @@ class Field:
         return name + "_" if name in _KEYWORDS else name
 
 
-_KEYWORDS: Final = frozenset(
-    {"in", "from", "as", "is", "if", "else", "try", "finally", "return", "for", "with"}
-)
+_KEYWORDS: Final = frozenset({"in", "from", "as", "is", "if", "else", "try", "finally", "return", "for", "with"})
 
 
 # ----------------------------------------------------------------------------- fields of dataclasses
@@ -495,13 +453,7 @@ def fields_of(made: type) -> tuple[Field, ...]:
         default = None if each.default is dataclasses.MISSING else declared.shown or each.default
         required = (each.default, each.default_factory) == (dataclasses.MISSING,) * 2
         field = Field(
-            key,
-            declared.type,
-            declared.description,
-            required,
-            default,
-            attribute=each.name,
-            example=declared.example,
+            key, declared.type, declared.description, required, default, attribute=each.name, example=declared.example
         )
         section = declared.within
         if section is None:
@@ -536,9 +488,7 @@ def convert(wanted: Kind, value: Any) -> Any:
     return value if parse is None else parse(value)
 
 
-def out_of_range(
-    value: Any, minimum: float | None, maximum: float | None, wanted: Kind = Kind.NUMBER
-) -> str:
+def out_of_range(value: Any, minimum: float | None, maximum: float | None, wanted: Kind = Kind.NUMBER) -> str:
     """Say which bound a number breaks, or nothing; those of durations and sizes have units."""
     if type(value) not in (int, float):
         return ""
@@ -637,20 +587,12 @@ class SettingsReader:
         of_definition: The values are in a definition, where no environment variable can be.
     """
 
-    def __init__(
-        self,
-        findings: list[Diagnostic],
-        folder: Path = Path(),
-        *,
-        of_definition: bool = False,
-    ) -> None:
+    def __init__(self, findings: list[Diagnostic], folder: Path = Path(), *, of_definition: bool = False) -> None:
         self.findings = findings
         self.folder = folder
         self.of_definition = of_definition
 
-    def refuse(
-        self, mark: Mark, message: str, hint: str | None = None, code: str = "bad-setting"
-    ) -> None:
+    def refuse(self, mark: Mark, message: str, hint: str | None = None, code: str = "bad-setting") -> None:
         """Report something."""
         self.findings.append(make_diagnostic(code, mark, message, hint))
 
@@ -761,11 +703,7 @@ class SettingsReader:
         return made
 
     def _group(self, wanted: Group, node: Node, name: str) -> Any:
-        if (
-            wanted.switch
-            and isinstance(node, Scalar)
-            and (node.value is False or node.value == "false")
-        ):
+        if wanted.switch and isinstance(node, Scalar) and (node.value is False or node.value == "false"):
             return None
         if wanted.switch == "both" and isinstance(node, Scalar):
             switched = self.constant(Constant(Kind.BOOLEAN), node, name)
@@ -792,9 +730,7 @@ class SettingsReader:
         self.refuse(node.mark, f"`{name}` is a mapping.", hint, "not-a-mapping")
         return MISSING
 
-    def _mapping(
-        self, wanted: Group, node: nodes.Mapping, name: str, tag: str | None = None
-    ) -> Any:
+    def _mapping(self, wanted: Group, node: nodes.Mapping, name: str, tag: str | None = None) -> Any:
         before = len(self.findings)
         values = self.values(wanted.parameters, node, name, tag)
         if wanted.check is not None and not wanted.check(self, node, values, name):

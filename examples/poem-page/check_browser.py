@@ -71,9 +71,7 @@ def main() -> None:
     arguments.add_argument("--picture", help="where to write a picture of the page")
     given = arguments.parse_args()
     streamstack = str(Path(sys.executable).with_name("streamstack"))
-    server = subprocess.Popen(
-        [streamstack, "serve", str(HERE / "definitions")], stderr=subprocess.PIPE, text=True
-    )
+    server = subprocess.Popen([streamstack, "serve", str(HERE / "definitions")], stderr=subprocess.PIPE, text=True)
     files = subprocess.Popen(
         [sys.executable, "-m", "http.server", "8000", "--directory", str(HERE)],
         stdout=subprocess.DEVNULL,
@@ -91,9 +89,7 @@ def main() -> None:
         log = server.stderr.read() if server.stderr else ""
         server.wait()
         files.wait()
-    outcomes = [
-        word for word in ("completed", "cancelled") for _ in range(log.count(f"was {word}"))
-    ]
+    outcomes = [word for word in ("completed", "cancelled") for _ in range(log.count(f"was {word}"))]
     assert outcomes == ["completed"] * 2 + ["cancelled"] * 2, log
     print("the server saw: 2 completed, 2 cancelled")
 

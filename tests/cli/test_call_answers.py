@@ -46,12 +46,7 @@ LINE_PARTS = [
 ]
 
 
-SSE, NDJSON, JSON, TEXT = (
-    "text/event-stream; charset=utf-8",
-    "application/x-ndjson",
-    "Application/JSON",
-    "text/csv",
-)
+SSE, NDJSON, JSON, TEXT = ("text/event-stream; charset=utf-8", "application/x-ndjson", "Application/JSON", "text/csv")
 
 
 def read(content_type: str, pieces: list[bytes]) -> list[Part]:
@@ -60,10 +55,7 @@ def read(content_type: str, pieces: list[bytes]) -> list[Part]:
     return [part for piece in pieces for part in reader.feed(piece)] + reader.close()
 
 
-@pytest.mark.parametrize(
-    ("reader", "data", "parts"),
-    [(SSE, EVENTS, EVENT_PARTS), (NDJSON, LINES, LINE_PARTS)],
-)
+@pytest.mark.parametrize(("reader", "data", "parts"), [(SSE, EVENTS, EVENT_PARTS), (NDJSON, LINES, LINE_PARTS)])
 def test_any_cut_gives_the_same_parts(reader: str, data: bytes, parts: list[Part]) -> None:
     """Whole, byte by byte, and cut in two at every byte: the parts are the same."""
     assert read(reader, [data]) == parts

@@ -38,8 +38,7 @@ def test_inputs_of_a_post_go_to_a_form() -> None:
     """The endpoint converts a form's texts to its types; a property builds its object."""
     asked = question("POST", "/a", "m=hi=1", "o.n=5", "o.p.q=true", "o.t=x y", "l=1", "l=2")
     assert sent(asked) == (
-        b"m=hi%3D1&l=1&l=2&o=%7B%22n%22%3A+5%2C+%22p%22%3A+%7B%22q%22%3A+true%7D%2C"
-        b"+%22t%22%3A+%22x+y%22%7D"
+        b"m=hi%3D1&l=1&l=2&o=%7B%22n%22%3A+5%2C+%22p%22%3A+%7B%22q%22%3A+true%7D%2C+%22t%22%3A+%22x+y%22%7D"
     )
     assert dict(asked.headers)["Content-Type"] == "application/x-www-form-urlencoded"
 

@@ -67,9 +67,7 @@ def tls(monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
 
 @pytest.mark.parametrize("how", ["stays", "leaves", "breaks off"])
 @pytest.mark.parametrize("version", [None, "TLSv1_2", "TLSv1_3"])
-def test_an_early_refusal_is_shown(
-    tmp_path: Path, how: str, version: str | None, tls: ssl.SSLContext
-) -> None:
+def test_an_early_refusal_is_shown(tmp_path: Path, how: str, version: str | None, tls: ssl.SSLContext) -> None:
     """Whatever becomes of the connection: what the server said is shown, though it took nothing of a large body."""
     if version is not None:
         tls.maximum_version = ssl.TLSVersion[version]
@@ -177,10 +175,7 @@ def test_the_same_over_tls(tmp_path: Path, tls: ssl.SSLContext) -> None:
                 head = b""
                 while b"\r\n\r\n" not in head:
                     head += connection.recv(1)
-                connection.sendall(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
-                    % size
-                )
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % size)
                 left = size
                 while left:
                     data = connection.recv(65_536)

@@ -60,9 +60,7 @@ def test_command_that_would_generate_says_what_to_write(typed: str) -> None:
 def test_unknown_command_without_a_likeness_lists_all() -> None:
     """Nothing is guessed where nothing is near; a path is recognised."""
     assert f"there are {', '.join(COMMANDS)}" in run("zzz").stderr
-    assert (
-        "write `streamstack serve a.yaml` or `streamstack validate a.yaml`" in run("a.yaml").stderr
-    )
+    assert "write `streamstack serve a.yaml` or `streamstack validate a.yaml`" in run("a.yaml").stderr
 
 
 def test_help_is_a_command() -> None:
@@ -75,9 +73,7 @@ def test_help_is_a_command() -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "validate"])
-def test_empty_folder_says_what_to_write(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_folder_says_what_to_write(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it says to write is a project without findings."""
     monkeypatch.chdir(tmp_path)
     result = run(command)
@@ -101,9 +97,7 @@ def test_full_url_that_can_not_be_called() -> None:
 
 
 @pytest.mark.parametrize("port", ["abc", "80.5", "99999", "-1", ""])
-def test_variable_that_is_no_port_is_explained(
-    port: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variable_that_is_no_port_is_explained(port: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the variable, and what it should hold; its value may be a secret."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PORT", port)
@@ -112,7 +106,4 @@ def test_variable_that_is_no_port_is_explained(
     result = run("serve")
     assert result.exit_code == 1
     assert "`server.port`: must be an integer from 0 to 65535" in result.stderr
-    assert (
-        "the value is that of the environment variable PORT: change it, or unset it"
-        in result.stderr
-    )
+    assert "the value is that of the environment variable PORT: change it, or unset it" in result.stderr

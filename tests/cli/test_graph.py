@@ -64,8 +64,7 @@ def test_mermaid() -> None:
     assert lines[:3] == ["flowchart TD", 'subgraph g0["GET /a"]', 'g0_start(["start"])']
     assert 'g0_1[["1 forEach<br/>#91;1,2#93;"]]' in lines
     assert (
-        'g0_2["2 stream: Send #34;it#34; #60;b#62;#38;#60;/b#62; #124; x<br/>#60;#60; item #62;#62;"]:::emits'
-        in lines
+        'g0_2["2 stream: Send #34;it#34; #60;b#62;#38;#60;/b#62; #124; x<br/>#60;#60; item #62;#62;"]:::emits' in lines
     )
     assert 'g0_1 -->|"each turn"| g0_2' in lines
     assert 'g0_2 -->|"next turn"| g0_1' in lines
@@ -124,9 +123,7 @@ def test_no_boxes_overlap(project: Path, name: str) -> None:
         ]
         for index, (x, y, wide, high) in enumerate(boxes):
             for left, top, width, height in boxes[index + 1 :]:
-                apart = (
-                    x + wide <= left or left + width <= x or y + high <= top or top + height <= y
-                )
+                apart = x + wide <= left or left + width <= x or y + high <= top or top + height <= y
                 assert apart, example.title
 
 

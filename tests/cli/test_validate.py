@@ -112,9 +112,7 @@ def test_project_in_a_project_is_its_own(project: Path) -> None:
     assert validate(".", "inner").stderr == "4 files checked, no problems\n"
 
 
-def test_missing_environment_is_told_on_request(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_environment_is_told_on_request(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--env` names the variables that are not set, in settings and in definitions."""
     monkeypatch.setenv("STREAMSTACK_SET", "1")
     write(
@@ -128,9 +126,7 @@ def test_missing_environment_is_told_on_request(
     assert codes(result) == ["a.yaml missing-environment", "streamstack.yaml missing-environment"]
 
 
-def test_database_is_only_asked_where_its_variable_is_set(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_database_is_only_asked_where_its_variable_is_set(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it the embedded one would be started and asked in its place; the variable is named instead."""
     monkeypatch.delenv("STREAMSTACK_URL", raising=False)
     write(
@@ -191,9 +187,7 @@ def test_functions_are_shown() -> None:
     assert "value \\| toJson" in run(main, ["functions", "--markdown"]).stdout
     assert "forEach" in run(main, ["functions"]).stdout
     assert "Required" in run(main, ["functions", "forEach"]).stdout
-    assert run(main, ["functions", "--markdown"]).stdout.startswith(
-        "# Functions\n\n## Values\n\n### `set`"
-    )
+    assert run(main, ["functions", "--markdown"]).stdout.startswith("# Functions\n\n## Values\n\n### `set`")
     assert run(main, ["functions", "forEach", "--markdown"]).stdout.startswith("## `forEach`")
     slip = run(main, ["functions", "foreach"])
     assert slip.exit_code == 2

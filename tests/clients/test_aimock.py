@@ -17,12 +17,7 @@ from tests.models.test_requests import TOOL
 HERE = Path(__file__).parent
 TEXT = "The sky is blüe, 世界 🌍, and it stays so for the whole of this answer."
 #: What follows the address, for each provider and for servers that speak like one.
-PATHS = {
-    "openai": "/v1",
-    "openaiResponses": "/v1",
-    "anthropic": "",
-    "gemini": "",
-}
+PATHS = {"openai": "/v1", "openaiResponses": "/v1", "anthropic": "", "gemini": ""}
 EVERY = list(PROVIDERS)
 
 
@@ -41,10 +36,7 @@ async def address() -> AsyncIterator[str]:
     if missing():
         pytest.skip(missing())
     process = await asyncio.create_subprocess_exec(
-        "node",
-        HERE / "aimock.mjs",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
+        "node", HERE / "aimock.mjs", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdin is not None
     assert process.stdout is not None

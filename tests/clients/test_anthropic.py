@@ -29,12 +29,7 @@ def client(address: str) -> Iterator[Anthropic]:
 
 def wish(text: str) -> dict[str, Any]:
     """Return the request for one of the answers in speak.yaml."""
-    return {
-        "model": "our-own",
-        "max_tokens": 100,
-        "system": "Speak.",
-        "messages": [{"role": "user", "content": text}],
-    }
+    return {"model": "our-own", "max_tokens": 100, "system": "Speak.", "messages": [{"role": "user", "content": text}]}
 
 
 def whole(client: Anthropic, text: str) -> Message:
@@ -56,14 +51,8 @@ WAYS = pytest.mark.parametrize("answer", [whole, streamed])
 def test_text(client: Anthropic, answer: Any) -> None:
     """The text, the model, and why it ended."""
     message = answer(client, "text")
-    assert [(block.type, block.text) for block in message.content] == [
-        ("text", 'The sky is "blüe"\n☁')
-    ]
-    assert (message.role, message.stop_reason, message.model) == (
-        "assistant",
-        "end_turn",
-        "our-own",
-    )
+    assert [(block.type, block.text) for block in message.content] == [("text", 'The sky is "blüe"\n☁')]
+    assert (message.role, message.stop_reason, message.model) == ("assistant", "end_turn", "our-own")
     assert (message.usage.input_tokens, message.usage.output_tokens) == (0, 0)
 
 
@@ -117,9 +106,7 @@ def test_an_empty_answer(client: Anthropic, answer: Any) -> None:
         ("number", "The server could not complete this request.", "Two and two is"),
     ],
 )
-def test_failing_in_mid_stream_raises(
-    client: Anthropic, text: str, message: str, before: str
-) -> None:
+def test_failing_in_mid_stream_raises(client: Anthropic, text: str, message: str, before: str) -> None:
     """The text up to there, then the client's error with our message."""
     heard: list[str] = []
     stream = client.messages.stream(**wish(text))
@@ -142,13 +129,7 @@ def test_failing_in_mid_stream_raises(
     ],
 )
 def test_failing_before_the_start_raises_by_status(
-    client: Anthropic,
-    text: str,
-    kind: type[anthropic.APIStatusError],
-    status: int,
-    type_: str,
-    *,
-    stream: bool,
+    client: Anthropic, text: str, kind: type[anthropic.APIStatusError], status: int, type_: str, *, stream: bool
 ) -> None:
     """The client's own error for the status, with type, message and the id of the run."""
     with pytest.raises(kind) as raised:

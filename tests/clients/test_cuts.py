@@ -38,11 +38,7 @@ def test_a_stream_cut_off_at_every_byte(tmp_path: Path) -> None:
         # fields helps where a connection is cut just between the two.
         between = {match.end() for match in re.finditer(r"(?m)^id: .*\n(?=\n)", body)}
         left_out = between if name == "fetch-event-source" else set()
-        wrong = {
-            cut: chunks
-            for cut, chunks in enumerate(seen)
-            if chunks != [*CHUNKS, "done"] and cut not in left_out
-        }
+        wrong = {cut: chunks for cut, chunks in enumerate(seen) if chunks != [*CHUNKS, "done"] and cut not in left_out}
         assert wrong == {}, name
 
 

@@ -64,9 +64,7 @@ class Heard(list[GenerateContentResponse]):
 def hear(url: str, wish: str, heard: Heard) -> None:
     """Ask, and take what comes; a client asks once unless it is told otherwise."""
     with Client(api_key="none", vertexai=False, http_options=HttpOptions(base_url=url)) as client:
-        stream: Iterator[Any] = client.models.generate_content_stream(
-            model="our-own", contents=wish
-        )
+        stream: Iterator[Any] = client.models.generate_content_stream(model="our-own", contents=wish)
         heard.extend(stream)
 
 
@@ -74,9 +72,7 @@ async def hear_asynchronously(url: str, wish: str, heard: Heard) -> None:
     """Do the same with the asynchronous client, which reads with aiohttp."""
     options = HttpOptions(base_url=url)
     async with Client(api_key="none", vertexai=False, http_options=options).aio as client:
-        async for chunk in await client.models.generate_content_stream(
-            model="our-own", contents=wish
-        ):
+        async for chunk in await client.models.generate_content_stream(model="our-own", contents=wish):
             heard.append(chunk)
 
 
@@ -119,9 +115,7 @@ def test_text_usage_reason_and_calls(address: str, way: str) -> None:
         ("untold", UnknownApiResponseError, "event: error"),
     ],
 )
-def test_failing_in_mid_stream_raises(
-    address: str, way: str, error: type[Exception], told: str
-) -> None:
+def test_failing_in_mid_stream_raises(address: str, way: str, error: type[Exception], told: str) -> None:
     """The text up to there; in the client's own error with our message where it is told in Gemini's words."""
     heard = Heard()
     with pytest.raises(error, match=told):
@@ -151,11 +145,7 @@ async def test_the_asynchronous_client(address: str) -> None:
     heard = Heard()
     await hear_asynchronously(f"{address}/told", "text", heard)
     assert (heard.text, heard.reasons) == (SKY, ["STOP"])
-    errors = {
-        "cut": aiohttp.ClientPayloadError,
-        "told": ServerError,
-        "untold": UnknownApiResponseError,
-    }
+    errors = {"cut": aiohttp.ClientPayloadError, "told": ServerError, "untold": UnknownApiResponseError}
     for way, error in errors.items():
         heard = Heard()
         with pytest.raises(error):

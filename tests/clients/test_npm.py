@@ -24,9 +24,7 @@ def missing() -> str:
     """Return what the scripts lack, "" for nothing."""
     if shutil.which("node") is None:
         return "node is not installed (Debian: apt-get install nodejs npm)"
-    version = subprocess.run(
-        ["node", "--version"], capture_output=True, text=True, check=True
-    ).stdout
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
     if int(version.lstrip("v").partition(".")[0]) < 20:
         return f"the npm clients need Node 20 or newer, and this is {version.strip()}"
     if not (CLIENTS / "node_modules" / "ai").exists():
@@ -45,9 +43,7 @@ def address() -> Iterator[str]:
 
 def run(script: str, *addresses: str) -> Told:
     """Run a script and return what it tells."""
-    done = subprocess.run(
-        ["node", CLIENTS / script, *addresses], capture_output=True, timeout=60, check=False
-    )
+    done = subprocess.run(["node", CLIENTS / script, *addresses], capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr.decode()
     told: Told = json.loads(done.stdout)
     return told
@@ -112,9 +108,7 @@ def test_openai_reads_tool_calls(openai: Told, way: str) -> None:
         ("done-then-fails", "The answer could not be saved", "not-saved"),
     ],
 )
-def test_openai_raises_what_fails_in_mid_stream(
-    openai: Told, way: str, wish: str, message: str, code: str
-) -> None:
+def test_openai_raises_what_fails_in_mid_stream(openai: Told, way: str, wish: str, message: str, code: str) -> None:
     """Its own error with our message and code, and no reason of an end before it."""
     told = openai[f"{way} {wish}"]
     assert (told["error"]["name"], told["error"]["message"]) == ("APIError", message)
@@ -158,11 +152,7 @@ def test_anthropic_reads_usage_reason_and_tool_calls(anthropic: Told, way: str) 
     """What was used, why it ended, and calls in blocks of their own."""
     message = anthropic[f"{way} items"]["value"]
     assert message["stop_reason"] == "max_tokens"
-    assert message["usage"] == {
-        "input_tokens": 8,
-        "output_tokens": 4,
-        "cache_read_input_tokens": 3,
-    }
+    assert message["usage"] == {"input_tokens": 8, "output_tokens": 4, "cache_read_input_tokens": 3}
     message = anthropic[f"{way} tools"]["value"]
     assert message["stop_reason"] == "tool_use"
     assert [(each.get("name"), each.get("input")) for each in message["content"]] == [
@@ -250,11 +240,7 @@ def test_the_ai_sdk_goes_on_with_a_message(ai: Told) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "error"),
-    [
-        ("fails", "The model went to sleep"),
-        ("done-then-fails", "The answer could not be saved"),
-    ],
+    ("wish", "error"), [("fails", "The model went to sleep"), ("done-then-fails", "The answer could not be saved")]
 )
 def test_the_ai_sdk_fails_with_what_fails_in_mid_stream(ai: Told, wish: str, error: str) -> None:
     """The chat is in error with our message, and its last text is not done."""

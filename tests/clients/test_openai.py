@@ -31,12 +31,7 @@ def client(address: str) -> Iterator[OpenAI]:
 
 def wish(text: str) -> dict[str, Any]:
     """Return the request for one of the answers in speak.yaml, with more than the endpoint declares."""
-    return {
-        "model": "our-own",
-        "messages": [{"role": "user", "content": text}],
-        "temperature": 0.5,
-        "max_tokens": 100,
-    }
+    return {"model": "our-own", "messages": [{"role": "user", "content": text}], "temperature": 0.5, "max_tokens": 100}
 
 
 def stream(client: OpenAI, text: str) -> Iterator[ChatCompletionChunk]:
@@ -93,11 +88,7 @@ def test_tool_calls(client: OpenAI, answer: Any) -> None:
     assert choice.message.content == "Let me look."
     calls = choice.message.tool_calls
     assert [call.function.name for call in calls] == ["weather", "clock", "add"]
-    assert [json.loads(call.function.arguments) for call in calls] == [
-        {"city": "Paris"},
-        {},
-        {"a": 1, "b": [2, 3]},
-    ]
+    assert [json.loads(call.function.arguments) for call in calls] == [{"city": "Paris"}, {}, {"a": 1, "b": [2, 3]}]
     assert [call.id for call in calls[:2]] == ["call_a", "call_b"]
     assert len({call.id for call in calls}) == 3
 
@@ -150,19 +141,10 @@ def test_failing_in_mid_stream_raises(client: OpenAI, text: str, message: str, b
 @pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize(
     ("text", "kind", "status", "code"),
-    [
-        ("refuses", openai.RateLimitError, 429, "quota-used-up"),
-        ("no such", openai.NotFoundError, 404, "unknown-wish"),
-    ],
+    [("refuses", openai.RateLimitError, 429, "quota-used-up"), ("no such", openai.NotFoundError, 404, "unknown-wish")],
 )
 def test_failing_before_the_start_raises_by_status(
-    client: OpenAI,
-    text: str,
-    kind: type[openai.APIStatusError],
-    status: int,
-    code: str,
-    *,
-    streamed: bool,
+    client: OpenAI, text: str, kind: type[openai.APIStatusError], status: int, code: str, *, streamed: bool
 ) -> None:
     """The client's own error for the status, with message, code and the id of the run."""
     with pytest.raises(kind) as raised:

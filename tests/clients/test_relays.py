@@ -48,10 +48,11 @@ def test_openai_before_anthropic(as_openai: openai.OpenAI, answer: Any) -> None:
     assert (used.prompt_tokens, used.completion_tokens, used.total_tokens) == (11, 4, 15)
     (choice,) = answer(as_openai, "tools").choices
     assert choice.finish_reason == "tool_calls"
-    assert [
-        (call.function.name, json.loads(call.function.arguments))
-        for call in choice.message.tool_calls
-    ] == [("weather", {"city": "Paris"}), ("clock", {}), ("add", {"a": 1, "b": [2, 3]})]
+    assert [(call.function.name, json.loads(call.function.arguments)) for call in choice.message.tool_calls] == [
+        ("weather", {"city": "Paris"}),
+        ("clock", {}),
+        ("add", {"a": 1, "b": [2, 3]}),
+    ]
     for wish in ("fails", "done-then-fails"):
         with pytest.raises(openai.APIError, match="reported an error in its response"):
             answer(as_openai, wish)
@@ -85,12 +86,7 @@ def test_the_ai_sdk_before_openai(address: str) -> None:
     told = test_npm.run("ai.mjs", f"{address}/from-openai")
     assert test_npm.answer(told, "text")["parts"][0]["text"] == test_npm.SKY
     tools = test_npm.answer(told, "tools")
-    assert [each["type"] for each in tools["parts"]] == [
-        "text",
-        "tool-weather",
-        "tool-clock",
-        "tool-add",
-    ]
+    assert [each["type"] for each in tools["parts"]] == ["text", "tool-weather", "tool-clock", "tool-add"]
     assert tools["metadata"]["usage"]["totalTokens"] == 27
     assert told["fails"]["value"]["status"] == "error"
     assert told["done-then-fails"]["value"]["status"] == "error"

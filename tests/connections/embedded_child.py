@@ -36,13 +36,7 @@ async def main(task: dict[str, Any]) -> None:
     worker = os.fork() if task.get("worker") else None
     if worker == 0:
         signal.pause()
-    say(
-        {
-            "connection": dict(connection),
-            "postmaster": embedded.pid,
-            "worker": worker,
-        }
-    )
+    say({"connection": dict(connection), "postmaster": embedded.pid, "worker": worker})
     await asyncio.to_thread(sys.stdin.read)
     await embedded.stop()
     say({"stopped": True})

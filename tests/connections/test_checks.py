@@ -80,9 +80,7 @@ def test_what_is_not_there_is_told(tmp_path: Path, postgres: str, by_setup: bool
 
 def test_a_setup_file_that_fails_is_told_with_its_line(tmp_path: Path, postgres: str) -> None:
     """The command can't run then; nothing of the file is kept."""
-    code, found = validate(
-        project(tmp_path, postgres, "CREATE TABLE orders (id int);\nCREATE TABEL x ();")
-    )
+    code, found = validate(project(tmp_path, postgres, "CREATE TABLE orders (id int);\nCREATE TABEL x ();"))
     assert code == 2
     assert "setup.sql:2" in found[0][2]
     assert query(postgres, "SELECT 1 FROM pg_tables WHERE tablename = $1", "orders") == []

@@ -38,15 +38,11 @@ def test_coding_is_undone_however_it_is_cut(name: str, data: bytes) -> None:
     wire = CODINGS[name](data)
     for at in range(len(wire) + 1):
         codings = decoders_for(name)
-        found = b"".join(
-            piece for part in (wire[:at], wire[at:]) if part for piece in decode(codings, part)
-        )
+        found = b"".join(piece for part in (wire[:at], wire[at:]) if part for piece in decode(codings, part))
         assert found == data
         assert all(coding.complete for coding in codings)
     codings = decoders_for(name)
-    whole = b"".join(
-        piece for at in range(len(wire)) for piece in decode(codings, wire[at : at + 1])
-    )
+    whole = b"".join(piece for at in range(len(wire)) for piece in decode(codings, wire[at : at + 1]))
     assert whole == data
 
 

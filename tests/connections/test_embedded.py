@@ -165,9 +165,7 @@ def test_start_right_after_a_kill_waits(folder: Path, child: Callable[..., Child
     assert asyncio.run(query(child(folder).connection, "SELECT 1")) == 1
 
 
-def test_temporary_sockets_of_a_killed_server_are_removed(
-    folder: Path, child: Callable[..., Child]
-) -> None:
+def test_temporary_sockets_of_a_killed_server_are_removed(folder: Path, child: Callable[..., Child]) -> None:
     """A socket folder outside of the project does not stay behind."""
     folder = folder.rename(folder.parent / ("long" * 25))
     killed = child(folder)
@@ -206,9 +204,7 @@ async def test_killed_database_recovers(server: Embedded) -> None:
     await busy.execute("CREATE TABLE kept (id int); INSERT INTO kept VALUES (7)")
     backend = await busy.fetchval("SELECT pg_backend_pid()")
     # This one does not look up from its work, whoever dies.
-    working = asyncio.ensure_future(
-        busy.fetchval("SELECT count(*) FROM generate_series(1, 2000000000)")
-    )
+    working = asyncio.ensure_future(busy.fetchval("SELECT count(*) FROM generate_series(1, 2000000000)"))
     await asyncio.sleep(0.1)
     postmaster = server.pid
     assert postmaster is not None
@@ -232,9 +228,7 @@ async def test_stale_files_keep_nobody_out(server: Embedded, folder: Path) -> No
     assert await query(await server.start(), "SELECT 1") == 1
 
 
-async def test_second_server_is_told(
-    server: Embedded, folder: Path, child: Callable[..., Child]
-) -> None:
+async def test_second_server_is_told(server: Embedded, folder: Path, child: Callable[..., Child]) -> None:
     """Another server on the folder says who has it and what to do, in another process and in this one."""
     first = child(folder)
     with pytest.raises(EmbeddedError, match=rf"process {first.pid}\b.*stop that one, or") as raised:
@@ -246,9 +240,7 @@ async def test_second_server_is_told(
         await Embedded(folder).start()
 
 
-async def test_other_commands_find_the_running_one(
-    folder: Path, child: Callable[..., Child]
-) -> None:
+async def test_other_commands_find_the_running_one(folder: Path, child: Callable[..., Child]) -> None:
     """A command beside a running server connects to its database; there is none before and after."""
     assert await running(folder) is None
     other = child(folder)
@@ -329,9 +321,7 @@ async def test_programs_that_are_not_there(tmp_path: Path, monkeypatch: pytest.M
         await Embedded(tmp_path / ".streamstack").start()
 
 
-def test_full_disk_is_told_and_leaves_no_half_database(
-    tmp_path: Path, child: Callable[..., Child]
-) -> None:
+def test_full_disk_is_told_and_leaves_no_half_database(tmp_path: Path, child: Callable[..., Child]) -> None:
     """Where no database can be written, the end of what initdb said is shown, and the next try begins afresh."""
     folder = tmp_path / ".streamstack"
     failed = child(folder, limit=1_000_000)

@@ -64,9 +64,7 @@ def answers(server: Child) -> bool:
 
     async def use() -> bool:
         async with connect(server.connection) as opened:
-            await opened.execute(
-                "CREATE TABLE IF NOT EXISTS kept (id int); INSERT INTO kept VALUES (1)"
-            )
+            await opened.execute("CREATE TABLE IF NOT EXISTS kept (id int); INSERT INTO kept VALUES (1)")
             return bool(await opened.fetchval("SELECT count(*) > 0 FROM kept"))
 
     assert server.error is None, server.error
@@ -78,9 +76,7 @@ def python_for(uid: int) -> str:
     check = f"open({str(ROOT / 'engine' / 'streamstack' / '__init__.py')!r})"
     for program in (sys.executable, "/usr/bin/python3"):
         try:
-            done = subprocess.run(
-                [program, "-c", check], user=uid, cwd="/", check=False, capture_output=True
-            )
+            done = subprocess.run([program, "-c", check], user=uid, cwd="/", check=False, capture_output=True)
         except OSError:
             continue
         if done.returncode == 0:
@@ -133,12 +129,7 @@ def test_user_without_a_name_is_told(place: Path, child: Callable[..., Child]) -
     project = place / "project"
     project.mkdir()
     os.chown(project, NAMELESS, NAMELESS)
-    server = child(
-        project / ".streamstack",
-        uid=NAMELESS,
-        python=python_for(NAMELESS),
-        bin=str(copy_programs(place)),
-    )
+    server = child(project / ".streamstack", uid=NAMELESS, python=python_for(NAMELESS), bin=str(copy_programs(place)))
     assert server.error is not None
     assert f"`RUN useradd -u {NAMELESS} app`" in server.error
     assert not (project / ".streamstack" / "postgres").exists()

@@ -82,9 +82,7 @@ def test_private_networks_are_in_reach_by_default() -> None:
 
 def test_network_that_is_named_is_in_reach() -> None:
     """An address or a network among the hosts is meant."""
-    guard = NetworkGuard(
-        HttpSettings(allow_hosts=("10.1.0.0/16", "fd00:ec2::254"), deny_private_networks=True)
-    )
+    guard = NetworkGuard(HttpSettings(allow_hosts=("10.1.0.0/16", "fd00:ec2::254"), deny_private_networks=True))
     assert guard.admits("10.1.2.3")
     assert guard.admits("fd00:ec2::254")
     assert not guard.admits("10.2.0.1")
@@ -122,15 +120,7 @@ def test_socket_is_made_for_allowed_addresses_only() -> None:
 def test_hosts_are_allowed_by_name(host: str, port: int, allowed: bool) -> None:  # noqa: FBT001
     """Exact names, everything below a name, one port only, addresses."""
     guard = NetworkGuard(
-        HttpSettings(
-            allow_hosts=(
-                "api.example.org",
-                "*.example.com",
-                "only.example.net:8443",
-                "10.0.0.0/24",
-                "::1",
-            )
-        )
+        HttpSettings(allow_hosts=("api.example.org", "*.example.com", "only.example.net:8443", "10.0.0.0/24", "::1"))
     )
     if allowed:
         guard.check_host(host, port)

@@ -186,11 +186,7 @@ async def test_a_cancelled_statement_frees_its_connection(postgres: str) -> None
             assert session.connection.get_server_pid() == pid
             assert await session.connection.fetchval("SELECT 7") == 7
         assert (
-            query(
-                postgres,
-                "SELECT 1 FROM pg_stat_activity WHERE query LIKE $1 AND state = 'active'",
-                "%pg_sleep(60)",
-            )
+            query(postgres, "SELECT 1 FROM pg_stat_activity WHERE query LIKE $1 AND state = 'active'", "%pg_sleep(60)")
             == []
         )
     finally:

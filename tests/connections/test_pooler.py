@@ -23,9 +23,7 @@ from tests.stacks import Outcome, run_stack
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
-pytestmark = pytest.mark.skipif(
-    PGBOUNCER is None, reason="pgbouncer is not installed (apt-get install pgbouncer)"
-)
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed (apt-get install pgbouncer)")
 
 
 @pytest.fixture
@@ -116,10 +114,7 @@ WORK = """
 
 async def test_all_statements_work_in_transaction_mode(pooler: str, postgres: str) -> None:
     """Reads, writes, transactions, cursors and a changed table, six clients on two connections."""
-    query(
-        postgres,
-        "CREATE TABLE t (id integer PRIMARY KEY, at timestamptz, data jsonb, name text)",
-    )
+    query(postgres, "CREATE TABLE t (id integer PRIMARY KEY, at timestamptz, data jsonb, name text)")
     outcome = await run(pooler, WORK)
     assert outcome.error is None, outcome.error.full
     assert outcome.result[0] == [[n, 1, f"{n}!"] for n in range(40)]
@@ -127,16 +122,12 @@ async def test_all_statements_work_in_transaction_mode(pooler: str, postgres: st
     assert outcome.result[2] == [{"id": 3, "extra": None}]
 
 
-async def test_setup_files_work_in_transaction_mode(
-    pooler: str, postgres: str, tmp_path: Path
-) -> None:
+async def test_setup_files_work_in_transaction_mode(pooler: str, postgres: str, tmp_path: Path) -> None:
     """They take a lock of their transaction, not of a session."""
     (tmp_path / "a.sql").write_text("CREATE TABLE made (id integer)")
     settings = Database(url=pooler, pool_mode="transaction", setup=(tmp_path / "a.sql",))
     stack = "- db.value: SELECT count(*) FROM made\n  as: n\n- return: << n >>"
-    outcomes = await asyncio.gather(
-        *(run_stack(stack, {}, databases={"main": settings}) for _ in range(4))
-    )
+    outcomes = await asyncio.gather(*(run_stack(stack, {}, databases={"main": settings}) for _ in range(4)))
     assert [each.result for each in outcomes] == [0] * 4
     assert query(postgres, "SELECT 1 FROM pg_locks WHERE locktype = $1", "advisory") == []
 
@@ -150,10 +141,7 @@ async def test_listening_is_refused_with_the_reason(pooler: str) -> None:
 
 async def test_session_mode_behind_a_pooler_says_what_to_set(pooler: str, postgres: str) -> None:
     """What fails then names the setting."""
-    query(
-        postgres,
-        "CREATE TABLE t (id integer PRIMARY KEY, at timestamptz, data jsonb, name text)",
-    )
+    query(postgres, "CREATE TABLE t (id integer PRIMARY KEY, at timestamptz, data jsonb, name text)")
     outcome = await run(pooler, WORK, mode="session")
     assert outcome.error is not None
     assert "poolMode: transaction" in outcome.error.full

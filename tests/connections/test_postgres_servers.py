@@ -14,10 +14,7 @@ async def test_each_test_has_an_empty_database(database_url: str) -> None:
     try:
         assert await connection.fetchval("SHOW server_encoding") == "UTF8"
         assert await connection.fetchval("SHOW timezone") == "UTC"
-        assert (
-            await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
-            == 0
-        )
+        assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
         await connection.execute("CREATE TABLE seen (id int)")
     finally:
         await connection.close()

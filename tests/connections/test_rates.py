@@ -116,9 +116,7 @@ async def test_never_more_in_any_time(pauses: list[int], limit: int, period: int
 
 
 @given(CALLS, st.integers(1, 7), st.integers(1, 2000))
-async def test_windows_let_in_as_many_as_they_say(
-    pauses: list[int], limit: int, period: int
-) -> None:
+async def test_windows_let_in_as_many_as_they_say(pauses: list[int], limit: int, period: int) -> None:
     """What was told to be left is let in, up to the end that was told."""
     clock = Clock()
     rates = MemoryRates(10, clock)

@@ -145,9 +145,7 @@ async def test_it_is_found_again_however_long_it_was_away(own_redis: RedisServer
     await store.aclose()
 
 
-async def test_work_that_may_be_repeated_survives_a_lost_connection(
-    own_redis: RedisServer,
-) -> None:
+async def test_work_that_may_be_repeated_survives_a_lost_connection(own_redis: RedisServer) -> None:
     """A command under way when Redis is killed is sent again, where the caller allows it; else it is an error."""
     store = Redis(parse_redis(own_redis.url))
     wait = [asyncio.create_task(store.run(_block, again=again)) for again in (True, False)]
@@ -212,10 +210,7 @@ async def test_scripts_of_many_go_together(own_redis: RedisServer) -> None:
     store = Redis(parse_redis(own_redis.url))
     echo = Script("if ARGV[1] == 'bad' then return redis.error_reply('ERR bad') end return ARGV[1]")
     await store.call(echo, [], ["first"])
-    tasks = [
-        asyncio.create_task(store.call(echo, [], ["bad" if n % 10 == 0 else str(n)]))
-        for n in range(700)
-    ]
+    tasks = [asyncio.create_task(store.call(echo, [], ["bad" if n % 10 == 0 else str(n)])) for n in range(700)]
     await asyncio.sleep(0)
     for each in tasks[5::10]:
         each.cancel()
@@ -240,9 +235,7 @@ async def test_one_that_reads_only_is_left(own_redis: RedisServer) -> None:
     own_redis.query("REPLICAOF", "127.0.0.1", str(free_port()))
     with pytest.raises(RunError, match="read only replica"):
         await put(store, b"w")
-    assert len(own_redis.query("CLIENT", "LIST").splitlines()) == 1, (
-        "but for who asks, nobody is connected"
-    )
+    assert len(own_redis.query("CLIENT", "LIST").splitlines()) == 1, "but for who asks, nobody is connected"
     own_redis.query("REPLICAOF", "NO", "ONE")
     await put(store, b"w")
     await store.aclose()
@@ -277,9 +270,7 @@ async def test_who_is_cancelled_stops(own_redis: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("url", ["redis://:wrong@127.0.0.1", "redis://who:right@127.0.0.1"])
-async def test_a_wrong_password_is_told_without_it(
-    tmp_path_factory: pytest.TempPathFactory, url: str
-) -> None:
+async def test_a_wrong_password_is_told_without_it(tmp_path_factory: pytest.TempPathFactory, url: str) -> None:
     """The message names the setting; the right one is let in."""
     server = RedisServer(tmp_path_factory.mktemp("redis"), ("--requirepass", "right")).start()
     try:
@@ -317,9 +308,7 @@ def certified(folder: Path) -> tuple[Path, Path]:
     now = datetime.now(UTC)
     place = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(
-        now + timedelta(days=1)
-    )
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
     builder = builder.add_extension(place, critical=False)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     certificate = builder.sign(key, hashes.SHA256())

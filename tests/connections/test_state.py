@@ -54,22 +54,12 @@ async def test_what_was_not_used_for_longest_goes() -> None:
         await made.set(key, 1, None)
     await made.get(b"a")
     await made.set(b"d", 1, None)
-    assert [await made.get(key) is MISSING for key in (b"a", b"b", b"c", b"d")] == [
-        False,
-        True,
-        False,
-        False,
-    ]
+    assert [await made.get(key) is MISSING for key in (b"a", b"b", b"c", b"d")] == [False, True, False, False]
     await made.set(b"a", 1, 1)
     await made.get(b"c")
     clock.now += 2
     await made.set(b"e", 1, None)
-    assert [await made.get(key) is MISSING for key in (b"a", b"c", b"d", b"e")] == [
-        True,
-        False,
-        False,
-        False,
-    ]
+    assert [await made.get(key) is MISSING for key in (b"a", b"c", b"d", b"e")] == [True, False, False, False]
 
 
 async def test_bytes_are_bounded() -> None:
@@ -110,9 +100,7 @@ async def test_counters() -> None:
     made, clock = store(max_entries=2)
     assert await made.add(b"a", 2, 10) == 2
     clock.now += 9
-    assert await made.add(b"a", Decimal("0.5"), 10) == Decimal(
-        "2.5"
-    )  # the time is that of the beginning
+    assert await made.add(b"a", Decimal("0.5"), 10) == Decimal("2.5")  # the time is that of the beginning
     clock.now += 1
     assert await made.add(b"a", 1, 10) == 1
     for number in range(10):

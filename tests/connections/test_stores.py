@@ -98,9 +98,7 @@ SCALARS = st.one_of(
     st.dates(),
     st.datetimes(timezones=st.just(UTC)).map(lambda time: time.replace(fold=0)),
 )
-NESTED = st.recursive(
-    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20
-)
+NESTED = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
 
 
 @given(NESTED)
@@ -112,9 +110,7 @@ def test_whatever_is_packed_is_unpacked(value: Any) -> None:
     assert dumps({"a": [1, "b"]}) == b'j{"a":[1,"b"]}'
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"5", b"j{", b'm{"$":["what","1"]}', b'm{"$":5}', b'm{"$":["decimal","x"]}']
-)
+@pytest.mark.parametrize("data", [b"", b"5", b"j{", b'm{"$":["what","1"]}', b'm{"$":5}', b'm{"$":["decimal","x"]}'])
 def test_what_others_wrote_is_refused(data: bytes) -> None:
     """No bytes in Redis can make more than an error."""
     with pytest.raises(RunError, match="not stored by streamstack"):
@@ -128,11 +124,7 @@ async def test_what_can_t_be_kept_is_refused(store: Store) -> None:
         deep = [deep]
     stream = Stream("s", lambda: None)  # type: ignore[arg-type]  # never opened
     await store.set(b"k", 1, None)
-    for value, code in [
-        ([stream], "template"),
-        (deep, "template"),
-        ("x" * 100_000, "limit-reached"),
-    ]:
+    for value, code in [([stream], "template"), (deep, "template"), ("x" * 100_000, "limit-reached")]:
         with pytest.raises(RunError) as raised:
             await store.set(b"k", value, None)
         assert raised.value.code == code
@@ -179,9 +171,7 @@ async def test_values_have_their_time(store: Store) -> None:
     ],
     ids=repr,
 )
-async def test_counters_count_any_number(
-    store: Store, steps: list[Number], totals: list[Number]
-) -> None:
+async def test_counters_count_any_number(store: Store, steps: list[Number], totals: list[Number]) -> None:
     """As the operator + does, with all digits; a cached value of that key is something else."""
     await store.set(b"k", "value", None)
     found = [await store.add(b"k", step, None) for step in steps]
@@ -210,9 +200,7 @@ async def test_all_who_count_are_counted(redis_url: str, by: Number) -> None:
     assert len(set(totals)) == 200
     ordered = sorted(totals)
     assert ordered[0] == by
-    assert {str(operators.subtract(after, before)) for before, after in pairwise(ordered)} == {
-        str(by)
-    }
+    assert {str(operators.subtract(after, before)) for before, after in pairwise(ordered)} == {str(by)}
     for each in redises:
         await each.aclose()
 

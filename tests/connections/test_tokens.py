@@ -37,9 +37,7 @@ JSON = some.recursive(
     | some.integers()
     | some.floats(allow_nan=False, allow_infinity=False)
     | some.text(max_size=8),
-    lambda inner: (
-        some.lists(inner, max_size=3) | some.dictionaries(some.text(max_size=5), inner, max_size=3)
-    ),
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
 REGISTERED = ("exp", "nbf", "iat", "iss", "aud", "sub", "scope", "scopes", "scp", "jti")
@@ -57,22 +55,16 @@ def believed(text: str, rules: Rules = Rules()) -> dict[str, Any] | None:  # noq
         return None
 
 
-@given(
-    some.text(max_size=200)
-    | some.from_regex(r"[A-Za-z0-9_-]{0,40}\.[A-Za-z0-9_-]{0,40}\.[A-Za-z0-9_-]{0,40}")
-)
+@given(some.text(max_size=200) | some.from_regex(r"[A-Za-z0-9_-]{0,40}\.[A-Za-z0-9_-]{0,40}\.[A-Za-z0-9_-]{0,40}"))
 def test_any_text_is_refused_and_breaks_nothing(text: str) -> None:
     """No text is a token that nobody signed."""
     assert believed(text) is None
 
 
 @given(
-    some.dictionaries(some.sampled_from(HEADERS) | some.text(max_size=4), JSON, max_size=5),
-    some.binary(max_size=40),
+    some.dictionaries(some.sampled_from(HEADERS) | some.text(max_size=4), JSON, max_size=5), some.binary(max_size=40)
 )
-def test_any_header_is_refused_without_a_signature(
-    header: dict[str, Any], signature: bytes
-) -> None:
+def test_any_header_is_refused_without_a_signature(header: dict[str, Any], signature: bytes) -> None:
     """Whatever a header says, and whatever stands where the signature should be."""
     text = f"{part(json.dumps(header).encode())}.{part(json.dumps(claims()).encode())}.{part(signature)}"
     assert believed(text) is None
@@ -119,9 +111,7 @@ def test_any_key_set_is_read_or_refused(data: bytes) -> None:
 )
 def test_any_key_is_read_or_passed_over(kind: str, parts: dict[str, Any]) -> None:
     """Each key of a set, whatever its parts hold."""
-    assert (
-        read_keys(json.dumps({"keys": [{"kty": kind} | parts]}).encode(), PUBLIC_ALGORITHMS) == ()
-    )
+    assert read_keys(json.dumps({"keys": [{"kty": kind} | parts]}).encode(), PUBLIC_ALGORITHMS) == ()
 
 
 @given(some.dictionaries(some.text(max_size=8), JSON, max_size=4))
@@ -136,21 +126,14 @@ def test_what_is_signed_is_believed(extra: dict[str, Any]) -> None:
 
 def test_scopes_are_put_together() -> None:
     """Each once, in the order of `scope`, `scopes`, `scp`; what is no text is none."""
-    assert scopes_of({"scope": "a  b", "scopes": ["b", "c", 1, None], "scp": "d"}) == [
-        "a",
-        "b",
-        "c",
-        "d",
-    ]
+    assert scopes_of({"scope": "a  b", "scopes": ["b", "c", 1, None], "scp": "d"}) == ["a", "b", "c", "d"]
     assert scopes_of({"scope": 7, "scp": {"a": 1}}) == []
 
 
 def test_a_secret_of_its_own_is_made_once(tmp_path: Path) -> None:
     """However many ask at once, all have the same; what is no secret is refused."""
     found: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(own_secret(tmp_path, "jwt"))) for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(own_secret(tmp_path, "jwt"))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -180,9 +163,7 @@ async def test_passwords() -> None:
             await asyncio.sleep(0)
 
     turning = asyncio.create_task(turn())
-    first, second = await asyncio.gather(
-        passwords.hash("pa\u00dfwort"), passwords.hash("pa\u00dfwort")
-    )
+    first, second = await asyncio.gather(passwords.hash("pa\u00dfwort"), passwords.hash("pa\u00dfwort"))
     assert first != second
     assert first.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     assert await passwords.verify("pa\u00dfwort", first)
@@ -205,8 +186,7 @@ async def test_hashes_from_elsewhere() -> None:
     """Hashes of other costs and other libraries are verified; dear ones and other kinds are refused."""
     passwords = Passwords()
     made_by_cryptography = (
-        "$argon2id$v=19$m=19456,t=2,p=1$EA1tSS74wNUfZhRdI093pw"
-        "$ov+yQqS5rCFXlk7lLvBsfbVsHa49Pa64F09SAiqomik"
+        "$argon2id$v=19$m=19456,t=2,p=1$EA1tSS74wNUfZhRdI093pw$ov+yQqS5rCFXlk7lLvBsfbVsHa49Pa64F09SAiqomik"
     )
     assert await passwords.verify("ada", made_by_cryptography)
     assert not await passwords.verify("Ada", made_by_cryptography)

@@ -142,19 +142,13 @@ async def test_every_type_there_and_back(database_url: str) -> None:
     expected = {f"c{number}": each[-1] for number, each in enumerate(TABLE)}
     stack = "- db.insert: {table: t, values: << input.v >>}\n  as: row\n- return: << row >>"
     got = await result(database_url, stack, v=values)
-    wrong = {
-        f"{TABLE[int(name[1:])][:2]}": got[name] for name in expected if got[name] != expected[name]
-    }
+    wrong = {f"{TABLE[int(name[1:])][:2]}": got[name] for name in expected if got[name] != expected[name]}
     assert wrong == {}
     kinds = {name: type(each) for name, each in got.items()}
     assert kinds == {name: type(each) for name, each in expected.items()}
     # what came back goes in again, and as rows; but for composites, which are written as texts only
     back = {name: each for name, each in got.items() if not isinstance(each, dict)}
-    back |= {
-        name: each
-        for name, each in got.items()
-        if TABLE[int(name[1:])][0] in ("jsonb", "json", "doc")
-    }
+    back |= {name: each for name, each in got.items() if TABLE[int(name[1:])][0] in ("jsonb", "json", "doc")}
     geometric = ("point", "path", "int4multirange")
     back = {name: each for name, each in back.items() if TABLE[int(name[1:])][0] not in geometric}
     again = await result(database_url, stack, v=back)
@@ -205,9 +199,7 @@ async def test_a_type_that_the_database_cant_tell_is_the_values_own(
     step = f'- db.value: {{sql: "{sql}"}}\n  as: v\n- db.value: SELECT 1\n'
     stack = step + "- return: << v >>"
     if within:
-        stack = "- db.transaction:\n    do:\n" + "".join(
-            f"      {line}\n" for line in step.splitlines()
-        )
+        stack = "- db.transaction:\n    do:\n" + "".join(f"      {line}\n" for line in step.splitlines())
         stack += "- return: << v >>"
     outcome = await run(postgres, stack, v=value)
     if expected is None and value is not None:
@@ -274,20 +266,12 @@ async def test_a_statement_outlives_the_change_of_its_tables(
 
 @pytest.mark.parametrize(
     ("value", "code", "says"),
-    [
-        ("a\0b", "22021", "U+0000"),
-        ("\ud800", "22000", "surrogates"),
-        ({"k": "a\0b"}, "22P05", "U+0000"),
-    ],
+    [("a\0b", "22021", "U+0000"), ("\ud800", "22000", "surrogates"), ({"k": "a\0b"}, "22P05", "U+0000")],
 )
-async def test_a_text_that_postgres_cant_hold_is_told(
-    postgres: str, value: Any, code: str, says: str
-) -> None:
+async def test_a_text_that_postgres_cant_hold_is_told(postgres: str, value: Any, code: str, says: str) -> None:
     """NUL and halves of characters are refused with a message that says so; the statement's place is told."""
     cast = "jsonb" if isinstance(value, dict) else "text"
-    outcome = await run(
-        postgres, f"- db.value: SELECT << input.v >>::{cast}\n  as: v\n- return: << v >>", v=value
-    )
+    outcome = await run(postgres, f"- db.value: SELECT << input.v >>::{cast}\n  as: v\n- return: << v >>", v=value)
     assert outcome.error is not None
     assert (outcome.error.code, outcome.error.details["code"]) == ("database", code)
     assert outcome.error.status == 400
@@ -308,11 +292,7 @@ async def test_numbers_without_end_are_null_in_json(postgres: str) -> None:
 
 async def test_a_list_where_one_value_belongs_is_told(postgres: str) -> None:
     """The message names the binding, and what to write."""
-    outcome = await run(
-        postgres,
-        "- db.query: SELECT 1 WHERE 1 = << input.ids >>\n  as: r\n- return: << r >>",
-        ids=[1],
-    )
+    outcome = await run(postgres, "- db.query: SELECT 1 WHERE 1 = << input.ids >>\n  as: r\n- return: << r >>", ids=[1])
     assert outcome.error is not None
     assert "<< input.ids >> is a list" in outcome.error.message
     assert "= ANY(<<...>>)" in outcome.error.message

@@ -19,9 +19,7 @@ EVERY = pytest.mark.parametrize("spec", FORMATS, ids=lambda spec: spec.name)
 def encoder_of(spec: Format, stream: str = "", **options: Any) -> Encoder:
     """Return an encoder of a response; of a dialect's stream, where the dialect has both."""
     body = b'{"stream": true}' if spec.dialect else b""
-    return spec.encoder(
-        EncoderOptions(**options), ResponseContext("0123456789abcdef", stream=stream, body=body)
-    )
+    return spec.encoder(EncoderOptions(**options), ResponseContext("0123456789abcdef", stream=stream, body=body))
 
 
 def whole_of(encoder: Encoder, *chunks: bytes) -> bytes:

@@ -21,9 +21,7 @@ MORE = [each for each in FUNCTIONS if each.name not in REGISTRY]
 
 
 @asynccontextmanager
-async def context_of(
-    settings: HttpSettings | None = None, *, dev: bool = False
-) -> AsyncIterator[Context]:
+async def context_of(settings: HttpSettings | None = None, *, dev: bool = False) -> AsyncIterator[Context]:
     """Give a context, and close what was opened in it."""
     context = Context(http=settings or HttpSettings(), dev=dev)
     try:
@@ -53,9 +51,7 @@ class Taken:
         return self.error.code if self.error is not None else None
 
 
-async def take(
-    name: str, settings: HttpSettings | None = None, upto: int | None = None, **arguments: Any
-) -> Taken:
+async def take(name: str, settings: HttpSettings | None = None, upto: int | None = None, **arguments: Any) -> Taken:
     """Read a stream to its end or its error, or up to some items."""
     code = BY_NAME[name].run
     assert code is not None
@@ -85,9 +81,7 @@ class Ran:
     contents: list[Any]
 
 
-async def run_calling(
-    stack: str, inputs: Mapping[str, Any] | None = None, settings: HttpSettings | None = None
-) -> Ran:
+async def run_calling(stack: str, inputs: Mapping[str, Any] | None = None, settings: HttpSettings | None = None) -> Ran:
     """Run a stack that calls upstreams to its end."""
     plan = plan_of(stack, functions=MORE)
     sink = Collector()

@@ -134,11 +134,7 @@ async def test_bad_record_tells_number_and_line() -> None:
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [
-        ({"a": 1}, "not an object"),
-        (5, "not an integer"),
-        ([{"a": 1}], "an item is an object: `decode: bytes`"),
-    ],
+    [({"a": 1}, "not an object"), (5, "not an integer"), ([{"a": 1}], "an item is an object: `decode: bytes`")],
 )
 async def test_what_holds_no_bytes_is_refused(value: Any, told: str) -> None:
     """The message says what to give instead."""
@@ -174,9 +170,7 @@ async def test_leaving_closes_what_is_read() -> None:
 
 async def test_long_texts_come_in_pieces() -> None:
     """Nothing of unbounded size is handed on at once."""
-    pieces = [
-        each async for each in ByteSource("x" * 1_000_000).pieces(Run(Collector(), Context()))
-    ]
+    pieces = [each async for each in ByteSource("x" * 1_000_000).pieces(Run(Collector(), Context()))]
     assert max(map(len, pieces)) <= 256 * 1024
     assert sum(map(len, pieces)) == 1_000_000
 
@@ -204,6 +198,4 @@ def test_wide_records_are_objects_too(columns: int) -> None:
     decoder = CsvDecoder(columns=tuple(reversed(names)))
     items = decoder.feed(out.getvalue().encode()) + decoder.finish()
     assert decoder.failure is None
-    assert json.dumps(items) == json.dumps(
-        [{name: row[names.index(name)] for name in reversed(names)} for row in rows]
-    )
+    assert json.dumps(items) == json.dumps([{name: row[names.index(name)] for name in reversed(names)} for row in rows])

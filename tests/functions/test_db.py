@@ -182,9 +182,7 @@ async def test_errors_are_those_of_their_step(table: str) -> None:
         ("SELECT nothing FROM nowhere", 500, "42P01", "refused"),
     ],
 )
-async def test_errors_are_fit_for_clients(
-    postgres: str, sql: str, status: int, code: str, says: str
-) -> None:
+async def test_errors_are_fit_for_clients(postgres: str, sql: str, status: int, code: str, says: str) -> None:
     """What the data is at fault for is a 4xx; no message names tables, keys or values, which `details` hold."""
     query(
         postgres,
@@ -211,9 +209,7 @@ async def test_patch_changes_one_row_or_tells(table: str) -> None:
     missing = await run(table, patch.format("{id: 9}", "{id: 4}"))
     assert missing.error is not None
     assert (missing.error.code, missing.error.status) == ("not-found", 404)
-    query(
-        table, "CREATE TABLE twice (a integer, b integer); INSERT INTO twice VALUES (1, 1), (1, 2)"
-    )
+    query(table, "CREATE TABLE twice (a integer, b integer); INSERT INTO twice VALUES (1, 1), (1, 2)")
     both = await run(table, patch.format("{a: 1}", "{b: 3}").replace("table: t", "table: twice"))
     assert both.error is not None
     assert both.error.code == "limit-reached"
@@ -260,9 +256,7 @@ async def test_rows_of_several_kinds_are_all_added_or_none(table: str) -> None:
     """Rows that name other columns make several statements, in one transaction."""
     stack = "- db.insert: {table: t, rows: << input.rows >>}\n  as: n\n- return: << n >>"
     assert (await run(table, stack, rows=[])).result == 0
-    assert (
-        await run(table, stack, rows=[{"id": 1}, {"id": 2, "name": "b"}, {"id": 3}])
-    ).result == 3
+    assert (await run(table, stack, rows=[{"id": 1}, {"id": 2, "name": "b"}, {"id": 3}])).result == 3
     outcome = await run(table, stack, rows=[{"id": 4}, {"id": 5, "name": "b"}, {"id": 1}])
     assert outcome.error is not None
     assert rows(table) == [1, 2, 3]

@@ -182,9 +182,7 @@ def without_the_end(url: str) -> Iterator[str]:
         loop.close()
 
 
-async def test_a_connection_on_which_the_server_has_said_its_last_words(
-    own_postgres: Server,
-) -> None:
+async def test_a_connection_on_which_the_server_has_said_its_last_words(own_postgres: Server) -> None:
     """Asyncpg refuses to send on it: reads and writes go over another one, once; a transaction is over, with 503."""
     query(own_postgres.url, "CREATE TABLE t (id integer)")
     with without_the_end(own_postgres.url) as url:
@@ -288,18 +286,14 @@ async def test_many_listen_on_one_connection(postgres: str) -> None:
         while len(listening._channels) < 2:  # noqa: ASYNC110, SLF001  (nothing else tells when they all listen)  # noqa: ASYNC110  (the server tells by being asked)
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.05)
-        query(
-            postgres, "NOTIFY a, '1'; NOTIFY \"B c\", '{\"x\":1}'; NOTIFY a, 'two'; NOTIFY \"B c\""
-        )
+        query(postgres, "NOTIFY a, '1'; NOTIFY \"B c\", '{\"x\":1}'; NOTIFY a, 'two'; NOTIFY \"B c\"")
         outcomes = await asyncio.wait_for(asyncio.gather(*tasks), 40)
         assert [each.result for each in outcomes] == [[1, "two"], [1, "two"], [{"x": 1}, ""]]
         assert listening._connection is None  # noqa: SLF001
     assert query(postgres, LISTENS, "%LISTEN%")[0][0] == 0
 
 
-async def test_a_loop_that_falls_behind_is_ended(
-    postgres: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_loop_that_falls_behind_is_ended(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gets what came before the hole, then `limit-reached`, and nothing from behind the hole."""
     monkeypatch.setattr("streamstack.connections.database.interface.MOST_NOTICES", 3)
     stack = """

@@ -93,9 +93,7 @@ async def test_a_hostile_value_is_a_value_or_refused(canary: str, place: str) ->
 
 async def test_an_operator_is_the_authors_only(canary: str) -> None:
     """An object that a caller sends is compared as one: it can't be a comparison."""
-    stack = (
-        "- db.get: {table: canary, where: << input.w >>, select: id}\n  as: r\n- return: << r >>"
-    )
+    stack = "- db.get: {table: canary, where: << input.w >>, select: id}\n  as: r\n- return: << r >>"
     for where in ({"name": {"ne": "x"}}, {"name": {"like": "%"}}, {"id": {"gt": 0}}):
         outcome = await run(canary, stack, w=where)
         assert outcome.result in (None, [])
@@ -121,19 +119,13 @@ async def test_a_name_that_is_no_column_is_refused(canary: str, name: str) -> No
     assert held(canary) == [(1, "bird", "hidden")]
 
 
-@given(
-    value=st.one_of(
-        st.text(), st.integers(), st.lists(st.text()), st.dictionaries(st.text(), st.text())
-    )
-)
+@given(value=st.one_of(st.text(), st.integers(), st.lists(st.text()), st.dictionaries(st.text(), st.text())))
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_the_statement_never_depends_on_a_value(value: Any) -> None:
     """Whatever is bound, the pieces are the same."""
 
     def pieces(given_: Any) -> tuple[str, ...]:
-        writer = Writer("DELETE FROM x").where(
-            {"a": given_, "b": Comparison({"gt": given_, "like": given_})}
-        )
+        writer = Writer("DELETE FROM x").where({"a": given_, "b": Comparison({"gt": given_, "like": given_})})
         return writer.query[0].pieces
 
     assert pieces(value) == pieces(1)

@@ -202,9 +202,7 @@ async def test_encoded_rows_are_those_that_we_would_write(database_url: str) -> 
 
     from streamstack.server.connection import HttpServer  # noqa: PLC0415
 
-    selects = [
-        f'SELECT {each}::{name} AS "the ""{name}"' for name, all_ in VALUES.items() for each in all_
-    ]
+    selects = [f'SELECT {each}::{name} AS "the ""{name}"' for name, all_ in VALUES.items() for each in all_]
     context = Context(databases={"main": Database(url=database_url)})
     stack, plain = "", ""
     for number, select in enumerate(selects):
@@ -212,7 +210,9 @@ async def test_encoded_rows_are_those_that_we_would_write(database_url: str) -> 
         stack += f'- db.stream: "{escaped}"\n  as: r{number}\n'
         stack += f"- forEach: {{in: << r{number} >>, as: row, do: [{{stream: << row >>}}]}}\n"
         plain += f'- db.stream: "{escaped}"\n  as: r{number}\n'
-        plain += f"- forEach: {{in: << r{number} >>, as: row, do: [{{set: {{copy: << row >>}}}}, {{stream: << copy >>}}]}}\n"  # noqa: E501  (a stack, or a table, reads better so)
+        plain += (
+            f"- forEach: {{in: << r{number} >>, as: row, do: [{{set: {{copy: << row >>}}}}, {{stream: << copy >>}}]}}\n"
+        )
     plans = {"/s": plan_of(stack), "/p": plan_of(plain)}
     endpoints = [endpoint(plan.start, path) for path, plan in plans.items()]
     try:
@@ -228,9 +228,7 @@ async def test_encoded_rows_are_those_that_we_would_write(database_url: str) -> 
 
                     async with (
                         aiohttp.ClientSession() as session,
-                        session.get(
-                            f"http://127.0.0.1:{site.port}{path}", headers={"Accept": accept}
-                        ) as reply,
+                        session.get(f"http://127.0.0.1:{site.port}{path}", headers={"Accept": accept}) as reply,
                     ):
                         got[path] = await reply.text()
                 one, other = ([_numbers(line) for line in got[path].splitlines()] for path in plans)

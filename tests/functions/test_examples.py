@@ -20,9 +20,7 @@ SHOWN_ELSEWHERE = {"call": "tests/runtime/test_calls.py"}
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-async def test_an_example_gives_what_it_says(
-    example: Example, request: pytest.FixtureRequest
-) -> None:
+async def test_an_example_gives_what_it_says(example: Example, request: pytest.FixtureRequest) -> None:
     """The declaration's example is loaded, run and compared."""
     if "db." in example.stack:
         url: str = request.getfixturevalue("postgres")

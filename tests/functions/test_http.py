@@ -34,9 +34,7 @@ async def fails(**arguments: Any) -> RunError:
 
 async def test_stack_asks_and_reads_the_answer() -> None:
     """From YAML to the wire and back: a request, and what its answer holds."""
-    async with Upstream(
-        answer('{"name": "Ada", "tags": [1, 2]}', JSON, "X-Part: a", "X-Part: b")
-    ) as upstream:
+    async with Upstream(answer('{"name": "Ada", "tags": [1, 2]}', JSON, "X-Part: a", "X-Part: b")) as upstream:
         ran = await run_calling(
             """
             - http.request:
@@ -65,18 +63,10 @@ async def test_stack_asks_and_reads_the_answer() -> None:
     [
         ({"json": {"a": [1, None, "é"]}}, "application/json", '{"a":[1,null,"é"]}'.encode()),
         ({"json": 0}, "application/json", b"0"),
-        (
-            {"form": {"a": "b c", "n": [1, 2], "z": None}},
-            "application/x-www-form-urlencoded",
-            b"a=b+c&n=1&n=2",
-        ),
+        ({"form": {"a": "b c", "n": [1, 2], "z": None}}, "application/x-www-form-urlencoded", b"a=b+c&n=1&n=2"),
         ({"body": "té"}, "text/plain; charset=utf-8", "té".encode()),
         ({"body": b"\0\xff"}, "application/octet-stream", b"\0\xff"),
-        (
-            {"body": "<a/>", "headers": {"content-type": "application/xml"}},
-            "application/xml",
-            b"<a/>",
-        ),
+        ({"body": "<a/>", "headers": {"content-type": "application/xml"}}, "application/xml", b"<a/>"),
     ],
 )
 async def test_bodies_are_sent(given: dict[str, Any], content_type: str, body: bytes) -> None:
@@ -117,9 +107,7 @@ async def test_what_cannot_be_asked_is_the_authors_error(given: dict[str, Any]) 
 async def test_signed_url_is_sent_as_it_is() -> None:
     """What is quoted in a URL is not quoted another way, since signatures count on it."""
     async with Upstream(answer("")) as upstream:
-        await call(
-            "http.request", url=upstream.url + "/a%2Fb?sig=x%2By%3D&t=1:2", query={"more": "ä&b"}
-        )
+        await call("http.request", url=upstream.url + "/a%2Fb?sig=x%2By%3D&t=1:2", query={"more": "ä&b"})
         await call("http.request", url=upstream.url + "/ä b?q=ü#part")
     assert [asked.target for asked in upstream.asked] == [
         "/a%2Fb?sig=x%2By%3D&t=1:2&more=%C3%A4%26b",
@@ -155,9 +143,7 @@ async def test_body_is_decoded(lines: list[str], body: bytes, decode: str, value
     assert result["body"] == value
 
 
-@pytest.mark.parametrize(
-    ("coding", "encode"), [("gzip", gzip.compress), ("br", brotli.compress), ("identity", bytes)]
-)
+@pytest.mark.parametrize(("coding", "encode"), [("gzip", gzip.compress), ("br", brotli.compress), ("identity", bytes)])
 async def test_compressed_body_is_read(coding: str, encode: Any) -> None:
     """Gzip and br, as asked for."""
     body = encode(b'{"a": 1}')
@@ -185,10 +171,7 @@ async def test_connection_is_used_again() -> None:
 
     async with Upstream(twice) as upstream, context_of() as context:
         from streamstack.functions.http import http_request  # noqa: PLC0415
-        from streamstack.runtime.run import (  # noqa: PLC0415
-            Collector,
-            Run,
-        )
+        from streamstack.runtime.run import Collector, Run  # noqa: PLC0415
 
         assert http_request.run is not None
         for _ in range(2):
@@ -212,12 +195,7 @@ async def test_no_cookie_goes_from_run_to_run() -> None:
 
 async def test_redirects_are_followed() -> None:
     """A POST becomes a GET where browsers do so, and stays one where it must."""
-    for status, method in [
-        ("302 F", "GET"),
-        ("303 S", "GET"),
-        ("307 T", "POST"),
-        ("308 P", "POST"),
-    ]:
+    for status, method in [("302 F", "GET"), ("303 S", "GET"), ("307 T", "POST"), ("308 P", "POST")]:
         moved = answer("", "Location: /there?x=%2F", status=status)
         async with Upstream(moved, answer("ok", "Content-Type: text/plain")) as upstream:
             result = await call("http.request", url=upstream.url + "/here", method="POST", body="b")
@@ -230,12 +208,7 @@ async def test_redirects_are_followed() -> None:
 
 async def test_keys_do_not_follow_to_another_host() -> None:
     """Whatever header may be a key stays where it was meant for."""
-    headers = {
-        "Authorization": "Bearer k",
-        "X-Api-Key": "k",
-        "Cookie": "k=1",
-        "Accept": "text/plain",
-    }
+    headers = {"Authorization": "Bearer k", "X-Api-Key": "k", "Cookie": "k=1", "Accept": "text/plain"}
     async with Upstream(answer("ok")) as other:
         moved = answer("", f"Location: {other.url}/x", status="307 T")
         async with Upstream(moved) as upstream:
@@ -250,24 +223,14 @@ async def test_redirects_end() -> None:
     """A circle is an error; without redirects the answer is the redirect itself."""
     async with Upstream(answer("", "Location: /", status="302 F")) as upstream:
         error = await fails(url=upstream.url, redirects=3)
-        assert (error.code, error.message) == (
-            "http-status",
-            "127.0.0.1 redirects more than 3 times",
-        )
+        assert (error.code, error.message) == ("http-status", "127.0.0.1 redirects more than 3 times")
         assert len(upstream.asked) == 4
         result = await call("http.request", url=upstream.url, redirects=0)
     assert (result["status"], result["headers"]["location"]) == (302, "/")
 
 
 @pytest.mark.parametrize(
-    "location",
-    [
-        "file:///etc/passwd",
-        "javascript:1",
-        "ftp://x/",
-        "http://2852039166/x",
-        "http://169.254.169.254./",
-    ],
+    "location", ["file:///etc/passwd", "javascript:1", "ftp://x/", "http://2852039166/x", "http://169.254.169.254./"]
 )
 async def test_redirect_to_what_is_no_web_is_refused(location: str) -> None:
     """No scheme but the web's is followed; an address that can't be asked is the upstream's fault."""
@@ -279,14 +242,10 @@ async def test_redirect_to_what_is_no_web_is_refused(location: str) -> None:
 # ------------------------------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize(
-    "status", ["401 Unauthorized", "404 Not Found", "429 Too Many Requests", "500 No"]
-)
+@pytest.mark.parametrize("status", ["401 Unauthorized", "404 Not Found", "429 Too Many Requests", "500 No"])
 async def test_status_from_400_is_an_error(status: str) -> None:
     """The error names host and status; body and headers are in its details, for the author."""
-    async with Upstream(
-        answer('{"error": "secret"}', JSON, "X-Request-Id: 7", status=status)
-    ) as upstream:
+    async with Upstream(answer('{"error": "secret"}', JSON, "X-Request-Id: 7", status=status)) as upstream:
         error = await fails(url=upstream.url + "/path?key=secret", headers={"X-Key": "secret"})
     code = int(status[:3])
     assert (error.code, error.status) == ("http-status", 502)
@@ -300,9 +259,7 @@ async def test_status_from_400_is_an_error(status: str) -> None:
 async def test_allowed_status_is_an_answer() -> None:
     """One by one, or a class of them."""
     for allowed in ([404], [409, "4xx"], ["4xx"]):
-        async with Upstream(
-            answer("gone", "Content-Type: text/plain", status="404 Not Found")
-        ) as upstream:
+        async with Upstream(answer("gone", "Content-Type: text/plain", status="404 Not Found")) as upstream:
             result = await call("http.request", url=upstream.url, allow_status=allowed)
         assert (result["status"], result["body"]) == (404, "gone")
 
@@ -327,39 +284,16 @@ async def test_error_body_of_any_size_is_cut() -> None:
         ([b"HTTP/1.1 200 OK\r\nContent-Ty"], "http-connection", "broke off before it answered"),
         ([b"SSH-2.0-OpenSSH_9\r\n\r\n"], "http-connection", "not HTTP"),
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"], "stream-lost", "broke off"),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf"], "stream-lost", "broke off"),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"zz\r\nhalf"], "stream-lost", "broke off"),
         (
-            [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf"],
-            "stream-lost",
-            "broke off",
-        ),
-        (
-            [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"zz\r\nhalf"],
-            "stream-lost",
-            "broke off",
-        ),
-        (
-            [
-                b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n",
-                gzip.compress(b"x" * 99)[:-9],
-            ],
+            [b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n", gzip.compress(b"x" * 99)[:-9]],
             "stream-lost",
             "in the middle of its encoding",
         ),
-        (
-            [b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nno"],
-            "invalid-chunk",
-            "is not",
-        ),
-        (
-            [b"HTTP/1.1 200 OK\r\nContent-Encoding: zstd\r\nContent-Length: 2\r\n\r\nno"],
-            "invalid-chunk",
-            "zstd",
-        ),
-        (
-            [b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 3\r\n\r\n<p>"],
-            "invalid-chunk",
-            "text/html",
-        ),
+        ([b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nno"], "invalid-chunk", "is not"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Encoding: zstd\r\nContent-Length: 2\r\n\r\nno"], "invalid-chunk", "zstd"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 3\r\n\r\n<p>"], "invalid-chunk", "text/html"),
         (
             [b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n{"],
             "invalid-chunk",
@@ -462,9 +396,7 @@ async def test_stand_in_answers_for_a_host() -> None:
             deny_private_networks=True,
             stand_ins={"https://api.example.org": upstream.url},
         )
-        result = await call(
-            "http.request", settings, url="https://api.example.org/v1/x%2Fy?a=b%20c"
-        )
+        result = await call("http.request", settings, url="https://api.example.org/v1/x%2Fy?a=b%20c")
     assert result["body"] == "ok"
     (asked,) = upstream.asked
     assert (asked.headers["host"], asked.target) == ("api.example.org", "/v1/x%2Fy?a=b%20c")
@@ -509,9 +441,7 @@ async def test_retry_gives_up_where_the_wait_is_too_long() -> None:
     assert len(upstream.asked) == 1
 
 
-@pytest.mark.parametrize(
-    ("status", "asked"), [("401 No", 1), ("404 No", 1), ("429 Busy", 3), ("500 No", 3)]
-)
+@pytest.mark.parametrize(("status", "asked"), [("401 No", 1), ("404 No", 1), ("429 Busy", 3), ("500 No", 3)])
 async def test_only_what_may_pass_is_tried_again(status: str, asked: int) -> None:
     """401 stays 401; 429 and 500 may not."""
     async with Upstream(answer("", status=status)) as upstream:
@@ -629,9 +559,7 @@ async def test_binding_in_a_path_or_query_is_percent_encoded(written: str, targe
 )
 async def test_binding_in_a_host_does_not_lead_to_another(written: str, value: str) -> None:
     """Where an author has begun the host, a value is a label of it, a port, or the path behind it."""
-    ran = await run_calling(
-        f"- http.request:\n    url: {written}\n  as: reply", {"x": value, "y": ""}
-    )
+    ran = await run_calling(f"- http.request:\n    url: {written}\n  as: reply", {"x": value, "y": ""})
     assert ran.error is not None
     assert (ran.error.code, ran.error.status) == ("invalid-input", 400)
 
@@ -696,9 +624,7 @@ async def test_multipart_form_is_sent_with_its_length(size: int) -> None:
     assert asked.headers["content-length"] == str(len(asked.body))
     assert "transfer-encoding" not in asked.headers
     parts = await parts_of(asked)
-    contents = [
-        (head["content-disposition"], head.get("content-type"), body) for head, body in parts
-    ]
+    contents = [(head["content-disposition"], head.get("content-type"), body) for head, body in parts]
     assert contents == [
         ('form-data; name="model"', None, b"whisper-1"),
         ('form-data; name="n"', None, b"1"),
@@ -766,9 +692,7 @@ async def test_calls_of_this_machine_go_without_the_proxy() -> None:
     assert proxy.asked == []
 
 
-@pytest.mark.parametrize(
-    "host", ["169.254.169.254", "2852039166", "[::ffff:169.254.169.254]", "169.254.169.254."]
-)
+@pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "[::ffff:169.254.169.254]", "169.254.169.254."])
 async def test_proxy_is_no_way_around_the_guard(host: str) -> None:
     """An address in any form is judged before the proxy is asked for it."""
     async with Upstream(answer("")) as proxy:

@@ -152,11 +152,7 @@ async def test_compressed_events_come_as_they_are_flushed(coding: str) -> None:
         return bytes(packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH))
 
     async def script(wire: Wire) -> None:
-        packer: Any = (
-            brotli.Compressor()
-            if coding == "br"
-            else zlib.compressobj(wbits=31 if coding == "gzip" else 15)
-        )
+        packer: Any = brotli.Compressor() if coding == "br" else zlib.compressobj(wbits=31 if coding == "gzip" else 15)
         await wire.head(NDJSON, f"Content-Encoding: {coding}")
         await wire.chunk(flush(packer, b"1\n"))
         async with asyncio.timeout(5):
@@ -244,31 +240,13 @@ TRUNCATED = gzip.compress(b"".join(b"data: %d\n\n" % n for n in range(3)) + b"x"
         (reset_after(CHUNKED + THREE + THREE[:9]), {}, 3, "stream-lost", "broke off"),
         (reset_after(HEAD + b"\r\ndata: 0\n\n"), {}, 1, "stream-lost", "broke off"),
         (answers(CHUNKED + THREE), {}, 3, "stream-lost", "broke off"),
-        (
-            answers(HEAD + b"Content-Length: 50\r\n\r\ndata: 0\n\n"),
-            {},
-            1,
-            "stream-lost",
-            "broke off",
-        ),
+        (answers(HEAD + b"Content-Length: 50\r\n\r\ndata: 0\n\n"), {}, 1, "stream-lost", "broke off"),
         (answers(CHUNKED, THREE, b"zz\r\n", every=0.02), {}, 3, "stream-lost", "broke off"),
         (answer("no", status="401 Unauthorized"), {}, 0, "http-status", "401 Unauthorized"),
         (answer("no", status="429 Too Many Requests"), {}, 0, "http-status", "429 Too Many"),
         (answer("no", status="500 Oops"), {}, 0, "http-status", "500 Internal Server Error"),
-        (
-            answer("<p>Log in</p>", "Content-Type: text/html"),
-            {"decode": "sse"},
-            0,
-            "invalid-chunk",
-            "text/html",
-        ),
-        (
-            answer("<p>", "Content-Type: text/html"),
-            {"decode": "json"},
-            0,
-            "invalid-chunk",
-            "text/html",
-        ),
+        (answer("<p>Log in</p>", "Content-Type: text/html"), {"decode": "sse"}, 0, "invalid-chunk", "text/html"),
+        (answer("<p>", "Content-Type: text/html"), {"decode": "json"}, 0, "invalid-chunk", "text/html"),
         (answer("<p>"), {"decode": "ndjson"}, 0, "invalid-chunk", "not JSON"),
         (
             answer('{"error": {"message": "quota"}}', "Content-Type: application/json"),
@@ -277,45 +255,15 @@ TRUNCATED = gzip.compress(b"".join(b"data: %d\n\n" % n for n in range(3)) + b"x"
             "invalid-chunk",
             "answered with application/json, which is not sseJson",
         ),
-        (
-            answer(TRUNCATED, SSE, "Content-Encoding: gzip"),
-            {},
-            3,
-            "stream-lost",
-            "middle of its encoding",
-        ),
-        (
-            answer("plain", SSE, "Content-Encoding: gzip"),
-            {},
-            0,
-            "invalid-chunk",
-            "gzip, and is not",
-        ),
+        (answer(TRUNCATED, SSE, "Content-Encoding: gzip"), {}, 3, "stream-lost", "middle of its encoding"),
+        (answer("plain", SSE, "Content-Encoding: gzip"), {}, 0, "invalid-chunk", "gzip, and is not"),
         (stall_after(b""), {"first_chunk_timeout": 0.1}, 0, "timeout", "gave nothing within 0.1 s"),
-        (
-            stall_after(CHUNKED),
-            {"first_chunk_timeout": 0.1},
-            0,
-            "timeout",
-            "gave nothing within 0.1 s",
-        ),
-        (
-            stall_after(CHUNKED + THREE),
-            {"idle_timeout": 0.1},
-            3,
-            "timeout",
-            "gave nothing within 0.1 s",
-        ),
+        (stall_after(CHUNKED), {"first_chunk_timeout": 0.1}, 0, "timeout", "gave nothing within 0.1 s"),
+        (stall_after(CHUNKED + THREE), {"idle_timeout": 0.1}, 3, "timeout", "gave nothing within 0.1 s"),
         (heartbeats, {"idle_timeout": 0.1}, 1, "timeout", "gave nothing within 0.1 s"),
         (heartbeats, {"timeout": 0.1}, 1, "timeout", "took longer than 0.1 s"),
         (endless_line, {"max_event_size": 100_000}, 1, "invalid-chunk", "more than 100000 bytes"),
-        (
-            answer("data: x\n\n", SSE),
-            {"decode": "sseJson"},
-            0,
-            "invalid-chunk",
-            "chunk 1 of the stream",
-        ),
+        (answer("data: x\n\n", SSE), {"decode": "sseJson"}, 0, "invalid-chunk", "chunk 1 of the stream"),
     ],
 )
 async def test_fault_of_an_upstream_has_its_code(
@@ -345,11 +293,7 @@ async def test_answer_cut_at_any_byte_is_never_whole(*, broken: bool) -> None:
         return taken.code, len(taken.items)
 
     cuts = range(len(whole))
-    found = [
-        each
-        for begin in cuts[::20]
-        for each in await asyncio.gather(*map(cut, cuts[begin : begin + 20]))
-    ]
+    found = [each for begin in cuts[::20] for each in await asyncio.gather(*map(cut, cuts[begin : begin + 20]))]
     for at, (code, given) in zip(cuts, found, strict=True):
         assert code == ("http-connection" if at < len(CHUNKED) else "stream-lost"), at
         # An event is there once its blank line is.
@@ -502,11 +446,7 @@ async def test_lost_stream_goes_on_after_its_last_event() -> None:
         taken = await take("http.stream", url=upstream.url, reconnect=AGAIN, headers={"X-Key": "k"})
         assert perf_counter() - started > 0.3
     assert taken.error is None
-    assert [(item["id"], item["data"]) for item in taken.items] == [
-        ("7", "a"),
-        ("9", "c"),
-        ("9", "d"),
-    ]
+    assert [(item["id"], item["data"]) for item in taken.items] == [("7", "a"), ("9", "c"), ("9", "d")]
     assert [asked.headers.get("last-event-id") for asked in upstream.asked] == [None, "7", "9", "9"]
     assert {asked.headers["x-key"] for asked in upstream.asked} == {"k"}
     assert taken.stream.finished
@@ -560,9 +500,7 @@ async def test_first_connection_is_not_made_again() -> None:
 async def test_idle_upstream_is_left_for_a_new_connection() -> None:
     """A stall is a loss, too."""
     async with Upstream(stall_after(CHUNKED + THREE), answer("data: 3\n\n", SSE)) as upstream:
-        taken = await take(
-            "http.stream", url=upstream.url, idle_timeout=0.1, reconnect=AGAIN, upto=4
-        )
+        taken = await take("http.stream", url=upstream.url, idle_timeout=0.1, reconnect=AGAIN, upto=4)
     assert (taken.error, len(taken.items)) == (None, 4)
 
 
@@ -700,9 +638,7 @@ async def test_events_are_asked_past_caches() -> None:
     """As EventSource does, unless the author says otherwise."""
     async with Upstream(answer("data: 1\n\n", SSE)) as upstream:
         await take("http.stream", url=upstream.url, decode="sse")
-        await take(
-            "http.stream", url=upstream.url, decode="sse", headers={"cache-control": "max-age=1"}
-        )
+        await take("http.stream", url=upstream.url, decode="sse", headers={"cache-control": "max-age=1"})
         await take("http.stream", url=upstream.url, decode="lines")
     asked = [each.headers.get("cache-control") for each in upstream.asked]
     assert asked == ["no-cache", "max-age=1", None]

@@ -45,9 +45,7 @@ class Peer:
 async def peer_of(*talks: Talk) -> AsyncIterator[Peer]:
     """Serve some talks."""
     peer = Peer(list(talks))
-    runner = web.ServerRunner(
-        web.Server(peer.handle, handler_cancellation=True), shutdown_timeout=0.1
-    )
+    runner = web.ServerRunner(web.Server(peer.handle, handler_cancellation=True), shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -173,16 +171,12 @@ async def test_lost_connection_is_made_again() -> None:
         await (cut if len(heard) < 3 else closes(1000))(socket)
 
     async with peer_of(talk) as peer:
-        taken = await take(
-            "websocket.stream", url=peer.url, send="hi", reconnect={"times": 2, "delay": 0.01}
-        )
+        taken = await take("websocket.stream", url=peer.url, send="hi", reconnect={"times": 2, "delay": 0.01})
     assert (taken.error, taken.items) == (None, [1, 1, 1])
     assert heard == ["hi", "hi", "hi"]
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [("401 Unauthorized", "http-status"), ("200 OK", "http-status")]
-)
+@pytest.mark.parametrize(("status", "code"), [("401 Unauthorized", "http-status"), ("200 OK", "http-status")])
 async def test_server_that_speaks_no_websocket_is_told(status: str, code: str) -> None:
     """An answer in place of a handshake is an error by its status."""
     async with Upstream(answer("no", status=status)) as upstream:
@@ -208,9 +202,7 @@ async def test_faults_of_the_connection_are_told() -> None:
     async with peer_of(open_) as peer:
         taken = await take("websocket.stream", url=peer.url, idle_timeout=0.1)
         assert (taken.items, taken.code) == ([1], "timeout")
-        taken = await take(
-            "websocket.stream", HttpSettings(deny_private_networks=True), url=peer.url
-        )
+        taken = await take("websocket.stream", HttpSettings(deny_private_networks=True), url=peer.url)
         assert taken.code == "http-connection"
     with pytest.raises(RunError, match="must be a URL such as wss:"):
         await take("websocket.stream", url="http://api.example.org")
@@ -222,9 +214,7 @@ async def test_redirect_is_judged_like_any_request() -> None:
         moved = answer("", f"Location: http://localhost:{other.port}/", status="302 F")
         async with Upstream(moved) as upstream:
             taken = await take(
-                "websocket.stream",
-                HttpSettings(allow_hosts=("127.0.0.1",)),
-                url=upstream.url.replace("http", "ws", 1),
+                "websocket.stream", HttpSettings(allow_hosts=("127.0.0.1",)), url=upstream.url.replace("http", "ws", 1)
             )
     assert taken.error is not None
     assert "localhost are not allowed" in taken.error.message

@@ -53,41 +53,17 @@ async def test_keys_of_every_kind(algorithm: str) -> None:
 @pytest.mark.parametrize(
     ("step", "code", "words"),
     [
-        (
-            "jwt.verify: {token: << input.token >>, secret: << input.nothing >>}",
-            "template",
-            "`secret`",
-        ),
-        (
-            "jwt.verify: {token: << input.token >>, secret: << input.pem >>}",
-            "template",
-            "publicKey",
-        ),
-        (
-            "jwt.verify: {token: << input.token >>, publicKey: << input.secret >>}",
-            "template",
-            "PEM",
-        ),
-        (
-            "jwt.verify: {token: << input.token >>, publicKey: << input.private >>}",
-            "template",
-            "private",
-        ),
-        (
-            "jwt.verify: {token: << input.confused >>, publicKey: << input.pem >>}",
-            "unauthorized",
-            "signed in a way",
-        ),
+        ("jwt.verify: {token: << input.token >>, secret: << input.nothing >>}", "template", "`secret`"),
+        ("jwt.verify: {token: << input.token >>, secret: << input.pem >>}", "template", "publicKey"),
+        ("jwt.verify: {token: << input.token >>, publicKey: << input.secret >>}", "template", "PEM"),
+        ("jwt.verify: {token: << input.token >>, publicKey: << input.private >>}", "template", "private"),
+        ("jwt.verify: {token: << input.confused >>, publicKey: << input.pem >>}", "unauthorized", "signed in a way"),
         (
             "jwt.verify: {token: << input.token >>, secret: << input.secret >>, audience: me}",
             "unauthorized",
             "audience",
         ),
-        (
-            "jwt.verify: {token: << input.token >>, secret: << input.secret >>, issuer: me}",
-            "unauthorized",
-            "issuer",
-        ),
+        ("jwt.verify: {token: << input.token >>, secret: << input.secret >>, issuer: me}", "unauthorized", "issuer"),
         (
             "jwt.verify: {token: << input.token >>, secret: << input.secret >>, issuer: << input.list >>}",
             "template",
@@ -105,21 +81,9 @@ async def test_keys_of_every_kind(algorithm: str) -> None:
         ),
         ("jwt.sign: {claims: {}, secret: << input.nothing >>}", "template", "`secret`"),
         ("jwt.sign: {claims: {}, privateKey: << input.pem >>}", "template", "private key"),
-        (
-            "jwt.sign: {claims: {}, privateKey: << input.private >>, algorithm: HS256}",
-            "template",
-            "HS256",
-        ),
-        (
-            "hmac.verify: {content: a, signature: b, secret: << input.nothing >>}",
-            "template",
-            "secret",
-        ),
-        (
-            "hmac.verify: {content: << input.list >>, signature: b, secret: << input.secret >>}",
-            "template",
-            "content",
-        ),
+        ("jwt.sign: {claims: {}, privateKey: << input.private >>, algorithm: HS256}", "template", "HS256"),
+        ("hmac.verify: {content: a, signature: b, secret: << input.nothing >>}", "template", "secret"),
+        ("hmac.verify: {content: << input.list >>, signature: b, secret: << input.secret >>}", "template", "content"),
     ],
 )
 async def test_what_would_be_unsafe_is_refused(step: str, code: str, words: str) -> None:
@@ -168,19 +132,13 @@ functionStack:
     bad = ("", "sha256=", "sha1=" + made.hexdigest(), made.hexdigest()[:-1], "\u00e4", "0" * 64)
     async with project(tmp_path, "{}", definition, {"HOOK_SECRET": "hook"}) as server:
         for signature in good:
-            reply = await server.ask(
-                "POST", "/hook", body, Content_Type="application/json", X_Signature=signature
-            )
+            reply = await server.ask("POST", "/hook", body, Content_Type="application/json", X_Signature=signature)
             assert (reply.status, reply.body) == (200, b"3"), signature
         for signature in bad:
-            reply = await server.ask(
-                "POST", "/hook", body, Content_Type="application/json", X_Signature=signature
-            )
+            reply = await server.ask("POST", "/hook", body, Content_Type="application/json", X_Signature=signature)
             assert reply.status == 401, signature
         none = await server.ask("POST", "/hook", body, Content_Type="application/json")
-        changed = await server.ask(
-            "POST", "/hook", body + b" ", Content_Type="application/json", X_Signature=good[0]
-        )
+        changed = await server.ask("POST", "/hook", body + b" ", Content_Type="application/json", X_Signature=good[0])
     assert (none.status, changed.status) == (401, 401)
 
 

@@ -63,9 +63,7 @@ USE = """
 async def test_runs_that_miss_at_once_have_it_made_once(context: Context) -> None:
     """Of fifty runs one makes the value, for each key; the others wait for it, and those that come later find it."""
     plan = plan_of(USE)
-    values = await asyncio.gather(
-        *(ran(plan, context, {"key": key}) for key in "ab" for _ in range(50))
-    )
+    values = await asyncio.gather(*(ran(plan, context, {"key": key}) for key in "ab" for _ in range(50)))
     assert values == [["made", 1]] * 100
     assert await ran(plan, context, {"key": "a"}) == ["made", 1]
 
@@ -73,9 +71,7 @@ async def test_runs_that_miss_at_once_have_it_made_once(context: Context) -> Non
 async def test_an_error_goes_to_all_and_is_not_kept(context: Context) -> None:
     """Each run fails by itself, with its code and details; the next one tries anew."""
     plan = plan_of(USE)
-    errors = await asyncio.gather(
-        *(ran(plan, context, {"fails": True}) for _ in range(5)), return_exceptions=True
-    )
+    errors = await asyncio.gather(*(ran(plan, context, {"fails": True}) for _ in range(5)), return_exceptions=True)
     assert [(type(e), getattr(e, "code", ""), getattr(e, "details", 0)) for e in errors] == [
         (RunError, "sold-out", 1)
     ] * 5
@@ -140,9 +136,7 @@ async def test_who_would_wait_for_himself_does_the_work() -> None:
         await asyncio.sleep(0.01)
         return "b of " + await flights.do(b"a", inner)
 
-    got = await asyncio.wait_for(
-        asyncio.gather(flights.do(b"a", first), flights.do(b"b", second)), 2
-    )
+    got = await asyncio.wait_for(asyncio.gather(flights.do(b"a", first), flights.do(b"b", second)), 2)
     assert list(got) == ["a of b of inner", "b of inner"]
 
 
@@ -234,9 +228,7 @@ async def test_what_a_run_refuses(stack: str, code: str, told: str) -> None:
 async def test_a_value_too_large_is_given_and_not_kept(state: StateSettings) -> None:
     """`cache.use` says so in the log; `cache.set` fails."""
     context = Context(state=replace(state, max_size=1000))
-    large = plan_of(
-        "- cache.use: {key: k, do: [{return: << 'x' * 2000 >>}]}\n  as: v\n- return: << v >>"
-    )
+    large = plan_of("- cache.use: {key: k, do: [{return: << 'x' * 2000 >>}]}\n  as: v\n- return: << v >>")
     with capture_logs() as logs:
         assert len(await ran(large, context)) == 2000
     assert [each["event"] for each in logs] == ["not-cached"]
@@ -280,11 +272,7 @@ HEAD = "method: GET\npath: /t\nresponseType: json\nfunctionStack:\n"
             "stream-in-expression",
             "`cache.use` can't keep `s`",
         ),
-        (
-            "  - forEach: {in: [1], do: [{cache.use: {key: a, do: [break]}}]}",
-            "outside-loop",
-            "`break`",
-        ),
+        ("  - forEach: {in: [1], do: [{cache.use: {key: a, do: [break]}}]}", "outside-loop", "`break`"),
     ],
 )
 def test_misuse_is_found(stack: str, code: str, told: str) -> None:

@@ -21,9 +21,7 @@ REGISTRY = Registry(FUNCTIONS)
 class Source:
     """A stream that records what was read of it, and that it was closed."""
 
-    def __init__(
-        self, *batches: list[Any], gap: float = 0, fails: Exception | None = None, ends: bool = True
-    ) -> None:
+    def __init__(self, *batches: list[Any], gap: float = 0, fails: Exception | None = None, ends: bool = True) -> None:
         self.batches = batches
         self.gap = gap
         self.fails = fails
@@ -149,9 +147,7 @@ async def test_a_source_is_closed_when_the_reader_leaves(way: Callable[[Any], St
 
 
 @ways
-async def test_a_source_is_closed_when_the_reader_is_cancelled(
-    way: Callable[[Any], Stream],
-) -> None:
+async def test_a_source_is_closed_when_the_reader_is_cancelled(way: Callable[[Any], Stream]) -> None:
     """A reader cancelled while it waits has closed everything when it ends."""
     source = Source(["a\n"], ends=False)
 
@@ -366,9 +362,7 @@ async def test_a_result_is_given_when_those_before_it_are() -> None:
     stream = made("streams.map", in_=[0, 1, 2], do=body, concurrency=3).consume()
     gates[1].set()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(
-            asyncio.shield(reading := asyncio.ensure_future(stream.batch())), 0.02
-        )
+        await asyncio.wait_for(asyncio.shield(reading := asyncio.ensure_future(stream.batch())), 0.02)
     gates[0].set()
     assert await reading + await stream.batch() == [0, 1]
     gates[2].set()
@@ -434,13 +428,7 @@ async def test_a_body_that_cancels_itself_holds_nobody_up() -> None:
 async def test_batch_gathers_across_what_arrives() -> None:
     """Lists have the size asked for, however the items came; the last may be shorter."""
     source = Source([1], [2, 3, 4], [5, 6, 7, 8, 9])
-    assert await items_of(made("streams.batch", in_=source.stream, size=2)) == [
-        [1, 2],
-        [3, 4],
-        [5, 6],
-        [7, 8],
-        [9],
-    ]
+    assert await items_of(made("streams.batch", in_=source.stream, size=2)) == [[1, 2], [3, 4], [5, 6], [7, 8], [9]]
 
 
 async def test_batch_gives_what_it_has_when_the_time_is_over() -> None:
@@ -524,10 +512,7 @@ async def test_split_takes_the_text_of_what_has_one() -> None:
         None,
         " four",
     ]
-    assert await items_of(made("streams.split", in_=items, by="words", size=2)) == [
-        "One two",
-        " three four",
-    ]
+    assert await items_of(made("streams.split", in_=items, by="words", size=2)) == ["One two", " three four"]
     assert await items_of(made("streams.split", in_=["a b"])) == ["a", " b"]
 
 

@@ -27,9 +27,7 @@ def made(name: str, **parameters: Any) -> Stream:
 
 async def figures(stack: str, inputs: dict[str, Any] | None = None) -> list[Any]:
     """All figures of a window that a stack binds as `w`."""
-    outcome = await run_stack(
-        stack + "- forEach: {in: << w >>, do: [{stream: << item >>}]}", inputs
-    )
+    outcome = await run_stack(stack + "- forEach: {in: << w >>, do: [{stream: << item >>}]}", inputs)
     assert outcome.error is None, outcome.error
     return outcome.contents
 
@@ -100,9 +98,7 @@ async def test_a_timer_gives_figures_though_nothing_comes() -> None:
     """At even times, also before the first item; at the end those of what came since."""
     source = Source([1], [2], gap=0.12)
     began = perf_counter()
-    told = await items_of(
-        made("streams.window", in_=source.stream, compute=COUNT, within=0.05, every=0.05)
-    )
+    told = await items_of(made("streams.window", in_=source.stream, compute=COUNT, within=0.05, every=0.05))
     assert perf_counter() - began >= 0.24
     assert sum(each["n"] for each in told) == 2
     assert [each["n"] for each in told[:2]] == [0, 0]
@@ -189,11 +185,7 @@ async def test_changes_of_a_feed() -> None:
     stream = made("streams.changes", in_=source.stream, key=lambda row: row["s"], fields=["p"])
     with pytest.raises(ValueError, match="lost"):
         await items_of(stream, got)
-    assert [(each["key"], each["changed"]["p"]["trend"]) for each in got] == [
-        ("a", "flat"),
-        ("b", "flat"),
-        ("a", "up"),
-    ]
+    assert [(each["key"], each["changed"]["p"]["trend"]) for each in got] == [("a", "flat"), ("b", "flat"), ("a", "up")]
 
 
 HEAD = "method: GET\npath: /t\nresponseType: streaming\ninputParameters: {rows: {type: list}}\nfunctionStack:\n"
@@ -219,9 +211,7 @@ def found(window: str, function: str = "streams.window") -> list[tuple[str, str,
 )
 def test_what_is_right_is_let_alone(window: str) -> None:
     """The shapes of the guide have no findings, but for the name `key`."""
-    wanted = [
-        ("bad-name", "`streams.window`: `key` has a meaning of its own here: choose another name")
-    ]
+    wanted = [("bad-name", "`streams.window`: `key` has a meaning of its own here: choose another name")]
     assert [each[:2] for each in found(window)] == (wanted if "{key:" in window else [])
 
 
@@ -231,36 +221,16 @@ def test_what_is_right_is_let_alone(window: str) -> None:
         ("compute: {a: {op: average}}", "wrong-type", "must be count, sum", "write count, sum"),
         ("compute: {a: {op: p95s}}", "wrong-type", "must be count, sum", "did you mean `p95`?"),
         ("compute: {a: {of: << item >>}}", "missing-parameter", "requires `op`", "add `op`"),
-        (
-            "compute: {a: {op: sum, off: << item >>}}",
-            "unknown-parameter",
-            "no parameter `off`",
-            "`of`",
-        ),
+        ("compute: {a: {op: sum, off: << item >>}}", "unknown-parameter", "no parameter `off`", "`of`"),
         ("compute: {a: sum}", "wrong-type", "must be a mapping", "{op: sum}"),
         ("compute: [sum]", "wrong-type", "must be a mapping", "compute"),
         ("size: 5", "missing-parameter", "requires `compute`", "add `compute`"),
         ("compute: {}", "missing-parameter", "is empty", "write compute: {name: ...}"),
-        (
-            "compute: {a: {op: sum, of: price}}",
-            "not-an-expression",
-            "computed for each item",
-            "<< item.price >>",
-        ),
+        ("compute: {a: {op: sum, of: price}}", "not-an-expression", "computed for each item", "<< item.price >>"),
         ("compute: {a: {op: sum}}, by: shop", "not-an-expression", "`by`", "<< item.shop >>"),
         ("compute: {a: {op: sum, of: << row.n >>}}", "unbound-name", "`row` is not bound", ""),
-        (
-            "compute: {a: {op: sum, of: << row.n >>}}, as: rov",
-            "unbound-name",
-            "did you mean `rov`",
-            "",
-        ),
-        (
-            "compute: {a: {op: sum}}, by: << rowe.n >>, as: row",
-            "unbound-name",
-            "did you mean `row`",
-            "",
-        ),
+        ("compute: {a: {op: sum, of: << row.n >>}}, as: rov", "unbound-name", "did you mean `rov`", ""),
+        ("compute: {a: {op: sum}}, by: << rowe.n >>, as: row", "unbound-name", "did you mean `row`", ""),
         ("compute: {a: {op: sum}}, size: 5, within: 5s", "conflicting-parameters", "`size`", ""),
         ("compute: {a: {op: sum}}, size: 0", "wrong-type", "at least 1", ""),
         ("compute: {a: {op: sum}}, within: soon", "bad-duration", "`within`", ""),
@@ -314,9 +284,7 @@ def test_misuse_of_changes_is_found(window: str, code: str, told: str) -> None:
 )
 async def test_misuse_that_only_a_run_can_see(window: str, told: str) -> None:
     """The run fails with a message that names the parameter."""
-    outcome = await run_stack(
-        f"- streams.window: {{in: ['x'], {window}}}\n  as: w\n- collect: << w >>", {"op": "mode"}
-    )
+    outcome = await run_stack(f"- streams.window: {{in: ['x'], {window}}}\n  as: w\n- collect: << w >>", {"op": "mode"})
     assert outcome.error is not None
     assert outcome.error.code == "template"
     assert told in outcome.error.message

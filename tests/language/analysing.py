@@ -23,18 +23,7 @@ from streamstack.language.definition import (
 from streamstack.language.loading.documents import read_document
 from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming
-from streamstack.spec import (
-    Binds,
-    Bound,
-    Condition,
-    Kind,
-    ListOf,
-    Named,
-    Nesting,
-    OneOf,
-    StackOf,
-    Variable,
-)
+from streamstack.spec import Binds, Bound, Condition, Kind, ListOf, Named, Nesting, OneOf, StackOf, Variable
 
 _ITEM = (Binds("as", "item"),)
 _IN = Parameter("in", Bound(Kind.ITEMS), "A stream.", required=True, main=True)
@@ -154,9 +143,7 @@ def analyse_text(text: str) -> list[Diagnostic]:
     return analyse(first, functions)
 
 
-def find_in(
-    stack: str, *, inputs: str = "", also: str = "", kind: str = "streaming", more: str = ""
-) -> list[str]:
+def find_in(stack: str, *, inputs: str = "", also: str = "", kind: str = "streaming", more: str = "") -> list[str]:
     """Analyse an endpoint's stack.
 
     Return its findings as `line:column code message`, lines counted from the stack's first as 1.
@@ -168,10 +155,7 @@ def find_in(
     if also:
         text += "\n---\n" + dedent(also).strip("\n")
     before = head.count("\n")
-    return [
-        f"{each.line - before}:{each.column - 2} {each.code} {each.message}"
-        for each in analyse_text(text)
-    ]
+    return [f"{each.line - before}:{each.column - 2} {each.code} {each.message}" for each in analyse_text(text)]
 
 
 def codes_in(stack: str, **more: Any) -> list[str]:

@@ -75,9 +75,7 @@ def test_everything_of_tokens() -> None:
         (OKPKey.generate_key("Ed25519"), ("EdDSA", "Ed25519")),
     ],
 )
-def test_a_public_key_says_which_algorithms(
-    key: Any, algorithms: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_public_key_says_which_algorithms(key: Any, algorithms: tuple[str, ...], tmp_path: Path) -> None:
     """In a file beside the settings, or as text; another kind of signature is refused."""
     (tmp_path / "k.pem").write_bytes(key.as_pem(private=False))
     settings, found = settings_of("a: {type: jwt, publicKey: k.pem}", folder=tmp_path)
@@ -99,9 +97,7 @@ def test_keys_that_are_no_good(tmp_path: Path) -> None:
     (tmp_path / "small.pem").write_bytes(small.as_pem(private=False))
     (tmp_path / "curve.pem").write_bytes(ECKey.generate_key("secp256k1").as_pem(private=False))
     (tmp_path / "private.pem").write_bytes(ECKey.generate_key("P-256").as_pem(private=True))
-    (tmp_path / "text.pem").write_text(
-        "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
-    )
+    (tmp_path / "text.pem").write_text("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
     for name, words in (
         ("small", "too weak"),
         ("curve", "no algorithm for such a key"),
@@ -170,12 +166,7 @@ def test_a_secret_that_is_missing_lets_nobody_in() -> None:
 
 @pytest.mark.parametrize(
     ("secret", "algorithms", "weak"),
-    [
-        ("x" * 32, "HS256", False),
-        ("x" * 31, "HS256", True),
-        ("x" * 32, "HS512", True),
-        ("x" * 64, "HS512", False),
-    ],
+    [("x" * 32, "HS256", False), ("x" * 31, "HS256", True), ("x" * 32, "HS512", True), ("x" * 64, "HS512", False)],
 )
 def test_a_secret_is_as_long_as_its_hash(secret: str, algorithms: str, *, weak: bool) -> None:
     """RFC 7518, section 3.2; a shorter one is a warning, which holds nothing of it."""
@@ -205,9 +196,7 @@ def authentication_of(text: str) -> tuple[Authentication | None, list[str]]:
         ("authentication: {jwt: {optional: true}}", [("jwt", ())], True),
     ],
 )
-def test_the_forms_of_an_endpoint(
-    text: str, ways: list[tuple[str, tuple[str, ...]]], *, optional: bool
-) -> None:
+def test_the_forms_of_an_endpoint(text: str, ways: list[tuple[str, tuple[str, ...]]], *, optional: bool) -> None:
     """A name, a list, a mapping."""
     found, codes = authentication_of(text)
     assert codes == []
@@ -223,8 +212,7 @@ def test_endpoints_for_everybody(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["{}", "[]", "''", "5", "true", "{jwt: true}", "[[jwt]]", "<< env.A >>", "{<< env.A >>: {}}"],
+    "text", ["{}", "[]", "''", "5", "true", "{jwt: true}", "[[jwt]]", "<< env.A >>", "{<< env.A >>: {}}"]
 )
 def test_what_is_no_authentication_opens_nothing(text: str) -> None:
     """A definition whose authentication is wrong is not served at all."""

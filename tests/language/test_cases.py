@@ -31,11 +31,7 @@ ELSEWHERE = {
     "bad-sql": "test_checks.py: a database has to say so",
 }
 #: What the settings of every case hold.
-CONFIGURED = {
-    "models": ("chat", "small"),
-    "databases": ("main", "archive"),
-    "authentication": ("jwt", "keys"),
-}
+CONFIGURED = {"models": ("chat", "small"), "databases": ("main", "archive"), "authentication": ("jwt", "keys")}
 WRITE = "STREAMSTACK_WRITE_EXPECTED" in os.environ
 
 
@@ -49,10 +45,7 @@ def findings_of(path: Path) -> list[Diagnostic]:
 
 def write(findings: list[Diagnostic]) -> str:
     """Return findings as the `.expected` files hold them."""
-    return "".join(
-        f"{each.line}:{each.column} {each.severity} {each.code} {each.message}\n"
-        for each in findings
-    )
+    return "".join(f"{each.line}:{each.column} {each.severity} {each.code} {each.message}\n" for each in findings)
 
 
 @pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)
@@ -88,6 +81,4 @@ def test_every_finding_says_what_to_write() -> None:
     """No finding leaves its author without a hint; what does not parse says it in its message."""
     for path in INVALID:
         for finding in findings_of(path):
-            assert finding.hint or finding.code == "bad-template", (
-                f"{finding.mark}: {finding.code}: {finding.message}"
-            )
+            assert finding.hint or finding.code == "bad-template", f"{finding.mark}: {finding.code}: {finding.message}"

@@ -8,13 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamstack.connections.database.interface import ENGINES
-from streamstack.language.settings import (
-    EMBEDDED,
-    SCHEMES,
-    Database,
-    default_database,
-    parse_section,
-)
+from streamstack.language.settings import EMBEDDED, SCHEMES, Database, default_database, parse_section
 from streamstack.language.source import read
 
 
@@ -23,9 +17,7 @@ def parse(text: str, folder: Path) -> tuple[dict[str, Database], list[str]]:
     documents, findings = read(text, "streamstack.yaml")
     assert findings == []
     databases, found = parse_section("databases", documents[0].root, folder)
-    return dict(databases), [
-        f"{each.line}:{each.column} {each.code}: {each.message}" for each in found
-    ]
+    return dict(databases), [f"{each.line}:{each.column} {each.code}: {each.message}" for each in found]
 
 
 def test_nothing_is_the_embedded_server(tmp_path: Path) -> None:
@@ -38,8 +30,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
     """Durations and sizes as everywhere, files from the folder of the settings."""
     (tmp_path / "a.sql").touch()
     databases, found = parse(
-        "main: {url: 'postgresql://u:p@h/d', poolSize: 3, setup: a.sql, hold: 200ms, spool: 2MB}\nown:\n",
-        tmp_path,
+        "main: {url: 'postgresql://u:p@h/d', poolSize: 3, setup: a.sql, hold: 200ms, spool: 2MB}\nown:\n", tmp_path
     )
     assert found == []
     assert databases["main"] == Database(

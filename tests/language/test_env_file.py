@@ -25,10 +25,7 @@ def read(text: str, folder: Path) -> tuple[dict[str, str], list[tuple[int, str]]
     [
         ("A=1\nB = two words \n", {"A": "1", "B": "two words"}),
         ("# a comment\n\nexport A=1 # another\n", {"A": "1"}),
-        (
-            "A='x # y'\nB=\"two\\nlines\"\nC='no\\nescape'",
-            {"A": "x # y", "B": "two\nlines", "C": "no\\nescape"},
-        ),
+        ("A='x # y'\nB=\"two\\nlines\"\nC='no\\nescape'", {"A": "x # y", "B": "two\nlines", "C": "no\\nescape"}),
         ('KEY="-----BEGIN\nabc\n-----END"\nA=1', {"KEY": "-----BEGIN\nabc\n-----END", "A": "1"}),
         ("A=\nB=''", {"A": "", "B": ""}),
         ("A=1\r\nB=2\r\n", {"A": "1", "B": "2"}),

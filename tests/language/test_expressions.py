@@ -153,9 +153,7 @@ def test_source_is_plain_python(expression: str, python: str) -> None:
 def test_source_of_whole_values() -> None:
     """Texts are joined, objects and lists are literals, shared constants have a name."""
     assert parsed("Hi <<name>>!").source(Names()) == "('Hi ' + to_text(v_name) + '!')"
-    assert parsed("{a: <<x>>, b: [1, <<y>>], c: 2}").source(Names()) == (
-        "{'a': v_x, 'b': [1, v_y], 'c': 2}"
-    )
+    assert parsed("{a: <<x>>, b: [1, <<y>>], c: 2}").source(Names()) == ("{'a': v_x, 'b': [1, v_y], 'c': 2}")
     assert parsed("{a: {x: 1}, b: <<y>>}").source(Names()) == "{'a': dict, 'b': v_y}"
     text = parsed('"line\\n<<x>>\\u2028\\\\"').source(Names())
     assert "\n" not in text
@@ -172,9 +170,7 @@ def test_values_keep_their_type() -> None:
     assert evaluate(parsed("|\n  <<x>>\n"), {"x": 5}) == 5
     assert evaluate(parsed("'<<x>>.0'"), {"x": 5}) == "5.0"
     values = {"x": [None, True, {"a": 1}], "n": None, "d": Decimal("1.10")}
-    assert evaluate(parsed("'<<x>>|<<n>>|<<d>>|<<true>>'"), values) == (
-        '[null,true,{"a":1}]||1.10|true'
-    )
+    assert evaluate(parsed("'<<x>>|<<n>>|<<d>>|<<true>>'"), values) == ('[null,true,{"a":1}]||1.10|true')
 
 
 def test_escapes_write_the_characters() -> None:
@@ -230,14 +226,7 @@ def test_default_covers_the_whole_path() -> None:
 def test_arithmetic() -> None:
     """Like kinds go together; decimals keep their digits; nothing grows without bound."""
     assert compute("[1 + 2, 1.5 + 1, 'a' + 'b', [1] + [2]]") == [3, 2.5, "ab", [1, 2]]
-    assert compute("[7 // 2, 7 % 3, -7 % 3, 2 ** 10, 7 / 2, 'ab' * 2]") == [
-        3,
-        1,
-        2,
-        1024,
-        3.5,
-        "abab",
-    ]
+    assert compute("[7 // 2, 7 % 3, -7 % 3, 2 ** 10, 7 / 2, 'ab' * 2]") == [3, 1, 2, 1024, 3.5, "abab"]
     price = Decimal("1.10")
     assert str(compute("p * 3 + 0.2", p=price)) == "3.50"
     assert compute("[p == 1.1, p < 1.2, p in [1.1], {'a': p} == {'a': 1.1}]", p=price) == [True] * 4
@@ -262,8 +251,7 @@ def test_arithmetic() -> None:
         "'a' * 9999999": "`*` would make a text of more than 1,000,000 items",
         "'%s' % 1": "`%` takes numbers; write `~` to put a value into a text",
         "1 < 'a'": "can't compare an integer with a text; write `x | toInteger`, or `~` to join texts",
-        "s + 1": "a stream can't be part of an expression: use `collect` to read it into a variable "
-        "first",
+        "s + 1": "a stream can't be part of an expression: use `collect` to read it into a variable first",
         "s in [1]": "a stream can't be part of an expression",
         "true + 1": "can't add a boolean and an integer",
         "{} + {}": "can't add an object and an object; write `[a, b] | merge`",
@@ -277,8 +265,7 @@ def test_messages_are_the_authors() -> None:
     """What fails is named as the author wrote it, with what to write instead."""
     values = {"input": {"name": "x"}, "reply": {"usage": None}, "list": [1], "n": 5}
     for expression, words in {
-        "reply.usage.total": "`reply.usage` is null, so it has no item `total`; "
-        "write `| default(...)`",
+        "reply.usage.total": "`reply.usage` is null, so it has no item `total`; write `| default(...)`",
         "input.nmae": "there is no item `nmae` in `input`, did you mean `name`?",
         "nothing + 1": "the name `nothing` is not bound here",
         "inptu.name": "the name `inptu` is not bound here, did you mean `input`?",

@@ -10,13 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamstack.errors import Mark, RunError
-from streamstack.language.expressions import (
-    Value,
-    evaluate,
-    parse_condition,
-    parse_expression,
-    parse_value,
-)
+from streamstack.language.expressions import Value, evaluate, parse_condition, parse_expression, parse_value
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.source import read
 
@@ -37,20 +31,10 @@ def scalar(text: str) -> Scalar:
         ("<< a, b >>", 5, "bad-template", "unexpected `,`"),
         ("<< a = b >>", 6, "bad-template", "unexpected `=`"),
         # Constant arguments are checked as the filter declares them.
-        (
-            "<< a | first('b') >>",
-            8,
-            "bad-template",
-            "`count` of `first` must be an integer, got a text",
-        ),
+        ("<< a | first('b') >>", 8, "bad-template", "`count` of `first` must be an integer, got a text"),
         ("<< a | round(400) >>", 8, "bad-template", "must be from -300 to 300, got 400"),
         ("<< a | split(limit='b') >>", 8, "bad-template", "`limit` of `split` must be an integer"),
-        (
-            "<< a is divisibleby('b') >>",
-            6,
-            "bad-template",
-            "`number` of `divisibleby` must be an integer",
-        ),
+        ("<< a is divisibleby('b') >>", 6, "bad-template", "`number` of `divisibleby` must be an integer"),
         ("<< (a >>", 4, "bad-template", "`(` is never closed"),
         ("<< a] >>", 5, "bad-template", "`]` closes nothing"),
         ("<< (a] >>", 6, "bad-template", "`]` where `)` should close the `(`"),
@@ -136,32 +120,17 @@ def test_reads_are_exact() -> None:
     assert reads("<< (reply) >>") == [("reply", (), False, True, 5)]
     assert reads("a <<reply>>") == [("reply", (), False, False, 5)]
     assert reads("<<input.a['b'][0].c>>") == [("input", ("a", "b", 0, "c"), False, False, 3)]
-    assert reads("<<a.b[c.d].e>>") == [
-        ("c", ("d",), False, False, 7),
-        ("a", ("b",), False, False, 3),
-    ]
-    assert reads("<<a.b | default(c)>>") == [
-        ("a", ("b",), True, False, 3),
-        ("c", (), False, False, 17),
-    ]
+    assert reads("<<a.b[c.d].e>>") == [("c", ("d",), False, False, 7), ("a", ("b",), False, False, 3)]
+    assert reads("<<a.b | default(c)>>") == [("a", ("b",), True, False, 3), ("c", (), False, False, 17)]
     assert reads("<<a | first | default(1)>>") == [("a", (), False, False, 3)]
-    assert reads("<<a.b is defined and a.b>>") == [
-        ("a", ("b",), True, False, 3),
-        ("a", ("b",), False, False, 22),
-    ]
+    assert reads("<<a.b is defined and a.b>>") == [("a", ("b",), True, False, 3), ("a", ("b",), False, False, 22)]
     assert reads("<<null or none or true or now()>>") == []
     assert reads("<<a.null>>") == [("a", ("null",), False, False, 3)]
 
 
 def test_reads_of_templates_leave_out_what_they_bind() -> None:
     """Names bound by for, set, with and macro are no reads inside their scope only."""
-    assert [
-        r[0] for r in reads("<% for x in xs %><<x.a>><<y>><<loop.index>><% endfor %><<x>>")
-    ] == [
-        "xs",
-        "y",
-        "x",
-    ]
+    assert [r[0] for r in reads("<% for x in xs %><<x.a>><<y>><<loop.index>><% endfor %><<x>>")] == ["xs", "y", "x"]
     assert [r[0] for r in reads("<% set a = b %><<a>>")] == ["b"]
     assert [r[0] for r in reads("<% with a = a %><<a>><% endwith %>")] == ["a"]
     assert reads("<% if c %><% set a = 1 %><% endif %><<a>>") == [
@@ -169,12 +138,7 @@ def test_reads_of_templates_leave_out_what_they_bind() -> None:
         ("a", (), True, False, 39),
     ]
     assert [r[0] for r in reads("<% macro m(p) %><<p>><<q>><% endmacro %><<m(1)>>")] == ["q"]
-    assert [
-        r[0] for r in reads("<% for k, v in o | items %><<k>><<v>><% else %><<k>><% endfor %>")
-    ] == [
-        "o",
-        "k",
-    ]
+    assert [r[0] for r in reads("<% for k, v in o | items %><<k>><<v>><% else %><<k>><% endfor %>")] == ["o", "k"]
     assert [r[0] for r in reads("<% raw %><<a>><% endraw %><# <<b>> #>")] == []
 
 

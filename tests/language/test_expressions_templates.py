@@ -43,33 +43,21 @@ def message(text: str, **variables: Any) -> str:
         ("<% if a %>yes<% else %>no<% endif %>", "yes"),
         ("<% if b.c is defined %>x<% elif a > 1 %>y<% endif %>", "y"),
         ("<% for x in l %><<x>>,<% endfor %>", "1,2,3,"),
-        (
-            "<% for x in l if x != 2 %><<loop.index>>:<<x>>/<<loop.length>> <% endfor %>",
-            "1:1/2 2:3/2 ",
-        ),
+        ("<% for x in l if x != 2 %><<loop.index>>:<<x>>/<<loop.length>> <% endfor %>", "1:1/2 2:3/2 "),
         ("<% for x in [] %>x<% else %>none<% endfor %>", "none"),
         ("<% for k, v in o | items %><<k>>=<<v>><% endfor %>", "k=1.10"),
         ("<% for k in o %><<k>><% endfor %>", "k"),
         ("<% for x in l %><<x>><% if not loop.last %>, <% endif %><% endfor %>", "1, 2, 3"),
-        (
-            "<% for x in l %><% for y in l %><<loop.index0>><% endfor %>;<% endfor %>",
-            "012;012;012;",
-        ),
+        ("<% for x in l %><% for y in l %><<loop.index0>><% endfor %>;<% endfor %>", "012;012;012;"),
         ("<% set t = a + 1 %><<t>>", "4"),
         ("<% set t %>[<<a>>]<% endset %><<t>><<t>>", "[3][3]"),
         ("<% set t | upper %>abc<% endset %><<t>>", "ABC"),
-        (
-            "<% set n = namespace(s=0) %><% for x in l %><% set n.s = n.s + x %><% endfor %><<n.s>>",
-            "6",
-        ),
+        ("<% set n = namespace(s=0) %><% for x in l %><% set n.s = n.s + x %><% endfor %><<n.s>>", "6"),
         ("<% set x = 1 %><% for y in l %><% set x = y %><% endfor %><<x>>", "1"),
         ("<% with z = a %><<z>><% endwith %>", "3"),
         ("<% filter upper | replace('A', a | toText) %>abc<% endfilter %>", "3BC"),
         ("<% macro m(p, q='d') %><<p>>-<<q>><% endmacro %><<m(1)>> <<m(2, q=3)>>", "1-d 2-3"),
-        (
-            "<% macro m() %>[<<caller()>>]<% endmacro %><% call m() %>in<% endcall %>",
-            "[in]",
-        ),
+        ("<% macro m() %>[<<caller()>>]<% endmacro %><% call m() %>in<% endcall %>", "[in]"),
         ("<% raw %><<a>> <% x %><% endraw %>", "<<a>> <% x %>"),
         ("a<# <<nope( #>b", "ab"),
         (r"\<% if %> \<<a>> \<# <# x #>", "<% if %> <<a>> <# "),
@@ -85,13 +73,7 @@ def message(text: str, **variables: Any) -> str:
 )
 def test_templates(text: str, result: str) -> None:
     """Statements are Jinja2's; what stands between << >> is the language's."""
-    variables = {
-        "a": 3,
-        "l": [1, 2, 3],
-        "o": {"k": Decimal("1.10")},
-        "n": None,
-        "d": Decimal("1.10"),
-    }
+    variables = {"a": 3, "l": [1, 2, 3], "o": {"k": Decimal("1.10")}, "n": None, "d": Decimal("1.10")}
     assert render(text, **variables) == result
 
 
@@ -105,9 +87,7 @@ def test_errors_are_told_in_the_authors_words() -> None:
     )
     assert "use `collect`" in message("<% for x in s %><% endfor %>", s=_Stream())
     assert "use `collect`" in message("<% if true %><<s>><% endif %>", s=_Stream())
-    assert message("<% for x in [1] %><<loop.nope>><% endfor %>").startswith(
-        "a loop has no property"
-    )
+    assert message("<% for x in [1] %><<loop.nope>><% endfor %>").startswith("a loop has no property")
     assert message("<% for x in [1] %><<x + 'a'>><% endfor %>").startswith("can't add an integer")
     assert "can't be unpacked" in message("<% for a, b in [1] %><% endfor %>")
 

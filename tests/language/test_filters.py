@@ -93,11 +93,7 @@ def test_refuses_what_it_can_not_take_in_the_authors_words(operation: Operation)
             refused = _refusal(operation, value, passed)
             for word in ("NoneType", "'str'", "dict'", "object is not", "Traceback"):
                 assert word not in refused
-    if (
-        operation.what == "filter"
-        and operation.name not in ("default", "d")
-        and operation.minimum == 0
-    ):
+    if operation.what == "filter" and operation.name not in ("default", "d") and operation.minimum == 0:
         with pytest.raises(RunError, match="stream"):
             operation.call(Stream())
 
@@ -150,9 +146,7 @@ def test_null_and_empty_lists_are_well_defined() -> None:
     """Of nothing, the sum is 0 and the rest null; null itself is refused."""
     assert compute("[[] | first, [] | last, [] | mean, [] | min, [] | max]") == [None] * 5
     assert compute("[[] | sum, [] | percentile(50)]") == [0, None]
-    assert message("x | first", x=None) == (
-        "`first` needs a list, got null; write `| default(...)` before it"
-    )
+    assert message("x | first", x=None) == ("`first` needs a list, got null; write `| default(...)` before it")
     assert message("x | sum", x=None).startswith("`sum` needs a list, got null")
     assert message("[1, null] | sum").startswith("`sum` needs numbers, got null")
 
@@ -162,8 +156,7 @@ def test_messages_name_the_filter_and_what_it_got() -> None:
     assert message("x | toInteger", x=[1]) == "`toInteger` needs a text or number, got a list"
     assert message('"1x" | toInteger') == '`toInteger`: "1x" is not a number'
     assert message("s | length", s=Stream()) == (
-        "`length` needs a list, an object or a text, got a stream; "
-        "use `collect` to read it into a variable first"
+        "`length` needs a list, an object or a text, got a stream; use `collect` to read it into a variable first"
     )
     assert message('["1"] | sum') == "`sum` needs numbers, got a text; write `x | toDecimal` first"
 
@@ -315,9 +308,7 @@ def seconds(expression: str, **variables: Any) -> float:
 
 
 @pytest.mark.parametrize("expression", ["x | sort", "x | sortBy('n')", "x | percentile(50)"])
-def test_sorting_compares_values_of_one_kind_as_python_does(
-    expression: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sorting_compares_values_of_one_kind_as_python_does(expression: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Our own order, 25 times as slow, is for lists of several kinds."""
     compared = []
     order = operators.order

@@ -270,11 +270,7 @@ class Ways:
                 node = None if step is None else self.graph.node(step)
             except KeyError:
                 node = None  # of the function that is called
-            if (
-                node is not None
-                and owner is not None
-                and not owner.f_code.co_name.startswith("each_")
-            ):
+            if node is not None and owner is not None and not owner.f_code.co_name.startswith("each_"):
                 way = self.ways.setdefault(owner, [])
                 if not way or way[-1] is not node:
                     way.append(node)
@@ -333,8 +329,7 @@ async def test_runs_take_the_ways_of_the_graph(first: int) -> None:
                 before = way[index - 1] if index else None
                 assert (
                     other in follows[one]
-                    or other
-                    in ancestors(one)  # to lines of a loop, a try, a choice between its steps
+                    or other in ancestors(one)  # to lines of a loop, a try, a choice between its steps
                     or other in follows_inside(one, before, follows)
                     or any((around, other) in failing for around in ancestors(one))
                 ), (seed, one.path, other.path)

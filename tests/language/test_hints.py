@@ -99,8 +99,7 @@ def test_keys_of_inputs_as_other_languages_call_them(declared: str, meant: str) 
 
 
 @pytest.mark.parametrize(
-    ("word", "meant"),
-    [("interger", "integer"), ("bolean", "boolean"), ("strng", "text"), ("str", "text")],
+    ("word", "meant"), [("interger", "integer"), ("bolean", "boolean"), ("strng", "text"), ("str", "text")]
 )
 def test_a_word_alone_near_a_type_is_no_description(word: str, meant: str) -> None:
     """Taken for a description, it would let any value in."""
@@ -128,10 +127,7 @@ def test_a_condition_in_the_brackets_of_another_tool(text: str) -> None:
     [
         ("{{ message }}", "write `<<message>>`"),
         ("{{ $input.n }}", "write `<<input.n>>`"),
-        (
-            "={{ $json.n }}",
-            "write a value of this definition between << and >>, such as <<input.name>>",
-        ),
+        ("={{ $json.n }}", "write a value of this definition between << and >>, such as <<input.name>>"),
     ],
 )
 def test_a_binding_in_the_brackets_of_another_tool(text: str, hint: str) -> None:
@@ -143,10 +139,7 @@ def test_a_binding_in_the_brackets_of_another_tool(text: str, hint: str) -> None
 def test_functions_of_expressions_that_are_filters() -> None:
     """Authors of Python write `len(x)`."""
     (found,) = findings_of("- set: {x: [1]}\n- stream: << len(x) >>")
-    assert (found.code, found.hint) == (
-        "unknown-function",
-        "write `value | length`: it is a filter",
-    )
+    assert (found.code, found.hint) == ("unknown-function", "write `value | length`: it is a filter")
 
 
 @pytest.mark.parametrize(
@@ -162,9 +155,7 @@ def test_functions_of_expressions_that_are_filters() -> None:
 @pytest.mark.parametrize("step", ["throw: {code: %s}", "precondition: {that: true, code: %s}"])
 def test_a_code_of_an_error_is_words_with_hyphens(step: str, code: str, hint: str) -> None:
     """Clients and `catch` tell errors by their codes, which are all written one way."""
-    found = [
-        each for each in findings_of(f"- stream: 1\n- {step % code}") if each.severity == "error"
-    ]
+    found = [each for each in findings_of(f"- stream: 1\n- {step % code}") if each.severity == "error"]
     assert [(each.code, each.hint) for each in found] == [("bad-name", hint)]
 
 

@@ -148,8 +148,7 @@ def test_what_is_not_supported_is_refused(pattern: str, advice: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern",
-    [r"\++", r"[+]+", r"[*+{,3(?=]x", r"\Q(?=\E", r"\\Z", r"[^]\]]", "[[:alpha:]]", "a+?"],
+    "pattern", [r"\++", r"[+]+", r"[*+{,3(?=]x", r"\Q(?=\E", r"\\Z", r"[^]\]]", "[[:alpha:]]", "a+?"]
 )
 def test_what_only_looks_like_it_is_taken(pattern: str) -> None:
     """Escaped signs, and signs in a class, are not syntax."""
@@ -188,9 +187,7 @@ def test_replacing(pattern: str, text: str, replacement: str, expected: str) -> 
     assert compile_pattern(pattern).replace(text, replacement, 0, ADDED) == expected
 
 
-@pytest.mark.parametrize(
-    "replacement", [r"\2", r"\g<x>", r"\g<9>", r"\g<>", rf"\g<{'9' * 5000}>", r"\q", "a\\"]
-)
+@pytest.mark.parametrize("replacement", [r"\2", r"\g<x>", r"\g<9>", r"\g<>", rf"\g<{'9' * 5000}>", r"\q", "a\\"])
 def test_replacement_is_checked(replacement: str) -> None:
     """A group that is none, and an escape that is none, are told."""
     with pytest.raises(ValueError, match="the replacement is not valid"):
@@ -206,19 +203,14 @@ def test_result_is_bounded() -> None:
     with pytest.raises(ValueError, match="the result would be too long"):
         compiled.replace("a" * 1_000_000, r"\1" * 1_000_000, 0, ADDED)
     # What comes out shorter makes room for what comes out longer.
-    assert (
-        compile_pattern("b*").replace("b" * 100 + "a", "c" * 50, 0, 50)
-        == "c" * 50 * 2 + "a" + "c" * 50
-    )
+    assert compile_pattern("b*").replace("b" * 100 + "a", "c" * 50, 0, 50) == "c" * 50 * 2 + "a" + "c" * 50
 
 
 def test_size_of_pattern_and_text_bound_each_other() -> None:
     """A large pattern may search short texts only; a declaration that allows longer ones is refused at load."""
     large = r"[a-zé]{999}\pL?"
     assert compile_pattern("a").longest > 10 * compile_pattern(large).longest
-    with pytest.raises(
-        ValueError, match=r"the text is longer than the .* characters that a pattern"
-    ):
+    with pytest.raises(ValueError, match=r"the text is longer than the .* characters that a pattern"):
         compile_pattern(large).matches("a" * 1_000_000)
     check_pattern(large, 1_000)
     with pytest.raises(ValueError, match="declare a `maxLength` of at most"):

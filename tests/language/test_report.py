@@ -9,13 +9,7 @@ from streamstack.language.findings import FINDINGS
 from streamstack.language.report import WRITERS, summarise
 
 STEAM = Diagnostic(
-    "d/a b.yaml",
-    2,
-    5,
-    "error",
-    "unknown-function",
-    "unknown function `steam`",
-    "did you mean `stream`?",
+    "d/a b.yaml", 2, 5, "error", "unknown-function", "unknown function `steam`", "did you mean `stream`?"
 )
 UNREAD = Diagnostic("d/a b.yaml", 1, 1, "warning", "unused-variable", "100%, `a`\nis never read")
 SOURCES = {"d/a b.yaml": "x:\n  - steam: 1\n"}
@@ -40,14 +34,9 @@ def test_text_shows_the_line() -> None:
 def test_caret_stands_below_its_character() -> None:
     """Tabs before the place are kept, and a long line is cut on both sides of it."""
     finding = Diagnostic("f", 1, 3, "error", "bad-name", "m")
-    assert written("text", finding, sources={"f": "\té\tx"}).splitlines()[1:3] == [
-        "  1 | \té\tx",
-        "    | \t ^",
-    ]
+    assert written("text", finding, sources={"f": "\té\tx"}).splitlines()[1:3] == ["  1 | \té\tx", "    | \t ^"]
     finding = Diagnostic("f", 1, 500, "error", "bad-name", "m")
-    line, caret = written("text", finding, sources={"f": "a" * 499 + "X" + "b" * 499}).splitlines()[
-        1:3
-    ]
+    line, caret = written("text", finding, sources={"f": "a" * 499 + "X" + "b" * 499}).splitlines()[1:3]
     assert len(line) < 130
     assert line[len(caret) - 1] == "X"
 
@@ -127,10 +116,7 @@ def test_sarif_has_what_its_schema_requires() -> None:
         assert result["message"]["text"]
         [place] = result["locations"]
         assert place["physicalLocation"]["artifactLocation"]["uri"] == "d/a%20b.yaml"
-    assert run["results"][1]["locations"][0]["physicalLocation"]["region"] == {
-        "startLine": 2,
-        "startColumn": 5,
-    }
+    assert run["results"][1]["locations"][0]["physicalLocation"]["region"] == {"startLine": 2, "startColumn": 5}
 
 
 def test_summary_counts() -> None:

@@ -45,9 +45,7 @@ def documents(path: Path) -> list[Any]:
 def faults(schema: str, data: Any) -> list[str]:
     """Return what a schema finds wrong, with the place."""
     validator = Draft7Validator(SCHEMAS[schema])
-    return [
-        f"{list(error.absolute_path)}: {error.message}" for error in validator.iter_errors(data)
-    ]
+    return [f"{list(error.absolute_path)}: {error.message}" for error in validator.iter_errors(data)]
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -55,9 +53,7 @@ def test_schema_is_draft_7(name: str) -> None:
     """Each schema is one of draft-07, says so, and needs nothing from the network."""
     Draft7Validator.check_schema(SCHEMAS[name])
     assert SCHEMAS[name]["$schema"] == "http://json-schema.org/draft-07/schema#"
-    references = [
-        each for each in strings(SCHEMAS[name], "$ref") if not each.startswith("#/definitions/")
-    ]
+    references = [each for each in strings(SCHEMAS[name], "$ref") if not each.startswith("#/definitions/")]
     assert references == []
 
 
@@ -165,13 +161,8 @@ def test_every_key_is_described() -> None:
 def test_keys_are_those_the_loader_reads() -> None:
     """No key is known to one side alone."""
     schema = SCHEMAS["endpoint.schema.json"]
-    assert list(schema["properties"]["streaming"]["properties"]) == [
-        each.name for each in fields_of(Streaming)
-    ]
-    assert set(schema["definitions"]["input"]["properties"]) == {
-        *[each.name for each in INPUT_KEYS],
-        *CONSTRAINTS,
-    }
+    assert list(schema["properties"]["streaming"]["properties"]) == [each.name for each in fields_of(Streaming)]
+    assert set(schema["definitions"]["input"]["properties"]) == {*[each.name for each in INPUT_KEYS], *CONSTRAINTS}
     for kind, fields in DOCUMENT_KEYS.items():
         assert set(SCHEMAS[f"{kind}.schema.json"]["properties"]) == {each.name for each in fields}
 
@@ -197,9 +188,7 @@ def strings(schema: Any, key: str) -> list[str]:
     if isinstance(schema, dict):
         own = [schema[key]] if isinstance(schema.get(key), str) else []
         return own + [each for value in schema.values() for each in strings(value, key)]
-    return (
-        [each for item in schema for each in strings(item, key)] if isinstance(schema, list) else []
-    )
+    return [each for item in schema for each in strings(item, key)] if isinstance(schema, list) else []
 
 
 def properties(schema: Any, path: str) -> list[tuple[str, Any]]:

@@ -12,11 +12,7 @@ from tests.language.analysing import Case, analyse_text, codes_in, find_in, read
 X = {"inputs": "x: {type: boolean}\nxs: {type: list}"}
 
 #: Each case in tests/cases/analysis: its title, its stack, and the findings it must have.
-CASES = [
-    case
-    for file in ("names", "properties", "frames", "streams", "emission")
-    for case in read_cases(file)
-]
+CASES = [case for file in ("names", "properties", "frames", "streams", "emission") for case in read_cases(file)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
@@ -93,9 +89,7 @@ def test_a_message_says_what_is_wrong(stack: str, more: dict[str, Any], words: s
 
 def test_headers_see_inputs_and_reserved_names_only() -> None:
     """Headers are sent before the first step binds anything."""
-    found = codes_in(
-        "- set: {a: 1}\n- stream: << a >>", more="headers: {X-A: << a >>, X-B: << input.b >>}\n"
-    )
+    found = codes_in("- set: {a: 1}\n- stream: << a >>", more="headers: {X-A: << a >>, X-B: << input.b >>}\n")
     # Two columns are taken off for the indentation that only the stack has.
     assert found == ["-1:17 unbound-name", "-1:37 unknown-property"]
 
@@ -144,10 +138,7 @@ functionStack:
 def test_a_task_has_no_request_and_no_inputs() -> None:
     """What only an endpoint has can't be looked up."""
     text = "kind: task\nname: t\nschedule: {every: 5s}\nfunctionStack:\n  - log: << request.ip >><< input.a >>\n"
-    assert [each.column for each in analyse_text(text) if each.code == "unknown-property"] == [
-        21,
-        35,
-    ]
+    assert [each.column for each in analyse_text(text) if each.code == "unknown-property"] == [21, 35]
 
 
 def test_streams_given_by_functions_are_followed() -> None:
@@ -186,9 +177,7 @@ def test_allow_silences_a_code_within_its_step() -> None:
 
 def test_functions_that_call_one_another_are_followed_once() -> None:
     """Recursion ends, and a long chain of calls is no deep recursion of the analysis."""
-    chain = "\n---\n".join(
-        f"kind: function\nname: f{n}\nfunctionStack: [{{call: f{n + 1}}}]" for n in range(400)
-    )
+    chain = "\n---\n".join(f"kind: function\nname: f{n}\nfunctionStack: [{{call: f{n + 1}}}]" for n in range(400))
     last = "\n---\nkind: function\nname: f400\nfunctionStack: [{call: f0, when: << stream.count < 3 >>}, {stream: x}]"
     assert codes_in("- call: f0", also=chain + last) == []
 

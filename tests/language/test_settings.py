@@ -6,15 +6,7 @@ import pytest
 
 from streamstack.errors import Diagnostic
 from streamstack.language.findings import FINDINGS, make_diagnostic
-from streamstack.language.settings import (
-    Cors,
-    LogSettings,
-    Metrics,
-    Model,
-    Server,
-    Settings,
-    load_settings,
-)
+from streamstack.language.settings import Cors, LogSettings, Metrics, Model, Server, Settings, load_settings
 from streamstack.language.source import Mapping, read
 from streamstack.language.streaming_settings import Resume, Streaming, parse_streaming
 
@@ -85,18 +77,9 @@ server:
 """,
         METRICS="secret\n",
     )
-    cors = Cors(
-        ("https://a.example", "http://localhost:3000"), ("X-Key",), ("X-Cost",), True, 3600.0
-    )
+    cors = Cors(("https://a.example", "http://localhost:3000"), ("X-Key",), ("X-Cost",), True, 3600.0)
     assert settings.server == Server(
-        "0.0.0.0",
-        9000,
-        4,
-        5 * 1024**2,
-        cors=cors,
-        shutdown_timeout=60.0,
-        shutdown_delay=5.0,
-        metrics=Metrics("secret"),
+        "0.0.0.0", 9000, 4, 5 * 1024**2, cors=cors, shutdown_timeout=60.0, shutdown_delay=5.0, metrics=Metrics("secret")
     )
     assert "secret" not in repr(settings.server)
 
@@ -124,18 +107,14 @@ def test_cors_can_be_turned_off() -> None:
 
 def test_settings_are_free_values() -> None:
     """`settings` may hold anything, with environment variables in it."""
-    settings = load(
-        "settings: {a: [1, {b: <<env.X>>}], c: 'is <<env.X>>!', on: yes}", X="<<env.Y>>"
-    )
+    settings = load("settings: {a: [1, {b: <<env.X>>}], c: 'is <<env.X>>!', on: yes}", X="<<env.Y>>")
     assert settings.settings == {"a": [1, {"b": "<<env.Y>>"}], "c": "is <<env.Y>>!", "on": "yes"}
 
 
 def test_names_of_sections_can_be_asked_for() -> None:
     """Those that are written, right or not; sections that are not served are refused."""
     text = "databases:\n  main: {url: <<env.URL>>}\n  old: {url: postgres://o}\nplugins: [a.py]\n"
-    settings, findings = load_settings(
-        text, FILE, {"URL": "postgres://h/d"}, check_environment=True
-    )
+    settings, findings = load_settings(text, FILE, {"URL": "postgres://h/d"}, check_environment=True)
     # This version does not serve plug-ins, and says so instead of ignoring them.
     assert [(found.line, found.code) for found in findings] == [(4, "not-yet")]
     assert settings.names("databases") == ("main", "old")
@@ -266,9 +245,7 @@ def test_a_missing_variable_is_told_only_when_asked() -> None:
     assert settings.server.port == 8080
     assert settings.settings == {"a": None, "b": 1}
     assert told(text) == [(1, 16, "missing-environment"), (2, 17, "missing-environment")]
-    assert "The environment variable PORT is not set." in str(
-        load_settings(text, FILE, {}, check_environment=True)[1]
-    )
+    assert "The environment variable PORT is not set." in str(load_settings(text, FILE, {}, check_environment=True)[1])
 
 
 # -------------------------------------------------------------------------------------- streaming
@@ -290,9 +267,7 @@ def test_all_of_streaming_is_typed() -> None:
         "done: false, ids: false, keepAlive: }"
     )
     assert findings == []
-    assert made == Streaming(
-        "ndjson", 1.0, 5.0, 0.0, 0.1, 1024**2, "cancel", None, "block", 1024, False, False, False
-    )
+    assert made == Streaming("ndjson", 1.0, 5.0, 0.0, 0.1, 1024**2, "cancel", None, "block", 1024, False, False, False)
     assert streaming("{keepAlive: false}")[0].keep_alive == 0.0
 
 

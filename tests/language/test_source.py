@@ -152,15 +152,7 @@ def test_every_key_and_value_has_its_place() -> None:
     root = only("é😀: ö # c\r\nlist:\r\n- 1\r\n- {a: [x, 'y']}\r\n")
     assert isinstance(root, Mapping)
     places = [(n.text, n.mark.line, n.mark.column) for n in texts_of(root)]
-    assert places == [
-        ("é😀", 1, 1),
-        ("ö", 1, 5),
-        ("list", 2, 1),
-        ("1", 3, 3),
-        ("a", 4, 4),
-        ("x", 4, 8),
-        ("y", 4, 11),
-    ]
+    assert places == [("é😀", 1, 1), ("ö", 1, 5), ("list", 2, 1), ("1", 3, 3), ("a", 4, 4), ("x", 4, 8), ("y", 4, 11)]
     inner = root.get("list")
     assert isinstance(inner, Sequence)
     assert (inner.mark.line, inner.mark.column) == (3, 1)
@@ -228,9 +220,7 @@ def test_documents_are_counted() -> None:
         ("[one,\n two]", "two", (2, 2)),
     ],
 )
-def test_a_place_inside_a_text_is_found_in_every_style(
-    text: str, word: str, place: tuple[int, int]
-) -> None:
+def test_a_place_inside_a_text_is_found_in_every_style(text: str, word: str, place: tuple[int, int]) -> None:
     """`mark_at` follows quotes, escapes, folded lines and indentation."""
     scalar = next(n for n in texts_of(only(text)) if word in n.text)
     mark = scalar.mark_at(scalar.text.index(word))
@@ -349,11 +339,7 @@ def test_a_broken_document_hides_no_other() -> None:
     text = "a: 1\na: 2\n---\nb: [\n---\nc: 3\nc: 4\n"
     documents, findings = read(text, "a.yaml")
     assert [(d.index, plain(d.root)) for d in documents] == [(0, {"a": 1}), (2, {"c": 3})]
-    assert [(d.line, d.code) for d in findings] == [
-        (2, "duplicate-key"),
-        (5, "yaml-syntax"),
-        (7, "duplicate-key"),
-    ]
+    assert [(d.line, d.code) for d in findings] == [(2, "duplicate-key"), (5, "yaml-syntax"), (7, "duplicate-key")]
     root = documents[1].root
     assert (root.mark.line, root.mark.column) == (6, 1)
 
@@ -367,20 +353,12 @@ def test_a_broken_document_hides_no_other() -> None:
         # A comma, a brace, a bracket of YAML's own
         ("{content: << f(a, b) >>}", (1, 11), "{content: '<< f(a, b) >>'}"),
         ('[<< {"a": 1} >>]', (1, 2), "['<< {\"a\": 1} >>']"),
-        (
-            "- stream: {content: Hi << a[0] >>!, id: 1}",
-            (1, 24),
-            "- stream: {content: 'Hi << a[0] >>!', id: 1}",
-        ),
+        ("- stream: {content: Hi << a[0] >>!, id: 1}", (1, 24), "- stream: {content: 'Hi << a[0] >>!', id: 1}"),
         ('{a: << x["k"] >>, b: 1}', (1, 5), "{a: '<< x[\"k\"] >>', b: 1}"),
         ("a: {b: << f(x,\n    y) >>, c: 1}", (1, 8), "a: {b: '<< f(x, y) >>', c: 1}"),
         ("a: {b: << f(x, 'y') >>}", (1, 8), "a: {b: \"<< f(x, 'y') >>\"}"),
         ("a: {b: << f('x', \"y\") >>}", (1, 8), "a: {b: '<< f(''x'', \"y\") >>'}"),
-        (
-            "a: {b: << f(x, y) >> and << g(x, y) >>}",
-            (1, 8),
-            "a: {b: '<< f(x, y) >> and << g(x, y) >>'}",
-        ),
+        ("a: {b: << f(x, y) >> and << g(x, y) >>}", (1, 8), "a: {b: '<< f(x, y) >> and << g(x, y) >>'}"),
         # A colon
         ('x: << {"a": 1} >>', (1, 4), "x: '<< {\"a\": 1} >>'"),
         ('- << {"a": 1} >>', (1, 3), "- '<< {\"a\": 1} >>'"),
@@ -406,9 +384,7 @@ def test_a_broken_document_hides_no_other() -> None:
         ("content: {{ name }}", (1, 10), "content: <<name>>"),
     ],
 )
-def test_a_value_that_needs_quotes_is_shown_with_them(
-    text: str, place: tuple[int, int], shown: str
-) -> None:
+def test_a_value_that_needs_quotes_is_shown_with_them(text: str, place: tuple[int, int], shown: str) -> None:
     """`yaml-quotes` gives the author's line as it must be written; that line is free of findings."""
     found = finding(text)
     assert (found.code, (found.line, found.column)) == ("yaml-quotes", place)
@@ -435,9 +411,7 @@ def test_a_value_that_needs_quotes_is_shown_with_them(
         ("a: 5 # \\<< 3", (1, 6), "a: '5 # \\<< 3'"),
     ],
 )
-def test_a_value_cut_by_a_comment_is_shown_with_quotes(
-    text: str, place: tuple[int, int], shown: str
-) -> None:
+def test_a_value_cut_by_a_comment_is_shown_with_quotes(text: str, place: tuple[int, int], shown: str) -> None:
     """`cut-by-comment` is told where ` #` leaves a `<<` unclosed, or takes one away."""
     found = finding(text)
     assert (found.code, (found.line, found.column)) == ("cut-by-comment", place)
@@ -498,9 +472,7 @@ def test_an_unclosed_binding_of_the_author_is_left_to_the_expressions() -> None:
         ),
     ],
 )
-def test_a_key_without_value_in_braces_is_told(
-    text: str, place: tuple[int, int], message: str
-) -> None:
+def test_a_key_without_value_in_braces_is_told(text: str, place: tuple[int, int], message: str) -> None:
     """One finding for the first of them, with what may have been meant."""
     found = finding(text)
     assert (found.code, (found.line, found.column)) == ("yaml-quotes", place)
@@ -508,8 +480,7 @@ def test_a_key_without_value_in_braces_is_told(
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
-    [("v:\n  <<c>>: 1\n  d: 2", (2, 3)), ('v: {"<<c>>": 1}', (1, 5)), ("v: {c>>: 1}", (1, 5))],
+    ("text", "place"), [("v:\n  <<c>>: 1\n  d: 2", (2, 3)), ('v: {"<<c>>": 1}', (1, 5)), ("v: {c>>: 1}", (1, 5))]
 )
 def test_a_key_holds_no_binding(text: str, place: tuple[int, int]) -> None:
     """Keys are text: a binding in one is refused, and no quotes are promised to help."""
@@ -628,10 +599,7 @@ def check_places(text: str, documents: list[Document], findings: list[Diagnostic
 
 
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.text(alphabet=st.characters(codec=None), max_size=60)
-    | st.lists(st.sampled_from(PIECES)).map("".join)
-)
+@given(st.text(alphabet=st.characters(codec=None), max_size=60) | st.lists(st.sampled_from(PIECES)).map("".join))
 def test_no_text_raises(text: str) -> None:
     """Any text gives documents and findings, and places inside it."""
     check_places(text, *read(text, "a.yaml"))
@@ -640,11 +608,7 @@ def test_no_text_raises(text: str) -> None:
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
-        st.tuples(
-            st.integers(0, len(ENDPOINT)),
-            st.sampled_from([0, 0, 1, 2, 10]),
-            st.sampled_from(PIECES),
-        ),
+        st.tuples(st.integers(0, len(ENDPOINT)), st.sampled_from([0, 0, 1, 2, 10]), st.sampled_from(PIECES)),
         min_size=1,
         max_size=6,
     )
@@ -658,24 +622,7 @@ def test_no_change_to_a_valid_file_raises(changes: list[tuple[int, int, str]]) -
 
 
 @pytest.mark.parametrize(
-    "piece",
-    [
-        "[",
-        "{",
-        "- ",
-        "[{",
-        "? ",
-        "a: ",
-        "{a: ",
-        "[a, ",
-        '["',
-        "&a [",
-        "[]]",
-        "\t[",
-        "\n- ",
-        "- [",
-        "a: [\n",
-    ],
+    "piece", ["[", "{", "- ", "[{", "? ", "a: ", "{a: ", "[a, ", '["', "&a [", "[]]", "\t[", "\n- ", "- [", "a: [\n"]
 )
 def test_depth_costs_no_more_than_length(piece: str) -> None:
     """A text of brackets is read in a time that grows with its length, whatever the parser bounds itself."""

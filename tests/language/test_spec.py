@@ -91,23 +91,13 @@ def test_what_is_given_is_read(text: str, expected: Sample) -> None:
 @pytest.mark.parametrize(
     ("text", "column", "code", "words"),
     [
-        (
-            "{longNam: y}",
-            2,
-            "unknown-setting",
-            "`sample` has no `longNam`, did you mean `longName`?",
-        ),
+        ("{longNam: y}", 2, "unknown-setting", "`sample` has no `longNam`, did you mean `longName`?"),
         ("{longName: 5}", 12, "bad-setting", "`sample.longName`: must be a text"),
         ("{longName: '  '}", 12, "bad-setting", "`sample.longName`: must be a text"),
         ("{count: 10}", 9, "bad-setting", "`sample.count`: must be an integer from 1 to 9"),
         ("{both: [5s]}", 8, "bad-setting", "`sample.both`: must be a duration like"),
         ("{both: {frist: 5s}}", 9, "unknown-setting", "`sample.both` has no `frist`, did you mean"),
-        (
-            "{both: {second: maybe}}",
-            17,
-            "bad-setting",
-            "`sample.both.second`: must be true or false",
-        ),
+        ("{both: {second: maybe}}", 17, "bad-setting", "`sample.both.second`: must be true or false"),
         ("{words: [a, c]}", 13, "bad-setting", "`sample.words`: must be one of a, b"),
         ("{inner: 0}", 9, "bad-setting", "`sample.inner`: must be true or false"),
         ("{inner: [1]}", 9, "not-a-mapping", "`sample.inner` is a mapping."),
@@ -142,10 +132,7 @@ def below(wanted: Type) -> Iterator[Field]:
             yield from below(wanted.item)
 
 
-ALL = [
-    *fields_in(SETTINGS),
-    *(each for fields in DOCUMENTS.values() for each in fields_in(fields)),
-]
+ALL = [*fields_in(SETTINGS), *(each for fields in DOCUMENTS.values() for each in fields_in(fields))]
 
 
 def test_every_field_is_described() -> None:
@@ -168,10 +155,7 @@ def test_defaults_are_what_an_author_would_write() -> None:
 def test_reference_has_every_key() -> None:
     """Each setting and each key of a document has its row."""
     settings, definitions = settings_reference(), definitions_reference()
-    for text, fields in (
-        (settings, fields_of(Settings)),
-        *((definitions, f) for f in DOCUMENTS.values()),
-    ):
+    for text, fields in ((settings, fields_of(Settings)), *((definitions, f) for f in DOCUMENTS.values())):
         for field in fields:
             assert f"`{field.name}`" in text or f"## {field.name}" in text, field.name
     for field in fields_in(fields_of(Settings)):

@@ -42,11 +42,7 @@ def test_everything_can_be_set() -> None:
         ("REDIS://h/", RedisUrl("h"), "redis://h:6379"),
         ("redis://[::1]:6380/3", RedisUrl("::1", 6380, database=3), "redis://[::1]:6380"),
         ("redis://:p%40ss@h", RedisUrl("h", password="p@ss"), "redis://h:6379"),
-        (
-            "redis://me:p@h?db=2",
-            RedisUrl("h", database=2, user="me", password="p"),
-            "redis://h:6379",
-        ),
+        ("redis://me:p@h?db=2", RedisUrl("h", database=2, user="me", password="p"), "redis://h:6379"),
         (
             "rediss://me:p@h:7000/1?ssl_ca_certs=/ca.pem&ssl_check_hostname=false",
             RedisUrl(

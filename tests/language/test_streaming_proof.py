@@ -41,9 +41,7 @@ functionStack:
     assert found.message == (
         "`Wait for all of it` in line 7 waits for the whole of `reply` before the first chunk, sent in line 9"
     )
-    assert found.hint == (
-        "write `forEach` over `reply` and emit inside it, or move this step behind the first chunk"
-    )
+    assert found.hint == ("write `forEach` over `reply` and emit inside it, or move this step behind the first chunk")
 
 
 def test_a_loop_is_told_to_send_as_it_goes() -> None:
@@ -139,9 +137,7 @@ def test_a_thousand_endpoints_are_analysed_in_about_a_second() -> None:
       do: [{forEach: {in: << r{n} >>, as: piece, do: [{stream: << piece.text ~ a{n} >>}]}}]
       catch: {do: [{log: << error.code >>}]}
 """
-    head = (
-        "method: GET\npath: /t\ninputParameters: {message: text, size: integer}\nfunctionStack:\n"
-    )
+    head = "method: GET\npath: /t\ninputParameters: {message: text, size: integer}\nfunctionStack:\n"
     steps = "".join(block.replace("{n}", str(n)) for n in range(30))
     (document,), _ = read(head + steps, "t.yaml")
     definition = read_document(document, FUNCTIONS, Streaming()).definition

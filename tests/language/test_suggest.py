@@ -9,16 +9,7 @@ import pytest
 from streamstack.language import suggest
 from streamstack.language.suggest import did_you_mean, nearest
 
-WORDS = (
-    "stream",
-    "forEach",
-    "streams.split",
-    "http.stream",
-    "maxBodySize",
-    "set",
-    "if",
-    "llm.chat",
-)
+WORDS = ("stream", "forEach", "streams.split", "http.stream", "maxBodySize", "set", "if", "llm.chat")
 
 
 @pytest.mark.parametrize(
@@ -98,16 +89,11 @@ def test_distance_is_bounded() -> None:
 
 
 def _slow_distance(word: str, other: str) -> int:
-    table = [
-        [max(i, j) if not min(i, j) else 0 for j in range(len(other) + 1)]
-        for i in range(len(word) + 1)
-    ]
+    table = [[max(i, j) if not min(i, j) else 0 for j in range(len(other) + 1)] for i in range(len(word) + 1)]
     for i in range(1, len(word) + 1):
         for j in range(1, len(other) + 1):
             table[i][j] = min(
-                table[i - 1][j] + 1,
-                table[i][j - 1] + 1,
-                table[i - 1][j - 1] + (word[i - 1] != other[j - 1]),
+                table[i - 1][j] + 1, table[i][j - 1] + 1, table[i - 1][j - 1] + (word[i - 1] != other[j - 1])
             )
             if i > 1 and j > 1 and word[i - 1] == other[j - 2] and word[i - 2] == other[j - 1]:
                 table[i][j] = min(table[i][j], table[i - 2][j - 2] + 1)

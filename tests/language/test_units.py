@@ -118,8 +118,7 @@ def test_durations_are_shown_as_they_are_written(seconds: float, shown: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("size", "shown"),
-    [(262144, "256KB"), (10 * 1024**2, "10MB"), (1, "1B"), (1500, "1500B"), (0, "0B")],
+    ("size", "shown"), [(262144, "256KB"), (10 * 1024**2, "10MB"), (1, "1B"), (1500, "1500B"), (0, "0B")]
 )
 def test_sizes_are_shown_as_they_are_written(size: int, shown: str) -> None:
     """The largest unit that makes a whole number is taken, and it is read as it was."""

@@ -41,43 +41,20 @@ TOLD: dict[str, list[tuple[Any, str, bool]]] = {
         ({"error": {"type": "<b>", "message": "m"}}, "", False),
     ],
     "openaiResponses": [
+        ({"type": "error", "code": "rate_limit_exceeded", "message": "m", "param": None}, "rate_limit_exceeded", True),
         (
-            {"type": "error", "code": "rate_limit_exceeded", "message": "m", "param": None},
-            "rate_limit_exceeded",
-            True,
-        ),
-        (
-            {
-                "type": "response.failed",
-                "response": {"error": {"code": "server_error", "message": "m"}},
-            },
+            {"type": "response.failed", "response": {"error": {"code": "server_error", "message": "m"}}},
             "server_error",
             True,
         ),
     ],
     "anthropic": [
-        (
-            {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
-            "overloaded_error",
-            True,
-        ),
-        (
-            {"type": "error", "error": {"type": "invalid_request_error", "message": "m"}},
-            "invalid_request_error",
-            False,
-        ),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "overloaded_error", True),
+        ({"type": "error", "error": {"type": "invalid_request_error", "message": "m"}}, "invalid_request_error", False),
     ],
     "gemini": [
-        (
-            {"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}},
-            "UNAVAILABLE",
-            True,
-        ),
-        (
-            {"error": {"code": 400, "message": "bad key", "status": "INVALID_ARGUMENT"}},
-            "INVALID_ARGUMENT",
-            False,
-        ),
+        ({"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}, "UNAVAILABLE", True),
+        ({"error": {"code": 400, "message": "bad key", "status": "INVALID_ARGUMENT"}}, "INVALID_ARGUMENT", False),
     ],
 }
 EVERY = list(PROVIDERS)
@@ -116,8 +93,7 @@ async def test_status_is_told(
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(
-    ("provider", "data", "word", "passing"),
-    [(provider, *told) for provider, each in TOLD.items() for told in each],
+    ("provider", "data", "word", "passing"), [(provider, *told) for provider, each in TOLD.items() for told in each]
 )
 async def test_error_in_an_answer_that_began_well(
     provider: str, data: dict[str, Any], word: str, *, passing: bool, after: bool
@@ -129,9 +105,7 @@ async def test_error_in_an_answer_that_began_well(
     assert said.error is not None
     assert said.code == "http-status"
     assert said.error.final is not passing
-    assert said.error.message.endswith(
-        f"reported an error in its response{': ' + word if word else ''}"
-    )
+    assert said.error.message.endswith(f"reported an error in its response{': ' + word if word else ''}")
     assert said.error.details["body"] == data
     assert said.error.details["status"] == 200
     assert said.text == ("Hel" if after else "")
@@ -157,9 +131,7 @@ async def test_error_in_an_answer_that_began_well(
         ("x" * 3000, [SSE], "invalid-chunk"),
     ],
 )
-async def test_what_is_no_stream_is_told(
-    provider: str, body: str, lines: list[str], code: str
-) -> None:
+async def test_what_is_no_stream_is_told(provider: str, body: str, lines: list[str], code: str) -> None:
     """HTML, JSON, nothing, what does not parse, what is too large."""
     async with Upstream(answer(body, *lines)) as upstream:
         said = await ask(upstream, provider, max_event_size=2000)
@@ -328,9 +300,7 @@ async def run(stack: str, upstream: Upstream) -> tuple[Any, RunError | None, lis
         await context.aclose()
 
 
-ASK = (
-    "llm.chat: {provider: openai, model: m, baseUrl: << input.url >>, messages: Hi}\n  as: reply\n"
-)
+ASK = "llm.chat: {provider: openai, model: m, baseUrl: << input.url >>, messages: Hi}\n  as: reply\n"
 RELAY = "- forEach: {in: << reply >>, do: [{stream: << item.text >>, when: << item.type == 'text' >>}]}\n"
 
 
@@ -340,8 +310,7 @@ async def test_retry_waits_as_long_as_the_provider_asks() -> None:
     async with Upstream(refused, answer(wire("openai-text"), SSE)) as upstream:
         began = perf_counter()
         _, error, contents = await run(
-            f"- {ASK}  retry: {{times: 1, delay: 1ms}}\n{RELAY}- return: << reply.message.content >>",
-            upstream,
+            f"- {ASK}  retry: {{times: 1, delay: 1ms}}\n{RELAY}- return: << reply.message.content >>", upstream
         )
         took = perf_counter() - began
     assert error is None
@@ -353,9 +322,7 @@ async def test_retry_waits_as_long_as_the_provider_asks() -> None:
 async def test_nothing_is_asked_again_once_an_item_was_given() -> None:
     """What the loop had can't be taken back."""
     async with Upstream(answer(FIRST["openai"], SSE)) as upstream:
-        _, error, contents = await run(
-            f"- {ASK}  retry: {{times: 3, delay: 1ms}}\n{RELAY}", upstream
-        )
+        _, error, contents = await run(f"- {ASK}  retry: {{times: 3, delay: 1ms}}\n{RELAY}", upstream)
     assert error is not None
     assert (error.code, contents, len(upstream.asked)) == ("stream-lost", ["Hel"], 1)
 

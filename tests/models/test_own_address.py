@@ -51,11 +51,7 @@ async def test_models_and_urls_lead_home() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [
-        HttpSettings(deny_private_networks=True),
-        HttpSettings(allow_hosts=("api.openai.com",)),
-    ],
+    "settings", [HttpSettings(deny_private_networks=True), HttpSettings(allow_hosts=("api.openai.com",))]
 )
 async def test_home_is_guarded_too(settings: HttpSettings) -> None:
     """Who forbids the machine's own network, or names the hosts, has forbidden this one."""

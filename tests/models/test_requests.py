@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 from anthropic.types.message_create_params import MessageCreateParamsStreaming as AnthropicParams
 from google.genai import types as google
-from openai.types.chat.completion_create_params import (
-    CompletionCreateParamsStreaming as ChatParams,
-)
-from openai.types.responses.response_create_params import (
-    ResponseCreateParamsStreaming as ResponsesParams,
-)
+from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
+from openai.types.responses.response_create_params import ResponseCreateParamsStreaming as ResponsesParams
 from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
@@ -57,13 +53,7 @@ TOOL = {
     "description": "How the weather is",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
-GIVEN: dict[str, Any] = {
-    "messages": TALK,
-    "system": "Be brief.",
-    "tools": [TOOL],
-    "max_tokens": 50,
-    "temperature": 0.5,
-}
+GIVEN: dict[str, Any] = {"messages": TALK, "system": "Be brief.", "tools": [TOOL], "max_tokens": 50, "temperature": 0.5}
 SENT: dict[str, Any] = {
     "openai": {
         "model": "gpt-4o-mini",
@@ -74,10 +64,7 @@ SENT: dict[str, Any] = {
                 "role": "user",
                 "content": [
                     {"type": "text", "text": "Where is this?"},
-                    {
-                        "type": "image_url",
-                        "image_url": {"url": f"data:image/png;base64,{PIXEL}"},
-                    },
+                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
                 ],
             },
             {
@@ -89,11 +76,7 @@ SENT: dict[str, Any] = {
                         "type": "function",
                         "function": {"name": "weather", "arguments": '{"city":"Gent"}'},
                     },
-                    {
-                        "id": "call_b",
-                        "type": "function",
-                        "function": {"name": "time", "arguments": "{}"},
-                    },
+                    {"id": "call_b", "type": "function", "function": {"name": "time", "arguments": "{}"}},
                 ],
             },
             {"role": "tool", "tool_call_id": "call_a", "content": '{"degrees":21}'},
@@ -114,20 +97,11 @@ SENT: dict[str, Any] = {
                 "role": "user",
                 "content": [
                     {"type": "input_text", "text": "Where is this?"},
-                    {
-                        "type": "input_image",
-                        "image_url": f"data:image/png;base64,{PIXEL}",
-                        "detail": "auto",
-                    },
+                    {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}", "detail": "auto"},
                 ],
             },
             {"role": "assistant", "content": "Let me see."},
-            {
-                "type": "function_call",
-                "call_id": "call_a",
-                "name": "weather",
-                "arguments": '{"city":"Gent"}',
-            },
+            {"type": "function_call", "call_id": "call_a", "name": "weather", "arguments": '{"city":"Gent"}'},
             {"type": "function_call", "call_id": "call_b", "name": "time", "arguments": "{}"},
             {"type": "function_call_output", "call_id": "call_a", "output": '{"degrees":21}'},
             {"type": "function_call_output", "call_id": "call_b", "output": "noon"},
@@ -147,22 +121,14 @@ SENT: dict[str, Any] = {
                 "role": "user",
                 "content": [
                     {"type": "text", "text": "Where is this?"},
-                    {
-                        "type": "image",
-                        "source": {"type": "base64", "media_type": "image/png", "data": PIXEL},
-                    },
+                    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}},
                 ],
             },
             {
                 "role": "assistant",
                 "content": [
                     {"type": "text", "text": "Let me see."},
-                    {
-                        "type": "tool_use",
-                        "id": "call_a",
-                        "name": "weather",
-                        "input": {"city": "Gent"},
-                    },
+                    {"type": "tool_use", "id": "call_a", "name": "weather", "input": {"city": "Gent"}},
                     {"type": "tool_use", "id": "call_b", "name": "time", "input": {}},
                 ],
             },
@@ -178,22 +144,13 @@ SENT: dict[str, Any] = {
         "stream": True,
         "system": "Be brief.\n\nIn metres.",
         "temperature": 0.5,
-        "tools": [
-            {
-                "name": "weather",
-                "description": "How the weather is",
-                "input_schema": TOOL["parameters"],
-            }
-        ],
+        "tools": [{"name": "weather", "description": "How the weather is", "input_schema": TOOL["parameters"]}],
     },
     "gemini": {
         "contents": [
             {
                 "role": "user",
-                "parts": [
-                    {"text": "Where is this?"},
-                    {"inlineData": {"mimeType": "image/png", "data": PIXEL}},
-                ],
+                "parts": [{"text": "Where is this?"}, {"inlineData": {"mimeType": "image/png", "data": PIXEL}}],
             },
             {
                 "role": "model",
@@ -206,20 +163,8 @@ SENT: dict[str, Any] = {
             {
                 "role": "user",
                 "parts": [
-                    {
-                        "functionResponse": {
-                            "id": "call_a",
-                            "name": "weather",
-                            "response": {"degrees": 21},
-                        }
-                    },
-                    {
-                        "functionResponse": {
-                            "id": "call_b",
-                            "name": "time",
-                            "response": {"result": "noon"},
-                        }
-                    },
+                    {"functionResponse": {"id": "call_a", "name": "weather", "response": {"degrees": 21}}},
+                    {"functionResponse": {"id": "call_b", "name": "time", "response": {"result": "noon"}}},
                     {"text": "And?"},
                 ],
             },
@@ -229,11 +174,7 @@ SENT: dict[str, Any] = {
         "tools": [
             {
                 "functionDeclarations": [
-                    {
-                        "name": "weather",
-                        "description": "How the weather is",
-                        "parametersJsonSchema": TOOL["parameters"],
-                    }
+                    {"name": "weather", "description": "How the weather is", "parametersJsonSchema": TOOL["parameters"]}
                 ]
             }
         ],
@@ -317,8 +258,7 @@ async def test_an_answer_is_part_of_the_next_question(provider: str) -> None:
         async with Upstream(answer(wire(name), SSE)) as upstream:
             said = await ask(upstream, provider)
         results = [
-            {"role": "tool", "toolCallId": call["id"], "content": {"ok": True}}
-            for call in said.message["toolCalls"]
+            {"role": "tool", "toolCallId": call["id"], "content": {"ok": True}} for call in said.message["toolCalls"]
         ]
         messages = [{"role": "user", "content": "Hi"}, said.message, *results]
         body, _, _ = await sent(provider, messages=messages)
@@ -338,9 +278,7 @@ async def test_an_answer_of_one_provider_goes_to_another() -> None:
     async with Upstream(answer(wire("anthropic-text"), SSE)) as upstream:
         said = await ask(upstream, "anthropic")
     for provider in ("openai", "openaiResponses", "gemini"):
-        body, _, _ = await sent(
-            provider, messages=[{"role": "user", "content": "Hi"}, said.message]
-        )
+        body, _, _ = await sent(provider, messages=[{"role": "user", "content": "Hi"}, said.message])
         assert "EqQB" not in json.dumps(body)
 
 
@@ -367,9 +305,7 @@ async def test_calls_without_ids_get_some() -> None:
 async def test_options_lie_over_the_body() -> None:
     """Deeply; null takes a key out."""
     body, _, _ = await sent(
-        "gemini",
-        temperature=0.1,
-        options={"generationConfig": {"topP": 0.9}, "safetySettings": [], "contents": None},
+        "gemini", temperature=0.1, options={"generationConfig": {"topP": 0.9}, "safetySettings": [], "contents": None}
     )
     assert body == {"generationConfig": {"temperature": 0.1, "topP": 0.9}, "safetySettings": []}
     body, _, _ = await sent("openai", max_tokens=5, options={"stream_options": None, "n": 1})
@@ -404,20 +340,12 @@ async def test_what_is_no_message_is_the_authors_error(messages: Any) -> None:
 # ------------------------------------------------------------------------------ where, with what
 
 
-ENV = {
-    "OPENAI_API_KEY": "ok",
-    "ANTHROPIC_API_KEY": "ak",
-    "GEMINI_API_KEY": "gk",
-}
+ENV = {"OPENAI_API_KEY": "ok", "ANTHROPIC_API_KEY": "ak", "GEMINI_API_KEY": "gk"}
 BASES = {
     "openai": ("OPENAI_BASE_URL", "/v1", "/v1/chat/completions"),
     "openaiResponses": ("OPENAI_BASE_URL", "/v1/", "/v1/responses"),
     "anthropic": ("ANTHROPIC_BASE_URL", "", "/v1/messages"),
-    "gemini": (
-        "GEMINI_BASE_URL",
-        "",
-        "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse",
-    ),
+    "gemini": ("GEMINI_BASE_URL", "", "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse"),
 }
 
 
@@ -432,13 +360,9 @@ async def test_environment_gives_address_and_key(provider: str) -> None:
     assert asked.target == path
     keys = [asked.headers.get(each) for each in ("authorization", "x-api-key", "x-goog-api-key")]
     assert [key for key in keys if key] == [
-        {"openai": "Bearer ok", "openaiResponses": "Bearer ok", "anthropic": "ak", "gemini": "gk"}[
-            provider
-        ]
+        {"openai": "Bearer ok", "openaiResponses": "Bearer ok", "anthropic": "ak", "gemini": "gk"}[provider]
     ]
-    assert asked.headers.get("anthropic-version") == (
-        "2023-06-01" if provider == "anthropic" else None
-    )
+    assert asked.headers.get("anthropic-version") == ("2023-06-01" if provider == "anthropic" else None)
 
 
 async def test_step_goes_before_the_settings_and_these_before_the_environment() -> None:
@@ -574,17 +498,8 @@ async def test_function_of_the_project_is_a_tool() -> None:
     assert "".join(chunk.content for chunk in sink.chunks) == "Grüße, 世界 🌍"
     first, second = (json.loads(asked.body) for asked in upstream.asked)
     (tool,) = first["tools"]
-    assert tool["function"] == {
-        "name": "weather",
-        "description": "How the weather is in a city",
-        "parameters": SCHEMA,
-    }
+    assert tool["function"] == {"name": "weather", "description": "How the weather is in a city", "parameters": SCHEMA}
     conforms("openai", second)
-    assert [message["role"] for message in second["messages"]] == [
-        "user",
-        "assistant",
-        "tool",
-        "tool",
-    ]
+    assert [message["role"] for message in second["messages"]] == ["user", "assistant", "tool", "tool"]
     assert second["messages"][2]["content"] == "Gent 21 C"
     assert "don't fit" in second["messages"][3]["content"]

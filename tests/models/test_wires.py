@@ -14,35 +14,17 @@ from streamstack.runtime.run import Context
 from tests.models.asking import SSE, answered, ask, pieces, stream_of, wire
 from tests.upstreams import Upstream, Wire
 
-USAGE = {
-    "inputTokens": 19,
-    "outputTokens": 10,
-    "totalTokens": 29,
-    "cachedTokens": 4,
-    "reasoningTokens": 3,
-}
-CALLS = [
-    {"name": "weather", "arguments": {"city": "Gent"}},
-    {"name": "time", "arguments": {}},
-]
+USAGE = {"inputTokens": 19, "outputTokens": 10, "totalTokens": 29, "cachedTokens": 4, "reasoningTokens": 3}
+CALLS = [{"name": "weather", "arguments": {"city": "Gent"}}, {"name": "time", "arguments": {}}]
 TEXT = "Grüße, 世界 🌍"
 #: Name of the wire: the text, the calls, what was used, the reason, the provider's own word for it.
 SAID: dict[str, tuple[str, list[Any], dict[str, int] | None, str, str | None]] = {
     "openai-text": (TEXT, [], USAGE, "stop", "stop"),
-    "openai-tools": (
-        "",
-        [{"id": "call_a", **CALLS[0]}, {"id": "call_b", **CALLS[1]}],
-        None,
-        "toolCalls",
-        "tool_calls",
-    ),
+    "openai-tools": ("", [{"id": "call_a", **CALLS[0]}, {"id": "call_b", **CALLS[1]}], None, "toolCalls", "tool_calls"),
     "openai-refusal": ("I can't help.", [], None, "refusal", "stop"),
     "openai-other-servers": (
         "Yes",
-        [
-            {"id": "x1", "name": "a", "arguments": {"n": 1}},
-            {"id": "x2", "name": "b", "arguments": '{"n":2'},
-        ],
+        [{"id": "x1", "name": "a", "arguments": {"n": 1}}, {"id": "x2", "name": "b", "arguments": '{"n":2'}],
         {"inputTokens": 1, "outputTokens": 7, "totalTokens": 8},
         "toolCalls",
         "stop",
@@ -77,13 +59,7 @@ SAID: dict[str, tuple[str, list[Any], dict[str, int] | None, str, str | None]] =
         "toolCalls",
         "tool_use",
     ),
-    "anthropic-refusal": (
-        "",
-        [],
-        {"inputTokens": 5, "outputTokens": 1, "totalTokens": 6},
-        "refusal",
-        "refusal",
-    ),
+    "anthropic-refusal": ("", [], {"inputTokens": 5, "outputTokens": 1, "totalTokens": 6}, "refusal", "refusal"),
     "gemini-text": (TEXT, [], USAGE, "stop", "STOP"),
     "gemini-tools": (
         "",
@@ -92,13 +68,7 @@ SAID: dict[str, tuple[str, list[Any], dict[str, int] | None, str, str | None]] =
         "toolCalls",
         "STOP",
     ),
-    "gemini-blocked": (
-        "",
-        [],
-        {"inputTokens": 7, "totalTokens": 7},
-        "contentFilter",
-        "PROHIBITED_CONTENT",
-    ),
+    "gemini-blocked": ("", [], {"inputTokens": 7, "totalTokens": 7}, "contentFilter", "PROHIBITED_CONTENT"),
     "gemini-safety": ("Half", [], None, "contentFilter", "SAFETY"),
 }
 
@@ -106,9 +76,7 @@ SAID: dict[str, tuple[str, list[Any], dict[str, int] | None, str, str | None]] =
 def after_text(name: str) -> list[Item]:
     """Return the items that follow the text."""
     _, calls, usage, reason, said = SAID[name]
-    items: list[Item] = [
-        {"type": "toolCall", "index": index, **call} for index, call in enumerate(calls)
-    ]
+    items: list[Item] = [{"type": "toolCall", "index": index, **call} for index, call in enumerate(calls)]
     if usage is not None:
         items.append({"type": "usage", **usage})
     return [*items, {"type": "finish", "reason": reason, "providerReason": said}]
@@ -132,13 +100,7 @@ async def test_answer_is_read(name: str) -> None:
     check(name, said.items)
     message = dict(said.message)
     message.pop("reasoning", None)
-    assert message == {
-        "role": "assistant",
-        "content": text,
-        "toolCalls": calls,
-        "finishReason": reason,
-        "usage": usage,
-    }
+    assert message == {"role": "assistant", "content": text, "toolCalls": calls, "finishReason": reason, "usage": usage}
     assert (said.stream["status"], said.stream["finished"]) == (200, True)
     assert said.stream["headers"]["content-type"] == "text/event-stream"
     assert (said.stream["count"], said.stream["skipped"]) == (len(said.items), 0)
@@ -250,13 +212,7 @@ async def test_message_is_null_before_the_stream_opens() -> None:
     assert (stream["count"], stream["finished"]) == (0, False)
     said = await ask("http://127.0.0.1:9", api_key="k")
     assert said.code == "http-connection"
-    assert said.message == {
-        "role": "assistant",
-        "content": "",
-        "toolCalls": [],
-        "finishReason": None,
-        "usage": None,
-    }
+    assert said.message == {"role": "assistant", "content": "", "toolCalls": [], "finishReason": None, "usage": None}
 
 
 @pytest.mark.parametrize(
@@ -268,9 +224,7 @@ async def test_message_is_null_before_the_stream_opens() -> None:
         ("data: [DONE]\n\ndata: x\n\n", 1, None, ""),
     ],
 )
-def test_what_came_before_a_failure_is_given(
-    text: str, items: int, code: str | None, message: str
-) -> None:
+def test_what_came_before_a_failure_is_given(text: str, items: int, code: str | None, message: str) -> None:
     """A bad event ends the answer, not what was said before; nothing after the marker counts."""
     said = b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\n'
     data = said + text.encode() + said

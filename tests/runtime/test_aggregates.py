@@ -17,9 +17,7 @@ from streamstack.language import operators
 from streamstack.runtime.aggregates import SlidingSpread, Spread, Total
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e150, max_value=1e150)
-DECIMALS = st.decimals(
-    allow_nan=False, allow_infinity=False, places=4, min_value=-(10**9), max_value=10**9
-)
+DECIMALS = st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**9), max_value=10**9)
 INTEGERS = st.integers(-(10**30), 10**30)
 
 
@@ -36,9 +34,7 @@ def test_a_sum_of_floats_is_exact_whatever_left(numbers: list[float], data: st.D
 
 
 @given(st.lists(st.one_of(INTEGERS, DECIMALS)), st.integers(0, 50))
-def test_integers_stay_integers_and_decimals_keep_their_digits(
-    numbers: list[Any], gone: int
-) -> None:
+def test_integers_stay_integers_and_decimals_keep_their_digits(numbers: list[Any], gone: int) -> None:
     """The sum is what exact addition gives; of integers only it is an integer."""
     total = Total()
     for each in numbers:
@@ -105,10 +101,7 @@ def test_the_deviation_of_a_window_is_that_of_its_numbers(numbers: list[float], 
         window.append(number)
         sliding.add(number)
         lasting.add(number)
-        for spread, expected in (
-            (sliding, naive_deviation(list(window))),
-            (lasting, naive_deviation(numbers[:at])),
-        ):
+        for spread, expected in ((sliding, naive_deviation(list(window))), (lasting, naive_deviation(numbers[:at]))):
             if expected is None:
                 assert spread.deviation() is None
             else:

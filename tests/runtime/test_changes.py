@@ -11,9 +11,7 @@ from streamstack.errors import RunError
 from streamstack.runtime.windows import Changes
 
 
-def changes(
-    key: Any = None, fields: list[str] | None = None, limit: int = 100, *, forgets: bool = False
-) -> Changes:
+def changes(key: Any = None, fields: list[str] | None = None, limit: int = 100, *, forgets: bool = False) -> Changes:
     """What compares items."""
     return Changes(key, fields, limit, forgets=forgets)
 
@@ -81,12 +79,7 @@ def test_the_shape() -> None:
     assert compare.of({"id": 1.0, "price": Decimal("1.050"), "volume": 7.0}) is None
     told = compare.of({"id": 1, "price": None, "volume": 8})
     assert told is not None
-    assert told["changed"]["price"] == {
-        "value": None,
-        "previous": Decimal("1.05"),
-        "delta": None,
-        "trend": None,
-    }
+    assert told["changed"]["price"] == {"value": None, "previous": Decimal("1.05"), "delta": None, "trend": None}
     assert told["changed"]["volume"]["trend"] == "up"
 
 
@@ -108,15 +101,7 @@ def test_items_that_are_no_objects() -> None:
     """They are one field, `value`."""
     compare = changes()
     told = [compare.of(item) for item in (5, 5, 7, "x", "x", [1], [1])]
-    assert [each and each["changed"]["value"]["value"] for each in told] == [
-        5,
-        None,
-        7,
-        "x",
-        None,
-        [1],
-        None,
-    ]
+    assert [each and each["changed"]["value"]["value"] for each in told] == [5, None, 7, "x", None, [1], None]
     assert told[0] is not None
     assert "key" not in told[0]
 

@@ -283,8 +283,7 @@ async def test_pace_is_a_step_s_own_in_every_definition() -> None:
     paced = "stream: {content: a, pace: {mode: fixed, interval: 5s}}"
     async with asyncio.timeout(4):
         outcome = await run_stack(
-            f"- {paced}\n- call: say",
-            also=f"kind: function\nname: say\nfunctionStack:\n- {paced}\n",
+            f"- {paced}\n- call: say", also=f"kind: function\nname: say\nfunctionStack:\n- {paced}\n"
         )
     assert outcome.contents == ["a", "a"]
 
@@ -296,11 +295,7 @@ async def test_log_takes_fields_of_any_name() -> None:
         - log: {message: hello, fields: << input.all >>}
         - return: 1
         """,
-        {
-            "all": dict.fromkeys(
-                ("self", "event", "level", "exc_info", "stack_info", "log", "a b"), 1
-            )
-        },
+        {"all": dict.fromkeys(("self", "event", "level", "exc_info", "stack_info", "log", "a b"), 1)},
     )
     assert outcome.result == 1
 

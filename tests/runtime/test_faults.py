@@ -21,9 +21,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("stack", "column", "expression", "words"), CASES)
-async def test_an_error_is_located(
-    stack: str, column: int, expression: str, words: list[str]
-) -> None:
+async def test_an_error_is_located(stack: str, column: int, expression: str, words: list[str]) -> None:
     """The place points at the expression in the file; the message says what to write."""
     outcome = await run_stack(stack, {"x": None})
     error = outcome.error
@@ -35,9 +33,7 @@ async def test_an_error_is_located(
     assert (place.mark.file, place.mark.line) == ("test.yaml", 6)
     assert abs(place.mark.column - column) <= 3, place
     assert all(word in error.message for word in words), error.message
-    assert not any(
-        word in error.message for word in ("NoneType", "dict", "Traceback", "object has")
-    )
+    assert not any(word in error.message for word in ("NoneType", "dict", "Traceback", "object has"))
 
 
 async def test_the_types_met_are_told() -> None:
@@ -78,12 +74,7 @@ async def test_a_fault_of_the_engine_is_internal() -> None:
 
 @pytest.mark.parametrize(
     ("thrown", "status"),
-    [
-        ("not-found", 404),
-        ("timeout", 504),
-        ("sold-out", 500),
-        ("{code: not-found, status: 410}", 410),
-    ],
+    [("not-found", 404), ("timeout", 504), ("sold-out", 500), ("{code: not-found, status: 410}", 410)],
 )
 async def test_a_thrown_code_has_its_own_status(thrown: str, status: int) -> None:
     """A code of the language answers as the language does, unless the author says otherwise."""

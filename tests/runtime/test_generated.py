@@ -16,9 +16,7 @@ def failed(outcome: Outcome) -> str:
 
 async def test_no_variable_meets_a_generated_name() -> None:
     """Whatever numbers an author gives his variables, the names made for loops are others."""
-    names = [
-        f"{stem}_{number}" for stem in ("item", "error", "x", "iterate") for number in range(40)
-    ]
+    names = [f"{stem}_{number}" for stem in ("item", "error", "x", "iterate") for number in range(40)]
     outcome = await run_stack(
         f"""
         - set: {{x: 0, {", ".join(f"{name}: 1" for name in names)}}}
@@ -34,9 +32,7 @@ async def test_no_variable_meets_a_generated_name() -> None:
 
 async def test_python_s_own_words_are_variables() -> None:
     """So are the names that the generated source uses itself."""
-    words = (
-        "run sink emit drain clock index functions def class lambda async self MISSING Signal v_x"
-    )
+    words = "run sink emit drain clock index functions def class lambda async self MISSING Signal v_x"
     outcome = await run_stack(
         f"""
         - set: {{{", ".join(f"x_{word}: 0, {word}: 1" for word in words.split() if word != "run")}}}
@@ -48,10 +44,7 @@ async def test_python_s_own_words_are_variables() -> None:
     assert outcome.result == 11
 
 
-@pytest.mark.parametrize(
-    "text",
-    ['"', "'", "\\", "\\'", '"]', "'''", "}", "\n", "\r", "\0", "\u2028", "{0}", "🙂"],
-)
+@pytest.mark.parametrize("text", ['"', "'", "\\", "\\'", '"]', "'''", "}", "\n", "\r", "\0", "\u2028", "{0}", "🙂"])
 async def test_no_text_of_the_author_is_python(text: str) -> None:
     """Keys, cases, events and names stand in the source as what they are."""
     written = "".join(f"\\u{ord(char):04x}" if ord(char) < 0x10000 else char for char in text)
@@ -98,10 +91,7 @@ async def test_handlers_nest_deeper_than_python_blocks(levels: int) -> None:
     stack = "- return: inside"
     for _ in range(levels):
         inner = "\n".join("        " + line for line in stack.split("\n"))
-        stack = (
-            f"- try:\n    do: [{{throw: x}}]\n    catch:\n      do:\n{inner}\n"
-            "    finally: [{set: {a: 1}}]"
-        )
+        stack = f"- try:\n    do: [{{throw: x}}]\n    catch:\n      do:\n{inner}\n    finally: [{{set: {{a: 1}}}}]"
     assert (await run_stack(stack)).result == "inside"
 
 

@@ -36,11 +36,7 @@ TAKEN: list[tuple[str, str, Any]] = [
     ("{type: integer, minimum: 1, maximum: 5}", "5", 5),
     ("{type: decimal}", "5", Decimal(5)),
     ("{type: decimal}", "1.10", Decimal("1.10")),
-    (
-        "{type: decimal}",
-        "0.1234567890123456789012345678901",
-        Decimal("0.1234567890123456789012345678901"),
-    ),
+    ("{type: decimal}", "0.1234567890123456789012345678901", Decimal("0.1234567890123456789012345678901")),
     ("{type: decimal}", "12345678901234567890123", Decimal(12345678901234567890123)),
     ("{type: decimal, minimum: 0.1, maximum: 0.3}", "0.1", Decimal("0.1")),
     ("{type: boolean}", "true", True),
@@ -52,17 +48,9 @@ TAKEN: list[tuple[str, str, Any]] = [
         datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=ZONE),
     ),
     ("{type: date}", '"2024-02-29"', date(2024, 2, 29)),
-    (
-        "{type: uuid}",
-        '"0B8E5D1C-3F6A-4C57-9D0E-2F4B8A6C1E90"',
-        "0b8e5d1c-3f6a-4c57-9d0e-2f4b8a6c1e90",
-    ),
+    ("{type: uuid}", '"0B8E5D1C-3F6A-4C57-9D0E-2F4B8A6C1E90"', "0b8e5d1c-3f6a-4c57-9d0e-2f4b8a6c1e90"),
     ("{type: email}", '"ada+x@mail.example.com"', "ada+x@mail.example.com"),
-    (
-        "{type: url}",
-        '"https://example.com:8443/a?b=c#d"',
-        "https://example.com:8443/a?b=c#d",
-    ),
+    ("{type: url}", '"https://example.com:8443/a?b=c#d"', "https://example.com:8443/a?b=c#d"),
     ("{type: object}", '{"a": {"b": [1]}}', {"a": {"b": [1]}}),
     ("{type: list}", '[1, "a", null]', [1, "a", None]),
     ("{type: list, items: integer, minItems: 1, maxItems: 2}", "[1, 2]", [1, 2]),
@@ -92,12 +80,7 @@ REFUSED: list[tuple[str, str, str, str]] = [
     ("{type: integer}", "5.5", "x", "must be an integer, without a fraction"),
     ("{type: integer}", "[5]", "x", "must be an integer, not a list"),
     ("{type: integer}", "{}", "x", "must be an integer, not an object"),
-    (
-        "{type: integer}",
-        "9223372036854775808",
-        "x",
-        "must be between -9223372036854775808 and 9223372036854775807",
-    ),
+    ("{type: integer}", "9223372036854775808", "x", "must be between -9223372036854775808 and 9223372036854775807"),
     ("{type: integer}", "1e300", "x", "must be between"),
     ("{type: integer, minimum: 1}", "0", "x", "must be at least 1"),
     ("{type: integer, maximum: 5}", "6", "x", "must be at most 5"),
@@ -131,12 +114,7 @@ REFUSED: list[tuple[str, str, str, str]] = [
     ("{type: enum, values: [a, 1]}", "true", "x", "must be one of"),
     ("{type: enum, values: [a, 1]}", "[]", "x", 'must be one of "a", 1, not a list'),
     ("{type: file}", '"abc"', "x", "must be a file: send the body as multipart/form-data"),
-    (
-        "{properties: {chunkSize: {type: integer}}}",
-        '{"chunkSize": "5"}',
-        "x.chunkSize",
-        "must be an integer",
-    ),
+    ("{properties: {chunkSize: {type: integer}}}", '{"chunkSize": "5"}', "x.chunkSize", "must be an integer"),
     (
         "{properties: {chunkSize: {type: integer}}}",
         '{"chunksize": 5}',
@@ -186,11 +164,7 @@ TEXTS: list[tuple[str, list[str], Any]] = [
     ("{type: boolean}", ["False"], False),
     ("{type: boolean}", ["1"], True),
     ("{type: boolean}", ["0"], False),
-    (
-        "{type: timestamp}",
-        ["2026-01-31T12:00:00 02:00"],
-        datetime(2026, 1, 31, 12, tzinfo=ZONE),
-    ),
+    ("{type: timestamp}", ["2026-01-31T12:00:00 02:00"], datetime(2026, 1, 31, 12, tzinfo=ZONE)),
     ("{type: date}", ["2026-01-31"], date(2026, 1, 31)),
     ("{type: enum, values: [a, 1, true]}", ["1"], 1),
     ("{type: enum, values: [a, 1, true]}", ["true"], True),
@@ -308,10 +282,7 @@ def test_runs_share_no_default() -> None:
 def test_every_fault_is_named_in_one_error() -> None:
     """One error names all faults by their place, name and message."""
     with pytest.raises(RunError) as caught:
-        send_json(
-            compile_yaml(CHAT),
-            '{"mesage": "Hi", "history": [1, {}], "options": {"chunkSize": 0, "ratio": []}}',
-        )
+        send_json(compile_yaml(CHAT), '{"mesage": "Hi", "history": [1, {}], "options": {"chunkSize": 0, "ratio": []}}')
     assert caught.value.code == "invalid-input"
     assert caught.value.status == 400
     assert caught.value.details == [
@@ -319,11 +290,7 @@ def test_every_fault_is_named_in_one_error() -> None:
         {"in": "body", "name": "history[0]", "message": "must be an object, not an integer"},
         {"in": "body", "name": "options.chunkSize", "message": "must be between 1 and 50"},
         {"in": "body", "name": "options.ratio", "message": "must be a decimal, not a list"},
-        {
-            "in": "body",
-            "name": "mesage",
-            "message": "is not known here, did you mean `message`?",
-        },
+        {"in": "body", "name": "mesage", "message": "is not known here, did you mean `message`?"},
     ]
     assert caught.value.message.startswith("message is required; history[0] must be an object")
     assert caught.value.message.endswith("; and 2 more")
@@ -427,9 +394,7 @@ def test_decimals_beside_free_json_leave_it_as_it_is() -> None:
     assert send_json(checker, f'{{"price": 1, "free": {free}}}')["free"] == found["free"]
 
 
-@pytest.mark.parametrize(
-    "number", ["0." + "1" * 10_001, "1." + "0" * 10_001, "-" + "1" * 200 + "." + "1" * 9_801]
-)
+@pytest.mark.parametrize("number", ["0." + "1" * 10_001, "1." + "0" * 10_001, "-" + "1" * 200 + "." + "1" * 9_801])
 def test_decimals_of_endless_digits_are_refused(number: str) -> None:
     """Before and after the point, in JSON and as a text; 10,000 digits are taken, and free JSON has floats."""
     checker = compile_yaml("price: decimal\nfree: json")

@@ -12,14 +12,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from streamstack.errors import RunError
 from streamstack.language.values import to_json
 from streamstack.runtime.inputs import Checker, Inputs, JsonText, compile_inputs
-from tests.requests_at_random import (
-    ODD,
-    anything,
-    declaration,
-    fitting_object,
-    object_schema,
-    spoilt,
-)
+from tests.requests_at_random import ODD, anything, declaration, fitting_object, object_schema, spoilt
 
 NAMES = ("a", "b", "c", "d")
 
@@ -80,9 +73,7 @@ def test_no_body_is_an_error_of_ours(block: int) -> None:
     for seed in range(block * 50, block * 50 + 50):
         pick, checker = endpoint(seed)
         for _ in range(4):
-            document = (
-                fitting_object(pick, checker.inputs) if pick.random() < 0.8 else anything(pick)
-            )
+            document = fitting_object(pick, checker.inputs) if pick.random() < 0.8 else anything(pick)
             data = spoilt(pick, document)
             taken += outcome(checker, "POST", {}, JsonText(data)) is not None
     assert taken > 10
@@ -99,11 +90,7 @@ def test_no_text_is_an_error_of_ours(block: int) -> None:
             for name, value in fitted.items():
                 values = value if isinstance(value, list) and pick.random() < 0.7 else [value]
                 sent[name] = [
-                    pick.choice(ODD)
-                    if pick.random() < 0.2
-                    else each
-                    if isinstance(each, str)
-                    else json.dumps(each)
+                    pick.choice(ODD) if pick.random() < 0.2 else each if isinstance(each, str) else json.dumps(each)
                     for each in values
                 ]
             outcome(checker, "GET", sent, None)

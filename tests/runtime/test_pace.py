@@ -60,11 +60,7 @@ async def turn(pacing: Pacer, run: Run, content: Any) -> None:
 
 
 async def times_of(
-    clock: Clock,
-    run: Run,
-    pacing: Pacer,
-    contents: list[Any],
-    works: dict[int, float] | None = None,
+    clock: Clock, run: Run, pacing: Pacer, contents: list[Any], works: dict[int, float] | None = None
 ) -> list[float]:
     """When each content leaves, in seconds from the first; ``works`` takes time after some."""
     began = clock.now
@@ -183,9 +179,7 @@ async def test_any_content_can_be_paced(clock: Clock, run: Run, content: Any) ->
         ("\n\n", "next", 3.0),
     ],
 )
-async def test_natural_rests_where_a_reader_does(
-    clock: Clock, run: Run, before: str, after: str, rest: float
-) -> None:
+async def test_natural_rests_where_a_reader_does(clock: Clock, run: Run, before: str, after: str, rest: float) -> None:
     """Longer after a comma, a sentence, a line, a paragraph; between two of the same length."""
     times = await times_of(clock, run, paced("natural"), [before, after])
     assert gaps(times) == [rest]
@@ -202,9 +196,7 @@ async def test_natural_is_uneven_and_can_be_repeated(clock: Clock, run: Run) -> 
 
 
 @pytest.mark.parametrize("jitter", [0.2, 1.0])
-async def test_jitter_varies_each_interval_by_its_part(
-    clock: Clock, run: Run, jitter: float
-) -> None:
+async def test_jitter_varies_each_interval_by_its_part(clock: Clock, run: Run, jitter: float) -> None:
     """Each gap is within the jitter of the interval, and their mean is the interval."""
     times = await times_of(clock, run, paced("fixed", 1.0, jitter), ["a"] * 2000)
     assert all(1 - jitter <= gap <= 1 + jitter for gap in gaps(times))
@@ -244,9 +236,7 @@ async def test_what_a_pace_asks_for_may_change(clock: Clock, run: Run) -> None:
         ("fixed", 1, True, "between 0 and 1, not true"),
     ],
 )
-def test_what_is_no_pace_says_what_to_write(
-    run: Run, mode: Any, interval: Any, jitter: Any, says: str
-) -> None:
+def test_what_is_no_pace_says_what_to_write(run: Run, mode: Any, interval: Any, jitter: Any, says: str) -> None:
     """The error is the author's."""
     with pytest.raises(RunError, match=says):
         pacer(run, 1, mode, interval, jitter)

@@ -24,10 +24,7 @@ from streamstack.runtime.aggregates import (
 PERCENTS = (50, 90, 95, 99)
 
 
-@given(
-    st.lists(st.one_of(st.integers(-100, 100), st.floats(-1e6, 1e6)), min_size=1, max_size=80),
-    st.integers(1, 30),
-)
+@given(st.lists(st.one_of(st.integers(-100, 100), st.floats(-1e6, 1e6)), min_size=1, max_size=80), st.integers(1, 30))
 def test_of_few_numbers_percentiles_are_the_filters(numbers: list[Any], size: int) -> None:
     """Of a window of the last numbers, each is what `percentile` gives of them."""
     quantiles, window = Quantiles(), deque[Any]()
@@ -37,9 +34,7 @@ def test_of_few_numbers_percentiles_are_the_filters(numbers: list[Any], size: in
         window.append(number)
         quantiles.add(number)
         for percent in PERCENTS:
-            assert quantiles.at(percent) == pytest.approx(
-                percentile(list(window), percent), rel=1e-12, abs=1e-12
-            )
+            assert quantiles.at(percent) == pytest.approx(percentile(list(window), percent), rel=1e-12, abs=1e-12)
 
 
 def test_decimals_keep_their_digits() -> None:
@@ -123,9 +118,7 @@ def test_the_sketch_alone_keeps_its_bound(numbers: list[int], size: int) -> None
         aggregates.EXACT = before  # type: ignore[misc]
 
 
-VALUES = st.one_of(
-    st.integers(0, 5), st.text("ab", max_size=2), st.lists(st.integers(0, 2), max_size=2), st.none()
-)
+VALUES = st.one_of(st.integers(0, 5), st.text("ab", max_size=2), st.lists(st.integers(0, 2), max_size=2), st.none())
 
 
 @given(st.lists(VALUES, max_size=50), st.integers(1, 10))

@@ -25,22 +25,7 @@ FRAGMENTS = st.sampled_from(
         *("\u0301", "\ufe0f", "\u200d", "\u200c", "\u20e3", "\u093f", "\U000e0067", "\U0001d165"),
         *(FAMILY, WAVE, GERMANY, FRANCE, SCOTLAND, "\U0001f1e6", "\U0001f3fd", "\u2764\ufe0f"),
         *("a", "Word", "e", "I", "1", "12", "Dr", "e.g.", ".", "!", "?", "…", "...", '"', "'", ")"),
-        *(
-            "你",
-            "好",
-            "。",
-            "「",
-            "」",
-            "か",
-            "っ",
-            "ー",
-            "\u1112",
-            "\u1161",
-            "\u11ab",
-            "한",
-            "ไ",
-            "ำ",
-        ),
+        *("你", "好", "。", "「", "」", "か", "っ", "ー", "\u1112", "\u1161", "\u11ab", "한", "ไ", "ำ"),
     ]
 )
 TEXTS = st.one_of(st.text(), st.lists(FRAGMENTS, max_size=40).map("".join))
@@ -146,28 +131,13 @@ def test_records_cut_a_list_into_lists(records: list[int], size: int) -> None:
         ("words", 1, " \n", [" \n"]),
         ("sentences", 1, "One. Two!  Three?", ["One.", " Two!", "  Three?"]),
         ("sentences", 2, "One. Two! Three? ", ["One. Two!", " Three? "]),
-        (
-            "sentences",
-            1,
-            "Pi is 3.14. E.g. this, i.e. that.",
-            ["Pi is 3.14.", " E.g. this, i.e. that."],
-        ),
-        (
-            "sentences",
-            1,
-            "Dr. Doe and J. R. Roe. So am I. Yes",
-            ["Dr. Doe and J. R. Roe.", " So am I.", " Yes"],
-        ),
+        ("sentences", 1, "Pi is 3.14. E.g. this, i.e. that.", ["Pi is 3.14.", " E.g. this, i.e. that."]),
+        ("sentences", 1, "Dr. Doe and J. R. Roe. So am I. Yes", ["Dr. Doe and J. R. Roe.", " So am I.", " Yes"]),
         ("sentences", 1, "Well... yes. No... But", ["Well... yes.", " No...", " But"]),
         ("sentences", 1, '"Why?" he asked. "So!" Done.', ['"Why?" he asked.', ' "So!"', " Done."]),
         ("sentences", 1, "really? yes! ok", ["really?", " yes!", " ok"]),
         ("sentences", 1, "1. First\n2. Second. Third", ["1. First\n2. Second.", " Third"]),
-        (
-            "sentences",
-            1,
-            "# Title\n\nText over\ntwo lines.",
-            ["# Title", "\n\nText over\ntwo lines."],
-        ),
+        ("sentences", 1, "# Title\n\nText over\ntwo lines.", ["# Title", "\n\nText over\ntwo lines."]),
         ("sentences", 1, "你好。「是！」再见", ["你好。", "「是！」", "再见"]),
         ("lines", 1, "a\nb\r\nc\rd", ["a\n", "b\r\n", "c\r", "d"]),
         ("lines", 2, "a\n\nb\n", ["a\n\n", "b\n"]),
@@ -191,9 +161,7 @@ def test_units_are_what_a_reader_expects(by: str, size: int, text: str, pieces: 
         ("lines", ["a\nb", "\r", "\nc\n"], [["a\n"], [], ["b\r\n", "c\n"]]),
     ],
 )
-def test_a_piece_leaves_when_nothing_can_change_it(
-    by: str, parts: list[str], given_at_once: list[list[str]]
-) -> None:
+def test_a_piece_leaves_when_nothing_can_change_it(by: str, parts: list[str], given_at_once: list[list[str]]) -> None:
     """A word leaves when the next begins, a line when it ends, a character when the next comes."""
     splitting = splitter(by, 1)
     assert [splitting.feed(part) for part in parts] == given_at_once

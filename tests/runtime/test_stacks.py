@@ -328,11 +328,7 @@ async def test_catch_sees_only_its_codes() -> None:
         """
     )
     assert outcome.error is not None
-    assert (outcome.error.code, outcome.error.message, outcome.error.details) == (
-        "a",
-        "m",
-        {"n": 1},
-    )
+    assert (outcome.error.code, outcome.error.message, outcome.error.details) == ("a", "m", {"n": 1})
     assert outcome.contents == ["last"]
 
 

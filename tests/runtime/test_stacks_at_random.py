@@ -21,13 +21,7 @@ VALUES = (
     5,
     "t<< b | default('q') >>",
 )
-CONDITIONS = (
-    True,
-    False,
-    "<< (a | default(1)) == 1 >>",
-    "<< loop is defined >>",
-    "<< b is defined >>",
-)
+CONDITIONS = (True, False, "<< (a | default(1)) == 1 >>", "<< loop is defined >>", "<< b is defined >>")
 SAY = """
 kind: function
 name: say
@@ -69,9 +63,7 @@ class Writer:
         ]
         if depth > DEEPEST or self.chance.random() < 0.3:
             return pick(leaf + leaving + ([] if silent else emitting))
-        step: dict[str, Any] = pick([self.loop, self.choice, self.attempt, self.branches])(
-            depth, loop, silent
-        )
+        step: dict[str, Any] = pick([self.loop, self.choice, self.attempt, self.branches])(depth, loop, silent)
         if self.chance.random() < 0.2:
             step["retry"] = {"times": 1, "delay": 0}
         if self.chance.random() < 0.2:
@@ -87,14 +79,7 @@ class Writer:
             [
                 {"forEach": each | self.chance.choice([{}, {"limit": 2, "onLimit": "stop"}])},
                 {"forEach": each | {"concurrency": 2, "ordered": self.chance.random() < 0.5}},
-                {
-                    "while": {
-                        "condition": self.chance.choice(CONDITIONS),
-                        "limit": 2,
-                        "onLimit": "stop",
-                        "do": body,
-                    }
-                },
+                {"while": {"condition": self.chance.choice(CONDITIONS), "limit": 2, "onLimit": "stop", "do": body}},
                 {"repeat": {"times": 2, "do": body}},
             ]
         )
@@ -104,21 +89,8 @@ class Writer:
         asked = self.chance.choice(CONDITIONS)
         return self.chance.choice(
             [
-                {
-                    "if": {
-                        "condition": asked,
-                        "then": one,
-                        "elseIf": [{"condition": asked, "then": two}],
-                        "else": three,
-                    }
-                },
-                {
-                    "switch": {
-                        "value": self.chance.choice(VALUES),
-                        "cases": {"1": one, "'\\": two},
-                        "default": three,
-                    }
-                },
+                {"if": {"condition": asked, "then": one, "elseIf": [{"condition": asked, "then": two}], "else": three}},
+                {"switch": {"value": self.chance.choice(VALUES), "cases": {"1": one, "'\\": two}, "default": three}},
             ]
         )
 
@@ -136,22 +108,11 @@ class Writer:
             return {"after": {"do": self.stack(depth, silent=True)}}
         if self.chance.random() < 0.5:
             names = self.chance.sample(NAMES, 2)
-            return {
-                "parallel": {"branches": {name: self.stack(depth, silent=silent) for name in names}}
-            }
-        made: dict[str, Any] = {
-            "in": [1, 2],
-            "as": self.chance.choice(NAMES),
-            "do": self.stack(depth, silent=silent),
-        }
+            return {"parallel": {"branches": {name: self.stack(depth, silent=silent) for name in names}}}
+        made: dict[str, Any] = {"in": [1, 2], "as": self.chance.choice(NAMES), "do": self.stack(depth, silent=silent)}
         reading = {"in": "<< made >>", "do": self.stack(depth, loop=True, silent=silent)}
         made |= self.chance.choice([{}, {"concurrency": 2}])
-        return {
-            "if": {
-                "condition": True,
-                "then": [{"streams.map": made, "as": "made"}, {"forEach": reading}],
-            }
-        }
+        return {"if": {"condition": True, "then": [{"streams.map": made, "as": "made"}, {"forEach": reading}]}}
 
 
 @pytest.mark.parametrize("first", range(0, 100, 10))

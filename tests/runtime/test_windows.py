@@ -58,9 +58,7 @@ def agree(told: dict[str, Any], values: list[Any], covered: float) -> None:
             assert value == expected[name], name
 
 
-NUMBERS = st.lists(
-    st.one_of(st.integers(-1000, 1000), st.floats(-1e6, 1e6), st.none()), max_size=40
-)
+NUMBERS = st.lists(st.one_of(st.integers(-1000, 1000), st.floats(-1e6, 1e6), st.none()), max_size=40)
 #: How long after the one before it each item comes, in halves of seconds.
 GAPS = st.lists(st.integers(0, 8).map(lambda n: n / 2), min_size=40, max_size=40)
 
@@ -104,9 +102,7 @@ def test_the_items_of_the_last_while(numbers: list[Any], gaps: list[float], with
     at = times(gaps)
     told_all = feed(window(within=float(within)), numbers, gaps)
     for index, (now, got) in enumerate(told_all):
-        inside = [
-            n for n, when in zip(numbers[: index + 1], at, strict=False) if when > now - within
-        ]
+        inside = [n for n, when in zip(numbers[: index + 1], at, strict=False) if when > now - within]
         (told,) = got
         agree(told, inside, min(now, within))
 
@@ -143,9 +139,7 @@ ITEMS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=
 @given(ITEMS, st.integers(1, 5))
 def test_groups_know_nothing_of_one_another(items: list[tuple[str, int]], size: int) -> None:
     """Each has the last items of its own, and figures are given for the one whose item came."""
-    made = window(
-        Figure("sum", "sum", lambda item: item[1]), size=size, by=lambda item: item[0], every=1
-    )
+    made = window(Figure("sum", "sum", lambda item: item[1]), size=size, by=lambda item: item[0], every=1)
     given: list[Any] = []
     made.feed(items, 1.0, given)
     for index, (told, (key, _)) in enumerate(zip(given, items, strict=True)):
@@ -154,15 +148,10 @@ def test_groups_know_nothing_of_one_another(items: list[tuple[str, int]], size: 
 
 
 @given(ITEMS, GAPS, st.integers(1, 6))
-def test_on_a_timer_every_item_is_in_one_window(
-    items: list[tuple[str, int]], gaps: list[float], every: int
-) -> None:
+def test_on_a_timer_every_item_is_in_one_window(items: list[tuple[str, int]], gaps: list[float], every: int) -> None:
     """Tumbling by time, the sums of all windows of a group are the sum of its items."""
     made = window(
-        Figure("sum", "sum", lambda item: item[1]),
-        within=float(every),
-        every=float(every),
-        by=lambda item: item[0],
+        Figure("sum", "sum", lambda item: item[1]), within=float(every), every=float(every), by=lambda item: item[0]
     )
     now, due, told = 0.0, float(every), list[Any]()
     for item, gap in zip(items, gaps, strict=False):
@@ -181,9 +170,7 @@ def test_on_a_timer_every_item_is_in_one_window(
 def test_an_empty_group_tells_it_once() -> None:
     """A window by time without items is news once; then the group is forgotten, until an item comes."""
     for every in (2.0, 1.0):  # tumbling, sliding
-        made = window(
-            Figure("n", "count", None), within=2.0, every=every, by=lambda item: item, groups=1
-        )
+        made = window(Figure("n", "count", None), within=2.0, every=every, by=lambda item: item, groups=1)
         made.feed(["a"], 0.5, [])
         assert made.tick(2.0) == [{"key": "a", "n": 1}]
         assert made.tick(4.0) == [{"key": "a", "n": 0}]

@@ -130,9 +130,7 @@ class Attacked:
         finally:
             client.close()
 
-    async def throw_on(
-        self, client: Client, data: bytes, *, seconds: float = 20.0, end: bool = False
-    ) -> bytes:
+    async def throw_on(self, client: Client, data: bytes, *, seconds: float = 20.0, end: bool = False) -> bytes:
         """Do as `throw` on a connection that is there."""
         answer = b""
         try:
@@ -170,9 +168,7 @@ async def attacked(folder: Path, *, settings: str = SETTINGS) -> AsyncIterator[A
                 await _until(lambda: len(server.service.lives) == 1)
                 await _until(lambda: len(asyncio.all_tasks()) <= tasks + 2)
                 await _until(lambda: len(os.listdir("/proc/self/fd")) <= files)  # noqa: PTH208
-                await _until(
-                    lambda: attack.gaps
-                )  # an attack may be over before the next chunk is due
+                await _until(lambda: attack.gaps)  # an attack may be over before the next chunk is due
                 assert not reading.done(), reading
             finally:
                 beside.close()  # its reader reads no end of it
@@ -207,9 +203,7 @@ def status_of(answer: bytes) -> int:
     return int(answer[9:12]) if answer.startswith(b"HTTP/1.") else 0
 
 
-def request(
-    line: bytes = b"GET /hello/x", *headers: bytes, body: bytes = b"", host: bytes = b"x"
-) -> bytes:
+def request(line: bytes = b"GET /hello/x", *headers: bytes, body: bytes = b"", host: bytes = b"x") -> bytes:
     """Return a request that is answered on a connection that is then closed."""
     lines = [line + b" HTTP/1.1", b"Host: " + host, b"Connection: close", *headers]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
@@ -228,12 +222,7 @@ def json(body: bytes, *headers: bytes) -> bytes:
 
 def chunked(body: bytes, path: bytes = b"/json") -> bytes:
     """Return a POST whose chunks are given as they are."""
-    return request(
-        b"POST " + path,
-        b"Content-Type: application/json",
-        b"Transfer-Encoding: chunked",
-        body=body,
-    )
+    return request(b"POST " + path, b"Content-Type: application/json", b"Transfer-Encoding: chunked", body=body)
 
 
 def form(*parts: bytes, end: bytes = b"--XX--\r\n") -> bytes:

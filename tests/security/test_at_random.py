@@ -19,9 +19,7 @@ pytestmark = [
 
 VALID = (
     request(b"GET /hello/x?q=a&n=5&d=1.5", b"h: a", b"Cookie: c=b", b"Accept: text/plain;q=0.5"),
-    json(
-        b'{"n": 5, "d": 1.25, "t": "text", "l": [1, "a"], "o": {"a": null}, "j": 1e5, "f": [0.1]}'
-    ),
+    json(b'{"n": 5, "d": 1.25, "t": "text", "l": [1, "a"], "o": {"a": null}, "j": 1e5, "f": [0.1]}'),
     json(gzip.compress(b'{"n": 5}'), b"Content-Encoding: gzip"),
     request(
         b"POST /json",

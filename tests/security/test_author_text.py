@@ -74,17 +74,7 @@ SHADOWS = ("exec", "__import__", "emit", "class", "None", "run", "v_x", "ｅmit"
 
 ATTRIBUTES = frozenset(
     {"emit", "drain", "done", "respond", "count", "bytes", "sent_at", "request", "auth", "context"}
-    | {
-        "env",
-        "settings",
-        "id",
-        "elapsed_ms",
-        "started",
-        "outcome",
-        "after",
-        "yield_to_loop",
-        "slice_ends",
-    }
+    | {"env", "settings", "id", "elapsed_ms", "started", "outcome", "after", "yield_to_loop", "slice_ends"}
     | {"batch", "close", "length", "turn", "value", "sink", "join"}
 )
 _OWN = re.compile(r"v_(\d+_)?[A-Za-z_][A-Za-z0-9_]*|[A-Za-z_]+_\d+|_b|run|sink|emit|drain|index")
@@ -114,12 +104,7 @@ MORE: list[list[dict[str, Any]]] = [
     [{"call": {"function": "<< input.a >>", "oneOf": ["other"], "with": "<< {'a': 1} >>"}}],
     [
         {
-            "stream": {
-                "content": "a",
-                "event": "e",
-                "id": "<< 1 >>i",
-                "metadata": {"k": "<< 1 >>"},
-            },
+            "stream": {"content": "a", "event": "e", "id": "<< 1 >>i", "metadata": {"k": "<< 1 >>"}},
             "name": "n",
             "description": "d",
             "when": "<< 1 == 1 >>",
@@ -128,24 +113,9 @@ MORE: list[list[dict[str, Any]]] = [
             "allow": ["no-chunks"],
         }
     ],
-    [
-        {
-            "stream": {
-                "content": "abc",
-                "split": {"by": "words", "size": 2},
-                "pace": {"interval": "1ms"},
-            }
-        }
-    ],
+    [{"stream": {"content": "abc", "split": {"by": "words", "size": 2}, "pace": {"interval": "1ms"}}}],
     [{"forEach": {"in": [1], "as": "x", "concurrency": 2, "do": [{"set": {"y": "<< x >>"}}]}}],
-    [
-        {
-            "try": {
-                "do": [{"throw": "x"}],
-                "catch": {"as": "e", "on": ["x"], "do": [{"log": "<< e >>"}]},
-            }
-        }
-    ],
+    [{"try": {"do": [{"throw": "x"}], "catch": {"as": "e", "on": ["x"], "do": [{"log": "<< e >>"}]}}}],
     [{"set": {"a": "<% for i in [1] %><< i ~ 'x' >><% endfor %>"}}],
     [{"set": {"a": "<% macro m(p) %><< p >><% endmacro %><< m(p='y') >>"}}],
 ]
@@ -337,9 +307,7 @@ def steps(draw: Any, depth: int = 0) -> dict[str, Any]:
                 wanted = function.by_name[choice.names[0]].type
                 step[function.name][choice.names[0]] = draw(arguments(wanted, depth))
     for modifier in MODIFIERS:
-        if draw(st.integers(0, 7)) == 0 and (
-            modifier.name != "as" or function.effects.gives != "nothing"
-        ):
+        if draw(st.integers(0, 7)) == 0 and (modifier.name != "as" or function.effects.gives != "nothing"):
             step[modifier.name] = draw(arguments(modifier.type, depth))
     return step
 
@@ -378,9 +346,7 @@ def test_a_name_is_a_variable_or_refused(text: str) -> None:
 @pytest.mark.parametrize("name", [*HOSTILE, "my-list", "", "1a", "a b", "größe"])
 def test_the_compiler_refuses_a_name_that_was_not_checked(name: str) -> None:
     """Should a reader ever forget to check one, no source is made of it."""
-    (document,), _ = read(
-        json.dumps({**HEAD, "functionStack": [{"collect": [1], "as": "a"}, {"set": {"b": 1}}]}), "t"
-    )
+    (document,), _ = read(json.dumps({**HEAD, "functionStack": [{"collect": [1], "as": "a"}, {"set": {"b": 1}}]}), "t")
     definition, _ = load(document, REGISTRY, Streaming())
     assert isinstance(definition, Endpoint)
     collect, set_ = definition.stack.steps
@@ -392,9 +358,7 @@ def test_the_compiler_refuses_a_name_that_was_not_checked(name: str) -> None:
         replace(set_, arguments=replace(set_.arguments, given={"variables": entries})),
     ):
         with pytest.raises(ValueError, match="not the name of a variable"):
-            compile_project(
-                Project((replace(definition, stack=replace(definition.stack, steps=(step,))),))
-            )
+            compile_project(Project((replace(definition, stack=replace(definition.stack, steps=(step,))),)))
 
 
 @pytest.mark.parametrize("value", [object(), [], (), {}, SimpleNamespace(), b"x", 1j])
@@ -419,17 +383,7 @@ def test_a_literal_is_what_it_says() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        _RUN,
-        "().__class__",
-        "open('x')",
-        "import os",
-        "v_x.__class__",
-        "run.__dict__",
-        "1 +",
-        "__builtins__",
-    ],
+    "text", [_RUN, "().__class__", "open('x')", "import os", "v_x.__class__", "run.__dict__", "1 +", "__builtins__"]
 )
 def test_source_with_other_names_never_runs(text: str) -> None:
     """The last wall: it is compiled, looked at, and refused before any of it runs."""
@@ -447,10 +401,7 @@ def test_source_with_other_names_never_runs(text: str) -> None:
 WRITERS = [
     *(ENGINE / "functions").glob("*.py"),
     *(ENGINE / "runtime" / f"{name}.py" for name in ("compiler", "plan")),
-    *(
-        ENGINE / "language" / "expressions" / f"{n}.py"
-        for n in ("compile", "value", "templates", "scan")
-    ),
+    *(ENGINE / "language" / "expressions" / f"{n}.py" for n in ("compile", "value", "templates", "scan")),
 ]
 
 

@@ -187,16 +187,10 @@ async def test_host_that_is_written_by_name_is_sent() -> None:
             url=upstream.url,
             method="POST",
             body="hello",
-            headers={
-                "Content-Length": "3",
-                "Transfer-Encoding": "chunked",
-                "Host": "tenant.example",
-            },
+            headers={"Content-Length": "3", "Transfer-Encoding": "chunked", "Host": "tenant.example"},
         )
     for received in upstream.received:
-        assert (
-            dict(_fields(bytes(received).partition(b"\r\n\r\n")[0]))[b"host"] == b"tenant.example"
-        )
+        assert dict(_fields(bytes(received).partition(b"\r\n\r\n")[0]))[b"host"] == b"tenant.example"
     assert bytes(upstream.received[1]).endswith(b"\r\n\r\nhello")
     assert b"Content-Length: 5" in upstream.received[1]
 
@@ -312,8 +306,7 @@ async def test_what_would_break_out_of_a_head_is_refused(given: dict[str, Any]) 
         for name in ("http.request", "http.stream"):
             ran = await run_calling(
                 f"- {name}: {{url: << input.url >>, method: << input.method >>, headers: << input.headers >>}}\n"
-                "  as: reply\n"
-                + ("- forEach: {in: << reply >>, do: [{log: x}]}" if name[5:] == "stream" else ""),
+                "  as: reply\n" + ("- forEach: {in: << reply >>, do: [{log: x}]}" if name[5:] == "stream" else ""),
                 {"url": upstream.url, "method": "GET", "headers": {}} | given,
             )
             assert ran.error is not None
@@ -325,9 +318,7 @@ async def test_what_would_break_out_of_a_head_is_refused(given: dict[str, Any]) 
 async def test_control_characters_in_a_url_are_refused(char: str) -> None:
     """They are neither dropped in silence nor sent."""
     async with recorder(REPLY) as upstream:
-        ran = await run_calling(
-            "- http.request: << input.url >>\n  as: reply", {"url": f"{upstream.url}/a{char}b"}
-        )
+        ran = await run_calling("- http.request: << input.url >>\n  as: reply", {"url": f"{upstream.url}/a{char}b"})
         assert ran.error is not None
         assert ran.error.code == "template"
     assert upstream.received == []

@@ -91,9 +91,7 @@ async def test_no_sniffing(tmp_path: Path) -> None:
         assert (await server.get("/own")).headers["x-content-type-options"] == "x"
 
 
-@pytest.mark.parametrize(
-    "path", ["/_metrics", "/_console", "/_", "/_streams", "/_streams/x", "/_settings"]
-)
+@pytest.mark.parametrize("path", ["/_metrics", "/_console", "/_", "/_streams", "/_streams/x", "/_settings"])
 async def test_inside_is_not_for_everybody(tmp_path: Path, path: str) -> None:
     """Without `--dev` and without settings that say so, nothing below `/_` tells of the inside."""
     async with project(tmp_path, "", HELLO) as server:

@@ -87,17 +87,11 @@ functionStack:
 
 
 @pytest.mark.parametrize("options", [["--dev"], []])
-async def test_nothing_secret_is_told(
-    tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_secret_is_told(tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a definition logs it, throws it, or fails over it; with `--dev` and without."""
     told = f'{{"error": "wrong key {KEY} for Bearer {TOKEN}, {JWT}"}}'
-    async with Upstream(
-        answer(told, "Content-Type: application/json", status="401 No")
-    ) as upstream:
-        monkeypatch.setenv(
-            "DATABASE_URL", f"postgresql://me:{PASSWORD.replace('/', '%2F')}@127.0.0.1:1/x"
-        )
+    async with Upstream(answer(told, "Content-Type: application/json", status="401 No")) as upstream:
+        monkeypatch.setenv("DATABASE_URL", f"postgresql://me:{PASSWORD.replace('/', '%2F')}@127.0.0.1:1/x")
         monkeypatch.setenv("MODEL_KEY", KEY)
         monkeypatch.setenv("UPSTREAM_TOKEN", TOKEN)
         monkeypatch.setenv("BASE", upstream.url)
@@ -110,9 +104,7 @@ async def test_nothing_secret_is_told(
                     sent = "{}"
                 if path == "upstream":
                     sent = json.dumps({"to": f"{upstream.url}/?token={TOKEN}"})
-                reply = await server.ask(
-                    "POST", f"/{path}", sent.encode(), f"Authorization: Bearer {JWT}\r\n"
-                )
+                reply = await server.ask("POST", f"/{path}", sent.encode(), f"Authorization: Bearer {JWT}\r\n")
                 assert reply.status in (200, 401, 500, 502, 503), (path, reply)
                 answers += reply.body
             await server.stop()
@@ -163,14 +155,7 @@ def test_what_is_no_secret_is_told(text: str) -> None:
 
 def test_names_of_secrets() -> None:
     """What has the name of a secret is masked whole; ordinary names are not."""
-    entry = {
-        "api_key": "abc",
-        "accessToken": "abc",
-        "X-Auth-Token": "abc",
-        "key": "k",
-        "run": "r",
-        "n": 3,
-    }
+    entry = {"api_key": "abc", "accessToken": "abc", "X-Auth-Token": "abc", "key": "k", "run": "r", "n": 3}
     assert masked_value(entry) == {
         "api_key": "***", "accessToken": "***", "X-Auth-Token": "***", "key": "k", "run": "r", "n": 3,
     }  # fmt: skip
@@ -180,19 +165,11 @@ def test_known_values_are_found_however_they_are_written() -> None:
     """As they are, as JSON has them, as a URL has them; short ones are none."""
     try:
         learn(
-            {"MY_SECRET": 'a"b/c d é', "HOME": "/home/ada", "API_KEY": "dev", "PWD": "/srv/shop"},
-            ["from-the-settings"],
+            {"MY_SECRET": 'a"b/c d é', "HOME": "/home/ada", "API_KEY": "dev", "PWD": "/srv/shop"}, ["from-the-settings"]
         )
-        for text in (
-            'a"b/c d é',
-            json.dumps('a"b/c d é'),
-            "a%22b%2Fc%20d%20%C3%A9",
-            "from-the-settings",
-        ):
+        for text in ('a"b/c d é', json.dumps('a"b/c d é'), "a%22b%2Fc%20d%20%C3%A9", "from-the-settings"):
             assert "***" in masked(f"<{text}>"), text
-        told = (
-            "in /home/ada, dev, /srv/shop/x.yaml"  # PWD is the working directory, and no password
-        )
+        told = "in /home/ada, dev, /srv/shop/x.yaml"  # PWD is the working directory, and no password
         assert masked(told) == told
     finally:
         learn({})
@@ -209,9 +186,7 @@ def test_other_runs_are_told_of_it() -> None:
     assert masked(INPUT) == INPUT
 
 
-@pytest.mark.parametrize(
-    "unit", ["eyJaaaaa-", "eyJaaaaa-eyJ.b", "eyJ.", "://a:", "a@", "token ", "sk-", "secret='"]
-)
+@pytest.mark.parametrize("unit", ["eyJaaaaa-", "eyJaaaaa-eyJ.b", "eyJ.", "://a:", "a@", "token ", "sk-", "secret='"])
 def test_masking_takes_linear_time(unit: str) -> None:
     """Ten times the text takes about ten times as long, whatever it seems to hold."""
 
@@ -220,9 +195,7 @@ def test_masking_takes_linear_time(unit: str) -> None:
         masked(unit * count + "token")
         return thread_time() - started
 
-    assert (
-        min(seconds(50_000) for _ in range(2)) < 40 * min(seconds(5_000) for _ in range(3)) + 0.05
-    )
+    assert min(seconds(50_000) for _ in range(2)) < 40 * min(seconds(5_000) for _ in range(3)) + 0.05
 
 
 def test_a_token_within_a_word_is_masked() -> None:

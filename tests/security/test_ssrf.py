@@ -129,17 +129,7 @@ async def test_redirect_there(names: dict[str, list[str]], location: str) -> Non
 
 @pytest.mark.parametrize(
     "host",
-    [
-        "127.0.0.1",
-        "localhost",
-        "127.1",
-        "0x7f.1",
-        "2130706433",
-        "0",
-        "[::1]",
-        "[::ffff:127.0.0.1]",
-        "near.example",
-    ],
+    ["127.0.0.1", "localhost", "127.1", "0x7f.1", "2130706433", "0", "[::1]", "[::ffff:127.0.0.1]", "near.example"],
 )
 async def test_private_networks_in_every_spelling(names: dict[str, list[str]], host: str) -> None:
     """With `http.denyPrivateNetworks` not even this machine is in reach; without, it is."""
@@ -218,9 +208,7 @@ async def test_models_and_keys_of_tokens(tmp_path: Path) -> None:
     settings = f"authentication: {{jwt: {{type: jwt, algorithms: [RS256], jwksUrl: 'https://{METADATA}/keys'}}}}"
     token = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ.e30.AAAA"
     async with project(tmp_path, settings, CHAT) as server:
-        chat = await server.ask(
-            "POST", "/chat", b'{"host": "169.254.169.254"}', Content_Type="application/json"
-        )
+        chat = await server.ask("POST", "/chat", b'{"host": "169.254.169.254"}', Content_Type="application/json")
         kept = await server.get("/kept", Authorization=f"Bearer {token}")
     assert chat.status == 502
     assert REFUSED.encode() in chat.body

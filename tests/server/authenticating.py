@@ -45,10 +45,7 @@ authentication:
 
 @asynccontextmanager
 async def project(
-    folder: Path,
-    settings: str = BY_SECRET,
-    definitions: str = WHO,
-    environment: Mapping[str, str] | None = None,
+    folder: Path, settings: str = BY_SECRET, definitions: str = WHO, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Server]:
     """Serve a project as `serve` does: read, checked, compiled, with its settings."""
     environment = {"JWT_SECRET": SECRET} if environment is None else environment
@@ -61,9 +58,7 @@ async def project(
     cors = make_cors(checked.settings.server.cors)
     async with Service(endpoints, context=context, cors=cors) as service:
         limits = checked.settings.server
-        listening = HttpServer(
-            service, most=limits.max_connections, head_timeout=limits.head_timeout
-        )
+        listening = HttpServer(service, most=limits.max_connections, head_timeout=limits.head_timeout)
         runner = web.ServerRunner(listening, shutdown_timeout=1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

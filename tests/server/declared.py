@@ -23,16 +23,11 @@ from tests.server.serving import Client, Server, serving
 
 
 @asynccontextmanager
-async def declared(
-    text: str, defaults: Streaming | None = None
-) -> AsyncIterator[tuple[Server, list[Any]]]:
+async def declared(text: str, defaults: Streaming | None = None) -> AsyncIterator[tuple[Server, list[Any]]]:
     """Serve the endpoints of a text; give the server and what their `test.note` noted."""
     noted: list[Any] = []
 
-    @function(
-        "test.note",
-        Parameter("value", Bound(Kind.ANY), "What to note.", required=True, main=True),
-    )
+    @function("test.note", Parameter("value", Bound(Kind.ANY), "What to note.", required=True, main=True))
     def note(run: Run, value: Any) -> None:
         """Note a value."""
         noted.append(value)

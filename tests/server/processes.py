@@ -30,9 +30,7 @@ class Process:
 
     async def ask(self, method: str, path: str, body: bytes = b"", extra: str = "") -> Reply:
         client = await self.connect()
-        length = (
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
-        )
+        length = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
         client.ask(path, method, extra=f"Connection: close\r\n{length}{extra}")
         client.writer.write(body)
         try:
@@ -95,9 +93,7 @@ async def settled(condition: Callable[[], Awaitable[object]], seconds: float = 3
     raise TimeoutError
 
 
-async def until(
-    condition: Callable[[], object], seconds: float = 20.0, pause: float = 0.02
-) -> None:
+async def until(condition: Callable[[], object], seconds: float = 20.0, pause: float = 0.02) -> None:
     """Wait for something to become true."""
     for _ in range(round(seconds / pause)):
         if condition():
@@ -128,9 +124,7 @@ async def start(
 
 
 @asynccontextmanager
-async def serving(
-    folder: Path, *options: str, port: int = 0, before: str = "", **files: str
-) -> AsyncIterator[Process]:
+async def serving(folder: Path, *options: str, port: int = 0, before: str = "", **files: str) -> AsyncIterator[Process]:
     """Serve files, given by their names without `.yaml`, on a free port."""
     for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text, "utf-8")

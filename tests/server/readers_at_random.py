@@ -133,9 +133,7 @@ class Reader:
 
     def fault(self, text: str) -> None:
         """Note what must not be."""
-        told = (
-            f"begun at {sorted(self.homes)}, unkept {self.unkept}, forgotten {self._is_forgotten}; "
-        )
+        told = f"begun at {sorted(self.homes)}, unkept {self.unkept}, forgotten {self._is_forgotten}; "
         told += self.seen.latest()
         self.seen.faults.append(f"{self.path} {self.name} {self.next}: {text} ({told})")
         self.ending = "fault"
@@ -203,9 +201,7 @@ class Reader:
         elif self._is_forgotten:
             self.ending = "unknown-stream"
         else:
-            self.fault(
-                f"unknown at {port} ({path.split('/')[1]}), {away:.1f} s after something came"
-            )
+            self.fault(f"unknown at {port} ({path.split('/')[1]}), {away:.1f} s after something came")
 
     async def _look_at_refusal(self, head: bytes, reader: asyncio.StreamReader) -> None:
         """Take a stream whose server was lost as ended; whatever else is out of reach is asked for again."""

@@ -13,9 +13,7 @@ NONE = "settings: {}\n"
 EIGHT = [f"{{{n}}}" for n in range(1, 9)] + ["done"]
 
 
-def counting(
-    path: str = "/count", times: int = 8, delay: str = "5ms", streaming: str = "resume: true"
-) -> str:
+def counting(path: str = "/count", times: int = 8, delay: str = "5ms", streaming: str = "resume: true") -> str:
     """An endpoint that counts from 1."""
     return f"""
 method: GET
@@ -108,9 +106,7 @@ async def in_pieces(server: Server, accept: str, size: int) -> tuple[list[int], 
 def told(accept: str, body: bytes) -> list[tuple[int, str]]:
     """Return the number and the content of each whole chunk."""
     if accept == "text/event-stream":
-        return [
-            (int(e["id"].rpartition("/")[2]), e.get("event") or e["data"]) for e in events(body)
-        ]
+        return [(int(e["id"].rpartition("/")[2]), e.get("event") or e["data"]) for e in events(body)]
     *lines, _ = body.decode().split("\n")
     objects = [json.loads(line) for line in lines]
     return [(int(o["id"].rpartition("/")[2]), o.get("content", "done")) for o in objects]

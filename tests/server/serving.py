@@ -40,9 +40,7 @@ class Emitting:
             await self.sink.drain()
 
 
-def endpoint(
-    stack: Stack, path: str = "/s", method: str = "GET", **options: Any
-) -> EndpointHandler:
+def endpoint(stack: Stack, path: str = "/s", method: str = "GET", **options: Any) -> EndpointHandler:
     """Return an endpoint that streams, the format being the request's choice."""
     options.setdefault("wire", AUTO)
     options.setdefault("limits", Limits())
@@ -95,9 +93,7 @@ class Client:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    def ask(
-        self, path: str = "/s", method: str = "GET", version: str = "1.1", extra: str = ""
-    ) -> None:
+    def ask(self, path: str = "/s", method: str = "GET", version: str = "1.1", extra: str = "") -> None:
         self.writer.write(f"{method} {path} HTTP/{version}\r\nHost: test\r\n{extra}\r\n".encode())
 
     async def head(self) -> bytes:

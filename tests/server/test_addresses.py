@@ -32,9 +32,7 @@ functionStack: [{return: 1}]
 async def ip(server: Server, *headers: str) -> str:
     """Return what the server takes a caller for who sends some header lines."""
     lines = "".join(f"{each}\r\n" for each in headers)
-    raw = await server.raw(
-        f"GET /ip HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{lines}\r\n".encode()
-    )
+    raw = await server.raw(f"GET /ip HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{lines}\r\n".encode())
     return raw.partition(b"\r\n\r\n")[2].decode().strip('"')
 
 

@@ -94,9 +94,7 @@ def write(folder: Path, settings: str = "", definitions: str = DEFINITIONS) -> P
 
 
 @asynccontextmanager
-async def calling(
-    application: web.Application, **options: Any
-) -> AsyncIterator[TestClient[Any, Any]]:
+async def calling(application: web.Application, **options: Any) -> AsyncIterator[TestClient[Any, Any]]:
     """Call an application with aiohttp's test client."""
     async with TestClient(TestServer(application, **options)) as client:
         yield client
@@ -144,10 +142,7 @@ async def test_answers_wherever_it_is(tmp_path: Path, prefix: str) -> None:
         assert await get("/_health") == (200, '{"status":"ok"}')
         assert await get("/where") == (200, json.dumps(f"{prefix}/where"))
         status, text = await get("/hello/x", Accept="application/x-ndjson")
-        assert [json.loads(line) for line in text.splitlines()][:2] == [
-            "Hello",
-            "x",
-        ] or "Hello" in text
+        assert [json.loads(line) for line in text.splitlines()][:2] == ["Hello", "x"] or "Hello" in text
         if prefix:
             assert (await client.get("/page")).status == 200
             assert (await client.get("/nowhere")).status == 404
@@ -258,9 +253,7 @@ async def test_slow_reader_holds_its_run_back(tmp_path: Path) -> None:
       - set: {line: << "x" * 1000 >>}
       - repeat: {times: 100000, do: [{stream: << line >>}]}
     """
-    application = streamstack.application(
-        write(tmp_path, definitions=re.sub("^    ", "", text, flags=re.MULTILINE))
-    )
+    application = streamstack.application(write(tmp_path, definitions=re.sub("^    ", "", text, flags=re.MULTILINE)))
     service = application[SERVICE]
     async with calling(application) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1024)
@@ -308,9 +301,7 @@ app = streamstack.application({folder!r})
 
 
 @asynccontextmanager
-async def gunicorn(
-    folder: Path, *options: str
-) -> AsyncIterator[tuple[int, asyncio.subprocess.Process]]:
+async def gunicorn(folder: Path, *options: str) -> AsyncIterator[tuple[int, asyncio.subprocess.Process]]:
     """Run an application by gunicorn's worker of aiohttp, and give its port."""
     (folder / "served.py").write_text(GUNICORN.format(folder=str(folder)))
     process = await asyncio.create_subprocess_exec(

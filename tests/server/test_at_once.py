@@ -105,8 +105,7 @@ async def test_what_waits_is_known_ahead(steps: str, at_once: bool) -> None:  # 
 
 
 @pytest.mark.parametrize(
-    ("more", "at_once"),
-    [("", True), (", sensitive: true", False), ("}\n  file: {type: file", True)],
+    ("more", "at_once"), [("", True), (", sensitive: true", False), ("}\n  file: {type: file", True)]
 )
 async def test_inputs_that_need_a_task_are_known_ahead(more: str, at_once: bool) -> None:  # noqa: FBT001
     """What is secret is hidden in the run's own task; a form is read by one where it comes."""
@@ -125,9 +124,7 @@ async def test_requests_in_one_go_are_answered_in_order() -> None:
     paths = [("/quote", "/waiting")[n % 3 == 1] for n in range(60)]
     async with declared(f"{QUOTE}---{WAITING}") as (server, _):
         client = await server.connect()
-        client.writer.write(
-            b"".join(post(path, {"quantity": n}) for n, path in enumerate(paths, 1))
-        )
+        client.writer.write(b"".join(post(path, {"quantity": n}) for n, path in enumerate(paths, 1)))
         for n, path in enumerate(paths, 1):
             expected = n if path == "/waiting" else {"total": n * 12.5}
             assert await answer(client) == (200, expected)

@@ -81,15 +81,10 @@ async def test_no_token_is_told_what_is_needed(tmp_path: Path) -> None:
 
 async def test_the_body_is_not_read_and_inputs_are_not_told(tmp_path: Path) -> None:
     """Whoever may not call learns nothing of the inputs, and no body is waited for."""
-    definition = (
-        WHO.replace("GET", "POST")
-        + "inputParameters: {secret-plan: {type: text, required: true}}\n"
-    )
+    definition = WHO.replace("GET", "POST") + "inputParameters: {secret-plan: {type: text, required: true}}\n"
     async with project(tmp_path, definitions=definition) as server:
         client = await server.connect()
-        client.writer.write(
-            b"POST /who HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\nExpect: 100-continue\r\n\r\n"
-        )
+        client.writer.write(b"POST /who HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\nExpect: 100-continue\r\n\r\n")
         data = await client.head() + await asyncio.wait_for(client.reader.read(500), 10)
     assert data.startswith(b"HTTP/1.1 401 ")
     assert b"secret-plan" not in data
@@ -161,9 +156,7 @@ async def test_what_a_header_points_to_is_never_used(tmp_path: Path) -> None:
         async with project(tmp_path) as server:
             for header in ({name: value} for name, value in headers.items()):
                 reply = await server.get("/who", **bearer(signed(**header)))
-                assert reply.status == 200, (
-                    header
-                )  # signed by the secret: what else it says is let be
+                assert reply.status == 200, header  # signed by the secret: what else it says is let be
                 reply = await server.get("/who", **bearer(signed(key="x" * 40, **header)))
                 assert reply.status == 401
             for kid in ("../../../../dev/null", "' UNION SELECT 'x", "/etc/hostname", "x" * 3000):
@@ -200,9 +193,7 @@ async def test_a_token_that_is_remembered_expires_all_the_same(tmp_path: Path) -
     assert told(second.body)["detail"] == "the token has expired"
 
 
-async def test_remembered_tokens_are_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_remembered_tokens_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest goes when a new one comes."""
     monkeypatch.setattr("streamstack.connections.authentication.REMEMBERED", 3)
     async with project(tmp_path) as server:
@@ -236,9 +227,7 @@ async def test_issuer_and_audience(tmp_path: Path) -> None:
 
 async def test_tokens_without_expiry_where_they_are_wanted(tmp_path: Path) -> None:
     """`expiry: optional` takes them."""
-    settings = (
-        "authentication:\n  jwt: {type: jwt, secret: << env.JWT_SECRET >>, expiry: optional}\n"
-    )
+    settings = "authentication:\n  jwt: {type: jwt, secret: << env.JWT_SECRET >>, expiry: optional}\n"
     async with project(tmp_path, settings) as server:
         reply = await server.get("/who", **bearer(signed(claims(exp=None))))
     assert reply.status == 200
@@ -325,9 +314,7 @@ async def test_cookies_are_not_for_pages_of_other_sites(tmp_path: Path) -> None:
             assert reply.status == status, (method, headers.keys())
 
 
-async def test_nothing_that_was_sent_is_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_nothing_that_was_sent_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Neither good tokens nor bad ones, nor a query that holds one."""
     caplog.set_level(logging.DEBUG)
     settings = "authentication:\n  jwt: {type: jwt, secret: << env.JWT_SECRET >>, from: [header, {query: t}]}\n"
@@ -414,9 +401,7 @@ async def test_several_ways_in(tmp_path: Path) -> None:
         other = await server.get("/who", **bearer(second))
         link = await server.get(f"/who?key={second}")
         wrong = await server.get("/who", X_API_Key="w" * 30)
-        hash_itself = await server.get(
-            "/who", X_API_Key="sha256:" + hashlib.sha256(partner.encode()).hexdigest()
-        )
+        hash_itself = await server.get("/who", X_API_Key="sha256:" + hashlib.sha256(partner.encode()).hexdigest())
         none = await server.get("/who")
     assert told(token.body)["sub"] == "ada"
     assert told(by_name.body) == {"sub": "reports", "scopes": ["read"], "method": "keys"}
@@ -425,21 +410,15 @@ async def test_several_ways_in(tmp_path: Path) -> None:
     assert told(sdk.body)["sub"] != told(other.body)["sub"]
     assert told(link.body)["method"] == "link"
     assert (wrong.status, hash_itself.status, none.status) == (401, 401, 401)
-    assert (
-        none.headers["www-authenticate"] == 'Bearer, ApiKey header="X-API-Key", ApiKey query="key"'
-    )
+    assert none.headers["www-authenticate"] == 'Bearer, ApiKey header="X-API-Key", ApiKey query="key"'
 
 
 async def test_a_way_with_scopes_beside_one_without(tmp_path: Path) -> None:
     """A caller who lacks the scopes of one way may come in by another."""
     key = "k" * 30
     settings = BY_SECRET + "  keys: {type: apiKey, keys: [<< env.KEY >>]}\n"
-    definition = WHO.replace(
-        "authentication: jwt", "authentication: [jwt: {scopes: [admin]}, keys]"
-    )
-    async with project(
-        tmp_path, settings, definition, {"JWT_SECRET": SECRET, "KEY": key}
-    ) as server:
+    definition = WHO.replace("authentication: jwt", "authentication: [jwt: {scopes: [admin]}, keys]")
+    async with project(tmp_path, settings, definition, {"JWT_SECRET": SECRET, "KEY": key}) as server:
         both = await server.get("/who", X_API_Key=key, **bearer(signed()))
         alone = await server.get("/who", **bearer(signed()))
     assert (both.status, told(both.body)["method"]) == (200, "keys")
@@ -498,9 +477,7 @@ async def test_head_is_asked_and_a_preflight_is_not(tmp_path: Path) -> None:
         ("ndjson", ('"code":"unauthorized"',)),
     ],
 )
-async def test_dialects_tell_it_in_their_own_words(
-    tmp_path: Path, dialect: str, words: tuple[str, ...]
-) -> None:
+async def test_dialects_tell_it_in_their_own_words(tmp_path: Path, dialect: str, words: tuple[str, ...]) -> None:
     """SDKs get the error they know, with the status and the challenge."""
     definition = (
         "method: POST\npath: /v1\nauthentication: jwt\n"
@@ -508,9 +485,7 @@ async def test_dialects_tell_it_in_their_own_words(
     )
     async with project(tmp_path, definitions=definition) as server:
         reply = await server.ask("POST", "/v1", b'{"stream":true}', Content_Type="application/json")
-        mine = await server.ask(
-            "POST", "/v1", b'{"stream":true}', Content_Type="application/json", **bearer(signed())
-        )
+        mine = await server.ask("POST", "/v1", b'{"stream":true}', Content_Type="application/json", **bearer(signed()))
     assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
     assert all(word in reply.body.decode() for word in words), reply.body
     assert mine.status == (200 if dialect in ("openai", "anthropic") else 400)
@@ -525,8 +500,7 @@ async def test_a_public_key(tmp_path: Path, algorithm: str) -> None:
     key = KEYS[algorithm]
     (tmp_path / "key.pem").write_text(pem(key))
     settings = (
-        "authentication:\n  jwt: {type: jwt, publicKey: key.pem}\n"
-        "  inline: {type: jwt, publicKey: << env.KEY >>}\n"
+        "authentication:\n  jwt: {type: jwt, publicKey: key.pem}\n  inline: {type: jwt, publicKey: << env.KEY >>}\n"
     )
     definition = WHO + "---" + WHO.replace("/who", "/inline").replace("tion: jwt", "tion: inline")
     confused = signed(key=pem(key), algorithm="HS256")
@@ -553,9 +527,7 @@ async def test_a_key_set_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     old, new = KEYS["RS256"], KEYS["ES256"]
     publisher = Publisher(old)
     async with Upstream(publisher.script) as upstream:
-        settings = (
-            f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/keys', audience: me}}\n"
-        )
+        settings = f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/keys', audience: me}}\n"
         by_old = bearer(signed(claims(aud="me"), old, "RS256", kid="rsa"))
         by_new = bearer(signed(claims(aud="me"), new, "ES256", kid="ec"))
         async with project(tmp_path, settings) as server:
@@ -595,9 +567,7 @@ async def test_a_key_server_that_is_away(tmp_path: Path, monkeypatch: pytest.Mon
         return bearer(signed(claims(aud="me", jti=time.perf_counter_ns()), key, "ES256", kid="ec"))
 
     async with Upstream(publisher.script) as upstream:
-        settings = (
-            f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
-        )
+        settings = f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
         async with project(tmp_path, settings) as server:
             reply = await server.get("/who", **fresh())
             assert (reply.status, told(reply.body)["code"]) == (503, "unavailable")
@@ -614,17 +584,13 @@ async def test_a_key_server_that_is_away(tmp_path: Path, monkeypatch: pytest.Mon
             assert (await server.get("/who", **fresh())).status == 503
 
 
-async def test_keys_that_are_taken_back_are_worth_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_keys_that_are_taken_back_are_worth_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that answers with no key at all is not away: its last keys, and what was remembered, go."""
     monkeypatch.setattr(authentication, "PAUSE", 0.0)
     key = KEYS["ES256"]
     publisher = Publisher(key)
     async with Upstream(publisher.script) as upstream:
-        settings = (
-            f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
-        )
+        settings = f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
         by_key = bearer(signed(claims(aud="me"), key, "ES256", kid="ec"))
         other = bearer(signed(claims(aud="me"), key, "ES256", kid="made up"))
         async with project(tmp_path, settings) as server:
@@ -636,9 +602,7 @@ async def test_keys_that_are_taken_back_are_worth_nothing(
             assert (await server.get("/who", **by_key)).status == 200
 
 
-async def test_a_key_server_that_hangs_holds_up_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_key_server_that_hangs_holds_up_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one request waits for new keys, others go on with those there are."""
     monkeypatch.setattr(authentication, "PAUSE", 0.05)
     monkeypatch.setattr(authentication, "SHORTEST", 0.1)
@@ -650,9 +614,7 @@ async def test_a_key_server_that_hangs_holds_up_one(
         return bearer(signed(claims(aud="me", jti=time.perf_counter_ns()), key, "ES256", kid="ec"))
 
     async with Upstream(publisher.script) as upstream:
-        settings = (
-            f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
-        )
+        settings = f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
         async with project(tmp_path, settings) as server:
             assert (await server.get("/who", **fresh())).status == 200
             publisher.delay = 1.5
@@ -665,9 +627,7 @@ async def test_a_key_server_that_hangs_holds_up_one(
             assert (await waiting).status == 200
 
 
-async def test_who_asks_and_leaves_has_keys_fetched_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_asks_and_leaves_has_keys_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller who makes up names of keys and leaves neither begins it again each time nor ends it for others."""
     monkeypatch.setattr(authentication, "PAUSE", 0.05)
     key = KEYS["ES256"]
@@ -677,9 +637,7 @@ async def test_who_asks_and_leaves_has_keys_fetched_once(
         return bearer(signed(claims(aud="me"), key, "ES256", kid=name))
 
     async with Upstream(publisher.script) as upstream:
-        settings = (
-            f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
-        )
+        settings = f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
         async with project(tmp_path, settings) as server:
             publisher.delay = 1.0
             made_up = f"Authorization: {naming('made up')['Authorization']}\r\n"
@@ -701,9 +659,7 @@ async def test_keys_that_stay_the_same_leave_what_is_remembered(
     key = KEYS["ES256"]
     publisher = Publisher(key)
     async with Upstream(publisher.script) as upstream:
-        settings = (
-            f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
-        )
+        settings = f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
         async with project(tmp_path, settings) as server:
             by_key = bearer(signed(claims(aud="me"), key, "ES256", kid="ec"))
             assert (await server.get("/who", **by_key)).status == 200
@@ -725,21 +681,15 @@ async def test_keys_that_stay_the_same_leave_what_is_remembered(
         '{"keys": []}',
         '{"keys": [null, 1, {}, {"kty": "oct", "k": "AAAA"}, {"kty": ["RSA"]}, {"kty": "RSA", "n": 1, "e": []}]}',
         '{"keys": [{"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"}]}',
-        '{"keys": [{"kty": "oct", "kid": "k", "alg": "HS256", "k": "'
-        + part(SECRET.encode())
-        + '"}]}',
+        '{"keys": [{"kty": "oct", "kid": "k", "alg": "HS256", "k": "' + part(SECRET.encode()) + '"}]}',
     ],
 )
 async def test_what_is_no_key_set_lets_nobody_in(tmp_path: Path, published: str) -> None:
     """Whatever is published; a secret that is published is none."""
     async with Upstream(answer(published)) as upstream:
-        settings = (
-            f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
-        )
+        settings = f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
         async with project(tmp_path, settings) as server:
-            reply = await server.get(
-                "/who", **bearer(signed(claims(aud="me"), KEYS["ES256"], "ES256"))
-            )
+            reply = await server.get("/who", **bearer(signed(claims(aud="me"), KEYS["ES256"], "ES256")))
             secret = await server.get("/who", **bearer(signed(claims(aud="me"), kid="k")))
     assert (reply.status, secret.status) == (503, 401)
 
@@ -753,9 +703,7 @@ async def test_weak_and_foreign_keys_of_a_set_are_passed_over(tmp_path: Path) ->
     listed = [key | {"kid": "enc", "use": "enc"}, key | {"kid": "ops", "key_ops": ["sign"]}]
     listed += [weak.as_dict(private=False), rsa.as_dict(private=False) | {"alg": "RS512"}]
     async with Upstream(answer(json.dumps({"keys": listed}))) as upstream:
-        settings = (
-            f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
-        )
+        settings = f"authentication:\n  jwt: {{type: jwt, jwksUrl: '{upstream.url}/', audience: me}}\n"
         async with project(tmp_path, settings) as server:
             for signer, algorithm, kid, status in (
                 (KEYS["ES256"], "ES256", "enc", 401),

@@ -67,11 +67,7 @@ async def test_error_after_the_first_chunk_is_an_event() -> None:
     assert (reply.status, first, reply.complete) == (200, b"data: one\nid: 0", True)
     name, data = last.split(b"\n")
     assert name == b"event: error"
-    assert json.loads(data[6:]) == {
-        "code": "out-of-ink",
-        "message": "no ink",
-        "run": reply.headers["x-run-id"],
-    }
+    assert json.loads(data[6:]) == {"code": "out-of-ink", "message": "no ink", "run": reply.headers["x-run-id"]}
 
 
 async def test_error_after_the_first_line_is_a_line() -> None:
@@ -254,9 +250,7 @@ async def test_own_headers_win() -> None:
     async def stack(run: Run, inputs: dict[str, Any]) -> None:
         await Emitting(run)("x")
 
-    wire = ResponseOptions(
-        "sse", negotiated=True, headers=(("Cache-Control", "no-store"), ("Vary", "Cookie"))
-    )
+    wire = ResponseOptions("sse", negotiated=True, headers=(("Cache-Control", "no-store"), ("Vary", "Cookie")))
     served = endpoint(stack, wire=wire, headers=lambda run, _: [("X-Run", run.id)])
     async with serving(served, endpoint(stack, "/plain", wire=AUTO)) as server:
         reply = await server.get()
@@ -277,8 +271,7 @@ async def test_heartbeat_commits() -> None:
 
     limits = Limits(keep_alive=0.05)
     async with serving(
-        endpoint(stack, limits=limits),
-        endpoint(stack, "/t", wire=ResponseOptions("text"), limits=limits),
+        endpoint(stack, limits=limits), endpoint(stack, "/t", wire=ResponseOptions("text"), limits=limits)
     ) as server:
         reply = await server.get()
         text = await server.get("/t")

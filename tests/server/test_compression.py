@@ -105,9 +105,7 @@ async def test_a_real_client_reads_it() -> None:
 async def test_who_takes_none_gets_none(extra: str) -> None:
     """The answer is as ever, and says that another reader's may differ."""
     async with declared(TEXT % "") as (server, _):
-        raw = await server.raw(
-            f"GET /s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{extra}\r\n".encode()
-        )
+        raw = await server.raw(f"GET /s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{extra}\r\n".encode())
     reply = parse(raw)
     assert "content-encoding" not in reply.headers
     assert reply.headers["vary"] == "Accept, Accept-Encoding"
@@ -155,12 +153,7 @@ async def test_no_body_no_compression() -> None:
       - when: << "x" in input >>
         stream: never
     """
-    async with declared(
-        text.replace("functionStack", "inputParameters: {x: {}}\n    functionStack")
-    ) as (
-        server,
-        _,
-    ):
+    async with declared(text.replace("functionStack", "inputParameters: {x: {}}\n    functionStack")) as (server, _):
         reply = await server.get(Accept_Encoding="gzip")
     assert reply.status == 204
     assert "content-encoding" not in reply.headers

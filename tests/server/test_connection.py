@@ -57,11 +57,7 @@ async def read_all(request: web.BaseRequest, parameters: Mapping[str, str]) -> d
 )
 async def test_malformed_request(request_: bytes, status: int) -> None:
     """What can't be read is answered with a problem document, and the connection closed."""
-    served = [
-        endpoint(hello),
-        endpoint(hello, "/p", "POST", read=read_all, max_body=1000),
-        endpoint(hello, "/{x}/x"),
-    ]
+    served = [endpoint(hello), endpoint(hello, "/p", "POST", read=read_all, max_body=1000), endpoint(hello, "/{x}/x")]
     async with serving(*served) as server:
         client = await server.connect()
         client.writer.write(request_)
@@ -200,9 +196,7 @@ async def test_the_rest_of_an_encoded_body_is_let_in_too() -> None:
             assert await asyncio.wait_for(client.reader.read(), 10) == b""
 
 
-async def test_answers_without_an_endpoint_that_nobody_reads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_answers_without_an_endpoint_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks and asks and takes none of them is let go, as who asks nothing is."""
     monkeypatch.setattr(replies, "UNREAD", 0.3)
     async with serving(endpoint(hello)) as server:
@@ -224,11 +218,7 @@ async def test_garbage_never_is_our_fault() -> None:
         b"GET /%C3%A4/x?a=%ff HTTP/1.1\r\nHost: x\r\nCookie: a=b\r\nUpgrade: h2c\r\n\r\n",
     ]
     dice = random.Random(7)  # noqa: S311  (repeatable)
-    served = [
-        endpoint(hello),
-        endpoint(hello, "/p", "POST", read=read_all, max_body=1000),
-        endpoint(hello, "/{x}/x"),
-    ]
+    served = [endpoint(hello), endpoint(hello, "/p", "POST", read=read_all, max_body=1000), endpoint(hello, "/{x}/x")]
     async with serving(*served) as server:
 
         async def throw(data: bytes) -> bytes:
@@ -314,10 +304,7 @@ async def test_bad_request_behind_good_ones(good: bytes, bad: bytes) -> None:
     assert statuses[3] in (400, 431)
 
 
-EXTENDED = (
-    b'5\r\nHello\r\n1 ; a = b\r\n \r\n00a;x="y;z"\r\n0123456789\r\n'
-    b"0;last\r\nTrailer: yes\r\n\r\nGET /next"
-)
+EXTENDED = b'5\r\nHello\r\n1 ; a = b\r\n \r\n00a;x="y;z"\r\n0123456789\r\n0;last\r\nTrailer: yes\r\n\r\nGET /next'
 PLAIN = b"5\r\nHello\r\n1\r\n \r\n00a\r\n0123456789\r\n0\r\n\r\n"
 
 

@@ -31,21 +31,13 @@ def test_name_is_a_token(name: str) -> None:
 
 def test_later_headers_win_whatever_their_spelling() -> None:
     """The endpoint's own header replaces ours; Vary is added to."""
-    merged = merge(
-        [("Content-Type", "a"), ("Vary", "Accept")], [("content-type", "b"), ("vary", "Origin")]
-    )
+    merged = merge([("Content-Type", "a"), ("Vary", "Accept")], [("content-type", "b"), ("vary", "Origin")])
     assert merged == [("content-type", "b"), ("vary", "Accept, Origin")]
 
 
 def test_own_headers_keep_off_the_framing() -> None:
     """Hop-by-hop headers and the length are the server's; null leaves a header out."""
-    given = {
-        "Connection": "close",
-        "transfer-encoding": "x",
-        "Content-Length": 1,
-        "A": 5,
-        "B": None,
-    }
+    given = {"Connection": "close", "transfer-encoding": "x", "Content-Length": 1, "A": 5, "B": None}
     assert own_headers(given) == [("A", "5")]
 
 
@@ -58,6 +50,4 @@ def test_status_is_final(status: object) -> None:
 
 def test_date_is_what_http_wants() -> None:
     """The Date header has the one format that may be sent."""
-    assert re.fullmatch(
-        rb"Date: [A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\r\n", date_line()
-    )
+    assert re.fullmatch(rb"Date: [A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\r\n", date_line())

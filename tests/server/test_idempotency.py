@@ -64,10 +64,7 @@ async def test_many_at_once_begin_one_run(tmp_path: Path) -> None:
     """However many come at the same moment."""
     async with project(tmp_path, NONE, ORDER) as server:
         replies = await asyncio.gather(
-            *(
-                server.ask("POST", "/order", b'{"item": "tea"}', **JSON, Idempotency_Key="k")
-                for _ in range(20)
-            )
+            *(server.ask("POST", "/order", b'{"item": "tea"}', **JSON, Idempotency_Key="k") for _ in range(20))
         )
         assert {reply.body for reply in replies} == {replies[0].body}
         assert contents(replies[0].body) == chunks("tea")
@@ -110,13 +107,7 @@ async def test_files_are_compared_by_their_content(tmp_path: Path) -> None:
         found = []
         for boundary, content in (("one", "same"), ("two", "same"), ("three", "else")):
             kind = f"multipart/form-data; boundary={boundary}"
-            reply = await server.ask(
-                "POST",
-                "/order",
-                form(boundary, content),
-                Content_Type=kind,
-                Idempotency_Key="k",
-            )
+            reply = await server.ask("POST", "/order", form(boundary, content), Content_Type=kind, Idempotency_Key="k")
             found.append(reply.status)
         assert found == [200, 200, 422]
         assert await runs(server) == 1
@@ -145,9 +136,7 @@ async def test_a_key_and_a_position(tmp_path: Path) -> None:
         body = b'{"item": "tea"}'
         first = await server.ask("POST", "/order", body, **JSON, Idempotency_Key="k")
         last = events(first.body)[2]["id"]
-        rest = await server.ask(
-            "POST", "/order", body, **JSON, Idempotency_Key="k", Last_Event_ID=last
-        )
+        rest = await server.ask("POST", "/order", body, **JSON, Idempotency_Key="k", Last_Event_ID=last)
         assert events(rest.body) == events(first.body)[3:]
 
 
@@ -171,8 +160,7 @@ async def test_a_run_waits_for_its_key_to_come_back(tmp_path: Path) -> None:
 async def test_a_failure_is_the_answer_each_time(tmp_path: Path) -> None:
     """What the run failed with is told again; what was wrong with the request keeps no key."""
     definition = ORDER.replace(
-        "  - repeat:",
-        "  - throw: {code: sold-out, status: 409}\n    when: << turn == 1 >>\n  - repeat:",
+        "  - repeat:", "  - throw: {code: sold-out, status: 409}\n    when: << turn == 1 >>\n  - repeat:"
     )
     async with project(tmp_path, NONE, definition) as server:
         wrong = await server.ask("POST", "/order", b"{}", **JSON, Idempotency_Key="k")
@@ -199,9 +187,7 @@ async def test_a_key_where_nothing_can_be_read_again(tmp_path: Path) -> None:
     """A format without ids can't replay a run: the request is refused. Without `resume` the key is not looked at."""
     plain = "---" + counting("/plain", streaming="format: sse").replace("GET", "POST")
     async with project(tmp_path, NONE, ORDER + plain) as server:
-        reply = await server.ask(
-            "POST", "/order", b'{"item": "a"}', **JSON, Idempotency_Key="k", Accept="text/plain"
-        )
+        reply = await server.ask("POST", "/order", b'{"item": "a"}', **JSON, Idempotency_Key="k", Accept="text/plain")
         assert reply.status == 400
         assert "Idempotency-Key" in reply.body.decode()
         ignored = await server.ask("POST", "/plain", Idempotency_Key="")

@@ -113,11 +113,7 @@ async def test_each_place_holds_its_inputs() -> None:
             "message": "hi",
         }
         told = faults_of(await server.ask("PUT", "/a/x?limit=y", b'{"message": 1}'))
-        assert [each[:2] for each in told] == [
-            ("path", "id"),
-            ("query", "limit"),
-            ("body", "message"),
-        ]
+        assert [each[:2] for each in told] == [("path", "id"), ("query", "limit"), ("body", "message")]
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
@@ -145,12 +141,8 @@ async def test_malformed_query_is_a_fault(query: str, told: tuple[str, str]) -> 
 
 async def test_header_that_is_no_utf8_is_a_fault() -> None:
     """Bytes in headers and cookies that are no UTF-8 are told, not passed on."""
-    async with served(
-        "a: {type: text, in: header}\nb: {type: text, in: cookie}", method="GET"
-    ) as server:
-        raw = (
-            b"GET /s HTTP/1.1\r\nHost: t\r\nConnection: close\r\nA: \xff\r\nCookie: b=\xfe\r\n\r\n"
-        )
+    async with served("a: {type: text, in: header}\nb: {type: text, in: cookie}", method="GET") as server:
+        raw = b"GET /s HTTP/1.1\r\nHost: t\r\nConnection: close\r\nA: \xff\r\nCookie: b=\xfe\r\n\r\n"
         answered = await server.raw(raw)
         assert b" 400 " in answered[:20]
         assert answered.count(b"must be UTF-8") >= 2
@@ -214,9 +206,7 @@ async def test_bodyless_request_has_the_defaults() -> None:
         ("{type: text, in: wholeBody, default: x}", "text/plain", b"", "x"),
     ],
 )
-async def test_whole_body_is_one_value(
-    declaration: str, content_type: str, body: bytes, value: Any
-) -> None:
+async def test_whole_body_is_one_value(declaration: str, content_type: str, body: bytes, value: Any) -> None:
     """`wholeBody` takes the body as one value; the other inputs come from the query."""
     async with served(f"x: {declaration}\nn: integer") as server:
         reply = await server.ask("POST", "/s?n=1", body, Content_Type=content_type)
@@ -298,10 +288,7 @@ async def test_files_are_uploaded(keeps_body: bool) -> None:  # noqa: FBT001
         reply = await send_multipart(server, *parts)
         assert inputs_of(reply) == {
             "upload": ["a b.csv", "text/csv", 3_000_000, "x" * 100],
-            "more": [
-                ["1.txt", "text/plain", 1, "1"],
-                ["2.txt", "application/octet-stream", 1, "2"],
-            ],
+            "more": [["1.txt", "text/plain", 1, "1"], ["2.txt", "application/octet-stream", 1, "2"]],
             "title": "Ä b",
             "options": {"n": 5},
         }
@@ -313,11 +300,7 @@ async def test_files_are_uploaded(keeps_body: bool) -> None:  # noqa: FBT001
     ("part", "status", "told"),
     [
         (("upload", "a" * 2000, "a.txt", "text/plain"), 413, ("upload", "must have at most 1KB")),
-        (
-            ("upload", "a", "a.png", "image/png"),
-            400,
-            ("upload", "must be of type text/plain or text/csv"),
-        ),
+        (("upload", "a", "a.png", "image/png"), 400, ("upload", "must be of type text/plain or text/csv")),
         (("upload", "", "", "application/octet-stream"), 400, ("upload", "is required")),
         (("title", "a", "a.txt", "text/plain"), 400, ("title", "must be a text, not a file")),
         (("other", "a", "a.txt", "text/plain"), 400, ("other", "is not known here")),
@@ -325,10 +308,7 @@ async def test_files_are_uploaded(keeps_body: bool) -> None:  # noqa: FBT001
 )
 async def test_files_are_refused(part: Any, status: int, told: tuple[str, str]) -> None:
     """A file that is too long, of another type, empty or not declared is named."""
-    yaml = (
-        "upload: {type: file, required: true, maxSize: 1KB, contentTypes: [text/plain, text/csv]}\n"
-        "title: text"
-    )
+    yaml = "upload: {type: file, required: true, maxSize: 1KB, contentTypes: [text/plain, text/csv]}\ntitle: text"
     async with served(yaml) as server:
         parts = [part] if part[0] == "upload" else [part, ("upload", "a", "a.txt", "text/plain")]
         reply = await send_multipart(server, *parts)
@@ -366,9 +346,7 @@ MALFORMED = [
 async def test_malformed_multipart_is_refused(number: int, keeps_body: bool) -> None:  # noqa: FBT001
     """A malformed form is a fault of the client, never of the server."""
     async with served("a: {type: integer, required: true}", keeps_body=keeps_body) as server:
-        reply = await server.ask(
-            "POST", "/s", MALFORMED[number], Content_Type="multipart/form-data; boundary=B"
-        )
+        reply = await server.ask("POST", "/s", MALFORMED[number], Content_Type="multipart/form-data; boundary=B")
         assert faults_of(reply)
 
 
@@ -378,9 +356,7 @@ async def test_multipart_without_boundary_is_refused() -> None:
         for content_type in ("multipart/form-data", "multipart/form-data; boundary=" + "x" * 80):
             reply = await server.ask("POST", "/s", b"abc", Content_Type=content_type)
             told = faults_of(reply)[0][2]
-            assert (
-                "is not well-formed multipart/form-data: " in told or "must have a boundary" in told
-            )
+            assert "is not well-formed multipart/form-data: " in told or "must have a boundary" in told
 
 
 async def test_multipart_is_read_however_it_is_cut() -> None:

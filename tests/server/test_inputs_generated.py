@@ -37,10 +37,7 @@ async def echo(run: Run, inputs: dict[str, Any]) -> Any:
 def body_of(pick: Random, content_type: str, document: Any) -> bytes:
     """Write a document the way its type has it, now and then another way."""
     fields = document if isinstance(document, dict) and pick.random() < 0.8 else {"a": document}
-    texts = {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in fields.items()
-    }
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
     if content_type.startswith("multipart") and pick.random() < 0.9:
         parts = [
             f'--B\r\nContent-Disposition: form-data; name="{quote(name)}"'
@@ -61,14 +58,7 @@ async def test_no_request_is_an_error_of_ours(seed: int) -> None:
     checker = compile_inputs(inputs, pick.choice(["refuse", "ignore"]))
     reader = Reader(checker, max_body=2000, keeps_body=seed % 2 == 0)
     made = [
-        endpoint(
-            echo,
-            "/s/{a}",
-            method,
-            wire=ResponseOptions("value"),
-            read=reader.read,
-            show=reader.show,
-        )
+        endpoint(echo, "/s/{a}", method, wire=ResponseOptions("value"), read=reader.read, show=reader.show)
         for method in ("GET", "POST", "PUT", "DELETE")
     ]
     statuses = set()

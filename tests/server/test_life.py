@@ -33,9 +33,7 @@ async def lengths(text: str, readers: int) -> list[int]:
         assert name == "event: error"
         told = json.loads(data.removeprefix("data: "))
         assert told["code"] == "timeout"
-        assert reply.complete, (
-            "an error that was told ends in good order, and EventSource connects again"
-        )
+        assert reply.complete, "an error that was told ends in good order, and EventSource connects again"
     return [reply.body.count(b"data: tick") for reply in replies]
 
 

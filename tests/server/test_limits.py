@@ -41,19 +41,14 @@ def state(request: pytest.FixtureRequest) -> str:
 def endpoint(limit: str, rest: str = "", path: str = "/l") -> str:
     """Return an endpoint that answers 1 under a limit."""
     return (
-        f"path: {path}\nmethod: GET\nresponseType: json\nrateLimit: {limit}\n{rest}\n"
-        "functionStack: [{return: 1}]\n"
+        f"path: {path}\nmethod: GET\nresponseType: json\nrateLimit: {limit}\n{rest}\nfunctionStack: [{{return: 1}}]\n"
     )
 
 
 def figures(reply: Reply) -> tuple[str, str, int]:
     """Return limit, what remains, and the seconds until there is more."""
     headers = reply.headers
-    return (
-        headers["ratelimit-limit"],
-        headers["ratelimit-remaining"],
-        int(headers["ratelimit-reset"]),
-    )
+    return (headers["ratelimit-limit"], headers["ratelimit-remaining"], int(headers["ratelimit-reset"]))
 
 
 def problem(reply: Reply) -> dict[str, Any]:
@@ -63,9 +58,7 @@ def problem(reply: Reply) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def limited(
-    folder: Path, state: str, limit: str, rest: str = "", settings: str = ""
-) -> AsyncIterator[Server]:
+async def limited(folder: Path, state: str, limit: str, rest: str = "", settings: str = "") -> AsyncIterator[Server]:
     """Serve one endpoint under a limit."""
     async with project(folder, state + settings, endpoint(limit, rest), {}) as server:
         yield server
@@ -95,9 +88,7 @@ async def test_so_many_calls_are_let_in(tmp_path: Path, state: str, algorithm: s
 
 
 @pytest.mark.parametrize("algorithm", ["fixed", "sliding"])
-async def test_when_the_time_is_over_there_is_room(
-    tmp_path: Path, state: str, algorithm: str
-) -> None:
+async def test_when_the_time_is_over_there_is_room(tmp_path: Path, state: str, algorithm: str) -> None:
     """Who waits for `Retry-After` is let in; refused calls did not count."""
     async with limited(tmp_path, state, f"{{limit: 2/1s, algorithm: {algorithm}}}") as server:
         first = [(await server.get("/l")).status for _ in range(5)]
@@ -108,9 +99,7 @@ async def test_when_the_time_is_over_there_is_room(
 
 
 @pytest.mark.parametrize("algorithm", ["fixed", "sliding"])
-async def test_never_more_than_the_limit_at_once(
-    tmp_path: Path, state: str, algorithm: str
-) -> None:
+async def test_never_more_than_the_limit_at_once(tmp_path: Path, state: str, algorithm: str) -> None:
     """Of two hundred that come together, exactly so many are let in."""
     async with limited(tmp_path, state, f"{{limit: 60/minute, algorithm: {algorithm}}}") as server:
         replies = await asyncio.gather(*(server.get("/l") for _ in range(200)))
@@ -152,11 +141,7 @@ def test_of_two_limits_with_the_same_left_the_slower_is_told() -> None:
 
 async def test_endpoints_count_apart(tmp_path: Path, state: str) -> None:
     """One that is used up leaves the others alone; one without a limit tells of none."""
-    texts = [
-        endpoint("1/minute", path="/a"),
-        endpoint("1/minute", path="/b"),
-        endpoint("", path="/c"),
-    ]
+    texts = [endpoint("1/minute", path="/a"), endpoint("1/minute", path="/b"), endpoint("", path="/c")]
     async with project(tmp_path, state, "\n---\n".join(texts), {}) as server:
         statuses = [(await server.get(path)).status for path in ("/a", "/a", "/b", "/c", "/c")]
         free = await server.get("/c")
@@ -173,10 +158,7 @@ async def test_callers_count_apart(tmp_path: Path, state: str) -> None:
     other = bearer(signed(claims(sub="ada", jti="another token")))
     settings = state + BY_SECRET
     async with project(tmp_path, settings, endpoint("1/minute", rest)) as server:
-        statuses = [
-            (await server.get("/l", **headers)).status
-            for headers in (ada, ada, other, bob, bob, {}, {})
-        ]
+        statuses = [(await server.get("/l", **headers)).status for headers in (ada, ada, other, bob, bob, {}, {})]
         forged = await server.get("/l", Authorization="Bearer forged")
     assert statuses == [200, 429, 429, 200, 429, 200, 429]
     assert forged.status == 401, "who is not let in by the guard is not counted"
@@ -199,10 +181,7 @@ async def test_what_counts_as_one(tmp_path: Path, state: str, by: str, statuses:
     callers = [("ada", "x"), ("ada", "x"), ("ada", "y"), ("bob", "x")]
     limit = f"{{limit: 1/minute, by: {by}}}"
     async with project(tmp_path, state + BY_SECRET, endpoint(limit, rest)) as server:
-        replies = [
-            await server.get(f"/l?team={team}", **bearer(signed(claims(sub=sub))))
-            for sub, team in callers
-        ]
+        replies = [await server.get(f"/l?team={team}", **bearer(signed(claims(sub=sub)))) for sub, team in callers]
         refused = await server.get("/l", **bearer(signed(claims(sub="eve"))))
     assert [each.status for each in replies] == statuses
     assert refused.status == (400 if "input" in by else 429 if by in ("all", "ip") else 400)
@@ -246,9 +225,7 @@ async def test_a_body_is_not_read_where_there_is_no_room(tmp_path: Path, state: 
         "inputParameters: {a: {type: text}}\nfunctionStack: [{return: 1}]\n"
     )
     async with project(tmp_path, state, text, {}) as server:
-        assert (
-            await server.ask("POST", "/l", b'{"a":"b"}', Content_Type="application/json")
-        ).status == 200
+        assert (await server.ask("POST", "/l", b'{"a":"b"}', Content_Type="application/json")).status == 200
         client = await server.connect()
         extra = "Content-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n"
         client.ask("/l", "POST", extra=extra)
@@ -257,10 +234,7 @@ async def test_a_body_is_not_read_where_there_is_no_room(tmp_path: Path, state: 
 
 async def test_a_dialect_tells_it_as_its_api_does(tmp_path: Path, state: str) -> None:
     """The error has the shape that SDKs expect, the headers are the same."""
-    text = (
-        "path: /l\nmethod: POST\nrateLimit: 1/minute\nstreaming: {format: openai}\n"
-        "functionStack: [{stream: a}]\n"
-    )
+    text = "path: /l\nmethod: POST\nrateLimit: 1/minute\nstreaming: {format: openai}\nfunctionStack: [{stream: a}]\n"
     async with project(tmp_path, state, text, {}) as server:
         first, then = [await server.ask("POST", "/l") for _ in range(2)]
     assert (first.status, figures(first)[:2]) == (200, ("1", "0"))
@@ -269,9 +243,7 @@ async def test_a_dialect_tells_it_as_its_api_does(tmp_path: Path, state: str) ->
     assert int(then.headers["retry-after"]) == figures(then)[2]
 
 
-async def test_files_of_a_refused_call_are_deleted(
-    tmp_path: Path, state: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_files_of_a_refused_call_are_deleted(tmp_path: Path, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the limit is asked after the inputs were read."""
     kept = tmp_path / "uploads"
     kept.mkdir()
@@ -290,10 +262,7 @@ functionStack: [{return: << input.file.size >>}]
     )
     content = "multipart/form-data; boundary=x"
     async with project(tmp_path, state, text, {}) as server:
-        replies = [
-            await server.ask("POST", "/l", body + b"--x--\r\n", Content_Type=content)
-            for _ in range(3)
-        ]
+        replies = [await server.ask("POST", "/l", body + b"--x--\r\n", Content_Type=content) for _ in range(3)]
         assert [each.status for each in replies] == [200, 429, 429]
         assert list(kept.iterdir()) == []
 
@@ -489,9 +458,7 @@ async def test_whatever_readers_do_no_place_is_lost(tmp_path: Path, state: str) 
 # ------------------------------------------------------------- Redis, away and back
 
 
-async def test_without_its_redis_each_server_counts_by_itself(
-    tmp_path: Path, own_redis: RedisServer
-) -> None:
+async def test_without_its_redis_each_server_counts_by_itself(tmp_path: Path, own_redis: RedisServer) -> None:
     """Calls are let in up to the limit, streams too; the log tells it once; when Redis is back, it counts."""
     state = f"state: {{url: '{own_redis.url}'}}\n"
     texts = endpoint("3/minute") + "---\n" + STREAM.format(limit="{concurrent: 2}")
@@ -520,9 +487,7 @@ async def test_without_its_redis_each_server_counts_by_itself(
         await until(server, 200)
 
 
-async def test_the_function_refuses_as_well_where_readers_may_come_back(
-    tmp_path: Path, state: str
-) -> None:
+async def test_the_function_refuses_as_well_where_readers_may_come_back(tmp_path: Path, state: str) -> None:
     """The 429 tells when to try again, of a resumable stream too; so it does to who comes by its key later."""
     definition = """
 path: /f

@@ -40,10 +40,7 @@ functionStack: [{cache.get: {key: told}, as: told}, {return: << told >>}]
 async def leave_early(server: Server, body: str = "0123456789") -> None:
     """Send a file, read the beginning of the answer, and go."""
     client = await server.connect()
-    form = (
-        '--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
-        f"{body}\r\n--b--\r\n"
-    )
+    form = f'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n{body}\r\n--b--\r\n'
     lines = f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(form)}\r\n"
     client.ask("/upload", "POST", extra=lines)
     client.writer.write(form.encode())

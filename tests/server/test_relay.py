@@ -39,10 +39,7 @@ async def one(wire: Wire) -> None:
 @pytest.mark.parametrize("first", [True, False])
 async def test_reader_who_leaves_takes_the_upstream_along(*, first: bool) -> None:
     """Before the first token and after it, the upstream sees within 50 ms that nobody reads any more."""
-    async with (
-        Upstream(one if first else silent) as upstream,
-        serving(relay(upstream.url)) as server,
-    ):
+    async with Upstream(one if first else silent) as upstream, serving(relay(upstream.url)) as server:
         client = await server.connect()
         client.ask()
         if first:
@@ -106,9 +103,7 @@ async def read_slowly(server: Server, seconds: float) -> int:
     plug.setblocking(False)
     with plug:
         await loop.sock_connect(plug, ("127.0.0.1", server.port))
-        await loop.sock_sendall(
-            plug, b"GET /s HTTP/1.1\r\nHost: test\r\nAccept: text/plain\r\n\r\n"
-        )
+        await loop.sock_sendall(plug, b"GET /s HTTP/1.1\r\nHost: test\r\nAccept: text/plain\r\n\r\n")
         read = 0
         end = loop.time() + seconds
         while loop.time() < end:

@@ -118,9 +118,7 @@ async def test_settings_are_served_anew(tmp_path: Path, workers: str) -> None:
     origin = "Origin: https://a.example\r\n"
     async with serving(tmp_path, *options, streamstack=before, hello=hello) as server:
         await says(server, "first")
-        file.write_text(
-            f"# About words.\n{before.replace('first', 'second')}streaming: {{ids: false}}\n"
-        )
+        file.write_text(f"# About words.\n{before.replace('first', 'second')}streaming: {{ids: false}}\n")
         await says(server, "second")
         opened = before.replace("3s", "4s, cors: https://a.example")
         file.write_text(opened.replace("first", "third"))
@@ -163,9 +161,7 @@ async def test_workers_take_no_stream_that_only_one_would_know(tmp_path: Path) -
         assert await server.stop() == 0
 
 
-async def test_streams_are_shared_from_the_first_that_is_kept(
-    tmp_path: Path, redis_url: str
-) -> None:
+async def test_streams_are_shared_from_the_first_that_is_kept(tmp_path: Path, redis_url: str) -> None:
     """An endpoint that comes by a reload is resumed at any worker, as it is from the start."""
     settings = f"state: {{url: {redis_url}}}"
     options = ("--reload", "--workers", "2")
@@ -203,9 +199,7 @@ async def test_streams_of_what_is_gone_are_read_to_their_end(
     report = RESUMING.replace("path:", "authentication: jwt\npath:").replace("30", "200")
     options = ("--reload", "--workers", "2")
     ann, bob = (f"Authorization: Bearer {signed(claims(sub=name))}\r\n" for name in ("ann", "bob"))
-    async with serving(
-        tmp_path, *options, streamstack=settings, hello=HELLO, report=report
-    ) as server:
+    async with serving(tmp_path, *options, streamstack=settings, hello=HELLO, report=report) as server:
         client = await server.connect()
         client.ask("/report", extra=ann)
         found = re.search(rb"(?i)x-stream-id: (\S+)", await client.head())
@@ -259,9 +253,7 @@ async def test_hangup_of_a_terminal_stops(tmp_path: Path, workers: str) -> None:
     """Where a person has started the server on a terminal, it goes when the terminal goes."""
     (tmp_path / "hello.yaml").write_text(HELLO)
     leader, terminal = os.openpty()
-    server = Process(
-        await start(str(tmp_path), "--port", "0", "--workers", workers, stdin=terminal)
-    )
+    server = Process(await start(str(tmp_path), "--port", "0", "--workers", workers, stdin=terminal))
     listening = asyncio.ensure_future(server.listen())
     try:
         await server.said("serving 1 endpoint")
@@ -425,9 +417,7 @@ async def test_folders_that_come_and_go_are_watched(tmp_path: Path) -> None:
         assert await quiet(seen) == ["a.yaml"]
 
 
-async def test_what_the_system_does_not_tell_is_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_the_system_does_not_tell_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system tells nothing, or has no watches to give, files are looked at."""
     (tmp_path / "a.yaml").write_text("x")
 
@@ -475,9 +465,7 @@ response: << names >>
 async def test_setup_files_run_when_they_change(tmp_path: Path, workers: str) -> None:
     """What is added to schema.sql is there without a restart; what is broken in it is told."""
     schema = tmp_path / "schema.sql"
-    schema.write_text(
-        "CREATE TABLE IF NOT EXISTS items (name text); INSERT INTO items VALUES ('a')"
-    )
+    schema.write_text("CREATE TABLE IF NOT EXISTS items (name text); INSERT INTO items VALUES ('a')")
     settings = "databases: {main: {setup: schema.sql}}"
     options = ("--reload", "--workers", workers)
     async with serving(tmp_path, *options, streamstack=settings, items=ITEMS) as server:

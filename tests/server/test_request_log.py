@@ -63,9 +63,7 @@ async def test_a_completed_request(tmp_path: Path, workers: str) -> None:
     """Endpoint, outcome, status, what was sent, and how long it took; of streams and of JSON alike."""
     settings = "server: {metrics: {open: true}}"
     options = ("--workers", workers)
-    async with serving(
-        tmp_path, *options, streamstack=settings, stream=STREAM, hello=HELLO
-    ) as server:
+    async with serving(tmp_path, *options, streamstack=settings, stream=STREAM, hello=HELLO) as server:
         assert (await server.ask("GET", "/stream/3?secret=1")).status == 200
         (line,) = await logged(server)
         run = line.pop("run")
@@ -218,9 +216,7 @@ functionStack:
 """
     async with serving(tmp_path, upload=upload) as server:
         client = await server.connect()
-        client.ask(
-            "/upload", "POST", extra="Content-Type: application/json\r\nContent-Length: 100\r\n"
-        )
+        client.ask("/upload", "POST", extra="Content-Type: application/json\r\nContent-Length: 100\r\n")
         (line,) = await logged(server)
         client.close()
         assert await server.stop() == 0

@@ -76,9 +76,7 @@ def value(number: int) -> bytes:
     return b'{"v": %d}\n' % number
 
 
-async def begin(
-    server: Server, path: str = "/s", extra: str = "Transfer-Encoding: chunked\r\n"
-) -> Client:
+async def begin(server: Server, path: str = "/s", extra: str = "Transfer-Encoding: chunked\r\n") -> Client:
     """Send the head of a request."""
     client = await server.connect()
     client.ask(path, "POST", extra=extra)
@@ -153,27 +151,13 @@ async def test_is_read_however_it_is_cut() -> None:
         ("", "application/json", b"[1, 2]", [1, 2]),
         (", decode: lines", "application/x-www-form-urlencoded", b"x\r\ny", ["x", "y"]),
         (", decode: csv", "", b"a\n1\n", [{"a": "1"}]),
-        (
-            "",
-            "text/event-stream",
-            b"event: e\ndata: 1\n\n",
-            [{"event": "e", "id": None, "data": "1"}],
-        ),
+        ("", "text/event-stream", b"event: e\ndata: 1\n\n", [{"event": "e", "id": None, "data": "1"}]),
         (", decode: ndjson, onInvalid: skip", "", b"1\nx\n2\n", [1, 2]),
         (
             ", decode: csv, onInvalid: give",
             "",
             b"a\n\n1,2\n",
-            [
-                {
-                    "invalid": {
-                        "number": 1,
-                        "line": 3,
-                        "text": "1,2",
-                        "message": "has 2 fields, and there are 1 columns",
-                    }
-                }
-            ],
+            [{"invalid": {"number": 1, "line": 3, "text": "1,2", "message": "has 2 fields, and there are 1 columns"}}],
         ),
         ("", "application/x-ndjson", b"", []),
     ],
@@ -310,9 +294,7 @@ async def test_sizes_are_limited() -> None:
     async with served(more, max_body=20) as server:
         reply = await server.ask("POST", "/s", value(1) * 50)
         assert (reply.status, reply.complete) == (200, True)
-        client = await begin(
-            server, extra="Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"
-        )
+        client = await begin(server, extra="Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n")
         client.writer.write(piece(gzip.compress(b" " * 2000)) + b"0\r\n\r\n")
         assert problem(await answer_of(client))[0] == 413
 
@@ -328,14 +310,10 @@ async def test_a_body_that_is_not_compressed_as_it_says_is_told() -> None:
 async def test_compressed_body_is_read_as_it_arrives() -> None:
     """Compressed pieces are undone one by one."""
     async with served(TOTALS) as server:
-        client = await begin(
-            server, extra="Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"
-        )
+        client = await begin(server, extra="Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n")
         squeeze = zlib.compressobj(wbits=31)
         for number, total in ((1, 1), (2, 3)):
-            client.writer.write(
-                piece(squeeze.compress(value(number)) + squeeze.flush(zlib.Z_SYNC_FLUSH))
-            )
+            client.writer.write(piece(squeeze.compress(value(number)) + squeeze.flush(zlib.Z_SYNC_FLUSH)))
             if number == 1:
                 await client.head()
             assert await line(client) == total
@@ -362,9 +340,7 @@ async def test_required_body_must_be_sent() -> None:
     async with served(TOTALS) as server:
         reply = await server.ask("POST", "/s")
         assert reply.status == 400
-        assert json.loads(reply.body)["errors"] == [
-            {"in": "body", "name": "events", "message": "is required"}
-        ]
+        assert json.loads(reply.body)["errors"] == [{"in": "body", "name": "events", "message": "is required"}]
 
 
 async def test_slow_stack_holds_its_client_back() -> None:
@@ -428,9 +404,7 @@ async def test_answer_arrives_though_the_body_was_not_read() -> None:
 
 async def test_silence_of_the_body_is_limited() -> None:
     """Where neither side sends, the run ends with `timeout`: 504 where the stack streams, 408 where it answers JSON."""
-    text = TOTALS.replace(
-        "format: ndjson", "format: ndjson, firstChunkTimeout: 300ms, idleTimeout: 300ms"
-    )
+    text = TOTALS.replace("format: ndjson", "format: ndjson, firstChunkTimeout: 300ms, idleTimeout: 300ms")
     async with served(text) as server:
         client = await begin(server)
         status, document = problem(await answer_of(client))
@@ -460,9 +434,7 @@ async def test_bytes_that_arrive_keep_a_silent_run_alive(kind: str) -> None:
     """A run that only receives outlasts its time-outs as long as bytes come, and answers at the end."""
     text = JSON_SUM
     if kind == "streaming":
-        text = text.replace("responseType: json\n", "").replace(
-            "idleTimeout", "format: text, idleTimeout"
-        )
+        text = text.replace("responseType: json\n", "").replace("idleTimeout", "format: text, idleTimeout")
         text = text.replace("response: << total >>", "  - stream: << total >>")
     async with served(text) as server:
         client = await begin(server)

@@ -14,14 +14,7 @@ import pytest
 from streamstack.language.streaming_settings import Resume
 from streamstack.runtime.run import Run
 from tests.server.authenticating import BY_SECRET, SECRET, claims, project, signed
-from tests.server.resuming import (
-    EIGHT,
-    NONE,
-    contents,
-    counting,
-    events,
-    in_pieces,
-)
+from tests.server.resuming import EIGHT, NONE, contents, counting, events, in_pieces
 from tests.server.serving import Client, Emitting, Reply, endpoint, parse, serving
 
 
@@ -49,9 +42,7 @@ async def test_a_reader_who_was_cut_anywhere_gets_the_rest(tmp_path: Path) -> No
 async def test_a_run_goes_on_while_its_reader_is_away(tmp_path: Path, accept: str) -> None:
     """A reader whose connection broke off comes back while the run goes on, many times over."""
     async with project(tmp_path, NONE, counting(times=40)) as server:
-        parts = await asyncio.gather(
-            *(in_pieces(server, accept, size) for size in range(1, 400, 23))
-        )
+        parts = await asyncio.gather(*(in_pieces(server, accept, size) for size in range(1, 400, 23)))
     for numbers, contents_ in parts:
         assert numbers == list(range(len(numbers)))
         assert contents_[:40] == [f"{{{n}}}" for n in range(1, 41)]
@@ -167,8 +158,7 @@ async def test_tokens_without_a_subject(
 async def test_delete_stops_the_run(tmp_path: Path) -> None:
     """Its readers are told so, what it opened is closed, and `after` runs as of a cancelled run."""
     definition = counting(times=10_000, streaming="resume: true, format: ndjson").replace(
-        "functionStack:",
-        "functionStack:\n  - after: {do: [{counter.add: {key: << run.outcome >>}}]}",
+        "functionStack:", "functionStack:\n  - after: {do: [{counter.add: {key: << run.outcome >>}}]}"
     )
     ask = """
 ---
@@ -235,9 +225,7 @@ functionStack:
         assert (await server.get(f"/_streams/{name}", Last_Event_ID=f"{name}/1")).status == 204
 
 
-async def test_a_failed_stream_without_an_end_of_its_own_is_cut_for_each_reader(
-    tmp_path: Path,
-) -> None:
+async def test_a_failed_stream_without_an_end_of_its_own_is_cut_for_each_reader(tmp_path: Path) -> None:
     """With `done: false` a good end has no mark, so what failed must look cut short to whoever reads it."""
     definition = """
 method: GET
@@ -285,9 +273,7 @@ async def test_other_origins_may_come_back(tmp_path: Path) -> None:
         first = await server.get("/count", Origin=origin)
         assert "X-Stream-Id" in first.headers["access-control-expose-headers"]
         path = f"/_streams/{first.headers['x-stream-id']}"
-        asked = await server.ask(
-            "OPTIONS", path, Origin=origin, Access_Control_Request_Method="DELETE"
-        )
+        asked = await server.ask("OPTIONS", path, Origin=origin, Access_Control_Request_Method="DELETE")
         assert asked.status == 204
         assert "DELETE" in asked.headers["access-control-allow-methods"]
         assert "Last-Event-ID" in asked.headers["access-control-allow-headers"]

@@ -10,14 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.authenticating import project
-from tests.server.resuming import (
-    NONE,
-    contents,
-    counting,
-    drop_after,
-    events,
-    until,
-)
+from tests.server.resuming import NONE, contents, counting, drop_after, events, until
 
 
 async def test_a_run_whose_reader_does_not_come_back_is_cancelled(tmp_path: Path) -> None:
@@ -47,9 +40,7 @@ async def test_a_run_that_is_to_finish_is_not_cancelled(tmp_path: Path) -> None:
         name = events(had)[0]["id"].partition("/")[0]
         await until(lambda: not server.service.lives)
         rest = await server.get(f"/_streams/{name}", Last_Event_ID=events(had)[-1]["id"])
-        assert [*contents(had), *contents(rest.body)] == [f"{{{n}}}" for n in range(1, 101)] + [
-            "done"
-        ]
+        assert [*contents(had), *contents(rest.body)] == [f"{{{n}}}" for n in range(1, 101)] + ["done"]
 
 
 async def test_a_gap_is_told(tmp_path: Path) -> None:
@@ -88,9 +79,7 @@ async def test_without_a_reader_a_run_waits_before_it_outruns_what_is_kept(tmp_p
         kinds = [each.get("event", "chunk") for each in events(rest.body)]
         # What had been written to the first connection and was never read may be gone: that is told.
         assert kinds.count("gap") <= 1
-        later = [
-            int(each["id"].rpartition("/")[2]) for each in events(rest.body) if "event" not in each
-        ]
+        later = [int(each["id"].rpartition("/")[2]) for each in events(rest.body) if "event" not in each]
         assert later == list(range(later[0], 5000))
         if "gap" not in kinds:
             assert later[0] == numbers[-1] + 1
@@ -114,9 +103,7 @@ async def test_a_slow_reader_holds_the_run_back_and_misses_nothing(tmp_path: Pat
         assert len(contents(body)) == 3001
 
 
-async def test_too_many_readers_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_many_readers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream has a limited number of readers; who was refused may come when one has gone."""
     monkeypatch.setattr("streamstack.server.resume.request.MOST_READERS", 2)
     async with project(tmp_path, NONE, counting(times=1000)) as server:

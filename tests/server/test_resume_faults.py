@@ -33,9 +33,7 @@ async def nothing_is_left(server: Server) -> None:
 
 
 @pytest.mark.parametrize("store", ["memory", "redis"])
-async def test_readers_at_random(
-    tmp_path: Path, request: pytest.FixtureRequest, store: str
-) -> None:
+async def test_readers_at_random(tmp_path: Path, request: pytest.FixtureRequest, store: str) -> None:
     """Breaking off, slow readers, upstreams that are lost, a store that goes and comes back."""
     chance = random.Random(7)  # noqa: S311 (a test's)
     seen = Seen()
@@ -51,14 +49,10 @@ async def test_readers_at_random(
         for name in folders:
             (tmp_path / name).mkdir()
             text = DEFINITIONS.replace("KEEP", "3s")
-            servers.append(
-                await stack.enter_async_context(project(tmp_path / name, settings, text))
-            )
+            servers.append(await stack.enter_async_context(project(tmp_path / name, settings, text)))
         before = len(asyncio.all_tasks())
         ports = [server.port for server in servers]
-        reading = asyncio.create_task(
-            read_at_random(lambda: ports, 50, chance, seen, upstream.port, longest=140)
-        )
+        reading = asyncio.create_task(read_at_random(lambda: ports, 50, chance, seen, upstream.port, longest=140))
         if redis is not None:
             for _ in range(2):
                 await asyncio.sleep(0.7)
@@ -69,13 +63,7 @@ async def test_readers_at_random(
         assert seen.faults == []
         assert seen.breaks > 10
         assert sum(seen.endings.values()) == 50
-        assert not seen.endings.keys() - {
-            "done",
-            "read",
-            "stream-lost",
-            "status 502",
-            "http-connection",
-        }
+        assert not seen.endings.keys() - {"done", "read", "stream-lost", "status 502", "http-connection"}
         assert seen.endings["done"] > 15
         for server in servers:
             await nothing_is_left(server)
@@ -99,9 +87,7 @@ async def test_a_server_is_stopped_while_many_read(tmp_path: Path, redis_url: st
             context = serving(tmp_path / name, streamstack=settings, endpoints=text)
             servers.append(await stack.enter_async_context(context))
         ports = [server.port for server in servers]
-        reading = asyncio.create_task(
-            read_at_random(lambda: ports, 60, chance, seen, upstream.port, longest=140)
-        )
+        reading = asyncio.create_task(read_at_random(lambda: ports, 60, chance, seen, upstream.port, longest=140))
         await asyncio.sleep(1)
         seen.lose(ports[0], "it was stopped")
         servers[0].process.send_signal(signal.SIGTERM)

@@ -39,9 +39,7 @@ async def lose(redis: RedisServer, how: str) -> None:
 
 
 @BOTH_WAYS
-async def test_streams_are_unknown_elsewhere(
-    tmp_path: Path, own_redis: RedisServer, how: str
-) -> None:
+async def test_streams_are_unknown_elsewhere(tmp_path: Path, own_redis: RedisServer, how: str) -> None:
     """One that runs, and one that has ended: 404 at the other server, all of it at their own; new ones are shared."""
     definition = counting(times=100, delay="20ms") + "---" + counting("/short")
     async with two(tmp_path, own_redis.url, definition) as (one, other):
@@ -50,9 +48,7 @@ async def test_streams_are_unknown_elsewhere(
         await lose(own_redis, how)
         short = ended.headers["x-stream-id"]
         async with asyncio.timeout(SOON):
-            replies = await asyncio.gather(
-                *(other.get(f"/_streams/{each}") for each in (short, name))
-            )
+            replies = await asyncio.gather(*(other.get(f"/_streams/{each}") for each in (short, name)))
         assert [each.status for each in replies] == [404, 404]
         assert (await other.ask("DELETE", f"/_streams/{name}")).status == 404
         assert (await one.get(f"/_streams/{short}")).body == ended.body
@@ -65,9 +61,7 @@ async def test_streams_are_unknown_elsewhere(
 
 
 @BOTH_WAYS
-async def test_a_reader_elsewhere_is_cut_off(
-    tmp_path: Path, own_redis: RedisServer, how: str
-) -> None:
+async def test_a_reader_elsewhere_is_cut_off(tmp_path: Path, own_redis: RedisServer, how: str) -> None:
     """His answer has no good end, so that he comes back: what he lacks is at the stream's own server."""
     async with two(tmp_path, own_redis.url, counting(times=150, delay="20ms")) as (one, other):
         client, name = await begin(one)
@@ -116,9 +110,7 @@ async def test_a_run_without_readers_ends(tmp_path: Path, own_redis: RedisServer
         await stored(one)
 
 
-async def test_a_stream_that_never_was_is_unknown_soon(
-    tmp_path: Path, own_redis: RedisServer
-) -> None:
+async def test_a_stream_that_never_was_is_unknown_soon(tmp_path: Path, own_redis: RedisServer) -> None:
     """Also just after the store was away, when what began meanwhile is waited for."""
     async with two(tmp_path, own_redis.url, counting()) as (_, other):
         path = "/_streams/" + "a" * 22
@@ -128,9 +120,7 @@ async def test_a_stream_that_never_was_is_unknown_soon(
             assert (await other.get(path)).status == 404
 
 
-async def test_what_began_while_the_store_was_away_is_found(
-    tmp_path: Path, own_redis: RedisServer
-) -> None:
+async def test_what_began_while_the_store_was_away_is_found(tmp_path: Path, own_redis: RedisServer) -> None:
     """Who comes back to another server in the first moment waits until it is written."""
     async with two(tmp_path, own_redis.url, counting(times=60, delay="20ms")) as (one, other):
         await asyncio.to_thread(own_redis.kill)

@@ -36,9 +36,7 @@ async def begin(server: Process, path: str = "/count", extra: str = "") -> tuple
     return client, found[1].decode()
 
 
-async def endless(
-    stack: AsyncExitStack, folder: Path, url: str
-) -> tuple[Process, Process, Client, str]:
+async def endless(stack: AsyncExitStack, folder: Path, url: str) -> tuple[Process, Process, Client, str]:
     """Begin a long stream at one of two servers; return both, its reader and its id, once the other knows it."""
     one, other = await two(stack, folder, url, counting(times=100_000, delay="10ms"))
     client, name = await begin(one)
@@ -60,9 +58,7 @@ async def rest(client: Client) -> tuple[bytes, bool]:
     return body, True
 
 
-async def test_a_server_that_is_killed_ends_its_streams_explicitly(
-    tmp_path: Path, redis_url: str
-) -> None:
+async def test_a_server_that_is_killed_ends_its_streams_explicitly(tmp_path: Path, redis_url: str) -> None:
     """Its readers come back elsewhere, get what the store has, and then `producer-lost`; so do those that follow."""
     async with AsyncExitStack() as stack:
         definition = counting(times=100_000, delay="10ms", streaming="resume: true, keepAlive: 1s")

@@ -29,9 +29,7 @@ functionStack: [{counter.add: {key: runs, by: 0}, as: n}, {return: << n >>}]
 
 
 @asynccontextmanager
-async def two(
-    folder: Path, url: str, definitions: str, more: str = ""
-) -> AsyncIterator[tuple[Server, Server]]:
+async def two(folder: Path, url: str, definitions: str, more: str = "") -> AsyncIterator[tuple[Server, Server]]:
     """Serve a project twice, as two machines would."""
     settings = f"state: {{url: '{url}'}}\n{more}"
     for name in ("a", "b"):
@@ -131,9 +129,7 @@ async def test_a_stream_is_stopped_from_elsewhere(tmp_path: Path, redis_url: str
         assert events(late.body)[-1] == events(body)[-1]
 
 
-async def test_a_server_that_keeps_no_streams_has_those_of_others(
-    tmp_path: Path, redis_url: str
-) -> None:
+async def test_a_server_that_keeps_no_streams_has_those_of_others(tmp_path: Path, redis_url: str) -> None:
     """As one from which the last such endpoint was removed: what still runs elsewhere is read and stopped there."""
     settings = f"state: {{url: '{redis_url}'}}\n"
     for name in ("a", "b"):
@@ -168,9 +164,7 @@ async def test_only_the_owner_has_it_elsewhere_too(tmp_path: Path, redis_url: st
         assert (await other.get(path, Authorization=ann)).body == whole.body
 
 
-async def test_a_stream_whose_terms_are_not_known_is_nobodys(
-    tmp_path: Path, redis_url: str
-) -> None:
+async def test_a_stream_whose_terms_are_not_known_is_nobodys(tmp_path: Path, redis_url: str) -> None:
     """Where a server can't tell who may read it (an authentication it lacks, a strange record) there is none."""
     definition = counting().replace("path:", "authentication: jwt\npath:")
     ann = f"Bearer {signed(claims(sub='ann'))}"
@@ -214,18 +208,13 @@ async def test_one_key_begins_one_run_on_all_servers(tmp_path: Path, redis_url: 
         counting()
         .replace("GET", "POST")
         .replace(
-            "functionStack:",
-            "inputParameters: {item: {type: text}}\nfunctionStack:\n  - counter.add: {key: runs}",
+            "functionStack:", "inputParameters: {item: {type: text}}\nfunctionStack:\n  - counter.add: {key: runs}"
         )
     )
     async with two(tmp_path, redis_url, definition + RUNS) as (one, other):
         headers = {"Content_Type": "application/json", "Idempotency_Key": "k"}
         replies = await asyncio.gather(
-            *(
-                server.ask("POST", "/count", b'{"item": "tea"}', **headers)
-                for server in (one, other)
-                for _ in range(10)
-            )
+            *(server.ask("POST", "/count", b'{"item": "tea"}', **headers) for server in (one, other) for _ in range(10))
         )
         assert {contents(reply.body)[-1] for reply in replies} == {"done"}
         assert len({reply.body for reply in replies}) == 1
@@ -258,9 +247,7 @@ async def test_a_run_goes_on_for_a_reader_elsewhere(tmp_path: Path, redis_url: s
 
 async def test_a_run_goes_on_for_a_slow_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
     """One who takes nothing for longer than `keep` has not left, as little as at the run's own server."""
-    definition = counting(
-        times=100_000, delay="1ms", streaming="resume: {keep: 1500ms}, buffer: 8KB"
-    )
+    definition = counting(times=100_000, delay="1ms", streaming="resume: {keep: 1500ms}, buffer: 8KB")
     definition = definition.replace("{<< loop.index >>}", "<< 'x' * 4000 >>")
     async with two(tmp_path, redis_url, definition) as (one, other):
         first = await one.connect()
@@ -296,13 +283,9 @@ async def test_a_run_follows_the_pace_of_a_reader_elsewhere(tmp_path: Path, redi
         assert events(reply.body)[-1]["event"] == "done"
 
 
-async def test_a_run_that_finishes_waits_for_a_reader_elsewhere(
-    tmp_path: Path, redis_url: str
-) -> None:
+async def test_a_run_that_finishes_waits_for_a_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
     """`finish` outruns nobody who is there, at whatever server; it goes on when he has left."""
-    definition = counting(
-        times=3000, delay="0ms", streaming="onDisconnect: finish, resume: {maxChunks: 100}"
-    )
+    definition = counting(times=3000, delay="0ms", streaming="onDisconnect: finish, resume: {maxChunks: 100}")
     definition = definition.replace("{<< loop.index >>}", "<< loop.index >>" + "x" * 4000)
     async with two(tmp_path, redis_url, definition) as (one, other):
         here = await one.connect(limit=2048)
@@ -340,9 +323,7 @@ async def test_a_gap_is_told_elsewhere(tmp_path: Path, redis_url: str) -> None:
         assert 5 <= len(rest) <= 30
 
 
-async def test_what_failed_before_it_began_is_told_elsewhere(
-    tmp_path: Path, redis_url: str
-) -> None:
+async def test_what_failed_before_it_began_is_told_elsewhere(tmp_path: Path, redis_url: str) -> None:
     """By its key: the same problem, the same status."""
     definition = """
 method: POST
@@ -401,9 +382,7 @@ async def test_a_follower_outlasts_the_store(tmp_path: Path, own_redis: RedisSer
         assert (await following).body == whole.body
 
 
-def watched(
-    server: Server, monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0
-) -> list[tuple[int, int]]:
+def watched(server: Server, monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0) -> list[tuple[int, int]]:
     """Let each write to the store take some seconds; return how many streams each has begun and ended, once over."""
     shared = server.service.streams.shared
     assert shared is not None
@@ -419,9 +398,7 @@ def watched(
     return over
 
 
-async def test_short_streams_take_one_write(
-    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_short_streams_take_one_write(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not wait is begun, written and ended in one go; what begins meanwhile goes together with the next."""
     definition = counting(delay="0ms")
     async with project(tmp_path, f"state: {{url: '{redis_url}'}}\n", definition) as server:
@@ -452,9 +429,7 @@ async def test_no_reader_is_told_of_what_the_store_does_not_know(
         client.close()
 
 
-async def test_last_words_arrive(
-    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_last_words_arrive(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is stopped waits for what it is writing to the store."""
     settings = f"state: {{url: '{redis_url}'}}\n"
     for name in ("a", "b"):

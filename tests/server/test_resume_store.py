@@ -20,9 +20,7 @@ from tests.server.test_resume_shared import stored, two
 
 async def test_what_redis_drops_of_a_stream(tmp_path: Path, redis_url: str) -> None:
     """It goes on at its own server, is unknown elsewhere, and holds up no other stream."""
-    definition = counting(times=60, delay="20ms").replace(
-        "{<< loop.index >>}", "<< loop.index ~ 'x' * 20000 >>"
-    )
+    definition = counting(times=60, delay="20ms").replace("{<< loop.index >>}", "<< loop.index ~ 'x' * 20000 >>")
     async with two(tmp_path, redis_url, definition + "---" + counting("/small")) as (one, other):
         reading = asyncio.create_task(one.get("/count"))
         await until(lambda: len(one.service.streams) == 1)
@@ -42,9 +40,7 @@ async def test_what_redis_drops_of_a_stream(tmp_path: Path, redis_url: str) -> N
         assert (await other.get(f"/_streams/{name}")).status == 404
 
 
-async def test_a_key_that_redis_took_without_answering_is_free_again(
-    tmp_path: Path, own_redis: RedisServer
-) -> None:
+async def test_a_key_that_redis_took_without_answering_is_free_again(tmp_path: Path, own_redis: RedisServer) -> None:
     """The first request got a 503, though Redis had done what it was asked: the next one begins the run, anywhere."""
     async with two(tmp_path, own_redis.url, counting().replace("GET", "POST")) as (one, other):
         await one.ask("POST", "/count", Idempotency_Key="before")

@@ -99,20 +99,14 @@ async def test_query_is_no_part_of_the_path() -> None:
         assert (await server.get("http://elsewhere.example/s?x")).status == 200
 
 
-@pytest.mark.parametrize(
-    ("path", "status"), [("/s", 200), ("/nope", 404), ("/fails", 500), ("/v", 200)]
-)
+@pytest.mark.parametrize(("path", "status"), [("/s", 200), ("/nope", 404), ("/fails", 500), ("/v", 200)])
 async def test_cors_on_every_answer(path: str, status: int) -> None:
     """A page of an allowed origin may read every answer, errors too."""
 
     async def fails(run: Run, inputs: dict[str, Any]) -> None:
         raise ValueError
 
-    served = [
-        endpoint(hello),
-        endpoint(fails, "/fails"),
-        endpoint(hello, "/v", wire=ResponseOptions("json")),
-    ]
+    served = [endpoint(hello), endpoint(fails, "/fails"), endpoint(hello, "/v", wire=ResponseOptions("json"))]
     async with serving(*served, cors=CorsHeaders(frozenset({OURS}))) as server:
         reply = await server.get(path, Origin=OURS)
         other = await server.get(path, Origin="https://evil.example")

@@ -62,10 +62,7 @@ async def servers(folder: Path, url: str, count: int) -> AsyncIterator[list[Proc
         f"state: {{url: '{url}', prefix: shop}}\nserver: {{shutdownTimeout: 200ms}}\n"
     )
     async with AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(serving(folder, definitions=DEFINITIONS))
-            for _ in range(count)
-        ]
+        yield [await stack.enter_async_context(serving(folder, definitions=DEFINITIONS)) for _ in range(count)]
 
 
 class Readers:
@@ -125,9 +122,7 @@ async def test_a_value_is_made_once_for_all(tmp_path: Path, redis_url: str) -> N
         leader.cancel()
 
 
-async def test_streams_of_a_killed_server_are_free_again(
-    tmp_path: Path, redis_url: str, readers: Readers
-) -> None:
+async def test_streams_of_a_killed_server_are_free_again(tmp_path: Path, redis_url: str, readers: Readers) -> None:
     """Within seconds; those of one that is stopped at once; those of one that lives stay taken."""
     async with servers(tmp_path, redis_url, 3) as (one, two, three):
         opened = [await readers.open(each) for each in (one, one, two, three)]

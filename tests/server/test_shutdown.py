@@ -100,9 +100,7 @@ async def test_a_second_signal_ends_the_delay(tmp_path: Path, workers: str) -> N
 
 @both
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_who_asks_again_and_again_gets_no_failure(
-    tmp_path: Path, workers: str, number: signal.Signals
-) -> None:
+async def test_who_asks_again_and_again_gets_no_failure(tmp_path: Path, workers: str, number: signal.Signals) -> None:
     """However often it is told to end, and be it in its last moments: the exit code is 0."""
     async with serving(tmp_path, "--workers", workers, hello=HELLO) as server:
         with suppress(ProcessLookupError):

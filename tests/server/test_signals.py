@@ -35,9 +35,7 @@ async def starting(
     folder: Path, *options: str, stdin: int = asyncio.subprocess.DEVNULL, prelude: str = ""
 ) -> AsyncIterator[Process]:
     """Start a server; ``prelude`` is what a shell does before it becomes the server."""
-    server = Process(
-        await start(str(folder), "--port", "0", *options, stdin=stdin, prelude=prelude)
-    )
+    server = Process(await start(str(folder), "--port", "0", *options, stdin=stdin, prelude=prelude))
     listening = asyncio.ensure_future(server.listen())
     try:
         yield server
@@ -164,9 +162,7 @@ async def test_under_nohup_there_is_no_hangup(tmp_path: Path, held: HeldFile, wo
 
 @both
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_nobody_waits_for_a_database(
-    tmp_path: Path, workers: str, number: signal.Signals
-) -> None:
+async def test_nobody_waits_for_a_database(tmp_path: Path, workers: str, number: signal.Signals) -> None:
     """A database that does not answer holds the start up, and not the end of it."""
     asked = asyncio.Event()
     left = asyncio.Event()

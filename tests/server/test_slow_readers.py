@@ -77,9 +77,7 @@ async def test_disconnect_does_not_wait_for_the_rest_either() -> None:
     async def stack(run: Run, inputs: dict[str, Any]) -> None:
         run.sink.emit("x" * 5_000_000, None, None, None)
 
-    served = endpoint(
-        stack, limits=Limits(closing=0.2), wire=ResponseOptions("text", slow="disconnect")
-    )
+    served = endpoint(stack, limits=Limits(closing=0.2), wire=ResponseOptions("text", slow="disconnect"))
     async with serving(served) as server:
         await small_reader(server, "/s")
         await asyncio.sleep(0.05)

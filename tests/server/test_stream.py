@@ -339,9 +339,7 @@ async def test_silence_before_the_first_chunk(limits: Limits, key: str | None) -
         assert key in reply.body.decode()
 
 
-@pytest.mark.parametrize(
-    ("limits", "key"), [(Limits(idle=0.08), "idleTimeout"), (Limits(longest=0.1), "maxDuration")]
-)
+@pytest.mark.parametrize(("limits", "key"), [(Limits(idle=0.08), "idleTimeout"), (Limits(longest=0.1), "maxDuration")])
 async def test_silence_between_chunks(limits: Limits, key: str) -> None:
     """A run that falls silent, or goes on for too long, ends with the error event."""
 
@@ -440,9 +438,7 @@ async def test_greedy_run_is_fair() -> None:
     async def quick(run: Run, inputs: dict[str, Any]) -> Any:
         return 1
 
-    async with serving(
-        endpoint(greedy), endpoint(quick, "/v", wire=ResponseOptions("value"))
-    ) as server:
+    async with serving(endpoint(greedy), endpoint(quick, "/v", wire=ResponseOptions("value"))) as server:
         busy = asyncio.create_task(server.get())
         await asyncio.sleep(0.05)
         began = perf_counter()

@@ -92,9 +92,7 @@ async def test_too_large_a_file_is_refused_while_it_comes() -> None:
             client.writer.write(block)
         status, document = problem(await answer_of(client))
         assert status == 413
-        assert document["errors"] == [
-            {"in": "body", "name": "file", "message": "must have at most 4MB"}
-        ]
+        assert document["errors"] == [{"in": "body", "name": "file", "message": "must have at most 4MB"}]
         await none_left()
 
 

@@ -362,10 +362,7 @@ authentication:
         secret = (tmp_path / ".streamstack" / "secrets" / "jwt").read_text().strip()
         claims = {"sub": "me", "exp": int(time()) + 60}
         token = jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(secret))
-        asked = [
-            await server.ask("GET", "/mine", extra=f"Authorization: Bearer {token}\r\n")
-            for _ in range(20)
-        ]
+        asked = [await server.ask("GET", "/mine", extra=f"Authorization: Bearer {token}\r\n") for _ in range(20)]
         assert {reply.status for reply in asked} == {200}
         assert await server.stop() == 0
     assert sum("has no secret of its own" in line for line in server.lines) == 1
@@ -392,9 +389,7 @@ async def test_workers_share_the_embedded_database(tmp_path: Path) -> None:
         counted = [json.loads((await server.ask("GET", "/rows")).body) for _ in range(10)]
         assert counted == list(range(10))
         assert json.loads(lock.read_text())["pid"] == server.process.pid
-        postmaster = int(
-            (tmp_path / ".streamstack" / "postgres" / "postmaster.pid").read_text().split()[0]
-        )
+        postmaster = int((tmp_path / ".streamstack" / "postgres" / "postmaster.pid").read_text().split()[0])
         for pid in server.workers():
             os.kill(pid, signal.SIGKILL)
         assert json.loads((await server.ask("GET", "/rows")).body) == 10
@@ -416,9 +411,7 @@ async def test_workers_share_the_embedded_database(tmp_path: Path) -> None:
         await until(lambda: gone(postmaster))
 
 
-async def test_no_database_keeps_a_worker_from_its_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_database_keeps_a_worker_from_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a database does when a worker begins, also what its library never says, the worker begins."""
     (tmp_path / "rows.yaml").write_text(ROWS)
     checked = read_project(tmp_path, REGISTRY, {})
@@ -597,15 +590,9 @@ async def test_figures_for_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     async with serving(tmp_path, streamstack=settings, hello=HELLO) as server:
         bare = await server.ask("GET", "/_metrics")
         wrong = await server.ask("GET", "/_metrics", extra="Authorization: Bearer no\r\n")
-        basic = await server.ask(
-            "GET", "/_metrics", extra="Authorization: Basic a-very-secret-token\r\n"
-        )
-        right = await server.ask(
-            "GET", "/_metrics", extra="Authorization: Bearer a-very-secret-token\r\n"
-        )
-        posted = await server.ask(
-            "POST", "/_metrics", extra="Authorization: Bearer a-very-secret-token\r\n"
-        )
+        basic = await server.ask("GET", "/_metrics", extra="Authorization: Basic a-very-secret-token\r\n")
+        right = await server.ask("GET", "/_metrics", extra="Authorization: Bearer a-very-secret-token\r\n")
+        posted = await server.ask("POST", "/_metrics", extra="Authorization: Bearer a-very-secret-token\r\n")
         assert await server.stop() == 0
     assert [each.status for each in (bare, wrong, basic, right, posted)] == [
         401, 401, 401, 200, 405,
@@ -628,9 +615,7 @@ async def test_figures_for_the_author(tmp_path: Path) -> None:
 
 async def test_figures_are_prometheus_text(tmp_path: Path) -> None:
     """Each family is announced once, buckets only grow, and labels are quoted."""
-    odd = HELLO.replace("/hello", "/{a}/b").replace(
-        "functionStack", "inputParameters: {a: text}\nfunctionStack"
-    )
+    odd = HELLO.replace("/hello", "/{a}/b").replace("functionStack", "inputParameters: {a: text}\nfunctionStack")
     async with serving(tmp_path, streamstack=OPEN, odd=odd) as server:
         assert (await server.ask("GET", "/a/b")).status == 200
         text = (await server.ask("GET", "/_metrics")).body.decode()
@@ -639,9 +624,7 @@ async def test_figures_are_prometheus_text(tmp_path: Path) -> None:
     assert text.endswith("\n")
     names = [line.split()[2] for line in lines if line.startswith("# TYPE")]
     assert len(names) == len(set(names))
-    sample = re.compile(
-        r'([a-z_]+)(\{[a-z]+="(?:[^"\\\n]|\\["\\n])*"(?:,[a-z]+="[^"]*")*\})? [0-9.]+'
-    )
+    sample = re.compile(r'([a-z_]+)(\{[a-z]+="(?:[^"\\\n]|\\["\\n])*"(?:,[a-z]+="[^"]*")*\})? [0-9.]+')
     for line in lines:
         if not line.startswith("#"):
             found = sample.fullmatch(line)
@@ -682,10 +665,7 @@ def test_a_line_that_nobody_reads_is_cut() -> None:
 
 def test_no_socket_is_left_listening() -> None:
     """Binding for workers leaves nothing behind where it fails half-way."""
-    from streamstack.server.sockets import (  # noqa: PLC0415
-        AddressError,
-        bind,
-    )
+    from streamstack.server.sockets import AddressError, bind  # noqa: PLC0415
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

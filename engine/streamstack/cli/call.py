@@ -81,18 +81,14 @@ class _NoAnswerError(click.ClickException):
     help="File with the JSON body, - for standard input; -i inputs are then sent in the query string.",
 )
 @click.option("--url", help="URL of a running server, such as http://localhost:8080.")
-@click.option(
-    "-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Request header."
-)
+@click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Request header.")
 @click.option(
     "--dir",
     "directory",
     type=click.Path(exists=True, path_type=Path),
     help="Project to serve if there is no --url.  [default: definitions, or the current folder]",
 )
-@click.option(
-    "--timeout", type=float, help="Time-out in seconds for the response to make progress."
-)
+@click.option("--timeout", type=float, help="Time-out in seconds for the response to make progress.")
 @click.pass_context
 def call(  # noqa: PLR0913
     context: click.Context,
@@ -168,9 +164,7 @@ def _log_to_stderr() -> Iterator[None]:
             # Tracebacks without the values of variables, and nothing with a secret in it.
             structlog.processors.format_exc_info,
             mask,
-            structlog.dev.ConsoleRenderer(
-                colors=False, exception_formatter=structlog.dev.plain_traceback
-            ),
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
@@ -180,9 +174,7 @@ def _log_to_stderr() -> Iterator[None]:
         structlog.configure(**before)
 
 
-def _drop_refusals(
-    logger: Any, method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
+def _drop_refusals(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Drop what the answer itself says, place included."""
     if event.get("event") in ("run-refused", "request"):
         raise structlog.DropEvent
@@ -213,12 +205,7 @@ class CallRequest:
 
     @classmethod
     def of(
-        cls,
-        method: str,
-        path: str,
-        inputs: Sequence[str],
-        document: BinaryIO | None,
-        headers: Sequence[str],
+        cls, method: str, path: str, inputs: Sequence[str], document: BinaryIO | None, headers: Sequence[str]
     ) -> CallRequest:
         """Make the request of a command line. Files are read when they are sent.
 
@@ -249,9 +236,7 @@ class CallRequest:
         if "accept" not in names:
             sent.append(("Accept", "text/event-stream, application/json;q=0.9, */*;q=0.5"))
         files = [
-            f"{name}=@{value}"
-            for name, value in fields
-            if isinstance(value, str) and value and Path(value).is_file()
+            f"{name}=@{value}" for name, value in fields if isinstance(value, str) and value and Path(value).is_file()
         ]
         target = quote(path, safe="/%?&=+:@!$'()*,;~[]-._")
         return cls(method, target, tuple(sent), body, tuple(files))
@@ -430,9 +415,7 @@ class _Exchange:
             left = part.size
             while left is None or left > 0:
                 try:
-                    piece = await self._read(
-                        part.file, _PIECE if left is None else min(left, _PIECE)
-                    )
+                    piece = await self._read(part.file, _PIECE if left is None else min(left, _PIECE))
                 except OSError as error:
                     self.failure = f"{part.name}: {error.strerror or error}"
                     raise
@@ -524,9 +507,7 @@ class _DisconnectedError(Exception):
     """The server closed the connection before the head of its answer was complete."""
 
 
-async def _send_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
+async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Keep aiohttp from sending a request again when the server has closed the connection."""
     try:
         return await handler(request)
@@ -557,9 +538,7 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-async def _show(
-    response: aiohttp.ClientResponse, exchange: _Exchange, request: CallRequest, began: float
-) -> int:
+async def _show(response: aiohttp.ClientResponse, exchange: _Exchange, request: CallRequest, began: float) -> int:
     """Show an answer as it comes, then its times. Return the exit code."""
     answer = UpstreamResponse(response, response.url.host or "")
     content_type = answer.headers.get("Content-Type", "")
@@ -586,11 +565,7 @@ async def _show(
     except TimeoutError:
         broken = _SILENCE
     except RunError as error:
-        broken = (
-            "the server closed the connection before the end"
-            if error.code == "stream-lost"
-            else error.message
-        )
+        broken = "the server closed the connection before the end" if error.code == "stream-lost" else error.message
     timing.end = perf_counter()
     if answer.status >= 400:
         _show_problem(bytes(problem), request)
@@ -770,9 +745,7 @@ def problem_lines(body: bytes) -> list[str]:
             lines.append(f"  {where} {fault.get('message', '')}")
     place = value.get("place")
     if isinstance(place, dict):
-        file, line, column, step = (
-            place.get(key, "?") for key in ("file", "line", "column", "step")
-        )
+        file, line, column, step = (place.get(key, "?") for key in ("file", "line", "column", "step"))
         lines.append(f"  at {file}:{line}:{column}, step {step}")
     return lines
 

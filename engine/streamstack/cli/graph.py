@@ -28,8 +28,7 @@ def definition_options(command: Command) -> Command:
     """Add the parameters that choose definitions: a file, and one definition in it."""
     command = click.argument("file", type=click.Path(path_type=Path))(command)
     return click.option(
-        "--endpoint",
-        help="Only this definition of the file: `GET /path`, a path, or the name of a function or task.",
+        "--endpoint", help="Only this definition of the file: `GET /path`, a path, or the name of a function or task."
     )(command)
 
 
@@ -54,9 +53,7 @@ def graph(context: click.Context, file: Path, format_: str, endpoint: str | None
     click.echo(write([Graph(definition) for definition in chosen]), nl=False)
 
 
-def read_definitions(
-    context: click.Context, file: Path, wanted: str | None
-) -> tuple[Project, list[Definition]]:
+def read_definitions(context: click.Context, file: Path, wanted: str | None) -> tuple[Project, list[Definition]]:
     """Read the definitions of a file, with the project around it; ``wanted`` chooses one.
 
     Ends the command with 1 where the file has errors, with 2 where there is nothing to read.
@@ -68,9 +65,7 @@ def read_definitions(
     except OSError as error:
         _fail(context, f"{error.filename}: {error.strerror}")
     name = display_name(file)
-    errors: list[Diagnostic] = [
-        each for each in checked.findings if each.file == name and each.severity == "error"
-    ]
+    errors: list[Diagnostic] = [each for each in checked.findings if each.file == name and each.severity == "error"]
     if errors:
         click.echo(WRITERS["text"](errors, checked.sources), nl=False, err=True)
         context.exit(FOUND)

@@ -43,16 +43,10 @@ FOUND, FAILED = 1, 2
     help="Port to listen on; 0 for any free port.  [default: server.port, or 8080]",
 )
 @click.option(
-    "--workers",
-    type=click.IntRange(1, 1024),
-    help="Number of worker processes.  [default: server.workers, or 1]",
+    "--workers", type=click.IntRange(1, 1024), help="Number of worker processes.  [default: server.workers, or 1]"
 )
 @click.option("--reload", is_flag=True, help="Reload files when they change.")
-@click.option(
-    "--dev",
-    is_flag=True,
-    help="Development mode: include the location and reason of errors in responses.",
-)
+@click.option("--dev", is_flag=True, help="Development mode: include the location and reason of errors in responses.")
 @click.pass_context
 def serve(
     context: click.Context,
@@ -115,13 +109,7 @@ def serve(
             Supervisor(task, count).run()
         else:
             serve_alone(task)
-    except (
-        AddressError,
-        AuthenticationError,
-        DatabaseError,
-        SupervisorError,
-        UnservableError,
-    ) as error:
+    except (AddressError, AuthenticationError, DatabaseError, SupervisorError, UnservableError) as error:
         _give_up(context, str(error), FAILED)
 
 
@@ -157,9 +145,7 @@ def _configure_log(settings: LogSettings) -> None:
     """Configure the log on standard error, according to the settings."""
     people = settings.is_text(sys.stderr)
     shape: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         if people
         else structlog.processors.JSONRenderer(serializer=_log_line)
     )

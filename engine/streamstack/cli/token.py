@@ -88,9 +88,7 @@ def token(
 def _read(folder: Path) -> Checked:
     checked = read_project(find_root(folder), REGISTRY, os.environ, check_environment=True)
     settings = [
-        each
-        for each in checked.findings
-        if each.severity == "error" and Path(each.file).name == "streamstack.yaml"
+        each for each in checked.findings if each.severity == "error" and Path(each.file).name == "streamstack.yaml"
     ]
     if settings:
         click.echo(write_text(settings, checked.sources), nl=False, err=True)
@@ -116,15 +114,11 @@ def _signing(method: Jwt, pem: str | None, checked: Checked) -> tuple[Key, str]:
         key, algorithm = private_key(pem)
         taken = [each for each in method.algorithms if each in key.algorithms]
         if not taken:
-            _give_up(
-                f"the key signs with {algorithm}, and `{method.name}` takes {', '.join(method.algorithms)}"
-            )
+            _give_up(f"the key signs with {algorithm}, and `{method.name}` takes {', '.join(method.algorithms)}")
         return key, algorithm if algorithm in taken else taken[0]
     secret = own_secret(checked.folder, method.name) if method.own else method.secret
     if secret is None:
-        _give_up(
-            f"`{method.name}` checks what others have signed: give the private key with --key FILE"
-        )
+        _give_up(f"`{method.name}` checks what others have signed: give the private key with --key FILE")
     return secret_key(secret, method.algorithms), method.algorithms[0]
 
 
@@ -133,8 +127,7 @@ def _make_key(method: ApiKey) -> None:
     key = secrets.token_urlsafe(_BYTES)
     click.echo(key)
     click.echo(
-        f"the key is shown once. Under authentication.{method.name}.keys: sha256:{digest_of(key).hex()}",
-        err=True,
+        f"the key is shown once. Under authentication.{method.name}.keys: sha256:{digest_of(key).hex()}", err=True
     )
 
 

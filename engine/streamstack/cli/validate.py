@@ -41,20 +41,10 @@ CLEAN, FOUND, FAILED = 0, 1, 2
 )
 @click.option("--strict", is_flag=True, help="Fail on warnings too.")
 @click.option("--env", is_flag=True, help="Report environment variables that are not set.")
-@click.option(
-    "--database",
-    is_flag=True,
-    help="Also check tables, columns and statements against the databases.",
-)
+@click.option("--database", is_flag=True, help="Also check tables, columns and statements against the databases.")
 @click.pass_context
 def validate(
-    context: click.Context,
-    paths: tuple[Path, ...],
-    format_: str,
-    *,
-    strict: bool,
-    env: bool,
-    database: bool,
+    context: click.Context, paths: tuple[Path, ...], format_: str, *, strict: bool, env: bool, database: bool
 ) -> None:
     """Check definitions: files, or all in folders (`definitions/`, or the current folder).
 
@@ -84,9 +74,7 @@ def validate(
     context.exit(FOUND if failing else CLEAN)
 
 
-def _check(
-    paths: tuple[Path, ...], *, check_environment: bool, ask: bool
-) -> tuple[list[Diagnostic], dict[str, str]]:
+def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tuple[list[Diagnostic], dict[str, str]]:
     """Check the projects that the paths belong to, and return the findings in these paths.
 
     A file is checked together with its whole project, whose functions it may call. With ``ask`` the databases
@@ -130,11 +118,7 @@ async def _ask(checked: Checked) -> list[Diagnostic]:
         return []
     databases = Databases(settings, checked.folder, joins=True)
     try:
-        return [
-            finding
-            for name, steps in uses.items()
-            for finding in await databases[name].check(steps)
-        ]
+        return [finding for name, steps in uses.items() for finding in await databases[name].check(steps)]
     finally:
         await databases.aclose()
 

@@ -61,9 +61,7 @@ class TokenVerifier:
 
     def __init__(self, method: Jwt, client: Callable[[], HttpClient], folder: Path) -> None:
         self.method = method
-        self.rules = Rules(
-            method.issuers, method.audiences, method.clock_skew, lasting=method.lasting
-        )
+        self.rules = Rules(method.issuers, method.audiences, method.clock_skew, lasting=method.lasting)
         self._folder = folder
         self._jwks = None if method.jwks_url is None else JwksCache(method, client, monotonic)
         self._own: tuple[Key, ...] | None = None
@@ -145,11 +143,7 @@ class ApiKeyVerifier:
     def __init__(self, method: ApiKey) -> None:
         self.method = method
         self._claims = [
-            (
-                key.digest,
-                {"sub": key.name, "scopes": list(key.scopes), "method": method.name},
-            )
-            for key in method.keys
+            (key.digest, {"sub": key.name, "scopes": list(key.scopes), "method": method.name}) for key in method.keys
         ]
 
     async def verify(self, text: str) -> Claims:
@@ -173,9 +167,7 @@ class Authenticators:
 
     def __init__(self, methods: Methods, client: Callable[[], HttpClient], folder: Path) -> None:
         self._verifiers: dict[str, TokenVerifier | ApiKeyVerifier] = {
-            name: TokenVerifier(method, client, folder)
-            if isinstance(method, Jwt)
-            else ApiKeyVerifier(method)
+            name: TokenVerifier(method, client, folder) if isinstance(method, Jwt) else ApiKeyVerifier(method)
             for name, method in methods.items()
         }
 
@@ -204,9 +196,7 @@ class Authenticators:
 class JwksCache:
     """The keys that a URL publishes as a JWK Set, cached and refreshed. ``clock`` is monotonic, in seconds."""
 
-    def __init__(
-        self, method: Jwt, client: Callable[[], HttpClient], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, method: Jwt, client: Callable[[], HttpClient], clock: Callable[[], float]) -> None:
         self._name = method.name
         self._url = method.jwks_url or ""
         self._algorithms = method.algorithms
@@ -333,9 +323,7 @@ def own_secret(folder: Path, name: str) -> str:
             final=True,
         ) from None
     if len(secret) < _SECRET_BYTES:
-        raise RunError(
-            "template", f"{file} holds no secret: delete it, and another one is made", final=True
-        )
+        raise RunError("template", f"{file} holds no secret: delete it, and another one is made", final=True)
     return secret
 
 

@@ -54,9 +54,7 @@ def decoders_for(header: str | None) -> list[Coding]:
         make = _CODINGS.get(name)
         if make is None or len(names) > _MOST:
             raise RunError(
-                "invalid-chunk",
-                f"the answer is encoded as {', '.join(names)[:60]}, which is not read: "
-                f"{ACCEPTED} are",
+                "invalid-chunk", f"the answer is encoded as {', '.join(names)[:60]}, which is not read: {ACCEPTED} are"
             )
         codings.append(make())
     return codings
@@ -149,15 +147,7 @@ READ_AHEAD: Final = 64 * 1024
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 #: What may follow a redirect to another origin; the rest may be a key of the first one.
 _HARMLESS: Final = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "accept-language",
-        "cache-control",
-        "content-type",
-        "last-event-id",
-        "user-agent",
-    }
+    {"accept", "accept-encoding", "accept-language", "cache-control", "content-type", "last-event-id", "user-agent"}
 )
 _OF_BODY: Final = frozenset({"content-type", "content-encoding", "content-language"})
 #: A URL that needs no quoting is left as it is: signed ones must not change.
@@ -187,9 +177,7 @@ def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "
     """
     text = text.strip()
     if _CONTROL.search(text):  # yarl would drop line breaks and tabs in silence
-        raise RunError(
-            "template", "`url` holds a line break or another control character", final=True
-        )
+        raise RunError("template", "`url` holds a line break or another control character", final=True)
     try:
         url = URL(text, encoded=_QUOTED.fullmatch(text) is not None)
         right = url.scheme in (web, web + "s") and bool(url.raw_host) and url.port is not None
@@ -198,9 +186,7 @@ def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "
     except (ValueError, TypeError):
         right = False
     if not right:
-        raise RunError(
-            "template", f"`url` must be a URL such as {web}s://api.example.org/path", final=True
-        )
+        raise RunError("template", f"`url` must be a URL such as {web}s://api.example.org/path", final=True)
     return url.with_fragment(None)
 
 
@@ -224,9 +210,7 @@ class HttpClient:
     def __init__(self, settings: HttpSettings, *, dev: bool = False) -> None:
         self.settings = settings
         self._guard = NetworkGuard(settings, dev=dev)
-        self._stand_ins = {
-            str(URL(origin).origin()): URL(other) for origin, other in settings.stand_ins.items()
-        }
+        self._stand_ins = {str(URL(origin).origin()): URL(other) for origin, other in settings.stand_ins.items()}
         for other in self._stand_ins.values():
             self._guard.trusted.add((other.host or "", other.port or 0))
         self._proxy = None if settings.proxy is None else URL(settings.proxy)
@@ -301,14 +285,10 @@ class HttpClient:
         Every request leaves through here. An author's `Content-Length` would cut its body or begin another request.
         """
         url, host = self.locate(request.url)
-        headers = CIMultiDict(
-            (name, value) for name, value in request.headers.items() if not is_framing(name)
-        )
+        headers = CIMultiDict((name, value) for name, value in request.headers.items() if not is_framing(name))
         if host is not None:
             headers.setdefault("Host", host)
-        if (
-            request.length is not None
-        ):  # else it would be sent in chunks, which not every server takes
+        if request.length is not None:  # else it would be sent in chunks, which not every server takes
             headers["Content-Length"] = str(request.length)
         return url, headers, self._proxy_for(request.url, url)
 
@@ -324,9 +304,7 @@ class HttpClient:
         local = host == "localhost" or host.startswith("127.") or host == "::1"
         return None if local else self._proxy
 
-    async def connect(
-        self, request: UpstreamRequest, **options: Any
-    ) -> aiohttp.ClientWebSocketResponse[bool]:
+    async def connect(self, request: UpstreamRequest, **options: Any) -> aiohttp.ClientWebSocketResponse[bool]:
         """Open a WebSocket, following redirects as `send` does. ``options`` are those of aiohttp's `ws_connect`.
 
         Raises RunError as `send`, and aiohttp's WSServerHandshakeError for an answer that is no WebSocket.
@@ -362,9 +340,7 @@ class HttpClient:
 
         return await self._through_redirects(request, send_once)
 
-    async def _through_redirects(
-        self, request: UpstreamRequest, once: Callable[[UpstreamRequest], Awaitable[T]]
-    ) -> T:
+    async def _through_redirects(self, request: UpstreamRequest, once: Callable[[UpstreamRequest], Awaitable[T]]) -> T:
         asked = request
         for _ in range(request.redirects + 1):
             try:
@@ -376,27 +352,16 @@ class HttpClient:
                     raise
                 # The address is the upstream's word, not the author's.
                 raise RunError(
-                    "http-connection",
-                    f"{asked.url.host} redirects to what can't be asked",
-                    final=True,
+                    "http-connection", f"{asked.url.host} redirects to what can't be asked", final=True
                 ) from error
-        raise RunError(
-            "http-status",
-            f"{request.url.host} redirects more than {request.redirects} times",
-            final=True,
-        )
+        raise RunError("http-status", f"{request.url.host} redirects more than {request.redirects} times", final=True)
 
     async def _send(self, request: UpstreamRequest) -> UpstreamResponse:
         url, headers, proxy = self._prepare(request)
         name = request.url.host or ""
         try:
             response = await self.session.request(
-                request.method,
-                url,
-                headers=headers,
-                data=request.body,
-                allow_redirects=False,
-                proxy=proxy,
+                request.method, url, headers=headers, data=request.body, allow_redirects=False, proxy=proxy
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise fault_of(error, name, self.settings.connect) from error
@@ -414,21 +379,15 @@ def _follow(request: UpstreamRequest, status: int, location: str) -> UpstreamReq
         url = request.url.join(URL(location, encoded=_QUOTED.fullmatch(location) is not None))
         if web == "ws" and url.scheme in ("http", "https"):
             url = url.with_scheme("ws" + url.scheme[4:])
-        known = (
-            url.scheme in (web, web + "s") and bool(url.raw_host) and not _CONTROL.search(location)
-        )
+        known = url.scheme in (web, web + "s") and bool(url.raw_host) and not _CONTROL.search(location)
     except ValueError:
         known = False
     if not known:
-        raise RunError(
-            "http-connection", f"{request.url.host} redirects to what is not a URL", final=True
-        )
+        raise RunError("http-connection", f"{request.url.host} redirects to what is not a URL", final=True)
     method, body, headers = request.method, request.body, request.headers.copy()
     length = request.length
     if url.origin() != request.url.origin():
-        headers = CIMultiDict(
-            (name, value) for name, value in headers.items() if name.lower() in _HARMLESS
-        )
+        headers = CIMultiDict((name, value) for name, value in headers.items() if name.lower() in _HARMLESS)
     if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
         method, body, length = "GET", None, None
         for name in _OF_BODY:
@@ -439,14 +398,7 @@ def _follow(request: UpstreamRequest, status: int, location: str) -> UpstreamReq
             f"{request.url.host} redirects, and a body that is read as it is sent can't be sent again",
             final=True,
         )
-    return replace(
-        request,
-        method=method,
-        url=url.with_fragment(None),
-        headers=headers,
-        body=body,
-        length=length,
-    )
+    return replace(request, method=method, url=url.with_fragment(None), headers=headers, body=body, length=length)
 
 
 class UpstreamResponse:
@@ -540,9 +492,7 @@ def fault_of(error: Exception, host: str, connect: float) -> RunError:
     if isinstance(error, aiohttp.ConnectionTimeoutError | TimeoutError):
         return RunError("timeout", f"{host} took no connection within {connect:g} s")
     if isinstance(error, aiohttp.InvalidURL):
-        return RunError(
-            "template", "`url` must be a URL such as https://api.example.org/path", final=True
-        )
+        return RunError("template", "`url` must be a URL such as https://api.example.org/path", final=True)
     if isinstance(error, ValueError) and not isinstance(error, aiohttp.ClientError):
         return RunError(
             "template",

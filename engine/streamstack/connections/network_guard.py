@@ -8,14 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 
 from streamstack.errors import RunError
@@ -130,28 +123,21 @@ class NetworkGuard:
         if self._any_host:
             if name in self._names_denied:
                 raise RunError(
-                    "http-connection",
-                    f"the address of {host} is in a network that is not allowed",
-                    final=True,
+                    "http-connection", f"the address of {host} is in a network that is not allowed", final=True
                 )
             return
         if self._allows(name, port):
             return
         if (host, port) in self.trusted:
             return
-        raise RunError(
-            "http-connection",
-            f"requests to {host} are not allowed by `http.allowHosts`",
-            final=True,
-        )
+        raise RunError("http-connection", f"requests to {host} are not allowed by `http.allowHosts`", final=True)
 
     def _allows(self, host: str, port: int) -> bool:
         address = _parse(host)
         if address is not None:
             return _within(address, self._networks)
         return any(
-            (wanted is None or wanted == port)
-            and (host.endswith(name[1:]) if name.startswith("*.") else host == name)
+            (wanted is None or wanted == port) and (host.endswith(name[1:]) if name.startswith("*.") else host == name)
             for name, wanted in self._names
         )
 
@@ -183,11 +169,7 @@ class NetworkGuard:
             except OSError:
                 return
         if not self.admits(text):
-            raise RunError(
-                "http-connection",
-                f"the address of {host} is in a network that is not allowed",
-                final=True,
-            )
+            raise RunError("http-connection", f"the address of {host} is in a network that is not allowed", final=True)
 
     def admits(self, text: str) -> bool:
         """Tell whether an address may be connected to."""

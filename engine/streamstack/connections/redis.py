@@ -317,9 +317,7 @@ class Redis:
 
         return await self._try(ask_client, again=again)
 
-    async def call(
-        self, script: Script, keys: Sequence[bytes], values: Sequence[Any], *, again: bool = False
-    ) -> Any:
+    async def call(self, script: Script, keys: Sequence[bytes], values: Sequence[Any], *, again: bool = False) -> Any:
         """Run a script, and return what it returns. ``again`` and what it raises are as those of `run`."""
 
         async def work() -> Any:
@@ -410,9 +408,7 @@ def _options(url: RedisUrl) -> dict[str, Any]:
 
 def _is_lost(error: Exception) -> bool:
     """Tell whether nobody knows what became of a command."""
-    return isinstance(error, (LostError, LateError, OSError)) and not isinstance(
-        error, AuthenticationError
-    )
+    return isinstance(error, (LostError, LateError, OSError)) and not isinstance(error, AuthenticationError)
 
 
 def _reason(error: Exception) -> str:
@@ -425,11 +421,7 @@ def _reason(error: Exception) -> str:
         return f"is out of reach: {_cause(error)}"
     if isinstance(error, InvalidResponse):
         return "does not answer as a Redis does: is another server there, or is TLS (rediss://) needed?"
-    return (
-        f"refuses: {error}"
-        if isinstance(error, ResponseError)
-        else f"fails: {type(error).__name__}"
-    )
+    return f"refuses: {error}" if isinstance(error, ResponseError) else f"fails: {type(error).__name__}"
 
 
 def _cause(error: BaseException) -> str:

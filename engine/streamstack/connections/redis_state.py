@@ -32,9 +32,7 @@ _MARK: Final = "$"
 _PLAIN, _MARKED = b"j", b"m"
 _LARGEST: Final = 2**63
 
-_NEVER: Final = (
-    orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_NON_STR_KEYS
-)
+_NEVER: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_NON_STR_KEYS
 
 
 def dumps(value: Any) -> bytes:
@@ -86,9 +84,7 @@ def _refuse(value: Any) -> Any:
 
 def _unkept(value: Any) -> RunError:
     if isinstance(value, Opaque):
-        return RunError(
-            "template", f"a {value.kind} can't be stored: use `collect` to read it first"
-        )
+        return RunError("template", f"a {value.kind} can't be stored: use `collect` to read it first")
     return RunError("template", f"a {kind(value)} can't be stored")
 
 
@@ -251,9 +247,7 @@ class RedisStore:
                 there = line.latest or there
                 while True:
                     total = by if not there else operators.add(_number(there), by)
-                    done, there = await self._redis.call(
-                        _SWAP, [name], [there, _text(total), lives]
-                    )
+                    done, there = await self._redis.call(_SWAP, [name], [there, _text(total), lives])
                     if done:
                         line.latest = there
                         return total
@@ -385,16 +379,7 @@ class RedisSlots:
     what gives the signs of life; None while there is nothing to tell.
     """
 
-    __slots__ = (
-        "_doubtful",
-        "_held",
-        "_leases",
-        "_moved",
-        "_name",
-        "_redis",
-        "_under_way",
-        "beats",
-    )
+    __slots__ = ("_doubtful", "_held", "_leases", "_moved", "_name", "_redis", "_under_way", "beats")
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis

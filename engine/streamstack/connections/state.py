@@ -59,8 +59,7 @@ def refuse_size(size: int, most: int) -> None:
     if size > most:
         raise RunError(
             "limit-reached",
-            f"the value takes about {size:,} bytes, and `state.maxSize` is {most:,}: "
-            "raise it, or cache less",
+            f"the value takes about {size:,} bytes, and `state.maxSize` is {most:,}: raise it, or cache less",
         )
 
 

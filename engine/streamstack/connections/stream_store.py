@@ -164,12 +164,7 @@ class StreamStore:
     # ------------------------------------------------------------- what is written
 
     async def open(
-        self,
-        name: str,
-        fields: Mapping[str, bytes | str | int],
-        seconds: float,
-        key: bytes,
-        value: str,
+        self, name: str, fields: Mapping[str, bytes | str | int], seconds: float, key: bytes, value: str
     ) -> bytes | None:
         """Begin a stream, unless its key has begun another, whose value is returned.
 
@@ -239,9 +234,7 @@ class StreamStore:
 
         Raises RunError ``state-unreachable``.
         """
-        (found,) = await self._run(
-            [[_LOOK, 2, *self._keys(name), f"{position + 1}-0", _ENTRIES, self._leases]]
-        )
+        (found,) = await self._run([[_LOOK, 2, *self._keys(name), f"{position + 1}-0", _ENTRIES, self._leases]])
         if not found:
             return None
         (next_, end, status, lines, _), entries, alive = found

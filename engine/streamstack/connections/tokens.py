@@ -37,11 +37,7 @@ _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 #: Accepted values of `typ`: a token of another type serves another purpose (RFC 8725, section 3.11).
 _TYPES: Final = frozenset({"jwt", "at+jwt"})
 #: Public parameters of a JWK (RFC 7518, section 6; RFC 8037, section 2). All others are dropped.
-_PARAMETERS: Final = {
-    "RSA": ("kty", "n", "e"),
-    "EC": ("kty", "crv", "x", "y"),
-    "OKP": ("kty", "crv", "x"),
-}
+_PARAMETERS: Final = {"RSA": ("kty", "n", "e"), "EC": ("kty", "crv", "x", "y"), "OKP": ("kty", "crv", "x")}
 #: Two names of one algorithm (RFC 9864).
 _EDWARDS: Final = frozenset({"EdDSA", "Ed25519"})
 #: What joserfc and cryptography raise for malformed keys and headers.
@@ -79,9 +75,7 @@ class Key:
     def verify(self, signature: jws.CompactSignature) -> bool:
         """Return whether this key made a signature."""
         try:
-            return jws.validate_compact(
-                signature, self.material, registry=_registry_of(self.algorithms)
-            )
+            return jws.validate_compact(signature, self.material, registry=_registry_of(self.algorithms))
         except _MALFORMED:
             return False
 
@@ -229,9 +223,7 @@ def parse_token(text: str) -> Token:
     if len(text) > LONGEST:
         raise unauthorized(f"the token has more than {LONGEST} characters")
     if _COMPACT.fullmatch(text) is None:
-        raise unauthorized(
-            "this is not a signed token: it has three parts, in base64url, with dots between"
-        )
+        raise unauthorized("this is not a signed token: it has three parts, in base64url, with dots between")
     try:
         signature = jws.extract_compact(text.encode(), registry=_PARSING)
     except (*_MALFORMED, RecursionError):
@@ -260,9 +252,7 @@ def find_keys(token: Token, keys: Iterable[Key]) -> list[Key]:
     return (named or [key for key in fitting if key.kid is None])[:_MOST_TRIES]
 
 
-def verify(
-    token: Token, keys: Iterable[Key], rules: Rules, now: float | None = None
-) -> dict[str, Any]:
+def verify(token: Token, keys: Iterable[Key], rules: Rules, now: float | None = None) -> dict[str, Any]:
     """Return the claims of a token that one of the keys has signed and that is valid now.
 
     Args:
@@ -318,9 +308,7 @@ def _check_names(claims: Mapping[str, Any], rules: Rules) -> None:
         raise unauthorized("the token is meant for another audience")
     if not rules.audiences and "aud" in claims:
         # RFC 7519, section 4.1.3: a recipient that is not in the audience must reject the token.
-        raise unauthorized(
-            "the token is meant for an audience, and the settings name none (`audience`)"
-        )
+        raise unauthorized("the token is meant for an audience, and the settings name none (`audience`)")
 
 
 def scopes_of(claims: Mapping[str, Any]) -> list[str]:
@@ -338,9 +326,7 @@ def scopes_of(claims: Mapping[str, Any]) -> list[str]:
 def sign(claims: Mapping[str, Any], key: Key, algorithm: str) -> str:
     """Return a token with these claims. Registered times among them are seconds since 1970."""
     header = {"alg": algorithm, "typ": "JWT"}
-    return jws.serialize_compact(
-        header, to_json(claims), key.material, registry=_registry_of(frozenset({algorithm}))
-    )
+    return jws.serialize_compact(header, to_json(claims), key.material, registry=_registry_of(frozenset({algorithm})))
 
 
 #: Cost of a hash (OWASP's Password Storage Cheat Sheet): 19 MB and two passes, 20 to 40 ms.
@@ -354,10 +340,7 @@ _AT_ONCE: Final = 2
 #: Maximum length of a password in bytes.
 _LONGEST: Final = 4096
 #: A hash that no password has: verified where there is no account, so that it takes the same time.
-_NOBODY: Final = (
-    "$argon2id$v=19$m=19456,t=2,p=1$c3RyZWFtc3RhY2stbm9uZQ"
-    "$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
-)
+_NOBODY: Final = "$argon2id$v=19$m=19456,t=2,p=1$c3RyZWFtc3RhY2stbm9uZQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 
 class Passwords:
@@ -376,9 +359,7 @@ class Passwords:
         Raises:
             RunError: ``invalid-input`` for a password that is too long.
         """
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, _HASHER.hash, _encode(password)
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _HASHER.hash, _encode(password))
 
     async def verify(self, password: str, hashed: str | None) -> bool:
         """Return whether a password has a hash; None is the hash of no password.
@@ -388,9 +369,7 @@ class Passwords:
         """
         if hashed is not None:
             _check_cost(hashed)
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, _verify, _encode(password), hashed
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _verify, _encode(password), hashed)
 
 
 def _encode(password: str) -> bytes:
@@ -401,9 +380,7 @@ def _encode(password: str) -> bytes:
 
 
 def _no_hash() -> RunError:
-    return RunError(
-        "template", "`hash` is not what `password.hash` gives: $argon2id$...", final=True
-    )
+    return RunError("template", "`hash` is not what `password.hash` gives: $argon2id$...", final=True)
 
 
 def _check_cost(hashed: str) -> None:

@@ -17,18 +17,7 @@ from streamstack.formats.sse import SSE
 from streamstack.formats.text import TEXT
 
 #: The formats there are, in the order in which they are listed.
-FORMATS: Final[tuple[Format, ...]] = (
-    SSE,
-    TEXT,
-    NDJSON,
-    JSONL,
-    CSV,
-    JSON,
-    BYTES,
-    OPENAI,
-    ANTHROPIC,
-    AI_SDK,
-)
+FORMATS: Final[tuple[Format, ...]] = (SSE, TEXT, NDJSON, JSONL, CSV, JSON, BYTES, OPENAI, ANTHROPIC, AI_SDK)
 
 BY_NAME: Final = MappingProxyType({each.name: each for each in FORMATS})
 

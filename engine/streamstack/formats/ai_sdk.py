@@ -66,9 +66,7 @@ class AiSdkEncoder(DialectEncoder):
     def finish(self) -> bytes:
         told_at_end: dict[str, Any] = {}
         if self._usage is not None:
-            told_at_end["usage"] = {
-                name: self._usage[name] for name in FIGURES if self._usage.get(name) is not None
-            }
+            told_at_end["usage"] = {name: self._usage[name] for name in FIGURES if self._usage.get(name) is not None}
         if isinstance(self._metadata, Mapping):
             told_at_end.update(self._metadata)
         elif self._metadata is not None:

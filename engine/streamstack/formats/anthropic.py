@@ -86,11 +86,7 @@ class AnthropicEncoder(DialectEncoder):
 
     def _error(self, error: RunError, told: Mapping[str, Any]) -> dict[str, Any]:
         usual = "invalid_request_error" if error.status < 500 else "api_error"
-        told_error = {
-            "type": _TYPES.get(error.status, usual),
-            "message": fault_of(error, told),
-            "code": error.code,
-        }
+        told_error = {"type": _TYPES.get(error.status, usual), "message": fault_of(error, told), "code": error.code}
         return {"type": "error", "error": told_error, "request_id": self.response.run}
 
     def problem(self, error: RunError, told: Mapping[str, Any]) -> bytes:
@@ -100,12 +96,7 @@ class AnthropicEncoder(DialectEncoder):
         return b"event: error\ndata: %b\n\n" % to_json(self._error(error, told))
 
     def _named(self) -> dict[str, Any]:
-        return {
-            "id": f"msg_{self.response.run}",
-            "type": "message",
-            "role": "assistant",
-            "model": self.model,
-        }
+        return {"id": f"msg_{self.response.run}", "type": "message", "role": "assistant", "model": self.model}
 
     def _figures(self) -> dict[str, int]:
         """Return what was used in Anthropic's words, where what came from a cache is apart."""

@@ -273,14 +273,11 @@ class DialectEncoder(Encoder):
         state = self._state
         name, given = item.get("name"), item.get("id")
         if not name:
-            raise RunError(
-                "not-in-dialect", "the first item of a tool call lacks the call's `name`"
-            )
+            raise RunError("not-in-dialect", "the first item of a tool call lacks the call's `name`")
         if given in state.ids:
             raise RunError(
                 "not-in-dialect",
-                f"the tool call {given} goes on after something else began: "
-                "the items of one call follow one another",
+                f"the tool call {given} goes on after something else began: the items of one call follow one another",
             )
         number = len(state.ids)
         call_id = given or f"call_{self.response.run[:16]}_{number}"
@@ -320,7 +317,5 @@ def _goes_on(block: DialectBlock, item: Mapping[str, Any]) -> bool:
 def fault_of(error: RunError, told: Mapping[str, Any]) -> str:
     """Return an error in one text: of invalid inputs, every fault."""
     if error.code == "invalid-input" and isinstance(error.details, list):
-        return "; ".join(
-            f"{each['name'] or 'the ' + each['in']} {each['message']}" for each in error.details
-        )
+        return "; ".join(f"{each['name'] or 'the ' + each['in']} {each['message']}" for each in error.details)
     return str(told["message"])

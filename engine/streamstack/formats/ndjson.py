@@ -7,15 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from streamstack.errors import RunError
-from streamstack.formats.spec import (
-    REMEMBERED,
-    Encoder,
-    EncoderOptions,
-    Format,
-    ResponseContext,
-    end_marker,
-    refuse_id,
-)
+from streamstack.formats.spec import REMEMBERED, Encoder, EncoderOptions, Format, ResponseContext, end_marker, refuse_id
 from streamstack.language.values import to_json, to_text
 
 

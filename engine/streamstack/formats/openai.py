@@ -70,11 +70,7 @@ class OpenaiEncoder(DialectEncoder):
 
     def document(self) -> dict[str, Any]:
         texts = [each.text for each in self._kept if not each.block.name]
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": "".join(texts) if texts else None,
-            "refusal": None,
-        }
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else None, "refusal": None}
         calls = [
             {
                 "id": each.block.id,
@@ -86,12 +82,7 @@ class OpenaiEncoder(DialectEncoder):
         ]
         if calls:
             message["tool_calls"] = calls
-        choice = {
-            "index": 0,
-            "message": message,
-            "logprobs": None,
-            "finish_reason": _REASONS[self.reason],
-        }
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _REASONS[self.reason]}
         document = {**self._named("chat.completion"), "choices": [choice]}
         if self._usage is not None:
             document["usage"] = _usage(self._usage)

@@ -127,9 +127,7 @@ def _data(content: Any) -> bytes:
 
 def _one_line(text: str, field: str) -> bytes:
     if _REFUSED.search(text):
-        raise RunError(
-            "template", f"the {field} of a chunk is one line: it holds a line break or NUL"
-        )
+        raise RunError("template", f"the {field} of a chunk is one line: it holds a line break or NUL")
     return to_utf8(text)
 
 

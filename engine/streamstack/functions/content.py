@@ -32,26 +32,14 @@ DECODE: Final = Parameter(
     "value per line. `json`: the items of an array. `csv`: records. `lines`, `text`, `bytes`.",
     default="auto",
 )
-PATH: Final = Parameter(
-    "path", Bound(), "For `json`: path of the array in the document, such as `data.items`."
-)
+PATH: Final = Parameter("path", Bound(), "For `json`: path of the array in the document, such as `data.items`.")
 CSV: Final = (
+    Parameter("header", Bound(Kind.BOOLEAN), "For `csv`: the first record contains the column names.", default=True),
     Parameter(
-        "header",
-        Bound(Kind.BOOLEAN),
-        "For `csv`: the first record contains the column names.",
-        default=True,
+        "delimiter", Bound(Kind.TEXT, refuses=_no_delimiter), "For `csv`: character that separates fields.", default=","
     ),
     Parameter(
-        "delimiter",
-        Bound(Kind.TEXT, refuses=_no_delimiter),
-        "For `csv`: character that separates fields.",
-        default=",",
-    ),
-    Parameter(
-        "columns",
-        Bound(Kind.LIST),
-        "For `csv`: the columns to return, or the column names if there is no header.",
+        "columns", Bound(Kind.LIST), "For `csv`: the columns to return, or the column names if there is no header."
     ),
 )
 ON_INVALID: Final = Parameter(
@@ -89,9 +77,7 @@ def options_of(
     Raises RunError ``template`` for an invalid delimiter.
     """
     if _no_delimiter(delimiter):
-        raise RunError(
-            "template", "`delimiter` must be one character other than a quote", final=True
-        )
+        raise RunError("template", "`delimiter` must be one character other than a quote", final=True)
     return Options(
         on_invalid=on_invalid,
         largest=largest,
@@ -185,13 +171,7 @@ def csv_read(
     are skipped. A record with more or fewer fields than there are columns is invalid. A file is read from the
     beginning each time, in chunks as they are needed: it may be larger than the memory.
     """
-    options = options_of(
-        on_invalid,
-        _largest(run, max_event_size),
-        header=header,
-        delimiter=delimiter,
-        columns=columns,
-    )
+    options = options_of(on_invalid, _largest(run, max_event_size), header=header, delimiter=delimiter, columns=columns)
     return _read(run, from_, "csv", options, charset)
 
 
@@ -208,12 +188,10 @@ def csv_read(
             "- forEach: {in: << entries >>, as: entry, do: [{stream: << entry.level >>}]}",
             inputs={"log": '{"level": "info"}\n{"level": "error"}\n'},
             chunks=("info", "error"),
-        ),
+        )
     ],
 )
-def ndjson_read(
-    run: Run, from_: Any, *, on_invalid: OnInvalid = "fail", max_event_size: int | None = None
-) -> Stream:
+def ndjson_read(run: Run, from_: Any, *, on_invalid: OnInvalid = "fail", max_event_size: int | None = None) -> Stream:
     """Read the JSON value of each line as a stream. Empty lines are skipped."""
     return _read(run, from_, "ndjson", options_of(on_invalid, _largest(run, max_event_size)))
 
@@ -232,16 +210,11 @@ def ndjson_read(
             "- forEach: {in: << items >>, do: [{stream: << item.id >>}]}",
             inputs={"export": '{"data": {"items": [{"id": 1}, {"id": 2}]}}'},
             chunks=(1, 2),
-        ),
+        )
     ],
 )
 def json_read(
-    run: Run,
-    from_: Any,
-    *,
-    path: Any = None,
-    on_invalid: OnInvalid = "fail",
-    max_event_size: int | None = None,
+    run: Run, from_: Any, *, path: Any = None, on_invalid: OnInvalid = "fail", max_event_size: int | None = None
 ) -> Stream:
     """Read the items of an array in a JSON document as a stream, each as soon as it is complete.
 
@@ -275,7 +248,7 @@ def json_read(
             "- forEach: {in: << lines >>, as: line, do: [{stream: << line >>}]}",
             inputs={"log": "one\r\ntwo\n"},
             chunks=("one", "two"),
-        ),
+        )
     ],
 )
 def file_read(  # noqa: PLR0913  (what may be said about all the formats)
@@ -296,12 +269,7 @@ def file_read(  # noqa: PLR0913  (what may be said about all the formats)
     The file is read in chunks as they are needed: it may be larger than the memory.
     """
     options = options_of(
-        on_invalid,
-        _largest(run, max_event_size),
-        path=path,
-        header=header,
-        delimiter=delimiter,
-        columns=columns,
+        on_invalid, _largest(run, max_event_size), path=path, header=header, delimiter=delimiter, columns=columns
     )
     return _read(run, from_, decode, options, charset)
 
@@ -310,9 +278,7 @@ def _largest(run: Run, given: int | None) -> int:
     return given or run.context.http.max_event_size
 
 
-def _read(
-    run: Run, value: Any, decode: str, options: Options, charset: str | None = None
-) -> Stream:
+def _read(run: Run, value: Any, decode: str, options: Options, charset: str | None = None) -> Stream:
     """Return the items of a value that holds bytes.
 
     Raises RunError ``template`` for a value that holds none, ``invalid-chunk`` for an unknown charset.
@@ -322,11 +288,7 @@ def _read(
     decoder = decoder_for(source.format if decode == "auto" else decode, options)
     return Stream(
         lambda: decoded(source.pieces(run), decoder),
-        {
-            "skipped": lambda: decoder.skipped,
-            "bytes": lambda: source.read,
-            "size": lambda: source.size,
-        },
+        {"skipped": lambda: decoder.skipped, "bytes": lambda: source.read, "size": lambda: source.size},
     )
 
 

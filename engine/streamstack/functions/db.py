@@ -64,9 +64,7 @@ def database_of(run: Run, name: str | None) -> Database:
     return databases[chosen]
 
 
-async def held_rows(
-    run: Run, database: str | None, query: Query, limit: int
-) -> list[dict[str, Any]]:
+async def held_rows(run: Run, database: str | None, query: Query, limit: int) -> list[dict[str, Any]]:
     """Run a statement and return all its rows.
 
     Raises RunError ``limit-reached`` for more than ``limit``, ``database``.
@@ -75,8 +73,7 @@ async def held_rows(
     rows = await database_of(run, database).rows(statement, values, limit + 1)
     if len(rows) > limit:
         raise RunError(
-            "limit-reached",
-            f"the statement gives more than {limit} rows: raise `limit`, or read them with `db.stream`",
+            "limit-reached", f"the statement gives more than {limit} rows: raise `limit`, or read them with `db.stream`"
         )
     return rows
 
@@ -137,7 +134,7 @@ async def db_query(
             "- db.first: SELECT 1 AS one\n  as: row\n- db.first: SELECT 1 WHERE false\n  as: nothing\n"
             "- return: << [row.one, nothing] >>",
             result=[1, None],
-        ),
+        )
     ],
 )
 async def db_first(run: Run, sql: Query, database: str | None = None) -> dict[str, Any] | None:
@@ -161,7 +158,7 @@ async def _first_row(run: Run, query: Query, database: str | None) -> dict[str, 
             "a single value",
             "- db.value: SELECT count(*) FROM generate_series(1, 5)\n  as: count\n- return: << count >>",
             result=5,
-        ),
+        )
     ],
 )
 async def db_value(run: Run, sql: Query, database: str | None = None) -> Any:
@@ -181,7 +178,7 @@ async def db_value(run: Run, sql: Query, database: str | None = None) -> Any:
             "- db.transaction:\n    do:\n      - db.execute: CREATE TEMPORARY TABLE box (id integer) ON COMMIT DROP\n"
             "      - db.execute: INSERT INTO box VALUES (1), (2)\n        as: count\n- return: << count >>",
             result=2,
-        ),
+        )
     ],
 )
 async def db_execute(run: Run, sql: Query, database: str | None = None) -> int:
@@ -195,17 +192,10 @@ async def db_execute(run: Run, sql: Query, database: str | None = None) -> int:
 
 @function(
     "db.transaction",
-    Parameter(
-        "do",
-        StackOf(Nesting.ONCE, transaction=True),
-        "Steps to run in the transaction.",
-        required=True,
-    ),
+    Parameter("do", StackOf(Nesting.ONCE, transaction=True), "Steps to run in the transaction.", required=True),
     DATABASE,
     Parameter(
-        "isolation",
-        Constant(choices=tuple(ISOLATION)),
-        "Isolation level. PostgreSQL's default is readCommitted.",
+        "isolation", Constant(choices=tuple(ISOLATION)), "Isolation level. PostgreSQL's default is readCommitted."
     ),
     effects=Effects(configured=CONFIGURED),
     examples=[
@@ -217,7 +207,7 @@ async def db_execute(run: Run, sql: Query, database: str | None = None) -> int:
             "    catch: {do: [{log: undone}]}\n"
             "- db.value: SELECT to_regclass('moved') IS NULL\n  as: undone\n- return: << undone >>",
             result=True,
-        ),
+        )
     ],
     compiled=True,
 )
@@ -233,9 +223,7 @@ def db_transaction(node: Node, code: Code) -> None:
     database = constant(node.arguments.get("database"), None)
     isolation = constant(node.arguments.get("isolation"), None)
     opened = code.constant(transaction)
-    with code.indented(
-        f"async with {opened}(run, {code.literal(database)}, {code.literal(isolation)}):", blocks=1
-    ):
+    with code.indented(f"async with {opened}(run, {code.literal(database)}, {code.literal(isolation)}):", blocks=1):
         code.block(node.inner())
 
 

@@ -30,12 +30,7 @@ _FIRST: Final = 50
 @function(
     "db.stream",
     SQL,
-    Parameter(
-        "batch",
-        Bound(Kind.INTEGER, minimum=1, maximum=100_000),
-        "Number of rows per fetch.",
-        default=1000,
-    ),
+    Parameter("batch", Bound(Kind.INTEGER, minimum=1, maximum=100_000), "Number of rows per fetch.", default=1000),
     DATABASE,
     effects=Effects(gives="stream", configured=CONFIGURED),
     examples=[
@@ -80,9 +75,7 @@ def db_stream(run: Run, sql: Query, batch: int = 1000, database: str | None = No
 class _Reading:
     """One read of a statement: a task prefetches one batch, and releases the connection in time."""
 
-    def __init__(
-        self, run: Run, database: Database, query: Query, size: int, *, encoded: bool
-    ) -> None:
+    def __init__(self, run: Run, database: Database, query: Query, size: int, *, encoded: bool) -> None:
         self._run = run
         self._database = database
         self._statement, self._values = query
@@ -130,9 +123,7 @@ class _Reading:
             if pause:
                 await asyncio.sleep(pause)
             try:
-                async with self._database.cursor(
-                    self._statement, self._values, encoded=self._encoded
-                ) as opened:
+                async with self._database.cursor(self._statement, self._values, encoded=self._encoded) as opened:
                     await self._hand_over(feed, opened)
             except RunError as error:
                 again = self._database.may_retry(error, self._statement)
@@ -268,11 +259,7 @@ class Spool:
     effects=Effects(
         gives="stream",
         configured=CONFIGURED,
-        properties=(
-            Property(
-                "gaps", "Number of times the connection was lost; null before the stream opens."
-            ),
-        ),
+        properties=(Property("gaps", "Number of times the connection was lost; null before the stream opens."),),
     ),
     examples=[
         Example(
@@ -284,7 +271,7 @@ class Spool:
             "      writer:\n        - wait: 200ms\n"
             "        - db.query: SELECT pg_notify('orders', '{\"id\":7}')\n          as: sent",
             chunks=(7,),
-        ),
+        )
     ],
 )
 def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None = None) -> Stream:
@@ -309,9 +296,7 @@ def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None
                 if lost is not None and on_gap == "fail":
                     if lost:
                         yield items[:lost]
-                    raise RunError(
-                        "stream-lost", f"the connection to listen on `{channel}` was lost"
-                    )
+                    raise RunError("stream-lost", f"the connection to listen on `{channel}` was lost")
                 if on_gap != "give":
                     items = [item for item in items if not item["gap"]]
                 if items:

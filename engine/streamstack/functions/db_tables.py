@@ -9,15 +9,7 @@ from math import isfinite
 from typing import Any, Final
 
 from streamstack.errors import RunError
-from streamstack.functions.db import (
-    DATABASE,
-    GIVES_VALUE,
-    LIMIT,
-    MOST_ROWS,
-    Query,
-    database_of,
-    held_rows,
-)
+from streamstack.functions.db import DATABASE, GIVES_VALUE, LIMIT, MOST_ROWS, Query, database_of, held_rows
 from streamstack.language.definition import Choice, Example, Parameter, function
 from streamstack.language.operators import a_kind
 from streamstack.language.sql import statement_of
@@ -188,10 +180,7 @@ def no_names(given: Any) -> tuple[str, str] | None:
     names = [given] if isinstance(given, str) else given
     if isinstance(names, list) and names and all(map(to_text, names)):
         return None
-    return (
-        "a name or a list of names",
-        "write the name of a column, or a list such as [id, name]",
-    )
+    return ("a name or a list of names", "write the name of a column, or a list such as [id, name]")
 
 
 def no_order(given: Any) -> tuple[str, str] | None:
@@ -239,10 +228,7 @@ _TABLE = Parameter(
     main=True,
 )
 _COMPARED = Group(
-    tuple(
-        Parameter("notIn" if name == "not_in" else name, Bound(), about)
-        for name, about in COMPARISONS.items()
-    ),
+    tuple(Parameter("notIn" if name == "not_in" else name, Bound(), about) for name, about in COMPARISONS.items()),
     make=Comparison,
 )
 
@@ -270,9 +256,7 @@ def _no_change(columns: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 _RETURNING = Parameter(
-    "returning",
-    Bound(names="columns", refuses=no_names),
-    'Columns to return: a name, a list, or "*" for all.',
+    "returning", Bound(names="columns", refuses=no_names), 'Columns to return: a name, a list, or "*" for all.'
 )
 _CREATE = "- db.execute: CREATE TABLE IF NOT EXISTS {0} (id integer PRIMARY KEY, name text, price numeric)\n"
 
@@ -281,9 +265,7 @@ _CREATE = "- db.execute: CREATE TABLE IF NOT EXISTS {0} (id integer PRIMARY KEY,
     "db.get",
     _TABLE,
     _where("Conditions, all of which must hold: {column: value} or {column: {gt: 3}}."),
-    Parameter(
-        "select", Bound(names="columns", refuses=no_names), "Columns to return. Default: all."
-    ),
+    Parameter("select", Bound(names="columns", refuses=no_names), "Columns to return. Default: all."),
     Parameter(
         "sort",
         Bound(names="columns", refuses=no_order),
@@ -303,7 +285,7 @@ _CREATE = "- db.execute: CREATE TABLE IF NOT EXISTS {0} (id integer PRIMARY KEY,
             "  as: rows\n- return: << rows >>",
             inputs={"most": 10},
             result=[{"name": "ink"}, {"name": "pen"}],
-        ),
+        )
     ],
 )
 async def db_get(
@@ -412,9 +394,7 @@ async def _changed(
     return await database_of(run, database).count(statement, values)
 
 
-async def _insert_rows(
-    run: Run, table: str, rows: list[Any], returning: Any, database: str | None
-) -> Any:
+async def _insert_rows(run: Run, table: str, rows: list[Any], returning: Any, database: str | None) -> Any:
     parts = list(_alike(rows))
     count, given = 0, []
     alias = Alias(returning)
@@ -452,16 +432,9 @@ def _insert_alike(table: str, rows: list[Mapping[str, Any]], alias: Alias) -> Wr
     columns = list(rows[0])
     if not columns:
         raise RunError("template", "a row of `rows` names no column", final=True)
-    writer = (
-        Writer(f"INSERT INTO {name}{alias.words} (")
-        .columns(columns)
-        .add(") SELECT ")
-        .columns(columns)
-    )
+    writer = Writer(f"INSERT INTO {name}{alias.words} (").columns(columns).add(") SELECT ").columns(columns)
     writer.add(f" FROM jsonb_populate_recordset(NULL::{name}, ")
-    return writer.bind([{key: _in_json(value) for key, value in row.items()} for row in rows]).add(
-        "::jsonb)"
-    )
+    return writer.bind([{key: _in_json(value) for key, value in row.items()} for row in rows]).add("::jsonb)")
 
 
 def _in_json(value: Any) -> Any:
@@ -484,12 +457,11 @@ def _in_json(value: Any) -> Any:
     examples=[
         Example(
             "number of changed rows",
-            _CREATE.format("shelf_d")
-            + "- db.insert: {table: shelf_d, rows: [{id: 1, price: 1}, {id: 2, price: 2}]}\n"
+            _CREATE.format("shelf_d") + "- db.insert: {table: shelf_d, rows: [{id: 1, price: 1}, {id: 2, price: 2}]}\n"
             "- db.update: {table: shelf_d, set: {price: 9}, where: {id: {in: [1, 2, 3]}}}\n  as: count\n"
             "- return: << count >>",
             result=2,
-        ),
+        )
     ],
 )
 async def db_update(
@@ -526,15 +498,13 @@ async def db_update(
     examples=[
         Example(
             "change only the given columns",
-            _CREATE.format("shelf_g")
-            + "- db.insert: {table: shelf_g, values: {id: 1, name: pen, price: 2}}\n"
+            _CREATE.format("shelf_g") + "- db.insert: {table: shelf_g, values: {id: 1, name: pen, price: 2}}\n"
             "- db.patch: {table: shelf_g, key: {id: 1}, values: {price: 3}}\n  as: row\n- return: << row >>",
             result={"id": 1, "name": "pen", "price": 3},
         ),
         Example(
             "a row that does not exist",
-            _CREATE.format("shelf_h")
-            + "- db.patch: {table: shelf_h, key: {id: 9}, values: {price: 3}}",
+            _CREATE.format("shelf_h") + "- db.patch: {table: shelf_h, key: {id: 9}, values: {price: 3}}",
             fails="not-found",
         ),
     ],
@@ -566,9 +536,7 @@ async def db_patch(
     async with database_of(run, database).transaction():
         rows = await _changed_rows(run, database, writer.query)
         if len(rows) > 1:
-            raise RunError(
-                "limit-reached", f"{len(rows)} rows of `{table}` have this key", final=True
-            )
+            raise RunError("limit-reached", f"{len(rows)} rows of `{table}` have this key", final=True)
     if not rows:
         raise RunError("not-found", "there is no such row")
     return rows[0]
@@ -590,31 +558,20 @@ async def db_patch(
     examples=[
         Example(
             "insert, then update",
-            _CREATE.format("shelf_e")
-            + "- db.upsert: {table: shelf_e, values: {id: 1, name: pen}, key: id}\n"
+            _CREATE.format("shelf_e") + "- db.upsert: {table: shelf_e, values: {id: 1, name: pen}, key: id}\n"
             "- db.upsert: {table: shelf_e, values: {id: 1, name: ink}, key: id}\n  as: row\n- return: << row.name >>",
             result="ink",
-        ),
+        )
     ],
 )
 async def db_upsert(
-    run: Run,
-    table: str,
-    values: Mapping[str, Any],
-    key: Any,
-    returning: Any = None,
-    database: str | None = None,
+    run: Run, table: str, values: Mapping[str, Any], key: Any, returning: Any = None, database: str | None = None
 ) -> dict[str, Any] | None:
     """Insert a row, or update the one with the same key, and return it as stored, or its `returning` columns."""
     keys = names_of(key, "key")
     changed = [name for name in values if name not in keys] or keys
     alias = Alias(returning)
-    writer = (
-        _insert_into(table, values, alias)
-        .add(" ON CONFLICT (")
-        .columns(keys)
-        .add(") DO UPDATE SET ")
-    )
+    writer = _insert_into(table, values, alias).add(" ON CONFLICT (").columns(keys).add(") DO UPDATE SET ")
     writer.add(", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in changed))
     writer.returning("*" if returning is None else returning, alias)
     return await _changed_row(run, database, writer.query)
@@ -630,19 +587,14 @@ async def db_upsert(
     examples=[
         Example(
             "number of deleted rows",
-            _CREATE.format("shelf_f")
-            + "- db.insert: {table: shelf_f, rows: [{id: 1}, {id: 2}, {id: 3}]}\n"
+            _CREATE.format("shelf_f") + "- db.insert: {table: shelf_f, rows: [{id: 1}, {id: 2}, {id: 3}]}\n"
             "- db.delete: {table: shelf_f, where: {id: {gt: 1}}}\n  as: count\n- return: << count >>",
             result=2,
-        ),
+        )
     ],
 )
 async def db_delete(
-    run: Run,
-    table: str,
-    where: Mapping[str, Any],
-    returning: Any = None,
-    database: str | None = None,
+    run: Run, table: str, where: Mapping[str, Any], returning: Any = None, database: str | None = None
 ) -> Any:
     """Delete rows and return their number, or a list of them with `returning`. An empty `where` is an error."""
     alias = Alias(where, returning)
@@ -652,9 +604,7 @@ async def db_delete(
 
 def _some(where: Mapping[str, Any], parameter: str = "where") -> Mapping[str, Any]:
     if not where:
-        message = (
-            f"`{parameter}` is empty, which would mean every row: write that with `db.execute`"
-        )
+        message = f"`{parameter}` is empty, which would mean every row: write that with `db.execute`"
         raise RunError("template", message, final=True)
     return where
 

@@ -11,18 +11,7 @@ from streamstack.language.definition import Arguments, Effects, Example, Items, 
 from streamstack.language.graph import Block, Node, constant
 from streamstack.runtime.compiler import Code, source_of, value_of, values_given
 from streamstack.runtime.faults import caught, located
-from streamstack.spec import (
-    Binds,
-    Bound,
-    Condition,
-    Constant,
-    Group,
-    Kind,
-    ListOf,
-    Nesting,
-    StackOf,
-    Variable,
-)
+from streamstack.spec import Binds, Bound, Condition, Constant, Group, Kind, ListOf, Nesting, StackOf, Variable
 
 _CODE = Parameter(
     "code",
@@ -51,11 +40,7 @@ _STATUS = "HTTP status of the response if the error is not caught and no chunk h
         ),
         "Error handler.",
     ),
-    Parameter(
-        "finally",
-        StackOf(Nesting.FINALLY),
-        "Steps that always run, also after the client disconnects.",
-    ),
+    Parameter("finally", StackOf(Nesting.FINALLY), "Steps that always run, also after the client disconnects."),
     examples=[
         Example(
             "continue after an error",
@@ -68,11 +53,7 @@ _STATUS = "HTTP status of the response if the error is not caught and no chunk h
             "- try:\n    do: [{throw: {code: other, message: x}}]\n    catch: {on: [timeout], do: [{return: 1}]}",
             fails="other",
         ),
-        Example(
-            "always run",
-            "- try:\n    do: [{stream: 1}]\n    finally: [{stream: 2}]",
-            chunks=(1, 2),
-        ),
+        Example("always run", "- try:\n    do: [{stream: 1}]\n    finally: [{stream: 2}]", chunks=(1, 2)),
     ],
     compiled=True,
 )
@@ -125,19 +106,14 @@ def _write_catch(code: Code, node: Node, block: Block, blocks: int) -> None:
         code.line(f"{error} = {code.constant(caught)}({raised})")
         if isinstance(codes, Items):
             wanted = frozenset(constant(item) for item in codes.items)
-            code.line(
-                f"if {error}['code'] not in {code.constant(wanted)}: raise {code.constant(located)}({raised})"
-            )
+            code.line(f"if {error}['code'] not in {code.constant(wanted)}: raise {code.constant(located)}({raised})")
         code.block(block)
 
 
 def thrown(code: Any, message: Any, status: int | None, details: Any) -> RunError:
     """Return the author's own error."""
     return RunError(
-        str(code or "internal"),
-        str(message if message is not None else code),
-        status=status,
-        details=details,
+        str(code or "internal"), str(message if message is not None else code), status=status, details=details
     )
 
 
@@ -148,17 +124,12 @@ def thrown(code: Any, message: Any, status: int | None, details: Any) -> RunErro
     Parameter(
         "status",
         Bound(Kind.INTEGER, minimum=400, maximum=599),
-        _STATUS
-        + " Default: the status of a predefined code, such as 404 for `not-found`, or 500 for your own codes.",
+        _STATUS + " Default: the status of a predefined code, such as 404 for `not-found`, or 500 for your own codes.",
     ),
     Parameter("details", Bound(), "Additional data for the handler that catches the error."),
     effects=Effects(ends=True),
     examples=[
-        Example(
-            "a custom error",
-            "- throw: {code: sold-out, message: None left, status: 409}",
-            fails="sold-out",
-        ),
+        Example("a custom error", "- throw: {code: sold-out, message: None left, status: 409}", fails="sold-out")
     ],
     compiled=True,
 )
@@ -179,10 +150,7 @@ def _write_error(node: Node, code: Code, *names: str) -> None:
     Parameter("that", Condition(), "Condition that must be true.", required=True, main=True),
     Parameter("code", _CODE.type, _CODE.description, default="invalid-input"),
     Parameter(
-        "message",
-        Bound(Kind.TEXT),
-        "Message for the client.",
-        default="A precondition of this request is not met.",
+        "message", Bound(Kind.TEXT), "Message for the client.", default="A precondition of this request is not met."
     ),
     Parameter("status", Bound(Kind.INTEGER, minimum=400, maximum=599), _STATUS, default=400),
     examples=[
@@ -192,12 +160,7 @@ def _write_error(node: Node, code: Code, *names: str) -> None:
             inputs={"n": 9},
             fails="too-many",
         ),
-        Example(
-            "a condition that holds",
-            "- precondition: << input.n < 5 >>\n- return: 1",
-            inputs={"n": 1},
-            result=1,
-        ),
+        Example("a condition that holds", "- precondition: << input.n < 5 >>\n- return: 1", inputs={"n": 1}, result=1),
     ],
     compiled=True,
 )

@@ -7,15 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.definition import (
-    Arguments,
-    Effects,
-    Entries,
-    Example,
-    Items,
-    Parameter,
-    function,
-)
+from streamstack.language.definition import Arguments, Effects, Entries, Example, Items, Parameter, function
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
 from streamstack.language.suggest import did_you_mean
@@ -23,18 +15,7 @@ from streamstack.language.values import to_text
 from streamstack.runtime.compiler import Code, source_of, values_given
 from streamstack.runtime.concurrency import together
 from streamstack.runtime.run import Run
-from streamstack.spec import (
-    Bound,
-    Condition,
-    Constant,
-    Group,
-    Kind,
-    ListOf,
-    Named,
-    Nesting,
-    OneOf,
-    StackOf,
-)
+from streamstack.spec import Bound, Condition, Constant, Group, Kind, ListOf, Named, Nesting, OneOf, StackOf
 
 
 @function(
@@ -47,17 +28,9 @@ from streamstack.spec import (
             Group(
                 (
                     Parameter(
-                        "condition",
-                        Condition(),
-                        "Evaluated if all conditions before it are false.",
-                        required=True,
+                        "condition", Condition(), "Evaluated if all conditions before it are false.", required=True
                     ),
-                    Parameter(
-                        "then",
-                        StackOf(Nesting.ALTERNATIVE),
-                        "Steps to run if it is true.",
-                        required=True,
-                    ),
+                    Parameter("then", StackOf(Nesting.ALTERNATIVE), "Steps to run if it is true.", required=True),
                 )
             )
         ),
@@ -71,7 +44,7 @@ from streamstack.spec import (
             "    elseIf: [{condition: << input.n > 1 >>, then: [{return: some}]}]\n    else: [{return: few}]",
             inputs={"n": 5},
             result="some",
-        ),
+        )
     ],
     compiled=True,
 )
@@ -114,7 +87,7 @@ def case_of(value: Any) -> str:
             "      404: [{return: gone}]\n    default: [{return: odd}]",
             inputs={"status": 404},
             result="gone",
-        ),
+        )
     ],
     compiled=True,
 )
@@ -122,10 +95,7 @@ def switch(node: Node, code: Code) -> None:
     """Run the steps of the case that matches a value."""
     blocks, default = node.nested(Nesting.ALTERNATIVE), node.find("default")
     case = code.fresh("case")
-    code.line(
-        f"{case} = {code.constant(case_of)}({source_of(code, node, 'value')})",
-        *values_given(node, "value"),
-    )
+    code.line(f"{case} = {code.constant(case_of)}({source_of(code, node, 'value')})", *values_given(node, "value"))
     for number, block in enumerate(blocks):
         with code.indented(f"{'elif' if number else 'if'} {case} == {code.literal(block.label)}:"):
             code.block(block)
@@ -155,7 +125,7 @@ def switch(node: Node, code: Code) -> None:
             "- parallel:\n    branches:\n      a: [{wait: 5ms}, {return: 1}]\n      b: [{return: 2}]\n"
             "- return: << [a, b] >>",
             result=[1, 2],
-        ),
+        )
     ],
     compiled=True,
 )
@@ -170,8 +140,7 @@ def parallel(node: Node, code: Code) -> None:
     listed = ", ".join(f"{code.literal(key)}: {name}" for key, name in names)
     concurrency = source_of(code, node, "concurrency")
     code.line(
-        f"{results} = await {code.constant(together)}({{{listed}}}, {concurrency})",
-        *values_given(node, "concurrency"),
+        f"{results} = await {code.constant(together)}({{{listed}}}, {concurrency})", *values_given(node, "concurrency")
     )
     for number, (key, _) in enumerate(names):
         code.line(f"{code.target(key)} = {results}[{number}]")
@@ -197,9 +166,7 @@ def return_(node: Node, code: Code) -> None:
     code.emit_return(source_of(code, node, "value"), *values_given(node, "value"))
 
 
-async def called(
-    run: Run, functions: Mapping[str, Any], name: str, given: Mapping[str, Any], sink: Any
-) -> Any:
+async def called(run: Run, functions: Mapping[str, Any], name: str, given: Mapping[str, Any], sink: Any) -> Any:
     """Call a `kind: function` with its inputs checked.
 
     Raises RunError ``template`` for inputs that don't fit, ``limit-reached`` past the depth.
@@ -226,9 +193,7 @@ def allowed(name: Any, names: tuple[str, ...]) -> str:
         "Inputs by name, or a binding that yields them, such as a tool call's `arguments`.",
     ),
     Parameter(
-        "oneOf",
-        ListOf(Constant(Kind.TEXT)),
-        "Functions that may be called. Required if `function` is a binding.",
+        "oneOf", ListOf(Constant(Kind.TEXT)), "Functions that may be called. Required if `function` is a binding."
     ),
     effects=Effects(gives="either", calls=("function", "oneOf")),
     compiled=True,
@@ -259,9 +224,7 @@ def call(node: Node, code: Code) -> None:
 
 @function(
     "wait",
-    Parameter(
-        "duration", Bound(Kind.DURATION, minimum=0), "How long to wait.", required=True, main=True
-    ),
+    Parameter("duration", Bound(Kind.DURATION, minimum=0), "How long to wait.", required=True, main=True),
     examples=[Example("wait 5 ms", "- wait: 5ms\n- return: 1", result=1)],
 )
 async def wait(run: Run, duration: float) -> None:
@@ -272,19 +235,8 @@ async def wait(run: Run, duration: float) -> None:
 @function(
     "after",
     Parameter("do", StackOf(Nesting.DEFERRED), "Steps to run.", required=True),
-    Parameter(
-        "timeout",
-        Bound(Kind.DURATION, minimum=0),
-        "Time limit for all steps together.",
-        default=60.0,
-    ),
-    examples=[
-        Example(
-            "log the outcome",
-            "- after: {do: [{log: << run.outcome >>}]}\n- return: 1",
-            result=1,
-        ),
-    ],
+    Parameter("timeout", Bound(Kind.DURATION, minimum=0), "Time limit for all steps together.", default=60.0),
+    examples=[Example("log the outcome", "- after: {do: [{log: << run.outcome >>}]}\n- return: 1", result=1)],
     compiled=True,
 )
 def after(node: Node, code: Code) -> None:
@@ -295,10 +247,7 @@ def after(node: Node, code: Code) -> None:
     those of the iteration that registered the steps. The steps can't send chunks.
     """
     name = code.copy("after", node.inner(), code.captured)
-    code.line(
-        f"run.after({name}, {source_of(code, node, 'timeout')})",
-        *values_given(node, "timeout"),
-    )
+    code.line(f"run.after({name}, {source_of(code, node, 'timeout')})", *values_given(node, "timeout"))
 
 
 FUNCTIONS = (if_, switch, parallel, return_, call, wait, after)

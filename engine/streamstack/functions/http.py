@@ -62,9 +62,7 @@ from streamstack.spec import Bound, Constant, Kind
             result=404,
         ),
         Example(
-            "an unexpected status",
-            "- http.request: https://api.example.org/people/9\n  as: reply",
-            fails="http-status",
+            "an unexpected status", "- http.request: https://api.example.org/people/9\n  as: reply", fails="http-status"
         ),
     ],
 )
@@ -166,11 +164,7 @@ def _decode(answer: UpstreamResponse, data: bytes, decode: str) -> Any:
         try:
             return parse_json(data.removeprefix(b"\xef\xbb\xbf"))
         except NotJsonError as error:
-            said = (
-                f" (its Content-Type is {media[:60]})"
-                if media and format_of(media) != "json"
-                else ""
-            )
+            said = f" (its Content-Type is {media[:60]})" if media and format_of(media) != "json" else ""
             raise RunError(
                 "invalid-chunk",
                 f"the answer of {answer.host} {error}{said}",

@@ -12,23 +12,9 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from streamstack.connections.http import (
-    ACCEPTED,
-    HttpClient,
-    UpstreamRequest,
-    UpstreamResponse,
-    parse_url,
-)
+from streamstack.connections.http import ACCEPTED, HttpClient, UpstreamRequest, UpstreamResponse, parse_url
 from streamstack.errors import RunError
-from streamstack.functions.content import (
-    COUNTS,
-    CSV,
-    DECODE,
-    MAX_EVENT_SIZE,
-    ON_INVALID,
-    PATH,
-    options_of,
-)
+from streamstack.functions.content import COUNTS, CSV, DECODE, MAX_EVENT_SIZE, ON_INVALID, PATH, options_of
 from streamstack.functions.http_upstream import (
     HEADERS_PARAMETER,
     LIMITS,
@@ -47,13 +33,7 @@ from streamstack.functions.http_upstream import (
 )
 from streamstack.language.definition import Effects, Example, Parameter, Property, function
 from streamstack.language.values import to_json, to_text
-from streamstack.runtime.decoders.decoder import (
-    Decoder,
-    NotJsonError,
-    OnInvalid,
-    excerpt,
-    parse_json,
-)
+from streamstack.runtime.decoders.decoder import Decoder, NotJsonError, OnInvalid, excerpt, parse_json
 from streamstack.runtime.decoders.formats import Options, decoder_for, format_of, read_content_type
 from streamstack.runtime.decoders.sse import SseDecoder
 from streamstack.runtime.run import Run
@@ -171,11 +151,7 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
     client = run.context.resource(open_http)
     settings = client.settings
     if reconnect is not None and method.strip().upper() != "GET":
-        raise RunError(
-            "template",
-            "`reconnect` is for GET: any other request might do its work twice",
-            final=True,
-        )
+        raise RunError("template", "`reconnect` is for GET: any other request might do its work twice", final=True)
     options = options_of(
         on_invalid,
         max_event_size or settings.max_event_size,
@@ -204,11 +180,7 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
     stream = HttpStream(run, client, request, decode, options, allow_status, times, reconnect)
     return Stream(
         stream.batches,
-        {
-            "status": lambda: stream.status,
-            "headers": lambda: stream.headers,
-            "skipped": lambda: stream.skipped,
-        },
+        {"status": lambda: stream.status, "headers": lambda: stream.headers, "skipped": lambda: stream.skipped},
     )
 
 
@@ -333,7 +305,7 @@ _TOO_BIG: Final = 1009
             "- websocket.stream: {url: wss://api.example.org/feed, send: {subscribe: trades}}\n  as: trades\n"
             "- forEach: {in: << trades >>, do: [{stream: << item.topic ~ item.number >>}]}",
             chunks=("trades1", "trades2"),
-        ),
+        )
     ],
 )
 def websocket_stream(  # noqa: PLR0913  (a stream has that many parts)
@@ -362,11 +334,7 @@ def websocket_stream(  # noqa: PLR0913  (a stream has that many parts)
         client,
         parse_url(url, web="ws"),
         headers=make_headers(headers),
-        messages=[
-            _message(each)
-            for each in (send if isinstance(send, list) else [send])
-            if each is not None
-        ],
+        messages=[_message(each) for each in (send if isinstance(send, list) else [send]) if each is not None],
         decode=decode,
         on_invalid=on_invalid,
         largest=max_event_size or client.settings.max_event_size,
@@ -435,9 +403,7 @@ class WebSocketStream(Upstream):
     def _refused(self, error: aiohttp.WSServerHandshakeError) -> RunError:
         status = error.status
         if status == 101:
-            return RunError(
-                "http-connection", f"{self.host} answered in something that is not a WebSocket"
-            )
+            return RunError("http-connection", f"{self.host} answered in something that is not a WebSocket")
         phrase = next((each.phrase for each in HTTPStatus if each == status), "")
         return RunError(
             "http-status",

@@ -19,14 +19,7 @@ import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
-from streamstack.connections.http import (
-    ACCEPTED,
-    HttpClient,
-    UpstreamRequest,
-    UpstreamResponse,
-    loggable,
-    parse_url,
-)
+from streamstack.connections.http import ACCEPTED, HttpClient, UpstreamRequest, UpstreamResponse, loggable, parse_url
 from streamstack.errors import RunError
 from streamstack.language.definition import Parameter
 from streamstack.language.headers import CONTROL_CHARACTERS, ForwardedHeaders
@@ -65,9 +58,7 @@ PARAMETERS: Final = (
     Parameter("method", Bound(Kind.TEXT), "HTTP method.", default="GET"),
     HEADERS_PARAMETER,
     Parameter(
-        "query",
-        Bound(Kind.OBJECT),
-        "Query parameters to add to the URL. A list repeats its parameter, null omits it.",
+        "query", Bound(Kind.OBJECT), "Query parameters to add to the URL. A list repeats its parameter, null omits it."
     ),
     Parameter("json", Bound(), "Request body, sent as JSON."),
     Parameter(
@@ -89,11 +80,7 @@ PARAMETERS: Final = (
         "the response.",
         default=10,
     ),
-    Parameter(
-        "allowStatus",
-        Bound(Kind.LIST),
-        "Statuses that are not errors: numbers, or classes such as `4xx`.",
-    ),
+    Parameter("allowStatus", Bound(Kind.LIST), "Statuses that are not errors: numbers, or classes such as `4xx`."),
 )
 
 
@@ -123,17 +110,10 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
     sent = make_headers(headers)
     method = method.strip().upper()
     if not _TOKEN.fullmatch(method) or method == "CONNECT":
-        raise RunError(
-            "template", "`method` must be an HTTP method such as GET or POST", final=True
-        )
+        raise RunError("template", "`method` must be an HTTP method such as GET or POST", final=True)
     given = [
         name
-        for name, value in (
-            ("json", json),
-            ("form", form),
-            ("multipart", multipart),
-            ("body", body),
-        )
+        for name, value in (("json", json), ("form", form), ("multipart", multipart), ("body", body))
         if value is not None
     ]
     if len(given) > 1:
@@ -166,9 +146,7 @@ def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
             text = "" if each is None else to_text(each).strip()
             if CONTROL_CHARACTERS.search(text):
                 raise RunError(
-                    "template",
-                    f"the header `{name}` holds a line break or another control character",
-                    final=True,
+                    "template", f"the header `{name}` holds a line break or another control character", final=True
                 )
             if each is not None:
                 sent.add(name, text)
@@ -198,10 +176,7 @@ def _body(
     if isinstance(body, File):
         return *_join([body]), body.content_type
     if isinstance(body, (list, Mapping)):
-        raise RunError(
-            "template",
-            f"`body` must be a text, bytes or a file, not a {kind(body)}: write `json`",
-        )
+        raise RunError("template", f"`body` must be a text, bytes or a file, not a {kind(body)}: write `json`")
     return to_text(body).encode(), None, "text/plain; charset=utf-8"
 
 
@@ -221,9 +196,7 @@ def _multipart(fields: Mapping[str, Any], boundary: str) -> Iterator[bytes | Fil
     for name, each in _pairs(fields):
         content, filename, media = each, None, None
         if isinstance(each, Mapping) and "content" in each and set(each) <= _PART:
-            content, filename, media = (
-                each.get(key) for key in ("content", "filename", "contentType")
-            )
+            content, filename, media = (each.get(key) for key in ("content", "filename", "contentType"))
         if isinstance(content, File):
             filename, media = filename or content.name or name, media or content.content_type
         elif isinstance(content, bytes):
@@ -270,9 +243,7 @@ def _join(parts: list[bytes | File]) -> tuple[bytes | AsyncIterator[bytes], int 
                     left -= len(piece)
                     yield piece
                 if left:  # its length has been sent, and the server would wait for the rest
-                    raise RunError(
-                        "template", f"the file {part.name} was deleted while it was sent"
-                    )
+                    raise RunError("template", f"the file {part.name} was deleted while it was sent")
 
     return pieces(), sum(len(part) if isinstance(part, bytes) else part.size for part in parts)
 
@@ -283,18 +254,11 @@ def is_allowed(status: int, allowed: list[Any] | None, upto: int) -> bool:
     Raises RunError ``template`` for what can't be a status.
     """
     for each in allowed or ():
-        if (
-            isinstance(each, str)
-            and len(each) == 3
-            and each[1:] in ("xx", "XX")
-            and each[0] in "12345"
-        ):
+        if isinstance(each, str) and len(each) == 3 and each[1:] in ("xx", "XX") and each[0] in "12345":
             if status // 100 == int(each[0]):
                 return True
         elif not isinstance(each, int) or isinstance(each, bool):
-            raise RunError(
-                "template", "`allowStatus` holds numbers such as 404, or classes such as 4xx"
-            )
+            raise RunError("template", "`allowStatus` holds numbers such as 404, or classes such as 4xx")
         elif each == status:
             return True
     return 200 <= status < upto
@@ -431,11 +395,7 @@ LIMITS: Final = (
         "Time-out between items. Bytes without an item, such as heartbeats, do not reset it. Default: "
         "`http.timeouts.idle` of the settings, 5m.",
     ),
-    Parameter(
-        "timeout",
-        Bound(Kind.DURATION),
-        "Time limit for the whole stream. Default: none.",
-    ),
+    Parameter("timeout", Bound(Kind.DURATION), "Time limit for the whole stream. Default: none."),
 )
 
 
@@ -466,13 +426,7 @@ class StreamTimeouts:
     total: float | None
 
     @classmethod
-    def of(
-        cls,
-        settings: HttpSettings,
-        first: float | None,
-        idle: float | None,
-        total: float | None,
-    ) -> StreamTimeouts:
+    def of(cls, settings: HttpSettings, first: float | None, idle: float | None, total: float | None) -> StreamTimeouts:
         """Return what a step says, else the settings; 0 is no limit."""
         return cls(
             (settings.first_chunk if first is None else first) or None,
@@ -485,12 +439,7 @@ class Upstream(ABC):
     """One stream: its connection, and those that follow it."""
 
     def __init__(
-        self,
-        run: Run,
-        url: URL,
-        times: StreamTimeouts,
-        reconnect: Mapping[str, Any] | None,
-        **about: Any,
+        self, run: Run, url: URL, times: StreamTimeouts, reconnect: Mapping[str, Any] | None, **about: Any
     ) -> None:
         self.run = run
         self.host = url.host or ""
@@ -551,9 +500,7 @@ class Upstream(ABC):
         finally:
             await self.close()
 
-    async def _limited(
-        self, work: Callable[[], Awaitable[T]], seconds: float | None, since: float
-    ) -> T:
+    async def _limited(self, work: Callable[[], Awaitable[T]], seconds: float | None, since: float) -> T:
         """Do some work within some seconds since a moment, and within the time of the whole stream.
 
         Raises RunError ``timeout``.

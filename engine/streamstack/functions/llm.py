@@ -22,14 +22,7 @@ from streamstack.functions.http_upstream import (
     read_retry_after,
     status_error,
 )
-from streamstack.language.definition import (
-    Configured,
-    Effects,
-    Example,
-    Parameter,
-    Property,
-    function,
-)
+from streamstack.language.definition import Configured, Effects, Example, Parameter, Property, function
 from streamstack.language.schema import inputs_schema
 from streamstack.language.settings import PROVIDERS as NAMES
 from streamstack.language.suggest import did_you_mean
@@ -38,15 +31,7 @@ from streamstack.runtime.decoders.decoder import OnInvalid
 from streamstack.runtime.decoders.formats import read_content_type
 from streamstack.runtime.providers import PROVIDERS
 from streamstack.runtime.providers.conversation import read_messages
-from streamstack.runtime.providers.provider import (
-    AnswerDecoder,
-    AnswerReader,
-    Chat,
-    Provider,
-    Tool,
-    merge,
-    told_error,
-)
+from streamstack.runtime.providers.provider import AnswerDecoder, AnswerReader, Chat, Provider, Tool, merge, told_error
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream
 from streamstack.spec import Bound, Constant, Kind, ListOf, OneOf
@@ -211,9 +196,7 @@ _REDIRECTS: Final = 3
         "Tools that the model may call: names of the project's functions, whose inputs are sent as the schema, "
         "or {name, description, parameters} with a JSON Schema.",
     ),
-    Parameter(
-        "maxTokens", Bound(Kind.INTEGER, minimum=1), "Maximum number of tokens in the response."
-    ),
+    Parameter("maxTokens", Bound(Kind.INTEGER, minimum=1), "Maximum number of tokens in the response."),
     Parameter("temperature", Bound(Kind.NUMBER, minimum=0, maximum=2), "Sampling temperature."),
     Parameter(
         "baseUrl",
@@ -251,11 +234,7 @@ _REDIRECTS: Final = 3
         "Time-out between events. Reasoning events reset it, heartbeats do not. Default: `http.timeouts.idle` of "
         "the settings, 5m.",
     ),
-    Parameter(
-        "timeout",
-        Bound(Kind.DURATION),
-        "Time limit for the whole response. Default: none.",
-    ),
+    Parameter("timeout", Bound(Kind.DURATION), "Time limit for the whole response. Default: none."),
     effects=Effects(
         gives="stream",
         calls=("tools",),
@@ -378,9 +357,7 @@ class _Asked:
     own: bool
 
 
-def _resolve(
-    run: Run, provider: str | None, model: str, base_url: str | None, api_key: str | None
-) -> _Asked:
+def _resolve(run: Run, provider: str | None, model: str, base_url: str | None, api_key: str | None) -> _Asked:
     """Return what a step, the settings and the environment say of a model together.
 
     Raises RunError ``template`` for a model that is not configured, or has no key.
@@ -433,14 +410,11 @@ def _read_tools(tools: list[Any], functions: Mapping[str, Any]) -> Iterator[Tool
             schema = tool.get("parameters")
             plain = {"type": "object", "properties": {}}
             yield Tool(
-                tool["name"],
-                str(tool.get("description") or ""),
-                schema if isinstance(schema, Mapping) else plain,
+                tool["name"], str(tool.get("description") or ""), schema if isinstance(schema, Mapping) else plain
             )
         else:
             raise _refuse(
-                f"`tools[{number}]` is {kind(tool)}: write the name of a function, "
-                "or {name, description, parameters}"
+                f"`tools[{number}]` is {kind(tool)}: write the name of a function, or {{name, description, parameters}}"
             )
 
 

@@ -31,17 +31,14 @@ ON_LIMIT = Parameter(
 def limit_reached(limit: int) -> RunError:
     """Return the error of a loop that went past its limit."""
     return RunError(
-        "limit-reached",
-        f"the loop reached its limit of {limit} turns: raise `limit`, or write `onLimit: stop`",
+        "limit-reached", f"the loop reached its limit of {limit} turns: raise `limit`, or write `onLimit: stop`"
     )
 
 
 def skipped(run: Run, error: Exception) -> None:
     """Log an iteration that failed under `onError: skip`."""
     fault = located(error)
-    log.warning(
-        "item-skipped", run=run.id, code=fault.code, message=fault.message, place=str(fault.place)
-    )
+    log.warning("item-skipped", run=run.id, code=fault.code, message=fault.message, place=str(fault.place))
 
 
 def _yield_to_loop(code: Code) -> None:
@@ -77,10 +74,7 @@ def _check_limit(code: Code, node: Node, index: str, limit: str | None) -> None:
     Parameter("in", Bound(Kind.ITEMS), "List or stream to iterate over.", required=True),
     Parameter("as", Variable(), "Variable that holds the item in the body.", default="item"),
     Parameter(
-        "do",
-        StackOf(Nesting.LOOP, (Binds("as", "item"),), loop=True),
-        "Steps to run for each item.",
-        required=True,
+        "do", StackOf(Nesting.LOOP, (Binds("as", "item"),), loop=True), "Steps to run for each item.", required=True
     ),
     Parameter(
         "concurrency",
@@ -172,10 +166,7 @@ def _in_turn(node: Node, code: Code, source: str, index: str) -> None:
     variable = str(constant(node.arguments.get("as"), "item"))
     batch = code.fresh("batch")
     limit = _limit(code, node)
-    with (
-        code.indented("try:", blocks=1),
-        code.binding(variable, loop=Loop(index, source)) as item,
-    ):
+    with code.indented("try:", blocks=1), code.binding(variable, loop=Loop(index, source)) as item:
         code.line(f"{index} = -1")
         # A loop that stops at its limit does not wait for the item after.
         more = f"{index} + 1 < {limit} and " if limit is not None and _stops(node) else ""
@@ -231,9 +222,7 @@ def _at_once(node: Node, code: Code, source: str, index: str) -> None:
         required=True,
     ),
     Parameter("do", StackOf(Nesting.LOOP, loop=True), "Steps of each iteration.", required=True),
-    Parameter(
-        "limit", Bound(Kind.INTEGER, minimum=0), "Maximum number of iterations.", default=10_000
-    ),
+    Parameter("limit", Bound(Kind.INTEGER, minimum=0), "Maximum number of iterations.", default=10_000),
     ON_LIMIT,
     examples=[
         Example(
@@ -242,11 +231,7 @@ def _at_once(node: Node, code: Code, source: str, index: str) -> None:
             "    do:\n      - stream: << n >>\n      - set: {n: << n - 1 >>}",
             chunks=(3, 2, 1),
         ),
-        Example(
-            "exceed the limit",
-            "- while: {condition: true, limit: 5, do: [{log: turn}]}",
-            fails="limit-reached",
-        ),
+        Example("exceed the limit", "- while: {condition: true, limit: 5, do: [{log: turn}]}", fails="limit-reached"),
     ],
     compiled=True,
 )
@@ -273,30 +258,16 @@ def while_(node: Node, code: Code) -> None:
 
 @function(
     "repeat",
-    Parameter(
-        "times",
-        Bound(Kind.INTEGER, minimum=0, maximum=100_000_000),
-        "Number of iterations.",
-        required=True,
-    ),
+    Parameter("times", Bound(Kind.INTEGER, minimum=0, maximum=100_000_000), "Number of iterations.", required=True),
     Parameter("do", StackOf(Nesting.LOOP, loop=True), "Steps of each iteration.", required=True),
-    examples=[
-        Example(
-            "three times",
-            "- repeat: {times: 3, do: [{stream: << loop.index >>}]}",
-            chunks=(1, 2, 3),
-        )
-    ],
+    examples=[Example("three times", "- repeat: {times: 3, do: [{stream: << loop.index >>}]}", chunks=(1, 2, 3))],
     compiled=True,
 )
 def repeat(node: Node, code: Code) -> None:
     """Run steps a number of times. `loop.index` counts the iterations from 1."""
     body, index = node.inner(), code.fresh("index")
     turns = code.fresh("turns")
-    code.line(
-        f"{turns} = range({source_of(code, node, 'times')})",
-        *values_given(node, "times"),
-    )
+    code.line(f"{turns} = range({source_of(code, node, 'times')})", *values_given(node, "times"))
     with (
         code.binding(None, loop=Loop(index, f"{code.constant(Turns)}({turns})")),
         code.indented(f"for {index} in {turns}:", blocks=1),
@@ -312,19 +283,13 @@ def _leaves(name: str, documentation: str, example: Example) -> Any:
 
     write.__doc__ = documentation
     leaves = "loop" if name == "break" else "turn"
-    return function(
-        name, effects=Effects(ends=True, leaves=leaves), examples=[example], compiled=True
-    )(write)
+    return function(name, effects=Effects(ends=True, leaves=leaves), examples=[example], compiled=True)(write)
 
 
 break_ = _leaves(
     "break",
     "End the innermost loop. The stream that it reads is closed immediately.",
-    Example(
-        "stop after the first item",
-        "- forEach: {in: [1, 2], do: [{stream: << item >>}, break]}",
-        chunks=(1,),
-    ),
+    Example("stop after the first item", "- forEach: {in: [1, 2], do: [{stream: << item >>}, break]}", chunks=(1,)),
 )
 continue_ = _leaves(
     "continue",

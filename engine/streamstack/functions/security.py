@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from streamstack.errors import RunError
 from streamstack.functions.http_upstream import open_http
 from streamstack.language.authentication import CLOCK_SKEW, PUBLIC_ALGORITHMS, SECRET_ALGORITHMS
-from streamstack.language.definition import (
-    Choice,
-    Configured,
-    Effects,
-    Example,
-    Parameter,
-    function,
-)
+from streamstack.language.definition import Choice, Configured, Effects, Example, Parameter, function
 from streamstack.language.values import kind
 from streamstack.runtime.run import Context, Run
 from streamstack.spec import Bound, Constant, Kind, ListOf, OneOf
@@ -35,9 +28,7 @@ def open_callers(context: Context) -> Authenticators:
     # Its libraries are loaded where a project has authentications, which most have not.
     from streamstack.connections.authentication import Authenticators  # noqa: PLC0415
 
-    return Authenticators(
-        context.authentication, lambda: context.resource(open_http), context.folder
-    )
+    return Authenticators(context.authentication, lambda: context.resource(open_http), context.folder)
 
 
 def open_passwords(context: Context) -> Passwords:
@@ -50,13 +41,9 @@ def open_passwords(context: Context) -> Passwords:
 _ALGORITHMS: Final = (*SECRET_ALGORITHMS, *PUBLIC_ALGORITHMS)
 _CONFIGURED: Final = (Configured("authentication", "authentication"),)
 _AUTHENTICATION: Final = Parameter(
-    "authentication",
-    Constant(),
-    "Name of a `jwt` authentication in the settings, for its key, issuer and audience.",
+    "authentication", Constant(), "Name of a `jwt` authentication in the settings, for its key, issuer and audience."
 )
-_SECRET: Final = Parameter(
-    "secret", Bound(Kind.TEXT), "Shared secret, instead of `authentication`."
-)
+_SECRET: Final = Parameter("secret", Bound(Kind.TEXT), "Shared secret, instead of `authentication`.")
 _NAMES: Final = OneOf((Bound(Kind.TEXT), ListOf(Bound(Kind.TEXT)), Bound(Kind.LIST)))
 #: Signatures of webhooks: SHA-1 is what some of them still have, and is sound in an HMAC.
 _HASHES: Final = ("sha256", "sha512", "sha384", "sha1")
@@ -133,10 +120,7 @@ def _names(given: Any) -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def _checking_key(secret: str | None, pem: str | None, algorithms: tuple[str, ...]) -> Key:
-    from streamstack.connections.tokens import (  # noqa: PLC0415
-        public_key,
-        secret_key,
-    )
+    from streamstack.connections.tokens import public_key, secret_key  # noqa: PLC0415
 
     if pem is not None:
         key = public_key(pem, algorithms)
@@ -151,9 +135,7 @@ def _checking_key(secret: str | None, pem: str | None, algorithms: tuple[str, ..
 
 @function(
     "jwt.sign",
-    Parameter(
-        "claims", Bound(Kind.OBJECT), "Claims of the token: {sub: ...}.", required=True, main=True
-    ),
+    Parameter("claims", Bound(Kind.OBJECT), "Claims of the token: {sub: ...}.", required=True, main=True),
     _AUTHENTICATION,
     _SECRET,
     Parameter("privateKey", Bound(Kind.TEXT), "Private key in PEM, instead of `authentication`."),
@@ -163,9 +145,7 @@ def _checking_key(secret: str | None, pem: str | None, algorithms: tuple[str, ..
         "Signature algorithm. Default: the first of the authentication, HS256 with a secret, or the one that "
         "fits the private key.",
     ),
-    Parameter(
-        "expiresIn", Bound(Kind.DURATION), "Time until the token expires (`exp`).", default=3600.0
-    ),
+    Parameter("expiresIn", Bound(Kind.DURATION), "Time until the token expires (`exp`).", default=3600.0),
     choices=[Choice(("authentication", "secret", "privateKey"))],
     effects=Effects(gives="value", configured=_CONFIGURED),
     examples=[
@@ -176,7 +156,7 @@ def _checking_key(secret: str | None, pem: str | None, algorithms: tuple[str, ..
             "  as: token\n"
             '- return: << (token | split(".")) | length >>',
             result=3,
-        ),
+        )
     ],
 )
 def jwt_sign(
@@ -196,10 +176,7 @@ def jwt_sign(
     seconds, as JWTs require.
     """
     from streamstack.connections.tokens import private_key as read_private  # noqa: PLC0415
-    from streamstack.connections.tokens import (  # noqa: PLC0415
-        secret_key,
-        sign,
-    )
+    from streamstack.connections.tokens import secret_key, sign  # noqa: PLC0415
 
     now = int(time())
     made: dict[str, Any] = {"iat": now, "exp": now + max(int(expires_in), 1)}
@@ -237,7 +214,7 @@ def _moment(value: Any) -> Any:
             "- password.verify: {password: correct horse, hash: << hash >>}\n  as: right\n"
             "- return: << right >>",
             result=True,
-        ),
+        )
     ],
 )
 async def password_hash(run: Run, password: str) -> str:
@@ -262,7 +239,7 @@ async def password_hash(run: Run, password: str) -> str:
             "an account that does not exist",
             "- password.verify: {password: correct horse, hash: << null >>}\n  as: right\n- return: << right >>",
             result=False,
-        ),
+        )
     ],
 )
 async def password_verify(run: Run, password: str, hash: str | None = None) -> bool:  # noqa: A002
@@ -273,11 +250,7 @@ async def password_verify(run: Run, password: str, hash: str | None = None) -> b
 @function(
     "hmac.verify",
     Parameter(
-        "content",
-        Bound(),
-        "Signed content, as exact bytes: `request.body` for a webhook.",
-        required=True,
-        main=True,
+        "content", Bound(), "Signed content, as exact bytes: `request.body` for a webhook.", required=True, main=True
     ),
     Parameter(
         "signature",

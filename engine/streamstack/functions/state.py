@@ -229,18 +229,8 @@ def refusal(quota: Quota, verdict: Verdict) -> RunError:
 
 log = structlog.get_logger("streamstack.run")
 
-_KEY = Parameter(
-    "key",
-    Bound(Kind.KEY),
-    "Key: a text, a number, or a list of them.",
-    required=True,
-    main=True,
-)
-_TTL = Parameter(
-    "ttl",
-    Bound(Kind.DURATION, minimum=0.001),
-    "Time to live. Default: until the entry is evicted.",
-)
+_KEY = Parameter("key", Bound(Kind.KEY), "Key: a text, a number, or a list of them.", required=True, main=True)
+_TTL = Parameter("ttl", Bound(Kind.DURATION, minimum=0.001), "Time to live. Default: until the entry is evicted.")
 
 
 def _check_kept(value: Any) -> None:
@@ -259,7 +249,7 @@ def _check_kept(value: Any) -> None:
             "- cache.set: {key: [rate, EUR], value: 1.08}\n- cache.get: [rate, EUR]\n  as: rate\n"
             "- cache.get: [rate, CHF]\n  as: missing\n- return: << [rate, missing] >>",
             result=[1.08, None],
-        ),
+        )
     ],
 )
 async def get(run: Run, key: Any) -> Any:
@@ -279,7 +269,7 @@ async def get(run: Run, key: Any) -> Any:
             "- cache.set: {key: a, value: 1, ttl: 20ms}\n- cache.get: a\n  as: before\n- wait: 40ms\n"
             "- cache.get: a\n  as: after\n- return: << [before, after] >>",
             result=[1, None],
-        ),
+        )
     ],
 )
 async def set_(run: Run, key: Any, value: Any, ttl: float | None = None) -> None:
@@ -303,7 +293,7 @@ async def set_(run: Run, key: Any, value: Any, ttl: float | None = None) -> None
             "- cache.set: {key: a, value: 1}\n- cache.delete: a\n  as: first\n- cache.delete: a\n  as: second\n"
             "- return: << [first, second] >>",
             result=[True, False],
-        ),
+        )
     ],
 )
 async def delete(run: Run, key: Any) -> bool:
@@ -313,18 +303,10 @@ async def delete(run: Run, key: Any) -> bool:
 
 @function(
     "cache.use",
-    Parameter(
-        "key",
-        Bound(Kind.KEY),
-        "Key: a text, a number, or a list of them.",
-        required=True,
-    ),
+    Parameter("key", Bound(Kind.KEY), "Key: a text, a number, or a list of them.", required=True),
     _TTL,
     Parameter(
-        "do",
-        StackOf(Nesting.FRAME),
-        "Steps that compute a missing value. Their `return` is the value.",
-        required=True,
+        "do", StackOf(Nesting.FRAME), "Steps that compute a missing value. Their `return` is the value.", required=True
     ),
     effects=Effects(gives="value"),
     examples=[
@@ -338,15 +320,11 @@ async def delete(run: Run, key: Any) -> bool:
             result=[1, 1, 1],
         ),
         Example(
-            "errors are not cached",
-            "- cache.use: {key: a, do: [{throw: sold-out}]}\n  as: value",
-            fails="sold-out",
+            "errors are not cached", "- cache.use: {key: a, do: [{throw: sold-out}]}\n  as: value", fails="sold-out"
         ),
     ],
 )
-async def use(
-    run: Run, key: Any, do: Callable[[], Awaitable[Any]], ttl: float | None = None
-) -> Any:
+async def use(run: Run, key: Any, do: Callable[[], Awaitable[Any]], ttl: float | None = None) -> Any:
     """Return the cached value, or run the steps and cache the value they return.
 
     Concurrent runs that need the same key run the steps once: the others wait for the result. An error is
@@ -426,7 +404,7 @@ async def _alone(state: StateFunctions, name: bytes, make: Callable[[], Awaitabl
             "- counter.add: visits\n  as: one\n- counter.add: {key: visits, by: 5}\n  as: six\n"
             "- counter.add: {key: visits, by: -2}\n  as: four\n- return: << [one, six, four] >>",
             result=[1, 6, 4],
-        ),
+        )
     ],
 )
 async def add(run: Run, key: Any, by: Number = 1, ttl: float | None = None) -> Number:
@@ -440,19 +418,8 @@ async def add(run: Run, key: Any, by: Number = 1, ttl: float | None = None) -> N
 
 @function(
     "rateLimit",
-    Parameter(
-        "key",
-        Bound(Kind.KEY),
-        "Key to count: a text, a number, or a list of them.",
-        required=True,
-        main=True,
-    ),
-    Parameter(
-        "limit",
-        Bound(Kind.RATE),
-        "Maximum number of calls in a time: 60/minute, 20/10s.",
-        required=True,
-    ),
+    Parameter("key", Bound(Kind.KEY), "Key to count: a text, a number, or a list of them.", required=True, main=True),
+    Parameter("limit", Bound(Kind.RATE), "Maximum number of calls in a time: 60/minute, 20/10s.", required=True),
     Parameter(
         "algorithm",
         Bound(Kind.TEXT, choices=ALGORITHMS),
@@ -487,11 +454,7 @@ async def rate_limit(run: Run, key: Any, limit: Rate, algorithm: str = "fixed") 
     (verdict,) = await run.context.resource(open_rates).hit([quota])
     if not verdict.admitted:
         raise refusal(quota, verdict)
-    return {
-        "limit": quota.limit,
-        "remaining": verdict.remaining,
-        "reset": seconds_of(verdict),
-    }
+    return {"limit": quota.limit, "remaining": verdict.remaining, "reset": seconds_of(verdict)}
 
 
 FUNCTIONS = (get, set_, delete, use, add, rate_limit)

@@ -26,9 +26,7 @@ PACES = ("burst", "fixed", "adaptive", "natural")
         required=True,
         main=True,
     ),
-    Parameter(
-        "event", Bound(Kind.TEXT), "Event name, for clients that handle several kinds of events."
-    ),
+    Parameter("event", Bound(Kind.TEXT), "Event name, for clients that handle several kinds of events."),
     Parameter("id", Bound(Kind.TEXT), "Id of the chunk. Default: its index, from 0."),
     Parameter("metadata", Bound(), "Additional data about the chunk. Null omits it."),
     Parameter(
@@ -40,12 +38,8 @@ PACES = ("burst", "fixed", "adaptive", "natural")
         "split",
         Group(
             (
-                Parameter(
-                    "by", Bound(Kind.TEXT, choices=SPLITS), "Unit to split by.", required=True
-                ),
-                Parameter(
-                    "size", Bound(Kind.INTEGER, minimum=1), "Number of units per chunk.", default=1
-                ),
+                Parameter("by", Bound(Kind.TEXT, choices=SPLITS), "Unit to split by.", required=True),
+                Parameter("size", Bound(Kind.INTEGER, minimum=1), "Number of units per chunk.", default=1),
             )
         ),
         "Split the content into several chunks. Their concatenation is the content.",
@@ -61,12 +55,7 @@ PACES = ("burst", "fixed", "adaptive", "natural")
                     "`natural`: varying delay, as if a person were typing.",
                     default="fixed",
                 ),
-                Parameter(
-                    "interval",
-                    Bound(Kind.DURATION, minimum=0),
-                    "Time between chunks.",
-                    default=0.05,
-                ),
+                Parameter("interval", Bound(Kind.DURATION, minimum=0), "Time between chunks.", default=0.05),
                 Parameter(
                     "jitter",
                     Bound(Kind.NUMBER, minimum=0, maximum=1),
@@ -108,14 +97,9 @@ def stream(node: Node, code: Code) -> None:
     turn = None
     if isinstance(pace, Arguments):
         turn = code.fresh("pace")
-        options = ", ".join(
-            _group(code, node, "pace", pace, name) for name in ("mode", "interval", "jitter")
-        )
+        options = ", ".join(_group(code, node, "pace", pace, name) for name in ("mode", "interval", "jitter"))
         key = code.literal(f"{code.title} {turn}")
-        code.line(
-            f"{turn} = {code.constant(pacer)}(run, {key}, {options})",
-            *values_in(pace),
-        )
+        code.line(f"{turn} = {code.constant(pacer)}(run, {key}, {options})", *values_in(pace))
     if not isinstance(split, Arguments):
         if turn is None:
             _emit(code, node, _source(code, node, "content"), _source(code, node, "event"), turn)
@@ -155,11 +139,7 @@ def _assign(code: Code, node: Node, target: str, name: str) -> None:
 
 
 def _emit(
-    code: Code,
-    node: Node,
-    content: str | tuple[str, str],
-    event: str | tuple[str, str],
-    turn: str | None,
+    code: Code, node: Node, content: str | tuple[str, str], event: str | tuple[str, str], turn: str | None
 ) -> None:
     """Write the emission of one chunk; content and event are Python names, or parameters to be evaluated in place."""
     if turn is not None:
@@ -185,24 +165,11 @@ def _emit(
 
 @function(
     "done",
-    Parameter(
-        "content",
-        Bound(),
-        "Content of the end marker, such as [DONE]. Default: the number of chunks.",
-    ),
-    Parameter(
-        "metadata",
-        Bound(),
-        "Final metadata, such as completed, totalChunks, processingTime.",
-        main=True,
-    ),
+    Parameter("content", Bound(), "Content of the end marker, such as [DONE]. Default: the number of chunks."),
+    Parameter("metadata", Bound(), "Final metadata, such as completed, totalChunks, processingTime.", main=True),
     effects=Effects(emits=True, closes=True),
     examples=[
-        Example(
-            "end a stream",
-            '- stream: a\n- done: {content: "[DONE]", metadata: {completed: true}}',
-            chunks=("a",),
-        ),
+        Example("end a stream", '- stream: a\n- done: {content: "[DONE]", metadata: {completed: true}}', chunks=("a",))
     ],
     compiled=True,
 )
@@ -267,9 +234,7 @@ def respond(node: Node, code: Code) -> None:
     code.line(")")
 
 
-def _with_cookies(
-    headers: Mapping[str, Any] | None, cookies: Any
-) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _with_cookies(headers: Mapping[str, Any] | None, cookies: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Return headers and cookies by name; cookies that are whole `Set-Cookie` texts become headers.
 
     Raises RunError ``template`` for what is neither an object nor a list.

@@ -23,19 +23,7 @@ from streamstack.runtime.operators import (
 from streamstack.runtime.run import Run
 from streamstack.runtime.splitters import TEXT_UNITS, splitter
 from streamstack.runtime.values import Batches, Stream, iterate
-from streamstack.spec import (
-    Binds,
-    Bound,
-    Condition,
-    Constant,
-    Kind,
-    ListOf,
-    Named,
-    Nesting,
-    OneOf,
-    StackOf,
-    Variable,
-)
+from streamstack.spec import Binds, Bound, Condition, Constant, Kind, ListOf, Named, Nesting, OneOf, StackOf, Variable
 
 #: Items in a batch that only a time ends: no stream may fill the memory.
 LARGEST_BATCH = 10_000
@@ -52,18 +40,8 @@ def checked(value: Any) -> Any:
 
 @function(
     "streams.interval",
-    Parameter(
-        "every",
-        Bound(Kind.DURATION, minimum=0.001),
-        "Time between ticks.",
-        required=True,
-        main=True,
-    ),
-    Parameter(
-        "limit",
-        Bound(Kind.INTEGER, minimum=0),
-        "Number of ticks. Default: unlimited.",
-    ),
+    Parameter("every", Bound(Kind.DURATION, minimum=0.001), "Time between ticks.", required=True, main=True),
+    Parameter("limit", Bound(Kind.INTEGER, minimum=0), "Number of ticks. Default: unlimited."),
     effects=Effects(gives="stream"),
     examples=[
         Example(
@@ -74,8 +52,7 @@ def checked(value: Any) -> Any:
         ),
         Example(
             "the first tick is immediate",
-            "- streams.interval: 1h\n  as: ticks\n"
-            "- forEach: {in: << ticks >>, as: tick, do: [{return: << tick >>}]}",
+            "- streams.interval: 1h\n  as: ticks\n- forEach: {in: << ticks >>, as: tick, do: [{return: << tick >>}]}",
             result=1,
         ),
     ],
@@ -92,9 +69,7 @@ def interval(run: Run, every: float, limit: int | None = None) -> Stream:
 @function(
     "streams.map",
     Parameter("in", Bound(Kind.ITEMS), "Stream or list.", required=True),
-    Parameter(
-        "as", Variable(), "Variable that holds the item in `value` and `do`.", default="item"
-    ),
+    Parameter("as", Variable(), "Variable that holds the item in `value` and `do`.", default="item"),
     Parameter("value", Bound(per_item=_ITEM), "New item, as an expression of the old one."),
     Parameter(
         "do",
@@ -114,10 +89,7 @@ def interval(run: Run, every: float, limit: int | None = None) -> Stream:
         default="fail",
     ),
     choices=(Choice(("value", "do")),),
-    effects=Effects(
-        gives="stream",
-        properties=(Property("skipped", "Number of items skipped because of errors."),),
-    ),
+    effects=Effects(gives="stream", properties=(Property("skipped", "Number of items skipped because of errors."),)),
     examples=[
         Example(
             "map with an expression",
@@ -179,9 +151,7 @@ def map_(
     "streams.filter",
     Parameter("in", Bound(Kind.ITEMS), "Stream or list.", required=True),
     Parameter("as", Variable(), "Variable that holds the item in `where`.", default="item"),
-    Parameter(
-        "where", Condition(per_item=_ITEM), "Condition that an item must meet.", required=True
-    ),
+    Parameter("where", Condition(per_item=_ITEM), "Condition that an item must meet.", required=True),
     effects=Effects(gives="stream"),
     examples=[
         Example(
@@ -189,7 +159,7 @@ def map_(
             "- streams.filter: {in: << range(6) >>, as: n, where: << n % 2 == 0 >>}\n  as: even\n"
             "- collect: << even >>\n  as: all\n- return: << all >>",
             result=[0, 2, 4],
-        ),
+        )
     ],
 )
 def filter_(run: Run, in_: Any, where: Any) -> Stream:
@@ -254,7 +224,7 @@ def batch(run: Run, in_: Any, size: int | None = None, within: float | None = No
             "- streams.interval: 1ms\n  as: ticks\n- streams.take: {in: << ticks >>, count: 2}\n"
             "  as: two\n- collect: << two >>\n  as: all\n- return: << all >>",
             result=[1, 2],
-        ),
+        )
     ],
 )
 def take(run: Run, in_: Any, count: int) -> Stream:
@@ -265,12 +235,7 @@ def take(run: Run, in_: Any, count: int) -> Stream:
 
 @function(
     "streams.split",
-    Parameter(
-        "in",
-        Bound(Kind.ITEMS),
-        "Stream of texts or of `llm.chat` items, or a list.",
-        required=True,
-    ),
+    Parameter("in", Bound(Kind.ITEMS), "Stream of texts or of `llm.chat` items, or a list.", required=True),
     Parameter("by", Bound(Kind.TEXT, choices=TEXT_UNITS), "Unit to split by.", default="words"),
     Parameter("size", Bound(Kind.INTEGER, minimum=1), "Number of units per item.", default=1),
     effects=Effects(gives="stream"),

@@ -9,14 +9,7 @@ from typing import Any
 import structlog
 
 from streamstack.errors import RunError
-from streamstack.language.definition import (
-    ConstantArgument,
-    Effects,
-    Entries,
-    Example,
-    Parameter,
-    function,
-)
+from streamstack.language.definition import ConstantArgument, Effects, Entries, Example, Parameter, function
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
 from streamstack.language.values import kind, to_text
@@ -28,9 +21,7 @@ from streamstack.spec import Bound, Constant, Kind, Named, Variable
 log = structlog.get_logger("streamstack.log")
 
 #: Names that the log itself gives a meaning.
-_TAKEN = frozenset(
-    {"event", "exc_info", "exception", "level", "run", "self", "stack", "stack_info", "timestamp"}
-)
+_TAKEN = frozenset({"event", "exc_info", "exception", "level", "run", "self", "stack", "stack_info", "timestamp"})
 
 
 @function(
@@ -45,10 +36,8 @@ _TAKEN = frozenset(
     effects=Effects(sets=True),
     examples=[
         Example(
-            "create and update",
-            "- set: {a: 1}\n- set: {b: << a + 1 >>, a: 5}\n- return: << [a, b] >>",
-            result=[5, 2],
-        ),
+            "create and update", "- set: {a: 1}\n- set: {b: << a + 1 >>, a: 5}\n- return: << [a, b] >>", result=[5, 2]
+        )
     ],
     compiled=True,
 )
@@ -86,10 +75,7 @@ def appended(value: Any, item: Any) -> list[Any]:
     appends linear. (CPython grows text in `+=` by the same rule.)
     """
     if type(value) is not list:
-        raise RunError(
-            "template",
-            f"`append` needs a list, not {kind(value)}: write `- set: {{name: []}}` first",
-        )
+        raise RunError("template", f"`append` needs a list, not {kind(value)}: write `- set: {{name: []}}` first")
     if sys.getrefcount(value) <= _ALONE:
         value.append(item)
         return value
@@ -98,20 +84,12 @@ def appended(value: Any, item: Any) -> list[Any]:
 
 @function(
     "append",
-    Parameter(
-        "to",
-        Variable(),
-        "Name of the variable that holds the list.",
-        required=True,
-        main=True,
-    ),
+    Parameter("to", Variable(), "Name of the variable that holds the list.", required=True, main=True),
     Parameter("value", Bound(), "Value to append.", required=True),
     effects=Effects(rebinds="to"),
     examples=[
         Example(
-            "append to a list",
-            "- set: {all: [1]}\n- append: {to: all, value: 2}\n- return: << all >>",
-            result=[1, 2],
+            "append to a list", "- set: {all: [1]}\n- append: {to: all, value: 2}\n- return: << all >>", result=[1, 2]
         ),
         Example(
             "other variables don't change",
@@ -135,15 +113,12 @@ def append(node: Node, code: Code) -> None:
 
 @function(
     "collect",
-    Parameter(
-        "in", Bound(Kind.ITEMS), "Stream to read. A list is accepted too.", required=True, main=True
-    ),
+    Parameter("in", Bound(Kind.ITEMS), "Stream to read. A list is accepted too.", required=True, main=True),
     Parameter("limit", Bound(Kind.INTEGER, minimum=0), "Maximum number of items.", default=10_000),
     Parameter(
         "into",
         Constant(choices=("list", "text")),
-        "`list`: a list of the items. `text`: the concatenated text of items that are texts or have a `text` "
-        "field.",
+        "`list`: a list of the items. `text`: the concatenated text of items that are texts or have a `text` field.",
         default="list",
     ),
     effects=Effects(gives="value", waits_for_stream=True),
@@ -159,11 +134,7 @@ def append(node: Node, code: Code) -> None:
             '- collect: {in: ["a", "b"], into: text}\n  as: all\n- return: << all >>',
             result="ab",
         ),
-        Example(
-            "exceed the limit",
-            "- collect: {in: [1, 2, 3], limit: 2}\n  as: all",
-            fails="limit-reached",
-        ),
+        Example("exceed the limit", "- collect: {in: [1, 2, 3], limit: 2}\n  as: all", fails="limit-reached"),
     ],
 )
 async def collect(run: Run, in_: Any, limit: int = 10_000, into: str = "list") -> Any:
@@ -179,8 +150,7 @@ async def collect(run: Run, in_: Any, limit: int = 10_000, into: str = "list") -
             items.extend(batch)
             if len(items) > limit:
                 raise RunError(
-                    "limit-reached",
-                    f"the stream has more than {limit} items: raise `limit`, or don't collect",
+                    "limit-reached", f"the stream has more than {limit} items: raise `limit`, or don't collect"
                 )
     finally:
         await source.close()
@@ -197,24 +167,11 @@ def _text_of(item: Any) -> str:
 @function(
     "log",
     Parameter("message", Bound(), "Message: a text or any value.", required=True, main=True),
-    Parameter(
-        "level",
-        Constant(choices=("debug", "info", "warning", "error")),
-        "Log level.",
-        default="info",
-    ),
+    Parameter("level", Constant(choices=("debug", "info", "warning", "error")), "Log level.", default="info"),
     Parameter("fields", Bound(Kind.OBJECT), "Additional fields of the log line, by name."),
-    examples=[
-        Example(
-            "a log line",
-            '- log: {message: "done", fields: {items: 3}}\n- return: 1',
-            result=1,
-        )
-    ],
+    examples=[Example("a log line", '- log: {message: "done", fields: {items: 3}}\n- return: 1', result=1)],
 )
-def log_(
-    run: Run, message: Any, level: str = "info", fields: Mapping[str, Any] | None = None
-) -> None:
+def log_(run: Run, message: Any, level: str = "info", fields: Mapping[str, Any] | None = None) -> None:
     """Write a line to the server log. The line includes the run's id."""
     own = {f"field_{key}" if key in _TAKEN else key: value for key, value in (fields or {}).items()}
     getattr(log, level)(to_text(message), run=run.id, **own)

@@ -24,16 +24,11 @@ _MOST = 10_000_000
     "streams.window",
     Parameter("in", Bound(Kind.ITEMS), "Stream or list.", required=True),
     Parameter("as", Variable(), "Variable that holds the item in `by` and `of`.", default="item"),
-    Parameter(
-        "size",
-        Bound(Kind.INTEGER, minimum=1, maximum=_MOST),
-        "Window over the last N items.",
-    ),
+    Parameter("size", Bound(Kind.INTEGER, minimum=1, maximum=_MOST), "Window over the last N items."),
     Parameter(
         "within",
         Bound(Kind.DURATION, minimum=0.001),
-        "Window over a period of time. Without `within` and `size`, the window covers all items since the "
-        "beginning.",
+        "Window over a period of time. Without `within` and `size`, the window covers all items since the beginning.",
     ),
     Parameter(
         "every",
@@ -52,17 +47,11 @@ _MOST = 10_000_000
         Named(
             Group(
                 (
-                    Parameter(
-                        "op",
-                        Bound(Kind.TEXT, choices=OPERATIONS),
-                        "Aggregation to compute.",
-                        required=True,
-                    ),
+                    Parameter("op", Bound(Kind.TEXT, choices=OPERATIONS), "Aggregation to compute.", required=True),
                     Parameter(
                         "of",
                         Bound(per_item=_ITEM, expression=True),
-                        "Value to aggregate, an expression of the item. Default: the item itself. Null is "
-                        "ignored.",
+                        "Value to aggregate, an expression of the item. Default: the item itself. Null is ignored.",
                     ),
                 )
             ),
@@ -122,11 +111,7 @@ _MOST = 10_000_000
             "- streams.window:\n    in: [1, 2, 3, 4, 5]\n    size: 2\n    every: 2\n    compute:\n"
             "      sum: {op: sum}\n      median: {op: p50}\n  as: pairs\n"
             "- forEach: {in: << pairs >>, do: [{stream: << item >>}]}",
-            chunks=(
-                {"sum": 3, "median": 1.5},
-                {"sum": 7, "median": 3.5},
-                {"sum": 5, "median": 5},
-            ),
+            chunks=({"sum": 3, "median": 1.5}, {"sum": 7, "median": 3.5}, {"sum": 5, "median": 5}),
         ),
         Example(
             "a fixed interval",
@@ -193,19 +178,11 @@ def window(  # noqa: PLR0913  (a window has that many parts)
     Parameter(
         "key",
         Bound(per_item=_ITEM, expression=True),
-        "Key of the item, an expression. Items with the same key are compared. Default: all items have the same "
-        "key.",
+        "Key of the item, an expression. Items with the same key are compared. Default: all items have the same key.",
     ),
+    Parameter("fields", ListOf(Bound(Kind.TEXT)), "Fields to compare and return. Default: all."),
     Parameter(
-        "fields",
-        ListOf(Bound(Kind.TEXT)),
-        "Fields to compare and return. Default: all.",
-    ),
-    Parameter(
-        "limit",
-        Bound(Kind.INTEGER, minimum=1, maximum=_MOST),
-        "Maximum number of keys in memory.",
-        default=10_000,
+        "limit", Bound(Kind.INTEGER, minimum=1, maximum=_MOST), "Maximum number of keys in memory.", default=10_000
     ),
     Parameter(
         "onLimit",
@@ -230,9 +207,7 @@ def window(  # noqa: PLR0913  (a window has that many parts)
                 {
                     "key": "ACME",
                     "first": True,
-                    "changed": {
-                        "price": {"value": 10, "previous": None, "delta": None, "trend": "flat"}
-                    },
+                    "changed": {"price": {"value": 10, "previous": None, "delta": None, "trend": "flat"}},
                     "removed": [],
                 },
                 {

@@ -96,14 +96,10 @@ def algorithms_of(pem: str) -> tuple[str, ...]:
     try:
         key = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError(
-            "this is not a public key in PEM format: PEM begins with -----BEGIN PUBLIC KEY-----"
-        ) from None
+        raise ValueError("this is not a public key in PEM format: PEM begins with -----BEGIN PUBLIC KEY-----") from None
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < LEAST_RSA:
-            raise ValueError(
-                f"an RSA key of {key.key_size} bits is too weak: it has at least {LEAST_RSA}"
-            )
+            raise ValueError(f"an RSA key of {key.key_size} bits is too weak: it has at least {LEAST_RSA}")
         return _RSA
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
         return _CURVES[key.curve.name]
@@ -134,8 +130,7 @@ def _public_key(reader: SettingsReader, node: Node, name: str) -> Any:
         bound = isinstance(node, Scalar) and "<<" in node.text
         shown = "that the variable names" if bound else f"`{text}`, looked for from {reader.folder}"
         reader.refuse(
-            node.mark,
-            f"`{name}`: no PEM key in the file {shown}; PEM begins with -----BEGIN PUBLIC KEY-----",
+            node.mark, f"`{name}`: no PEM key in the file {shown}; PEM begins with -----BEGIN PUBLIC KEY-----"
         )
         return MISSING
 
@@ -154,8 +149,7 @@ def _jwks_url(reader: SettingsReader, node: Node, name: str) -> Any:
         return MISSING
     if parts.scheme == "http" and not _LOCAL.fullmatch(parts.hostname or ""):
         message = (
-            f"`{name}`: keys that are fetched without TLS can be replaced in transit, and then anyone "
-            "can sign tokens"
+            f"`{name}`: keys that are fetched without TLS can be replaced in transit, and then anyone can sign tokens"
         )
         reader.refuse(node.mark, message, "write https://", "weak-authentication")
     return text
@@ -215,33 +209,20 @@ class Jwt:
         None,
     )
     issuers: tuple[str, ...] = setting(
-        ListOf(Constant(), alone=True),
-        "Accepted issuers (`iss`): one, or a list.",
-        (),
-        key="issuer",
+        ListOf(Constant(), alone=True), "Accepted issuers (`iss`): one, or a list.", (), key="issuer"
     )
     audiences: tuple[str, ...] = setting(
-        ListOf(Constant(), alone=True),
-        "Accepted audiences (`aud`): one, or a list.",
-        (),
-        key="audience",
+        ListOf(Constant(), alone=True), "Accepted audiences (`aud`): one, or a list.", (), key="audience"
     )
     places: tuple[CredentialPlace, ...] = setting(
-        Custom(
-            {**_PLACE, "type": ["array", "string", "object", "null"], "items": _PLACE},
-            "places",
-            _places,
-        ),
-        "Where tokens are read from: header, {header: name}, {cookie: name}, {query: name}. The first match is "
-        "used.",
+        Custom({**_PLACE, "type": ["array", "string", "object", "null"], "items": _PLACE}, "places", _places),
+        "Where tokens are read from: header, {header: name}, {cookie: name}, {query: name}. The first match is used.",
         (BEARER,),
         key="from",
         shown="header",
     )
     clock_skew: float = setting(
-        Constant(Kind.DURATION, maximum=_MOST_SKEW),
-        "Allowed clock difference between issuer and server.",
-        CLOCK_SKEW,
+        Constant(Kind.DURATION, maximum=_MOST_SKEW), "Allowed clock difference between issuer and server.", CLOCK_SKEW
     )
     expiry: str = setting(
         Constant(choices=("required", "optional")),
@@ -281,9 +262,7 @@ def _check_jwt(reader: SettingsReader, node: Mapping, values: dict[str, Any], na
     _report_plain(reader, written, f"{name}.secret")
     for key in ("issuer", "audience"):
         listed = node.get(key)
-        if isinstance(listed, Sequence) and not all(
-            is_written(item) for item in listed.items or (None,)
-        ):
+        if isinstance(listed, Sequence) and not all(is_written(item) for item in listed.items or (None,)):
             message = f"`{name}.{key}`: an empty list would accept every token: write the names, or remove it"
             reader.refuse(listed.mark, message)
     if "jwks_url" in values and not is_written(node.get("audience")):
@@ -329,9 +308,7 @@ def _algorithms(
     return given
 
 
-def _weigh_secret(
-    reader: SettingsReader, mark: Mark, secret: str, algorithms: tuple[str, ...], name: str
-) -> None:
+def _weigh_secret(reader: SettingsReader, mark: Mark, secret: str, algorithms: tuple[str, ...], name: str) -> None:
     if secret.startswith("-----BEGIN"):
         message = f"`{name}`: a PEM key is not a secret: a public key goes under `publicKey`"
         reader.refuse(mark, message)
@@ -345,9 +322,7 @@ def _weigh_secret(
 
 def _report_plain(reader: SettingsReader, node: Node | None, name: str) -> None:
     """Report a secret that stands in the file, be it as the default of a variable."""
-    if not isinstance(node, Scalar) or (
-        node.source is not None and not isinstance(node.value, str)
-    ):
+    if not isinstance(node, Scalar) or (node.source is not None and not isinstance(node.value, str)):
         return
     text = node.text.strip()  # as it is written, with its bindings
     if not text or HASH.fullmatch(text) or ("<<" in text and not _DEFAULT.search(text)):
@@ -416,9 +391,7 @@ def _keys(reader: SettingsReader, node: Node, name: str) -> tuple[Key, ...]:
     return tuple(found)
 
 
-def _named_key(
-    reader: SettingsReader, called: str, item: Node, name: str, mark: Mark
-) -> Iterator[Key]:
+def _named_key(reader: SettingsReader, called: str, item: Node, name: str, mark: Mark) -> Iterator[Key]:
     """Read a key that has a name: it alone, or with its scopes."""
     scopes: tuple[str, ...] = ()
     if isinstance(item, Mapping):
@@ -473,9 +446,7 @@ def _read_key(
     yield Key(called or f"key-{digest.hex()[:8]}", digest, scopes)
 
 
-def _check_api_key(
-    reader: SettingsReader, node: Mapping, values: dict[str, Any], name: str
-) -> bool:
+def _check_api_key(reader: SettingsReader, node: Mapping, values: dict[str, Any], name: str) -> bool:
     if "header" in values and "query" in values:
         message = f"`{name}` has `header` and `query`: keys are sent in one of them"
         mark = (node.get("query") or node).mark
@@ -487,17 +458,12 @@ def _check_api_key(
     )
     if not place.can_be:
         mark = (node.get(place.where) or node).mark
-        reader.refuse(
-            mark,
-            f"`{name}.{place.where}`: this is not a valid name of a header, cookie or query parameter",
-        )
+        reader.refuse(mark, f"`{name}.{place.where}`: this is not a valid name of a header, cookie or query parameter")
     values["place"] = place
     return True
 
 
-def _make_api_key(
-    name: str, place: CredentialPlace, mark: Mark, keys: tuple[Key, ...] = (), **_: str
-) -> ApiKey:
+def _make_api_key(name: str, place: CredentialPlace, mark: Mark, keys: tuple[Key, ...] = (), **_: str) -> ApiKey:
     return ApiKey(name, keys, place, mark)
 
 
@@ -507,10 +473,7 @@ _KEYS_SCHEMA: Final = {
     "additionalProperties": {
         "type": ["string", "object", "null"],
         "properties": {
-            "key": {
-                "description": "API key: << env.NAME >>, or `sha256:` and its hash.",
-                "type": ["string", "null"],
-            },
+            "key": {"description": "API key: << env.NAME >>, or `sha256:` and its hash.", "type": ["string", "null"]},
             "scopes": {
                 "description": "Scopes of the key.",
                 "type": ["array", "string", "null"],
@@ -551,9 +514,7 @@ AUTHENTICATION: Final = Named(
         "type",
         {
             "jwt": Group(fields_of(Jwt), make=_make_jwt, check=_check_jwt, named=True, whole=True),
-            "apiKey": Group(
-                _API_KEY, make=_make_api_key, check=_check_api_key, named=True, whole=True
-            ),
+            "apiKey": Group(_API_KEY, make=_make_api_key, check=_check_api_key, named=True, whole=True),
         },
         "`jwt`: JSON Web Tokens. `apiKey`: API keys.",
         "{type: jwt, secret: << env.JWT_SECRET >>}",

@@ -250,9 +250,7 @@ class Retry:
     backoff: str = "exponential"
     max_delay: float = 30.0
     jitter: bool = True
-    on: frozenset[str] = (
-        frozenset()
-    )  # empty: every error that trying again can mend (control.FINAL)
+    on: frozenset[str] = frozenset()  # empty: every error that trying again can mend (control.FINAL)
 
 
 @fast_dataclass()
@@ -351,8 +349,7 @@ class RateLimit:
     def reads_input(self) -> bool:
         """Whether it can be known only when the request's inputs, or its body, are read."""
         return any(
-            read.name == "input"
-            or (read.name == "request" and (not read.path or read.path[0] == "body"))
+            read.name == "input" or (read.name == "request" and (not read.path or read.path[0] == "body"))
             for value in self.bindings
             for read in value.reads
         )

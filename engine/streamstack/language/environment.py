@@ -19,9 +19,7 @@ from streamstack.errors import Diagnostic, Mark
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 
-_BINDING: Final = re.compile(
-    r"\\<<|<<((?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|(?!>>)[\s\S])*)>>|<<"
-)
+_BINDING: Final = re.compile(r"\\<<|<<((?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|(?!>>)[\s\S])*)>>|<<")
 _FORM: Final = re.compile(
     r"\s*env\.([A-Za-z_][A-Za-z0-9_]*)\s*"
     r"(?:\|\s*default\(\s*(?:(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')|(-?[0-9]+)|(true|false))\s*\)\s*)?"
@@ -54,15 +52,11 @@ def read_env_file(path: Path, name: str) -> tuple[dict[str, str], list[Diagnosti
             variables[binding.key] = binding.value
         elif binding.error or binding.key is not None:
             mark = Mark(name, binding.original.line, 1)
-            findings.append(
-                make_diagnostic("bad-setting", mark, "This line sets no variable.", _ENV_HINT)
-            )
+            findings.append(make_diagnostic("bad-setting", mark, "This line sets no variable.", _ENV_HINT))
     return variables, findings
 
 
-def substitute(
-    node: Node, env: abc.Mapping[str, str], *, check: bool
-) -> tuple[Node, list[Diagnostic]]:
+def substitute(node: Node, env: abc.Mapping[str, str], *, check: bool) -> tuple[Node, list[Diagnostic]]:
     """Return a node with the variables in its values replaced by their text, and what is wrong.
 
     A value whose variable is missing becomes null; with ``check``, it is reported too. Text that was
@@ -83,9 +77,7 @@ def blame(node: Node, findings: list[Diagnostic], env: abc.Mapping[str, str]) ->
     names: dict[tuple[int, int], list[str]] = {}
     for each in _texts(node):
         forms = (_FORM.fullmatch(found[1] or "") for found in _BINDING.finditer(str(each.value)))
-        names[each.mark.line, each.mark.column] = [
-            form[1] for form in forms if form and form[1] in env
-        ]
+        names[each.mark.line, each.mark.column] = [form[1] for form in forms if form and form[1] in env]
     blamed = []
     for finding in findings:
         read = names.get((finding.line, finding.column))
@@ -108,9 +100,7 @@ def _texts(node: Node) -> abc.Iterator[Scalar]:
         yield node
 
 
-def _substitute(
-    node: Node, env: abc.Mapping[str, str], findings: list[Diagnostic], *, check: bool
-) -> Node:
+def _substitute(node: Node, env: abc.Mapping[str, str], findings: list[Diagnostic], *, check: bool) -> Node:
     if isinstance(node, Mapping):
         pairs = [(key, _substitute(value, env, findings, check=check)) for key, value in node.items]
         return Mapping(tuple(pairs), node.mark)
@@ -125,12 +115,7 @@ def _substitute(
 
 
 def _fill(
-    node: Scalar,
-    text: str,
-    env: abc.Mapping[str, str],
-    findings: list[Diagnostic],
-    *,
-    check: bool,
+    node: Scalar, text: str, env: abc.Mapping[str, str], findings: list[Diagnostic], *, check: bool
 ) -> str | int | None:
     parts: list[str] = []
     end = 0
@@ -143,13 +128,9 @@ def _fill(
             continue
         form = _FORM.fullmatch(found[1]) if found[1] is not None else None
         if form is None:
-            what = (
-                "This binding is not closed." if found[1] is None else "This is not allowed here."
-            )
+            what = "This binding is not closed." if found[1] is None else "This is not allowed here."
             message = f"{what} streamstack.yaml takes environment variables, no other expressions."
-            findings.append(
-                make_diagnostic("bad-template", node.mark_at(found.start()), message, _HINT)
-            )
+            findings.append(make_diagnostic("bad-template", node.mark_at(found.start()), message, _HINT))
             missing = True
             continue
         value: str | int | None = env.get(form[1], _default(form))
@@ -157,9 +138,7 @@ def _fill(
             missing = True
             if check:
                 message = f"The environment variable {form[1]} is not set."
-                findings.append(
-                    make_diagnostic("missing-environment", node.mark_at(found.start()), message)
-                )
+                findings.append(make_diagnostic("missing-environment", node.mark_at(found.start()), message))
         elif found.group().strip() == text.strip() and not isinstance(value, str):
             return value
         else:

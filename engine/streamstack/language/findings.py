@@ -27,13 +27,7 @@ def make_diagnostic(code: str, mark: Mark, message: str, hint: str | None = None
     """
     finding = FINDINGS[code]
     return Diagnostic(
-        mark.file,
-        mark.line,
-        mark.column,
-        finding.severity,
-        code,
-        message,
-        finding.hint if hint is None else hint,
+        mark.file, mark.line, mark.column, finding.severity, code, message, finding.hint if hint is None else hint
     )
 
 
@@ -51,18 +45,12 @@ _ERRORS: Final = {
         "YAML reads everything after ` #` as a comment, including a binding.",
         "put single quotes around the whole value: '<< ... >>'",
     ),
-    "duplicate-key": (
-        "A mapping has the same key twice.",
-        "remove or rename one of the two",
-    ),
+    "duplicate-key": ("A mapping has the same key twice.", "remove or rename one of the two"),
     "merge-key": (
         "YAML's merge key `<<:` is not part of the language.",
         "write the keys out, or share steps in a `kind: function` document",
     ),
-    "bad-key": (
-        "A key is not text.",
-        "write `key: value`",
-    ),
+    "bad-key": ("A key is not text.", "write `key: value`"),
     "yaml-tag": (
         "YAML tags such as `!!str` or `!name` are not part of the language.",
         "remove the tag; to get text, put the value in quotes",
@@ -79,14 +67,8 @@ _ERRORS: Final = {
         "An alias refers to an anchor that is not defined before it.",
         "put quotes around text that begins with `*`",
     ),
-    "too-deep": (
-        "Values are nested too deeply.",
-        "move the inner steps to a `kind: function` document and `call` it",
-    ),
-    "file-too-large": (
-        "The file exceeds the size limit of a definition.",
-        "split it into several files",
-    ),
+    "too-deep": ("Values are nested too deeply.", "move the inner steps to a `kind: function` document and `call` it"),
+    "file-too-large": ("The file exceeds the size limit of a definition.", "split it into several files"),
     # Bindings
     "not-an-expression": (
         "A condition is plain text, which is always true; or an expression per item is a constant.",
@@ -100,18 +82,12 @@ _ERRORS: Final = {
         "A name is not bound on any path to this step.",
         "bind it before this step, with `as` or `set`, or read an input as `input.<name>`",
     ),
-    "unknown-filter": (
-        "The filter does not exist.",
-        "`streamstack functions` lists the filters",
-    ),
+    "unknown-filter": ("The filter does not exist.", "`streamstack functions` lists the filters"),
     "unknown-test": (
         "The test after `is` does not exist.",
         "use a Jinja2 test, such as `is defined`, `is none` or `is number`",
     ),
-    "unknown-function": (
-        "The function does not exist.",
-        "`streamstack functions` lists the functions",
-    ),
+    "unknown-function": ("The function does not exist.", "`streamstack functions` lists the functions"),
     "unknown-model": (
         "A step refers to a model that is not in the settings.",
         "declare it under `models` in streamstack.yaml, or give `provider`",
@@ -124,10 +100,7 @@ _ERRORS: Final = {
         "An endpoint or a step refers to an authentication that is not in the settings.",
         "declare it under `authentication` in streamstack.yaml",
     ),
-    "bad-sql": (
-        "The database can't prepare this SQL statement.",
-        "try the statement in `psql`",
-    ),
+    "bad-sql": ("The database can't prepare this SQL statement.", "try the statement in `psql`"),
     "quoted-binding": (
         "A binding is inside an SQL string literal, where it would be part of the text.",
         "concatenate the parts: '%' || <<q>> || '%'",
@@ -145,14 +118,8 @@ _ERRORS: Final = {
         "declare it under `properties`, or read a declared property",
     ),
     # The shape of definitions
-    "not-a-mapping": (
-        "The value must be a mapping.",
-        "write `key: value` lines",
-    ),
-    "unknown-key": (
-        "The key is not allowed here.",
-        "remove it, or correct its spelling",
-    ),
+    "not-a-mapping": ("The value must be a mapping.", "write `key: value` lines"),
+    "unknown-key": ("The key is not allowed here.", "remove it, or correct its spelling"),
     "unknown-parameter": (
         "The function does not have this parameter.",
         "`streamstack functions NAME` shows the parameters of a function",
@@ -161,18 +128,9 @@ _ERRORS: Final = {
         "A key next to a function is neither a function nor a step modifier.",
         "the step modifiers are name, description, as, when, timeout, retry, disabled, allow",
     ),
-    "missing-parameter": (
-        "A required key or parameter is missing.",
-        "add it",
-    ),
-    "conflicting-parameters": (
-        "Two mutually exclusive parameters are set.",
-        "remove one of them",
-    ),
-    "wrong-type": (
-        "A value has the wrong type.",
-        "write a value of the type that the message names",
-    ),
+    "missing-parameter": ("A required key or parameter is missing.", "add it"),
+    "conflicting-parameters": ("Two mutually exclusive parameters are set.", "remove one of them"),
+    "wrong-type": ("A value has the wrong type.", "write a value of the type that the message names"),
     "constant-required": (
         "A binding is used where a constant is required.",
         "write the value itself; it is read when the file is loaded",
@@ -181,18 +139,12 @@ _ERRORS: Final = {
         "A name contains invalid characters, or is reserved.",
         "start with a letter or `_`, followed by letters, digits or `_`; reserved names are not allowed",
     ),
-    "duplicate-name": (
-        "A name is used twice.",
-        "rename one of the two",
-    ),
+    "duplicate-name": ("A name is used twice.", "rename one of the two"),
     "one-function": (
         "A step must have exactly one function.",
         "write each function as a separate step, starting with `- `",
     ),
-    "no-result": (
-        "`as` is set on a function that has no result.",
-        "remove `as`",
-    ),
+    "no-result": ("`as` is set on a function that has no result.", "remove `as`"),
     "unknown-type": (
         "The type does not exist.",
         (
@@ -204,51 +156,24 @@ _ERRORS: Final = {
         "A constraint does not fit the type, or contradicts another.",
         "`streamstack schema` shows the constraints of each type",
     ),
-    "bad-default": (
-        "A default value does not match its declaration.",
-        "write a default that a client could send",
-    ),
+    "bad-default": ("A default value does not match its declaration.", "write a default that a client could send"),
     "bad-pattern": (
         "A regular expression is not valid, or uses a feature that RE2 does not support.",
         "use RE2 syntax, without look-around and back-references, in single quotes",
     ),
-    "bad-duration": (
-        "A duration is not valid.",
-        "write it like 200ms, 5s, 10m, 1h, 2d or as a number of milliseconds",
-    ),
-    "bad-size": (
-        "A size is not valid.",
-        "write it like 64KB, 10MB or as a number of bytes",
-    ),
-    "bad-rate": (
-        "A rate is not valid.",
-        "write it like 60/minute, 10/second, 1000/hour or 20/10s",
-    ),
+    "bad-duration": ("A duration is not valid.", "write it like 200ms, 5s, 10m, 1h, 2d or as a number of milliseconds"),
+    "bad-size": ("A size is not valid.", "write it like 64KB, 10MB or as a number of bytes"),
+    "bad-rate": ("A rate is not valid.", "write it like 60/minute, 10/second, 1000/hour or 20/10s"),
     "bad-url": (
         "The URL of a store is not valid. The line is not shown because it may contain a password.",
         "write it like redis://localhost:6379 or rediss://user:password@host:6380/0",
     ),
-    "bad-path": (
-        "The path of an endpoint is not valid.",
-        "write it like /api/orders/{id}",
-    ),
-    "bad-method": (
-        "The HTTP method is not supported.",
-        "write GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS",
-    ),
-    "bad-kind": (
-        "The kind of a document is unknown.",
-        "write `kind: endpoint`, `kind: function` or `kind: task`",
-    ),
-    "not-yet": (
-        "This feature is not supported yet.",
-        "remove it",
-    ),
+    "bad-path": ("The path of an endpoint is not valid.", "write it like /api/orders/{id}"),
+    "bad-method": ("The HTTP method is not supported.", "write GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS"),
+    "bad-kind": ("The kind of a document is unknown.", "write `kind: endpoint`, `kind: function` or `kind: task`"),
+    "not-yet": ("This feature is not supported yet.", "remove it"),
     # Endpoints and names of a project
-    "route-collision": (
-        "Two endpoints have the same method and path.",
-        "change the method or the path of one of them",
-    ),
+    "route-collision": ("Two endpoints have the same method and path.", "change the method or the path of one of them"),
     "undeclared-path-parameter": (
         "A path parameter is not declared, or a declared path parameter is not in the path.",
         "declare it under `inputParameters`",
@@ -278,14 +203,8 @@ _ERRORS: Final = {
         "The length or the last item of a stream is read before the stream has ended.",
         "`collect` it first, or count items with `loop.index`",
     ),
-    "no-chunks": (
-        "A streaming endpoint never emits a chunk.",
-        "add a `stream` step, or write `responseType: json`",
-    ),
-    "after-done": (
-        "A chunk is sent after `done`, which ends the stream.",
-        "move the `stream` step before `done`",
-    ),
+    "no-chunks": ("A streaming endpoint never emits a chunk.", "add a `stream` step, or write `responseType: json`"),
+    "after-done": ("A chunk is sent after `done`, which ends the stream.", "move the `stream` step before `done`"),
     "emits-in-after": (
         "A step in `after` emits a chunk, but the response has already ended.",
         "emit chunks before `after`, which runs when the client has its response",
@@ -307,14 +226,8 @@ _ERRORS: Final = {
         "emit it with `stream`, or write `responseType: json`",
     ),
     # Settings
-    "unknown-setting": (
-        "The setting does not exist.",
-        "remove it, or correct its spelling",
-    ),
-    "bad-setting": (
-        "A setting has an invalid value.",
-        "write a value that the message allows",
-    ),
+    "unknown-setting": ("The setting does not exist.", "remove it, or correct its spelling"),
+    "bad-setting": ("A setting has an invalid value.", "write a value that the message allows"),
     "missing-environment": (
         "A setting reads an environment variable that is not set.",
         'set the variable, or give a default: <<env.NAME | default("...")>>',
@@ -342,10 +255,7 @@ _WARNINGS: Final = {
         "The column does not exist in the table.",
         "add it in the file under `setup`, or correct its name",
     ),
-    "unused-variable": (
-        "A variable is never read.",
-        "remove it, or use it",
-    ),
+    "unused-variable": ("A variable is never read.", "remove it, or use it"),
     "unreachable": (
         "A step never runs, because the step before it always returns, breaks or fails.",
         "remove it, or add a condition to the step before it",
@@ -366,10 +276,7 @@ _WARNINGS: Final = {
         "An endpoint with optional authentication reads a property of `auth`, which is null for anonymous clients.",
         "add a default for anonymous clients with `| default(...)`, or skip the step with `when`",
     ),
-    "weak-authentication": (
-        "An authentication setting is insecure.",
-        "follow the advice in the message",
-    ),
+    "weak-authentication": ("An authentication setting is insecure.", "follow the advice in the message"),
     "buffers-stream": (
         "A step before the first chunk waits for a whole stream, so nothing streams.",
         "use `forEach` over the stream and emit inside it",
@@ -378,10 +285,7 @@ _WARNINGS: Final = {
         "The steps of a `cache.use` never `return`, so null is cached.",
         "end its `do` with `- return: << ... >>`",
     ),
-    "no-effect": (
-        "A key has no effect in combination with other keys.",
-        "remove it, or change the other keys",
-    ),
+    "no-effect": ("A key has no effect in combination with other keys.", "remove it, or change the other keys"),
     "error-escapes-try": (
         "A stream created in a `try` is read outside it, where its errors are not caught.",
         "read the stream inside the `try`",

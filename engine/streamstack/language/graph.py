@@ -30,19 +30,7 @@ from streamstack.language.definition import (
 from streamstack.language.expressions import Value
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
-from streamstack.spec import (
-    Binds,
-    Bound,
-    Condition,
-    Group,
-    Kind,
-    ListOf,
-    Named,
-    Nesting,
-    OneOf,
-    StackOf,
-    Type,
-)
+from streamstack.spec import Binds, Bound, Condition, Group, Kind, ListOf, Named, Nesting, OneOf, StackOf, Type
 
 #: Beside a LOOP or ITEM stack: how many turns run at once. Above 1 each has its own copy of the variables.
 CONCURRENCY: Final = "concurrency"
@@ -109,9 +97,7 @@ class Block:
     counted: bool = False
     nodes: tuple[Node, ...] = ()
     bound: frozenset[str] = frozenset()  # the names that its steps bind outside of copies
-    exits: frozenset[str] = (
-        frozenset()
-    )  # what in it leads out of it: "frame", "loop", "turn" (Effects.leaves)
+    exits: frozenset[str] = frozenset()  # what in it leads out of it: "frame", "loop", "turn" (Effects.leaves)
 
     @property
     def nesting(self) -> Nesting | None:
@@ -376,18 +362,10 @@ class _Sorter:
         for parameter in self.step.function.parameters:
             argument = arguments.given.get(parameter.name)
             if argument is not None:
-                self._sort(
-                    parameter.name, parameter.type, argument, arguments, None, parameter.name
-                )
+                self._sort(parameter.name, parameter.type, argument, arguments, None, parameter.name)
 
     def _sort(
-        self,
-        parameter: str,
-        wanted: Type,
-        argument: Argument,
-        group: Arguments,
-        entry: str | None,
-        path: str,
+        self, parameter: str, wanted: Type, argument: Argument, group: Arguments, entry: str | None, path: str
     ) -> None:
         """Sort one argument. ``group`` holds it; ``entry`` is the author's own key above it."""
         kind = type(argument)
@@ -404,9 +382,7 @@ class _Sorter:
             for inner in form.parameters if isinstance(form, Group) else ():
                 given = argument.given.get(inner.name)
                 if given is not None:
-                    self._sort(
-                        inner.name, inner.type, given, argument, entry, f"{path}.{inner.name}"
-                    )
+                    self._sort(inner.name, inner.type, given, argument, entry, f"{path}.{inner.name}")
         elif isinstance(argument, Items):
             form = _form(wanted, (ListOf,))
             if isinstance(form, ListOf):
@@ -419,14 +395,7 @@ class _Sorter:
                     where = f"{path}.{each.key}"
                     self._sort(parameter, form.item, each.argument, group, each.key, where)
 
-    def _value(
-        self,
-        parameter: str,
-        form: Type | None,
-        value: Value,
-        group: Arguments,
-        entry: str | None,
-    ) -> None:
+    def _value(self, parameter: str, form: Type | None, value: Value, group: Arguments, entry: str | None) -> None:
         if not isinstance(form, (Bound, Condition)):
             return
         if form.per_item is not None:
@@ -436,9 +405,7 @@ class _Sorter:
             kind = form.kind if isinstance(form, Bound) else None
             self.node.uses.append(Use(value, kind, parameter, entry))
 
-    def _nest(
-        self, form: StackOf, stack: Stack, group: Arguments, label: str | None, path: str
-    ) -> Block:
+    def _nest(self, form: StackOf, stack: Stack, group: Arguments, label: str | None, path: str) -> Block:
         step, nesting = self.step, form.nesting
         binds = tuple((_bound_name(each, group, step), each) for each in form.binds)
         several = nesting in (Nesting.LOOP, Nesting.ITEM) and not _one_by_one(step)
@@ -465,11 +432,7 @@ def _form(wanted: Type, types: tuple[type, ...]) -> Type | None:
 
 def _bound_name(binds: Binds, group: Arguments, step: Step) -> str:
     named = group.given.get(binds.parameter) or step.arguments.given.get(binds.parameter)
-    return (
-        str(named.value)
-        if isinstance(named, ConstantArgument)
-        else (binds.default or binds.parameter)
-    )
+    return str(named.value) if isinstance(named, ConstantArgument) else (binds.default or binds.parameter)
 
 
 def _one_by_one(step: Step) -> bool:
@@ -638,9 +601,7 @@ class _Scope:
 
     block: Block
     loop: Node | None = None
-    ends: list[_Out] = field(
-        default_factory=list
-    )  # of `return` in a frame, `break`, errors that are caught
+    ends: list[_Out] = field(default_factory=list)  # of `return` in a frame, `break`, errors that are caught
     catches: bool = False
     last: Block | None = None  # the `finally` that every exit passes
     passing: dict[EdgeKind, None] = field(default_factory=dict)  # the exits that pass it
@@ -648,12 +609,7 @@ class _Scope:
 
 #: Exits that end at a loop.
 _LOOP_EXITS: Final = (EdgeKind.BREAK, EdgeKind.CONTINUE)
-_LEAVES: Final = {
-    "frame": EdgeKind.RETURN,
-    "loop": EdgeKind.BREAK,
-    "turn": EdgeKind.CONTINUE,
-    "": EdgeKind.ERROR,
-}
+_LEAVES: Final = {"frame": EdgeKind.RETURN, "loop": EdgeKind.BREAK, "turn": EdgeKind.CONTINUE, "": EdgeKind.ERROR}
 
 
 class _Linker:
@@ -668,9 +624,7 @@ class _Linker:
         ends = self._in_frame(root, [_Out(None)])
         self._connect(ends, None)
 
-    def _connect(
-        self, outs: Sequence[_Out], target: Node | None, kind: EdgeKind | None = None
-    ) -> None:
+    def _connect(self, outs: Sequence[_Out], target: Node | None, kind: EdgeKind | None = None) -> None:
         for out in outs:
             self.edges.append(Edge(out.source, target, kind or out.kind, out.label, out.crosses))
 
@@ -721,23 +675,15 @@ class _Linker:
                 case Nesting.LOOP:
                     outs += self._loop(node, block)
                 case Nesting.ITEM:
-                    ends = self._in_frame(
-                        block, [_Out(node, EdgeKind.BODY, "each item, when it is read")]
-                    )
+                    ends = self._in_frame(block, [_Out(node, EdgeKind.BODY, "each item, when it is read")])
                     self._connect(ends, node, EdgeKind.BACK)
                     outs.append(_Out(node))
                 case Nesting.FRAME:
-                    outs += self._in_frame(
-                        block, [_Out(node, EdgeKind.BRANCH, "to make the value")]
-                    )
+                    outs += self._in_frame(block, [_Out(node, EdgeKind.BRANCH, "to make the value")])
                     outs.append(_Out(node))
                 case Nesting.DEFERRED:
-                    ends = self._in_frame(
-                        block, [_Out(node, EdgeKind.AFTER, "when the run has ended")]
-                    )
-                    self._connect(
-                        [end for end in ends if end.source is not node], None, EdgeKind.AFTER
-                    )
+                    ends = self._in_frame(block, [_Out(node, EdgeKind.AFTER, "when the run has ended")])
+                    self._connect([end for end in ends if end.source is not node], None, EdgeKind.AFTER)
                     outs.append(_Out(node))
                 case _:
                     pass
@@ -770,9 +716,7 @@ class _Linker:
         label = "an error in `catch`" if handlers else "an error in `do`"
         self._connect([_Out(node, EdgeKind.ERROR, label)], last.nodes[0])
         # Those that came by an exit are connected to the `finally` already.
-        ends = self._block(
-            last, [_Out(o.source, EdgeKind.FINALLY, o.label, o.crosses) for o in outs]
-        )
+        ends = self._block(last, [_Out(o.source, EdgeKind.FINALLY, o.label, o.crosses) for o in outs])
         for kind in passing:
             for end in ends:
                 self._leave(_Out(end.source, kind, end.label), len(self._scopes))

@@ -24,17 +24,10 @@ HOP_BY_HOP: Final = frozenset(
 CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 #: Fields of the opening handshake of a WebSocket that only its client may choose (RFC 6455, 4.1).
 _HANDSHAKE: Final = frozenset(
-    {
-        "sec-websocket-accept",
-        "sec-websocket-extensions",
-        "sec-websocket-key",
-        "sec-websocket-version",
-    }
+    {"sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-version"}
 )
 #: Fields that are true of the message that they came with alone: its target, and how its body was encoded.
-_OF_MESSAGE: Final = frozenset(
-    {"accept-encoding", "content-encoding", "host", "sec-websocket-protocol"}
-)
+_OF_MESSAGE: Final = frozenset({"accept-encoding", "content-encoding", "host", "sec-websocket-protocol"})
 
 
 def is_framing(name: str) -> bool:

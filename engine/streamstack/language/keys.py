@@ -45,12 +45,7 @@ _ALLOW: Final = ListOf(Constant(choices=tuple(FINDINGS)))
 # ------------------------------------------------------------------------------------------- steps
 
 RETRY: Final = (
-    Field(
-        "times",
-        Constant(Kind.INTEGER, minimum=1, maximum=1000),
-        "Number of retries.",
-        required=True,
-    ),
+    Field("times", Constant(Kind.INTEGER, minimum=1, maximum=1000), "Number of retries.", required=True),
     Field("delay", Constant(Kind.DURATION), "Delay before the first retry.", default=1.0),
     Field(
         "backoff",
@@ -61,9 +56,7 @@ RETRY: Final = (
     Field("maxDelay", Constant(Kind.DURATION), "Maximum delay.", default=30.0),
     Field("jitter", _FLAG, "Randomize each delay between 0 and its full length.", default=True),
     Field(
-        "on",
-        ListOf(Constant()),
-        "Error codes that are retried. Default: all but `invalid-input` and your own codes.",
+        "on", ListOf(Constant()), "Error codes that are retried. Default: all but `invalid-input` and your own codes."
     ),
 )
 #: What may stand beside a step's function.
@@ -71,21 +64,9 @@ MODIFIERS: Final = (
     Field("name", Constant(), "Name of the step in traces, errors and the graph."),
     Field("description", Constant(), "Description of the step."),
     Field("as", Variable(), "Variable that receives the result.", attribute="result"),
-    Field(
-        "when",
-        Condition(),
-        "Run the step only if this is true. A skipped step sets its `as` to null.",
-    ),
-    Field(
-        "timeout",
-        Bound(Kind.DURATION),
-        "Time-out of the step, which then fails with the error `timeout`.",
-    ),
-    Field(
-        "retry",
-        Group(RETRY),
-        "Retry the step when it fails. A step that has emitted chunks is not retried.",
-    ),
+    Field("when", Condition(), "Run the step only if this is true. A skipped step sets its `as` to null."),
+    Field("timeout", Bound(Kind.DURATION), "Time-out of the step, which then fails with the error `timeout`."),
+    Field("retry", Group(RETRY), "Retry the step when it fails. A step that has emitted chunks is not retried."),
     Field("disabled", _FLAG, "Skip the step. It is still validated.", default=False),
     Field("allow", _ALLOW, "Codes of findings to silence at this step."),
 )
@@ -127,23 +108,14 @@ TYPES: Final[Mapping[str, InputType]] = {
         units.parse_timestamp,
     ),
     "date": InputType(
-        "A date: 2026-01-31.",
-        {"type": "string", "format": "date"},
-        "a date like 2026-01-31",
-        units.parse_date,
+        "A date: 2026-01-31.", {"type": "string", "format": "date"}, "a date like 2026-01-31", units.parse_date
     ),
     "uuid": InputType("A UUID.", {"type": "string", "format": "uuid"}, "a UUID", units.parse_uuid),
     "email": InputType(
-        "An e-mail address.",
-        {"type": "string", "format": "email"},
-        "an e-mail address",
-        units.parse_email,
+        "An e-mail address.", {"type": "string", "format": "email"}, "an e-mail address", units.parse_email
     ),
     "url": InputType(
-        "An absolute URL.",
-        {"type": "string", "format": "uri"},
-        "a URL like https://example.com/",
-        units.parse_url,
+        "An absolute URL.", {"type": "string", "format": "uri"}, "a URL like https://example.com/", units.parse_url
     ),
     "object": InputType("An object; `properties` declares its properties.", {"type": "object"}),
     "list": InputType("A list; `items` declares its items.", {"type": "array"}),
@@ -178,9 +150,7 @@ INPUT_KEYS: Final = (
 )
 
 
-def _constraint(
-    name: str, type_: Type, description: str, *types: str, default: Any = None
-) -> Field:
+def _constraint(name: str, type_: Type, description: str, *types: str, default: Any = None) -> Field:
     CONSTRAINTS[name] = types
     return Field(name, type_, f"{description} For {' and '.join(types)}.", default=default)
 
@@ -191,18 +161,8 @@ CONSTRAINTS: Final[dict[str, tuple[str, ...]]] = {}
 INPUT_CONSTRAINTS: Final = (
     _constraint("minLength", _COUNT, "Minimum number of characters.", "text"),
     _constraint("maxLength", _COUNT, "Maximum number of characters.", "text"),
-    _constraint(
-        "pattern",
-        _PROSE,
-        "Regular expression that must match somewhere in the text.",
-        "text",
-    ),
-    _constraint(
-        "filters",
-        ListOf(Constant(choices=FILTERS)),
-        "Transformations applied before validation.",
-        "text",
-    ),
+    _constraint("pattern", _PROSE, "Regular expression that must match somewhere in the text.", "text"),
+    _constraint("filters", ListOf(Constant(choices=FILTERS)), "Transformations applied before validation.", "text"),
     _constraint("minimum", _NUMBER, "Minimum value.", "integer", "decimal"),
     _constraint("maximum", _NUMBER, "Maximum value.", "integer", "decimal"),
     _constraint(
@@ -211,9 +171,7 @@ INPUT_CONSTRAINTS: Final = (
         "Allowed values.",
         "enum",
     ),
-    _constraint(
-        "properties", _INPUTS, "Declarations of the object's properties, by name.", "object"
-    ),
+    _constraint("properties", _INPUTS, "Declarations of the object's properties, by name.", "object"),
     _constraint(
         "items",
         Custom({"allOf": [{"$ref": "#/definitions/input"}]}, "declaration"),
@@ -288,25 +246,12 @@ LIMIT: Final = (
         "`fixed`: consecutive windows. `sliding`: never more than the limit in any period of that length.",
         default=ALGORITHMS[0],
     ),
-    Field(
-        "concurrent",
-        Bound(Kind.INTEGER, minimum=1, maximum=1_000_000),
-        "Maximum number of concurrent runs.",
-    ),
+    Field("concurrent", Bound(Kind.INTEGER, minimum=1, maximum=1_000_000), "Maximum number of concurrent runs."),
 )
 #: What an endpoint may say of an authentication that it names.
 WAY: Final = (
-    Field(
-        "scopes",
-        ListOf(Constant(), alone=True),
-        "Scopes that the client needs. All are required.",
-    ),
-    Field(
-        "optional",
-        _FLAG,
-        "Also accept requests without credentials; `auth` is then null.",
-        default=False,
-    ),
+    Field("scopes", ListOf(Constant(), alone=True), "Scopes that the client needs. All are required."),
+    Field("optional", _FLAG, "Also accept requests without credentials; `auth` is then null.", default=False),
 )
 
 # --------------------------------------------------------------------------------------- documents
@@ -327,11 +272,7 @@ def _disabled(meaning: str) -> Field:
 #: The keys of each kind of document.
 DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
     "endpoint": (
-        Field(
-            "kind",
-            Constant(choices=("endpoint",)),
-            "Kind of the document. Default: `endpoint`.",
-        ),
+        Field("kind", Constant(choices=("endpoint",)), "Kind of the document. Default: `endpoint`."),
         Field("method", Constant(choices=METHODS), "HTTP method.", required=True),
         Field(
             "path",
@@ -348,11 +289,7 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
             "`streaming` sends chunks as they are emitted; `json` responds with one value.",
             default="streaming",
         ),
-        Field(
-            "streaming",
-            group_of(Streaming),
-            "Format, heartbeats, time-outs and limits of the stream.",
-        ),
+        Field("streaming", group_of(Streaming), "Format, heartbeats, time-outs and limits of the stream."),
         Field(
             "authentication",
             ListOf(Named(Group(WAY), bare=True), alone=True),
@@ -385,11 +322,7 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
             default="refuse",
         ),
         Field("functionStack", _STACK, "Steps that run for each request.", required=True),
-        Field(
-            "response",
-            Bound(),
-            "Response of a json endpoint. Default: the value of `return`.",
-        ),
+        Field("response", Bound(), "Response of a json endpoint. Default: the value of `return`."),
         _disabled("Do not serve the endpoint. It is still validated."),
         _ALLOWED,
     ),
@@ -448,17 +381,11 @@ TESTS: Final = (
                 Field(
                     "request",
                     _one(
-                        Field(
-                            "method",
-                            Constant(choices=METHODS),
-                            "HTTP method. Default: GET.",
-                        ),
+                        Field("method", Constant(choices=METHODS), "HTTP method. Default: GET."),
                         Field("path", Constant(pattern="^/"), "Request path.", required=True),
                         Field("query", _VALUES, "Query parameters, by name."),
                         Field("headers", _VALUES, "Headers, by name."),
-                        Field(
-                            "body", Bound(), "Request body: JSON, or a text that is sent unchanged."
-                        ),
+                        Field("body", Bound(), "Request body: JSON, or a text that is sent unchanged."),
                         Field("auth", _VALUES, "Claims of the authenticated client."),
                     ),
                     "Request to send.",
@@ -482,35 +409,19 @@ TESTS: Final = (
                             Field(
                                 "respond",
                                 _one(
-                                    Field(
-                                        "status",
-                                        Constant(Kind.INTEGER, 100, 599),
-                                        "HTTP status.",
-                                    ),
+                                    Field("status", Constant(Kind.INTEGER, 100, 599), "HTTP status."),
                                     Field("headers", _VALUES, "Response headers, by name."),
                                     Field("body", Bound(), "Response body."),
-                                    Field(
-                                        "file",
-                                        _TEXT,
-                                        "File with the body, relative to the test.",
-                                    ),
-                                    Field(
-                                        "delay",
-                                        Constant(Kind.DURATION),
-                                        "Delay before each chunk.",
-                                    ),
+                                    Field("file", _TEXT, "File with the body, relative to the test."),
+                                    Field("delay", Constant(Kind.DURATION), "Delay before each chunk."),
                                     Field(
                                         "cutAfter",
                                         _one(
                                             Field(
-                                                "events",
-                                                _COUNT,
-                                                "Number of events after which the connection is cut.",
+                                                "events", _COUNT, "Number of events after which the connection is cut."
                                             ),
                                             Field(
-                                                "bytes",
-                                                _COUNT,
-                                                "Number of bytes after which the connection is cut.",
+                                                "bytes", _COUNT, "Number of bytes after which the connection is cut."
                                             ),
                                         ),
                                         "Where the connection is cut.",
@@ -525,9 +436,7 @@ TESTS: Final = (
                 Field(
                     "client",
                     _one(
-                        Field(
-                            "leaveAfter", _COUNT, "Number of chunks to read before disconnecting."
-                        ),
+                        Field("leaveAfter", _COUNT, "Number of chunks to read before disconnecting."),
                         Field("readDelay", Constant(Kind.DURATION), "Delay before each read."),
                     ),
                     "A client that disconnects, or reads slowly.",
@@ -540,11 +449,7 @@ TESTS: Final = (
                         Field("text", _TEXT, "Content of all chunks, joined."),
                         Field("body", Bound(), "Response body of a json endpoint."),
                         Field("chunks", ListOf(Bound()), "Content of the chunks, in order."),
-                        Field(
-                            "streamed",
-                            _FLAG,
-                            "Whether the first chunk was sent before the upstream had ended.",
-                        ),
+                        Field("streamed", _FLAG, "Whether the first chunk was sent before the upstream had ended."),
                         Field("error", Bound(), "Error that ended the run."),
                         Field(
                             "calls",

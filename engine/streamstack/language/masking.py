@@ -43,9 +43,7 @@ _OF_THE_SYSTEM: Final = frozenset(
 )
 _URL_USER: Final = re.compile(r"(?<=://)[^\s/@:\"'<>]*:[^\s/@\"'<>]*(?=@)")
 _URL_PASSWORD: Final = re.compile(r"://[^\s/@:\"'<>]*:([^\s/@\"'<>]+)@")
-_SCHEME: Final = re.compile(
-    r"\b(Bearer|Basic|Token|Digest)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE
-)
+_SCHEME: Final = re.compile(r"\b(Bearer|Basic|Token|Digest)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
 #: A run of its signs is looked at from the beginning only, and where two dots follow: else each `eyJ` in it would be
 #: followed to its end, in quadratic time.
 _JWT: Final = re.compile(
@@ -64,8 +62,7 @@ _NAMED: Final = re.compile(
     """
 )
 _TELLING: Final = re.compile(
-    r"://|bearer|basic|token|eyJ|key|secret|passw|pwd|sig|gh[opsu]_|xox|AKIA|AIza|sk[-_]",
-    re.IGNORECASE,
+    r"://|bearer|basic|token|eyJ|key|secret|passw|pwd|sig|gh[opsu]_|xox|AKIA|AIza|sk[-_]", re.IGNORECASE
 )
 
 _TELLS_NOTHING: Final = frozenset({"key", "keys", "session", "auth", "salt"})
@@ -77,11 +74,7 @@ _known: list[re.Pattern[str] | None] = [None]
 
 def learn(environment: Mapping[str, str], settings: Iterable[str | None] = ()) -> None:
     """Remember the secrets of a project: those of the environment, by their names, and those that settings hold."""
-    found = {
-        value
-        for name, value in environment.items()
-        if _SECRET_NAME.search(name) and name not in _OF_THE_SYSTEM
-    }
+    found = {value for name, value in environment.items() if _SECRET_NAME.search(name) and name not in _OF_THE_SYSTEM}
     found |= {value for value in settings if value}
     for value in (*environment.values(), *found):
         found |= {unquote(each) for each in _URL_PASSWORD.findall(value)}
@@ -167,11 +160,7 @@ def _forms(secrets: Iterable[str], shortest: int) -> list[str]:
             repr(stripped)[1:-1],
         }
         # The lines of a key in PEM are told one by one.
-        forms |= {
-            line
-            for line in stripped.splitlines()
-            if len(line) >= 20 and not line.startswith("-----")
-        }
+        forms |= {line for line in stripped.splitlines() if len(line) >= 20 and not line.startswith("-----")}
     return sorted(forms, key=len, reverse=True)
 
 

@@ -50,8 +50,7 @@ def refuse_stream(*values: Any) -> None:
         if isinstance(value, Opaque):
             raise RunError(
                 "template",
-                f"a {value.kind} can't be part of an expression: use `collect` to read it into "
-                "a variable first",
+                f"a {value.kind} can't be part of an expression: use `collect` to read it into a variable first",
             )
 
 
@@ -129,9 +128,7 @@ def multiply(left: Any, right: Any) -> Any:
     thing, times = (right, left) if type(left) is int else (left, right)
     if type(times) is int and isinstance(thing, (str, list)):
         if times > 0 and len(thing) * times > MAX_ITEMS:
-            raise RunError(
-                "template", f"`*` would make {a_kind(thing)} of more than {MAX_ITEMS:,} items"
-            )
+            raise RunError("template", f"`*` would make {a_kind(thing)} of more than {MAX_ITEMS:,} items")
         return thing * times
     raise _cannot("multiply", left, "and", right)
 
@@ -239,9 +236,7 @@ def equal(left: Any, right: Any) -> bool:
     if isinstance(left, datetime) and isinstance(right, datetime):
         return aware(left) == aware(right)
     if isinstance(left, dict) and isinstance(right, dict):
-        return left == right or (
-            left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
-        )
+        return left == right or (left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left))
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
         return len(left) == len(right) and all(map(equal, left, right))
     if Decimal in (type(left), type(right)):
@@ -337,9 +332,7 @@ def contains(item: Any, container: Any) -> bool:
     if isinstance(container, str):
         if isinstance(item, str):
             return item in container
-        raise RunError(
-            "template", f"can't look for {a_kind(item)} in a text; write `x | toText in ...`"
-        )
+        raise RunError("template", f"can't look for {a_kind(item)} in a text; write `x | toText in ...`")
     if isinstance(container, (list, tuple)):
         refuse_stream(item)
         return any(equal(item, one) for one in container)

@@ -43,10 +43,7 @@ _FOREIGN: Final = (
         r"\(\?<?[=!]",
         "look-ahead and look-behind are not supported: match more and take a group, or write two conditions",
     ),
-    (
-        r"\\[1-9k]|\(\?P=",
-        "back-references are not supported: take the groups with `regexFind` and compare them",
-    ),
+    (r"\\[1-9k]|\(\?P=", "back-references are not supported: take the groups with `regexFind` and compare them"),
     (
         r"\(\?>|(?:[*+?]|\{[0-9,]+\})\+",
         "atomic groups and possessive repeats are not supported (and not needed): write `(?:...)` and `a+`",
@@ -57,10 +54,7 @@ _FOREIGN: Final = (
         "comments and the flags x, a, L and u are not supported: write the pattern without them",
     ),
     (r"\\Z", r"`\Z` is not supported: write `\z`, the end of the text"),
-    (
-        r"\\[uUN]",
-        r"`\u`, `\U` and `\N` are not supported: write the character itself, or its number as in `\x{00e9}`",
-    ),
+    (r"\\[uUN]", r"`\u`, `\U` and `\N` are not supported: write the character itself, or its number as in `\x{00e9}`"),
     (r"\{,[0-9]", "a repeat needs its smallest number: write `{0,3}` instead of `{,3}`"),
     (r"\\C", r"`\C` is a byte, and a text has none: write `(?s:.)`"),
 )
@@ -135,9 +129,7 @@ class Pattern:
             new = b"".join(_expand(template, match, room)) if fixed is None else fixed
             room -= start - end + len(new)
             if room < len(data) - stop:
-                raise ValueError(
-                    f"the result would be too long: more than {most_added:,} characters are added"
-                )
+                raise ValueError(f"the result would be too long: more than {most_added:,} characters are added")
             pieces += (data[end:start], new)
             end = stop
         pieces.append(data[end:])
@@ -211,9 +203,7 @@ def _iterate(compiled: Any, data: bytes) -> Iterator[Any]:
         span = match.span()
         start, stop = span
         # An empty match is found again where the search goes on, and inside a character of several bytes.
-        if start != stop or (
-            span != last and (start == len(data) or data[start] & 0b11000000 != 0b10000000)
-        ):
+        if start != stop or (span != last and (start == len(data) or data[start] & 0b11000000 != 0b10000000)):
             yield match
         last = span
         if perf_counter() > look:

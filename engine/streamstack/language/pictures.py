@@ -137,9 +137,7 @@ def _style(node: Node) -> str:
 
 def _quoted(text: str) -> str:
     """Return text for Mermaid: all but letters, digits and a few signs is written by number."""
-    return "".join(
-        char if char.isalnum() or char in " .,:/_-" else f"#{ord(char)};" for char in text
-    )
+    return "".join(char if char.isalnum() or char in " .,:/_-" else f"#{ord(char)};" for char in text)
 
 
 # -- SVG
@@ -314,11 +312,7 @@ def _draw(graph: Graph, layout: _Layout, start: _Box, end: _Box) -> Iterator[str
 
 def _draw_edge(edge: Edge, label: str, layout: _Layout, start: _Box, end: _Box) -> Iterator[str]:
     """Draw an edge as a path of straight lines; what leaves the definition early shows by its box alone."""
-    early = edge.target is None and edge.kind in (
-        EdgeKind.RETURN,
-        EdgeKind.ERROR,
-        EdgeKind.AFTER,
-    )
+    early = edge.target is None and edge.kind in (EdgeKind.RETURN, EdgeKind.ERROR, EdgeKind.AFTER)
     if early or (edge.target is edge.source and edge.source is not None):
         return
     source = start if edge.source is None else layout.boxes[edge.source]
@@ -331,9 +325,7 @@ def _draw_edge(edge: Edge, label: str, layout: _Layout, start: _Box, end: _Box) 
         style += " back"
     shown = " L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     yield f'<path class="{style}" d="M{shown}"/>'
-    into_block = (
-        edge.source is not None and edge.target is not None and _holds(edge.source, edge.target)
-    )
+    into_block = edge.source is not None and edge.target is not None and _holds(edge.source, edge.target)
     if label and not into_block and edge.kind is not EdgeKind.ERROR:
         x, y = points[0]
         sideways = points[1][1] == y
@@ -383,24 +375,13 @@ def _holds(node: Node, inner: Node) -> bool:
 
 def _down(source: _Box, target: _Box, level: float) -> list[tuple[float, float]]:
     """Return the points of a way down, which changes its column at a level."""
-    return [
-        (source.middle, source.bottom),
-        (source.middle, level),
-        (target.middle, level),
-        (target.middle, target.y),
-    ]
+    return [(source.middle, source.bottom), (source.middle, level), (target.middle, level), (target.middle, target.y)]
 
 
 def _past(side: float, source: _Box, target: _Box, above: float) -> list[tuple[float, float]]:
     """Return the points of a way along a side, down or up to just above the target."""
     beside = source.y + source.height / 2
-    return [
-        (source.right, beside),
-        (side, beside),
-        (side, above),
-        (target.middle, above),
-        (target.middle, target.y),
-    ]
+    return [(source.right, beside), (side, beside), (side, above), (target.middle, above), (target.middle, target.y)]
 
 
 def _rectangle(box: _Box, style: str, radius: int) -> str:

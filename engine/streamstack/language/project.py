@@ -12,23 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.analysis.checks import (
-    check_authentication,
-    check_format,
-    check_optional_auth,
-    check_resume,
-)
+from streamstack.language.analysis.checks import check_authentication, check_format, check_optional_auth, check_resume
 from streamstack.language.analysis.names import check_calls, check_configured
 from streamstack.language.analysis.texts import check_texts, suppress
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
-from streamstack.language.definition import (
-    Definition,
-    Endpoint,
-    FunctionDefinition,
-    Project,
-    Registry,
-    Task,
-)
+from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, Registry, Task
 from streamstack.language.environment import read_env_file
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
@@ -92,16 +80,11 @@ def validate(
         findings += found
         if found:
             unread.update(_NAME.findall(files[file]))
-        entries += [
-            _Entry(document, read_document(document, registry, streaming_defaults))
-            for document in documents
-        ]
+        entries += [_Entry(document, read_document(document, registry, streaming_defaults)) for document in documents]
     functions: dict[str, FunctionDefinition] = {}
     findings += _name_functions(entries, functions)
     sound: list[Definition] = []
-    around = _Around(
-        functions, callees_of(functions), unread - functions.keys(), configured or {}, environment
-    )
+    around = _Around(functions, callees_of(functions), unread - functions.keys(), configured or {}, environment)
     collisions = _collide(entries)
     for entry in entries:
         definition = entry.definition
@@ -118,9 +101,7 @@ def validate(
     return _make_project(sound), sorted(set(findings))
 
 
-def _name_functions(
-    entries: list[_Entry], functions: dict[str, FunctionDefinition]
-) -> list[Diagnostic]:
+def _name_functions(entries: list[_Entry], functions: dict[str, FunctionDefinition]) -> list[Diagnostic]:
     """Index the functions by name; report names that are given twice, of tasks too."""
     found = []
     tasks: dict[str, Task] = {}
@@ -186,21 +167,12 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     return found
 
 
-def _missing_environment(
-    definition: Definition, environment: Mapping[str, str]
-) -> list[Diagnostic]:
+def _missing_environment(definition: Definition, environment: Mapping[str, str]) -> list[Diagnostic]:
     return [
-        make_diagnostic(
-            "missing-environment",
-            read_.mark,
-            f"the environment variable {read_.path[0]} is not set",
-        )
+        make_diagnostic("missing-environment", read_.mark, f"the environment variable {read_.path[0]} is not set")
         for value in all_values(definition)
         for read_ in value.reads
-        if read_.name == "env"
-        and read_.path
-        and not read_.soft
-        and str(read_.path[0]) not in environment
+        if read_.name == "env" and read_.path and not read_.soft and str(read_.path[0]) not in environment
     ]
 
 
@@ -290,9 +262,7 @@ def find_files(folder: Path) -> list[Path]:
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(
-            each
-            for each in folders
-            if not each.startswith(".") and not Path(parent, each, SETTINGS).is_file()
+            each for each in folders if not each.startswith(".") and not Path(parent, each, SETTINGS).is_file()
         )
         found += [Path(parent, name) for name in sorted(names) if is_definition(name)]
     return found
@@ -300,12 +270,7 @@ def find_files(folder: Path) -> list[Path]:
 
 def is_definition(name: str) -> bool:
     """Tell whether a file of this name holds definitions."""
-    return (
-        name.endswith(_SUFFIXES)
-        and not name.startswith(".")
-        and not name.endswith(_TESTS)
-        and name != SETTINGS
-    )
+    return name.endswith(_SUFFIXES) and not name.startswith(".") and not name.endswith(_TESTS) and name != SETTINGS
 
 
 def read_project(
@@ -329,9 +294,7 @@ def read_project(
     kept = read_texts([] if place is None else [place], findings)
     sources = read_texts([*find_files(root), *more], findings)
     name = display_name(place or root / SETTINGS)
-    settings, found = load_settings(
-        kept.get(name), name, environment, check_environment=check_environment
-    )
+    settings, found = load_settings(kept.get(name), name, environment, check_environment=check_environment)
     with uncollected():
         project, wrong = validate(
             sources,
@@ -378,9 +341,7 @@ def read_texts(paths: Iterable[Path], findings: list[Diagnostic]) -> dict[str, s
         name = display_name(path)
         if path.exists() and not path.is_file():
             message = "This is not a regular file, so it is not read."  # a pipe would be waited for, for ever
-            findings.append(
-                make_diagnostic("yaml-syntax", Mark(name, 1, 1), message, "write a file there")
-            )
+            findings.append(make_diagnostic("yaml-syntax", Mark(name, 1, 1), message, "write a file there"))
             continue
         content = path.read_bytes()
         try:

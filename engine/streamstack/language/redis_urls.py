@@ -110,11 +110,7 @@ def _requirement(text: str) -> str:
     return text
 
 
-_SHARED: Final[dict[str, Callable[[str], Any]]] = {
-    "db": _database,
-    "username": str,
-    "password": str,
-}
+_SHARED: Final[dict[str, Callable[[str], Any]]] = {"db": _database, "username": str, "password": str}
 _TLS: Final[dict[str, Callable[[str], Any]]] = {
     "ssl_ca_certs": str,
     "ssl_certfile": str,

@@ -113,9 +113,7 @@ def reference(families: Mapping[str, Iterable[Function]]) -> str:
 
 
 def _bounds(wanted: Bound | Constant) -> str:
-    least, most = (
-        shown(wanted.kind, bound) for bound in (wanted.minimum or 0, wanted.maximum or 0)
-    )
+    least, most = (shown(wanted.kind, bound) for bound in (wanted.minimum or 0, wanted.maximum or 0))
     if wanted.minimum is not None and wanted.maximum is not None:
         return f" from {least} to {most}"
     if wanted.minimum is not None:
@@ -135,14 +133,10 @@ def definitions_reference() -> str:
     parts = ["# Definitions"]
     for kind, fields in keys.DOCUMENTS.items():
         # The block has a table of its own, in the settings.
-        listed = tuple(
-            replace(each, type=Group(())) if each.name == "streaming" else each for each in fields
-        )
+        listed = tuple(replace(each, type=Group(())) if each.name == "streaming" else each for each in fields)
         parts += [f"## kind: {kind}", _constants(table(listed, "key"))]
         if kind == "endpoint":
-            parts.append(
-                "The keys of `streaming` are those of [the settings](settings.md#streaming)."
-            )
+            parts.append("The keys of `streaming` are those of [the settings](settings.md#streaming).")
     inputs = (*keys.INPUT_KEYS, *keys.INPUT_CONSTRAINTS)
     types = [f"| `{name}` | {each.description} |" for name, each in keys.TYPES.items()]
     parts += [
@@ -167,10 +161,7 @@ def settings_reference() -> str:
             parts.append(_constants(table(wanted.parameters, "setting", prefix)))
         elif isinstance(wanted, Tagged):
             for tag, group in wanted.groups.items():
-                parts += [
-                    f"### {wanted.key}: {tag}",
-                    _constants(table(group.parameters, "setting", prefix)),
-                ]
+                parts += [f"### {wanted.key}: {tag}", _constants(table(group.parameters, "setting", prefix))]
     return "\n\n".join(parts) + "\n"
 
 

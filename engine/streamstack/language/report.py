@@ -29,9 +29,7 @@ def write_text(findings: Sequence[Diagnostic], sources: Sources) -> str:
     for finding in findings:
         if finding.file not in lines:
             lines[finding.file] = _split(sources.get(finding.file, ""))
-        parts.append(
-            f"{finding.mark}: {finding.severity}: {finding.code}: {_one_line(finding.message)}\n"
-        )
+        parts.append(f"{finding.mark}: {finding.severity}: {finding.code}: {_one_line(finding.message)}\n")
         # A line that holds a secret is not for logs.
         shown = finding.code not in _HIDDEN
         if shown and 0 < finding.line <= len(lines[finding.file]):
@@ -72,13 +70,7 @@ def write_sarif(findings: Sequence[Diagnostic], _: Sources) -> str:
     """Return SARIF 2.1.0, the format of code scanners (OASIS, sarif-v2.1.0)."""
     codes = sorted({finding.code for finding in findings})
     run = {
-        "tool": {
-            "driver": {
-                "name": "streamstack",
-                "version": __version__,
-                "rules": [_rule(code) for code in codes],
-            }
-        },
+        "tool": {"driver": {"name": "streamstack", "version": __version__, "rules": [_rule(code) for code in codes]}},
         "columnKind": "unicodeCodePoints",
         "results": [_result(finding, codes.index(finding.code)) for finding in findings],
     }

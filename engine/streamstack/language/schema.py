@@ -80,9 +80,7 @@ def make_schemas(registry: Registry) -> dict[str, Schema]:
         }
         for kind, fields in keys.DOCUMENTS.items()
     }
-    function, task, endpoint = (
-        _fields(keys.DOCUMENTS[kind]) for kind in ("function", "task", "endpoint")
-    )
+    function, task, endpoint = (_fields(keys.DOCUMENTS[kind]) for kind in ("function", "task", "endpoint"))
     schemas["streamstack.schema.json"] = {
         "$schema": _DRAFT,
         "title": "streamstack definition",
@@ -114,15 +112,11 @@ def _has_kind(kind: str) -> Schema:
 
 def _step(registry: Registry) -> Schema:
     alone = [
-        name
-        for name, function in registry.items()
-        if not any(parameter.required for parameter in function.parameters)
+        name for name, function in registry.items() if not any(parameter.required for parameter in function.parameters)
     ]
     properties: Schema = {each.name: _field(each) for each in keys.MODIFIERS}
     for name, function in registry.items():
-        properties[name] = _described(
-            _below_function(function), function.summary, markdown_of(function)
-        )
+        properties[name] = _described(_below_function(function), function.summary, markdown_of(function))
     return {
         "description": "A step: one function and its modifiers.",
         "type": ["object", "string"],
@@ -208,11 +202,7 @@ def _type(wanted: Type, *, mode: Mode = "definition") -> Schema:
         case Condition():
             return {"type": ["boolean", "string", "null"], "pattern": "<<"}
         case Constant():
-            return (
-                _constant(wanted)
-                if mode == "definition"
-                else _setting(wanted, bound=mode == "settings")
-            )
+            return _constant(wanted) if mode == "definition" else _setting(wanted, bound=mode == "settings")
         case Variable():
             return {
                 "type": ["string", "null"],
@@ -230,9 +220,7 @@ def _type(wanted: Type, *, mode: Mode = "definition") -> Schema:
         case Named():
             return {
                 "type": ["object", *(["string"] if wanted.bare else []), "null"],
-                "propertyNames": {"pattern": f"^{VARIABLE.pattern}$"}
-                if wanted.keys_are_variables
-                else _SOUND_KEYS,
+                "propertyNames": {"pattern": f"^{VARIABLE.pattern}$"} if wanted.keys_are_variables else _SOUND_KEYS,
                 "additionalProperties": _type(wanted.item, mode=mode),
             }
         case OneOf():
@@ -249,9 +237,7 @@ def _list(wanted: ListOf, *, mode: Mode) -> Schema:
         schema = {key: each for key, each in item.items() if key not in ("enum", "anyOf")}
         schema["type"] = ["array", *(_types(item) or ["string"]), "null"]
     bounds = {"minItems": wanted.least, "maxItems": wanted.most}
-    return (
-        schema | {"items": item} | {key: each for key, each in bounds.items() if each is not None}
-    )
+    return schema | {"items": item} | {key: each for key, each in bounds.items() if each is not None}
 
 
 def _tagged(wanted: Tagged, *, mode: Mode) -> Schema:
@@ -264,11 +250,7 @@ def _tagged(wanted: Tagged, *, mode: Mode) -> Schema:
 
 
 def _group(wanted: Group, *, mode: Mode) -> Schema:
-    if (
-        wanted.make is not None
-        and mode == "definition"
-        and any(each.attribute for each in wanted.parameters)
-    ):
+    if wanted.make is not None and mode == "definition" and any(each.attribute for each in wanted.parameters):
         mode = "streaming"
     schema = _fields(wanted.parameters, mode=mode)
     return _with_short(wanted, schema, mode=mode)

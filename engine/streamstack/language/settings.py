@@ -109,9 +109,7 @@ class Cors:
         ("X-Run-Id", "X-Stream-Id"),
     )
     credentials: bool = setting(_FLAG, "Allow cookies and HTTP authentication.", False)
-    max_age: float = setting(
-        _DURATION, "How long a browser may cache the preflight response.", 600.0
-    )
+    max_age: float = setting(_DURATION, "How long a browser may cache the preflight response.", 600.0)
 
 
 def _check_cors(reader: SettingsReader, node: Mapping, values: dict[str, Any], name: str) -> bool:
@@ -129,9 +127,7 @@ class Metrics:
     """Access to the metrics: with the ``token``, or open."""
 
     # Where it was kept in a file it ends with a line break, which no header can bring: texts are stripped.
-    token: str | None = setting(
-        Constant(), "Bearer token that `/_metrics` requires.", None, secret=True
-    )
+    token: str | None = setting(Constant(), "Bearer token that `/_metrics` requires.", None, secret=True)
     open: bool = setting(_FLAG, "Serve `/_metrics` without a token.", False)
 
 
@@ -151,33 +147,23 @@ class Server:
     ``trusted_proxies`` are trusted for the client address in ``forwarded_header``.
     """
 
-    host: str = setting(
-        Constant(), "Address to listen on. `0.0.0.0` listens on every interface.", "127.0.0.1"
-    )
+    host: str = setting(Constant(), "Address to listen on. `0.0.0.0` listens on every interface.", "127.0.0.1")
     port: int = setting(Constant(Kind.INTEGER, 0, 65535), "Port to listen on.", 8080)
     workers: int = setting(Constant(Kind.INTEGER, 1, 1024), "Number of worker processes.", 1)
-    max_body_size: int = setting(
-        Constant(Kind.SIZE), "Maximum size of a request body.", 10 * 1024 * 1024
-    )
+    max_body_size: int = setting(Constant(Kind.SIZE), "Maximum size of a request body.", 10 * 1024 * 1024)
     max_connections: int = setting(
         Constant(Kind.INTEGER, 1, 1_000_000),
         "Maximum number of open connections for each worker process. Further requests get 503.",
         10_000,
     )
-    head_timeout: float = setting(
-        _DURATION,
-        "Time-out for reading the request line and headers. 0 disables it.",
-        30.0,
-    )
+    head_timeout: float = setting(_DURATION, "Time-out for reading the request line and headers. 0 disables it.", 30.0)
     worker_timeout: float = setting(
         Constant(Kind.DURATION),
         "Time after which a worker process that sends no heartbeat is replaced. 0 disables it.",
         30.0,
     )
     shutdown_timeout: float = setting(
-        _DURATION,
-        "Time that running requests have to finish after SIGTERM (graceful shutdown).",
-        30.0,
+        _DURATION, "Time that running requests have to finish after SIGTERM (graceful shutdown).", 30.0
     )
     trusted_proxies: tuple[Network, ...] = setting(
         ListOf(Constant(parse=_network), alone=True),
@@ -196,9 +182,7 @@ class Server:
         0.0,
     )
     metrics: Metrics | None = setting(
-        group_of(Metrics, check=_check_metrics),
-        "Access to `/_metrics`: with a token, or open.",
-        None,
+        group_of(Metrics, check=_check_metrics), "Access to `/_metrics`: with a token, or open.", None
     )
     cors: Cors | None = setting(
         group_of(Cors, short="origins", switch="off", check=_check_cors),
@@ -217,19 +201,11 @@ class LogSettings:
     With ``access``, each request is logged when it has ended, whatever the ``level``.
     """
 
-    level: str = setting(
-        Constant(choices=("debug", "info", "warning", "error")),
-        "Minimum log level.",
-        "info",
-    )
+    level: str = setting(Constant(choices=("debug", "info", "warning", "error")), "Minimum log level.", "info")
     format: str | None = setting(
-        Constant(choices=("text", "json")),
-        "Log format. Default: text on a terminal, otherwise JSON.",
-        None,
+        Constant(choices=("text", "json")), "Log format. Default: text on a terminal, otherwise JSON.", None
     )
-    access: bool = setting(
-        Constant(Kind.BOOLEAN), "Access log: log each request when it has ended.", True
-    )
+    access: bool = setting(Constant(Kind.BOOLEAN), "Access log: log each request when it has ended.", True)
 
     def is_text(self, stream: TextIO) -> bool:
         """Return whether a log that goes to a stream is text for people."""
@@ -321,11 +297,7 @@ class Database:
         "Time that a streaming query may hold its connection while its consumer is slow.",
         5.0,
     )
-    spool: int = setting(
-        _SIZE,
-        "Maximum size of the temporary file for the remaining rows of such a query.",
-        1024**3,
-    )
+    spool: int = setting(_SIZE, "Maximum size of the temporary file for the remaining rows of such a query.", 1024**3)
 
     @property
     def pooled(self) -> bool:
@@ -348,9 +320,7 @@ def _database(name: str, mark: object, **values: Any) -> Database:
     return Database(name, **values)
 
 
-def _check_database(
-    reader: SettingsReader, node: Mapping, values: dict[str, Any], name: str
-) -> bool:
+def _check_database(reader: SettingsReader, node: Mapping, values: dict[str, Any], name: str) -> bool:
     if "bin" in values and "url" in values:
         message = f"`{name}.bin` is for the embedded server, and `url` names another."
         mark = (node.key("bin") or node).mark
@@ -358,18 +328,14 @@ def _check_database(
     return True
 
 
-def _check_databases(
-    reader: SettingsReader, node: Mapping, found: dict[str, Any], name: str
-) -> None:
+def _check_databases(reader: SettingsReader, node: Mapping, found: dict[str, Any], name: str) -> None:
     embedded = [
         (key.text, value)
         for key, value in node.items
         if key.text in found and found[key.text].url is None and not _has_url(value)
     ]
     for key, value in embedded[1:]:
-        message = (
-            f"`{name}.{key}` has no `url`, and the embedded server is `{embedded[0][0]}` already."
-        )
+        message = f"`{name}.{key}` has no `url`, and the embedded server is `{embedded[0][0]}` already."
         reader.refuse(value.mark, message, "give all of them but one a `url`")
 
 
@@ -383,9 +349,7 @@ def _has_url(node: Node) -> bool:
 
 # ------------------------------------------------------------------------------------------- http
 
-_HOST: Final = re.compile(
-    r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_](?:[a-z0-9_-]{0,62}))*(?::[0-9]{1,5})?"
-)
+_HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_](?:[a-z0-9_-]{0,62}))*(?::[0-9]{1,5})?")
 _TIME: Final = Constant(Kind.DURATION, off=True)
 _TIMEOUTS: Final = Section("timeouts", "Time-outs for calls to upstreams. 0 disables one.")
 
@@ -426,35 +390,16 @@ class HttpSettings:
         "Hosts that may be called: example.org, *.example.org, 10.0.0.0/8. Default: any host.",
         None,
     )
-    deny_private_networks: bool = setting(
-        _FLAG, "Reject calls to loopback, private and link-local addresses.", False
-    )
+    deny_private_networks: bool = setting(_FLAG, "Reject calls to loopback, private and link-local addresses.", False)
     connect: float = setting(
-        _TIME,
-        "Time-out for the DNS lookup, TCP connection and TLS handshake.",
-        10.0,
-        within=_TIMEOUTS,
+        _TIME, "Time-out for the DNS lookup, TCP connection and TLS handshake.", 10.0, within=_TIMEOUTS
     )
     total: float = setting(_TIME, "Time-out for a whole `http.request`.", 60.0, within=_TIMEOUTS)
-    first_chunk: float = setting(
-        _TIME,
-        "Time-out for the first item of a stream.",
-        60.0,
-        within=_TIMEOUTS,
-    )
-    idle: float = setting(
-        _TIME,
-        "Time-out between the items of a stream.",
-        300.0,
-        within=_TIMEOUTS,
-    )
-    max_body_size: int = setting(
-        _SIZE, "Maximum size of a response body that `http.request` reads.", 100 * 1024 * 1024
-    )
+    first_chunk: float = setting(_TIME, "Time-out for the first item of a stream.", 60.0, within=_TIMEOUTS)
+    idle: float = setting(_TIME, "Time-out between the items of a stream.", 300.0, within=_TIMEOUTS)
+    max_body_size: int = setting(_SIZE, "Maximum size of a response body that `http.request` reads.", 100 * 1024 * 1024)
     max_event_size: int = setting(
-        _SIZE,
-        "Maximum size of a single event, line or record of a streamed response.",
-        10 * 1024 * 1024,
+        _SIZE, "Maximum size of a single event, line or record of a streamed response.", 10 * 1024 * 1024
     )
     # It may hold a password: no representation shows it.
     proxy: str | None = setting(
@@ -490,16 +435,10 @@ class Model:
     What is None is the provider's default. ``without_key`` is the address that stands in while there is no key.
     """
 
-    provider: str = setting(
-        Constant(choices=PROVIDERS, empty=True), "The provider's API protocol.", example="openai"
-    )
-    model: str = setting(
-        Constant(Kind.PROSE, empty=True), "The provider's name of the model.", example="gpt-4o-mini"
-    )
+    provider: str = setting(Constant(choices=PROVIDERS, empty=True), "The provider's API protocol.", example="openai")
+    model: str = setting(Constant(Kind.PROSE, empty=True), "The provider's name of the model.", example="gpt-4o-mini")
     base_url: str | None = setting(
-        Constant(parse=_model_address, empty=True),
-        "Base URL, if it is not the provider's own.",
-        None,
+        Constant(parse=_model_address, empty=True), "Base URL, if it is not the provider's own.", None
     )
     api_key: str | None = setting(
         Constant(Kind.PROSE, empty=True),
@@ -560,14 +499,10 @@ class StateSettings:
         "",
     )
     max_entries: int = setting(
-        Constant(Kind.INTEGER, 1, 100_000_000),
-        "Maximum number of cached values, and of counters, in memory.",
-        100_000,
+        Constant(Kind.INTEGER, 1, 100_000_000), "Maximum number of cached values, and of counters, in memory.", 100_000
     )
     max_size: int = setting(
-        _SIZE,
-        "Maximum size of all cached values in memory; in Redis, of one value.",
-        256 * 1024 * 1024,
+        _SIZE, "Maximum size of all cached values in memory; in Redis, of one value.", 256 * 1024 * 1024
     )
 
     @property
@@ -610,9 +545,7 @@ class Settings:
         factory=lambda: EMBEDDED,
     )
     authentication: Methods = setting(
-        AUTHENTICATION,
-        "Authentication methods by name. Endpoints name them under `authentication`.",
-        factory=dict,
+        AUTHENTICATION, "Authentication methods by name. Endpoints name them under `authentication`.", factory=dict
     )
     models: abc.Mapping[str, Model] = setting(
         Named(group_of(Model, whole=True, example="{provider: openai, model: gpt-4o-mini}")),
@@ -624,12 +557,8 @@ class Settings:
         "Store for caches, counters, rate limits and resumable streams.",
         factory=StateSettings,
     )
-    http: HttpSettings = setting(
-        group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings
-    )
-    log: LogSettings = setting(
-        group_of(LogSettings), "Logging: level, format and access log.", factory=LogSettings
-    )
+    http: HttpSettings = setting(group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings)
+    log: LogSettings = setting(group_of(LogSettings), "Logging: level, format and access log.", factory=LogSettings)
     written: abc.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def names(self, section: str) -> tuple[str, ...]:
@@ -653,9 +582,7 @@ LATER: Final = (
 SETTINGS: Final = (*fields_of(Settings), *LATER)
 
 
-def parse_section(
-    name: str, node: Node | None, folder: Path = Path()
-) -> tuple[Any, list[Diagnostic]]:
+def parse_section(name: str, node: Node | None, folder: Path = Path()) -> tuple[Any, list[Diagnostic]]:
     """Return one section as `Settings` holds it, and what is wrong with it."""
     findings: list[Diagnostic] = []
     section = next(each for each in SETTINGS if each.name == name)
@@ -680,15 +607,11 @@ def load_settings(
         return Settings(), findings
     for extra in documents[1:]:
         message = "streamstack.yaml holds one document."
-        findings.append(
-            make_diagnostic("bad-setting", extra.root.mark, message, "take the `---` out")
-        )
+        findings.append(make_diagnostic("bad-setting", extra.root.mark, message, "take the `---` out"))
     root, missing = substitute(documents[0].root, env, check=check_environment)
     findings += missing
     if not isinstance(root, Mapping):
-        findings.append(
-            make_diagnostic("not-a-mapping", root.mark, "streamstack.yaml is a mapping.")
-        )
+        findings.append(make_diagnostic("not-a-mapping", root.mark, "streamstack.yaml is a mapping."))
         return Settings(), sorted(findings)
     reader = SettingsReader(findings, Path(file).parent)
     later = {each.name for each in LATER}
@@ -698,9 +621,7 @@ def load_settings(
             reader.refuse(key.mark, message, code="not-yet")
     values = reader.values(SETTINGS, root, "")
     written = {
-        key.text: tuple(name.text for name, _ in node.items)
-        for key, node in root.items
-        if isinstance(node, Mapping)
+        key.text: tuple(name.text for name, _ in node.items) for key, node in root.items if isinstance(node, Mapping)
     }
     values["databases"] = values.get("databases") or EMBEDDED
     return Settings(**values, written=written), sorted(blame(documents[0].root, findings, env))

@@ -13,16 +13,7 @@ from yaml import events
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language import traps
 from streamstack.language.findings import make_diagnostic
-from streamstack.language.nodes import (
-    Document,
-    Mapping,
-    Node,
-    Scalar,
-    Sequence,
-    SourceText,
-    Style,
-    plain,
-)
+from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence, SourceText, Style, plain
 from streamstack.language.traps import TrapReading, repair
 
 _WORDS: Final[dict[str, bool | None]] = {
@@ -67,9 +58,7 @@ _INDENT: Final = (
     "The line does not fit the lines above it.",
     "indent the keys of one mapping, and the `-` of one list, alike",
 )
-_FLOW: Final = (
-    "close every `{` and `[`, separate with commas, and quote values that hold `, : { } [ ]`"
-)
+_FLOW: Final = "close every `{` and `[`, separate with commas, and quote values that hold `, : { } [ ]`"
 
 #: The parser's words, a piece of each, with what they mean to an author and what to write.
 _MEANINGS: Final[tuple[tuple[str, str, str], ...]] = (
@@ -96,26 +85,14 @@ _MEANINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     ("block collections", "A list or a mapping can't begin here.", "begin it on a line of its own"),
     ("unexpected end of stream", "A quote is not closed.", "close the quote"),
-    (
-        "unexpected document",
-        "A quote is still open where the next document begins.",
-        "close the quote",
-    ),
+    ("unexpected document", "A quote is still open where the next document begins.", "close the quote"),
     (
         "unknown escape character",
         "The backslash begins no escape sequence that YAML knows.",
         "use single quotes, in which a backslash is a backslash",
     ),
-    (
-        "hexadecimal",
-        "The escape sequence is not complete.",
-        "use single quotes, in which a backslash is a backslash",
-    ),
-    (
-        "invalid Unicode character escape",
-        "The escape sequence names no character.",
-        "write the character itself",
-    ),
+    ("hexadecimal", "The escape sequence is not complete.", "use single quotes, in which a backslash is a backslash"),
+    ("invalid Unicode character escape", "The escape sequence names no character.", "write the character itself"),
     (
         "document start",
         "The document has ended before this value.",
@@ -142,30 +119,19 @@ def refuse_characters(source: SourceText) -> Diagnostic | None:
     where = source.mark(found.start())
     if char == 0:
         return make_diagnostic(
-            "yaml-syntax",
-            where,
-            "The file holds a NUL character: it may not be text in UTF-8.",
-            "save it as UTF-8",
+            "yaml-syntax", where, "The file holds a NUL character: it may not be text in UTF-8.", "save it as UTF-8"
         )
     if char in (0x85, 0x2028, 0x2029):
         hint = f'write it in double quotes as "\\u{char:04X}"'
         return make_diagnostic(
-            "yaml-syntax",
-            where,
-            f"The invisible line break {name} would end the line for some readers.",
-            hint,
+            "yaml-syntax", where, f"The invisible line break {name} would end the line for some readers.", hint
         )
     if 0xD800 <= char <= 0xDFFF:
         return make_diagnostic(
-            "yaml-syntax",
-            where,
-            f"{name} is half a character: the file is not valid UTF-8.",
-            "save it as UTF-8",
+            "yaml-syntax", where, f"{name} is half a character: the file is not valid UTF-8.", "save it as UTF-8"
         )
     hint = f'remove it, or write it in double quotes as "\\u{char:04X}"'
-    return make_diagnostic(
-        "yaml-syntax", where, f"The character {name} is not allowed in YAML.", hint
-    )
+    return make_diagnostic("yaml-syntax", where, f"The character {name} is not allowed in YAML.", hint)
 
 
 def describe(source: SourceText, at: int, problem: str, context: str) -> tuple[str, str]:
@@ -173,9 +139,7 @@ def describe(source: SourceText, at: int, problem: str, context: str) -> tuple[s
     char = source.text[at : at + 1]
     if "cannot start any token" in problem or "alphabetic or numeric" in problem:
         start, _ = source.line(at)
-        if char == "\t" or (
-            not source.text[start:at].strip(" \t") and "\t" in source.text[start:at]
-        ):
+        if char == "\t" or (not source.text[start:at].strip(" \t") and "\t" in source.text[start:at]):
             return "A tab can't indent a line.", "indent with spaces"
         if "alias" in context or "anchor" in context:
             return "A value that begins with `*` or `&` is an alias or an anchor in YAML.", _QUOTES
@@ -183,15 +147,10 @@ def describe(source: SourceText, at: int, problem: str, context: str) -> tuple[s
     for piece, message, hint in _MEANINGS:
         if piece in problem:
             return message, hint
-    return (
-        f"YAML can't read this: {problem or context or 'unknown problem'}.",
-        "check the lines up to this place",
-    )
+    return (f"YAML can't read this: {problem or context or 'unknown problem'}.", "check the lines up to this place")
 
 
-def syntax_fault(
-    source: SourceText, at: int, problem: str, context: str, opened: Mark | None
-) -> Diagnostic:
+def syntax_fault(source: SourceText, at: int, problem: str, context: str, opened: Mark | None) -> Diagnostic:
     """Return the finding of a syntax error; ``opened`` is where the quote or bracket began."""
     message, hint = describe(source, at, problem, context)
     where = source.mark(at)
@@ -218,12 +177,7 @@ MOST_FINDINGS: Final = 200
 
 _TOO_DEEP: Final = f"Values are nested more than {MOST_LEVELS} deep."
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_STYLES: Final[dict[str | None, Style]] = {
-    "'": "single",
-    '"': "double",
-    "|": "literal",
-    ">": "folded",
-}
+_STYLES: Final[dict[str | None, Style]] = {"'": "single", '"': "double", "|": "literal", ">": "folded"}
 #: The anchor and the tag before a value.
 _PROPERTIES: Final = re.compile(r"(?:[&!][^\s,\[\]{}]*(?:\s+(?:#[^\r\n]*)?)*){1,2}")
 _NEXT_DOCUMENT: Final = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
@@ -238,11 +192,7 @@ def read(text: str, file: str) -> tuple[list[Document], list[Diagnostic]]:
     source = SourceText(file, text.removeprefix("\ufeff"))
     if len(text) > MOST_CHARACTERS:
         return [], [
-            make_diagnostic(
-                "file-too-large",
-                source.mark(0),
-                f"The file has more than {MOST_CHARACTERS:,} characters.",
-            )
+            make_diagnostic("file-too-large", source.mark(0), f"The file has more than {MOST_CHARACTERS:,} characters.")
         ]
     refused = refuse_characters(source)
     if refused is not None:
@@ -366,9 +316,7 @@ class _Reader:
                 begun: Any = error.context_mark
                 opened = self.source.mark(begun.index) if begun else None
                 self.faults.append(at)
-                self._add(
-                    syntax_fault(self.source, at, error.problem or "", error.context or "", opened)
-                )
+                self._add(syntax_fault(self.source, at, error.problem or "", error.context or "", opened))
         found = _NEXT_DOCUMENT.search(source.text, max(at, begin + 3 if begin else 0))
         return found.start() if found else None
 
@@ -518,20 +466,13 @@ class _Reader:
             return
         top.keys[text] = key.mark
         if style == "plain" and text == "<<" and traps.has_colon(self.source, key):
-            self._drop(
-                top,
-                make_diagnostic(
-                    "merge-key", key.mark, "The merge key `<<:` is not part of the language."
-                ),
-            )
+            self._drop(top, make_diagnostic("merge-key", key.mark, "The merge key `<<:` is not part of the language."))
         elif "<<" in text or ">>" in text:
             cut = traps.cut_value(self.source, key, flow=top.flow) if style == "plain" else None
             self._trap(cut or traps.binding_key(self.source, key, flow=top.flow))
             top.dropped = True
         elif not text and style == "plain":
-            self._drop(
-                top, make_diagnostic("bad-key", key.mark, "The key before the `:` is missing.")
-            )
+            self._drop(top, make_diagnostic("bad-key", key.mark, "The key before the `:` is missing."))
 
     def _take_value(self, top: _Open, node: Node) -> None:
         key, top.key = top.key, None
@@ -561,9 +502,7 @@ class _Reader:
         is_mapping = isinstance(node, Mapping) and kind is not events.AliasEvent
         told = traps.describe_mustache(self.source, top.start) if top.flow and is_mapping else None
         if told:
-            self._drop(
-                top, make_diagnostic("yaml-quotes", top.mark, told, "write a binding as <<name>>")
-            )
+            self._drop(top, make_diagnostic("yaml-quotes", top.mark, told, "write a binding as <<name>>"))
             return
         if kind is events.AliasEvent:
             what = "An alias"

@@ -336,12 +336,7 @@ def _in_quotes(token: _Token, index: int) -> Misplaced:
             for part in ((["<<...>>"] if number else []) + ([f"'{each}'"] if each else []))
         )
         hint = f"join the parts: {shown}"
-    return Misplaced(
-        "quoted-binding",
-        index,
-        "a binding inside an SQL string literal would be part of the text",
-        hint,
-    )
+    return Misplaced("quoted-binding", index, "a binding inside an SQL string literal would be part of the text", hint)
 
 
 def _refuse(before: list[_Token], clause: str) -> tuple[str, str] | None:
@@ -357,9 +352,7 @@ def _refuse(before: list[_Token], clause: str) -> tuple[str, str] | None:
         noun = "a table" if clause == "from" else "a column"
     if noun:
         hint = f"write the name itself; `<% if %>` can choose between names, or `db.get` takes {noun}'s name"
-        return f"a binding can't be used as the name of {noun}", hint.replace(
-            " a name's name", " names"
-        )
+        return f"a binding can't be used as the name of {noun}", hint.replace(" a name's name", " names")
     if word == "in":
         return "`IN` takes a list in brackets, and a binding is one value", "write = ANY(<<...>>)"
     if word in _TYPES_BEFORE_TEXT:

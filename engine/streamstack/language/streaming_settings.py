@@ -15,10 +15,7 @@ SLOW_CLIENTS: Final = ("block", "disconnect", "dropOldest")
 #: The formats that can tell a reader of dropped chunks, or that have no slow readers (`json` is sent whole).
 TELLING: Final = ("auto", *(each.name for each in FORMATS if each.gaps or each.whole))
 #: Formats of which a reader can come back: the others have no place for an id.
-RESUMABLE: Final = (
-    "auto",
-    *(each.name for each in FORMATS if each.resumable and not each.alias_of),
-)
+RESUMABLE: Final = ("auto", *(each.name for each in FORMATS if each.resumable and not each.alias_of))
 
 _TIME: Final = Constant(Kind.DURATION, off=True)
 _SIZE: Final = Constant(Kind.SIZE, positive=True)
@@ -41,13 +38,9 @@ class Resume:
         300.0,
     )
     max_chunks: int = setting(
-        Constant(Kind.INTEGER, 1, 1_000_000),
-        "Maximum number of stored chunks; the oldest are dropped.",
-        10_000,
+        Constant(Kind.INTEGER, 1, 1_000_000), "Maximum number of stored chunks; the oldest are dropped.", 10_000
     )
-    max_size: int = setting(
-        _SIZE, "Maximum size of all stored chunks; the oldest are dropped.", 16 * 1024 * 1024
-    )
+    max_size: int = setting(_SIZE, "Maximum size of all stored chunks; the oldest are dropped.", 16 * 1024 * 1024)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,30 +51,16 @@ class Streaming:
     full before `slowClient: disconnect` cuts it off. ``separator`` and ``end`` are for text.
     """
 
-    format: str = setting(
-        Constant(choices=NAMES),
-        "Output format. `auto` follows the request's Accept header.",
-        "auto",
-    )
+    format: str = setting(Constant(choices=NAMES), "Output format. `auto` follows the request's Accept header.", "auto")
     keep_alive: float = setting(
         _TIME, "Interval of heartbeats while nothing is sent. 0 or `false` disables them.", 15.0
     )
-    first_chunk_timeout: float = setting(
-        _TIME, "Time-out for the first chunk. 0 or `false` disables it.", 60.0
-    )
-    idle_timeout: float = setting(
-        _TIME, "Time-out between two chunks. 0 or `false` disables it.", 300.0
-    )
-    max_duration: float = setting(
-        _TIME, "Maximum duration of a stream.", 3600.0, key="limit", within=_MAX_DURATION
-    )
-    max_bytes: int | None = setting(
-        _SIZE, "Maximum number of bytes that one response may send.", None
-    )
+    first_chunk_timeout: float = setting(_TIME, "Time-out for the first chunk. 0 or `false` disables it.", 60.0)
+    idle_timeout: float = setting(_TIME, "Time-out between two chunks. 0 or `false` disables it.", 300.0)
+    max_duration: float = setting(_TIME, "Maximum duration of a stream.", 3600.0, key="limit", within=_MAX_DURATION)
+    max_bytes: int | None = setting(_SIZE, "Maximum number of bytes that one response may send.", None)
     on_disconnect: str = setting(
-        Constant(choices=("cancel", "finish")),
-        "What happens to the run when the client disconnects.",
-        "cancel",
+        Constant(choices=("cancel", "finish")), "What happens to the run when the client disconnects.", "cancel"
     )
     resume: Resume | None = setting(
         group_of(Resume, switch="both", example="{keep: 5m, maxChunks: 10000}"),
@@ -96,17 +75,11 @@ class Streaming:
         within=_SLOW_CLIENT,
     )
     buffer: int = setting(_SIZE, "Maximum size of the send buffer of one client.", 256 * 1024)
-    compress: bool = setting(
-        _FLAG, "Compress the response with gzip for clients that accept it.", False
-    )
+    compress: bool = setting(_FLAG, "Compress the response with gzip for clients that accept it.", False)
     done: bool = setting(_FLAG, "End an SSE stream with a `done` event.", True)
     ids: bool = setting(_FLAG, "Add ids to SSE events.", True)
-    separator: str = setting(
-        Constant(verbatim=True), "Text between two chunks, in the format `text`.", ""
-    )
-    end: str = setting(
-        Constant(verbatim=True), "Text after the last chunk, in the format `text`.", ""
-    )
+    separator: str = setting(Constant(verbatim=True), "Text between two chunks, in the format `text`.", "")
+    end: str = setting(Constant(verbatim=True), "Text after the last chunk, in the format `text`.", "")
     jitter: float = setting(
         Constant(Kind.PART),
         "Random fraction by which the duration is shortened, so that clients do not all reconnect at once.",
@@ -139,9 +112,7 @@ def check_streaming(reader: SettingsReader, node: Mapping, values: dict[str, Any
     return True
 
 
-def _check_together(
-    reader: SettingsReader, node: Mapping, values: dict[str, Any], defaults: Streaming
-) -> None:
+def _check_together(reader: SettingsReader, node: Mapping, values: dict[str, Any], defaults: Streaming) -> None:
     """Report what does not go together; take the project's `resume` out where only the format speaks against it."""
     made = replace(defaults, **values)
     marks = {key.text: value.mark for key, value in node.items}
@@ -169,9 +140,7 @@ def _refuse_resume(streaming: Streaming) -> tuple[str, str, str] | None:
         message = f"`format: {streaming.format}` is not resumable: it has no ids"
         return "format", message, f"write format {', '.join(RESUMABLE)}"
     if streaming.slow_client == "dropOldest":
-        message = (
-            "clients resume to get the chunks they missed, which `slowClient: dropOldest` drops"
-        )
+        message = "clients resume to get the chunks they missed, which `slowClient: dropOldest` drops"
         return "slowClient", message, "write slowClient: block, or disconnect"
     if not streaming.ids:
         message = "clients resume with the id of their last chunk, which `ids: false` omits"

@@ -41,9 +41,7 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
         if distance > _allowed(folded, other):
             if other.rpartition(".")[2] == folded:
                 score = 1.5
-            elif len(folded) >= 3 and (
-                other.startswith(folded) or (len(other) >= 3 and folded.startswith(other))
-            ):
+            elif len(folded) >= 3 and (other.startswith(folded) or (len(other) >= 3 and folded.startswith(other))):
                 score = 2.5
             else:
                 continue
@@ -99,10 +97,7 @@ def _distance(word: str, other: str) -> int:
     if word == other:
         return 0
     # Most words are told apart by their letters: a slip changes two of them at most.
-    if (
-        abs(len(word) - len(other)) > _MOST
-        or (_letters(word) ^ _letters(other)).bit_count() > 2 * _MOST
-    ):
+    if abs(len(word) - len(other)) > _MOST or (_letters(word) ^ _letters(other)).bit_count() > 2 * _MOST:
         return _MANY
     before: list[int] = []
     last = list(range(len(other) + 1))

@@ -21,14 +21,7 @@ _KEY_END: Final = re.compile(r"\s*:")
 _BLANK: Final = re.compile(r"(?:\r\n|\r|\n)(?:[ \t]*(?:\r|\n)|---|\.\.\.)")
 _STRING: Final = re.compile(r"\"(?:[^\"\\]|\\[\s\S])*\"|'(?:[^'\\]|\\[\s\S])*'")
 _MUSTACHE: Final = re.compile(r"\{\{[ \t]*([^{}\r\n]+?)[ \t]*\}\}")
-_NAMES: Final = {
-    ",": "comma",
-    "{": "brace",
-    "}": "brace",
-    "[": "bracket",
-    "]": "bracket",
-    ":": "colon",
-}
+_NAMES: Final = {",": "comma", "{": "brace", "}": "brace", "[": "bracket", "]": "bracket", ":": "colon"}
 
 
 @fast_dataclass()
@@ -86,15 +79,11 @@ def cut_value(source: SourceText, scalar: Scalar, *, flow: bool) -> Trap | None:
         return None
     repair = quote(text, start, extend(text, close, flow=flow))
     if comment:
-        message = (
-            f"YAML takes ` #` for a comment, which cuts the value off after {code(scalar.text)}"
-        )
+        message = f"YAML takes ` #` for a comment, which cuts the value off after {code(scalar.text)}"
         return Trap("cut-by-comment", opening, message, (repair,))
     sign = text[end:].lstrip()[:1]
     name = _NAMES.get(sign, "punctuation")
-    message = (
-        f"YAML's own {name} ends the value after {code(scalar.text)}, so its `<<` is never closed"
-    )
+    message = f"YAML's own {name} ends the value after {code(scalar.text)}, so its `<<` is never closed"
     return Trap("yaml-quotes", opening, message, (repair,))
 
 
@@ -163,9 +152,7 @@ def describe_mustache(source: SourceText, start: int) -> str | None:
     if found is None:
         return None
     shown = show(source, Repair(start, found.end(), f"<<{found[1]}>>"))
-    return (
-        f"YAML reads {code(found[0])} as a mapping in a mapping, not as a binding; write: {shown}"
-    )
+    return f"YAML reads {code(found[0])} as a mapping in a mapping, not as a binding; write: {shown}"
 
 
 def show(source: SourceText, repair: Repair) -> str:
@@ -209,9 +196,7 @@ def extend(text: str, at: int, *, flow: bool) -> int:
         char = text[at]
         if char in "\r\n" or (flow and char in ",]}") or (char == "#" and text[at - 1] in " \t"):
             break
-        close = (
-            closing(text, at + 2, lines=False) if char == "<" and text.startswith("<<", at) else -1
-        )
+        close = closing(text, at + 2, lines=False) if char == "<" and text.startswith("<<", at) else -1
         at = close if close > 0 else at + 1
     return start + len(text[start:at].rstrip())
 
@@ -238,21 +223,15 @@ def code(text: str) -> str:
 
 
 _BEGINNING: Final = re.compile(r"(?<=[\[{,])[ \t]*|(?::|(?<![^ \t])-)[ \t]+|^[ \t]*")
-_QUOTED: Final = re.compile(
-    r"(?:(?<=[\[{,])[ \t]*|(?<=[:-])[ \t]+|^[ \t]*)('(?:[^']|'')*'|\"(?:[^\"\\]|\\.)*\")"
-)
+_QUOTED: Final = re.compile(r"(?:(?<=[\[{,])[ \t]*|(?<=[:-])[ \t]+|^[ \t]*)('(?:[^']|'')*'|\"(?:[^\"\\]|\\.)*\")")
 _AFTER_QUOTE: Final = re.compile(r"[ \t]*(?:$|[\r\n,}\]]|[ \t]#)")
-_VALUE: Final = re.compile(
-    r"[ \t]*(?:- +)*[^\s:#'\"\[\]{},&*!|>%@`-][^:#'\"\[\]{},]*:[ \t]+(?=[^\s|>&])"
-)
+_VALUE: Final = re.compile(r"[ \t]*(?:- +)*[^\s:#'\"\[\]{},&*!|>%@`-][^:#'\"\[\]{},]*:[ \t]+(?=[^\s|>&])")
 _DOUBLE: Final = re.compile(r"\"(?:[^\"\\]|\\.)*\"")
 _STRINGS: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"\\]|\\.)*\"")
 #: A backslash with what it escapes; the group is there where YAML knows the sequence.
 #: Levels of brackets in one value: more are none, and would be read once for each.
 _MOST_LEVELS: Final = 50
-_ESCAPES: Final = re.compile(
-    r"\\([0abtnvfre \"/\\N_LP\t]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})?"
-)
+_ESCAPES: Final = re.compile(r"\\([0abtnvfre \"/\\N_LP\t]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})?")
 
 
 def syntax_traps(source: SourceText, at: int) -> Iterator[Trap]:
@@ -285,13 +264,7 @@ def _line_traps(text: str, first: int, last: int, at: int) -> Iterator[Trap]:
         ends = dict.fromkeys(extend(text, close, flow=flow) for flow in (True, False))
         pairs = [(start, end) for start in reversed(before) for end in ends if start < end <= last]
         repairs = tuple(quote(text, start, end) for start, end in pairs)
-        yield Trap(
-            "yaml-quotes",
-            opening,
-            "YAML can't read this binding without quotes",
-            repairs,
-            guess=True,
-        )
+        yield Trap("yaml-quotes", opening, "YAML can't read this binding without quotes", repairs, guess=True)
     if not openings and value:
         start, end = value.end(), extend(text, value.end(), flow=False)
         if start < end and text[start] not in "[{":
@@ -369,14 +342,8 @@ def _requote_traps(text: str, starts: list[int], last: int) -> Iterator[Trap]:
         sign = text[start : start + 1]
         if sign not in ("'", '"'):
             continue
-        ends = [
-            n + 1
-            for n in range(start + 1, last)
-            if text[n] == sign and _AFTER_QUOTE.match(text, n + 1)
-        ]
-        inners = [
-            text[start + 1 : end - 1] for end in ends[-3:] if sign in text[start + 1 : end - 1]
-        ]
+        ends = [n + 1 for n in range(start + 1, last) if text[n] == sign and _AFTER_QUOTE.match(text, n + 1)]
+        inners = [text[start + 1 : end - 1] for end in ends[-3:] if sign in text[start + 1 : end - 1]]
         repairs = [Repair(start, start + len(n) + 2, in_quotes(n), shed=1) for n in inners]
         name = "double" if sign == '"' else "single"
         message = f"A {name} quote inside {name} quotes ends the value"
@@ -410,9 +377,7 @@ class TrapReading:
         return self.source.origin(self.faults[0]) if self.faults else inf
 
 
-def repair(
-    reading: TrapReading, read: Callable[[SourceText], TrapReading]
-) -> tuple[TrapReading, list[Diagnostic]]:
+def repair(reading: TrapReading, read: Callable[[SourceText], TrapReading]) -> tuple[TrapReading, list[Diagnostic]]:
     """Put in the quotes that traps need; return the last reading, and a finding for each trap."""
     findings: list[Diagnostic] = []
     seen: list[tuple[int, int]] = []
@@ -432,24 +397,18 @@ def repair(
             if better is not None:
                 reading = better[0]
             break
-    reading.findings[:] = [
-        d for d in reading.findings if not _repeats(reading.source, d, findings, seen)
-    ]
+    reading.findings[:] = [d for d in reading.findings if not _repeats(reading.source, d, findings, seen)]
     return reading, findings
 
 
-def _next_cause(
-    reading: TrapReading, seen: list[tuple[int, int]]
-) -> tuple[int, int, list[Trap]] | None:
+def _next_cause(reading: TrapReading, seen: list[tuple[int, int]]) -> tuple[int, int, list[Trap]] | None:
     """Return the range of the first trap or syntax error not seen before, and the suspects."""
     origin = reading.source.origin
 
     def is_new(at: int) -> bool:
         return not any(first <= origin(at) < last for first, last in seen)
 
-    trap = next(
-        (trap for trap in sorted(reading.traps, key=lambda t: t.at) if is_new(trap.at)), None
-    )
+    trap = next((trap for trap in sorted(reading.traps, key=lambda t: t.at) if is_new(trap.at)), None)
     fault = next((fault for fault in reading.faults if is_new(fault)), None)
     if trap is not None and (fault is None or trap.at <= fault):
         last = max((repair.end for repair in trap.repairs), default=trap.at)
@@ -459,17 +418,12 @@ def _next_cause(
     return None
 
 
-def _repeats(
-    source: SourceText, finding: Diagnostic, told: list[Diagnostic], seen: list[tuple[int, int]]
-) -> bool:
+def _repeats(source: SourceText, finding: Diagnostic, told: list[Diagnostic], seen: list[tuple[int, int]]) -> bool:
     """Tell whether a finding only repeats what was told about a value that stays unrepaired."""
     if finding.code not in ("yaml-quotes", "yaml-syntax"):
         return False
     ranges = ((source.mark_written(first), source.mark_written(last)) for first, last in seen)
-    return any(
-        first <= finding.mark <= last and any(first == d.mark for d in told)
-        for first, last in ranges
-    )
+    return any(first <= finding.mark <= last and any(first == d.mark for d in told) for first, last in ranges)
 
 
 def _try(

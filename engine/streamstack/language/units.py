@@ -23,13 +23,9 @@ def parse_duration(value: object) -> float:
 
     Raises ValueError with what to write.
     """
-    number, unit = _split(
-        value, "write a duration like 200ms, 5s, 10m, 1h, 2d or as a number of milliseconds"
-    )
+    number, unit = _split(value, "write a duration like 200ms, 5s, 10m, 1h, 2d or as a number of milliseconds")
     if unit not in ("", *DURATIONS):
-        raise ValueError(
-            f"the unit `{unit}` is not known: write ms, s, m (minutes), h or d, as in 5s"
-        )
+        raise ValueError(f"the unit `{unit}` is not known: write ms, s, m (minutes), h or d, as in 5s")
     seconds = number * DURATIONS[unit or "ms"]
     if seconds > _MOST_SECONDS:
         raise ValueError("the duration is longer than 100 years: write a shorter one, such as 1h")
@@ -109,9 +105,7 @@ def _negative(value: str, hint: str) -> str:
 ALGORITHMS: Final = ("fixed", "sliding")
 
 _WORDS: Final = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
-_RATE: Final = re.compile(
-    r"([0-9]{1,12}) ?(?:/|per) ?(?:([0-9]{1,6}(?:\.[0-9]{1,3})?) ?)?([A-Za-z]+)"
-)
+_RATE: Final = re.compile(r"([0-9]{1,12}) ?(?:/|per) ?(?:([0-9]{1,6}(?:\.[0-9]{1,3})?) ?)?([A-Za-z]+)")
 _MOST: Final = 1_000_000_000
 _LONGEST: Final = 366 * 86400.0
 _SHORTEST: Final = 0.01
@@ -216,7 +210,6 @@ def is_one_of(content_type: str, allowed: tuple[str, ...]) -> bool:
     """Tell whether a media type is among those allowed; `image/*` allows all images. Parameters don't count."""
     found = content_type.partition(";")[0].strip().lower()
     return any(
-        each.lower() in (found, "*/*")
-        or (each.endswith("/*") and found.startswith(each[:-1].lower()))
+        each.lower() in (found, "*/*") or (each.endswith("/*") and found.startswith(each[:-1].lower()))
         for each in allowed
     )

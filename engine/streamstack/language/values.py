@@ -113,10 +113,7 @@ def _encode_other(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, Opaque):
-        raise RunError(
-            "template",
-            f"a {value.kind} can't be written as JSON: use `collect` to read it first",
-        )
+        raise RunError("template", f"a {value.kind} can't be written as JSON: use `collect` to read it first")
     if isinstance(value, int):
         return orjson.Fragment(str(value).encode())
     raise RunError("template", f"a {kind(value)} can't be written as JSON")

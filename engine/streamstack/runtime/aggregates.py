@@ -139,12 +139,7 @@ class Quantiles:
             if not rest:
                 return low
             high = ordered[below + 1]
-            if (
-                type(low) in _NUMBERS
-                and type(high) in _NUMBERS
-                and low > -_PLENTY
-                and high < _PLENTY
-            ):
+            if type(low) in _NUMBERS and type(high) in _NUMBERS and low > -_PLENTY and high < _PLENTY:
                 return low + (high - low) * (rest / 100)
             step = operators.subtract(high, low)
             part = Decimal(rest).scaleb(-2) if type(step) is Decimal else rest / 100
@@ -588,9 +583,7 @@ def _check_order(value: Any, word: str) -> None:
         if value != value:  # noqa: PLR0124  (NaN)
             raise RunError("template", f"`{word}` needs numbers, and one is not finite")
     elif kind not in _ORDERED and not isinstance(value, date):
-        raise RunError(
-            "template", f"`{word}` needs numbers, texts or timestamps, not {a_kind(value)}"
-        )
+        raise RunError("template", f"`{word}` needs numbers, texts or timestamps, not {a_kind(value)}")
 
 
 class Extreme:

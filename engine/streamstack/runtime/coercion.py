@@ -105,9 +105,7 @@ def details_of(place: str, faults: InputFaults) -> list[dict[str, str]]:
 def invalid(details: list[dict[str, str]], *, status: int = 400) -> RunError:
     """Return the one error that names all faults."""
     details = details[:MOST]
-    told = "; ".join(
-        f"{each['name'] or 'the ' + each['in']} {each['message']}" for each in details[:3]
-    )
+    told = "; ".join(f"{each['name'] or 'the ' + each['in']} {each['message']}" for each in details[:3])
     if len(details) > 3:
         told += f"; and {len(details) - 3} more"
     return RunError("invalid-input", told, status=status, details=details)
@@ -123,11 +121,7 @@ _DIGITS: Final = 10_000
 #: From here on a float doesn't hold every integer.
 _EXACT_FLOAT: Final = 2.0**53
 
-_FILTERS: Final[dict[str, Callable[[str], str]]] = {
-    "trim": str.strip,
-    "lower": str.lower,
-    "upper": str.upper,
-}
+_FILTERS: Final[dict[str, Callable[[str], str]]] = {"trim": str.strip, "lower": str.lower, "upper": str.upper}
 
 
 def text(declared: Input, *, call: bool) -> Check:
@@ -187,11 +181,7 @@ def integer(declared: Input, *, call: bool) -> Check:
             if value != value or (low <= value <= high and value != int(value)):  # noqa: PLR0124
                 return faults.add("must be an integer, without a fraction")
             if low <= value <= high:
-                if (
-                    type(value) is float
-                    and not -_EXACT_FLOAT < value < _EXACT_FLOAT
-                    and not faults.exact
-                ):
+                if type(value) is float and not -_EXACT_FLOAT < value < _EXACT_FLOAT and not faults.exact:
                     raise InexactError
                 return int(value)
         else:
@@ -221,9 +211,7 @@ def decimal(declared: Input, *, call: bool) -> Check:
         else:
             return refuse(value, faults)
         if not number.is_finite() or not -_EXPONENT <= number.adjusted() <= _EXPONENT:
-            return faults.add(
-                f"must be a decimal with at most {_EXPONENT} digits before or after the point"
-            )
+            return faults.add(f"must be a decimal with at most {_EXPONENT} digits before or after the point")
         if len(str(number)) > _DIGITS and len(number.as_tuple().digits) > _DIGITS:
             return faults.add(f"must be a decimal with at most {_DIGITS} digits")
         if (low is not None and number < low) or (high is not None and number > high):
@@ -251,9 +239,7 @@ def timestamp(declared: Input, *, call: bool) -> Check:
         if type(value) is str:
             found = units.parse_timestamp(value)
             if found is None:
-                return faults.add(
-                    f"must be a timestamp with its offset from UTC, such as {units.TIMESTAMP_EXAMPLE}"
-                )
+                return faults.add(f"must be a timestamp with its offset from UTC, such as {units.TIMESTAMP_EXAMPLE}")
             return found
         if call and isinstance(value, datetime):
             return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
@@ -298,9 +284,7 @@ def enum(declared: Input, *, call: bool) -> Check:
     """Take one of the declared values; a text is never a number."""
     texts = frozenset(value for value in declared.values if type(value) is str)
     booleans = frozenset(value for value in declared.values if type(value) is bool)
-    numbers = {
-        Decimal(repr(value)): value for value in declared.values if type(value) in (int, float)
-    }
+    numbers = {Decimal(repr(value)): value for value in declared.values if type(value) in (int, float)}
     if declared.sensitive:
         wanted = "one of its values"
     else:
@@ -336,9 +320,7 @@ def file(declared: Input, *, call: bool) -> Check:
             return refuse(value, faults)
         if most is not None and value.size > most:
             return faults.add(f"must have at most {show_size(most)}")
-        if declared.content_types and not units.is_one_of(
-            value.content_type, declared.content_types
-        ):
+        if declared.content_types and not units.is_one_of(value.content_type, declared.content_types):
             return faults.add(f"must be of type {' or '.join(declared.content_types)}")
         return value
 
@@ -607,16 +589,8 @@ def default_of(declared: Input) -> Callable[[], Any]:
         value = build(declared, "refuse", call=True)(declared.default, faults)
         if faults.found:
             part, message = faults.found[0]
-            raise ValueError(
-                f"{declared.mark}: the default of {declared.name}: {part} {message}".replace(
-                    ":  ", ": "
-                )
-            )
-    elif (
-        declared.default is MISSING
-        and declared.type == "object"
-        and declared.properties is not None
-    ):
+            raise ValueError(f"{declared.mark}: the default of {declared.name}: {part} {message}".replace(":  ", ": "))
+    elif declared.default is MISSING and declared.type == "object" and declared.properties is not None:
         value = {each.name: default_of(each)() for each in declared.properties}
     else:
         return _nothing
@@ -631,10 +605,7 @@ def _nothing() -> None:
 
 def _copy(value: Any) -> Any:
     if isinstance(value, dict):
-        return {
-            name: _copy(one) if isinstance(one, (dict, list)) else one
-            for name, one in value.items()
-        }
+        return {name: _copy(one) if isinstance(one, (dict, list)) else one for name, one in value.items()}
     return [_copy(one) if isinstance(one, (dict, list)) else one for one in value]
 
 
@@ -685,9 +656,7 @@ def _free(wanted: type, refuse: Check, *, call: bool) -> Check:
             return refuse(value, faults)
         if call:
             if isinstance(value, Stream):
-                faults.add(
-                    "must be a value, not a stream: declare the input as `type: stream`, or `collect` it first"
-                )
+                faults.add("must be a value, not a stream: declare the input as `type: stream`, or `collect` it first")
             return value
         return _inexact(value) if faults.exact else value
 
@@ -706,9 +675,7 @@ def _inexact(value: Any) -> Any:
 
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,400}")
-_DECIMAL: Final = re.compile(
-    r"[+-]?(?:[0-9]{1,400}(?:\.[0-9]{0,400})?|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?"
-)
+_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]{1,400}(?:\.[0-9]{0,400})?|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?")
 _SPACED_OFFSET: Final = re.compile(r" (?=[0-9]{2}:[0-9]{2}$)")
 _BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 
@@ -722,9 +689,7 @@ def build_texts(declared: Input, unknown: str, *, commas: bool = False) -> Check
     check_one = _one(declared, unknown)
     if declared.type == "list":
         return _input_texts_list(declared, check_one, commas=commas)
-    keeps_empty = declared.type in ("text", "file") or (
-        declared.type == "enum" and "" in declared.values
-    )
+    keeps_empty = declared.type in ("text", "file") or (declared.type == "enum" and "" in declared.values)
 
     def check(texts: list[Any], faults: InputFaults) -> Any:
         if len(texts) > 1:

@@ -18,15 +18,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from streamstack.language.definition import (
-    Arguments,
-    ConstantArgument,
-    Entries,
-    Items,
-    Parameter,
-    Stack,
-    Step,
-)
+from streamstack.language.definition import Arguments, ConstantArgument, Entries, Items, Parameter, Stack, Step
 from streamstack.language.expressions import ObjectValue, Read, Template, Text, Value
 from streamstack.language.expressions.compile import LOCALS, compile_source, literal
 from streamstack.language.graph import Block, Node, constant, values_in
@@ -57,9 +49,7 @@ class CompiledFunction:
     waits: bool = False  # something in it is awaited
     loops: int = 0  # loops open within this function
     blocks: int = 0  # loops, `try` and `with` open within it, as Python counts them
-    signals: set[str] = field(
-        default_factory=set
-    )  # break, continue, return: what it asks of its caller
+    signals: set[str] = field(default_factory=set)  # break, continue, return: what it asks of its caller
 
 
 @dataclass(slots=True)
@@ -97,28 +87,13 @@ LOOP: Mapping[str, str] = {
 }
 
 #: All that generated code has of Python's builtins.
-BUILTINS: Mapping[str, Any] = {
-    "Exception": Exception,
-    "NameError": NameError,
-    "isinstance": isinstance,
-    "range": range,
-}
+BUILTINS: Mapping[str, Any] = {"Exception": Exception, "NameError": NameError, "isinstance": isinstance, "range": range}
 #: The other identifiers in generated code: parameters, and the attributes of what the engine hands in.
 NAMES = frozenset(
     {
         *("run", "sink", "index", "stack", "headers"),
         *("emit", "drain", "done", "respond", "count", "bytes", "sent_at"),
-        *(
-            "request",
-            "auth",
-            "context",
-            "env",
-            "settings",
-            "id",
-            "elapsed_ms",
-            "started",
-            "outcome",
-        ),
+        *("request", "auth", "context", "env", "settings", "id", "elapsed_ms", "started", "outcome"),
         *("after", "yield_to_loop", "slice_ends"),
         *("batch", "close", "length", "turn", "value"),
     }
@@ -195,9 +170,7 @@ class Code:
         self._depth -= 1
 
     @contextmanager
-    def condition(
-        self, keyword: str, source: str, *values: Value, blocks: int = 0
-    ) -> Iterator[None]:
+    def condition(self, keyword: str, source: str, *values: Value, blocks: int = 0) -> Iterator[None]:
         """Write `if`, `elif` or `while` with its condition on a line of its own, which is its Site."""
         self.line(f"{keyword} (")
         self.line(f" {source}", *values)
@@ -339,9 +312,7 @@ class Code:
         return name not in self._plain
 
     @contextmanager
-    def definition(
-        self, name: str, parameters: str, block: Block, *, plain: bool = False
-    ) -> Iterator[None]:
+    def definition(self, name: str, parameters: str, block: Block, *, plain: bool = False) -> Iterator[None]:
         """Write the function of a definition, with ``plain`` a plain one if it can be; its variables are its own."""
         outer, self._frame = (
             self._frame,
@@ -355,14 +326,7 @@ class Code:
             yield
         self._frame = outer
 
-    def copy(
-        self,
-        stem: str,
-        block: Block,
-        parameters: str = "",
-        *,
-        signals: bool = False,
-    ) -> str:
+    def copy(self, stem: str, block: Block, parameters: str = "", *, signals: bool = False) -> str:
         """Write a stack as a coroutine function with its own copy of the variables; return its name.
 
         A `return` in it returns its value, as a Signal where ``signals`` is set. What it writes stays in it.
@@ -400,9 +364,7 @@ class Code:
             self.line(f"nonlocal {', '.join(sorted(shared))}")
 
     @contextmanager
-    def part(
-        self, stem: str, bound: frozenset[str], parameters: str = "", *, coroutine: bool = False
-    ) -> Iterator[str]:
+    def part(self, stem: str, bound: frozenset[str], parameters: str = "", *, coroutine: bool = False) -> Iterator[str]:
         """Write a part of the present frame as a function of its own; gives its name, to be `called`.
 
         What is written inside is its body. It shares the variables, and emits into its parameter `sink` where it has
@@ -601,9 +563,7 @@ def _write_call(code: Code, node: Node) -> None:
     call = code.constant(run)
     if opens_later(node) and (node.step.retry is not None or node.step.timeout is not None):
         with _result(code, node) as target:
-            code.line(
-                f"{target}guarded(run, {code.constant(node.step.retry)}, {timeout_source(node, code)}, {call},"
-            )
+            code.line(f"{target}guarded(run, {code.constant(node.step.retry)}, {timeout_source(node, code)}, {call},")
             _write_arguments(code, arguments)
             code.line(")")
         return
@@ -638,9 +598,7 @@ def _names_a_variable(parameter: Parameter) -> bool:
     return type(parameter.type).__name__ == "Variable"
 
 
-def argument_source(
-    code: Code, node: Node, declared: Type, argument: Any, parameter: Parameter
-) -> str:
+def argument_source(code: Code, node: Node, declared: Type, argument: Any, parameter: Parameter) -> str:
     """Return Python source for one argument of a plain function."""
     if isinstance(argument, ConstantArgument):
         return code.literal(argument.value)
@@ -653,9 +611,7 @@ def argument_source(
         ]
         return "{" + ", ".join(inner) + "}"
     if isinstance(argument, Items):
-        items = [
-            argument_source(code, node, _item(declared), item, parameter) for item in argument.items
-        ]
+        items = [argument_source(code, node, _item(declared), item, parameter) for item in argument.items]
         return "[" + ", ".join(items) + "]"
     if isinstance(argument, Arguments):
         group = _form(declared, "parameters")
@@ -846,6 +802,4 @@ def _stack_source(code: Code, node: Node, declared: Type, block: Block) -> str:
     loop = Loop("index", code.constant(ENDLESS)) if form.nesting is Nesting.ITEM else None
     with code.binding(item_name(node, binds) if binds is not None else None, loop=loop) as item:
         parameters = f"{item}, index" if form.nesting is Nesting.ITEM else ""
-        return (
-            code.copy("body", block, parameters) if own else code.shared("body", block, parameters)
-        )
+        return code.copy("body", block, parameters) if own else code.shared("body", block, parameters)

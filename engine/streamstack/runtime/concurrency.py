@@ -95,17 +95,7 @@ CONTINUE = Signal(what="continue")
 
 
 #: Codes that trying again can't mend, unless the author names them under `on`.
-FINAL = frozenset(
-    {
-        "invalid-input",
-        "unauthorized",
-        "forbidden",
-        "not-found",
-        "template",
-        "limit-reached",
-        "internal",
-    }
-)
+FINAL = frozenset({"invalid-input", "unauthorized", "forbidden", "not-found", "template", "limit-reached", "internal"})
 
 
 def _text(seconds: float) -> str:
@@ -124,9 +114,7 @@ async def limited(seconds: float | None) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         if timer.expired() and seconds is not None:
-            raise RunError(
-                "timeout", f"the step took longer than its timeout of {_text(seconds)}"
-            ) from None
+            raise RunError("timeout", f"the step took longer than its timeout of {_text(seconds)}") from None
         raise
 
 
@@ -189,15 +177,11 @@ class AttemptSink(Sink):
         self._sink.done(content, metadata)
         self.emitted = True
 
-    def respond(
-        self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]
-    ) -> None:
+    def respond(self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]) -> None:
         self._sink.respond(status, headers, cookies)
 
 
-async def retried(
-    run: Run, policy: Retry, attempt: Callable[[Sink], Awaitable[Any]], sink: Sink
-) -> Any:
+async def retried(run: Run, policy: Retry, attempt: Callable[[Sink], Awaitable[Any]], sink: Sink) -> Any:
     """Run a step again after an error, up to ``times`` more; never once it has emitted."""
     number = 0
     while True:
@@ -208,9 +192,7 @@ async def retried(
             fault = located(error)
             if watched.emitted or not should_retry(policy, fault, number):
                 raise fault from fault.__cause__
-            log.info(
-                "retry", run=run.id, code=fault.code, attempt=number + 1, place=str(fault.place)
-            )
+            log.info("retry", run=run.id, code=fault.code, attempt=number + 1, place=str(fault.place))
             wait = pause(policy, number, fault)
         await asyncio.sleep(wait)
         number += 1
@@ -257,9 +239,7 @@ def guarded(
     return Stream(open_, properties, encoded=lambda: open_(unchanged=True))
 
 
-async def together(
-    tasks: Mapping[str, Callable[[], Coroutine[Any, Any, Any]]], limit: int | None
-) -> list[Any]:
+async def together(tasks: Mapping[str, Callable[[], Coroutine[Any, Any, Any]]], limit: int | None) -> list[Any]:
     """Run branches at once, at most ``limit`` of them; the first error cancels the others and is raised."""
     gate = asyncio.Semaphore(limit or len(tasks) or 1)
 
@@ -311,9 +291,7 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
             fault = located(error)
             if not skip:
                 raise fault from fault.__cause__
-            log.warning(
-                "item-skipped", run=run.id, index=index, code=fault.code, message=fault.message
-            )
+            log.warning("item-skipped", run=run.id, index=index, code=fault.code, message=fault.message)
             if isinstance(own, OrderedSink):
                 await own.finish()
             signal = None
@@ -390,14 +368,10 @@ class OrderedSink(Sink):
 
     def done(self, content: Any = MISSING, metadata: Any = None) -> None:
         if self._held or not self._turn.is_set():
-            raise RunError(
-                "template", "`done` can't stand in a concurrent loop: write it after the loop"
-            )
+            raise RunError("template", "`done` can't stand in a concurrent loop: write it after the loop")
         self._sink.done(content, metadata)
 
-    def respond(
-        self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]
-    ) -> None:
+    def respond(self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]) -> None:
         self._sink.respond(status, headers, cookies)
 
 
@@ -422,10 +396,7 @@ class Channel:
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._task is not None:
             await stop(self._task)

@@ -54,9 +54,7 @@ def url_part(value: Any, name: str, in_path: bool) -> str:  # noqa: FBT001  (cal
     part = text(value, name) or ""
     if in_path and part in (".", ".."):
         raise RunError(
-            "invalid-input",
-            f"a value in the path of `{name}` is `{part}`, which stands for another path",
-            status=400,
+            "invalid-input", f"a value in the path of `{name}` is `{part}`, which stands for another path", status=400
         )
     return quote(part.encode("utf-8", "replace"), safe="")
 
@@ -82,11 +80,7 @@ def url_host(value: Any, name: str, kind: str) -> str:
     """
     part = text(value, name) or ""
     if _HOST_PARTS[kind].fullmatch(part) is None:
-        raise RunError(
-            "invalid-input",
-            f"a value in the host of `{name}` would lead to another host",
-            status=400,
-        )
+        raise RunError("invalid-input", f"a value in the host of `{name}` would lead to another host", status=400)
     return part
 
 
@@ -101,9 +95,7 @@ def integer(value: Any, name: str) -> int | None:
 
 def number(value: Any, name: str) -> int | float | Decimal | None:
     """Return an integer or a decimal."""
-    if value is None or (
-        isinstance(value, (int, float, Decimal)) and value is not True and value is not False
-    ):
+    if value is None or (isinstance(value, (int, float, Decimal)) and value is not True and value is not False):
         return value
     raise _refuse(name, "a number", value)
 
@@ -143,11 +135,7 @@ def duration(value: Any, name: str) -> float | None:
     """Return a duration in seconds, from `200ms`, `5s` or a number of milliseconds."""
     if type(value) is int and 0 <= value <= _DAY:
         return value / 1000  # asked with each chunk that is paced
-    return (
-        None
-        if value is None
-        else _measured(parse_duration, value, name, "a duration such as 200ms or 5s")
-    )
+    return None if value is None else _measured(parse_duration, value, name, "a duration such as 200ms or 5s")
 
 
 def size(value: Any, name: str) -> int | None:

@@ -14,14 +14,7 @@ from streamstack.language.expressions import Value, explain, failing_expression
 from streamstack.language.values import kind
 
 #: What an expression may raise; anything else is a fault of the engine or of a plug-in.
-_EXPRESSION_FAULTS = (
-    NameError,
-    LookupError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    AttributeError,
-)
+_EXPRESSION_FAULTS = (NameError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,20 +102,9 @@ class Layout:
     is the input that is the body itself, ``stream`` the one that is the body as it arrives: it is not looked at here.
     """
 
-    __slots__ = (
-        "_body",
-        "_groups",
-        "_order",
-        "declares_body",
-        "files",
-        "stream",
-        "takes_body",
-        "whole",
-    )
+    __slots__ = ("_body", "_groups", "_order", "declares_body", "files", "stream", "takes_body", "whole")
 
-    def __init__(
-        self, inputs: tuple[Input, ...], unknown: str, method: str, route: frozenset[str]
-    ) -> None:
+    def __init__(self, inputs: tuple[Input, ...], unknown: str, method: str, route: frozenset[str]) -> None:
         streams = [each for each in inputs if each.type == "stream"]
         self.stream = streams[0] if streams else None
         inputs = tuple(each for each in inputs if each.type != "stream")
@@ -126,14 +115,10 @@ class Layout:
         in_body = tuple(each for each in inputs if places[each.name] == "body")
         if self.whole is not None and (len(wholes) > 1 or in_body):
             other = (*wholes[1:], *in_body)[0]
-            raise ValueError(
-                f"{other.mark}: {other.name} is in the body, which {self.whole.name} takes whole"
-            )
+            raise ValueError(f"{other.mark}: {other.name} is in the body, which {self.whole.name} takes whole")
         if self.stream is not None and (wholes or in_body or len(streams) > 1):
             other = (*wholes, *in_body, *streams[1:])[0]
-            raise ValueError(
-                f"{other.mark}: {other.name} is in the body, which {self.stream.name} reads as it arrives"
-            )
+            raise ValueError(f"{other.mark}: {other.name} is in the body, which {self.stream.name} reads as it arrives")
         self._order = tuple(each.name for each in inputs)
         self._groups = []
         for place in _PLACES:
@@ -153,16 +138,13 @@ class Layout:
         if self.whole is not None:
             self._body = _build_whole(self.whole, unknown)
         else:
-            document = build_object(
-                in_body, unknown, call=False, result_type=Inputs, elsewhere=elsewhere
-            )
+            document = build_object(in_body, unknown, call=False, result_type=Inputs, elsewhere=elsewhere)
             self._body = _build_parts(document, _build_form(in_body, unknown, elsewhere))
         self.files = {
             name: each
             for each in in_body
             for name in (each.name, *each.aliases)
-            if each.type == "file"
-            or (each.type == "list" and each.items is not None and each.items.type == "file")
+            if each.type == "file" or (each.type == "list" and each.items is not None and each.items.type == "file")
         }
 
     def check(self, lookups: Callable[[str], Lookup], body: Body) -> Inputs:
@@ -262,16 +244,10 @@ def _build_form(inputs: tuple[Input, ...], unknown: str, elsewhere: Mapping[str,
         if refuse_unknown is not None:
             before = len(faults.found)
             refuse_unknown(form, faults)
-            if (
-                len(faults.found) != before
-                and len(form) == 1
-                and next(iter(form)).lstrip()[:1] in ("{", "[")
-            ):
+            if len(faults.found) != before and len(form) == 1 and next(iter(form)).lstrip()[:1] in ("{", "["):
                 # `curl -d '{...}'` says that it sends a form.
                 del faults.found[:]
-                faults.add(
-                    "is JSON sent as a form: send the header `Content-Type: application/json`"
-                )
+                faults.add("is JSON sent as a form: send the header `Content-Type: application/json`")
         return result
 
     return check
@@ -308,9 +284,7 @@ def _build_whole(declared: Input, unknown: str) -> Check:
         if isinstance(body, dict):
             if form is not None:
                 return dict(form(body, faults))
-            return document(
-                {key: sent[0] if len(sent) == 1 else sent for key, sent in body.items()}, faults
-            )
+            return document({key: sent[0] if len(sent) == 1 else sent for key, sent in body.items()}, faults)
         if isinstance(body, str):
             return texts([body], faults)
         return MISSING if body is None else document(body, faults)

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import sleep
-from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from operator import length_hint
 from time import perf_counter
@@ -76,10 +68,7 @@ class Skipped:
 
 
 async def passed(
-    run: Run,
-    source: Source,
-    through: Callable[[Iterator[Any]], Iterator[Any]],
-    skipped: Skipped | None = None,
+    run: Run, source: Source, through: Callable[[Iterator[Any]], Iterator[Any]], skipped: Skipped | None = None
 ) -> Batches:
     """Give what an iterator like `map` or `filter` makes of the items.
 
@@ -111,10 +100,7 @@ async def passed(
 
 
 async def worked(
-    run: Run,
-    source: Source,
-    work: Callable[[Any, int], Awaitable[Any]],
-    skipped: Skipped | None = None,
+    run: Run, source: Source, work: Callable[[Any, int], Awaitable[Any]], skipped: Skipped | None = None
 ) -> Batches:
     """Give what the body makes of each item, one after the other."""
     index = -1
@@ -242,11 +228,7 @@ async def merged(sources: Sequence[tuple[str | None, Source]]) -> Batches:
         try:
             while batch := await source.batch():
                 for items in slices(batch):
-                    await feed.put(
-                        list(items)
-                        if name is None
-                        else [{"from": name, "item": item} for item in items]
-                    )
+                    await feed.put(list(items) if name is None else [{"from": name, "item": item} for item in items])
         finally:
             await source.close()
 
@@ -310,10 +292,7 @@ def _pumping(source: Source) -> Callable[[Channel], Awaitable[None]]:
 
 
 async def worked_at_once(
-    source: Source,
-    work: Callable[[Any, int], Awaitable[Any]],
-    concurrency: int,
-    skipped: Skipped | None = None,
+    source: Source, work: Callable[[Any, int], Awaitable[Any]], concurrency: int, skipped: Skipped | None = None
 ) -> Batches:
     """Give what the body makes of each item, in the items' order, from several bodies at once.
 
@@ -321,11 +300,7 @@ async def worked_at_once(
     """
 
     async def one(
-        feed: Channel,
-        item: Any,
-        index: int,
-        before: asyncio.Future[None] | None,
-        mine: asyncio.Future[None],
+        feed: Channel, item: Any, index: int, before: asyncio.Future[None] | None, mine: asyncio.Future[None]
     ) -> None:
         made: list[Any] = []
         failure: Exception | None = None
@@ -417,8 +392,7 @@ class ByteSource:
             self.size = len(value)
         elif not isinstance(value, list):
             raise RunError(
-                "template",
-                f"`from` is a file, bytes, a text, or a stream or list of those, not {a_kind(value)}",
+                "template", f"`from` is a file, bytes, a text, or a stream or list of those, not {a_kind(value)}"
             )
 
     @property

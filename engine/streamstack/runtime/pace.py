@@ -118,17 +118,7 @@ _LEFT: Final = "left"
 class Pacer:
     """The pace of one step in one run. Its turns may be awaited from several tasks at once."""
 
-    __slots__ = (
-        "_asked",
-        "_chance",
-        "_count",
-        "_due",
-        "_interval",
-        "_jitter",
-        "_last",
-        "_mode",
-        "_total",
-    )
+    __slots__ = ("_asked", "_chance", "_count", "_due", "_interval", "_jitter", "_last", "_mode", "_total")
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         """``chance`` gives numbers from 0 to 1 for the jitter."""
@@ -151,9 +141,7 @@ class Pacer:
         if asked == self._asked:
             return
         if mode not in MODES:
-            raise RunError(
-                "template", f"unknown pace {to_text(mode)}: write one of {', '.join(MODES)}"
-            )
+            raise RunError("template", f"unknown pace {to_text(mode)}: write one of {', '.join(MODES)}")
         if interval is None:
             interval = INTERVAL
         if jitter is None:
@@ -161,9 +149,7 @@ class Pacer:
         if not _is_number(interval) or interval < 0:
             raise RunError("template", f"a pace's interval can't be {to_text(interval)}")
         if not _is_number(jitter) or not 0 <= jitter <= 1:
-            raise RunError(
-                "template", f"a pace's jitter must be between 0 and 1, not {to_text(jitter)}"
-            )
+            raise RunError("template", f"a pace's jitter must be between 0 and 1, not {to_text(jitter)}")
         self._mode, self._interval, self._jitter = mode, float(interval), float(jitter)
         self._asked = asked
 
@@ -198,11 +184,7 @@ class Pacer:
 
     def _begin(self, now: float) -> float:
         """Return when a schedule begins that is to leave a chunk now."""
-        return (
-            schedule_start(now, self._interval)
-            if self._mode == "fixed" and not self._jitter
-            else now
-        )
+        return schedule_start(now, self._interval) if self._mode == "fixed" and not self._jitter else now
 
     def _next_interval(self, content: Any) -> float:
         interval = self._interval
@@ -220,9 +202,7 @@ class Pacer:
 def resume(run: Run) -> None:
     """Take note that the run goes on after a wait, and that its next chunk leaves now."""
     now = perf_counter()
-    run.slice_ends = (
-        now + SLICE
-    )  # whoever has slept has let others run: no need to do so again at once
+    run.slice_ends = now + SLICE  # whoever has slept has let others run: no need to do so again at once
     run.sent_at = now
     run.state[_LEFT] = (run.sink.count + 1, now)
 

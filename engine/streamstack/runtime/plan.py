@@ -8,13 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.definition import (
-    Definition,
-    Endpoint,
-    FunctionDefinition,
-    Project,
-    RateLimit,
-)
+from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Graph, Node, constant
 from streamstack.language.units import Rate
@@ -134,24 +128,13 @@ def _delays(node: Node) -> bool:
     return node.step.function.name == "stream" and node.arguments.get("delay") is not None
 
 
-def _callee(
-    definition: FunctionDefinition,
-    graph: Graph,
-    functions: Mapping[str, Callee],
-    *,
-    delayed: bool,
-) -> Callee:
+def _callee(definition: FunctionDefinition, graph: Graph, functions: Mapping[str, Callee], *, delayed: bool) -> Callee:
     code = _written(graph, functions, notes_sending=delayed)
     checker = compile_inputs(definition.inputs)
     return Callee(definition, checker, code.text, code.compile()["stack"])
 
 
-def _plan(
-    endpoint: Endpoint,
-    graph: Graph,
-    functions: Mapping[str, Callee],
-    graphs: Mapping[str, Graph],
-) -> Plan:
+def _plan(endpoint: Endpoint, graph: Graph, functions: Mapping[str, Callee], graphs: Mapping[str, Graph]) -> Plan:
     nodes = _reachable(graph, graphs)
     code = _written(graph, functions, notes_sending=any(map(_delays, nodes)))
     compiled = code.compile()
@@ -225,9 +208,7 @@ def _write_limit(code: Code, index: int, limit: RateLimit) -> None:
             elif convert is None:
                 code.line(f" {code.source(value)},", value)
             else:
-                code.line(
-                    f" {code.constant(convert)}({code.source(value)}, {code.literal(name)}),", value
-                )
+                code.line(f" {code.constant(convert)}({code.source(value)}, {code.literal(name)}),", value)
         code.line(")")
 
 
@@ -238,12 +219,7 @@ def stream_object(sink: Sink) -> dict[str, Any]:
 
 def run_object(run: Run) -> dict[str, Any]:
     """Return `run` as a value."""
-    return {
-        "id": run.id,
-        "startedAt": run.started,
-        "elapsedMs": run.elapsed_ms,
-        "outcome": run.outcome,
-    }
+    return {"id": run.id, "startedAt": run.started, "elapsedMs": run.elapsed_ms, "outcome": run.outcome}
 
 
 def loop_object(index: int, source: Any) -> dict[str, Any]:
@@ -301,7 +277,5 @@ def _reads_body(endpoint: Endpoint, nodes: Iterable[Node]) -> bool:
     if endpoint.response is not None:
         values.append(endpoint.response)
     return any(
-        read.name == "request" and (not read.path or read.path[0] == "body")
-        for value in values
-        for read in value.reads
+        read.name == "request" and (not read.path or read.path[0] == "body") for value in values for read in value.reads
     )

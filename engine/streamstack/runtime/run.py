@@ -55,9 +55,7 @@ class Sink(ABC):
         """Take the author's end marker."""
 
     @abstractmethod
-    def respond(
-        self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]
-    ) -> None:
+    def respond(self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]) -> None:
         """Set status, headers and cookies.
 
         Raises RunError ``template`` once the status line has been sent.
@@ -80,10 +78,7 @@ def check_content(sink: Sink, content: Any) -> None:
             'the content is null: write `| default("")`, or pass the step over with `when: << x is not none >>`',
         )
     if isinstance(content, Opaque):
-        raise RunError(
-            "template",
-            f"the content is a {content.kind}: write `forEach` to send its items one by one",
-        )
+        raise RunError("template", f"the content is a {content.kind}: write `forEach` to send its items one by one")
 
 
 class Chunk:
@@ -119,9 +114,7 @@ class Collector(Sink):
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
         check_content(self, content)
         if self.count >= self.limit:
-            raise RunError(
-                "limit-reached", f"more than {self.limit} chunks in one buffered response"
-            )
+            raise RunError("limit-reached", f"more than {self.limit} chunks in one buffered response")
         self.count += 1
         self.chunks.append(Chunk(content, event, id, metadata))
         return False
@@ -135,9 +128,7 @@ class Collector(Sink):
         self.done_content = content
         self.done_metadata = metadata
 
-    def respond(
-        self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]
-    ) -> None:
+    def respond(self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]) -> None:
         if status is not None:
             self.status = status
         self.headers.update(headers)
@@ -176,9 +167,7 @@ class Address:
         if not text.startswith("/") or text.startswith("//"):
             return text
         if self.url is None:
-            raise RunError(
-                "template", "a path alone is an address of this server, and it does not listen"
-            )
+            raise RunError("template", "a path alone is an address of this server, and it does not listen")
         return self.url + text
 
 
@@ -331,13 +320,7 @@ class Run:
             self._report(located(error))
 
     def _report(self, fault: RunError) -> None:
-        log.error(
-            "after-failed",
-            run=self.id,
-            code=fault.code,
-            message=fault.message,
-            place=str(fault.place),
-        )
+        log.error("after-failed", run=self.id, code=fault.code, message=fault.message, place=str(fault.place))
 
 
 #: How deep the present task is in calls of functions. Tasks begin at the depth of who made them.

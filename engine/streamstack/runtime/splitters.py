@@ -107,9 +107,7 @@ def _a(value: Any) -> str:
 
 def _checked(size: Any) -> int:
     if type(size) is not int or size < 1:
-        raise RunError(
-            "template", f"the size of a split must be an integer from 1, not {to_text(size)}"
-        )
+        raise RunError("template", f"the size of a split must be an integer from 1, not {to_text(size)}")
     return min(size, _LARGEST)
 
 
@@ -138,9 +136,7 @@ _EXTENDING: Final = r"\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}\p{GCB=V}\p{GC
 _JOINED: Final = _class(_EXTENDING, _BASIC)
 #: The same beyond the basic plane: a pattern, whose look-ahead spares other text a hundred ranges.
 _JOINED_HIGH: Final = f"(?=[\U00010000-\U0010ffff])[{_class(_EXTENDING, _HIGH)}]"
-_JOINING: Final = re.compile(
-    "[\r\U00010000-\U0010ffff" + _JOINED + _class(r"\p{GCB=L}\p{GCB=Prepend}", _BASIC) + "]"
-)
+_JOINING: Final = re.compile("[\r\U00010000-\U0010ffff" + _JOINED + _class(r"\p{GCB=L}\p{GCB=Prepend}", _BASIC) + "]")
 
 
 def is_plain(text: str) -> bool:
@@ -222,8 +218,7 @@ _IDEOGRAPH: Final = (
 _OPENING: Final = r"「『（【《〈〔［｛"
 #: Stays with the word before it: marks, closing punctuation, small kana and sound marks.
 _TRAILING: Final = (
-    _JOINED
-    + r"、。，．！？：；」』）】》〉〕］｝…—～·ー々ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ"
+    _JOINED + r"、。，．！？：；」』）】》〉〕］｝…—～·ー々ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ"
     r"!%'\"),.:;?\]}”’»"
 )
 #: White space, then a run of one class, the number of whose group is the class; or the end.
@@ -233,9 +228,7 @@ _WORD_RUNS: Final = re.compile(
 )
 _NOTHING, _TRAIL, _IDEO, _OPEN, _OTHER = 1, 2, 3, 4, 5
 #: The classes between which a word begins although there is no white space.
-_BEGINS: Final = frozenset(
-    {(_IDEO, _IDEO), (_OTHER, _IDEO), (_IDEO, _OPEN), (_OTHER, _OPEN), (_IDEO, _OTHER)}
-)
+_BEGINS: Final = frozenset({(_IDEO, _IDEO), (_OTHER, _IDEO), (_IDEO, _OPEN), (_OTHER, _OPEN), (_IDEO, _OTHER)})
 _SPACELESS: Final = re.compile(f"[{_IDEOGRAPH}{_OPENING}]")
 
 
@@ -259,11 +252,7 @@ class _Words:
 
     def feed(self, text: str) -> list[str]:
         pieces: list[str] = []
-        if (
-            self._last == _NOTHING
-            and not self._gap
-            and (text.isascii() or _SPACELESS.search(text) is None)
-        ):
+        if self._last == _NOTHING and not self._gap and (text.isascii() or _SPACELESS.search(text) is None):
             match, at = _spaced(self._size).match, 0
             while found := match(text, at):
                 pieces.append(found[0])
@@ -326,26 +315,14 @@ _SENTENCE_RUNS: Final = re.compile(
 _GAP, _STOP, _CLOSE = 1, 2, 3
 #: Before a single `.` these end no sentence: an initial (but the English I), a title, a letter of an
 #: abbreviation, the number of a list's item.
-_ABBREVIATED: Final = re.compile(
-    r"(?:^|\W)(?:(?!I)[^\W\d_]|Mrs?|Ms|Dr|Prof|St|vs)$|(?:^|\n)\s*\d{1,3}$"
-)
+_ABBREVIATED: Final = re.compile(r"(?:^|\W)(?:(?!I)[^\W\d_]|Mrs?|Ms|Dr|Prof|St|vs)$|(?:^|\n)\s*\d{1,3}$")
 _REMEMBERED: Final = 16  # code points before a stop, enough for _ABBREVIATED
 
 
 class _Sentences:
     """Split a text into pieces of ``size`` sentences."""
 
-    __slots__ = (
-        "_before",
-        "_begun",
-        "_closed",
-        "_count",
-        "_gap",
-        "_parts",
-        "_recent",
-        "_size",
-        "_stop",
-    )
+    __slots__ = ("_before", "_begun", "_closed", "_count", "_gap", "_parts", "_recent", "_size", "_stop")
 
     def __init__(self, size: int) -> None:
         self._size = size

@@ -71,8 +71,7 @@ class Stream(Opaque):
     def length(self) -> int:
         """Refuse: nobody knows how long a stream is before its end."""
         raise RunError(
-            "template",
-            "a stream has no length before its end: `loop.length` and `loop.last` are for lists only",
+            "template", "a stream has no length before its end: `loop.length` and `loop.last` are for lists only"
         )
 
     def consume(self, *, unchanged: bool = False) -> Stream:
@@ -82,8 +81,7 @@ class Stream(Opaque):
         """
         if self._open is None:
             raise RunError(
-                "template",
-                "this stream was consumed before; a stream can be read once: `collect` it to read it again",
+                "template", "this stream was consumed before; a stream can be read once: `collect` it to read it again"
             )
         opened = self._encoded if unchanged and self._encoded is not None else self._open
         self._batches = opened()
@@ -138,9 +136,7 @@ def iterate(value: Any, *, unchanged: bool = False) -> Stream | Items:
     if isinstance(value, Stream):
         return value.consume(unchanged=unchanged)
     if isinstance(value, Mapping):
-        raise RunError(
-            "template", "an object can't be iterated: write `x | entries` for {key, value} items"
-        )
+        raise RunError("template", "an object can't be iterated: write `x | entries` for {key, value} items")
     if value is None:
         raise RunError("template", "null can't be iterated: write `x | default([])`")
     raise RunError("template", f"{a_kind(value)} can't be iterated: a list or a stream is needed")
@@ -162,8 +158,7 @@ class Endless:
     def length(self) -> int:
         """Refuse: nobody knows how many turns there will be."""
         raise RunError(
-            "template",
-            "there is no `loop.length` and no `loop.last` here: nobody knows how many turns there will be",
+            "template", "there is no `loop.length` and no `loop.last` here: nobody knows how many turns there will be"
         )
 
 

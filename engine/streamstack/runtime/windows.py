@@ -107,9 +107,7 @@ class WindowGroup:
         self._readers = [
             (
                 each.name,
-                self._rate(series[each.of])
-                if each.operation == "rate"
-                else series[each.of].reader(each.operation),
+                self._rate(series[each.of]) if each.operation == "rate" else series[each.of].reader(each.operation),
             )
             for each in self._figures
         ]
@@ -170,9 +168,7 @@ class Window:
 
     __slots__ = ("_began", "_groups", "_held", "_only", "by", "figures", "shape")
 
-    def __init__(
-        self, figures: Sequence[Figure], by: Of | None, shape: Shape, opened: float
-    ) -> None:
+    def __init__(self, figures: Sequence[Figure], by: Of | None, shape: Shape, opened: float) -> None:
         self.figures = figures
         self.by = by
         self.shape = shape
@@ -267,8 +263,7 @@ class Window:
                 else "a smaller `size`"
             )
             raise RunError(
-                "limit-reached",
-                f"the window holds more than {shape.limit} items: raise `limit`, or {advice}",
+                "limit-reached", f"the window holds more than {shape.limit} items: raise `limit`, or {advice}"
             )
 
     def tick(self, at: float) -> list[dict[str, Any]]:
@@ -330,9 +325,7 @@ async def windowed(run: Run, source: Source, make: Callable[[float], Window]) ->
         await source.close()
 
 
-async def windowed_on_time(
-    source: Source, make: Callable[[float], Window], every: float
-) -> Batches:
+async def windowed_on_time(source: Source, make: Callable[[float], Window], every: float) -> Batches:
     """Give figures at even times, whether items came or not, those of the last partial while at the end.
 
     The times don't drift. A reader who is late gets one for all that passed meanwhile.
@@ -394,12 +387,7 @@ class Changes:
     __slots__ = ("_fields", "_forgets", "_key", "_last", "_limit")
 
     def __init__(
-        self,
-        key: Callable[[Any], Any] | None,
-        fields: Sequence[str] | None,
-        limit: int,
-        *,
-        forgets: bool,
+        self, key: Callable[[Any], Any] | None, fields: Sequence[str] | None, limit: int, *, forgets: bool
     ) -> None:
         self._key = key
         self._fields = fields
@@ -442,10 +430,7 @@ class Changes:
         if not isinstance(item, Mapping):
             operators.refuse_stream(item)
             if self._fields is not None:
-                raise RunError(
-                    "template",
-                    f"`fields` needs items that are objects, not {operators.a_kind(item)}",
-                )
+                raise RunError("template", f"`fields` needs items that are objects, not {operators.a_kind(item)}")
             return {VALUE: item}
         if self._fields is None:
             return dict(item)
@@ -456,8 +441,7 @@ class Changes:
             return
         if not self._forgets:
             raise RunError(
-                "limit-reached",
-                f"there are more than {self._limit} keys: raise `limit`, or write `onLimit: forget`",
+                "limit-reached", f"there are more than {self._limit} keys: raise `limit`, or write `onLimit: forget`"
             )
         self._last.popitem(last=False)
 
@@ -474,12 +458,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _first(value: Any) -> dict[str, Any]:
-    return {
-        "value": value,
-        "previous": None,
-        "delta": None,
-        "trend": "flat" if _is_number(value) else None,
-    }
+    return {"value": value, "previous": None, "delta": None, "trend": "flat" if _is_number(value) else None}
 
 
 def _change(value: Any, before: Any) -> dict[str, Any]:

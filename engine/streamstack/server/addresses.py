@@ -59,9 +59,7 @@ class Addresses:
         return str(address)
 
     def _trusts(self, address: Address) -> bool:
-        return any(
-            address.version == network.version and address in network for network in self._trusted
-        )
+        return any(address.version == network.version and address in network for network in self._trusted)
 
     def _hops(self, request: Request) -> Iterator[str]:
         """Yield what the proxies wrote, the nearest first."""

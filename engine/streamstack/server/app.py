@@ -31,11 +31,7 @@ SERVICE: Final = web.AppKey("streamstack", Service)
 
 
 def make_application(
-    folder: str | os.PathLike[str],
-    *,
-    environment: Mapping[str, str] | None,
-    dev: bool,
-    url: str | None,
+    folder: str | os.PathLike[str], *, environment: Mapping[str, str] | None, dev: bool, url: str | None
 ) -> web.Application:
     """Make an application of the definitions below a folder, as `streamstack.application` tells.
 
@@ -68,9 +64,7 @@ def _application(checked: Checked, *, dev: bool, url: str | None) -> web.Applica
         cors=make_cors(settings.cors),
         access=access,
         metrics=WorkerMetrics(SharedCounters(edition.endpoints)) if access.possible else None,
-        request_log=RequestLog(text=log_settings.is_text(sys.stderr))
-        if log_settings.access
-        else None,
+        request_log=RequestLog(text=log_settings.is_text(sys.stderr)) if log_settings.access else None,
     )
 
     async def lifespan(_: web.Application) -> AsyncIterator[None]:

@@ -30,9 +30,7 @@ class Guard:
     def __init__(self, authentication: Authentication, methods: Methods) -> None:
         self.authentication = authentication
         self._optional = authentication.optional
-        self._ways = [
-            (way, methods[way.name], _places(methods[way.name])) for way in authentication.ways
-        ]
+        self._ways = [(way, methods[way.name], _places(methods[way.name])) for way in authentication.ways]
         told = dict.fromkeys(_challenge(method) for _, method, _ in self._ways)
         self._challenge = header_lines([("WWW-Authenticate", each) for each in told])
 
@@ -64,16 +62,12 @@ class Guard:
             raise refusal
         if self._optional:
             return None
-        raise RefusalError(
-            "unauthorized", f"this endpoint needs {self._wanted()}", lines=self._challenge
-        )
+        raise RefusalError("unauthorized", f"this endpoint needs {self._wanted()}", lines=self._challenge)
 
     def _wanted(self) -> str:
         """Say what a caller has to send, and where."""
         return ", or ".join(
-            dict.fromkeys(
-                _describe(method, place) for _, method, places in self._ways for place in places
-            )
+            dict.fromkeys(_describe(method, place) for _, method, places in self._ways for place in places)
         )
 
     def _refuse(self, method: Method, error: RunError) -> RefusalError:
@@ -139,14 +133,8 @@ def _describe(method: Method, place: CredentialPlace) -> str:
     what = "an API key" if isinstance(method, ApiKey) else "a token"
     if place.where == "header":
         bearer = place.name.lower() == "authorization"
-        return (
-            f"{what} (Authorization: Bearer ...)" if bearer else f"{what} (the header {place.name})"
-        )
-    return (
-        f"{what} (the cookie {place.name})"
-        if place.where == "cookie"
-        else f"{what} (?{place.name}=...)"
-    )
+        return f"{what} (Authorization: Bearer ...)" if bearer else f"{what} (the header {place.name})"
+    return f"{what} (the cookie {place.name})" if place.where == "cookie" else f"{what} (?{place.name}=...)"
 
 
 def _quoted(text: str) -> str:
@@ -156,9 +144,7 @@ def _quoted(text: str) -> str:
 # ------------------------------------------------------------- where it is sent
 
 
-def _find(
-    request: Request, places: tuple[CredentialPlace, ...]
-) -> tuple[CredentialPlace, str | None]:
+def _find(request: Request, places: tuple[CredentialPlace, ...]) -> tuple[CredentialPlace, str | None]:
     """Return what a caller sent, from the first place that has something.
 
     Raises RunError ``unauthorized`` where it is there twice: two readers could each take another one.

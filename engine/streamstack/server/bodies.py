@@ -15,13 +15,7 @@ from streamstack.language.definition import Input
 from streamstack.language.units import show_size
 from streamstack.runtime.coercion import invalid
 from streamstack.runtime.decoders.decoder import OnInvalid
-from streamstack.runtime.decoders.formats import (
-    Options,
-    decoded,
-    decoder_for,
-    format_of,
-    read_content_type,
-)
+from streamstack.runtime.decoders.formats import Options, decoded, decoder_for, format_of, read_content_type
 from streamstack.runtime.files import File
 from streamstack.runtime.inputs import Body, Form, JsonText, Layout
 from streamstack.runtime.operators import CLIENTS_FAULT
@@ -70,9 +64,7 @@ def json_at_hand(request: Request, most: int) -> bytes | None:
     return content.read_nowait()
 
 
-async def read_body(
-    request: Request, layout: Layout, max_body: int, keep: list[bytes] | None
-) -> Body:
+async def read_body(request: Request, layout: Layout, max_body: int, keep: list[bytes] | None) -> Body:
     """Read the body as far as the inputs need it; its bytes are added to ``keep`` if there is one.
 
     ``max_body`` is in bytes; files that declare a `maxSize` have that instead. Raises RunError ``invalid-input`` with
@@ -98,9 +90,7 @@ async def read_body(
         if data is None:
             data = await read_all(request, max_body)
     except web.RequestPayloadError:
-        raise _malformed(
-            "can't be read: its Content-Encoding or its chunks are malformed"
-        ) from None
+        raise _malformed("can't be read: its Content-Encoding or its chunks are malformed") from None
     if media == _FORM:
         return read_form(data, "body")
     if not media or _is_json(media):
@@ -130,9 +120,7 @@ async def read_all(request: Request, most: int) -> bytes:
 
 def broken_off() -> RunError:
     """Return the error of a body that ended before its end."""
-    return RunError(
-        "invalid-input", "the body can't be read: it ended before its end, or is malformed"
-    )
+    return RunError("invalid-input", "the body can't be read: it ended before its end, or is malformed")
 
 
 def read_form(data: bytes, place: str) -> Form:
@@ -144,14 +132,9 @@ def read_form(data: bytes, place: str) -> Form:
     try:
         text = data.decode()
         if b"%" in data or b"+" in data or data.count(b"&") >= MOST_FIELDS:
-            pairs = parse_qsl(
-                text, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS
-            )
+            pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
         else:  # most queries: there is nothing to decode
-            pairs = [
-                (name, value)
-                for name, _, value in (field.partition("=") for field in text.split("&") if field)
-            ]
+            pairs = [(name, value) for name, _, value in (field.partition("=") for field in text.split("&") if field)]
     except UnicodeDecodeError:
         raise _malformed("must be percent-encoded UTF-8", place) from None
     except ValueError:
@@ -240,16 +223,7 @@ class Arriving:
     off: what had come is given, then the error `stream-lost`.
     """
 
-    __slots__ = (
-        "_answer",
-        "_content",
-        "_failed",
-        "_most",
-        "_request",
-        "read",
-        "size",
-        "stream",
-    )
+    __slots__ = ("_answer", "_content", "_failed", "_most", "_request", "read", "size", "stream")
 
     def __init__(self, request: Request, declared: Input, *, most: int, largest: int) -> None:
         self._request = request
@@ -271,10 +245,7 @@ class Arriving:
             raise _arriving_unsupported("must be sent as the body itself, not in a form")
         name = declared.decode or format_of(media)
         options = Options(
-            on_invalid=cast("OnInvalid", declared.on_invalid),
-            largest=largest,
-            charset=charset,
-            status=CLIENTS_FAULT,
+            on_invalid=cast("OnInvalid", declared.on_invalid), largest=largest, charset=charset, status=CLIENTS_FAULT
         )
         try:
             decoder = decoder_for(name, options)
@@ -282,11 +253,7 @@ class Arriving:
             raise _arriving_unsupported(error.message) from None
         return Stream(
             lambda: decoded(self._pieces(), decoder),
-            {
-                "skipped": lambda: decoder.skipped,
-                "bytes": lambda: self.read,
-                "size": lambda: self.size,
-            },
+            {"skipped": lambda: decoder.skipped, "bytes": lambda: self.read, "size": lambda: self.size},
             About(self.size, header if name == "bytes" else "", CLIENTS_FAULT),
         )
 
@@ -347,9 +314,7 @@ def nothing() -> Stream:
         for items in none:
             yield items
 
-    return Stream(
-        batches, {"skipped": lambda: 0, "bytes": lambda: 0, "size": lambda: 0}, About(size=0)
-    )
+    return Stream(batches, {"skipped": lambda: 0, "bytes": lambda: 0, "size": lambda: 0}, About(size=0))
 
 
 def _lost() -> RunError:

@@ -461,9 +461,7 @@ class HttpServer(web.Server):
     ``most`` is how many connections there may be at once: more are answered with 503. ``head_timeout`` is in seconds.
     """
 
-    def __init__(
-        self, service: Service, *, most: int = CONNECTIONS, head_timeout: float = HEAD_TIMEOUT
-    ) -> None:
+    def __init__(self, service: Service, *, most: int = CONNECTIONS, head_timeout: float = HEAD_TIMEOUT) -> None:
         super().__init__(
             service.handle,
             request_factory=self.make_request,
@@ -607,10 +605,7 @@ class _Refusal(AbstractStreamWriter):
         failure = _failures.take()
         if isinstance(failure, LineTooLong) or self._connection.many_headers:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            message = (
-                f"the request line and each header may have {LINE_SIZE} bytes, "
-                f"and there may be {HEADERS} headers"
-            )
+            message = f"the request line and each header may have {LINE_SIZE} bytes, and there may be {HEADERS} headers"
         log.info("request-malformed", reason=type(failure).__name__, status=status.value)
         if not self._transport.is_closing():
             error = RunError("invalid-input", message, status=status.value)
@@ -669,11 +664,7 @@ def check_framing(request: Request) -> None:
     Raises RunError ``invalid-input``.
     """
     host = request.headers.get(hdrs.HOST)
-    if (
-        request.version == HttpVersion11
-        and host in _known
-        and hdrs.TRANSFER_ENCODING not in request.headers
-    ):
+    if request.version == HttpVersion11 and host in _known and hdrs.TRANSFER_ENCODING not in request.headers:
         return
     _look_closer(request, host)
 

@@ -28,12 +28,7 @@ from streamstack.server.service import Service
 
 
 def make_context(
-    checked: Checked,
-    environment: Mapping[str, str],
-    *,
-    dev: bool,
-    joins: bool = False,
-    starts: bool = True,
+    checked: Checked, environment: Mapping[str, str], *, dev: bool, joins: bool = False, starts: bool = True
 ) -> Context:
     """Return the context of a project's runs.
 
@@ -78,9 +73,7 @@ class DatabaseError(Exception):
     """A database that no waiting would mend."""
 
 
-async def prepare_databases(
-    project: Project, context: Context, tell: Callable[[str], None]
-) -> list[Diagnostic]:
+async def prepare_databases(project: Project, context: Context, tell: Callable[[str], None]) -> list[Diagnostic]:
     """Connect to the databases that definitions use, run their setup, and report what they lack.
 
     ``tell`` is told of a database that is out of reach: it may be there when it is needed. Raises DatabaseError where
@@ -165,9 +158,7 @@ class _Serving:
 
 
 @contextmanager
-def serving_locally(
-    checked: Checked, environment: Mapping[str, str], *, dev: bool = True
-) -> Iterator[str]:
+def serving_locally(checked: Checked, environment: Mapping[str, str], *, dev: bool = True) -> Iterator[str]:
     """Serve a checked project, give its address, and stop it; what runs do `after` is waited for.
 
     With ``dev`` errors are told as with `--dev`. Raises UnservableError for a definition that can't be served, and

@@ -42,9 +42,7 @@ class RunTimer:
         "row",
     )
 
-    def __init__(
-        self, answer: ResponseSink, limits: Limits, lives: set[RunTimer], row: int = 0
-    ) -> None:
+    def __init__(self, answer: ResponseSink, limits: Limits, lives: set[RunTimer], row: int = 0) -> None:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = asyncio.current_task()
         self.answer = answer
@@ -152,9 +150,7 @@ class RunTimer:
             return
         if self._phase == "reading":
             if now >= self._next():
-                self.stop(
-                    RunError("timeout", "the request's body took too long to arrive", status=408)
-                )
+                self.stop(RunError("timeout", "the request's body took too long to arrive", status=408))
             return
         if self._expire(now):
             return
@@ -173,9 +169,7 @@ class RunTimer:
         if self._longest and now >= started + self._longest:
             self._over("maxDuration", self._longest)
         elif limits.arrival and answer.waits_since and now >= answer.waits_since + limits.arrival:
-            message = (
-                f"nothing of the request's body came for its idleTimeout of {_text(limits.arrival)}"
-            )
+            message = f"nothing of the request's body came for its idleTimeout of {_text(limits.arrival)}"
             self.stop(RunError("timeout", message, status=408))
         elif not answer.count:
             if not limits.first_chunk or now < heard + limits.first_chunk:

@@ -80,10 +80,7 @@ def _choose(accept: str) -> str | None:
             return "sse"
         return BY_MEDIA_TYPE[name].name
     refused = {name for name, q in offers if q == 0}
-    wild = sorted(
-        ((q, name) for name, q in offers if name in _WILDCARDS and q > 0),
-        key=lambda offer: -offer[0],
-    )
+    wild = sorted(((q, name) for name, q in offers if name in _WILDCARDS and q > 0), key=lambda offer: -offer[0])
     for _, wildcard in wild:
         for name in _WILDCARDS[wildcard]:
             if name not in refused:

@@ -31,9 +31,7 @@ class UnservableError(Exception):
         super().__init__(f"{mark}: {message}")
 
 
-def make_endpoints(
-    plans: Iterable[Plan], settings: Settings, *, dev: bool
-) -> list[EndpointHandler]:
+def make_endpoints(plans: Iterable[Plan], settings: Settings, *, dev: bool) -> list[EndpointHandler]:
     """Make what the service serves of the plans.
 
     Raises UnservableError, with the place.
@@ -71,9 +69,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         method=endpoint.method,
         path=endpoint.path,
         start=plan.start,
-        at_once=plan.at_once
-        if wire.format == "value" and reader.takes and not (guard or limiter)
-        else None,
+        at_once=plan.at_once if wire.format == "value" and reader.takes and not (guard or limiter) else None,
         wire=wire,
         file=endpoint.mark.file,
         limits=_limits(endpoint),
@@ -210,11 +206,7 @@ class _Branch(Generic[T]):
         if literal is not None and (found := literal.find(segments, at + 1)) is not None:
             return found
         # An empty segment is no value: /users/ is not /users/{id}.
-        if (
-            self.parameter is not None
-            and segment
-            and (found := self.parameter.find(segments, at + 1)) is not None
-        ):
+        if self.parameter is not None and segment and (found := self.parameter.find(segments, at + 1)) is not None:
             found[1].insert(0, segment)
             return found
         return None
@@ -257,9 +249,7 @@ class Routes(Generic[T]):
         if tree is None or not path.startswith("/"):
             return None
         if "#" in path:
-            raise RunError(
-                "invalid-input", "a request names no part of what it asks for: leave # out"
-            )
+            raise RunError("invalid-input", "a request names no part of what it asks for: leave # out")
         segments = path[1:].split("/")
         if "%" in path:
             segments = [_decode(segment) for segment in segments]
@@ -289,6 +279,4 @@ def _decode(segment: str) -> str:
     try:
         return unquote_to_bytes(segment).decode()
     except UnicodeDecodeError:
-        raise RunError(
-            "invalid-input", "the path is not UTF-8: percent-encode its bytes as UTF-8"
-        ) from None
+        raise RunError("invalid-input", "the path is not UTF-8: percent-encode its bytes as UTF-8") from None

@@ -34,11 +34,7 @@ _ACCEPTED: Final = b"Accept-Encoding: gzip, deflate, br\r\n"
 
 
 async def exchange(  # noqa: C901  (the way of a request, in one piece)
-    service: Service,
-    served: EndpointHandler,
-    request: Request,
-    parameters: Mapping[str, str],
-    answer: ResponseSink,
+    service: Service, served: EndpointHandler, request: Request, parameters: Mapping[str, str], answer: ResponseSink
 ) -> Sent:
     """Run an endpoint's stack for one request and answer it. Never raises but for cancellation."""
     run = Run(answer, service.context, request=lambda: served.show(request, parameters))
@@ -193,9 +189,7 @@ def expect(request: Request, max_body: int, *, now: bool = True) -> None:
     """
     length = request.content_length
     if length is not None and length > max_body:
-        raise RunError(
-            "invalid-input", f"the body has {length} bytes: up to {max_body} are read", status=413
-        )
+        raise RunError("invalid-input", f"the body has {length} bytes: up to {max_body} are read", status=413)
     expectation = request.headers.get("Expect")
     if expectation is None or request.version < (1, 1):
         return
@@ -233,9 +227,7 @@ def answer_at_once(
     answer: ResponseSink,
 ) -> Sent | None:
     """Run a stack in which nothing waits, and answer; None where the request is not wholly here."""
-    answer.run = run = Run(
-        answer, service.context, request=lambda: served.show(request, parameters)
-    )
+    answer.run = run = Run(answer, service.context, request=lambda: served.show(request, parameters))
     outcome = ended = "completed"
     reason: RunError | None = None
     try:

@@ -23,9 +23,7 @@ BODILESS = frozenset({204, 205, 304})
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
-_STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
-}
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 Headers = Iterable[tuple[str, str]]
 
@@ -74,13 +72,10 @@ def header_lines(headers: Headers) -> bytes:
     lines = []
     for name, value in headers:
         if not _NAME.fullmatch(name):
-            raise RunError(
-                "template", f"{name!r} is not a valid header name: letters, digits and - only"
-            )
+            raise RunError("template", f"{name!r} is not a valid header name: letters, digits and - only")
         if CONTROL_CHARACTERS.search(value):
             raise RunError(
-                "template",
-                f"the value of the header {name} holds a line break or another control character",
+                "template", f"the value of the header {name} holds a line break or another control character"
             )
         lines.append(f"{name}: {value}\r\n")
     return "".join(lines).encode("utf-8", "replace")
@@ -105,9 +100,7 @@ def own_headers(given: Mapping[str, Any], *, bound: bool = False) -> list[tuple[
             for each in (value if isinstance(value, list) else [value])
             if each is not None
         ]
-        if (
-            texts and name.lower() != "set-cookie"
-        ):  # the one whose values can't be joined (RFC 9110, 5.3)
+        if texts and name.lower() != "set-cookie":  # the one whose values can't be joined (RFC 9110, 5.3)
             texts = [", ".join(texts)]
         headers += [(name, text) for text in texts]
     header_lines(headers)  # told here, at the step that gives them
@@ -137,9 +130,7 @@ def check_status(status: Any) -> int:
     """
     if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 599:
         shown = status if isinstance(status, int) else f"a {kind(status)}"
-        raise RunError(
-            "template", f"{shown} is not an HTTP status: write a whole number from 200 to 599"
-        )
+        raise RunError("template", f"{shown} is not an HTTP status: write a whole number from 200 to 599")
     return status
 
 
@@ -162,9 +153,7 @@ def cookie_headers(cookies: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _cookie(name: str, given: Any) -> str:
     if not _NAME.fullmatch(name):
-        raise RunError(
-            "template", f"{name!r} is not a valid cookie name: letters, digits, - and _ only"
-        )
+        raise RunError("template", f"{name!r} is not a valid cookie name: letters, digits, - and _ only")
     if given is None:
         return f'{name}=""; Path=/; Max-Age=0'
     options = given if isinstance(given, Mapping) else {"value": given}
@@ -247,9 +236,7 @@ class CorsHeaders:
 
     def allows(self, origin: str | None) -> bool:
         """Whether pages of this origin may read answers."""
-        return origin is not None and (
-            origin.lower() in self.origins or ("*" in self.origins and not self.credentials)
-        )
+        return origin is not None and (origin.lower() in self.origins or ("*" in self.origins and not self.credentials))
 
     def names(self, origin: str | None) -> bool:
         """Whether an origin stands in the list itself, so that its pages may use what is ours."""
@@ -283,7 +270,4 @@ class CorsHeaders:
     def _allowed(self, origin: str | None) -> str:
         named = self.names(origin)
         credentials = "Access-Control-Allow-Credentials: true\r\n" if self.credentials else ""
-        return (
-            f"Access-Control-Allow-Origin: {origin if named else '*'}\r\n"
-            f"{credentials}Vary: Origin\r\n"
-        )
+        return f"Access-Control-Allow-Origin: {origin if named else '*'}\r\n{credentials}Vary: Origin\r\n"

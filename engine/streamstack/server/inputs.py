@@ -16,14 +16,7 @@ from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.files import File
 from streamstack.runtime.inputs import Checker, Inputs, JsonText, Layout, Lookup
 from streamstack.server.addresses import Addresses
-from streamstack.server.bodies import (
-    MOST_FIELDS,
-    Arriving,
-    json_at_hand,
-    nothing,
-    read_body,
-    read_form,
-)
+from streamstack.server.bodies import MOST_FIELDS, Arriving, json_at_hand, nothing, read_body, read_form
 from streamstack.server.multipart import close_files, most_bytes
 from streamstack.server.request import Request
 
@@ -67,15 +60,7 @@ class Reader:
     is read as it arrives. ``takes`` tells whether `take` ever reads anything.
     """
 
-    __slots__ = (
-        "_address",
-        "_checker",
-        "_keeps_body",
-        "_largest",
-        "_max_body",
-        "_sensitive",
-        "takes",
-    )
+    __slots__ = ("_address", "_checker", "_keeps_body", "_largest", "_max_body", "_sensitive", "takes")
 
     def __init__(
         self,
@@ -129,19 +114,11 @@ class Reader:
             return await read_inputs(request, parameters, self._checker, max_body=self._max_body)
         keep: list[bytes] = []
         try:
-            return await read_inputs(
-                request, parameters, self._checker, max_body=self._max_body, keep=keep
-            )
+            return await read_inputs(request, parameters, self._checker, max_body=self._max_body, keep=keep)
         finally:
             request.kept_body = b"".join(keep)
 
-    def _read_around(
-        self,
-        layout: Layout,
-        declared: Input,
-        request: Request,
-        parameters: Mapping[str, str],
-    ) -> Inputs:
+    def _read_around(self, layout: Layout, declared: Input, request: Request, parameters: Mapping[str, str]) -> Inputs:
         """Read all inputs but the body, which becomes a stream of what arrives."""
         sent = request.body_exists
         arriving = None
@@ -227,10 +204,7 @@ class Headers(dict[str, str]):
 
 
 def request_mapping(
-    request: Request,
-    parameters: Mapping[str, str],
-    body: bytes,
-    address: str | None,
+    request: Request, parameters: Mapping[str, str], body: bytes, address: str | None
 ) -> dict[str, Any]:
     """Return `request` as definitions see it.
 

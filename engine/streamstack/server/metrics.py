@@ -31,15 +31,9 @@ if sys.platform != "win32":
     import resource
 
 #: Seconds until the first chunk: the upper ends of the buckets.
-FIRST_CHUNK_BUCKETS: Final = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1.0, 2.5, 10.0, 60.0),
-)
+FIRST_CHUNK_BUCKETS: Final = (*(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5), *(1.0, 2.5, 10.0, 60.0))
 #: Seconds that a run took.
-RUN_BUCKETS: Final = (
-    *(0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
-    *(60.0, 300.0, 1800.0, 7200.0),
-)
+RUN_BUCKETS: Final = (*(0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0), *(60.0, 300.0, 1800.0, 7200.0))
 #: Classes of status. `none`: the client left before there was one.
 STATUSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
@@ -79,9 +73,7 @@ _SLOT, _SLOT_WIDTH = _layout(pid=1, memory=1, cpu=1, beats=1)
 _SERVER, _SERVER_WIDTH = _layout(restarts=1, hangs=1)
 # Those that each request needs.
 _ENDED, _CHUNKS, _BYTES = _ROW["ended"], _ROW["chunks"], _ROW["bytes"]
-_FIRST, _FIRST_TIME, _RUN, _RUN_TIME = (
-    _ROW[name] for name in ("first", "first_time", "run", "run_time")
-)
+_FIRST, _FIRST_TIME, _RUN, _RUN_TIME = (_ROW[name] for name in ("first", "first_time", "run", "run_time"))
 
 
 class SharedCounters:
@@ -103,9 +95,7 @@ class SharedCounters:
         self.slots = slots
         self._slot_size = _SLOT_WIDTH + self._most * _ROW_WIDTH
         # Anonymous and shared; a page that nobody writes takes no memory.
-        self.words = memoryview(mmap.mmap(-1, (_SERVER_WIDTH + slots * self._slot_size) * 8)).cast(
-            "Q"
-        )
+        self.words = memoryview(mmap.mmap(-1, (_SERVER_WIDTH + slots * self._slot_size) * 8)).cast("Q")
         self.register(wanted)
 
     def slot(self, number: int) -> int:
@@ -176,9 +166,7 @@ class WorkerMetrics:
         self._words = counters.words
         self._slot = counters.slot(slot)
         self._rows = counters.rows(slot)
-        self._earlier = self._words[
-            self._slot + _SLOT["cpu"]
-        ]  # of processes that had the slot before
+        self._earlier = self._words[self._slot + _SLOT["cpu"]]  # of processes that had the slot before
         self._used = _cpu_time()
         # Of runs that were sampled: how many chunks, bytes, and microseconds between chunks are counted.
         self._counted: dict[RunTimer, tuple[int, int, int]] = {}
@@ -194,9 +182,7 @@ class WorkerMetrics:
         at = self._rows + self.counters.row_of(endpoint) * _ROW_WIDTH
         self._words[at + _ROW["reconnections"]] += 1
 
-    def finish(
-        self, row: int, answer: ResponseSink, outcome: str, life: RunTimer | None = None
-    ) -> None:
+    def finish(self, row: int, answer: ResponseSink, outcome: str, life: RunTimer | None = None) -> None:
         """Count a request that is over. ``life`` is what `sample` may have met."""
         words, at = self._words, self._rows + row * _ROW_WIDTH
         place = at + _ENDED + _OUTCOMES[outcome]
@@ -230,9 +216,7 @@ class WorkerMetrics:
         words[self._slot + _SLOT["memory"]] = _memory()
         words[self._slot + _SLOT["cpu"]] = self._earlier + _cpu_time() - self._used
 
-    def _count(
-        self, at: int, answer: ResponseSink, counted: tuple[int, int, int]
-    ) -> tuple[int, int, int]:
+    def _count(self, at: int, answer: ResponseSink, counted: tuple[int, int, int]) -> tuple[int, int, int]:
         """Count what an answer has sent since it was last counted; return what is counted now."""
         words = self._words
         chunks, size, between = counted
@@ -349,9 +333,7 @@ def _lines(counters: SharedCounters) -> Iterator[str]:
         yield from _head(name, kind, about)
         for title, row in runs:
             yield f"streamstack_{name}{{endpoint={title}}} {row[_ROW[field]]}"
-    yield from _histogram(
-        runs, "first_chunk_seconds", "first", FIRST_CHUNK_BUCKETS, "Time to the first chunk."
-    )
+    yield from _histogram(runs, "first_chunk_seconds", "first", FIRST_CHUNK_BUCKETS, "Time to the first chunk.")
     yield from _histogram(runs, "run_seconds", "run", RUN_BUCKETS, "Time from request to end.")
     yield from _head("chunk_interval_seconds", "summary", "Time between two chunks of a stream.")
     for title, row in runs:

@@ -34,9 +34,7 @@ _PARAMETER: Final = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^;"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
-async def read_multipart(
-    request: Request, layout: Layout, max_body: int, data: bytes | None
-) -> Form:
+async def read_multipart(request: Request, layout: Layout, max_body: int, data: bytes | None) -> Form:
     """Read a form: texts, JSON where a part says it is JSON, and files.
 
     All parts together have ``max_body`` bytes, but a file with a `maxSize` has that for itself. ``data`` is the body
@@ -48,9 +46,7 @@ async def read_multipart(
         raise _too_long("", most)
     boundary = parse_options_header(request.headers.get("Content-Type", ""))[1].get("boundary", "")
     if not boundary:
-        raise _fault(
-            "", "must have a boundary in its Content-Type: let the client write that header"
-        )
+        raise _fault("", "must have a boundary in its Content-Type: let the client write that header")
     try:
         with _parser(boundary) as parser:
             if data is not None:
@@ -142,10 +138,7 @@ class _Reading:
         if part.filename is not None or name in self.layout.files:
             declared = self.layout.files.get(name)
             self.limit = None if declared is None else _size_of(declared)
-            self.file = File(
-                part.filename or "",
-                headers.get("Content-Type", "application/octet-stream"),
-            )
+            self.file = File(part.filename or "", headers.get("Content-Type", "application/octet-stream"))
             # Known to the form from now on, and so deleted with it.
             self.fields.setdefault(name, []).append(self.file)
 

@@ -9,15 +9,7 @@ from typing import Any, Final
 
 from streamstack.connections.state import MemorySlots, Quota, Slots, Verdict
 from streamstack.errors import RunError
-from streamstack.functions.state import (
-    key_of,
-    open_rates,
-    open_slots,
-    quota_of,
-    refusal,
-    seconds_of,
-    tightest,
-)
+from streamstack.functions.state import key_of, open_rates, open_slots, quota_of, refusal, seconds_of, tightest
 from streamstack.language.definition import RateLimit
 from streamstack.language.expressions import Value
 from streamstack.language.units import Rate
@@ -77,11 +69,7 @@ class RateLimitTicket:
     __slots__ = ("_held", "_later", "_limiter", "_request", "_run", "_tightest")
 
     def __init__(
-        self,
-        limiter: Limiter,
-        run: Run,
-        request: Request,
-        later: Callable[[Coroutine[Any, Any, None]], object],
+        self, limiter: Limiter, run: Run, request: Request, later: Callable[[Coroutine[Any, Any, None]], object]
     ) -> None:
         self._later = later  # does what takes a while
         self._limiter = limiter

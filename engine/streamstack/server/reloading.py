@@ -66,21 +66,12 @@ class Edition:
         """Return the context of its runs: the same things stay open."""
         settings = self.checked.settings
         learn(self.checked.environment, secrets_of(settings))
-        return replace(
-            before,
-            env=self.checked.environment,
-            settings=settings.settings,
-            models=settings.models,
-        )
+        return replace(before, env=self.checked.environment, settings=settings.settings, models=settings.models)
 
     def news(self, before: Edition) -> str:
         """Return as text what the edition before did not have: findings, and settings that need a restart."""
         known = {(each.file, each.code, each.message) for each in before.checked.findings}
-        found = [
-            each
-            for each in self.checked.findings
-            if (each.file, each.code, each.message) not in known
-        ]
+        found = [each for each in self.checked.findings if (each.file, each.code, each.message) not in known]
         news = [findings_text(found, self.checked)] if found else []
         if self.restart and self.restart != before.restart:
             names = " and ".join(f"`{each}`" for each in self.restart)
@@ -154,9 +145,7 @@ def unshared(checked: Checked) -> tuple[list[str], list[str]]:
     }
     if any(endpoint.rate_limits for endpoint in endpoints):
         used.add("rateLimit")
-    held = [
-        what for start, what in _IN_MEMORY.items() if any(name.startswith(start) for name in used)
-    ]
+    held = [what for start, what in _IN_MEMORY.items() if any(name.startswith(start) for name in used)]
     if not held:
         return refused, []
     return refused, [f"each worker has {' and '.join(held)} of its own: to share them, {elsewhere}"]
@@ -187,11 +176,7 @@ def watch(checked: Checked, stopped: threading.Event | None = None) -> Iterator[
                 stop_event=stopped,
             ):
                 before, seen = seen, _settled(checked, seen)
-                yield sorted(
-                    name
-                    for name in before.keys() | seen.keys()
-                    if before.get(name) != seen.get(name)
-                )
+                yield sorted(name for name in before.keys() | seen.keys() if before.get(name) != seen.get(name))
                 if _folders(checked) != folders:
                     break
             else:

@@ -32,9 +32,7 @@ CONTENT_TYPE = "application/problem+json"
 class RefusalError(RunError):
     """An error whose answer has header lines of its own: `WWW-Authenticate`, `Retry-After`."""
 
-    def __init__(
-        self, code: str, message: str, *, status: int | None = None, lines: bytes = b""
-    ) -> None:
+    def __init__(self, code: str, message: str, *, status: int | None = None, lines: bytes = b"") -> None:
         super().__init__(code, message, status=status)
         self.lines = lines
 
@@ -59,11 +57,7 @@ def problem(error: RunError, run: str | None, status: int, *, dev: bool = False)
 
 def in_band(error: RunError, run: str, *, dev: bool = False) -> dict[str, Any]:
     """Return what a client is told of an error after the commit point."""
-    told: dict[str, Any] = {
-        "code": error.code,
-        "message": _told(error, dev=dev),
-        "run": run,
-    }
+    told: dict[str, Any] = {"code": error.code, "message": _told(error, dev=dev), "run": run}
     if dev and error.place is not None:
         told["place"] = place_of(error.place)
     return told
@@ -92,13 +86,7 @@ def report(error: RunError, *, run: str, endpoint: str, sent: int) -> None:
     if isinstance(error, RefusalError) and error.code == "unavailable":
         return  # what is out of reach has told so itself, once for all whom it keeps out
     place = error.place
-    told: dict[str, Any] = {
-        "run": run,
-        "endpoint": endpoint,
-        "code": error.code,
-        "message": error.full,
-        "chunks": sent,
-    }
+    told: dict[str, Any] = {"run": run, "endpoint": endpoint, "code": error.code, "message": error.full, "chunks": sent}
     told |= error.about
     if place is not None:
         told |= {"place": str(place.mark), "step": place.step, "path": place.path}
@@ -148,10 +136,7 @@ _OURS: Final = frozenset({"connection", "content-length", "date", "transfer-enco
 #: What stands above a document of JSON that tells how things are just now.
 JSON: Final = b"Content-Type: application/json; charset=utf-8\r\nCache-Control: no-store\r\n"
 #: What stands above every problem document.
-_PROBLEM = (
-    b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
-    % CONTENT_TYPE.encode()
-)
+_PROBLEM = b"Content-Type: %b\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n" % CONTENT_TYPE.encode()
 
 
 class Sent:
@@ -252,9 +237,7 @@ class Streamed(Response):
 class Whole(Response, Sent):
     """An answer in one piece. ``lines`` are header lines; without a body there is no length either."""
 
-    def __init__(
-        self, request: Request, status: int, lines: bytes, body: bytes | None, *, keep: bool
-    ) -> None:
+    def __init__(self, request: Request, status: int, lines: bytes, body: bytes | None, *, keep: bool) -> None:
         web.StreamResponse.__init__(self, status=status)
         self.request = request
         self.keep = keep
@@ -316,9 +299,7 @@ class Whole(Response, Sent):
 
 def cookie_lines(response: web.StreamResponse) -> bytes:
     """Return the cookies that a middleware or a signal has set, as header lines."""
-    return b"".join(
-        f"Set-Cookie: {each.OutputString()}\r\n".encode() for each in response.cookies.values()
-    )
+    return b"".join(f"Set-Cookie: {each.OutputString()}\r\n".encode() for each in response.cookies.values())
 
 
 def connection_line(request: Request, *, keep: bool) -> bytes:
@@ -328,9 +309,7 @@ def connection_line(request: Request, *, keep: bool) -> bytes:
     return b"Connection: close\r\n"
 
 
-def send(
-    request: Request, status: int, lines: bytes, body: bytes | None, *, keep: bool = True
-) -> Whole:
+def send(request: Request, status: int, lines: bytes, body: bytes | None, *, keep: bool = True) -> Whole:
     """Return a whole answer: status, header lines, body. A HEAD request gets no body.
 
     Without a body there is no length either: nobody knows it.

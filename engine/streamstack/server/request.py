@@ -86,9 +86,7 @@ class Request:
             path = message.path
         self.protocol = raw.protocol
         if not path.startswith("/"):
-            path = (
-                raw.rel_url.raw_path if path != "*" else path
-            )  # the absolute form of a proxy's request
+            path = raw.rel_url.raw_path if path != "*" else path  # the absolute form of a proxy's request
         elif "?" in path:
             path = path[: path.index("?")]
         #: The path as it was sent, without the prefix and the query.

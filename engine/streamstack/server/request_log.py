@@ -31,11 +31,7 @@ _MOST: Final = 200
 
 
 def outcome_of(
-    error: RunError | None,
-    answer: ResponseSink,
-    stopped: RunError | None,
-    *,
-    draining: bool = False,
+    error: RunError | None, answer: ResponseSink, stopped: RunError | None, *, draining: bool = False
 ) -> str:
     """Return how a request ended whose run did not complete.
 
@@ -61,9 +57,7 @@ class RequestLog:
         people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if text else None
         self._people = people
 
-    def ended(
-        self, endpoint: str, answer: ResponseSink, outcome: str, error: RunError | None
-    ) -> None:
+    def ended(self, endpoint: str, answer: ResponseSink, outcome: str, error: RunError | None) -> None:
         """Log a request with a run. ``error`` is what it ended by, if it was one."""
         run = answer.run
         line: dict[str, Any] = {
@@ -91,15 +85,7 @@ class RequestLog:
         """Log a request that no endpoint took."""
         path = masked(request.raw_path.partition("?")[0][:_MOST])
         status, code = error.status, error.code
-        self._write(
-            {
-                "method": request.method,
-                "path": path,
-                "outcome": "rejected",
-                "status": status,
-                "code": code,
-            }
-        )
+        self._write({"method": request.method, "path": path, "outcome": "rejected", "status": status, "code": code})
 
     def _write(self, line: Mapping[str, Any]) -> None:
         """Write a line as the rest of the log is written, but not through structlog.
@@ -122,11 +108,7 @@ TOLD = (RunError, web.RequestPayloadError)
 
 
 def fail(
-    served: EndpointHandler,
-    run: Run,
-    answer: ResponseSink,
-    error: RunError,
-    let: RateLimitTicket | None = None,
+    served: EndpointHandler, run: Run, answer: ResponseSink, error: RunError, let: RateLimitTicket | None = None
 ) -> Sent:
     """Log an error and tell the client of it, in the way that is still open."""
     report(error, run=run.id, endpoint=served.title, sent=answer.count)

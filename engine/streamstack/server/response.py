@@ -18,14 +18,7 @@ from streamstack.formats.spec import Encoder, ResponseContext
 from streamstack.language.headers import ForwardedHeaders
 from streamstack.language.values import MISSING, to_json
 from streamstack.runtime.run import Run, Sink, check_content, check_open
-from streamstack.server.headers import (
-    BODILESS,
-    check_status,
-    cookie_headers,
-    date_line,
-    own_headers,
-    status_line,
-)
+from streamstack.server.headers import BODILESS, check_status, cookie_headers, date_line, own_headers, status_line
 from streamstack.server.replies import (
     CLOSE,
     JSON,
@@ -89,14 +82,9 @@ class ResponseSink(Sink):
         self.heard_at = 0.0  # loop time of the last bytes of a body that is read as it arrives
         self.waits_since = 0.0  # loop time since when more of it is waited for, 0 where it is not
 
-    def respond(
-        self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]
-    ) -> None:
+    def respond(self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]) -> None:
         if self.committed:
-            raise RunError(
-                "template",
-                "the status line has been sent: `respond` must come before the first chunk",
-            )
+            raise RunError("template", "the status line has been sent: `respond` must come before the first chunk")
         if status is not None:
             self.status = check_status(status)
         if isinstance(headers, ForwardedHeaders) and self.wire.format not in ("text", "bytes"):
@@ -111,9 +99,7 @@ class ResponseSink(Sink):
         wire = self.wire
         lines = wire.lines(self.headers) if self.headers else wire.plain
         if self.cookies:
-            lines += b"".join(
-                f"{name}: {value}\r\n".encode() for name, value in cookie_headers(self.cookies)
-            )
+            lines += b"".join(f"{name}: {value}\r\n".encode() for name, value in cookie_headers(self.cookies))
         return b"%bX-Run-Id: %b\r\n%b" % (lines, self.run.id.encode(), self.cors)
 
     @abstractmethod
@@ -123,9 +109,7 @@ class ResponseSink(Sink):
     def fail(self, error: RunError) -> Sent:
         """Answer with an error, in the way that is still open."""
         self.status, self.refused = status_of(error), True
-        return send_problem(
-            self.request, error, run=self.run.id, lines=self.cors, dev=self.wire.dev
-        )
+        return send_problem(self.request, error, run=self.run.id, lines=self.cors, dev=self.wire.dev)
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -165,10 +149,7 @@ class ValueSink(ResponseSink):
     __slots__ = ()
 
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
-        raise RunError(
-            "template",
-            "this endpoint answers one JSON value: write `responseType: streaming` to stream",
-        )
+        raise RunError("template", "this endpoint answers one JSON value: write `responseType: streaming` to stream")
 
     async def drain(self) -> None:
         return None
@@ -204,17 +185,7 @@ class ChunkedResponseWriter:
     The head is sent together with the first data. What has no transport any more is not written.
     """
 
-    __slots__ = (
-        "_bare",
-        "_chunked",
-        "_compression",
-        "_head",
-        "_keep",
-        "_request",
-        "_transport",
-        "begun",
-        "complete",
-    )
+    __slots__ = ("_bare", "_chunked", "_compression", "_head", "_keep", "_request", "_transport", "begun", "complete")
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -237,9 +208,7 @@ class ChunkedResponseWriter:
         """Whether the head is made, and not sent yet."""
         return bool(self._head)
 
-    def begin(
-        self, start: bytes, *, keep: bool, compress: bool, buffer: int, unsent: int, patience: float
-    ) -> None:
+    def begin(self, start: bytes, *, keep: bool, compress: bool, buffer: int, unsent: int, patience: float) -> None:
         """Make the head, and set how much may wait in it for the client.
 
         Args:
@@ -336,9 +305,7 @@ class Compression:
 
     def __call__(self, data: bytes, *, last: bool) -> bytes:
         """Return data compressed, as far as a reader needs it to have all of it; with ``last``, the end."""
-        return self._work.compress(data) + self._work.flush(
-            zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH
-        )
+        return self._work.compress(data) + self._work.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
 
 
 def accepts_gzip(accepted: str | None) -> bool:
@@ -472,9 +439,7 @@ class StreamSink(ResponseSink):
             return False
         maximum = self.wire.max_bytes
         if maximum and self.bytes > maximum:
-            raise self._withdraw(
-                RunError("limit-reached", f"the stream has more bytes than maxBytes ({maximum})")
-            )
+            raise self._withdraw(RunError("limit-reached", f"the stream has more bytes than maxBytes ({maximum})"))
         if not self.first_at:
             self.first_at = perf_counter()
         if not self.committed:
@@ -514,10 +479,7 @@ class StreamSink(ResponseSink):
                 if self.wire.spec.dialect
                 else "ask for text/event-stream or application/x-ndjson"
             )
-            raise RunError(
-                "limit-reached",
-                f"a buffered response may have {largest} bytes (maxBytes): {other}",
-            )
+            raise RunError("limit-reached", f"a buffered response may have {largest} bytes (maxBytes): {other}")
         self.bytes = encoder.held
         self.emitted_at = self._loop.time()
         return False

@@ -74,10 +74,7 @@ class ResponseOptions(EncoderOptions):
         spec = VALUE if self.format == "value" else BY_NAME[self.format]
         object.__setattr__(self, "spec", spec)
         # What is told to be text is not to be run as a page or a script, whatever it looks like.
-        defaults = [
-            ("Content-Type", spec.content_type),
-            ("X-Content-Type-Options", "nosniff"),
-        ]
+        defaults = [("Content-Type", spec.content_type), ("X-Content-Type-Options", "nosniff")]
         if spec.whole:
             defaults += [("Cache-Control", "no-cache")]
         else:

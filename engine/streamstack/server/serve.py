@@ -32,15 +32,7 @@ from streamstack.server.reloading import BrokenError, Edition, Read, next_editio
 from streamstack.server.request_log import RequestLog
 from streamstack.server.service import LAST_WORDS, Service
 from streamstack.server.signals import GIVEN_UP, HANGUP, Early, leave_at_once, on_terminal
-from streamstack.server.sockets import (
-    BACKLOG,
-    AddressError,
-    allow_connections,
-    bind,
-    explain,
-    shown,
-    url_of,
-)
+from streamstack.server.sockets import BACKLOG, AddressError, allow_connections, bind, explain, shown, url_of
 
 #: Seconds that a connection which was just made has for its one request, when nobody listens any more.
 GRACE = 1.0
@@ -65,9 +57,7 @@ def keep_out_of_collections() -> None:
 class ServerProcess:
     """Serves on sockets. ``asked`` is set once it shall stop."""
 
-    def __init__(
-        self, service: Service, sockets: Sequence[socket.socket], settings: Server
-    ) -> None:
+    def __init__(self, service: Service, sockets: Sequence[socket.socket], settings: Server) -> None:
         self.service = service
         self.asked = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -129,9 +119,7 @@ class ServerProcess:
         """Let in who waits: with the sockets they would be closed."""
         for each in self._sockets:
             with suppress(OSError):
-                each.listen(
-                    0
-                )  # the system brings nobody else here, where another socket has the port
+                each.listen(0)  # the system brings nobody else here, where another socket has the port
         # The loop lets in one at a time; as many as may wait is enough, were there ever more to come.
         for _ in range(2 * BACKLOG):
             if not _waited_for(self._sockets):
@@ -385,9 +373,7 @@ def tell_shortage(edition: Edition, announce: Announce) -> None:
         announce(short)
 
 
-def tell(
-    endpoints: list[EndpointHandler], host: str, port: int, announce: Announce, workers: int = 1
-) -> None:
+def tell(endpoints: list[EndpointHandler], host: str, port: int, announce: Announce, workers: int = 1) -> None:
     """List the routes with their files, and say where they are."""
     method = max((len(each.method) for each in endpoints), default=0)
     path = max((len(each.path) for each in endpoints), default=0)

@@ -95,10 +95,7 @@ class Service:
         self.replace(endpoints)
 
     def replace(
-        self,
-        endpoints: Iterable[EndpointHandler],
-        context: Context | None = None,
-        cors: CorsHeaders | None = None,
+        self, endpoints: Iterable[EndpointHandler], context: Context | None = None, cors: CorsHeaders | None = None
     ) -> None:
         """Serve these endpoints from the next request on, in another context; running ones end on the old."""
         self.context = context or self.context
@@ -126,10 +123,7 @@ class Service:
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._looking is not None:
             self._looking.cancel()

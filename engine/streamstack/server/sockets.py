@@ -171,9 +171,7 @@ def shown(host: str, port: int) -> str:
 def is_loopback(host: str) -> bool:
     """Tell whether only this machine reaches what listens on a host; a name that nobody knows is none."""
     try:
-        found = socket.getaddrinfo(
-            host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:
         return True  # nothing will listen there
     return all(ip_address(str(info[4][0]).partition("%")[0]).is_loopback for info in found)

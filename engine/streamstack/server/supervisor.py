@@ -19,13 +19,7 @@ from typing import Any, Final
 
 from streamstack.connections.database.embedded import Embedded, EmbeddedError
 from streamstack.server.addresses import AuthenticationError
-from streamstack.server.context import (
-    WARM_WITHIN,
-    DatabaseError,
-    embedded_of,
-    make_context,
-    warm_databases,
-)
+from streamstack.server.context import WARM_WITHIN, DatabaseError, embedded_of, make_context, warm_databases
 from streamstack.server.endpoints import make_cors
 from streamstack.server.metrics import SharedCounters
 from streamstack.server.reloading import BrokenError, Edition, next_edition, unshared, watch
@@ -102,12 +96,7 @@ class Worker:
     """The work of one process, forked off its supervisor. ``number`` is its slot of the counters."""
 
     def __init__(
-        self,
-        task: ServeOptions,
-        sockets: list[socket.socket],
-        channel: Channel,
-        counters: SharedCounters,
-        number: int,
+        self, task: ServeOptions, sockets: list[socket.socket], channel: Channel, counters: SharedCounters, number: int
     ) -> None:
         self._task = task
         self._edition = task.edition
@@ -118,11 +107,7 @@ class Worker:
         self._stopped = False  # by the supervisor
         self._orphaned = False  # the supervisor is gone
         context = make_context(
-            task.edition.checked,
-            task.edition.checked.environment,
-            dev=task.dev,
-            joins=True,
-            starts=False,
+            task.edition.checked, task.edition.checked.environment, dev=task.dev, joins=True, starts=False
         )
         self._service = task.service(context, counters, number)
         self._reloads: asyncio.Queue[list[str]] = asyncio.Queue()
@@ -183,9 +168,7 @@ class Worker:
             if not self._reloads.empty():
                 continue  # a newer edition is there already
             try:
-                edition = await asyncio.to_thread(
-                    next_edition, self._task.read, self._edition, dev=self._task.dev
-                )
+                edition = await asyncio.to_thread(next_edition, self._task.read, self._edition, dev=self._task.dev)
             except BrokenError as error:
                 # It was sound when the supervisor read it: it has changed since, and there will be word of that.
                 log.info("reload-passed-over", reason=str(error))
@@ -402,11 +385,7 @@ class Supervisor:
         self._heart_timeout = task.edition.checked.settings.server.worker_timeout
         self._look_at = self._looked_at = 0.0
         self._context = make_context(
-            task.edition.checked,
-            task.edition.checked.environment,
-            dev=task.dev,
-            joins=True,
-            starts=False,
+            task.edition.checked, task.edition.checked.environment, dev=task.dev, joins=True, starts=False
         )
         self._embedded: Embedded | None = None
 
@@ -565,9 +544,7 @@ class Supervisor:
     def _announce(self) -> None:
         """Say where it is served, once all workers are ready."""
         task = self._task
-        if not self._announced and all(
-            slot.process is not None and slot.process.ready for slot in self._slots
-        ):
+        if not self._announced and all(slot.process is not None and slot.process.ready for slot in self._slots):
             self._announced = True
             tell_shortage(task.edition, task.announce)
             tell(task.edition.endpoints, task.host, task.port, task.announce, len(self._slots))
@@ -643,9 +620,7 @@ class Supervisor:
         at_work = any(each.process is not None and each.process.ready for each in self._slots)
         self._failed_in_row = self._failed_in_row + 1 if at_once and not at_work else 0
         if self._failed_in_row >= ROW:
-            self._failure = (
-                f"{what}; workers die as soon as they start: given up after {ROW} of them"
-            )
+            self._failure = f"{what}; workers die as soon as they start: given up after {ROW} of them"
             self._stop_all()
             return
         pause = slot.pause

@@ -47,9 +47,7 @@ def test_columns_are_named_or_chosen(options: dict[str, Any], items: list[Any]) 
 
 def test_delimiter_may_be_any_character() -> None:
     """Tabs, and characters that are several bytes."""
-    assert items_of(lambda: CsvDecoder(header=False, delimiter="\t"), b'a\t"b\tc"\n') == [
-        ["a", "b\tc"]
-    ]
+    assert items_of(lambda: CsvDecoder(header=False, delimiter="\t"), b'a\t"b\tc"\n') == [["a", "b\tc"]]
     text = 'a→"b→c"→d"e\n'.encode()
     assert items_of(lambda: CsvDecoder(header=False, delimiter="→"), text) == [["a", "b→c", 'd"e']]
 
@@ -103,10 +101,7 @@ def test_nothing_is_altered_in_silence() -> None:
 
 def test_lines_may_end_in_cr() -> None:
     """All of them: what old spreadsheets write. In quotes a CR of other files stays."""
-    assert items_of(CsvDecoder, b'a,b\r1,2\r"3\r",4\r') == [
-        {"a": "1", "b": "2"},
-        {"a": "3\n", "b": "4"},
-    ]
+    assert items_of(CsvDecoder, b'a,b\r1,2\r"3\r",4\r') == [{"a": "1", "b": "2"}, {"a": "3\n", "b": "4"}]
     assert items_of(CsvDecoder, b"a\r1\r\r2") == [{"a": "1"}, {"a": "2"}]
     assert items_of(CsvDecoder, b"a\r") == []
     assert items_of(CsvDecoder, b'"a",b\n"1\r2",3\n') == [{"a": "1\r2", "b": "3"}]
@@ -164,19 +159,14 @@ def test_record_over_the_largest_is_refused() -> None:
     long = b"1," + b"x" * 40
     endless = b'1,"x\n' + b"y\n" * 12
     for text in (long + b"\n", endless):
-        items, skipped, _, _ = decode(
-            lambda: CsvDecoder("skip", 20, header=False), b"a,b\n" + text + b"c,d\n"
-        )
+        items, skipped, _, _ = decode(lambda: CsvDecoder("skip", 20, header=False), b"a,b\n" + text + b"c,d\n")
         assert items[0] == ["a", "b"]
         assert items[-1] == ["c", "d"]
         assert skipped == 1
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    st.text(st.sampled_from('ab,;" \n\r\té'), max_size=30),
-    st.sampled_from([",", ";", "\t", "é"]),
-)
+@given(st.text(st.sampled_from('ab,;" \n\r\té'), max_size=30), st.sampled_from([",", ";", "\t", "é"]))
 def test_any_text_is_read_as_the_library_reads_it(text: str, delimiter: str) -> None:
     """Records are those of the standard library over the whole text, however it is cut."""
     # A CR that ends no line is an error to us, and to the library only sometimes.

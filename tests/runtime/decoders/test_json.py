@@ -17,18 +17,12 @@ VALUES = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.sampled_from('ab"\\{}[],: \n\u2028é\U0001f600'), max_size=6),
     lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(st.sampled_from('ab"\\'), max_size=2), inner, max_size=4)
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.sampled_from('ab"\\'), max_size=2), inner, max_size=4)
     ),
     max_leaves=8,
 )
 WRITTEN = st.sampled_from(
-    [
-        {"separators": (",", ":")},
-        {},
-        {"indent": 2},
-        {"ensure_ascii": False, "separators": (" ,\r\n", "\t: ")},
-    ]
+    [{"separators": (",", ":")}, {}, {"indent": 2}, {"ensure_ascii": False, "separators": (" ,\r\n", "\t: ")}]
 )
 RECORDS = [{"id": number, "in": [{"id": 0}, {"id": 1}], "t": "},{"} for number in range(6)]
 
@@ -83,9 +77,7 @@ def test_path_leads_into_a_document(
         (b"[123456789012345678901234567890, 1e400]", (), [123456789012345678901234567890]),
     ],
 )
-def test_document_that_is_no_plain_array(
-    text: bytes, path: tuple[str, ...], items: list[Any]
-) -> None:
+def test_document_that_is_no_plain_array(text: bytes, path: tuple[str, ...], items: list[Any]) -> None:
     """What is no array is the one item, null is none; numbers are read as everywhere else."""
     found, _, _, failure = decode(lambda: JsonDecoder("skip", path=path), text)
     assert (found, failure) == (items, None)
@@ -147,12 +139,7 @@ def test_record_over_the_largest_is_refused() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(
-        st.sampled_from(
-            [*b'[]{},:"\\', *(ord(c) for c in "1a ")],
-        ),
-        max_size=14,
-    ).map(bytes),
+    st.lists(st.sampled_from([*b'[]{},:"\\', *(ord(c) for c in "1a ")]), max_size=14).map(bytes),
     st.sampled_from([(), ("a",), ("1",)]),
 )
 def test_any_input_comes_out_the_same_however_it_is_cut(text: bytes, path: tuple[str, ...]) -> None:
@@ -169,9 +156,7 @@ def test_any_input_comes_out_the_same_however_it_is_cut(text: bytes, path: tuple
 
 def test_runs_of_records_are_read_in_any_sizes() -> None:
     """Long arrays, read by runs, are the same as read one by one."""
-    records = [
-        {"id": n, "tags": [{"id": n}] * (n % 3), "text": "},{" * (n % 5)} for n in range(3000)
-    ]
+    records = [{"id": n, "tags": [{"id": n}] * (n % 3), "text": "},{" * (n % 5)} for n in range(3000)]
     data = json.dumps(records, separators=(",", ":")).encode()
     for size in (17, 100, 4096, 65536, len(data)):
         parts = [data[at : at + size] for at in range(0, len(data), size)]

@@ -9,14 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from streamstack.runtime.decoders.decoder import (
-    DEEPEST,
-    Decoder,
-    NotJsonError,
-    SurrogateJoiner,
-    is_deep,
-    parse_json,
-)
+from streamstack.runtime.decoders.decoder import DEEPEST, Decoder, NotJsonError, SurrogateJoiner, is_deep, parse_json
 from streamstack.runtime.decoders.json import JsonDecoder
 from streamstack.runtime.decoders.lines import NdjsonDecoder
 from streamstack.runtime.decoders.sse import SseDecoder
@@ -38,17 +31,14 @@ FORMATS: list[tuple[Callable[..., Decoder], Write]] = [
 def data_of(items: list[Any]) -> list[Any]:
     """Return what the records hold, without the event around it."""
     return [
-        item["data"] if isinstance(item, dict) and item.keys() == {"event", "id", "data"} else item
-        for item in items
+        item["data"] if isinstance(item, dict) and item.keys() == {"event", "id", "data"} else item for item in items
     ]
 
 
 @pytest.mark.parametrize(("make", "write"), FORMATS[:3])
 @pytest.mark.parametrize("levels", [DEEPEST + 1, 500, 1_000, 1_024, 1_025, 5_000])
 @pytest.mark.parametrize("pair", [b"[]", b"{}"])
-def test_deep_records_are_invalid(
-    make: Callable[..., Decoder], write: Write, levels: int, pair: bytes
-) -> None:
+def test_deep_records_are_invalid(make: Callable[..., Decoder], write: Write, levels: int, pair: bytes) -> None:
     """A record nested deeper than what can be written again is an invalid chunk; those around it are read."""
     opening = b"[" if pair == b"[]" else b'{"a":'
     deep = opening * (levels - 1) + pair + pair[1:] * (levels - 1)
@@ -57,9 +47,7 @@ def test_deep_records_are_invalid(
     assert data_of(items) == [{"n": 1}, {"n": 2}]
     assert failure is not None
     assert failure[0] == "invalid-chunk"
-    assert failure[1] == "chunk 3 of the stream " * ("line" not in failure[1]) + (
-        f"is nested more than {DEEPEST} deep"
-    )
+    assert failure[1] == "chunk 3 of the stream " * ("line" not in failure[1]) + (f"is nested more than {DEEPEST} deep")
     items, skipped, _, failure = outcome(lambda: make("skip"), [write(records)])
     assert (data_of(items), skipped, failure) == ([{"n": 1}, {"n": 2}, {"n": 3}], 1, None)
 
@@ -85,9 +73,7 @@ def test_depth_is_found_whatever_the_texts_hold() -> None:
 
 def test_looking_for_depth_costs_little() -> None:
     """Less than the reading itself."""
-    text = orjson.dumps(
-        [{"id": i, "tags": ["a"], "size": {"w": 1}, "name": f"x{i}"} for i in range(20_000)]
-    )
+    text = orjson.dumps([{"id": i, "tags": ["a"], "size": {"w": 1}, "name": f"x{i}"} for i in range(20_000)])
 
     def seconds(work: Callable[[], object]) -> float:
         started = thread_time()
@@ -114,11 +100,7 @@ def test_halves_are_joined_where_they_meet(make: Callable[..., Decoder], write: 
 @pytest.mark.parametrize(("make", "write"), FORMATS)
 def test_halves_alone_are_replaced(make: Callable[..., Decoder], write: Write) -> None:
     """A half that nothing completes is U+FFFD; nothing else is changed, and what waits comes at the end."""
-    records = [
-        rb'{"t":"\ud83d","u":["\ud83d"]}',
-        rb'{"u":["\ude00"],"t":"x\ude00"}',
-        rb'["\uD83D"]',
-    ]
+    records = [rb'{"t":"\ud83d","u":["\ud83d"]}', rb'{"u":["\ude00"],"t":"x\ude00"}', rb'["\uD83D"]']
     assert data_of(items_of(make, write(records))) == [
         {"t": "\ufffd", "u": [""]},
         {"u": ["😀"], "t": "x\ufffd"},
@@ -131,9 +113,7 @@ def test_other_escapes_stay_invalid(make: Callable[..., Decoder], write: Write) 
     """Only halves are forgiven."""
     for record in (rb'["\ud83d", NaN]', rb'["\ud83d\x"]', rb'["\ud83d",]'):
         _, _, _, failure = (
-            decode(make, write([record]))
-            if make is not JsonDecoder
-            else outcome(make, [write([record])])
+            decode(make, write([record])) if make is not JsonDecoder else outcome(make, [write([record])])
         )
         assert failure is not None
         assert "is not JSON" in failure[1]

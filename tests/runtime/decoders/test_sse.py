@@ -41,10 +41,7 @@ def datas(text: str | bytes) -> list[Any]:
         # The tests of web-platform-tests, eventsource/format-*.
         (BOM + "data:a\n\n" + BOM + "data:b\n\ndata:c\n\n", ["a", "c"]),
         (BOM + BOM + "data:a\n\ndata:b\n\ndata:c\n\n", ["b", "c"]),
-        (
-            f"data:a\r:\0\n:\r\ndata:b\n:{'x' * 200}\rdata:c\n:data:fail\r:{'x' * 200}\ndata:d\n\n",
-            ["a\nb\nc\nd"],
-        ),
+        (f"data:a\r:\0\n:\r\ndata:b\n:{'x' * 200}\rdata:c\n:data:fail\r:{'x' * 200}\ndata:d\n\n", ["a\nb\nc\nd"]),
         ("data:\n\ndata\ndata\n\ndata:end\n\n", ["", "\n", "end"]),
         (
             (
@@ -79,13 +76,7 @@ def test_events_are_those_of_the_specification(text: str | bytes, expected: list
 def test_id_persists_and_an_empty_one_resets_it() -> None:
     """The id of an event is the last one that was set; one with NUL is ignored, an empty one is none."""
     text = "id: 1\ndata:a\n\ndata:b\n\nid:x\0y\ndata:c\n\nid\ndata:d\n\nid: 2 \ndata:e\n\n"
-    assert [item["id"] for item in items_of(SseDecoder, text.encode())] == [
-        "1",
-        "1",
-        "1",
-        None,
-        "2 ",
-    ]
+    assert [item["id"] for item in items_of(SseDecoder, text.encode())] == ["1", "1", "1", None, "2 "]
 
 
 def test_id_without_data_counts_for_a_reconnection() -> None:
@@ -183,12 +174,7 @@ def test_invalid_events_are_skipped_or_given() -> None:
     assert (items, skipped) == ([event(1), event(4)], 2)
     items, skipped, _, _ = decode(lambda: SseDecoder("give", data="json"), text)
     assert skipped == 0
-    assert [item.get("data", item.get("invalid", {}).get("number")) for item in items] == [
-        1,
-        2,
-        3,
-        4,
-    ]
+    assert [item.get("data", item.get("invalid", {}).get("number")) for item in items] == [1, 2, 3, 4]
     assert items[1]["invalid"]["text"] == "x"
 
 
@@ -248,9 +234,7 @@ def read_by_the_letter(data: bytes) -> list[dict[str, Any]]:
     for line in lines:
         if line == "":
             if buffer != "":
-                events.append(
-                    event(read_data(buffer.removesuffix("\n")), name or None, last or None)
-                )
+                events.append(event(read_data(buffer.removesuffix("\n")), name or None, last or None))
             buffer, name = "", ""
         elif line.startswith(":"):
             continue
@@ -316,11 +300,7 @@ def test_any_input_is_read_by_the_letter(data: bytes) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    st.lists(PARTS, max_size=25).map(b"".join),
-    st.sampled_from(["skip", "give", "fail"]),
-    st.integers(1, 12),
-)
+@given(st.lists(PARTS, max_size=25).map(b"".join), st.sampled_from(["skip", "give", "fail"]), st.integers(1, 12))
 def test_faults_do_not_depend_on_cuts(data: bytes, on_invalid: Any, largest: int) -> None:
     """Too large and unparsable events come out the same, however the input is cut."""
     decode(lambda: SseDecoder(on_invalid, largest, data="json"), data)

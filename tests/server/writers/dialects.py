@@ -21,12 +21,7 @@ def speaking(dialect: str, stack: Stack, **options: Any) -> EndpointHandler:
     reader = Reader(compile_inputs((), "ignore"), max_body=1 << 20, keeps_body=True)
     wire = ResponseOptions(dialect, **options.pop("wire", {}))
     return endpoint(
-        stack,
-        method="POST",
-        wire=wire,
-        read=reader.read,
-        limits=options.pop("limits", Limits()),
-        **options,
+        stack, method="POST", wire=wire, read=reader.read, limits=options.pop("limits", Limits()), **options
     )
 
 

@@ -43,9 +43,7 @@ CALL = [
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_a_stream_of_text(dialect: str) -> None:
     """Texts and items of text are deltas of one run of text; breaks, quotes and lone surrogates are JSON's."""
-    reply = await say(
-        dialect, "Hé", text_item(' "x"\r\n'), "", "☁ \ud83d", {"type": "text", "text": "!"}
-    )
+    reply = await say(dialect, "Hé", text_item(' "x"\r\n'), "", "☁ \ud83d", {"type": "text", "text": "!"})
     assert (reply.status, reply.complete) == (200, True)
     assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert reply.headers["cache-control"] == "no-cache, no-transform"
@@ -79,11 +77,7 @@ async def test_chunks_of_openai() -> None:
         assert isinstance(chunk.data["created"], int)
         assert "usage" not in chunk.data
     choices = [chunk.data["choices"][0] for chunk in chunks]
-    assert [each["delta"] for each in choices] == [
-        {"role": "assistant", "content": ""},
-        {"content": "Hi"},
-        {},
-    ]
+    assert [each["delta"] for each in choices] == [{"role": "assistant", "content": ""}, {"content": "Hi"}, {}]
     assert [each["finish_reason"] for each in choices] == [None, None, "stop"]
 
 
@@ -140,11 +134,7 @@ async def test_tool_calls(dialect: str) -> None:
     reply = await say(dialect, "Let me see.", *CALL, "So:")
     said = HEARD[dialect](reply.body)
     run = reply.headers["x-run-id"]
-    calls = [
-        ("c1", "weather", {"city": "Paris"}),
-        ("c2", "now", {}),
-        (f"call_{run[:16]}_2", "add", {"a": [1, 2]}),
-    ]
+    calls = [("c1", "weather", {"city": "Paris"}), ("c2", "now", {}), (f"call_{run[:16]}_2", "add", {"a": [1, 2]})]
     if dialect == "openai":
         assert said.blocks == ["Let me see.So:", *calls]
     else:
@@ -155,9 +145,7 @@ async def test_tool_calls(dialect: str) -> None:
 async def test_an_answer_that_ends_with_a_call_ends_for_it(dialect: str) -> None:
     """Where no item tells the reason, the last block does."""
     said = HEARD[dialect]((await say(dialect, *CALL)).body)
-    assert said.reason == {"openai": "tool_calls", "anthropic": "tool_use"}.get(
-        dialect, "tool-calls"
-    )
+    assert said.reason == {"openai": "tool_calls", "anthropic": "tool_use"}.get(dialect, "tool-calls")
 
 
 @pytest.mark.parametrize(
@@ -247,27 +235,17 @@ async def test_a_whole_completion() -> None:
         ],
     }
     empty = json.loads((await say("openai", body={})).body)
-    assert empty["choices"][0]["message"] == {
-        "role": "assistant",
-        "content": None,
-        "refusal": None,
-    }
+    assert empty["choices"][0]["message"] == {"role": "assistant", "content": None, "refusal": None}
     assert empty["model"] == "streamstack"
 
 
 def _function(name: str, function: str, arguments: str) -> dict[str, Any]:
-    return {
-        "id": name,
-        "type": "function",
-        "function": {"name": function, "arguments": arguments},
-    }
+    return {"id": name, "type": "function", "function": {"name": function, "arguments": arguments}}
 
 
 async def test_a_whole_message() -> None:
     """Blocks in their order, arguments as objects."""
-    reply = await say(
-        "anthropic", "Let me", " see", *CALL, finish_item("length"), body={"model": "m"}
-    )
+    reply = await say("anthropic", "Let me", " see", *CALL, finish_item("length"), body={"model": "m"})
     run = reply.headers["x-run-id"]
     assert json.loads(reply.body) == {
         "id": f"msg_{run}",
@@ -306,10 +284,7 @@ async def test_a_whole_answer_is_json_whatever_its_author_calls_the_stream() -> 
     own = {"headers": (("Content-Type", "text/event-stream"), ("X-B", "2"))}
     async with serving(speaking("openai", stack, wire=own)) as server:
         reply = await post(server, {})
-        assert (reply.status, reply.headers["content-type"]) == (
-            201,
-            "application/json; charset=utf-8",
-        )
+        assert (reply.status, reply.headers["content-type"]) == (201, "application/json; charset=utf-8")
         assert (reply.headers["x-a"], reply.headers["x-b"]) == ("1", "2")
         assert reply.headers["set-cookie"].startswith("c=d")
         reply = await post(server, STREAM)
@@ -320,13 +295,7 @@ async def test_a_whole_answer_is_json_whatever_its_author_calls_the_stream() -> 
 @pytest.mark.parametrize("between", ["text", call_item(1, "c2", "f", "{}")])
 async def test_the_items_of_a_call_follow_one_another(dialect: str, between: Any) -> None:
     """A call that goes on after something else began can't be told in blocks."""
-    reply = await say(
-        dialect,
-        call_item(0, "c1", "f", "{"),
-        between,
-        call_item(0, "c1", "f", "}"),
-        wire={"dev": True},
-    )
+    reply = await say(dialect, call_item(0, "c1", "f", "{"), between, call_item(0, "c1", "f", "}"), wire={"dev": True})
     assert b"the tool call c1 goes on after something else began" in reply.body
 
 
@@ -357,9 +326,7 @@ async def test_arguments_that_are_no_json() -> None:
     """They pass as text where they are text; the page is told; a whole message can't hold them."""
     broken = call_item(0, "c", "f", '{"a":')
     chunks = events((await say("openai", broken)).body)
-    assert chunks[2].data["choices"][0]["delta"]["tool_calls"][0]["function"] == {
-        "arguments": '{"a":'
-    }
+    assert chunks[2].data["choices"][0]["delta"]["tool_calls"][0]["function"] == {"arguments": '{"a":'}
     parts = [event.data for event in events((await say("aiSdk", broken)).body)]
     assert parts[3] == {
         "type": "tool-input-error",
@@ -411,11 +378,7 @@ async def test_the_end_is_the_dialects_own(dialect: str) -> None:
 
 @pytest.mark.parametrize(
     ("dialect", "beat"),
-    [
-        ("openai", b":\n"),
-        ("anthropic", b'event: ping\ndata: {"type":"ping"}\n\n'),
-        ("aiSdk", b":\n"),
-    ],
+    [("openai", b":\n"), ("anthropic", b'event: ping\ndata: {"type":"ping"}\n\n'), ("aiSdk", b":\n")],
 )
 async def test_heartbeats(dialect: str, beat: bytes) -> None:
     """Before the first chunk and after it, in the way that each SDK passes over; a whole answer has none."""
@@ -469,10 +432,7 @@ async def test_the_first_chunk_leaves_at_once() -> None:
         async with serving(speaking(dialect, stack)) as server:
             client = await server.connect()
             data = json.dumps(STREAM).encode()
-            client.ask(
-                method="POST",
-                extra=f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n",
-            )
+            client.ask(method="POST", extra=f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n")
             client.writer.write(data)
             await client.head()
             assert b"first" in await client.chunk()
@@ -520,16 +480,12 @@ async def test_any_answer_is_understood(items: list[Any]) -> None:
                 meant[-1][2] += item["arguments"]
             else:
                 meant.append([item["id"], item["name"], item["arguments"]])
-    blocks = [
-        each if isinstance(each, str) else (each[0], each[1], json.loads(each[2] or "{}"))
-        for each in meant
-    ]
+    blocks = [each if isinstance(each, str) else (each[0], each[1], json.loads(each[2] or "{}")) for each in meant]
     assert heard_anthropic((await say("anthropic", *items)).body).blocks == blocks
     assert heard_ai_sdk((await say("aiSdk", *items)).body).blocks == blocks
     whole = json.loads((await say("anthropic", *items, body={})).body)["content"]
     assert [
-        each["text"] if each["type"] == "text" else (each["id"], each["name"], each["input"])
-        for each in whole
+        each["text"] if each["type"] == "text" else (each["id"], each["name"], each["input"]) for each in whole
     ] == blocks
     texts = [each for each in blocks if isinstance(each, str)]
     joined = [*(["".join(texts)] if texts else []), *(b for b in blocks if not isinstance(b, str))]

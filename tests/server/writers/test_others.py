@@ -114,11 +114,7 @@ async def test_csv() -> None:
     )
     assert reply.headers["content-type"] == "text/csv; charset=utf-8"
     assert reply.body.decode() == (
-        "id,name,note\r\n"
-        '1,"Ada, ""the first""",\r\n'
-        '2,"two\nlines",\r\n'
-        "2.5,,é\r\n"
-        'true,"{""a"":1}",\r\n'
+        'id,name,note\r\n1,"Ada, ""the first""",\r\n2,"two\nlines",\r\n2.5,,é\r\ntrue,"{""a"":1}",\r\n'
     )
 
 

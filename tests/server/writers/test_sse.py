@@ -30,9 +30,7 @@ async def body_of(*chunks: dict[str, Any], **options: Any) -> bytes:
         for chunk in chunks:
             await emit(**chunk)
 
-    async with serving(
-        endpoint(stack, wire=ResponseOptions("sse", done=False, **options))
-    ) as server:
+    async with serving(endpoint(stack, wire=ResponseOptions("sse", done=False, **options))) as server:
         reply = await server.get()
     assert reply.status == 200
     assert reply.complete
@@ -79,10 +77,7 @@ async def test_fields() -> None:
         {"content": "d", "event": "a: b"},
     )
     assert body == (
-        b"event: tick\ndata: a\nid: 0\n\n"
-        b"data: b\nid: x-1\n\n"
-        b"data: c\nid: 7\n\n"
-        b"event: a: b\ndata: d\nid: 3\n\n"
+        b"event: tick\ndata: a\nid: 0\n\ndata: b\nid: x-1\n\ndata: c\nid: 7\n\nevent: a: b\ndata: d\nid: 3\n\n"
     )
 
 
@@ -103,9 +98,7 @@ async def test_shape_is_decided_for_the_event() -> None:
 
 async def test_ids_can_be_left_out() -> None:
     """With `ids: false` only an author's own id is written."""
-    body = await body_of(
-        {"content": "a"}, {"content": "b", "event": "e"}, {"content": "c", "id": "i"}, ids=False
-    )
+    body = await body_of({"content": "a"}, {"content": "b", "event": "e"}, {"content": "c", "id": "i"}, ids=False)
     assert body == b"data: a\n\nevent: e\ndata: b\n\ndata: c\nid: i\n\n"
 
 
@@ -177,9 +170,7 @@ async def test_done(given: dict[str, Any], data: str) -> None:
 
     async with serving(endpoint(stack)) as server:
         body = (await server.get()).body.decode()
-    assert re.sub(r'"elapsedMs":\d+', '"elapsedMs":0', body) == (
-        f"data: x\nid: 0\n\nevent: done\ndata: {data}\n\n"
-    )
+    assert re.sub(r'"elapsedMs":\d+', '"elapsedMs":0', body) == (f"data: x\nid: 0\n\nevent: done\ndata: {data}\n\n")
 
 
 async def _one(run: Run, inputs: dict[str, Any]) -> None:

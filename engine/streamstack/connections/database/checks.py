@@ -99,9 +99,7 @@ class _Check:
             return [make_diagnostic(code, argument.mark, message, error.hint or None)]
         return []
 
-    async def _table(
-        self, connection: Connection, table: _Named, columns: list[_Named]
-    ) -> list[Diagnostic]:
+    async def _table(self, connection: Connection, table: _Named, columns: list[_Named]) -> list[Diagnostic]:
         known = await self._columns(connection, table.name)
         if known is None:
             tables = await self._tables(connection)
@@ -113,9 +111,7 @@ class _Check:
             if column.name not in known:
                 near = nearest(column.name, known)
                 message = f"the table `{table.name}` has no column `{column.name}`"
-                found.append(
-                    make_diagnostic("unknown-column", column.mark, message, _meant(near, known))
-                )
+                found.append(make_diagnostic("unknown-column", column.mark, message, _meant(near, known)))
         return found
 
     async def _columns(self, connection: Connection, table: str) -> list[str] | None:

@@ -55,9 +55,7 @@ _TEMPORARY: Final = "streamstack-postgres-"
 _COPIES: Final = Path("/var/lib/streamstack")
 _LINUX: Final = sys.platform == "linux"
 _APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-_INSTEAD: Final = (
-    "name a database in streamstack.yaml: `databases: {main: {url: postgresql://...}}`"
-)
+_INSTEAD: Final = "name a database in streamstack.yaml: `databases: {main: {url: postgresql://...}}`"
 _INSTEAD_OR_BIN: Final = _INSTEAD + (
     ", or a folder with PostgreSQL's programs: `databases: {main: {bin: /usr/lib/postgresql/17/bin}}`"
 )
@@ -123,11 +121,7 @@ class Embedded:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        bin_folder: Path | None = None,
-        settings: Mapping[str, str] | None = None,
+        self, folder: Path, *, bin_folder: Path | None = None, settings: Mapping[str, str] | None = None
     ) -> None:
         self._folder = folder.absolute()
         self._data = self._folder / "postgres"
@@ -201,9 +195,7 @@ class Embedded:
         try:
             await _make_database(self._sockets)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise EmbeddedError(
-                f"the embedded PostgreSQL started, but can't be used: {error}"
-            ) from error
+            raise EmbeddedError(f"the embedded PostgreSQL started, but can't be used: {error}") from error
 
     async def _stop(self) -> None:
         process, self._process = self._process, None
@@ -255,18 +247,14 @@ class Embedded:
             code, printed = await _run(programs, command, user, lock)
         found = re.search(r"\(PostgreSQL\) (\d+)(\S*)", printed)
         if code != 0 or found is None:
-            raise EmbeddedError(
-                f"PostgreSQL's programs in {programs} can't be run: {printed or code}; {_INSTEAD}"
-            )
+            raise EmbeddedError(f"PostgreSQL's programs in {programs} can't be run: {printed or code}; {_INSTEAD}")
         major = int(found[1])
         version = self._data / "PG_VERSION"
         try:
             written = version.read_text("utf-8").strip()
         except FileNotFoundError:
             if self._data.exists() and any(self._data.iterdir()):
-                raise EmbeddedError(
-                    f"{self._data} holds something, but no data of PostgreSQL: move it away"
-                ) from None
+                raise EmbeddedError(f"{self._data} holds something, but no data of PostgreSQL: move it away") from None
         except PermissionError:
             raise EmbeddedError(
                 f"{self._data} belongs to another user: start the server as that one, or {_INSTEAD}"
@@ -364,21 +352,13 @@ class Embedded:
             with suppress(OSError):
                 # As pg_ctl does: the eighth line is the state, the first one the process.
                 lines = (self._data / "postmaster.pid").read_text("utf-8").splitlines()
-                if (
-                    len(lines) > 7
-                    and lines[7].strip() == "ready"
-                    and lines[0] == str(self._process.pid)
-                ):
+                if len(lines) > 7 and lines[7].strip() == "ready" and lines[0] == str(self._process.pid):
                     return
             if monotonic() > deadline:
-                raise EmbeddedError(
-                    f"PostgreSQL was not ready after {_START_WITHIN:g} seconds: its log is {log}"
-                )
+                raise EmbeddedError(f"PostgreSQL was not ready after {_START_WITHIN:g} seconds: its log is {log}")
             await asyncio.sleep(_POLL)
         end = log.read_bytes()[-2000:].decode("utf-8", "replace").strip()
-        raise EmbeddedError(
-            f"PostgreSQL did not start: its log ends so:\n{_last_lines(end)}\nElse {_INSTEAD}"
-        )
+        raise EmbeddedError(f"PostgreSQL did not start: its log ends so:\n{_last_lines(end)}\nElse {_INSTEAD}")
 
 
 async def running(folder: Path) -> Mapping[str, Any] | None:
@@ -413,14 +393,7 @@ async def running(folder: Path) -> Mapping[str, Any] | None:
 
 def connection(sockets: Path, user: str = NAME, database: str = NAME) -> Mapping[str, Any]:
     """Return the arguments of asyncpg's `connect`: all that it would else take from the environment or home."""
-    return {
-        "host": str(sockets),
-        "port": 5432,
-        "user": user,
-        "database": database,
-        "password": "",
-        "ssl": False,
-    }
+    return {"host": str(sockets), "port": 5432, "user": user, "database": database, "password": "", "ssl": False}
 
 
 async def _make_database(sockets: Path) -> None:
@@ -525,9 +498,7 @@ def _copy_programs(programs: Path) -> Path:
         draft = Path(tempfile.mkdtemp(dir=_COPIES))
         # The libraries of a wheel lie beside the package, where its programs look for them (auditwheel).
         for source in (home, *home.parents[1].glob(f"{home.parent.name}.libs")):
-            shutil.copytree(
-                source, draft / source.relative_to(home.parents[1]), ignore_dangling_symlinks=True
-            )
+            shutil.copytree(source, draft / source.relative_to(home.parents[1]), ignore_dangling_symlinks=True)
         draft.chmod(0o755)
         with suppress(OSError):  # another process was faster
             draft.rename(copy)
@@ -557,9 +528,7 @@ def _spawn(
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER]
     launcher += [str(os.getpid()), str(user.uid), str(user.gid)]
     # Nothing in the environment may change what PostgreSQL's programs do.
-    environment = {
-        key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_"))
-    }
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_"))}
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603  (our own programs, no shell)
@@ -632,9 +601,7 @@ def _remove_stale(data: Path, sockets: Path) -> None:
     with suppress(OSError, ValueError, IndexError):
         pid = int(path.read_text("utf-8").split()[0])
         if pid in _processes(data):
-            raise EmbeddedError(
-                f"a PostgreSQL that streamstack did not start (process {pid}) uses {data}: stop it"
-            )
+            raise EmbeddedError(f"a PostgreSQL that streamstack did not start (process {pid}) uses {data}: stop it")
     if _LINUX:  # elsewhere PostgreSQL has to judge by its file
         path.unlink(missing_ok=True)
     for stale in sockets.glob(".s.PGSQL.*"):
@@ -645,9 +612,7 @@ def _processes(data: Path) -> Iterator[int]:
     """Yield the processes of PostgreSQL that run in a data folder (proc_pid_cwd(5))."""
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (entry / "cwd").readlink() == data and b"postgres" in (
-                entry / "cmdline"
-            ).read_bytes():
+            if (entry / "cwd").readlink() == data and b"postgres" in (entry / "cmdline").read_bytes():
                 yield int(entry.name)
 
 

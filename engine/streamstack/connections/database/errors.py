@@ -16,12 +16,7 @@ _ENDED: Final = frozenset({"57P01", "57P05"})
 #: The server can't be reached, or accepts no connection now.
 _AWAY: Final = frozenset({"57P03", "53300"})
 #: What asyncpg raises.
-RAISED: Final = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-)
+RAISED: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 #: Errors of a connection that is gone, or could not be made.
 _LOST: Final = (
     asyncpg.PostgresConnectionError,
@@ -143,9 +138,7 @@ def failure_of(error: BaseException, database: str) -> RunError:
             "constraint": getattr(error, "constraint_name", None),
         }
         details |= {name: value for name, value in told.items() if value}
-        return database_error(
-            error.sqlstate or "XX000", error.message or str(error), details=details
-        )
+        return database_error(error.sqlstate or "XX000", error.message or str(error), details=details)
     if is_lost(error) or isinstance(error, TimeoutError):
         return database_error("08006", str(error) or type(error).__name__, details=details)
     if isinstance(error, asyncpg.InterfaceError):

@@ -68,9 +68,7 @@ class Database(Protocol):
     async def open(self) -> Any:
         """Connect, and run new setup files; only the first call does anything."""
 
-    async def rows(
-        self, statement: Statement, values: Sequence[Any], limit: int = 0
-    ) -> list[dict[str, Any]]:
+    async def rows(self, statement: Statement, values: Sequence[Any], limit: int = 0) -> list[dict[str, Any]]:
         """Run a statement and return its rows; at most ``limit`` of them, unless that is 0."""
 
     async def count(self, statement: Statement, values: Sequence[Any]) -> int:
@@ -156,20 +154,13 @@ class Databases:
     """
 
     def __init__(
-        self,
-        settings: Mapping[str, Settings],
-        folder: Path,
-        *,
-        joins: bool = False,
-        starts: bool = True,
+        self, settings: Mapping[str, Settings], folder: Path, *, joins: bool = False, starts: bool = True
     ) -> None:
         self._all: dict[str, Database] = {}
         for name, each in settings.items():
             scheme = "" if each.url is None else urlsplit(each.url).scheme
             module, _, engine = ENGINES[scheme].partition(":")
-            made: Database = getattr(import_module(module), engine)(
-                each, folder, joins=joins, starts=starts
-            )
+            made: Database = getattr(import_module(module), engine)(each, folder, joins=joins, starts=starts)
             self._all[name] = made
 
     def __getitem__(self, name: str) -> Database:

@@ -57,9 +57,7 @@ class Pool:
     Without ``resets`` a connection in disorder is closed: behind a transaction pooler its settings are others', too.
     """
 
-    def __init__(
-        self, connect: Callable[[], Awaitable[Connection]], most: int, *, resets: bool = True
-    ) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], most: int, *, resets: bool = True) -> None:
         self._connect = connect
         self._most = most
         self._resets = resets
@@ -184,9 +182,7 @@ class Pool:
         self._idle = [each for each in self._idle if now - each[1] < IDLE]
         for connection in old:
             self._spawn(self._end(connection))
-        self._sweeper = (
-            asyncio.get_running_loop().call_later(IDLE, self._sweep) if self._idle else None
-        )
+        self._sweeper = asyncio.get_running_loop().call_later(IDLE, self._sweep) if self._idle else None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from hashlib import sha256
@@ -37,13 +29,7 @@ from streamstack.connections.database.errors import (
 )
 from streamstack.connections.database.interface import ISOLATION, PAUSES, Subscription
 from streamstack.connections.database.pool import Connection, Listener, Pool
-from streamstack.connections.database.statements import (
-    Forms,
-    Prepared,
-    as_json,
-    limited,
-    same_columns,
-)
+from streamstack.connections.database.statements import Forms, Prepared, as_json, limited, same_columns
 from streamstack.connections.database.values import register_codecs, row_maker
 from streamstack.errors import Diagnostic, RunError
 from streamstack.language.definition import Definition, Step
@@ -140,11 +126,7 @@ class Session:
     )  # fmt: skip
 
     def __init__(
-        self,
-        connection: Connection,
-        catalogue: Catalogue,
-        database: str,
-        isolation: str | None = None,
+        self, connection: Connection, catalogue: Catalogue, database: str, isolation: str | None = None
     ) -> None:
         self.connection = connection
         self._catalogue = catalogue
@@ -219,17 +201,13 @@ class Session:
             self._catalogue.forget(statement)
         columns = prepared.get_attributes()
         found = prepared, form.make if same_columns(columns, form.columns) else row_maker(columns)
-        if (
-            prepared.get_name()
-        ):  # behind a transaction pooler statements have none, and can't be stored
+        if prepared.get_name():  # behind a transaction pooler statements have none, and can't be stored
             if len(statements) >= _MOST_PREPARED:
                 del statements[next(iter(statements))]
             statements[text] = found
         return *found, arguments
 
-    async def rows(
-        self, statement: Statement, values: Sequence[Any], limit: int = 0
-    ) -> list[dict[str, Any]]:
+    async def rows(self, statement: Statement, values: Sequence[Any], limit: int = 0) -> list[dict[str, Any]]:
         """Run a statement and return its rows, at most ``limit`` of them where the server can stop there (0: all)."""
         stops = limit > 1 and statement.selects and first_word(statement.pieces[0]) != "show"
         with self.sending(statement):
@@ -305,9 +283,7 @@ class Session:
                 await opened.commit()
             except Exception as error:
                 if is_lost(error) and not ran_surely_not(error):
-                    reason = (
-                        "the connection was lost during the commit: whether it was done is unknown"
-                    )
+                    reason = "the connection was lost during the commit: whether it was done is unknown"
                     raise database_error("08007", reason, final=True) from error
                 raise failure_of(error, self._database) from error
 
@@ -341,9 +317,7 @@ class PostgresCursor:
 
     __slots__ = ("_cursor", "_database", "_make", "_session", "ended")
 
-    def __init__(
-        self, database: str, session: Session, cursor: Any, make: Callable[[Any], Any]
-    ) -> None:
+    def __init__(self, database: str, session: Session, cursor: Any, make: Callable[[Any], Any]) -> None:
         self._database = database
         self._session = session
         self._cursor = cursor
@@ -370,9 +344,7 @@ class PostgresCursor:
 class PostgresDatabase:
     """One PostgreSQL database of the project: its pool, opened when first needed; the embedded server behind it."""
 
-    def __init__(
-        self, settings: Settings, folder: Path, *, joins: bool = False, starts: bool = True
-    ) -> None:
+    def __init__(self, settings: Settings, folder: Path, *, joins: bool = False, starts: bool = True) -> None:
         self.settings = settings
         self._folder = folder
         self._joins = joins
@@ -446,9 +418,7 @@ class PostgresDatabase:
             return await self._embedded.start()
         except EmbeddedError as error:
             details = {"code": "08001", "message": str(error)}
-            raise RunError(
-                "database", "the database can't start", status=503, details=details, final=True
-            ) from error
+            raise RunError("database", "the database can't start", status=503, details=details, final=True) from error
 
     async def connect(self) -> Connection:
         """Make a connection. Raises what asyncpg raises, and RunError ``database``."""
@@ -508,13 +478,9 @@ class PostgresDatabase:
         """Whether a transaction is open around the present task."""
         return self._held is not None
 
-    async def rows(
-        self, statement: Statement, values: Sequence[Any], limit: int = 0
-    ) -> list[dict[str, Any]]:
+    async def rows(self, statement: Statement, values: Sequence[Any], limit: int = 0) -> list[dict[str, Any]]:
         """Run a statement and return its rows. Raises RunError ``database``."""
-        return await self._run(
-            lambda session: session.rows(statement, values, limit), repeatable=statement.reads_only
-        )
+        return await self._run(lambda session: session.rows(statement, values, limit), repeatable=statement.reads_only)
 
     async def count(self, statement: Statement, values: Sequence[Any]) -> int:
         """Run a statement and return how many rows it changed. Raises RunError ``database``."""
@@ -574,9 +540,7 @@ class PostgresDatabase:
                         touched = session.touched
             except Exception as error:  # noqa: BLE001  (failure_of raises what is none of the database's)
                 cause = _cause_of(error)
-                failure = failure_of(
-                    cause if isinstance(error, OutdatedError) else error, self.name
-                )
+                failure = failure_of(cause if isinstance(error, OutdatedError) else error, self.name)
                 again = is_lost(cause) and (repeatable or not touched or ran_surely_not(cause))
                 if not again or len(pauses) == 1:
                     raise failure from (None if cause is failure else cause)
@@ -652,9 +616,7 @@ class PostgresDatabase:
         held = self._held
         try:
             async with AsyncExitStack() as stack:
-                session = (
-                    held if held is not None else await stack.enter_async_context(self.session())
-                )
+                session = held if held is not None else await stack.enter_async_context(self.session())
                 if held is None:
                     opens, make = await session.cursor(statement, values, encoded=encoded)
                     await stack.enter_async_context(session.transaction())
@@ -706,9 +668,7 @@ async def _close_cursor(session: Session, text: str) -> None:
     with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
         async with session.lock:
             if not session.connection.is_closed():
-                for row in await session.connection.fetch(
-                    "SELECT name FROM pg_cursors WHERE statement = $1", text
-                ):
+                for row in await session.connection.fetch("SELECT name FROM pg_cursors WHERE statement = $1", text):
                     quoted = row["name"].replace('"', '""')
                     await session.connection.execute(f'CLOSE "{quoted}"')
 
@@ -729,9 +689,7 @@ async def apply_setup(connection: Connection, files: Iterable[Path]) -> list[Pat
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _SETUP_LOCK)
             await connection.execute(_SETUP_TABLE)
-            seen = await connection.fetchval(
-                "SELECT sha256 FROM streamstack_setup WHERE file = $1", file.name
-            )
+            seen = await connection.fetchval("SELECT sha256 FROM streamstack_setup WHERE file = $1", file.name)
             if seen == digest:
                 continue
             await _apply(connection, file, text)

@@ -15,14 +15,7 @@ from typing import Any, Final, TypeVar
 import asyncpg
 
 from streamstack.connections.database.pool import Connection
-from streamstack.connections.database.values import (
-    TEXTUAL,
-    Convert,
-    Recast,
-    cast_for,
-    encoder_for,
-    row_maker,
-)
+from streamstack.connections.database.values import TEXTUAL, Convert, Recast, cast_for, encoder_for, row_maker
 from streamstack.errors import RunError
 from streamstack.language.sql import Statement
 from streamstack.language.values import to_text
@@ -39,9 +32,7 @@ _UNDETERMINED: Final = (
 #: How PostgreSQL names a parameter in a message, in any language.
 _PARAMETER: Final = re.compile(r"\$(\d+)")
 #: What stands where PostgreSQL has no such operator; else it is a function.
-_OPERATOR: Final = re.compile(
-    r"[-+*/<>=~!@#%^&|`?]|(?:NOT\s+)?(?:I?LIKE|IN|BETWEEN|SIMILAR)\b|IS\b", re.IGNORECASE
-)
+_OPERATOR: Final = re.compile(r"[-+*/<>=~!@#%^&|`?]|(?:NOT\s+)?(?:I?LIKE|IN|BETWEEN|SIMILAR)\b|IS\b", re.IGNORECASE)
 #: Forms of one statement that are kept.
 _FORMS: Final = 64
 
@@ -55,16 +46,11 @@ class Prepared:
     make: Callable[[Any], dict[str, Any]]
     columns: tuple[asyncpg.Attribute, ...]
     types: tuple[asyncpg.Type, ...]
-    known: set[str] = field(
-        default_factory=set
-    )  # the prepared statements of connections that have these columns
+    known: set[str] = field(default_factory=set)  # the prepared statements of connections that have these columns
 
     def encode(self, values: Sequence[Any]) -> list[Any]:
         """Return the arguments. Raises Recast where another form is needed."""
-        return [
-            None if value is None else encode(value)
-            for encode, value in zip(self.encoders, values, strict=True)
-        ]
+        return [None if value is None else encode(value) for encode, value in zip(self.encoders, values, strict=True)]
 
 
 class Forms:
@@ -78,9 +64,7 @@ class Forms:
         self._typed: dict[tuple[str, ...], _Typed] = {}
         self._forms: dict[tuple[str, ...], Prepared] = {}
 
-    async def fitting(
-        self, connection: Connection, values: Sequence[Any]
-    ) -> tuple[Prepared, list[Any]]:
+    async def fitting(self, connection: Connection, values: Sequence[Any]) -> tuple[Prepared, list[Any]]:
         """Return the form for some values, and the arguments.
 
         Raises what asyncpg raises where the database refuses the statement.
@@ -137,18 +121,14 @@ class Forms:
         """Return the casts by which the database converts the values that are not of the types it expects."""
         casts = [
             typed.casts[index] or _recast_of(type_, encode, value)
-            for index, (type_, encode, value) in enumerate(
-                zip(typed.types, typed.form.encoders, values, strict=True)
-            )
+            for index, (type_, encode, value) in enumerate(zip(typed.types, typed.form.encoders, values, strict=True))
         ]
         for index, (type_, value) in enumerate(zip(typed.types, values, strict=True)):
             if casts[index] and isinstance(value, (list, tuple)) and type_.kind == "scalar":
                 raise self._list_for_one(index, type_)
         return tuple(casts)
 
-    async def _refuse_lists(
-        self, connection: Connection, typed: _Typed, values: Sequence[Any]
-    ) -> None:
+    async def _refuse_lists(self, connection: Connection, typed: _Typed, values: Sequence[Any]) -> None:
         """Refuse a list that is compared with a text: as its JSON it would never be equal, and nothing be found.
 
         A text that is written, or given to a function, may well be the JSON of a list. Raises RunError ``template``.
@@ -177,11 +157,7 @@ class Forms:
         )
 
     async def _recast(
-        self,
-        connection: Connection,
-        typed: _Typed,
-        casts: tuple[str, ...],
-        values: Sequence[Any],
+        self, connection: Connection, typed: _Typed, casts: tuple[str, ...], values: Sequence[Any]
     ) -> Prepared:
         """Let the database convert the values that are not of the types it expects."""
         # A text is what the database expects also where it can't tell (`SELECT $1`). Then a value's own type shows in
@@ -241,8 +217,7 @@ def _prepared(text: str, found: Any, values: Sequence[Any] | None = None) -> Pre
 
 def _texts(value: Any) -> list[Any]:
     return [
-        None if item is None else _texts(item) if isinstance(item, (list, tuple)) else to_text(item)
-        for item in value
+        None if item is None else _texts(item) if isinstance(item, (list, tuple)) else to_text(item) for item in value
     ]
 
 
@@ -253,10 +228,7 @@ def _recast_of(type_: asyncpg.Type, encode: Convert, value: Any) -> str:
     try:
         encode(value)
     except Recast:
-        name = ".".join(
-            '"' + part.replace('"', '""') + '"'
-            for part in (type_.schema, type_.name.removesuffix("[]"))
-        )
+        name = ".".join('"' + part.replace('"', '""') + '"' for part in (type_.schema, type_.name.removesuffix("[]")))
         if type_.kind == "array":
             if isinstance(value, (list, tuple)):
                 return f"::text[]::{name}[]"
@@ -283,13 +255,8 @@ _TIME: Final = (
 )
 #: How a column is written, by its type: {0} is the column. What JSON has no number for is null (RFC 8259, section 6).
 _COLUMNS: Final = {
-    **dict.fromkeys(
-        ("int2", "int4", "int8", "text", "varchar", "bpchar", "bool", "uuid", "date", "jsonb"),
-        "{0}",
-    ),
-    **dict.fromkeys(
-        ("float4", "float8"), "nullif(nullif(nullif({0}, 'NaN'), 'Infinity'), '-Infinity')"
-    ),
+    **dict.fromkeys(("int2", "int4", "int8", "text", "varchar", "bpchar", "bool", "uuid", "date", "jsonb"), "{0}"),
+    **dict.fromkeys(("float4", "float8"), "nullif(nullif(nullif({0}, 'NaN'), 'Infinity'), '-Infinity')"),
     "numeric": "nullif(nullif(nullif({0}, 'NaN'), 'Infinity'), '-Infinity')",
     "timestamptz": _TIME.replace("{1}", "{0} AT TIME ZONE 'UTC'").replace("{2}", "Z"),
     "timestamp": _TIME.replace("{1}", "{0}").replace("{2}", ""),
@@ -304,8 +271,7 @@ def as_json(text: str, columns: tuple[Any, ...]) -> str | None:
     if any(each.type.kind != "scalar" or each.type.name not in _COLUMNS for each in columns):
         return None
     listed = ", ".join(
-        f"{_COLUMNS[each.type.name].format(_column(each.name))} AS {_quoted(each.name)}"
-        for each in columns
+        f"{_COLUMNS[each.type.name].format(_column(each.name))} AS {_quoted(each.name)}" for each in columns
     )
     # The line break ends a comment that may stand at the end.
     inner = text.rstrip().rstrip(";")

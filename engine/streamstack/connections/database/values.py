@@ -30,9 +30,7 @@ class Recast(Exception):  # noqa: N818  (asks for another form of the statement;
 
 
 #: Types whose values are texts to us.
-TEXTUAL: Final = frozenset(
-    {"text", "varchar", "bpchar", "name", "citext", "unknown", "xml", "cstring"}
-)
+TEXTUAL: Final = frozenset({"text", "varchar", "bpchar", "name", "citext", "unknown", "xml", "cstring"})
 JSON: Final = frozenset({"json", "jsonb"})
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 #: The greatest number of 32 bits.
@@ -53,11 +51,7 @@ def encoder_for(type_: asyncpg.Type) -> Convert:
             if not isinstance(value, (list, tuple)):
                 raise Recast
             return [
-                None
-                if item is None
-                else encode_items(item)
-                if isinstance(item, (list, tuple))
-                else element(item)
+                None if item is None else encode_items(item) if isinstance(item, (list, tuple)) else element(item)
                 for item in value
             ]
 
@@ -206,9 +200,7 @@ def cast_of(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, Opaque):
-        raise RunError(
-            "template", f"a {value.kind} can't be a value of a statement: read it first", final=True
-        )
+        raise RunError("template", f"a {value.kind} can't be a value of a statement: read it first", final=True)
     if isinstance(value, (list, tuple)):
         return _cast_of_list(value)
     if type(value) is int and not -(2**63) <= value < 2**63:
@@ -260,11 +252,7 @@ def row_maker(attributes: tuple[asyncpg.Attribute, ...]) -> Callable[[Any], dict
     names = [each.name for each in attributes]
     if len(set(names)) < len(names):
         return _refuse_twins(next(name for name in names if names.count(name) > 1))
-    special = [
-        (each.name, convert)
-        for each in attributes
-        if (convert := decoder_for(each.type)) is not None
-    ]
+    special = [(each.name, convert) for each in attributes if (convert := decoder_for(each.type)) is not None]
     if not special:
         return dict
 
@@ -359,10 +347,7 @@ _AS_IT_IS: Final = (
         }
     )
 )
-_DECODERS: Final[dict[str, Convert]] = {
-    "uuid": str,
-    "char": lambda data: data.rstrip(b"\0").decode("latin-1"),
-}
+_DECODERS: Final[dict[str, Convert]] = {"uuid": str, "char": lambda data: data.rstrip(b"\0").decode("latin-1")}
 
 
 # ------------------------------------------------------------------------------- binary forms
@@ -476,10 +461,7 @@ def _parts(number: int, size: int) -> tuple[int, int]:
     return (-whole, -rest) if number < 0 else (whole, rest)
 
 
-_NO_END: Final = {
-    (2**63 - 1, 2**31 - 1, 2**31 - 1): "infinity",
-    (-(2**63), -(2**31), -(2**31)): "-infinity",
-}
+_NO_END: Final = {(2**63 - 1, 2**31 - 1, 2**31 - 1): "infinity", (-(2**63), -(2**31), -(2**31)): "-infinity"}
 
 
 def read_float4(data: bytes) -> float:
@@ -539,6 +521,4 @@ _CODECS: Final[dict[str, tuple[Convert, Convert]]] = {
 async def register_codecs(connection: asyncpg.Connection) -> None:
     """Make a connection encode and decode these types so."""
     for name, (encode, decode) in _CODECS.items():
-        await connection.set_type_codec(
-            name, schema="pg_catalog", encoder=encode, decoder=decode, format="binary"
-        )
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=encode, decoder=decode, format="binary")

@@ -113,12 +113,7 @@ class AnalysisContext(ABC):
 
     @contextmanager
     def around(
-        self,
-        *,
-        region: Region | None = None,
-        condition: object = None,
-        caught_at: Mark | None = None,
-        place: str = "",
+        self, *, region: Region | None = None, condition: object = None, caught_at: Mark | None = None, place: str = ""
     ) -> Iterator[None]:
         """Follow what stands inside a region, under a condition, in a `try`, where nothing may be sent."""
         streams, emission = self.streams, self.emission
@@ -178,9 +173,7 @@ class Frames(AnalysisContext):
         """Bind the names that a nested stack sees."""
         for name, _ in block.binds:
             handler = block.nesting is Nesting.HANDLER
-            state.names[name] = Binding(
-                True, shape=StreamShape("an error", ERROR) if handler else None
-            )
+            state.names[name] = Binding(True, shape=StreamShape("an error", ERROR) if handler else None)
         if block.loop:
             known = LOOP if block.counted else LOOP - AT_THE_END
             state.names["loop"] = Binding(True, shape=StreamShape("a loop", known, bool(read)))
@@ -194,9 +187,7 @@ class Frames(AnalysisContext):
             else:
                 after.names.pop(name, None)
 
-    def frame(
-        self, block: Block, state: AnalysisState, words: str
-    ) -> tuple[AnalysisState | None, Content]:
+    def frame(self, block: Block, state: AnalysisState, words: str) -> tuple[AnalysisState | None, Content]:
         """Follow a stack that is a frame; return the state behind it and what it gives."""
         self.frames.append(FrameStates())
         if block.copies:
@@ -261,9 +252,7 @@ class Frames(AnalysisContext):
                     if event is not None and other != number:
                         self.emission.refuse_after_done(event, end.done, beside=True)
 
-    def follow_own_frame(
-        self, node: Node, block: Block, state: AnalysisState
-    ) -> AnalysisState | None:
+    def follow_own_frame(self, node: Node, block: Block, state: AnalysisState) -> AnalysisState | None:
         inner = state.fork()
         self.bind(block, inner)
         with self.around(condition=block):
@@ -323,9 +312,7 @@ class Frames(AnalysisContext):
 
     def _deferred(self, block: Block, state: AnalysisState) -> Deferred:
         streams = self.streams
-        return Deferred(
-            block, dict(state.names), self.reports.allowed, streams.regions, streams.conditions
-        )
+        return Deferred(block, dict(state.names), self.reports.allowed, streams.regions, streams.conditions)
 
     def finish(self, deferred: list[Deferred], end: AnalysisState | None) -> None:
         """Follow what was put off to the end of a run, with the variables as they are then."""
@@ -335,9 +322,7 @@ class Frames(AnalysisContext):
             for name, last in end.names.items() if end is not None else ():
                 first = state.names.get(name)
                 sure = first is not None and first.sure
-                state.names[name] = (
-                    replace(last, sure=sure) if first is None else _last(first, last)
-                )
+                state.names[name] = replace(last, sure=sure) if first is None else _last(first, last)
             state.unsure(self.late_names())
             before = streams.regions, streams.conditions, streams.tries
             streams.regions, streams.conditions, streams.tries = each.regions, each.conditions, ()
@@ -364,11 +349,7 @@ class Blocks(Frames):
     """Follows the nested stacks of a step, by how each is declared to run."""
 
     def follow_nested(
-        self,
-        node: Node,
-        tested: frozenset[str],
-        read: tuple[Made, ...],
-        state: AnalysisState,
+        self, node: Node, tested: frozenset[str], read: tuple[Made, ...], state: AnalysisState
     ) -> tuple[AnalysisState | None, Emissions, dict[str, Content]]:
         """Follow the blocks of a step.
 
@@ -410,9 +391,7 @@ class Blocks(Frames):
 
     # -- in the step's own frame
 
-    def _alternatives(
-        self, blocks: list[Block], tested: frozenset[str], state: AnalysisState
-    ) -> AnalysisState | None:
+    def _alternatives(self, blocks: list[Block], tested: frozenset[str], state: AnalysisState) -> AnalysisState | None:
         ends: list[AnalysisState | None] = []
         for each in blocks:
             inner = state.fork()
@@ -473,9 +452,7 @@ class Blocks(Frames):
         if end is not None:
             failed.consumed.update(end.consumed)
 
-    def _finally(
-        self, block: Block, failed: AnalysisState, normal: AnalysisState | None
-    ) -> AnalysisState | None:
+    def _finally(self, block: Block, failed: AnalysisState, normal: AnalysisState | None) -> AnalysisState | None:
         either = join((failed, normal))
         end = self.follow(block, (either or failed).fork())
         if end is not None and self.guards:
@@ -495,9 +472,7 @@ class Blocks(Frames):
         normal.consumed.update(end.consumed)
         return normal
 
-    def _loop(
-        self, node: Node, block: Block, read: tuple[Made, ...], entry: AnalysisState
-    ) -> AnalysisState | None:
+    def _loop(self, node: Node, block: Block, read: tuple[Made, ...], entry: AnalysisState) -> AnalysisState | None:
         frame, loop = self.frames[-1], LoopStates()
         region = Region(f"the `{node.step.function.name}`", node.mark, turns=True)
         frame.loops.append(loop)
@@ -541,9 +516,7 @@ class Blocks(Frames):
             first = self.emission.events[met] if len(self.emission.events) > met else done
             self.emission.refuse_after_done(first, done, next_turn=True)
 
-    def wait_for(
-        self, node: Node, read: tuple[Made, ...], state: AnalysisState, *, loop: bool = False
-    ) -> None:
+    def wait_for(self, node: Node, read: tuple[Made, ...], state: AnalysisState, *, loop: bool = False) -> None:
         """Note that a step reads streams to their end, unless they are short or emit by themselves."""
         for made in read:
             if made.brief or made.emissions.emits or self.dead:
@@ -555,13 +528,10 @@ class Blocks(Frames):
                 )
             else:
                 advice = (
-                    f"write `forEach` over {made.title} and emit inside it, "
-                    "or move this step behind the first chunk"
+                    f"write `forEach` over {made.title} and emit inside it, or move this step behind the first chunk"
                 )
             only_with = made.maybe_input
-            self.emission.wait(
-                state, Wait(node.title, node.mark, made.title, advice, only_with=only_with)
-            )
+            self.emission.wait(state, Wait(node.title, node.mark, made.title, advice, only_with=only_with))
 
 
 def _catches(node: Node) -> bool:

@@ -76,9 +76,7 @@ _IS_BOUND: Final = re.compile(r"\bauth\s+is\s+(?:not\s+)?(?:un)?defined\b")
 _SENT: Final = frozenset({"headers", "cookies", "query"})
 
 
-def check_optional_auth(
-    endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
-) -> list[Diagnostic]:
+def check_optional_auth(endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> list[Diagnostic]:
     """Report where something is looked up in `auth`, which is null for guests, before that was ruled out.
 
     Whatever depends on `auth` counts as ruling it out, so that nobody is accused of what can't be seen here.
@@ -168,8 +166,7 @@ class _OptionalAuth:
     def _tells(self, value: Value) -> bool:
         """Whether a value depends on who calls."""
         return any(
-            self._is_witness(read) or (read.name == "auth" and not _asks_for_the_name(read))
-            for read in value.reads
+            self._is_witness(read) or (read.name == "auth" and not _asks_for_the_name(read)) for read in value.reads
         )
 
     def _is_witness(self, read: Read) -> bool:
@@ -196,21 +193,13 @@ def _may_leave(node: Node) -> bool:
     """Whether a step may keep those behind it from running: it is an end, a condition, or has one in it."""
     return any(
         each.step.function.effects.ends
-        or (
-            any(isinstance(p.type, Condition) for p in each.step.function.parameters)
-            and not each.blocks
-        )
+        or (any(isinstance(p.type, Condition) for p in each.step.function.parameters) and not each.blocks)
         for each in node.walk()
     )
 
 
 #: Inputs whose values are no text, by type, and one such value.
-_SAMPLES: Final[Mapping[str, Any]] = {
-    "integer": 0,
-    "decimal": 0.5,
-    "boolean": True,
-    "list": [],
-}
+_SAMPLES: Final[Mapping[str, Any]] = {"integer": 0, "decimal": 0.5, "boolean": True, "list": []}
 
 
 #: By function: its parameters that not every format has a place for, and what the specs call that.
@@ -220,9 +209,7 @@ _PLACES: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 
-def check_format(
-    endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
-) -> list[Diagnostic]:
+def check_format(endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> list[Diagnostic]:
     """Report the steps that surely send what the endpoint's fixed format can't carry."""
     spec = BY_NAME.get(endpoint.streaming.format)
     if endpoint.response_type != "streaming" or spec is None:
@@ -249,9 +236,7 @@ def _sent(key: str, spec: Format) -> str:
     return "what its SDKs wait for at the end" if spec.dialect else "nothing of `done`"
 
 
-def _check_dialect(
-    endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
-) -> list[Diagnostic]:
+def _check_dialect(endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> list[Diagnostic]:
     """Report the steps that surely send what the endpoint's dialect can't carry.
 
     Of a function that it calls, the finding stands at the call.
@@ -303,9 +288,7 @@ def _cuts_records(split: Any) -> bool:
     if not isinstance(split, Arguments):
         return False
     by = split.get("by")
-    return (
-        by.value if isinstance(by, ConstantArgument) else getattr(by, "constant", None)
-    ) == "records"
+    return (by.value if isinstance(by, ConstantArgument) else getattr(by, "constant", None)) == "records"
 
 
 def _known(value: Value, inputs: Mapping[str, Input]) -> Any:
@@ -325,9 +308,7 @@ def _known(value: Value, inputs: Mapping[str, Input]) -> Any:
 _HINT = "take `id` out, or write `resume: false`: put your own id into the content or the metadata"
 
 
-def check_resume(
-    endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
-) -> list[Diagnostic]:
+def check_resume(endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> list[Diagnostic]:
     """Report `id` on the chunks of an endpoint that gives them ids itself.
 
     Of a function that it calls, the finding stands at the call.

@@ -150,13 +150,9 @@ class Names:
         elif name == "error" and not places:
             message = "`error` is bound only in `catch`"
             hint = "move the step into `catch`"
-        elif any(place.copy for place in places) and not any(
-            not place.copy and not place.body for place in places
-        ):
+        elif any(place.copy for place in places) and not any(not place.copy and not place.body for place in places):
             place = next(place for place in places if place.copy)
-            message = (
-                f"`{name}` is bound only in {place.copy}, which has its own copy of the variables"
-            )
+            message = f"`{name}` is bound only in {place.copy}, which has its own copy of the variables"
             hint = "give the value out with `return`"
         elif places and all(place.body for place in places):
             message = f"`{name}` belongs to {places[0].body} and is not bound here"
@@ -174,10 +170,7 @@ class Names:
 
     def _unknown(self, name: str, state: AnalysisState) -> tuple[str, str | None]:
         if name in self._inputs:
-            return (
-                f"`{name}` is not bound: an input is read as `input.{name}`",
-                f"write `input.{name}`",
-            )
+            return (f"`{name}` is not bound: an input is read as `input.{name}`", f"write `input.{name}`")
         function = FUNCTIONS_OF_EXPRESSIONS.get(name)
         if function is not None:
             return f"`{name}` is a function, and has to be called", f"write {function.usage}"
@@ -200,11 +193,7 @@ class Names:
                 "in the first iteration it is not bound here"
             )
         else:
-            where = (
-                f": the steps that bind it, from line {place.mark.line} on, may not run"
-                if place
-                else ""
-            )
+            where = f": the steps that bind it, from line {place.mark.line} on, may not run" if place else ""
             message = f"`{name}` is not bound on every path that leads here{where}"
         self._reports.add("maybe-unbound", read.mark, message, hint)
 
@@ -311,9 +300,7 @@ class Names:
             return found
         return None
 
-    def _no_property(
-        self, read: Read, index: int, owner: str, known: Iterable[str], hint: str | None = None
-    ) -> None:
+    def _no_property(self, read: Read, index: int, owner: str, known: Iterable[str], hint: str | None = None) -> None:
         key, known = str(read.path[index]), sorted(known)
         message = f"{owner} has no `{key}`{did_you_mean(key, known)}"
         if hint is None and known:
@@ -343,9 +330,7 @@ def stream_input(read: Read, text: str) -> str:
 def property_mark(read: Read, index: int) -> Mark:
     """Return where an item of a read's path stands; the name itself where it is not written `a.b`."""
     before = ".".join([read.name, *map(str, read.path[:index])]) + "."
-    if re.search(
-        rf"(?<![\w.]){re.escape(before)}{re.escape(str(read.path[index]))}\b", read.expression
-    ):
+    if re.search(rf"(?<![\w.]){re.escape(before)}{re.escape(str(read.path[index]))}\b", read.expression):
         return Mark(read.mark.file, read.mark.line, read.mark.column + len(before))
     return read.mark
 
@@ -371,10 +356,7 @@ def check_calls(
 
 
 def _check_step(
-    step: Step,
-    functions: Mapping[str, FunctionDefinition],
-    unread: Collection[str],
-    found: list[Diagnostic],
+    step: Step, functions: Mapping[str, FunctionDefinition], unread: Collection[str], found: list[Diagnostic]
 ) -> None:
     targets = []
     for parameter in step.function.effects.calls:
@@ -442,9 +424,7 @@ def _check_inputs(step: Step, target: FunctionDefinition, found: list[Diagnostic
     if given is not None and not isinstance(given, Entries):
         return
     entries = given.entries if given is not None else ()
-    by_name = {
-        name: declared for declared in target.inputs for name in (declared.name, *declared.aliases)
-    }
+    by_name = {name: declared for declared in target.inputs for name in (declared.name, *declared.aliases)}
     sent = set()
     for entry in entries:
         declared = by_name.get(entry.key)
@@ -467,11 +447,7 @@ def _check_inputs(step: Step, target: FunctionDefinition, found: list[Diagnostic
             fault = mismatch(declared, value)
             if fault:
                 where = f"`{declared.name}` is declared in {declared.mark}"
-                found.append(
-                    make_diagnostic(
-                        "wrong-type", entry.argument.mark, f"`{target.name}`: {fault}", where
-                    )
-                )
+                found.append(make_diagnostic("wrong-type", entry.argument.mark, f"`{target.name}`: {fault}", where))
     found.extend(
         make_diagnostic(
             "missing-parameter",
@@ -492,9 +468,7 @@ _CODES = {
 }
 
 
-def check_configured(
-    definition: Definition, configured: Mapping[str, Collection[str]]
-) -> list[Diagnostic]:
+def check_configured(definition: Definition, configured: Mapping[str, Collection[str]]) -> list[Diagnostic]:
     """Report the constant names that the settings lack; ``configured`` are those they have, by section."""
     found = []
     for step in steps_of(definition.stack):

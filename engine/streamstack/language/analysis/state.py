@@ -170,12 +170,7 @@ class AnalysisState:
     def fork(self) -> AnalysisState:
         """Return a copy, for another path."""
         return AnalysisState(
-            dict(self.names),
-            dict(self.consumed),
-            self.may_be_unsent,
-            self.may_be_sent,
-            self.pending,
-            self.done,
+            dict(self.names), dict(self.consumed), self.may_be_unsent, self.may_be_sent, self.pending, self.done
         )
 
     def unsure(self, names: Iterable[str], *, in_turns: bool = False) -> None:
@@ -241,9 +236,7 @@ class Reports:
         """Tell whether a code is allowed here."""
         return any(code in codes for codes in self._allowed)
 
-    def add(
-        self, code: str, mark: Mark, message: str, hint: str | None = None, *, sure: bool = True
-    ) -> None:
+    def add(self, code: str, mark: Mark, message: str, hint: str | None = None, *, sure: bool = True) -> None:
         """Add a finding; one that is not ``sure`` is a warning, whatever its code is else."""
         if self.allows(code) or (code, mark) in self.found:
             return

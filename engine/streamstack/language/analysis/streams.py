@@ -47,9 +47,7 @@ class StreamAnalysis:
         """Return the stream that a step makes."""
         return Made(title, mark, self.regions, self.tries, properties)
 
-    def evaluate(
-        self, use: Use, step: Step, state: AnalysisState, *, dead: bool = False
-    ) -> Content:
+    def evaluate(self, use: Use, step: Step, state: AnalysisState, *, dead: bool = False) -> Content:
         """Check where the streams stand that a value reads; return what the value is.
 
         A stream that the parameter takes is consumed, unless `set` moves it.
@@ -81,15 +79,12 @@ class StreamAnalysis:
         if value.whole and read.whole and step.function.effects.emits:
             hint = f"write `forEach: {{in: <<{name}>>, do: [...]}}` and send each item in it"
         elif "length" in read.expression or "count" in read.expression:
-            hint = (
-                f"`{name}.count` is how many items have come so far; for more, `collect` it first"
-            )
+            hint = f"`{name}.count` is how many items have come so far; for more, `collect` it first"
         else:
             hint = f"read `{name}` with `forEach`, or hold it whole with `collect` and use that"
         words = "here: only data is allowed" if value.whole and read.whole else "in an expression"
         message = (
-            f"`{name}` is a stream (made in line {binding.content.streams[0].mark.line}) "
-            f"and can't be used {words}"
+            f"`{name}` is a stream (made in line {binding.content.streams[0].mark.line}) and can't be used {words}"
         )
         self._reports.add("stream-in-expression", read.mark, message, hint)
 
@@ -111,9 +106,7 @@ class StreamAnalysis:
         )
         return True
 
-    def consume(
-        self, name: str, content: Content, mark: Mark, step: Step, state: AnalysisState
-    ) -> None:
+    def consume(self, name: str, content: Content, mark: Mark, step: Step, state: AnalysisState) -> None:
         """Check that streams are consumed for the first time, and remember that they are."""
         binding = state.names.get(name)
         if binding is not None and self._refuse_moved(name, binding, mark):
@@ -196,11 +189,7 @@ class Emission:
         """Report an emission where none may be. ``source``: the step of a called function that emits."""
         if not self.places:
             return
-        who = (
-            f"`{title}`"
-            if source is None
-            else f"the function `{title}`, in line {source.line} of {source.file},"
-        )
+        who = f"`{title}`" if source is None else f"the function `{title}`, in line {source.line} of {source.file},"
         words = {
             "emits-in-after": f"{who} sends chunks in `after`, when the response is over",
             "emits-in-json": f"{who} sends chunks, but the endpoint responds with JSON",
@@ -219,9 +208,7 @@ class Emission:
             self.late += [(wait, event.mark) for wait in state.pending]
         state.may_be_unsent, state.may_be_sent, state.pending = False, True, ()
 
-    def refuse_after_done(
-        self, event: Event, done: Event, *, next_turn: bool = False, beside: bool = False
-    ) -> None:
+    def refuse_after_done(self, event: Event, done: Event, *, next_turn: bool = False, beside: bool = False) -> None:
         """Report a chunk, or another end marker, after the end marker."""
         title, end = event.title, f"the `{done.title}` in line {done.mark.line}"
         hint = None
@@ -273,9 +260,7 @@ class Emission:
         emissions = parts[0]
         for other in parts[1:]:
             together = both(emissions, other)
-            emissions = replace(
-                together, may_be_unsent=emissions.may_be_unsent or other.may_be_unsent
-            )
+            emissions = replace(together, may_be_unsent=emissions.may_be_unsent or other.may_be_unsent)
         self.apply(state, emissions, event)
 
 
@@ -311,9 +296,7 @@ def called(emissions: Emissions, function: str, step: Step, streams: frozenset[s
     """
 
     def wrap(wait: Wait) -> Wait:
-        advice = (
-            f"let `{function}` emit while it reads, or return the stream instead of what it held"
-        )
+        advice = f"let `{function}` emit while it reads, or return the stream instead of what it held"
         title = step.name or f"{step.function.name} {function}"
         return Wait(title, step.key_mark, wait.stream, advice, wait)
 

@@ -27,16 +27,7 @@ _TOKENS: Final = re.compile(
 _IN_URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s:@<]+@")
 #: Keys whose value is a secret, however they are spelt.
 _KEYS: Final = frozenset(
-    {
-        "accesstoken",
-        "apikey",
-        "clientsecret",
-        "password",
-        "privatekey",
-        "secret",
-        "secretkey",
-        "xapikey",
-    }
+    {"accesstoken", "apikey", "clientsecret", "password", "privatekey", "secret", "secretkey", "xapikey"}
 )
 _SEPARATORS: Final = re.compile(r"[-_ ]")
 
@@ -94,12 +85,7 @@ def _foreign(node: Scalar, text: str) -> Iterator[Diagnostic]:
             hint = "write a value of this definition between << and >>, such as <<input.name>>"
         else:
             hint = f"write `<<{inner.lstrip('$')}>>`"
-        yield make_diagnostic(
-            "foreign-binding",
-            node.mark_at(match.start()),
-            f"`{written}` is sent unchanged",
-            hint,
-        )
+        yield make_diagnostic("foreign-binding", node.mark_at(match.start()), f"`{written}` is sent unchanged", hint)
 
 
 def _is_secret(key: str, value: Scalar) -> bool:
@@ -118,18 +104,14 @@ def _looks_like(node: Scalar) -> str:
     return "a password in a URL" if "://" in text and _IN_URL.search(text) else ""
 
 
-def suppress(
-    findings: Iterable[Diagnostic], definition: Definition, root: Node
-) -> list[Diagnostic]:
+def suppress(findings: Iterable[Diagnostic], definition: Definition, root: Node) -> list[Diagnostic]:
     """Leave out the findings of a document that its author allows."""
     ranges = _ranges(definition, root)
     return [
         finding
         for finding in findings
         if finding.code not in definition.allow
-        and not any(
-            finding.code in codes and begin <= finding.mark <= end for codes, begin, end in ranges
-        )
+        and not any(finding.code in codes and begin <= finding.mark <= end for codes, begin, end in ranges)
     ]
 
 
@@ -138,11 +120,7 @@ def _ranges(definition: Definition, root: Node) -> list[tuple[frozenset[str], Ma
     allowing = {step.mark: step.allow for step in steps_of(definition.stack) if step.allow}
     if not allowing:
         return []
-    return [
-        (allowing[node.mark], node.mark, _end(node))
-        for node in _mappings(root)
-        if node.mark in allowing
-    ]
+    return [(allowing[node.mark], node.mark, _end(node)) for node in _mappings(root) if node.mark in allowing]
 
 
 def _mappings(node: Node) -> Iterable[Mapping]:
@@ -159,7 +137,5 @@ def _end(node: Node) -> Mark:
     """Return the last place of a node."""
     if isinstance(node, Scalar):
         return max(node.mark, node.mark_at(len(node.text)))
-    inner = (
-        node.items if isinstance(node, Sequence) else [each for pair in node.items for each in pair]
-    )
+    inner = node.items if isinstance(node, Sequence) else [each for pair in node.items for each in pair]
     return max((_end(each) for each in inner), default=node.mark)

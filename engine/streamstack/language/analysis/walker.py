@@ -68,9 +68,7 @@ class Callees:
     __slots__ = ("_functions", "_known", "_sum_up")
 
     def __init__(
-        self,
-        functions: Mapping[str, FunctionDefinition],
-        sum_up: Callable[[FunctionDefinition, Callees], Summary],
+        self, functions: Mapping[str, FunctionDefinition], sum_up: Callable[[FunctionDefinition, Callees], Summary]
     ) -> None:
         self._functions = functions
         self._sum_up = sum_up
@@ -230,9 +228,7 @@ class Walker(Blocks):
 
     # -- what a step reads
 
-    def _read(
-        self, node: Node, state: AnalysisState
-    ) -> tuple[tuple[Made, ...], dict[str, Content], frozenset[str]]:
+    def _read(self, node: Node, state: AnalysisState) -> tuple[tuple[Made, ...], dict[str, Content], frozenset[str]]:
         """Check the values of a step.
 
         Return the streams it reads, what it hands over by the author's keys, and the names its conditions ask for.
@@ -307,9 +303,7 @@ class Walker(Blocks):
         made.emissions = emissions
         return made
 
-    def _call(
-        self, step: Step, contents: dict[str, Content], event: Event, state: AnalysisState
-    ) -> Content | None:
+    def _call(self, step: Step, contents: dict[str, Content], event: Event, state: AnalysisState) -> Content | None:
         """Follow a call of a function of the project; None where it never comes back."""
         summaries = [self._callees.summary(name) for name in _called_names(step)]
         known = [summary for summary in summaries if summary is not None]
@@ -362,13 +356,7 @@ class Walker(Blocks):
 
     # -- what a step binds, and where it leaves
 
-    def _bind(
-        self,
-        node: Node,
-        given: dict[str, Content],
-        content: Content,
-        state: AnalysisState,
-    ) -> None:
+    def _bind(self, node: Node, given: dict[str, Content], content: Content, state: AnalysisState) -> None:
         step, effects = node.step, node.step.function.effects
         if effects.rebinds is not None or effects.publishes is not None:
             for each in node.written:
@@ -396,9 +384,7 @@ class Walker(Blocks):
             if not step.disabled:
                 self.note_bound(step.result, mark, content)
 
-    def _leave(
-        self, node: Node, contents: dict[str, Content], state: AnalysisState
-    ) -> AnalysisState | None:
+    def _leave(self, node: Node, contents: dict[str, Content], state: AnalysisState) -> AnalysisState | None:
         step, effects = node.step, node.step.function.effects
         frame = self.frames[-1]
         if effects.leaves == "frame":
@@ -458,9 +444,7 @@ def callees_of(functions: Mapping[str, FunctionDefinition]) -> Callees:
     return Callees(functions, _sum_up)
 
 
-def analyse(
-    definition: Definition, functions: Mapping[str, FunctionDefinition] | Callees
-) -> list[Diagnostic]:
+def analyse(definition: Definition, functions: Mapping[str, FunctionDefinition] | Callees) -> list[Diagnostic]:
     """Report what is wrong with names, streams and chunks on any path through a definition.
 
     ``functions`` are those it may call; given as `callees_of` returns them, each is followed once for all definitions.
@@ -531,17 +515,9 @@ def _check_endpoint(walker: Walker, endpoint: Endpoint, end: AnalysisState | Non
     if endpoint.response_type == "json":
         return
     if endpoint.response is not None:
-        reports.add(
-            "response-in-stream",
-            endpoint.response.mark,
-            "a streaming endpoint never sends its `response`",
-        )
+        reports.add("response-in-stream", endpoint.response.mark, "a streaming endpoint never sends its `response`")
     if not emission.any:
-        reports.add(
-            "no-chunks",
-            endpoint.stack.mark,
-            f"no path through {endpoint.title} sends a chunk",
-        )
+        reports.add("no-chunks", endpoint.stack.mark, f"no path through {endpoint.title} sends a chunk")
     for wait, chunk in emission.late:
         reports.add("buffers-stream", wait.mark, describe(wait, chunk), wait.advice)
     if endpoint.streaming.format == "json" and emission.any:

@@ -9,15 +9,7 @@ from streamstack.language.expressions.evaluate import evaluate
 from streamstack.language.expressions.explain import explain, failing_expression
 from streamstack.language.expressions.parse import parse_condition, parse_expression, parse_value
 from streamstack.language.expressions.templates import Bound, Template
-from streamstack.language.expressions.value import (
-    Constant,
-    Expression,
-    ListValue,
-    ObjectValue,
-    Read,
-    Text,
-    Value,
-)
+from streamstack.language.expressions.value import Constant, Expression, ListValue, ObjectValue, Read, Text, Value
 
 __all__ = [
     "Bound",

@@ -9,14 +9,7 @@ from typing import Final
 from jinja2 import nodes
 
 from streamstack.language.expressions.scan import Problem, too_deep
-from streamstack.language.filters import (
-    DROPPED,
-    FILTERS,
-    FUNCTIONS_OF_EXPRESSIONS,
-    NAMING,
-    TESTS,
-    Operation,
-)
+from streamstack.language.filters import DROPPED, FILTERS, FUNCTIONS_OF_EXPRESSIONS, NAMING, TESTS, Operation
 from streamstack.language.suggest import did_you_mean
 from streamstack.records import fast_dataclass
 
@@ -56,9 +49,7 @@ def is_path(node: nodes.Node) -> bool:
 
 def path_base(node: nodes.Node) -> nodes.Node:
     """Return what a path's look-ups begin with."""
-    while isinstance(node, (nodes.Getattr, nodes.Getitem)) and not isinstance(
-        getattr(node, "arg", None), nodes.Slice
-    ):
+    while isinstance(node, (nodes.Getattr, nodes.Getitem)) and not isinstance(getattr(node, "arg", None), nodes.Slice):
         node = node.node
     return node
 
@@ -220,11 +211,7 @@ class Analysis:
                 self._wrong(f"an argument can't be named `{key}`", keyword.lineno)
 
     def _count(
-        self,
-        operation: Operation,
-        node: nodes.Filter | nodes.Test | nodes.Call,
-        what: str,
-        offset: int,
+        self, operation: Operation, node: nodes.Filter | nodes.Test | nodes.Call, what: str, offset: int
     ) -> None:
         given = len(node.args)
         named = [str(keyword.key) for keyword in node.kwargs]

@@ -15,13 +15,7 @@ from typing import Any, Final, Literal, Protocol
 from jinja2 import nodes
 
 from streamstack.language import operators
-from streamstack.language.expressions.analyse import (
-    SOFT_FILTERS,
-    SOFT_TESTS,
-    constant_of,
-    is_path,
-    path_base,
-)
+from streamstack.language.expressions.analyse import SOFT_FILTERS, SOFT_TESTS, constant_of, is_path, path_base
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
 from streamstack.language.filters.tests import range_of
 from streamstack.language.names import identifier
@@ -71,9 +65,7 @@ _INLINE_TESTS: Final = {
 LOCALS: Final = frozenset({"_b", "join"})
 
 
-def compile_expression(
-    node: nodes.Node, names: Spelling, called: frozenset[str] = frozenset()
-) -> str:
+def compile_expression(node: nodes.Node, names: Spelling, called: frozenset[str] = frozenset()) -> str:
     """Return the Python source of an analysed expression; it may stand anywhere in a larger one.
 
     ``called`` are names that can be called where they stand: the macros of a template.
@@ -111,9 +103,7 @@ class UnsafeSource(Exception):  # noqa: N818  (raised at load; it means a bug of
     """Generated source holds an identifier that the compiler does not write."""
 
 
-def compile_source(
-    source: str, title: str, mode: Literal["exec", "eval"], known: Iterable[str]
-) -> CodeType:
+def compile_source(source: str, title: str, mode: Literal["exec", "eval"], known: Iterable[str]) -> CodeType:
     """Compile generated Python and check every identifier in it, before any of it runs.
 
     It is the wall behind `literal` and `identifier`: had a text of a definition got into the source unquoted, its
@@ -308,9 +298,7 @@ class _Writer:
         assert node.node is not None
         return self._operation(FILTERS[node.name], node, self.write(node.node))
 
-    def _operation(
-        self, operation: Operation, node: nodes.Filter | nodes.Test | nodes.Call, *first: str
-    ) -> str:
+    def _operation(self, operation: Operation, node: nodes.Filter | nodes.Test | nodes.Call, *first: str) -> str:
         given = (*node.args, *(keyword.value for keyword in node.kwargs))
         # Constant arguments were checked when the expression was analysed.
         checked = not any(isinstance(constant_of(each), nodes.Node) for each in given)
@@ -318,10 +306,7 @@ class _Writer:
         return self._call(code, *first, *self._arguments(node))
 
     def _arguments(self, node: nodes.Filter | nodes.Test | nodes.Call) -> list[str]:
-        named = [
-            f"{identifier(str(keyword.key), '')}={self.write(keyword.value)}"
-            for keyword in node.kwargs
-        ]
+        named = [f"{identifier(str(keyword.key), '')}={self.write(keyword.value)}" for keyword in node.kwargs]
         return [*map(self.write, node.args), *named]
 
     def call_of(self, code: Callable[..., Any], node: nodes.Call) -> str:

@@ -10,12 +10,7 @@ from typing import Any
 from jinja2 import nodes
 
 from streamstack.errors import RunError
-from streamstack.language.expressions.analyse import (
-    SOFT_FILTERS,
-    SOFT_TESTS,
-    constant_of,
-    is_path,
-)
+from streamstack.language.expressions.analyse import SOFT_FILTERS, SOFT_TESTS, constant_of, is_path
 from streamstack.language.expressions.compile import LOCALS, compile_expression, compile_source
 from streamstack.language.expressions.value import Expression, Value
 from streamstack.language.operators import a_kind
@@ -200,9 +195,7 @@ def _general(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "the value is nested too deeply"
     if isinstance(error, NameError):
-        name = re.sub(
-            r"v_(\d+_)?", "", error.name or "", count=1
-        )  # as runtime/compiler.py spells it
+        name = re.sub(r"v_(\d+_)?", "", error.name or "", count=1)  # as runtime/compiler.py spells it
         return f"the name `{name or '?'}` is not bound here"
     if isinstance(error, KeyError):
         return f"there is no item `{error.args[0] if error.args else '?'}`"

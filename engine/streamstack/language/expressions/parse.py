@@ -11,23 +11,9 @@ from jinja2.lexer import Token
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.expressions.analyse import Analysis, Reading
-from streamstack.language.expressions.scan import (
-    Problem,
-    next_opening,
-    parse_tokens,
-    scan,
-    too_deep,
-)
+from streamstack.language.expressions.scan import Problem, next_opening, parse_tokens, scan, too_deep
 from streamstack.language.expressions.templates import Program, Template, compile_template
-from streamstack.language.expressions.value import (
-    Constant,
-    Expression,
-    ListValue,
-    ObjectValue,
-    Read,
-    Text,
-    Value,
-)
+from streamstack.language.expressions.value import Constant, Expression, ListValue, ObjectValue, Read, Text, Value
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.source import Node, Scalar, Sequence
 from streamstack.records import fast_dataclass
@@ -114,11 +100,7 @@ def _parse(node: Node, found: list[Diagnostic], depth: int) -> Value:
         return _scalar(node, node.value, found)
     if depth >= MAX_NESTING:
         message = f"lists and objects are nested over {MAX_NESTING} levels deep"
-        found.append(
-            make_diagnostic(
-                "bad-template", node.mark, message, "give the inner part a name by `set`"
-            )
-        )
+        found.append(make_diagnostic("bad-template", node.mark, message, "give the inner part a name by `set`"))
         return Constant(node.mark, None)
     if isinstance(node, Sequence):
         items = tuple(_parse(item, found, depth + 1) for item in node.items)
@@ -151,10 +133,7 @@ def _scalar(scalar: Scalar, text: str, found: list[Diagnostic]) -> Value:
         return Constant(scalar.mark, "".join(map(str, parsed.parts)))
     return Text(
         scalar.mark,
-        tuple(
-            part if isinstance(part, str) else _expression(part, scalar, whole=False)
-            for part in parsed.parts
-        ),
+        tuple(part if isinstance(part, str) else _expression(part, scalar, whole=False) for part in parsed.parts),
     )
 
 
@@ -167,17 +146,13 @@ def _breaks_in_quotes(scalar: Scalar, parsed: _Parsed) -> bool:
 def _expression(binding: _Binding, scalar: Scalar, *, whole: bool) -> Expression:
     whole = whole and isinstance(binding.node, nodes.Name)
     reads = tuple(
-        Read(r.name, r.path, r.soft, whole, scalar.mark_at(r.offset), binding.written)
-        for r in binding.readings
+        Read(r.name, r.path, r.soft, whole, scalar.mark_at(r.offset), binding.written) for r in binding.readings
     )
     return Expression(scalar.mark_at(binding.start), binding.written, binding.node, reads)
 
 
 def _reads(readings: tuple[tuple[Reading, str], ...], scalar: Scalar) -> tuple[Read, ...]:
-    return tuple(
-        Read(r.name, r.path, r.soft, False, scalar.mark_at(r.offset), written)
-        for r, written in readings
-    )
+    return tuple(Read(r.name, r.path, r.soft, False, scalar.mark_at(r.offset), written) for r, written in readings)
 
 
 def _finding(problem: Problem, scalar: Scalar) -> Diagnostic:
@@ -226,9 +201,7 @@ def _parse_text(text: str) -> _Parsed:
     return _Parsed(tuple(parts), tuple(problems))
 
 
-def _bind(
-    written: str, start: int, tokens: list[Token], offset: int
-) -> tuple[_Binding, list[Problem]]:
+def _bind(written: str, start: int, tokens: list[Token], offset: int) -> tuple[_Binding, list[Problem]]:
     node = parse_tokens(tokens, offset)
     analysis = Analysis()
     try:

@@ -28,9 +28,7 @@ _WORD: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _CLOSING: Final = {"(": ")", "[": "]", "{": "}"}
-_ESCAPE: Final = re.compile(
-    r"\\(?:(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|(.))", re.DOTALL
-)
+_ESCAPE: Final = re.compile(r"\\(?:(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|(.))", re.DOTALL)
 _ESCAPES: Final = {
     **{sign: sign for sign in "\\'\""},
     **dict(zip("abfnrtv0", "\a\b\f\n\r\t\v\0", strict=True)),
@@ -132,10 +130,7 @@ def unclosed(end: str, offset: int) -> Problem:
 def too_deep(offset: int) -> Problem:
     """Return the problem of an expression nested too deeply."""
     return Problem(
-        "bad-template",
-        "the expression is nested too deeply",
-        offset,
-        "give a part of it a name of its own with `set`",
+        "bad-template", "the expression is nested too deeply", offset, "give a part of it a name of its own with `set`"
     )
 
 

@@ -18,23 +18,9 @@ from jinja2.utils import Namespace, missing
 
 from streamstack.errors import RunError
 from streamstack.language.expressions.analyse import Analysis, Reading, Scope, bind, unfit_name
-from streamstack.language.expressions.compile import (
-    LOCALS,
-    Spelling,
-    compile_expression,
-    compile_source,
-    literal,
-)
+from streamstack.language.expressions.compile import LOCALS, Spelling, compile_expression, compile_source, literal
 from streamstack.language.expressions.explain import explain_node
-from streamstack.language.expressions.scan import (
-    Problem,
-    TokenParser,
-    next_opening,
-    reword,
-    scan,
-    too_deep,
-    unclosed,
-)
+from streamstack.language.expressions.scan import Problem, TokenParser, next_opening, reword, scan, too_deep, unclosed
 from streamstack.language.expressions.value import Read, Value
 from streamstack.language.operators import a_kind, refuse_stream
 from streamstack.language.values import Opaque, to_text
@@ -65,9 +51,7 @@ class Generator(CodeGenerator):
     def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
         self.write(")")
 
-    def _write_ours(
-        self, name: str, arguments: list[nodes.Expr], frame: Frame, *first: str
-    ) -> None:
+    def _write_ours(self, name: str, arguments: list[nodes.Expr], frame: Frame, *first: str) -> None:
         names = [frame.symbols.ref(a.name) for a in arguments if isinstance(a, nodes.Name)]
         self.write(f"{name}({', '.join([*first, *names])})")
 
@@ -85,19 +69,7 @@ TEMPLATES.globals.clear()
 Render = Callable[[Mapping[str, Any], Literal["text", "bound"]], Iterable[Any]]
 
 _LOOP: Final = frozenset(
-    [
-        "index",
-        "index0",
-        "revindex",
-        "revindex0",
-        "first",
-        "last",
-        "length",
-        "previtem",
-        "nextitem",
-        "depth",
-        "depth0",
-    ]
+    ["index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem", "depth", "depth0"]
 )
 #: The name of what a `<% filter %>` or `<% set x | ... %>` block has written.
 _BODY: Final = "__body__"
@@ -198,12 +170,7 @@ def render_nothing(variables: Mapping[str, Any], way: Literal["text", "bound"]) 
 
 def _program(code: Any, functions: Mapping[str, Callable[..., Any]]) -> Render:
     def load(write: Callable[[Any], Any]) -> Callable[[Context], Iterable[Any]]:
-        namespace: dict[str, Any] = {
-            "__file__": "<template>",
-            "environment": TEMPLATES,
-            "written": write,
-            **functions,
-        }
+        namespace: dict[str, Any] = {"__file__": "<template>", "environment": TEMPLATES, "written": write, **functions}
         # Jinja2's source for the statements, and in it calls of what we compiled.
         exec(code, namespace)  # noqa: S102
         root: Callable[[Context], Iterable[Any]] = namespace["root"]
@@ -259,9 +226,7 @@ class _Statements:
         arguments: list[nodes.Expr] = [nodes.Name(root, "load") for root in roots]
         return nodes.Call(nodes.Const(name), arguments, [], None, None, lineno=node.lineno)
 
-    def _function(
-        self, node: nodes.Expr, scope: Scope, wrap: Any = None, first: str = ""
-    ) -> tuple[str, list[str]]:
+    def _function(self, node: nodes.Expr, scope: Scope, wrap: Any = None, first: str = "") -> tuple[str, list[str]]:
         analysis = Analysis(bind(scope, [first]) if first else scope)
         analysis.visit(node)
         self.found.readings += analysis.readings
@@ -285,10 +250,7 @@ class _Statements:
         return name, roots
 
     def output(self, node: nodes.Output, scope: Scope) -> Scope:
-        node.nodes = [
-            one if isinstance(one, nodes.TemplateData) else self._take(one, scope)
-            for one in node.nodes
-        ]
+        node.nodes = [one if isinstance(one, nodes.TemplateData) else self._take(one, scope) for one in node.nodes]
         return scope
 
     def loop(self, node: nodes.For, scope: Scope) -> Scope:
@@ -319,10 +281,7 @@ class _Statements:
         value = node.node
         if _calls_namespace(value):
             assert isinstance(value, nodes.Call)
-            cells = nodes.Dict(
-                [nodes.Pair(nodes.Const(k.key), k.value) for k in value.kwargs],
-                lineno=value.lineno,
-            )
+            cells = nodes.Dict([nodes.Pair(nodes.Const(k.key), k.value) for k in value.kwargs], lineno=value.lineno)
             node.node = self._take(cells, scope, _Cells)
         else:
             node.node = self._take(value, scope)
@@ -388,9 +347,7 @@ def _run(
             raise
         except Exception as error:  # noqa: BLE001  (re-raised, explained)
             values = {
-                root: _bound(value, root)
-                for root, value in zip(roots, arguments, strict=True)
-                if value is not missing
+                root: _bound(value, root) for root, value in zip(roots, arguments, strict=True) if value is not missing
             }
             raise RunError("template", explain_node(error, node, values)) from None
 
@@ -410,9 +367,7 @@ def _items(value: Any) -> Any:
 
 def _targets(target: nodes.Node) -> list[str]:
     """Return the names that a target binds. Raises Problem for what can't be one."""
-    found = [
-        node for node in (target, *target.find_all(nodes.Name)) if isinstance(node, nodes.Name)
-    ]
+    found = [node for node in (target, *target.find_all(nodes.Name)) if isinstance(node, nodes.Name)]
     for node in found:
         if not node.name.isascii():
             raise unfit_name(node)
@@ -475,9 +430,7 @@ class Program:
     def pieces(self, *variables: Callable[[], Any]) -> list[str | Bound]:
         """Return the author's own text, and what stands for each << >> as Bound."""
         if self.captures:
-            message = (
-                f"`<% {self.captures} %>` makes text of values, which can't be kept apart then"
-            )
+            message = f"`<% {self.captures} %>` makes text of values, which can't be kept apart then"
             raise RunError("template", message)
         return list(self.render(self._bound(variables), "bound"))
 

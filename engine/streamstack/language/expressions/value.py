@@ -10,12 +10,7 @@ from typing import Any
 from jinja2 import nodes
 
 from streamstack.errors import Mark
-from streamstack.language.expressions.compile import (
-    Spelling,
-    compile_expression,
-    compile_numbers,
-    literal,
-)
+from streamstack.language.expressions.compile import Spelling, compile_expression, compile_numbers, literal
 from streamstack.language.values import MISSING, to_text
 from streamstack.records import fast_dataclass
 
@@ -145,10 +140,7 @@ class Text(Value):
 
     def source(self, names: Spelling) -> str:
         to = names.constant(to_text)
-        sources = [
-            literal(part) if isinstance(part, str) else f"{to}({part.source(names)})"
-            for part in self.parts
-        ]
+        sources = [literal(part) if isinstance(part, str) else f"{to}({part.source(names)})" for part in self.parts]
         if len(sources) <= 4:
             return f"({' + '.join(sources)})"
         return f"''.join(({', '.join(sources)}))"

@@ -31,13 +31,7 @@ from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import number_key, to_text
 
 
-@declare(
-    "filter",
-    "length",
-    '[[1, 2] | length, "Zoë" | length]',
-    [2, 3],
-    aliases=("count",),
-)
+@declare("filter", "length", '[[1, 2] | length, "Zoë" | length]', [2, 3], aliases=("count",))
 def length(value: Any) -> int:
     """Return the number of items of a list, entries of an object, characters of a text, or bytes."""
     if isinstance(value, (str, list, tuple, dict, bytes)):
@@ -46,11 +40,7 @@ def length(value: Any) -> int:
 
 
 @declare(
-    "filter",
-    "first",
-    "[[3, 1] | first, [] | first, [1, 2, 3] | first(2)]",
-    [3, None, [1, 2]],
-    takes={"count": whole()},
+    "filter", "first", "[[3, 1] | first, [] | first, [1, 2, 3] | first(2)]", [3, None, [1, 2]], takes={"count": whole()}
 )
 def first(value: Any, count: Any = None) -> Any:
     """Return the first item of a list, or character of a text; null if it is empty.
@@ -79,27 +69,15 @@ def _list(items: Sequence[Any]) -> Any:
     return items if isinstance(items, str) else list(items)
 
 
-@declare(
-    "filter",
-    "reverse",
-    "[1, 2, 3] | reverse",
-    [3, 2, 1],
-)
+@declare("filter", "reverse", "[1, 2, 3] | reverse", [3, 2, 1])
 def reverse(value: Any) -> Any:
     """Reverse a list or a text."""
     items = sequence_of(value, "reverse")
     return items[::-1] if isinstance(items, str) else list(reversed(items))
 
 
-@declare(
-    "filter",
-    "sort",
-    '["b", "A", "c"] | sort(reverse=true)',
-    ["c", "b", "A"],
-)
-def sort(
-    value: Any, reverse: Any = False, case_sensitive: Any = False, attribute: Any = None
-) -> list[Any]:
+@declare("filter", "sort", '["b", "A", "c"] | sort(reverse=true)', ["c", "b", "A"])
+def sort(value: Any, reverse: Any = False, case_sensitive: Any = False, attribute: Any = None) -> list[Any]:
     """Sort a list, optionally by an attribute of its items.
 
     Text comparison ignores case unless `case_sensitive` is set; null is last.
@@ -107,12 +85,7 @@ def sort(
     return _sorted(items_of(value, "sort"), attribute, reverse, folded=not case_sensitive)
 
 
-@declare(
-    "filter",
-    "sortBy",
-    '[{"n": 2}, {"n": 1}] | sortBy("n")',
-    [{"n": 1}, {"n": 2}],
-)
+@declare("filter", "sortBy", '[{"n": 2}, {"n": 1}] | sortBy("n")', [{"n": 1}, {"n": 2}])
 def sort_by(value: Any, field: Any, reverse: Any = False) -> list[Any]:
     """Sort a list by a field of its items. "a.b" is a nested field.
 
@@ -129,19 +102,11 @@ def _sorted(items: Sequence[Any], path: Any, reverse: Any, *, folded: bool) -> l
     keyed = [(key(item), item) for item in items]
     known = [pair for pair in keyed if pair[0] is not None]
     ordering = operators.order_key([found for found, _ in known])
-    known.sort(
-        key=itemgetter(0) if ordering is None else lambda pair: ordering(pair[0]),
-        reverse=bool(reverse),
-    )
+    known.sort(key=itemgetter(0) if ordering is None else lambda pair: ordering(pair[0]), reverse=bool(reverse))
     return [item for _, item in known] + [item for found, item in keyed if found is None]
 
 
-@declare(
-    "filter",
-    "unique",
-    '[1, 2, 1, 1.0, "a"] | unique',
-    [1, 2, "a"],
-)
+@declare("filter", "unique", '[1, 2, 1, 1.0, "a"] | unique', [1, 2, "a"])
 def unique(value: Any, case_sensitive: Any = True, attribute: Any = None) -> list[Any]:
     """Remove duplicates from a list, optionally by an attribute. The first of equal items stays.
 
@@ -174,9 +139,7 @@ def identity(value: Any) -> Any:
     return value
 
 
-@declare(
-    "filter", "flatten", "[1, [2, [3]]] | flatten", [1, 2, [3]], takes={"levels": whole(0, 100)}
-)
+@declare("filter", "flatten", "[1, [2, [3]]] | flatten", [1, 2, [3]], takes={"levels": whole(0, 100)})
 def flatten(value: Any, levels: Any = 1) -> list[Any]:
     """Flatten nested lists by one level, or by the given number of levels."""
     items = list(items_of(value, "flatten"))
@@ -187,9 +150,7 @@ def flatten(value: Any, levels: Any = 1) -> list[Any]:
     return items
 
 
-@declare(
-    "filter", "batch", "[1, 2, 3] | batch(2, 0)", [[1, 2], [3, 0]], takes={"linecount": whole(1)}
-)
+@declare("filter", "batch", "[1, 2, 3] | batch(2, 0)", [[1, 2], [3, 0]], takes={"linecount": whole(1)})
 def batch(value: Any, linecount: Any, fill_with: Any = None) -> list[list[Any]]:
     """Split a list into lists of a given size. The last one is padded with `fill_with` unless that is null."""
     items = list(items_of(value, "batch"))
@@ -199,13 +160,7 @@ def batch(value: Any, linecount: Any, fill_with: Any = None) -> list[list[Any]]:
     return found
 
 
-@declare(
-    "filter",
-    "slice",
-    "[1, 2, 3, 4, 5] | slice(2)",
-    [[1, 2, 3], [4, 5]],
-    takes={"slices": whole(1, 100_000)},
-)
+@declare("filter", "slice", "[1, 2, 3, 4, 5] | slice(2)", [[1, 2, 3], [4, 5]], takes={"slices": whole(1, 100_000)})
 def slices(value: Any, slices: Any, fill_with: Any = None) -> list[list[Any]]:
     """Split a list into a number of lists of about equal size.
 
@@ -249,10 +204,7 @@ def group_by(value: Any, field: Any) -> dict[str, list[Any]]:
 
 
 @declare(
-    "filter",
-    "groupby",
-    '[{"t": "b"}, {"t": "a"}, {"t": "b"}] | groupby("t") | map(attribute="grouper")',
-    ["a", "b"],
+    "filter", "groupby", '[{"t": "b"}, {"t": "a"}, {"t": "b"}] | groupby("t") | map(attribute="grouper")', ["a", "b"]
 )
 def group_in_order(
     value: Any, attribute: Any, default: Any = None, case_sensitive: Any = False
@@ -279,23 +231,13 @@ def group_in_order(
     return groups
 
 
-@declare(
-    "filter",
-    "indexBy",
-    '[{"id": 7, "n": "a"}] | indexBy("id")',
-    {"7": {"id": 7, "n": "a"}},
-)
+@declare("filter", "indexBy", '[{"id": 7, "n": "a"}] | indexBy("id")', {"7": {"id": 7, "n": "a"}})
 def index_by(value: Any, field: Any) -> dict[str, Any]:
     """Return an object of a list's items by the text of a field. Of items with the same key, the last one stays."""
     return {to_text(at_path(item, field)): item for item in items_of(value, "indexBy")}
 
 
-@declare(
-    "filter",
-    "merge",
-    '[{"a": 1, "b": 1}, {"b": 2}] | merge',
-    {"a": 1, "b": 2},
-)
+@declare("filter", "merge", '[{"a": 1, "b": 1}, {"b": 2}] | merge', {"a": 1, "b": 2})
 def merge(value: Any) -> dict[str, Any]:
     """Merge a list of objects into one. Later values overwrite earlier ones.
 
@@ -308,12 +250,7 @@ def merge(value: Any) -> dict[str, Any]:
     return found
 
 
-@declare(
-    "filter",
-    "indexOf",
-    '["a", "b"] | indexOf("b")',
-    1,
-)
+@declare("filter", "indexOf", '["a", "b"] | indexOf("b")', 1)
 def index_of(value: Any, item: Any) -> int | None:
     """Return the index of the first occurrence of an item in a list, or of a text in a text.
 
@@ -343,23 +280,13 @@ def values(value: Any) -> list[Any]:
     return list(object_of(value, "values").values())
 
 
-@declare(
-    "filter",
-    "entries",
-    '{"a": 1} | entries',
-    [{"key": "a", "value": 1}],
-)
+@declare("filter", "entries", '{"a": 1} | entries', [{"key": "a", "value": 1}])
 def entries(value: Any) -> list[dict[str, Any]]:
     """Return the entries of an object, each as {key, value}."""
     return [{"key": key, "value": one} for key, one in object_of(value, "entries").items()]
 
 
-@declare(
-    "filter",
-    "items",
-    '{"a": 1} | items',
-    [["a", 1]],
-)
+@declare("filter", "items", '{"a": 1} | items', [["a", 1]])
 def items(value: Any) -> list[list[Any]]:
     """Return the entries of an object, each as [key, value]. For `<% for key, value in x | items %>`.
 
@@ -368,12 +295,7 @@ def items(value: Any) -> list[list[Any]]:
     return [] if value is None else [[k, one] for k, one in object_of(value, "items").items()]
 
 
-@declare(
-    "filter",
-    "fromEntries",
-    '[["a", 1], {"key": "b", "value": 2}] | fromEntries',
-    {"a": 1, "b": 2},
-)
+@declare("filter", "fromEntries", '[["a", 1], {"key": "b", "value": 2}] | fromEntries', {"a": 1, "b": 2})
 def from_entries(value: Any) -> dict[str, Any]:
     """Create an object from a list of {key, value} or [key, value]. The inverse of `entries` and `items`."""
     found = {}
@@ -383,25 +305,13 @@ def from_entries(value: Any) -> dict[str, Any]:
     return found
 
 
-@declare(
-    "filter",
-    "dictsort",
-    '{"b": 1, "a": 2} | dictsort',
-    [["a", 2], ["b", 1]],
-)
-def dict_sort(
-    value: Any, case_sensitive: Any = False, by: Any = "key", reverse: Any = False
-) -> list[list[Any]]:
+@declare("filter", "dictsort", '{"b": 1, "a": 2} | dictsort', [["a", 2], ["b", 1]])
+def dict_sort(value: Any, case_sensitive: Any = False, by: Any = "key", reverse: Any = False) -> list[list[Any]]:
     """Return the entries of an object as [key, value], sorted by key, or by value with `by`."""
     return sort(items(object_of(value, "dictsort")), reverse, case_sensitive, int(by == "value"))
 
 
-@declare(
-    "filter",
-    "pick",
-    '{"a": 1, "b": 2, "c": 3} | pick("a", "c", "d")',
-    {"a": 1, "c": 3},
-)
+@declare("filter", "pick", '{"a": 1, "b": 2, "c": 3} | pick("a", "c", "d")', {"a": 1, "c": 3})
 def pick(value: Any, *names: Any) -> Any:
     """Return an object with only the given keys; for a list, apply that to each object.
 
@@ -414,12 +324,7 @@ def pick(value: Any, *names: Any) -> Any:
     return {name: known[name] for name in wanted if name in known}
 
 
-@declare(
-    "filter",
-    "omit",
-    '{"a": 1, "b": 2} | omit("b")',
-    {"a": 1},
-)
+@declare("filter", "omit", '{"a": 1, "b": 2} | omit("b")', {"a": 1})
 def omit(value: Any, *names: Any) -> Any:
     """Return an object without the given keys; for a list, apply that to each object.
 
@@ -439,12 +344,7 @@ def _names(names: tuple[Any, ...]) -> list[str]:
 # ------------------------------------------------------------------------------------------ select
 
 
-@declare(
-    "filter",
-    "map",
-    '[[{"n": 1}, {}] | map(attribute="n", default=0), ["a"] | map("upper")]',
-    [[1, 0], ["A"]],
-)
+@declare("filter", "map", '[[{"n": 1}, {}] | map(attribute="n", default=0), ["a"] | map("upper")]', [[1, 0], ["A"]])
 def map_items(value: Any, filter: Any = None, *arguments: Any, **named: Any) -> list[Any]:  # noqa: A002
     """Apply a filter to each item of a list, or return one field of each item.
 
@@ -461,36 +361,21 @@ def map_items(value: Any, filter: Any = None, *arguments: Any, **named: Any) -> 
     return [_apply(operation, item, arguments, named) for item in items]
 
 
-@declare(
-    "filter",
-    "select",
-    '[1, 2, 3, null] | select("number") | select("odd")',
-    [1, 3],
-)
+@declare("filter", "select", '[1, 2, 3, null] | select("number") | select("odd")', [1, 3])
 def select(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
     """Return the items of a list that pass a test, or, without a test, are true."""
     passes = _test(test, arguments, "select")
     return [item for item in items_of(value, "select") if passes(item)]
 
 
-@declare(
-    "filter",
-    "reject",
-    '[1, null, 2] | reject("none")',
-    [1, 2],
-)
+@declare("filter", "reject", '[1, null, 2] | reject("none")', [1, 2])
 def reject(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
     """Return the items of a list that don't pass a test, or, without a test, are not true."""
     passes = _test(test, arguments, "reject")
     return [item for item in items_of(value, "reject") if not passes(item)]
 
 
-@declare(
-    "filter",
-    "selectattr",
-    '[{"n": 1}, {"n": 5}] | selectattr("n", "gt", 2)',
-    [{"n": 5}],
-)
+@declare("filter", "selectattr", '[{"n": 1}, {"n": 5}] | selectattr("n", "gt", 2)', [{"n": 5}])
 def select_by_field(value: Any, attribute: Any, test: Any = None, *arguments: Any) -> list[Any]:
     """Return the items of a list whose field passes a test, or, without a test, is true.
 
@@ -501,12 +386,7 @@ def select_by_field(value: Any, attribute: Any, test: Any = None, *arguments: An
     return [item for item in items if passes(at_path(item, attribute))]
 
 
-@declare(
-    "filter",
-    "rejectattr",
-    '[{"done": true}, {"done": false}] | rejectattr("done")',
-    [{"done": False}],
-)
+@declare("filter", "rejectattr", '[{"done": true}, {"done": false}] | rejectattr("done")', [{"done": False}])
 def reject_by_field(value: Any, attribute: Any, test: Any = None, *arguments: Any) -> list[Any]:
     """Return the items of a list whose field doesn't pass a test, or, without a test, is not true."""
     passes = _test(test, arguments, "rejectattr")
@@ -532,9 +412,7 @@ def _named(what: str, word: Any, known: dict[str, Operation], name: str) -> Oper
     return operation
 
 
-def _apply(
-    operation: Operation, item: Any, arguments: tuple[Any, ...], named: dict[str, Any]
-) -> Any:
+def _apply(operation: Operation, item: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
     try:
         return operation.call(item, *arguments, **named)
     except TypeError:

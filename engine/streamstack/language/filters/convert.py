@@ -19,14 +19,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from streamstack.errors import RunError
-from streamstack.language.filters.operations import (
-    declare,
-    failed,
-    items_of,
-    text_argument,
-    text_of,
-    wrong,
-)
+from streamstack.language.filters.operations import declare, failed, items_of, text_argument, text_of, wrong
 from streamstack.language.operators import MAX_BITS, aware, is_finite, refuse_stream
 from streamstack.language.values import Opaque, to_json, to_text
 
@@ -34,13 +27,7 @@ _INTEGER: Final = re.compile(r"\s*[+-]?\d(?:_?\d)*\s*", re.ASCII)
 _DECIMAL: Final = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,4})?\s*", re.ASCII)
 
 
-@declare(
-    "filter",
-    "default",
-    '{"a": null}.a.b | default("none")',
-    "none",
-    aliases=("d",),
-)
+@declare("filter", "default", '{"a": null}.a.b | default("none")', "none", aliases=("d",))
 def default(value: Any, other: Any = "", boolean: bool = False) -> Any:
     """Return the value, or a default if it is null or missing.
 
@@ -82,23 +69,14 @@ def _indented(value: Any, step: str, line: str) -> str:
         return str(value)
     inner = line + step
     if isinstance(value, dict) and value:
-        entries = (
-            f"{to_json(key).decode()}: {_indented(one, step, inner)}" for key, one in value.items()
-        )
+        entries = (f"{to_json(key).decode()}: {_indented(one, step, inner)}" for key, one in value.items())
         return "{" + inner + ("," + inner).join(entries) + line + "}"
     if isinstance(value, list) and value:
-        return (
-            "[" + inner + ("," + inner).join(_indented(v, step, inner) for v in value) + line + "]"
-        )
+        return "[" + inner + ("," + inner).join(_indented(v, step, inner) for v in value) + line + "]"
     return to_json(value).decode()
 
 
-@declare(
-    "filter",
-    "fromJson",
-    "'{\"a\": [1, true]}' | fromJson",
-    {"a": [1, True]},
-)
+@declare("filter", "fromJson", "'{\"a\": [1, true]}' | fromJson", {"a": [1, True]})
 def from_json(value: Any) -> Any:
     """Parse a JSON text.
 
@@ -133,13 +111,7 @@ def _refuse_constant(word: str) -> None:
     raise ValueError(f"{word} is not allowed")
 
 
-@declare(
-    "filter",
-    "toInteger",
-    '["42", 2.9, true, "x"] | map("toInteger", 0)',
-    [42, 2, 1, 0],
-    aliases=("int",),
-)
+@declare("filter", "toInteger", '["42", 2.9, true, "x"] | map("toInteger", 0)', [42, 2, 1, 0], aliases=("int",))
 def to_integer(value: Any, default: Any = None) -> Any:
     """Convert a text, number or boolean to an integer.
 
@@ -182,12 +154,7 @@ def _decimal_of_text(value: str, name: str) -> Decimal:
     raise failed(name, f'"{short}" is not a number')
 
 
-@declare(
-    "filter",
-    "toDecimal",
-    '"1.10" | toDecimal | toText',
-    "1.10",
-)
+@declare("filter", "toDecimal", '"1.10" | toDecimal | toText', "1.10")
 def to_decimal(value: Any, default: Any = None) -> Any:
     """Convert a text, number or boolean to a decimal, without loss of digits.
 
@@ -217,12 +184,7 @@ def _decimal(value: Any) -> Decimal:
     raise wrong("toDecimal", "a text or number", value)
 
 
-@declare(
-    "filter",
-    "float",
-    '"2.5" | float',
-    2.5,
-)
+@declare("filter", "float", '"2.5" | float', 2.5)
 def to_float(value: Any, default: Any = None) -> Any:
     """Convert a text or number to a float.
 
@@ -237,13 +199,7 @@ def to_float(value: Any, default: Any = None) -> Any:
     return fraction
 
 
-@declare(
-    "filter",
-    "toText",
-    "[1, true, null] | toText",
-    "[1,true,null]",
-    aliases=("string",),
-)
+@declare("filter", "toText", "[1, true, null] | toText", "[1,true,null]", aliases=("string",))
 def to_text_filter(value: Any) -> str:
     """Convert the value to text, as in interpolation.
 
@@ -253,12 +209,7 @@ def to_text_filter(value: Any) -> str:
     return to_text(value)
 
 
-@declare(
-    "filter",
-    "list",
-    '"abc" | list',
-    ["a", "b", "c"],
-)
+@declare("filter", "list", '"abc" | list', ["a", "b", "c"])
 def to_list(value: Any) -> list[Any]:
     """Return the items of a list, the characters of a text, or the keys of an object."""
     if isinstance(value, (list, tuple, str, dict)):
@@ -288,12 +239,7 @@ def base64(value: Any) -> str:
     return codec.b64encode(_bytes(value, "base64")).decode()
 
 
-@declare(
-    "filter",
-    "unbase64",
-    '"Wm_Dqw" | unbase64',
-    "Zoë",
-)
+@declare("filter", "unbase64", '"Wm_Dqw" | unbase64', "Zoë")
 def unbase64(value: Any, bytes: Any = False) -> Any:  # noqa: A002
     """Decode base64 or base64url to a text. With `bytes=true`, return bytes, which need not be text."""
     text = text_of(value, "unbase64").translate({0x2D: "+", 0x5F: "/"})
@@ -355,13 +301,7 @@ def _check_algorithm(arguments: Sequence[object]) -> tuple[str, str, str] | None
 _KNOWN: Final = f"one of {', '.join(ALGORITHMS)}"
 
 
-@declare(
-    "filter",
-    "hash",
-    '"abc" | hash("sha1")',
-    "a9993e364706816aba3e25717850c26c9cd0d89d",
-    check=_check_algorithm,
-)
+@declare("filter", "hash", '"abc" | hash("sha1")', "a9993e364706816aba3e25717850c26c9cd0d89d", check=_check_algorithm)
 def hash_text(value: Any, algorithm: Any = "sha256") -> str:
     """Return the hash of a text (as UTF-8) or of bytes, in hexadecimal.
 

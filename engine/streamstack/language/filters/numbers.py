@@ -14,14 +14,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_HALF_UP, 
 from typing import Any
 
 from streamstack.language import operators
-from streamstack.language.filters.operations import (
-    at_path,
-    declare,
-    failed,
-    items_of,
-    number_of,
-    whole,
-)
+from streamstack.language.filters.operations import at_path, declare, failed, items_of, number_of, whole
 
 
 @declare("filter", "abs", "-3 | abs", 3)
@@ -45,12 +38,7 @@ def round_number(value: Any, precision: Any = 0, method: Any = "common") -> Any:
     is an integer. A decimal keeps exactly that many digits.
     """
     number = number_of(value, "round")
-    modes = {
-        "common": ROUND_HALF_UP,
-        "even": ROUND_HALF_EVEN,
-        "ceil": ROUND_CEILING,
-        "floor": ROUND_FLOOR,
-    }
+    modes = {"common": ROUND_HALF_UP, "even": ROUND_HALF_EVEN, "ceil": ROUND_CEILING, "floor": ROUND_FLOOR}
     mode = modes.get(method) if isinstance(method, str) else None
     if mode is None:
         raise failed("round", "the method is common, even, ceil or floor")
@@ -63,13 +51,7 @@ def round_number(value: Any, precision: Any = 0, method: Any = "common") -> Any:
     rounded = exact.quantize(Decimal(1).scaleb(-precision), mode, _WIDE)
     if precision <= 0:
         return int(rounded)
-    return (
-        rounded
-        if isinstance(number, Decimal)
-        else float(rounded)
-        if type(number) is float
-        else number
-    )
+    return rounded if isinstance(number, Decimal) else float(rounded) if type(number) is float else number
 
 
 _WIDE = operators.exact_context(4200)
@@ -87,12 +69,7 @@ def ceil(value: Any) -> Any:
     return round_number(value, 0, "ceil")
 
 
-@declare(
-    "filter",
-    "sum",
-    '[{"price": 2}, {"price": 3}] | sum("price")',
-    5,
-)
+@declare("filter", "sum", '[{"price": 2}, {"price": 3}] | sum("price")', 5)
 def total(value: Any, attribute: Any = None, start: Any = 0) -> Any:
     """Return the sum of a list of numbers, or of an attribute of its items, plus `start`; 0 for an empty list."""
     result = number_of(start, "sum")
@@ -101,24 +78,14 @@ def total(value: Any, attribute: Any = None, start: Any = 0) -> Any:
     return result
 
 
-@declare(
-    "filter",
-    "mean",
-    "[1, 2, 6] | mean",
-    3.0,
-)
+@declare("filter", "mean", "[1, 2, 6] | mean", 3.0)
 def mean(value: Any, attribute: Any = None) -> Any:
     """Return the mean of a list of numbers, or of an attribute of its items; null for an empty list."""
     numbers = _numbers(value, attribute, "mean")
     return operators.divide(total(numbers), len(numbers)) if numbers else None
 
 
-@declare(
-    "filter",
-    "percentile",
-    "[1, 2, 3, 10] | percentile(50)",
-    2.5,
-)
+@declare("filter", "percentile", "[1, 2, 3, 10] | percentile(50)", 2.5)
 def percentile(value: Any, p: Any, attribute: Any = None) -> Any:
     """Return the p-th percentile of a list of numbers; null for an empty list.
 
@@ -131,11 +98,7 @@ def percentile(value: Any, p: Any, attribute: Any = None) -> Any:
         raise failed("percentile", "p must be from 0 to 100")
     if not numbers:
         return None
-    place = (
-        (len(numbers) - 1)
-        * (Decimal(repr(share)) if type(share) is float else Decimal(share))
-        / 100
-    )
+    place = (len(numbers) - 1) * (Decimal(repr(share)) if type(share) is float else Decimal(share)) / 100
     below = int(place)
     rest = place - below
     if not rest:
@@ -145,12 +108,7 @@ def percentile(value: Any, p: Any, attribute: Any = None) -> Any:
     return operators.add(numbers[below], operators.multiply(step, part))
 
 
-@declare(
-    "filter",
-    "min",
-    "[3, 1, 2] | min",
-    1,
-)
+@declare("filter", "min", "[3, 1, 2] | min", 1)
 def least(value: Any, attribute: Any = None) -> Any:
     """Return the minimum of a list of numbers, texts or timestamps; null for an empty list.
 
@@ -159,12 +117,7 @@ def least(value: Any, attribute: Any = None) -> Any:
     return _extreme(value, attribute, "min", operators.less)
 
 
-@declare(
-    "filter",
-    "max",
-    '[{"n": 1}, {"n": 5}] | max(attribute="n")',
-    {"n": 5},
-)
+@declare("filter", "max", '[{"n": 1}, {"n": 5}] | max(attribute="n")', {"n": 5})
 def greatest(value: Any, attribute: Any = None) -> Any:
     """Return the maximum of a list of numbers, texts or timestamps; null for an empty list.
 
@@ -189,12 +142,7 @@ def _numbers(value: Any, attribute: Any, name: str) -> Sequence[Any]:
     return [number_of(item, name) for item in items]
 
 
-@declare(
-    "filter",
-    "filesizeformat",
-    "13000 | filesizeformat",
-    "13.0 kB",
-)
+@declare("filter", "filesizeformat", "13000 | filesizeformat", "13.0 kB")
 def file_size(value: Any, binary: Any = False) -> str:
     """Format a number of bytes for people, in units of 1000, or of 1024 with `binary`."""
     size = float(number_of(value, "filesizeformat"))

@@ -13,15 +13,7 @@ from typing import Any, Final, Literal, TypeVar
 from streamstack.errors import RunError
 from streamstack.language.operators import MAX_ITEMS, a_kind
 from streamstack.language.values import Opaque, to_text
-from streamstack.spec import (
-    FACTS,
-    Bound,
-    Constant,
-    Field,
-    Kind,
-    out_of_range,
-    suits,
-)
+from streamstack.spec import FACTS, Bound, Constant, Field, Kind, out_of_range, suits
 
 What = Literal["filter", "function", "test"]
 _Code = TypeVar("_Code", bound=Callable[..., Any])
@@ -57,17 +49,12 @@ class Operation:
     @property
     def usage(self) -> str:
         """How it is written, with its arguments."""
-        arguments = [
-            each.name if each.required else f"{each.name}={_shown(each.default)}"
-            for each in self.fields
-        ]
+        arguments = [each.name if each.required else f"{each.name}={_shown(each.default)}" for each in self.fields]
         inside = ", ".join([*arguments, *(["..."] if self.maximum is None else [])])
         called = f"({inside})" if inside or self.what == "function" else ""
         if self.what == "filter":
             return f"`value | {self.name}{called}`"
-        return (
-            f"`value is {self.name}{called}`" if self.what == "test" else f"`{self.name}{called}`"
-        )
+        return f"`value is {self.name}{called}`" if self.what == "test" else f"`{self.name}{called}`"
 
 
 FILTERS: Final[dict[str, Operation]] = {}
@@ -167,14 +154,10 @@ TEXT: Final = Constant()
 def fault_of(field: Field, name: str, value: Any) -> str:
     """Return why an argument is invalid, or nothing."""
     wanted = field.type
-    if not isinstance(wanted, Constant) or (
-        value is None and not field.required and field.default is None
-    ):
+    if not isinstance(wanted, Constant) or (value is None and not field.required and field.default is None):
         return ""
     if not suits(wanted.kind, value):
-        return (
-            f"`{field.name}` of `{name}` must be {FACTS[wanted.kind].phrase}, got {a_kind(value)}"
-        )
+        return f"`{field.name}` of `{name}` must be {FACTS[wanted.kind].phrase}, got {a_kind(value)}"
     if out_of_range(value, wanted.minimum, wanted.maximum):
         return f"`{field.name}` of `{name}` must be from {wanted.minimum} to {wanted.maximum:,}, got {value}"
     return ""
@@ -252,9 +235,7 @@ def failed(name: str, why: str) -> RunError:
 def limit_added(characters: int, name: str) -> None:
     """Refuse to make a text by so many characters longer than what it is made of, where they are too many."""
     if characters > MAX_ADDED:
-        raise failed(
-            name, f"the result would be too long: more than {MAX_ADDED:,} characters are added"
-        )
+        raise failed(name, f"the result would be too long: more than {MAX_ADDED:,} characters are added")
 
 
 def text_of(value: Any, name: str) -> str:
@@ -279,13 +260,9 @@ def text_argument(value: Any, name: str, argument: str) -> str:
 def integer_argument(value: Any, name: str, argument: str, low: int, high: int = MAX_ITEMS) -> int:
     """Return an argument that must be an integer within bounds."""
     if type(value) is not int:
-        raise RunError(
-            "template", f"`{argument}` of `{name}` must be an integer, got {a_kind(value)}"
-        )
+        raise RunError("template", f"`{argument}` of `{name}` must be an integer, got {a_kind(value)}")
     if not low <= value <= high:
-        raise RunError(
-            "template", f"`{argument}` of `{name}` must be from {low} to {high:,}, got {value}"
-        )
+        raise RunError("template", f"`{argument}` of `{name}` must be from {low} to {high:,}, got {value}")
     return value
 
 

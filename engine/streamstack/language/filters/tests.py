@@ -20,12 +20,7 @@ def is_defined(value: Any) -> bool:
     return True
 
 
-@declare(
-    "test",
-    "undefined",
-    "{}.a is undefined",
-    True,
-)
+@declare("test", "undefined", "{}.a is undefined", True)
 def is_undefined(value: Any) -> bool:
     """Check that the name is not bound or the path does not exist."""
     return False
@@ -91,12 +86,7 @@ def is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple))
 
 
-@declare(
-    "test",
-    "iterable",
-    "1 is iterable",
-    False,
-)
+@declare("test", "iterable", "1 is iterable", False)
 def is_iterable(value: Any) -> bool:
     """Check that `for` can iterate over the value: a list, an object or a text."""
     return isinstance(value, (list, tuple, dict, str))
@@ -145,9 +135,7 @@ def is_odd(value: Any) -> bool:
     return _integer(value, "odd") % 2 == 1
 
 
-@declare(
-    "test", "divisibleby", "9 is divisibleby 3", True, takes={"number": whole(-(2**63), 2**63)}
-)
+@declare("test", "divisibleby", "9 is divisibleby 3", True, takes={"number": whole(-(2**63), 2**63)})
 def is_divisible(value: Any, number: Any) -> bool:
     """Check that an integer is divisible by another."""
     divisor: int = number
@@ -168,24 +156,13 @@ def is_upper(value: Any) -> bool:
     return isinstance(value, str) and value.isupper()
 
 
-@declare(
-    "test",
-    "in",
-    "2 is in [1, 2]",
-    True,
-)
+@declare("test", "in", "2 is in [1, 2]", True)
 def is_in(value: Any, container: Any) -> bool:
     """Check that the value is an item of a list, a key of an object or a part of a text."""
     return operators.contains(value, container)
 
 
-@declare(
-    "test",
-    "eq",
-    "1 is eq 1.0",
-    True,
-    aliases=("equalto", "sameas", "=="),
-)
+@declare("test", "eq", "1 is eq 1.0", True, aliases=("equalto", "sameas", "=="))
 def is_equal(value: Any, other: Any) -> bool:
     """Check that the value equals another."""
     return operators.equal(value, other)
@@ -209,25 +186,13 @@ def is_less_or_equal(value: Any, other: Any) -> bool:
     return operators.less_equal(value, other)
 
 
-@declare(
-    "test",
-    "gt",
-    "1 is gt 2",
-    False,
-    aliases=("greaterthan", ">"),
-)
+@declare("test", "gt", "1 is gt 2", False, aliases=("greaterthan", ">"))
 def is_greater(value: Any, other: Any) -> bool:
     """Check that the value is greater than another."""
     return operators.greater(value, other)
 
 
-@declare(
-    "test",
-    "ge",
-    "2 is ge 3",
-    False,
-    aliases=(">=",),
-)
+@declare("test", "ge", "2 is ge 3", False, aliases=(">=",))
 def is_greater_or_equal(value: Any, other: Any) -> bool:
     """Check that the value is greater than or equal to another."""
     return operators.greater_equal(value, other)
@@ -260,12 +225,7 @@ def uuid() -> str:
     return str(identifiers.uuid4())
 
 
-@declare(
-    "function",
-    "random",
-    "0 <= random() < 1",
-    True,
-)
+@declare("function", "random", "0 <= random() < 1", True)
 def random() -> float:
     """Return a random number from 0 up to, but not including, 1. Not for secrets."""
     return generator.random()  # noqa: S311
@@ -285,12 +245,7 @@ def random_integer(first: Any, last: Any) -> int:
     return generator.randint(first, last)  # noqa: S311
 
 
-@declare(
-    "function",
-    "range",
-    "range(2, 10, 3)",
-    [2, 5, 8],
-)
+@declare("function", "range", "range(2, 10, 3)", [2, 5, 8])
 def range_list(start: Any, stop: Any = None, step: Any = 1) -> list[int]:
     """Return a list of integers from 0, or from a start, up to but not including the end.
 

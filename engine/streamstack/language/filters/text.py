@@ -57,12 +57,7 @@ def capitalize(value: Any) -> str:
     return text_of(value, "capitalize").capitalize()
 
 
-@declare(
-    "filter",
-    "title",
-    '"it\'s a day" | title',
-    "It's A Day",
-)
+@declare("filter", "title", '"it\'s a day" | title', "It's A Day")
 def title(value: Any) -> str:
     """Capitalize each word."""
     return re.sub(
@@ -73,12 +68,7 @@ def title(value: Any) -> str:
 
 
 @declare(
-    "filter",
-    "trim",
-    '["  a ", "--b-"] | map("trim", "- ")',
-    ["a", "b"],
-    aliases=("strip",),
-    takes={"characters": TEXT},
+    "filter", "trim", '["  a ", "--b-"] | map("trim", "- ")', ["a", "b"], aliases=("strip",), takes={"characters": TEXT}
 )
 def trim(value: Any, characters: str | None = None) -> str:
     """Remove white space, or the given characters, from both ends."""
@@ -88,13 +78,7 @@ def trim(value: Any, characters: str | None = None) -> str:
     return text.strip(characters)
 
 
-@declare(
-    "filter",
-    "replace",
-    '"a-b-c" | replace("-", "+", 1)',
-    "a+b-c",
-    takes={"old": TEXT, "count": whole(-1)},
-)
+@declare("filter", "replace", '"a-b-c" | replace("-", "+", 1)', "a+b-c", takes={"old": TEXT, "count": whole(-1)})
 def replace(value: Any, old: Any, new: Any, count: Any = -1) -> str:
     """Replace each occurrence of a text, or only the first `count`."""
     text = text_of(value, "replace")
@@ -104,13 +88,7 @@ def replace(value: Any, old: Any, new: Any, count: Any = -1) -> str:
     return text.replace(old, new, count)
 
 
-@declare(
-    "filter",
-    "split",
-    '"a,b,,c" | split(",")',
-    ["a", "b", "", "c"],
-    takes={"separator": TEXT, "limit": whole(-1)},
-)
+@declare("filter", "split", '"a,b,,c" | split(",")', ["a", "b", "", "c"], takes={"separator": TEXT, "limit": whole(-1)})
 def split(value: Any, separator: Any = None, limit: Any = -1) -> list[str]:
     """Split a text by a separator, at most `limit` times; without a separator, into words."""
     text = text_of(value, "split")
@@ -138,24 +116,13 @@ def join(value: Any, separator: str = "", attribute: Any = None) -> str:
     return separator.join(map(to_text, items))
 
 
-@declare(
-    "filter",
-    "escape",
-    "\"<b> & 'c'\" | escape",
-    "&lt;b&gt; &amp; &#x27;c&#x27;",
-    aliases=("e",),
-)
+@declare("filter", "escape", "\"<b> & 'c'\" | escape", "&lt;b&gt; &amp; &#x27;c&#x27;", aliases=("e",))
 def escape(value: Any) -> str:
     """Escape &, <, > and quotes for HTML."""
     return escape_html(to_text(value))
 
 
-@declare(
-    "filter",
-    "striptags",
-    '"<p>Hello\\n <b>you</b></p>" | striptags',
-    "Hello you",
-)
+@declare("filter", "striptags", '"<p>Hello\\n <b>you</b></p>" | striptags', "Hello you")
 def strip_tags(value: Any) -> str:
     """Remove HTML tags and comments, and collapse white space."""
     text = text_of(value, "striptags")
@@ -172,9 +139,7 @@ def strip_tags(value: Any) -> str:
     "Hello...",
     takes={"length": whole(), "end": TEXT, "leeway": whole()},
 )
-def truncate(
-    value: Any, length: Any = 255, killwords: Any = False, end: Any = "...", leeway: Any = 0
-) -> str:
+def truncate(value: Any, length: Any = 255, killwords: Any = False, end: Any = "...", leeway: Any = 0) -> str:
     """Truncate a text to a number of characters, including `end`; at a word boundary unless `killwords`.
 
     A text that is at most `leeway` characters longer is not truncated.
@@ -189,11 +154,7 @@ def truncate(
 
 
 @declare(
-    "filter",
-    "truncateWords",
-    '"one two three" | truncateWords(2)',
-    "one two...",
-    takes={"count": whole(), "end": TEXT},
+    "filter", "truncateWords", '"one two three" | truncateWords(2)', "one two...", takes={"count": whole(), "end": TEXT}
 )
 def truncate_words(value: Any, count: int, end: str = "...") -> str:
     """Truncate a text to a number of words, followed by `end` if any were cut."""
@@ -205,13 +166,7 @@ def truncate_words(value: Any, count: int, end: str = "...") -> str:
     return text[:stop] + end
 
 
-@declare(
-    "filter",
-    "wordCount",
-    '"It\'s a well-known fact." | wordCount',
-    4,
-    aliases=("wordcount",),
-)
+@declare("filter", "wordCount", '"It\'s a well-known fact." | wordCount', 4, aliases=("wordcount",))
 def word_count(value: Any) -> int:
     """Return the number of words."""
     return len(_WORD.findall(text_of(value, "wordCount")))
@@ -227,13 +182,7 @@ def _fold(letter: re.Match[str]) -> str:
     return unicodedata.normalize("NFKD", letter[0])
 
 
-@declare(
-    "filter",
-    "slug",
-    '"Crème Brûlée, für 2!" | slug',
-    "creme-brulee-fur-2",
-    takes={"separator": TEXT},
-)
+@declare("filter", "slug", '"Crème Brûlée, für 2!" | slug', "creme-brulee-fur-2", takes={"separator": TEXT})
 def slug(value: Any, separator: str = "-") -> str:
     """Convert a text to a URL slug: lower-case letters, digits and single hyphens."""
     # Letter by letter: in a whole text the marks behind a letter are sorted, in quadratic time.
@@ -243,20 +192,11 @@ def slug(value: Any, separator: str = "-") -> str:
     return separator.join(words)
 
 
-@declare(
-    "filter",
-    "indent",
-    '"a\\nb" | indent(2)',
-    "a\n  b",
-)
+@declare("filter", "indent", '"a\\nb" | indent(2)', "a\n  b")
 def indent(value: Any, width: Any = 4, first: Any = False, blank: Any = False) -> str:
     """Indent lines, except the first and empty lines. `first` and `blank` include those."""
     text = text_of(value, "indent")
-    space = (
-        width
-        if isinstance(width, str)
-        else " " * integer_argument(width, "indent", "width", 0, 100)
-    )
+    space = width if isinstance(width, str) else " " * integer_argument(width, "indent", "width", 0, 100)
     head, *rest = text.split("\n")
     moved = [space + line if line or blank else line for line in rest]
     return "\n".join([space + head if first else head, *moved])
@@ -269,9 +209,7 @@ def indent(value: Any, width: Any = 4, first: Any = False, blank: Any = False) -
     "Hello wide\nworld",
     takes={"width": whole(1), "wrapstring": TEXT},
 )
-def wordwrap(
-    value: Any, width: Any = 79, break_long_words: Any = True, wrapstring: str = "\n"
-) -> str:
+def wordwrap(value: Any, width: Any = 79, break_long_words: Any = True, wrapstring: str = "\n") -> str:
     """Wrap a text into lines of at most the given number of characters."""
     text = text_of(value, "wordwrap")
     return wrapstring.join(
@@ -323,13 +261,7 @@ def _check_pattern(arguments: Sequence[object]) -> tuple[str, str, str] | None:
     return None
 
 
-@declare(
-    "filter",
-    "regexMatch",
-    '"Order 66" | regexMatch("^order \\\\d+$", "i")',
-    True,
-    check=_check_pattern,
-)
+@declare("filter", "regexMatch", '"Order 66" | regexMatch("^order \\\\d+$", "i")', True, check=_check_pattern)
 def regex_match(value: Any, pattern: Any, flags: Any = "") -> bool:
     """Check that a regular expression (RE2 syntax) matches anywhere in the text.
 
@@ -341,13 +273,7 @@ def regex_match(value: Any, pattern: Any, flags: Any = "") -> bool:
         raise failed("regexMatch", str(error)) from None
 
 
-@declare(
-    "filter",
-    "regexFind",
-    '"Order 66" | regexFind("(\\\\d)(\\\\d)", 2)',
-    "6",
-    check=_check_pattern,
-)
+@declare("filter", "regexFind", '"Order 66" | regexFind("(\\\\d)(\\\\d)", 2)', "6", check=_check_pattern)
 def regex_find(value: Any, pattern: Any, group: Any = 0, flags: Any = "") -> str | None:
     """Return the first match of a regular expression, or a group of it (by number or name); null if there is none."""
     text = text_of(value, "regexFind")
@@ -367,9 +293,7 @@ def regex_find(value: Any, pattern: Any, group: Any = 0, flags: Any = "") -> str
     "31.01.2026",
     check=_check_pattern,
 )
-def regex_replace(
-    value: Any, pattern: Any, replacement: Any, flags: Any = "", count: Any = 0
-) -> str:
+def regex_replace(value: Any, pattern: Any, replacement: Any, flags: Any = "", count: Any = 0) -> str:
     r"""Replace each match of a regular expression; \1 or \g<name> inserts a group."""
     text = text_of(value, "regexReplace")
     compiled = _compile("regexReplace", pattern, flags)

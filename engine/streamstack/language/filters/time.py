@@ -17,9 +17,7 @@ _UNITS: Final = {
     "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400, "w": 604800, "week": 604800,
 }  # fmt: skip
 _MONTHS: Final = {"month": 1, "quarter": 3, "year": 12}
-_STEP: Final = re.compile(
-    r"\s*([+-]?)\s*(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-z]+)\s*(?:,|and)?", re.ASCII
-)
+_STEP: Final = re.compile(r"\s*([+-]?)\s*(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-z]+)\s*(?:,|and)?", re.ASCII)
 
 
 def moment_of(value: Any, name: str) -> datetime:
@@ -70,12 +68,7 @@ def format_date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str
         raise failed("date", f'"{format}" is not a date format') from None
 
 
-@declare(
-    "filter",
-    "addTime",
-    '"2026-01-31T10:00:00Z" | addTime("1 month") | toText',
-    "2026-02-28T10:00:00Z",
-)
+@declare("filter", "addTime", '"2026-01-31T10:00:00Z" | addTime("1 month") | toText', "2026-02-28T10:00:00Z")
 def add_time(value: Any, time: Any) -> datetime | date:
     """Add a duration to a timestamp or date, or subtract it.
 
@@ -126,23 +119,13 @@ def _add_months(moment: datetime, months: int) -> datetime:
     return moment.replace(year=year, month=month + 1, day=day)
 
 
-@declare(
-    "filter",
-    "toDate",
-    '"2026-01-31T10:00:00Z" | toDate | toText',
-    "2026-01-31",
-)
+@declare("filter", "toDate", '"2026-01-31T10:00:00Z" | toDate | toText', "2026-01-31")
 def to_date(value: Any) -> date:
     """Return the date of a timestamp, or of a text that begins with a date (2026-01-31)."""
     return moment_of(value, "toDate").date()
 
 
-@declare(
-    "filter",
-    "toTimestamp",
-    "0 | toTimestamp | toText",
-    "1970-01-01T00:00:00Z",
-)
+@declare("filter", "toTimestamp", "0 | toTimestamp | toText", "1970-01-01T00:00:00Z")
 def to_timestamp(value: Any) -> datetime:
     """Return the timestamp of an RFC 3339 text, a date, or seconds since 1970."""
     return moment_of(value, "toTimestamp")

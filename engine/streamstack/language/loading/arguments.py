@@ -9,23 +9,8 @@ from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.formats import BY_NAME
-from streamstack.language.definition import (
-    Argument,
-    Arguments,
-    Choice,
-    ConstantArgument,
-    Entries,
-    Entry,
-    Items,
-    Stack,
-)
-from streamstack.language.expressions import (
-    Expression,
-    Template,
-    Value,
-    parse_condition,
-    parse_value,
-)
+from streamstack.language.definition import Argument, Arguments, Choice, ConstantArgument, Entries, Entry, Items, Stack
+from streamstack.language.expressions import Expression, Template, Value, parse_condition, parse_value
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.headers import CONTROL_CHARACTERS, is_framing
 from streamstack.language.keys import MODIFIER_NAMES
@@ -96,14 +81,7 @@ class Faults:
 # ---------------------------------------------------------------------------------------- wording
 
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-_BOOLEANS: Final = {
-    "yes": "true",
-    "on": "true",
-    "true": "true",
-    "no": "false",
-    "off": "false",
-    "false": "false",
-}
+_BOOLEANS: Final = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
 
 
 def describe(node: Node) -> str:
@@ -239,11 +217,7 @@ class ArgumentReader:
     """
 
     def __init__(
-        self,
-        faults: Faults,
-        read_stack: Callable[[Node, str], Stack | None],
-        *,
-        of_steps: bool = True,
+        self, faults: Faults, read_stack: Callable[[Node, str], Stack | None], *, of_steps: bool = True
     ) -> None:
         self.faults = faults
         self._read_stack = read_stack
@@ -274,9 +248,7 @@ class ArgumentReader:
             elif not is_null(value):
                 named.add(field.name)
                 if field.name not in unread and not isinstance(field.type, Custom):
-                    self._put(
-                        given, field, value, owner, f"{path}.{key.text}" if path else key.text
-                    )
+                    self._put(given, field, value, owner, f"{path}.{key.text}" if path else key.text)
         self.require(fields, named, node.mark, owner, told)
         return Arguments(given, node.mark)
 
@@ -292,12 +264,7 @@ class ArgumentReader:
         return Arguments(given, node.mark)
 
     def require(
-        self,
-        parameters: tuple[Field, ...],
-        named: Collection[str],
-        mark: Mark,
-        owner: str,
-        told: Collection[str] = (),
+        self, parameters: tuple[Field, ...], named: Collection[str], mark: Mark, owner: str, told: Collection[str] = ()
     ) -> None:
         """Report the required parameters that are neither named nor told of elsewhere."""
         for parameter in parameters:
@@ -315,14 +282,10 @@ class ArgumentReader:
     def choose(self, choices: tuple[Choice, ...], node: Mapping, owner: str) -> None:
         """Report parameters that exclude one another, and where one of them is missing."""
         for choice in choices:
-            given = [
-                key for key, value in node.items if key.text in choice.names and not is_null(value)
-            ]
+            given = [key for key, value in node.items if key.text in choice.names and not is_null(value)]
             names = listed(f"`{name}`" for name in choice.names)
             if not given and choice.required:
-                self.faults.cut(
-                    "missing-parameter", node.mark, f"{owner} requires {names}", f"add {names}"
-                )
+                self.faults.cut("missing-parameter", node.mark, f"{owner} requires {names}", f"add {names}")
             for key in given[1:]:
                 self.faults.add(
                     "conflicting-parameters",
@@ -349,14 +312,7 @@ class ArgumentReader:
         self.faults.add("unknown-parameter", key.mark, f"{owner} has no parameter `{name}`", hint)
         return near
 
-    def _put(
-        self,
-        given: dict[str, Argument],
-        parameter: Field,
-        node: Node,
-        owner: str,
-        path: str,
-    ) -> None:
+    def _put(self, given: dict[str, Argument], parameter: Field, node: Node, owner: str, path: str) -> None:
         site = ArgumentSite(owner, parameter.name, path, parameter.default)
         argument = self.read(parameter.type, node, site)
         if argument is not None:
@@ -379,11 +335,7 @@ class ArgumentReader:
             case StackOf():
                 return self._read_stack(node, site.path)
             case Group():
-                name = (
-                    f"`{site.owner.strip('`')}.{site.name}`"
-                    if site.owner[0] == "`"
-                    else f"`{site.name}`"
-                )
+                name = f"`{site.owner.strip('`')}.{site.name}`" if site.owner[0] == "`" else f"`{site.name}`"
                 if isinstance(node, Mapping):
                     return self.read_arguments(wanted.parameters, node, name, site.path)
                 if wanted.short:
@@ -399,12 +351,7 @@ class ArgumentReader:
         return None
 
     def _refuse(self, node: Node, site: ArgumentSite, wanted: str, hint: str = "") -> None:
-        self.faults.add(
-            "wrong-type",
-            node.mark,
-            f"{site.words} must be {wanted}, not {describe(node)}",
-            hint,
-        )
+        self.faults.add("wrong-type", node.mark, f"{site.words} must be {wanted}, not {describe(node)}", hint)
 
     def _parse(self, parse: Callable[[Node], tuple[Value, list[Diagnostic]]], node: Node) -> Value:
         value, found = parse(node)
@@ -486,9 +433,7 @@ class ArgumentReader:
             return MISSING
         return converted
 
-    def _read_constant(
-        self, wanted: Constant, node: Node, site: ArgumentSite
-    ) -> ConstantArgument | None:
+    def _read_constant(self, wanted: Constant, node: Node, site: ArgumentSite) -> ConstantArgument | None:
         if wanted.kind is Kind.PROSE:
             if isinstance(node, Scalar):
                 return ConstantArgument(node.text, node.mark)
@@ -544,16 +489,11 @@ class ArgumentReader:
 
     def _read_named(self, wanted: Named, node: Node, site: ArgumentSite) -> Entries | None:
         if not isinstance(node, Mapping):
-            self._refuse(
-                node, site, "a mapping", f"write `{site.key or site.name}: {{name: value}}`"
-            )
+            self._refuse(node, site, "a mapping", f"write `{site.key or site.name}: {{name: value}}`")
             return None
         if len(node.items) < wanted.least:
             self.faults.cut(
-                "missing-parameter",
-                node.mark,
-                f"{site.words} is empty",
-                f"write {site.name}: {{name: ...}}",
+                "missing-parameter", node.mark, f"{site.words} is empty", f"write {site.name}: {{name: ...}}"
             )
         found = []
         for key, item in node.items:
@@ -583,9 +523,7 @@ def _group_hint(wanted: Group, node: Node, site: ArgumentSite) -> str:
     first = wanted.parameters[0].name
     shown = node.text if isinstance(node, Scalar) else "..."
     if isinstance(node, Sequence):
-        stack = next(
-            (each.name for each in wanted.parameters if isinstance(each.type, StackOf)), ""
-        )
+        stack = next((each.name for each in wanted.parameters if isinstance(each.type, StackOf)), "")
         if stack:
             return f"write the steps below `{site.name}: {stack}:`"
     return f"write `{site.name}: {{{first}: {shown}}}`"
@@ -603,15 +541,11 @@ def check_sql(value: Value, node: Node) -> list[Diagnostic]:
     """Report the bindings that would be text of the statement, or stand for a name in it."""
     if isinstance(value, Expression):
         message = "the statement itself can't come from a binding: that would allow SQL injection"
-        hint = (
-            "write the SQL out, with bindings for its values; `<% if %>` may choose among its parts"
-        )
+        hint = "write the SQL out, with bindings for its values; `<% if %>` may choose among its parts"
         return [make_diagnostic("sql-position", value.mark, message, hint)]
     if isinstance(value, Template) and value.captures:
         message = f"`<% {value.captures} %>` makes text of values, and in SQL each is a parameter"
-        return [
-            make_diagnostic("sql-position", node.mark, message, "write the statement without it")
-        ]
+        return [make_diagnostic("sql-position", node.mark, message, "write the statement without it")]
     statement = statement_in(value)
     if statement is None:
         return []
@@ -625,10 +559,7 @@ def check_sql(value: Value, node: Node) -> list[Diagnostic]:
         found.append(make_diagnostic("several-statements", node.mark, message))
     return found + [
         make_diagnostic(
-            fault.code,
-            marks[fault.index] if fault.index < len(marks) else node.mark,
-            fault.message,
-            fault.hint,
+            fault.code, marks[fault.index] if fault.index < len(marks) else node.mark, fault.message, fault.hint
         )
         for fault in statement.misplaced
     ]
@@ -643,10 +574,7 @@ def python_values(fields: tuple[Field, ...], arguments: Arguments) -> dict[str, 
         if isinstance(argument, ConstantArgument):
             value = argument.value
         elif isinstance(argument, Items):
-            value = tuple(
-                each.value if isinstance(each, ConstantArgument) else each
-                for each in argument.items
-            )
+            value = tuple(each.value if isinstance(each, ConstantArgument) else each for each in argument.items)
         found[by_name[name].python_name] = value
     return found
 
@@ -681,11 +609,7 @@ def read_headers(node: Node | None, faults: Faults) -> Headers:
             value, problems = parse_value(item)
             faults.extend(problems)
             if not isinstance(item, Scalar):
-                faults.add(
-                    "wrong-type",
-                    item.mark,
-                    f"the header `{key.text}` must be a text, not {describe(item)}",
-                )
+                faults.add("wrong-type", item.mark, f"the header `{key.text}` must be a text, not {describe(item)}")
             found.append((key.text, value))
     return tuple(found)
 
@@ -700,22 +624,14 @@ def check_header(key: Scalar, item: Node, faults: Faults) -> bool:
     """
     name = key.text
     if _TOKEN.fullmatch(name) is None:
-        faults.add(
-            "bad-name", key.mark, f"`{name}` is not a valid header name", "write it like X-Name"
-        )
+        faults.add("bad-name", key.mark, f"`{name}` is not a valid header name", "write it like X-Name")
         return False
     if is_framing(name):
         hint = _FRAMING_HINTS.get(name.lower(), "remove it")
-        faults.add(
-            "bad-name", key.mark, f"the header `{name}` can't be set: HTTP itself needs it", hint
-        )
+        faults.add("bad-name", key.mark, f"the header `{name}` can't be set: HTTP itself needs it", hint)
         return False
     for each in item.items if isinstance(item, Sequence) else (item,):
-        if (
-            isinstance(each, Scalar)
-            and isinstance(each.value, str)
-            and CONTROL_CHARACTERS.search(each.value)
-        ):
+        if isinstance(each, Scalar) and isinstance(each.value, str) and CONTROL_CHARACTERS.search(each.value):
             faults.add(
                 "wrong-type",
                 each.mark,
@@ -745,8 +661,4 @@ def check_content_type(headers: Headers, response_type: str, format_: str, fault
             continue
         else:
             sends = f"no events, in the format {format_}"
-        faults.add(
-            "content-type-mismatch",
-            value.mark,
-            f"the header says {given}, but the endpoint sends {sends}",
-        )
+        faults.add("content-type-mismatch", value.mark, f"the header says {given}, but the endpoint sends {sends}")

@@ -55,10 +55,7 @@ def refuse_path(path: str) -> tuple[str, str] | None:
         written = "/" + "/".join(part for part in parts if part)
         return f"the path `{path}` has an empty segment", f"write {written}"
     if parts[0].startswith("_"):
-        return (
-            f"the path `{path}` begins with `/_`, which is the server's own",
-            "choose another first segment",
-        )
+        return (f"the path `{path}` begins with `/_`, which is the server's own", "choose another first segment")
     named: set[str] = set()
     for part in parts:
         fault = _refuse_segment(part, named)
@@ -71,20 +68,14 @@ def _refuse_segment(part: str, named: set[str]) -> tuple[str, str] | None:
     name = parameter(part)
     if name is not None:
         if name in named:
-            return (
-                f"the path names the parameter `{name}` twice",
-                "give one of the two another name",
-            )
+            return (f"the path names the parameter `{name}` twice", "give one of the two another name")
         named.add(name)
         return None
     if part in (".", ".."):
         return f"the path has the segment `{part}`, which clients remove", "remove it"
     if "?" in part or "#" in part:
         mark = "?" if "?" in part else "#"
-        return (
-            f"the path holds `{mark}`",
-            "declare query parameters under `inputParameters`, with `in: query`",
-        )
+        return (f"the path holds `{mark}`", "declare query parameters under `inputParameters`, with `in: query`")
     if part.startswith(":") and _PARAMETER.fullmatch(f"{{{part[1:]}}}"):
         return f"`{part}` is not a valid path parameter", f"write {{{part[1:]}}}"
     if "<" in part or ">" in part:
@@ -95,10 +86,7 @@ def _refuse_segment(part: str, named: set[str]) -> tuple[str, str] | None:
             "write {name}, with letters, digits, `_` or `-`, between two slashes",
         )
     if _LITERAL.fullmatch(part) is None:
-        return (
-            f"`{part}` has characters a path can't have",
-            "write other characters percent-encoded, as in %20",
-        )
+        return (f"`{part}` has characters a path can't have", "write other characters percent-encoded, as in %20")
     return None
 
 
@@ -109,9 +97,7 @@ _LARGE = ("object", "list", "file", "stream")
 _BODY = ("body", "wholeBody")
 
 
-def check_sent(
-    inputs: tuple[Input, ...], written: Collection[str], path: str, mark: Mark, faults: Faults
-) -> None:
+def check_sent(inputs: tuple[Input, ...], written: Collection[str], path: str, mark: Mark, faults: Faults) -> None:
     """Report inputs that the path, the query or the body can't hold, and parameters of the path.
 
     ``written`` are the names of all inputs, with those whose declaration was refused; ``path`` is
@@ -154,9 +140,7 @@ def check_streams(inputs: tuple[Input, ...], method: str, format_: str, faults: 
         _check_stream(streams[0], inputs, method, format_, faults)
 
 
-def _check_stream(
-    stream: Input, inputs: tuple[Input, ...], method: str, format_: str, faults: Faults
-) -> None:
+def _check_stream(stream: Input, inputs: tuple[Input, ...], method: str, format_: str, faults: Faults) -> None:
     """Report what does not go together with a stream of the request body."""
     if stream.location not in (None, "body", "wholeBody"):
         faults.add(
@@ -222,11 +206,7 @@ def _check_places(inputs: tuple[Input, ...], faults: Faults) -> None:
 
 
 def _check_path(
-    named: list[str],
-    inputs: tuple[Input, ...],
-    written: Collection[str],
-    mark: Mark,
-    faults: Faults,
+    named: list[str], inputs: tuple[Input, ...], written: Collection[str], mark: Mark, faults: Faults
 ) -> None:
     """Report parameters of the path that are not declared, or not as the path can hold them."""
     declared = {each.name: each for each in inputs}
@@ -238,9 +218,7 @@ def _check_path(
                 "undeclared-path-parameter",
                 mark,
                 f"the path's parameter `{name}` is not declared",
-                f"did you mean `{near}`?"
-                if near
-                else f"add `{name}: {{type: text}}` under `inputParameters`",
+                f"did you mean `{near}`?" if near else f"add `{name}: {{type: text}}` under `inputParameters`",
             )
         elif found is not None and found.location not in (None, "path"):
             faults.add(
@@ -333,9 +311,7 @@ def check_effects(
     _check_parts(node, streaming, response_type, faults)
 
 
-def _check_format(
-    given: dict[str, Mark], streaming: Streaming, defaults: Streaming, faults: Faults
-) -> None:
+def _check_format(given: dict[str, Mark], streaming: Streaming, defaults: Streaming, faults: Faults) -> None:
     if (format_ := BY_NAME.get(streaming.format)) is None:
         return  # the request chooses it
     disconnects = "disconnect" in (streaming.slow_client, defaults.slow_client)

@@ -33,12 +33,7 @@ from streamstack.language.loading.arguments import (
     python_values,
     read_headers,
 )
-from streamstack.language.loading.checks import (
-    check_effects,
-    check_sent,
-    check_streams,
-    refuse_path,
-)
+from streamstack.language.loading.checks import check_effects, check_sent, check_streams, refuse_path
 from streamstack.language.loading.inputs import read_inputs
 from streamstack.language.loading.steps import StepReader
 from streamstack.language.names import DEFINITION
@@ -102,9 +97,7 @@ class _DocumentReader:
         self.root = root
         self.faults = faults
         self.owner = "a definition"
-        self.arguments = ArgumentReader(
-            faults, StepReader(registry, faults).read_stack, of_steps=False
-        )
+        self.arguments = ArgumentReader(faults, StepReader(registry, faults).read_stack, of_steps=False)
 
     def read(self, streaming_defaults: Streaming) -> Definition | None:
         kind = self._kind()
@@ -149,9 +142,7 @@ class _DocumentReader:
         self.faults.add("bad-kind", node.mark, f"{shown} is not a document kind", hint)
         return None
 
-    def _endpoint(
-        self, given: dict[str, Any], common: dict[str, Any], streaming_defaults: Streaming
-    ) -> Endpoint:
+    def _endpoint(self, given: dict[str, Any], common: dict[str, Any], streaming_defaults: Streaming) -> Endpoint:
         for key, meaning in NOT_YET.items():
             written = self.root.key(key)
             if self._get(key) is not None and written is not None:
@@ -190,9 +181,7 @@ class _DocumentReader:
             **common,
         )
 
-    def _streaming(
-        self, defaults: Streaming, response_type: str, inputs: tuple[Input, ...]
-    ) -> Streaming:
+    def _streaming(self, defaults: Streaming, response_type: str, inputs: tuple[Input, ...]) -> Streaming:
         node = self._get("streaming")
         if response_type != "streaming":
             defaults = replace(defaults, resume=None)  # for others: nothing here has to go with it
@@ -305,9 +294,7 @@ class _DocumentReader:
 
     def _rate_limit(self, arguments: Arguments) -> RateLimit:
         given = {
-            name: each.constant
-            if isinstance(each, Value) and each.constant is not MISSING
-            else each
+            name: each.constant if isinstance(each, Value) and each.constant is not MISSING else each
             for name, each in python_values(LIMIT, arguments).items()
         }
         limit = given.pop("limit", None)
@@ -321,9 +308,7 @@ class _DocumentReader:
         return RateLimit(arguments.mark, rate, **given)
 
 
-_WAYS: Final = (
-    "write a name, [name, name] for any of them, or {name: {scopes: [chat], optional: true}}"
-)
+_WAYS: Final = "write a name, [name, name] for any of them, or {name: {scopes: [chat], optional: true}}"
 #: What says that everybody may call.
 _NOBODY: Final = "none"
 
@@ -347,11 +332,7 @@ class _WaysReader:
         elif isinstance(node, Mapping):
             for key, options in node.items:
                 self._add(Way(key.text, self._options(options), key.mark))
-        elif (
-            isinstance(node.value, str)
-            and node.value not in ("", _NOBODY)
-            and "<<" not in node.value
-        ):
+        elif isinstance(node.value, str) and node.value not in ("", _NOBODY) and "<<" not in node.value:
             self._add(Way(node.value, (), node.mark))
         else:
             self.refuse(node)
@@ -375,17 +356,13 @@ class _WaysReader:
         if is_null(node):
             return ()
         if not isinstance(node, Mapping):
-            self.faults.add(
-                "wrong-type", node.mark, "the value of an authentication must be a mapping", _WAYS
-            )
+            self.faults.add("wrong-type", node.mark, "the value of an authentication must be a mapping", _WAYS)
             return ()
         read = self._arguments.read_arguments(WAY, node, "an authentication", "")
         self.optional = self.optional or python_values(WAY, read).get("optional", False)
         listed = read.get("scopes")
         scopes = (
-            [each for each in listed.items if isinstance(each, ConstantArgument)]
-            if isinstance(listed, Items)
-            else []
+            [each for each in listed.items if isinstance(each, ConstantArgument)] if isinstance(listed, Items) else []
         )
         for scope in scopes:
             if SCOPE.fullmatch(scope.value) is None:

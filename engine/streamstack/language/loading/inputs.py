@@ -17,13 +17,7 @@ from streamstack.language.keys import (
     TYPES,
     constraints_of,
 )
-from streamstack.language.loading.arguments import (
-    ArgumentReader,
-    Faults,
-    describe,
-    how_to_write,
-    python_values,
-)
+from streamstack.language.loading.arguments import ArgumentReader, Faults, describe, how_to_write, python_values
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.patterns import check_pattern, compile_pattern
 from streamstack.language.suggest import misspelt, nearest
@@ -35,17 +29,11 @@ _NAMES: Final = frozenset(each.name for each in _FIELDS)
 _KEY_NAMES: Final = tuple(each.name for each in INPUT_KEYS)
 #: The integers that JSON and databases hold; the digits a decimal may have on either side.
 _LARGEST: Final = 2**63 - 1
-_FILTERS: Final[dict[str, Callable[[str], str]]] = {
-    "trim": str.strip,
-    "lower": str.lower,
-    "upper": str.upper,
-}
+_FILTERS: Final[dict[str, Callable[[str], str]]] = {"trim": str.strip, "lower": str.lower, "upper": str.upper}
 _DEEPEST: Final = 16
 
 
-def read_inputs(
-    node: Node | None, faults: Faults, what: str = "inputParameters"
-) -> tuple[Input, ...]:
+def read_inputs(node: Node | None, faults: Faults, what: str = "inputParameters") -> tuple[Input, ...]:
     """Read declarations by name. Faults are added; a declaration that can't be read is left out."""
     return _read_inputs(node, faults, what, 0)
 
@@ -75,23 +63,14 @@ def _read_inputs(node: Node | None, faults: Faults, what: str, depth: int) -> tu
         found.append(declared)
         for alias in (name, *declared.aliases):
             if alias in taken:
-                faults.add(
-                    "duplicate-name",
-                    key.mark,
-                    f"`{alias}` already names the input in line {taken[alias].line}",
-                )
+                faults.add("duplicate-name", key.mark, f"`{alias}` already names the input in line {taken[alias].line}")
             taken.setdefault(alias, key.mark)
     return tuple(found)
 
 
 def _read_input(name: str, mark: Mark, node: Node, faults: Faults, depth: int) -> Input | None:
     if depth > _DEEPEST:
-        faults.add(
-            "too-deep",
-            mark,
-            f"declarations are nested more than {_DEEPEST} deep",
-            "write `type: json` here",
-        )
+        faults.add("too-deep", mark, f"declarations are nested more than {_DEEPEST} deep", "write `type: json` here")
         return None
     if is_null(node):
         return Input(name=name, type="json", mark=mark)
@@ -145,9 +124,7 @@ class _InputReader:
         given = python_values(_FIELDS, read)
         properties, items = self._get("properties"), self._get("items")
         if properties is not None:
-            given["properties"] = _read_inputs(
-                properties, self.faults, "properties", self.depth + 1
-            )
+            given["properties"] = _read_inputs(properties, self.faults, "properties", self.depth + 1)
         if items is not None:
             mark = (self.node.key("items") or self.node).mark
             given["items"] = _read_input("items", mark, items, self.faults, self.depth + 1)
@@ -204,10 +181,7 @@ class _InputReader:
             return node.value
         near = COMMON_TYPES.get(node.value.lower()) or nearest(node.value, TYPES)
         self.faults.add(
-            "unknown-type",
-            node.mark,
-            f"unknown input type `{node.value}`",
-            f"did you mean `{near}`?" if near else "",
+            "unknown-type", node.mark, f"unknown input type `{node.value}`", f"did you mean `{near}`?" if near else ""
         )
         return None
 
@@ -259,10 +233,7 @@ class _InputReader:
         if node is None:
             if type_ == "enum":
                 self.faults.add(
-                    "missing-parameter",
-                    self.mark,
-                    f"the enum `{self.name}` requires `values`",
-                    "add `values: [a, b]`",
+                    "missing-parameter", self.mark, f"the enum `{self.name}` requires `values`", "add `values: [a, b]`"
                 )
             return ()
         if not isinstance(node, Sequence):
@@ -274,19 +245,13 @@ class _InputReader:
                 self._wrong("values", item, "a list of texts, numbers or booleans", "write [a, b]")
             elif any(item.value == other and type(item.value) is type(other) for other in found):
                 self.faults.add(
-                    "bad-constraint",
-                    item.mark,
-                    f"duplicate value `{item.text}` in `values`",
-                    "take one out",
+                    "bad-constraint", item.mark, f"duplicate value `{item.text}` in `values`", "take one out"
                 )
             else:
                 found.append(item.value)
         if not node.items:
             self.faults.add(
-                "bad-constraint",
-                node.mark,
-                "`values` is empty, so that no value would fit",
-                "add `[a, b]`",
+                "bad-constraint", node.mark, "`values` is empty, so that no value would fit", "add `[a, b]`"
             )
         return tuple(found)
 
@@ -353,9 +318,7 @@ def mismatch(declared: Input, value: Any, name: str = "") -> str:
     """
     name = name or declared.name
     if value is None:
-        return (
-            "" if declared.nullable else f"`{name}` is null; declare `nullable: true` to allow it"
-        )
+        return "" if declared.nullable else f"`{name}` is null; declare `nullable: true` to allow it"
     if isinstance(value, float) and not math.isfinite(value):
         return f"`{name}` is not a number that JSON can represent"
     return _CHECKS.get(declared.type, _written)(declared, value, name)
@@ -425,9 +388,7 @@ def _object(declared: Input, value: Any, name: str) -> str:
         fault = mismatch(known[key], item, f"{name}.{key}")
         if fault:
             return fault
-    missing = [
-        inner.name for inner in declared.properties if inner.required and inner.name not in value
-    ]
+    missing = [inner.name for inner in declared.properties if inner.required and inner.name not in value]
     return f"`{name}` lacks the required property `{missing[0]}`" if missing else ""
 
 

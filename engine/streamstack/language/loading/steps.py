@@ -79,9 +79,7 @@ class StepReader:
             )
             return None
         if self._depth >= DEEPEST:
-            self.faults.cut(
-                "too-deep", node.mark, f"stacks are nested more than {DEEPEST} levels deep"
-            )
+            self.faults.cut("too-deep", node.mark, f"stacks are nested more than {DEEPEST} levels deep")
             return None
         self._depth += 1
         steps = []
@@ -112,9 +110,7 @@ class StepReader:
             return None
         function, key, value = found
         # A parameter that stands beside its function is reported there, and not as missing too.
-        arguments = self._read_arguments(
-            function, key, value, f"{path}.{function.name}", _beside(node, function)
-        )
+        arguments = self._read_arguments(function, key, value, f"{path}.{function.name}", _beside(node, function))
         given = self._read_modifiers(node, path)
         self._refuse_result(function, given)
         values = python_values(MODIFIERS, Arguments(given, node.mark))
@@ -146,11 +142,7 @@ class StepReader:
     def _find_function(self, node: Mapping) -> tuple[Function, Scalar, Node] | None:
         """Return the one function of a step; report the keys that are neither it nor modifiers."""
         known = [(key, value) for key, value in node.items if key.text in self.registry]
-        others = [
-            key
-            for key, _ in node.items
-            if key.text not in self.registry and key.text not in MODIFIER_NAMES
-        ]
+        others = [key for key, _ in node.items if key.text not in self.registry and key.text not in MODIFIER_NAMES]
         if not known:
             self._report_no_function(node, others)
             return None
@@ -162,8 +154,7 @@ class StepReader:
                 "one-function",
                 other.mark,
                 f"this step has the functions `{key.text}` and `{other.text}`; a step has one",
-                _belongs(other.text, function, value, beside)
-                or f"write `- {other.text}:` as a step of its own",
+                _belongs(other.text, function, value, beside) or f"write `- {other.text}:` as a step of its own",
             )
         for other in others:
             near = nearest(other.text, MODIFIER_NAMES)
@@ -171,8 +162,7 @@ class StepReader:
                 "unknown-modifier",
                 other.mark,
                 f"`{other.text}` is neither a function nor a step modifier",
-                _belongs(other.text, function, value, beside)
-                or (f"did you mean `{near}`?" if near else ""),
+                _belongs(other.text, function, value, beside) or (f"did you mean `{near}`?" if near else ""),
             )
         return function, key, value
 
@@ -205,10 +195,7 @@ class StepReader:
             meant = near[key.text]
             if key is likely:
                 self.faults.add(
-                    "unknown-function",
-                    key.mark,
-                    f"unknown function `{key.text}`",
-                    self._hint(key.text, meant),
+                    "unknown-function", key.mark, f"unknown function `{key.text}`", self._hint(key.text, meant)
                 )
             else:
                 meant = nearest(key.text, MODIFIER_NAMES)
@@ -268,11 +255,7 @@ class StepReader:
 
 def _beside(node: Mapping, function: Function) -> tuple[str, ...]:
     """Return the parameters of a function that stand beside it."""
-    return tuple(
-        key.text
-        for key, _ in node.items
-        if key.text in function.by_name and key.text not in MODIFIER_NAMES
-    )
+    return tuple(key.text for key, _ in node.items if key.text in function.by_name and key.text not in MODIFIER_NAMES)
 
 
 def _belongs(name: str, function: Function, node: Node, beside: tuple[str, ...]) -> str:
@@ -300,10 +283,7 @@ def _as_parameter(function: Function) -> str:
 def _no_main(function: Function, node: Node, beside: tuple[str, ...]) -> tuple[str, str]:
     """Say what a function takes that takes no bare value."""
     if not function.parameters:
-        return (
-            f"`{function.name}` takes no parameters, but got {describe(node)}",
-            f"write `- {function.name}`",
-        )
+        return (f"`{function.name}` takes no parameters, but got {describe(node)}", f"write `- {function.name}`")
     names = listed((parameter.name for parameter in function.parameters), "and")
     if isinstance(node, Sequence):
         for parameter in function.parameters:

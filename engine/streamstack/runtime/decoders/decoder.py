@@ -125,9 +125,7 @@ def load_json(data: bytes | bytearray) -> Any:
     """
     value = orjson.loads(data)
     if _LONG.search(data):
-        with suppress(
-            RecursionError
-        ):  # nested deeper than Python's parser goes: `is_deep` finds it
+        with suppress(RecursionError):  # nested deeper than Python's parser goes: `is_deep` finds it
             return _EXACT.decode(bytes(data).decode())
     return value
 
@@ -181,9 +179,7 @@ def _refuse_constant(text: str) -> Any:
     raise ValueError(text)
 
 
-_EXACT: Final = json.JSONDecoder(
-    parse_float=_parse_decimal, parse_int=_parse_integer, parse_constant=_refuse_constant
-)
+_EXACT: Final = json.JSONDecoder(parse_float=_parse_decimal, parse_int=_parse_integer, parse_constant=_refuse_constant)
 
 
 class SurrogateJoiner:
@@ -245,16 +241,11 @@ def _mend(value: Any, before: Any, after: Any) -> Any:
     if type(value) is dict:
         before = before if type(before) is dict else {}
         after = after if type(after) is dict else {}
-        return {
-            _mend(name, None, None): _mend(one, before.get(name), after.get(name))
-            for name, one in value.items()
-        }
+        return {_mend(name, None, None): _mend(one, before.get(name), after.get(name)) for name, one in value.items()}
     if type(value) is list:
         before = before if type(before) is list else ()
         after = after if type(after) is list else ()
-        return [
-            _mend(one, _at(before, index), _at(after, index)) for index, one in enumerate(value)
-        ]
+        return [_mend(one, _at(before, index), _at(after, index)) for index, one in enumerate(value)]
     return value
 
 
@@ -428,9 +419,7 @@ class Decoder(ABC):
         """Return how many chunks have been given, the items of the present feeding included."""
         return self.given + len(items)
 
-    def _refuse_length(
-        self, items: list[Any], text: bytes | bytearray, what: str, *, final: bool = False
-    ) -> None:
+    def _refuse_length(self, items: list[Any], text: bytes | bytearray, what: str, *, final: bool = False) -> None:
         """Refuse a chunk that is over the largest; only its beginning is kept."""
         self._refuse(
             items,

@@ -13,12 +13,7 @@ from streamstack.errors import RunError
 from streamstack.runtime.decoders.csv import CsvDecoder
 from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid, transcoder
 from streamstack.runtime.decoders.json import JsonDecoder
-from streamstack.runtime.decoders.lines import (
-    BytesDecoder,
-    LinesDecoder,
-    NdjsonDecoder,
-    TextDecoder,
-)
+from streamstack.runtime.decoders.lines import BytesDecoder, LinesDecoder, NdjsonDecoder, TextDecoder
 from streamstack.runtime.decoders.sse import SseDecoder
 from streamstack.runtime.values import Batches
 
@@ -44,19 +39,13 @@ class Options:
 
 def _csv(options: Options) -> Decoder:
     return CsvDecoder(
-        options.on_invalid,
-        options.largest,
-        header=options.header,
-        delimiter=options.delimiter,
-        columns=options.columns,
+        options.on_invalid, options.largest, header=options.header, delimiter=options.delimiter, columns=options.columns
     )
 
 
 _DECODERS: Final[dict[str, Callable[[Options], Decoder]]] = {
     "sse": lambda options: SseDecoder(options.on_invalid, options.largest, last_id=options.last_id),
-    "sseJson": lambda options: SseDecoder(
-        options.on_invalid, options.largest, data="json", last_id=options.last_id
-    ),
+    "sseJson": lambda options: SseDecoder(options.on_invalid, options.largest, data="json", last_id=options.last_id),
     "ndjson": lambda options: NdjsonDecoder(options.on_invalid, options.largest),
     "json": lambda options: JsonDecoder(options.on_invalid, options.largest, options.path),
     "csv": _csv,
@@ -84,9 +73,7 @@ def decoder_for(name: str, options: Options = Options()) -> Decoder:
             decoder.transcode = transcoder(options.charset)
         except LookupError:
             raise RunError(
-                "invalid-chunk",
-                f"the charset {options.charset[:40]!r} is not known",
-                status=options.status,
+                "invalid-chunk", f"the charset {options.charset[:40]!r} is not known", status=options.status
             ) from None
     return decoder
 
@@ -131,9 +118,7 @@ def format_of(media: str) -> str:
 
 
 #: Types that say little of a file: what its name ends in says more. The last is what Windows calls CSV.
-_VAGUE: Final = frozenset(
-    {"", "application/octet-stream", "text/plain", "application/vnd.ms-excel"}
-)
+_VAGUE: Final = frozenset({"", "application/octet-stream", "text/plain", "application/vnd.ms-excel"})
 _BY_ENDING: Final = {
     "csv": "csv",
     "ndjson": "ndjson",

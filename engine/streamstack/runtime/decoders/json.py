@@ -15,15 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from streamstack.runtime.decoders.decoder import (
-    LARGEST,
-    SHALLOW,
-    Decoder,
-    NotJsonError,
-    OnInvalid,
-    is_deep,
-    load_json,
-)
+from streamstack.runtime.decoders.decoder import LARGEST, SHALLOW, Decoder, NotJsonError, OnInvalid, is_deep, load_json
 
 #: A part of the work: it yields when it needs more bytes.
 Scan = Generator[None, None, None]
@@ -65,9 +57,7 @@ class JsonDecoder(Decoder):
         "_singly_to",
     )
 
-    def __init__(
-        self, on_invalid: OnInvalid = "fail", largest: int = LARGEST, path: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST, path: tuple[str, ...] = ()) -> None:
         super().__init__(on_invalid, largest)
         self._path = path
         self._buffer = bytearray()

@@ -7,15 +7,7 @@ from typing import Any
 
 import orjson
 
-from streamstack.runtime.decoders.decoder import (
-    LARGEST,
-    SHALLOW,
-    Decoder,
-    NotJsonError,
-    OnInvalid,
-    is_deep,
-    load_json,
-)
+from streamstack.runtime.decoders.decoder import LARGEST, SHALLOW, Decoder, NotJsonError, OnInvalid, is_deep, load_json
 
 
 class LineEnds:

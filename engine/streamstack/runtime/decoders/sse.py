@@ -6,15 +6,7 @@ from contextlib import suppress
 from typing import Any, Final, Literal
 
 from streamstack.errors import RunError
-from streamstack.runtime.decoders.decoder import (
-    LARGEST,
-    Decoder,
-    Halted,
-    NotJsonError,
-    OnInvalid,
-    excerpt,
-    parse_json,
-)
+from streamstack.runtime.decoders.decoder import LARGEST, Decoder, Halted, NotJsonError, OnInvalid, excerpt, parse_json
 from streamstack.runtime.decoders.lines import LineEnds, Lines
 
 #: What ends a stream of JSON data.

@@ -94,10 +94,7 @@ def _blocks(turn: Turn) -> list[dict[str, Any]]:
             blocks.append({"type": "image", "source": source})
         elif each:
             blocks.append({"type": "text", "text": each})
-    blocks += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": call.object}
-        for call in turn.calls
-    ]
+    blocks += [{"type": "tool_use", "id": call.id, "name": call.name, "input": call.object} for call in turn.calls]
     return blocks
 
 

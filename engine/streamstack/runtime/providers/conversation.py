@@ -44,11 +44,7 @@ class ToolCall:
     @property
     def json(self) -> str:
         """The arguments as a text."""
-        return (
-            self.arguments
-            if isinstance(self.arguments, str)
-            else to_json(dict(self.arguments)).decode()
-        )
+        return self.arguments if isinstance(self.arguments, str) else to_json(dict(self.arguments)).decode()
 
     @property
     def object(self) -> Mapping[str, Any]:
@@ -113,9 +109,7 @@ def _a(value: Any) -> str:
 
 def _read_message(message: Any, place: str, names: Mapping[str, str]) -> Turn:
     if not isinstance(message, Mapping):
-        raise _refuse(
-            f"`{place}` must be an object with `role` and `content`, and is {_a(message)}"
-        )
+        raise _refuse(f"`{place}` must be an object with `role` and `content`, and is {_a(message)}")
     role = message.get("role")
     if role not in ROLES:
         said = f"is {role!r}{did_you_mean(role, ROLES)}" if isinstance(role, str) else "is missing"

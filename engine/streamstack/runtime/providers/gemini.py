@@ -13,15 +13,7 @@ from urllib.parse import quote
 
 from streamstack.formats.items import CONTENT_FILTER, LENGTH, OTHER, STOP, TOOL_CALLS, Item
 from streamstack.runtime.providers.conversation import Image, ToolCall, Turn, read_arguments
-from streamstack.runtime.providers.provider import (
-    AnswerReader,
-    Chat,
-    Provider,
-    lost,
-    part,
-    parts,
-    word,
-)
+from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, lost, part, parts, word
 
 #: What ids begin with that we made, since the model gave none.
 MADE: Final = "made_"
@@ -66,11 +58,7 @@ def _body(chat: Chat) -> dict[str, Any]:
         body["generationConfig"] = settings
     if chat.tools:
         declared = [
-            {
-                "name": tool.name,
-                "description": tool.description or tool.name,
-                "parametersJsonSchema": tool.schema,
-            }
+            {"name": tool.name, "description": tool.description or tool.name, "parametersJsonSchema": tool.schema}
             for tool in chat.tools
         ]
         body["tools"] = [{"functionDeclarations": declared}]

@@ -8,25 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from streamstack.formats.items import (
-    CONTENT_FILTER,
-    LENGTH,
-    OTHER,
-    REFUSAL,
-    STOP,
-    TOOL_CALLS,
-    Item,
-)
+from streamstack.formats.items import CONTENT_FILTER, LENGTH, OTHER, REFUSAL, STOP, TOOL_CALLS, Item
 from streamstack.runtime.providers.conversation import Image, Turn
-from streamstack.runtime.providers.provider import (
-    AnswerReader,
-    Chat,
-    Provider,
-    lost,
-    part,
-    parts,
-    word,
-)
+from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, lost, part, parts, word
 
 _REASONS: Final = {
     "stop": STOP,
@@ -87,11 +71,7 @@ def _message(turn: Turn) -> dict[str, Any]:
     if turn.calls:
         message["content"] = message["content"] or None
         message["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.json},
-            }
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.json}}
             for call in turn.calls
         ]
     return message

@@ -62,12 +62,7 @@ def _items(turn: Turn) -> Iterator[dict[str, Any]]:
     elif turn.parts or not turn.calls:
         yield {"role": turn.role, "content": turn.text}
     for call in turn.calls:
-        yield {
-            "type": "function_call",
-            "call_id": call.id,
-            "name": call.name,
-            "arguments": call.json,
-        }
+        yield {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.json}
 
 
 class ResponsesReader(AnswerReader):
@@ -99,9 +94,7 @@ class ResponsesReader(AnswerReader):
         if item.get("type") == "function_call":
             arguments = word(item, "arguments")
             self.reply.count(arguments)
-            self.reply.add_call(
-                word(item, "call_id") or word(item, "id"), word(item, "name"), arguments, items
-            )
+            self.reply.add_call(word(item, "call_id") or word(item, "id"), word(item, "name"), arguments, items)
         elif item.get("type") == "reasoning" and item.get("encrypted_content"):
             self.reply.reasoning.append(dict(item))
 

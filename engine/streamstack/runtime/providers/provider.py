@@ -55,8 +55,7 @@ class Reply:
 
     def _over(self) -> RunError:
         return RunError(
-            "limit-reached",
-            f"the model's answer has more than {self._largest} characters: raise `http.maxBodySize`",
+            "limit-reached", f"the model's answer has more than {self._largest} characters: raise `http.maxBodySize`"
         )
 
     def add_call(
@@ -77,9 +76,7 @@ class Reply:
 
     def note_usage(self, **figures: Any) -> None:
         """Take figures of what was used; later ones go before earlier ones, and what is no number is none."""
-        self._figures |= {
-            name: value for name, value in figures.items() if type(value) is int and value >= 0
-        }
+        self._figures |= {name: value for name, value in figures.items() if type(value) is int and value >= 0}
 
     def finish(self, reason: str, said: str | None, items: list[Item]) -> None:
         """End the answer: give what was used, then why it ended; ``said`` is the provider's own word for it."""
@@ -103,9 +100,7 @@ class Reply:
             "content": self._pieces[0] if self._pieces else "",
             "toolCalls": [dict(call) for call in self.calls],
             "finishReason": self.reason,
-            "usage": None
-            if usage is None
-            else {name: figure for name, figure in usage.items() if name != "type"},
+            "usage": None if usage is None else {name: figure for name, figure in usage.items() if name != "type"},
         }
         if self.reasoning:
             seen["reasoning"] = {"provider": self.provider, "blocks": list(self.reasoning)}

@@ -106,11 +106,7 @@ class StreamPolicy:
         return Guard(self.authentication, methods)
 
     def _as_json(self) -> dict[str, Any]:
-        told: dict[str, Any] = {
-            "keepAlive": self.keep_alive,
-            "idle": self.idle,
-            "compress": self.compress,
-        }
+        told: dict[str, Any] = {"keepAlive": self.keep_alive, "idle": self.idle, "compress": self.compress}
         if self.authentication is not None:
             told["ways"] = [[way.name, *way.scopes] for way in self.authentication.ways]
             told["optional"] = self.authentication.optional
@@ -122,13 +118,9 @@ def read_policy(text: str) -> StreamPolicy:
     told = json.loads(text)
     authentication = None
     if "ways" in told:
-        ways = tuple(
-            Way(str(name), tuple(map(str, scopes)), _FAR) for name, *scopes in told["ways"]
-        )
+        ways = tuple(Way(str(name), tuple(map(str, scopes)), _FAR) for name, *scopes in told["ways"])
         authentication = Authentication(ways, bool(told["optional"]))
-    return StreamPolicy(
-        authentication, float(told["keepAlive"]), float(told["idle"]), bool(told["compress"])
-    )
+    return StreamPolicy(authentication, float(told["keepAlive"]), float(told["idle"]), bool(told["compress"]))
 
 
 #: Readers that one stream may have at once.

@@ -109,25 +109,10 @@ class LogReader:
     this reader's task; else the task copies what is missing, as fast as the connection takes it.
     """
 
-    __slots__ = (
-        "_batch",
-        "_delivery",
-        "_encoder",
-        "_log",
-        "_sent",
-        "_waiter",
-        "allowance",
-        "offset",
-        "position",
-    )
+    __slots__ = ("_batch", "_delivery", "_encoder", "_log", "_sent", "_waiter", "allowance", "offset", "position")
 
     def __init__(
-        self,
-        stream_log: StreamLog,
-        request: Request,
-        cors: bytes,
-        options: DeliveryOptions,
-        position: int,
+        self, stream_log: StreamLog, request: Request, cors: bytes, options: DeliveryOptions, position: int
     ) -> None:
         self._log = stream_log
         self._delivery = Delivery(request, cors, options)
@@ -220,9 +205,7 @@ class LogReader:
         assert head is not None
         before = b""
         if self.position < stream_log.first:
-            before = self._encoder.gap(
-                {"from": self.position, "to": stream_log.first - 1}, stream_log.first - 1
-            )
+            before = self._encoder.gap({"from": self.position, "to": stream_log.first - 1}, stream_log.first - 1)
             self.position = stream_log.first
         frames = stream_log.read(self.position, self._batch)
         data = b"".join(frames)

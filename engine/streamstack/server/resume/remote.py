@@ -30,13 +30,7 @@ class RemoteReader:
     """Copies a stream from the store to one connection."""
 
     def __init__(
-        self,
-        service: Service,
-        shared: SharedStore,
-        stream: RemoteStream,
-        request: Request,
-        cors: bytes,
-        position: int,
+        self, service: Service, shared: SharedStore, stream: RemoteStream, request: Request, cors: bytes, position: int
     ) -> None:
         self._service = service
         self._shared = shared
@@ -252,9 +246,7 @@ async def stop(streams: StreamRegistry, stream: ResumableStream | RemoteStream) 
     A run whose server is gone has ended. Raises RunError ``state-unreachable`` where its server can't be told.
     """
     if isinstance(stream, ResumableStream):
-        return await stream.stop_and_wait(
-            stop_error("the stream was stopped by its reader"), STOPPING
-        )
+        return await stream.stop_and_wait(stop_error("the stream was stopped by its reader"), STOPPING)
     if streams.shared is None or stream.end is not None:
         return True
     await streams.shared.store.tell(stream.worker, to_json({"stop": stream.origin.id}))

@@ -205,9 +205,7 @@ class NoContent:
         return send(self._request, 204, b"Cache-Control: no-store\r\n" + self._cors, b"")
 
 
-async def find_resumed(
-    service: Service, served: EndpointHandler, run: Run, answer: ResponseSink
-) -> StreamCopy | None:
+async def find_resumed(service: Service, served: EndpointHandler, run: Run, answer: ResponseSink) -> StreamCopy | None:
     """Return the stream that a request to an endpoint resumes; None where it starts a new one.
 
     Raises RunError ``unknown-stream``, ``not-acceptable``, and ``invalid-input`` for a key that nothing could go on
@@ -295,11 +293,7 @@ def _check_owner(origin: Origin, owner: str) -> None:
 
 
 def read(
-    service: Service,
-    stream: ResumableStream | RemoteStream,
-    request: Request,
-    cors: bytes,
-    position: int,
+    service: Service, stream: ResumableStream | RemoteStream, request: Request, cors: bytes, position: int
 ) -> StreamCopy:
     """Return a reader of a stream from a chunk on.
 
@@ -309,11 +303,7 @@ def read(
     origin = stream.origin
     if not takes(request.headers.get("Accept"), origin.format):
         raise RunError("not-acceptable", f"this stream was begun as {origin.format}", status=406)
-    end, next_ = (
-        (stream.end, stream.next)
-        if isinstance(stream, RemoteStream)
-        else (stream.log.end, stream.log.next)
-    )
+    end, next_ = (stream.end, stream.next) if isinstance(stream, RemoteStream) else (stream.log.end, stream.log.next)
     if end is not None and end.whole is None:
         # The word of a stream that was lost has a number beyond all others.
         last = LAST if end.lost else next_ - 1

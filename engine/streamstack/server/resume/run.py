@@ -17,15 +17,7 @@ from streamstack.server.rate_limits import RateLimitTicket
 from streamstack.server.request_log import error_of, fail, outcome_of
 from streamstack.server.resume.log import Origin, StreamLog
 from streamstack.server.resume.reader import DeliveryOptions, LogReader
-from streamstack.server.resume.request import (
-    StreamCopy,
-    find,
-    fingerprint_of,
-    key_of,
-    name_of,
-    owner_of,
-    read,
-)
+from streamstack.server.resume.request import StreamCopy, find, fingerprint_of, key_of, name_of, owner_of, read
 from streamstack.server.resume.sink import ResumableSink
 from streamstack.server.resume.store import RemoteStream, Replication, SharedStore, ttl_of
 from streamstack.server.resume.streams import ResumableStream
@@ -150,8 +142,7 @@ class _Start:
             known = claimed
         if known.fingerprint != self.fingerprint:
             raise RunError(
-                "idempotency-key-reused",
-                "this Idempotency-Key began a run with another request: take a new key",
+                "idempotency-key-reused", "this Idempotency-Key began a run with another request: take a new key"
             )
         return read(self.service, known, sink.request, sink.cors, 0)
 
@@ -182,29 +173,21 @@ class _Start:
         streams = service.streams
         stream_log = self._new_log() if record is None else record.log
         stream = ResumableStream(
-            streams,
-            stream_log,
-            DeliveryOptions.of(stream_log.origin),
-            self.name or None,
-            self.fingerprint,
+            streams, stream_log, DeliveryOptions.of(stream_log.origin), self.name or None, self.fingerprint
         )
         sink.attach_log(stream_log)
         sink.handed = True
         streams.add(stream)
         if streams.shared is not None:
             streams.shared.replicate(record or self._record(stream_log))
-        stream.task = service.spawn(
-            produce(service, self.served, self.run, sink, stream, self.run_inputs)
-        )
+        stream.task = service.spawn(produce(service, self.served, self.run, sink, stream, self.run_inputs))
         if self.name:
             stream.readers_left()  # until its reader is attached: the client may have gone meanwhile
         return self._reader(stream_log)
 
     def _reader(self, stream_log: StreamLog) -> StreamCopy:
         sink = self.sink
-        return LogReader(
-            stream_log, sink.request, sink.cors, DeliveryOptions.of(stream_log.origin), 0
-        )
+        return LogReader(stream_log, sink.request, sink.cors, DeliveryOptions.of(stream_log.origin), 0)
 
     def _new_log(self) -> StreamLog:
         served, sink = self.served, self.sink

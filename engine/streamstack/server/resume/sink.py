@@ -103,9 +103,7 @@ class ResumableSink(StreamSink):
             self.status, self.refused = status_of(error), True
             lines = problem_lines(self.run.id) + error_lines(error)
             self.log.begin(Head(self.status, lines))
-            return self._close(
-                End(whole=problem(error, self.run.id, self.status, dev=self.wire.dev))
-            )
+            return self._close(End(whole=problem(error, self.run.id, self.status, dev=self.wire.dev)))
         encoder = self.encoder
         self._append(encoder.error_end(error, self.told(error), self._number()))
         return self._close(End(cut=encoder.ends_alike))

@@ -193,11 +193,7 @@ class SharedStore:
         """Begin to write, to live, to listen. ``told`` is called with what other processes say."""
         self._deliver = told
         self.news.listen(self.store.inbox(self.store.worker), self._renew.set)
-        works: list[Coroutine[Any, Any, None]] = [
-            self._write_loop(),
-            self._renew_lease(),
-            self.news.run(),
-        ]
+        works: list[Coroutine[Any, Any, None]] = [self._write_loop(), self._renew_lease(), self.news.run()]
         self._tasks = [group.create_task(work) for work in works]
 
     async def close(self) -> None:
@@ -229,11 +225,7 @@ class SharedStore:
         origin = record.log.origin
         try:
             found = await self.store.open(
-                origin.id,
-                fields_of(record, self.store.worker),
-                record.ttl,
-                record.key,
-                record.value,
+                origin.id, fields_of(record, self.store.worker), record.ttl, record.key, record.value
             )
         except RunError:
             # The store may have the claim all the same: requests with that key would wait for a run that never begins.
@@ -351,9 +343,7 @@ class SharedStore:
             None if record.opened else fields_of(record, self.store.worker),
         )
 
-    def _apply_result(
-        self, record: Replication, writing: Writing, have: object, *, headed: bool
-    ) -> None:
+    def _apply_result(self, record: Replication, writing: Writing, have: object, *, headed: bool) -> None:
         stream_log = record.log
         if not isinstance(have, int):
             self._schedule(record)

@@ -166,10 +166,7 @@ class StreamRegistry:
         self._spawn: Callable[[Coroutine[Any, Any, None]], object] | None = None
 
     def share(
-        self,
-        shared: SharedStore,
-        group: asyncio.TaskGroup,
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        self, shared: SharedStore, group: asyncio.TaskGroup, spawn: Callable[[Coroutine[Any, Any, None]], object]
     ) -> None:
         """Share all streams with other processes."""
         self.shared = shared
