@@ -7,7 +7,16 @@ from typing import Any
 
 import orjson
 
-from streamstack.runtime.decoders.decoder import LARGEST, SHALLOW, Decoder, NotJsonError, OnInvalid, is_deep, load_json
+from streamstack.runtime.decoders.decoder import (
+    LARGEST,
+    SHALLOW,
+    Decoder,
+    NotJsonError,
+    OnInvalid,
+    has_long_numbers,
+    is_deep,
+    load_json,
+)
 
 
 class LineEnds:
@@ -185,7 +194,8 @@ class NdjsonDecoder(Decoder):
         if len(whole) <= self.largest:
             try:
                 # Most often all is well: then nothing is looked at twice.
-                values = [load_json(line) for line in lines if line]
+                load = load_json if has_long_numbers(whole) else orjson.loads
+                values = [load(line) for line in lines if line]
             except orjson.JSONDecodeError:
                 pass
             else:
