@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import StreamReader, web
 
-from streamstack.connections.http import Coding, decoders_for
+from streamstack.connections.http_client import Coding, decoders_for
 from streamstack.errors import RunError
 
 #: The codings that are undone; one at a time, since each on top of another multiplies what a small body can become.
