@@ -112,62 +112,35 @@ Network = IPv4Network | IPv6Network
 AddressInfo = tuple[Any, ...]
 
 
-def _networks(*texts: str) -> tuple[Network, ...]:
-    return tuple(ip_network(text) for text in texts)
+def _networks(texts: str) -> tuple[Network, ...]:
+    return tuple(map(ip_network, texts.split()))
 
 
 #: Where clouds hand out a machine's own credentials; no upstream of anybody lives there.
 METADATA: Final = _networks(
-    "169.254.0.0/16",
-    "fe80::/10",
-    "fd00:ec2::/32",  # Amazon
-    "fd20:ce::254/128",  # Google
-    "100.100.100.200/32",  # Alibaba
-    "168.63.129.16/32",  # Azure
-    "192.0.0.192/32",  # Oracle
+    "169.254.0.0/16 fe80::/10 "
+    "fd00:ec2::/32 "  # Amazon
+    "fd20:ce::254/128 "  # Google
+    "100.100.100.200/32 "  # Alibaba
+    "168.63.129.16/32 "  # Azure
+    "192.0.0.192/32"  # Oracle
 )
 #: The names of the same, wherever they lead.
 METADATA_NAMES: Final = frozenset(
-    {
-        "metadata",
-        "metadata.google.internal",
-        "metadata.goog",
-        "instance-data",
-        "instance-data.ec2.internal",
-        "metadata.tencentyun.com",
-        "metadata.packet.net",
-    }
+    """
+    metadata metadata.google.internal metadata.goog instance-data instance-data.ec2.internal metadata.tencentyun.com
+    metadata.packet.net
+    """.split()  # noqa: SIM905
 )
 #: What is not the public network: private, local, shared, reserved, documentation, multicast
 #: (https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-).
 PRIVATE: Final = _networks(
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.0.2.0/24",
-    "192.88.99.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "198.51.100.0/24",
-    "203.0.113.0/24",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-    "::/128",
-    "::1/128",
-    "64:ff9b:1::/48",
-    "100::/64",
-    "2001::/23",
-    "2001:db8::/32",
-    "3fff::/20",
-    "5f00::/16",
-    "fc00::/7",
-    "fe80::/10",
-    "fec0::/10",
-    "ff00::/8",
+    """
+    0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
+    192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 ::/128
+    ::1/128 64:ff9b:1::/48 100::/64 2001::/23 2001:db8::/32 3fff::/20 5f00::/16 fc00::/7 fe80::/10 fec0::/10
+    ff00::/8
+    """
 )
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")

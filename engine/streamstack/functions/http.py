@@ -83,21 +83,14 @@ if TYPE_CHECKING:
         ),
     ],
 )
-async def http_request(  # noqa: PLR0913  (a request has that many parts)
+async def http_request(
     run: Run,
     *,
     url: str,
-    method: str = "GET",
-    headers: Mapping[str, Any] | None = None,
-    query: Mapping[str, Any] | None = None,
-    json: Any = None,
-    form: Mapping[str, Any] | None = None,
-    multipart: Mapping[str, Any] | None = None,
-    body: Any = None,
-    redirects: int = 10,
     allow_status: list[Any] | None = None,
     timeout: float | None = None,
     decode: str = "auto",
+    **parts: Any,
 ) -> dict[str, Any]:
     """Send a request and wait for the complete response: {status, headers, body}.
 
@@ -110,18 +103,7 @@ async def http_request(  # noqa: PLR0913  (a request has that many parts)
     response's `Retry-After`. If that is longer than `maxDelay`, the step fails immediately.
     """
     client = run.context.resource(open_http)
-    request = make_request(
-        run.context.address.of(url),
-        method=method,
-        headers=headers,
-        query=query,
-        json=json,
-        form=form,
-        multipart=multipart,
-        body=body,
-        redirects=redirects,
-        accept=_ACCEPT_WHOLE.get(decode, "*/*"),
-    )
+    request = make_request(run.context.address.of(url), accept=_ACCEPT_WHOLE.get(decode, "*/*"), **parts)
     seconds = (client.settings.total if timeout is None else timeout) or None
     try:
         try:
@@ -268,13 +250,6 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
     *,
     url: str,
     method: str = "GET",
-    headers: Mapping[str, Any] | None = None,
-    query: Mapping[str, Any] | None = None,
-    json: Any = None,
-    form: Mapping[str, Any] | None = None,
-    multipart: Mapping[str, Any] | None = None,
-    body: Any = None,
-    redirects: int = 10,
     allow_status: list[Any] | None = None,
     timeout: float | None = None,
     decode: str = "auto",
@@ -287,6 +262,7 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
     first_chunk_timeout: float | None = None,
     idle_timeout: float | None = None,
     reconnect: Mapping[str, Any] | None = None,
+    **parts: Any,
 ) -> Stream:
     """Send a request and stream the items of the response as they arrive.
 
@@ -317,16 +293,10 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
     request = make_request(
         run.context.address.of(url),
         method=method,
-        headers=headers,
-        query=query,
-        json=json,
-        form=form,
-        multipart=multipart,
-        body=body,
-        redirects=redirects,
         accept=_ACCEPT.get(decode, "*/*"),
         # Servers that compress tend to hold events back until there is enough to compress.
         encoding="identity" if decode in ("auto", *_EVENTS) else ACCEPTED,
+        **parts,
     )
     if decode in _EVENTS:
         request.headers.setdefault("Cache-Control", "no-cache")  # as EventSource asks

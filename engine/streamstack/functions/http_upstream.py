@@ -102,18 +102,18 @@ def open_http(context: Context) -> HttpClient:
 def make_request(  # noqa: PLR0913  (a request has that many parts)
     url: str,
     *,
-    method: str,
-    headers: Mapping[str, Any] | None,
-    query: Mapping[str, Any] | None,
-    json: Any,
-    form: Mapping[str, Any] | None,
-    multipart: Mapping[str, Any] | None,
-    body: Any,
-    redirects: int,
     accept: str,
     encoding: str = ACCEPTED,
+    method: str = "GET",
+    headers: Mapping[str, Any] | None = None,
+    query: Mapping[str, Any] | None = None,
+    json: Any = None,
+    form: Mapping[str, Any] | None = None,
+    multipart: Mapping[str, Any] | None = None,
+    body: Any = None,
+    redirects: int = 10,
 ) -> UpstreamRequest:
-    """Return the request that a step's parameters make.
+    """Return the request that the `PARAMETERS` of a step make.
 
     Raises RunError ``template`` for parameters that don't go together.
     """

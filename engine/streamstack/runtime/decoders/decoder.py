@@ -284,22 +284,6 @@ class Decoder(ABC):
     of its code.
     """
 
-    __slots__ = (
-        "_begun",
-        "_joiner",
-        "_opening",
-        "_sniffs",
-        "ended",
-        "failure",
-        "given",
-        "largest",
-        "line",
-        "on_invalid",
-        "skipped",
-        "status",
-        "transcode",
-    )
-
     def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST) -> None:
         self.on_invalid = on_invalid
         self.largest = largest

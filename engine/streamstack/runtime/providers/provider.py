@@ -286,8 +286,6 @@ class AnswerDecoder(SseDecoder):
     that the items before it are not lost. Once the reader has ended, nothing that follows is read.
     """
 
-    __slots__ = ("_after", "_before", "_events", "_reader", "alive", "learners")
-
     def __init__(self, reader: AnswerReader, on_invalid: OnInvalid, largest: int) -> None:
         super().__init__(on_invalid, largest, data="json")
         self._reader = reader
