@@ -210,7 +210,7 @@ class HttpClient:
             raise _RedirectError(response.status, location)
         return response
 
-    def locate(self, url: URL) -> tuple[URL, str | None]:
+    def _locate(self, url: URL) -> tuple[URL, str | None]:
         """Return where a URL is asked for, and the Host to name there if that is another one.
 
         Raises RunError ``http-connection`` for a host that is not allowed.
@@ -240,7 +240,7 @@ class HttpClient:
 
         Every request leaves through here. An author's `Content-Length` would cut its body or begin another request.
         """
-        url, host = self.locate(request.url)
+        url, host = self._locate(request.url)
         headers = CIMultiDict((name, value) for name, value in request.headers.items() if not is_framing(name))
         if host is not None:
             headers.setdefault("Host", host)
@@ -295,12 +295,22 @@ class HttpClient:
         """
 
         async def send_once(request: UpstreamRequest) -> UpstreamResponse:
-            answer = await self._send(request)
-            location = answer.headers.get("Location")
-            if request.redirects and answer.status in REDIRECTS and location is not None:
-                answer.close()
-                raise _RedirectError(answer.status, location)
-            return answer
+            url, headers, proxy = self._prepare(request)
+            host = request.url.host or ""
+            try:
+                response = await self.session.request(
+                    request.method, url, headers=headers, data=request.body, allow_redirects=False, proxy=proxy
+                )
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise fault_of(error, host, self.settings.connect) from error
+            try:
+                location = response.headers.get("Location")
+                if request.redirects and response.status in REDIRECTS and location is not None:
+                    raise _RedirectError(response.status, location)
+                return UpstreamResponse(response, host)
+            except BaseException:
+                response.close()
+                raise
 
         return await self._through_redirects(request, send_once)
 
@@ -319,21 +329,6 @@ class HttpClient:
                     "http-connection", f"{asked.url.host} redirects to what can't be asked", final=True
                 ) from error
         raise RunError("http-status", f"{request.url.host} redirects more than {request.redirects} times", final=True)
-
-    async def _send(self, request: UpstreamRequest) -> UpstreamResponse:
-        url, headers, proxy = self._prepare(request)
-        name = request.url.host or ""
-        try:
-            response = await self.session.request(
-                request.method, url, headers=headers, data=request.body, allow_redirects=False, proxy=proxy
-            )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise fault_of(error, name, self.settings.connect) from error
-        try:
-            return UpstreamResponse(response, name)
-        except BaseException:
-            response.close()
-            raise
 
 
 def _refused(status: int, host: str) -> RunError:

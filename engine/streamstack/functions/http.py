@@ -42,6 +42,18 @@ if TYPE_CHECKING:
     from streamstack.connections.http_client import HttpClient, UpstreamResponse, WebSocket
 
 
+_ACCEPT: Final = {
+    "auto": "text/event-stream, application/x-ndjson, application/json;q=0.9, */*;q=0.8",
+    "sse": "text/event-stream",
+    "sseJson": "text/event-stream",
+    "ndjson": "application/x-ndjson, application/jsonl, */*;q=0.5",
+    "json": "application/json",
+    "csv": "text/csv, */*;q=0.5",
+    "lines": "text/plain, */*;q=0.5",
+    "text": "text/plain, */*;q=0.5",
+}
+
+
 @function(
     "http.request",
     *PARAMETERS,
@@ -103,7 +115,8 @@ async def http_request(
     response's `Retry-After`. If that is longer than `maxDelay`, the step fails immediately.
     """
     client = run.context.resource(open_http)
-    request = make_request(run.context.address.of(url), accept=_ACCEPT_WHOLE.get(decode, "*/*"), **parts)
+    accept = "application/json, */*;q=0.9" if decode == "auto" else _ACCEPT.get(decode, "*/*")
+    request = make_request(run.context.address.of(url), accept=accept, **parts)
     seconds = (client.settings.total if timeout is None else timeout) or None
     try:
         try:
@@ -126,16 +139,6 @@ async def http_request(
     except RunError as error:
         error.about.setdefault("url", loggable(request.url))
         raise
-
-
-_ACCEPT_WHOLE: Final = {
-    "json": "application/json",
-    "sse": "text/event-stream",
-    "sseJson": "text/event-stream",
-    "ndjson": "application/x-ndjson",
-    "csv": "text/csv",
-    "auto": "application/json, */*;q=0.9",
-}
 
 
 async def _read(answer: UpstreamResponse, limit: int) -> bytes:
@@ -184,16 +187,6 @@ _CONTRADICTIONS: Final = {
     "ndjson": frozenset({"text/html", "text/event-stream", "application/problem+json"}),
     "json": frozenset({"text/html", "text/event-stream"}),
     "csv": frozenset({"text/html", "application/json", "text/event-stream"}),
-}
-_ACCEPT: Final = {
-    "auto": "text/event-stream, application/x-ndjson, application/json;q=0.9, */*;q=0.8",
-    "sse": "text/event-stream",
-    "sseJson": "text/event-stream",
-    "ndjson": "application/x-ndjson, application/jsonl, */*;q=0.5",
-    "json": "application/json",
-    "csv": "text/csv, */*;q=0.5",
-    "lines": "text/plain, */*;q=0.5",
-    "text": "text/plain, */*;q=0.5",
 }
 
 
