@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import uvloop
+from multidict import CIMultiDict
 
-from streamstack.connections import http_client
 from streamstack.connections.http import UpstreamRequest, parse_url
 from streamstack.connections.http_client import LOOKUPS, HttpClient, Resolver
 from streamstack.errors import RunError
@@ -33,7 +33,7 @@ def slow_server(monkeypatch: pytest.MonkeyPatch) -> Any:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return look_up(host, *others, **options)
 
-    monkeypatch.setattr(http_client.socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     yield lookups
     answers.set()
 
@@ -100,4 +100,4 @@ async def test_addresses_of_a_name() -> None:
 
 def request(url: str) -> UpstreamRequest:
     """Return a request without anything."""
-    return UpstreamRequest("GET", parse_url(url), http_client.CIMultiDict())
+    return UpstreamRequest("GET", parse_url(url), CIMultiDict())
