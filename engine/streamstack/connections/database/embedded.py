@@ -21,7 +21,8 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
@@ -52,9 +53,6 @@ _TEMPORARY: Final = "streamstack-postgres-"
 _LINUX: Final = sys.platform == "linux"
 #: POSIX shared memory is in /dev/shm, which is small in containers: too small for what parallel queries share.
 _SHARED_MEMORY: Final = "sysv" if _LINUX else "posix"
-_LIBC: Final = ctypes.CDLL(None) if _LINUX else None
-#: A child's working directory as a path: root enters it before the change of user, who may not reach it by its name.
-_HERE: Final = "/proc/self/cwd"
 _INSTEAD: Final = "name a database in streamstack.yaml: `databases: {main: {url: postgresql://...}}`"
 _INSTEAD_OR_BIN: Final = _INSTEAD + (
     ", or a folder with PostgreSQL's programs: `databases: {main: {bin: /usr/lib/postgresql/17/bin}}`"
@@ -211,16 +209,18 @@ class Embedded:
         try:
             if user is not None:
                 os.chown(new, user.pw_uid, user.pw_gid)
-            found = re.search(r"\(PostgreSQL\) (\d+)", await _run(programs, ["initdb", "-V"], user, lock, new))
+            program = str(programs / "initdb")
+            found = re.search(r"\(PostgreSQL\) (\d+)", await _run([program, "-V"], user, lock))
             major = int(found[1]) if found is not None else 0
-            command = ["initdb", "-D", str(new) if user is None else _HERE, "--username=postgres", "--encoding=UTF8"]
+            command = [program, "--username=postgres", "--encoding=UTF8"]
             command += ["--auth-local=trust", "--auth-host=reject"]
             # The same order and the same upper case on every machine, whatever its C library has.
             builtin = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
             command += builtin if major >= 17 else ["--locale=C.UTF-8"]
             if major >= 16:
                 command += ["--set", f"dynamic_shared_memory_type={_SHARED_MEMORY}"]
-            await _run(programs, command, user, lock, new)
+            with _reached(new, user) as (path, kept):
+                await _run([*command, "-D", path], user, lock, *kept)
             with (new / "postgresql.conf").open("a", encoding="utf-8") as file:
                 file.write(_SETTINGS + ("io_method = sync\n" if major >= 18 else ""))
                 file.flush()
@@ -252,13 +252,13 @@ class Embedded:
             "dynamic_shared_memory_type": _SHARED_MEMORY,
             **self._settings,
         }
-        command = [str(programs / "postgres"), "-D", str(self._data) if user is None else _HERE]
-        for name, value in settings.items():
-            command += ["-c", f"{name}={value}"]
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        with os.fdopen(os.open(log, flags, 0o600), "wb") as output:
+        with os.fdopen(os.open(log, flags, 0o600), "wb") as output, _reached(self._data, user) as (path, kept):
             _own(log)
-            return _spawn(command, stdout=output, **_options(user, lock, self._data))
+            command = [str(programs / "postgres"), "-D", path]
+            for name, value in settings.items():
+                command += ["-c", f"{name}={value}"]
+            return _spawn(command, stdout=output, **_options(user, lock, *kept))
 
     async def _wait_until_ready(self) -> None:
         assert self._process is not None
@@ -372,10 +372,11 @@ def _choose_user(project: Path) -> pwd.struct_passwd | None:
     """Return whom root runs it as: the owner of a folder, or `nobody` where that is root or has no name."""
     if os.geteuid() != 0:
         return None
-    for find in (lambda: pwd.getpwuid(project.stat().st_uid), lambda: pwd.getpwnam("nobody")):
-        with suppress(KeyError):
-            if (user := find()).pw_uid != 0:
-                return user
+    with suppress(KeyError):
+        owner = pwd.getpwuid(project.stat().st_uid)
+        return owner if owner.pw_uid else pwd.getpwnam("nobody")
+    with suppress(KeyError):
+        return pwd.getpwnam("nobody")
     raise EmbeddedError(f"PostgreSQL refuses to run as root, and this machine has no user `nobody`: {_INSTEAD}")
 
 
@@ -395,16 +396,29 @@ def _chown(folder: Path, user: pwd.struct_passwd) -> None:
         os.chown(folder, user.pw_uid, user.pw_gid)  # last, so that an interrupted change is repeated
 
 
-def _options(user: pwd.struct_passwd | None, lock: int, folder: Path) -> dict[str, Any]:
-    """Return what all of PostgreSQL's programs are started with: in a folder, and with the lock."""
+@contextmanager
+def _reached(folder: Path, user: pwd.struct_passwd | None) -> Iterator[tuple[str, list[int]]]:
+    """Open a folder so that another user reaches it below closed ones: its path, and what a child has to keep."""
+    if user is None or not _LINUX:
+        yield str(folder), []
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{opened}", [opened]
+    finally:
+        os.close(opened)
+
+
+def _options(user: pwd.struct_passwd | None, *kept: int) -> dict[str, Any]:
+    """Return what all of PostgreSQL's programs are started with."""
     # Nothing in the environment may change what they do.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_"))}
     options: dict[str, Any] = {
         "stdin": subprocess.DEVNULL,
         "stderr": subprocess.STDOUT,
         "env": environment | {"LC_ALL": "C", "LANG": "C", "TZ": "UTC"},
-        "cwd": folder,
-        "pass_fds": (lock,),
+        "cwd": "/",
+        "pass_fds": kept,
         "umask": 0o077,
         "start_new_session": True,  # Ctrl-C in a terminal is the server's to handle
     }
@@ -416,8 +430,9 @@ def _spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
     started: Future[subprocess.Popen[bytes]] = Future()
 
     def start() -> subprocess.Popen[bytes]:
-        # The kernel forgets the signal at a change of user, which comes before (prctl(2), PR_SET_PDEATHSIG is 1).
-        end_with_parent = _LIBC and (lambda: _LIBC.prctl(1, signal.SIGINT, 0, 0, 0))
+        # Called in the child after the change of user, at which the kernel forgets the signal (prctl(2), where
+        # PR_SET_PDEATHSIG is 1).
+        end_with_parent = partial(ctypes.CDLL(None).prctl, 1, signal.SIGINT, 0, 0, 0) if _LINUX else None
         return subprocess.Popen(command, preexec_fn=end_with_parent, **options)  # noqa: PLW1509, S603
 
     if threading.current_thread() is threading.main_thread():
@@ -437,17 +452,16 @@ def _spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
     return started.result()
 
 
-async def _run(programs: Path, command: list[str], user: pwd.struct_passwd | None, lock: int, folder: Path) -> str:
-    """Run a program to its end and return what it printed."""
-    program, *arguments = command
-    done = await asyncio.to_thread(
-        subprocess.run, [programs / program, *arguments], stdout=subprocess.PIPE, **_options(user, lock, folder)
-    )
-    printed: str = done.stdout.decode("utf-8", "replace")
+async def _run(command: list[str], user: pwd.struct_passwd | None, *kept: int) -> str:
+    """Run initdb to its end and return what it printed."""
+
+    def run() -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(command, stdout=subprocess.PIPE, check=False, **_options(user, *kept))  # noqa: S603
+
+    done = await asyncio.to_thread(run)
+    printed = done.stdout.decode("utf-8", "replace")
     if done.returncode:
-        raise EmbeddedError(
-            f"no database could be made in {folder.parent}; initdb said:\n{_last_lines(printed)}\nElse {_INSTEAD}"
-        )
+        raise EmbeddedError(f"no database could be made; initdb said:\n{_last_lines(printed)}\nElse {_INSTEAD}")
     return printed
 
 
