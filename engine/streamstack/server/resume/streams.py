@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from streamstack.errors import RunError
 from streamstack.server.resume.log import Origin, StreamLog
-from streamstack.server.resume.reader import DeliveryOptions
 from streamstack.server.resume.store import grace_of
 
 if TYPE_CHECKING:
@@ -40,14 +39,13 @@ class Evictable(Protocol):
 
 @dataclass(eq=False, slots=True)
 class ResumableStream:
-    """One stream of this process: its log, how it is sent, and its run while there is one.
+    """One stream of this process: its log, and its run while there is one.
 
     ``key`` is what its run was begun by (`Idempotency-Key`), and ``fingerprint`` the request that did.
     """
 
     streams: StreamRegistry
     log: StreamLog
-    options: DeliveryOptions
     key: bytes | None = None
     fingerprint: str = ""
     life: RunTimer | None = None
