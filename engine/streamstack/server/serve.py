@@ -171,17 +171,19 @@ class ServeOptions:
     reload: bool = False
     early: Early = field(default_factory=Early)
 
-    def access(self) -> MetricsAccess:
-        """Return who may read the metrics."""
-        return MetricsAccess(self.edition.checked.settings.server.metrics, dev=self.dev)
+    def context(self, *, joins: bool = False, starts: bool = True) -> Context:
+        """Return the context of runs, as `make_context` does."""
+        checked = self.edition.checked
+        return make_context(checked, checked.environment, dev=self.dev, joins=joins, starts=starts)
 
     def service(self, context: Context, counters: SharedCounters, slot: int = 0) -> Service:
         """Return the service of one process, which counts in a slot of the counters."""
-        access, log = self.access(), self.edition.checked.settings.log
+        server, log = self.edition.checked.settings.server, self.edition.checked.settings.log
+        access = MetricsAccess(server.metrics, dev=self.dev)
         return Service(
             self.edition.endpoints,
             context=context,
-            cors=make_cors(self.edition.checked.settings.server.cors),
+            cors=make_cors(server.cors),
             access=access,
             metrics=WorkerMetrics(counters, slot) if access.possible else None,
             request_log=RequestLog(text=log.is_text(sys.stderr)) if log.access else None,
@@ -205,9 +207,7 @@ class _Alone:
         self._task = task
         self._counters = SharedCounters(task.edition.endpoints)
         self._edition = task.edition
-        checked = task.edition.checked
-        context = make_context(checked, checked.environment, dev=task.dev)
-        self._service = task.service(context, self._counters)
+        self._service = task.service(task.context(), self._counters)
         self._anew = asyncio.Event()
 
     async def run(self) -> None:

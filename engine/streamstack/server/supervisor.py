@@ -11,15 +11,15 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from streamstack.connections.database.embedded import Embedded, EmbeddedError
 from streamstack.server.addresses import AuthenticationError
-from streamstack.server.context import WARM_WITHIN, DatabaseError, embedded_of, make_context, warm_databases
+from streamstack.server.context import WARM_WITHIN, DatabaseError, embedded_of, warm_databases
 from streamstack.server.metrics import SharedCounters
 from streamstack.server.reloading import BrokenError, Edition, FileChanges, next_edition, unshared
 from streamstack.server.replies import log
@@ -107,13 +107,10 @@ class Worker:
         self._sockets = sockets
         self._stopped = False  # by the supervisor
         self._orphaned = False  # the supervisor is gone
-        context = make_context(
-            task.edition.checked, task.edition.checked.environment, dev=task.dev, joins=True, starts=False
-        )
-        self._service = task.service(context, counters, number)
+        self._service = task.service(task.context(joins=True, starts=False), counters, number)
         self._reloads: asyncio.Queue[list[str]] = asyncio.Queue()
 
-    async def run(self, ready: Callable[[], None]) -> None:
+    async def run(self) -> None:
         """Serve until the supervisor or SIGTERM says stop, or the supervisor is gone."""
         task, service = self._task, self._service
         serving = ServerProcess(service, self._sockets, self._edition.checked.settings.server)
@@ -121,7 +118,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, serving.stop)
         loop.add_reader(self._channel.fileno(), self._receive, serving)
         faulthandler.register(WHERE)
-        ready()
+        _unblock_signals()
         self._beat()
         service.context.address.url = url_of(task.host, task.port)
         async with service:
@@ -306,43 +303,8 @@ class SignalQueue:
         self._writer.close()
 
 
-def fork(work: Callable[[], None]) -> int:
-    """Have a child do ``work``, which begins with signals held back; return its process id.
-
-    Raises OSError where the system has no room for another process.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _run_child(work)
-    finally:
-        _unblock()
-    return pid
-
-
-def _unblock() -> None:
+def _unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-
-def _run_child(work: Callable[[], None]) -> None:
-    """Do the work of a child, and end this process: it must not go on as a supervisor."""
-    code = 1
-    try:
-        # Ctrl-C in a terminal reaches all processes; it is the supervisor's to answer.
-        for each in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)
-        for each in (signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(each, signal.SIG_DFL)
-        work()
-        code = 0
-    except BaseException:  # noqa: BLE001  (whatever it is)
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
 
 
 class Supervisor:
@@ -366,9 +328,7 @@ class Supervisor:
         self._files = FileChanges(task.edition.checked) if task.reload else None
         self._heart_timeout = task.edition.checked.settings.server.worker_timeout
         self._look_at = self._looked_at = 0.0
-        self._context = make_context(
-            task.edition.checked, task.edition.checked.environment, dev=task.dev, joins=True, starts=False
-        )
+        self._context = task.context(joins=True, starts=False)
         self._embedded: Embedded | None = None
 
     def run(self) -> None:
@@ -467,20 +427,37 @@ class Supervisor:
             process.hurry()
 
     def _start_worker(self, slot: Slot) -> None:
-        """Start a worker. Raises OSError where the system does not let us."""
+        """Fork a worker. Raises OSError where the system has no room for another process."""
         number = min(self._free)
-        pid, channel = self._fork(slot, number)
+        ours, theirs = socket.socketpair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                ours.close()
+                self._run_worker(slot, Channel(theirs), number)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            _unblock_signals()
         self._free.remove(number)
         now = monotonic()
-        slot.process = Process(pid, number, channel, now, beat_at=now)
-        self._selector.register(channel, selectors.EVENT_READ, slot.process)
+        slot.process = Process(pid, number, Channel(ours), now, beat_at=now)
+        self._selector.register(slot.process.channel, selectors.EVENT_READ, slot.process)
 
-    def _fork(self, slot: Slot, number: int) -> tuple[int, Channel]:
-        """Fork a worker that has a channel to us, and nothing else of ours but the sockets of its slot."""
-        ours, theirs = socket.socketpair()
-
-        def child() -> None:
-            ours.close()
+    def _run_worker(self, slot: Slot, channel: Channel, number: int) -> NoReturn:
+        """Be a worker, which has nothing of the supervisor but the sockets of its slot, and end this process."""
+        code = 1
+        try:
+            # Ctrl-C in a terminal reaches all processes; the supervisor answers it.
+            for each in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(each, signal.SIG_IGN)
+            for each in (signal.SIGTERM, signal.SIGCHLD):
+                signal.signal(each, signal.SIG_DFL)
             for process in self._processes():
                 process.channel.close()
             for other in self._slots:
@@ -490,18 +467,15 @@ class Supervisor:
             self._signals.close()
             if self._embedded is not None:
                 self._embedded.disown()
-            worker = Worker(self._task, slot.sockets, Channel(theirs), self._counters, number)
+            worker = Worker(self._task, slot.sockets, channel, self._counters, number)
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                runner.run(worker.run(_unblock))
-
-        try:
-            pid = fork(child)
-        except OSError:
-            ours.close()
-            raise
+                runner.run(worker.run())
+            code = 0
+        except BaseException:  # noqa: BLE001  (it must not go on as a supervisor)
+            traceback.print_exc()
         finally:
-            theirs.close()
-        return pid, Channel(ours)
+            sys.stderr.flush()
+            os._exit(code)
 
     def _receive(self, process: Process) -> None:
         messages = process.channel.receive()

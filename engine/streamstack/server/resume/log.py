@@ -6,17 +6,16 @@ A run appends to it through its sink, readers copy from it. It keeps the newest 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from dataclasses import dataclass, field
 from secrets import token_urlsafe
 from time import monotonic
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from streamstack.errors import Mark, RunError
+from streamstack.errors import RunError
 from streamstack.formats.spec import Encoder
 from streamstack.language.authentication import Methods
-from streamstack.language.definition import Authentication, Way
+from streamstack.language.definition import Authentication
 from streamstack.language.streaming_settings import Resume
 from streamstack.runtime.coercion import invalid
 from streamstack.server.authentication import Guard
@@ -25,6 +24,11 @@ from streamstack.server.replies import KEEP, Sent, error_lines, problem, problem
 from streamstack.server.request import Request
 from streamstack.server.response import StreamSink
 from streamstack.server.response_options import PATIENCE, ResponseOptions
+
+if TYPE_CHECKING:
+    from streamstack.server.resume.readers import LogReader
+    from streamstack.server.resume.store import SharedStore
+    from streamstack.server.resume.streams import ResumableStream
 
 #: An id of ours: 128 random bits.
 STREAM_ID = re.compile(r"[A-Za-z0-9_-]{22}")
@@ -67,10 +71,6 @@ def bad_position(name: str, place: str) -> RunError:
     return invalid([{"in": place, "name": name, "message": message}])
 
 
-#: The place in a definition of an authentication method, for a stream of another process.
-_FAR = Mark("", 1, 1)
-
-
 @dataclass(frozen=True, slots=True)
 class StreamPolicy:
     """The rules by which an endpoint's streams are read. They are stored with each stream.
@@ -83,10 +83,6 @@ class StreamPolicy:
     keep_alive: float = 15.0
     idle: float = PATIENCE
     compress: bool = False
-    text: str = field(init=False, repr=False)  # JSON, for the store
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", json.dumps(self._as_json(), separators=(",", ":")))
 
     @classmethod
     def of(cls, wire: ResponseOptions, keep_alive: float, guard: Guard | None) -> StreamPolicy:
@@ -109,23 +105,6 @@ class StreamPolicy:
         if any(way.name not in methods for way in self.authentication.ways):
             raise unknown_stream()
         return Guard(self.authentication, methods)
-
-    def _as_json(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"keepAlive": self.keep_alive, "idle": self.idle, "compress": self.compress}
-        if self.authentication is not None:
-            told["ways"] = [[way.name, *way.scopes] for way in self.authentication.ways]
-            told["optional"] = self.authentication.optional
-        return told
-
-
-def read_policy(text: str) -> StreamPolicy:
-    """Parse a policy from the store. Raises ValueError, KeyError or TypeError for an invalid one."""
-    told = json.loads(text)
-    authentication = None
-    if "ways" in told:
-        ways = tuple(Way(str(name), tuple(map(str, scopes)), _FAR) for name, *scopes in told["ways"])
-        authentication = Authentication(ways, bool(told["optional"]))
-    return StreamPolicy(authentication, float(told["keepAlive"]), float(told["idle"]), bool(told["compress"]))
 
 
 #: Readers that one stream may have at once.
@@ -176,49 +155,6 @@ class Origin:
     policy: StreamPolicy = field(default_factory=StreamPolicy)
 
 
-class LogSubscriber(Protocol):
-    """A reader in this process, as its log sees it."""
-
-    position: int  # the number of the chunk it needs next
-    offset: int  # the bytes it has had, as `StreamLog.written` counts them
-    allowance: int  # the bytes it may be behind before it holds the run back
-
-    def push(self, data: bytes, count: int) -> None:
-        """Take chunks that were just appended; called only while the reader is live."""
-
-    def wake(self) -> None:
-        """Wake the reader's task."""
-
-    def heartbeat(self) -> None:
-        """Send a heartbeat, unless something is on its way."""
-
-
-class LogObserver(Protocol):
-    """Observes the readers, the end and the size of a log."""
-
-    def reader_arrived(self) -> None:
-        """Handle the first reader after there was none."""
-
-    def readers_left(self) -> None:
-        """Handle the departure of the last reader."""
-
-    def ended(self) -> None:
-        """Handle the end of the stream."""
-
-    def grew(self, size: int) -> None:
-        """Account for bytes that the log keeps in addition."""
-
-
-class Replicator(Protocol):
-    """Replicates logs beyond this process."""
-
-    def changed(self, stream_log: StreamLog) -> None:
-        """Schedule replication of what was appended."""
-
-    def lags(self, stream_log: StreamLog) -> bool:
-        """Tell whether so much is not replicated yet that the run has to wait."""
-
-
 class StreamLog:
     """What is kept of one stream. ``first`` to ``next`` are the numbers of the chunks it has."""
 
@@ -254,12 +190,12 @@ class StreamLog:
         self.written = 0  # bytes of all chunks there ever were
         self.head: Head | None = None
         self.end: End | None = None
-        self.readers: set[LogSubscriber] = set()
-        self.live: set[LogSubscriber] = set()  # readers that have had everything
-        self.slow: set[LogSubscriber] = set()  # the others
-        self.replicator: Replicator | None = None
+        self.readers: set[LogReader] = set()
+        self.live: set[LogReader] = set()  # readers that have had everything
+        self.slow: set[LogReader] = set()  # the others
+        self.replicator: SharedStore | None = None
         self.withheld = False  # readers wait until other servers can find the stream
-        self.observer: LogObserver | None = None
+        self.observer: ResumableStream | None = None
         self._left_next = 0  # how far it was when the last reader left
         self._left_written = 0
         self.remote_reader_until = 0.0  # till when a reader in another process is taken to be there
@@ -388,7 +324,7 @@ class StreamLog:
 
     # ------------------------------------------------------------- what readers take
 
-    def attach(self, reader: LogSubscriber) -> None:
+    def attach(self, reader: LogReader) -> None:
         """Attach a reader, which is slow until it has had everything."""
         reader.position = min(reader.position, self.next)
         reader.offset = self.offset_of(reader.position)
@@ -398,7 +334,7 @@ class StreamLog:
         if len(self.readers) == 1 and self.observer is not None:
             self.observer.reader_arrived()
 
-    def mark_live(self, reader: LogSubscriber) -> None:
+    def mark_live(self, reader: LogReader) -> None:
         """Mark a reader live: it has had everything. While the log is withheld no reader is."""
         if self.withheld:
             return
@@ -407,13 +343,13 @@ class StreamLog:
         reader.allowance = self.origin.buffer
         self.wake_writer()
 
-    def mark_slow(self, reader: LogSubscriber) -> None:
+    def mark_slow(self, reader: LogReader) -> None:
         """Mark a reader slow: its connection takes no more for now."""
         self.live.discard(reader)
         if reader in self.readers:
             self.slow.add(reader)
 
-    def detach(self, reader: LogSubscriber) -> None:
+    def detach(self, reader: LogReader) -> None:
         """Detach a reader."""
         if reader not in self.readers:
             return

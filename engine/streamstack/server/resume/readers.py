@@ -100,14 +100,14 @@ class LogReader:
         self._delivery = Delivery(request, cors, stream_log.origin)
         self._waiter: asyncio.Future[None] | None = None
         self._sent: Sent | None = None  # how the answer ended
-        self.position = position
-        self.offset = 0
-        self.allowance = 0
+        self.position = position  # the number of the chunk it needs next
+        self.offset = 0  # the bytes it has had, as `StreamLog.written` counts them
+        self.allowance = 0  # the bytes it may be behind before it holds the run back
 
     # ------------------------------------------------------------- what the log calls
 
     def push(self, data: bytes, count: int) -> None:
-        """Write chunks that were just appended."""
+        """Write chunks that were just appended; called only while the reader is live."""
         stream_log = self._log
         assert stream_log.head is not None
         self._write(stream_log.head, data, last=stream_log.end is not None)
@@ -372,8 +372,11 @@ class RemoteReader:
         if not far and now - self._reported_at < seconds:
             return
         self._reported_at, self._reported, self._unreported = now, self._position, 0
-        ttl = resume.keep if origin.cancels else 2 * seconds
-        message = to_json({"read": origin.id, "at": self._position, "for": ttl})
+        await self._tell(resume.keep if origin.cancels else 2 * seconds)
+
+    async def _tell(self, seconds: float) -> None:
+        """Tell the process of the run how far this reader is, and for how long it counts as connected."""
+        message = to_json({"read": self.name, "at": self._position, "for": seconds})
         await self._shared.store.tell(self._stream.worker, message)
 
     async def _extend(self) -> None:
@@ -381,19 +384,15 @@ class RemoteReader:
         now, origin = monotonic(), self._stream.origin
         if now - self._extended_at >= origin.resume.keep / 3:
             self._extended_at = now
-            with suppress(RunError):
-                await self._shared.store.linger(origin.id, origin.resume.keep)
+            await self._shared.linger(origin)
 
     async def _leave(self) -> None:
         origin = self._stream.origin
-        store = self._shared.store
         with suppress(RunError):
-            await store.linger(origin.id, origin.resume.keep)
+            await self._shared.store.linger(origin.id, origin.resume.keep)
             if not self._ended:
                 # The run waits for somebody to come back, or goes on alone.
-                ttl = origin.resume.keep if origin.cancels else 0
-                message = to_json({"read": origin.id, "at": self._position, "for": ttl})
-                await store.tell(self._stream.worker, message)
+                await self._tell(origin.resume.keep if origin.cancels else 0)
 
     def _end_as_lost(self, head: Head | None) -> Sent:
         if head is None:
