@@ -18,7 +18,7 @@ from streamstack.language.definition import Input
 from streamstack.language.patterns import LONGEST, compile_pattern
 from streamstack.language.suggest import did_you_mean
 from streamstack.language.units import show_size
-from streamstack.language.values import MISSING, kind, to_text
+from streamstack.language.values import MISSING, kind, load_json, shorten, to_text
 from streamstack.records import fast_dataclass
 from streamstack.runtime.decoders.decoder import DEEPEST, is_deep
 from streamstack.runtime.files import File
@@ -389,7 +389,7 @@ def check_json(data: bytes, check: Check, faults: InputFaults) -> Any:
 def parse_json(data: bytes, faults: InputFaults) -> Any:
     """Return the value of a document; what is wrong with it goes to the faults."""
     try:
-        value = orjson.loads(data)
+        value = load_json(data)
     except orjson.JSONDecodeError as error:
         if data.startswith(b"\xef\xbb\xbf"):
             return parse_json(data[3:], faults)
@@ -432,7 +432,6 @@ _ENDLESS: Final = Decimal("1e-999999")
 _EXACT: Final = json.JSONDecoder(parse_float=parse_decimal, parse_int=_parse_integer)
 
 
-_SAFE_INTEGERS: Final = range(-(2**63), 2**64)  # those that the fast parser gives as integers
 _NONE: Final[set[str]] = set()  # nothing is ever added to it
 _NOWHERE: Final[Mapping[str, str]] = {}
 
@@ -664,9 +663,9 @@ def _free(wanted: type, refuse: Check, *, call: bool) -> Check:
 
 
 def _inexact(value: Any) -> Any:
-    """Return what the fast parser would have given: floats for decimals, also for integers past 64 bits."""
-    if type(value) is Decimal or (type(value) is int and value not in _SAFE_INTEGERS):
-        return float(value)
+    """Return what `load_json` would have given: floats for decimals that have the same digits."""
+    if type(value) is Decimal:
+        return shorten(value)
     if type(value) is dict:
         return {name: _inexact(one) for name, one in value.items()}
     if type(value) is list:
