@@ -15,10 +15,17 @@ from streamstack.runtime.coercion import invalid
 from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.files import File
 from streamstack.runtime.inputs import Checker, Inputs, JsonText, Layout, Lookup
-from streamstack.server.addresses import Addresses
-from streamstack.server.bodies import MOST_FIELDS, Arriving, json_at_hand, nothing, read_body, read_form
-from streamstack.server.multipart import close_files, most_bytes
-from streamstack.server.request import Request
+from streamstack.server.bodies import (
+    MOST_FIELDS,
+    Arriving,
+    close_files,
+    json_at_hand,
+    most_bytes,
+    nothing,
+    read_body,
+    read_form,
+)
+from streamstack.server.request import Addresses, Request
 
 #: Tells the addresses of callers where no proxy is trusted.
 _PEER: Final = Addresses()

@@ -18,8 +18,14 @@ from time import monotonic
 from typing import Any, Final
 
 from streamstack.connections.database.embedded import Embedded, EmbeddedError
-from streamstack.server.addresses import AuthenticationError
-from streamstack.server.context import WARM_WITHIN, DatabaseError, embedded_of, make_context, warm_databases
+from streamstack.server.context import (
+    WARM_WITHIN,
+    AuthenticationError,
+    DatabaseError,
+    embedded_of,
+    make_context,
+    warm_databases,
+)
 from streamstack.server.endpoints import make_cors
 from streamstack.server.metrics import SharedCounters
 from streamstack.server.reloading import BrokenError, Edition, next_edition, unshared, watch

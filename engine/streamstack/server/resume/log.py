@@ -18,7 +18,7 @@ from streamstack.language.authentication import Methods
 from streamstack.language.definition import Authentication, Way
 from streamstack.language.streaming_settings import Resume
 from streamstack.runtime.coercion import invalid
-from streamstack.server.authentication import Guard
+from streamstack.server.access import Guard
 from streamstack.server.response_options import PATIENCE, ResponseOptions
 
 #: An id of ours: 128 random bits.

@@ -15,11 +15,12 @@ from streamstack.language.values import Opaque, to_json
 from streamstack.runtime.coercion import invalid
 from streamstack.runtime.files import File
 from streamstack.runtime.run import Context, Run
-from streamstack.server.endpoint import EndpointHandler, takes
+from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.headers import header_lines
 from streamstack.server.replies import JSON, RefusalError, Sent, send
 from streamstack.server.request import Request
 from streamstack.server.response import ResponseSink
+from streamstack.server.response_options import takes
 from streamstack.server.resume.log import (
     LAST,
     MOST_READERS,

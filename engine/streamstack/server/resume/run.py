@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from streamstack.errors import RunError
 from streamstack.records import fast_dataclass
 from streamstack.runtime.run import Run
+from streamstack.server.access import RateLimitTicket
 from streamstack.server.bodies import Arriving
 from streamstack.server.deadlines import RunTimer
-from streamstack.server.endpoint import EndpointHandler
-from streamstack.server.rate_limits import RateLimitTicket
+from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.request_log import error_of, fail, outcome_of
 from streamstack.server.resume.log import Origin, StreamLog
 from streamstack.server.resume.reader import DeliveryOptions, LogReader
