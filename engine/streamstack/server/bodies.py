@@ -64,20 +64,19 @@ def json_at_hand(request: Request, most: int) -> bytes | None:
     return content.read_nowait()
 
 
-async def read_body(request: Request, layout: Layout, max_body: int, keep: list[bytes] | None) -> Body:
-    """Read the body as far as the inputs need it; its bytes are added to ``keep`` if there is one.
+async def read_body(request: Request, layout: Layout, max_body: int, *, keep: bool) -> Body:
+    """Read the body as far as the inputs need it; ``keep`` its bytes for the definition.
 
     ``max_body`` is in bytes; files that declare a `maxSize` have that instead. Raises RunError ``invalid-input`` with
     status 413 for a body that is too long, 415 for a type that is not taken, 400 for one that can't be read.
     """
-    media, charset = _content_type(request)
+    media, charset = read_content_type(request.headers.get(CONTENT_TYPE))
     whole = layout.whole
     data: bytes | None = None
     try:
-        if keep is not None:
-            data = await read_all(request, max_body)
-            keep.append(data)
-        if not layout.takes_body or (keep is not None and not layout.declares_body):
+        if keep:
+            data = request.kept_body = await read_all(request, max_body)
+        if not layout.takes_body or (keep and not layout.declares_body):
             return None
         if whole is not None and whole.type == "file" and media != _MULTIPART:
             return await _read_file(request, data, media, whole.max_size or max_body)
@@ -90,7 +89,7 @@ async def read_body(request: Request, layout: Layout, max_body: int, keep: list[
         if data is None:
             data = await read_all(request, max_body)
     except web.RequestPayloadError:
-        raise _malformed("can't be read: its Content-Encoding or its chunks are malformed") from None
+        raise _fault("can't be read: its Content-Encoding or its chunks are malformed") from None
     if media == _FORM:
         return read_form(data, "body")
     if not media or _is_json(media):
@@ -136,9 +135,9 @@ def read_form(data: bytes, place: str) -> Form:
         else:  # most queries: there is nothing to decode
             pairs = [(name, value) for name, _, value in (field.partition("=") for field in text.split("&") if field)]
     except UnicodeDecodeError:
-        raise _malformed("must be percent-encoded UTF-8", place) from None
+        raise _fault("must be percent-encoded UTF-8", place=place) from None
     except ValueError:
-        raise _malformed(f"must have at most {MOST_FIELDS} fields", place) from None
+        raise _fault(f"must have at most {MOST_FIELDS} fields", place=place) from None
     for name, value in pairs:
         form.setdefault(name, []).append(value)
     return form
@@ -165,17 +164,6 @@ async def _read_file(request: Request, data: bytes | None, media: str, most: int
     return file if file.size else None
 
 
-def _content_type(request: Request) -> tuple[str, str]:
-    """Return the media type of the body and its charset in small letters; "" where there is none."""
-    media, _, rest = request.headers.get("Content-Type", "").partition(";")
-    charset = ""
-    for parameter in rest.split(";"):
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset":
-            charset = value.strip().strip('"').lower()
-    return media.strip().lower(), charset
-
-
 def _is_json(media: str) -> bool:
     return media == "application/json" or media.endswith("+json")
 
@@ -185,35 +173,29 @@ def _takes_text(layout: Layout) -> bool:
     return whole is not None and whole.type not in ("object", "list", "file")
 
 
-def _decode(data: bytes, charset: str) -> str:
+def _decode(data: bytes, charset: str | None) -> str:
     if charset and charset not in _CHARSETS:
-        raise invalid([_fault("must be UTF-8")], status=415)
+        raise _fault("must be UTF-8", status=415)
     try:
         return data.decode(charset or "utf-8")
     except UnicodeDecodeError:
-        raise _malformed(f"is not {charset.upper() or 'UTF-8'}") from None
+        raise _fault(f"is not {(charset or 'UTF-8').upper()}") from None
 
 
-def _fault(message: str, place: str = "body") -> dict[str, Any]:
-    return {"in": place, "name": "", "message": message}
+def _fault(message: str, name: str = "", *, place: str = "body", status: int = 400) -> RunError:
+    return invalid([{"in": place, "name": name[:80], "message": message}], status=status)
 
 
-def _malformed(message: str, place: str = "body") -> RunError:
-    return invalid([_fault(message, place)])
-
-
-def too_long(most: int) -> RunError:
-    """Return the error of a body of more than so many bytes."""
-    return invalid([_fault(f"must have at most {show_size(most)}")], status=413)
+def too_long(most: int, name: str = "") -> RunError:
+    """Return the error of a body, or of a part of it, of more than so many bytes."""
+    return _fault(f"must have at most {show_size(most)}", name, status=413)
 
 
 def _unsupported(layout: Layout) -> RunError:
     whole = layout.whole
     if whole is not None and whole.type == "file":
-        wanted = "as the file itself, not in a form"
-    else:
-        wanted = f"as application/json, {_FORM} or {_MULTIPART}"
-    return invalid([_fault(f"must be sent {wanted}")], status=415)
+        return _fault("must be sent as the file itself, not in a form", status=415)
+    return _fault(f"must be sent as application/json, {_FORM} or {_MULTIPART}", status=415)
 
 
 class Arriving:
@@ -242,7 +224,7 @@ class Arriving:
         header = self._request.headers.get("Content-Type", "")
         media, charset = read_content_type(header)
         if media.startswith("multipart/"):
-            raise _arriving_unsupported("must be sent as the body itself, not in a form")
+            raise _fault("must be sent as the body itself, not in a form", status=415)
         name = declared.decode or format_of(media)
         options = Options(
             on_invalid=cast("OnInvalid", declared.on_invalid), largest=largest, charset=charset, status=CLIENTS_FAULT
@@ -250,7 +232,7 @@ class Arriving:
         try:
             decoder = decoder_for(name, options)
         except RunError as error:
-            raise _arriving_unsupported(error.message) from None
+            raise _fault(error.message, status=415) from None
         return Stream(
             lambda: decoded(self._pieces(), decoder),
             {"skipped": lambda: decoder.skipped, "bytes": lambda: self.read, "size": lambda: self.size},
@@ -287,8 +269,7 @@ class Arriving:
                 except (web.RequestPayloadError, ConnectionError, RuntimeError) as error:
                     if isinstance(error, CodingError) and not self.lost:
                         self._failed = True
-                        told = "can't be read: its Content-Encoding is malformed"
-                        raise invalid([{"in": "body", "name": "", "message": told}]) from error
+                        raise _fault("can't be read: its Content-Encoding is malformed") from error
                     self._failed = True
                     raise _lost() from error
                 finally:
@@ -321,10 +302,6 @@ def _lost() -> RunError:
     return RunError("stream-lost", "the request's body broke off", status=CLIENTS_FAULT)
 
 
-def _arriving_unsupported(message: str) -> RunError:
-    return invalid([{"in": "body", "name": "", "message": message}], status=415)
-
-
 #: How many parts a form may have.
 MOST_PARTS: Final = 1000
 #: How many of them are taken apart before others have the event loop.
@@ -350,12 +327,12 @@ async def read_multipart(request: Request, layout: Layout, max_body: int, data: 
     form = _Reading(layout, max_body)
     most = most_bytes(layout, max_body)
     if (request.content_length or 0) > most:
-        raise _part_too_long("", most)
+        raise too_long(most)
     boundary = parse_options_header(request.headers.get("Content-Type", ""))[1].get("boundary", "")
     if not boundary:
-        raise _part_fault("", "must have a boundary in its Content-Type: let the client write that header")
+        raise _fault("must have a boundary in its Content-Type: let the client write that header")
     try:
-        with _parser(boundary) as parser:
+        with PushMultipartParser(boundary, max_header_size=_MOST_LINE, max_header_count=_MOST_HEADERS) as parser:
             if data is not None:
                 await form.take(parser.parse(data))
             else:
@@ -363,11 +340,11 @@ async def read_multipart(request: Request, layout: Layout, max_body: int, data: 
                 while not parser.closed and (piece := await request.content.read(_PIECE)):
                     received += len(piece)
                     if received > most + _WRAPPING:
-                        raise _part_too_long("", most)
+                        raise too_long(most)
                     await form.take(parser.parse(piece))
     except (MultipartError, HttpProcessingError) as error:
         form.close()
-        raise _part_fault("", f"is not well-formed multipart/form-data: {error}") from None
+        raise _fault(f"is not well-formed multipart/form-data: {error}") from None
     except BaseException:
         form.close()
         raise
@@ -425,7 +402,7 @@ class _Reading:
     async def _begin(self, part: MultipartSegment) -> None:
         self.count += 1
         if self.count > MOST_PARTS:
-            raise _part_fault("", f"must have at most {MOST_PARTS} parts")
+            raise _fault(f"must have at most {MOST_PARTS} parts")
         if not self.count % _AT_ONCE:
             await asyncio.sleep(0)  # others have their turn
         name = self.name = part.name or ""
@@ -438,7 +415,7 @@ class _Reading:
         if (part.content_type or "").startswith("multipart/"):
             raise MultipartError("a part holds parts")
         if headers.get("Content-Transfer-Encoding", "binary").lower() not in _PLAIN:
-            raise _part_fault(name, "must be sent without Content-Transfer-Encoding")
+            raise _fault("must be sent without Content-Transfer-Encoding", name)
         self.media = part.content_type or ""
         self.text = bytearray()
         self.file = None
@@ -456,7 +433,7 @@ class _Reading:
             self.text += piece
             return
         if self.limit is not None and file.size + len(piece) > self.limit:
-            raise _part_too_long(self.name, self.limit)
+            raise too_long(self.limit, self.name)
         self._spend(self.name, len(piece))
         await file.write(bytes(piece))
 
@@ -476,18 +453,18 @@ class _Reading:
             try:
                 value = self.text.decode()
             except UnicodeDecodeError:
-                raise _part_fault(name, "must be UTF-8") from None
+                raise _fault("must be UTF-8", name) from None
         values.setdefault(name, []).append(value)
 
     def _spend(self, name: str, size: int) -> None:
         if name in self.allowances:
             self.allowances[name] -= size
             if self.allowances[name] < 0:
-                raise _part_too_long(name, _allowance(self.layout.files[name], self.max_body))
+                raise too_long(_allowance(self.layout.files[name], self.max_body), name)
             return
         self.left -= size
         if self.left < 0:
-            raise _part_too_long("", self.max_body)
+            raise too_long(self.max_body)
 
     def close(self) -> None:
         close_files(self.fields)
@@ -516,16 +493,3 @@ def _allowance(declared: Input, max_body: int) -> int:
     if declared.type != "list":
         return size
     return max(size, max_body) if declared.max_items is None else size * declared.max_items
-
-
-def _parser(boundary: str) -> PushMultipartParser:
-    return PushMultipartParser(boundary, max_header_size=_MOST_LINE, max_header_count=_MOST_HEADERS)
-
-
-def _part_fault(name: str, message: str) -> RunError:
-    return invalid([{"in": "body", "name": name[:80], "message": message}])
-
-
-def _part_too_long(name: str, most: int) -> RunError:
-    message = f"must have at most {show_size(most)}"
-    return invalid([{"in": "body", "name": name[:80], "message": message}], status=413)

@@ -144,7 +144,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         # In a dialect it is the body that asks for a stream, and for a model.
         keeps_body=plan.reads_body or (streams and endpoint.streaming.format in DIALECTS),
         largest=settings.http.max_event_size,
-        address=addresses.of,
+        addresses=addresses,
     )
     constant, bound = _headers(plan)
     guard = limiter = None
