@@ -139,8 +139,16 @@ def read_form(data: bytes, place: str) -> Form:
     except ValueError:
         raise _fault(f"must have at most {MOST_FIELDS} fields", place=place) from None
     for name, value in pairs:
-        form.setdefault(name, []).append(value)
+        form.setdefault(field_name(name) if "[" in name else name, []).append(value)
     return form
+
+
+def field_name(name: str) -> str:
+    """Return the name of a field; `tags[0]`, as some clients write the items of a list, becomes `tags[]`."""
+    return _INDEXED.sub("[]", name)
+
+
+_INDEXED: Final = re.compile(r"\[[0-9]{1,4}\]$")
 
 
 async def _read_file(request: Request, data: bytes | None, media: str, most: int) -> File | None:
@@ -334,10 +342,13 @@ async def read_multipart(request: Request, layout: Layout, max_body: int, data: 
     try:
         with PushMultipartParser(boundary, max_header_size=_MOST_LINE, max_header_count=_MOST_HEADERS) as parser:
             if data is not None:
+                _check_opening(data, boundary)
                 await form.take(parser.parse(data))
             else:
                 received = 0
                 while not parser.closed and (piece := await request.content.read(_PIECE)):
+                    if not received:
+                        _check_opening(piece, boundary)
                     received += len(piece)
                     if received > most + _WRAPPING:
                         raise too_long(most)
@@ -349,6 +360,15 @@ async def read_multipart(request: Request, layout: Layout, max_body: int, data: 
         form.close()
         raise
     return form.fields
+
+
+def _check_opening(data: bytes, boundary: str) -> None:
+    """Refuse a form that begins with another boundary than its header names. Raises RunError ``invalid-input``."""
+    begins, expected = data.lstrip(b"\r\n"), b"--" + boundary.encode("utf-8", "surrogateescape")
+    if begins.startswith(b"--") and not begins.startswith(expected) and not expected.startswith(begins):
+        raise _fault(
+            "begins with another boundary than its Content-Type names: let the client write that header with the body"
+        )
 
 
 def most_bytes(layout: Layout, max_body: int) -> int:
@@ -405,7 +425,7 @@ class _Reading:
             raise _fault(f"must have at most {MOST_PARTS} parts")
         if not self.count % _AT_ONCE:
             await asyncio.sleep(0)  # others have their turn
-        name = self.name = part.name or ""
+        name = self.name = field_name(part.name or "")
         if not name or _CONTROL.search(name + (part.filename or "")):
             raise MultipartError("a part has no name, or control characters in it")
         headers = dict(part.headerlist)
@@ -419,8 +439,10 @@ class _Reading:
         self.media = part.content_type or ""
         self.text = bytearray()
         self.file = None
-        if part.filename is not None or name in self.layout.files:
-            declared = self.layout.files.get(name)
+        declared = self.layout.files.get(name)
+        # What a browser sends for a Blob has a file's name, be it JSON or text.
+        blob = part.filename is not None and (part.filename == "blob" or _is_json(self.media))
+        if declared is not None or (part.filename is not None and not blob):
             self.limit = None if declared is None else _size_of(declared)
             self.file = File(part.filename or "", headers.get("Content-Type", "application/octet-stream"))
             # Known to the form from now on, and so deleted with it.
