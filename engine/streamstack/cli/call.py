@@ -39,7 +39,8 @@ from streamstack.runtime.decoders.decoder import Decoder
 from streamstack.runtime.decoders.formats import format_of, read_content_type
 from streamstack.runtime.decoders.lines import LinesDecoder, TextDecoder
 from streamstack.runtime.decoders.sse import SseDecoder
-from streamstack.server.context import DatabaseError, serving_locally
+from streamstack.server.app import serving_locally
+from streamstack.server.context import DatabaseError
 from streamstack.server.endpoints import UnservableError
 
 #: Exit codes: a whole answer; an error or an answer cut short; no answer.

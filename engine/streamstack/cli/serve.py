@@ -20,8 +20,7 @@ from streamstack.language.project import Checked, read_project
 from streamstack.language.report import write_text
 from streamstack.language.settings import LogSettings
 from streamstack.language.values import to_json
-from streamstack.server.addresses import AuthenticationError
-from streamstack.server.context import DatabaseError
+from streamstack.server.context import AuthenticationError, DatabaseError
 from streamstack.server.endpoints import UnservableError
 from streamstack.server.reloading import first_edition, unshared
 from streamstack.server.serve import ServeOptions

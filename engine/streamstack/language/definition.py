@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from streamstack.errors import Mark
+from streamstack.language.keys import InputRules
 from streamstack.language.units import Rate
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
@@ -371,7 +372,7 @@ class Endpoint:
     description: str = ""
     tags: tuple[str, ...] = ()
     headers: tuple[tuple[str, Value], ...] = ()
-    unknown_inputs: str = "refuse"
+    input_rules: InputRules = InputRules()
     response: Value | None = None
     disabled: bool = False
     allow: frozenset[str] = frozenset()

@@ -26,6 +26,7 @@ from streamstack.spec import (
     Type,
     Variable,
     group_of,
+    setting,
 )
 
 _PROSE: Final = Constant(Kind.PROSE)
@@ -125,6 +126,8 @@ TYPES: Final[Mapping[str, InputType]] = {
     "stream": InputType("The request body, read as it arrives.", raw=True),
 }
 FILTERS: Final = ("trim", "lower", "upper")
+#: The types that are written as text, to which filters can be applied.
+TEXT_LIKE: Final = ("text", "email", "url", "uuid", "enum", "timestamp", "date")
 _LOCATIONS: Final = ("path", "query", "body", "header", "cookie", "wholeBody")
 #: What the items of a stream may be, and what becomes of one that can't be decoded.
 _STREAM_FORMATS: Final = ("ndjson", "sse", "csv", "json", "lines", "text", "bytes")
@@ -150,6 +153,29 @@ INPUT_KEYS: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class InputRules:
+    """How strictly inputs are checked, for a project and per endpoint."""
+
+    convert: bool = setting(
+        _FLAG,
+        'Convert JSON values to the declared type, as texts of forms are: `"5"` for an integer, `5` for a text.',
+        False,
+    )
+    unknown: str = setting(
+        Constant(choices=("refuse", "ignore")),
+        "Whether undeclared body properties are rejected or ignored. In the formats of LLM SDKs (`openai`), the "
+        "default is `ignore`.",
+        "refuse",
+    )
+    null_means_absent: bool = setting(_FLAG, "Treat null as not sent, for inputs that are not `nullable`.", False)
+    empty_means_absent: bool = setting(_FLAG, "Treat an empty text as not sent.", False)
+
+
+#: Inputs are checked so where nothing else is configured.
+STRICT: Final = InputRules()
+
+
 def _constraint(name: str, type_: Type, description: str, *types: str, default: Any = None) -> Field:
     CONSTRAINTS[name] = types
     return Field(name, type_, f"{description} For {' and '.join(types)}.", default=default)
@@ -162,7 +188,7 @@ INPUT_CONSTRAINTS: Final = (
     _constraint("minLength", _COUNT, "Minimum number of characters.", "text"),
     _constraint("maxLength", _COUNT, "Maximum number of characters.", "text"),
     _constraint("pattern", _PROSE, "Regular expression that must match somewhere in the text.", "text"),
-    _constraint("filters", ListOf(Constant(choices=FILTERS)), "Transformations applied before validation.", "text"),
+    _constraint("filters", ListOf(Constant(choices=FILTERS)), "Transformations applied before validation.", *TEXT_LIKE),
     _constraint("minimum", _NUMBER, "Minimum value.", "integer", "decimal"),
     _constraint("maximum", _NUMBER, "Maximum value.", "integer", "decimal"),
     _constraint(
@@ -315,12 +341,8 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
         ),
         Field("cache", Custom({}), "Not supported yet."),
         Field("inputParameters", _INPUTS, "Inputs by name."),
-        Field(
-            "unknownInputs",
-            Constant(choices=("refuse", "ignore")),
-            "Whether undeclared body properties are rejected or ignored.",
-            default="refuse",
-        ),
+        Field("inputs", group_of(InputRules), "How strictly inputs are checked."),
+        Field("unknownInputs", Constant(choices=("refuse", "ignore")), "Short for `inputs: {unknown: ...}`."),
         Field("functionStack", _STACK, "Steps that run for each request.", required=True),
         Field("response", Bound(), "Response of a json endpoint. Default: the value of `return`."),
         _disabled("Do not serve the endpoint. It is still validated."),

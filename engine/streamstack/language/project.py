@@ -20,6 +20,7 @@ from streamstack.language.definition import Definition, Endpoint, FunctionDefini
 from streamstack.language.environment import read_env_file
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
+from streamstack.language.keys import STRICT, InputRules
 from streamstack.language.loading.checks import shape
 from streamstack.language.loading.documents import Reading, read_document
 from streamstack.language.nodes import Document
@@ -64,6 +65,7 @@ def validate(
     streaming_defaults: Streaming,
     environment: Mapping[str, str] | None = None,
     configured: Mapping[str, Collection[str]] | None = None,
+    input_rules: InputRules = STRICT,
 ) -> tuple[Project, list[Diagnostic]]:
     """Read a project's files, given as texts by name, and report all that is wrong with them.
 
@@ -80,7 +82,10 @@ def validate(
         findings += found
         if found:
             unread.update(_NAME.findall(files[file]))
-        entries += [_Entry(document, read_document(document, registry, streaming_defaults)) for document in documents]
+        entries += [
+            _Entry(document, read_document(document, registry, streaming_defaults, input_rules))
+            for document in documents
+        ]
     functions: dict[str, FunctionDefinition] = {}
     findings += _name_functions(entries, functions)
     sound: list[Definition] = []
@@ -306,6 +311,7 @@ def read_project(
                 "databases": tuple(settings.databases),
                 "authentication": settings.names("authentication"),
             },
+            settings.inputs,
         )
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, kept | sources, environment)

@@ -15,6 +15,7 @@ from streamstack.errors import Diagnostic
 from streamstack.language.authentication import AUTHENTICATION, Methods
 from streamstack.language.environment import blame, substitute
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.keys import InputRules
 from streamstack.language.nodes import Mapping, Node, Scalar
 from streamstack.language.redis_urls import REDIS, RedisUrl, parse_redis
 from streamstack.language.source import read
@@ -526,6 +527,11 @@ class Settings:
         group_of(Streaming, check=check_streaming),
         "Defaults for the `streaming` block of endpoints.",
         factory=Streaming,
+    )
+    inputs: InputRules = setting(
+        group_of(InputRules),
+        "Defaults for the `inputs` block of endpoints: how strictly inputs are checked.",
+        factory=InputRules,
     )
     settings: dict[str, Any] = setting(
         Named(Bound()), "Your own values. Definitions read them as `settings`.", factory=dict

@@ -140,7 +140,7 @@ def _plan(endpoint: Endpoint, graph: Graph, functions: Mapping[str, Callee], gra
     compiled = code.compile()
     return Plan(
         endpoint=endpoint,
-        checker=compile_inputs(endpoint.inputs, endpoint.unknown_inputs),
+        checker=compile_inputs(endpoint.inputs, endpoint.input_rules),
         shapes=_shapes(nodes),
         reads_body=_reads_body(endpoint, nodes),
         source=code.text,

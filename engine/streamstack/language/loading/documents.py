@@ -24,7 +24,7 @@ from streamstack.language.definition import (
     Way,
 )
 from streamstack.language.expressions import Value
-from streamstack.language.keys import DOCUMENTS, LIMIT, METHODS, NOT_YET, WAY
+from streamstack.language.keys import DOCUMENTS, LIMIT, METHODS, NOT_YET, STRICT, WAY, InputRules
 from streamstack.language.loading.arguments import (
     ArgumentReader,
     Faults,
@@ -43,7 +43,7 @@ from streamstack.language.suggest import nearest
 from streamstack.language.units import parse_rate
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
-from streamstack.spec import is_null
+from streamstack.spec import fields_of, is_null
 
 #: Keys of which the text is looked at more closely than its type, and `streaming`, which has a reader of its own.
 _UNREAD: Final = ("kind", "method", "path", "name", "streaming", "authentication")
@@ -63,19 +63,24 @@ class Reading:
 
 
 def load(
-    document: Document, registry: Registry, streaming_defaults: Streaming
+    document: Document, registry: Registry, streaming_defaults: Streaming, input_rules: InputRules = STRICT
 ) -> tuple[Definition | None, list[Diagnostic]]:
     """Load a document; None where it has an error, since it could not be run.
 
     All faults of the document are found in one go. Nothing is raised.
     """
-    reading = read_document(document, registry, streaming_defaults)
+    reading = read_document(document, registry, streaming_defaults, input_rules)
     failed = any(finding.severity == "error" for finding in reading.findings)
     return None if failed else reading.definition, reading.findings
 
 
-def read_document(document: Document, registry: Registry, streaming_defaults: Streaming) -> Reading:
-    """Read as much of a document as its faults allow."""
+def read_document(
+    document: Document, registry: Registry, streaming_defaults: Streaming, input_rules: InputRules = STRICT
+) -> Reading:
+    """Read as much of a document as its faults allow.
+
+    ``streaming_defaults`` and ``input_rules`` are those of the settings.
+    """
     faults = Faults()
     root = document.root
     if not isinstance(root, Mapping):
@@ -86,7 +91,7 @@ def read_document(document: Document, registry: Registry, streaming_defaults: St
             "write `method: GET`, `path: /...`, `functionStack:` and so on",
         )
         return Reading(None, faults.found, whole=False)
-    definition = _DocumentReader(root, registry, faults).read(streaming_defaults)
+    definition = _DocumentReader(root, registry, faults).read(streaming_defaults, input_rules)
     return Reading(definition, faults.found, whole=definition is not None and not faults.holes)
 
 
@@ -99,7 +104,7 @@ class _DocumentReader:
         self.owner = "a definition"
         self.arguments = ArgumentReader(faults, StepReader(registry, faults).read_stack, of_steps=False)
 
-    def read(self, streaming_defaults: Streaming) -> Definition | None:
+    def read(self, streaming_defaults: Streaming, input_rules: InputRules) -> Definition | None:
         kind = self._kind()
         if kind is None:
             return None
@@ -117,7 +122,7 @@ class _DocumentReader:
             "allow": frozenset(given.get("allow", ())),
         }
         if kind == "endpoint":
-            return self._endpoint(given, common, streaming_defaults)
+            return self._endpoint(given, common, streaming_defaults, input_rules)
         common |= {"name": self._name(), "name_mark": self._mark_of("name")}
         return self._function(common) if kind == "function" else self._task(common)
 
@@ -142,7 +147,9 @@ class _DocumentReader:
         self.faults.add("bad-kind", node.mark, f"{shown} is not a document kind", hint)
         return None
 
-    def _endpoint(self, given: dict[str, Any], common: dict[str, Any], streaming_defaults: Streaming) -> Endpoint:
+    def _endpoint(
+        self, given: dict[str, Any], common: dict[str, Any], streaming_defaults: Streaming, input_rules: InputRules
+    ) -> Endpoint:
         for key, meaning in NOT_YET.items():
             written = self.root.key(key)
             if self._get(key) is not None and written is not None:
@@ -173,13 +180,22 @@ class _DocumentReader:
             inputs=inputs,
             tags=given.get("tags", ()),
             headers=headers,
-            unknown_inputs=given.get("unknown_inputs", "ignore" if speaks else "refuse"),
+            input_rules=self._input_rules(given, replace(input_rules, unknown="ignore") if speaks else input_rules),
             response=given.get("response"),
             authentication=self._authentication(),
             rate_limits=self._rate_limits(given.get("rate_limit", ())),
             cache=self._get("cache"),
             **common,
         )
+
+    def _input_rules(self, given: dict[str, Any], defaults: InputRules) -> InputRules:
+        rules = given.get("inputs")
+        values = {} if rules is None else python_values(fields_of(InputRules), rules)
+        short = given.get("unknown_inputs")
+        if short and values.setdefault("unknown", short) != short:
+            message = "`unknownInputs` contradicts `unknown` of `inputs`"
+            self.faults.add("conflicting-parameters", self._mark_of("unknownInputs"), message, "remove it")
+        return replace(defaults, **values)
 
     def _streaming(self, defaults: Streaming, response_type: str, inputs: tuple[Input, ...]) -> Streaming:
         node = self._get("streaming")
