@@ -8,9 +8,9 @@ from streamstack.connections.database.interface import ISOLATION, Database, Data
 from streamstack.errors import RunError
 from streamstack.language.definition import Configured, Effects, Example, Parameter, function
 from streamstack.language.graph import Node, constant
+from streamstack.language.names import did_you_mean
 from streamstack.language.settings import default_database
 from streamstack.language.sql import Statement
-from streamstack.language.suggest import did_you_mean
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.run import Context, Run
 from streamstack.spec import Bound, Constant, Kind, Nesting, StackOf

@@ -6,11 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from streamstack.language import units
 from streamstack.language.findings import FINDINGS
 from streamstack.language.names import DEFINITION
 from streamstack.language.streaming_settings import Streaming
-from streamstack.language.units import ALGORITHMS
+from streamstack.language.values import (
+    ALGORITHMS,
+    TIMESTAMP_EXAMPLE,
+    parse_date,
+    parse_email,
+    parse_timestamp,
+    parse_url,
+    parse_uuid,
+)
 from streamstack.spec import (
     Bound,
     Condition,
@@ -104,18 +111,16 @@ TYPES: Final[Mapping[str, InputType]] = {
     "timestamp": InputType(
         "A timestamp in RFC 3339: 2026-01-31T12:00:00Z.",
         {"type": "string", "format": "date-time"},
-        f"a timestamp like {units.TIMESTAMP_EXAMPLE}",
-        units.parse_timestamp,
+        f"a timestamp like {TIMESTAMP_EXAMPLE}",
+        parse_timestamp,
     ),
     "date": InputType(
-        "A date: 2026-01-31.", {"type": "string", "format": "date"}, "a date like 2026-01-31", units.parse_date
+        "A date: 2026-01-31.", {"type": "string", "format": "date"}, "a date like 2026-01-31", parse_date
     ),
-    "uuid": InputType("A UUID.", {"type": "string", "format": "uuid"}, "a UUID", units.parse_uuid),
-    "email": InputType(
-        "An e-mail address.", {"type": "string", "format": "email"}, "an e-mail address", units.parse_email
-    ),
+    "uuid": InputType("A UUID.", {"type": "string", "format": "uuid"}, "a UUID", parse_uuid),
+    "email": InputType("An e-mail address.", {"type": "string", "format": "email"}, "an e-mail address", parse_email),
     "url": InputType(
-        "An absolute URL.", {"type": "string", "format": "uri"}, "a URL like https://example.com/", units.parse_url
+        "An absolute URL.", {"type": "string", "format": "uri"}, "a URL like https://example.com/", parse_url
     ),
     "object": InputType("An object; `properties` declares its properties.", {"type": "object"}),
     "list": InputType("A list; `items` declares its items.", {"type": "array"}),

@@ -13,12 +13,22 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.language import units
 from streamstack.language.definition import Input
+from streamstack.language.names import did_you_mean
 from streamstack.language.patterns import LONGEST, compile_pattern
-from streamstack.language.suggest import did_you_mean
-from streamstack.language.units import show_size
-from streamstack.language.values import MISSING, kind, to_text
+from streamstack.language.values import (
+    MISSING,
+    TIMESTAMP_EXAMPLE,
+    is_one_of,
+    kind,
+    parse_date,
+    parse_email,
+    parse_timestamp,
+    parse_url,
+    parse_uuid,
+    show_size,
+    to_text,
+)
 from streamstack.records import fast_dataclass
 from streamstack.runtime.decoders.decoder import DEEPEST, is_deep
 from streamstack.runtime.files import File
@@ -233,13 +243,13 @@ def boolean(declared: Input, *, call: bool) -> Check:
 
 def timestamp(declared: Input, *, call: bool) -> Check:
     """Take a timestamp as RFC 3339 writes it; its offset is kept."""
-    refuse = unlike(f"a timestamp such as {units.TIMESTAMP_EXAMPLE}", nullable=declared.nullable)
+    refuse = unlike(f"a timestamp such as {TIMESTAMP_EXAMPLE}", nullable=declared.nullable)
 
     def check(value: Any, faults: InputFaults) -> Any:
         if type(value) is str:
-            found = units.parse_timestamp(value)
+            found = parse_timestamp(value)
             if found is None:
-                return faults.add(f"must be a timestamp with its offset from UTC, such as {units.TIMESTAMP_EXAMPLE}")
+                return faults.add(f"must be a timestamp with its offset from UTC, such as {TIMESTAMP_EXAMPLE}")
             return found
         if call and isinstance(value, datetime):
             return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
@@ -254,7 +264,7 @@ def day(declared: Input, *, call: bool) -> Check:
 
     def check(value: Any, faults: InputFaults) -> Any:
         if type(value) is str:
-            found = units.parse_date(value)
+            found = parse_date(value)
             return found if found is not None else faults.add("must be a date such as 2026-01-31")
         if call and isinstance(value, date) and not isinstance(value, datetime):
             return value
@@ -320,7 +330,7 @@ def file(declared: Input, *, call: bool) -> Check:
             return refuse(value, faults)
         if most is not None and value.size > most:
             return faults.add(f"must have at most {show_size(most)}")
-        if declared.content_types and not units.is_one_of(value.content_type, declared.content_types):
+        if declared.content_types and not is_one_of(value.content_type, declared.content_types):
             return faults.add(f"must be of type {' or '.join(declared.content_types)}")
         return value
 
@@ -347,9 +357,9 @@ SIMPLE: Final[dict[str, Callable[..., Check]]] = {
     "boolean": boolean,
     "timestamp": timestamp,
     "date": day,
-    "uuid": _format(units.parse_uuid, "a UUID such as 0b8e5d1c-3f6a-4c57-9d0e-2f4b8a6c1e90"),
-    "email": _format(units.parse_email, "an e-mail address such as ada@example.com"),
-    "url": _format(units.parse_url, "an absolute URL such as https://example.com/page"),
+    "uuid": _format(parse_uuid, "a UUID such as 0b8e5d1c-3f6a-4c57-9d0e-2f4b8a6c1e90"),
+    "email": _format(parse_email, "an e-mail address such as ada@example.com"),
+    "url": _format(parse_url, "an absolute URL such as https://example.com/page"),
     "enum": enum,
     "file": file,
     "stream": stream,

@@ -13,8 +13,7 @@ from typing import Any, Final
 
 from streamstack.errors import RunError
 from streamstack.language import operators
-from streamstack.language.units import show_duration
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, show_duration
 from streamstack.runtime.aggregates import Series, identity
 from streamstack.runtime.concurrency import Channel
 from streamstack.runtime.faults import place_of

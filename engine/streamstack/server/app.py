@@ -14,8 +14,8 @@ from yarl import URL
 
 from streamstack.errors import ProjectError
 from streamstack.functions import REGISTRY
+from streamstack.language.findings import write_text
 from streamstack.language.project import Checked, read_project
-from streamstack.language.report import write_text
 from streamstack.server.connection import HEADERS, LINE_SIZE
 from streamstack.server.context import make_context
 from streamstack.server.endpoints import UnservableError, make_cors

@@ -12,7 +12,7 @@ from aiohttp.hdrs import CONTENT_ENCODING, CONTENT_TYPE, EXPECT
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Input
-from streamstack.language.units import show_size
+from streamstack.language.values import show_size
 from streamstack.runtime.coercion import invalid
 from streamstack.runtime.decoders.decoder import OnInvalid
 from streamstack.runtime.decoders.formats import Options, decoded, decoder_for, format_of, read_content_type

@@ -12,7 +12,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Input
-from streamstack.language.units import show_size
+from streamstack.language.values import show_size
 from streamstack.runtime.coercion import invalid
 from streamstack.runtime.files import File
 from streamstack.runtime.inputs import Form, JsonText, Layout

@@ -12,7 +12,7 @@ from streamstack.errors import RunError
 from streamstack.functions.state import key_of, open_rates, open_slots, quota_of, refusal, seconds_of, tightest
 from streamstack.language.definition import RateLimit
 from streamstack.language.expressions import Value
-from streamstack.language.units import Rate
+from streamstack.language.values import Rate
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Run
 from streamstack.server.addresses import Addresses
