@@ -28,7 +28,7 @@ DOCUMENTED = {
 
 #: What is still wrong, by file: this list only shrinks. An entry that is no longer needed fails the test.
 KNOWN: Mapping[str, str] = {
-    "language/expressions/scan.py": "_end_token_stack _last_identifier _tag_stack",
+    "language/expressions/grammar.py": "_end_token_stack _last_identifier _tag_stack",
     "language/expressions/templates.py": "_output_child_post _output_child_pre",
     "language/filters/convert.py": "error-text",
 }

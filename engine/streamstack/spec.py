@@ -23,12 +23,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language import nodes, units
+from streamstack.language import nodes
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.names import did_you_mean, nearest
 from streamstack.language.nodes import Node, Scalar, Sequence
-from streamstack.language.suggest import did_you_mean, nearest
-from streamstack.language.units import parse_rate
-from streamstack.language.values import MISSING
+from streamstack.language.values import (
+    MISSING,
+    parse_duration,
+    parse_every,
+    parse_rate,
+    parse_size,
+    show_duration,
+    show_size,
+)
 
 # ---------------------------------------------------------------------------------------- types
 
@@ -136,7 +143,7 @@ FACTS: Final = {
         "duration",
         "write it like 200ms or 5s",
         ("number", "string"),
-        parse=units.parse_duration,
+        parse=parse_duration,
         code="bad-duration",
     ),
     Kind.SIZE: KindFacts(
@@ -144,7 +151,7 @@ FACTS: Final = {
         "size",
         "write it like 64KB or 10MB",
         ("integer", "string"),
-        parse=units.parse_size,
+        parse=parse_size,
         code="bad-size",
     ),
     Kind.EVERY: KindFacts(
@@ -152,7 +159,7 @@ FACTS: Final = {
         "number of items or duration",
         "write a number of items, such as 10, or a duration, such as 10s",
         ("integer", "string"),
-        parse=units.parse_every,
+        parse=parse_every,
         code="bad-duration",
     ),
     Kind.RATE: KindFacts(
@@ -514,11 +521,11 @@ def not_chosen(value: Any, choices: Collection[str]) -> tuple[str, str] | None:
 def shown(kind: Kind, number: float) -> Any:
     """Return a number of a kind as authors write it: seconds and bytes have units."""
     if kind is Kind.DURATION:
-        return units.show_duration(number)
+        return show_duration(number)
     if kind is Kind.PART:
         return f"{number * 100:g}%"
     if kind is Kind.SIZE:
-        return units.show_size(number)
+        return show_size(number)
     return int(number) if number == int(number) else number
 
 

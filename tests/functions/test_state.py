@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.functions.state import SingleFlight
+from streamstack.language.environment import parse_redis
 from streamstack.language.project import validate
-from streamstack.language.redis_urls import parse_redis
 from streamstack.language.settings import StateSettings
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.plan import Plan

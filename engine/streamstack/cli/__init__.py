@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from streamstack import __version__
-from streamstack.language.suggest import nearest
+from streamstack.language.names import nearest
 from streamstack.server.signals import Early
 
 #: The commands, in the order of the help.

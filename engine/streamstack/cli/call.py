@@ -32,9 +32,9 @@ from streamstack import __version__
 from streamstack.connections.http import UpstreamResponse
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
+from streamstack.language.findings import WRITERS
 from streamstack.language.masking import mask
 from streamstack.language.project import find_root, read_project
-from streamstack.language.report import WRITERS
 from streamstack.runtime.decoders.decoder import Decoder
 from streamstack.runtime.decoders.formats import format_of, read_content_type
 from streamstack.runtime.decoders.lines import LinesDecoder, TextDecoder

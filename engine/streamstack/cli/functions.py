@@ -10,6 +10,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from streamstack.functions import FAMILIES, REGISTRY
+from streamstack.language.names import did_you_mean
 from streamstack.language.reference import (
     OPERATIONS,
     expressions_reference,
@@ -18,7 +19,6 @@ from streamstack.language.reference import (
     markdown_of_operation,
     reference,
 )
-from streamstack.language.suggest import did_you_mean
 
 
 @click.command(short_help="Show the reference of functions, filters and tests.")

@@ -12,11 +12,11 @@ import click
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.definition import Definition, Endpoint, Project
+from streamstack.language.findings import WRITERS
 from streamstack.language.graph import Graph
+from streamstack.language.names import did_you_mean
 from streamstack.language.pictures import mermaid, svg
 from streamstack.language.project import display_name, find_root, read_project
-from streamstack.language.report import WRITERS
-from streamstack.language.suggest import did_you_mean
 
 #: Exit codes, as those of `validate`: done, the file has errors, could not run.
 FOUND, FAILED = 1, 2

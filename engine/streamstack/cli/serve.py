@@ -15,9 +15,9 @@ import structlog
 from streamstack.cli import FIRST_FILE
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
+from streamstack.language.findings import write_text
 from streamstack.language.masking import mask, masked
 from streamstack.language.project import Checked, read_project
-from streamstack.language.report import write_text
 from streamstack.language.settings import LogSettings
 from streamstack.language.values import to_json
 from streamstack.server.context import AuthenticationError, DatabaseError

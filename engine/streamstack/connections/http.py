@@ -17,7 +17,7 @@ from yarl import URL
 from streamstack import __version__
 from streamstack.connections.network_guard import NetworkGuard, RefusedAddressError
 from streamstack.errors import RunError
-from streamstack.language.headers import is_framing
+from streamstack.language.names import is_framing
 from streamstack.language.settings import HttpSettings
 
 #: Bytes of a piece, at most (br: about).

@@ -10,7 +10,7 @@ from streamstack.errors import RunError
 from streamstack.language.definition import Arguments, Effects, Entries, Example, Items, Parameter, function
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
-from streamstack.language.suggest import did_you_mean
+from streamstack.language.names import did_you_mean
 from streamstack.language.values import to_text
 from streamstack.runtime.compiler import Code, source_of, values_given
 from streamstack.runtime.concurrency import together

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from streamstack.errors import Mark
 from streamstack.language.keys import InputRules
-from streamstack.language.units import Rate
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, Rate
 from streamstack.records import fast_dataclass
 from streamstack.spec import Field, fields_by_name
 

@@ -13,14 +13,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 from streamstack.errors import Diagnostic
 from streamstack.language.authentication import AUTHENTICATION, Methods
-from streamstack.language.environment import blame, substitute
+from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.keys import InputRules
+from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
-from streamstack.language.redis_urls import REDIS, RedisUrl, parse_redis
 from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming, check_streaming
-from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import MISSING
 from streamstack.spec import (
     Bound,

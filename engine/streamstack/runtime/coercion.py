@@ -15,13 +15,23 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.language import units
 from streamstack.language.definition import Input
 from streamstack.language.keys import InputRules
+from streamstack.language.names import did_you_mean
 from streamstack.language.patterns import LONGEST, compile_pattern
-from streamstack.language.suggest import did_you_mean
-from streamstack.language.units import show_size
-from streamstack.language.values import MISSING, kind, to_text
+from streamstack.language.values import (
+    MISSING,
+    TIMESTAMP_EXAMPLE,
+    is_one_of,
+    kind,
+    parse_date,
+    parse_email,
+    parse_timestamp,
+    parse_url,
+    parse_uuid,
+    show_size,
+    to_text,
+)
 from streamstack.records import fast_dataclass
 from streamstack.runtime.decoders.decoder import DEEPEST, is_deep
 from streamstack.runtime.files import File
@@ -271,15 +281,15 @@ class _Format:
 
 _FORMATS: Final = {
     "timestamp": _Format(
-        units.parse_timestamp,
-        f"a timestamp such as {units.TIMESTAMP_EXAMPLE}",
-        f"a timestamp with its offset from UTC, such as {units.TIMESTAMP_EXAMPLE}",
+        parse_timestamp,
+        f"a timestamp such as {TIMESTAMP_EXAMPLE}",
+        f"a timestamp with its offset from UTC, such as {TIMESTAMP_EXAMPLE}",
         _timestamp_value,
     ),
-    "date": _Format(units.parse_date, "a date such as 2026-01-31", take=_date_value),
-    "uuid": _Format(units.parse_uuid, "a UUID such as 0b8e5d1c-3f6a-4c57-9d0e-2f4b8a6c1e90"),
-    "email": _Format(units.parse_email, "an e-mail address such as ada@example.com"),
-    "url": _Format(units.parse_url, "an absolute URL such as https://example.com/page"),
+    "date": _Format(parse_date, "a date such as 2026-01-31", take=_date_value),
+    "uuid": _Format(parse_uuid, "a UUID such as 0b8e5d1c-3f6a-4c57-9d0e-2f4b8a6c1e90"),
+    "email": _Format(parse_email, "an e-mail address such as ada@example.com"),
+    "url": _Format(parse_url, "an absolute URL such as https://example.com/page"),
 }
 
 
@@ -343,7 +353,7 @@ def file(declared: Input, *, call: bool) -> Check:
             return refuse(value, faults)
         if most is not None and value.size > most:
             return faults.add(f"must have at most {show_size(most)}")
-        if declared.content_types and not units.is_one_of(value.content_type, declared.content_types):
+        if declared.content_types and not is_one_of(value.content_type, declared.content_types):
             return faults.add(f"must be of type {' or '.join(declared.content_types)}")
         return value
 

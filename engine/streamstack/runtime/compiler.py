@@ -24,8 +24,7 @@ from streamstack.language.expressions.compile import LOCALS, compile_source, lit
 from streamstack.language.graph import Block, Node, constant, values_in
 from streamstack.language.names import identifier
 from streamstack.language.sql import assembled, statement_in
-from streamstack.language.units import parse_duration, parse_every, parse_rate, parse_size
-from streamstack.language.values import MISSING, to_text
+from streamstack.language.values import MISSING, parse_duration, parse_every, parse_rate, parse_size, to_text
 from streamstack.runtime import conversions
 from streamstack.runtime.concurrency import BREAK, CONTINUE, Signal
 from streamstack.runtime.faults import Site

@@ -11,8 +11,7 @@ from streamstack.errors import RunError
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Graph, Node, constant
-from streamstack.language.units import Rate
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, Rate
 from streamstack.runtime import conversions
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import guarded, limited, retried

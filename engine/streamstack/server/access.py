@@ -16,7 +16,7 @@ from streamstack.functions.state import key_of, open_rates, open_slots, quota_of
 from streamstack.language.authentication import BEARER, ApiKey, CredentialPlace, Method, Methods
 from streamstack.language.definition import Authentication, RateLimit, Way
 from streamstack.language.expressions import Value
-from streamstack.language.units import Rate
+from streamstack.language.values import Rate
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Context, Run
 from streamstack.server.headers import CorsHeaders, header_lines

@@ -19,8 +19,8 @@ from yarl import URL
 from streamstack.errors import ProjectError
 from streamstack.functions import REGISTRY
 from streamstack.language.definition import Project
+from streamstack.language.findings import write_text
 from streamstack.language.project import Checked, read_project
-from streamstack.language.report import write_text
 from streamstack.runtime.plan import compile_project
 from streamstack.server.connection import HEADERS, LINE_SIZE, HttpServer
 from streamstack.server.context import make_context, prepare_databases

@@ -15,7 +15,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Input
-from streamstack.language.units import show_size
+from streamstack.language.values import show_size
 from streamstack.runtime.coercion import invalid
 from streamstack.runtime.decoders.decoder import OnInvalid
 from streamstack.runtime.decoders.formats import Options, decoded, decoder_for, format_of, read_content_type

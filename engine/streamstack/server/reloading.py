@@ -11,6 +11,7 @@ from typing import Final
 
 from streamstack.errors import Diagnostic
 from streamstack.language.definition import Definition
+from streamstack.language.findings import write_text
 from streamstack.language.graph import steps_of
 from streamstack.language.masking import learn
 from streamstack.language.project import (
@@ -22,7 +23,6 @@ from streamstack.language.project import (
     find_settings,
     uncollected,
 )
-from streamstack.language.report import write_text
 from streamstack.language.settings import Settings
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Context

@@ -14,7 +14,7 @@ import orjson
 
 from streamstack.errors import RunError
 from streamstack.formats.spec import Encoder, ResponseContext
-from streamstack.language.headers import ForwardedHeaders
+from streamstack.language.names import ForwardedHeaders
 from streamstack.language.values import MISSING, to_json
 from streamstack.runtime.run import Run, Sink, check_content, check_open
 from streamstack.server.headers import BODILESS, check_status, cookie_headers, date_line, own_headers, status_line

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.functions.state import open_redis
-from streamstack.language.report import write_text
+from streamstack.language.findings import write_text
 from streamstack.language.settings import Server
 from streamstack.runtime.run import Context
 from streamstack.server.connection import HttpServer

@@ -20,7 +20,7 @@ from streamstack.language.definition import (
     Step,
 )
 from streamstack.language.expressions import Read, Value
-from streamstack.language.expressions.value import ListValue, ObjectValue
+from streamstack.language.expressions.compile import ListValue, ObjectValue
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import (
     Block,
@@ -33,7 +33,7 @@ from streamstack.language.graph import (
     steps_of,
     values_of,
 )
-from streamstack.language.suggest import nearest
+from streamstack.language.names import nearest
 from streamstack.language.values import MISSING
 from streamstack.spec import Condition, Nesting
 

@@ -33,9 +33,8 @@ from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import Block, Graph, constant, steps_of
 from streamstack.language.loading.inputs import mismatch
-from streamstack.language.names import RESERVED
+from streamstack.language.names import RESERVED, did_you_mean, nearest
 from streamstack.language.settings import default_database
-from streamstack.language.suggest import did_you_mean, nearest
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
 from streamstack.spec import Nesting, listed

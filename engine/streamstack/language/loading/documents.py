@@ -36,12 +36,10 @@ from streamstack.language.loading.arguments import (
 from streamstack.language.loading.checks import check_effects, check_sent, check_streams, refuse_path
 from streamstack.language.loading.inputs import read_inputs
 from streamstack.language.loading.steps import StepReader
-from streamstack.language.names import DEFINITION
+from streamstack.language.names import DEFINITION, nearest
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
 from streamstack.language.streaming_settings import Streaming, parse_streaming
-from streamstack.language.suggest import nearest
-from streamstack.language.units import parse_rate
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, parse_rate
 from streamstack.records import fast_dataclass
 from streamstack.spec import fields_of, is_null
 

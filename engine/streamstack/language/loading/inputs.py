@@ -18,9 +18,9 @@ from streamstack.language.keys import (
     constraints_of,
 )
 from streamstack.language.loading.arguments import ArgumentReader, Faults, describe, how_to_write, python_values
+from streamstack.language.names import misspelt, nearest
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.patterns import check_pattern, compile_pattern
-from streamstack.language.suggest import misspelt, nearest
 from streamstack.language.values import MISSING, kind
 from streamstack.spec import FACTS, Kind, is_null, listed, out_of_range
 

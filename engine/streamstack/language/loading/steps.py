@@ -24,10 +24,9 @@ from streamstack.language.loading.arguments import (
     main_takes_mapping,
     python_values,
 )
+from streamstack.language.names import nearest
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
-from streamstack.language.suggest import nearest
-from streamstack.language.units import parse_duration
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, parse_duration
 from streamstack.spec import StackOf, is_null, listed
 
 #: How deep stacks may be nested in one another.
