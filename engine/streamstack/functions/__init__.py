@@ -7,7 +7,6 @@ from streamstack.functions import (
     db,
     db_stream,
     db_tables,
-    errors,
     flow,
     http,
     llm,
@@ -24,7 +23,7 @@ from streamstack.language.definition import Registry
 #: The families, in the order of the reference.
 FAMILIES = {
     "Values": values.FUNCTIONS,
-    "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS, *errors.FUNCTIONS),
+    "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS),
     "Streaming response": stream.FUNCTIONS,
     "Streams": (*streams.FUNCTIONS, *windows.FUNCTIONS),
     "Content": content.FUNCTIONS,

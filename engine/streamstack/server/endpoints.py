@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 from streamstack.errors import Mark, RunError
 from streamstack.formats import BY_NAME, DIALECTS
 from streamstack.language.definition import Endpoint, Input
-from streamstack.language.loading.checks import parameters
+from streamstack.language.loading.inputs import parameters
 from streamstack.language.settings import Cors as CorsSettings
 from streamstack.language.settings import Settings
 from streamstack.language.values import MISSING
