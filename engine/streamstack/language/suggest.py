@@ -17,6 +17,12 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     return f", did you mean `{found}`?" if found else ""
 
 
+def suggestion(word: str, candidates: Iterable[str], otherwise: str = "") -> str:
+    """Return "did you mean `x`?" for the nearest candidate, or what to say where none is near."""
+    found = nearest(word, candidates)
+    return f"did you mean `{found}`?" if found else otherwise
+
+
 #: Slips from which two words are not alike, and what stands for more.
 _MOST: Final = 3
 _MANY: Final = 99

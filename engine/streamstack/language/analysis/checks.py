@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.formats import BY_NAME
@@ -35,7 +35,7 @@ from streamstack.language.graph import (
     values_of,
 )
 from streamstack.language.nodes import Scalar, Sequence
-from streamstack.language.suggest import nearest
+from streamstack.language.suggest import suggestion
 from streamstack.language.values import MISSING
 from streamstack.spec import Condition, Nesting
 
@@ -60,13 +60,12 @@ def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> l
     for way in endpoint.authentication.ways:
         if known is None or way.name in known:
             continue
-        near = nearest(way.name, known)
         found.append(
             make_diagnostic(
                 "unknown-authentication",
                 way.mark,
                 f"the settings have no authentication `{way.name}`",
-                f"did you mean `{near}`?" if near else None,
+                suggestion(way.name, known) or None,
             )
         )
     return found
@@ -200,6 +199,8 @@ def _may_leave(node: Node) -> bool:
     )
 
 
+_Found = TypeVar("_Found", bound=tuple[Any, ...])
+
 #: Inputs whose values are no text, by type, and one such value.
 _SAMPLES: Final[Mapping[str, Any]] = {"integer": 0, "decimal": 0.5, "boolean": True, "list": []}
 
@@ -243,28 +244,29 @@ def _check_dialect(endpoint: Endpoint, functions: Mapping[str, FunctionDefinitio
 
     Of a function that it calls, the finding stands at the call.
     """
-    format_ = f"`format: {endpoint.streaming.format}`"
-    found = [
-        make_diagnostic("not-in-dialect", value.mark, f"the content {fault}", _hint(format_))
-        for value, fault in _faults(endpoint)
+    hint = f"`format: {endpoint.streaming.format}` carries text, and the items that `llm.chat` gives"
+    return [
+        make_diagnostic(
+            "not-in-dialect", mark, f"{called} sends content that {fault}" if called else f"the content {fault}", hint
+        )
+        for mark, called, (_, fault) in _own_and_called(endpoint, functions, _faults)
     ]
+
+
+def _own_and_called(
+    endpoint: Endpoint, functions: Mapping[str, FunctionDefinition], search: Callable[[Definition], Iterable[_Found]]
+) -> Iterator[tuple[Mark, str, _Found]]:
+    """Search an endpoint and the functions that it calls; each thing found begins with its value.
+
+    Yield where the finding stands and which call leads to it ("" for the endpoint's own steps).
+    """
+    for each in search(endpoint):
+        yield each[0].mark, "", each
     for step in steps_of(endpoint.stack):
         for name in called_itself(step):
-            found += [
-                make_diagnostic(
-                    "not-in-dialect",
-                    step.key_mark,
-                    f"`{name}` is called, and {value.mark} sends content that {fault}",
-                    _hint(format_),
-                )
-                for callee in reached(name, functions)
-                for value, fault in _faults(callee)
-            ]
-    return found
-
-
-def _hint(format_: str) -> str:
-    return f"{format_} carries text, and the items that `llm.chat` gives"
+            for callee in reached(name, functions):
+                for each in search(callee):
+                    yield step.key_mark, f"`{name}` is called, and {each[0].mark}", each
 
 
 def _faults(definition: Definition) -> Iterator[tuple[Value, str]]:
@@ -318,31 +320,23 @@ def check_resume(endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
     if endpoint.streaming.resume is None:
         return []
     why = "clients resume with the ids that `resume` assigns"
-    found = [
-        make_diagnostic("not-resumable", value.mark, f"the chunk has its own id, but {why}", _HINT)
-        for value in _ids(endpoint)
+    return [
+        make_diagnostic(
+            "not-resumable",
+            mark,
+            f"{called} gives a chunk its own id: {why}" if called else f"the chunk has its own id, but {why}",
+            _HINT,
+        )
+        for mark, called, _ in _own_and_called(endpoint, functions, _ids)
     ]
-    for step in steps_of(endpoint.stack):
-        found += [
-            make_diagnostic(
-                "not-resumable",
-                step.key_mark,
-                f"`{name}` is called, and {value.mark} gives a chunk its own id: {why}",
-                _HINT,
-            )
-            for name in called_itself(step)
-            for callee in reached(name, functions)
-            for value in _ids(callee)
-        ]
-    return found
 
 
-def _ids(definition: Definition) -> Iterator[Value]:
+def _ids(definition: Definition) -> Iterator[tuple[Value]]:
     for step in steps_of(definition.stack):
         if step.function.name == "stream":
             value = step.arguments.get("id")
             if isinstance(value, Value) and value.constant is not None:
-                yield value
+                yield (value,)
 
 
 # -- the text of a document

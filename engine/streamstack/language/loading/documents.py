@@ -40,7 +40,7 @@ from streamstack.language.loading.steps import StepReader
 from streamstack.language.names import DEFINITION
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
 from streamstack.language.streaming_settings import Streaming, parse_streaming
-from streamstack.language.suggest import nearest
+from streamstack.language.suggest import suggestion
 from streamstack.language.units import parse_rate
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
@@ -137,9 +137,8 @@ class _DocumentReader:
             return "endpoint"
         if isinstance(node, Scalar) and node.text in DOCUMENTS:
             return node.text
-        near = nearest(node.text, DOCUMENTS) if isinstance(node, Scalar) else None
         shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
-        hint = f"did you mean `{near}`?" if near else ""
+        hint = suggestion(node.text, DOCUMENTS) if isinstance(node, Scalar) else ""
         self.faults.add("bad-kind", node.mark, f"{shown} is not a document kind", hint)
         return None
 

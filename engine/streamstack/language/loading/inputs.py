@@ -22,7 +22,7 @@ from streamstack.language.keys import (
 from streamstack.language.loading.arguments import ArgumentReader, Faults, describe, how_to_write, python_values
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.patterns import check_pattern, compile_pattern
-from streamstack.language.suggest import misspelt, nearest
+from streamstack.language.suggest import did_you_mean, misspelt, nearest, suggestion
 from streamstack.language.values import MISSING, kind
 from streamstack.spec import FACTS, Kind, is_null, listed, out_of_range
 
@@ -384,9 +384,7 @@ def _object(declared: Input, value: Any, name: str) -> str:
     known = {inner.name: inner for inner in declared.properties}
     for key, item in value.items():
         if key not in known:
-            near = nearest(key, known)
-            meant = f"; did you mean `{near}`?" if near else ""
-            return f"`{name}` has no property `{key}`{meant}"
+            return f"`{name}` has no property `{key}`{did_you_mean(key, known)}"
         fault = mismatch(known[key], item, f"{name}.{key}")
         if fault:
             return fault
@@ -616,12 +614,11 @@ def _check_path(
     for name in named:
         found = declared.get(name)
         if found is None and name not in written:
-            near = nearest(name, declared)
             faults.add(
                 "undeclared-path-parameter",
                 mark,
                 f"the path's parameter `{name}` is not declared",
-                f"did you mean `{near}`?" if near else f"add `{name}: {{type: text}}` under `inputParameters`",
+                suggestion(name, declared, f"add `{name}: {{type: text}}` under `inputParameters`"),
             )
         elif found is not None and found.location not in (None, "path"):
             faults.add(
@@ -643,10 +640,9 @@ def _check_declared(named: list[str], inputs: tuple[Input, ...], faults: Faults)
     """Report inputs that are declared to be in the path, and that the path does not name."""
     for each in inputs:
         if each.location == "path" and each.name not in named:
-            near = nearest(each.name, named)
             faults.add(
                 "undeclared-path-parameter",
                 each.mark,
                 f"`{each.name}` is declared `in: path`, and the path does not name it",
-                f"did you mean `{near}`?" if near else f"write {{{each.name}}} in the path",
+                suggestion(each.name, named, f"write {{{each.name}}} in the path"),
             )
