@@ -15,7 +15,8 @@ from streamstack.language.settings import EMBEDDED, Database, HttpSettings, Stat
 from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.plan import Plan, compile_project
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
+from tests.collector import Collector
 
 HEAD = "method: GET\npath: /test\nresponseType: streaming\nunknownInputs: ignore\nfunctionStack:\n"
 

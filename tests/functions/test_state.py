@@ -16,7 +16,8 @@ from streamstack.language.project import validate
 from streamstack.language.settings import StateSettings
 from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.plan import Plan
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
+from tests.collector import Collector
 from tests.redis import free_port
 from tests.stacks import plan_of, run_stack
 from tests.waiting import eventually

@@ -12,17 +12,23 @@ from pathlib import Path
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.analysis.checks import check_authentication, check_format, check_optional_auth, check_resume
+from streamstack.language.analysis.checks import (
+    check_authentication,
+    check_format,
+    check_optional_auth,
+    check_resume,
+    check_texts,
+    suppress,
+)
 from streamstack.language.analysis.names import check_calls, check_configured
-from streamstack.language.analysis.texts import check_texts, suppress
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, Registry, Task
 from streamstack.language.environment import read_env_file
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
 from streamstack.language.keys import STRICT, InputRules
-from streamstack.language.loading.checks import shape
 from streamstack.language.loading.documents import Reading, read_document
+from streamstack.language.loading.inputs import shape
 from streamstack.language.nodes import Document
 from streamstack.language.settings import Settings, load_settings
 from streamstack.language.source import read

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 from streamstack.errors import Mark, RunError
 from streamstack.formats import BY_MEDIA_TYPE, BY_NAME, DIALECTS
 from streamstack.language.definition import Endpoint, Input
-from streamstack.language.loading.checks import parameters
+from streamstack.language.loading.inputs import parameters
 from streamstack.language.settings import Cors as CorsSettings
 from streamstack.language.settings import Settings
 from streamstack.language.streaming_settings import Resume

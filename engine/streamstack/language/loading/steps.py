@@ -24,7 +24,7 @@ from streamstack.language.loading.arguments import (
     main_takes_mapping,
     python_values,
 )
-from streamstack.language.names import nearest
+from streamstack.language.names import nearest, suggestion
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.values import MISSING, parse_duration
 from streamstack.spec import StackOf, is_null, listed
@@ -156,12 +156,11 @@ class StepReader:
                 _belongs(other.text, function, value, beside) or f"write `- {other.text}:` as a step of its own",
             )
         for other in others:
-            near = nearest(other.text, MODIFIER_NAMES)
             self.faults.add(
                 "unknown-modifier",
                 other.mark,
                 f"`{other.text}` is neither a function nor a step modifier",
-                _belongs(other.text, function, value, beside) or (f"did you mean `{near}`?" if near else ""),
+                _belongs(other.text, function, value, beside) or suggestion(other.text, MODIFIER_NAMES),
             )
         return function, key, value
 
@@ -197,12 +196,11 @@ class StepReader:
                     "unknown-function", key.mark, f"unknown function `{key.text}`", self._hint(key.text, meant)
                 )
             else:
-                meant = nearest(key.text, MODIFIER_NAMES)
                 self.faults.add(
                     "unknown-modifier",
                     key.mark,
                     f"`{key.text}` is neither a function nor a step modifier",
-                    f"did you mean `{meant}`?" if meant else "",
+                    suggestion(key.text, MODIFIER_NAMES),
                 )
 
     def _read_arguments(
