@@ -17,8 +17,8 @@ from streamstack.errors import RunError
 from streamstack.language.definition import Input
 from streamstack.language.values import show_size
 from streamstack.runtime.coercion import invalid
+from streamstack.runtime.decoders import Options, decoded, decoder_for, format_of, read_content_type
 from streamstack.runtime.decoders.decoder import OnInvalid
-from streamstack.runtime.decoders.formats import Options, decoded, decoder_for, format_of, read_content_type
 from streamstack.runtime.files import File
 from streamstack.runtime.inputs import Body, Form, JsonText, Layout
 from streamstack.runtime.operators import CLIENTS_FAULT
