@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from streamstack.formats import BY_NAME
-from streamstack.formats.json import JSON
+from streamstack.formats.plain import JSON
 from streamstack.formats.spec import EncoderOptions, Format
 from streamstack.server.headers import Headers, header_lines, merge, status_line
 
