@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 
 from streamstack.errors import RunError
 from streamstack.formats import BY_MEDIA_TYPE, BY_NAME
-from streamstack.formats.json import JSON
+from streamstack.formats.plain import JSON
 from streamstack.formats.spec import EncoderOptions, Format
 from streamstack.server.headers import Headers, header_lines, merge, status_line
 
