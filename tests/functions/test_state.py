@@ -13,8 +13,7 @@ from streamstack.functions import REGISTRY
 from streamstack.functions.state import SingleFlight
 from streamstack.language.project import validate
 from streamstack.language.redis_urls import parse_redis
-from streamstack.language.settings import StateSettings
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import StateSettings, Streaming
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Collector, Context, Run
 from tests.redis import free_port

@@ -1,4 +1,4 @@
-"""The command line. Each command is a module of this package with a function of the same name."""
+"""The command line."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from streamstack import __version__
 from streamstack.language.suggest import nearest
 from streamstack.server.signals import Early
 
-#: The commands, in the order of the help.
-COMMANDS: Final = ("serve", "validate", "call", "graph", "show", "token", "functions", "schema")
+#: The commands in the order of the help, each with the module of this package that has a function of its name.
+COMMANDS: Final = {
+    "serve": "serve",
+    "validate": "validate",
+    "call": "call",
+    "graph": "definitions",
+    "show": "definitions",
+    "token": "token",
+    "functions": "reference",
+    "schema": "reference",
+}
 #: What other tools call a command, and what it is here.
 _ELSEWHERE: Final = {
     "run": "serve",
@@ -70,7 +79,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"streamstack.cli.{cmd_name}")
+        module = import_module(f"streamstack.cli.{COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

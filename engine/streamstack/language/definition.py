@@ -15,8 +15,8 @@ from streamstack.spec import Field, fields_by_name
 
 if TYPE_CHECKING:
     from streamstack.language.expressions import Value
+    from streamstack.language.settings import Streaming
     from streamstack.language.source import Node
-    from streamstack.language.streaming_settings import Streaming
 
 
 #: A parameter of a function is a field, as the keys of documents and settings are.

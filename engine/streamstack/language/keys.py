@@ -9,7 +9,7 @@ from typing import Any, Final
 from streamstack.language import units
 from streamstack.language.findings import FINDINGS
 from streamstack.language.names import DEFINITION
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import Streaming
 from streamstack.language.units import ALGORITHMS
 from streamstack.spec import (
     Bound,

@@ -23,9 +23,8 @@ from streamstack.language.graph import all_values
 from streamstack.language.loading.checks import shape
 from streamstack.language.loading.documents import Reading, read_document
 from streamstack.language.nodes import Document
-from streamstack.language.settings import Settings, load_settings
+from streamstack.language.settings import Settings, Streaming, load_settings
 from streamstack.language.source import read
-from streamstack.language.streaming_settings import Streaming
 
 #: A name in a document that could not be read, so that calls of it are not reported as well.
 _NAME: Final = re.compile(r"^name:[ \t]*[\"']?([A-Za-z0-9_-]+)", re.MULTILINE)

@@ -9,7 +9,7 @@ from typing import Any
 
 from streamstack.errors import RunError
 from streamstack.formats import BY_MEDIA_TYPE, BY_NAME
-from streamstack.language.streaming_settings import Resume
+from streamstack.language.settings import Resume
 from streamstack.runtime.run import Run
 from streamstack.server.authentication import Guard
 from streamstack.server.rate_limits import Limiter

@@ -12,7 +12,7 @@ from streamstack.formats.spec import Format
 from streamstack.language.definition import Input
 from streamstack.language.loading.arguments import Faults
 from streamstack.language.nodes import Mapping
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import Streaming
 from streamstack.language.suggest import nearest
 from streamstack.language.values import MISSING
 from streamstack.spec import is_null

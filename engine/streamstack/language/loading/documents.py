@@ -38,7 +38,7 @@ from streamstack.language.loading.inputs import read_inputs
 from streamstack.language.loading.steps import StepReader
 from streamstack.language.names import DEFINITION
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
-from streamstack.language.streaming_settings import Streaming, parse_streaming
+from streamstack.language.settings import Streaming, parse_streaming
 from streamstack.language.suggest import nearest
 from streamstack.language.units import parse_rate
 from streamstack.language.values import MISSING

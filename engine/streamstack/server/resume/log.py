@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from streamstack.errors import Mark, RunError
 from streamstack.language.authentication import Methods
 from streamstack.language.definition import Authentication, Way
-from streamstack.language.streaming_settings import Resume
+from streamstack.language.settings import Resume
 from streamstack.runtime.coercion import invalid
 from streamstack.server.authentication import Guard
 from streamstack.server.response_options import PATIENCE, ResponseOptions

@@ -1,4 +1,4 @@
-"""`streamstack graph`: the step graph of a definition as a diagram."""
+"""`streamstack graph` and `streamstack show`: the definitions of a file as a diagram, and as Python code."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from streamstack.language.pictures import mermaid, svg
 from streamstack.language.project import display_name, find_root, read_project
 from streamstack.language.report import WRITERS
 from streamstack.language.suggest import did_you_mean
+from streamstack.runtime.plan import listing
 
 #: Exit codes, as those of `validate`: done, the file has errors, could not run.
 FOUND, FAILED = 1, 2
@@ -51,6 +52,22 @@ def graph(context: click.Context, file: Path, format_: str, endpoint: str | None
     _, chosen = read_definitions(context, file, endpoint)
     write = svg if format_ == "svg" else mermaid
     click.echo(write([Graph(definition) for definition in chosen]), nl=False)
+
+
+@click.command(short_help="Show the Python code that a definition is compiled to.")
+@definition_options
+@click.option("--python", is_flag=True, required=True, help="Show the generated Python code.")
+@click.pass_context
+def show(context: click.Context, file: Path, endpoint: str | None, *, python: bool) -> None:
+    """Print what the definitions of a file are compiled to.
+
+    With --python, print the Python function of the steps, with the file and line of each step. Use it to
+    understand a traceback, to see when each value is computed, or to report a bug.
+
+    Exit codes: 0 if the code was printed, 1 if the file has errors, 2 if the command could not run.
+    """
+    project, chosen = read_definitions(context, file, endpoint)
+    click.echo("\n".join(listing(definition, project) for definition in chosen), nl=False)
 
 
 def read_definitions(context: click.Context, file: Path, wanted: str | None) -> tuple[Project, list[Definition]]:
