@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 
 from streamstack.language import keys
 from streamstack.language.definition import Function, Input, Registry
-from streamstack.language.loading.arguments import main_takes_mapping
 from streamstack.language.names import RESERVED, VARIABLE
 from streamstack.language.reference import markdown_of
 from streamstack.language.settings import SETTINGS
@@ -33,6 +32,7 @@ from streamstack.spec import (
     Type,
     Variable,
     shown_default,
+    takes_mapping,
 )
 
 Schema = dict[str, Any]
@@ -40,17 +40,6 @@ Mode = Literal["definition", "settings", "streaming"]
 
 #: A text that holds a binding or a template.
 BINDING: Final = "<<|<%"
-_DURATION: Final = r"^\s*[0-9]+(\.[0-9]+)? ?(ms|s|m|h|d)?\s*$"
-#: What a text of each kind looks like.
-_PATTERNS: Final = {
-    Kind.DURATION: _DURATION,
-    Kind.EVERY: _DURATION,
-    Kind.SIZE: r"^\s*[0-9]+(\.[0-9]+)? ?([KkMmGgTt]?[Bb])?\s*$",
-    Kind.RATE: (
-        r"^\s*[0-9]{1,12} ?(/|per) ?([0-9]{1,6}(\.[0-9]{1,3})? ?)?"
-        r"([Ss]econds?|[Mm]inutes?|[Hh]ours?|[Dd]ays?|ms|s|m|h|d)\s*$"
-    ),
-}
 #: Refuses keys that YAML made of an unquoted binding.
 _SOUND_KEYS: Final[Schema] = {"not": {"pattern": "<<|>>"}}
 _ANY_VALUE: Final[Schema] = {"allOf": [{"$ref": "#/definitions/value"}]}
@@ -262,7 +251,7 @@ def _with_short(wanted: Group, schema: Schema, *, mode: Mode) -> Schema:
         schema["type"] = ["object", "boolean", "null"]
     if not wanted.short:
         return schema
-    field = next(each for each in wanted.parameters if each.name == wanted.short)
+    field = wanted.short_field
     value = _type(field.type, mode=mode)
     words = value.pop("enum", None) or value.pop("anyOf", [{}])[0].get("enum")
     if words:
@@ -289,7 +278,7 @@ def _below_function(function: Function) -> Schema:
     parameters, main = function.parameters, function.main
     if not parameters:
         return {"type": "null"}
-    if main is not None and main_takes_mapping(parameters):
+    if main is not None and takes_mapping(parameters):
         return _type(main.type)
     schema = _fields(parameters)
     if main is None or any(each.required and not each.main for each in parameters):
@@ -321,7 +310,7 @@ def _bound(wanted: Bound) -> Schema:
         return {"anyOf": [words, {"type": "string", "pattern": BINDING}]}
     if kind is Kind.SQL:
         return {"type": "string"}
-    pattern = f"{_PATTERNS[kind]}|{BINDING}" if kind in _PATTERNS else BINDING
+    pattern = f"{FACTS[kind].pattern}|{BINDING}" if FACTS[kind].pattern else BINDING
     schema: Schema = {"type": types, "pattern": pattern}
     if kind in (Kind.LIST, Kind.ITEMS):
         schema["items"] = {"$ref": "#/definitions/value"}
@@ -337,8 +326,8 @@ def _constant(wanted: Constant) -> Schema:
     if wanted.kind in (Kind.ANY, Kind.ANY_OR_STREAM):
         return dict(_ANY_VALUE)
     schema: Schema = {"type": sorted({*FACTS[wanted.kind].types, "null"})}
-    pattern = wanted.pattern or _PATTERNS.get(wanted.kind)
-    if pattern is not None:
+    pattern = wanted.pattern or FACTS[wanted.kind].pattern
+    if pattern:
         schema["pattern"] = pattern
     return schema | _bounds(wanted)
 
@@ -350,7 +339,7 @@ def _setting(wanted: Constant, *, bound: bool) -> Schema:
         words: Schema = {"enum": [*wanted.choices, None]}
         return {"anyOf": [words, {"type": "string", "pattern": BINDING}]} if bound else words
     types = [*FACTS[wanted.kind].types, "null"]
-    pattern = wanted.pattern or _PATTERNS.get(wanted.kind, "")
+    pattern = wanted.pattern or FACTS[wanted.kind].pattern
     match wanted.kind:
         case Kind.BOOLEAN if bound:
             types, pattern = ["boolean", "string", "null"], "^(true|false)$"
@@ -363,13 +352,9 @@ def _setting(wanted: Constant, *, bound: bool) -> Schema:
 
 
 def _bounds(wanted: Bound | Constant) -> Schema:
-    """Return the bounds of a number; those of durations and sizes count in other units."""
-    if wanted.kind in (Kind.DURATION, Kind.SIZE):
-        return {"minimum": 0}
-    if wanted.kind is Kind.EVERY:
-        return {"minimum": 1}
-    if wanted.kind is Kind.PART:
-        return {"minimum": 0, "maximum": 1}
+    limits = FACTS[wanted.kind].limits
+    if limits is not None:
+        return dict(limits)
     bounds = {"minimum": wanted.minimum, "maximum": wanted.maximum}
     return {key: bound for key, bound in bounds.items() if bound is not None}
 
