@@ -186,12 +186,10 @@ def _type(wanted: Type, *, mode: Mode = "definition") -> Schema:
     match wanted:
         case Bound() if mode == "settings":
             return {}
-        case Bound():
-            return _bound(wanted)
         case Condition():
             return {"type": ["boolean", "string", "null"], "pattern": "<<"}
-        case Constant():
-            return _constant(wanted) if mode == "definition" else _setting(wanted, bound=mode == "settings")
+        case Bound() | Constant():
+            return _value(wanted, mode=mode)
         case Variable():
             return {
                 "type": ["string", "null"],
@@ -296,67 +294,40 @@ def _below_function(function: Function) -> Schema:
     return schema
 
 
-def _bound(wanted: Bound) -> Schema:
-    kind = wanted.kind
+def _value(wanted: Bound | Constant, *, mode: Mode) -> Schema:
+    """Return the schema of a value of a kind, with whatever else may be written in its place.
+
+    A binding may stand for a Bound and in streamstack.yaml; text, as environment variables hold it, for a setting.
+    """
+    kind, facts = wanted.kind, FACTS[wanted.kind]
     if kind in (Kind.ANY, Kind.ANY_OR_STREAM):
         return dict(_ANY_VALUE)
-    types = sorted({*FACTS[kind].types, "string", "null"})
-    if kind is Kind.KEY:
-        return {"type": types, "items": {"$ref": "#/definitions/value"}}
-    if kind in (Kind.TEXT, Kind.URL):
-        if not wanted.choices:
-            return {"type": types[::-1]}
-        words = {"enum": [*wanted.choices, None]}
-        return {"anyOf": [words, {"type": "string", "pattern": BINDING}]}
-    if kind is Kind.SQL:
-        return {"type": "string"}
-    pattern = f"{FACTS[kind].pattern}|{BINDING}" if FACTS[kind].pattern else BINDING
-    schema: Schema = {"type": types, "pattern": pattern}
-    if kind in (Kind.LIST, Kind.ITEMS):
-        schema["items"] = {"$ref": "#/definitions/value"}
-    elif kind in (Kind.OBJECT, Kind.HEADERS):
-        schema["propertyNames"] = _SOUND_KEYS
-        schema["additionalProperties"] = {"$ref": "#/definitions/value"}
-    return schema | _bounds(wanted)
-
-
-def _constant(wanted: Constant) -> Schema:
-    if wanted.choices:
-        return {"enum": [*wanted.choices, None]}
-    if wanted.kind in (Kind.ANY, Kind.ANY_OR_STREAM):
-        return dict(_ANY_VALUE)
-    schema: Schema = {"type": sorted({*FACTS[wanted.kind].types, "null"})}
-    pattern = wanted.pattern or FACTS[wanted.kind].pattern
-    if pattern:
-        schema["pattern"] = pattern
-    return schema | _bounds(wanted)
-
-
-def _setting(wanted: Constant, *, bound: bool) -> Schema:
-    """Return the schema of a setting; in streamstack.yaml it may be bound to a variable."""
-    binding = f"|{BINDING}" if bound else ""
+    setting = isinstance(wanted, Constant) and mode != "definition"
+    bindable = isinstance(wanted, Bound) or mode == "settings"
     if wanted.choices:
         words: Schema = {"enum": [*wanted.choices, None]}
-        return {"anyOf": [words, {"type": "string", "pattern": BINDING}]} if bound else words
-    types = [*FACTS[wanted.kind].types, "null"]
-    pattern = wanted.pattern or FACTS[wanted.kind].pattern
-    match wanted.kind:
-        case Kind.BOOLEAN if bound:
-            types, pattern = ["boolean", "string", "null"], "^(true|false)$"
-        case Kind.INTEGER:
-            types, pattern = ["integer", "string", "null"], "^[0-9]+$"
-        case Kind.PROSE:
-            types = ["string", "number", "null"]
-    schema: Schema = {"type": types} | _bounds(wanted)
-    return schema | {"pattern": f"{pattern}{binding}"} if pattern else schema
-
-
-def _bounds(wanted: Bound | Constant) -> Schema:
-    limits = FACTS[wanted.kind].limits
-    if limits is not None:
-        return dict(limits)
-    bounds = {"minimum": wanted.minimum, "maximum": wanted.maximum}
-    return {key: bound for key, bound in bounds.items() if bound is not None}
+        return {"anyOf": [words, {"type": "string", "pattern": BINDING}]} if bindable else words
+    types = {*facts.types, "null"}
+    pattern = (wanted.pattern if isinstance(wanted, Constant) else "") or facts.pattern
+    if setting and kind is Kind.INTEGER:
+        types, pattern = types | {"string"}, "^[0-9]+$"
+    elif setting and kind is Kind.BOOLEAN and bindable:
+        types, pattern = types | {"string"}, "^(true|false)$"
+    elif setting and kind is Kind.PROSE:
+        types -= {"boolean"}
+    if bindable and (pattern or "string" not in types):  # otherwise every text is valid
+        types, pattern = types | {"string"}, f"{pattern}|{BINDING}".removeprefix("|")
+    schema: Schema = {"type": sorted(types - {"null"} if kind is Kind.SQL else types)}
+    if len(schema["type"]) == 1:
+        schema["type"] = schema["type"][0]
+    if pattern:
+        schema["pattern"] = pattern
+    if "array" in types:
+        schema["items"] = {"$ref": "#/definitions/value"}
+    if "object" in types:
+        schema |= {"propertyNames": _SOUND_KEYS, "additionalProperties": {"$ref": "#/definitions/value"}}
+    bounds = {"minimum": wanted.minimum, "maximum": wanted.maximum} if facts.limits is None else facts.limits
+    return schema | {key: bound for key, bound in bounds.items() if bound is not None}
 
 
 # ------------------------------------------------------------------------- what a model is told of inputs
