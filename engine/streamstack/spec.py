@@ -639,12 +639,10 @@ def out_of_range(value: Any, minimum: float | None, maximum: float | None, wante
     """Say which bound a number breaks, or nothing; those of durations and sizes have units."""
     if type(value) not in (int, float):
         return ""
-    for bound, words, broken in (
-        (minimum, "at least", minimum is not None and value < minimum),
-        (maximum, "at most", maximum is not None and value > maximum),
-    ):
-        if bound is not None and broken:
-            return f"{words} {shown(wanted, bound)}"
+    if minimum is not None and value < minimum:
+        return f"at least {shown(wanted, minimum)}"
+    if maximum is not None and value > maximum:
+        return f"at most {shown(wanted, maximum)}"
     return ""
 
 

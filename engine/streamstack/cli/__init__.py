@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 
 from streamstack import __version__
+from streamstack.language.masking import masked
 from streamstack.language.suggest import nearest
 from streamstack.server.signals import Early
 
@@ -38,6 +39,8 @@ _ELSEWHERE: Final = {
     "request": "call",
     "docs": "functions",
 }
+#: Exit codes: nothing to report, problems in the files, could not run.
+CLEAN, FOUND, FAILED = 0, 1, 2
 _NEW: Final = frozenset({"new", "init", "create", "scaffold"})
 #: The smallest project, shown when there is none.
 FIRST_FILE: Final = """\
@@ -96,6 +99,12 @@ def _explain_unknown(name: str) -> str:
     if meant is not None:
         return f"no such command `{name}`: did you mean `streamstack {meant}`?"
     return f"no such command `{name}`: there are {', '.join(COMMANDS)}"
+
+
+def give_up(context: click.Context, reason: str, code: int = FAILED) -> NoReturn:
+    """End the command with a reason."""
+    click.echo(f"streamstack: {masked(reason)}", err=True)
+    context.exit(code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from streamstack.cli import FOUND, give_up
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.definition import Definition, Endpoint, Project
@@ -18,9 +19,6 @@ from streamstack.language.project import display_name, find_root, read_project
 from streamstack.language.report import WRITERS
 from streamstack.language.suggest import did_you_mean
 from streamstack.runtime.plan import listing
-
-#: Exit codes, as those of `validate`: done, the file has errors, could not run.
-FOUND, FAILED = 1, 2
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -76,11 +74,11 @@ def read_definitions(context: click.Context, file: Path, wanted: str | None) -> 
     Ends the command with 1 where the file has errors, with 2 where there is nothing to read.
     """
     if not file.is_file():
-        _fail(context, f"{file}: there is no such file")
+        give_up(context, f"{file}: there is no such file")
     try:
         checked = read_project(find_root(file), REGISTRY, os.environ, more=[file])
     except OSError as error:
-        _fail(context, f"{error.filename}: {error.strerror}")
+        give_up(context, f"{error.filename}: {error.strerror}")
     name = display_name(file)
     errors: list[Diagnostic] = [each for each in checked.findings if each.file == name and each.severity == "error"]
     if errors:
@@ -91,11 +89,11 @@ def read_definitions(context: click.Context, file: Path, wanted: str | None) -> 
     inside = sorted((each for each in every if each.mark.file == name), key=lambda each: each.mark)
     chosen = [each for each in inside if wanted is None or wanted in _names(each)]
     if not inside:
-        _fail(context, f"{file}: there is no definition in it that is served")
+        give_up(context, f"{file}: there is no definition in it that is served")
     if not chosen:
         names = [each.title for each in inside]
         near = did_you_mean(str(wanted), [name for each in inside for name in _names(each)])
-        _fail(context, f"{file} has no `{wanted}`{near}; it has {', '.join(names)}")
+        give_up(context, f"{file} has no `{wanted}`{near}; it has {', '.join(names)}")
     return project, chosen
 
 
@@ -104,8 +102,3 @@ def _names(definition: Definition) -> tuple[str, ...]:
     if isinstance(definition, Endpoint):
         return definition.title, definition.path
     return definition.title, definition.name
-
-
-def _fail(context: click.Context, message: str) -> NoReturn:
-    click.echo(f"streamstack: {message}", err=True)
-    context.exit(FAILED)
