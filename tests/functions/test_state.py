@@ -13,8 +13,7 @@ from streamstack.functions import REGISTRY
 from streamstack.functions.state import SingleFlight
 from streamstack.language.environment import parse_redis
 from streamstack.language.project import validate
-from streamstack.language.settings import StateSettings
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import StateSettings, Streaming
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Context, Run
 from tests.collector import Collector

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.language.keys import InputRules
+from streamstack.language.definition import InputRules
 from streamstack.language.operators import contains, lacks
 from streamstack.language.values import to_json
 from streamstack.runtime.files import File

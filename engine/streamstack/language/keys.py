@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from streamstack.language.definition import InputRules
 from streamstack.language.findings import FINDINGS
 from streamstack.language.names import DEFINITION
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import Streaming
 from streamstack.language.values import (
     ALGORITHMS,
     TIMESTAMP_EXAMPLE,
@@ -33,7 +34,6 @@ from streamstack.spec import (
     Type,
     Variable,
     group_of,
-    setting,
 )
 
 _PROSE: Final = Constant(Kind.PROSE)
@@ -156,29 +156,6 @@ INPUT_KEYS: Final = (
     Field("aliases", _WORDS, "Other accepted names."),
     Field("sensitive", _FLAG, "Exclude the value from logs.", default=False),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class InputRules:
-    """How strictly inputs are checked, for a project and per endpoint."""
-
-    convert: bool = setting(
-        _FLAG,
-        'Convert JSON values to the declared type, as texts of forms are: `"5"` for an integer, `5` for a text.',
-        False,
-    )
-    unknown: str = setting(
-        Constant(choices=("refuse", "ignore")),
-        "Whether undeclared body properties are rejected or ignored. In the formats of LLM SDKs (`openai`), the "
-        "default is `ignore`.",
-        "refuse",
-    )
-    null_means_absent: bool = setting(_FLAG, "Treat null as not sent, for inputs that are not `nullable`.", False)
-    empty_means_absent: bool = setting(_FLAG, "Treat an empty text as not sent.", False)
-
-
-#: Inputs are checked so where nothing else is configured.
-STRICT: Final = InputRules()
 
 
 def _constraint(name: str, type_: Type, description: str, *types: str, default: Any = None) -> Field:

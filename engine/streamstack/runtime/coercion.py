@@ -15,8 +15,7 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.language.definition import Input
-from streamstack.language.keys import InputRules
+from streamstack.language.definition import Input, InputRules
 from streamstack.language.names import did_you_mean
 from streamstack.language.patterns import LONGEST, compile_pattern
 from streamstack.language.values import (

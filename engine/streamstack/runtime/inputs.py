@@ -21,8 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from streamstack.language.definition import Input
-from streamstack.language.keys import STRICT, InputRules
+from streamstack.language.definition import STRICT, Input, InputRules
 from streamstack.language.values import MISSING
 from streamstack.runtime.coercion import (
     CALL_RULES,

@@ -12,8 +12,7 @@ from streamstack.formats import BY_MEDIA_TYPE, BY_NAME, DIALECTS
 from streamstack.language.definition import Endpoint, Input
 from streamstack.language.loading.inputs import parameters
 from streamstack.language.settings import Cors as CorsSettings
-from streamstack.language.settings import Settings
-from streamstack.language.streaming_settings import Resume
+from streamstack.language.settings import Resume, Settings
 from streamstack.language.values import MISSING
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Run

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from streamstack.language.keys import InputRules
+from streamstack.language.definition import InputRules
 from streamstack.runtime.inputs import compile_inputs
 from streamstack.runtime.run import Run
 from streamstack.server.endpoints import EndpointHandler

@@ -11,6 +11,7 @@ from streamstack.formats import BY_NAME, DIALECTS
 from streamstack.formats.spec import Format
 from streamstack.language.authentication import SCOPE
 from streamstack.language.definition import (
+    STRICT,
     Arguments,
     Authentication,
     ConstantArgument,
@@ -18,6 +19,7 @@ from streamstack.language.definition import (
     Endpoint,
     FunctionDefinition,
     Input,
+    InputRules,
     Items,
     RateLimit,
     Registry,
@@ -26,7 +28,7 @@ from streamstack.language.definition import (
     Way,
 )
 from streamstack.language.expressions import Value
-from streamstack.language.keys import DOCUMENTS, LIMIT, METHODS, NOT_YET, STRICT, WAY, InputRules
+from streamstack.language.keys import DOCUMENTS, LIMIT, METHODS, NOT_YET, WAY
 from streamstack.language.loading.arguments import (
     ArgumentReader,
     Faults,
@@ -39,7 +41,7 @@ from streamstack.language.loading.inputs import check_sent, check_streams, read_
 from streamstack.language.loading.steps import StepReader
 from streamstack.language.names import DEFINITION, suggestion
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
-from streamstack.language.streaming_settings import Streaming, parse_streaming
+from streamstack.language.settings import Streaming, parse_streaming
 from streamstack.language.values import MISSING, parse_rate
 from streamstack.records import fast_dataclass
 from streamstack.spec import fields_of, is_null

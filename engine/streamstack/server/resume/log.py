@@ -16,7 +16,7 @@ from streamstack.errors import RunError
 from streamstack.formats.spec import Encoder
 from streamstack.language.authentication import Methods
 from streamstack.language.definition import Authentication
-from streamstack.language.streaming_settings import Resume
+from streamstack.language.settings import Resume
 from streamstack.runtime.coercion import invalid
 from streamstack.server.access import Guard
 from streamstack.server.headers import BODILESS
