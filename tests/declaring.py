@@ -8,7 +8,7 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.language.definition import STRICT, Input
-from streamstack.language.keys import InputRules
+from streamstack.language.definition import InputRules
 from streamstack.language.loading.arguments import Faults
 from streamstack.language.loading.inputs import read_inputs
 from streamstack.language.source import read
