@@ -38,7 +38,7 @@ ROOMS = (
     Room("connections", 2, ("streamstack.connections", "streamstack.connections.*")),
     # The analysis asks the formats what they can carry; their encoders need values alone.
     Room("formats", 0.7, ("streamstack.formats", "streamstack.formats.*")),
-    Room("values", 0.3, ("streamstack.language.values", "streamstack.language.suggest")),
+    Room("values", 0.3, ("streamstack.language.values", "streamstack.language.names")),
     Room("language", 1, ("streamstack.language", "streamstack.language.*", "streamstack.spec")),
     Room("errors", 0, ("streamstack.errors", "streamstack.records")),
     # The package itself holds the version; whatever it imported, everything would import.

@@ -28,7 +28,7 @@ from streamstack.connections.http import (
     follow,
 )
 from streamstack.errors import RunError
-from streamstack.language.headers import is_framing
+from streamstack.language.names import is_framing
 from streamstack.language.settings import HttpSettings
 
 #: Bytes of a piece, at most (br: about).

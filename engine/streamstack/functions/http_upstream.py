@@ -28,7 +28,7 @@ from streamstack.connections.http import (
 )
 from streamstack.errors import RunError
 from streamstack.language.definition import Parameter
-from streamstack.language.headers import CONTROL_CHARACTERS, ForwardedHeaders
+from streamstack.language.names import CONTROL_CHARACTERS, ForwardedHeaders
 from streamstack.language.settings import HttpSettings
 from streamstack.language.values import kind, to_json, to_text
 from streamstack.runtime.decoders.decoder import NotJsonError, excerpt, parse_json

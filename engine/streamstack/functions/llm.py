@@ -23,9 +23,9 @@ from streamstack.functions.http_upstream import (
     status_error,
 )
 from streamstack.language.definition import Configured, Effects, Example, Parameter, Property, function
+from streamstack.language.names import did_you_mean
 from streamstack.language.schema import inputs_schema
 from streamstack.language.settings import PROVIDERS as NAMES
-from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import kind, to_json
 from streamstack.runtime.decoders import read_content_type
 from streamstack.runtime.decoders.decoder import OnInvalid
