@@ -448,6 +448,60 @@ class StreamTimeouts:
         )
 
 
+class Watchdog:
+    """Limits the time of one wait after the other, with one timer.
+
+    `asyncio.timeout` sets and cancels a timer each time. Of a stream that sends a token at a time, that would be the
+    largest part of what reading costs.
+    """
+
+    def __init__(self) -> None:
+        self._due = 0.0  # by the loop's clock
+        self._task: asyncio.Task[Any] | None = None  # that waits
+        self._expired = False
+        self._timer: asyncio.TimerHandle | None = None  # at `_due`, or before it
+
+    async def limit(self, work: Callable[[], Awaitable[T]], due: float) -> T:
+        """Do some work until a time of the loop's clock.
+
+        Raises TimeoutError.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        cancelling = task.cancelling()
+        self._task, self._due, self._expired = task, due, False
+        if self._timer is None or self._timer.when() > due:
+            self._set_timer()
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            if self._expired and task.uncancel() <= cancelling:
+                raise TimeoutError from None
+            raise
+        finally:
+            self._task = None
+
+    def close(self) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self) -> None:
+        self.close()
+        self._timer = asyncio.get_running_loop().call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._task is None:
+            return
+        if asyncio.get_running_loop().time() < self._due:
+            self._set_timer()
+        else:
+            self._expired = True
+            self._task.cancel()
+
+
 class Upstream(ABC):
     """One stream: its connection, and those that follow it. ``function`` is the step that it is made by."""
 
@@ -466,14 +520,18 @@ class Upstream(ABC):
         self._opened = False
         self._attempts = 0  # connections in a row that gave nothing
         self._deadline: float | None = None
+        self._watchdog = Watchdog()
 
     @abstractmethod
     async def open(self) -> None:
         """Connect; raise a RunError where that fails."""
 
     @abstractmethod
-    async def items(self) -> list[Any]:
-        """Return the next items, none at the end of the connection; raise a RunError where that is no end."""
+    async def items(self) -> list[Any] | None:
+        """Return the next items, or none where the upstream is at work; None at the end of the connection.
+
+        Raises RunError for an end that is none.
+        """
 
     @abstractmethod
     def goes_on(self) -> bool:
@@ -498,9 +556,10 @@ class Upstream(ABC):
                     # The first item of all has what the head left of its time.
                     limit, since = (first, started) if not self._opened else (idle, clock())
                     self._opened = True
-                    while batch := await self._limited(self.items, limit, since):
-                        self._attempts = 0
-                        yield batch
+                    while (batch := await self._limited(self.items, limit, since)) is not None:
+                        if batch:
+                            self._attempts = 0
+                            yield batch
                         limit, since = idle, clock()
                 except RunError as error:
                     if self._is_final(error):
@@ -514,6 +573,7 @@ class Upstream(ABC):
             error.about = self._about | error.about
             raise
         finally:
+            self._watchdog.close()
             await self.close()
 
     async def _limited(self, work: Callable[[], Awaitable[T]], seconds: float | None, since: float) -> T:
@@ -528,8 +588,7 @@ class Upstream(ABC):
         if due is None:
             return await work()
         try:
-            async with asyncio.timeout_at(due):
-                return await work()
+            return await self._watchdog.limit(work, due)
         except TimeoutError:
             if total:
                 told = f"the stream of {self.host} took longer than {self._times.total:g} s"
