@@ -45,6 +45,22 @@ EVENT_STREAM: Final = "text/event-stream"
 ERROR_BODY: Final = 64 * 1024
 ERROR_BODY_TIMEOUT: Final = 5.0
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_STATUS_CLASS: Final = re.compile(r"[1-5](?:xx|XX)")
+
+
+def _no_method(given: Any) -> tuple[str, str] | None:
+    """Return the problem with a constant for a method, if there is one."""
+    if _TOKEN.fullmatch(given) and given.upper() != "CONNECT":
+        return None
+    return "an HTTP method", "write GET, POST, PUT, PATCH or DELETE"
+
+
+def _no_statuses(given: Any) -> tuple[str, str] | None:
+    """Return the problem with a constant for allowed statuses, if there is one."""
+    if all(isinstance(each, int) or _STATUS_CLASS.fullmatch(str(each)) for each in given):
+        return None
+    return "a list of numbers such as 404 and classes such as 4xx", "write it like [404, 5xx]"
+
 
 URL_PARAMETER: Final = Parameter(
     "url",
@@ -64,7 +80,7 @@ HEADERS_PARAMETER: Final = Parameter(
 )
 PARAMETERS: Final = (
     URL_PARAMETER,
-    Parameter("method", Bound(Kind.TEXT), "HTTP method.", default="GET"),
+    Parameter("method", Bound(Kind.TEXT, refuses=_no_method), "HTTP method.", default="GET"),
     HEADERS_PARAMETER,
     Parameter(
         "query", Bound(Kind.OBJECT), "Query parameters to add to the URL. A list repeats its parameter, null omits it."
@@ -89,7 +105,11 @@ PARAMETERS: Final = (
         "the response.",
         default=10,
     ),
-    Parameter("allowStatus", Bound(Kind.LIST), "Statuses that are not errors: numbers, or classes such as `4xx`."),
+    Parameter(
+        "allowStatus",
+        Bound(Kind.LIST, refuses=_no_statuses),
+        "Statuses that are not errors: numbers, or classes such as `4xx`.",
+    ),
 )
 
 
@@ -268,7 +288,7 @@ def is_allowed(status: int, allowed: list[Any] | None, upto: int) -> bool:
     Raises RunError ``template`` for what can't be a status.
     """
     for each in allowed or ():
-        if isinstance(each, str) and len(each) == 3 and each[1:] in ("xx", "XX") and each[0] in "12345":
+        if isinstance(each, str) and _STATUS_CLASS.fullmatch(each):
             if status // 100 == int(each[0]):
                 return True
         elif not isinstance(each, int) or isinstance(each, bool):
