@@ -7,6 +7,7 @@ import pickle
 import tempfile
 from collections import deque
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -21,6 +22,7 @@ from streamstack.language.settings import default_database
 from streamstack.language.sql import Statement
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import Channel
+from streamstack.runtime.decoders.decoder import NotJsonError, parse_json
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches, Stream
 from streamstack.spec import Bound, Constant, Kind, Nesting, StackOf
@@ -500,10 +502,10 @@ class Spool:
 def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None = None) -> Stream:
     """Stream the notifications of a channel (`NOTIFY`) as {channel, payload, gap}, from the first read on.
 
-    The payload is parsed as JSON if it is valid JSON, otherwise it is a text; `gap` is false. All listeners of
-    a database share one connection outside the pool. A lost connection is reopened, first after 100ms, then at
-    intervals of up to 10s. PostgreSQL does not store notifications, so those sent in the meantime are lost:
-    `onGap` decides what happens then. A consumer that falls 10,000 notifications behind fails with
+    The payload is a value if it is a JSON object or array, otherwise the unchanged text; `gap` is false. All
+    listeners of a database share one connection outside the pool. A lost connection is reopened, first after
+    100ms, then at intervals of up to 10s. PostgreSQL does not store notifications, so those sent in the meantime
+    are lost: `onGap` decides what happens then. A consumer that falls 10,000 notifications behind fails with
     `limit-reached`.
     """
     listening = database_of(run, database)
@@ -531,12 +533,11 @@ def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None
 
 
 def _item(channel: str, payload: str | None) -> dict[str, Any]:
-    if payload is None:
-        return {"channel": channel, "payload": None, "gap": True}
-    try:
-        return {"channel": channel, "payload": orjson.loads(payload), "gap": False}
-    except orjson.JSONDecodeError:
-        return {"channel": channel, "payload": payload, "gap": False}
+    value: Any = payload
+    if payload is not None and payload.lstrip()[:1] in ("{", "["):  # any other text stays as it is: 1.10, null, "a"
+        with suppress(NotJsonError):
+            value = parse_json(payload.encode())
+    return {"channel": channel, "payload": value, "gap": payload is None}
 
 
 FUNCTIONS = (db_query, db_first, db_value, db_execute, db_transaction)

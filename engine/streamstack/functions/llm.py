@@ -50,6 +50,8 @@ _SIGN: Final = object()
 class ModelStream(Upstream):
     """One answer of a model."""
 
+    function = "llm.chat"
+
     def __init__(
         self,
         run: Run,

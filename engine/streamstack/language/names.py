@@ -213,6 +213,10 @@ _HANDSHAKE: Final = frozenset(
 )
 #: Fields that are true of the message that they came with alone: its target, and how its body was encoded.
 _OF_MESSAGE: Final = frozenset({"accept-encoding", "content-encoding", "host", "sec-websocket-protocol"})
+#: Fields that are true of the bytes of one body alone (RFC 9110, 8.8.3 and 14.4; RFC 9530).
+_OF_BYTES: Final = frozenset(
+    {"content-digest", "content-md5", "content-range", "digest", "etag", "last-modified", "repr-digest"}
+)
 
 
 def is_framing(name: str) -> bool:
@@ -229,8 +233,9 @@ def forward(headers: Mapping[str, Any]) -> ForwardedHeaders:
     """Return the headers of a mapping that may be sent in another message.
 
     Left out are the framing and hop-by-hop fields, those that `Connection` names, the target (`Host`) and the
-    encodings: bodies are decoded when they are read.
+    encodings: bodies are decoded when they are read, and of a body that was, also its digests and validators.
     """
+    decoded = any(name.lower() == "content-encoding" for name in headers)
     named = {
         option.strip().lower()
         for name, value in headers.items()
@@ -240,8 +245,20 @@ def forward(headers: Mapping[str, Any]) -> ForwardedHeaders:
     return ForwardedHeaders(
         (name, value)
         for name, value in headers.items()
-        if not is_framing(name) and name.lower() not in _OF_MESSAGE and name.lower() not in named
+        if not is_framing(name)
+        and name.lower() not in _OF_MESSAGE
+        and name.lower() not in named
+        and not (decoded and name.lower() in _OF_BYTES)
     )
+
+
+def without_body(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers of a mapping without those that describe its own body: its type, digests and validators."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name.lower() not in _OF_BYTES and name.lower() != "content-type"
+    }
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -23,11 +23,13 @@ from streamstack.language.values import (
     TIMESTAMP_EXAMPLE,
     is_one_of,
     kind,
+    load_json,
     parse_date,
     parse_email,
     parse_timestamp,
     parse_url,
     parse_uuid,
+    shorten,
     show_size,
     to_text,
 )
@@ -417,7 +419,7 @@ def check_json(data: bytes, check: Check, faults: InputFaults) -> Any:
 def parse_json(data: bytes, faults: InputFaults) -> Any:
     """Return the value of a document; what is wrong with it goes to the faults."""
     try:
-        value = orjson.loads(data)
+        value = load_json(data)
     except orjson.JSONDecodeError as error:
         if data.startswith(b"\xef\xbb\xbf"):
             return parse_json(data[3:], faults)
@@ -460,7 +462,6 @@ _ENDLESS: Final = Decimal("1e-999999")
 _EXACT: Final = json.JSONDecoder(parse_float=parse_decimal, parse_int=_parse_integer)
 
 
-_SAFE_INTEGERS: Final = range(-(2**63), 2**64)  # those that the fast parser gives as integers
 #: How values are taken that one stack passes to another: a null counts as not given, unless null is a value there.
 CALL_RULES: Final = InputRules(null_means_absent=True)
 _NONE: Final[set[str]] = set()  # nothing is ever added to it
@@ -723,9 +724,9 @@ def _free(wanted: type, refuse: Check, *, call: bool) -> Check:
 
 
 def _inexact(value: Any) -> Any:
-    """Return what the fast parser would have given: floats for decimals, also for integers past 64 bits."""
-    if type(value) is Decimal or (type(value) is int and value not in _SAFE_INTEGERS):
-        return float(value)
+    """Return what `load_json` would have given: floats for decimals that have the same digits."""
+    if type(value) is Decimal:
+        return shorten(value)
     if type(value) is dict:
         return {name: _inexact(one) for name, one in value.items()}
     if type(value) is list:

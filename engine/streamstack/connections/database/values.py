@@ -7,7 +7,6 @@ is the text that PostgreSQL reads back.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ import asyncpg
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.language.values import Opaque, kind, to_json, to_text
+from streamstack.language.values import Opaque, kind, load_json, parse_exactly, to_json, to_text
 
 Convert = Callable[[Any], Any]
 
@@ -480,9 +479,9 @@ def read_float4(data: bytes) -> float:
 def read_json(data: bytes) -> Any:
     """Read JSON; PostgreSQL holds numbers that no float does."""
     try:
-        return orjson.loads(data)
+        return load_json(data)
     except orjson.JSONDecodeError:
-        return json.loads(data, parse_float=Decimal)
+        return parse_exactly(data.decode())
 
 
 def _date_bytes(value: date) -> bytes:
