@@ -193,6 +193,8 @@ def _watched(checked: Checked) -> Iterator[Path]:
     yield environment_file(root)
     for database in checked.settings.databases.values():
         yield from database.setup
+    if (tls := checked.settings.server.tls) is not None:
+        yield from (each for each in (tls.certificate, tls.key) if each is not None)
 
 
 def _stats(checked: Checked) -> _Stats:
