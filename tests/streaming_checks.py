@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from statistics import median
 from time import time
 
 from tests.server.processes import Process, until
@@ -75,18 +74,27 @@ async def read_until(client: Client, pattern: bytes) -> bytes:
 
 async def check_chunks(connect: Connect) -> None:
     """Chunks arrive one by one, each as soon as it was sent, and the end is a good one."""
+    for accept in ("text/event-stream", "application/x-ndjson", "text/plain"):
+        for attempt in range(3):  # a busy machine may be late once, a proxy is always
+            late = sorted(await _delays(connect, accept))
+            if late[-2] < _LATE or attempt == 2:
+                break
+        assert late[-2] < _LATE, (accept, late)
+
+
+async def _delays(connect: Connect, accept: str) -> list[float]:
+    """Return how long each chunk was on its way, in seconds."""
     client = await connect()
-    client.ask("/ticks", extra="Accept: text/event-stream\r\nConnection: close\r\n")
+    client.ask("/ticks", extra=f"Accept: {accept}\r\nConnection: close\r\n")
     raw, late = b"", []
     async with asyncio.timeout(20):
         while piece := await client.reader.read(65536):
             raw += piece
-            late += [time() - float(stamp) for stamp in re.findall(rb"^data: ([0-9.]+)", piece, re.MULTILINE)]
+            late += [time() - float(stamp) for stamp in re.findall(rb"1[0-9]{9}\.[0-9]+", piece)]
     client.close()
     assert len(late) == 6, raw
-    assert median(late) < _LATE, late
-    assert parse(raw).complete
-    assert b"event: done" in raw
+    assert parse(raw).complete, raw
+    return late
 
 
 async def check_upload(connect: Connect) -> None:
@@ -135,7 +143,7 @@ async def check_resume(connect: Connect) -> None:
 async def check_cut(connect: Connect, server: Process) -> None:
     """A server that is killed in the middle of a stream looks like no good end."""
     client = await connect()
-    client.ask("/endless", extra="Accept: text/event-stream\r\n")
+    client.ask("/endless", extra="Accept: text/event-stream\r\nConnection: close\r\n")
     raw = await read_until(client, b"data: begun")
     server.process.kill()
     try:
@@ -144,4 +152,4 @@ async def check_cut(connect: Connect, server: Process) -> None:
     except ConnectionError:
         pass
     client.close()
-    assert not parse(raw).complete
+    assert not parse(raw).complete, raw
