@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from streamstack.connections.redis import ANSWER, PATIENCE, Client, Redis, Script, ask
 from streamstack.errors import RunError
-from streamstack.language.redis_urls import RedisUrl, parse_redis
+from streamstack.language.environment import RedisUrl, parse_redis
 from tests.certificates import certified
 from tests.redis import RedisServer, free_port
 

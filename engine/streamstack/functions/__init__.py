@@ -5,9 +5,7 @@ from __future__ import annotations
 from streamstack.functions import (
     content,
     db,
-    db_stream,
     db_tables,
-    errors,
     flow,
     http,
     llm,
@@ -17,20 +15,19 @@ from streamstack.functions import (
     stream,
     streams,
     values,
-    windows,
 )
 from streamstack.language.definition import Registry
 
 #: The families, in the order of the reference.
 FAMILIES = {
     "Values": values.FUNCTIONS,
-    "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS, *errors.FUNCTIONS),
+    "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS),
     "Streaming response": stream.FUNCTIONS,
-    "Streams": (*streams.FUNCTIONS, *windows.FUNCTIONS),
+    "Streams": streams.FUNCTIONS,
     "Content": content.FUNCTIONS,
     "HTTP": http.FUNCTIONS,
     "Models": llm.FUNCTIONS,
-    "Databases": (*db.FUNCTIONS, *db_tables.FUNCTIONS, *db_stream.FUNCTIONS),
+    "Databases": (*db.FUNCTIONS, *db_tables.FUNCTIONS, *db.STREAMS),
     "State": state.FUNCTIONS,
     "Security": security.FUNCTIONS,
 }
