@@ -232,6 +232,13 @@ class Checked:
         """Whether any finding is an error."""
         return any(finding.severity == "error" for finding in self.findings)
 
+    @property
+    def advice(self) -> str:
+        """What to do about its errors."""
+        codes = {finding.code for finding in self.findings if finding.severity == "error"}
+        lacking = codes == {"missing-environment"}  # which `validate` alone passes over
+        return "fix the errors above first" + ("; `streamstack validate --env` reports them too" if lacking else "")
+
 
 def find_settings(folder: Path) -> Path | None:
     """Return the settings of a project: in its folder, or upwards as far as the repository goes."""

@@ -161,7 +161,13 @@ class ClientConnection(asyncio.Protocol):
             self._protocol.resume_writing()
 
     def eof_received(self) -> bool:
-        """Keep the connection where the client ended in the middle of a body, so that it can be told."""
+        """Keep the connection where the client ended in the middle of a body, so that it can be told.
+
+        TLS ends both ways at once.
+        """
+        return self._end_input() and self.transport.get_extra_info("sslcontext") is None
+
+    def _end_input(self) -> bool:
         self.ended = True
         if self._at == _BEGINNING:
             return True
@@ -277,7 +283,7 @@ class ClientConnection(asyncio.Protocol):
             if self._held:
                 self._take_body(*self._take_held())
         if self.ended:
-            self.eof_received()
+            self._end_input()
 
     @property
     def complete(self) -> bool:
