@@ -122,9 +122,7 @@ class Catalogue:
 class Session:
     """A connection in use. Branches of a run may share it in a transaction: they wait for one another."""
 
-    __slots__ = (
-        "_catalogue", "_database", "connection", "dirty", "doubtful", "isolation", "lock", "touched"
-    )  # fmt: skip
+    __slots__ = ("_catalogue", "_database", "connection", "dirty", "doubtful", "isolation", "lock", "touched")
 
     def __init__(
         self, connection: Connection, catalogue: Catalogue, database: str, isolation: str | None = None
