@@ -135,27 +135,41 @@ async def taken(source: Source, count: int) -> Batches:
         await source.close()
 
 
-async def gathered(run: Run, source: Source, size: int) -> Batches:
-    """Give lists of ``size`` items; the last may be shorter."""
-    pending: list[Any] = []
+async def transformed(
+    run: Run, source: Source, feed: Callable[[Sequence[Any]], list[Any]], rest: Callable[[], list[Any]]
+) -> Batches:
+    """Give what ``feed`` makes of the items; at the end, and before an error, what is left."""
     try:
         try:
             while batch := await source.batch():
                 for items in slices(batch):
-                    pending += items
-                    if len(pending) >= size:
-                        full, pending = full_lists(pending, size)
-                        yield full
+                    if made := feed(items):
+                        yield made
                     if perf_counter() > run.slice_ends:
                         await run.yield_to_loop()
         except Exception:
-            if pending:
-                yield [pending]
+            if made := rest():
+                yield made
             raise
-        if pending:
-            yield [pending]
+        if made := rest():
+            yield made
     finally:
         await source.close()
+
+
+def gathered(run: Run, source: Source, size: int) -> Batches:
+    """Give lists of ``size`` items; the last may be shorter."""
+    pending: list[Any] = []
+
+    def feed(items: Sequence[Any]) -> list[Any]:
+        nonlocal pending
+        pending += items
+        if len(pending) < size:
+            return []
+        full, pending = full_lists(pending, size)
+        return full
+
+    return transformed(run, source, feed, lambda: [pending] if pending else [])
 
 
 def full_lists(items: list[Any], size: int) -> tuple[list[list[Any]], list[Any]]:
@@ -164,24 +178,9 @@ def full_lists(items: list[Any], size: int) -> tuple[list[list[Any]], list[Any]]
     return [items[at : at + size] for at in range(0, end, size)], items[end:]
 
 
-async def split(run: Run, source: Source, splitter: Splitter) -> Batches:
+def split(run: Run, source: Source, splitter: Splitter) -> Batches:
     """Give the text of the items in pieces, whatever items it came in."""
-    try:
-        try:
-            while batch := await source.batch():
-                for items in slices(batch):
-                    if pieces := splitter.feed(_text(items)):
-                        yield pieces
-                    if perf_counter() > run.slice_ends:
-                        await run.yield_to_loop()
-        except Exception:
-            if pieces := splitter.end():
-                yield pieces
-            raise
-        if pieces := splitter.end():
-            yield pieces
-    finally:
-        await source.close()
+    return transformed(run, source, lambda items: splitter.feed(_text(items)), splitter.end)
 
 
 def _text(items: Sequence[Any]) -> str:

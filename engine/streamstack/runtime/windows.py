@@ -13,7 +13,6 @@ from decimal import Decimal
 from functools import lru_cache, partial
 from hashlib import blake2b
 from math import ceil, exp, fsum, inf, isfinite, log, sqrt
-from time import perf_counter
 from types import MethodType
 from typing import Any, Final
 
@@ -24,7 +23,7 @@ from streamstack.language.units import show_duration
 from streamstack.language.values import MISSING, SMALL, canonical_json, number_key
 from streamstack.runtime.concurrency import Channel
 from streamstack.runtime.faults import place_of
-from streamstack.runtime.operators import Source, slices
+from streamstack.runtime.operators import Source, slices, transformed
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches
 from streamstack.spec import listed
@@ -900,33 +899,19 @@ class Window:
         return given
 
 
-async def windowed(run: Run, source: Source, make: Callable[[float], Window]) -> Batches:
+def windowed(run: Run, source: Source, make: Callable[[float], Window]) -> Batches:
     """Give figures after each number of items, those of the last partial one at the end."""
     time = get_running_loop().time
     window = make(time())
-    try:
-        try:
-            while batch := await source.batch():
-                for items in slices(batch):
-                    given: list[Any] = []
-                    try:
-                        window.feed(items, time(), given)
-                    except Exception:
-                        if given:
-                            yield given
-                        raise
-                    if given:
-                        yield given
-                    if perf_counter() > run.slice_ends:
-                        await run.yield_to_loop()
-        except Exception:
-            if rest := window.rest(time()):
-                yield rest
-            raise
-        if rest := window.rest(time()):
-            yield rest
-    finally:
-        await source.close()
+    given: list[Any] = []  # also those that came before the item that failed
+
+    def feed(items: Sequence[Any]) -> list[Any]:
+        window.feed(items, time(), given)
+        due = given.copy()
+        given.clear()
+        return due
+
+    return transformed(run, source, feed, lambda: given + window.rest(time()))
 
 
 async def windowed_on_time(source: Source, make: Callable[[float], Window], every: float) -> Batches:
