@@ -19,6 +19,7 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
+from streamstack.connections.database.pool import database_error
 from streamstack.errors import RunError
 from streamstack.language.values import Opaque, kind, to_json, to_text
 
@@ -269,11 +270,8 @@ def row_maker(attributes: tuple[asyncpg.Attribute, ...]) -> Callable[[Any], dict
 
 def _refuse_twins(name: str) -> Callable[[Any], dict[str, Any]]:
     def refuse(record: Any) -> dict[str, Any]:
-        raise RunError(
-            "database",
-            f'two columns of the statement are called "{name}": name one of them otherwise, with AS',
-            final=True,
-        )
+        reason = f'two columns of the statement are called "{name}": name one of them otherwise, with AS'
+        raise database_error("42701", reason, final=True)
 
     return refuse
 

@@ -121,7 +121,7 @@ class LinesDecoder(Decoder):
             try:
                 items.append(line.decode())
             except UnicodeDecodeError:
-                self._refuse(items, line, "is not UTF-8")
+                self._refuse(items, line, self._not_in_charset)
 
 
 class TextDecoder(Decoder):
