@@ -361,7 +361,7 @@ CLIENTS_FAULT: Final = 400
 class ByteSource:
     """Something that holds bytes, to be read once, in pieces.
 
-    ``size`` is how many bytes there are, None where nobody knows; ``read`` how many were read. ``charset`` and
+    ``size`` is how many bytes there are, None where nobody knows; ``read`` how many were decoded. ``charset`` and
     ``status`` (of an answer where they can't be decoded) are None where nothing is known of them.
     """
 
@@ -408,7 +408,6 @@ class ByteSource:
         if isinstance(value, File):
             async with aclosing(value.pieces()) as pieces:
                 async for piece in pieces:
-                    self.read += len(piece)
                     yield piece
         elif isinstance(value, Stream):
             value.consume()
@@ -439,6 +438,4 @@ class ByteSource:
                     "`decode: bytes` gives what came as it is",
                 )
             for at in range(0, len(data), PIECE):
-                piece = data[at : at + PIECE]
-                self.read += len(piece)
-                yield piece
+                yield data[at : at + PIECE]

@@ -69,7 +69,11 @@ def test_a_table_of_any_program_is_read(
     rows = [[data.draw(st.sampled_from([ENCODINGS[encoding], ""])) + each for each in row] for row in rows]
     named = data.draw(st.booleans()) and delimiter != "\t"
     text = (f"sep={delimiter}{line_end}" if named else "") + written(rows, delimiter, line_end)
-    charsets = {"iso-8859-2": [encoding], "windows-1252": ["auto", encoding], "utf-8": ["auto", None]}
+    charsets: dict[str, list[str | None]] = {
+        "iso-8859-2": [encoding],
+        "windows-1252": ["auto", encoding],
+        "utf-8": ["auto", None],
+    }
     charset = data.draw(st.sampled_from(charsets.get(encoding, [None, "auto", "windows-1252"])))
     options = Options(header=False, charset=charset, delimiter="," if named else delimiter)
     encoded, size = text.encode(encoding), data.draw(st.integers(1, 40))
