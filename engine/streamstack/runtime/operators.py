@@ -14,6 +14,7 @@ import structlog
 
 from streamstack.errors import RunError
 from streamstack.language.operators import a_kind
+from streamstack.language.values import Opaque
 from streamstack.runtime.concurrency import Channel, settle
 from streamstack.runtime.decoders.formats import format_of, format_of_file, read_content_type
 from streamstack.runtime.faults import located
@@ -184,7 +185,10 @@ def split(run: Run, source: Source, splitter: Splitter) -> Batches:
 
 
 def _text(items: Sequence[Any]) -> str:
-    """Return the text of items that are texts, or objects that hold one; others have none."""
+    """Return the text of items that are texts, or objects that hold one; other data has none.
+
+    Raises RunError ``template`` for bytes, files and streams.
+    """
     try:
         return "".join(items)
     except TypeError:
@@ -196,6 +200,8 @@ def _text_of(item: Any) -> str:
         text = item.get("text")
         if isinstance(text, str):
             return text
+    if isinstance(item, (bytes, Opaque)):
+        raise RunError("template", f"texts are needed here, and an item is {a_kind(item)}: `decode: text` gives texts")
     return ""
 
 

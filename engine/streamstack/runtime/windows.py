@@ -212,6 +212,7 @@ def identity(value: Any) -> Hashable:
     if type(value) in _PLAIN:
         large = type(value) is int and not -SMALL < value < SMALL
         return _number(value) if large or type(value) is Decimal else kept
+    operators.refuse_stream(value)
     return (canonical_json(value),) if isinstance(value, (list, tuple, Mapping)) else kept
 
 

@@ -201,7 +201,7 @@ def cast_of(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, Opaque):
-        raise RunError("template", f"a {value.kind} can't be a value of a statement: read it first", final=True)
+        raise RunError("template", f"a {value.kind} can't be a value of a statement: {value.remedy}", final=True)
     if isinstance(value, (list, tuple)):
         return _cast_of_list(value)
     if type(value) is int and not -(2**63) <= value < 2**63:
