@@ -13,8 +13,7 @@ from streamstack.language.definition import ConstantArgument, Effects, Entries, 
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
 from streamstack.language.operators import a_kind
-from streamstack.language.units import show_size
-from streamstack.language.values import kind, to_json, to_text
+from streamstack.language.values import kind, show_size, to_json, to_text
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.files import File
 from streamstack.runtime.operators import CLIENTS_FAULT

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamstack.runtime.decoders import Options, decoder_for
 from streamstack.runtime.decoders.decoder import transcoder
-from streamstack.runtime.decoders.formats import Options, decoder_for
 from tests.runtime.decoders.cutting import items_of, outcome
 
 
