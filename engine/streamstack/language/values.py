@@ -35,6 +35,8 @@ class Opaque(ABC):
     """A value that is not data: a stream or a file. It has properties, but no text and no JSON."""
 
     kind = "stream"
+    #: What to write where a value is needed.
+    remedy = "use `collect` to read it into a variable first"
 
     @abstractmethod
     def __getitem__(self, name: str) -> Any:
@@ -115,7 +117,7 @@ def _encode_other(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, Opaque):
-        raise RunError("template", f"a {value.kind} can't be written as JSON: use `collect` to read it first")
+        raise RunError("template", f"a {value.kind} can't be written as JSON: {value.remedy}")
     if isinstance(value, int):
         return orjson.Fragment(str(value).encode())
     raise RunError("template", f"a {kind(value)} can't be written as JSON")

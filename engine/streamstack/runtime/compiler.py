@@ -514,8 +514,9 @@ def _null_result(code: Code, node: Node) -> None:
 
 
 def opens_later(node: Node) -> bool:
-    """Whether the step only makes a stream: its retry and timeout apply when that opens."""
-    return node.step.function.effects.gives == "stream"
+    """Whether the step only makes a stream: its retry and timeout apply when that opens. A coroutine opens it."""
+    function = node.step.function
+    return function.effects.gives == "stream" and not inspect.iscoroutinefunction(function.run)
 
 
 def _write_retried(code: Code, node: Node) -> None:

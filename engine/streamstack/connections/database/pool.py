@@ -136,6 +136,8 @@ def failure_of(error: BaseException, database: str) -> RunError:
     """
     if isinstance(error, RunError):
         return error
+    if isinstance(error.__cause__, RunError) and is_ours(error):
+        return error.__cause__  # a value within JSON that has no JSON
     error = _last_words(error)
     details: dict[str, Any] = {"database": database}
     if is_ours(error):

@@ -51,7 +51,6 @@ class Prepared:
     make: Callable[[Any], dict[str, Any]]
     columns: tuple[asyncpg.Attribute, ...]
     types: tuple[asyncpg.Type, ...]
-    known: set[str] = field(default_factory=set)  # the prepared statements of connections that have these columns
 
     def encode(self, values: Sequence[Any]) -> list[Any]:
         """Return the arguments. Raises Recast where another form is needed."""

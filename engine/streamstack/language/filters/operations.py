@@ -221,7 +221,7 @@ def wrong(name: str, needs: str, value: Any) -> RunError:
     """Return the error of a filter that was given another kind than it needs."""
     message = f"`{name}` needs {needs}, got {a_kind(value)}"
     if isinstance(value, Opaque):
-        message += "; use `collect` to read it into a variable first"
+        message += f"; {value.remedy}"
     elif value is None:
         message += "; write `| default(...)` before it"
     return RunError("template", message)

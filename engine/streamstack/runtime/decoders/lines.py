@@ -138,7 +138,7 @@ class LinesDecoder(LineDecoder):
             try:
                 items.append(line.decode())
             except UnicodeDecodeError:
-                self._refuse(items, line, "is not UTF-8")
+                self._refuse(items, line, self._not_in_charset)
 
 
 class TextDecoder(Decoder):
