@@ -24,7 +24,7 @@ from streamstack.language.settings import HttpSettings
 PIECE: Final = 64 * 1024
 #: What a request accepts.
 ACCEPTED: Final = "gzip, deflate, br"
-#: Codings one upon the other; more is nobody's honest answer.
+#: Codings one upon the other; no honest server uses more.
 _MOST: Final = 3
 
 
@@ -142,7 +142,7 @@ _CODINGS: Final[dict[str, Callable[[], Coding]]] = {
 
 T = TypeVar("T")
 
-#: Bytes that are read ahead of whoever takes them, about.
+#: Bytes that are read ahead of the consumer, about.
 READ_AHEAD: Final = 64 * 1024
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 #: What may follow a redirect to another origin; the rest may be a key of the first one.
@@ -173,7 +173,7 @@ class UpstreamRequest:
 def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "http") -> URL:
     """Return the URL that a text is, with more added to its query. ``web`` is its scheme: http or ws.
 
-    Raises RunError ``template`` for what is no such URL. The message holds none of it: a URL may hold a key.
+    Raises RunError ``template`` for what is not such a URL. The message holds none of it: a URL may hold a key.
     """
     text = text.strip()
     if _CONTROL.search(text):  # yarl would drop line breaks and tabs in silence
@@ -230,7 +230,7 @@ class HttpClient:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, socket_factory=self._guard.make_socket),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                # What follows the head is timed by whoever reads: events count there, not bytes.
+                # What follows the head is timed by its reader: events count there, not bytes.
                 timeout=aiohttp.ClientTimeout(total=None, connect=self.settings.connect or None),
                 headers={"User-Agent": f"streamstack/{__version__}"},
                 middlewares=(self._check,),
@@ -244,7 +244,7 @@ class HttpClient:
     async def _check(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Judge the host of every request that leaves, whoever makes it."""
+        """Judge the host of every outgoing request."""
         self._guard.check_host(request.url.host or "", request.url.port or 0)
         response = await handler(request)
         # aiohttp would follow the redirect of a WebSocket with all its headers, to any host.
@@ -307,7 +307,7 @@ class HttpClient:
     async def connect(self, request: UpstreamRequest, **options: Any) -> aiohttp.ClientWebSocketResponse[bool]:
         """Open a WebSocket, following redirects as `send` does. ``options`` are those of aiohttp's `ws_connect`.
 
-        Raises RunError as `send`, and aiohttp's WSServerHandshakeError for an answer that is no WebSocket.
+        Raises RunError as `send`, and aiohttp's WSServerHandshakeError for an answer that is not a WebSocket.
         """
 
         async def open_once(request: UpstreamRequest) -> aiohttp.ClientWebSocketResponse[bool]:

@@ -1,6 +1,6 @@
 """Which hosts and addresses a project may connect to.
 
-Names are judged before anything is asked of them, at each redirect anew. Addresses are judged where the socket is
+Names are judged before anything is asked of them, and again at each redirect. Addresses are judged where the socket is
 made, after the name was resolved and for every address that is tried: so nothing a resolver says later gets around it.
 """
 

@@ -270,7 +270,7 @@ class HttpStream(Upstream):
             self.retry_delay = self._decoder.retry / 1000
 
 
-#: Seconds that a peer has to say goodbye: whoever leaves does not wait.
+#: Seconds that a peer has to close a connection that we leave.
 GOODBYE: Final = 0.02
 #: Codes that end a stream well (RFC 6455, 7.4.1): it is done, or no reason was given.
 _WELL: Final = frozenset({1000, 1005})

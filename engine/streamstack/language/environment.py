@@ -29,7 +29,7 @@ _HINT: Final = 'write <<env.NAME>> or <<env.NAME | default("...")>>'
 
 
 def read_env_file(path: Path, name: str) -> tuple[dict[str, str], list[Diagnostic]]:
-    """Return the variables of a `.env` file, and what is wrong with it; none where there is no such file.
+    """Return the variables of a `.env` file, and what is wrong with it; none without such a file.
 
     Args:
         path: The file.

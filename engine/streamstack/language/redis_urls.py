@@ -81,7 +81,7 @@ def _socket(parts: SplitResult, user: str | None, password: str | None, database
 
 
 def _options(parts: SplitResult) -> dict[str, Any]:
-    """Return what stands after the question mark. Raises ValueError for what nobody knows."""
+    """Return what stands after the question mark. Raises ValueError for an unknown option."""
     known = _SHARED if parts.scheme != "rediss" else _SHARED | _TLS
     given: dict[str, Any] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):

@@ -34,7 +34,7 @@ LONGEST_NAME: Final = 80
 
 
 class InexactError(Exception):
-    """A number lost digits when the document was parsed as floats: it must be parsed anew."""
+    """A number lost digits when the document was parsed as floats: it must be parsed again."""
 
 
 class InputFaults:
@@ -695,7 +695,7 @@ def build_texts(declared: Input, unknown: str, *, commas: bool = False) -> Check
         if len(texts) > 1:
             return faults.add(f"is sent {len(texts)} times: send it once")
         text = texts[0]
-        # A form sends every field, also those that nobody filled in.
+        # A form sends every field, also the empty ones.
         if text == "" and not keeps_empty:
             return MISSING
         return check_one(text, faults)

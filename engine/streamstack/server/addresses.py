@@ -95,11 +95,11 @@ def _parse(text: str) -> Address | None:
 
 
 class AuthenticationError(Exception):
-    """An authentication by which nobody could ever come in."""
+    """An authentication that no client could ever pass."""
 
 
 def prepare_callers(project: Project, context: Context, tell: Callable[[str], None]) -> None:
-    """Make the secrets of authentications that were given none, and tell of them.
+    """Make secrets for authentications without one, and announce them.
 
     Raises AuthenticationError where one can't be kept.
     """

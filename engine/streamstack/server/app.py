@@ -43,7 +43,7 @@ def make_application(
         text = write_text(checked.findings, checked.sources).rstrip()
         raise ProjectError(text, checked.findings)
     if not checked.project.endpoints:
-        raise ProjectError(f"there are no endpoints in {folder}", checked.findings)
+        raise ProjectError(f"no endpoints found in {folder}", checked.findings)
     for each in checked.findings:
         log.warning(each.message, code=each.code, place=str(each.mark))
     return _application(checked, dev=dev, url=url)
@@ -122,7 +122,7 @@ class _Everything(web.AbstractResource):
         return web.UrlMappingMatchInfo({}, self._route), set()
 
     def add_prefix(self, prefix: str) -> None:
-        """Take note of where the application is mounted."""
+        """Record where the application is mounted."""
         self._mount(prefix + self._prefix)
 
     def get_info(self) -> Any:

@@ -35,7 +35,7 @@ class Guard:
         self._challenge = header_lines([("WWW-Authenticate", each) for each in told])
 
     async def admit(self, request: Request, context: Context, cors: CorsHeaders) -> Claims | None:
-        """Return the claims of the caller; None where nobody has to say who he is, and nobody did.
+        """Return the claims of the caller; None where authentication is optional and the request has none.
 
         Raises RefusalError: ``unauthorized``, ``forbidden`` where scopes are missing, ``unavailable`` where no
         key is to be had.
@@ -94,7 +94,7 @@ def _refuse_others(request: Request, cors: CorsHeaders) -> None:
     """Refuse what a page of another site makes a browser send, with the cookie that belongs to us.
 
     Browsers say where a request comes from (Fetch Metadata), also behind proxies. Older ones do not, and none does
-    without TLS: then the page's origin must be the host that was asked. What is no browser says neither, and has no
+    without TLS: then the page's origin must be the host that was asked. What is not a browser says neither, and has no
     cookie that it did not mean to send.
     """
     if request.method in _SAFE:

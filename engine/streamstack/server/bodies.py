@@ -37,7 +37,7 @@ _MULTIPART: Final = "multipart/form-data"
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "iso-8859-1", "windows-1252", "utf-16"})
 
 
-#: What says of a body that it is JSON, as clients write it. None is no word of it at all.
+#: What says of a body that it is JSON, as clients write it. None: the client named no type.
 _JSON: Final = frozenset({"application/json", "application/json; charset=utf-8", None})
 
 
@@ -126,7 +126,7 @@ def broken_off() -> RunError:
 def read_form(data: bytes, place: str) -> Form:
     """Return the fields of a form or of a query by name.
 
-    Raises RunError ``invalid-input`` for what is no UTF-8, and for too many fields.
+    Raises RunError ``invalid-input`` for what is not UTF-8, and for too many fields.
     """
     form: Form = {}
     try:

@@ -158,7 +158,7 @@ class RunTimer:
         beat_at = max(answer.sent_at, self._started) + limits.keep_alive
         if limits.keep_alive and now >= beat_at:
             answer.heartbeat()
-            # Where nothing could be sent, the silence counts anew all the same.
+            # Where nothing could be sent, the silence counts again all the same.
             answer.sent_at = self._loop.time()
         self._plan(now)
 

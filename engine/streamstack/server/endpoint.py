@@ -27,7 +27,7 @@ _WILDCARDS = {
     },
 }
 
-#: A longer header is no list of preferences; it is read up to here.
+#: A longer header is not a list of preferences; it is read up to here.
 _LONGEST = 2000
 
 
@@ -88,7 +88,7 @@ def _choose(accept: str) -> str | None:
 
 
 def _read(part: str) -> tuple[str, float]:
-    """Read one media range and its q; a q that is no number counts as 1."""
+    """Read one media range and its q; a q that is not a number counts as 1."""
     name, *parameters = part.split(";")
     q = 1.0
     for parameter in parameters:

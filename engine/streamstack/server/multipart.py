@@ -157,7 +157,7 @@ class _Reading:
         name, values = self.name, self.fields
         if self.file is not None:
             if not self.file.name and not self.file.size:
-                # What a browser sends for a file nobody chose.
+                # What a browser sends for an empty file field.
                 values[name].pop()
                 if not values[name]:
                     del values[name]

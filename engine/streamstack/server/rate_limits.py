@@ -18,7 +18,7 @@ from streamstack.runtime.run import Run
 from streamstack.server.addresses import Addresses
 from streamstack.server.request import Request
 
-#: Seconds after which to try again where all places are taken: nobody knows when one is free.
+#: Seconds after which to try again where all places are taken: when one becomes free is unknown.
 _SOON: Final = 1.0
 _NOTHING: Final = (None, None, None)
 
@@ -117,7 +117,7 @@ class RateLimitTicket:
         self._held.append(key)
 
     def lines(self) -> bytes:
-        """Return the header lines that tell of the tightest limit, once.
+        """Return the header lines of the tightest limit, once.
 
         Source: draft-ietf-httpapi-ratelimit-headers-06, the form that clients read; later drafts change it each time.
         """

@@ -139,7 +139,7 @@ class ResponseSink(Sink):
         return summary
 
     def told(self, error: RunError) -> dict[str, Any]:
-        """Return what the client is told of an error after the commit point."""
+        """Return the error that the client receives after the commit point."""
         return in_band(error, self.run.id, dev=self.wire.dev)
 
 
@@ -171,7 +171,7 @@ _MEMORY: Final = 3
 _LEVEL: Final = 6
 _GZIP: Final = 16  # added to the window: gzip's head and tail (zlib manual, deflateInit2)
 
-#: A longer header is no list of codings; it is read up to here.
+#: A longer header is not a list of codings; it is read up to here.
 _LONGEST: Final = 1000
 
 
@@ -315,7 +315,7 @@ def accepts_gzip(accepted: str | None) -> bool:
 
 @lru_cache(maxsize=256)
 def _takes_gzip(accepted: str) -> bool:
-    """Read an Accept-Encoding header; a weight that is no number counts as 1."""
+    """Read an Accept-Encoding header; a weight that is not a number counts as 1."""
     weights: dict[str, float] = {}
     for part in accepted.split(","):
         name, _, parameters = part.partition(";")
@@ -392,7 +392,7 @@ class StreamSink(ResponseSink):
         """End the response well."""
 
     def _has_readers(self) -> bool:
-        """Tell whether somebody is there to take what is gathered."""
+        """Return whether a client is connected to take what is gathered."""
         return True
 
     def _number(self) -> int:
@@ -508,7 +508,7 @@ class StreamSink(ResponseSink):
     # ------------------------------------------------------------- silences and ends
 
     def _commit_quietly(self) -> bool:
-        """Begin the response for a heartbeat, where it can be; the first chunk tells of what is wrong."""
+        """Begin the response for a heartbeat, where it can be; the first chunk reports what is wrong."""
         if not self.committed:
             try:
                 self._commit()

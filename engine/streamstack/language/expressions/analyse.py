@@ -65,7 +65,7 @@ def constant_of(node: nodes.Node | None) -> object:
 
 
 def unfit_name(node: nodes.Name | nodes.Macro) -> Problem:
-    """Return the problem of a name that is no variable's: Python takes several spellings of a letter for one."""
+    """Return the problem of a name that is not a variable's: Python takes several spellings of a letter for one."""
     return Problem(
         "bad-template",
         f"`{node.name}` can't be a variable's name",

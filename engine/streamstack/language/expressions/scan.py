@@ -200,7 +200,7 @@ def parse_tokens(tokens: list[Token], start: int) -> nodes.Expr:
     Raises Problem ``bad-template``.
     """
     if not tokens:
-        raise Problem("bad-template", "there is no expression between `<<` and `>>`", start)
+        raise Problem("bad-template", "the expression between `<<` and `>>` is missing", start)
     try:
         parser = TokenParser(tokens)
         node = parser.parse_expression()

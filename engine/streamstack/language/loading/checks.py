@@ -334,7 +334,7 @@ def _check_parts(node: Mapping, streaming: Streaming, response_type: str, faults
     for key, part, mark in _parts_of(node):
         if (key, part) == ("slowClient", "grace"):
             mode = streaming.slow_client
-            # Of an answer in one piece the whole key is told.
+            # For an answer in one piece the finding is about the whole key.
             if mode != "disconnect" and response_type != "json" and streaming.format != "json":
                 message = f"`grace` has no effect: `slowClient: {mode}` does not disconnect clients"
                 faults.add("no-effect", mark, message, "write `mode: disconnect`, or remove it")

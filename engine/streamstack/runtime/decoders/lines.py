@@ -33,7 +33,7 @@ class LineEnds:
 class Lines:
     """Cuts bytes after the last LF and holds the rest, up to ``largest`` bytes.
 
-    A line over that is passed over up to its end; its beginning is in ``too_long`` until somebody takes it out.
+    A line over that is skipped up to its end; its beginning is in ``too_long`` until the caller takes it out.
     """
 
     __slots__ = ("_held", "_largest", "_passing", "too_long")
@@ -159,7 +159,7 @@ class BytesDecoder(Decoder):
 
 
 class NdjsonDecoder(Decoder):
-    """Gives the value of each line; lines that are empty are passed over."""
+    """Gives the value of each line; lines that are empty are skipped."""
 
     __slots__ = ("_lines",)
 
