@@ -14,7 +14,8 @@ from streamstack.language.loading.documents import load
 from streamstack.language.settings import EMBEDDED, Database, HttpSettings, StateSettings, Streaming
 from streamstack.language.source import read
 from streamstack.runtime.plan import Plan, compile_project
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
+from tests.collector import Collector
 
 HEAD = "method: GET\npath: /test\nresponseType: streaming\nunknownInputs: ignore\nfunctionStack:\n"
 

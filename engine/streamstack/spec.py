@@ -23,11 +23,19 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language import nodes, units
+from streamstack.language import nodes
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.names import did_you_mean, nearest
 from streamstack.language.nodes import Node, Scalar, Sequence
-from streamstack.language.suggest import did_you_mean, nearest
-from streamstack.language.values import MISSING
+from streamstack.language.values import (
+    MISSING,
+    parse_duration,
+    parse_every,
+    parse_rate,
+    parse_size,
+    show_duration,
+    show_size,
+)
 
 # ---------------------------------------------------------------------------------------- types
 
@@ -142,7 +150,7 @@ FACTS: Final = {
         "duration",
         "write it like 200ms or 5s",
         ("number", "string"),
-        parse=units.parse_duration,
+        parse=parse_duration,
         code="bad-duration",
         pattern=_UNITS,
         limits={"minimum": 0},
@@ -152,7 +160,7 @@ FACTS: Final = {
         "size",
         "write it like 64KB or 10MB",
         ("integer", "string"),
-        parse=units.parse_size,
+        parse=parse_size,
         code="bad-size",
         pattern=r"^\s*[0-9]+(\.[0-9]+)? ?([KkMmGgTt]?[Bb])?\s*$",
         limits={"minimum": 0},
@@ -162,7 +170,7 @@ FACTS: Final = {
         "number of items or duration",
         "write a number of items, such as 10, or a duration, such as 10s",
         ("integer", "string"),
-        parse=units.parse_every,
+        parse=parse_every,
         code="bad-duration",
         pattern=_UNITS,
         limits={"minimum": 1},
@@ -172,7 +180,7 @@ FACTS: Final = {
         "rate",
         "write it like 60/minute or 20/10s",
         ("string",),
-        parse=units.parse_rate,
+        parse=parse_rate,
         code="bad-rate",
         pattern=(
             r"^\s*[0-9]{1,12} ?(/|per) ?([0-9]{1,6}(\.[0-9]{1,3})? ?)?"
@@ -659,11 +667,11 @@ def not_chosen(value: Any, choices: Collection[str]) -> tuple[str, str] | None:
 def shown(kind: Kind, number: float) -> Any:
     """Return a number of a kind as authors write it: seconds and bytes have units."""
     if kind is Kind.DURATION:
-        return units.show_duration(number)
+        return show_duration(number)
     if kind is Kind.PART:
         return f"{number * 100:g}%"
     if kind is Kind.SIZE:
-        return units.show_size(number)
+        return show_size(number)
     return int(number) if number == int(number) else number
 
 

@@ -10,7 +10,7 @@ import click
 
 from streamstack import __version__
 from streamstack.language.masking import masked
-from streamstack.language.suggest import nearest
+from streamstack.language.names import nearest
 from streamstack.server.signals import Early
 
 #: The commands in the order of the help, each with the module of this package that has a function of its name.

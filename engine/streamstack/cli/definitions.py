@@ -13,11 +13,11 @@ from streamstack.cli import FOUND, give_up
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.definition import Definition, Endpoint, Project
+from streamstack.language.findings import WRITERS
 from streamstack.language.graph import Graph
+from streamstack.language.names import did_you_mean
 from streamstack.language.pictures import mermaid, svg
 from streamstack.language.project import display_name, find_root, read_project
-from streamstack.language.report import WRITERS
-from streamstack.language.suggest import did_you_mean
 from streamstack.runtime.plan import listing
 
 Command = TypeVar("Command", bound=Callable[..., Any])

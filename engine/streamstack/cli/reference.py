@@ -12,6 +12,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from streamstack.functions import FAMILIES, REGISTRY
+from streamstack.language.names import did_you_mean
 from streamstack.language.reference import (
     OPERATIONS,
     expressions_reference,
@@ -21,7 +22,6 @@ from streamstack.language.reference import (
     reference,
 )
 from streamstack.language.schema import make_schemas
-from streamstack.language.suggest import did_you_mean
 
 
 @click.command(short_help="Show the reference of functions, filters and tests.")

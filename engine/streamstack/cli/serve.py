@@ -15,13 +15,12 @@ import structlog
 from streamstack.cli import FIRST_FILE, FOUND, give_up
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
+from streamstack.language.findings import write_text
 from streamstack.language.masking import mask, masked
 from streamstack.language.project import Checked, read_project
-from streamstack.language.report import write_text
 from streamstack.language.settings import LogSettings
 from streamstack.language.values import to_json
-from streamstack.server.addresses import AuthenticationError
-from streamstack.server.context import DatabaseError
+from streamstack.server.context import AuthenticationError, DatabaseError
 from streamstack.server.endpoints import UnservableError
 from streamstack.server.reloading import first_edition, unshared
 from streamstack.server.serve import ServeOptions

@@ -14,6 +14,7 @@ from streamstack.cli import CLEAN, FIRST_FILE, FOUND, give_up
 from streamstack.connections.database import Databases, uses_of
 from streamstack.errors import Diagnostic, RunError
 from streamstack.functions import REGISTRY
+from streamstack.language.findings import WRITERS, summarise
 from streamstack.language.project import (
     SETTINGS,
     Checked,
@@ -23,7 +24,6 @@ from streamstack.language.project import (
     find_settings,
     read_project,
 )
-from streamstack.language.report import WRITERS, summarise
 
 
 @click.command(short_help="Check definitions for errors.")

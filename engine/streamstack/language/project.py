@@ -12,16 +12,31 @@ from pathlib import Path
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.analysis.checks import check_authentication, check_format, check_optional_auth, check_resume
+from streamstack.language.analysis.checks import (
+    check_authentication,
+    check_format,
+    check_optional_auth,
+    check_resume,
+    check_texts,
+    suppress,
+)
 from streamstack.language.analysis.names import check_calls, check_configured
-from streamstack.language.analysis.texts import check_texts, suppress
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
-from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, Registry, Task
+from streamstack.language.definition import (
+    STRICT,
+    Definition,
+    Endpoint,
+    FunctionDefinition,
+    InputRules,
+    Project,
+    Registry,
+    Task,
+)
 from streamstack.language.environment import read_env_file
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
-from streamstack.language.loading.checks import shape
 from streamstack.language.loading.documents import Reading, read_document
+from streamstack.language.loading.inputs import shape
 from streamstack.language.nodes import Document
 from streamstack.language.settings import Settings, Streaming, load_settings
 from streamstack.language.source import read
@@ -63,6 +78,7 @@ def validate(
     streaming_defaults: Streaming,
     environment: Mapping[str, str] | None = None,
     configured: Mapping[str, Collection[str]] | None = None,
+    input_rules: InputRules = STRICT,
 ) -> tuple[Project, list[Diagnostic]]:
     """Read a project's files, given as texts by name, and report all that is wrong with them.
 
@@ -79,7 +95,10 @@ def validate(
         findings += found
         if found:
             unread.update(_NAME.findall(files[file]))
-        entries += [_Entry(document, read_document(document, registry, streaming_defaults)) for document in documents]
+        entries += [
+            _Entry(document, read_document(document, registry, streaming_defaults, input_rules))
+            for document in documents
+        ]
     findings += _report_duplicates(entries)
     functions: dict[str, FunctionDefinition] = {}
     for entry in entries:
@@ -297,6 +316,7 @@ def read_project(
                 "databases": tuple(settings.databases),
                 "authentication": settings.names("authentication"),
             },
+            settings.inputs,
         )
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, kept | sources, environment)

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit, urlunsplit
 from streamstack.errors import Diagnostic
 from streamstack.formats import FORMATS, NAMES
 from streamstack.language.authentication import AUTHENTICATION, Methods
-from streamstack.language.environment import blame, substitute
+from streamstack.language.definition import InputRules
+from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
-from streamstack.language.redis_urls import REDIS, RedisUrl, parse_redis
 from streamstack.language.source import read
-from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import MISSING
 from streamstack.spec import (
     Bound,
@@ -666,6 +666,11 @@ class Settings:
         group_of(Streaming, check=check_streaming),
         "Defaults for the `streaming` block of endpoints.",
         factory=Streaming,
+    )
+    inputs: InputRules = setting(
+        group_of(InputRules),
+        "Defaults for the `inputs` block of endpoints: how strictly inputs are checked.",
+        factory=InputRules,
     )
     settings: dict[str, Any] = setting(
         Named(Bound()), "Your own values. Definitions read them as `settings`.", factory=dict

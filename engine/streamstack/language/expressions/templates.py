@@ -17,11 +17,30 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, missing
 
 from streamstack.errors import RunError
-from streamstack.language.expressions.analyse import Analysis, Reading, Scope, bind, unfit_name
-from streamstack.language.expressions.compile import LOCALS, Spelling, compile_expression, compile_source, literal
-from streamstack.language.expressions.explain import explain_node
-from streamstack.language.expressions.scan import Problem, TokenParser, next_opening, reword, scan, too_deep, unclosed
-from streamstack.language.expressions.value import Read, Value
+from streamstack.language.expressions.compile import (
+    LOCALS,
+    Read,
+    Spelling,
+    Value,
+    compile_expression,
+    compile_source,
+    literal,
+)
+from streamstack.language.expressions.evaluate import explain_node
+from streamstack.language.expressions.grammar import (
+    Analysis,
+    Problem,
+    Reading,
+    Scope,
+    TokenParser,
+    bind,
+    next_opening,
+    reword,
+    scan,
+    too_deep,
+    unclosed,
+    unfit_name,
+)
 from streamstack.language.operators import a_kind, refuse_stream
 from streamstack.language.values import Opaque, to_text
 from streamstack.records import fast_dataclass

@@ -12,12 +12,10 @@ from streamstack.formats import BY_NAME
 from streamstack.language.definition import Argument, Arguments, Choice, ConstantArgument, Entries, Entry, Items, Stack
 from streamstack.language.expressions import Expression, Template, Value, parse_condition, parse_value
 from streamstack.language.findings import make_diagnostic
-from streamstack.language.headers import CONTROL_CHARACTERS, is_framing
 from streamstack.language.keys import MODIFIER_NAMES
-from streamstack.language.names import CODE, VARIABLE, check_variable, code_of
+from streamstack.language.names import CODE, CONTROL_CHARACTERS, VARIABLE, check_variable, code_of, is_framing, nearest
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.sql import statement_in
-from streamstack.language.suggest import nearest
 from streamstack.language.values import MISSING, kind
 from streamstack.records import fast_dataclass
 from streamstack.spec import (

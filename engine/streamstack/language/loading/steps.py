@@ -17,10 +17,9 @@ from streamstack.language.definition import (
 from streamstack.language.expressions import Value
 from streamstack.language.keys import MODIFIER_NAMES, MODIFIERS, RETRY
 from streamstack.language.loading.arguments import ArgumentReader, ArgumentSite, Faults, describe, python_values
+from streamstack.language.names import nearest, suggestion
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
-from streamstack.language.suggest import nearest
-from streamstack.language.units import parse_duration
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, parse_duration
 from streamstack.spec import StackOf, is_null, listed, takes_mapping
 
 #: How deep stacks may be nested in one another.
@@ -150,12 +149,11 @@ class StepReader:
                 _belongs(other.text, function, value, beside) or f"write `- {other.text}:` as a step of its own",
             )
         for other in others:
-            near = nearest(other.text, MODIFIER_NAMES)
             self.faults.add(
                 "unknown-modifier",
                 other.mark,
                 f"`{other.text}` is neither a function nor a step modifier",
-                _belongs(other.text, function, value, beside) or (f"did you mean `{near}`?" if near else ""),
+                _belongs(other.text, function, value, beside) or suggestion(other.text, MODIFIER_NAMES),
             )
         return function, key, value
 
@@ -191,12 +189,11 @@ class StepReader:
                     "unknown-function", key.mark, f"unknown function `{key.text}`", self._hint(key.text, meant)
                 )
             else:
-                meant = nearest(key.text, MODIFIER_NAMES)
                 self.faults.add(
                     "unknown-modifier",
                     key.mark,
                     f"`{key.text}` is neither a function nor a step modifier",
-                    f"did you mean `{meant}`?" if meant else "",
+                    suggestion(key.text, MODIFIER_NAMES),
                 )
 
     def _read_arguments(

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.language.suggest import did_you_mean
+from streamstack.language.names import did_you_mean
 from streamstack.language.values import kind, to_json, to_text
 
 #: Who speaks. `developer` is OpenAI's newer word for `system`.
