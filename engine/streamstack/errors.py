@@ -121,7 +121,7 @@ ERRORS = {
     "internal": ErrorCode(500, "An internal error of streamstack. The log contains the details.", internal=True),
 }
 
-#: Status codes of errors that nobody caught before the commit point.
+#: Status codes of errors that were not caught before the commit point.
 STATUS = {code: error.status for code, error in ERRORS.items()}
 
 #: Codes whose message describes the inside of the project; the client gets a general one.

@@ -12,7 +12,7 @@ Plain objects, since definitions read them, make them and hand them on:
   final figures: who relays two answers as one adds them up.
 - `{"type": "finish", "reason": "stop"}`: one an answer, the last but for `usage`.
 
-Further keys are let be. `refuse` tells what is none of these.
+Further keys are ignored. `refuse` reports what is none of these.
 """
 
 from __future__ import annotations

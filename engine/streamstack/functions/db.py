@@ -448,7 +448,7 @@ class Spool:
                 async with self._turn:
                     data = await asyncio.to_thread(self._read, at, size)
                 at += size
-                # Our own rows, from a file that nobody else can open.
+                # Our own rows, from a file that no other process can open.
                 yield pickle.loads(data)  # noqa: S301
         finally:
             self.close()

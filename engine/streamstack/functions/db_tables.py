@@ -80,7 +80,7 @@ class Writer:
         return self.add(", ".join(map(quoted, names)))
 
     def where(self, conditions: Mapping[str, Any] | None) -> Writer:
-        """Add a WHERE clause; none where there is no condition."""
+        """Add a WHERE clause; none without a condition."""
         joint = " WHERE "
         for column, wanted in (conditions or {}).items():
             compared = wanted if isinstance(wanted, Comparison) else {"eq": wanted}
@@ -117,7 +117,7 @@ class Writer:
 def quoted(name: Any) -> str:
     """Return a name as SQL writes it, whatever it holds (PostgreSQL 18, section 4.1.1).
 
-    Raises RunError ``template`` for what is no name.
+    Raises RunError ``template`` for what is not a name.
     """
     if not isinstance(name, str) or not name or "\0" in name:
         what = "one with U+0000" if name and isinstance(name, str) else a_kind(name)
@@ -517,7 +517,7 @@ async def db_patch(
         if len(rows) > 1:
             raise RunError("limit-reached", f"{len(rows)} rows of `{table}` have this key", final=True)
     if not rows:
-        raise RunError("not-found", "there is no such row")
+        raise RunError("not-found", "no such row")
     return rows[0]
 
 

@@ -440,7 +440,7 @@ class StreamTimeouts:
 
     @classmethod
     def of(cls, settings: HttpSettings, first: float | None, idle: float | None, total: float | None) -> StreamTimeouts:
-        """Return what a step says, else the settings; 0 is no limit."""
+        """Return what a step says, else the settings; 0 means no limit."""
         return cls(
             (settings.first_chunk if first is None else first) or None,
             (settings.idle if idle is None else idle) or None,
@@ -473,7 +473,7 @@ class Upstream(ABC):
 
     @abstractmethod
     async def items(self) -> list[Any]:
-        """Return the next items, none at the end of the connection; raise a RunError where that is no end."""
+        """Return the next items, none at the end of the connection; raise a RunError where that is an error."""
 
     @abstractmethod
     def goes_on(self) -> bool:

@@ -373,7 +373,7 @@ def _resolve(run: Run, provider: str | None, model: str, base_url: str | None, a
         known = context.models.get(model)
         if known is None:
             raise _refuse(
-                f"there is no model `{model}` under `models:`{did_you_mean(model, context.models)}; "
+                f"the model `{model}` is not declared under `models:`{did_you_mean(model, context.models)}; "
                 "with `provider` it is the provider's own name"
             )
         provider, model = known.provider, known.model

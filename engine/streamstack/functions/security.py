@@ -125,7 +125,7 @@ def _checking_key(secret: str | None, pem: str | None, algorithms: tuple[str, ..
     if pem is not None:
         key = public_key(pem, algorithms)
     elif not secret:
-        raise RunError("template", "`secret` is empty: nobody could tell a token from a forged one")
+        raise RunError("template", "`secret` is empty: a forged token could not be detected")
     else:
         key = secret_key(secret, algorithms or ("HS256",))
     if not key.algorithms:

@@ -309,7 +309,7 @@ _SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 #: How much of a long line is shown around the place.
 _WIDEST: Final = 110
 
-#: What is told without the line it stands in, which holds a secret, or may.
+#: Findings that are shown without their line, which holds a secret, or may.
 _HIDDEN: Final = frozenset({"secret-in-definition", "bad-url"})
 
 Sources = Mapping[str, str]

@@ -71,7 +71,7 @@ def identifier(variable: str, prefix: str) -> str:
     It is the only way from a name in a definition to an identifier in Python.
 
     Raises:
-        ValueError: for what is no name of a variable, which the loader should have refused.
+        ValueError: for what is not a name of a variable, which the loader should have refused.
     """
     if VARIABLE.fullmatch(variable) is None:
         raise ValueError(f"not the name of a variable: {variable[:100]!r}")

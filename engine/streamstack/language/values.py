@@ -151,7 +151,7 @@ _WHOLE: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 def number_key(value: float | Decimal) -> int | tuple[str, str]:
     """Return what equal numbers share; a float is what it is written as, 0.1 being the decimal 0.1.
 
-    It has a hash that nobody can choose: Python's own of a number is its remainder by 2**61 - 1 ("Hashing of numeric
+    Its hash can't be chosen by a client: Python's own of a number is its remainder by 2**61 - 1 ("Hashing of numeric
     types"), so that thousands of large numbers which share it would make each look-up in a set a walk through all.
     """
     if type(value) is float and -_EXACT_FLOAT < value < _EXACT_FLOAT and value.is_integer():

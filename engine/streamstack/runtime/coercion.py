@@ -48,7 +48,7 @@ LONGEST_NAME: Final = 80
 
 
 class InexactError(Exception):
-    """A number lost digits when the document was parsed as floats: it must be parsed anew."""
+    """A number lost digits when the document was parsed as floats: it must be parsed again."""
 
 
 class InputFaults:
@@ -771,7 +771,7 @@ def build_texts(declared: Input, rules: InputRules, *, commas: bool = False) -> 
     check_one = _reading(declared, _build_strict(declared, rules, call=False))
     if declared.type == "list":
         return _input_texts_list(declared, rules, check_one, commas=commas)
-    # A form sends every field, also those that nobody filled in.
+    # A form sends every field, also the empty ones.
     skips_empty = _skips(declared, rules)[1] or (declared.type not in ("text", "file") and "" not in declared.values)
 
     def check(texts: list[Any], faults: InputFaults) -> Any:

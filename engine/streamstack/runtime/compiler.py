@@ -104,7 +104,7 @@ MAX_BLOCKS = 12
 
 
 def _asks_for_source(read: Read) -> bool:
-    """Whether a name read is `loop` and what it tells of its source, or `loop` as a whole."""
+    """Whether a name read is `loop` with a fact about its source, or `loop` as a whole."""
     return read.name == "loop" and (not read.path or read.path[0] in ("last", "length"))
 
 
@@ -291,7 +291,7 @@ class Code:
     def _writing(
         self, name: str, parameters: str, function: CompiledFunction, *, plain: bool = False
     ) -> Iterator[None]:
-        """Write a function; with ``plain`` one that is no coroutine function, where nothing in it is awaited."""
+        """Write a function; with ``plain`` one that is not a coroutine function, where nothing in it is awaited."""
         header = len(self._lines)
         self._functions.append(function)
         with self.indented(f"async def {name}({parameters}):"):

@@ -21,7 +21,7 @@ from streamstack.runtime.run import Run, Sink, enter_call, leave_call
 
 T = TypeVar("T")
 Start = Callable[..., Coroutine[Any, Any, Any]]
-#: What a limit comes to for a request: its rate, its key, its concurrency; None where a part is no binding.
+#: What a limit comes to for a request: its rate, its key, its concurrency; None where a part is not a binding.
 Asked = tuple[Rate | None, Any, int | None]
 
 

@@ -61,7 +61,7 @@ _END: Final = 4  # nothing that comes is of interest
 
 
 class ClientConnection(asyncio.Protocol):
-    """A client's connection. ``awaited`` says that somebody may wait for the body of the present request."""
+    """A client's connection. ``awaited``: a task may wait for the body of the present request."""
 
     __slots__ = (
         "_at",
@@ -183,7 +183,7 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def _break_off(self, *, paused: bool = False) -> None:
-        """End the body, though it has no end: whoever reads it has what came before.
+        """End an incomplete body: its reader gets what came before.
 
         Where the parser is ``paused`` it has some of that still, and has to find the body open.
         """
@@ -262,7 +262,7 @@ class ClientConnection(asyncio.Protocol):
         protocol.data_received(data)
 
     def begin(self, message: RawRequestMessage, content: StreamReader) -> None:
-        """Take note that aiohttp has taken up the request."""
+        """Record that aiohttp has taken up the request."""
         self._server.unwatch(self)
         self._tail = b""
         self._seen = self._responding = self.awaited = True
@@ -325,7 +325,7 @@ class ClientConnection(asyncio.Protocol):
             self._go_on()
 
     def end(self) -> None:
-        """Take note that the response was written."""
+        """Record that the response was written."""
         self._responding = False
         if self.broken:
             if self._content is not None and not self._content.is_eof():
@@ -523,7 +523,7 @@ class HttpServer(web.Server):
     # ------------------------------------------------------------- all connections
 
     def add(self, connection: ClientConnection, protocol: web.RequestHandler) -> None:
-        """Take note of a connection."""
+        """Record a connection."""
         self.opened.add(connection)
         self._of[protocol] = connection
         self.watch(connection)
@@ -577,14 +577,14 @@ class HttpServer(web.Server):
             self._timer = loop.call_at(due, self._end_heads)
 
     def unwatch(self, connection: ClientConnection) -> None:
-        """Take note that a head has come."""
+        """Record that a head has come."""
         self._heads.pop(connection, None)
 
     def _end_heads(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
         now = loop.time() + 0.001
-        # All have the same time, so whoever came first is due first.
+        # All have the same time, so the first to come is due first.
         while self._heads:
             connection, due = next(iter(self._heads.items()))
             if due > now:

@@ -296,7 +296,7 @@ class _Branch(Generic[T]):
         literal = self.literals.get(segment)
         if literal is not None and (found := literal.find(segments, at + 1)) is not None:
             return found
-        # An empty segment is no value: /users/ is not /users/{id}.
+        # An empty segment is not a value: /users/ is not /users/{id}.
         if self.parameter is not None and segment and (found := self.parameter.find(segments, at + 1)) is not None:
             found[1].insert(0, segment)
             return found
@@ -331,7 +331,7 @@ class Routes(Generic[T]):
     def find(self, method: str, path: str) -> tuple[T, Mapping[str, str]] | None:
         """Find what answers a method at a raw path (without query), and the path's parameters.
 
-        Raises RunError ``invalid-input`` for a path that is no UTF-8.
+        Raises RunError ``invalid-input`` for a path that is not UTF-8.
         """
         literals = self._literals.get(method)
         if literals is not None and (found := literals.get(path)) is not None:

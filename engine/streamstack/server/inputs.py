@@ -131,7 +131,7 @@ class Reader:
         """
         query: dict[str, Any] = {}
         if raw := _raw_query(request):
-            # Malformed bytes were refused before if an input is in the query; else nobody asked for them.
+            # Malformed bytes were refused before if an input is in the query; otherwise the endpoint does not read it.
             text = raw.decode("utf-8", "replace")
             for name, value in parse_qsl(text, keep_blank_values=True)[:MOST_FIELDS]:
                 held = query.get(name)

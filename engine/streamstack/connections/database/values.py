@@ -193,7 +193,7 @@ _ENCODERS: Final[dict[str, Convert]] = {
 
 
 def cast_of(value: Any) -> str:
-    """Return the type of PostgreSQL that a value has by itself; "" for null, whose type nobody knows.
+    """Return the type of PostgreSQL that a value has by itself; "" for null, whose type is unknown.
 
     Raises RunError ``template`` for a stream or a file.
     """
@@ -247,7 +247,7 @@ def cast_for(value: Any) -> str:
 def row_maker(attributes: tuple[asyncpg.Attribute, ...]) -> Callable[[Any], dict[str, Any]]:
     """Return what makes an object of a row, for the columns of a statement.
 
-    It raises RunError ``database`` where two columns have one name: one of them would be lost, and nobody would know.
+    It raises RunError ``database`` where two columns have one name: one of them would be lost in silence.
     """
     names = [each.name for each in attributes]
     if len(set(names)) < len(names):

@@ -41,7 +41,7 @@ from streamstack.spec import Condition, Nesting
 
 
 def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> list[Diagnostic]:
-    """Report names that the settings lack, and `auth` where nobody has to say who he is.
+    """Report names that the settings lack, and `auth` where authentication is optional.
 
     ``known`` are the names that the settings have; None where that is not known.
     """
@@ -80,7 +80,7 @@ _SENT: Final = frozenset({"headers", "cookies", "query"})
 def check_optional_auth(endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> list[Diagnostic]:
     """Report where something is looked up in `auth`, which is null for guests, before that was ruled out.
 
-    Whatever depends on `auth` counts as ruling it out, so that nobody is accused of what can't be seen here.
+    Whatever depends on `auth` counts as ruling it out, so that nothing is reported that can't be seen here.
     """
     authentication = endpoint.authentication
     if authentication is None or not authentication.optional:
@@ -201,7 +201,7 @@ def _may_leave(node: Node) -> bool:
 
 _Found = TypeVar("_Found", bound=tuple[Any, ...])
 
-#: Inputs whose values are no text, by type, and one such value.
+#: Inputs whose values are not text, by type, and one such value.
 _SAMPLES: Final[Mapping[str, Any]] = {"integer": 0, "decimal": 0.5, "boolean": True, "list": []}
 
 

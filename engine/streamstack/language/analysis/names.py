@@ -117,7 +117,7 @@ class Names:
         read = Read(name, (), False, False, mark, name)
         if (binding is None or not binding.sure) and all(p.rebinds for p in self._places(name)):
             # In a loop the step itself seems to bind the name for the turns after the first, which fails.
-            message = f"`{name}` is never set: there is no list to append to"
+            message = f"`{name}` is never set, so `append` has no list"
             hint = f"write `- set: {{{name}: []}}` before this step, outside of its loop"
             self._reports.add("unbound-name", mark, message, hint)
         elif binding is None:

@@ -206,7 +206,7 @@ def parse_tokens(tokens: list[Token], start: int) -> nodes.Expr:
     Raises Problem ``bad-template``.
     """
     if not tokens:
-        raise Problem("bad-template", "there is no expression between `<<` and `>>`", start)
+        raise Problem("bad-template", "the expression between `<<` and `>>` is missing", start)
     try:
         parser = TokenParser(tokens)
         node = parser.parse_expression()
@@ -305,7 +305,7 @@ def constant_of(node: nodes.Node | None) -> object:
 
 
 def unfit_name(node: nodes.Name | nodes.Macro) -> Problem:
-    """Return the problem of a name that is no variable's: Python takes several spellings of a letter for one."""
+    """Return the problem of a name that is not a variable's: Python takes several spellings of a letter for one."""
     return Problem(
         "bad-template",
         f"`{node.name}` can't be a variable's name",

@@ -170,7 +170,7 @@ class Found:
 def compile_statements(tree: nodes.Template, found: Found) -> Render:
     """Compile a parsed template, noting what was found.
 
-    Raises Problem for what is no part of templates.
+    Raises Problem for what is not a part of templates.
     """
     walk = _Statements(found)
     walk.block(tree.body, Scope())
@@ -362,7 +362,7 @@ class _Statements:
 def _run(
     code: Callable[..., Any], node: nodes.Expr, roots: list[str], wrap: Callable[[Any], Any] | None
 ) -> Callable[..., Any]:
-    """Return the function of an expression, whose errors are told in the author's words."""
+    """Return the function of an expression, whose errors are in the author's words."""
 
     def run(*arguments: Any) -> Any:
         try:
@@ -594,7 +594,7 @@ def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]])
             first = len(tokens)
             position = _scan_block(text, start, at, tokens)
             if len(tokens) == first:
-                raise Problem("bad-template", "there is no statement between `<%` and `%>`", at)
+                raise Problem("bad-template", "the statement between `<%` and `%>` is missing", at)
             cut = tokens[-1].type == "sub"
             if tokens[-1].type in ("sub", "add"):
                 tokens.pop()

@@ -190,7 +190,7 @@ def _checked(
 def _check_of(name: str, fields: tuple[Field, ...], check: Check | None) -> Check:
     def found(constants: Sequence[object]) -> tuple[str, str, str] | None:
         for field, value in zip(fields, constants, strict=False):
-            # Others are nodes, whose value nobody knows yet.
+            # Others are nodes, whose value is not known yet.
             known = value is None or isinstance(value, (bool, int, float, str, list, dict))
             if known and (fault := fault_of(field, name, value)):
                 return "bad-template", fault, _hint(field)
@@ -241,7 +241,7 @@ def limit_added(characters: int, name: str) -> None:
 def text_of(value: Any, name: str) -> str:
     """Return the text a text filter works on: a text, or a number, boolean or timestamp as text.
 
-    Null, lists, objects and streams are no text.
+    Null, lists, objects and streams are not text.
     """
     if type(value) is str:
         return value

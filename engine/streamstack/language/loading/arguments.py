@@ -167,7 +167,7 @@ class ArgumentReader:
     ) -> Arguments:
         """Read a mapping of parameters. A null one counts as not given.
 
-        ``told`` are parameters whose absence is told elsewhere; ``unread`` those that are read elsewhere, as those
+        ``told`` are parameters whose absence is reported elsewhere; ``unread`` those that are read elsewhere, as those
         are whose types have code of their own.
         """
         by_name = fields_by_name(fields)
@@ -199,7 +199,7 @@ class ArgumentReader:
     def require(
         self, parameters: tuple[Field, ...], named: Collection[str], mark: Mark, owner: str, told: Collection[str] = ()
     ) -> None:
-        """Report the required parameters that are neither named nor told of elsewhere."""
+        """Report the required parameters that are neither named nor reported elsewhere."""
         for parameter in parameters:
             if not parameter.required or parameter.name in named:
                 continue

@@ -214,13 +214,13 @@ class _DocumentReader:
         return self._resumed(streaming, response_type)
 
     def _resumed(self, streaming: Streaming, response_type: str) -> Streaming:
-        """Take `resume` from what is no stream; report it where the endpoint itself asks for it."""
+        """Take `resume` from what is not a stream; report it where the endpoint itself asks for it."""
         if streaming.resume is None or response_type == "streaming":
             return streaming
         node = self._get("streaming")
         asked = node.get("resume") if isinstance(node, Mapping) else None
         if asked is not None:
-            message = "the endpoint sends a JSON response, so there is no stream to resume"
+            message = "the endpoint sends a JSON response, so it has no stream to resume"
             hint = "write `responseType: streaming`"
             self.faults.add("not-resumable", asked.mark, message, hint)
         return replace(streaming, resume=None)
@@ -303,7 +303,7 @@ class _DocumentReader:
                 message = "a limit requires `limit` or `concurrent`"
                 self.faults.add("missing-parameter", each.mark, message, "add `limit: 60/minute`")
             elif algorithm is not None:
-                message = "`algorithm` says how `limit` counts, and there is none"
+                message = "`algorithm` says how `limit` counts, but `limit` is missing"
                 hint = "add `limit: 60/minute`"
                 self.faults.add("missing-parameter", algorithm.mark, message, hint)
         return tuple(map(self._rate_limit, limits))
@@ -354,7 +354,7 @@ class _WaysReader:
             self.refuse(node)
 
     def refuse(self, node: Node) -> None:
-        """Report what is no authentication."""
+        """Report what is not an authentication."""
         if isinstance(node, Scalar) and isinstance(node.value, str) and "<<" in node.value:
             told = "authentication is set when the file is loaded: a binding is not allowed here"
             self.faults.add("constant-required", node.mark, told, _WAYS)
@@ -472,7 +472,7 @@ def _check_parts(node: Mapping, streaming: Streaming, response_type: str, faults
     for key, part, mark in _parts_of(node):
         if (key, part) == ("slowClient", "grace"):
             mode = streaming.slow_client
-            # Of an answer in one piece the whole key is told.
+            # For an answer in one piece the finding is about the whole key.
             if mode != "disconnect" and response_type != "json" and streaming.format != "json":
                 message = f"`grace` has no effect: `slowClient: {mode}` does not disconnect clients"
                 faults.add("no-effect", mark, message, "write `mode: disconnect`, or remove it")

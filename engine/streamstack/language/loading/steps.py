@@ -61,7 +61,7 @@ class StepReader:
         self._depth = 0
 
     def read_stack(self, node: Node, path: str) -> Stack | None:
-        """Read a list of steps; None where it is no list or lies too deep."""
+        """Read a list of steps; None where it is not a list or lies too deep."""
         if not isinstance(node, Sequence):
             self.faults.cut(
                 "wrong-type",
@@ -97,7 +97,7 @@ class StepReader:
             return None
         found = self._find_function(node)
         if found is None:
-            # What is wrong with the modifiers is told in the same run.
+            # What is wrong with the modifiers is reported in the same run.
             self._read_modifiers(node, path)
             return None
         function, key, value = found
@@ -163,7 +163,7 @@ class StepReader:
         return common if common in self.registry else nearest(name, self.registry)
 
     def _hint(self, name: str, meant: str | None) -> str:
-        """Say what to write instead of a name that is no function's: else what its family has."""
+        """Say what to write instead of a name that is not a function's: else what its family has."""
         if meant is not None:
             return f"did you mean `{meant}`?"
         family, dot, _ = name.partition(".")

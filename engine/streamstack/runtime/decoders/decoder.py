@@ -41,7 +41,7 @@ def transcoder(charset: str) -> Transcode:
     if charset.lower() == AUTO:
         return _guess()
     try:
-        b"aaaa".decode(charset, "replace")  # refuses codecs that are no charset, such as base64
+        b"aaaa".decode(charset, "replace")  # refuses codecs that are not charsets, such as base64
     except ValueError:
         raise LookupError(charset) from None
     decoder = codecs.getincrementaldecoder(charset)(_INVALID)
@@ -104,7 +104,7 @@ _NOTHING: Final = object()
 
 
 class NotJsonError(ValueError):
-    """What was read is no JSON that is taken. Its text goes on a sentence: "is not JSON: ..."."""
+    """What was read is not JSON that is taken. Its text goes on a sentence: "is not JSON: ..."."""
 
 
 def is_deep(data: bytes | bytearray, value: Any) -> bool:
@@ -133,7 +133,7 @@ def parse_halves(data: bytes | bytearray, error: orjson.JSONDecodeError) -> Any:
     r"""Parse what orjson refused if that was for a half of a surrogate pair alone, such as `\ud83d`.
 
     Raises:
-        NotJsonError: It is no JSON all the same.
+        NotJsonError: It is not JSON after all.
     """
     if "depth" in error.msg:
         raise NotJsonError(TOO_DEEP) from None
@@ -149,7 +149,7 @@ def parse_json(data: bytes | bytearray) -> Any:
     """Parse a document; halves of surrogate pairs become U+FFFD.
 
     Raises:
-        NotJsonError: It is no JSON, or nested too deeply.
+        NotJsonError: It is not JSON, or nested too deeply.
     """
     try:
         value = load_json(data)
@@ -268,7 +268,7 @@ class Decoder(ABC):
         self.transcode: Transcode | None = None
         self._opening = b""  # what may be the beginning of a byte order mark
         self._begun = False
-        self._sniffs = False  # whether a byte order mark may tell of UTF-16
+        self._sniffs = False  # whether a byte order mark may announce UTF-16
         self._joiner: SurrogateJoiner | None = None  # while halves of surrogate pairs come
 
     def feed(self, data: bytes) -> list[Any]:

@@ -81,7 +81,7 @@ class Turn:
 def read_messages(messages: Any) -> tuple[Turn, ...]:
     """Return the turns that `messages` holds: a list of messages, or a text, which is the user's.
 
-    Raises RunError ``template`` for what is no message.
+    Raises RunError ``template`` for what is not a message.
     """
     if isinstance(messages, str):
         return (Turn("user", (messages,)),)

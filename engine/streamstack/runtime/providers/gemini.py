@@ -112,7 +112,7 @@ def _with_id(id_: str, about: dict[str, Any]) -> dict[str, Any]:
 
 
 class GeminiReader(AnswerReader):
-    """Reads `GenerateContentResponse` up to the one with a finish reason: there is no other end marker."""
+    """Reads `GenerateContentResponse` up to the one with a finish reason: the protocol has no other end marker."""
 
     provider = "gemini"
 

@@ -84,7 +84,7 @@ class Reply:
         self.calls.append(call)
 
     def note_usage(self, **figures: Any) -> None:
-        """Take figures of what was used; later ones go before earlier ones, and what is no number is none."""
+        """Take figures of what was used; later ones go before earlier ones, and what is not a number is none."""
         self._figures |= {name: value for name, value in figures.items() if type(value) is int and value >= 0}
 
     def finish(self, reason: str, said: str | None, items: list[Item]) -> None:
@@ -181,7 +181,7 @@ class AnswerReader(ABC):
         return None
 
     def close(self, items: list[Item], *, marked: bool) -> None:
-        """Take note that nothing more comes; ``marked`` where `[DONE]` said so.
+        """Record that nothing more comes; ``marked`` where `[DONE]` said so.
 
         Raises RunError ``stream-lost`` where the answer is not at its end.
         """
