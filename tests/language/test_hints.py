@@ -77,7 +77,8 @@ def test_a_parameter_beside_a_mapping_moves_right(steps: str) -> None:
 )
 def test_functions_as_other_languages_call_them(word: str, meant: str) -> None:
     """The names that authors bring along are near none of ours."""
-    (found,) = findings_of(f"- {word}: a")
+    value = {"wait": "5ms", "http.request": "https://example.org/"}.get(meant, "a")
+    (found,) = findings_of(f"- {word}: {value}")
     assert (found.code, found.hint) == ("unknown-function", f"did you mean `{meant}`?")
 
 

@@ -169,7 +169,7 @@ def _finding(problem: Problem, scalar: Scalar) -> Diagnostic:
     hint = problem.hint or general
     if hint and scalar.style == "double":  # in which YAML takes a backslash for itself
         hint = hint.replace("\\<", "\\\\<")
-    return make_diagnostic(problem.code, mark, problem.message, hint)
+    return make_diagnostic(problem.code, mark, problem.message, hint, problem.replacement(scalar))
 
 
 @lru_cache(maxsize=8192)

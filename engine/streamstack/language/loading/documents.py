@@ -104,6 +104,7 @@ class _DocumentReader:
         self.owner = f"{'an' if kind == 'endpoint' else 'a'} {kind}"
         fields = DOCUMENTS[kind]
         unread = [each.name for each in fields if each.name in _UNREAD]
+        self.root, _ = self.arguments.as_meant(fields, self.root, self.owner)
         read = self.arguments.read_arguments(fields, self.root, self.owner, "", unread=unread)
         given = python_values(fields, read)
         common = {
