@@ -20,6 +20,7 @@ functionStack:
 
 
 def findings_of(text: str) -> list[Diagnostic]:
+    """Validate one file."""
     return validate({"a.yaml": text}, REGISTRY, Streaming(), {})[1]
 
 

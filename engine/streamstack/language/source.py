@@ -468,7 +468,7 @@ class _Reader:
         if style == "plain" and text == "<<" and traps.has_colon(self.source, key):
             self._drop(top, make_diagnostic("merge-key", key.mark, "The merge key `<<:` is not part of the language."))
         elif "<<" in text or ">>" in text:
-            cut = traps.cut_value(self.source, key, flow=top.flow) if style == "plain" else None
+            cut = traps.cut_value(self.source, key, flow=top.flow, key=True) if style == "plain" else None
             self._trap(cut or traps.binding_key(self.source, key, flow=top.flow))
             top.dropped = True
         elif not text and style == "plain":
@@ -492,9 +492,9 @@ class _Reader:
     def _refuse_valueless(self, top: _Open) -> None:
         keys, top.valueless = top.valueless, []
         if len(self.findings) < MOST_FINDINGS:
-            message = traps.describe_valueless(self.source, top.previous, keys)
+            message, replacement = traps.describe_valueless(self.source, top.previous, keys)
             hint = "give the key a value, or quote the text it belongs to"
-            self._add(make_diagnostic("yaml-quotes", keys[0].mark, message, hint))
+            self._add(make_diagnostic("yaml-quotes", keys[0].mark, message, hint, replacement))
 
     def _refuse_key(self, top: _Open, node: Node, mark: Mark, kind: type) -> None:
         """Refuse what can't be a key, such as the inner braces of `{{name}}`."""
@@ -502,7 +502,7 @@ class _Reader:
         is_mapping = isinstance(node, Mapping) and kind is not events.AliasEvent
         told = traps.describe_mustache(self.source, top.start) if top.flow and is_mapping else None
         if told:
-            self._drop(top, make_diagnostic("yaml-quotes", top.mark, told, "write a binding as <<name>>"))
+            self._drop(top, make_diagnostic("yaml-quotes", top.mark, told[0], "write a binding as <<name>>", told[1]))
             return
         if kind is events.AliasEvent:
             what = "An alias"
