@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from streamstack.errors import Diagnostic
 from streamstack.language import source
+from streamstack.language.fixes import apply
 from streamstack.language.nodes import Document
 from streamstack.language.source import Mapping, Node, Scalar, Sequence, plain, read
 
@@ -646,3 +647,31 @@ def test_what_is_too_deep_is_said_so(piece: str, count: int) -> None:
     """The limit that is told is ours, not that of a version of the parser."""
     _, findings = read(piece * count, "deep.yaml")
     assert [each.code for each in findings][:1] == ["too-deep"]
+
+
+@pytest.mark.parametrize(
+    ("value", "severity", "meant"),
+    [
+        ("<< {a: 1} >>", "warning", "<< {a: 1} >>"),
+        ("<< a ~ ': ' >>", "warning", "<< a ~ ': ' >>"),
+        ("Total: << a >>", "warning", "Total: << a >>"),
+        ("[done] << a >>", "warning", "[done] << a >>"),
+        ('"<< a | default("b") >>"', "warning", '<< a | default("b") >>'),
+        ("<< a ~ ' #1' >>", "error", "<< a ~ ' #1' >>"),
+        ("<< a: 1", "error", None),
+        ("Room #5 is free", "warning", "Room"),
+        ("Room # is free", None, "Room"),
+        ("5 #is a number", None, 5),
+    ],
+)
+def test_a_value_whose_end_is_clear_is_read_as_meant(value: str, severity: str | None, meant: object) -> None:
+    """`yaml-quotes` is a warning then, with the quotes as its replacement; a text cut by `#` is one without."""
+    documents, found = read(f"x: {value}\n", "a.yaml")
+    assert [each.severity for each in found] == ([severity] if severity else [])
+    if meant is not None:
+        assert plain(documents[0].root) == {"x": meant}
+    if found and found[0].code == "yaml-quotes" and severity == "warning":
+        assert found[0].replacement is not None
+        corrected = apply(f"x: {value}\n", [found[0].replacement])
+        assert read(corrected, "a.yaml")[1] == []
+        assert plain(read(corrected, "a.yaml")[0][0].root) == {"x": meant}

@@ -13,7 +13,7 @@ from streamstack.language.names import nearest
 from streamstack.server.signals import Early
 
 #: The commands, in the order of the help.
-COMMANDS: Final = ("serve", "validate", "call", "graph", "show", "token", "functions", "schema")
+COMMANDS: Final = ("serve", "validate", "fix", "call", "graph", "show", "token", "functions", "schema")
 #: What other tools call a command, and what it is here.
 _ELSEWHERE: Final = {
     "run": "serve",
@@ -25,6 +25,8 @@ _ELSEWHERE: Final = {
     "check": "validate",
     "lint": "validate",
     "verify": "validate",
+    "format": "fix",
+    "repair": "fix",
     "curl": "call",
     "request": "call",
     "docs": "functions",

@@ -108,8 +108,10 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
 
 def certain(word: str, candidates: Iterable[str]) -> str:
     """Return the candidate that a word is a misspelling of, where it is the only one that is near; else ""."""
-    near = list(_near(word, candidates))
-    return near[0][1] if len(near) == 1 and near[0][0] in (0, 1, 2) and len(word) > 2 else ""
+    slips = sorted((distance, candidate) for distance, candidate in _near(word, candidates) if distance in (0, 1, 2))
+    if not slips or len(word) < 3 or (len(slips) > 1 and (slips[0][0] or not slips[1][0])):
+        return ""
+    return slips[0][1]
 
 
 def _near(word: str, candidates: Iterable[str]) -> Iterator[tuple[float, str]]:

@@ -297,18 +297,28 @@ def read_project(
     settings, found = load_settings(kept.get(name), name, environment, check_environment=check_environment)
     with uncollected():
         project, wrong = validate(
-            sources,
-            registry,
-            settings.streaming,
-            environment if check_environment else None,
-            {
-                "models": settings.names("models"),
-                "databases": tuple(settings.databases),
-                "authentication": settings.names("authentication"),
-            },
+            sources, registry, settings.streaming, environment if check_environment else None, names_of(settings)
         )
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, kept | sources, environment)
+
+
+def names_of(settings: Settings) -> dict[str, Collection[str]]:
+    """Return the names that definitions can refer to, by section of the settings."""
+    return {
+        "models": settings.names("models"),
+        "databases": tuple(settings.databases),
+        "authentication": settings.names("authentication"),
+    }
+
+
+def check_again(checked: Checked, registry: Registry, texts: Mapping[str, str]) -> list[Diagnostic]:
+    """Return the findings of a project that has other texts now, those of its settings included."""
+    place = find_settings(checked.root)
+    name = display_name(place or checked.root / SETTINGS)
+    settings, found = load_settings(texts.get(name), name, checked.environment)
+    definitions = {file: text for file, text in texts.items() if file != name}
+    return sorted({*found, *validate(definitions, registry, settings.streaming, None, names_of(settings))[1]})
 
 
 @contextmanager

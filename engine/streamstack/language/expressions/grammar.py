@@ -44,6 +44,21 @@ _ESCAPES: Final = {
     **dict(zip("abfnrtv0", "\a\b\f\n\r\t\v\0", strict=True)),
     "\n": "",
 }
+#: Signs of other languages, with the token that they are here.
+_SAME_SIGNS: Final = {
+    "===": ("eq", "=="),
+    "!==": ("ne", "!="),
+    "<>": ("ne", "!="),
+    "&&": ("name", "and"),
+    "||": ("name", "or"),
+    "!": ("name", "not"),
+    "\u2260": ("ne", "!="),
+    "\u2264": ("lteq", "<="),
+    "\u2265": ("gteq", ">="),
+    "\u00d7": ("mul", "*"),
+    "\u2212": ("sub", "-"),
+    "\u2013": ("sub", "-"),
+}
 _DOLLAR: Final = re.compile(r"\$([A-Za-z_]\w*)")
 _NO_ARGUMENTS: Final = re.compile(r"\s*\(\s*\)")
 
@@ -86,8 +101,10 @@ def next_opening(text: str, start: int) -> tuple[int, str] | None:
     return (found.start(), found.group()) if found else None
 
 
-def scan(text: str, start: int, end: str, tokens: list[Token]) -> int:
+def scan(text: str, start: int, end: str, tokens: list[Token], problems: list[Problem]) -> int:
     """Append the tokens from an offset up to `end` (`>>`, `%>`, or "" for the text's end).
+
+    A sign of another language that can only mean one of ours is read as that, and added to the problems.
 
     Returns the offset behind `end`. Raises Problem ``bad-template``.
     """
@@ -117,7 +134,7 @@ def scan(text: str, start: int, end: str, tokens: list[Token]) -> int:
             for offset, sign in enumerate(word):
                 tokens.append(Token(position + offset, operators[sign], sign))
         elif group == "wrong":
-            raise _foreign_sign(text, start, position, word, end)
+            tokens.append(_foreign_sign(text, start, position, end, problems))
         position += len(word)
     if open_brackets:
         opened, bracket = open_brackets[-1]
@@ -127,8 +144,10 @@ def scan(text: str, start: int, end: str, tokens: list[Token]) -> int:
     return size
 
 
-def _foreign_sign(text: str, start: int, position: int, word: str, end: str) -> Problem:
-    """Return the problem of a sign of another language, with what is written here."""
+def _foreign_sign(text: str, start: int, position: int, end: str, problems: list[Problem]) -> Token:
+    """Add the problem of a sign of another language; return the token that it is here, or raise the problem."""
+    found = _WORD.match(text, position)
+    word = found.group() if found else ""
     hint, instead = foreign.SIGNS[word]
     if instead.isalpha():  # a word needs blanks around it
         before, after = text[position - 1 : position], text[position + len(word) : position + len(word) + 1]
@@ -138,7 +157,11 @@ def _foreign_sign(text: str, start: int, position: int, word: str, end: str) -> 
         hint, edit = f"write `{written[1].strip()}`", (start, *written)
     elif word == "$" and (name := _DOLLAR.match(text, position)):
         hint, edit = _without_dollar(name, position)
-    return Problem("bad-template", f"unexpected `{word}`", position, hint, edit)
+    problem = Problem("bad-template", f"unexpected `{word}`", position, hint, edit)
+    if word not in _SAME_SIGNS:
+        raise problem
+    problems.append(problem)
+    return Token(position, *_SAME_SIGNS[word])
 
 
 def _without_dollar(name: re.Match[str], position: int) -> tuple[str, tuple[int, str, str] | None]:
@@ -158,7 +181,7 @@ def _ternary(text: str, start: int, position: int, end: str) -> tuple[str, str] 
         if found.lastgroup == "end" and sign == end and not depth:
             stop = at
             break
-        if found.lastgroup == "wrong" and at != position:
+        if found.lastgroup == "wrong" and at != position and sign not in _SAME_SIGNS:
             return None
         depth += (sign in ("(", "[", "{")) - (sign in (")", "]", "}"))
         if sign == ":" and not depth and at > position:
@@ -579,8 +602,11 @@ class Analysis:
             return
         for key in named:
             if key not in operation.keywords and not operation.any_keyword:
-                close = did_you_mean(key, operation.keywords)
-                self._wrong(f"the {what} `{name}` has no argument `{key}`{close}", offset)
+                close, near = did_you_mean(key, operation.keywords), certain(key, operation.keywords)
+                at = next(keyword.lineno for keyword in node.kwargs if keyword.key == key)
+                message = f"the {what} `{name}` has no argument `{key}`{close}"
+                edit = (at, key, near) if near else None
+                self.problems.append(Problem("bad-template", message, offset, "", edit))
             elif key in operation.keywords and operation.keywords.index(key) < given:
                 self._wrong(f"the {what} `{name}` got `{key}` twice", offset)
         if len(set(named)) < len(named):

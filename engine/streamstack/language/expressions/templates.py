@@ -502,7 +502,7 @@ def compile_template(text: str) -> tuple[Program, list[Problem]]:
     spans: list[tuple[int, str]] = []
     found = Found()
     try:
-        _scan_template(text, tokens, spans)
+        _scan_template(text, tokens, spans, found.problems)
         render = compile_statements(_parse(tokens), found)
     except Problem as problem:
         render = render_nothing
@@ -539,7 +539,7 @@ def _parse(tokens: list[Token]) -> nodes.Template:
         raise reword(error, tokens) from None
 
 
-def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]]) -> None:
+def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]], problems: list[Problem]) -> None:
     """Append the tokens of a whole template, and where each binding or statement begins."""
     position = 0
     #: White space is cut from the front of the next text, after `-%>`.
@@ -571,7 +571,7 @@ def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]])
             position = end + 2
         elif sign == "<<":
             tokens.append(Token(at, "variable_begin", "<<"))
-            position = scan(text, at + 2, ">>", tokens)
+            position = scan(text, at + 2, ">>", tokens, problems)
             tokens.append(Token(position - 2, "variable_end", ">>"))
             spans.append((at, text[at + 2 : position - 2].strip()))
             cut = False
@@ -587,7 +587,7 @@ def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]])
             tokens.append(Token(at, "block_begin", "<%"))
             start = at + 3 if text[at + 2 : at + 3] in ("-", "+") else at + 2
             first = len(tokens)
-            position = _scan_block(text, start, at, tokens)
+            position = _scan_block(text, start, at, tokens, problems)
             if len(tokens) == first:
                 raise Problem("bad-template", "there is no statement between `<%` and `%>`", at)
             cut = tokens[-1].type == "sub"
@@ -598,9 +598,9 @@ def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]])
     data(position, text[position:])
 
 
-def _scan_block(text: str, start: int, at: int, tokens: list[Token]) -> int:
+def _scan_block(text: str, start: int, at: int, tokens: list[Token], problems: list[Problem]) -> int:
     try:
-        return scan(text, start, "%>", tokens)
+        return scan(text, start, "%>", tokens, problems)
     except Problem as problem:
         if "is never closed with" in problem.message:
             raise unclosed("%>", at) from None

@@ -14,7 +14,16 @@ from streamstack.language.expressions import Expression, Template, Value, parse_
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.foreign import advice_for_key, meant_key
 from streamstack.language.keys import MODIFIER_NAMES
-from streamstack.language.names import CODE, CONTROL_CHARACTERS, VARIABLE, check_variable, code_of, is_framing, nearest
+from streamstack.language.names import (
+    CODE,
+    CONTROL_CHARACTERS,
+    VARIABLE,
+    certain,
+    check_variable,
+    code_of,
+    is_framing,
+    nearest,
+)
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.sql import statement_in
 from streamstack.language.values import MISSING, kind
@@ -381,8 +390,11 @@ class ArgumentReader:
                 return self._read_one_of(wanted, node, site)
         return None
 
-    def _refuse(self, node: Node, site: ArgumentSite, wanted: str, hint: str = "") -> None:
-        self.faults.add("wrong-type", node.mark, f"{site.words} must be {wanted}, not {describe(node)}", hint)
+    def _refuse(self, node: Node, site: ArgumentSite, wanted: str, hint: str = "", instead: str = "") -> None:
+        sure = bool(instead) and isinstance(node, Scalar)
+        replacement = node.replacement(0, len(node.text), instead) if sure and isinstance(node, Scalar) else None
+        message = f"{site.words} must be {wanted}, not {describe(node)}"
+        self.faults.add("wrong-type", node.mark, message, hint, replacement)
 
     def _parse(self, parse: Callable[[Node], tuple[Value, list[Diagnostic]]], node: Node) -> Value:
         value, found = parse(node)
@@ -444,10 +456,11 @@ class ArgumentReader:
             self._refuse(node, site, words, hint)
             return MISSING
         unfit = not_chosen(converted, wanted.choices)
+        instead = certain(converted, wanted.choices) if unfit and isinstance(converted, str) else ""
         if not unfit and isinstance(wanted, Bound) and wanted.refuses is not None:
             unfit = wanted.refuses(converted)
         if unfit:
-            self._refuse(node, site, *unfit)
+            self._refuse(node, site, *unfit, instead)
             return MISSING
         if isinstance(wanted, Bound) and wanted.code and not CODE.fullmatch(str(converted or "x")):
             near = code_of(str(converted))
@@ -456,6 +469,7 @@ class ArgumentReader:
                 node.mark,
                 f"{site.words} must be a code of words-with-hyphens, not {describe(node)}",
                 f"write `{near}`" if near else "write it like sold-out",
+                node.replacement(0, len(node.text), near) if near and isinstance(node, Scalar) else None,
             )
             return MISSING
         bound = out_of_range(converted, wanted.minimum, wanted.maximum, wanted.kind)

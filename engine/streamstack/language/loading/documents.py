@@ -36,7 +36,7 @@ from streamstack.language.loading.arguments import (
 from streamstack.language.loading.checks import check_effects, check_sent, check_streams, refuse_path
 from streamstack.language.loading.inputs import read_inputs
 from streamstack.language.loading.steps import StepReader
-from streamstack.language.names import DEFINITION, nearest
+from streamstack.language.names import DEFINITION, certain, nearest
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.language.values import MISSING, parse_rate
@@ -138,7 +138,9 @@ class _DocumentReader:
         near = nearest(node.text, DOCUMENTS) if isinstance(node, Scalar) else None
         shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
         hint = f"did you mean `{near}`?" if near else ""
-        self.faults.add("bad-kind", node.mark, f"{shown} is not a document kind", hint)
+        sure = certain(node.text, DOCUMENTS) if isinstance(node, Scalar) else ""
+        replacement = node.replacement(0, len(node.text), sure) if sure and isinstance(node, Scalar) else None
+        self.faults.add("bad-kind", node.mark, f"{shown} is not a document kind", hint, replacement)
         return None
 
     def _endpoint(self, given: dict[str, Any], common: dict[str, Any], streaming_defaults: Streaming) -> Endpoint:
@@ -254,7 +256,8 @@ class _DocumentReader:
         shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
         upper = node.text.upper() if isinstance(node, Scalar) else ""
         meant = f"did you mean `{upper}`?" if upper in METHODS else ""
-        self.faults.add("bad-method", node.mark, f"{shown} is not an HTTP method", meant)
+        replacement = node.replacement(0, len(upper), upper) if meant and isinstance(node, Scalar) else None
+        self.faults.add("bad-method", node.mark, f"{shown} is not an HTTP method", meant, replacement)
         return "GET"
 
     def _path(self) -> str:
