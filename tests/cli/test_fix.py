@@ -15,8 +15,8 @@ from streamstack.functions import REGISTRY
 from streamstack.language.fixes import correct
 from streamstack.language.nodes import plain
 from streamstack.language.project import validate
+from streamstack.language.settings import Streaming
 from streamstack.language.source import read
-from streamstack.language.streaming_settings import Streaming
 
 BEFORE = """\
 metod: get   # the verb

@@ -9,7 +9,7 @@ from streamstack.functions import REGISTRY
 from streamstack.language import foreign
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS
 from streamstack.language.project import validate
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import Streaming
 
 HEAD = """\
 method: POST

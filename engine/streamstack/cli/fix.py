@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from streamstack.cli import FIRST_FILE
-from streamstack.cli.validate import CLEAN, FAILED, FOUND, choose, default_paths
+from streamstack.cli import CLEAN, FIRST_FILE, FOUND, give_up
+from streamstack.cli.validate import choose, default_paths
 from streamstack.functions import REGISTRY
 from streamstack.language.findings import summarise
 from streamstack.language.fixes import correct
@@ -44,12 +44,9 @@ def fix(context: click.Context, paths: tuple[Path, ...], *, diff: bool) -> None:
             left += [each for each in findings if each.file in files]
             count += len(files)
     except OSError as error:
-        click.echo(f"streamstack: {error.filename}: {error.strerror}", err=True)
-        context.exit(FAILED)
+        give_up(context, f"{error.filename}: {error.strerror}")
     if not count:
-        listed = ", ".join(map(str, chosen))
-        click.echo(f"streamstack: there are no definitions in {listed}\n\n{FIRST_FILE}", err=True)
-        context.exit(FAILED)
+        give_up(context, f"there are no definitions in {', '.join(map(str, chosen))}\n\n{FIRST_FILE}")
     for path, (before, after) in sorted(changes.items()):
         name = display_name(path)
         if diff:

@@ -17,7 +17,7 @@ Further keys are let be. `refuse` tells what is none of these.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from streamstack.language.names import did_you_mean
@@ -90,62 +90,23 @@ def refuse(content: Any) -> str | None:
     if isinstance(content, str) or content is MISSING:
         return None
     if not isinstance(content, Mapping):
-        return _other(content)
+        name = kind(content)
+        advice = _INSTEAD.get(name, "write `| toText`")
+        return f"is {_a(name)}: {advice}"
     item = content.get("type")
     if item is MISSING:
         return None
-    if item == "text":
-        return _refuse_text(content.get("text"))
-    if item == "toolCall":
-        return _refuse_call(content)
-    if item == "usage":
-        return _refuse_usage(content)
+    if item is None:
+        return f"is an object without `type`: write `| toJson`, or an item whose type is {', '.join(ITEMS)}"
+    if item not in ITEMS:
+        meant = did_you_mean(item, ITEMS) if isinstance(item, str) else ""
+        return f"has a `type` that is none of {', '.join(ITEMS)}{meant}"
     if item == "finish":
         return _refuse_reason(content.get("reason"))
-    listed = ", ".join(ITEMS)
-    if item is None:
-        return f"is an object without `type`: write `| toJson`, or an item whose type is {listed}"
-    meant = did_you_mean(item, ITEMS) if isinstance(item, str) else ""
-    return f"has a `type` that is none of {listed}{meant}"
-
-
-def _other(content: Any) -> str:
-    name = kind(content)
-    if name in ("list", "object"):
-        return f"is {_a(name)}: write `forEach` to send its items, or `| toJson`"
-    if name == "bytes":
-        return "is bytes: write `| base64`"
-    return f"is {_a(name)}: write `| toText`"
-
-
-def _a(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-def _refuse_text(text: Any) -> str | None:
-    if isinstance(text, str) or text is MISSING:
-        return None
-    return f"is an item of type text whose `text` is {_what(text)}"
-
-
-def _refuse_call(item: Mapping[str, Any]) -> str | None:
-    for key in ("id", "name"):
-        value = item.get(key)
-        if value is not None and value is not MISSING and not isinstance(value, str):
-            return f"is a tool call whose `{key}` is {_what(value)}: it is a text"
-    arguments = item.get("arguments")
-    if arguments is None or arguments is MISSING or isinstance(arguments, (str, Mapping)):
-        return None
-    return f"is a tool call whose `arguments` are {_what(arguments)}: give an object, or its JSON"
-
-
-def _refuse_usage(item: Mapping[str, Any]) -> str | None:
-    for key in FIGURES:
-        value = item.get(key)
-        if value is None or value is MISSING:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            return f"is an item of type usage whose `{key}` is {_what(value)}: give a whole number"
+    for key, fits, wanted in _FIELDS[item]:
+        value = content.get(key)
+        if value is not MISSING and not fits(value):
+            return f"is an item of type {item} whose `{key}` is {_a(kind(value))}: {wanted}"
     return None
 
 
@@ -156,6 +117,24 @@ def _refuse_reason(reason: Any) -> str | None:
     return f"is an item of type finish whose `reason` is none of {', '.join(REASONS)}{meant}"
 
 
-def _what(value: Any) -> str:
-    name = kind(value)
-    return name if name in ("null", "bytes") else _a(name)
+_INSTEAD: Final = {"list": "write `forEach` to send its items, or `| toJson`", "bytes": "write `| base64`"}
+#: What the keys of an item have to be, and the advice for what is something else.
+_FIELDS: Final[dict[str, tuple[tuple[str, Callable[[Any], bool], str], ...]]] = {
+    "text": (("text", lambda value: isinstance(value, str), "give a text"),),
+    "toolCall": (
+        *((key, lambda value: value is None or isinstance(value, str), "give a text") for key in ("id", "name")),
+        ("arguments", lambda value: value is None or isinstance(value, (str, Mapping)), "give an object, or its JSON"),
+    ),
+    "usage": tuple(
+        (
+            key,
+            lambda value: value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0),
+            "give a whole number",
+        )
+        for key in FIGURES
+    ),
+}
+
+
+def _a(name: str) -> str:
+    return name if name in ("null", "bytes") else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from streamstack.connections.http import HttpClient, UpstreamRequest, UpstreamResponse, parse_url
+from streamstack.connections.http import UpstreamRequest, parse_url
 from streamstack.errors import RunError
 from streamstack.functions.content import COUNTS, MAX_EVENT_SIZE
 from streamstack.functions.http_upstream import (
@@ -27,14 +27,17 @@ from streamstack.language.names import did_you_mean
 from streamstack.language.schema import inputs_schema
 from streamstack.language.settings import PROVIDERS as NAMES
 from streamstack.language.values import kind, to_json
+from streamstack.runtime.decoders import read_content_type
 from streamstack.runtime.decoders.decoder import OnInvalid
-from streamstack.runtime.decoders.formats import read_content_type
 from streamstack.runtime.providers import PROVIDERS
 from streamstack.runtime.providers.conversation import read_messages
 from streamstack.runtime.providers.provider import AnswerDecoder, AnswerReader, Chat, Provider, Tool, merge, told_error
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream
 from streamstack.spec import Bound, Constant, Kind, ListOf, OneOf
+
+if TYPE_CHECKING:
+    from streamstack.connections.http_client import HttpClient, UpstreamResponse
 
 #: Media types that can't be a stream of events, and so are an error in disguise.
 _CONTRADICTIONS: Final = frozenset({"text/html", "application/json", "application/problem+json"})

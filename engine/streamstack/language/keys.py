@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from streamstack.language.definition import InputRules
 from streamstack.language.findings import FINDINGS
 from streamstack.language.names import DEFINITION
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import Streaming
 from streamstack.language.values import (
     ALGORITHMS,
     TIMESTAMP_EXAMPLE,
@@ -130,6 +131,8 @@ TYPES: Final[Mapping[str, InputType]] = {
     "stream": InputType("The request body, read as it arrives.", raw=True),
 }
 FILTERS: Final = ("trim", "lower", "upper")
+#: The types that are written as text, to which filters can be applied.
+TEXT_LIKE: Final = ("text", "email", "url", "uuid", "enum", "timestamp", "date")
 _LOCATIONS: Final = ("path", "query", "body", "header", "cookie", "wholeBody")
 #: What the items of a stream may be, and what becomes of one that can't be decoded.
 _STREAM_FORMATS: Final = ("ndjson", "sse", "csv", "json", "lines", "text", "bytes")
@@ -167,7 +170,7 @@ INPUT_CONSTRAINTS: Final = (
     _constraint("minLength", _COUNT, "Minimum number of characters.", "text"),
     _constraint("maxLength", _COUNT, "Maximum number of characters.", "text"),
     _constraint("pattern", _PROSE, "Regular expression that must match somewhere in the text.", "text"),
-    _constraint("filters", ListOf(Constant(choices=FILTERS)), "Transformations applied before validation.", "text"),
+    _constraint("filters", ListOf(Constant(choices=FILTERS)), "Transformations applied before validation.", *TEXT_LIKE),
     _constraint("minimum", _NUMBER, "Minimum value.", "integer", "decimal"),
     _constraint("maximum", _NUMBER, "Maximum value.", "integer", "decimal"),
     _constraint(
@@ -320,12 +323,8 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
         ),
         Field("cache", Custom({}), "Not supported yet."),
         Field("inputParameters", _INPUTS, "Inputs by name."),
-        Field(
-            "unknownInputs",
-            Constant(choices=("refuse", "ignore")),
-            "Whether undeclared body properties are rejected or ignored.",
-            default="refuse",
-        ),
+        Field("inputs", group_of(InputRules), "How strictly inputs are checked."),
+        Field("unknownInputs", Constant(choices=("refuse", "ignore")), "Short for `inputs: {unknown: ...}`."),
         Field("functionStack", _STACK, "Steps that run for each request.", required=True),
         Field("response", Bound(), "Response of a json endpoint. Default: the value of `return`."),
         _disabled("Do not serve the endpoint. It is still validated."),

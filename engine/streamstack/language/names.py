@@ -255,3 +255,9 @@ def forward(headers: Mapping[str, Any]) -> ForwardedHeaders:
 def _texts(value: Any) -> Iterator[str]:
     for each in value if isinstance(value, list) else [value]:
         yield from str(each).split(",")
+
+
+def suggestion(word: str, candidates: Iterable[str], otherwise: str = "") -> str:
+    """Return "did you mean `x`?" for the nearest candidate, or what to say where none is near."""
+    found = nearest(word, candidates)
+    return f"did you mean `{found}`?" if found else otherwise

@@ -27,8 +27,7 @@ from streamstack.language.settings import Settings
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Context
 from streamstack.server.context import secrets_of
-from streamstack.server.endpoint import EndpointHandler
-from streamstack.server.endpoints import UnservableError, make_endpoints
+from streamstack.server.endpoints import EndpointHandler, UnservableError, make_endpoints
 from streamstack.server.replies import log
 
 #: Seconds between two looks at the files.

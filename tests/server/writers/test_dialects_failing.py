@@ -113,7 +113,7 @@ async def test_the_inside_is_told_under_dev_alone(dialect: str) -> None:
         ({"type": "usage", "outputTokens": True}, "`outputTokens` is a boolean"),
         ({"type": "toolCall", "id": 7, "name": "f"}, "`id` is an integer"),
         ({"type": "toolCall", "arguments": "{}"}, "lacks the call's `name`"),
-        ({"type": "toolCall", "name": "f", "arguments": [1]}, "`arguments` are a list"),
+        ({"type": "toolCall", "name": "f", "arguments": [1]}, "`arguments` is a list"),
         (b"bytes", "bytes: write `| base64`"),
     ],
 )

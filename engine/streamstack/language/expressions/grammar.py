@@ -290,16 +290,8 @@ class TokenParser(Parser):
     """Jinja2's parser over a list of tokens whose line numbers are offsets."""
 
     def __init__(self, tokens: list[Token]) -> None:
-        # Parser.__init__ would have the environment's lexer read a text; all it sets is set here.
-        self.environment = ENVIRONMENT
+        super().__init__(ENVIRONMENT, "")
         self.stream = TokenStream(iter(tokens), None, None)
-        self.name = None
-        self.filename = None
-        self.closed = False
-        self.extensions = {}
-        self._last_identifier = 0
-        self._tag_stack = []
-        self._end_token_stack = []
 
 
 def parse_tokens(tokens: list[Token], start: int) -> nodes.Expr:

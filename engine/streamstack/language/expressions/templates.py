@@ -64,11 +64,16 @@ class Generator(CodeGenerator):
         # Only `<% filter %>` and `<% set %>` blocks still have one: of the block's own text.
         self._write_ours(node.name, node.args, frame, f"concat({frame.buffer})")
 
-    def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
-        self.write("written(")
-
-    def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
-        self.write(")")
+    def visit_Output(self, node: nodes.Output, frame: Frame) -> None:  # noqa: N802
+        before, after = (f"{frame.buffer}.append(", ")") if frame.buffer else ("yield ", "")
+        for child in node.nodes:
+            self.writeline(before, child)
+            if isinstance(child, nodes.TemplateData):
+                self.write(literal(child.data) + after)
+            else:
+                self.write("written(")
+                self.visit(child, frame)
+                self.write(f"){after}")
 
     def _write_ours(self, name: str, arguments: list[nodes.Expr], frame: Frame, *first: str) -> None:
         names = [frame.symbols.ref(a.name) for a in arguments if isinstance(a, nodes.Name)]

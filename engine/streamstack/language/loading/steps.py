@@ -19,18 +19,11 @@ from streamstack.language.definition import (
 from streamstack.language.expressions import Value
 from streamstack.language.foreign import FUNCTIONS, advice_for_key, look_up, meant_key
 from streamstack.language.keys import MODIFIER_NAMES, MODIFIERS, RETRY
-from streamstack.language.loading.arguments import (
-    ArgumentReader,
-    ArgumentSite,
-    Faults,
-    describe,
-    main_takes_mapping,
-    python_values,
-)
+from streamstack.language.loading.arguments import ArgumentReader, ArgumentSite, Faults, describe, python_values
 from streamstack.language.names import certain, nearest
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.values import MISSING, parse_duration
-from streamstack.spec import StackOf, is_null, listed
+from streamstack.spec import StackOf, is_null, listed, takes_mapping
 
 #: How deep stacks may be nested in one another.
 DEEPEST: Final = 12
@@ -87,7 +80,7 @@ class StepReader:
             return None
         function, key, value, node = found
         # A parameter that stands beside its function is reported there, and not as missing too.
-        if isinstance(value, Mapping) and not main_takes_mapping(function.parameters):
+        if isinstance(value, Mapping) and not takes_mapping(function.parameters):
             value, told = self._arguments.as_meant(function.parameters, value, f"`{function.name}`")
         else:
             told = ()
@@ -203,7 +196,7 @@ class StepReader:
     ) -> Arguments:
         """Read what stands below a function: its parameters, or the value of its main one.
 
-        A mapping is the value of the main parameter where `main_takes_mapping`, else the
+        A mapping is the value of the main parameter where `takes_mapping`, else the
         parameters. Anything else is the value of the main parameter.
         """
         owner = f"`{function.name}`"
@@ -211,7 +204,7 @@ class StepReader:
         if is_null(node):
             self._arguments.require(function.parameters, (), key.mark, owner, beside)
             return Arguments({}, key.mark)
-        if isinstance(node, Mapping) and not main_takes_mapping(function.parameters):
+        if isinstance(node, Mapping) and not takes_mapping(function.parameters):
             self._arguments.choose(function.choices, node, owner)
             return self._arguments.read_arguments(function.parameters, node, owner, path, beside)
         if main is not None:
@@ -255,7 +248,7 @@ def _belongs(name: str, function: Function, node: Node, beside: tuple[str, ...])
     if name not in function.by_name:
         return ""
     belongs = f"`{name}` belongs to `{function.name}`: write"
-    if is_null(node) or (isinstance(node, Mapping) and not main_takes_mapping(function.parameters)):
+    if is_null(node) or (isinstance(node, Mapping) and not takes_mapping(function.parameters)):
         return f"{belongs} it two spaces further right"
     # Beside a value that has no name yet nothing can stand.
     bare = function.main or next(
