@@ -675,3 +675,32 @@ def test_a_value_whose_end_is_clear_is_read_as_meant(value: str, severity: str |
         corrected = apply(f"x: {value}\n", [found[0].replacement])
         assert read(corrected, "a.yaml")[1] == []
         assert plain(read(corrected, "a.yaml")[0][0].root) == {"x": meant}
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("- stream:\u00a0Hello", [(1, 10)]),
+        ("-\u00a0stream: Hello", [(1, 2)]),
+        ("-\u00a0stream:\u00a0<< a >>", [(1, 2), (1, 10)]),
+        ("- stream: Hello\n\u00a0 when: true", [(2, 1)]),
+        ("- {stream:\u3000Hello, when: true}", [(1, 11)]),
+        ("- stream: a\u00a0b :\u00a0c", []),
+        ("- stream: '\u00a0a:\u00a0b'", []),
+        ("- stream: |\n    a:\u00a0b\n    \u00a0c", []),
+    ],
+)
+def test_blanks_that_only_look_like_spaces(text: str, places: list[tuple[int, int]]) -> None:
+    """Those that stand where YAML needs a space are reported and read as one; in a text they stay."""
+    documents, found = read(text, "a.yaml")
+    assert [(each.line, each.column) for each in found] == places
+    corrected = apply(text, [each.replacement for each in found if each.replacement])
+    assert plain(read(corrected, "a.yaml")[0][0].root) == plain(documents[0].root)
+
+
+@pytest.mark.parametrize(
+    ("value", "count"), [("\u201cHello\u201d", 1), ("\u201eHallo\u201c", 1), ("He said \u201chi\u201d", 0)]
+)
+def test_typographic_quotes_are_no_quotes(value: str, count: int) -> None:
+    """A text that is wholly in them is sent with them: a warning."""
+    assert [each.code for each in read(f"a: {value}", "a.yaml")[1]] == ["yaml-quotes"] * count

@@ -114,8 +114,8 @@ def validate(
             later = _check(entry, definition, around)
             later += collisions.get(id(definition), [])
             later += [finding for finding in kept if finding.severity == "warning"]
-            later = suppress(later, definition, entry.document.root)
-            kept = [finding for finding in kept if finding.severity == "error"] + later
+            errors = [finding for finding in kept if finding.severity == "error"]
+            kept = suppress(later, errors, definition, entry.document.root)
             if not definition.disabled and not any(each.severity == "error" for each in kept):
                 sound.append(definition)
         findings += kept

@@ -15,6 +15,7 @@ from jinja2.parser import Parser
 from streamstack.errors import Replacement
 from streamstack.language import foreign
 from streamstack.language.filters import DROPPED, FILTERS, FUNCTIONS_OF_EXPRESSIONS, NAMING, TESTS, Operation
+from streamstack.language.findings import FINDINGS
 from streamstack.language.names import certain, did_you_mean, misspelt, nearest
 from streamstack.language.nodes import Scalar
 from streamstack.records import fast_dataclass
@@ -79,6 +80,11 @@ class Problem(Exception):  # noqa: N818  (one of many findings, not what stops a
         self.offset = offset
         self.hint = hint
         self.edit = edit
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the expression can't be evaluated: it is an error, and no warning."""
+        return FINDINGS[self.code].severity == "error"
 
     def replacement(self, scalar: Scalar) -> Replacement | None:
         """Return the edit as the replacement of a part of the value that the expression stands in."""
@@ -369,11 +375,15 @@ class Reading:
 
 @fast_dataclass()
 class Scope:
-    """Names a template binds itself: surely, perhaps, and as macros that can be called."""
+    """Names a template binds itself: surely, perhaps, and as macros that can be called.
+
+    ``lost`` are those that were set in a loop which has ended: Jinja2 gives each iteration variables of its own.
+    """
 
     bound: frozenset[str] = frozenset()
     perhaps: frozenset[str] = frozenset()
     called: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
 
 
 NO_SCOPE: Final = Scope()
@@ -468,11 +478,20 @@ class Analysis:
                 self.visit(node.arg, depth + 1)
             else:
                 self.visit(node, depth + 1)
-        elif not node.name.isascii():
+        else:
+            self._read(node, tuple(reversed(items)), soft=soft)
+
+    def _read(self, node: nodes.Name, path: tuple[str | int, ...], *, soft: bool) -> None:
+        name = node.name
+        if not name.isascii():
             self.problems.append(unfit_name(node))
-        elif node.name != "null" and node.name not in self.scope.bound:
-            soft = soft or node.name in self.scope.perhaps
-            self.readings.append(Reading(node.name, tuple(reversed(items)), soft, node.lineno))
+            return
+        if name in self.scope.lost:
+            hint = f"write `<% set all = namespace({name}=...) %>` before the loop, and `all.{name}` in it and here"
+            message = f"`<% set {name} %>` in the loop is lost when an iteration ends: this is the value from before"
+            self._add("no-effect", message, node.lineno, hint)
+        if name != "null" and name not in self.scope.bound:
+            self.readings.append(Reading(name, path, soft or name in self.scope.perhaps, node.lineno))
 
     def _filter(self, node: nodes.Filter, depth: int) -> None:
         soft = node.name in SOFT_FILTERS and node.node is not None and is_path(node.node)
@@ -656,5 +675,6 @@ def _dotted(node: nodes.Node) -> str:
 
 def bind(scope: Scope, names: Iterable[str], called: Collection[str] = ()) -> Scope:
     """Return a scope in which names are bound."""
-    bound = scope.bound | frozenset(names)
-    return Scope(bound, scope.perhaps - bound, scope.called | frozenset(called))
+    names = frozenset(names)
+    bound = scope.bound | names
+    return Scope(bound, scope.perhaps - bound, scope.called | frozenset(called), scope.lost - names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from jinja2 import nodes
@@ -175,7 +175,7 @@ def compile_statements(tree: nodes.Template, found: Found) -> Render:
     walk = _Statements(found)
     walk.block(tree.body, Scope())
     tree.set_environment(TEMPLATES)
-    if found.problems:
+    if any(problem.fatal for problem in found.problems):
         return render_nothing
     try:
         code = TEMPLATES.compile(tree)
@@ -255,7 +255,7 @@ class _Statements:
         analysis.visit(node)
         self.found.readings += analysis.readings
         self.found.problems += analysis.problems
-        if analysis.problems:
+        if any(problem.fatal for problem in analysis.problems):
             return "", []
         spelling = _Arguments()
         if first:
@@ -284,9 +284,13 @@ class _Statements:
         inside = bind(scope, _targets(node.target))
         if node.test is not None:
             node.test = self._take(node.test, inside)
-        self.block(node.body, bind(inside, ["loop"]))
+        targets = [each.target for each in node.find_all(nodes.Assign)]
+        targets += [each.target for each in node.find_all(nodes.AssignBlock)]
+        names = frozenset(name for target in targets for name in _targets(target))
+        # What a `set` before the loop began, one in the loop is meant to carry on.
+        self.block(node.body, replace(bind(inside, ["loop"]), lost=inside.lost | (names & scope.bound)))
         self.block(node.else_, scope)
-        return scope
+        return replace(scope, lost=scope.lost | names)
 
     def condition(self, node: nodes.If, scope: Scope) -> Scope:
         node.test = self._take(node.test, scope)
@@ -299,7 +303,8 @@ class _Statements:
         bound = frozenset.intersection(*(end.bound for end in ends))
         some = frozenset().union(*(end.bound | end.perhaps for end in ends))
         called = frozenset.intersection(*(end.called for end in ends))
-        return Scope(bound, some - bound, called)
+        lost = frozenset().union(*(end.lost for end in ends))
+        return Scope(bound, some - bound, called, lost)
 
     def assign(self, node: nodes.Assign, scope: Scope) -> Scope:
         value = node.node
