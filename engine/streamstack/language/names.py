@@ -102,26 +102,34 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     Case, and camel, snake or kebab spelling, count for nothing; two letters swapped count as one
     slip. A beginning that fits, or the last part of a dotted name, is near too.
     """
+    near = sorted(_near(word, candidates))
+    return near[0][1] if near else None
+
+
+def certain(word: str, candidates: Iterable[str]) -> str:
+    """Return the candidate that a word is a misspelling of, where it is the only one that is near; else ""."""
+    slips = sorted((distance, candidate) for distance, candidate in _near(word, candidates) if distance in (0, 1, 2))
+    if not slips or len(word) < 3 or (len(slips) > 1 and (slips[0][0] or not slips[1][0])):
+        return ""
+    return slips[0][1]
+
+
+def _near(word: str, candidates: Iterable[str]) -> Iterator[tuple[float, str]]:
+    """Yield the candidates near to a word, each with its distance."""
     folded = _fold(word)
     if not folded or len(word) > 100:
-        return None
-    best: tuple[float, str] | None = None
+        return
     for candidate in candidates:
         if candidate == word:
             continue
         other = _fold(candidate)
         distance = _distance(folded, other)
-        score: float = distance
-        if distance > _allowed(folded, other):
-            if other.rpartition(".")[2] == folded:
-                score = 1.5
-            elif len(folded) >= 3 and (other.startswith(folded) or (len(other) >= 3 and folded.startswith(other))):
-                score = 2.5
-            else:
-                continue
-        if best is None or (score, candidate) < best:
-            best = (score, candidate)
-    return best[1] if best else None
+        if distance <= _allowed(folded, other):
+            yield distance, candidate
+        elif other.rpartition(".")[2] == folded:
+            yield 1.5, candidate
+        elif len(folded) >= 3 and (other.startswith(folded) or (len(other) >= 3 and folded.startswith(other))):
+            yield 2.5, candidate
 
 
 def misspelt(word: str, candidates: Iterable[str]) -> str | None:

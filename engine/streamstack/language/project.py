@@ -114,8 +114,8 @@ def validate(
             later = _check(entry, definition, around)
             later += collisions.get(id(definition), [])
             later += [finding for finding in kept if finding.severity == "warning"]
-            later = suppress(later, definition, entry.document.root)
-            kept = [finding for finding in kept if finding.severity == "error"] + later
+            errors = [finding for finding in kept if finding.severity == "error"]
+            kept = suppress(later, errors, definition, entry.document.root)
             if not definition.disabled and not any(each.severity == "error" for each in kept):
                 sound.append(definition)
         findings += kept
@@ -318,15 +318,31 @@ def read_project(
             registry,
             settings.streaming,
             environment if check_environment else None,
-            {
-                "models": settings.names("models"),
-                "databases": tuple(settings.databases),
-                "authentication": settings.names("authentication"),
-            },
+            names_of(settings),
             settings.inputs,
         )
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, kept | sources, environment)
+
+
+def names_of(settings: Settings) -> dict[str, Collection[str]]:
+    """Return the names that definitions can refer to, by section of the settings."""
+    return {
+        "models": settings.names("models"),
+        "databases": tuple(settings.databases),
+        "authentication": settings.names("authentication"),
+    }
+
+
+def check_again(checked: Checked, registry: Registry, texts: Mapping[str, str]) -> list[Diagnostic]:
+    """Return the findings of a project that has other texts now, those of its settings included."""
+    place = find_settings(checked.root)
+    name = display_name(place or checked.root / SETTINGS)
+    settings, found = load_settings(texts.get(name), name, checked.environment)
+    definitions = {file: text for file, text in texts.items() if file != name}
+    names = names_of(settings)
+    wrong = validate(definitions, registry, settings.streaming, None, names, settings.inputs)[1]
+    return sorted({*found, *wrong})
 
 
 @contextmanager
