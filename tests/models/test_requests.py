@@ -14,6 +14,7 @@ from openai.types.responses.response_create_params import ResponseCreateParamsSt
 from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
+from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.functions.llm import FUNCTIONS
 from streamstack.language.settings import Model
@@ -503,3 +504,46 @@ async def test_function_of_the_project_is_a_tool() -> None:
     assert [message["role"] for message in second["messages"]] == ["user", "assistant", "tool", "tool"]
     assert second["messages"][2]["content"] == "Gent 21 C"
     assert "don't fit" in second["messages"][3]["content"]
+
+
+async def test_stream_keeps_its_properties_in_a_function() -> None:
+    """A function relays an answer that it is handed, reads its message, and gives it back."""
+    async with Upstream(answer(wire("openai-text"), SSE)) as upstream:
+        plan = plan_of(
+            """
+            - llm.chat: {provider: openai, model: m, baseUrl: << input.url >>, messages: Hi, only: text}
+              as: reply
+            - call: {function: relay, with: {answer: << reply >>}}
+              as: used
+            - return: '<< [used, reply.message.finishReason] >>'
+            """,
+            also="""
+            kind: function
+            name: relay
+            inputParameters: {answer: {type: stream, required: true}}
+            functionStack:
+              - forEach: {in: << input.answer >>, do: [{stream: << item.text >>}]}
+              - return: << input.answer.message.usage.totalTokens >>
+            """,
+            functions=MORE,
+        )
+        sink, context = Collector(), Context()
+        given = await plan.start(Run(sink, context), {"url": upstream.url})
+        await context.aclose()
+    assert given == [29, "stop"]
+    assert "".join(chunk.content for chunk in sink.chunks) == "Grüße, 世界 🌍"
+
+
+@pytest.mark.parametrize(
+    ("provider", "options", "message"),
+    [
+        ("openai", {"n": 2}, "one response"),
+        ("gemini", {"generationConfig": {"candidateCount": 2}}, "one response"),
+        ("anthropic", {"stream": False}, "stream"),
+    ],
+)
+async def test_options_that_are_no_stream_of_one_answer(provider: str, options: dict[str, Any], message: str) -> None:
+    """They are refused before anything is sent, with what to write instead."""
+    with pytest.raises(RunError, match=message) as caught:
+        await ask("http://127.0.0.1:9", provider, options=options)
+    assert (caught.value.code, caught.value.final) == ("template", True)

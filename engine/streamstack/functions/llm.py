@@ -195,7 +195,7 @@ def _no_messages(messages: Any) -> tuple[str, str] | None:
     try:
         read_messages(messages)
     except RunError as error:
-        return "a conversation", error.message
+        return "a valid conversation", error.message
     return None
 
 
@@ -204,9 +204,9 @@ def _no_options(options: Any) -> tuple[str, str] | None:
     settings = options.get("generationConfig")
     several = [options.get("n"), settings.get("candidateCount") if isinstance(settings, Mapping) else None]
     if any(isinstance(count, (int, float)) and count > 1 for count in several):
-        return "for one answer", "call `llm.chat` once for each answer, in branches of `parallel`"
+        return "options for one response", "call `llm.chat` once for each answer, in branches of `parallel`"
     if options.get("stream") is False:
-        return "for a stream", "remove `stream`; `collect: {in: << reply >>, into: text}` waits for the whole answer"
+        return ("options for a stream", "remove `stream`; `collect: {in: << reply >>, into: text}` waits for all of it")
     return None
 
 
