@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from streamstack.connections.redis import ANSWER, PATIENCE, Client, Redis, Script, ask
 from streamstack.errors import RunError
-from streamstack.language.redis_urls import RedisUrl, parse_redis
+from streamstack.language.environment import RedisUrl, parse_redis
 from tests.redis import RedisServer, free_port
 
 

@@ -13,8 +13,9 @@ from streamstack.errors import RunError
 from streamstack.runtime.decoders.csv import CsvDecoder
 from streamstack.runtime.files import IN_MEMORY, File
 from streamstack.runtime.operators import ByteSource
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Stream
+from tests.collector import Collector
 from tests.stacks import run_stack
 
 TEXT = 'id,name\n1,"Ada\n""the first"""\r\n\n2\n3,Grace é\n'

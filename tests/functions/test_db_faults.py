@@ -14,7 +14,8 @@ import pytest
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
 from streamstack.language.settings import Database
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
+from tests.collector import Collector
 from tests.postgres import Server, query
 from tests.stacks import Outcome, plan_of
 

@@ -9,7 +9,7 @@ import pytest
 
 from streamstack.errors import Mark, RunError
 from streamstack.language.expressions import Bound, Template, evaluate, parse_value
-from streamstack.language.expressions.explain import Direct
+from streamstack.language.expressions.evaluate import Direct
 from streamstack.language.nodes import Scalar
 from streamstack.language.values import Opaque
 

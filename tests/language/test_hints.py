@@ -7,7 +7,7 @@ import pytest
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.project import validate
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import Streaming
 
 HEAD = "method: GET\npath: /x\n"
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from streamstack.errors import RunError
+from streamstack.language.definition import InputRules
 from streamstack.language.operators import contains, lacks
 from streamstack.language.values import to_json
 from streamstack.runtime.files import File
@@ -336,7 +337,7 @@ def test_alias_and_name_exclude_one_another() -> None:
 
 def test_unknown_properties_are_let_be_on_demand() -> None:
     """With `unknownInputs: ignore` what is not declared is passed over, at any depth."""
-    checker = compile_yaml(CHAT, "ignore")
+    checker = compile_yaml(CHAT, InputRules(unknown="ignore"))
     found = send_json(checker, '{"message": "a", "more": 1, "options": {"more": 1}}')
     assert list(found) == ["message", "history", "streamOptions"]
     assert "more" not in found["streamOptions"]

@@ -13,8 +13,8 @@ import pytest
 
 from streamstack.functions import REGISTRY
 from streamstack.language.loading.documents import load
+from streamstack.language.settings import Streaming
 from streamstack.language.source import read
-from streamstack.language.streaming_settings import Streaming
 from tests.functions.calling import call, run_calling
 from tests.server.declared import declared
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from streamstack.runtime.run import Context, Run, Sink
 from streamstack.server.connection import HttpServer
-from streamstack.server.endpoint import EndpointHandler
+from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.headers import CorsHeaders
 from streamstack.server.response_options import Limits, ResponseOptions
 from streamstack.server.service import Service

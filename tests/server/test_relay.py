@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from streamstack.server.endpoint import EndpointHandler
+from streamstack.server.endpoints import EndpointHandler
 from tests.server.serving import Server, endpoint, serving
 from tests.stacks import plan_of
 from tests.upstreams import Upstream, Wire

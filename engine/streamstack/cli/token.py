@@ -16,10 +16,10 @@ from streamstack.connections.tokens import Key, private_key, secret_key, sign
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.authentication import ApiKey, Jwt, Method, Methods, digest_of
+from streamstack.language.findings import write_text
+from streamstack.language.names import did_you_mean
 from streamstack.language.project import Checked, find_root, read_project
-from streamstack.language.report import write_text
-from streamstack.language.suggest import did_you_mean
-from streamstack.language.units import parse_duration
+from streamstack.language.values import parse_duration
 
 #: Random bytes of an API key: 43 characters.
 _BYTES = 32

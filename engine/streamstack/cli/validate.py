@@ -10,10 +10,11 @@ from pathlib import Path
 
 import click
 
-from streamstack.cli import FIRST_FILE
+from streamstack.cli import CLEAN, FIRST_FILE, FOUND, give_up
 from streamstack.connections.database import Databases, uses_of
 from streamstack.errors import Diagnostic, RunError
 from streamstack.functions import REGISTRY
+from streamstack.language.findings import WRITERS, summarise
 from streamstack.language.project import (
     SETTINGS,
     Checked,
@@ -23,10 +24,6 @@ from streamstack.language.project import (
     find_settings,
     read_project,
 )
-from streamstack.language.report import WRITERS, summarise
-
-#: Exit codes: clean, findings, could not run.
-CLEAN, FOUND, FAILED = 0, 1, 2
 
 
 @click.command(short_help="Check definitions for errors.")
@@ -58,15 +55,11 @@ def validate(
     try:
         findings, sources = _check(chosen, check_environment=env, ask=database)
     except RunError as error:
-        click.echo(f"streamstack: {error.full}", err=True)
-        context.exit(FAILED)
+        give_up(context, error.full)
     except OSError as error:
-        click.echo(f"streamstack: {error.filename}: {error.strerror}", err=True)
-        context.exit(FAILED)
+        give_up(context, f"{error.filename}: {error.strerror}")
     if not sources:
-        listed = ", ".join(map(str, chosen))
-        click.echo(f"streamstack: there are no definitions in {listed}\n\n{FIRST_FILE}", err=True)
-        context.exit(FAILED)
+        give_up(context, f"there are no definitions in {', '.join(map(str, chosen))}\n\n{FIRST_FILE}")
     click.echo(WRITERS[format_](findings, sources), nl=False)
     if format_ in ("text", "github"):
         click.echo(summarise(findings, len(sources)), err=True)

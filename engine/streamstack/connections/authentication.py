@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from multidict import CIMultiDict
 
-from streamstack.connections.http import HttpClient, UpstreamRequest, parse_url
+from streamstack.connections.http import UpstreamRequest, parse_url
 from streamstack.connections.tokens import (
     Key,
     Rules,
@@ -31,6 +31,9 @@ from streamstack.connections.tokens import (
 )
 from streamstack.errors import RunError
 from streamstack.language.authentication import ApiKey, Jwt, Methods, digest_of
+
+if TYPE_CHECKING:
+    from streamstack.connections.http_client import HttpClient
 
 log = structlog.get_logger("streamstack.authentication")
 

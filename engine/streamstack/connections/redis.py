@@ -37,7 +37,7 @@ from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import TimeoutError as LateError
 
 from streamstack.errors import RunError
-from streamstack.language.redis_urls import RedisUrl
+from streamstack.language.environment import RedisUrl
 
 log = structlog.get_logger("streamstack.state")
 

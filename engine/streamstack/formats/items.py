@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from streamstack.language.suggest import did_you_mean
+from streamstack.language.names import did_you_mean
 from streamstack.language.values import MISSING, kind
 
 #: What an item of a model's answer can be.

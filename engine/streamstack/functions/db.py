@@ -16,9 +16,9 @@ from streamstack.connections.database import ISOLATION, PAUSES, Cursor, Database
 from streamstack.errors import RunError
 from streamstack.language.definition import Configured, Effects, Example, Parameter, Property, function
 from streamstack.language.graph import Node, constant
+from streamstack.language.names import did_you_mean
 from streamstack.language.settings import default_database
 from streamstack.language.sql import Statement
-from streamstack.language.suggest import did_you_mean
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import Channel
 from streamstack.runtime.run import Context, Run

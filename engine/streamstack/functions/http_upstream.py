@@ -10,19 +10,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from secrets import token_hex
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode
 
 import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
-from streamstack.connections.http import ACCEPTED, HttpClient, UpstreamRequest, UpstreamResponse, loggable, parse_url
+from streamstack.connections.http import (
+    ACCEPTED,
+    TRANSIENT_STATUSES,
+    UpstreamRequest,
+    describe_status,
+    loggable,
+    parse_url,
+)
 from streamstack.errors import RunError
 from streamstack.language.definition import Parameter
-from streamstack.language.headers import CONTROL_CHARACTERS, ForwardedHeaders
+from streamstack.language.names import CONTROL_CHARACTERS, ForwardedHeaders
 from streamstack.language.settings import HttpSettings
 from streamstack.language.values import kind, to_json, to_text
 from streamstack.runtime.decoders.decoder import NotJsonError, excerpt, parse_json
@@ -31,8 +37,9 @@ from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches
 from streamstack.spec import Bound, Constant, Group, Kind
 
-#: Statuses that may be another one at the next attempt (RFC 9110; 425 is RFC 8470).
-TRANSIENT_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+if TYPE_CHECKING:
+    from streamstack.connections.http_client import HttpClient, UpstreamResponse
+
 #: Bytes of an error's body that are read for its details, and seconds that this may take.
 ERROR_BODY: Final = 64 * 1024
 ERROR_BODY_TIMEOUT: Final = 5.0
@@ -86,24 +93,27 @@ PARAMETERS: Final = (
 
 def open_http(context: Context) -> HttpClient:
     """Make the one client of a process; `run.context.resource(open_http)` returns it."""
+    # `validate` needs no client, and aiohttp takes longer to import than a small project to be checked.
+    from streamstack.connections.http_client import HttpClient  # noqa: PLC0415
+
     return HttpClient(context.http, dev=context.dev)
 
 
 def make_request(  # noqa: PLR0913  (a request has that many parts)
     url: str,
     *,
-    method: str,
-    headers: Mapping[str, Any] | None,
-    query: Mapping[str, Any] | None,
-    json: Any,
-    form: Mapping[str, Any] | None,
-    multipart: Mapping[str, Any] | None,
-    body: Any,
-    redirects: int,
     accept: str,
     encoding: str = ACCEPTED,
+    method: str = "GET",
+    headers: Mapping[str, Any] | None = None,
+    query: Mapping[str, Any] | None = None,
+    json: Any = None,
+    form: Mapping[str, Any] | None = None,
+    multipart: Mapping[str, Any] | None = None,
+    body: Any = None,
+    redirects: int = 10,
 ) -> UpstreamRequest:
-    """Return the request that a step's parameters make.
+    """Return the request that the `PARAMETERS` of a step make.
 
     Raises RunError ``template`` for parameters that don't go together.
     """
@@ -267,10 +277,9 @@ def is_allowed(status: int, allowed: list[Any] | None, upto: int) -> bool:
 async def status_error(answer: UpstreamResponse) -> RunError:
     """Return the error of an answer's status, with the beginning of its body in the details; close the answer."""
     data = await read_beginning(answer)
-    phrase = next((each.phrase for each in HTTPStatus if each == answer.status), "")
     return RunError(
         "http-status",
-        f"{answer.host} answered {answer.status} {phrase}".rstrip(),
+        f"{answer.host} answered {describe_status(answer.status)}",
         details={"status": answer.status, "headers": headers_of(answer), "body": _readable(data)},
         final=answer.status not in TRANSIENT_STATUSES,
         retry_after=read_retry_after(answer) if answer.status in TRANSIENT_STATUSES else None,

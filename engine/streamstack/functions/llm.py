@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from streamstack.connections.http import HttpClient, UpstreamRequest, UpstreamResponse, parse_url
+from streamstack.connections.http import UpstreamRequest, parse_url
 from streamstack.errors import RunError
 from streamstack.formats.items import ITEMS
 from streamstack.functions.content import COUNTS, MAX_EVENT_SIZE
@@ -24,18 +24,21 @@ from streamstack.functions.http_upstream import (
     status_error,
 )
 from streamstack.language.definition import Configured, Effects, Example, Parameter, Property, function
+from streamstack.language.names import did_you_mean
 from streamstack.language.schema import inputs_schema
 from streamstack.language.settings import PROVIDERS as NAMES
-from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import kind, to_json
+from streamstack.runtime.decoders import read_content_type
 from streamstack.runtime.decoders.decoder import OnInvalid
-from streamstack.runtime.decoders.formats import read_content_type
 from streamstack.runtime.providers import PROVIDERS
 from streamstack.runtime.providers.conversation import load_images, read_messages
 from streamstack.runtime.providers.provider import AnswerDecoder, AnswerReader, Chat, Provider, Tool, merge, told_error
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream
 from streamstack.spec import Bound, Constant, Kind, ListOf, OneOf
+
+if TYPE_CHECKING:
+    from streamstack.connections.http_client import HttpClient, UpstreamResponse
 
 #: Media types that can't be a stream of events, and so are an error in disguise.
 _CONTRADICTIONS: Final = frozenset({"text/html", "application/json", "application/problem+json"})

@@ -9,7 +9,7 @@ import structlog
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Effects, Example, Parameter, function
-from streamstack.language.expressions.value import Expression
+from streamstack.language.expressions.compile import Expression
 from streamstack.language.graph import Block, Node, constant, values_of
 from streamstack.runtime.compiler import Code, Loop, source_of, value_of, values_given
 from streamstack.runtime.concurrency import concurrently

@@ -25,8 +25,7 @@ from streamstack.connections.state import (
 )
 from streamstack.errors import RunError
 from streamstack.language.definition import Effects, Example, Parameter, function
-from streamstack.language.units import ALGORITHMS, Rate, show_duration
-from streamstack.language.values import MISSING, Opaque, canonical_json
+from streamstack.language.values import ALGORITHMS, MISSING, Opaque, Rate, canonical_json, show_duration
 from streamstack.runtime.faults import located
 from streamstack.runtime.run import Context, Run
 from streamstack.spec import Bound, Kind, Nesting, StackOf

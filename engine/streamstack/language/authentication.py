@@ -15,9 +15,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from streamstack.errors import Mark
-from streamstack.language.names import DEFINITION
+from streamstack.language.names import DEFINITION, did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
-from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import MISSING
 from streamstack.spec import (
     Constant,

@@ -12,20 +12,34 @@ from pathlib import Path
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.analysis.checks import check_authentication, check_format, check_optional_auth, check_resume
+from streamstack.language.analysis.checks import (
+    check_authentication,
+    check_format,
+    check_optional_auth,
+    check_resume,
+    check_texts,
+    suppress,
+)
 from streamstack.language.analysis.names import check_calls, check_configured
-from streamstack.language.analysis.texts import check_texts, suppress
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
-from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, Registry, Task
+from streamstack.language.definition import (
+    STRICT,
+    Definition,
+    Endpoint,
+    FunctionDefinition,
+    InputRules,
+    Project,
+    Registry,
+    Task,
+)
 from streamstack.language.environment import read_env_file
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
-from streamstack.language.loading.checks import shape
 from streamstack.language.loading.documents import Reading, read_document
+from streamstack.language.loading.inputs import shape
 from streamstack.language.nodes import Document
-from streamstack.language.settings import Settings, load_settings
+from streamstack.language.settings import Settings, Streaming, load_settings
 from streamstack.language.source import read
-from streamstack.language.streaming_settings import Streaming
 
 #: A name in a document that could not be read, so that calls of it are not reported as well.
 _NAME: Final = re.compile(r"^name:[ \t]*[\"']?([A-Za-z0-9_-]+)", re.MULTILINE)
@@ -64,6 +78,7 @@ def validate(
     streaming_defaults: Streaming,
     environment: Mapping[str, str] | None = None,
     configured: Mapping[str, Collection[str]] | None = None,
+    input_rules: InputRules = STRICT,
 ) -> tuple[Project, list[Diagnostic]]:
     """Read a project's files, given as texts by name, and report all that is wrong with them.
 
@@ -80,9 +95,15 @@ def validate(
         findings += found
         if found:
             unread.update(_NAME.findall(files[file]))
-        entries += [_Entry(document, read_document(document, registry, streaming_defaults)) for document in documents]
+        entries += [
+            _Entry(document, read_document(document, registry, streaming_defaults, input_rules))
+            for document in documents
+        ]
+    findings += _report_duplicates(entries)
     functions: dict[str, FunctionDefinition] = {}
-    findings += _name_functions(entries, functions)
+    for entry in entries:
+        if isinstance(entry.definition, FunctionDefinition) and entry.definition.name:
+            functions.setdefault(entry.definition.name, entry.definition)
     sound: list[Definition] = []
     around = _Around(functions, callees_of(functions), unread - functions.keys(), configured or {}, environment)
     collisions = _collide(entries)
@@ -101,29 +122,18 @@ def validate(
     return _make_project(sound), sorted(set(findings))
 
 
-def _name_functions(entries: list[_Entry], functions: dict[str, FunctionDefinition]) -> list[Diagnostic]:
-    """Index the functions by name; report names that are given twice, of tasks too."""
+def _report_duplicates(entries: list[_Entry]) -> list[Diagnostic]:
+    """Report functions and tasks whose name another one has."""
+    first: dict[tuple[str, str], FunctionDefinition | Task] = {}
     found = []
-    tasks: dict[str, Task] = {}
     for entry in entries:
-        definition = entry.definition
-        if isinstance(definition, (FunctionDefinition, Task)) and definition.name:
-            known: Mapping[str, FunctionDefinition | Task] = (
-                functions if isinstance(definition, FunctionDefinition) else tasks
-            )
-            first = known.get(definition.name)
-            if first is not None:
-                found.append(
-                    make_diagnostic(
-                        "duplicate-name",
-                        definition.name_mark,
-                        f"the {definition.kind} `{definition.name}` is declared in {first.name_mark} too",
-                    )
-                )
-            elif isinstance(definition, FunctionDefinition):
-                functions[definition.name] = definition
-            else:
-                tasks[definition.name] = definition
+        each = entry.definition
+        if not isinstance(each, (FunctionDefinition, Task)) or not each.name:
+            continue
+        other = first.setdefault((each.kind, each.name), each)
+        if other is not each:
+            message = f"the {each.kind} `{each.name}` is declared in {other.name_mark} too"
+            found.append(make_diagnostic("duplicate-name", each.name_mark, message))
     return found
 
 
@@ -306,6 +316,7 @@ def read_project(
                 "databases": tuple(settings.databases),
                 "authentication": settings.names("authentication"),
             },
+            settings.inputs,
         )
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, kept | sources, environment)

@@ -24,13 +24,13 @@ from streamstack.language.expressions.compile import LOCALS, compile_source, lit
 from streamstack.language.graph import Block, Node, constant, values_in
 from streamstack.language.names import identifier
 from streamstack.language.sql import assembled, statement_in
-from streamstack.language.units import parse_duration, parse_every, parse_rate, parse_size
 from streamstack.language.values import MISSING, to_text
 from streamstack.runtime import conversions
 from streamstack.runtime.concurrency import BREAK, CONTINUE, Signal
 from streamstack.runtime.faults import Site
 from streamstack.runtime.values import ENDLESS
-from streamstack.spec import Binds, Bound, Condition, Kind, Nesting, OneOf, StackOf, Type
+from streamstack.spec import Binds, Bound, Condition, Kind, Nesting, OneOf, StackOf, Type, Variable
+from streamstack.spec import convert as convert_constant
 
 
 @dataclass(slots=True)
@@ -588,14 +588,10 @@ def _arguments(code: Code, node: Node) -> Iterator[tuple[str, str, tuple[Value, 
     """Give the keyword, the source and the values of each argument that was given."""
     for parameter in node.step.function.parameters:
         argument = node.arguments.get(parameter.name)
-        if argument is None or _names_a_variable(parameter):
+        if argument is None or isinstance(parameter.type, Variable):
             continue
         source = argument_source(code, node, parameter.type, argument, parameter)
         yield parameter.python_name, source, tuple(values_in(argument))
-
-
-def _names_a_variable(parameter: Parameter) -> bool:
-    return type(parameter.type).__name__ == "Variable"
 
 
 def argument_source(code: Code, node: Node, declared: Type, argument: Any, parameter: Parameter) -> str:
@@ -710,18 +706,8 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
     if kind is Kind.SQL:
         return _statement_source(code, value)
     if value.constant is not MISSING:
-        constant = value.constant
-        if kind is Kind.DURATION:
-            constant = parse_duration(constant)
-        elif kind is Kind.SIZE:
-            constant = parse_size(constant)
-        elif kind is Kind.EVERY:
-            constant = parse_every(constant)
-        elif kind is Kind.RATE:
-            constant = parse_rate(constant)
-        if not isinstance(constant, (list, dict)):
-            return code.literal(constant)
-        return code.source(value)
+        constant = convert_constant(kind, value.constant)
+        return code.source(value) if isinstance(constant, (list, dict)) else code.literal(constant)
     source = _url_source(code, value, parameter.name) if kind is Kind.URL else code.source(value)
     convert = _CONVERT.get(kind)
     if kind is Kind.HEADERS and not isinstance(value, ObjectValue):

@@ -15,7 +15,7 @@ import structlog
 from streamstack.errors import RunError
 from streamstack.language.operators import a_kind
 from streamstack.runtime.concurrency import Channel, settle
-from streamstack.runtime.decoders.formats import format_of, format_of_file, read_content_type
+from streamstack.runtime.decoders import format_of, format_of_file, read_content_type
 from streamstack.runtime.faults import located
 from streamstack.runtime.files import PIECE, File
 from streamstack.runtime.run import Run

@@ -19,8 +19,7 @@ from typing import Any, Final
 from streamstack.errors import RunError
 from streamstack.language import operators
 from streamstack.language.operators import a_kind
-from streamstack.language.units import show_duration
-from streamstack.language.values import MISSING, SMALL, canonical_json, number_key
+from streamstack.language.values import MISSING, SMALL, canonical_json, number_key, show_duration
 from streamstack.runtime.concurrency import Channel
 from streamstack.runtime.faults import place_of
 from streamstack.runtime.operators import Source, slices

@@ -663,29 +663,18 @@ def check_framing(request: Request) -> None:
 
     Raises RunError ``invalid-input``.
     """
-    host = request.headers.get(hdrs.HOST)
-    if request.version == HttpVersion11 and host in _known and hdrs.TRANSFER_ENCODING not in request.headers:
+    host, version = request.headers.get(hdrs.HOST), request.version
+    if version == HttpVersion11 and host in _known and hdrs.TRANSFER_ENCODING not in request.headers:
         return
-    _look_closer(request, host)
-
-
-def _look_closer(request: Request, host: str | None) -> None:
-    version = request.version
     if version not in (HttpVersion10, HttpVersion11):
-        raise _refused("the request is not HTTP/1.1", 400)
+        raise RunError("invalid-input", "the request is not HTTP/1.1")
     if host is not None and host not in _known:
         if not _HOST.fullmatch(host):
-            raise _refused("Host must be a host with its port", 400)
+            raise RunError("invalid-input", "Host must be a host with its port")
         if len(_known) < _MOST:
             _known.add(host)
-    codings = request.headers.getall(hdrs.TRANSFER_ENCODING, ())
-    if not codings:
-        return
-    if version == HttpVersion10:
-        raise _refused("HTTP/1.0 has no Transfer-Encoding", 400)
-    if [each.strip().lower() for each in codings] != ["chunked"]:
-        raise _refused("Transfer-Encoding can be chunked only", 400)
-
-
-def _refused(message: str, status: int) -> RunError:
-    return RunError("invalid-input", message, status=status)
+    codings = [each.strip().lower() for each in request.headers.getall(hdrs.TRANSFER_ENCODING, ())]
+    if codings and version == HttpVersion10:
+        raise RunError("invalid-input", "HTTP/1.0 has no Transfer-Encoding")
+    if codings not in ([], ["chunked"]):
+        raise RunError("invalid-input", "Transfer-Encoding can be chunked only")

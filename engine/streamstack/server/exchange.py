@@ -12,13 +12,12 @@ from aiohttp import hdrs
 from streamstack.errors import RunError
 from streamstack.runtime.faults import located
 from streamstack.runtime.run import Run
+from streamstack.server.access import RateLimitTicket
 from streamstack.server.bodies import broken_off
-from streamstack.server.content_decoding import CODINGS
 from streamstack.server.deadlines import RunTimer, begun
-from streamstack.server.endpoint import AtOnce, EndpointHandler
-from streamstack.server.rate_limits import RateLimitTicket
+from streamstack.server.endpoints import AtOnce, EndpointHandler
 from streamstack.server.replies import CLOSE, RefusalError, Sent, Whole
-from streamstack.server.request import Request
+from streamstack.server.request import CODINGS, Request
 from streamstack.server.request_log import TOLD, error_of, fail, outcome_of
 from streamstack.server.response import ResponseSink
 from streamstack.server.resume.requests import NOTHING, RunInputs, StreamCopy, begin, find_resumed

@@ -12,7 +12,7 @@ from time import gmtime, strftime, time
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.headers import CONTROL_CHARACTERS, is_framing
+from streamstack.language.names import CONTROL_CHARACTERS, is_framing
 from streamstack.language.values import kind, to_text
 
 #: Headers that the server sets beside those of the connection and the framing.

@@ -22,7 +22,7 @@ from typing import Final
 from streamstack import __version__
 from streamstack.language.settings import Metrics
 from streamstack.server.deadlines import RunTimer
-from streamstack.server.endpoint import EndpointHandler
+from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.request import Request
 from streamstack.server.request_log import OUTCOMES
 from streamstack.server.response import ResponseSink

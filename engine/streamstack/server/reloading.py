@@ -11,6 +11,7 @@ from typing import Final
 
 from streamstack.errors import Diagnostic
 from streamstack.language.definition import Definition
+from streamstack.language.findings import write_text
 from streamstack.language.graph import steps_of
 from streamstack.language.masking import learn
 from streamstack.language.project import (
@@ -22,13 +23,11 @@ from streamstack.language.project import (
     find_settings,
     uncollected,
 )
-from streamstack.language.report import write_text
 from streamstack.language.settings import Settings
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Context
 from streamstack.server.context import secrets_of
-from streamstack.server.endpoint import EndpointHandler
-from streamstack.server.endpoints import UnservableError, make_endpoints
+from streamstack.server.endpoints import EndpointHandler, UnservableError, make_endpoints
 from streamstack.server.replies import log
 
 #: Seconds between two looks at the files.

@@ -16,8 +16,8 @@ from aiohttp import web
 from streamstack.errors import RunError
 from streamstack.language.masking import masked
 from streamstack.runtime.run import Run
-from streamstack.server.endpoint import EndpointHandler
-from streamstack.server.rate_limits import RateLimitTicket
+from streamstack.server.access import RateLimitTicket
+from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.replies import CLOSE, Sent, error_lines, internal, is_fault, log, report
 from streamstack.server.request import Request
 from streamstack.server.response import ResponseSink

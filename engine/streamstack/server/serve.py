@@ -17,15 +17,19 @@ from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.functions.state import open_redis
-from streamstack.language.report import write_text
+from streamstack.language.findings import write_text
 from streamstack.language.settings import Server
 from streamstack.runtime.run import Context
-from streamstack.server.addresses import AuthenticationError, prepare_callers
 from streamstack.server.connection import HttpServer
-from streamstack.server.context import DatabaseError, make_context, prepare_databases
+from streamstack.server.context import (
+    AuthenticationError,
+    DatabaseError,
+    make_context,
+    prepare_callers,
+    prepare_databases,
+)
 from streamstack.server.deadlines import LoopFaults
-from streamstack.server.endpoint import EndpointHandler
-from streamstack.server.endpoints import make_cors
+from streamstack.server.endpoints import EndpointHandler, make_cors
 from streamstack.server.metrics import MetricsAccess, SharedCounters, WorkerMetrics
 from streamstack.server.reloading import BrokenError, Edition, FileChanges, Read, next_edition
 from streamstack.server.request_log import RequestLog

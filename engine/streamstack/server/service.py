@@ -16,8 +16,7 @@ from streamstack.functions.state import open_redis
 from streamstack.runtime.run import Context, Run
 from streamstack.server.connection import check_framing
 from streamstack.server.deadlines import RunTimer
-from streamstack.server.endpoint import EndpointHandler
-from streamstack.server.endpoints import Routes
+from streamstack.server.endpoints import EndpointHandler, Routes
 from streamstack.server.exchange import answer_at_once, exchange
 from streamstack.server.headers import CorsHeaders, header_lines
 from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition

@@ -18,8 +18,7 @@ from time import monotonic
 from typing import Any, Final, NoReturn
 
 from streamstack.connections.database.embedded import Embedded, EmbeddedError
-from streamstack.server.addresses import AuthenticationError
-from streamstack.server.context import WARM_WITHIN, DatabaseError, embedded_of, warm_databases
+from streamstack.server.context import WARM_WITHIN, AuthenticationError, DatabaseError, embedded_of, warm_databases
 from streamstack.server.metrics import SharedCounters
 from streamstack.server.reloading import BrokenError, Edition, FileChanges, next_edition, unshared
 from streamstack.server.replies import log

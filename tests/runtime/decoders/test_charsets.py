@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from streamstack.runtime.decoders import Options, decoder_for
 from streamstack.runtime.decoders.decoder import transcoder
-from streamstack.runtime.decoders.formats import Options, decoder_for
 from tests.runtime.decoders.cutting import items_of
 
 

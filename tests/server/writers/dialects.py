@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from streamstack.language.definition import InputRules
 from streamstack.runtime.inputs import compile_inputs
 from streamstack.runtime.run import Run
-from streamstack.server.endpoint import EndpointHandler
+from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.inputs import Reader
 from streamstack.server.response_options import Limits, ResponseOptions
 from tests.server.serving import Emitting, Reply, Server, Stack, endpoint, parse, serving
@@ -18,7 +19,7 @@ STREAM = {"stream": True, "model": "m"}
 
 def speaking(dialect: str, stack: Stack, **options: Any) -> EndpointHandler:
     """Return an endpoint that reads its body as the real ones do: for what it asks, not for inputs."""
-    reader = Reader(compile_inputs((), "ignore"), max_body=1 << 20, keeps_body=True)
+    reader = Reader(compile_inputs((), InputRules(unknown="ignore")), max_body=1 << 20, keeps_body=True)
     wire = ResponseOptions(dialect, **options.pop("wire", {}))
     return endpoint(
         stack, method="POST", wire=wire, read=reader.read, limits=options.pop("limits", Limits()), **options

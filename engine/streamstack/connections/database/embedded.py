@@ -322,7 +322,7 @@ async def _make_database(sockets: Path) -> None:
                 await opened.execute(f"CREATE ROLE {NAME} LOGIN CREATEDB")
             await opened.execute(f"CREATE DATABASE {NAME} OWNER {NAME}")
         await opened.close()
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise EmbeddedError(f"the embedded PostgreSQL started, but can't be used: {error}") from error
 
 

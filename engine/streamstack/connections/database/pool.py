@@ -393,7 +393,7 @@ class Listener:
                 await self._stop()
             elif subscription.channel not in self._channels and self._connection is not None:
                 # A connection that is gone listens to nothing anyway.
-                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                with suppress(*RAISED):
                     async with self._use, asyncio.timeout(_TELL_WITHIN):
                         await self._connection.remove_listener(subscription.channel, self._tell)
 
@@ -462,7 +462,7 @@ class Listener:
             try:
                 async with self._use:
                     await connection.execute("SELECT 1", timeout=_ASK_EVERY)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            except (*RAISED, TimeoutError):
                 connection.terminate()
                 return
 

@@ -666,7 +666,7 @@ def _cause_of(error: Exception) -> Exception:
 
 async def _close_cursor(session: Session, text: str) -> None:
     """Close the cursor of a statement, in a transaction that goes on, where it is still open."""
-    with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    with suppress(*RAISED):
         async with session.lock:
             if not session.connection.is_closed():
                 for row in await session.connection.fetch("SELECT name FROM pg_cursors WHERE statement = $1", text):

@@ -20,8 +20,8 @@ from streamstack.errors import Diagnostic, Mark, RunError
 from streamstack.language.definition import Argument, ConstantArgument, Definition, Entries, Step
 from streamstack.language.expressions import Constant, ObjectValue, Value
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.names import nearest
 from streamstack.language.sql import Statement, statement_in
-from streamstack.language.suggest import nearest
 from streamstack.language.values import to_text
 from streamstack.spec import Bound, Kind, Named, OneOf, Type
 

@@ -33,9 +33,8 @@ from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import Block, Graph, constant, steps_of
 from streamstack.language.loading.inputs import mismatch
-from streamstack.language.names import RESERVED
+from streamstack.language.names import RESERVED, did_you_mean, nearest, suggestion
 from streamstack.language.settings import default_database
-from streamstack.language.suggest import did_you_mean, nearest
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
 from streamstack.spec import Nesting, listed
@@ -401,12 +400,12 @@ def _unknown(name: str, mark: Mark, functions: Mapping[str, FunctionDefinition])
             f"the function `{name}` is disabled",
             f"take `disabled` out of {functions[name].mark}, or this call",
         )
-    near = nearest(name, (each.name for each in functions.values() if not each.disabled))
+    known = [each.name for each in functions.values() if not each.disabled]
     return make_diagnostic(
         "unknown-function",
         mark,
         f"the project has no function `{name}`",
-        f"did you mean `{near}`?" if near else "declare it in a document with `kind: function`",
+        suggestion(name, known, "declare it in a document with `kind: function`"),
     )
 
 
@@ -436,13 +435,12 @@ def _check_inputs(step: Step, target: FunctionDefinition, found: list[Diagnostic
     for entry in entries:
         declared = by_name.get(entry.key)
         if declared is None:
-            near = nearest(entry.key, by_name)
             found.append(
                 make_diagnostic(
                     "unknown-parameter",
                     entry.mark,
                     f"the function `{target.name}` has no input `{entry.key}`",
-                    f"did you mean `{near}`?" if near else f"declare it in {target.mark.file}",
+                    suggestion(entry.key, by_name, f"declare it in {target.mark.file}"),
                 )
             )
             continue
@@ -498,11 +496,9 @@ def check_configured(definition: Definition, configured: Mapping[str, Collection
             if not isinstance(name, str) or name in known:
                 continue
             code, noun = _CODES[each.section]
-            near = nearest(name, known)
             hint = f"declare it under `{each.section}` in streamstack.yaml"
             if each.unless is not None:
                 hint += f", or give `{each.unless}`"
             message = f"the settings have no {noun} `{name}`"
-            hint = f"did you mean `{near}`?" if near else hint
-            found.append(make_diagnostic(code, argument.mark, message, hint))
+            found.append(make_diagnostic(code, argument.mark, message, suggestion(name, known, hint)))
     return found

@@ -10,10 +10,17 @@ from jinja2 import nodes
 from jinja2.lexer import Token
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.expressions.analyse import Analysis, Reading
-from streamstack.language.expressions.scan import Problem, next_opening, parse_tokens, scan, too_deep
+from streamstack.language.expressions.compile import Constant, Expression, ListValue, ObjectValue, Read, Text, Value
+from streamstack.language.expressions.grammar import (
+    Analysis,
+    Problem,
+    Reading,
+    next_opening,
+    parse_tokens,
+    scan,
+    too_deep,
+)
 from streamstack.language.expressions.templates import Program, Template, compile_template
-from streamstack.language.expressions.value import Constant, Expression, ListValue, ObjectValue, Read, Text, Value
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.source import Node, Scalar, Sequence
 from streamstack.records import fast_dataclass

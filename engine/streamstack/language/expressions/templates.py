@@ -17,11 +17,30 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, missing
 
 from streamstack.errors import RunError
-from streamstack.language.expressions.analyse import Analysis, Reading, Scope, bind, unfit_name
-from streamstack.language.expressions.compile import LOCALS, Spelling, compile_expression, compile_source, literal
-from streamstack.language.expressions.explain import explain_node
-from streamstack.language.expressions.scan import Problem, TokenParser, next_opening, reword, scan, too_deep, unclosed
-from streamstack.language.expressions.value import Read, Value
+from streamstack.language.expressions.compile import (
+    LOCALS,
+    Read,
+    Spelling,
+    Value,
+    compile_expression,
+    compile_source,
+    literal,
+)
+from streamstack.language.expressions.evaluate import explain_node
+from streamstack.language.expressions.grammar import (
+    Analysis,
+    Problem,
+    Reading,
+    Scope,
+    TokenParser,
+    bind,
+    next_opening,
+    reword,
+    scan,
+    too_deep,
+    unclosed,
+    unfit_name,
+)
 from streamstack.language.operators import a_kind, refuse_stream
 from streamstack.language.values import Opaque, to_text
 from streamstack.records import fast_dataclass
@@ -45,11 +64,16 @@ class Generator(CodeGenerator):
         # Only `<% filter %>` and `<% set %>` blocks still have one: of the block's own text.
         self._write_ours(node.name, node.args, frame, f"concat({frame.buffer})")
 
-    def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
-        self.write("written(")
-
-    def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
-        self.write(")")
+    def visit_Output(self, node: nodes.Output, frame: Frame) -> None:  # noqa: N802
+        before, after = (f"{frame.buffer}.append(", ")") if frame.buffer else ("yield ", "")
+        for child in node.nodes:
+            self.writeline(before, child)
+            if isinstance(child, nodes.TemplateData):
+                self.write(literal(child.data) + after)
+            else:
+                self.write("written(")
+                self.visit(child, frame)
+                self.write(f"){after}")
 
     def _write_ours(self, name: str, arguments: list[nodes.Expr], frame: Frame, *first: str) -> None:
         names = [frame.symbols.ref(a.name) for a in arguments if isinstance(a, nodes.Name)]

@@ -26,8 +26,8 @@ from streamstack.language.filters.operations import (
     whole,
     wrong,
 )
+from streamstack.language.names import did_you_mean
 from streamstack.language.operators import key_text
-from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import number_key, to_text
 
 

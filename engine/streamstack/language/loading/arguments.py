@@ -12,16 +12,15 @@ from streamstack.formats import BY_NAME
 from streamstack.language.definition import Argument, Arguments, Choice, ConstantArgument, Entries, Entry, Items, Stack
 from streamstack.language.expressions import Expression, Template, Value, parse_condition, parse_value
 from streamstack.language.findings import make_diagnostic
-from streamstack.language.headers import CONTROL_CHARACTERS, is_framing
 from streamstack.language.keys import MODIFIER_NAMES
-from streamstack.language.names import CODE, VARIABLE, check_variable, code_of
+from streamstack.language.names import CODE, CONTROL_CHARACTERS, VARIABLE, check_variable, code_of, is_framing, nearest
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.sql import statement_in
-from streamstack.language.suggest import nearest
 from streamstack.language.values import MISSING, kind
 from streamstack.records import fast_dataclass
 from streamstack.spec import (
     FACTS,
+    FEW,
     MEASURES,
     Bound,
     Condition,
@@ -119,72 +118,6 @@ def how_to_write(wanted: Kind, node: Node) -> str:
         if wanted is Kind.STREAM and VARIABLE.fullmatch(text):
             return f"write <<{text}>>"
     return FACTS[wanted].example
-
-
-# ------------------------------------------------------------------------------------------ forms
-
-
-def admits_mapping(wanted: Type) -> bool:
-    """Tell whether a mapping can be a value of this type."""
-    if isinstance(wanted, OneOf):
-        return any(admits_mapping(form) for form in wanted.forms)
-    if isinstance(wanted, (Bound, Constant)):
-        return wanted.kind in (Kind.ANY, Kind.OBJECT, Kind.HEADERS, Kind.ANY_OR_STREAM)
-    return isinstance(wanted, (Named, Group))
-
-
-def main_takes_mapping(parameters: tuple[Field, ...]) -> bool:
-    """Tell whether a mapping below a function is the value of its main parameter.
-
-    It is where the main parameter holds names of the author's own (`set: {total: 0}`), or is the
-    only one and can be an object (`return: {id: 1}`). Everywhere else a mapping holds the
-    parameters (`stream: {content: ...}`).
-    """
-    main = next((parameter for parameter in parameters if parameter.main), None)
-    if main is None:
-        return False
-    return isinstance(main.type, Named) or (len(parameters) == 1 and admits_mapping(main.type))
-
-
-def admits(form: Type, node: Node) -> bool:
-    """Tell whether a form of OneOf is the one that this node has."""
-    match form:
-        case Bound() | Constant():
-            if isinstance(node, Scalar):
-                return True
-            return suits(form.kind, [] if isinstance(node, Sequence) else {}) and form.kind not in (
-                Kind.DURATION,
-                Kind.SIZE,
-                Kind.EVERY,
-                Kind.RATE,
-            )
-        case Condition() | Variable():
-            return isinstance(node, Scalar)
-        case StackOf() | ListOf():
-            return isinstance(node, Sequence)
-        case Group() | Named():
-            return isinstance(node, Mapping)
-        case OneOf():
-            return any(admits(inner, node) for inner in form.forms)
-        case _:
-            return False
-
-
-def form_words(form: Type) -> str:
-    """Return what a message calls a form."""
-    match form:
-        case Bound() | Constant():
-            return FACTS[form.kind].phrase
-        case Condition():
-            return "a condition as << ... >>"
-        case Variable():
-            return "the name of a variable"
-        case StackOf():
-            return "a list of steps"
-        case ListOf():
-            return "a list"
-        case _:
-            return "a mapping"
 
 
 # --------------------------------------------------------------------------------------- arguments
@@ -339,8 +272,7 @@ class ArgumentReader:
                 if isinstance(node, Mapping):
                     return self.read_arguments(wanted.parameters, node, name, site.path)
                 if wanted.short:
-                    main = next(each for each in wanted.parameters if each.name == wanted.short)
-                    return self.read_main(main, node, name, site.path)
+                    return self.read_main(wanted.short_field, node, name, site.path)
                 self._refuse(node, site, "a mapping", _group_hint(wanted, node, site))
             case ListOf():
                 return self._read_list(wanted, node, site)
@@ -407,7 +339,7 @@ class ArgumentReader:
             self.faults.add(code, node.mark, f"{site.words}: {error}", hint)
             return MISSING
         if not suits(wanted.kind, converted) and wanted.kind not in MEASURES:
-            few = wanted.choices if len(wanted.choices) <= 16 else ()
+            few = wanted.choices if len(wanted.choices) <= FEW else ()
             words = listed(few) or FACTS[wanted.kind].phrase
             hint = f"write {words}" if few else how_to_write(wanted.kind, node)
             self._refuse(node, site, words, hint)
@@ -512,10 +444,9 @@ class ArgumentReader:
 
     def _read_one_of(self, wanted: OneOf, node: Node, site: ArgumentSite) -> Argument | None:
         for form in wanted.forms:
-            if admits(form, node):
+            if form.admits(type(node)):
                 return self.read(form, node, site)
-        words = listed(form_words(form) for form in wanted.forms)
-        self._refuse(node, site, words, f"write {words}")
+        self._refuse(node, site, wanted.phrase, f"write {wanted.phrase}")
         return None
 
 

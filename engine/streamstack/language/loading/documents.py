@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.formats import DIALECTS
+from streamstack.formats import BY_NAME, DIALECTS
+from streamstack.formats.spec import Format
 from streamstack.language.authentication import SCOPE
 from streamstack.language.definition import (
+    STRICT,
     Arguments,
     Authentication,
     ConstantArgument,
@@ -16,6 +19,7 @@ from streamstack.language.definition import (
     Endpoint,
     FunctionDefinition,
     Input,
+    InputRules,
     Items,
     RateLimit,
     Registry,
@@ -33,17 +37,14 @@ from streamstack.language.loading.arguments import (
     python_values,
     read_headers,
 )
-from streamstack.language.loading.checks import check_effects, check_sent, check_streams, refuse_path
-from streamstack.language.loading.inputs import read_inputs
+from streamstack.language.loading.inputs import check_sent, check_streams, read_inputs, refuse_path
 from streamstack.language.loading.steps import StepReader
-from streamstack.language.names import DEFINITION
+from streamstack.language.names import DEFINITION, suggestion
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
-from streamstack.language.streaming_settings import Streaming, parse_streaming
-from streamstack.language.suggest import nearest
-from streamstack.language.units import parse_rate
-from streamstack.language.values import MISSING
+from streamstack.language.settings import Streaming, parse_streaming
+from streamstack.language.values import MISSING, parse_rate
 from streamstack.records import fast_dataclass
-from streamstack.spec import is_null
+from streamstack.spec import fields_of, is_null
 
 #: Keys of which the text is looked at more closely than its type, and `streaming`, which has a reader of its own.
 _UNREAD: Final = ("kind", "method", "path", "name", "streaming", "authentication")
@@ -63,19 +64,24 @@ class Reading:
 
 
 def load(
-    document: Document, registry: Registry, streaming_defaults: Streaming
+    document: Document, registry: Registry, streaming_defaults: Streaming, input_rules: InputRules = STRICT
 ) -> tuple[Definition | None, list[Diagnostic]]:
     """Load a document; None where it has an error, since it could not be run.
 
     All faults of the document are found in one go. Nothing is raised.
     """
-    reading = read_document(document, registry, streaming_defaults)
+    reading = read_document(document, registry, streaming_defaults, input_rules)
     failed = any(finding.severity == "error" for finding in reading.findings)
     return None if failed else reading.definition, reading.findings
 
 
-def read_document(document: Document, registry: Registry, streaming_defaults: Streaming) -> Reading:
-    """Read as much of a document as its faults allow."""
+def read_document(
+    document: Document, registry: Registry, streaming_defaults: Streaming, input_rules: InputRules = STRICT
+) -> Reading:
+    """Read as much of a document as its faults allow.
+
+    ``streaming_defaults`` and ``input_rules`` are those of the settings.
+    """
     faults = Faults()
     root = document.root
     if not isinstance(root, Mapping):
@@ -86,7 +92,7 @@ def read_document(document: Document, registry: Registry, streaming_defaults: St
             "write `method: GET`, `path: /...`, `functionStack:` and so on",
         )
         return Reading(None, faults.found, whole=False)
-    definition = _DocumentReader(root, registry, faults).read(streaming_defaults)
+    definition = _DocumentReader(root, registry, faults).read(streaming_defaults, input_rules)
     return Reading(definition, faults.found, whole=definition is not None and not faults.holes)
 
 
@@ -99,7 +105,7 @@ class _DocumentReader:
         self.owner = "a definition"
         self.arguments = ArgumentReader(faults, StepReader(registry, faults).read_stack, of_steps=False)
 
-    def read(self, streaming_defaults: Streaming) -> Definition | None:
+    def read(self, streaming_defaults: Streaming, input_rules: InputRules) -> Definition | None:
         kind = self._kind()
         if kind is None:
             return None
@@ -117,7 +123,7 @@ class _DocumentReader:
             "allow": frozenset(given.get("allow", ())),
         }
         if kind == "endpoint":
-            return self._endpoint(given, common, streaming_defaults)
+            return self._endpoint(given, common, streaming_defaults, input_rules)
         common |= {"name": self._name(), "name_mark": self._mark_of("name")}
         return self._function(common) if kind == "function" else self._task(common)
 
@@ -136,13 +142,14 @@ class _DocumentReader:
             return "endpoint"
         if isinstance(node, Scalar) and node.text in DOCUMENTS:
             return node.text
-        near = nearest(node.text, DOCUMENTS) if isinstance(node, Scalar) else None
         shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
-        hint = f"did you mean `{near}`?" if near else ""
+        hint = suggestion(node.text, DOCUMENTS) if isinstance(node, Scalar) else ""
         self.faults.add("bad-kind", node.mark, f"{shown} is not a document kind", hint)
         return None
 
-    def _endpoint(self, given: dict[str, Any], common: dict[str, Any], streaming_defaults: Streaming) -> Endpoint:
+    def _endpoint(
+        self, given: dict[str, Any], common: dict[str, Any], streaming_defaults: Streaming, input_rules: InputRules
+    ) -> Endpoint:
         for key, meaning in NOT_YET.items():
             written = self.root.key(key)
             if self._get(key) is not None and written is not None:
@@ -173,13 +180,22 @@ class _DocumentReader:
             inputs=inputs,
             tags=given.get("tags", ()),
             headers=headers,
-            unknown_inputs=given.get("unknown_inputs", "ignore" if speaks else "refuse"),
+            input_rules=self._input_rules(given, replace(input_rules, unknown="ignore") if speaks else input_rules),
             response=given.get("response"),
             authentication=self._authentication(),
             rate_limits=self._rate_limits(given.get("rate_limit", ())),
             cache=self._get("cache"),
             **common,
         )
+
+    def _input_rules(self, given: dict[str, Any], defaults: InputRules) -> InputRules:
+        rules = given.get("inputs")
+        values = {} if rules is None else python_values(fields_of(InputRules), rules)
+        short = given.get("unknown_inputs")
+        if short and values.setdefault("unknown", short) != short:
+            message = "`unknownInputs` contradicts `unknown` of `inputs`"
+            self.faults.add("conflicting-parameters", self._mark_of("unknownInputs"), message, "remove it")
+        return replace(defaults, **values)
 
     def _streaming(self, defaults: Streaming, response_type: str, inputs: tuple[Input, ...]) -> Streaming:
         node = self._get("streaming")
@@ -369,3 +385,108 @@ class _WaysReader:
                 told = f"`{scope.value}` is not a valid scope: a scope has no spaces, quotes or backslashes"
                 self.faults.add("wrong-type", scope.mark, told, "write [chat, read] for several")
         return tuple(scope.value for scope in scopes)
+
+
+# -- keys of `streaming` without effect
+
+#: What needs chunks that leave one after another. `resume` is refused with words of its own.
+_CHUNKS: Final = (
+    "format",
+    "keepAlive",
+    "maxBytes",
+    "slowClient",
+    "buffer",
+    "compress",
+    "done",
+    "ids",
+    "separator",
+    "end",
+)
+_OWN_END: Final = "always has the end that its SDKs wait for"
+_IN_ONE: Final = "is sent in one piece, at the end"
+_OWN_FORM: Final = "has its own format for chunks"
+
+#: By key: in which formats it has an effect, and what the others are like.
+_BY_FORMAT: Final[dict[str, tuple[Callable[[Format], bool], str]]] = {
+    "keepAlive": (lambda format_: format_.heartbeats, "has no heartbeats"),
+    "ids": (lambda format_: format_.numbered, "does not number its chunks"),
+    "done": (lambda format_: format_.done_event, "has no end event"),
+    "separator": (lambda format_: format_.separated, _OWN_FORM),
+    "end": (lambda format_: format_.separated, _OWN_FORM),
+    "buffer": (lambda format_: not format_.whole, _IN_ONE),
+    "compress": (lambda format_: not format_.whole, _IN_ONE),
+    "slowClient": (lambda format_: not format_.whole, _IN_ONE),
+}
+
+
+def check_effects(
+    node: Mapping,
+    streaming: Streaming,
+    defaults: Streaming,
+    response_type: str,
+    inputs: tuple[Input, ...],
+    faults: Faults,
+) -> None:
+    """Report the keys of an endpoint's own `streaming:` that change nothing, where that is certain.
+
+    Not those of the project's ``defaults``: each of them may be of use to some endpoint. What takes one of them back
+    has an effect where that had one.
+    """
+    given = {key.text: key.mark for key, value in node.items if not is_null(value)}
+    if response_type == "json":
+        receives = any(each.type == "stream" for each in inputs)
+        useless = _CHUNKS if receives else (*_CHUNKS, "idleTimeout")
+        for key in useless:
+            if key in given:
+                faults.add(
+                    "no-effect",
+                    given[key],
+                    f"`{key}` has no effect: the endpoint sends a JSON response",
+                    "write `responseType: streaming`, or remove it",
+                )
+    else:
+        _check_format(given, streaming, defaults, faults)
+    _check_parts(node, streaming, response_type, faults)
+
+
+def _check_format(given: dict[str, Mark], streaming: Streaming, defaults: Streaming, faults: Faults) -> None:
+    if (format_ := BY_NAME.get(streaming.format)) is None:
+        return  # the request chooses it
+    disconnects = "disconnect" in (streaming.slow_client, defaults.slow_client)
+    for key, mark in given.items():
+        effect, why = _BY_FORMAT.get(key, (None, ""))
+        if effect is None or effect(format_):
+            continue
+        if key == "ids" and streaming.resume is not None:
+            continue  # without them no reader can come back, whatever the format calls them
+        if key == "slowClient" and disconnects:
+            continue  # it is how long a reader has for that piece
+        if key == "done" and format_.dialect:
+            why = _OWN_END
+        message = f"`{key}` has no effect: `format: {format_.name}` {why}"
+        faults.add("no-effect", mark, message, "remove it, or write another format")
+
+
+def _check_parts(node: Mapping, streaming: Streaming, response_type: str, faults: Faults) -> None:
+    """Report the parts of keys that change nothing."""
+    for key, part, mark in _parts_of(node):
+        if (key, part) == ("slowClient", "grace"):
+            mode = streaming.slow_client
+            # Of an answer in one piece the whole key is told.
+            if mode != "disconnect" and response_type != "json" and streaming.format != "json":
+                message = f"`grace` has no effect: `slowClient: {mode}` does not disconnect clients"
+                faults.add("no-effect", mark, message, "write `mode: disconnect`, or remove it")
+        elif (key, part) == ("maxDuration", "jitter"):
+            if response_type == "json":
+                message = "`jitter` has no effect: the endpoint sends a JSON response"
+                faults.add("no-effect", mark, message, "remove it")
+            elif not streaming.max_duration:
+                message = "`jitter` has no effect: `maxDuration` is off, so that nothing is shorter"
+                faults.add("no-effect", mark, message, "give a `limit`, or remove it")
+
+
+def _parts_of(node: Mapping) -> Iterator[tuple[str, str, Mark]]:
+    for key, value in node.items:
+        for part, item in value.items if isinstance(value, Mapping) else ():
+            if not is_null(item):
+                yield key.text, part.text, part.mark

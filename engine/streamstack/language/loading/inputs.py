@@ -1,12 +1,14 @@
-"""From the nodes of `inputParameters` to declared inputs, and whether a constant fits one."""
+"""From the nodes of `inputParameters` to declared inputs, whether a constant fits one, and where requests hold them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 from streamstack.errors import Mark
+from streamstack.formats import DIALECTS
 from streamstack.language.definition import Input
 from streamstack.language.keys import (
     COMMON_KEYS,
@@ -18,9 +20,9 @@ from streamstack.language.keys import (
     constraints_of,
 )
 from streamstack.language.loading.arguments import ArgumentReader, Faults, describe, how_to_write, python_values
+from streamstack.language.names import did_you_mean, misspelt, nearest, suggestion
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.patterns import check_pattern, compile_pattern
-from streamstack.language.suggest import misspelt, nearest
 from streamstack.language.values import MISSING, kind
 from streamstack.spec import FACTS, Kind, is_null, listed, out_of_range
 
@@ -382,9 +384,7 @@ def _object(declared: Input, value: Any, name: str) -> str:
     known = {inner.name: inner for inner in declared.properties}
     for key, item in value.items():
         if key not in known:
-            near = nearest(key, known)
-            meant = f"; did you mean `{near}`?" if near else ""
-            return f"`{name}` has no property `{key}`{meant}"
+            return f"`{name}` has no property `{key}`{did_you_mean(key, known)}"
         fault = mismatch(known[key], item, f"{name}.{key}")
         if fault:
             return fault
@@ -416,3 +416,233 @@ _CHECKS: Final[dict[str, Callable[[Input, Any, str], str]]] = {
     "list": _list,
     "enum": _enum,
 }
+
+
+# ------------------------------------------------------------------------------------------- paths
+
+_LITERAL: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+")
+_PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]*)\}")
+
+
+def segments(path: str) -> list[str]:
+    """Return the parts of a path between its slashes; none for `/`."""
+    return [] if path == "/" else path[1:].split("/")
+
+
+def parameter(segment: str) -> str | None:
+    """Return the name of the parameter that a segment is, if it is one."""
+    found = _PARAMETER.fullmatch(segment)
+    return found[1] if found else None
+
+
+def parameters(path: str) -> list[str]:
+    """Return the names of a path's parameters in their order."""
+    return [name for name in map(parameter, segments(path)) if name is not None]
+
+
+def shape(path: str) -> str:
+    """Return the path with its parameters unnamed: two of one shape match the same requests."""
+    return "/" + "/".join("{}" if parameter(part) else part for part in segments(path))
+
+
+def refuse_path(path: str) -> tuple[str, str] | None:
+    """Say what is wrong with a path, and what to write; None where nothing is."""
+    if not path.startswith("/"):
+        return f"the path `{path}` does not begin with `/`", f"write /{path.lstrip('/')}"
+    if path == "/":
+        return None
+    parts = segments(path)
+    if "" in parts:
+        written = "/" + "/".join(part for part in parts if part)
+        return f"the path `{path}` has an empty segment", f"write {written}"
+    if parts[0].startswith("_"):
+        return (f"the path `{path}` begins with `/_`, which is the server's own", "choose another first segment")
+    named: set[str] = set()
+    for part in parts:
+        fault = _refuse_segment(part, named)
+        if fault is not None:
+            return fault
+    return None
+
+
+def _refuse_segment(part: str, named: set[str]) -> tuple[str, str] | None:
+    name = parameter(part)
+    if name is not None:
+        if name in named:
+            return (f"the path names the parameter `{name}` twice", "give one of the two another name")
+        named.add(name)
+        return None
+    if part in (".", ".."):
+        return f"the path has the segment `{part}`, which clients remove", "remove it"
+    if "?" in part or "#" in part:
+        mark = "?" if "?" in part else "#"
+        return (f"the path holds `{mark}`", "declare query parameters under `inputParameters`, with `in: query`")
+    if part.startswith(":") and _PARAMETER.fullmatch(f"{{{part[1:]}}}"):
+        return f"`{part}` is not a valid path parameter", f"write {{{part[1:]}}}"
+    if "<" in part or ">" in part:
+        return f"`{part}` is not a valid path segment", "write a parameter of the path as {name}"
+    if "{" in part or "}" in part:
+        return (
+            f"`{part}` is not a valid path segment: a parameter must be a whole segment",
+            "write {name}, with letters, digits, `_` or `-`, between two slashes",
+        )
+    if _LITERAL.fullmatch(part) is None:
+        return (f"`{part}` has characters a path can't have", "write other characters percent-encoded, as in %20")
+    return None
+
+
+# ------------------------------------------------------------------------- what a request can send
+
+#: What no single text can hold.
+_LARGE = ("object", "list", "file", "stream")
+_BODY = ("body", "wholeBody")
+
+
+def check_sent(inputs: tuple[Input, ...], written: Collection[str], path: str, mark: Mark, faults: Faults) -> None:
+    """Report inputs that the path, the query or the body can't hold, and parameters of the path.
+
+    ``written`` are the names of all inputs, with those whose declaration was refused; ``path`` is
+    empty where it could not be read.
+    """
+    _check_places(inputs, faults)
+    if path:
+        named = parameters(path)
+        _check_path(named, inputs, written, mark, faults)
+        _check_declared(named, inputs, faults)
+
+
+def _every(inputs: tuple[Input, ...]) -> Iterator[Input]:
+    for each in inputs:
+        yield each
+        yield from _every(each.properties or ())
+        if each.items is not None:
+            yield from _every((each.items,))
+
+
+def check_streams(inputs: tuple[Input, ...], method: str, format_: str, faults: Faults) -> None:
+    """Report what no stream can be: more than one, a part of something, beside what else needs the body."""
+    streams = [each for each in inputs if each.type == "stream"]
+    for each in _every(inputs):
+        if each.type == "stream" and each not in streams:
+            faults.add(
+                "bad-constraint",
+                each.mark,
+                "a stream is the whole request body, and no part of another input",
+                "declare it beside the others, as `events: {type: stream}`",
+            )
+    for other in streams[1:]:
+        faults.add(
+            "bad-constraint",
+            other.mark,
+            f"`{other.name}` and `{streams[0].name}` are both the request body",
+            "take one of the two out",
+        )
+    if streams:
+        _check_stream(streams[0], inputs, method, format_, faults)
+
+
+def _check_stream(stream: Input, inputs: tuple[Input, ...], method: str, format_: str, faults: Faults) -> None:
+    """Report what does not go together with a stream of the request body."""
+    if stream.location not in (None, "body", "wholeBody"):
+        faults.add(
+            "bad-constraint",
+            stream.mark,
+            f"`{stream.name}` is a stream, which only the body can be",
+            "take the `in` out",
+        )
+    if stream.default is not MISSING:
+        faults.add(
+            "bad-default",
+            stream.mark,
+            f"`{stream.name}` is a stream: without a body it is one without items, and has no default",
+            "take the default out",
+        )
+    if method in ("GET", "HEAD"):
+        faults.add(
+            "bad-constraint",
+            stream.mark,
+            f"`{stream.name}` is the request body, and {method} has none",
+            "write `method: POST`",
+        )
+    if format_ in DIALECTS:
+        faults.add(
+            "bad-constraint",
+            stream.mark,
+            f"`format: {format_}` reads the request body itself, and `{stream.name}` is that body",
+            "write another format, or take the messages as `{type: list}`",
+        )
+    for each in inputs:
+        if each.type != "stream" and (each.location in _BODY or each.type == "file"):
+            faults.add(
+                "bad-constraint",
+                each.mark,
+                f"`{each.name}` is in the body, which the stream `{stream.name}` takes whole",
+                "write `in: query`" if each.type != "file" else "take one of the two out",
+            )
+
+
+def _check_places(inputs: tuple[Input, ...], faults: Faults) -> None:
+    """Report a body that is taken whole and in parts, and files outside of it."""
+    whole = next((each for each in inputs if each.location == "wholeBody"), None)
+    for each in inputs:
+        if (
+            whole is not None
+            and each is not whole
+            and each.location in _BODY
+            and "stream" not in (whole.type, each.type)
+        ):
+            faults.add(
+                "bad-constraint",
+                each.mark,
+                f"`{each.name}` is in the body, which `{whole.name}` takes whole",
+                f"declare it as a property of `{whole.name}`, or write `in: query`",
+            )
+        if each.type == "file" and each.location not in (None, "body", "path"):
+            faults.add(
+                "bad-constraint",
+                each.mark,
+                f"`{each.name}` is a file, which only a part of the body can hold",
+                "take the `in` out",
+            )
+
+
+def _check_path(
+    named: list[str], inputs: tuple[Input, ...], written: Collection[str], mark: Mark, faults: Faults
+) -> None:
+    """Report parameters of the path that are not declared, or not as the path can hold them."""
+    declared = {each.name: each for each in inputs}
+    for name in named:
+        found = declared.get(name)
+        if found is None and name not in written:
+            faults.add(
+                "undeclared-path-parameter",
+                mark,
+                f"the path's parameter `{name}` is not declared",
+                suggestion(name, declared, f"add `{name}: {{type: text}}` under `inputParameters`"),
+            )
+        elif found is not None and found.location not in (None, "path"):
+            faults.add(
+                "bad-constraint",
+                found.mark,
+                f"`{name}` is in the path, but is declared `in: {found.location}`",
+                "take the `in` out, or give one of the two another name",
+            )
+        elif found is not None and found.type in _LARGE:
+            faults.add(
+                "bad-constraint",
+                found.mark,
+                f"`{name}` is in the path, which can't hold the type {found.type}",
+                "declare it as text, and split it in the stack",
+            )
+
+
+def _check_declared(named: list[str], inputs: tuple[Input, ...], faults: Faults) -> None:
+    """Report inputs that are declared to be in the path, and that the path does not name."""
+    for each in inputs:
+        if each.location == "path" and each.name not in named:
+            faults.add(
+                "undeclared-path-parameter",
+                each.mark,
+                f"`{each.name}` is declared `in: path`, and the path does not name it",
+                suggestion(each.name, named, f"write {{{each.name}}} in the path"),
+            )

@@ -16,19 +16,11 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Value
 from streamstack.language.keys import MODIFIER_NAMES, MODIFIERS, RETRY
-from streamstack.language.loading.arguments import (
-    ArgumentReader,
-    ArgumentSite,
-    Faults,
-    describe,
-    main_takes_mapping,
-    python_values,
-)
+from streamstack.language.loading.arguments import ArgumentReader, ArgumentSite, Faults, describe, python_values
+from streamstack.language.names import nearest, suggestion
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
-from streamstack.language.suggest import nearest
-from streamstack.language.units import parse_duration
-from streamstack.language.values import MISSING
-from streamstack.spec import StackOf, is_null, listed
+from streamstack.language.values import MISSING, parse_duration
+from streamstack.spec import StackOf, is_null, listed, takes_mapping
 
 #: How deep stacks may be nested in one another.
 DEEPEST: Final = 12
@@ -157,12 +149,11 @@ class StepReader:
                 _belongs(other.text, function, value, beside) or f"write `- {other.text}:` as a step of its own",
             )
         for other in others:
-            near = nearest(other.text, MODIFIER_NAMES)
             self.faults.add(
                 "unknown-modifier",
                 other.mark,
                 f"`{other.text}` is neither a function nor a step modifier",
-                _belongs(other.text, function, value, beside) or (f"did you mean `{near}`?" if near else ""),
+                _belongs(other.text, function, value, beside) or suggestion(other.text, MODIFIER_NAMES),
             )
         return function, key, value
 
@@ -198,12 +189,11 @@ class StepReader:
                     "unknown-function", key.mark, f"unknown function `{key.text}`", self._hint(key.text, meant)
                 )
             else:
-                meant = nearest(key.text, MODIFIER_NAMES)
                 self.faults.add(
                     "unknown-modifier",
                     key.mark,
                     f"`{key.text}` is neither a function nor a step modifier",
-                    f"did you mean `{meant}`?" if meant else "",
+                    suggestion(key.text, MODIFIER_NAMES),
                 )
 
     def _read_arguments(
@@ -211,7 +201,7 @@ class StepReader:
     ) -> Arguments:
         """Read what stands below a function: its parameters, or the value of its main one.
 
-        A mapping is the value of the main parameter where `main_takes_mapping`, else the
+        A mapping is the value of the main parameter where `takes_mapping`, else the
         parameters. Anything else is the value of the main parameter.
         """
         owner = f"`{function.name}`"
@@ -219,7 +209,7 @@ class StepReader:
         if is_null(node):
             self._arguments.require(function.parameters, (), key.mark, owner, beside)
             return Arguments({}, key.mark)
-        if isinstance(node, Mapping) and not main_takes_mapping(function.parameters):
+        if isinstance(node, Mapping) and not takes_mapping(function.parameters):
             self._arguments.choose(function.choices, node, owner)
             return self._arguments.read_arguments(function.parameters, node, owner, path, beside)
         if main is not None:
@@ -263,7 +253,7 @@ def _belongs(name: str, function: Function, node: Node, beside: tuple[str, ...])
     if name not in function.by_name:
         return ""
     belongs = f"`{name}` belongs to `{function.name}`: write"
-    if is_null(node) or (isinstance(node, Mapping) and not main_takes_mapping(function.parameters)):
+    if is_null(node) or (isinstance(node, Mapping) and not takes_mapping(function.parameters)):
         return f"{belongs} it two spaces further right"
     # Beside a value that has no name yet nothing can stand.
     bare = function.main or next(

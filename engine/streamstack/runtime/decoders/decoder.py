@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -84,8 +83,10 @@ SHALLOW: Final = 2 * DEEPEST
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 #: Levels that are taken off to see whether anything is left; most documents have fewer.
 _PASSES: Final = 16
-#: Numbers that a 64-bit integer or float may not hold: over 19 digits, or over 17 with a fraction.
-_LONG: Final = re.compile(rb"[0-9]{20}|[1-9](?=[0-9.]{18})[0-9]*\.[0-9]|\.0*[1-9][0-9]{17}")
+#: What a JSON text holds, once the characters of its numbers are zeros, if one of them may lose digits as a 64-bit
+#: integer or float, which have 15 at least. A regular expression would take ten times as long as this.
+_LONG: Final = b"0" * 17
+_TO_ZEROS: Final = bytes(48 if byte in b"0123456789.eE" else 32 for byte in range(256))
 _HIGH: Final = range(0xD800, 0xDC00)
 _LOW: Final = range(0xDC00, 0xE000)
 _NOTHING: Final = object()
@@ -117,14 +118,19 @@ def is_deep(data: bytes | bytearray, value: Any) -> bool:
     return False
 
 
+def has_long_numbers(data: bytes | bytearray) -> bool:
+    """Tell whether a JSON text may hold a number that loses digits as a 64-bit integer or float."""
+    return _LONG in data.translate(_TO_ZEROS)
+
+
 def load_json(data: bytes | bytearray) -> Any:
-    """Return the value of a JSON text; integers and decimals that no 64-bit number holds keep their digits.
+    """Return the value of a JSON text; numbers that no 64-bit integer or float holds keep their digits.
 
     Raises:
         orjson.JSONDecodeError: It is no JSON.
     """
     value = orjson.loads(data)
-    if _LONG.search(data):
+    if has_long_numbers(data):
         with suppress(RecursionError):  # nested deeper than Python's parser goes: `is_deep` finds it
             return _EXACT.decode(bytes(data).decode())
     return value
@@ -277,22 +283,6 @@ class Decoder(ABC):
     records and lines, is the one that the present record begins in. ``status`` is what a failure answers, None for that
     of its code.
     """
-
-    __slots__ = (
-        "_begun",
-        "_joiner",
-        "_opening",
-        "_sniffs",
-        "ended",
-        "failure",
-        "given",
-        "largest",
-        "line",
-        "on_invalid",
-        "skipped",
-        "status",
-        "transcode",
-    )
 
     def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST) -> None:
         self.on_invalid = on_invalid

@@ -43,20 +43,6 @@ class JsonDecoder(Decoder):
     document that is broken between records is a failure always, since nothing after that can be told apart.
     """
 
-    __slots__ = (
-        "_at",
-        "_buffer",
-        "_complete",
-        "_feeds",
-        "_found",
-        "_from",
-        "_items",
-        "_parser",
-        "_path",
-        "_seam",
-        "_singly_to",
-    )
-
     def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST, path: tuple[str, ...] = ()) -> None:
         super().__init__(on_invalid, largest)
         self._path = path

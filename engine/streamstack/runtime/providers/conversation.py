@@ -14,8 +14,8 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
+from streamstack.language.names import did_you_mean
 from streamstack.language.operators import a_kind
-from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.files import File
 

@@ -51,11 +51,20 @@ class Reply:
     def add_text(self, text: str, items: list[Item]) -> None:
         """Add the next piece of the text, and its item. Raises as `count` does."""
         if text:
-            self._left -= len(text)
-            if self._left < 0:
-                raise self._over()
+            self.count(text)
             self._pieces.append(text)
             items.append({"type": "text", "text": text})
+
+    def add_texts(self, texts: list[str], items: list[Item]) -> None:
+        """Add several pieces of the text; those before the one that is too much are added."""
+        size = sum(map(len, texts))
+        if size > self._left or "" in texts:
+            for text in texts:
+                self.add_text(text, items)
+            return
+        self._left -= size
+        self._pieces += texts
+        items += [{"type": "text", "text": text} for text in texts]
 
     def add_reasoning(self, text: str, items: list[Item]) -> None:
         """Add the next piece of the reasoning, and its item. Raises as `count` does."""
@@ -356,8 +365,6 @@ class AnswerDecoder(SseDecoder):
     that the items before it are not lost. Once the reader has ended, nothing that follows is read.
     """
 
-    __slots__ = ("_after", "_before", "_events", "_reader", "alive", "learners")
-
     def __init__(self, reader: AnswerReader, on_invalid: OnInvalid, largest: int) -> None:
         super().__init__(on_invalid, largest, data="json")
         self._reader = reader
@@ -370,42 +377,69 @@ class AnswerDecoder(SseDecoder):
         self._give_all([data], items)
 
     def _give_all(self, datas: list[bytes], items: list[Any]) -> None:
-        reader = self._reader
-        if reader.ended:
-            return
-        loads = orjson.loads
+        at = 0
+        while at < len(datas) and not (self.ended or self._reader.ended):
+            texts = self._texts_alike(datas, at)
+            count = len(texts) or 1
+            if not self._give_texts(texts, items):
+                for data in datas[at : at + count]:
+                    self._give_one(data, items)
+            at += count
+
+    def _texts_alike(self, datas: list[bytes], at: int) -> list[bytes]:
+        """Return the texts, as JSON, of the events from ``at`` on that have the form that was learnt."""
         before, after = self._before, self._after
-        for data in datas:
-            if self._joiner is None and data.startswith(before) and data.endswith(after):
-                try:
-                    text = loads(data[len(before) : len(data) - len(after)])
-                except orjson.JSONDecodeError:
-                    text = None  # there is more in it
-                if type(text) is str:
-                    self._events += 1
-                    self.alive = True
-                    try:
-                        reader.reply.add_text(text, items)
-                    except RunError as error:
-                        self.failure = error
-                        raise Halted from None
-                    continue
-            if data == DONE:
-                self.ended = True
-                return
-            try:
-                value = self._parse(data)
-            except NotJsonError as error:
-                self._refuse(items, data, str(error))
-                continue
-            self._events += 1
-            if self._joiner is not None:
-                for ready in self._joiner.add(value):
-                    self._take_event(ready, items)
-                continue
-            self._take_event(value, items)
-            if self.learners and self._learn(data, value):
-                before, after = self._before, self._after
+        begin, end = len(before), -len(after)
+        texts: list[bytes] = []
+        for index in range(at, len(datas)):
+            data = datas[index]
+            if not (data.startswith(before) and data.endswith(after)):
+                break
+            texts.append(data[begin:end])
+        return texts
+
+    def _give_texts(self, texts: list[bytes], items: list[Any]) -> bool:
+        """Give the texts of several events; False where there are none, or more than texts in them.
+
+        Raises Halted where the answer is too long.
+        """
+        if not texts or self._joiner is not None:
+            return False
+        try:
+            # No text of JSON holds a line feed, so none reaches over from one event into the next.
+            found = orjson.loads(b"[%b]" % b",\n".join(texts))
+        except orjson.JSONDecodeError:
+            return False
+        if len(found) != len(texts) or any(type(text) is not str for text in found):
+            return False
+        self._events += len(found)
+        self.alive = True
+        try:
+            self._reader.reply.add_texts(found, items)
+        except RunError as error:
+            self.failure = error
+            raise Halted from None
+        return True
+
+    def _give_one(self, data: bytes, items: list[Any]) -> None:
+        if self.ended or self._reader.ended:
+            return
+        if data == DONE:
+            self.ended = True
+            return
+        try:
+            value = self._parse(data)
+        except NotJsonError as error:
+            self._refuse(items, data, str(error))
+            return
+        self._events += 1
+        if self._joiner is not None:
+            for ready in self._joiner.add(value):
+                self._take_event(ready, items)
+            return
+        self._take_event(value, items)
+        if self.learners:
+            self._learn(data, value)
 
     def _take_event(self, value: Any, items: list[Any]) -> None:
         """Give an event to the reader. Raises Halted where that ends the answer."""
@@ -435,22 +469,20 @@ class AnswerDecoder(SseDecoder):
             self._joiner = None
         return items
 
-    def _learn(self, data: bytes, value: Mapping[str, Any]) -> bool:
-        """Learn how the pieces of the text are written, of an event that holds one; tell whether it does."""
+    def _learn(self, data: bytes, value: Mapping[str, Any]) -> None:
+        """Learn how the pieces of the text are written, of an event that holds one."""
         said = self._reader.piece(value)
         if not said:
-            return False
+            return
         self.learners -= 1
         before, found, after = data.rpartition(orjson.dumps(said))
         try:
             other = orjson.loads(before + _OTHER + after)
         except orjson.JSONDecodeError:
-            return False
+            return
         # Another text in this place must be the piece of the text; all else is as it was.
-        if not found or self._reader.piece(other) != "another text":
-            return False
-        self._before, self._after = before, after
-        return True
+        if found and self._reader.piece(other) == "another text":
+            self._before, self._after = before, after
 
     def _given(self, items: list[Any]) -> int:
         return self._events

@@ -16,9 +16,9 @@ from streamstack.errors import RunError
 from streamstack.formats.spec import Encoder
 from streamstack.language.authentication import Methods
 from streamstack.language.definition import Authentication
-from streamstack.language.streaming_settings import Resume
+from streamstack.language.settings import Resume
 from streamstack.runtime.coercion import invalid
-from streamstack.server.authentication import Guard
+from streamstack.server.access import Guard
 from streamstack.server.headers import BODILESS
 from streamstack.server.replies import KEEP, Sent, error_lines, problem, problem_lines, status_of
 from streamstack.server.request import Request

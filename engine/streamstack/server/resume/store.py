@@ -15,7 +15,7 @@ import orjson
 from streamstack.connections.stream_store import Seen, StreamNews, StreamStore, Writing
 from streamstack.errors import Mark, RunError
 from streamstack.language.definition import Authentication, Way
-from streamstack.language.streaming_settings import Resume
+from streamstack.language.settings import Resume
 from streamstack.server.replies import log
 from streamstack.server.resume.log import End, Origin, StreamLog, StreamPolicy, new_stream_id
 

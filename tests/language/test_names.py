@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from streamstack.language import suggest
-from streamstack.language.suggest import did_you_mean, nearest
+from streamstack.language import names as module
+from streamstack.language.names import did_you_mean, nearest
 
 WORDS = ("stream", "forEach", "streams.split", "http.stream", "maxBodySize", "set", "if", "llm.chat")
 
@@ -71,7 +71,7 @@ def test_most_candidates_are_not_compared_letter_by_letter(monkeypatch: pytest.M
         return builtin(*values)
 
     builtin = min
-    monkeypatch.setattr(suggest, "min", counted, raising=False)
+    monkeypatch.setattr(module, "min", counted, raising=False)
     for name in names:
         assert nearest(name[1] + name[0] + name[2:-1], names) == name
     # Each cell of a comparison asks for a minimum: 90,000 comparisons would be 13 million.
@@ -84,7 +84,7 @@ def test_distance_is_bounded() -> None:
     for _ in range(3_000):
         word, other = ("".join(pick.choices("abc", k=pick.randrange(1, 8))) for _ in range(2))
         exact = _slow_distance(word, other)
-        found = suggest._distance(word, other)  # noqa: SLF001
+        found = module._distance(word, other)  # noqa: SLF001
         assert found == exact or (found > 3 and exact > 3), (word, other)
 
 

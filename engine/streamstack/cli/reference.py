@@ -1,8 +1,10 @@
-"""`streamstack functions`: the language reference in the terminal."""
+"""`streamstack functions` and `streamstack schema`: the language reference, for people and for editors."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -10,6 +12,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from streamstack.functions import FAMILIES, REGISTRY
+from streamstack.language.names import did_you_mean
 from streamstack.language.reference import (
     OPERATIONS,
     expressions_reference,
@@ -18,7 +21,7 @@ from streamstack.language.reference import (
     markdown_of_operation,
     reference,
 )
-from streamstack.language.suggest import did_you_mean
+from streamstack.language.schema import make_schemas
 
 
 @click.command(short_help="Show the reference of functions, filters and tests.")
@@ -71,3 +74,29 @@ def _add_title(table: Table, title: str) -> None:
     if table.row_count:
         table.add_row("", "")
     table.add_row(f"[underline]{title}[/]", "")
+
+
+@click.command(short_help="Print the JSON Schemas for editors.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write all schemas to, instead of printing one.",
+)
+@click.argument("name", default="streamstack")
+def schema(name: str, out: Path | None) -> None:
+    """Print the JSON Schema of definitions for editors (or of `endpoint`, `settings`, `test`...)."""
+    schemas = {
+        file: json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        for file, content in make_schemas(REGISTRY).items()
+    }
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for file, text in schemas.items():
+            (out / file).write_text(text, "utf-8")
+        click.echo(f"{len(schemas)} schemas in {out}")
+        return
+    file = f"{name}.schema.json"
+    if file not in schemas:
+        names = ", ".join(each.removesuffix(".schema.json") for each in schemas)
+        raise click.UsageError(f"unknown schema `{name}`; there are {names}")
+    click.echo(schemas[file], nl=False)

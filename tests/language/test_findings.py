@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 from streamstack.errors import Diagnostic
-from streamstack.language.findings import FINDINGS
-from streamstack.language.report import WRITERS, summarise
+from streamstack.language.findings import FINDINGS, WRITERS, summarise
 
 STEAM = Diagnostic(
     "d/a b.yaml", 2, 5, "error", "unknown-function", "unknown function `steam`", "did you mean `stream`?"
