@@ -26,8 +26,17 @@ path: {path}
 streaming: {{format: {dialect}}}
 inputParameters:
   messages: {{type: list, items: {{type: object}}, required: true}}
+  system: {{type: json}}
+  tools: {{type: list, items: {{type: object}}, default: []}}
 functionStack:
-  - llm.chat: {{provider: {provider}, model: m, apiKey: k, baseUrl: "{url}", messages: << input.messages >>}}
+  - llm.chat:
+      provider: {provider}
+      model: m
+      apiKey: k
+      baseUrl: "{url}"
+      system: << input.system >>
+      messages: << input.messages >>
+      tools: << input.tools >>
     as: reply
   - forEach: {{in: << reply >>, do: [{{stream: << item >>}}]}}
 """
@@ -102,15 +111,25 @@ async def test_anthropics_client(provider: str) -> None:
         client = AsyncAnthropic(api_key="none", base_url=address, max_retries=0)
         picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
         talk: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "Weather here?"}, picture]}]
-        async with client.messages.stream(model="m", max_tokens=99, messages=talk) as stream:
+        schema: Any = {"type": "object", "properties": {"city": {"type": "string"}}}
+        asked: dict[str, Any] = {
+            "model": "m",
+            "max_tokens": 99,
+            "system": [{"type": "text", "text": "Be brief."}],
+            "tools": [{"name": "weather", "description": "How it is", "input_schema": schema}],
+        }
+        async with client.messages.stream(**asked, messages=talk) as stream:
             message = await stream.get_final_message()
         (use,) = (block for block in message.content if block.type == "tool_use")
         result = {"type": "tool_result", "tool_use_id": use.id, "content": "21 degrees"}
         talk += [{"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
-        last = (await client.messages.create(model="m", max_tokens=99, messages=talk)).content[-1]
+        last = (await client.messages.create(**asked, messages=talk)).content[-1]
         assert (last.type == "text" and last.text) == "Grüße, 世界 🌍"
         await client.close()
-    sent = second(upstream)
+    body = upstream.asked[1].body
+    assert b"Be brief." in body
+    assert json.dumps(schema, separators=(",", ":")).encode() in body
+    sent = [message for message in second(upstream) if message["role"] != "system"]
     assert PIXEL in json.dumps(sent[0])
     if provider == "anthropic":
         assert sent[1]["content"] == BLOCKS

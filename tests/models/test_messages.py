@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from streamstack.errors import RunError
 from tests.models.asking import PROVIDERS, SSE, ask, wire
 from tests.models.test_requests import conforms, sent
 from tests.server.declared import declared
@@ -288,6 +289,31 @@ async def test_pictures_that_tools_return() -> None:
             assert body["messages"][2]["content"] == "Here"
             assert body["messages"][3]["content"][0]["image_url"]["url"].endswith(PIXEL)
         assert json.dumps(body).count(PIXEL) == 1
+
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+TOOLS = [
+    {"name": "weather", "description": "How it is", "parameters": SCHEMA},
+    {"type": "function", "function": {"name": "weather", "description": "How it is", "parameters": SCHEMA}},
+    {"type": "function", "name": "weather", "description": "How it is", "parameters": SCHEMA, "strict": True},
+    {"name": "weather", "description": "How it is", "input_schema": SCHEMA, "cache_control": {"type": "ephemeral"}},
+]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_tools_and_system_of_clients(provider: str) -> None:
+    """As OpenAI's and Anthropic's clients send them, for each provider."""
+    blocks = [
+        {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}},
+        {"type": "text", "text": "In metres."},
+    ]
+    bodies = [await sent(provider, messages="Hi", tools=[tool], system=blocks) for tool in TOOLS]
+    own, _, _ = await sent(provider, messages="Hi", tools=TOOLS[:1], system="Be brief.\n\nIn metres.")
+    assert [body for body, _, _ in bodies] == [own] * len(TOOLS)
+    for wrong in ({"tools": [{"type": "web_search"}]}, {"tools": [5]}, {"system": [5]}, {"system": 5}):
+        with pytest.raises(RunError) as caught:
+            await ask("http://127.0.0.1:9", provider, **wrong)
+        assert (caught.value.code, caught.value.status) == ("invalid-input", 400)
 
 
 # ---------------------------------------------------------------------------- uploads

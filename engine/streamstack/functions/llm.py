@@ -27,11 +27,11 @@ from streamstack.language.definition import Configured, Effects, Example, Parame
 from streamstack.language.names import did_you_mean
 from streamstack.language.schema import inputs_schema
 from streamstack.language.settings import PROVIDERS as NAMES
-from streamstack.language.values import kind, to_json
+from streamstack.language.values import to_json
 from streamstack.runtime.decoders import read_content_type
 from streamstack.runtime.decoders.decoder import OnInvalid
 from streamstack.runtime.providers import PROVIDERS
-from streamstack.runtime.providers.conversation import load_images, read_messages
+from streamstack.runtime.providers.conversation import load_images, read_messages, read_system
 from streamstack.runtime.providers.provider import AnswerDecoder, AnswerReader, Chat, Provider, Tool, merge, told_error
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream
@@ -202,6 +202,15 @@ def _no_messages(messages: Any) -> tuple[str, str] | None:
     return None
 
 
+def _no_system(system: Any) -> tuple[str, str] | None:
+    """Return why a constant is no system prompt; None if it is one."""
+    try:
+        read_system(system)
+    except RunError as error:
+        return "a text", error.message
+    return None
+
+
 def _no_options(options: Any) -> tuple[str, str] | None:
     """Return why options can't be sent; None if they can: a stream is one answer."""
     settings = options.get("generationConfig")
@@ -237,12 +246,16 @@ def _no_options(options: Any) -> tuple[str, str] | None:
         "(`parts`) are accepted for every provider.",
         required=True,
     ),
-    Parameter("system", Bound(Kind.TEXT), "System prompt."),
+    Parameter(
+        "system",
+        Bound(refuses=_no_system),
+        "System prompt: a text, or the list of text blocks that a client of Anthropic's API sends.",
+    ),
     Parameter(
         "tools",
         OneOf((ListOf(Bound()), Bound(Kind.LIST))),
         "Tools that the model may call: names of the project's functions, whose inputs are sent as the schema, "
-        "or {name, description, parameters} with a JSON Schema.",
+        "or {name, description, parameters} with a JSON Schema. The forms of OpenAI and Anthropic are accepted.",
     ),
     Parameter("maxTokens", Bound(Kind.INTEGER, minimum=1), "Maximum number of tokens in the response."),
     Parameter("temperature", Bound(Kind.NUMBER, minimum=0, maximum=2), "Sampling temperature."),
@@ -333,7 +346,7 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
     model: str,
     messages: Any,
     provider: str | None = None,
-    system: str | None = None,
+    system: Any = None,
     tools: list[Any] | None = None,
     max_tokens: int | None = None,
     temperature: Any = None,
@@ -373,7 +386,7 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
     chat = Chat(
         asked.model,
         read_messages(messages),
-        system,
+        read_system(system),
         tuple(_read_tools(tools or [], functions)),
         max_tokens,
         temperature,
@@ -460,23 +473,26 @@ def _first(env: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 
 
 def _read_tools(tools: list[Any], functions: Mapping[str, Any]) -> Iterator[Tool]:
-    """Yield the tools that names and objects describe.
+    """Yield the tools that names and objects describe, the objects also in the forms of OpenAI and Anthropic.
 
-    Raises RunError ``template``.
+    Raises RunError ``template`` for a function that does not exist, ``invalid-input`` for what is no tool.
     """
     for number, tool in enumerate(tools):
         if isinstance(tool, str):
             yield _tool_of(tool, functions)
-        elif isinstance(tool, Mapping) and isinstance(tool.get("name"), str):
-            schema = tool.get("parameters")
-            plain = {"type": "object", "properties": {}}
-            yield Tool(
-                tool["name"], str(tool.get("description") or ""), schema if isinstance(schema, Mapping) else plain
+            continue
+        inner = tool.get("function") if isinstance(tool, Mapping) else None
+        about = inner if isinstance(inner, Mapping) else tool
+        if not isinstance(about, Mapping) or not isinstance(about.get("name"), str):
+            raise RunError(
+                "invalid-input",
+                f"`tools[{number}]` is not a tool: write {{name, description, parameters}}, or the name of a function",
+                final=True,
             )
-        else:
-            raise _refuse(
-                f"`tools[{number}]` is {kind(tool)}: write the name of a function, or {{name, description, parameters}}"
-            )
+        schema = about.get("parameters", about.get("input_schema"))
+        plain = {"type": "object", "properties": {}}
+        text = str(about.get("description") or "")
+        yield Tool(about["name"], text, schema if isinstance(schema, Mapping) else plain)
 
 
 def _tool_of(name: str, functions: Mapping[str, Any]) -> Tool:

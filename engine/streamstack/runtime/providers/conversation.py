@@ -125,6 +125,21 @@ def read_messages(messages: Any) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
+def read_system(system: Any) -> str | None:
+    """Return the system prompt that a text or a list of text blocks is.
+
+    Raises RunError ``invalid-input`` for anything else.
+    """
+    if system is None or isinstance(system, str):
+        return system
+    if not isinstance(system, (list, tuple)):
+        raise _refuse(f"`system` is a text, or a list of text blocks, and not {a_kind(system)}")
+    draft = _Draft("system")
+    for number, part in enumerate(system):
+        _read_part(draft, part, f"system[{number}]")
+    return "\n\n".join(part for part in draft.parts if isinstance(part, str)) or None
+
+
 async def load_images(turns: tuple[Turn, ...], largest: int) -> tuple[Turn, ...]:
     """Return the turns with the bytes of files in them, of which there may be ``largest`` in all.
 
