@@ -80,6 +80,7 @@ class Names:
         self._elsewhere: dict[str, list[Elsewhere]] | None = None
         self.read_somewhere: set[str] = set()
         self.bound_at: dict[str, tuple[Mark, bool]] = {}  # where first, and whether to a stream
+        self.stream_reads: dict[str, dict[str, Mark]] = {}  # properties of a function's streams that it reads, by input
 
     def read(self, value: Value, state: AnalysisState) -> None:
         """Check every name a value reads; what was read is bound from there on."""
@@ -245,7 +246,10 @@ class Names:
                 )
         elif binding.content.is_stream:
             known = frozenset[str]().union(*(made.properties for made in binding.content.streams))
-            if key not in known:
+            inputs = [made.of_input for made in binding.content.streams if made.of_input is not None]
+            for name in inputs:
+                self._note_stream_read(name, read, 0)
+            if key not in known and not inputs:
                 self._no_property(read, 0, f"the stream `{read.name}`", known or OF_EVERY_STREAM)
 
     def _look_up_reserved(self, read: Read, state: AnalysisState) -> None:
@@ -290,10 +294,10 @@ class Names:
                 self._no_item(read, index, message, f"read {words} itself")
                 return
             if declared.type == "stream":
-                endpoint = isinstance(self._definition, Endpoint)
-                known = OF_A_BODY if endpoint else OF_EVERY_STREAM
-                if key not in known:
-                    self._no_property(read, index, f"the stream {words}", known)
+                if not isinstance(self._definition, Endpoint):
+                    self._note_stream_read(declared.name, read, index)
+                elif key not in OF_A_BODY:
+                    self._no_property(read, index, f"the stream {words}", OF_A_BODY)
                 return
             inner = self._inside(read, index, declared, words)
             if inner is None:
@@ -332,6 +336,9 @@ class Names:
                 dot = Mark(mark.file, mark.line, mark.column - 1)
                 replacement = replace_word(dot, f".{key}", f" | {advice.name}")
         self._reports.add("unknown-property", mark, message, hint, replacement=replacement)
+
+    def _note_stream_read(self, name: str, read: Read, index: int) -> None:
+        self.stream_reads.setdefault(name, {}).setdefault(str(read.path[index]), property_mark(read, index))
 
     def _no_property(self, read: Read, index: int, owner: str, known: Iterable[str], hint: str | None = None) -> None:
         key, known = str(read.path[index]), sorted(known)

@@ -79,6 +79,7 @@ class Made:
     emissions: Emissions = NO_EMISSIONS
     brief: bool = False
     maybe_input: str | None = None  # an input of a function, which may be a stream
+    of_input: str | None = None  # an input of a function: the caller decides what properties it has
 
 
 @fast_dataclass()
