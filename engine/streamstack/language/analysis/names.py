@@ -32,6 +32,7 @@ from streamstack.language.expressions import Read, Value
 from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import Block, Graph, constant, steps_of
+from streamstack.language.loading.checks import parameters
 from streamstack.language.loading.inputs import mismatch
 from streamstack.language.names import RESERVED
 from streamstack.language.settings import default_database
@@ -241,11 +242,11 @@ class Names:
         name, path = read.name, read.path
         if not path or read.soft:
             return
-        if isinstance(self._definition, Task) and name in ("input", "request"):
-            words = "a task has no inputs" if name == "input" else "a task has no request"
+        if isinstance(self._definition, Task) and name in ("input", "sent", "request"):
+            words = "a task has no request" if name == "request" else "a task has no inputs"
             mark = property_mark(read, 0)
             self._reports.add("unknown-property", mark, f"`{name}.{path[0]}`: {words}", "remove it")
-        elif name == "input":
+        elif name in ("input", "sent"):
             self._look_up_input(read, state)
         elif name == "request" and path[0] == "body" and (stream := self._body_stream()):
             message = f"`request.body` is the body in one piece, and `input.{stream}` reads it as it arrives"
@@ -264,10 +265,16 @@ class Names:
         declared = self._inputs.get(str(read.path[0]))
         if declared is None:
             hint = None if self._inputs else "declare it under `inputParameters`"
-            self._no_property(read, 0, "`input`", self._inputs, hint)
+            self._no_property(read, 0, f"`{read.name}`", self._inputs, hint)
+            return
+        if read.name == "sent" and (declared.type == "stream" or self._is_in_path(declared)):
+            where = "a stream" if declared.type == "stream" else "in the path"
+            message = f"`sent` has no `{declared.name}`, which is {where}"
+            hint = f"read `input.{declared.name}`"
+            self._reports.add("unknown-property", property_mark(read, 0), message, hint)
             return
         for index, key in enumerate(read.path[1:], 1):
-            words = "`" + ".".join(["input", *map(str, read.path[:index])]) + "`"
+            words = "`" + ".".join([read.name, *map(str, read.path[:index])]) + "`"
             if declared.type in _SCALARS:
                 message = f"{words} is a value of type {declared.type}, which has no `{key}`"
                 mark = property_mark(read, index)
@@ -283,6 +290,11 @@ class Names:
             if inner is None:
                 return
             declared = inner
+
+    def _is_in_path(self, declared: Input) -> bool:
+        if declared.location is not None:
+            return declared.location == "path"
+        return isinstance(self._definition, Endpoint) and declared.name in parameters(self._definition.path)
 
     def _inside(self, read: Read, index: int, declared: Input, words: str) -> Input | None:
         key = read.path[index]

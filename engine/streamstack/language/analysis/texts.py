@@ -38,12 +38,12 @@ _DECLARATIONS: Final = "inputParameters"
 #: A name in the brackets of Jinja2 and n8n, or a reserved one in those of JavaScript and the shell.
 _FOREIGN: Final = re.compile(
     r"(?:^=)?\{\{-? *(\$?[A-Za-z_][^{}]*?) *-?\}\}"
-    r"|\$\{ *((?:input|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *\}"
+    r"|\$\{ *((?:input|sent|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *\}"
 )
 
 
 #: One that means what it means here.
-_RESERVED: Final = re.compile(r"\$?(?:input|request|auth|env|settings|loop|stream|run)\b")
+_RESERVED: Final = re.compile(r"\$?(?:input|sent|request|auth|env|settings|loop|stream|run)\b")
 
 
 def check_texts(root: Node, reported: Collection[Mark] = ()) -> list[Diagnostic]:
