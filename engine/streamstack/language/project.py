@@ -21,9 +21,9 @@ from streamstack.language.environment import read_env_file
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
 from streamstack.language.keys import STRICT, InputRules
-from streamstack.language.loading.checks import shape
 from streamstack.language.loading.documents import Reading, read_document
 from streamstack.language.nodes import Document
+from streamstack.language.paths import shape
 from streamstack.language.settings import Settings, load_settings
 from streamstack.language.source import read
 from streamstack.language.streaming_settings import Streaming
@@ -134,7 +134,7 @@ def _name_functions(entries: list[_Entry], functions: dict[str, FunctionDefiniti
 
 def _collide(entries: list[_Entry]) -> dict[int, list[Diagnostic]]:
     """Report endpoints that answer the same requests, by the id of the definition."""
-    first: dict[tuple[str, str], Endpoint] = {}
+    first: dict[tuple[object, ...], Endpoint] = {}
     found: dict[int, list[Diagnostic]] = {}
     for entry in entries:
         endpoint = entry.definition

@@ -32,9 +32,9 @@ from streamstack.language.expressions import Read, Value
 from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import Block, Graph, constant, steps_of
-from streamstack.language.loading.checks import parameters
 from streamstack.language.loading.inputs import mismatch
 from streamstack.language.names import RESERVED
+from streamstack.language.paths import parameters
 from streamstack.language.settings import default_database
 from streamstack.language.suggest import did_you_mean, nearest
 from streamstack.language.values import MISSING

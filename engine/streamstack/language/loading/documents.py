@@ -33,11 +33,12 @@ from streamstack.language.loading.arguments import (
     python_values,
     read_headers,
 )
-from streamstack.language.loading.checks import check_effects, check_sent, check_streams, refuse_path
+from streamstack.language.loading.checks import check_effects, check_sent, check_streams
 from streamstack.language.loading.inputs import read_inputs
 from streamstack.language.loading.steps import StepReader
 from streamstack.language.names import DEFINITION
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
+from streamstack.language.paths import refuse_path
 from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.language.suggest import nearest
 from streamstack.language.units import parse_rate
