@@ -74,7 +74,6 @@ LIBRARIES = {
     ),
     "joserfc": ("streamstack.connections.tokens",),
     "dotenv": ("streamstack.language.environment",),
-    "watchfiles": ("streamstack.server.reloading",),
     "asyncpg": ("streamstack.connections", "streamstack.connections.*"),
     "redis": ("streamstack.connections", "streamstack.connections.*"),
 }

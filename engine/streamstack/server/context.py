@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
+from streamstack.connections.database import uses_of
 from streamstack.connections.database.embedded import Embedded
-from streamstack.connections.database.interface import uses_of
 from streamstack.errors import Diagnostic, RunError
 from streamstack.functions.db import open_databases
 from streamstack.functions.security import open_callers

@@ -23,8 +23,7 @@ from streamstack.server.inputs import Reader, close_inputs
 from streamstack.server.request import Addresses, Request
 from streamstack.server.response import LiveSink, ResponseSink, ValueSink
 from streamstack.server.response_options import PATIENCE, VALUE, Limits, ResponseOptions, choose
-from streamstack.server.resume.log import StreamPolicy
-from streamstack.server.resume.sink import ResumableSink
+from streamstack.server.resume.log import ResumableSink, StreamPolicy
 
 #: Bytes a request's body may have, where the settings say nothing.
 MAX_BODY = 10 * 1024 * 1024
