@@ -255,6 +255,7 @@ _WARNINGS: Final = {
         "The column does not exist in the table.",
         "add it in the file under `setup`, or correct its name",
     ),
+    "bytes-in-text": ("Text contains bytes, which become base64.", "write `request.text`, the body as text"),
     "unused-variable": ("A variable is never read.", "remove it, or use it"),
     "unreachable": (
         "A step never runs, because the step before it always returns, breaks or fails.",

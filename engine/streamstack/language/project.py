@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.analysis.checks import check_authentication, check_format, check_optional_auth, check_resume
+from streamstack.language.analysis.checks import (
+    check_authentication,
+    check_bytes,
+    check_format,
+    check_optional_auth,
+    check_resume,
+)
 from streamstack.language.analysis.names import check_calls, check_configured
 from streamstack.language.analysis.texts import check_texts, suppress
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
@@ -156,6 +162,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     """Report what the shape alone does not show."""
     found = check_calls(definition, around.functions, around.unread)
     found += check_configured(definition, around.configured)
+    found += check_bytes(definition)
     conditions = {each.mark for each in entry.reading.findings if each.code == "not-an-expression"}
     found += check_texts(entry.document.root, conditions)
     if isinstance(definition, Endpoint):

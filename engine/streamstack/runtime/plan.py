@@ -276,6 +276,4 @@ def _reads_body(endpoint: Endpoint, nodes: Iterable[Node]) -> bool:
     values += [value for limit in endpoint.rate_limits for value in limit.bindings]
     if endpoint.response is not None:
         values.append(endpoint.response)
-    return any(
-        read.name == "request" and (not read.path or read.path[0] == "body") for value in values for read in value.reads
-    )
+    return any(read.is_body for value in values for read in value.reads)

@@ -156,6 +156,7 @@ class Reader:
             "headers": headers,
             "cookies": {name: _readable(value) for name, value in request.cookies.items()},
             "body": request.kept_body,
+            "text": request.kept_body.decode("utf-8", "replace"),
             "ip": self._addresses.of(request),
             "id": sent if _ID.fullmatch(sent) else uuid4().hex,
         }

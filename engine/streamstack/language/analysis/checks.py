@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
+from jinja2 import nodes
+
 from streamstack.errors import Diagnostic
 from streamstack.formats import BY_NAME
 from streamstack.formats.items import refuse
@@ -20,7 +22,8 @@ from streamstack.language.definition import (
     Step,
 )
 from streamstack.language.expressions import Read, Value
-from streamstack.language.expressions.value import ListValue, ObjectValue
+from streamstack.language.expressions.analyse import constant_of
+from streamstack.language.expressions.value import Expression, ListValue, ObjectValue, Text
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import (
     Block,
@@ -68,6 +71,44 @@ def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> l
             )
         )
     return found
+
+
+def check_bytes(definition: Definition) -> list[Diagnostic]:
+    """Report the body of a request as bytes inside a text: a signature over that text would never match."""
+    return [
+        make_diagnostic("bytes-in-text", read.mark, "`request.body` is bytes, which become base64 in a text")
+        for value in all_values(definition)
+        if any(read.is_body for read in value.reads)
+        for read in _bytes_in_texts(value)
+    ]
+
+
+def _bytes_in_texts(value: Value) -> Iterator[Read]:
+    if isinstance(value, (ListValue, ObjectValue)):
+        for inner in value.items if isinstance(value, ListValue) else (entry for _, entry in value.entries):
+            yield from _bytes_in_texts(inner)
+        return
+    for part in value.bindings():
+        if not isinstance(part, Expression):
+            continue
+        joined = [operand for node in (part.node, *part.node.find_all(nodes.Concat)) for operand in _operands(node)]
+        if any(map(_is_body, [*joined, part.node] if isinstance(value, Text) else joined)):
+            yield next(read for read in part.reads if read.name == "request" and read.path == ("body",))
+
+
+def _operands(node: nodes.Node) -> list[nodes.Expr]:
+    return node.nodes if isinstance(node, nodes.Concat) else []
+
+
+def _is_body(node: nodes.Node) -> bool:
+    """Tell whether an expression is just `request.body`."""
+    if isinstance(node, nodes.Getattr):
+        attribute: object = node.attr
+    elif isinstance(node, nodes.Getitem):
+        attribute = constant_of(node.arg)
+    else:
+        return False
+    return attribute == "body" and isinstance(node.node, nodes.Name) and node.node.name == "request"
 
 
 #: Asks whether a name is bound, which `auth` always is, if to null.

@@ -44,7 +44,7 @@ from streamstack.spec import Nesting, listed
 #: Reserved names that are bound everywhere, and the properties of those that have only these.
 EVERYWHERE: Final = RESERVED - {"error", "loop"}
 PROPERTIES: Final = {
-    "request": frozenset({"method", "path", "query", "headers", "cookies", "body", "ip", "id"}),
+    "request": frozenset({"method", "path", "query", "headers", "cookies", "body", "text", "ip", "id"}),
     "run": frozenset({"id", "startedAt", "elapsedMs", "outcome"}),
     "stream": frozenset({"count", "bytes"}),
 }
@@ -248,8 +248,8 @@ class Names:
             self._reports.add("unknown-property", mark, f"`{name}.{path[0]}`: {words}", "remove it")
         elif name in ("input", "sent"):
             self._look_up_input(read, state)
-        elif name == "request" and path[0] == "body" and (stream := self._body_stream()):
-            message = f"`request.body` is the body in one piece, and `input.{stream}` reads it as it arrives"
+        elif name == "request" and path[0] in ("body", "text") and (stream := self._body_stream()):
+            message = f"`request.{path[0]}` is the body in one piece, and `input.{stream}` reads it as it arrives"
             hint = f"read `input.{stream}`, or declare the body as `{{type: json, in: wholeBody}}`"
             self._reports.add("bad-constraint", property_mark(read, 0), message, hint)
         elif name in PROPERTIES and path[0] not in PROPERTIES[name]:
