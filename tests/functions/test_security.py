@@ -205,7 +205,7 @@ response: << genuine >>
         for wrong in (
             "",
             "x",
-            value[:-1],
+            value[: len(value) // 2],
             value.replace("v1=", "v0="),
             value.replace("1", "2"),
             "t=,v1=",
