@@ -15,6 +15,7 @@ from streamstack.errors import Diagnostic, Mark
 from streamstack.language.analysis.checks import (
     check_authentication,
     check_bytes,
+    check_cors,
     check_format,
     check_optional_auth,
     check_resume,
@@ -167,6 +168,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     found += check_texts(entry.document.root, conditions)
     if isinstance(definition, Endpoint):
         found += check_format(definition, around.functions)
+        found += check_cors(definition)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
         found += check_optional_auth(definition, around.functions)

@@ -153,7 +153,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         limiter = Limiter(plan, addresses)
     try:
         layout = plan.checker.layout(endpoint.method, names)
-        wire = _wire(plan, constant, dev=dev)
+        wire = _wire(plan, constant, cors=settings.server.cors is not None, dev=dev)
         largest = reader.most(endpoint.method, names)
     except (RunError, ValueError) as error:
         raise UnservableError(endpoint.mark, str(error)) from error
@@ -191,7 +191,7 @@ def _headers(plan: Plan) -> tuple[tuple[tuple[str, str], ...], Own | None]:
     return (), evaluate
 
 
-def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> ResponseOptions:
+def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, cors: bool, dev: bool) -> ResponseOptions:
     streaming = plan.endpoint.streaming
     negotiated = False
     if plan.endpoint.response_type == "json":
@@ -215,6 +215,7 @@ def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> Res
         grace=streaming.grace,
         patience=streaming.idle_timeout or PATIENCE,
         compress=streaming.compress and name != "value" and not BY_NAME[name].whole,
+        cors=cors,
         dev=dev,
     )
 

@@ -23,7 +23,7 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Read, Value
 from streamstack.language.expressions.analyse import constant_of
-from streamstack.language.expressions.value import Expression, ListValue, ObjectValue, Text
+from streamstack.language.expressions.value import Constant, Expression, ListValue, ObjectValue, Text
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import (
     Block,
@@ -109,6 +109,22 @@ def _is_body(node: nodes.Node) -> bool:
     else:
         return False
     return attribute == "body" and isinstance(node.node, nodes.Name) and node.node.name == "request"
+
+
+def check_cors(endpoint: Endpoint) -> list[Diagnostic]:
+    """Report headers of CORS that an endpoint sets itself: they would not be in the responses to preflight requests."""
+    written = [(name, value.mark) for name, value in endpoint.headers]
+    for step in steps_of(endpoint.stack):
+        headers = step.arguments.get("headers") if step.function.name == "respond" else None
+        if isinstance(headers, ObjectValue):
+            written += [(name, mark) for (name, _), mark in zip(headers.entries, headers.keys, strict=True)]
+        elif isinstance(headers, Constant) and isinstance(headers.data, dict):
+            written += zip(headers.data, headers.keys, strict=True)
+    return [
+        make_diagnostic("cors-header", mark, f"`{name}` is a header of CORS: use `server.cors` of the settings")
+        for name, mark in written
+        if name.lower().startswith("access-control-")
+    ]
 
 
 #: Asks whether a name is bound, which `auth` always is, if to null.
