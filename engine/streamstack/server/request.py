@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 #: The codings that are undone; one at a time, since each on top of another multiplies what a small body can become.
-CODINGS: Final = frozenset({"gzip", "deflate", "br"})
+CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "br"})
 
 
 class CodingError(web.RequestPayloadError):
