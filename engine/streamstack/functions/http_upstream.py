@@ -141,13 +141,12 @@ def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
     sent: CIMultiDict[str] = CIMultiDict()
     for name, value in (headers or {}).items():
         if not _TOKEN.fullmatch(name):
-            raise RunError("template", f"`{name[:40]}` is not a valid header name", final=True)
+            raise RunError("template", f"`{name[:40]}` is not a valid header name", final=True, parameter="headers")
         for each in value if isinstance(value, list) else [value]:
             text = "" if each is None else to_text(each).strip()
             if CONTROL_CHARACTERS.search(text):
-                raise RunError(
-                    "template", f"the header `{name}` holds a line break or another control character", final=True
-                )
+                message = f"the header `{name}` holds a line break or another control character"
+                raise RunError("template", message, final=True, parameter="headers")
             if each is not None:
                 sent.add(name, text)
     return sent

@@ -99,7 +99,7 @@ def read_messages(messages: Any) -> tuple[Turn, ...]:
 
 
 def _refuse(message: str) -> RunError:
-    return RunError("template", message, final=True)
+    return RunError("template", message, final=True, parameter="messages")
 
 
 def _a(value: Any) -> str:
