@@ -496,7 +496,7 @@ class Spool:
             "        - streams.take: {in: << notices >>, count: 1}\n          as: one\n"
             "        - forEach: {in: << one >>, as: notice, do: [{stream: << notice.payload.id >>}]}\n"
             "      writer:\n        - wait: 200ms\n"
-            "        - db.query: SELECT pg_notify('orders', '{\"id\":7}')\n          as: sent",
+            "        - db.query: SELECT pg_notify('orders', '{\"id\":7}')\n          as: notified",
             chunks=(7,),
         )
     ],

@@ -156,12 +156,12 @@ def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
     sent: CIMultiDict[str] = CIMultiDict()
     for name, value in (headers or {}).items():
         if not _TOKEN.fullmatch(name):
-            raise RunError("invalid-input", f"`{name[:40]}` is not a valid header name", final=True)
+            raise RunError("template", f"`{name[:40]}` is not a valid header name", final=True, parameter="headers")
         for each in value if isinstance(value, list) else [value]:
             text = "" if each is None else to_text(each).strip()
             if CONTROL_CHARACTERS.search(text):
-                told = f"the header `{name}` contains a line break or another control character"
-                raise RunError("invalid-input", told, final=True)
+                message = f"the header `{name}` contains a line break or another control character"
+                raise RunError("template", message, final=True, parameter="headers")
             if each is not None:
                 sent.add(name, text)
     return sent

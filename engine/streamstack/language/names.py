@@ -10,7 +10,7 @@ from typing import Any, Final
 
 #: Names that are bound in every run (LANGUAGE: reserved names).
 RESERVED: Final = frozenset(
-    {"auth", "env", "error", "experiment", "input", "loop", "request", "run", "settings", "stream"}
+    {"auth", "env", "error", "experiment", "input", "loop", "request", "run", "sent", "settings", "stream"}
 )
 
 #: Words of the expression grammar, which no expression could read as a variable.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -485,11 +485,27 @@ class Inputs(dict[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name not in self.absent and dict.__contains__(self, name)
 
-    def sent(self) -> dict[str, Any]:
-        """Return what the client sent, converted, without parameters of the path."""
+    def sent(self) -> Sent:
+        """Return what the client sent, converted, without parameters of the path and streams."""
         filled = {(id(held), name) for held, name in self.filled}
         outside = self.absent | self.path
-        return {name: _sent(value, filled) for name, value in self.items() if name not in outside}
+        sent = Sent(
+            (name, _sent(value, filled))
+            for name, value in self.items()
+            if name not in outside and not isinstance(value, Stream)
+        )
+        sent.declared = self.keys()
+        return sent
+
+
+class Sent(dict[str, Any]):
+    """The inputs that a client sent; one that it did not send is null where it is read."""
+
+    declared: Collection[str] = ()
+
+    def __missing__(self, name: str) -> None:
+        if name not in self.declared:
+            raise KeyError(name)
 
 
 def _sent(value: Any, filled: set[tuple[int, str]]) -> Any:

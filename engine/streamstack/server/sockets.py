@@ -21,6 +21,8 @@ _LEAST: Final = 16 * 1024
 #: Seconds of silence after which the system asks whether the peer still lives, seconds between such questions, and how
 #: many may stay unanswered (tcp(7)).
 _PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+#: The state of a connection in which both sides may send (tcp_states.h).
+_ESTABLISHED: Final = 1
 #: Seconds that a network may be away in any case.
 _SHORTEST: Final = 30.0
 
@@ -51,6 +53,14 @@ class Socket:
             self._patience = patience
             milliseconds = int(max(patience, _SHORTEST) * 1000)
             self._set("TCP_USER_TIMEOUT", min(milliseconds, 2**31 - 1))
+
+    @property
+    def peer_ended(self) -> bool:
+        """Whether the peer has closed its side, or the connection is lost; False where the system doesn't tell."""
+        option = getattr(socket, "TCP_INFO", None)
+        if self._socket is None or option is None or self._socket.fileno() < 0:
+            return False
+        return bool(self._socket.getsockopt(socket.IPPROTO_TCP, option, 1)[0] != _ESTABLISHED)
 
     def _set(self, name: str, value: int) -> None:
         option = getattr(socket, name, None)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
+from jinja2 import nodes as jinja
+
 from streamstack.errors import Diagnostic, Mark
 from streamstack.formats import BY_NAME
 from streamstack.formats.items import refuse
@@ -22,7 +24,8 @@ from streamstack.language.definition import (
     Step,
 )
 from streamstack.language.expressions import Read, Value
-from streamstack.language.expressions.compile import ListValue, ObjectValue
+from streamstack.language.expressions.compile import Constant, Expression, ListValue, ObjectValue, Text
+from streamstack.language.expressions.grammar import constant_of
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.foreign import NAMES, look_up
 from streamstack.language.graph import (
@@ -71,6 +74,60 @@ def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> l
             )
         )
     return found
+
+
+def check_bytes(definition: Definition) -> list[Diagnostic]:
+    """Report the body of a request as bytes inside a text: a signature over that text would never match."""
+    return [
+        make_diagnostic("bytes-in-text", read.mark, "`request.body` is bytes, which become base64 in a text")
+        for value in all_values(definition)
+        if any(read.is_body for read in value.reads)
+        for read in _bytes_in_texts(value)
+    ]
+
+
+def _bytes_in_texts(value: Value) -> Iterator[Read]:
+    if isinstance(value, (ListValue, ObjectValue)):
+        for inner in value.items if isinstance(value, ListValue) else (entry for _, entry in value.entries):
+            yield from _bytes_in_texts(inner)
+        return
+    for part in value.bindings():
+        if not isinstance(part, Expression):
+            continue
+        joined = [operand for node in (part.node, *part.node.find_all(jinja.Concat)) for operand in _operands(node)]
+        if any(map(_is_body, [*joined, part.node] if isinstance(value, Text) else joined)):
+            yield next(read for read in part.reads if read.name == "request" and read.path == ("body",))
+
+
+def _operands(node: jinja.Node) -> list[jinja.Expr]:
+    return node.nodes if isinstance(node, jinja.Concat) else []
+
+
+def _is_body(node: jinja.Node) -> bool:
+    """Tell whether an expression is just `request.body`."""
+    if isinstance(node, jinja.Getattr):
+        attribute: object = node.attr
+    elif isinstance(node, jinja.Getitem):
+        attribute = constant_of(node.arg)
+    else:
+        return False
+    return attribute == "body" and isinstance(node.node, jinja.Name) and node.node.name == "request"
+
+
+def check_cors(endpoint: Endpoint) -> list[Diagnostic]:
+    """Report headers of CORS that an endpoint sets itself: they would not be in the responses to preflight requests."""
+    written = [(name, value.mark) for name, value in endpoint.headers]
+    for step in steps_of(endpoint.stack):
+        headers = step.arguments.get("headers") if step.function.name == "respond" else None
+        if isinstance(headers, ObjectValue):
+            written += [(name, mark) for (name, _), mark in zip(headers.entries, headers.keys, strict=True)]
+        elif isinstance(headers, Constant) and isinstance(headers.data, dict):
+            written += zip(headers.data, headers.keys, strict=True)
+    return [
+        make_diagnostic("cors-header", mark, f"`{name}` is a header of CORS: use `server.cors` of the settings")
+        for name, mark in written
+        if name.lower().startswith("access-control-")
+    ]
 
 
 #: Asks whether a name is bound, which `auth` always is, if to null.
@@ -369,7 +426,7 @@ _DECLARATIONS: Final = "inputParameters"
 #: A name in the brackets of Jinja2 and n8n, or a reserved one in those of JavaScript and the shell.
 _FOREIGN: Final = re.compile(
     r"(?:^=)?\{\{-? *(\$?[A-Za-z_][^{}]*?) *-?\}\}"
-    r"|\$\{ *((?:input|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *\}"
+    r"|\$\{ *((?:input|sent|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *\}"
     r"|\$\{! *([^{}]*?) *\}"  # Benthos
     r"|\{%([-+]? *(?:if|elif|else|endif|for|endfor|set|endset|macro|endmacro|raw|endraw)\b[^{}%]*?)%\}"
 )
@@ -378,7 +435,7 @@ _ROOT: Final = re.compile(r"\$?[A-Za-z_]\w*")
 
 
 #: One that means what it means here.
-_RESERVED: Final = re.compile(r"\$?(?:input|request|auth|env|settings|loop|stream|run)\b")
+_RESERVED: Final = re.compile(r"\$?(?:input|sent|request|auth|env|settings|loop|stream|run)\b")
 
 
 def check_texts(root: nodes.Node, reported: Collection[Mark] = ()) -> list[Diagnostic]:

@@ -35,6 +35,7 @@ from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import Block, Graph, constant, steps_of
 from streamstack.language.loading.inputs import mismatch
 from streamstack.language.names import RESERVED, VARIABLE, certain, did_you_mean, nearest, suggestion
+from streamstack.language.paths import parameters
 from streamstack.language.settings import default_database
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
@@ -43,7 +44,7 @@ from streamstack.spec import Nesting, listed
 #: Reserved names that are bound everywhere, and the properties of those that have only these.
 EVERYWHERE: Final = RESERVED - {"error", "loop"}
 PROPERTIES: Final = {
-    "request": frozenset({"method", "path", "query", "headers", "cookies", "body", "ip", "id"}),
+    "request": frozenset({"method", "path", "query", "headers", "cookies", "body", "text", "ip", "id"}),
     "run": frozenset({"id", "startedAt", "elapsedMs", "outcome"}),
     "stream": frozenset({"count", "bytes"}),
 }
@@ -256,14 +257,14 @@ class Names:
         name, path = read.name, read.path
         if not path or read.soft:
             return
-        if isinstance(self._definition, Task) and name in ("input", "request"):
-            words = "a task has no inputs" if name == "input" else "a task has no request"
+        if isinstance(self._definition, Task) and name in ("input", "sent", "request"):
+            words = "a task has no request" if name == "request" else "a task has no inputs"
             mark = property_mark(read, 0)
             self._reports.add("unknown-property", mark, f"`{name}.{path[0]}`: {words}", "remove it")
-        elif name == "input":
+        elif name in ("input", "sent"):
             self._look_up_input(read, state)
-        elif name == "request" and path[0] == "body" and (stream := self._body_stream()):
-            message = f"`request.body` is the body in one piece, and `input.{stream}` reads it as it arrives"
+        elif name == "request" and path[0] in ("body", "text") and (stream := self._body_stream()):
+            message = f"`request.{path[0]}` is the body in one piece, and `input.{stream}` reads it as it arrives"
             hint = f"read `input.{stream}`, or declare the body as `{{type: json, in: wholeBody}}`"
             self._reports.add("bad-constraint", property_mark(read, 0), message, hint)
         elif name in PROPERTIES and path[0] not in PROPERTIES[name]:
@@ -285,10 +286,16 @@ class Names:
             return
         if declared is None:
             declare = None if self._inputs else "declare it under `inputParameters`"
-            self._no_property(read, 0, "`input`", self._inputs, declare)
+            self._no_property(read, 0, f"`{read.name}`", self._inputs, declare)
+            return
+        if read.name == "sent" and (declared.type == "stream" or self._is_in_path(declared)):
+            where = "a stream" if declared.type == "stream" else "in the path"
+            message = f"`sent` has no `{declared.name}`, which is {where}"
+            hint = f"read `input.{declared.name}`"
+            self._reports.add("unknown-property", property_mark(read, 0), message, hint)
             return
         for index, key in enumerate(read.path[1:], 1):
-            words = "`" + ".".join(["input", *map(str, read.path[:index])]) + "`"
+            words = "`" + ".".join([read.name, *map(str, read.path[:index])]) + "`"
             if declared.type in _SCALARS:
                 message = f"{words} is a value of type {declared.type}, which has no `{key}`"
                 self._no_item(read, index, message, f"read {words} itself")
@@ -308,6 +315,11 @@ class Names:
         """Return the input with a hyphen in its name that an expression reads without quotes, or ""."""
         written = (each for each in self._inputs if "-" in each and f"input.{each}" in read.expression)
         return next((each for each in written if each.startswith(f"{read.path[0]}-")), "")
+
+    def _is_in_path(self, declared: Input) -> bool:
+        if declared.location is not None:
+            return declared.location == "path"
+        return isinstance(self._definition, Endpoint) and declared.name in parameters(self._definition.path)
 
     def _inside(self, read: Read, index: int, declared: Input, words: str) -> Input | None:
         key = read.path[index]

@@ -401,6 +401,19 @@ def path_base(node: nodes.Node) -> nodes.Node:
     return node
 
 
+def passes_on(node: nodes.Node) -> bool:
+    """Tell whether an expression gives what it reads as it is: a path, a list that has it, another one behind it."""
+    if isinstance(node, (nodes.Const, nodes.Name)) or is_path(node):
+        return True
+    if isinstance(node, nodes.Filter):
+        return node.name in SOFT_FILTERS and node.node is not None and passes_on(node.node)
+    if isinstance(node, nodes.Dict):
+        return all(passes_on(pair.value) for pair in node.items)
+    if isinstance(node, (nodes.Add, nodes.List)):
+        return all(map(passes_on, node.iter_child_nodes()))
+    return False
+
+
 def constant_of(node: nodes.Node | None) -> object:
     """Return the constant a node is, or the node itself."""
     if isinstance(node, nodes.Const):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark, Replacement
-from streamstack.formats import BY_NAME
+from streamstack.formats import BY_MEDIA_TYPE, BY_NAME
 from streamstack.language.definition import Argument, Arguments, Choice, ConstantArgument, Entries, Entry, Items, Stack
 from streamstack.language.expressions import Expression, Template, Value, parse_condition, parse_value
 from streamstack.language.findings import make_diagnostic
@@ -604,7 +604,11 @@ def check_header(key: Scalar, item: Node, faults: Faults) -> bool:
     if _TOKEN.fullmatch(name) is None:
         faults.add("bad-name", key.mark, f"`{name}` is not a valid header name", "write it like X-Name")
         return False
-    if is_framing(name):
+    if _is_harmless(name, item):
+        faults.add(
+            "no-effect", key.mark, f"the header `{name}` has no effect: HTTP itself takes care of it", "remove it"
+        )
+    elif is_framing(name):
         hint = _FRAMING_HINTS.get(name.lower(), "remove it")
         faults.add("bad-name", key.mark, f"the header `{name}` can't be set: HTTP itself needs it", hint)
         return False
@@ -617,6 +621,25 @@ def check_header(key: Scalar, item: Node, faults: Faults) -> bool:
                 "write it on one line",
             )
     return True
+
+
+def _is_harmless(name: str, item: Node) -> bool:
+    """Tell whether a header asks for what HTTP/1.1 does in any case."""
+    value = item.text.strip().lower() if isinstance(item, Scalar) else ""
+    return name.lower() == "keep-alive" or _USUAL.get(name.lower(), "") == value != ""
+
+
+#: What connections of HTTP/1.1 and responses that stream do in any case.
+_USUAL: Final = {"connection": "keep-alive", "transfer-encoding": "chunked"}
+
+
+def format_of_headers(headers: Headers) -> str:
+    """Return the format whose Content-Type stands among an endpoint's headers, "" where none does."""
+    for name, value in headers:
+        if name.lower() == "content-type" and value.constant is not MISSING:
+            media = str(value.constant).partition(";")[0].strip().lower()
+            return BY_MEDIA_TYPE[media].name if media in BY_MEDIA_TYPE else ""
+    return ""
 
 
 def check_content_type(headers: Headers, response_type: str, format_: str, faults: Faults) -> None:

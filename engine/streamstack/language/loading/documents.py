@@ -34,14 +34,16 @@ from streamstack.language.loading.arguments import (
     Faults,
     check_content_type,
     describe,
+    format_of_headers,
     python_values,
     read_headers,
 )
-from streamstack.language.loading.inputs import check_sent, check_streams, read_inputs, refuse_path
+from streamstack.language.loading.inputs import check_sent, check_streams, read_inputs
 from streamstack.language.loading.steps import StepReader
 from streamstack.language.names import DEFINITION, certain, suggestion
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
-from streamstack.language.settings import Streaming, parse_streaming
+from streamstack.language.paths import refuse_path
+from streamstack.language.settings import RESUMABLE, Streaming, parse_streaming
 from streamstack.language.values import MISSING, parse_rate
 from streamstack.records import fast_dataclass
 from streamstack.spec import fields_of, is_null
@@ -184,11 +186,17 @@ class _DocumentReader:
         names = {key.text for key, _ in declared.items} if isinstance(declared, Mapping) else set()
         check_sent(inputs, names, path, self._mark_of("path"), self.faults)
         response_type = given.get("response_type", "streaming")
+        headers = read_headers(self._get("headers"), self.faults)
+        chosen = format_of_headers(headers) if response_type == "streaming" else ""
+        if chosen and streaming_defaults.format == "auto":
+            resume = streaming_defaults.resume if chosen in RESUMABLE else None
+            streaming_defaults = replace(streaming_defaults, format=chosen, resume=resume)
         streaming = self._streaming(streaming_defaults, response_type, inputs)
+        if chosen and streaming.format == "auto":
+            streaming = replace(streaming, format=chosen)
         # The SDKs send all that their own server takes; an endpoint declares what it uses of it.
         speaks = response_type == "streaming" and streaming.format in DIALECTS
         check_streams(inputs, method, streaming.format if speaks else "", self.faults)
-        headers = read_headers(self._get("headers"), self.faults)
         check_content_type(headers, response_type, streaming.format, self.faults)
         return Endpoint(
             method=method,

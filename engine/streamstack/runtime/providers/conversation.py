@@ -185,7 +185,7 @@ def read_arguments(text: str) -> Mapping[str, Any] | str:
 
 
 def _refuse(message: str) -> RunError:
-    return RunError("invalid-input", message, final=True)
+    return RunError("template", message, final=True, parameter="messages")
 
 
 @dataclass(slots=True)
