@@ -460,7 +460,7 @@ def _foreign(node: Scalar, text: str) -> Iterator[Diagnostic]:
             instead = f"<%{match[4]}%>"
         elif _RESERVED.match(inner):
             instead = f"<<{inner.lstrip('$')}>>"
-        elif root is not None and advice is not None and advice.name:
+        elif match[3] is None and root is not None and advice is not None and advice.name:
             instead = f"<<{advice.name}{inner[root.end() :]}>>"
         elif not inner.startswith("$") and match[3] is None:
             instead = f"<<{inner}>>"
