@@ -33,7 +33,7 @@ from streamstack.language.settings import HttpSettings
 
 #: Bytes of a piece, at most (br: about).
 PIECE: Final = 64 * 1024
-#: Codings one upon the other; more is nobody's honest answer.
+#: Codings one upon the other; no honest server uses more.
 _MOST: Final = 3
 
 
@@ -151,7 +151,7 @@ _CODINGS: Final[dict[str, Callable[[], Coding]]] = {
 
 T = TypeVar("T")
 
-#: Bytes that are read ahead of whoever takes them, about.
+#: Bytes that are read ahead of the consumer, about.
 READ_AHEAD: Final = 64 * 1024
 
 
@@ -253,7 +253,7 @@ class HttpClient:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, socket_factory=self._guard.make_socket, resolver=Resolver()),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                # What follows the head is timed by whoever reads: events count there, not bytes.
+                # What follows the head is timed by its reader: events count there, not bytes.
                 timeout=aiohttp.ClientTimeout(total=None, connect=self.settings.connect or None),
                 headers={"User-Agent": f"streamstack/{__version__}"},
                 middlewares=(self._check,),
@@ -267,7 +267,7 @@ class HttpClient:
     async def _check(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Judge the host of every request that leaves, whoever makes it."""
+        """Judge the host of every outgoing request."""
         self._guard.check_host(request.url.host or "", request.url.port or 0)
         response = await handler(request)
         # aiohttp would follow the redirect of a WebSocket with all its headers, to any host.
@@ -330,7 +330,7 @@ class HttpClient:
     async def connect(self, request: UpstreamRequest, largest: int) -> WebSocket:
         """Open a WebSocket whose messages have ``largest`` bytes at most, following redirects as `send` does.
 
-        Raises RunError as `send`, and ``http-status`` for an answer that is no WebSocket.
+        Raises RunError as `send`, and ``http-status`` for an answer that is not a WebSocket.
         """
 
         async def open_once(request: UpstreamRequest) -> WebSocket:
@@ -410,7 +410,7 @@ def _refused(status: int, host: str) -> RunError:
     )
 
 
-#: Seconds that a peer has to say goodbye: whoever leaves does not wait.
+#: Seconds that a peer has to close a connection that we leave.
 GOODBYE: Final = 0.02
 #: Codes that end a stream well (RFC 6455, 7.4.1): it is done, or no reason was given.
 _WELL: Final = frozenset({1000, 1005})

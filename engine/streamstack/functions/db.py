@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 import structlog
 
-from streamstack.connections.database import ISOLATION, PAUSES, Cursor, Database, Databases, Subscription
+from streamstack.connections.database import ISOLATION, PAUSES, Cursor, Database, Databases
 from streamstack.errors import RunError
 from streamstack.language.definition import Configured, Effects, Example, Parameter, Property, function
 from streamstack.language.graph import Node, constant
@@ -250,6 +250,8 @@ log = structlog.get_logger("streamstack.database")
 
 #: Rows of the first batch: few, so that the first row is sent soon.
 _FIRST: Final = 50
+#: Seconds to end listening at the end of a run.
+_UNSUBSCRIBE_WITHIN: Final = 10.0
 
 
 @function(
@@ -446,7 +448,7 @@ class Spool:
                 async with self._turn:
                     data = await asyncio.to_thread(self._read, at, size)
                 at += size
-                # Our own rows, from a file that nobody else can open.
+                # Our own rows, from a file that no other process can open.
                 yield pickle.loads(data)  # noqa: S301
         finally:
             self.close()
@@ -484,7 +486,7 @@ class Spool:
     effects=Effects(
         gives="stream",
         configured=CONFIGURED,
-        properties=(Property("gaps", "Number of times the connection was lost; null before the stream opens."),),
+        properties=(Property("gaps", "Number of times the connection was lost."),),
     ),
     examples=[
         Example(
@@ -494,13 +496,17 @@ class Spool:
             "        - streams.take: {in: << notices >>, count: 1}\n          as: one\n"
             "        - forEach: {in: << one >>, as: notice, do: [{stream: << notice.payload.id >>}]}\n"
             "      writer:\n        - wait: 200ms\n"
-            "        - db.query: SELECT pg_notify('orders', '{\"id\":7}')\n          as: sent",
+            "        - db.query: SELECT pg_notify('orders', '{\"id\":7}')\n          as: notified",
             chunks=(7,),
         )
     ],
 )
-def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None = None) -> Stream:
-    """Stream the notifications of a channel (`NOTIFY`) as {channel, payload, gap}, from the first read on.
+async def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None = None) -> Stream:
+    """Listen to a channel (`NOTIFY`) and stream its notifications as {channel, payload, gap}.
+
+    Listening begins with this step and ends with the loop or the run. Notifications that are sent before the
+    stream is read wait in it: listen first, then query what happened before, and none is missed. `retry` and
+    `timeout` of the step apply to the connection.
 
     The payload is a value if it is a JSON object or array, otherwise the unchanged text; `gap` is false. All
     listeners of a database share one connection outside the pool. A lost connection is reopened, first after
@@ -509,11 +515,14 @@ def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None
     `limit-reached`.
     """
     listening = database_of(run, database)
-    subscription: Subscription | None = None
+    subscription = await listening.subscribe(channel)
+
+    async def unsubscribe() -> None:
+        await listening.unsubscribe(subscription)
+
+    run.after(unsubscribe, _UNSUBSCRIBE_WITHIN)  # a stream that nobody reads is not closed
 
     async def open_() -> Batches:
-        nonlocal subscription
-        subscription = await listening.subscribe(channel)
         try:
             while True:
                 items = [_item(channel, payload) for payload in await subscription.take()]
@@ -527,9 +536,9 @@ def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None
                 if items:
                     yield items
         finally:
-            await listening.unsubscribe(subscription)
+            await unsubscribe()
 
-    return Stream(open_, {"gaps": lambda: None if subscription is None else subscription.gaps})
+    return Stream(open_, {"gaps": lambda: subscription.gaps})
 
 
 def _item(channel: str, payload: str | None) -> dict[str, Any]:

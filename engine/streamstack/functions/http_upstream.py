@@ -76,7 +76,7 @@ HEADERS_PARAMETER: Final = Parameter(
     "Request headers by name: a text, or a list of values. Null omits a header. If a whole object is bound, such "
     "as `<< request.headers >>`, `Host`, `Content-Length`, `Accept-Encoding` and the other connection and "
     "framing headers are omitted. A name or value that HTTP forbids, such as a text with a line break, fails with "
-    "`invalid-input` (400).",
+    "`invalid-input` (400) if it comes from the client, otherwise with `template` (500).",
 )
 PARAMETERS: Final = (
     URL_PARAMETER,
@@ -137,12 +137,13 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
 ) -> UpstreamRequest:
     """Return the request that the `PARAMETERS` of a step make.
 
-    Raises RunError ``template`` for parameters that don't go together, ``invalid-input`` for what HTTP forbids.
+    Raises RunError ``template`` for parameters that don't go together, and for what HTTP forbids.
     """
     sent = make_headers(headers)
     method = method.strip().upper()
     if not _TOKEN.fullmatch(method) or method == "CONNECT":
-        raise RunError("invalid-input", "`method` must be an HTTP method such as GET or POST", final=True)
+        message = "`method` must be an HTTP method such as GET or POST"
+        raise RunError("template", message, final=True, parameter="method")
     given = [
         name
         for name, value in (("json", json), ("form", form), ("multipart", multipart), ("body", body))
@@ -170,18 +171,17 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
 def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
     """Return headers as they are sent: each value of a list apart, none for null.
 
-    Raises RunError ``invalid-input`` for what HTTP forbids in them: what authors write is checked at load, so it came
-    with the request. The message does not hold the value: it may be a key.
+    Raises RunError ``template`` for what HTTP forbids in them. The message does not hold the value: it may be a key.
     """
     sent: CIMultiDict[str] = CIMultiDict()
     for name, value in (headers or {}).items():
         if not _TOKEN.fullmatch(name):
-            raise RunError("invalid-input", f"`{name[:40]}` is not a valid header name", final=True)
+            raise RunError("template", f"`{name[:40]}` is not a valid header name", final=True, parameter="headers")
         for each in value if isinstance(value, list) else [value]:
             text = "" if each is None else to_text(each).strip()
             if CONTROL_CHARACTERS.search(text):
-                told = f"the header `{name}` contains a line break or another control character"
-                raise RunError("invalid-input", told, final=True)
+                message = f"the header `{name}` contains a line break or another control character"
+                raise RunError("template", message, final=True, parameter="headers")
             if each is not None:
                 sent.add(name, text)
     return sent
@@ -210,7 +210,8 @@ def _body(
     if isinstance(body, File):
         return *_join([body]), body.content_type
     if isinstance(body, (list, Mapping)):
-        raise RunError("template", f"`body` must be a text, bytes or a file, not a {kind(body)}: write `json`")
+        message = f"`body` must be a text, bytes or a file, not a {kind(body)}: write `json`"
+        raise RunError("template", message, parameter="body")
     return to_text(body).encode(), None, "text/plain; charset=utf-8"
 
 
@@ -225,7 +226,7 @@ def _pairs(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _multipart(fields: Mapping[str, Any], boundary: str) -> Iterator[bytes | File]:
     """Yield the bytes and files of a multipart form (RFC 7578).
 
-    Raises RunError ``invalid-input`` for a Content-Type that HTTP forbids.
+    Raises RunError ``template`` for a Content-Type that HTTP forbids.
     """
     for name, each in _pairs(fields):
         content, filename, media = each, None, None
@@ -245,7 +246,7 @@ def _multipart(fields: Mapping[str, Any], boundary: str) -> Iterator[bytes | Fil
         if media is not None:
             if CONTROL_CHARACTERS.search(to_text(media)):
                 message = f"`contentType` of `{name[:40]}` contains a control character"
-                raise RunError("invalid-input", message, final=True)
+                raise RunError("template", message, final=True, parameter="multipart")
             head += f"\r\nContent-Type: {to_text(media)}"
         yield f"{head}\r\n\r\n".encode()
         yield content
@@ -292,7 +293,8 @@ def is_allowed(status: int, allowed: list[Any] | None, upto: int) -> bool:
             if status // 100 == int(each[0]):
                 return True
         elif not isinstance(each, int) or isinstance(each, bool):
-            raise RunError("template", "`allowStatus` holds numbers such as 404, or classes such as 4xx")
+            message = "`allowStatus` holds numbers such as 404, or classes such as 4xx"
+            raise RunError("template", message, parameter="allowStatus")
         elif each == status:
             return True
     return 200 <= status < upto
@@ -460,7 +462,7 @@ class StreamTimeouts:
 
     @classmethod
     def of(cls, settings: HttpSettings, first: float | None, idle: float | None, total: float | None) -> StreamTimeouts:
-        """Return what a step says, else the settings; 0 is no limit."""
+        """Return what a step says, else the settings; 0 means no limit."""
         return cls(
             (settings.first_chunk if first is None else first) or None,
             (settings.idle if idle is None else idle) or None,
@@ -550,7 +552,7 @@ class Upstream(ABC):
     async def items(self) -> list[Any] | None:
         """Return the next items, or none where the upstream is at work; None at the end of the connection.
 
-        Raises RunError for an end that is none.
+        Raises RunError for an end that is an error.
         """
 
     @abstractmethod

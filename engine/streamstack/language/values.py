@@ -35,6 +35,8 @@ class Opaque(ABC):
     """A value that is not data: a stream or a file. It has properties, but no text and no JSON."""
 
     kind = "stream"
+    #: What to write where a value is needed.
+    remedy = "use `collect` to read it into a variable first"
 
     @abstractmethod
     def __getitem__(self, name: str) -> Any:
@@ -115,7 +117,7 @@ def _encode_other(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, Opaque):
-        raise RunError("template", f"a {value.kind} can't be written as JSON: use `collect` to read it first")
+        raise RunError("template", f"a {value.kind} can't be written as JSON: {value.remedy}")
     if isinstance(value, int):
         return orjson.Fragment(str(value).encode())
     raise RunError("template", f"a {kind(value)} can't be written as JSON")
@@ -149,7 +151,7 @@ _WHOLE: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 def number_key(value: float | Decimal) -> int | tuple[str, str]:
     """Return what equal numbers share; a float is what it is written as, 0.1 being the decimal 0.1.
 
-    It has a hash that nobody can choose: Python's own of a number is its remainder by 2**61 - 1 ("Hashing of numeric
+    Its hash can't be chosen by a client: Python's own of a number is its remainder by 2**61 - 1 ("Hashing of numeric
     types"), so that thousands of large numbers which share it would make each look-up in a set a walk through all.
     """
     if type(value) is float and -_EXACT_FLOAT < value < _EXACT_FLOAT and value.is_integer():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -48,7 +48,7 @@ LONGEST_NAME: Final = 80
 
 
 class InexactError(Exception):
-    """A number lost digits when the document was parsed as floats: it must be parsed anew."""
+    """A number lost digits when the document was parsed as floats: it must be parsed again."""
 
 
 class InputFaults:
@@ -485,11 +485,27 @@ class Inputs(dict[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name not in self.absent and dict.__contains__(self, name)
 
-    def sent(self) -> dict[str, Any]:
-        """Return what the client sent, converted, without parameters of the path."""
+    def sent(self) -> Sent:
+        """Return what the client sent, converted, without parameters of the path and streams."""
         filled = {(id(held), name) for held, name in self.filled}
         outside = self.absent | self.path
-        return {name: _sent(value, filled) for name, value in self.items() if name not in outside}
+        sent = Sent(
+            (name, _sent(value, filled))
+            for name, value in self.items()
+            if name not in outside and not isinstance(value, Stream)
+        )
+        sent.declared = self.keys()
+        return sent
+
+
+class Sent(dict[str, Any]):
+    """The inputs that a client sent; one that it did not send is null where it is read."""
+
+    declared: Collection[str] = ()
+
+    def __missing__(self, name: str) -> None:
+        if name not in self.declared:
+            raise KeyError(name)
 
 
 def _sent(value: Any, filled: set[tuple[int, str]]) -> Any:
@@ -771,7 +787,7 @@ def build_texts(declared: Input, rules: InputRules, *, commas: bool = False) -> 
     check_one = _reading(declared, _build_strict(declared, rules, call=False))
     if declared.type == "list":
         return _input_texts_list(declared, rules, check_one, commas=commas)
-    # A form sends every field, also those that nobody filled in.
+    # A form sends every field, also the empty ones.
     skips_empty = _skips(declared, rules)[1] or (declared.type not in ("text", "file") and "" not in declared.values)
 
     def check(texts: list[Any], faults: InputFaults) -> Any:

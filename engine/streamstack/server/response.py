@@ -138,7 +138,7 @@ class ResponseSink(Sink):
         return summary
 
     def told(self, error: RunError) -> dict[str, Any]:
-        """Return what the client is told of an error after the commit point."""
+        """Return the error that the client receives after the commit point."""
         return in_band(error, self.run.id, dev=self.wire.dev)
 
 
@@ -361,7 +361,7 @@ class StreamSink(ResponseSink):
         """End the response well."""
 
     def _has_readers(self) -> bool:
-        """Tell whether somebody is there to take what is gathered."""
+        """Return whether a client is connected to take what is gathered."""
         return True
 
     def _number(self) -> int:
@@ -477,7 +477,7 @@ class StreamSink(ResponseSink):
     # ------------------------------------------------------------- silences and ends
 
     def _commit_quietly(self) -> bool:
-        """Begin the response for a heartbeat, where it can be; the first chunk tells of what is wrong."""
+        """Begin the response for a heartbeat, where it can be; the first chunk reports what is wrong."""
         if not self.committed:
             try:
                 self._commit()
