@@ -313,7 +313,7 @@ async def test_tools_and_system_of_clients(provider: str) -> None:
     for wrong in ({"tools": [{"type": "web_search"}]}, {"tools": [5]}, {"system": [5]}, {"system": 5}):
         with pytest.raises(RunError) as caught:
             await ask("http://127.0.0.1:9", provider, **wrong)
-        assert (caught.value.code, caught.value.status) == ("invalid-input", 400)
+        assert (caught.value.code, caught.value.parameter) == ("template", next(iter(wrong)))
 
 
 # ---------------------------------------------------------------------------- uploads

@@ -14,7 +14,7 @@ from streamstack.errors import RunError
 from streamstack.formats.items import Item, refuse
 from streamstack.language.values import to_json
 from streamstack.runtime.providers import PROVIDERS
-from streamstack.runtime.providers.conversation import read_messages
+from streamstack.runtime.providers.conversation import Turn, read_messages
 from streamstack.runtime.providers.provider import AnswerDecoder, Chat
 from tests.models.asking import wire
 from tests.models.test_messages import FORMS, REASONED
@@ -127,12 +127,13 @@ def talks(draw: st.DrawFn) -> list[Any]:
 @given(talks())
 def test_any_messages_are_sent_or_refused(messages: list[Any]) -> None:
     """What clients send is a conversation for every provider, or their error; never ours."""
-    turns, refused = (), None
+    turns: tuple[Turn, ...] = ()
+    refused = None
     try:
         turns = read_messages(messages)
     except RunError as error:
         refused = error
-    assert refused is None or (refused.code, refused.status) == ("invalid-input", 400)
+    assert refused is None or (refused.code, refused.parameter) == ("template", "messages")
     for provider in PROVIDERS.values():
         for own in (True, False):
             to_json(provider.body(Chat("m", turns, own=own)))

@@ -29,7 +29,7 @@ class Asked:
 
 
 def read_asked(body: bytes) -> Asked:
-    """Read it from a body; of one that is no JSON object, nothing is known."""
+    """Read it from a body; a body that is not a JSON object tells nothing."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -62,7 +62,7 @@ class DialectBlock(NamedTuple):
     number: int
     reasoning: bool = False
     call: int = 0  # which of the calls, from 0
-    index: Any = None  # what its items are told by
+    index: Any = None  # what identifies its items
     id: str = ""
     name: str = ""
     spoken: bool = False  # it has arguments
@@ -96,7 +96,7 @@ class DialectEncoder(Encoder):
     """Encodes an answer as a provider's own API does: as a stream of events, or as one object.
 
     Content is text, or an item of a model's answer (`formats.items`); RunError ``not-in-dialect`` for anything else. A
-    chunk's event, id and metadata have no place in it. Usage and the reason are told at the end, whenever they come.
+    chunk's event, id and metadata have no place in it. Usage and the reason are sent at the end, whenever they come.
     The end itself is encoded when the run has ended, even after `done`: what fails before that must not look like a
     success.
     """
@@ -224,7 +224,7 @@ class DialectEncoder(Encoder):
         self._state, self._kept, self._before, self._after = self._undo
 
     def _begin(self, block: DialectBlock) -> bytes:
-        """Go on with another block; return what tells of it."""
+        """Go on with another block; return the events that announce it."""
         state = self._state
         ids = (*state.ids, block.id) if block.name else state.ids
         self._state = DialectState(started=True, block=block, blocks=state.blocks + 1, ids=ids)
@@ -247,7 +247,7 @@ class DialectEncoder(Encoder):
         self.held += len(to_json(text)) - 2
 
     def _item(self, content: Any) -> bytes:
-        """Take what is no plain text."""
+        """Take what is not a plain text."""
         fault = refuse(content)
         if fault is not None:
             raise RunError(

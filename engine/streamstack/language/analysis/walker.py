@@ -83,7 +83,7 @@ class Callees:
         known = self._known.get(name)
         if known is not None or name not in self._functions:
             return known
-        # Those it calls come first, so that a long chain of calls is no deep recursion here.
+        # Those it calls come first, so that a long chain of calls is not a deep recursion here.
         order: list[str] = []
         open_calls = [(name, self._calls(name))]
         met = {name}

@@ -218,7 +218,7 @@ class AnswerReader(ABC):
         return None
 
     def close(self, items: list[Item], *, marked: bool) -> None:
-        """Take note that nothing more comes; ``marked`` where `[DONE]` said so.
+        """Record that nothing more comes; ``marked`` where `[DONE]` said so.
 
         Raises RunError ``stream-lost`` where the answer is not at its end.
         """
