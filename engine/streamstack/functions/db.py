@@ -40,7 +40,11 @@ LIMIT: Final = Parameter(
     default=MOST_ROWS,
 )
 CONFIGURED: Final = (Configured("database", "databases"),)
-GIVES_VALUE: Final = Effects(gives="value", configured=CONFIGURED)
+
+
+def gives_value(result: str) -> Effects:
+    """Return the effects of a statement that gives a value of a shape."""
+    return Effects(gives="value", result=result, configured=CONFIGURED)
 
 
 def open_databases(context: Context) -> Databases:
@@ -83,7 +87,7 @@ async def held_rows(run: Run, database: str | None, query: Query, limit: int) ->
     SQL,
     DATABASE,
     LIMIT,
-    effects=GIVES_VALUE,
+    effects=gives_value("[{...}]"),
     examples=[
         Example(
             "rows as a list of objects",
@@ -127,7 +131,7 @@ async def db_query(
     "db.first",
     SQL,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("{...}?"),
     examples=[
         Example(
             "a row, or null",
@@ -152,7 +156,7 @@ async def _first_row(run: Run, query: Query, database: str | None) -> dict[str, 
     "db.value",
     SQL,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("any?"),
     examples=[
         Example(
             "a single value",
@@ -171,7 +175,7 @@ async def db_value(run: Run, sql: Query, database: str | None = None) -> Any:
     "db.execute",
     SQL,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("integer"),
     examples=[
         Example(
             "number of rows",

@@ -32,7 +32,7 @@ _FIRST: Final = 50
     SQL,
     Parameter("batch", Bound(Kind.INTEGER, minimum=1, maximum=100_000), "Number of rows per fetch.", default=1000),
     DATABASE,
-    effects=Effects(gives="stream", configured=CONFIGURED),
+    effects=Effects(gives="stream", result="stream of {...}", configured=CONFIGURED),
     examples=[
         Example(
             "row by row",
@@ -258,6 +258,7 @@ class Spool:
     DATABASE,
     effects=Effects(
         gives="stream",
+        result="stream of {channel: text?, payload: any, gap: boolean}",
         configured=CONFIGURED,
         properties=(Property("gaps", "Number of times the connection was lost; null before the stream opens."),),
     ),

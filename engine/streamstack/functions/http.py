@@ -41,7 +41,7 @@ from streamstack.spec import Bound, Constant, Kind
         "body. The others: a list of items.",
         default="auto",
     ),
-    effects=Effects(gives="value"),
+    effects=Effects(gives="value", result="{status: integer, headers: {..., *: text?}, body: any}"),
     examples=[
         Example(
             "send a GET request",

@@ -73,6 +73,7 @@ _ACCEPT: Final = {
     RECONNECT,
     effects=Effects(
         gives="stream",
+        result="stream of ({event: text?, id: text?, data: any, ...} if decode = sse else any)",
         properties=(
             Property("status", "Status of the response; null before it has arrived."),
             Property("headers", "Response headers, by lower-case name."),

@@ -237,6 +237,7 @@ _REDIRECTS: Final = 3
     Parameter("timeout", Bound(Kind.DURATION), "Time limit for the whole response. Default: none."),
     effects=Effects(
         gives="stream",
+        result="stream of {type: text, text: text, ...}",
         calls=("tools",),
         configured=(Configured("model", "models", unless="provider"),),
         properties=(

@@ -21,7 +21,7 @@ PACES = ("burst", "fixed", "adaptive", "natural")
     "stream",
     Parameter(
         "content",
-        Bound(),
+        Bound(not_null=True),
         "Content of the chunk: a text, or any value, which is sent as JSON.",
         required=True,
         main=True,

@@ -42,7 +42,7 @@ def checked(value: Any) -> Any:
     "streams.interval",
     Parameter("every", Bound(Kind.DURATION, minimum=0.001), "Time between ticks.", required=True, main=True),
     Parameter("limit", Bound(Kind.INTEGER, minimum=0), "Number of ticks. Default: unlimited."),
-    effects=Effects(gives="stream"),
+    effects=Effects(gives="stream", result="stream of integer"),
     examples=[
         Example(
             "three ticks",
@@ -89,7 +89,11 @@ def interval(run: Run, every: float, limit: int | None = None) -> Stream:
         default="fail",
     ),
     choices=(Choice(("value", "do")),),
-    effects=Effects(gives="stream", properties=(Property("skipped", "Number of items skipped because of errors."),)),
+    effects=Effects(
+        gives="stream",
+        result="stream of (value | do)",
+        properties=(Property("skipped", "Number of items skipped because of errors."),),
+    ),
     examples=[
         Example(
             "map with an expression",
@@ -152,7 +156,7 @@ def map_(
     Parameter("in", Bound(Kind.ITEMS), "Stream or list.", required=True),
     Parameter("as", Variable(), "Variable that holds the item in `where`.", default="item"),
     Parameter("where", Condition(per_item=_ITEM), "Condition that an item must meet.", required=True),
-    effects=Effects(gives="stream"),
+    effects=Effects(gives="stream", result="stream of items of in"),
     examples=[
         Example(
             "even numbers",
@@ -182,7 +186,7 @@ def filter_(run: Run, in_: Any, where: Any) -> Stream:
         Bound(Kind.DURATION, minimum=0.001),
         "Maximum time that a batch waits, from its first item, before it is emitted.",
     ),
-    effects=Effects(gives="stream"),
+    effects=Effects(gives="stream", result="stream of [items of in]"),
     examples=[
         Example(
             "batches of two",
@@ -217,7 +221,7 @@ def batch(run: Run, in_: Any, size: int | None = None, within: float | None = No
     "streams.take",
     Parameter("in", Bound(Kind.ITEMS), "Stream or list.", required=True),
     Parameter("count", Bound(Kind.INTEGER, minimum=0), "Maximum number of items.", required=True),
-    effects=Effects(gives="stream", shortens=True),
+    effects=Effects(gives="stream", result="stream of items of in", shortens=True),
     examples=[
         Example(
             "the first two of many",
@@ -238,7 +242,7 @@ def take(run: Run, in_: Any, count: int) -> Stream:
     Parameter("in", Bound(Kind.ITEMS), "Stream of texts or of `llm.chat` items, or a list.", required=True),
     Parameter("by", Bound(Kind.TEXT, choices=TEXT_UNITS), "Unit to split by.", default="words"),
     Parameter("size", Bound(Kind.INTEGER, minimum=1), "Number of units per item.", default=1),
-    effects=Effects(gives="stream"),
+    effects=Effects(gives="stream", result="stream of text"),
     examples=[
         Example(
             "words, regardless of the incoming chunks",

@@ -121,7 +121,7 @@ def append(node: Node, code: Code) -> None:
         "`list`: a list of the items. `text`: the concatenated text of items that are texts or have a `text` field.",
         default="list",
     ),
-    effects=Effects(gives="value", waits_for_stream=True),
+    effects=Effects(gives="value", result="text if into = text else [items of in]", waits_for_stream=True),
     examples=[
         Example(
             "collect a stream",

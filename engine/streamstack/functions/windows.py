@@ -74,7 +74,7 @@ _MOST = 10_000_000
         default=100_000,
     ),
     choices=(Choice(("size", "within"), required=False),),
-    effects=Effects(gives="stream"),
+    effects=Effects(gives="stream", result="stream of {...}"),
     examples=[
         Example(
             "mean of the last three",
@@ -190,7 +190,7 @@ def window(  # noqa: PLR0913  (a window has that many parts)
         "Fail with the error `limit-reached` at the limit, or drop the key that was not updated for longest.",
         default="fail",
     ),
-    effects=Effects(gives="stream"),
+    effects=Effects(gives="stream", result="stream of {first: boolean, changed: {...}, removed: [text], ...}"),
     examples=[
         Example(
             "price changes",

@@ -272,6 +272,10 @@ _WARNINGS: Final = {
         "An endpoint without `authentication` reads `auth`, which is always null.",
         "add an authentication from the settings, such as `authentication: jwt`",
     ),
+    "may-be-null": (
+        "A value that may be null is used where null fails, such as in arithmetic or as a required parameter.",
+        "write `| default(...)`, declare a default, or test it with `is not none`",
+    ),
     "auth-may-be-null": (
         "An endpoint with optional authentication reads a property of `auth`, which is null for anonymous clients.",
         "add a default for anonymous clients with `| default(...)`, or skip the step with `when`",

@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.analysis.checks import (
-    check_authentication,
-    check_format,
-    check_optional_auth,
-    check_resume,
-    check_texts,
-    suppress,
-)
+from streamstack.language.analysis.checks import check_authentication, check_format, check_resume, check_texts, suppress
 from streamstack.language.analysis.names import check_calls, check_configured
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, Registry, Task
@@ -163,7 +156,6 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         found += check_format(definition, around.functions)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
-        found += check_optional_auth(definition, around.functions)
     if around.environment is not None:
         found += _missing_environment(definition, around.environment)
     if entry.reading.whole:

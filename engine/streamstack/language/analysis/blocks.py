@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from streamstack.errors import Mark
-from streamstack.language.analysis.names import AT_THE_END, ERROR, LOOP, Names
+from streamstack.language.analysis.names import Names
 from streamstack.language.analysis.state import (
     NO_EMISSIONS,
     PLAIN,
@@ -20,7 +20,6 @@ from streamstack.language.analysis.state import (
     Made,
     Region,
     Reports,
-    StreamShape,
     Wait,
     join,
 )
@@ -169,14 +168,12 @@ class AnalysisContext(ABC):
 class Frames(AnalysisContext):
     """Follows the stacks that `return` ends."""
 
-    def bind(self, block: Block, state: AnalysisState, read: tuple[Made, ...] = ()) -> None:
+    def bind(self, block: Block, state: AnalysisState) -> None:
         """Bind the names that a nested stack sees."""
         for name, _ in block.binds:
-            handler = block.nesting is Nesting.HANDLER
-            state.names[name] = Binding(True, shape=StreamShape("an error", ERROR) if handler else None)
+            state.names[name] = Binding(True, inner=block.nesting is Nesting.HANDLER)
         if block.loop:
-            known = LOOP if block.counted else LOOP - AT_THE_END
-            state.names["loop"] = Binding(True, shape=StreamShape("a loop", known, bool(read)))
+            state.names["loop"] = Binding(True, inner=True)
 
     def unbind(self, block: Block, before: AnalysisState, after: AnalysisState) -> None:
         """Give the names that a nested stack saw the meaning back that they had before."""
@@ -336,7 +333,7 @@ class Frames(AnalysisContext):
 
 def _last(first: Binding, last: Binding) -> Binding:
     """Return what a name is at the end, as sure as it was before; the names of a body stay what they were."""
-    if first.shape is not None:
+    if first.inner:
         return first
     return Binding(first.sure or last.sure, last.content.join(first.content), last.moved)
 
@@ -479,7 +476,7 @@ class Blocks(Frames):
         met, returns = len(self.emission.events), len(frame.returns)
         body = entry.fork()
         body.may_be_sent = False
-        self.bind(block, body, tuple(made for made in read if made.maybe_input is None))
+        self.bind(block, body)
         with self.around(region=region, condition=block):
             if block.copies:
                 words = f"the iterations of this concurrent `{node.step.function.name}`"

@@ -20,24 +20,13 @@ from streamstack.language.definition import (
     Input,
     Step,
 )
-from streamstack.language.expressions import Read, Value
+from streamstack.language.expressions import Value
 from streamstack.language.expressions.value import ListValue, ObjectValue
 from streamstack.language.findings import make_diagnostic
-from streamstack.language.graph import (
-    Block,
-    Graph,
-    Node,
-    all_values,
-    called_by,
-    called_itself,
-    reached,
-    steps_of,
-    values_of,
-)
+from streamstack.language.graph import all_values, called_itself, reached, steps_of
 from streamstack.language.nodes import Scalar, Sequence
 from streamstack.language.suggest import suggestion
 from streamstack.language.values import MISSING
-from streamstack.spec import Condition, Nesting
 
 
 def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> list[Diagnostic]:
@@ -69,134 +58,6 @@ def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> l
             )
         )
     return found
-
-
-#: Asks whether a name is bound, which `auth` always is, if to null.
-_IS_BOUND: Final = re.compile(r"\bauth\s+is\s+(?:not\s+)?(?:un)?defined\b")
-#: What callers give who say who they are.
-_SENT: Final = frozenset({"headers", "cookies", "query"})
-
-
-def check_optional_auth(endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> list[Diagnostic]:
-    """Report where something is looked up in `auth`, which is null for guests, before that was ruled out.
-
-    Whatever depends on `auth` counts as ruling it out, so that nobody is accused of what can't be seen here.
-    """
-    authentication = endpoint.authentication
-    if authentication is None or not authentication.optional:
-        return []
-    return _OptionalAuth(endpoint, functions).found
-
-
-class _OptionalAuth:
-    """Follows an endpoint with a caller of whom nothing is known."""
-
-    def __init__(self, endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> None:
-        self.found: list[Diagnostic] = []
-        self._title = endpoint.title
-        self._functions = functions
-        self._witnesses: frozenset[str] = frozenset()
-        # A variable made of one that tells who calls tells it, too.
-        graph = Graph(endpoint)
-        while (more := self._telling(graph)) != self._witnesses:
-            self._witnesses = more
-        inside = {id(value) for node in graph.nodes for value in values_of(node.step)}
-        for value in all_values(endpoint):
-            if id(value) not in inside and value is not endpoint.response:
-                self._check(value)
-        ruled_out = self._follow(graph.root, known=False)
-        if endpoint.response is not None and not ruled_out:
-            self._check(endpoint.response)
-
-    def _telling(self, graph: Graph) -> frozenset[str]:
-        """Return the names bound by steps that depend on who calls, or in such."""
-        return frozenset(
-            each.name
-            for node in graph.nodes
-            if any(map(self._tells, values_of(node.step)))
-            for inner in node.walk()
-            for each in inner.written
-        )
-
-    def _follow(self, block: Block, *, known: bool) -> bool:
-        """Check steps one after the other; return whether it is known behind them who calls."""
-        for node in block.nodes:
-            step = node.step
-            if step.disabled:
-                continue
-            asked = step.when is not None and self._tells(step.when)
-            if not known:
-                for value in values_of(step):
-                    if value is step.when or not asked:
-                        self._check(value)
-            tells = asked or any(map(self._tells, values_of(step)))
-            caught = bool(node.nested(Nesting.HANDLER))
-            ruled_out = (tells and _may_leave(node)) or self._asks_elsewhere(step)
-            for nested in node.blocks:
-                safe = known or tells or (caught and nested.nesting is Nesting.GUARDED)
-                behind = self._follow(nested, known=safe)
-                ruled_out = ruled_out or (behind and not safe)
-            known = known or ruled_out
-        return known
-
-    def _check(self, value: Value) -> None:
-        """Report what one value looks up in `auth` without asking."""
-        for each in value.bindings():
-            if any(self._rules_out(read) for read in each.reads):
-                continue
-            for read in each.reads:
-                if read.name == "auth" and read.path and not read.soft:
-                    self.found.append(self._finding(read))
-
-    def _finding(self, read: Read) -> Diagnostic:
-        shown = ".".join(["auth", *map(str, read.path)])
-        return make_diagnostic(
-            "auth-may-be-null",
-            read.mark,
-            f"`{shown}` fails for anonymous clients: "
-            f"authentication is optional in {self._title}, so `auth` may be null",
-            f"write `{shown} | default(...)`, or put `when: << {shown} is defined >>` beside the step",
-        )
-
-    def _rules_out(self, read: Read) -> bool:
-        """Whether a read within an expression asks who calls, beside others of that expression."""
-        if read.name == "auth":
-            return (read.soft or not read.path) and not _asks_for_the_name(read)
-        return self._is_witness(read)
-
-    def _tells(self, value: Value) -> bool:
-        """Whether a value depends on who calls."""
-        return any(
-            self._is_witness(read) or (read.name == "auth" and not _asks_for_the_name(read)) for read in value.reads
-        )
-
-    def _is_witness(self, read: Read) -> bool:
-        sent = read.name == "request" and bool(read.path) and read.path[0] in _SENT
-        return sent or read.name in self._witnesses
-
-    def _asks_elsewhere(self, step: Step) -> bool:
-        """Whether a step calls a function of the project that reads `auth`, which may refuse guests."""
-        return any(
-            read.name == "auth"
-            for name in called_by(step)
-            for function in reached(name, self._functions)
-            for value in all_values(function)
-            for read in value.reads
-        )
-
-
-def _asks_for_the_name(read: Read) -> bool:
-    """Whether a read only asks whether `auth` is bound: it is, also where it is null."""
-    return read.soft and not read.path and _IS_BOUND.search(read.expression) is not None
-
-
-def _may_leave(node: Node) -> bool:
-    """Whether a step may keep those behind it from running: it is an end, a condition, or has one in it."""
-    return any(
-        each.step.function.effects.ends
-        or (any(isinstance(p.type, Condition) for p in each.step.function.parameters) and not each.blocks)
-        for each in node.walk()
-    )
 
 
 _Found = TypeVar("_Found", bound=tuple[Any, ...])

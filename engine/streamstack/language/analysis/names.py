@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.analysis.state import (
-    OF_A_BODY,
-    OF_EVERY_STREAM,
-    PLAIN,
-    AnalysisState,
-    Binding,
-    Content,
-    Reports,
-)
+from streamstack.language.analysis.state import PLAIN, AnalysisState, Binding, Content, Reports
 from streamstack.language.definition import (
     Argument,
     ConstantArgument,
@@ -23,10 +15,8 @@ from streamstack.language.definition import (
     Endpoint,
     Entries,
     FunctionDefinition,
-    Input,
     Items,
     Step,
-    Task,
 )
 from streamstack.language.expressions import Read, Value
 from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
@@ -35,28 +25,13 @@ from streamstack.language.graph import Block, Graph, constant, steps_of
 from streamstack.language.loading.inputs import mismatch
 from streamstack.language.names import RESERVED
 from streamstack.language.settings import default_database
-from streamstack.language.suggest import did_you_mean, nearest, suggestion
+from streamstack.language.suggest import nearest, suggestion
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
-from streamstack.spec import Nesting, listed
+from streamstack.spec import Nesting
 
-#: Reserved names that are bound everywhere, and the properties of those that have only these.
+#: Reserved names that are bound everywhere.
 EVERYWHERE: Final = RESERVED - {"error", "loop"}
-PROPERTIES: Final = {
-    "request": frozenset({"method", "path", "query", "headers", "cookies", "body", "ip", "id"}),
-    "run": frozenset({"id", "startedAt", "elapsedMs", "outcome"}),
-    "stream": frozenset({"count", "bytes"}),
-}
-LOOP: Final = frozenset({"index", "index0", "first", "last", "length"})
-ERROR: Final = frozenset({"code", "message", "status", "step", "details"})
-
-#: What has to be known before the end of a stream is.
-AT_THE_END: Final = frozenset({"last", "length"})
-
-#: Types of inputs whose values have nothing to look up.
-_SCALARS: Final = frozenset(
-    {"text", "integer", "decimal", "boolean", "timestamp", "date", "uuid", "email", "url", "enum"}
-)
 
 
 @fast_dataclass()
@@ -99,7 +74,7 @@ class Names:
         binding = state.names.get(name)
         if binding is None:
             if name in EVERYWHERE:
-                self._look_up_reserved(read, state)
+                self._check_body(read)
             elif not soft:
                 self._unbound(read, state)
             return
@@ -109,8 +84,16 @@ class Names:
         if not binding.sure:
             self._maybe_unbound(read, binding)
             state.assure((name,))
-        if read.path:
-            self._look_up(read, binding)
+
+    def _check_body(self, read: Read) -> None:
+        """Report a look at the whole of a body that an input reads as it arrives."""
+        if read.name != "request" or read.path[:1] != ("body",) or not isinstance(self._definition, Endpoint):
+            return
+        stream = next((each.name for each in self._inputs.values() if each.type == "stream"), None)
+        if stream is not None:
+            message = f"`request.body` is the body in one piece, and `input.{stream}` reads it as it arrives"
+            hint = f"read `input.{stream}`, or declare the body as `{{type: json, in: wholeBody}}`"
+            self._reports.add("bad-constraint", property_mark(read, 0), message, hint)
 
     def rebind(self, name: str, mark: Mark, state: AnalysisState) -> None:
         """Check a name that a step both reads and binds (`append`)."""
@@ -216,96 +199,6 @@ class Names:
                     body = f"{what} of the `{function}` in line {node.step.mark.line}"
                     into.setdefault(name, []).append(Elsewhere(nested.stack.mark, "", body))
                 self._gather(nested, inner, into)
-
-    # -- properties
-
-    def _look_up(self, read: Read, binding: Binding) -> None:
-        key = read.path[0]
-        shape = binding.shape
-        if shape is not None:
-            if key not in shape.properties:
-                self._no_property(read, 0, f"`{read.name}` ({shape.title})", shape.properties)
-            elif shape.over_stream and key in AT_THE_END:
-                self._reports.add(
-                    "length-of-stream",
-                    property_mark(read, 0),
-                    f"`{read.name}.{key}` is not known over a stream until it has ended",
-                    "`collect` the stream first, or count with `loop.index`",
-                )
-        elif binding.content.is_stream:
-            known = frozenset[str]().union(*(made.properties for made in binding.content.streams))
-            if key not in known:
-                self._no_property(read, 0, f"the stream `{read.name}`", known or OF_EVERY_STREAM)
-
-    def _look_up_reserved(self, read: Read, state: AnalysisState) -> None:
-        name, path = read.name, read.path
-        if not path or read.soft:
-            return
-        if isinstance(self._definition, Task) and name in ("input", "request"):
-            words = "a task has no inputs" if name == "input" else "a task has no request"
-            mark = property_mark(read, 0)
-            self._reports.add("unknown-property", mark, f"`{name}.{path[0]}`: {words}", "remove it")
-        elif name == "input":
-            self._look_up_input(read, state)
-        elif name == "request" and path[0] == "body" and (stream := self._body_stream()):
-            message = f"`request.body` is the body in one piece, and `input.{stream}` reads it as it arrives"
-            hint = f"read `input.{stream}`, or declare the body as `{{type: json, in: wholeBody}}`"
-            self._reports.add("bad-constraint", property_mark(read, 0), message, hint)
-        elif name in PROPERTIES and path[0] not in PROPERTIES[name]:
-            self._no_property(read, 0, f"`{name}`", PROPERTIES[name])
-
-    def _body_stream(self) -> str | None:
-        """Return the input that is the body of the endpoint, read as it arrives."""
-        if not isinstance(self._definition, Endpoint):
-            return None
-        return next((each.name for each in self._inputs.values() if each.type == "stream"), None)
-
-    def _look_up_input(self, read: Read, state: AnalysisState) -> None:
-        declared = self._inputs.get(str(read.path[0]))
-        if declared is None:
-            hint = None if self._inputs else "declare it under `inputParameters`"
-            self._no_property(read, 0, "`input`", self._inputs, hint)
-            return
-        for index, key in enumerate(read.path[1:], 1):
-            words = "`" + ".".join(["input", *map(str, read.path[:index])]) + "`"
-            if declared.type in _SCALARS:
-                message = f"{words} is a value of type {declared.type}, which has no `{key}`"
-                mark = property_mark(read, index)
-                self._reports.add("unknown-property", mark, message, f"read {words} itself")
-                return
-            if declared.type == "stream":
-                endpoint = isinstance(self._definition, Endpoint)
-                known = OF_A_BODY if endpoint else OF_EVERY_STREAM
-                if key not in known:
-                    self._no_property(read, index, f"the stream {words}", known)
-                return
-            inner = self._inside(read, index, declared, words)
-            if inner is None:
-                return
-            declared = inner
-
-    def _inside(self, read: Read, index: int, declared: Input, words: str) -> Input | None:
-        key = read.path[index]
-        if declared.type == "list":
-            if isinstance(key, str):
-                message = f"{words} is a list, which has no `{key}`"
-                hint = f"read an item of it, `{words[1:-1]}[0]`, or loop over it"
-                self._reports.add("unknown-property", property_mark(read, index), message, hint)
-                return None
-            return declared.items
-        if declared.type == "object" and declared.properties is not None:
-            found = next((each for each in declared.properties if each.name == key), None)
-            if found is None:
-                self._no_property(read, index, words, [each.name for each in declared.properties])
-            return found
-        return None
-
-    def _no_property(self, read: Read, index: int, owner: str, known: Iterable[str], hint: str | None = None) -> None:
-        key, known = str(read.path[index]), sorted(known)
-        message = f"{owner} has no `{key}`{did_you_mean(key, known)}"
-        if hint is None and known:
-            hint = f"{owner} has {listed(known, 'and')}"
-        self._reports.add("unknown-property", property_mark(read, index), message, hint)
 
 
 def _copy_words(nested: Block, function: str, mark: Mark) -> str:

@@ -11,11 +11,6 @@ from streamstack.errors import Diagnostic, Mark
 from streamstack.language.findings import make_diagnostic
 from streamstack.records import fast_dataclass
 
-#: Properties that every stream has.
-OF_EVERY_STREAM: Final = frozenset({"count", "finished"})
-#: Properties of a request body that is read as it arrives.
-OF_A_BODY: Final = OF_EVERY_STREAM | {"skipped", "bytes", "size"}
-
 
 @dataclass(eq=False, slots=True)
 class Region:
@@ -75,7 +70,6 @@ class Made:
     mark: Mark
     regions: tuple[Region, ...] = ()
     tries: tuple[Mark, ...] = ()
-    properties: frozenset[str] = OF_EVERY_STREAM
     emissions: Emissions = NO_EMISSIONS
     brief: bool = False
     maybe_input: str | None = None  # an input of a function, which may be a stream
@@ -105,22 +99,13 @@ PLAIN: Final = Content()
 
 
 @fast_dataclass()
-class StreamShape:
-    """The properties that a bound object has: `loop`, the error of a `catch`."""
-
-    title: str
-    properties: frozenset[str]
-    over_stream: bool = False  # `loop` over a stream
-
-
-@fast_dataclass()
 class Binding:
     """What is known of a name: bound on every path (``sure``) or on some, and to what."""
 
     sure: bool
     content: Content = PLAIN
     moved: Mark | None = None  # `set` gave its stream another name there
-    shape: StreamShape | None = None
+    inner: bool = False  # a body binds it: `loop`, the error of a `catch`
     in_turns: bool = False  # bound by an earlier turn of the loop only
 
     def join(self, other: Binding) -> Binding:
@@ -130,7 +115,7 @@ class Binding:
             self.sure and other.sure,
             self.content.join(other.content),
             self.moved or other.moved,
-            self.shape or other.shape,
+            self.inner or other.inner,
         )
 
 

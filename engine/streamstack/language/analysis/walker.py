@@ -8,8 +8,6 @@ from streamstack.errors import Diagnostic, Mark
 from streamstack.language.analysis.blocks import Blocks
 from streamstack.language.analysis.state import (
     NO_EMISSIONS,
-    OF_A_BODY,
-    OF_EVERY_STREAM,
     PLAIN,
     AnalysisState,
     Binding,
@@ -22,6 +20,7 @@ from streamstack.language.analysis.state import (
     join,
 )
 from streamstack.language.analysis.streams import READS, both, called, describe, of_streams
+from streamstack.language.analysis.types import Results, check_types
 from streamstack.language.definition import (
     ConstantArgument,
     Definition,
@@ -53,7 +52,6 @@ class Summary:
     comes_back: bool = True
     gives_stream: bool = False
     gives_plain: bool = True
-    properties: frozenset[str] = OF_EVERY_STREAM
     stream_emissions: Emissions = NO_EMISSIONS
     brief: bool = False
 
@@ -65,7 +63,7 @@ class Callees:
     taken to emit as it goes while it is being summed up: the proof accuses no one of what it can't see.
     """
 
-    __slots__ = ("_functions", "_known", "_sum_up")
+    __slots__ = ("_functions", "_known", "_sum_up", "results")
 
     def __init__(
         self, functions: Mapping[str, FunctionDefinition], sum_up: Callable[[FunctionDefinition, Callees], Summary]
@@ -73,6 +71,7 @@ class Callees:
         self._functions = functions
         self._sum_up = sum_up
         self._known: dict[str, Summary] = {}
+        self.results = Results(functions)
 
     def summary(self, name: str) -> Summary | None:
         """Return what a function does; None where there is none of that name."""
@@ -287,9 +286,8 @@ class Walker(Blocks):
 
     def _make(self, node: Node, read: tuple[Made, ...], emissions: Emissions) -> Made:
         step, effects = node.step, node.step.function.effects
-        properties = frozenset(each.name for each in effects.properties) | OF_EVERY_STREAM
         name = f"`{step.result}`" if step.result else f"what `{step.title}` gives"
-        made = self.streams.make(name, step.key_mark, properties)
+        made = self.streams.make(name, step.key_mark)
         at_hand = any(use.kind in READS for use in node.uses) and not node.blocks
         made.brief = effects.shortens or (at_hand and all(each.brief for each in read))
         if effects.waits_for_stream:
@@ -338,9 +336,8 @@ class Walker(Blocks):
         giving = [each for each in known if each.gives_stream]
         if not giving:
             return PLAIN, any(each.comes_back for each in known)
-        properties = frozenset[str]().union(*(each.properties for each in giving))
         name = f"`{step.result}`" if step.result else f"what `{step.title}` gives"
-        made = self.streams.make(name, step.key_mark, properties)
+        made = self.streams.make(name, step.key_mark)
         for each in giving:
             passed = both(passed, called(each.stream_emissions, each.name, step, streams))
         made.emissions = passed
@@ -373,7 +370,7 @@ class Walker(Blocks):
         if not content.streams:
             return content
         first = content.streams[0]
-        made = self.streams.make(f"`{name}`", step.key_mark, first.properties)
+        made = self.streams.make(f"`{name}`", step.key_mark)
         made.emissions, made.brief = of_streams(content.streams), first.brief
         return Content((made,), content.plain)
 
@@ -453,6 +450,7 @@ def analyse(definition: Definition, functions: Mapping[str, FunctionDefinition] 
     callees = functions if isinstance(functions, Callees) else callees_of(functions)
     walker = Walker(definition, callees)
     end, _ = _follow(walker)
+    check_types(definition, walker.graph, walker.reports, callees.results)
     if isinstance(definition, Endpoint):
         _check_endpoint(walker, definition, end)
     _report_unused(walker)
@@ -466,8 +464,7 @@ def _follow(walker: Walker) -> tuple[AnalysisState | None, Content]:
     for declared in getattr(definition, "inputs", ()):
         is_function = isinstance(definition, FunctionDefinition)
         if declared.type == "stream" or (is_function and declared.type == "json"):
-            properties = OF_EVERY_STREAM if is_function else OF_A_BODY
-            made = Made(f"`input.{declared.name}`", declared.mark, properties=properties)
+            made = Made(f"`input.{declared.name}`", declared.mark)
             if declared.type == "json":
                 made.maybe_input = declared.name
             content = Content((made,), plain=declared.type == "json")
@@ -501,7 +498,6 @@ def _sum_up(function: FunctionDefinition, callees: Callees) -> Summary:
         comes_back=end is not None,
         gives_stream=bool(streams) and any(made.maybe_input is None for made in streams),
         gives_plain=given.plain,
-        properties=frozenset[str]().union(*(made.properties for made in streams)) | OF_EVERY_STREAM,
         stream_emissions=of_streams(streams) if streams else Emissions(),
         brief=bool(streams) and all(made.brief for made in streams),
     )

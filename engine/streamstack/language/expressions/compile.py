@@ -34,7 +34,7 @@ class Spelling(Protocol):
         """Return the name under which generated code finds an object."""
 
 
-_BINARY: Final[dict[type[nodes.Node], Callable[..., Any]]] = {
+BINARY: Final[dict[type[nodes.Node], Callable[..., Any]]] = {
     nodes.Add: operators.add,
     nodes.Sub: operators.subtract,
     nodes.Mul: operators.multiply,
@@ -156,7 +156,7 @@ class _Writer:
             return self._getattr(node)  # type: ignore[arg-type]
         if kind is nodes.Const:
             return literal(node.value)  # type: ignore[attr-defined]
-        helper = _BINARY.get(kind)
+        helper = BINARY.get(kind)
         if helper is not None:
             assert isinstance(node, nodes.BinExpr)
             return self._call(helper, self.write(node.left), self.write(node.right))
