@@ -57,6 +57,7 @@ LIBRARIES = {
     "yaml": ("streamstack.language.source",),
     "re2": ("streamstack.language.patterns",),
     "jinja2": (
+        "streamstack.language.analysis.evaluate",
         "streamstack.language.expressions",
         "streamstack.language.expressions.*",
         "streamstack.language.filters",
@@ -74,7 +75,6 @@ LIBRARIES = {
     ),
     "joserfc": ("streamstack.connections.tokens",),
     "dotenv": ("streamstack.language.environment",),
-    "watchfiles": ("streamstack.server.reloading",),
     "asyncpg": ("streamstack.connections", "streamstack.connections.*"),
     "redis": ("streamstack.connections", "streamstack.connections.*"),
 }

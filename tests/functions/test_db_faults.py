@@ -296,7 +296,7 @@ async def test_many_listen_on_one_connection(postgres: str) -> None:
 
 async def test_a_loop_that_falls_behind_is_ended(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gets what came before the hole, then `limit-reached`, and nothing from behind the hole."""
-    monkeypatch.setattr("streamstack.connections.database.interface.MOST_NOTICES", 3)
+    monkeypatch.setattr("streamstack.connections.database.MOST_NOTICES", 3)
     stack = """
     - db.listen: a
       as: all

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from streamstack.connections.database.statements import _COLUMNS
-from streamstack.functions.db_stream import db_stream
+from streamstack.functions.db import db_stream
 from streamstack.language.settings import Database
 from streamstack.language.sql import statement_of
 from streamstack.language.values import to_json

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streamstack.connections.database.interface import ENGINES
+from streamstack.connections.database import ENGINES
 from streamstack.language.settings import EMBEDDED, SCHEMES, Database, default_database, parse_section
 from streamstack.language.source import read
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from streamstack.errors import RunError
 from streamstack.language.filters.numbers import percentile
-from streamstack.runtime.aggregates import OPERATIONS
-from streamstack.runtime.windows import Figure, Shape, Window
+from streamstack.runtime.windows import OPERATIONS, Figure, Shape, Window
 
 FIGURES = tuple(Figure(each, each, None) for each in OPERATIONS)
 

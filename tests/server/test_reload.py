@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import watchfiles
 
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
 from streamstack.server import reloading
-from streamstack.server.reloading import BrokenError, first_edition, next_edition, watch
+from streamstack.server.reloading import BrokenError, FileChanges, first_edition, next_edition
 from tests.server.authenticating import BY_SECRET, SECRET, claims, signed
 from tests.server.declarations import both
 from tests.server.processes import Process, gone, serving, settled, start
@@ -315,19 +314,18 @@ async def test_figures_go_on(tmp_path: Path, workers: str) -> None:
 
 @contextmanager
 def watching(root: Path) -> Iterator[list[str]]:
-    """Watch a project; give the names of files that have changed, as they come."""
+    """Watch a project; yield the list to which the names of changed files are added."""
     seen: list[str] = []
-    stopped, began = threading.Event(), threading.Event()
+    stopped = threading.Event()
+    files = FileChanges(read_project(root, REGISTRY, {}))
 
     def work() -> None:
-        for changed in watch(read_project(root, REGISTRY, {}), stopped):
-            seen.extend(Path(name).name for name in changed)
-            began.set()
+        while not stopped.wait(0.02):
+            seen.extend(Path(name).name for name in files.take())
 
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        assert began.wait(10)
         yield seen
     finally:
         stopped.set()
@@ -340,7 +338,7 @@ async def quiet(seen: list[str]) -> list[str]:
     count = -1
     while count < len(seen):
         count = len(seen)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(0.5)
     found, seen[:] = list(seen), []
     return found
 
@@ -415,25 +413,6 @@ async def test_folders_that_come_and_go_are_watched(tmp_path: Path) -> None:
         assert await quiet(seen) == ["a.yaml"]
         outside.rename(tmp_path / "again")
         assert await quiet(seen) == ["a.yaml"]
-
-
-async def test_what_the_system_does_not_tell_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system tells nothing, or has no watches to give, files are looked at."""
-    (tmp_path / "a.yaml").write_text("x")
-
-    def silent(*_: Any, stop_event: threading.Event, **__: Any) -> Iterator[set[Any]]:
-        while not stop_event.wait(0.1):
-            yield set()
-
-    def refused(*_: Any, **__: Any) -> Iterator[set[Any]]:
-        yield set()
-        raise OSError(28, "no space left on device")
-
-    for fake in (silent, refused):
-        monkeypatch.setattr(watchfiles, "watch", fake)
-        with watching(tmp_path) as seen:
-            (tmp_path / "a.yaml").write_text("x" * (5 + len(fake.__name__)))
-            assert await quiet(seen) == ["a.yaml"]
 
 
 @both

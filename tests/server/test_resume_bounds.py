@@ -105,7 +105,7 @@ async def test_a_slow_reader_holds_the_run_back_and_misses_nothing(tmp_path: Pat
 
 async def test_too_many_readers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream has a limited number of readers; who was refused may come when one has gone."""
-    monkeypatch.setattr("streamstack.server.resume.request.MOST_READERS", 2)
+    monkeypatch.setattr("streamstack.server.resume.requests.MOST_READERS", 2)
     async with project(tmp_path, NONE, counting(times=1000)) as server:
         client = await server.connect()
         client.ask("/count")

@@ -184,17 +184,19 @@ async def test_a_stream_whose_terms_are_not_known_is_nobodys(tmp_path: Path, red
         with Redis.from_url(redis_url) as redis:
             fields = redis.hgetall(key)
             for strange in (
-                {"policy": "{}"},
-                {"policy": "null"},
-                {"policy": fields[b"policy"].replace(b'["jwt"]', b'["jwt",[7]]')},
-                {"policy": fields[b"policy"].replace(b"15.0", b'"soon"')},
-                {"keep": "long"},
+                {"origin": "{}"},
+                {"origin": "null"},
+                {"origin": fields[b"origin"].replace(b'["jwt"]', b'["jwt",[7]]')},
+                {"origin": fields[b"origin"].replace(b'"ways":', b'"Ways":')},
+                {"origin": fields[b"origin"].replace(b"15.0", b'"soon"')},
+                {"next": "many"},
                 {"end": "?"},
             ):
+                assert strange.get("origin") != fields[b"origin"]
                 redis.hset(key, mapping=strange)
                 assert (await other.get(path, Authorization=ann)).body == unknown.body
                 redis.hset(key, mapping=fields)
-            for lacking in ("policy", "keep"):
+            for lacking in ("origin", "next"):
                 redis.hdel(key, lacking)
                 assert (await other.get(path, Authorization=ann)).body == unknown.body
                 redis.hset(key, mapping=fields)

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from streamstack.cli import FIRST_FILE
-from streamstack.connections.database.interface import Databases, uses_of
+from streamstack.connections.database import Databases, uses_of
 from streamstack.errors import Diagnostic, RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.project import (

@@ -202,14 +202,12 @@ return {1, ARGV[2]}
 class RedisStore:
     """A store in Redis. How much it holds in all is Redis's to say (`maxmemory`); ``max_size`` is of one value."""
 
-    __slots__ = ("_adding", "_max_size", "_redis", "_slots")
+    __slots__ = ("_max_size", "_redis", "_slots")
 
     def __init__(self, redis: Redis, slots: Slots, max_size: int) -> None:
         self._redis = redis
         self._slots = slots
         self._max_size = max_size
-        #: Who calculates with a counter of fractions, key by key: of one process one at a time.
-        self._adding: dict[bytes, _Queue] = {}
 
     async def get(self, key: bytes) -> Any:
         """Return a value; MISSING where there is none, or its time is over. Raises as `Redis.run` does."""
@@ -240,21 +238,11 @@ class RedisStore:
             done, there = await self._redis.call(_ADD, [name], [by, lives])
             if done:
                 return int(there)
-        line = self._adding.setdefault(name, _Queue())
-        line.waiting += 1
-        try:
-            async with line.lock:
-                there = line.latest or there
-                while True:
-                    total = by if not there else operators.add(_number(there), by)
-                    done, there = await self._redis.call(_SWAP, [name], [there, _text(total), lives])
-                    if done:
-                        line.latest = there
-                        return total
-        finally:
-            line.waiting -= 1
-            if not line.waiting:
-                del self._adding[name]
+        while True:
+            total = by if not there else operators.add(_number(there), by)
+            done, there = await self._redis.call(_SWAP, [name], [there, _text(total), lives])
+            if done:
+                return total
 
     async def alone(self, key: bytes, work: Callable[[], Awaitable[Any]]) -> Any:
         """Do work that leaves a value, unless another process is at it: then wait for its value.
@@ -278,17 +266,6 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Do nothing: the connections are closed by who has them."""
-
-
-class _Queue:
-    """Those of this process who wait to calculate with one counter; ``latest`` is what the last one left."""
-
-    __slots__ = ("latest", "lock", "waiting")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.waiting = 0
-        self.latest = b""
 
 
 def _milliseconds(ttl: float) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from streamstack.functions import (
     content,
     db,
-    db_stream,
     db_tables,
     flow,
     http,
@@ -16,7 +15,6 @@ from streamstack.functions import (
     stream,
     streams,
     values,
-    windows,
 )
 from streamstack.language.definition import Registry
 
@@ -25,11 +23,11 @@ FAMILIES = {
     "Values": values.FUNCTIONS,
     "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS),
     "Streaming response": stream.FUNCTIONS,
-    "Streams": (*streams.FUNCTIONS, *windows.FUNCTIONS),
+    "Streams": streams.FUNCTIONS,
     "Content": content.FUNCTIONS,
     "HTTP": http.FUNCTIONS,
     "Models": llm.FUNCTIONS,
-    "Databases": (*db.FUNCTIONS, *db_tables.FUNCTIONS, *db_stream.FUNCTIONS),
+    "Databases": (*db.FUNCTIONS, *db_tables.FUNCTIONS, *db.STREAMS),
     "State": state.FUNCTIONS,
     "Security": security.FUNCTIONS,
 }

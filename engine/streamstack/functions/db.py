@@ -1,18 +1,28 @@
-"""The Databases family: choosing the database, SQL statements, and transactions."""
+"""The Databases family: choosing the database, SQL statements, transactions, streams of rows, and notifications."""
 
 from __future__ import annotations
 
+import asyncio
+import pickle
+import tempfile
+from collections import deque
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
-from streamstack.connections.database.interface import ISOLATION, Database, Databases
+import orjson
+import structlog
+
+from streamstack.connections.database import ISOLATION, PAUSES, Cursor, Database, Databases, Subscription
 from streamstack.errors import RunError
-from streamstack.language.definition import Configured, Effects, Example, Parameter, function
+from streamstack.language.definition import Configured, Effects, Example, Parameter, Property, function
 from streamstack.language.graph import Node, constant
 from streamstack.language.settings import default_database
 from streamstack.language.sql import Statement
 from streamstack.language.suggest import did_you_mean
 from streamstack.runtime.compiler import Code
+from streamstack.runtime.concurrency import Channel
 from streamstack.runtime.run import Context, Run
+from streamstack.runtime.values import Batches, Stream
 from streamstack.spec import Bound, Constant, Kind, Nesting, StackOf
 
 #: Rows that are held whole, unless the author says otherwise.
@@ -238,4 +248,301 @@ def transaction(run: Run, database: str | None, isolation: str | None) -> Any:
     return database_of(run, database).transaction(isolation)
 
 
+log = structlog.get_logger("streamstack.database")
+
+#: Rows of the first batch: few, so that the first row is sent soon.
+_FIRST: Final = 50
+
+
+@function(
+    "db.stream",
+    SQL,
+    Parameter("batch", Bound(Kind.INTEGER, minimum=1, maximum=100_000), "Number of rows per fetch.", default=1000),
+    DATABASE,
+    effects=Effects(gives="stream", result="stream of {...}", configured=CONFIGURED),
+    examples=[
+        Example(
+            "row by row",
+            "- db.stream: SELECT n, n % 2 = 0 AS even FROM generate_series(1, << input.upTo >>) n\n  as: rows\n"
+            "- forEach: {in: << rows >>, as: row, do: [{stream: << row >>}]}\n- return: << rows.count >>",
+            inputs={"upTo": 2},
+            chunks=({"n": 1, "even": False}, {"n": 2, "even": True}),
+            result=2,
+        ),
+        Example(
+            "the first of ten million rows",
+            "- db.stream: {sql: 'SELECT generate_series(1, 10000000) AS n', batch: 100}\n  as: rows\n"
+            "- forEach: {in: << rows >>, as: row, do: [{return: << row.n >>}]}",
+            result=1,
+        ),
+    ],
+)
+def db_stream(run: Run, sql: Query, batch: int = 1000, database: str | None = None) -> Stream:
+    """Stream the rows of a statement with a cursor, in constant memory for any number of rows.
+
+    The statement is sent when the stream is first read. The connection is released when the last row has been
+    fetched, when the loop ends, or when the client disconnects. A slow consumer does not block it: if fetched
+    rows wait for longer than `hold` (of the settings, 5s), the remaining rows are moved to a temporary file of
+    at most `spool` (1GB; more fails with `limit-reached`). In a `db.transaction` the stream uses the
+    transaction's connection. Changes made by the statement are committed if all rows were read, and rolled back
+    if the loop ends before.
+
+    If each row is sent unchanged (`stream: << row >>`) as NDJSON, SSE or JSON, the database serializes the JSON
+    itself.
+    """
+    statement, values = sql
+    reading = database_of(run, database)
+
+    def read(*, encoded: bool) -> Batches:
+        return _Reading(run, reading, (statement, values), batch, encoded=encoded).batches()
+
+    return Stream(lambda: read(encoded=False), encoded=lambda: read(encoded=run.sink.takes_json))
+
+
+class _Reading:
+    """One read of a statement: a task prefetches one batch, and releases the connection in time."""
+
+    def __init__(self, run: Run, database: Database, query: Query, size: int, *, encoded: bool) -> None:
+        self._run = run
+        self._database = database
+        self._statement, self._values = query
+        self._size = size
+        self._encoded = encoded
+        self._given = False
+        self._spool: Spool | None = None
+
+    async def batches(self) -> Batches:
+        """Yield the rows."""
+        if self._database.in_transaction:
+            async for rows in self._in_turn():
+                yield rows
+            return
+        try:
+            async with Channel(self._fetch) as feed:
+                while rows := await feed.take() or []:
+                    spool = rows.pop() if isinstance(rows[-1], Spool) else None
+                    if rows:
+                        yield _ready(rows)
+                    if spool is not None:
+                        async for more in spool.batches():
+                            yield _ready(more)
+        finally:
+            if self._spool is not None:
+                self._spool.close()
+
+    async def _in_turn(self) -> Batches:
+        """Yield the rows of a cursor in a transaction, fetching each batch on demand.
+
+        Nothing is prefetched: leaving the loop in the middle of a fetch would cancel it, and end the
+        transaction.
+        """
+        size = min(_FIRST, self._size)
+        async with self._database.cursor(self._statement, self._values) as opened:
+            while rows := await opened.fetch(size):
+                yield rows
+                if opened.ended:
+                    return
+                size = self._size
+
+    async def _fetch(self, feed: Channel) -> None:
+        """Fetch until the end. A connection that is lost before there was any row is replaced."""
+        for pause in PAUSES:
+            if pause:
+                await asyncio.sleep(pause)
+            try:
+                async with self._database.cursor(self._statement, self._values, encoded=self._encoded) as opened:
+                    await self._hand_over(feed, opened)
+            except RunError as error:
+                again = self._database.may_retry(error, self._statement)
+                if not again or self._given or pause == PAUSES[-1]:
+                    raise
+                log.info("database-again", database=self._database.name, reason=error.message)
+            else:
+                return
+
+    async def _hand_over(self, feed: Channel, opened: Cursor) -> None:
+        taken: asyncio.Future[None] | None = None
+        size = min(_FIRST, self._size)
+        while rows := await opened.fetch(size):
+            self._given = True
+            if taken is not None and not await self._is_taken(taken):
+                await self._move(feed, opened, rows)
+                return
+            taken = feed.put(rows)
+            if opened.ended:
+                return
+            size = self._size
+
+    async def _is_taken(self, taken: asyncio.Future[None]) -> bool:
+        """Wait until the batch before is taken; False where that lasts too long for a connection to be held."""
+        await asyncio.wait((taken,), timeout=self._database.settings.hold)
+        return taken.done()
+
+    async def _move(self, feed: Channel, opened: Cursor, rows: list[Any]) -> None:
+        """Move what is left to the disk, so that the connection is free."""
+        spool = self._spool = Spool(self._database.settings.spool)
+        feed.put([spool])
+        try:
+            while rows:
+                if not await spool.put(rows):
+                    most = self._database.settings.spool
+                    raise RunError(
+                        "limit-reached",
+                        f"the rows that wait for a slow loop have more than {most} bytes: raise "
+                        f"`databases.{self._database.name}.spool`, or read less",
+                    )
+                rows = [] if opened.ended else await opened.fetch(self._size)
+        except OSError as error:
+            raise RunError(
+                "internal", f"the rows that wait for a slow loop can't be stored on disk: {error}"
+            ) from error
+        finally:
+            spool.end()
+
+
+def _ready(rows: list[Any]) -> list[Any]:
+    """Return rows for the reader: a text is JSON that the database has written."""
+    return list(map(orjson.Fragment, rows)) if type(rows[0]) is str else rows
+
+
+class Spool:
+    """A file of batches, read while it is still being written. It has no name: it is gone with the process."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._file = tempfile.TemporaryFile(prefix="streamstack-rows-")  # noqa: SIM115
+        self._end = 0
+        self._sizes: deque[int] = deque()  # of the batches that were not read yet
+        self._ended = False
+        self._bell = asyncio.Event()
+        self._turn = asyncio.Lock()
+
+    async def put(self, rows: list[Any]) -> bool:
+        """Add a batch; False where the file would have more bytes than it may."""
+        data = await asyncio.to_thread(pickle.dumps, rows, pickle.HIGHEST_PROTOCOL)
+        if self._end + len(data) > self._most:
+            return False
+        async with self._turn:
+            await asyncio.to_thread(self._write, self._end, data)
+        self._end += len(data)
+        self._sizes.append(len(data))
+        self._bell.set()
+        return True
+
+    def end(self) -> None:
+        """Mark the end of the batches."""
+        self._ended = True
+        self._bell.set()
+
+    async def batches(self) -> AsyncGenerator[list[Any], None]:
+        """Yield the batches in order as they become available, then close the file."""
+        at = 0
+        try:
+            while True:
+                while not self._sizes:
+                    if self._ended:
+                        return
+                    self._bell.clear()
+                    await self._bell.wait()
+                size = self._sizes.popleft()
+                async with self._turn:
+                    data = await asyncio.to_thread(self._read, at, size)
+                at += size
+                # Our own rows, from a file that nobody else can open.
+                yield pickle.loads(data)  # noqa: S301
+        finally:
+            self.close()
+
+    def _write(self, at: int, data: bytes) -> None:
+        self._file.seek(at)
+        self._file.write(data)
+
+    def _read(self, at: int, size: int) -> bytes:
+        self._file.seek(at)
+        return self._file.read(size)
+
+    def close(self) -> None:
+        """Delete the file."""
+        self._file.close()
+
+
+@function(
+    "db.listen",
+    Parameter(
+        "channel",
+        Bound(Kind.TEXT),
+        "Channel name, as in `NOTIFY channel`. Lower case unless NOTIFY quotes it.",
+        required=True,
+        main=True,
+    ),
+    Parameter(
+        "onGap",
+        Constant(choices=("pass", "give", "fail")),
+        "What to do after the connection was lost and notifications may have been missed. `pass`: continue. "
+        "`give`: return an item with `gap`. `fail`: fail with the error `stream-lost`.",
+        default="pass",
+    ),
+    DATABASE,
+    effects=Effects(
+        gives="stream",
+        result="stream of {channel: text?, payload: any, gap: boolean}",
+        configured=CONFIGURED,
+        properties=(Property("gaps", "Number of times the connection was lost; null before the stream opens."),),
+    ),
+    examples=[
+        Example(
+            "wait for a notification",
+            "- parallel:\n    branches:\n      reader:\n"
+            "        - db.listen: orders\n          as: notices\n"
+            "        - streams.take: {in: << notices >>, count: 1}\n          as: one\n"
+            "        - forEach: {in: << one >>, as: notice, do: [{stream: << notice.payload.id >>}]}\n"
+            "      writer:\n        - wait: 200ms\n"
+            "        - db.query: SELECT pg_notify('orders', '{\"id\":7}')\n          as: sent",
+            chunks=(7,),
+        )
+    ],
+)
+def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None = None) -> Stream:
+    """Stream the notifications of a channel (`NOTIFY`) as {channel, payload, gap}, from the first read on.
+
+    The payload is parsed as JSON if it is valid JSON, otherwise it is a text; `gap` is false. All listeners of
+    a database share one connection outside the pool. A lost connection is reopened, first after 100ms, then at
+    intervals of up to 10s. PostgreSQL does not store notifications, so those sent in the meantime are lost:
+    `onGap` decides what happens then. A consumer that falls 10,000 notifications behind fails with
+    `limit-reached`.
+    """
+    listening = database_of(run, database)
+    subscription: Subscription | None = None
+
+    async def open_() -> Batches:
+        nonlocal subscription
+        subscription = await listening.subscribe(channel)
+        try:
+            while True:
+                items = [_item(channel, payload) for payload in await subscription.take()]
+                lost = next((at for at, item in enumerate(items) if item["gap"]), None)
+                if lost is not None and on_gap == "fail":
+                    if lost:
+                        yield items[:lost]
+                    raise RunError("stream-lost", f"the connection to listen on `{channel}` was lost")
+                if on_gap != "give":
+                    items = [item for item in items if not item["gap"]]
+                if items:
+                    yield items
+        finally:
+            await listening.unsubscribe(subscription)
+
+    return Stream(open_, {"gaps": lambda: None if subscription is None else subscription.gaps})
+
+
+def _item(channel: str, payload: str | None) -> dict[str, Any]:
+    if payload is None:
+        return {"channel": channel, "payload": None, "gap": True}
+    try:
+        return {"channel": channel, "payload": orjson.loads(payload), "gap": False}
+    except orjson.JSONDecodeError:
+        return {"channel": channel, "payload": payload, "gap": False}
+
+
 FUNCTIONS = (db_query, db_first, db_value, db_execute, db_transaction)
+STREAMS = (db_stream, db_listen)

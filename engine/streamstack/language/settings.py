@@ -216,7 +216,7 @@ class LogSettings:
 
 #: The name of the database that a project has without settings, and of the one that is meant among several.
 MAIN: Final = "main"
-#: Schemes of a `url`; each has its engine in `connections/database/interface.py`.
+#: Schemes of a `url`; each has its engine in `connections/database/__init__.py`.
 SCHEMES: Final = ("postgresql", "postgres")
 #: Connections that one server may have to a database.
 LARGEST_POOL: Final = 1000

@@ -1,27 +1,755 @@
-"""Windows over a stream, of the last items, the last while or all, by groups of items; and changes between items."""
+"""Windows over a stream with rolling aggregates, exact and by sketches, by groups of items; changes between items."""
 
 from __future__ import annotations
 
 from asyncio import get_running_loop
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
+from functools import lru_cache
+from hashlib import blake2b
+from math import ceil, exp, fsum, inf, isfinite, log, sqrt
 from time import perf_counter
 from typing import Any, Final
 
 from streamstack.errors import RunError
 from streamstack.language import operators
+from streamstack.language.operators import a_kind
 from streamstack.language.units import show_duration
-from streamstack.language.values import MISSING
-from streamstack.runtime.aggregates import Series, identity
+from streamstack.language.values import MISSING, SMALL, canonical_json, number_key
 from streamstack.runtime.concurrency import Channel
 from streamstack.runtime.faults import place_of
 from streamstack.runtime.operators import Source, slices
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches
 from streamstack.spec import listed
+
+#: Numbers of which percentiles are exact.
+EXACT: Final = 1000
+#: The relative error of percentiles of more numbers.
+ACCURACY: Final = 0.01
+#: Different values that are counted exactly where nothing leaves.
+EXACT_DISTINCT: Final = 10_000
+
+_PLAIN: Final = frozenset({str, int, float, bool, Decimal, type(None)})
+_NUMBERS: Final = frozenset({int, float})
+#: Numbers up to here are calculated with as they are: nothing can be too large.
+_PLENTY: Final = 1e15
+_GAMMA: Final = (1 + ACCURACY) / (1 - ACCURACY)
+_SCALE: Final = 1 / log(_GAMMA)
+#: The bins of positive numbers lie above 0, those of negative ones below: a float has no exponent beyond.
+_MIDDLE: Final = 40_000
+
+
+_KINDS: Final = frozenset({int, float, Decimal})
+
+
+def number_of(value: Any, wanted: str) -> Any:
+    """Return a finite number.
+
+    Raises RunError ``template`` for anything else; ``wanted`` says what needs it.
+    """
+    if type(value) in _KINDS:
+        if type(value) is int or operators.is_finite(value):
+            return value
+        raise RunError("template", f"{wanted} needs numbers, and one is not finite")
+    raise RunError("template", f"{wanted} needs numbers, not {a_kind(value)}")
+
+
+def as_float(value: Any, wanted: str) -> float:
+    """Return a number as a float. Raises RunError ``template`` where it is none, or too large."""
+    if type(value) is float and isfinite(value):
+        return value
+    try:
+        return float(number_of(value, wanted))
+    except OverflowError:
+        raise RunError("template", f"{wanted}: the number is too large") from None
+
+
+class Quantiles:
+    """Percentiles of numbers that come and go.
+
+    Up to EXACT numbers at once they lie sorted, and a percentile is exact, between two numbers in proportion. Then they
+    are counted in bins whose bounds grow by a constant factor (DDSketch: Masson, Rim, Lee, VLDB 2019): each number that
+    is given is within 1 % of the exact one. Whatever the numbers are, there are at most 145,000 bins; from a
+    thousandth to a million there are about a thousand. When all have left, it is exact again.
+    """
+
+    __slots__ = ("_bins", "_count", "_counts", "_cursors", "_sorted")
+
+    def __init__(self) -> None:
+        self._sorted: list[Any] | None = []
+        self._count = 0
+        self._counts: dict[int, int] = {}
+        self._bins: list[int] = []
+        self._cursors: dict[int, list[int]] = {}  # per cent: a bin, and how many lie before it
+
+    def add(self, value: Any) -> None:
+        """Add a number. Raises RunError ``template`` for what is none."""
+        ordered = self._sorted
+        if ordered is not None:
+            insort(ordered, number_of(value, "a percentile"))
+            self._count += 1
+            if self._count > EXACT:
+                self._sorted = None
+                for each in ordered:
+                    self._put(_bin_of(each))
+            return
+        self._put(_bin_of(value))
+        self._count += 1
+
+    def _put(self, place: int) -> None:
+        counts = self._counts
+        if place in counts:
+            counts[place] += 1
+        else:
+            counts[place] = 1
+            insort(self._bins, place)
+        for cursor in self._cursors.values():
+            if place < cursor[0]:
+                cursor[1] += 1
+
+    def remove(self, value: Any) -> None:
+        """Take a number away that was added."""
+        self._count -= 1
+        ordered = self._sorted
+        if ordered is not None:
+            del ordered[bisect_left(ordered, value)]
+            return
+        if not self._count:
+            self.__init__()  # type: ignore[misc]  # as new: exact again
+            return
+        place = _bin_of(value)
+        left = self._counts[place] - 1
+        if left:
+            self._counts[place] = left
+        else:
+            del self._counts[place]
+            del self._bins[bisect_left(self._bins, place)]
+        for cursor in self._cursors.values():
+            if place < cursor[0]:
+                cursor[1] -= 1
+
+    @property
+    def bins(self) -> int:
+        """How many bins are in use."""
+        return len(self._bins)
+
+    def at(self, percent: int) -> Any:
+        """Return the number below which so many per cent of the numbers lie; null of nothing."""
+        if not self._count:
+            return None
+        below, rest = divmod((self._count - 1) * percent, 100)
+        ordered = self._sorted
+        if ordered is not None:
+            low = ordered[below]
+            if not rest:
+                return low
+            high = ordered[below + 1]
+            if type(low) in _NUMBERS and type(high) in _NUMBERS and low > -_PLENTY and high < _PLENTY:
+                return low + (high - low) * (rest / 100)
+            step = operators.subtract(high, low)
+            part = Decimal(rest).scaleb(-2) if type(step) is Decimal else rest / 100
+            return operators.add(low, operators.multiply(step, part))
+        low_bin, next_bin = self._bins_at(percent, below)
+        value = _value_of(low_bin)
+        if next_bin == low_bin:
+            return value
+        return value * ((100 - rest) / 100) + _value_of(next_bin) * (rest / 100)
+
+    def _bins_at(self, percent: int, rank: int) -> tuple[int, int]:
+        """Return the bins of the number with this rank (from 0) and of the one after it.
+
+        The cursor stays where a percentile was found: the next time it is close by.
+        """
+        bins, counts = self._bins, self._counts
+        cursor = self._cursors.get(percent)
+        if cursor is None:
+            cursor = self._cursors[percent] = [bins[0], 0]
+        place, before = cursor
+        while rank < before:
+            place = bins[bisect_left(bins, place) - 1]
+            before -= counts[place]
+        while rank >= before + (held := counts.get(place, 0)):
+            before += held
+            place = bins[bisect_right(bins, place)]
+        cursor[0], cursor[1] = place, before
+        if rank + 1 < before + held or rank + 1 >= self._count:
+            return place, place
+        return place, bins[bisect_right(bins, place)]
+
+
+def _bin_of(value: Any) -> int:
+    number = as_float(value, "a percentile")
+    if number > 0:
+        return ceil(log(number) * _SCALE) + _MIDDLE
+    return -(ceil(log(-number) * _SCALE) + _MIDDLE) if number else 0
+
+
+@lru_cache(maxsize=8192)
+def _value_of(place: int) -> float:
+    if not place:
+        return 0.0
+    # The middle of a bin: as far, in relation, from its least number as from its largest.
+    size = min(exp((abs(place) - _MIDDLE) / _SCALE + _CENTRE), 1.7976931348623157e308)
+    return size if place > 0 else -size
+
+
+_CENTRE: Final = log(2 / (_GAMMA + 1))
+
+
+def identity(value: Any) -> Hashable:
+    """Return what tells a value from others: equal values have the same."""
+    kept: Hashable = value
+    if type(value) in _PLAIN:
+        large = type(value) is int and not -SMALL < value < SMALL
+        return _number(value) if large or type(value) is Decimal else kept
+    return (canonical_json(value),) if isinstance(value, (list, tuple, Mapping)) else kept
+
+
+def _number(value: int | Decimal) -> Hashable:
+    """Return what a number and the float that equals it share, with a hash that nobody can choose."""
+    try:
+        near = float(value)
+    except (OverflowError, ValueError):  # a signalling NaN is no float
+        return number_key(value)
+    return near if near == value else number_key(value)
+
+
+class SlidingDistinct:
+    """How many different values there are among those that come and go: exact."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: dict[Hashable, int] = {}
+
+    def add(self, value: Any) -> None:
+        """Add a value."""
+        known = identity(value)
+        self._counts[known] = self._counts.get(known, 0) + 1
+
+    def remove(self, value: Any) -> None:
+        """Take a value away that was added."""
+        known = identity(value)
+        left = self._counts[known] - 1
+        if left:
+            self._counts[known] = left
+        else:
+            del self._counts[known]
+
+    def number(self) -> int:
+        """Return how many there are."""
+        return len(self._counts)
+
+
+class Distinct:
+    """How many different values have come: exact up to EXACT_DISTINCT, then estimated.
+
+    The estimate is HyperLogLog's (Flajolet et al., 2007) with 16,384 registers of one byte, read by Ertl's
+    estimator (2017), which has no bias at any size. Its standard error is 0.8 %: two of three times it is closer than
+    that, and hardly ever further off than 2.5 %.
+    """
+
+    __slots__ = ("_highest", "_known", "_number", "_registers", "_zeros")
+    _BITS: Final = 14
+
+    def __init__(self) -> None:
+        self._known: set[Hashable] | None = set()
+        self._registers = bytearray()
+        self._zeros: list[int] = []  # how many registers hold 0, 1, 2 ...
+        self._number: int | None = None
+        self._highest = 0
+
+    def add(self, value: Any) -> None:
+        """Add a value."""
+        known = self._known
+        if known is None:
+            self._note(value)
+            return
+        known.add(identity(value))
+        if len(known) > EXACT_DISTINCT:
+            self._known = None
+            self._registers = bytearray(1 << self._BITS)
+            self._zeros = [1 << self._BITS] + [0] * (65 - self._BITS)
+            for each in known:
+                self._note(each)
+
+    def _note(self, value: Any) -> None:
+        word = int.from_bytes(blake2b(_bytes_of(value), digest_size=8).digest(), "big")
+        place = word >> (64 - self._BITS)
+        rest = word & ((1 << (64 - self._BITS)) - 1)
+        rank = 64 - self._BITS - rest.bit_length() + 1
+        before = self._registers[place]
+        if rank > before:
+            self._registers[place] = rank
+            self._zeros[before] -= 1
+            self._zeros[rank] += 1
+            self._highest = max(rank, self._highest)
+            self._number = None
+
+    def number(self) -> int:
+        """Return how many there are, or about how many."""
+        if self._known is not None:
+            return len(self._known)
+        if self._number is None:
+            self._number = round(self._estimate())
+        return self._number
+
+    def _estimate(self) -> float:
+        registers = 1 << self._BITS
+        counts = self._zeros
+        last = 64 - self._BITS
+        total = registers * _tau(1 - counts[last + 1] / registers)
+        # Where nothing is counted above, halving 0 leaves 0.
+        for rank in range(last if total else min(last, self._highest), 0, -1):
+            total = 0.5 * (total + counts[rank])
+        total += registers * _sigma(counts[0] / registers)
+        return registers * registers / (2 * log(2) * total)
+
+
+def _bytes_of(value: Any) -> bytes:
+    if isinstance(value, tuple):  # what `identity` made of a number, or of a list or an object
+        if len(value) == 2:
+            return b"v" + canonical_json(Decimal(value[1]))
+        (value,) = value
+        return b"j" + bytes(value)
+    if isinstance(value, bytes):
+        return b"b" + value
+    if isinstance(value, (list, Mapping)):
+        return b"j" + canonical_json(value)
+    return b"v" + canonical_json(value)
+
+
+def _sigma(share: float) -> float:
+    if share == 1:
+        return inf
+    factor, total = 1.0, share
+    while True:
+        share *= share
+        before = total
+        total += share * factor
+        factor += factor
+        if total == before:
+            return total
+
+
+def _tau(share: float) -> float:
+    if share in (0, 1):
+        return 0.0
+    factor, total = 1.0, 1 - share
+    while True:
+        share = sqrt(share)
+        before = total
+        factor *= 0.5
+        total -= (1 - share) ** 2 * factor
+        if total == before:
+            return total / 3
+
+
+_EXACT: Final = operators.exact_context(200)
+_ORDERED: Final = frozenset({int, float, Decimal, str})
+
+
+class Total:
+    """The sum of numbers: of integers an integer, of decimals a decimal with all digits.
+
+    The sum of floats is kept without any rounding, as parts that don't overlap (Shewchuk, "Adaptive precision
+    floating-point arithmetic", 1997); what is read is rounded once. So it can't drift, also where numbers leave again.
+    """
+
+    __slots__ = ("_decimal", "_decimals", "_floats", "_integer", "_parts", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._integer = 0
+        self._decimal = Decimal(0)
+        self._decimals = 0
+        self._floats = 0
+        self._parts: list[float] = []
+
+    def add(self, value: Any) -> None:
+        """Add a number. Raises RunError ``template`` for what is none."""
+        kind = type(value)
+        if kind is float:
+            if value - value != 0.0:  # not finite
+                number_of(value, "the sum")
+            self._floats += 1
+            self._grow(value)
+        elif kind is int:
+            self._integer += value
+        else:
+            number_of(value, "a sum or a mean")
+            self._decimals += 1
+            self._decimal = _EXACT.add(self._decimal, value)
+        self.count += 1
+
+    def remove(self, value: Any) -> None:
+        """Take a number away that was added."""
+        kind = type(value)
+        if kind is float:
+            self._floats -= 1
+            if self._floats:
+                self._grow(-value)
+            else:
+                self._parts.clear()
+        elif kind is int:
+            self._integer -= value
+        else:
+            self._decimals -= 1
+            self._decimal = _EXACT.subtract(self._decimal, value) if self._decimals else Decimal(0)
+        self.count -= 1
+
+    def _grow(self, value: float) -> None:
+        """Add a float to the parts, the smallest of which comes first."""
+        parts = self._parts
+        kept = 0
+        for part in parts:
+            high = value + part
+            # Knuth's sum of two: no order of the two is asked for, nothing is lost.
+            other = high - value
+            low = (value - (high - other)) + (part - other)
+            if low:
+                parts[kept] = low
+                kept += 1
+            value = high
+        parts[kept:] = [value]
+
+    def sum(self) -> Any:
+        """Return the sum; 0 of nothing. A float that meets a decimal becomes one."""
+        if self._floats:
+            parts = self._parts
+            total: Any = parts[0] if len(parts) == 1 else fsum(parts)
+            if not isfinite(total):
+                raise RunError("template", "the sum is too large a number")
+            if self._integer:
+                total = fsum((*parts, *_floats_of(self._integer)))
+            return operators.add(self._decimal, total) if self._decimals else total
+        if self._decimals:
+            return _EXACT.add(self._decimal, Decimal(self._integer))
+        return self._integer
+
+    def mean(self) -> Any:
+        """Return the mean; null of nothing."""
+        count = self.count
+        if not count:
+            return None
+        total = self.sum()
+        return total / count if type(total) is float else operators.divide(total, count)
+
+
+def _floats_of(number: int) -> list[float]:
+    """Return floats whose sum is an integer, exactly."""
+    floats = []
+    while number:
+        try:
+            high = float(number)
+        except OverflowError:
+            raise RunError("template", "the sum is too large a number") from None
+        floats.append(high)
+        number -= int(high)
+    return floats
+
+
+class Spread:
+    """The standard deviation (of a sample: n - 1) of numbers that only come.
+
+    Welford's method ("Note on a method for calculating corrected sums of squares and products", 1962): no difference of
+    large sums is ever taken.
+    """
+
+    __slots__ = ("_count", "_mean", "_squares")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean = 0.0
+        self._squares = 0.0
+
+    def add(self, value: Any) -> None:
+        """Add a number. Raises RunError ``template`` for what is none."""
+        number = as_float(value, "a standard deviation")
+        self._count += 1
+        off = number - self._mean
+        self._mean += off / self._count
+        self._squares += off * (number - self._mean)
+
+    def deviation(self) -> float | None:
+        """Return the standard deviation; null of fewer than two numbers."""
+        return sqrt(self._squares / (self._count - 1)) if self._count > 1 else None
+
+
+class SlidingSpread:
+    """The standard deviation of numbers that come, and leave in the same order.
+
+    Two stacks (Tangwongsan et al., "General incremental sliding-window aggregation", 2015): the newer half is
+    gathered by Welford's method; the older half holds, for each number, what it and all after it amount to. Nothing
+    is subtracted, so no error outlives the window. Each number is looked at twice.
+    """
+
+    __slots__ = ("_back", "_count", "_front", "_mean", "_squares")
+
+    def __init__(self) -> None:
+        self._front: list[tuple[int, float, float]] = []  # the oldest is the last
+        self._back: list[float] = []
+        self._count = 0
+        self._mean = 0.0
+        self._squares = 0.0
+
+    def add(self, value: Any) -> None:
+        """Add a number. Raises RunError ``template`` for what is none."""
+        number = as_float(value, "a standard deviation")
+        self._back.append(number)
+        self._count += 1
+        off = number - self._mean
+        self._mean += off / self._count
+        self._squares += off * (number - self._mean)
+
+    def remove(self, value: Any) -> None:
+        """Let the oldest number go."""
+        if not self._front:
+            self._turn()
+        self._front.pop()
+
+    def _turn(self) -> None:
+        front, mean, squares = self._front, 0.0, 0.0
+        for count, number in enumerate(reversed(self._back), 1):
+            off = number - mean
+            mean += off / count
+            squares += off * (number - mean)
+            front.append((count, mean, squares))
+        self._back.clear()
+        self._count, self._mean, self._squares = 0, 0.0, 0.0
+
+    def deviation(self) -> float | None:
+        """Return the standard deviation; null of fewer than two numbers."""
+        count, squares = self._count, self._squares
+        if self._front:
+            older, mean, more = self._front[-1]
+            off = self._mean - mean
+            squares += more
+            if count:
+                squares += off * off * older * count / (older + count)
+            count += older
+        return sqrt(squares / (count - 1)) if count > 1 else None
+
+
+class Ends:
+    """The first and the last value; of those that leave, the oldest goes first."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self) -> None:
+        self._values: deque[Any] = deque()
+
+    def add(self, value: Any) -> None:
+        """Add a value."""
+        self._values.append(value)
+
+    def remove(self, value: Any) -> None:
+        """Let the oldest value go."""
+        self._values.popleft()
+
+    def first(self) -> Any:
+        """Return the oldest value; null of nothing."""
+        return self._values[0] if self._values else None
+
+    def last(self) -> Any:
+        """Return the newest value; null of nothing."""
+        return self._values[-1] if self._values else None
+
+
+class LastingEnds:
+    """The first and the last value of those that stay."""
+
+    __slots__ = ("_first", "_last", "_some")
+
+    def __init__(self) -> None:
+        self._some = False
+        self._first: Any = None
+        self._last: Any = None
+
+    def add(self, value: Any) -> None:
+        """Add a value."""
+        if not self._some:
+            self._some, self._first = True, value
+        self._last = value
+
+    def first(self) -> Any:
+        """Return the oldest value; null of nothing."""
+        return self._first
+
+    def last(self) -> Any:
+        """Return the newest value; null of nothing."""
+        return self._last
+
+
+def _check_order(value: Any, word: str) -> None:
+    """Raise RunError ``template`` for a value that has no order."""
+    kind = type(value)
+    if kind is float:
+        if value != value:  # noqa: PLR0124  (NaN)
+            raise RunError("template", f"`{word}` needs numbers, and one is not finite")
+    elif kind not in _ORDERED and not isinstance(value, date):
+        raise RunError("template", f"`{word}` needs numbers, texts or timestamps, not {a_kind(value)}")
+
+
+class Extreme:
+    """The least or greatest value of those that stay."""
+
+    __slots__ = ("_best", "_greatest", "_some")
+
+    def __init__(self, *, greatest: bool) -> None:
+        self._greatest = greatest
+        self._some = False
+        self._best: Any = None
+
+    def add(self, value: Any) -> None:
+        """Add a value. Raises RunError ``template`` for one that can't be compared with the others."""
+        _check_order(value, "max" if self._greatest else "min")
+        if not self._some:
+            self._some, self._best = True, value
+            return
+        best = self._best
+        if operators.less(best, value) if self._greatest else operators.less(value, best):
+            self._best = value
+
+    def best(self) -> Any:
+        """Return it; null of nothing."""
+        return self._best
+
+
+class SlidingExtreme:
+    """The least or greatest value of those that come, and leave in the same order.
+
+    Only values that can still become it are kept, in a queue that is in order.
+    """
+
+    __slots__ = ("_added", "_greatest", "_left", "_values")
+
+    def __init__(self, *, greatest: bool) -> None:
+        self._greatest = greatest
+        self._values: deque[tuple[int, Any]] = deque()
+        self._added = 0
+        self._left = 0
+
+    def add(self, value: Any) -> None:
+        """Add a value. Raises RunError ``template`` for one that can't be compared with the others."""
+        _check_order(value, "max" if self._greatest else "min")
+        values = self._values
+        before = operators.less if self._greatest else operators.greater
+        while values and not before(value, values[-1][1]):
+            values.pop()
+        values.append((self._added, value))
+        self._added += 1
+
+    def remove(self, value: Any) -> None:
+        """Let the oldest value go."""
+        self._left += 1
+        if self._values[0][0] < self._left:
+            self._values.popleft()
+
+    def best(self) -> Any:
+        """Return it; null of nothing."""
+        return self._values[0][1] if self._values else None
+
+
+#: What an operation needs, and how the figure is read of it; `count` and `rate` need none.
+_NEEDS: Final[dict[str, str]] = {
+    "sum": "total",
+    "mean": "total",
+    "stddev": "spread",
+    "min": "least",
+    "max": "greatest",
+    "first": "ends",
+    "last": "ends",
+    "distinct": "distinct",
+    "p50": "quantiles",
+    "p90": "quantiles",
+    "p95": "quantiles",
+    "p99": "quantiles",
+}
+OPERATIONS: Final = (
+    "count",
+    "sum",
+    "mean",
+    "min",
+    "max",
+    "first",
+    "last",
+    "rate",
+    "distinct",
+    "p50",
+    "p90",
+    "p95",
+    "p99",
+    "stddev",
+)
+_SLIDING: Final[dict[str, Callable[[], Any]]] = {
+    "total": Total,
+    "spread": SlidingSpread,
+    "least": lambda: SlidingExtreme(greatest=False),
+    "greatest": lambda: SlidingExtreme(greatest=True),
+    "ends": Ends,
+    "distinct": SlidingDistinct,
+    "quantiles": Quantiles,
+}
+_LASTING: Final[dict[str, Callable[[], Any]]] = {
+    "total": Total,
+    "spread": Spread,
+    "least": lambda: Extreme(greatest=False),
+    "greatest": lambda: Extreme(greatest=True),
+    "ends": LastingEnds,
+    "distinct": Distinct,
+    "quantiles": Quantiles,
+}
+_READ: Final[dict[str, str]] = {
+    "sum": "sum",
+    "mean": "mean",
+    "stddev": "deviation",
+    "min": "best",
+    "max": "best",
+    "first": "first",
+    "last": "last",
+    "distinct": "number",
+}
+
+
+class Series:
+    """The values of one expression in one window, and all that is kept of them for its figures."""
+
+    __slots__ = ("_kept", "adds", "count", "removes")
+
+    def __init__(self, operations: tuple[str, ...], *, sliding: bool) -> None:
+        made = _SLIDING if sliding else _LASTING
+        needed = dict.fromkeys(_NEEDS[each] for each in operations if each in _NEEDS)
+        self.count = 0
+        self._kept = {need: made[need]() for need in needed}
+        self.adds = [each.add for each in self._kept.values()]
+        self.removes = [each.remove for each in self._kept.values()] if sliding else []
+
+    def reader(self, operation: str) -> Callable[[], Any]:
+        """Return what reads a figure; not for `rate`, which asks for the time."""
+        if operation == "count":
+            return self._count
+        kept = self._kept[_NEEDS[operation]]
+        if operation[0] == "p":
+            return _percentile(kept, int(operation[1:]))
+        read: Callable[[], Any] = getattr(kept, _READ[operation])
+        return read
+
+    def _count(self) -> int:
+        return self.count
+
+
+def _percentile(quantiles: Quantiles, percent: int) -> Callable[[], Any]:
+    return lambda: quantiles.at(percent)
+
+
+# ------------------------------------------------------------------------------------- windows
 
 #: Gives what a figure is of: an expression of the item.
 Of = Callable[[Any], Any]
@@ -376,7 +1104,6 @@ def _next(due: float, every: float, now: float) -> float:
 
 # ------------------------------------------------------------------------------------- changes
 
-_NUMBERS: Final = frozenset({int, float, Decimal})
 #: The one field of an item that is no object.
 VALUE: Final = "value"
 
@@ -454,7 +1181,7 @@ def _same(value: Any, before: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     kind = type(value)
-    return kind is int or (kind in _NUMBERS and operators.is_finite(value))
+    return kind is int or (kind in _KINDS and operators.is_finite(value))
 
 
 def _first(value: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from streamstack.connections.database import uses_of
 from streamstack.connections.database.embedded import Embedded
-from streamstack.connections.database.interface import uses_of
 from streamstack.errors import Diagnostic, RunError
 from streamstack.functions.db import open_databases
 from streamstack.language.authentication import Jwt

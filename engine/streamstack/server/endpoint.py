@@ -16,8 +16,7 @@ from streamstack.server.rate_limits import Limiter
 from streamstack.server.request import Request
 from streamstack.server.response import LiveSink, ResponseSink, ValueSink
 from streamstack.server.response_options import VALUE, Limits, ResponseOptions
-from streamstack.server.resume.log import StreamPolicy
-from streamstack.server.resume.sink import ResumableSink
+from streamstack.server.resume.log import ResumableSink, StreamPolicy
 
 #: What a wildcard stands for, in this order; the first that was not refused (`q=0`) is taken.
 _WILDCARDS = {

@@ -21,11 +21,10 @@ from streamstack.server.replies import CLOSE, RefusalError, Sent, Whole
 from streamstack.server.request import Request
 from streamstack.server.request_log import TOLD, error_of, fail, outcome_of
 from streamstack.server.response import ResponseSink
-from streamstack.server.resume.request import StreamCopy, find_resumed
-from streamstack.server.resume.run import NOTHING, RunInputs, begin
+from streamstack.server.resume.requests import NOTHING, RunInputs, StreamCopy, begin, find_resumed
 
 if TYPE_CHECKING:
-    from streamstack.server.resume.sink import ResumableSink
+    from streamstack.server.resume.log import ResumableSink
     from streamstack.server.service import Service
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import Final
-
-import watchfiles
 
 from streamstack.errors import Diagnostic
 from streamstack.language.definition import Definition
@@ -34,6 +31,8 @@ from streamstack.server.endpoint import EndpointHandler
 from streamstack.server.endpoints import UnservableError, make_endpoints
 from streamstack.server.replies import log
 
+#: Seconds between two looks at the files.
+_PAUSE: Final = 0.25
 #: Seconds in which nothing of a file may change before it is read.
 _SETTLED: Final = 0.05
 #: How often files that keep changing are looked at before they are read all the same.
@@ -154,44 +153,31 @@ def unshared(checked: Checked) -> tuple[list[str], list[str]]:
 # ---------------------------------------------------------------------------- files that change
 
 
-def watch(checked: Checked, stopped: threading.Event | None = None) -> Iterator[list[str]]:
-    """Yield the names of files of a project that have changed, each time that some have, until ``stopped``.
+class FileChanges:
+    """The changes of a project's files, seen by looking at them: not every disk tells of them.
 
-    The system tells of changes (watchfiles). Not of those on every kind of disk, nor when it has no more watches to
-    give: so all files are looked at once a second, too. That yields an empty list where nothing has changed.
+    ``pause``: seconds between two looks.
     """
-    seen = _stats(checked)
-    while stopped is None or not stopped.is_set():
-        folders = _folders(checked)
-        try:
-            for _ in watchfiles.watch(
-                *folders,
-                watch_filter=None,
-                recursive=False,  # not what is hidden: an embedded database writes all the time
-                step=50,
-                debounce=400,
-                rust_timeout=1000,
-                yield_on_timeout=True,
-                raise_interrupt=False,
-                stop_event=stopped,
-            ):
-                before, seen = seen, _settled(checked, seen)
-                yield sorted(name for name in before.keys() | seen.keys() if before.get(name) != seen.get(name))
-                if _folders(checked) != folders:
-                    break
-            else:
-                return
-        except (OSError, RuntimeError) as error:
-            log.debug("files-not-watched", reason=str(error))
-            sleep(_SETTLED)
+
+    def __init__(self, checked: Checked) -> None:
+        self._checked = checked
+        self._seen = _stats(checked)
+        self.pause = _PAUSE
+
+    def take(self) -> list[str]:
+        """Return the names of files that have changed since the last look, once none of them is being written."""
+        began = monotonic()
+        now = _stats(self._checked)
+        self.pause = max(_PAUSE, 20 * (monotonic() - began))  # of a large project too, it takes few of the CPU's time
+        if now == self._seen:
+            return []
+        before, self._seen = self._seen, _settled(self._checked, now)
+        return sorted(name for name in before.keys() | self._seen.keys() if before.get(name) != self._seen.get(name))
 
 
-def _settled(checked: Checked, seen: _Stats) -> _Stats:
+def _settled(checked: Checked, now: _Stats) -> _Stats:
     """Return the state of the files once none of them is in the midst of being written, or moved into place."""
-    now = _stats(checked)
     for _ in range(_MOST_LOOKS):
-        if now == seen:
-            break
         sleep(_SETTLED)
         before, now = now, _stats(checked)
         if now == before:
@@ -207,15 +193,6 @@ def _watched(checked: Checked) -> Iterator[Path]:
     yield environment_file(root)
     for database in checked.settings.databases.values():
         yield from database.setup
-
-
-def _folders(checked: Checked) -> frozenset[Path]:
-    """Return the folders in which files of a project are, or may come to be."""
-    found = {checked.root, *(path.parent for path in _watched(checked))}
-    for parent, folders, _ in os.walk(checked.root):
-        folders[:] = [each for each in folders if not each.startswith(".")]
-        found |= {Path(parent, each) for each in folders}
-    return frozenset(each for each in found if each.is_dir())
 
 
 def _stats(checked: Checked) -> _Stats:

@@ -8,7 +8,6 @@ import selectors
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from streamstack.server.deadlines import LoopFaults
 from streamstack.server.endpoint import EndpointHandler
 from streamstack.server.endpoints import make_cors
 from streamstack.server.metrics import MetricsAccess, SharedCounters, WorkerMetrics
-from streamstack.server.reloading import BrokenError, Edition, Read, next_edition, watch
+from streamstack.server.reloading import BrokenError, Edition, FileChanges, Read, next_edition
 from streamstack.server.request_log import RequestLog
 from streamstack.server.service import LAST_WORDS, Service
 from streamstack.server.signals import GIVEN_UP, HANGUP, Early, leave_at_once, on_terminal
@@ -172,17 +171,19 @@ class ServeOptions:
     reload: bool = False
     early: Early = field(default_factory=Early)
 
-    def access(self) -> MetricsAccess:
-        """Return who may read the metrics."""
-        return MetricsAccess(self.edition.checked.settings.server.metrics, dev=self.dev)
+    def context(self, *, joins: bool = False, starts: bool = True) -> Context:
+        """Return the context of runs, as `make_context` does."""
+        checked = self.edition.checked
+        return make_context(checked, checked.environment, dev=self.dev, joins=joins, starts=starts)
 
     def service(self, context: Context, counters: SharedCounters, slot: int = 0) -> Service:
         """Return the service of one process, which counts in a slot of the counters."""
-        access, log = self.access(), self.edition.checked.settings.log
+        server, log = self.edition.checked.settings.server, self.edition.checked.settings.log
+        access = MetricsAccess(server.metrics, dev=self.dev)
         return Service(
             self.edition.endpoints,
             context=context,
-            cors=make_cors(self.edition.checked.settings.server.cors),
+            cors=make_cors(server.cors),
             access=access,
             metrics=WorkerMetrics(counters, slot) if access.possible else None,
             request_log=RequestLog(text=log.is_text(sys.stderr)) if log.access else None,
@@ -206,11 +207,8 @@ class _Alone:
         self._task = task
         self._counters = SharedCounters(task.edition.endpoints)
         self._edition = task.edition
-        checked = task.edition.checked
-        context = make_context(checked, checked.environment, dev=task.dev)
-        self._service = task.service(context, self._counters)
+        self._service = task.service(task.context(), self._counters)
         self._anew = asyncio.Event()
-        self._changed: set[str] = set()
 
     async def run(self) -> None:
         """Serve until a signal says stop."""
@@ -268,51 +266,32 @@ class _Alone:
 
     async def _keep_fresh(self, serving: ServerProcess) -> None:
         """Serve the files anew when they change or a signal says so, until it shall stop."""
-        asked = asyncio.ensure_future(serving.asked.wait())
-        stopped = threading.Event()
-        arguments = (asyncio.get_running_loop(), stopped)
-        # No daemon: one that runs on while the interpreter ends may end the process by a fault.
-        watcher = threading.Thread(target=self._watch, args=arguments)
-        if self._task.reload:
-            watcher.start()
-        try:
-            while not asked.done():
-                anew = asyncio.ensure_future(self._anew.wait())
-                await asyncio.wait({asked, anew}, return_when=asyncio.FIRST_COMPLETED)
-                anew.cancel()
-                if self._anew.is_set():
-                    self._anew.clear()
-                    changed, self._changed = sorted(self._changed), set()
-                    await unless(serving.asked, self._serve_anew(changed))
-        finally:
-            stopped.set()
+        files = FileChanges(self._edition.checked) if self._task.reload else None
+        while not serving.asked.is_set():
+            await unless(serving.asked, self._wait_for_changes(files))
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, stopped: threading.Event) -> None:
-        """Tell the loop of files that change: the work of a thread."""
-
-        def tell(changed: list[str]) -> None:
-            self._changed.update(changed)
-            self._anew.set()
-
-        for changed in watch(self._edition.checked, stopped):
-            if changed and not stopped.is_set():
-                with suppress(RuntimeError):  # the loop is closed
-                    loop.call_soon_threadsafe(tell, changed)
+    async def _wait_for_changes(self, files: FileChanges | None) -> None:
+        """Wait until a signal says so or files have changed, and serve them."""
+        changed: list[str] = []
+        while not changed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if files is None else files.pause):
+                    await self._anew.wait()
+                    break
+            if files is not None:
+                changed = await asyncio.to_thread(files.take)
+        self._anew.clear()
+        await self._serve_anew(changed)
 
     async def _serve_anew(self, changed: list[str]) -> None:
         task, service = self._task, self._service
+        before = self._edition
         try:
-            edition = await asyncio.to_thread(next_edition, task.read, self._edition, dev=task.dev)
+            self._edition = edition = await reload(task, service, self._counters, before)
         except BrokenError as error:
             task.announce(f"{error}\n{KEPT}")
             return
-        self._counters.register(edition.endpoints)
-        news = edition.news(self._edition)
-        cors = make_cors(edition.checked.settings.server.cors)
-        service.replace(edition.endpoints, edition.context(service.context), cors)
-        self._edition = edition
-        keep_out_of_collections()
-        if news:
+        if news := edition.news(before):
             task.announce(news)
         task.announce(anew_text(edition, changed))
         try:
@@ -321,7 +300,23 @@ class _Alone:
             task.announce(str(error))  # the rest is served; whoever needs this is told, too
 
 
-async def unless(asked: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+async def reload(
+    task: ServeOptions, service: Service, counters: SharedCounters, before: Edition, titles: Sequence[str] = ()
+) -> Edition:
+    """Serve the files as they are now. ``titles`` have their rows in the counters already, in this order.
+
+    Raises BrokenError for what can't be served in place of the edition before.
+    """
+    edition = await asyncio.to_thread(next_edition, task.read, before, dev=task.dev)
+    counters.register_titles(titles)
+    counters.register(edition.endpoints)
+    cors = make_cors(edition.checked.settings.server.cors)
+    service.replace(edition.endpoints, edition.context(service.context), cors)
+    keep_out_of_collections()
+    return edition
+
+
+async def unless(asked: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
     """Do some work, and give it up where the end is asked for: nobody waits for a database that is away then.
 
     Return whether the server shall go on.

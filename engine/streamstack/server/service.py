@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from aiohttp import web
 
 from streamstack.errors import RunError
+from streamstack.functions.state import open_redis
 from streamstack.runtime.run import Context, Run
 from streamstack.server.connection import check_framing
 from streamstack.server.deadlines import RunTimer
@@ -35,7 +36,8 @@ from streamstack.server.replies import (
 from streamstack.server.request import Request
 from streamstack.server.request_log import RequestLog
 from streamstack.server.response import FlushQueue, ResponseSink
-from streamstack.server.resume.request import PREFIX, answer_streams, share
+from streamstack.server.resume.requests import PREFIX, answer_streams
+from streamstack.server.resume.store import SharedStore
 from streamstack.server.resume.streams import StreamRegistry
 
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ class Service:
     def share(self) -> None:
         """Share streams with other processes, where there are any: once one is kept here, or asked for here."""
         if self.streams.shared is None and self.context.state.shared:
-            share(self.streams, self.context, self._group, self.spawn)
+            self.streams.share(SharedStore(self.context.resource(open_redis)), self._group, self.spawn)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()

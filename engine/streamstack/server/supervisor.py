@@ -11,18 +11,17 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from streamstack.connections.database.embedded import Embedded, EmbeddedError
 from streamstack.server.addresses import AuthenticationError
-from streamstack.server.context import WARM_WITHIN, DatabaseError, embedded_of, make_context, warm_databases
-from streamstack.server.endpoints import make_cors
+from streamstack.server.context import WARM_WITHIN, DatabaseError, embedded_of, warm_databases
 from streamstack.server.metrics import SharedCounters
-from streamstack.server.reloading import BrokenError, Edition, next_edition, unshared, watch
+from streamstack.server.reloading import BrokenError, Edition, FileChanges, next_edition, unshared
 from streamstack.server.replies import log
 from streamstack.server.serve import (
     GRACE,
@@ -34,8 +33,10 @@ from streamstack.server.serve import (
     keep_out_of_collections,
     loop_factory,
     prepare,
+    reload,
     tell,
     tell_shortage,
+    unless,
 )
 from streamstack.server.service import LAST_WORDS, LATER
 from streamstack.server.signals import GIVEN_UP, HANGUP, stops
@@ -106,13 +107,10 @@ class Worker:
         self._sockets = sockets
         self._stopped = False  # by the supervisor
         self._orphaned = False  # the supervisor is gone
-        context = make_context(
-            task.edition.checked, task.edition.checked.environment, dev=task.dev, joins=True, starts=False
-        )
-        self._service = task.service(context, counters, number)
+        self._service = task.service(task.context(joins=True, starts=False), counters, number)
         self._reloads: asyncio.Queue[list[str]] = asyncio.Queue()
 
-    async def run(self, ready: Callable[[], None]) -> None:
+    async def run(self) -> None:
         """Serve until the supervisor or SIGTERM says stop, or the supervisor is gone."""
         task, service = self._task, self._service
         serving = ServerProcess(service, self._sockets, self._edition.checked.settings.server)
@@ -120,7 +118,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, serving.stop)
         loop.add_reader(self._channel.fileno(), self._receive, serving)
         faulthandler.register(WHERE)
-        ready()
+        _unblock_signals()
         self._beat()
         service.context.address.url = url_of(task.host, task.port)
         async with service:
@@ -168,18 +166,10 @@ class Worker:
             if not self._reloads.empty():
                 continue  # a newer edition is there already
             try:
-                edition = await asyncio.to_thread(next_edition, self._task.read, self._edition, dev=self._task.dev)
+                self._edition = await reload(self._task, self._service, self._counters, self._edition, titles)
             except BrokenError as error:
-                # It was sound when the supervisor read it: it has changed since, and there will be word of that.
+                # It was sound when the supervisor read it: it has changed since, and that is reported by itself.
                 log.info("reload-passed-over", reason=str(error))
-                continue
-            self._counters.register_titles(titles)
-            self._counters.register(edition.endpoints)
-            service = self._service
-            cors = make_cors(edition.checked.settings.server.cors)
-            service.replace(edition.endpoints, edition.context(service.context), cors)
-            self._edition = edition
-            keep_out_of_collections()
 
 
 #: Seconds within which the end of a new worker counts as one of a row: after more it was at work.
@@ -294,18 +284,16 @@ class SignalQueue:
         """Run some work in a loop that ends again; a signal that asks for the end cancels it."""
 
         async def watched() -> None:
-            working = asyncio.ensure_future(work)
+            asked = asyncio.Event()
 
             def receive() -> None:
                 self.receive()
                 if self.stops:
-                    working.cancel()
+                    asked.set()
 
             receive()
             asyncio.get_running_loop().add_reader(self, receive)
-            await asyncio.wait({working})
-            with suppress(asyncio.CancelledError):
-                await working
+            await unless(asked, work)
 
         asyncio.run(watched())
 
@@ -315,52 +303,8 @@ class SignalQueue:
         self._writer.close()
 
 
-def fork(work: Callable[[], None]) -> int:
-    """Have a child do ``work``, which begins with signals held back; return its process id.
-
-    Raises OSError where the system has no room for another process.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _run_child(work)
-    finally:
-        _unblock()
-    return pid
-
-
-def _unblock() -> None:
+def _unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-
-def _run_child(work: Callable[[], None]) -> None:
-    """Do the work of a child, and end this process: it must not go on as a supervisor."""
-    code = 1
-    try:
-        # Ctrl-C in a terminal reaches all processes; it is the supervisor's to answer.
-        for each in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)
-        for each in (signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(each, signal.SIG_DFL)
-        work()
-        code = 0
-    except BaseException:  # noqa: BLE001  (whatever it is)
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-@dataclass(slots=True)
-class _Watcher:
-    """The process that sees files change: what does so has threads, which would forbid to fork."""
-
-    pid: int
-    channel: Channel
-    began: float
 
 
 class Supervisor:
@@ -381,12 +325,10 @@ class Supervisor:
         self._failure = ""
         self._selector = selectors.DefaultSelector()
         self._signals = SignalQueue()
-        self._watcher: _Watcher | None = None
+        self._files = FileChanges(task.edition.checked) if task.reload else None
         self._heart_timeout = task.edition.checked.settings.server.worker_timeout
         self._look_at = self._looked_at = 0.0
-        self._context = make_context(
-            task.edition.checked, task.edition.checked.environment, dev=task.dev, joins=True, starts=False
-        )
+        self._context = task.context(joins=True, starts=False)
         self._embedded: Embedded | None = None
 
     def run(self) -> None:
@@ -405,8 +347,6 @@ class Supervisor:
                 self._task.announce(GIVEN_UP)
                 return
             keep_out_of_collections()
-            if self._task.reload:
-                self._start_watcher()
             while not self._stopping or self._processes():
                 self._start_due()
                 self._wait()
@@ -420,10 +360,8 @@ class Supervisor:
         for key, _ in self._selector.select(self._patience()):
             if key.fileobj is self._signals:
                 self._signals.receive()
-            elif isinstance(key.data, Process):
-                self._receive(key.data)
             else:
-                self._receive_changes(key.data)
+                self._receive(key.data)
         for number in self._signals.take():
             if stops(number):
                 self._stop()
@@ -446,11 +384,15 @@ class Supervisor:
         return max(0.0, min(dues) - monotonic())
 
     def _look(self, now: float) -> None:
-        """Look for what tells nothing by itself: workers that hang, a database that is gone."""
+        """Look for what tells nothing by itself: workers that hang, files that change, a database that is gone."""
         pause = 60.0
         if self._heart_timeout:
             pause = self._look_at_hearts(now)
         self._looked_at = now
+        if self._files is not None and not self._stopping:
+            if changed := self._files.take():
+                self._reload(changed)
+            pause = min(pause, self._files.pause)
         if self._embedded is not None and not self._stopping:
             pause = min(pause, _DATABASE_LOOK)
             if not self._embedded.alive():
@@ -485,47 +427,55 @@ class Supervisor:
             process.hurry()
 
     def _start_worker(self, slot: Slot) -> None:
-        """Start a worker. Raises OSError where the system does not let us."""
+        """Fork a worker. Raises OSError where the system has no room for another process."""
         number = min(self._free)
-        pid, channel = self._fork(lambda theirs: self._work(slot, theirs, number), keeps=slot)
-        self._free.remove(number)
-        now = monotonic()
-        slot.process = Process(pid, number, channel, now, beat_at=now)
-        self._selector.register(channel, selectors.EVENT_READ, slot.process)
-
-    def _fork(self, work: Callable[[Channel], None], keeps: Slot | None) -> tuple[int, Channel]:
-        """Fork a child that has a channel to us, and nothing else of ours but the sockets of a slot."""
         ours, theirs = socket.socketpair()
-
-        def child() -> None:
-            ours.close()
-            for process in self._processes():
-                process.channel.close()
-            if self._watcher is not None:
-                self._watcher.channel.close()
-            for slot in self._slots:
-                if slot is not keeps:
-                    slot.close()
-            self._selector.close()
-            self._signals.close()
-            if self._embedded is not None:
-                self._embedded.disown()
-            work(Channel(theirs))
-
+        sys.stdout.flush()
+        sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            pid = fork(child)
+            pid = os.fork()
+            if pid == 0:
+                ours.close()
+                self._run_worker(slot, Channel(theirs), number)
         except OSError:
             ours.close()
             raise
         finally:
             theirs.close()
-        return pid, Channel(ours)
+            _unblock_signals()
+        self._free.remove(number)
+        now = monotonic()
+        slot.process = Process(pid, number, Channel(ours), now, beat_at=now)
+        self._selector.register(slot.process.channel, selectors.EVENT_READ, slot.process)
 
-    def _work(self, slot: Slot, channel: Channel, number: int) -> None:
-        """Be a worker."""
-        worker = Worker(self._task, slot.sockets, channel, self._counters, number)
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(worker.run(_unblock))
+    def _run_worker(self, slot: Slot, channel: Channel, number: int) -> NoReturn:
+        """Be a worker, which has nothing of the supervisor but the sockets of its slot, and end this process."""
+        code = 1
+        try:
+            # Ctrl-C in a terminal reaches all processes; the supervisor answers it.
+            for each in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(each, signal.SIG_IGN)
+            for each in (signal.SIGTERM, signal.SIGCHLD):
+                signal.signal(each, signal.SIG_DFL)
+            for process in self._processes():
+                process.channel.close()
+            for other in self._slots:
+                if other is not slot:
+                    other.close()
+            self._selector.close()
+            self._signals.close()
+            if self._embedded is not None:
+                self._embedded.disown()
+            worker = Worker(self._task, slot.sockets, channel, self._counters, number)
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(worker.run())
+            code = 0
+        except BaseException:  # noqa: BLE001  (it must not go on as a supervisor)
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
 
     def _receive(self, process: Process) -> None:
         messages = process.channel.receive()
@@ -584,15 +534,6 @@ class Supervisor:
             pid, status = os.waitpid(process.pid, os.WNOHANG)
             if pid:
                 self._bury(process, os.waitstatus_to_exitcode(status))
-        if self._watcher is not None and os.waitpid(self._watcher.pid, os.WNOHANG)[0]:
-            lived = monotonic() - self._watcher.began
-            self._forget_watcher()
-            if self._stopping:
-                pass
-            elif lived > AT_ONCE:
-                self._start_watcher()
-            else:
-                self._task.announce("files can't be watched: SIGHUP serves what has changed")
 
     def _bury(self, process: Process, code: int) -> None:
         """Free what a worker had that is gone, and have it replaced."""
@@ -654,39 +595,6 @@ class Supervisor:
 
         self._signals.run(work())
         self._context.address.url = url_of(self._task.host, self._task.port)
-
-    def _start_watcher(self) -> None:
-        """Have files watched by a process of its own."""
-        checked = self._task.edition.checked
-        supervisor = os.getpid()
-
-        def work(channel: Channel) -> None:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            _unblock()
-            for changed in watch(checked):
-                if changed:
-                    channel.send(changed=changed)
-                if os.getppid() != supervisor:
-                    return
-
-        self._watcher = _Watcher(*self._fork(work, keeps=None), monotonic())
-        self._selector.register(self._watcher.channel, selectors.EVENT_READ, self._watcher)
-
-    def _receive_changes(self, watcher: _Watcher) -> None:
-        messages = watcher.channel.receive()
-        if messages is None:
-            self._selector.unregister(watcher.channel)
-            watcher.channel.close()
-            return
-        changed = sorted({name for each in messages for name in each["changed"]})
-        if changed and not self._stopping:
-            self._reload(changed)
-
-    def _forget_watcher(self) -> None:
-        if self._watcher is not None and self._watcher.channel.fileno() >= 0:
-            self._selector.unregister(self._watcher.channel)
-            self._watcher.channel.close()
-        self._watcher = None
 
     def _reload(self, changed: list[str]) -> None:
         """Read the project again, and let the workers do so if it is sound."""
@@ -752,11 +660,6 @@ class Supervisor:
             process.kill()
             os.waitpid(process.pid, 0)
             process.channel.close()
-        if self._watcher is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self._watcher.pid, signal.SIGKILL)
-            os.waitpid(self._watcher.pid, 0)
-            self._forget_watcher()
         for slot in self._slots:
             slot.close()
         self._selector.close()

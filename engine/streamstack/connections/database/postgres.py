@@ -15,21 +15,22 @@ from typing import Any, Final, TypeVar
 import asyncpg
 import structlog
 
-from streamstack.connections.database.checks import check_steps
+from streamstack.connections.database import ISOLATION, PAUSES, Subscription
 from streamstack.connections.database.embedded import Embedded, EmbeddedError, running
-from streamstack.connections.database.errors import (
+from streamstack.connections.database.pool import (
     MOST_PARAMETERS,
     RAISED,
+    Connection,
+    Listener,
     NotSentError,
+    Pool,
     database_error,
     failure_of,
     is_lost,
     is_ours,
     ran_surely_not,
 )
-from streamstack.connections.database.interface import ISOLATION, PAUSES, Subscription
-from streamstack.connections.database.pool import Connection, Listener, Pool
-from streamstack.connections.database.statements import Forms, Prepared, as_json, limited, same_columns
+from streamstack.connections.database.statements import Forms, Prepared, as_json, check_steps, limited, same_columns
 from streamstack.connections.database.values import register_codecs, row_maker
 from streamstack.errors import Diagnostic, RunError
 from streamstack.language.definition import Definition, Step

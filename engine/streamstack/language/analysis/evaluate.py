@@ -961,6 +961,13 @@ def path_of(node: nodes.Node) -> tuple[str | int, ...] | None:
     return (base.name, *reversed(keys))
 
 
+def names_in(condition: Any) -> set[str]:
+    """Return the names that a condition is about."""
+    if not isinstance(condition, nodes.Node):
+        return set()
+    return {each.name for each in (condition, *condition.find_all(nodes.Name)) if isinstance(each, nodes.Name)}
+
+
 def an(kinds: Iterable[str]) -> str:
     """Name one of some kinds, with an article."""
     return listed(f"an {each}" if each[0] in "aeio" else f"a {each}" for each in kinds)

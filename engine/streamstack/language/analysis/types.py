@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from jinja2 import nodes
-
 from streamstack.errors import Mark
 from streamstack.language import shapes
-from streamstack.language.analysis.evaluate import Env, Evaluator, an, join_env
+from streamstack.language.analysis.evaluate import Env, Evaluator, an, join_env, names_in
 from streamstack.language.analysis.state import Reports
 from streamstack.language.definition import (
     ConstantArgument,
@@ -359,8 +357,7 @@ class TypeWalker:
             return
         for other, known in env.items():
             if known.tells is not None or known.unless is not None:
-                about = [each for each in (known.tells, known.unless) if isinstance(each, nodes.Node)]
-                if other != name and any(n.name == name for each in about for n in each.find_all(nodes.Name)):
+                if other != name and name in names_in(known.tells) | names_in(known.unless):
                     env[other] = replace(known, tells=None, unless=None)
         env[name] = shape
         for guard in self._guards:

@@ -1,25 +1,34 @@
 """The log of a resumable stream: its chunks as they were encoded, numbered; how it began and ended; its readers.
 
-A run appends to it, readers copy from it. It keeps the newest chunks within its bounds.
+A run appends to it through its sink, readers copy from it. It keeps the newest chunks within its bounds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from dataclasses import dataclass, field
 from secrets import token_urlsafe
 from time import monotonic
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from streamstack.errors import Mark, RunError
+from streamstack.errors import RunError
+from streamstack.formats.spec import Encoder
 from streamstack.language.authentication import Methods
-from streamstack.language.definition import Authentication, Way
+from streamstack.language.definition import Authentication
 from streamstack.language.streaming_settings import Resume
 from streamstack.runtime.coercion import invalid
 from streamstack.server.authentication import Guard
+from streamstack.server.headers import BODILESS
+from streamstack.server.replies import KEEP, Sent, error_lines, problem, problem_lines, status_of
+from streamstack.server.request import Request
+from streamstack.server.response import StreamSink
 from streamstack.server.response_options import PATIENCE, ResponseOptions
+
+if TYPE_CHECKING:
+    from streamstack.server.resume.readers import LogReader
+    from streamstack.server.resume.store import SharedStore
+    from streamstack.server.resume.streams import ResumableStream
 
 #: An id of ours: 128 random bits.
 STREAM_ID = re.compile(r"[A-Za-z0-9_-]{22}")
@@ -62,10 +71,6 @@ def bad_position(name: str, place: str) -> RunError:
     return invalid([{"in": place, "name": name, "message": message}])
 
 
-#: The place in a definition of an authentication method, for a stream of another process.
-_FAR = Mark("", 1, 1)
-
-
 @dataclass(frozen=True, slots=True)
 class StreamPolicy:
     """The rules by which an endpoint's streams are read. They are stored with each stream.
@@ -78,10 +83,6 @@ class StreamPolicy:
     keep_alive: float = 15.0
     idle: float = PATIENCE
     compress: bool = False
-    text: str = field(init=False, repr=False)  # JSON, for the store
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", json.dumps(self._as_json(), separators=(",", ":")))
 
     @classmethod
     def of(cls, wire: ResponseOptions, keep_alive: float, guard: Guard | None) -> StreamPolicy:
@@ -104,23 +105,6 @@ class StreamPolicy:
         if any(way.name not in methods for way in self.authentication.ways):
             raise unknown_stream()
         return Guard(self.authentication, methods)
-
-    def _as_json(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"keepAlive": self.keep_alive, "idle": self.idle, "compress": self.compress}
-        if self.authentication is not None:
-            told["ways"] = [[way.name, *way.scopes] for way in self.authentication.ways]
-            told["optional"] = self.authentication.optional
-        return told
-
-
-def read_policy(text: str) -> StreamPolicy:
-    """Parse a policy from the store. Raises ValueError, KeyError or TypeError for an invalid one."""
-    told = json.loads(text)
-    authentication = None
-    if "ways" in told:
-        ways = tuple(Way(str(name), tuple(map(str, scopes)), _FAR) for name, *scopes in told["ways"])
-        authentication = Authentication(ways, bool(told["optional"]))
-    return StreamPolicy(authentication, float(told["keepAlive"]), float(told["idle"]), bool(told["compress"]))
 
 
 #: Readers that one stream may have at once.
@@ -171,49 +155,6 @@ class Origin:
     policy: StreamPolicy = field(default_factory=StreamPolicy)
 
 
-class LogSubscriber(Protocol):
-    """A reader in this process, as its log sees it."""
-
-    position: int  # the number of the chunk it needs next
-    offset: int  # the bytes it has had, as `StreamLog.written` counts them
-    allowance: int  # the bytes it may be behind before it holds the run back
-
-    def push(self, data: bytes, count: int) -> None:
-        """Take chunks that were just appended; called only while the reader is live."""
-
-    def wake(self) -> None:
-        """Wake the reader's task."""
-
-    def heartbeat(self) -> None:
-        """Send a heartbeat, unless something is on its way."""
-
-
-class LogObserver(Protocol):
-    """Observes the readers, the end and the size of a log."""
-
-    def reader_arrived(self) -> None:
-        """Handle the first reader after there was none."""
-
-    def readers_left(self) -> None:
-        """Handle the departure of the last reader."""
-
-    def ended(self) -> None:
-        """Handle the end of the stream."""
-
-    def grew(self, size: int) -> None:
-        """Account for bytes that the log keeps in addition."""
-
-
-class Replicator(Protocol):
-    """Replicates logs beyond this process."""
-
-    def changed(self, stream_log: StreamLog) -> None:
-        """Schedule replication of what was appended."""
-
-    def lags(self, stream_log: StreamLog) -> bool:
-        """Tell whether so much is not replicated yet that the run has to wait."""
-
-
 class StreamLog:
     """What is kept of one stream. ``first`` to ``next`` are the numbers of the chunks it has."""
 
@@ -249,12 +190,12 @@ class StreamLog:
         self.written = 0  # bytes of all chunks there ever were
         self.head: Head | None = None
         self.end: End | None = None
-        self.readers: set[LogSubscriber] = set()
-        self.live: set[LogSubscriber] = set()  # readers that have had everything
-        self.slow: set[LogSubscriber] = set()  # the others
-        self.replicator: Replicator | None = None
+        self.readers: set[LogReader] = set()
+        self.live: set[LogReader] = set()  # readers that have had everything
+        self.slow: set[LogReader] = set()  # the others
+        self.replicator: SharedStore | None = None
         self.withheld = False  # readers wait until other servers can find the stream
-        self.observer: LogObserver | None = None
+        self.observer: ResumableStream | None = None
         self._left_next = 0  # how far it was when the last reader left
         self._left_written = 0
         self.remote_reader_until = 0.0  # till when a reader in another process is taken to be there
@@ -383,7 +324,7 @@ class StreamLog:
 
     # ------------------------------------------------------------- what readers take
 
-    def attach(self, reader: LogSubscriber) -> None:
+    def attach(self, reader: LogReader) -> None:
         """Attach a reader, which is slow until it has had everything."""
         reader.position = min(reader.position, self.next)
         reader.offset = self.offset_of(reader.position)
@@ -393,7 +334,7 @@ class StreamLog:
         if len(self.readers) == 1 and self.observer is not None:
             self.observer.reader_arrived()
 
-    def mark_live(self, reader: LogSubscriber) -> None:
+    def mark_live(self, reader: LogReader) -> None:
         """Mark a reader live: it has had everything. While the log is withheld no reader is."""
         if self.withheld:
             return
@@ -402,13 +343,13 @@ class StreamLog:
         reader.allowance = self.origin.buffer
         self.wake_writer()
 
-    def mark_slow(self, reader: LogSubscriber) -> None:
+    def mark_slow(self, reader: LogReader) -> None:
         """Mark a reader slow: its connection takes no more for now."""
         self.live.discard(reader)
         if reader in self.readers:
             self.slow.add(reader)
 
-    def detach(self, reader: LogSubscriber) -> None:
+    def detach(self, reader: LogReader) -> None:
         """Detach a reader."""
         if reader not in self.readers:
             return
@@ -442,3 +383,114 @@ class StreamLog:
 def _settle(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+#: Seconds after which a run that is held back is noted to be alive still.
+_HELD: Final = 1.0
+
+
+class ResumableSink(StreamSink):
+    """Writes into a log, which readers copy from.
+
+    Until it has one (`attach_log`) errors answer the request directly, as those before the run begins do. After that
+    the response is written by readers of the log.
+    """
+
+    keeps = True
+
+    __slots__ = ("_log", "handed", "stream")
+
+    def __init__(self, wire: ResponseOptions, request: Request, cors: bytes = b"") -> None:
+        super().__init__(wire, request, cors)
+        self.stream = new_stream_id()
+        self.handed = False
+        self._log: StreamLog | None = None
+
+    @property
+    def log(self) -> StreamLog:
+        """What it writes into, once the run has begun."""
+        assert self._log is not None
+        return self._log
+
+    def attach_log(self, stream_log: StreamLog) -> None:
+        """Write into this log from now on."""
+        self._log = stream_log
+
+    # ------------------------------------------------------------- the way of a chunk
+
+    def _stream_id(self) -> str:
+        return self.stream
+
+    def _number(self) -> int:
+        return self.log.next + len(self._parts)
+
+    def _commit(self) -> None:
+        if self.status in BODILESS:
+            raise RunError("template", f"an answer with status {self.status} has no chunks")
+        self.log.begin(self._head())
+        self.committed = True
+
+    def _head(self) -> Head:
+        lines = self.lines()
+        lines = lines[: len(lines) - len(self.cors)]  # those are for one origin only
+        return Head(self.status, b"%bX-Stream-Id: %b\r\n" % (lines, self.stream.encode()))
+
+    def _blocks(self, more: int = 0) -> bool:
+        return self.log.must_wait(more)
+
+    def _has_readers(self) -> bool:
+        return bool(self.log.readers)
+
+    def _hand_on(self) -> None:
+        self.sent_at = self._loop.time()
+        self.log.append(self._parts)
+        self._parts.clear()
+
+    async def drain(self) -> None:
+        stream_log = self.log
+        self.flush()
+        while stream_log.must_wait():
+            # The silence is not the run's: it must not end for it.
+            self.heard_at = self._loop.time()
+            await stream_log.wait_for_room(_HELD)
+
+    # ------------------------------------------------------------- silences and ends
+
+    def heartbeat(self) -> None:
+        if not self.ended and not self._parts and self._commit_quietly():
+            self.log.heartbeat()
+
+    def _send_whole(self, encoder: Encoder) -> Sent:
+        self.log.begin(self._head())
+        return self._close(End(whole=b""))
+
+    def _send_end(self, tail: bytes) -> Sent:
+        self._append(tail)
+        return self._close(End())
+
+    def fail(self, error: RunError) -> Sent:
+        if self._log is None:
+            return super().fail(error)
+        if not self.committed:
+            self.status, self.refused = status_of(error), True
+            lines = problem_lines(self.run.id) + error_lines(error)
+            self.log.begin(Head(self.status, lines))
+            return self._close(End(whole=problem(error, self.run.id, self.status, dev=self.wire.dev)))
+        encoder = self.encoder
+        self._append(encoder.error_end(error, self.told(error), self._number()))
+        return self._close(End(cut=encoder.ends_alike))
+
+    def _close(self, end: End) -> Sent:
+        parts, self._parts = self._parts, []
+        if parts:
+            self.sent_at = self._loop.time()
+        self.ended = True
+        self.log.finish(end, parts)
+        self.flush()
+        return KEEP
+
+    def abort(self) -> None:
+        if self._log is None:
+            super().abort()
+        else:
+            self._close(End(cut=True))

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from streamstack.connections.stream_store import Seen, StreamNews, StreamStore, Writing
-from streamstack.errors import RunError
+from streamstack.errors import Mark, RunError
+from streamstack.language.definition import Authentication, Way
 from streamstack.language.streaming_settings import Resume
 from streamstack.server.replies import log
-from streamstack.server.resume.log import End, Origin, StreamLog, new_stream_id, read_policy
+from streamstack.server.resume.log import End, Origin, StreamLog, StreamPolicy, new_stream_id
 
 if TYPE_CHECKING:
     from streamstack.connections.redis import Redis
@@ -53,35 +54,66 @@ class RemoteStream:
         return self.value.partition(" ")[2]
 
 
+def write_origin(origin: Origin) -> bytes:
+    """Return an origin as the store has it."""
+    policy, resume = origin.policy, origin.resume
+    access = policy.authentication
+    told = {
+        "endpoint": origin.endpoint,
+        "owner": origin.owner,
+        "format": origin.format,
+        "run": origin.run,
+        "cancels": origin.cancels,
+        "buffer": origin.buffer,
+        "resume": [resume.keep, resume.max_chunks, resume.max_size],
+        "ways": None if access is None else [[way.name, *way.scopes] for way in access.ways],
+        "optional": access is not None and access.optional,
+        "reading": [policy.keep_alive, policy.idle, policy.compress],
+    }
+    return orjson.dumps(told)
+
+
+#: The place in a definition of an authentication method, for a stream of another process.
+_FAR: Final = Mark("", 1, 1)
+
+
+def read_origin(name: str, data: bytes) -> Origin:
+    """Return the origin that the store has. Raises ValueError, KeyError or TypeError for an invalid one."""
+    told = orjson.loads(data)
+    access = None
+    if told["ways"] is not None:
+        ways = tuple(Way(str(name), tuple(map(str, scopes)), _FAR) for name, *scopes in told["ways"])
+        access = Authentication(ways, bool(told["optional"]))
+    keep, chunks, size = told["resume"]
+    keep_alive, idle, compress = told["reading"]
+    policy = StreamPolicy(access, float(keep_alive), float(idle), bool(compress))
+    return Origin(
+        name,
+        str(told["endpoint"]),
+        str(told["owner"]),
+        str(told["format"]),
+        str(told["run"]),
+        Resume(float(keep), int(chunks), int(size)),
+        bool(told["cancels"]),
+        int(told["buffer"]),
+        policy,
+    )
+
+
 def read_fields(name: str, fields: Mapping[str, bytes]) -> RemoteStream | None:
     """Return a stream as the store has it; None where it has none that can be read here."""
-    if "next" not in fields:
-        return None
-    text = {key: value.decode("utf-8", "replace") for key, value in fields.items()}
     try:
-        origin = Origin(
-            name,
-            text["endpoint"],
-            text["owner"],
-            text["format"],
-            text["run"],
-            Resume(float(text["keep"]), int(text["chunks"]), int(text["size"])),
-            text["cancels"] == "1",
-            int(text["buffer"]),
-            read_policy(text["policy"]),
-        )
-        end = fields.get("end")
         return RemoteStream(
-            origin,
-            text["worker"],
-            text["key"],
-            int(text["next"]),
-            None if end is None else read_end(end),
-            int(text.get("status", "200")),
+            read_origin(name, fields["origin"]),
+            fields["worker"].decode(),
+            fields["key"].decode(),
+            int(fields["next"]),
+            read_end(fields["end"]) if "end" in fields else None,
+            int(fields.get("status", 200)),
             fields.get("lines"),
         )
     except (ValueError, KeyError, TypeError):
-        return None  # another version wrote it: who may read it is not known
+        return None  # there is none, or another version wrote it: who may read it is not known
 
 
 #: Seconds a stream that is neither written nor ended is kept, beyond what its limits allow.
@@ -119,22 +151,7 @@ class Replication:
 
 def fields_of(record: Replication, worker: str) -> Mapping[str, bytes | str | int]:
     """Return the fields of a new stream; ``worker`` is the process that runs it."""
-    origin = record.log.origin
-    return {
-        "endpoint": origin.endpoint,
-        "owner": origin.owner,
-        "format": origin.format,
-        "run": origin.run,
-        "cancels": int(origin.cancels),
-        "buffer": origin.buffer,
-        "keep": str(origin.resume.keep),
-        "chunks": origin.resume.max_chunks,
-        "size": origin.resume.max_size,
-        "worker": worker,
-        "key": record.value,
-        "policy": origin.policy.text,
-        "next": record.have,
-    }
+    return {"origin": write_origin(record.log.origin), "worker": worker, "key": record.value, "next": record.have}
 
 
 def ttl_of(resume: Resume, silences: tuple[float, ...]) -> float:
@@ -414,6 +431,11 @@ class SharedStore:
             if found is not None or monotonic() > self._outage_at + _SETTLING:
                 return found
             await asyncio.sleep(_PAUSE)
+
+    async def linger(self, origin: Origin) -> None:
+        """Keep a stream that has ended from now on for as long as it is kept."""
+        with suppress(RunError):
+            await self.store.linger(origin.id, origin.resume.keep)
 
     async def _discard_doubtful(self) -> None:
         """Delete streams that were claimed by a key while the store did not answer: they have no run."""

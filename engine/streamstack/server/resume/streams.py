@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from streamstack.errors import RunError
 from streamstack.server.resume.log import Origin, StreamLog
-from streamstack.server.resume.reader import DeliveryOptions
 from streamstack.server.resume.store import grace_of
 
 if TYPE_CHECKING:
     from streamstack.server.deadlines import RunTimer
+    from streamstack.server.resume.readers import RemoteReader
     from streamstack.server.resume.store import SharedStore
 
 #: More chunks than any stream has.
@@ -28,26 +27,15 @@ def stop_error(message: str) -> RunError:
     return RunError("stopped", message)
 
 
-class Evictable(Protocol):
-    """A reader of another process's stream, which can be disconnected at shutdown."""
-
-    @property
-    def name(self) -> str: ...
-
-    def stop(self) -> None:
-        """End the answer, so that its client comes back."""
-
-
 @dataclass(eq=False, slots=True)
 class ResumableStream:
-    """One stream of this process: its log, how it is sent, and its run while there is one.
+    """One stream of this process: its log, and its run while there is one.
 
     ``key`` is what its run was begun by (`Idempotency-Key`), and ``fingerprint`` the request that did.
     """
 
     streams: StreamRegistry
     log: StreamLog
-    options: DeliveryOptions
     key: bytes | None = None
     fingerprint: str = ""
     life: RunTimer | None = None
@@ -72,13 +60,13 @@ class ResumableStream:
             await asyncio.wait({self.task}, timeout=patience)
         return self.log.end is not None
 
-    # ------------------------------------------------------------- LogObserver
+    # ------------------------------------------------------------- what the log calls
 
     def reader_arrived(self) -> None:
         """Let the run go on, or keep the ended stream, as long as there is a reader."""
         self.streams.read.add(self)
         if self.log.end is None:
-            self._set(None)
+            self.set_timer(None)
         else:
             self._extend()
 
@@ -87,7 +75,7 @@ class ResumableStream:
         self.streams.mark_unread(self)
         stream_log = self.log
         if stream_log.end is not None:
-            self._set(self.origin.resume.keep)
+            self.set_timer(self.origin.resume.keep)
             if asyncio.get_running_loop().time() > self._ended_at + grace_of(self.origin.resume):
                 self.streams.linger(self)
             return
@@ -97,7 +85,7 @@ class ResumableStream:
             # No client knows the stream's id, so none can resume it.
             self.stop(stop_error("the reader left before the stream began"))
             return
-        self._set(self.origin.resume.keep)
+        self.set_timer(self.origin.resume.keep)
 
     def ended(self) -> None:
         """Keep what was written for a while."""
@@ -105,14 +93,15 @@ class ResumableStream:
         # Where there are readers, it is kept from when the last of them leaves.
         keep = self.origin.resume.keep
         shared = self.streams.shared is not None
-        self._set(keep if not self.log.readers else keep / 2 if shared else None)
+        self.set_timer(keep if not self.log.readers else keep / 2 if shared else None)
         self.streams.mark_ended(self)
 
     def grew(self, size: int) -> None:
         """Count what all streams keep."""
         self.streams.grow(size, self)
 
-    def _set(self, seconds: float | None) -> None:
+    def set_timer(self, seconds: float | None) -> None:
+        """Look in some seconds whether there is a reader; None for never."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -134,15 +123,7 @@ class ResumableStream:
         """Extend the stream in the store while it is read after its end: the client may resume at another server."""
         if self.streams.shared is not None:
             self.streams.linger(self)
-            self._set(self.origin.resume.keep / 2)
-
-    def wait(self, seconds: float) -> None:
-        """Look in some seconds whether there is a reader."""
-        self._set(seconds)
-
-    def close(self) -> None:
-        """Take no more notice of time."""
-        self._set(None)
+            self.set_timer(self.origin.resume.keep / 2)
 
 
 class StreamRegistry:
@@ -161,7 +142,7 @@ class StreamRegistry:
         self._keys: dict[bytes, ResumableStream] = {}
         self._ended: OrderedDict[str, ResumableStream] = OrderedDict()
         self.size = 0
-        self.followers: set[Evictable] = set()  # readers of what others write
+        self.followers: set[RemoteReader] = set()  # readers of what others write
         self.shared: SharedStore | None = None
         self._spawn: Callable[[Coroutine[Any, Any, None]], object] | None = None
 
@@ -218,7 +199,7 @@ class StreamRegistry:
 
     def forget(self, stream: ResumableStream) -> None:
         """Drop a stream. Connected readers still read it to its end."""
-        stream.close()
+        stream.set_timer(None)
         if self._all.pop(stream.origin.id, None) is None:
             return
         self._ended.pop(stream.origin.id, None)
@@ -232,18 +213,14 @@ class StreamRegistry:
         """End a run whose readers did not come back, to no process."""
         left = stream.log.remote_reader_until - monotonic()
         if left > 0:
-            stream.wait(left)
+            stream.set_timer(left)
         else:
             stream.stop(stop_error("no reader came back in time"))
 
     def linger(self, stream: ResumableStream) -> None:
         """Keep a stream that has ended from now on for as long as it is kept: its last reader has just gone."""
         if self.shared is not None and self._spawn is not None:
-            self._spawn(self._linger(stream, self.shared))
-
-    async def _linger(self, stream: ResumableStream, shared: SharedStore) -> None:
-        with suppress(RunError):
-            await shared.store.linger(stream.origin.id, stream.origin.resume.keep)
+            self._spawn(self.shared.linger(stream.origin))
 
     def grow(self, size: int, stream: ResumableStream) -> None:
         """Count what a stream keeps more, and make room."""

@@ -1,4 +1,4 @@
-"""Streams that another process runs: reading them from the store, and stopping them."""
+"""Readers of resumable streams: each copies one stream, of this process or of another, to one connection."""
 
 from __future__ import annotations
 
@@ -9,16 +9,194 @@ from typing import TYPE_CHECKING, Final
 
 from streamstack.connections.stream_store import Seen
 from streamstack.errors import RunError
+from streamstack.formats import BY_NAME
+from streamstack.formats.spec import EncoderOptions, ResponseContext
 from streamstack.language.values import to_json
-from streamstack.server.replies import CLOSE, Sent, in_band, send_problem
+from streamstack.server.headers import status_line
+from streamstack.server.replies import CLOSE, Sent, in_band, send, send_problem
 from streamstack.server.request import Request
-from streamstack.server.resume.log import LAST, LOST, End, Head, unknown_stream
-from streamstack.server.resume.reader import Delivery, DeliveryOptions
+from streamstack.server.response import ChunkedResponseWriter
+from streamstack.server.response_options import GATHERED
+from streamstack.server.resume.log import LAST, LOST, End, Head, Origin, StreamLog, unknown_stream
 from streamstack.server.resume.store import LeaseMonitor, RemoteStream, SharedStore, read_end
 from streamstack.server.resume.streams import ResumableStream, StreamRegistry, stop_error
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
+
+
+class Delivery:
+    """One response that copies a stream: the head it began with, chunks, what is missing, its end."""
+
+    __slots__ = ("_cors", "_origin", "_request", "batch", "encoder", "writer")
+
+    def __init__(self, request: Request, cors: bytes, origin: Origin) -> None:
+        self._request = request
+        self._cors = cors
+        self._origin = origin
+        self.writer = ChunkedResponseWriter(request)
+        #: The bytes that are copied at once.
+        self.batch = min(GATHERED, origin.buffer // 2) or 1
+        #: Encodes the events that one reader alone needs: gaps, heartbeats, the loss of the stream.
+        self.encoder = BY_NAME[origin.format].encoder(EncoderOptions(), ResponseContext(stream=origin.id))
+
+    @property
+    def full(self) -> bool:
+        """Whether the connection takes no more for now."""
+        return self.writer.full
+
+    async def room(self) -> bool:
+        """Wait until the connection takes more; False where it took nothing for too long, and was given up."""
+        return await self.writer.room(self._origin.policy.idle)
+
+    def begin(self, head: Head) -> None:
+        """Send the head, where nothing was sent yet, so that a client that resumes does not wait for a chunk."""
+        if not self.writer.begun:
+            self.write(head, b"")
+
+    def write(self, head: Head, data: bytes) -> None:
+        """Write data, after the head where it was not sent yet."""
+        self._open(head)
+        self.writer.write(data)
+
+    def _open(self, head: Head) -> None:
+        if self.writer.begun:
+            return
+        origin = self._origin
+        self.writer.begin(
+            status_line(head.status) + head.lines + self._cors,
+            keep=self._request.reusable,
+            compress=origin.policy.compress,
+            buffer=origin.buffer,
+            unsent=origin.buffer - self.batch,
+            patience=origin.policy.idle,
+        )
+
+    def finish(self, head: Head, end: End, data: bytes = b"") -> Sent:
+        """Write the last data, and end the answer as the stream ended."""
+        if end.whole is not None and not self.writer.begun:
+            return send(self._request, head.status, head.lines + self._cors, end.whole)
+        self._open(head)
+        return self.writer.cut(data) if end.cut else self.writer.finish(data)
+
+    def cut(self, head: Head | None = None) -> Sent:
+        """End the answer without its last chunk, so that every client sees it cut short."""
+        if head is not None:
+            self._open(head)
+        return self.writer.cut()
+
+
+class LogReader:
+    """A reader of a log in this process.
+
+    While it has had everything (it is *live*), what the run writes goes to its connection at once, without a turn of
+    this reader's task; else the task copies what is missing, as fast as the connection takes it.
+    """
+
+    __slots__ = ("_delivery", "_log", "_sent", "_waiter", "allowance", "offset", "position")
+
+    def __init__(self, stream_log: StreamLog, request: Request, cors: bytes, position: int) -> None:
+        self._log = stream_log
+        self._delivery = Delivery(request, cors, stream_log.origin)
+        self._waiter: asyncio.Future[None] | None = None
+        self._sent: Sent | None = None  # how the answer ended
+        self.position = position  # the number of the chunk it needs next
+        self.offset = 0  # the bytes it has had, as `StreamLog.written` counts them
+        self.allowance = 0  # the bytes it may be behind before it holds the run back
+
+    # ------------------------------------------------------------- what the log calls
+
+    def push(self, data: bytes, count: int) -> None:
+        """Write chunks that were just appended; called only while the reader is live."""
+        stream_log = self._log
+        assert stream_log.head is not None
+        self._write(stream_log.head, data, last=stream_log.end is not None)
+        self.position += count
+        self.offset += len(data)
+        if self._delivery.full:
+            stream_log.mark_slow(self)
+            self.wake()
+
+    def _write(self, head: Head, data: bytes, *, last: bool) -> None:
+        """Write data; with the last of it the end, which then needs no write of its own."""
+        if last:
+            assert self._log.end is not None
+            self._sent = self._delivery.finish(head, self._log.end, data)
+        else:
+            self._delivery.write(head, data)
+
+    def wake(self) -> None:
+        """Wake the task."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def heartbeat(self) -> None:
+        """Send a heartbeat."""
+        head = self._log.head
+        if head is not None and not self._delivery.full:
+            self._delivery.write(head, self._delivery.encoder.heartbeat())
+
+    # ------------------------------------------------------------- the task
+
+    async def copy(self) -> Sent:
+        """Copy the stream to the connection until it has ended. Cancelled when the reader leaves."""
+        stream_log, delivery = self._log, self._delivery
+        stream_log.attach(self)
+        try:
+            while True:
+                if not await delivery.room():
+                    return CLOSE
+                if self._sent is not None:
+                    return self._sent
+                if stream_log.withheld:
+                    await self._wait()
+                    continue
+                if self.position < stream_log.next:
+                    self._copy_some()
+                    continue
+                if stream_log.end is not None:
+                    assert stream_log.head is not None
+                    self._sent = delivery.finish(stream_log.head, stream_log.end)
+                    continue
+                if stream_log.head is not None:
+                    delivery.begin(stream_log.head)
+                if not delivery.full:
+                    await self._wait()
+        except asyncio.CancelledError:
+            delivery.writer.stop()
+            raise
+        finally:
+            stream_log.detach(self)
+
+    async def _wait(self) -> None:
+        """Wait for what the task has to see to: its connection is full, the stream has ended."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._log.mark_live(self)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            self._log.mark_slow(self)
+
+    def _copy_some(self) -> None:
+        """Copy what is kept from where the reader is; tell it where something is kept no more."""
+        stream_log = self._log
+        head = stream_log.head
+        assert head is not None
+        before = b""
+        if self.position < stream_log.first:
+            before = self._delivery.encoder.gap(
+                {"from": self.position, "to": stream_log.first - 1}, stream_log.first - 1
+            )
+            self.position = stream_log.first
+        frames = stream_log.read(self.position, self._delivery.batch)
+        data = b"".join(frames)
+        self.position += len(frames)
+        last = stream_log.end is not None and self.position >= stream_log.next
+        self._write(head, before + data, last=last)
+        self.offset = stream_log.offset_of(self.position) if before else self.offset + len(data)
+        stream_log.wake_writer()
+
 
 #: Seconds between two looks at the store where no news came: they may have been missed.
 _LOOK: Final = 1.0
@@ -37,11 +215,10 @@ class RemoteReader:
         self._stream = stream
         self._request = request
         self._cors = cors
-        self._manner = options = DeliveryOptions.of(stream.origin)
         self._position = position
         self._keep_alive = stream.origin.policy.keep_alive
-        self._delivery = Delivery(request, cors, options)
-        self._encoder = options.encoder
+        self._delivery = Delivery(request, cors, stream.origin)
+        self._encoder = self._delivery.encoder
         self._news = asyncio.Event()
         self._stopped = False
         self._silent_since = monotonic()
@@ -56,7 +233,7 @@ class RemoteReader:
     @property
     def name(self) -> str:
         """The id of its stream."""
-        return self._manner.stream
+        return self._stream.origin.id
 
     def stop(self) -> None:
         """End the answer without a good end: its client may come back, elsewhere."""
@@ -195,8 +372,11 @@ class RemoteReader:
         if not far and now - self._reported_at < seconds:
             return
         self._reported_at, self._reported, self._unreported = now, self._position, 0
-        ttl = resume.keep if origin.cancels else 2 * seconds
-        message = to_json({"read": origin.id, "at": self._position, "for": ttl})
+        await self._tell(resume.keep if origin.cancels else 2 * seconds)
+
+    async def _tell(self, seconds: float) -> None:
+        """Tell the process of the run how far this reader is, and for how long it counts as connected."""
+        message = to_json({"read": self.name, "at": self._position, "for": seconds})
         await self._shared.store.tell(self._stream.worker, message)
 
     async def _extend(self) -> None:
@@ -204,19 +384,15 @@ class RemoteReader:
         now, origin = monotonic(), self._stream.origin
         if now - self._extended_at >= origin.resume.keep / 3:
             self._extended_at = now
-            with suppress(RunError):
-                await self._shared.store.linger(origin.id, origin.resume.keep)
+            await self._shared.linger(origin)
 
     async def _leave(self) -> None:
         origin = self._stream.origin
-        store = self._shared.store
         with suppress(RunError):
-            await store.linger(origin.id, origin.resume.keep)
+            await self._shared.store.linger(origin.id, origin.resume.keep)
             if not self._ended:
                 # The run waits for somebody to come back, or goes on alone.
-                ttl = origin.resume.keep if origin.cancels else 0
-                message = to_json({"read": origin.id, "at": self._position, "for": ttl})
-                await store.tell(self._stream.worker, message)
+                await self._tell(origin.resume.keep if origin.cancels else 0)
 
     def _end_as_lost(self, head: Head | None) -> Sent:
         if head is None:
