@@ -163,7 +163,10 @@ def _join(one: Shape, other: Shape, depth: int = 0) -> Shape:
         held = other if one.is_null else one
         return replace(held, null=null, absent=one.absent or other.absent, unless=unless, constant=MISSING, tells=None)
     inner = [each.items for each in (one, other) if each.items is not None]
-    bare = [each for each in (one, other) if each.items is None and each.may_be(("list", "stream"))]
+    # An empty list says nothing of the items that the other holds.
+    bare = [
+        each for each in (one, other) if each.items is None and each.may_be(("list", "stream")) and each.constant != []
+    ]
     items = None if bare or not inner else inner[0] if len(inner) == 1 else _join(inner[0], inner[1], depth + 1)
     fields, rest = _join_fields(one, other, depth)
     same = one.constant is not MISSING and type(one.constant) is type(other.constant) and one.constant == other.constant
@@ -210,8 +213,8 @@ def of_constant(value: Any, depth: int = 0) -> Shape:
     if depth > _DEEPEST:
         return ANY
     if isinstance(value, (list, tuple)):
-        items = unite(of_constant(each, depth + 1) for each in value[:100])
-        return replace(listing(items, filled=bool(value)), constant=value)
+        items = unite(of_constant(each, depth + 1) for each in value[:100]) if value else None
+        return Shape(frozenset({"list"}), items=items, filled=bool(value), constant=value)
     if isinstance(value, Mapping):
         return replace(record({str(k): of_constant(v, depth + 1) for k, v in value.items()}), constant=value)
     number = value if type(value) in (int, float) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -80,6 +80,14 @@ _ATTRIBUTES: Final = {
     "map": -1, "sort": 2, "sortBy": 0, "groupBy": 0, "groupby": 0, "indexBy": 0, "selectattr": 0, "rejectattr": 0,
     "unique": 1, "sum": 0, "mean": 0, "min": 0, "max": 0, "join": 1,
 }  # fmt: skip
+_OF_NUMBERS: Final = frozenset({"sum", "mean", "percentile"})
+_ORDERED: Final = frozenset({"min", "max", "sort", "sortBy"})
+#: Filters that read a number or a time from a text, which need not be one.
+_READ: Final = {
+    "toInteger": "number", "int": "number", "toDecimal": "number", "float": "number",
+    "date": "timestamp or date", "addTime": "timestamp or date", "toDate": "timestamp or date",
+    "toTimestamp": "timestamp or date",
+}  # fmt: skip
 _KEEP_FILLED: Final = frozenset({"sort", "sortBy", "unique", "reverse", "map"})
 
 
@@ -115,10 +123,12 @@ class Evaluator:
 
     def __init__(self, reports: Reports, *, is_task: bool = False) -> None:
         self.env: Env = {}
-        self.dead = False
+        self.dead = False  # the present step never runs: only its paths are checked
+        self.caught = False  # what fails here is handled: only what surely fails is reported
         self._reports = reports
         self._is_task = is_task
         self._value: Value | None = None
+        self._names: list[nodes.Expr] = []  # the positional arguments of the present filter
 
     # -- values
 
@@ -128,7 +138,7 @@ class Evaluator:
         if constant is not MISSING:
             return shapes.of_constant(constant)
         if isinstance(value, ListValue):
-            return listing(shapes.unite(self.value(each, env) for each in value.items), filled=bool(value.items))
+            return listing(shapes.unite([self.value(each, env) for each in value.items]), filled=bool(value.items))
         if isinstance(value, ObjectValue):
             return record({key: self.value(each, env) for key, each in value.entries})
         with self.at(value, env):
@@ -218,7 +228,7 @@ class Evaluator:
         hint = f"write `{shown or '(...)'} | default(...)`"
         if path_of(node) is not None:
             hint += f", or put `when: << {shown} is not none >>` beside the step"
-        if not self.dead:
+        if not self.dead and not self.caught:
             self._reports.add("may-be-null", self.mark(node), f"{named} {verb} null, and {what}: {shape.null}", hint)
         self.assume(node)
 
@@ -235,7 +245,7 @@ class Evaluator:
 
     def wrong(self, node: nodes.Node, message: str, hint: str = "", *, sure: bool = True) -> None:
         """Report a value of a wrong kind: an error where no value fits, else a warning."""
-        if not self.dead:
+        if not self.dead and (sure or not self.caught):
             self._reports.add("wrong-type", self.mark(node), message, hint or None, sure=sure)
 
     def assume(self, node: nodes.Node) -> None:
@@ -323,7 +333,7 @@ class Evaluator:
         found = self._found(container.sure, key, node, soft=soft)
         if found.absent and not soft:
             shown = self.show(node)
-            if not self.dead:
+            if not self.dead and not self.caught:
                 hint = f"write `{shown} | default(...)`" if shown else ""
                 named = f"`{shown}`" if shown else "what is looked up here"
                 message = f"{named} may be missing: {found.null}"
@@ -488,7 +498,9 @@ class Evaluator:
     # -- parts of expressions
 
     def list_of(self, node: nodes.List | nodes.Tuple) -> Shape:
-        return listing(shapes.unite(map(self.of, node.items)), filled=bool(node.items))
+        if not node.items:
+            return shapes.of_constant([])
+        return listing(shapes.unite([self.of(each) for each in node.items]), filled=True)
 
     def dict_of(self, node: nodes.Dict) -> Shape:
         fields: dict[str, Shape] = {}
@@ -555,8 +567,14 @@ class Evaluator:
         value = constant_of(node)
         if not isinstance(value, nodes.Node):
             return shapes.of_constant(value)
-        shape = self.not_null(node.node, "a sign before null fails")
-        return replace(self.fits(node.node, shape, NUMBERS, "only a number has a sign"), low=None, high=None)
+        shape = self.fits(
+            node.node, self.not_null(node.node, "a sign before null fails"), NUMBERS, "only a number has a sign"
+        )
+        if isinstance(node, nodes.Pos):
+            return shape
+        constant = -shape.constant if type(shape.constant) in (int, float) else MISSING
+        low, high = (None if each is None else -each for each in (shape.high, shape.low))
+        return replace(shape, low=low, high=high, constant=constant)
 
     def _as_text(self, node: nodes.Node) -> None:
         shape = self.of(node)
@@ -658,7 +676,34 @@ class Evaluator:
             if not with_default:
                 value = self.fits(node.node, value, kinds, f"the filter `{name}` can't take it", hint)
         given = self._arguments(operation, node)
+        constants = [value.constant, *(constant_of(each) for each in given.values())]
+        if name != "random" and not any(each is MISSING or isinstance(each, nodes.Node) for each in constants):
+            return self._computed(node, operation, value.constant, given)
+        if name in _READ and value.is_only("text") and not with_default:
+            shown = self.show(node.node)
+            hint = (
+                f"write `{name}(0)` for a default" if _READ[name] == "number" else "declare it as `timestamp` or `date`"
+            )
+            self.wrong(
+                node.node, f"`{shown or 'this text'}` may be no {_READ[name]}, which `{name}` needs", hint, sure=False
+            )
+        self._names = node.args
         return self._result(node, name, value, gives, given)
+
+    def _computed(self, node: nodes.Filter, operation: Operation, value: Any, given: Mapping[str, nodes.Node]) -> Shape:
+        """Apply a filter to constants."""
+        try:
+            named = {key: constant_of(each) for key, each in given.items()}
+            result = operation.code(
+                value,
+                *(constant_of(each) for each in node.args),
+                **{str(each.key): named[str(each.key)] for each in node.kwargs},
+            )
+        except (RunError, TypeError, ValueError) as error:
+            if isinstance(error, RunError):
+                self.wrong(node, f"this always fails: {error.message}")
+            return ANY
+        return shapes.of_constant(result)
 
     def _default(self, node: nodes.Filter) -> Shape:
         assert node.node is not None
@@ -666,46 +711,72 @@ class Evaluator:
         named = {str(each.key): each.value for each in node.kwargs}
         other = node.args[0] if node.args else named.get("other")
         otherwise = TEXT if other is None else self.of(other)
+        if value.kinds and not value.null:
+            return value
         return otherwise if value.is_null else replace(value.sure | otherwise, constant=MISSING)
 
     def _result(
         self, node: nodes.Filter, name: str, value: Shape, gives: str, given: Mapping[str, nodes.Node]
     ) -> Shape:
+        """Return the shape of what a filter gives."""
         assert node.node is not None
         items = value.item() if value.may_be(("list", "text")) else ANY
         position = _ATTRIBUTES.get(name)
-        if position is not None:
-            attribute = given.get("attribute", given.get("field"))
-            items = self._attribute(node, items, attribute) if attribute is not None else items
-        if name == "map" and isinstance(given.get("filter"), nodes.Const):
-            items = ANY
-            inner = FILTER_SIGNATURES.get(str(constant_of(given["filter"])))
-            if inner is not None and "it" not in inner[1]:
-                items = shapes.parse(inner[1])
-        if name == "round":
-            shape = shapes.INTEGER if not given else shapes.NUMBER
-        elif name in ("first", "last") and "count" in given:
-            return listing(items) if value.is_only("list") else ANY
-        elif name == "map":
-            if given.get("default") is not None:
-                items = items.sure | self.of(given["default"])
-            shape = listing(items)
-        elif name in ("length", "count"):
-            return replace(COUNT, low=1 if value.filled else 0)
-        elif name == "lines" or (name == "split" and given):
-            return replace(shapes.parse(gives), filled=True)
-        elif name == "abs":
-            return replace(value, low=0, high=None, constant=MISSING)
-        elif name == "reverse":
-            return replace(value, constant=MISSING)
-        elif name in ("min", "max"):
-            shape = value.item().or_null(f"`{name}` gives null for an empty list")
-        else:
+        attribute = given.get("attribute", given.get("field")) if position is not None else None
+        if attribute is not None:
+            items = self._attribute(node, items, attribute)
+        if name in _OF_NUMBERS or (name in _ORDERED and not value.is_only("text")):
+            self._numbers(node, name, replace(items, null="") if name in ("sort", "sortBy") else items)
+        special = _RESULTS.get(name)
+        shape = special(self, value, items, given) if special is not None else None
+        if shape is None:
             why = f"`{name}` gives null " + ("for an empty list" if name in OF_EMPTY else "where it finds nothing")
             shape = shapes.parse(gives, lambda _: value, why)
         if name in OF_EMPTY and value.filled and not value.item().null:
             shape = shape.sure
         return replace(shape, filled=True) if name in _KEEP_FILLED and value.filled else shape
+
+    def result_of_map(self, value: Shape, items: Shape, given: Mapping[str, nodes.Node]) -> Shape:
+        """Return the list of a field of each item, or of what a filter gives for each."""
+        if "filter" in given:
+            takes_gives = FILTER_SIGNATURES.get(str(constant_of(given["filter"])))
+            known = takes_gives is not None and "it" not in takes_gives[1]
+            return listing(shapes.parse(takes_gives[1]) if known and takes_gives is not None else ANY)
+        if given.get("default") is not None:
+            items = items.sure | self.of(given["default"])
+        return listing(items)
+
+    def result_of_pick(self, value: Shape, given: Mapping[str, nodes.Node], *, picks: bool) -> Shape | None:
+        """Return the object with some of its fields, or without them."""
+        if not value.is_only("object") or value.fields is None:
+            return None
+        keys = {constant_of(each) for each in self._names}
+        if not all(isinstance(key, str) for key in keys):
+            return record({}, ANY)
+        return record({key: each for key, each in value.fields.items() if (key in keys) == picks}, value.rest)
+
+    def _numbers(self, node: nodes.Filter, name: str, items: Shape) -> None:
+        """Check the items of a list that a filter calculates with or compares."""
+        assert node.node is not None
+        shown = self.show(node.node)
+        named = f"the items of `{shown}`" if shown else "the items"
+        hint = """write `| reject("none")` before it"""
+        if items.null and not self.dead and not self.caught:
+            message = f"{named} may be null, and `{name}` fails on null: {items.null}"
+            self._reports.add("may-be-null", self.mark(node), message, hint)
+        kinds = items.kinds
+        if not kinds:
+            return
+        if name in _OF_NUMBERS:
+            wrong, sure = kinds - NUMBERS, kinds.isdisjoint(NUMBERS)
+        else:
+            pairs = [(a, b) for a in kinds for b in kinds if not _comparable(a, b)]
+            wrong, sure = frozenset(a for a, _ in pairs), False
+        if wrong:
+            what = "needs numbers" if name in _OF_NUMBERS else "can't compare them"
+            verb = "are" if sure else "may be"
+            message = f"{named} {verb} {listed(sorted(wrong))}, and `{name}` {what}"
+            self.wrong(node, message, 'write `| map("toDecimal")` before it' if sure else "", sure=sure)
 
     def _attribute(self, node: nodes.Filter, items: Shape, attribute: nodes.Node) -> Shape:
         """Return what a field of the items is; report one that they do not have."""
@@ -984,6 +1055,43 @@ def join_env(one: Env | None, other: Env | None) -> Env | None:
     return {**other, **result}
 
 
+def _merged(items: Shape) -> Shape:
+    """Return what objects merged into one are: each adds its fields, so that none is missing."""
+    if items.fields is None:
+        return record({}, ANY)
+    return record({key: each.sure if each.absent else each for key, each in items.fields.items()}, items.rest)
+
+
+def _fields(value: Shape) -> Shape:
+    """Return what any field of an object is."""
+    if value.fields is None or value.rest is not None or not value.is_only("object"):
+        return ANY
+    return shapes.unite([each.sure if each.absent else each for each in value.fields.values()])
+
+
+_RARE: Final = "no item may have that value"
+#: The results of filters that depend on more than the notation says; None leaves it to that.
+_RESULTS: Final[dict[str, Callable[[Evaluator, Shape, Shape, Mapping[str, nodes.Node]], Shape | None]]] = {
+    "map": Evaluator.result_of_map,
+    "pick": lambda self, value, _, given: self.result_of_pick(value, given, picks=True),
+    "omit": lambda self, value, _, given: self.result_of_pick(value, given, picks=False),
+    "round": lambda _, __, ___, given: shapes.NUMBER if given else shapes.INTEGER,
+    "first": lambda _, value, items, given: listing(items) if "count" in given and value.is_only("list") else None,
+    "last": lambda _, value, items, given: listing(items) if "count" in given and value.is_only("list") else None,
+    "length": lambda _, value, __, ___: replace(COUNT, low=int(value.filled)),
+    "count": lambda _, value, __, ___: replace(COUNT, low=int(value.filled)),
+    "lines": lambda _, __, ___, ____: listing(TEXT, filled=True),
+    "split": lambda _, __, ___, given: listing(TEXT, filled=bool(given)),
+    "abs": lambda _, value, __, ___: replace(value, low=0, high=None, constant=MISSING),
+    "reverse": lambda _, value, __, ___: replace(value, constant=MISSING),
+    "min": lambda _, value, __, ___: value.item().or_null("`min` gives null for an empty list"),
+    "max": lambda _, value, __, ___: value.item().or_null("`max` gives null for an empty list"),
+    "merge": lambda _, value, __, ___: _merged(value.item()),
+    "groupBy": lambda _, value, __, ___: record({}, listing(value.item(), filled=True).missing(_RARE)),
+    "indexBy": lambda _, value, __, ___: record({}, value.item().missing(_RARE)),
+    "values": lambda _, value, __, ___: listing(_fields(value)),
+    "entries": lambda _, value, __, ___: listing(record({"key": TEXT, "value": _fields(value)})),
+}
 _HANDLERS: Final[dict[type[nodes.Node], Any]] = {
     nodes.List: Evaluator.list_of,
     nodes.Tuple: Evaluator.list_of,

@@ -13,6 +13,7 @@ from streamstack.language import shapes
 from streamstack.language.analysis.evaluate import Env, Evaluator, an, join_env, names_in
 from streamstack.language.analysis.state import Reports
 from streamstack.language.definition import (
+    Arguments,
     ConstantArgument,
     Definition,
     Endpoint,
@@ -85,25 +86,28 @@ OF_A_BODY: Final = {**OF_EVERY_STREAM, "skipped": ANY, "bytes": ANY, "size": ANY
 _FILE: Final = Shape(frozenset({"file"}), fields={"name": TEXT, "contentType": TEXT, "size": COUNT}, title="a file")
 
 
-def shape_of_input(declared: Input, *, called: bool = False, sent: bool = False) -> Shape:
+def shape_of_input(declared: Input, *, called: bool = False, sent: bool = False, built: bool = False) -> Shape:
     """Return the shape of a declared input.
 
     Args:
         declared: The declaration.
         called: It is an input of a function, which may be a stream.
         sent: It is a part of the path, so that each request has it.
+        built: It is a property of an object that is built of defaults where a client sends none.
     """
-    shape = _given(declared, called=called)
+    built = built or not (declared.required or sent)
+    shape = _given(declared, called=called, built=built)
     if declared.nullable and declared.type != "json":
         shape = shape.or_null("it is declared `nullable`")
     elif declared.type == "stream" or (declared.type == "object" and declared.properties is not None):
         return shape
-    elif not declared.required and not sent and declared.default in (MISSING, None):
-        shape = shape.or_null("it is optional and has no default")
+    elif declared.default in (MISSING, None) and built:
+        why = "it is optional and has no default" if not declared.required else "what it is a property of is optional"
+        shape = shape.or_null(why)
     return shape
 
 
-def _given(declared: Input, *, called: bool) -> Shape:
+def _given(declared: Input, *, called: bool, built: bool = False) -> Shape:
     type_ = declared.type
     if type_ in ("integer", "decimal") and called:
         return INTEGER if type_ == "integer" else NUMBER  # what other steps give, not clients
@@ -116,7 +120,7 @@ def _given(declared: Input, *, called: bool) -> Shape:
     if type_ == "object":
         if declared.properties is None:
             return record({}, ANY)
-        return record({each.name: shape_of_input(each, called=called) for each in declared.properties})
+        return record({each.name: shape_of_input(each, called=called, built=built) for each in declared.properties})
     if type_ == "list":
         items = ANY if declared.items is None else _given(declared.items, called=called)
         if declared.items is not None and declared.items.nullable:
@@ -356,9 +360,9 @@ class TypeWalker:
         if name is None:
             return
         for other, known in env.items():
-            if known.tells is not None or known.unless is not None:
-                if other != name and name in names_in(known.tells) | names_in(known.unless):
-                    env[other] = replace(known, tells=None, unless=None)
+            conditional = known.tells is not None or known.unless is not None
+            if conditional and other != name and name in names_in(known.tells) | names_in(known.unless):
+                env[other] = replace(known, tells=None, unless=None)
         env[name] = shape
         for guard in self._guards:
             guard[name] = guard[name] | shape if name in guard else shape
@@ -407,7 +411,7 @@ class TypeWalker:
         if isinstance(value, Expression):
             with self._evaluate.at(value, self._evaluate.env):
                 self._evaluate.may_be_null(value.node, shape, what)
-        else:
+        elif not self._evaluate.caught:
             self._reports.add("may-be-null", value.mark, f"this is null, and {what}")
 
     def _check_kind(self, value: Value, shape: Shape, kind: Kind, name: str, *, sent: bool = False) -> None:
@@ -429,7 +433,8 @@ class TypeWalker:
         if not sure:
             what = what.removesuffix("is") + "may be"
         message = f"`{name}` must be {wanted}, and {what} {an(sorted(wrong))}"
-        self._reports.add("wrong-type", _mark_of(value), message, hint, sure=sure)
+        if sure or not self._evaluate.caught:
+            self._reports.add("wrong-type", _mark_of(value), message, hint, sure=sure)
 
     def _check_bounds(self, value: Value, shape: Shape, form: Bound, name: str) -> None:
         if value.constant is not MISSING or not shape.kinds or shape.kinds.isdisjoint(NUMBERS):
@@ -461,7 +466,7 @@ class TypeWalker:
         declared = next(
             (each for each in getattr(function, "inputs", ()) if use.entry in (each.name, *each.aliases)), None
         )
-        if declared is None or shape.kinds is None or use.value.constant is not MISSING or self._evaluate.dead:
+        if declared is None or use.value.constant is not MISSING or self._evaluate.dead:
             return
         assert function is not None
         wanted = _given(declared, called=True)
@@ -583,9 +588,11 @@ class TypeWalker:
         end: Env | None = env
         for block in node.nested(Nesting.GUARDED):
             inner = dict(env)
+            before, self._evaluate.caught = self._evaluate.caught, self._evaluate.caught or _catches_all(node)
             if node.nested(Nesting.HANDLER) and "auth" in inner:
                 inner["auth"] = inner["auth"].sure  # an anonymous client is handled in `catch`
             end = self._block(block, inner)
+            self._evaluate.caught = before
         self._guards.pop()
         failed = {**env, **{name: env[name] | shape if name in env else shape for name, shape in guard.items()}}
         after = end
@@ -719,6 +726,12 @@ def _again(entry: Env, back: Env | None, bound: frozenset[str], *, widen: bool, 
             joined = replace(joined, low=None, high=None, constant=MISSING)
         result[name] = joined
     return result
+
+
+def _catches_all(node: Node) -> bool:
+    """Tell whether a `try` handles each error, whatever its code."""
+    handler = node.arguments.get("catch")
+    return isinstance(handler, Arguments) and handler.get("on") is None
 
 
 def _file_in(shape: Shape, path: str = "") -> str | None:
