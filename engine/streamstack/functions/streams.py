@@ -200,6 +200,7 @@ def filter_(run: Run, in_: Any, where: Any) -> Stream:
         Bound(Kind.DURATION, minimum=0.001),
         "Maximum time that a batch waits, from its first item, before it is emitted.",
     ),
+    choices=(Choice(("size", "within"), several=True),),
     effects=Effects(gives="stream", result="stream of [items of in]"),
     examples=[
         Example(

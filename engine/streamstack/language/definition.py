@@ -25,10 +25,11 @@ Parameter = Field
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Parameters of which at most one may be given; one must be, where ``required``."""
+    """Parameters of which at most one may be given, or ``several``; one must be, where ``required``."""
 
     names: tuple[str, ...]
     required: bool = True
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ class Effects:
     ``proves``: where that is true, these parameters are not null (password.verify).
     ``waits_for_stream``: it reads a stream to its end before it gives anything (collect). ``emits``: it sends
     chunks. ``ends``: no step after it in its stack runs. ``leaves``: what a step that ends leaves: "frame"
-    (return), "loop" (break), "turn" (continue), "" by an error (throw). ``closes``: nothing may be sent after it
+    (return), "loop" (break), "turn" (continue), "" by an error (throw). ``opens``: it must come before the first chunk
+    (respond). ``closes``: nothing may be sent after it
     (done). ``calls``: the parameters that name functions of the project (call). ``shortens``: the stream it gives
     ends before its input does (streams.take), so that holding it all is no wait. ``sets``: it binds the keys of its
     main parameter as variables (set). ``rebinds``: the parameter whose value names a variable that it binds anew
@@ -73,6 +75,7 @@ class Effects:
     ends: bool = False
     leaves: str = ""
     closes: bool = False
+    opens: bool = False
     calls: tuple[str, ...] = ()
     shortens: bool = False
     sets: bool = False

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.analysis.checks import check_authentication, check_format, check_resume, check_texts, suppress
+from streamstack.language.analysis.checks import (
+    check_authentication,
+    check_format,
+    check_own_paths,
+    check_resume,
+    check_texts,
+    is_answered,
+    suppress,
+)
 from streamstack.language.analysis.names import check_calls, check_configured
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, Registry, Task
@@ -55,6 +63,7 @@ class _Around:
     unread: Collection[str]  # functions that could not be read
     configured: Mapping[str, Collection[str]]
     environment: Mapping[str, str] | None
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 def validate(
@@ -83,7 +92,9 @@ def validate(
     functions: dict[str, FunctionDefinition] = {}
     findings += _name_functions(entries, functions)
     sound: list[Definition] = []
-    around = _Around(functions, callees_of(functions), unread - functions.keys(), configured or {}, environment)
+    endpoints = tuple(each.definition for each in entries if isinstance(each.definition, Endpoint))
+    callees = callees_of(functions)
+    around = _Around(functions, callees, unread - functions.keys(), configured or {}, environment, endpoints)
     collisions = _collide(entries)
     for entry in entries:
         definition = entry.definition
@@ -150,6 +161,8 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     """Report what the shape alone does not show."""
     found = check_calls(definition, around.functions, around.unread)
     found += check_configured(definition, around.configured)
+    if all(each.path for each in around.endpoints):  # else one that could not be read may be meant
+        found += check_own_paths(definition, around.endpoints)
     conditions = {each.mark for each in entry.reading.findings if each.code == "not-an-expression"}
     found += check_texts(entry.document.root, conditions)
     if isinstance(definition, Endpoint):
@@ -305,8 +318,22 @@ def read_project(
                 "authentication": settings.names("authentication"),
             },
         )
+    wrong += _unanswered(settings, project, kept.get(name, ""), name)
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, kept | sources, environment)
+
+
+def _unanswered(settings: Settings, project: Project, text: str, name: str) -> list[Diagnostic]:
+    """Report the addresses for models without a key that are paths which no endpoint answers."""
+    found = []
+    for model in settings.models.values():
+        path = model.without_key
+        if path is None or not path.startswith("/") or is_answered(path, project.endpoints, below=True):
+            continue
+        at = max(text.find(path), 0)
+        mark = Mark(name, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+        found.append(make_diagnostic("unknown-path", mark, f"no endpoint answers below `{path}`"))
+    return found
 
 
 @contextmanager

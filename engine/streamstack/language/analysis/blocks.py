@@ -105,6 +105,7 @@ class AnalysisContext(ABC):
         self.copies = [Copy(self.graph.root)]
         self.guards: list[TryStates] = []
         self.dead = 0
+        self.sure_loops: frozenset[Node] = frozenset()  # whose first turn the types prove
 
     @abstractmethod
     def follow(self, block: Block, state: AnalysisState) -> AnalysisState | None:
@@ -287,7 +288,7 @@ class Frames(AnalysisContext):
         self.bind(block, inner)
         late, emission.late = emission.late, []
         met = len(emission.events)
-        region = Region(f"the `{node.step.function.name}`", node.mark, turns=False)
+        region = Region(f"the `{node.step.function.name}`", node.mark, turns=False, per_item=True)
         with self.around(region=region, condition=block):
             words = f"the work of this concurrent `{node.step.function.name}`"
             end, _ = self.frame(block, inner, words)
@@ -488,6 +489,8 @@ class Blocks(Frames):
                 end = self.follow(block, body)
         frame.loops.pop()
         again = [each for each in (end, *loop.turns) if each is not None]
+        if block.binds and not again and not loop.breaks and not self.dead:
+            self._refuse_one_turn(node, block)
         self.streams.close(region, [entry] if block.copies else again)
         self._check_next_turn(entry, again, met)
         exits = again + loop.breaks
@@ -495,7 +498,7 @@ class Blocks(Frames):
         if block.copies:
             for each in exits:
                 each.names = dict(entry.names)
-        after = join(exits if runs_once_at_least(node, block) else [*exits, entry.fork()])
+        after = join(exits if self.runs_at_least_once(node, block) else [*exits, entry.fork()])
         if after is None:
             return None
         self.unbind(block, entry, after)
@@ -505,6 +508,22 @@ class Blocks(Frames):
         elif not loop.breaks and len(frame.returns) == returns:
             self.wait_for(node, read, after, loop=True)
         return after
+
+    def runs_at_least_once(self, node: Node, block: Block) -> bool:
+        """Tell whether a loop surely has a first turn: by how it is written, or by what is known of its values."""
+        return node in self.sure_loops or runs_once_at_least(node, block)
+
+    def _refuse_one_turn(self, node: Node, block: Block) -> None:
+        """Report a loop over items that `return` always leaves at the first one."""
+        leaving = next((each for each in block.nodes if each.step.function.effects.leaves == "frame"), None)
+        if leaving is not None and leaving.step.when is None:
+            self.reports.add(
+                "unreachable",
+                leaving.mark,
+                f"the `{node.step.function.name}` in line {node.mark.line} never comes to a second item: this always "
+                "leaves at the first",
+                "write `x | first` or `streams.take` for the first item, or put `when` beside it",
+            )
 
     def _check_next_turn(self, entry: AnalysisState, again: list[AnalysisState], met: int) -> None:
         """Report a chunk that comes after the `done` of the turn before."""
@@ -516,7 +535,7 @@ class Blocks(Frames):
     def wait_for(self, node: Node, read: tuple[Made, ...], state: AnalysisState, *, loop: bool = False) -> None:
         """Note that a step reads streams to their end, unless they are short or emit by themselves."""
         for made in read:
-            if made.brief or made.emissions.emits or self.dead:
+            if made.brief or made.of_one_item or made.emissions.emits or self.dead:
                 continue
             if loop:
                 advice = (

@@ -20,13 +20,14 @@ from streamstack.language.definition import (
     Input,
     Step,
 )
-from streamstack.language.expressions import Value
+from streamstack.language.expressions import Text, Value
 from streamstack.language.expressions.value import ListValue, ObjectValue
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values, called_itself, reached, steps_of
 from streamstack.language.nodes import Scalar, Sequence
 from streamstack.language.suggest import suggestion
 from streamstack.language.values import MISSING
+from streamstack.spec import Bound, Kind
 
 
 def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> list[Diagnostic]:
@@ -168,6 +169,58 @@ def _known(value: Value, inputs: Mapping[str, Input]) -> Any:
     if name in inputs and len(value.reads) == 1 and value.reads[0].path == (name,):
         return _SAMPLES.get(inputs[name].type, MISSING)
     return MISSING
+
+
+def check_own_paths(definition: Definition, endpoints: Collection[Endpoint]) -> list[Diagnostic]:
+    """Report the URLs that are paths of this server which no endpoint answers."""
+    found = []
+    for step in steps_of(definition.stack):
+        for parameter in step.function.parameters:
+            value = step.arguments.get(parameter.name)
+            if not isinstance(parameter.type, Bound) or parameter.type.kind is not Kind.URL:
+                continue
+            path = _own_path(value) if isinstance(value, Value) else None
+            below = parameter.name == "baseUrl"
+            if path is None or is_answered(path, endpoints, below=below) or not isinstance(value, Value):
+                continue
+            shown = path.replace(_BOUND, "<<...>>")
+            known = [each.path for each in endpoints]
+            message = f"no endpoint answers {'below ' if below else ''}`{shown}`"
+            found.append(make_diagnostic("unknown-path", value.mark, message, suggestion(shown, known) or None))
+    return found
+
+
+#: Stands for a binding in a path.
+_BOUND: Final = "\0"
+
+
+def _own_path(value: Value) -> str | None:
+    """Return the path that a URL of this server has; None for one of another server, or that is not known."""
+    parts = value.parts if isinstance(value, Text) else (value.constant,)
+    text = "".join(part if isinstance(part, str) else _BOUND for part in parts)
+    if not isinstance(parts[0], str) or not text.startswith("/") or text.startswith(("//", "/_")):
+        return None
+    return re.split(r"[?#]", text, maxsplit=1)[0]
+
+
+def is_answered(path: str, endpoints: Iterable[Endpoint], *, below: bool = False) -> bool:
+    """Tell whether an endpoint answers a path, or paths below it."""
+    wanted = path.strip("/").split("/")
+    for endpoint in endpoints:
+        known = endpoint.path.strip("/").split("/")
+        rest = "{" in known[-1] and ":path}" in known[-1]
+        if len(known) < len(wanted) and not rest:
+            continue
+        if not below and not rest and len(known) != len(wanted):
+            continue
+        if all(_BOUND in mine or _matches(mine, their) for mine, their in zip(wanted, known, strict=False)):
+            return True
+    return False
+
+
+def _matches(segment: str, declared: str) -> bool:
+    pattern = ".+".join(map(re.escape, re.split(r"\{[^{}]*\}", declared)))
+    return re.fullmatch(pattern, segment) is not None
 
 
 _HINT = "take `id` out, or write `resume: false`: put your own id into the content or the metadata"

@@ -15,7 +15,7 @@ from streamstack.language.analysis.names import property_mark
 from streamstack.language.analysis.state import Reports
 from streamstack.language.expressions import Read, Template, Text, Value
 from streamstack.language.expressions.analyse import SOFT_FILTERS, SOFT_TESTS, constant_of, path_base
-from streamstack.language.expressions.compile import BINARY
+from streamstack.language.expressions.compile import BINARY, COMPARE
 from streamstack.language.expressions.value import Expression, ListValue, ObjectValue
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
 from streamstack.language.filters.signatures import (
@@ -202,7 +202,7 @@ class Evaluator:
         """Return how messages call an expression."""
         path = path_of(node)
         if path is not None:
-            return ".".join(map(str, path))
+            return str(path[0]) + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path[1:])
         if isinstance(node, nodes.Filter) and node.node is not None:
             inner = self.show(node.node)
             return f"{inner} | {node.name}" if inner else ""
@@ -346,6 +346,12 @@ class Evaluator:
         if isinstance(key, int):
             if container.is_only("list", "text") and not soft and not container.filled:
                 return (container.items or ANY).missing("the list may be empty")
+            if container.kinds and container.kinds.isdisjoint({"list", "text", "bytes", "object"}):
+                shown = self.show(node.node)
+                message = (
+                    f"{f'`{shown}`' if shown else 'this value'} is {an(sorted(container.kinds))}, which has no items"
+                )
+                self.wrong(node, message, "look up an item in a list, a text or an object")
             return container.items or ANY if container.is_only("list") else ANY
         kinds = container.kinds
         if kinds is None:
@@ -437,12 +443,8 @@ class Evaluator:
         sign = _SIGNS[type(node)]
         what = f"`{sign}` fails on null"
         left, right = self.not_null(node.left, what), self.not_null(node.right, what)
-        if MISSING not in (left.constant, right.constant):
-            try:
-                return shapes.of_constant(BINARY[type(node)](left.constant, right.constant))
-            except RunError as error:
-                self.wrong(node, f"this always fails: {error.message}")
-                return ANY
+        if left.constant is not MISSING and right.constant is not MISSING:
+            return self._worked_out(node, lambda: BINARY[type(node)](left.constant, right.constant))
         results: set[str] = set()
         failing: set[tuple[str, str]] = set()
         for one in left.kinds or KINDS:
@@ -457,13 +459,10 @@ class Evaluator:
             self._cannot(node, sign, left, right, failing, sure=not results)
         if isinstance(node, (nodes.Div, nodes.FloorDiv, nodes.Mod)):
             self._divided(node, sign, right)
-        low = high = None
-        if isinstance(node, nodes.Add):
-            low = None if left.low is None or right.low is None else left.low + right.low
-            high = None if left.high is None or right.high is None else left.high + right.high
+        low, high = _bounds_of(node, left, right)
         if not results or (not known and len(results) > 1):
             return ANY
-        items = left.item() | right.item() if results == {"list"} and isinstance(node, nodes.Add) else None
+        items = (left | right).items if results == {"list"} and isinstance(node, nodes.Add) else None
         filled = results == {"list"} and (left.filled or right.filled) and isinstance(node, nodes.Add)
         return Shape(frozenset(results), items=items, filled=filled, low=low, high=high)
 
@@ -498,9 +497,11 @@ class Evaluator:
     # -- parts of expressions
 
     def list_of(self, node: nodes.List | nodes.Tuple) -> Shape:
-        if not node.items:
-            return shapes.of_constant([])
-        return listing(shapes.unite([self.of(each) for each in node.items]), filled=True)
+        items = [self.of(each) for each in node.items]
+        values = [each.constant for each in items]
+        if not any(value is MISSING for value in values):
+            return shapes.of_constant(values)
+        return listing(shapes.unite(items), filled=True)
 
     def dict_of(self, node: nodes.Dict) -> Shape:
         fields: dict[str, Shape] = {}
@@ -560,7 +561,9 @@ class Evaluator:
         return replace(result, constant=MISSING)
 
     def not_of(self, node: nodes.Not) -> Shape:
-        self.of(node.node)
+        inner = self.of(node.node)
+        if type(inner.constant) is bool:
+            return replace(shapes.of_constant(not inner.constant), tells=node)
         return replace(BOOLEAN, tells=node)
 
     def sign_of(self, node: nodes.Neg | nodes.Pos) -> Shape:
@@ -576,6 +579,15 @@ class Evaluator:
         low, high = (None if each is None else -each for each in (shape.high, shape.low))
         return replace(shape, low=low, high=high, constant=constant)
 
+    def _worked_out(self, node: nodes.Node, work: Callable[[], Any]) -> Shape:
+        """Return the result of constants; report where that fails."""
+        try:
+            result = work()
+        except RunError as error:
+            self.wrong(node, f"this always fails: {error.message}")
+            return ANY
+        return replace(shapes.of_constant(result), tells=node if isinstance(result, bool) else None)
+
     def _as_text(self, node: nodes.Node) -> None:
         shape = self.of(node)
         self.fits(node, shape, KINDS - {"file"}, "a file has no text", "read it with `file.read`, or write `.name`")
@@ -587,6 +599,10 @@ class Evaluator:
 
     def compare_of(self, node: nodes.Compare) -> Shape:
         left = node.expr
+        if len(node.ops) == 1:
+            one, other = self.of(left), self.of(node.ops[0].expr)
+            if one.constant is not MISSING and other.constant is not MISSING:
+                return self._worked_out(node, lambda: COMPARE[node.ops[0].op](one.constant, other.constant))
         for operand in node.ops:
             if operand.op in ("eq", "ne"):
                 self.of(left)
@@ -809,6 +825,8 @@ class Evaluator:
                 wanted = shapes.parse(takes[0]).kinds or KINDS
                 self.fits(node.node, value.sure, wanted, f"the test `{node.name}` needs an integer")
             self._arguments(operation, node)
+        if node.name in ("none", "null") and value.kinds is not None and (value.is_null or not value.null):
+            return replace(shapes.of_constant(value.is_null), tells=node)
         return replace(BOOLEAN, tells=node)
 
     def call_of(self, node: nodes.Call) -> Shape:
@@ -981,6 +999,34 @@ def _bounded(shape: Shape, op: str, constant: float) -> Shape:
     return replace(shape, low=low, high=high)
 
 
+def _bounds_of(node: nodes.BinExpr, left: Shape, right: Shape) -> tuple[float | None, float | None]:
+    """Return the bounds of a sum, a difference or a product; None where they are not known."""
+    if isinstance(node, nodes.Mul):
+        if left.low is None or right.low is None or min(left.low, right.low) < 0:
+            unbounded = _INFINITE & {left.low, left.high, right.low, right.high}
+            return (float("-inf"), float("inf")) if unbounded else (None, None)
+        return left.low * right.low, None
+    if isinstance(node, nodes.Sub):
+        right = replace(right, low=_negated(right.high), high=_negated(right.low))
+    elif not isinstance(node, nodes.Add):
+        return None, None
+    return _sum(left.low, right.low), _sum(left.high, right.high)
+
+
+_INFINITE: Final = frozenset({float("inf"), float("-inf")})
+
+
+def _negated(bound: float | None) -> float | None:
+    return None if bound is None else -bound
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    """Return the sum of two bounds; one that is infinite leaves the sum so, whatever the other is."""
+    if one is None or other is None:
+        return one if one in _INFINITE else other if other in _INFINITE else None
+    return one + other
+
+
 def _holds(value: Any, op: str, constant: Any) -> bool:
     """Tell whether the default of a value may pass a comparison: then nothing is known of the value."""
     if value is MISSING or isinstance(value, nodes.Node):
@@ -1075,7 +1121,9 @@ _RESULTS: Final[dict[str, Callable[[Evaluator, Shape, Shape, Mapping[str, nodes.
     "map": Evaluator.result_of_map,
     "pick": lambda self, value, _, given: self.result_of_pick(value, given, picks=True),
     "omit": lambda self, value, _, given: self.result_of_pick(value, given, picks=False),
-    "round": lambda _, __, ___, given: shapes.NUMBER if given else shapes.INTEGER,
+    "round": lambda _, value, __, given: replace(
+        shapes.NUMBER if given else shapes.INTEGER, low=value.low, high=value.high
+    ),
     "first": lambda _, value, items, given: listing(items) if "count" in given and value.is_only("list") else None,
     "last": lambda _, value, items, given: listing(items) if "count" in given and value.is_only("list") else None,
     "length": lambda _, value, __, ___: replace(COUNT, low=int(value.filled)),

@@ -23,6 +23,9 @@ class Region:
     name: str
     mark: Mark
     turns: bool  # a loop, whose body may rebind the name before the next turn
+    per_item: bool = (
+        False  # work that gives one item of a stream: what it holds of its own streams delays that item alone
+    )
     suspects: list[tuple[str, Made, Mark]] = field(default_factory=list)
 
 
@@ -73,6 +76,11 @@ class Made:
     emissions: Emissions = NO_EMISSIONS
     brief: bool = False
     maybe_input: str | None = None  # an input of a function, which may be a stream
+
+    @property
+    def of_one_item(self) -> bool:
+        """Whether it is made by the work for one item of another stream."""
+        return any(region.per_item for region in self.regions)
 
 
 @fast_dataclass()

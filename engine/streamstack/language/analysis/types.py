@@ -180,6 +180,8 @@ class TypeWalker:
         self._guards: list[Env] = []
         self._depth = 0
         self._ends: list[Env] = []  # the states in which the outermost frame is left
+        self.sure_loops: set[Node] = set()  # that have a first turn whenever they are reached
+        self._unsure_loops: set[Node] = set()
         self._answers_json = isinstance(definition, Endpoint) and definition.response_type == "json"
         self._inputs = {each.name: each for each in getattr(definition, "inputs", ())}
         self._writers = Counter(each.name for node in graph.nodes for each in node.written)
@@ -657,6 +659,21 @@ class TypeWalker:
                 env[name] = ANY
         return result
 
+    def _bind_turn(self, block: Block, source: Shape, env: Env) -> None:
+        for name, _ in block.binds:
+            env[name] = source.item()
+        over = "stream" if source.may_be(("stream",)) and source.kinds is not None else None
+        known = _COUNTED if block.counted and not over else _LOOP
+        env["loop"] = replace(record(known, title="a loop"), tells=over)
+
+    def _note_first_turn(self, node: Node, *, runs: bool) -> None:
+        """Note whether a loop surely has a first turn; one that is followed several times must have it each time."""
+        if runs and node not in self._unsure_loops:
+            self.sure_loops.add(node)
+        elif not runs:
+            self._unsure_loops.add(node)
+            self.sure_loops.discard(node)
+
     def _loop(self, node: Node, block: Block, given: Mapping[str, Shape], env: Env) -> Env | None:
         source = given.get("in", ANY)
         condition = next((use.value for use in node.uses if use.kind is None), None)
@@ -668,16 +685,15 @@ class TypeWalker:
             entry = {**env, **dict.fromkeys(block.bound, ANY)}
         loop = _Loop()
         end: Env | None = None
+        surely = False
         for number in range(rounds):
             loop, inner = _Loop(), dict(entry)
-            for name in names:
-                inner[name] = source.item()
-            over = "stream" if source.may_be(("stream",)) and source.kinds is not None else None
-            known = _COUNTED if block.counted and not over else _LOOP
-            inner["loop"] = replace(record(known, title="a loop"), tells=over)
+            self._bind_turn(block, source, inner)
+            runs = source.filled
             if condition is not None:
-                self._evaluate.value(condition, inner)
+                runs = self._evaluate.value(condition, inner).constant is True
                 inner = self._evaluate.narrowed(condition, inner, truth=True)
+            surely = surely or (number == 0 and (runs or (given.get("times", ANY).low or 0) >= 1))
             self._loops.append(loop)
             end = self._block(block, inner)
             self._loops.pop()
@@ -691,12 +707,13 @@ class TypeWalker:
                 break
             entry = again
         self._depth -= 1
+        self._note_first_turn(node, runs=surely)
         if block.copies:
             return dict(env)
         after: Env | None = None
         for each in (end, *loop.turns):
             after = join_env(after, each)
-        if not runs_once_at_least(node, block):
+        if not surely and not runs_once_at_least(node, block):
             after = join_env(after, dict(entry))
         if condition is not None and after is not None and isinstance(condition, Expression):
             after = self._evaluate.narrowed(condition, after, truth=False)
@@ -764,6 +781,11 @@ _ERROR: Final = record(
 )
 
 
-def check_types(definition: Definition, graph: Graph, reports: Reports, results: Results) -> None:
-    """Report what surely or possibly fails in a definition: paths that lead nowhere, null, values of wrong kinds."""
-    TypeWalker(definition, graph, reports, results).follow()
+def check_types(definition: Definition, graph: Graph, reports: Reports, results: Results) -> frozenset[Node]:
+    """Report what surely or possibly fails in a definition: paths that lead nowhere, null, values of wrong kinds.
+
+    Return the loops that surely have a first turn.
+    """
+    walker = TypeWalker(definition, graph, reports, results)
+    walker.follow()
+    return frozenset(walker.sure_loops)

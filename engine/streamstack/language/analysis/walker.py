@@ -222,6 +222,9 @@ class Walker(Blocks):
             self.reports.add("unread-stream", step.key_mark, message)
         if effects.emits and not self.dead:
             self._emit(effects, event, state)
+        if effects.opens and state.may_be_sent and not state.may_be_unsent and not self.dead:
+            message = f"`{step.title}` comes after the first chunk, when status, headers and cookies are already sent"
+            self.reports.add("after-chunk", step.key_mark, message)
         self._bind(node, given, content, state)
         return self._leave(node, contents, state) if effects.ends else state
 
@@ -295,7 +298,7 @@ class Walker(Blocks):
             waits = tuple(
                 Wait(step.title, step.key_mark, each.title, advice, only_with=each.maybe_input)
                 for each in read
-                if not each.brief and not self.reports.allows("buffers-stream")
+                if not each.brief and not each.of_one_item and not self.reports.allows("buffers-stream")
             )
             emissions = both(emissions, Emissions(pending=waits))
         made.emissions = emissions
@@ -449,8 +452,8 @@ def analyse(definition: Definition, functions: Mapping[str, FunctionDefinition] 
     """
     callees = functions if isinstance(functions, Callees) else callees_of(functions)
     walker = Walker(definition, callees)
+    walker.sure_loops = check_types(definition, walker.graph, walker.reports, callees.results)
     end, _ = _follow(walker)
-    check_types(definition, walker.graph, walker.reports, callees.results)
     if isinstance(definition, Endpoint):
         _check_endpoint(walker, definition, end)
     _report_unused(walker)
