@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.language.definition import Input
+from streamstack.language.definition import STRICT, Input, InputRules
 from streamstack.language.loading.arguments import Faults
 from streamstack.language.loading.inputs import read_inputs
 from streamstack.language.source import read
@@ -24,9 +24,9 @@ def declare(yaml: str) -> tuple[Input, ...]:
     return declared
 
 
-def compile_yaml(yaml: str, unknown: str = "refuse") -> Checker:
+def compile_yaml(yaml: str, rules: InputRules = STRICT) -> Checker:
     """Compile what would stand under `inputParameters`."""
-    return compile_inputs(declare(yaml), unknown)
+    return compile_inputs(declare(yaml), rules)
 
 
 def send_json(checker: Checker, body: bytes | str) -> Inputs:

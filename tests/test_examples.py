@@ -17,7 +17,7 @@ import pytest
 
 from streamstack.functions import REGISTRY
 from streamstack.language.project import find_root, read_project
-from streamstack.server.context import serving_locally
+from streamstack.server.app import serving_locally
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 STORIES = sorted(path.name for path in EXAMPLES.iterdir() if (path / "definitions").is_dir())

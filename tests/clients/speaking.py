@@ -8,7 +8,7 @@ from pathlib import Path
 
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
-from streamstack.server.context import serving_locally
+from streamstack.server.app import serving_locally
 
 CLIENTS = Path(__file__).parent
 

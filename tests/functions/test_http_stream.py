@@ -12,7 +12,7 @@ import brotli  # type: ignore[import-untyped]
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.functions.http_stream import http_stream
+from streamstack.functions.http import http_stream
 from streamstack.language.settings import HttpSettings
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Stream

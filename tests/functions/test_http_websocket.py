@@ -11,7 +11,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from streamstack.errors import RunError
-from streamstack.functions.http_stream import websocket_stream
+from streamstack.functions.http import websocket_stream
 from streamstack.language.settings import HttpSettings
 from streamstack.runtime.run import Run
 from tests.collector import Collector

@@ -8,7 +8,7 @@ import pytest
 
 from streamstack.functions import REGISTRY
 from streamstack.language.project import validate
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import Streaming
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Stream
 from tests.collector import Collector

@@ -19,7 +19,7 @@ from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.definition import Endpoint, Project
 from streamstack.language.project import validate
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import Streaming
 from streamstack.runtime.inputs import compile_inputs
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Context, Run

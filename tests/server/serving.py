@@ -13,7 +13,7 @@ from aiohttp import web
 
 from streamstack.runtime.run import Context, Run, Sink
 from streamstack.server.connection import HttpServer
-from streamstack.server.endpoint import EndpointHandler
+from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.headers import CorsHeaders
 from streamstack.server.response_options import Limits, ResponseOptions
 from streamstack.server.service import Service
@@ -140,7 +140,7 @@ def parse(raw: bytes) -> Reply:
         length = headers.get("content-length")
         return Reply(status, headers, rest, length is None or len(rest) == int(length), [])
     chunks: list[bytes] = []
-    while match := re.match(rb"([0-9a-f]+)\r\n", rest):
+    while match := re.match(rb"([0-9a-fA-F]+)\r\n", rest):
         size = int(match[1], 16)
         data = rest[match.end() : match.end() + size]
         rest = rest[match.end() + size + 2 :]

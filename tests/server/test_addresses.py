@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from streamstack.language.settings import load_settings
-from streamstack.server.rate_limits import network_of
+from streamstack.server.access import network_of
 from tests.redis import free_port
 from tests.server.authenticating import project
 from tests.server.serving import Reply, Server, parse

@@ -9,7 +9,7 @@ import zlib
 import aiohttp
 import pytest
 
-from streamstack.server.response import accepts_gzip
+from streamstack.server.response_options import accepts_gzip
 from tests.server.declared import declared, small_reader
 from tests.server.serving import Reply, parse
 

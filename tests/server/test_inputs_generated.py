@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from streamstack.language.definition import InputRules
 from streamstack.runtime.inputs import compile_inputs
 from streamstack.runtime.run import Run
 from streamstack.server.inputs import Reader
@@ -55,7 +56,7 @@ async def test_no_request_is_an_error_of_ours(seed: int) -> None:
     """Fifty requests to an endpoint at random are answered 200, or 400 with faults, 413 or 415."""
     pick = Random(seed)  # noqa: S311
     inputs = tuple(declaration(pick, name) for name in "abcd")
-    checker = compile_inputs(inputs, pick.choice(["refuse", "ignore"]))
+    checker = compile_inputs(inputs, InputRules(unknown=pick.choice(["refuse", "ignore"])))
     reader = Reader(checker, max_body=2000, keeps_body=seed % 2 == 0)
     made = [
         endpoint(echo, "/s/{a}", method, wire=ResponseOptions("value"), read=reader.read, show=reader.show)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.server.endpoint import choose
+from streamstack.server.response_options import choose
 
 
 @pytest.mark.parametrize(

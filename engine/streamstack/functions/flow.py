@@ -13,7 +13,7 @@ from streamstack.errors import RunError
 from streamstack.language.definition import Arguments, Effects, Entries, Example, Items, Parameter, function
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Block, Node, constant
-from streamstack.language.suggest import did_you_mean
+from streamstack.language.names import did_you_mean
 from streamstack.language.values import to_text
 from streamstack.runtime.compiler import Code, source_of, value_of, values_given
 from streamstack.runtime.concurrency import together
@@ -367,7 +367,7 @@ def _write_finally(code: Code, last: Block) -> None:
         code.steps(last)
     signal = code.fresh("signal")
     code.line(f"{signal} = {code.called(name)}()")
-    # Whoever stops a run, or a step whose time is over, is not stopped by a `return`; an error is.
+    # A `return` does not stop a cancellation or a time-out; it does stop an error.
     code.line(
         f"if {signal} is not None and "
         f"isinstance({code.constant(sys.exception)}(), {code.constant(CancelledError)}): raise"

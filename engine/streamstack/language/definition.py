@@ -5,18 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from streamstack.errors import Mark
-from streamstack.language.units import Rate
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, Rate
 from streamstack.records import fast_dataclass
-from streamstack.spec import Field, fields_by_name
+from streamstack.spec import Constant, Field, Kind, fields_by_name, setting
 
 if TYPE_CHECKING:
     from streamstack.language.expressions import Value
+    from streamstack.language.settings import Streaming
     from streamstack.language.source import Node
-    from streamstack.language.streaming_settings import Streaming
 
 
 #: A parameter of a function is a field, as the keys of documents and settings are.
@@ -326,7 +325,7 @@ class Way:
 
 @fast_dataclass()
 class Authentication:
-    """Who may call: whoever comes in by one of the ways; ``optional``: also who tries none."""
+    """Who may call: clients that pass one of the ways; ``optional``: also those without credentials."""
 
     ways: tuple[Way, ...]
     optional: bool = False
@@ -354,11 +353,32 @@ class RateLimit:
     @property
     def reads_input(self) -> bool:
         """Whether it can be known only when the request's inputs, or its body, are read."""
-        return any(
-            read.name == "input" or (read.name == "request" and (not read.path or read.path[0] == "body"))
-            for value in self.bindings
-            for read in value.reads
-        )
+        return any(read.name in ("input", "sent") or read.is_body for value in self.bindings for read in value.reads)
+
+
+@dataclass(frozen=True, slots=True)
+class InputRules:
+    """How strictly inputs are checked, for a project and per endpoint."""
+
+    convert: bool = setting(
+        Constant(Kind.BOOLEAN),
+        'Convert JSON values to the declared type, as texts of forms are: `"5"` for an integer, `5` for a text.',
+        False,
+    )
+    unknown: str = setting(
+        Constant(choices=("refuse", "ignore")),
+        "Whether undeclared body properties are rejected or ignored. In the formats of LLM SDKs (`openai`), the "
+        "default is `ignore`.",
+        "refuse",
+    )
+    null_means_absent: bool = setting(
+        Constant(Kind.BOOLEAN), "Treat null as not sent, for inputs that are not `nullable`.", False
+    )
+    empty_means_absent: bool = setting(Constant(Kind.BOOLEAN), "Treat an empty text as not sent.", False)
+
+
+#: Inputs are checked so where nothing else is configured.
+STRICT: Final = InputRules()
 
 
 @fast_dataclass()
@@ -377,7 +397,7 @@ class Endpoint:
     description: str = ""
     tags: tuple[str, ...] = ()
     headers: tuple[tuple[str, Value], ...] = ()
-    unknown_inputs: str = "refuse"
+    input_rules: InputRules = InputRules()
     response: Value | None = None
     disabled: bool = False
     allow: frozenset[str] = frozenset()

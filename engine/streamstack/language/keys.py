@@ -6,11 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from streamstack.language import units
+from streamstack.language.definition import InputRules
 from streamstack.language.findings import FINDINGS
 from streamstack.language.names import DEFINITION
-from streamstack.language.streaming_settings import Streaming
-from streamstack.language.units import ALGORITHMS
+from streamstack.language.settings import Streaming
+from streamstack.language.values import (
+    ALGORITHMS,
+    TIMESTAMP_EXAMPLE,
+    parse_date,
+    parse_email,
+    parse_timestamp,
+    parse_url,
+    parse_uuid,
+)
 from streamstack.spec import (
     Bound,
     Condition,
@@ -104,18 +112,16 @@ TYPES: Final[Mapping[str, InputType]] = {
     "timestamp": InputType(
         "A timestamp in RFC 3339: 2026-01-31T12:00:00Z.",
         {"type": "string", "format": "date-time"},
-        f"a timestamp like {units.TIMESTAMP_EXAMPLE}",
-        units.parse_timestamp,
+        f"a timestamp like {TIMESTAMP_EXAMPLE}",
+        parse_timestamp,
     ),
     "date": InputType(
-        "A date: 2026-01-31.", {"type": "string", "format": "date"}, "a date like 2026-01-31", units.parse_date
+        "A date: 2026-01-31.", {"type": "string", "format": "date"}, "a date like 2026-01-31", parse_date
     ),
-    "uuid": InputType("A UUID.", {"type": "string", "format": "uuid"}, "a UUID", units.parse_uuid),
-    "email": InputType(
-        "An e-mail address.", {"type": "string", "format": "email"}, "an e-mail address", units.parse_email
-    ),
+    "uuid": InputType("A UUID.", {"type": "string", "format": "uuid"}, "a UUID", parse_uuid),
+    "email": InputType("An e-mail address.", {"type": "string", "format": "email"}, "an e-mail address", parse_email),
     "url": InputType(
-        "An absolute URL.", {"type": "string", "format": "uri"}, "a URL like https://example.com/", units.parse_url
+        "An absolute URL.", {"type": "string", "format": "uri"}, "a URL like https://example.com/", parse_url
     ),
     "object": InputType("An object; `properties` declares its properties.", {"type": "object"}),
     "list": InputType("A list; `items` declares its items.", {"type": "array"}),
@@ -125,6 +131,8 @@ TYPES: Final[Mapping[str, InputType]] = {
     "stream": InputType("The request body, read as it arrives.", raw=True),
 }
 FILTERS: Final = ("trim", "lower", "upper")
+#: The types that are written as text, to which filters can be applied.
+TEXT_LIKE: Final = ("text", "email", "url", "uuid", "enum", "timestamp", "date")
 _LOCATIONS: Final = ("path", "query", "body", "header", "cookie", "wholeBody")
 #: What the items of a stream may be, and what becomes of one that can't be decoded.
 _STREAM_FORMATS: Final = ("ndjson", "sse", "csv", "json", "lines", "text", "bytes")
@@ -162,7 +170,7 @@ INPUT_CONSTRAINTS: Final = (
     _constraint("minLength", _COUNT, "Minimum number of characters.", "text"),
     _constraint("maxLength", _COUNT, "Maximum number of characters.", "text"),
     _constraint("pattern", _PROSE, "Regular expression that must match somewhere in the text.", "text"),
-    _constraint("filters", ListOf(Constant(choices=FILTERS)), "Transformations applied before validation.", "text"),
+    _constraint("filters", ListOf(Constant(choices=FILTERS)), "Transformations applied before validation.", *TEXT_LIKE),
     _constraint("minimum", _NUMBER, "Minimum value.", "integer", "decimal"),
     _constraint("maximum", _NUMBER, "Maximum value.", "integer", "decimal"),
     _constraint(
@@ -315,12 +323,8 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
         ),
         Field("cache", Custom({}), "Not supported yet."),
         Field("inputParameters", _INPUTS, "Inputs by name."),
-        Field(
-            "unknownInputs",
-            Constant(choices=("refuse", "ignore")),
-            "Whether undeclared body properties are rejected or ignored.",
-            default="refuse",
-        ),
+        Field("inputs", group_of(InputRules), "How strictly inputs are checked."),
+        Field("unknownInputs", Constant(choices=("refuse", "ignore")), "Short for `inputs: {unknown: ...}`."),
         Field("functionStack", _STACK, "Steps that run for each request.", required=True),
         Field("response", Bound(), "Response of a json endpoint. Default: the value of `return`."),
         _disabled("Do not serve the endpoint. It is still validated."),
@@ -365,111 +369,63 @@ NOT_YET: Final = {"cache": "would keep nothing"}
 
 _TEXT: Final = Constant()
 _VALUES: Final = Named(Bound())
-
-
-def _one(*fields: Field) -> Group:
-    return Group(fields)
-
-
-#: The keys of a file of tests.
-TESTS: Final = (
-    Field(
-        "tests",
-        ListOf(
-            _one(
-                Field("name", _TEXT, "Name of the test.", required=True),
-                Field(
-                    "request",
-                    _one(
-                        Field("method", Constant(choices=METHODS), "HTTP method. Default: GET."),
-                        Field("path", Constant(pattern="^/"), "Request path.", required=True),
-                        Field("query", _VALUES, "Query parameters, by name."),
-                        Field("headers", _VALUES, "Headers, by name."),
-                        Field("body", Bound(), "Request body: JSON, or a text that is sent unchanged."),
-                        Field("auth", _VALUES, "Claims of the authenticated client."),
-                    ),
-                    "Request to send.",
-                    required=True,
-                ),
-                Field("env", _VALUES, "Environment variables of the test."),
-                Field(
-                    "upstreams",
-                    ListOf(
-                        _one(
-                            Field(
-                                "match",
-                                _one(
-                                    Field("method", Constant(choices=METHODS), "HTTP method."),
-                                    Field("url", _TEXT, "URL that is mocked."),
-                                    Field("body", Bound(), "Values that the body must contain."),
-                                ),
-                                "Requests that the mock responds to.",
-                                required=True,
-                            ),
-                            Field(
-                                "respond",
-                                _one(
-                                    Field("status", Constant(Kind.INTEGER, 100, 599), "HTTP status."),
-                                    Field("headers", _VALUES, "Response headers, by name."),
-                                    Field("body", Bound(), "Response body."),
-                                    Field("file", _TEXT, "File with the body, relative to the test."),
-                                    Field("delay", Constant(Kind.DURATION), "Delay before each chunk."),
-                                    Field(
-                                        "cutAfter",
-                                        _one(
-                                            Field(
-                                                "events", _COUNT, "Number of events after which the connection is cut."
-                                            ),
-                                            Field(
-                                                "bytes", _COUNT, "Number of bytes after which the connection is cut."
-                                            ),
-                                        ),
-                                        "Where the connection is cut.",
-                                    ),
-                                ),
-                                "Response of the mock.",
-                            ),
-                        )
-                    ),
-                    "Mocked upstreams.",
-                ),
-                Field(
-                    "client",
-                    _one(
-                        Field("leaveAfter", _COUNT, "Number of chunks to read before disconnecting."),
-                        Field("readDelay", Constant(Kind.DURATION), "Delay before each read."),
-                    ),
-                    "A client that disconnects, or reads slowly.",
-                ),
-                Field(
-                    "expect",
-                    _one(
-                        Field("status", Constant(Kind.INTEGER, 100, 599), "HTTP status."),
-                        Field("headers", _VALUES, "Response headers, by name."),
-                        Field("text", _TEXT, "Content of all chunks, joined."),
-                        Field("body", Bound(), "Response body of a json endpoint."),
-                        Field("chunks", ListOf(Bound()), "Content of the chunks, in order."),
-                        Field("streamed", _FLAG, "Whether the first chunk was sent before the upstream had ended."),
-                        Field("error", Bound(), "Error that ended the run."),
-                        Field(
-                            "calls",
-                            ListOf(
-                                _one(
-                                    Field("method", _TEXT, "HTTP method."),
-                                    Field("url", _TEXT, "URL of the request."),
-                                    Field("count", _COUNT, "Number of requests."),
-                                    Field("body", Bound(), "Values that the body must contain."),
-                                )
-                            ),
-                            "Requests that were made to upstreams.",
-                        ),
-                    ),
-                    "The expected response.",
-                    required=True,
-                ),
-            )
-        ),
-        "Tests, which run one after the other.",
-        required=True,
-    ),
+_METHOD: Final = Field("method", Constant(choices=METHODS), "HTTP method.")
+_CUT: Final = (
+    Field("events", _COUNT, "Number of events after which the connection is cut."),
+    Field("bytes", _COUNT, "Number of bytes after which the connection is cut."),
 )
+_REQUEST: Final = (
+    Field("method", Constant(choices=METHODS), "HTTP method. Default: GET."),
+    Field("path", Constant(pattern="^/"), "Request path.", required=True),
+    Field("query", _VALUES, "Query parameters, by name."),
+    Field("headers", _VALUES, "Headers, by name."),
+    Field("body", Bound(), "Request body: JSON, or a text that is sent unchanged."),
+    Field("auth", _VALUES, "Claims of the authenticated client."),
+)
+_MATCH: Final = (
+    _METHOD,
+    Field("url", _TEXT, "URL that is mocked."),
+    Field("body", Bound(), "Values that the body must contain."),
+)
+_RESPOND: Final = (
+    Field("status", Constant(Kind.INTEGER, 100, 599), "HTTP status."),
+    Field("headers", _VALUES, "Response headers, by name."),
+    Field("body", Bound(), "Response body."),
+    Field("file", _TEXT, "File with the body, relative to the test."),
+    Field("delay", Constant(Kind.DURATION), "Delay before each chunk."),
+    Field("cutAfter", Group(_CUT), "Where the connection is cut."),
+)
+_CALL: Final = (
+    Field("method", _TEXT, "HTTP method."),
+    Field("url", _TEXT, "URL of the request."),
+    Field("count", _COUNT, "Number of requests."),
+    Field("body", Bound(), "Values that the body must contain."),
+)
+_EXPECT: Final = (
+    Field("status", Constant(Kind.INTEGER, 100, 599), "HTTP status."),
+    Field("headers", _VALUES, "Response headers, by name."),
+    Field("text", _TEXT, "Content of all chunks, joined."),
+    Field("body", Bound(), "Response body of a json endpoint."),
+    Field("chunks", ListOf(Bound()), "Content of the chunks, in order."),
+    Field("streamed", _FLAG, "Whether the first chunk was sent before the upstream had ended."),
+    Field("error", Bound(), "Error that ended the run."),
+    Field("calls", ListOf(Group(_CALL)), "Requests that were made to upstreams."),
+)
+_UPSTREAM: Final = (
+    Field("match", Group(_MATCH), "Requests that the mock responds to.", required=True),
+    Field("respond", Group(_RESPOND), "Response of the mock."),
+)
+_CLIENT: Final = (
+    Field("leaveAfter", _COUNT, "Number of chunks to read before disconnecting."),
+    Field("readDelay", Constant(Kind.DURATION), "Delay before each read."),
+)
+_TEST: Final = (
+    Field("name", _TEXT, "Name of the test.", required=True),
+    Field("request", Group(_REQUEST), "Request to send.", required=True),
+    Field("env", _VALUES, "Environment variables of the test."),
+    Field("upstreams", ListOf(Group(_UPSTREAM)), "Mocked upstreams."),
+    Field("client", Group(_CLIENT), "A client that disconnects, or reads slowly."),
+    Field("expect", Group(_EXPECT), "The expected response.", required=True),
+)
+#: The keys of a file of tests.
+TESTS: Final = (Field("tests", ListOf(Group(_TEST)), "Tests, which run one after the other.", required=True),)

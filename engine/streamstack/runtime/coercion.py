@@ -5,20 +5,34 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
+from functools import reduce
 from typing import Any, Final
 
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.language import units
-from streamstack.language.definition import Input
+from streamstack.language.definition import Input, InputRules
+from streamstack.language.names import did_you_mean
 from streamstack.language.patterns import LONGEST, compile_pattern
-from streamstack.language.suggest import did_you_mean
-from streamstack.language.units import show_size
-from streamstack.language.values import MISSING, kind, to_text
+from streamstack.language.values import (
+    MISSING,
+    TIMESTAMP_EXAMPLE,
+    is_one_of,
+    kind,
+    load_json,
+    parse_date,
+    parse_email,
+    parse_timestamp,
+    parse_url,
+    parse_uuid,
+    shorten,
+    show_size,
+    to_text,
+)
 from streamstack.records import fast_dataclass
 from streamstack.runtime.decoders.decoder import DEEPEST, is_deep
 from streamstack.runtime.files import File
@@ -34,20 +48,22 @@ LONGEST_NAME: Final = 80
 
 
 class InexactError(Exception):
-    """A number lost digits when the document was parsed as floats: it must be parsed anew."""
+    """A number lost digits when the document was parsed as floats: it must be parsed again."""
 
 
 class InputFaults:
     """What is wrong with a value, found from the inside out.
 
     Each fault is the name of the part it is about, seen from where the check stands, and a message. ``exact`` says
-    that numbers with a fraction are decimals here, as they were written.
+    that numbers with a fraction are decimals here, as they were written. ``filled`` are the objects that hold a default
+    for a property that was not sent, with its name.
     """
 
-    __slots__ = ("exact", "found")
+    __slots__ = ("exact", "filled", "found")
 
     def __init__(self, *, exact: bool = False) -> None:
         self.found: list[tuple[str, str]] = []
+        self.filled: list[tuple[dict[str, Any], str]] = []
         self.exact = exact
 
     def add(self, message: str) -> None:
@@ -124,11 +140,17 @@ _EXACT_FLOAT: Final = 2.0**53
 _FILTERS: Final[dict[str, Callable[[str], str]]] = {"trim": str.strip, "lower": str.lower, "upper": str.upper}
 
 
+def _filter_of(declared: Input) -> Callable[[str], str] | None:
+    """Return what applies the `filters` of an input, None where it has none."""
+    filters = tuple(_FILTERS[name] for name in declared.filters)
+    return (lambda value: reduce(lambda text, change: change(text), filters, value)) if filters else None
+
+
 def text(declared: Input, *, call: bool) -> Check:
     """Take a text; its filters are applied before its length is looked at."""
     low = declared.min_length or 0
     high = sys.maxsize if declared.max_length is None else declared.max_length
-    filters = tuple(_FILTERS[name] for name in declared.filters)
+    change = _filter_of(declared)
     matches = None if declared.pattern is None else compile_pattern(declared.pattern).matches
     if matches is not None:
         high = min(high, LONGEST if declared.max_length is None else high)
@@ -151,13 +173,13 @@ def text(declared: Input, *, call: bool) -> Check:
             if not (call and isinstance(value, str)):
                 return refuse(value, faults)
             value = str(value)
-        for change in filters:
+        if change is not None:
             value = change(value)
         if low <= len(value) <= high and (matches is None or matches(value)):
             return value
         return faults.add(explain(value))
 
-    return check if filters or matches or low or high != sys.maxsize else check_any
+    return check if change or matches or low or high != sys.maxsize else check_any
 
 
 def _bounds(low: Any, high: Any) -> str:
@@ -231,57 +253,67 @@ def boolean(declared: Input, *, call: bool) -> Check:
     return check
 
 
-def timestamp(declared: Input, *, call: bool) -> Check:
-    """Take a timestamp as RFC 3339 writes it; its offset is kept."""
-    refuse = unlike(f"a timestamp such as {units.TIMESTAMP_EXAMPLE}", nullable=declared.nullable)
+def _timestamp_value(value: Any) -> datetime | None:
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+def _date_value(value: Any) -> date | None:
+    return value if isinstance(value, date) and not isinstance(value, datetime) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """A type that JSON writes as text.
+
+    Args:
+        parse: Returns the value of a text, None where it isn't one.
+        wanted: What is to be sent.
+        precisely: The same, for a text that isn't one.
+        take: Returns a value of the language that is one already.
+    """
+
+    parse: Callable[[str], Any]
+    wanted: str
+    precisely: str = ""
+    take: Callable[[Any], Any] = lambda _: None
+
+
+_FORMATS: Final = {
+    "timestamp": _Format(
+        parse_timestamp,
+        f"a timestamp such as {TIMESTAMP_EXAMPLE}",
+        f"a timestamp with its offset from UTC, such as {TIMESTAMP_EXAMPLE}",
+        _timestamp_value,
+    ),
+    "date": _Format(parse_date, "a date such as 2026-01-31", take=_date_value),
+    "uuid": _Format(parse_uuid, "a UUID such as 0b8e5d1c-3f6a-4c57-9d0e-2f4b8a6c1e90"),
+    "email": _Format(parse_email, "an e-mail address such as ada@example.com"),
+    "url": _Format(parse_url, "an absolute URL such as https://example.com/page"),
+}
+
+
+def formatted(declared: Input, *, call: bool) -> Check:
+    """Take a text in a format, as the value it stands for."""
+    format_ = _FORMATS[declared.type]
+    parse, change = format_.parse, _filter_of(declared)
+    refuse = unlike(format_.wanted, nullable=declared.nullable)
+    fault = f"must be {format_.precisely or format_.wanted}"
 
     def check(value: Any, faults: InputFaults) -> Any:
-        if type(value) is str:
-            found = units.parse_timestamp(value)
-            if found is None:
-                return faults.add(f"must be a timestamp with its offset from UTC, such as {units.TIMESTAMP_EXAMPLE}")
-            return found
-        if call and isinstance(value, datetime):
-            return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-        return refuse(value, faults)
+        if type(value) is not str:
+            taken = format_.take(value) if call else None
+            return refuse(value, faults) if taken is None else taken
+        found = parse(value if change is None else change(value))
+        return found if found is not None else faults.add(fault)
 
     return check
-
-
-def day(declared: Input, *, call: bool) -> Check:
-    """Take a date."""
-    refuse = unlike("a date such as 2026-01-31", nullable=declared.nullable)
-
-    def check(value: Any, faults: InputFaults) -> Any:
-        if type(value) is str:
-            found = units.parse_date(value)
-            return found if found is not None else faults.add("must be a date such as 2026-01-31")
-        if call and isinstance(value, date) and not isinstance(value, datetime):
-            return value
-        return refuse(value, faults)
-
-    return check
-
-
-def _format(parse: Callable[[str], str | None], wanted: str) -> Callable[..., Check]:
-    """Make the check of a text in a format; ``parse`` gives it as it is written at best, None where it isn't one."""
-
-    def compile_check(declared: Input, *, call: bool) -> Check:
-        refuse = unlike(wanted, nullable=declared.nullable)
-
-        def check(value: Any, faults: InputFaults) -> Any:
-            if type(value) is not str:
-                return refuse(value, faults)
-            found = parse(value)
-            return found if found is not None else faults.add(f"must be {wanted}")
-
-        return check
-
-    return compile_check
 
 
 def enum(declared: Input, *, call: bool) -> Check:
     """Take one of the declared values; a text is never a number."""
+    change = _filter_of(declared)
     texts = frozenset(value for value in declared.values if type(value) is str)
     booleans = frozenset(value for value in declared.values if type(value) is bool)
     numbers = {Decimal(repr(value)): value for value in declared.values if type(value) in (int, float)}
@@ -294,6 +326,8 @@ def enum(declared: Input, *, call: bool) -> Check:
 
     def check(value: Any, faults: InputFaults) -> Any:
         if type(value) is str:
+            if change is not None:
+                value = change(value)
             if value in texts:
                 return value
         elif type(value) is bool:
@@ -320,7 +354,7 @@ def file(declared: Input, *, call: bool) -> Check:
             return refuse(value, faults)
         if most is not None and value.size > most:
             return faults.add(f"must have at most {show_size(most)}")
-        if declared.content_types and not units.is_one_of(value.content_type, declared.content_types):
+        if declared.content_types and not is_one_of(value.content_type, declared.content_types):
             return faults.add(f"must be of type {' or '.join(declared.content_types)}")
         return value
 
@@ -339,20 +373,16 @@ def stream(declared: Input, *, call: bool) -> Check:
     return check
 
 
-#: The check of each type that holds nothing declared inside; `input_nesting` has the others.
+#: The check of each type that holds nothing declared inside.
 SIMPLE: Final[dict[str, Callable[..., Check]]] = {
     "text": text,
     "integer": integer,
     "decimal": decimal,
     "boolean": boolean,
-    "timestamp": timestamp,
-    "date": day,
-    "uuid": _format(units.parse_uuid, "a UUID such as 0b8e5d1c-3f6a-4c57-9d0e-2f4b8a6c1e90"),
-    "email": _format(units.parse_email, "an e-mail address such as ada@example.com"),
-    "url": _format(units.parse_url, "an absolute URL such as https://example.com/page"),
     "enum": enum,
     "file": file,
     "stream": stream,
+    **dict.fromkeys(_FORMATS, formatted),
 }
 
 
@@ -389,7 +419,7 @@ def check_json(data: bytes, check: Check, faults: InputFaults) -> Any:
 def parse_json(data: bytes, faults: InputFaults) -> Any:
     """Return the value of a document; what is wrong with it goes to the faults."""
     try:
-        value = orjson.loads(data)
+        value = load_json(data)
     except orjson.JSONDecodeError as error:
         if data.startswith(b"\xef\xbb\xbf"):
             return parse_json(data[3:], faults)
@@ -432,7 +462,8 @@ _ENDLESS: Final = Decimal("1e-999999")
 _EXACT: Final = json.JSONDecoder(parse_float=parse_decimal, parse_int=_parse_integer)
 
 
-_SAFE_INTEGERS: Final = range(-(2**63), 2**64)  # those that the fast parser gives as integers
+#: How values are taken that one stack passes to another: a null counts as not given, unless null is a value there.
+CALL_RULES: Final = InputRules(null_means_absent=True)
 _NONE: Final[set[str]] = set()  # nothing is ever added to it
 _NOWHERE: Final[Mapping[str, str]] = {}
 
@@ -443,27 +474,66 @@ Absent = Callable[[Mapping[str, Any], dict[str, Any], InputFaults], int]
 class Inputs(dict[str, Any]):
     """Checked inputs by name, with the defaults of absent ones; `"x" in input` tells whether x was sent.
 
-    Only `input` itself is one: the objects in it are plain.
+    Only `input` itself is one: the objects in it are plain. ``filled`` are those of them that hold a default for a
+    property that was not sent; ``path`` the names that are in the path of the request.
     """
 
     absent: set[str] = _NONE
+    filled: Sequence[tuple[dict[str, Any], str]] = ()
+    path: frozenset[str] = frozenset()
 
     def __contains__(self, name: object) -> bool:
         return name not in self.absent and dict.__contains__(self, name)
 
+    def sent(self) -> Sent:
+        """Return what the client sent, converted, without parameters of the path and streams."""
+        filled = {(id(held), name) for held, name in self.filled}
+        outside = self.absent | self.path
+        sent = Sent(
+            (name, _sent(value, filled))
+            for name, value in self.items()
+            if name not in outside and not isinstance(value, Stream)
+        )
+        sent.declared = self.keys()
+        return sent
 
-def build(declared: Input, unknown: str, *, call: bool) -> Check:
+
+class Sent(dict[str, Any]):
+    """The inputs that a client sent; one that it did not send is null where it is read."""
+
+    declared: Collection[str] = ()
+
+    def __missing__(self, name: str) -> None:
+        if name not in self.declared:
+            raise KeyError(name)
+
+
+def _sent(value: Any, filled: set[tuple[int, str]]) -> Any:
+    if not filled:
+        return value
+    if type(value) is dict:
+        return {name: _sent(one, filled) for name, one in value.items() if (id(value), name) not in filled}
+    return [_sent(one, filled) for one in value] if type(value) is list else value
+
+
+def build(declared: Input, rules: InputRules, *, call: bool) -> Check:
     """Compile the check of a declared value.
 
-    ``unknown`` is `refuse` or `ignore`, for properties that are not declared; ``call`` takes values of the language
-    besides those of JSON. Raises ValueError for a declaration that can't be served, with its place.
+    ``call`` takes values of the language besides those of JSON. Raises ValueError for a declaration that can't be
+    served, with its place.
     """
+    check = _build_strict(declared, rules, call=call)
+    return _converting(declared, check) if rules.convert else check
+
+
+def _build_strict(declared: Input, rules: InputRules, *, call: bool) -> Check:
+    """Compile the check of a value that must have the declared type itself; values inside may be converted."""
     if declared.type == "object" and declared.properties is not None:
-        return build_object(declared.properties, unknown, call=call, nullable=declared.nullable)
+        return build_object(declared.properties, rules, call=call, nullable=declared.nullable)
     if declared.type == "object":
         return _free(dict, unlike("an object", nullable=declared.nullable), call=call)
     if declared.type == "list":
-        return _list(declared, unknown, call=call)
+        return _list(declared, rules, call=call)
     if declared.type == "json":
         return _free(object, unlike("a value", nullable=True), call=call)
     try:
@@ -472,9 +542,20 @@ def build(declared: Input, unknown: str, *, call: bool) -> Check:
         raise ValueError(f"{declared.mark}: the input {declared.name}: {error}") from None
 
 
+def _skips(declared: Input, rules: InputRules) -> tuple[Any, bool]:
+    """Return what stands for a value that was not sent, beside its absence: null or MISSING; and whether "" does."""
+    null = rules.null_means_absent and not declared.nullable and declared.type != "json"
+    empty = rules.empty_means_absent or (rules.convert and declared.type not in _KEEP_EMPTY)
+    return None if null else MISSING, empty and "" not in declared.values
+
+
+#: Types of which "" is a value, or is refused as one, also where texts are converted.
+_KEEP_EMPTY: Final = frozenset({"text", "json", "file"})
+
+
 def build_object(
     properties: tuple[Input, ...],
-    unknown: str,
+    rules: InputRules,
     *,
     call: bool,
     nullable: bool = False,
@@ -485,18 +566,12 @@ def build_object(
 
     ``elsewhere`` tells where properties belong that are declared, but not for this object.
     """
-    # A null passed from one stack to another counts as not given, unless null is a value there.
     fields = [
-        (
-            each.name,
-            build(each, unknown, call=call),
-            None if call and not each.nullable and each.type != "json" else MISSING,
-            build_absent(each, unknown, call=call),
-        )
+        (each.name, build(each, rules, call=call), *_skips(each, rules), build_absent(each, rules, call=call))
         for each in properties
     ]
     refuse = unlike("an object", nullable=nullable)
-    refuse_unknown = build_unknown(properties, elsewhere) if unknown == "refuse" else None
+    refuse_unknown = build_unknown(properties, elsewhere) if rules.unknown == "refuse" else None
 
     def check(value: Any, faults: InputFaults) -> Any:
         if type(value) is not dict and not (call and isinstance(value, Mapping)):
@@ -505,9 +580,9 @@ def build_object(
         used = 0
         get = value.get
         found = faults.found
-        for name, check_one, hole, absent in fields:
+        for name, check_one, hole, skips_empty, absent in fields:
             one = get(name, hole)
-            if one is hole:
+            if one is hole or (skips_empty and one == ""):
                 used += absent(value, result, faults)
                 continue
             used += 1
@@ -522,38 +597,39 @@ def build_object(
     return check
 
 
-def build_absent(declared: Input, unknown: str, *, call: bool) -> Absent:
+def build_absent(declared: Input, rules: InputRules, *, call: bool) -> Absent:
     """Compile what is done where a declared value was not sent under its name."""
     name, required = declared.name, declared.required
-    hole = None if call and not declared.nullable and declared.type != "json" else MISSING
-    check = build(declared, unknown, call=call) if declared.aliases else None
+    hole, skips_empty = _skips(declared, rules)
+    check = build(declared, rules, call=call) if declared.aliases else None
     make = default_of(declared)
 
     def absent(value: Mapping[str, Any], result: dict[str, Any], faults: InputFaults) -> int:
         for alias in declared.aliases:
             one = value.get(alias, hole)
-            if one is not hole and check is not None:
+            if one is not hole and not (skips_empty and one == "") and check is not None:
                 before = len(faults.found)
                 result[name] = check(one, faults)
                 faults.under(before, alias)
                 return 1
-        fill(result, name, make)
+        fill(result, name, make, faults)
         if required:
             faults.add_at(name, "is required")
-        # Nulls that count as not given are names that were sent all the same.
-        return sum(each in value for each in (name, *declared.aliases)) if hole is None else 0
+        # Nulls and empty texts that count as not sent are names that were sent all the same.
+        return sum(each in value for each in (name, *declared.aliases)) if hole is None or skips_empty else 0
 
     return absent
 
 
-def fill(result: dict[str, Any], name: str, make: Callable[[], Any]) -> None:
+def fill(result: dict[str, Any], name: str, make: Callable[[], Any], faults: InputFaults) -> None:
     """Put what stands in for an absent value in its place."""
     result[name] = make()
-    if isinstance(result, Inputs):
-        if result.absent is _NONE:
-            result.absent = {name}
-        else:
-            result.absent.add(name)
+    if not isinstance(result, Inputs):
+        faults.filled.append((result, name))
+    elif result.absent is _NONE:
+        result.absent = {name}
+    else:
+        result.absent.add(name)
 
 
 def build_unknown(
@@ -586,7 +662,7 @@ def default_of(declared: Input) -> Callable[[], Any]:
     """
     if declared.default is not MISSING and declared.default is not None:
         faults = InputFaults(exact=True)
-        value = build(declared, "refuse", call=True)(declared.default, faults)
+        value = build(declared, CALL_RULES, call=True)(declared.default, faults)
         if faults.found:
             part, message = faults.found[0]
             raise ValueError(f"{declared.mark}: the default of {declared.name}: {part} {message}".replace(":  ", ": "))
@@ -609,11 +685,11 @@ def _copy(value: Any) -> Any:
     return [_copy(one) if isinstance(one, (dict, list)) else one for one in value]
 
 
-def _list(declared: Input, unknown: str, *, call: bool) -> Check:
+def _list(declared: Input, rules: InputRules, *, call: bool) -> Check:
     low = declared.min_items or 0
     high = sys.maxsize if declared.max_items is None else declared.max_items
     refuse = unlike("a list", nullable=declared.nullable)
-    check_item = None if declared.items is None else build(declared.items, unknown, call=call)
+    check_item = None if declared.items is None else build(declared.items, rules, call=call)
     free = _free(list, refuse, call=call)
 
     def check(value: Any, faults: InputFaults) -> Any:
@@ -664,9 +740,9 @@ def _free(wanted: type, refuse: Check, *, call: bool) -> Check:
 
 
 def _inexact(value: Any) -> Any:
-    """Return what the fast parser would have given: floats for decimals, also for integers past 64 bits."""
-    if type(value) is Decimal or (type(value) is int and value not in _SAFE_INTEGERS):
-        return float(value)
+    """Return what `load_json` would have given: floats for decimals that have the same digits."""
+    if type(value) is Decimal:
+        return shorten(value)
     if type(value) is dict:
         return {name: _inexact(one) for name, one in value.items()}
     if type(value) is list:
@@ -677,45 +753,66 @@ def _inexact(value: Any) -> Any:
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,400}")
 _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]{1,400}(?:\.[0-9]{0,400})?|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?")
 _SPACED_OFFSET: Final = re.compile(r" (?=[0-9]{2}:[0-9]{2}$)")
-_BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
+#: `on` is what a form sends for a checkbox that has no value of its own.
+_BOOLEANS: Final = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
 
 
-def build_texts(declared: Input, unknown: str, *, commas: bool = False) -> Check:
+def _converting(declared: Input, check: Check) -> Check:
+    """Compile a check that takes texts as those of a form are taken, and numbers and booleans for texts."""
+    if declared.type in ("json", "file"):
+        return check
+    read = _reading(declared, check)
+    wants_text, wants_boolean = declared.type == "text", declared.type == "boolean"
+
+    def check_converted(value: Any, faults: InputFaults) -> Any:
+        if type(value) is str:
+            return read(value, faults)
+        if wants_text and type(value) in (int, float, bool, Decimal):
+            if type(value) is float and not faults.exact:
+                raise InexactError
+            return check(to_text(value), faults)
+        if wants_boolean and type(value) is int:
+            return check(_BOOLEANS.get(str(value), value), faults)
+        return check(value, faults)
+
+    return check_converted
+
+
+def build_texts(declared: Input, rules: InputRules, *, commas: bool = False) -> Check:
     """Compile the check of all texts sent under one name; it gives MISSING where they count as not sent.
 
     A text may be a JsonText (a part of a form that says it is JSON) or a File too. With ``commas`` they part the items
     of a list, as in headers (RFC 9110, section 5.3).
     """
-    check_one = _one(declared, unknown)
+    check_one = _reading(declared, _build_strict(declared, rules, call=False))
     if declared.type == "list":
-        return _input_texts_list(declared, check_one, commas=commas)
-    keeps_empty = declared.type in ("text", "file") or (declared.type == "enum" and "" in declared.values)
+        return _input_texts_list(declared, rules, check_one, commas=commas)
+    # A form sends every field, also the empty ones.
+    skips_empty = _skips(declared, rules)[1] or (declared.type not in ("text", "file") and "" not in declared.values)
 
     def check(texts: list[Any], faults: InputFaults) -> Any:
         if len(texts) > 1:
             return faults.add(f"is sent {len(texts)} times: send it once")
         text = texts[0]
-        # A form sends every field, also those that nobody filled in.
-        if text == "" and not keeps_empty:
-            return MISSING
-        return check_one(text, faults)
+        return MISSING if skips_empty and text == "" else check_one(text, faults)
 
     return check
 
 
-def _input_texts_list(declared: Input, check_whole: Check, *, commas: bool) -> Check:
+def _input_texts_list(declared: Input, rules: InputRules, check_whole: Check, *, commas: bool) -> Check:
     low = declared.min_items or 0
     high = sys.maxsize if declared.max_items is None else declared.max_items
     item = declared.items if declared.items is not None else Input("items", "json", declared.mark)
-    check_item = _one(item, "refuse")
+    check_item = _reading(item, _build_strict(item, rules, call=False))
     split = commas and item.type not in ("object", "list", "json")
+    skips_empty = rules.empty_means_absent or item.type not in ("text", "enum")
 
     def check(texts: list[Any], faults: InputFaults) -> Any:
         if split:
             texts = [part.strip(" \t") for text in texts for part in text.split(",")]
         if len(texts) == 1 and isinstance(texts[0], JsonText):
             return check_whole(texts[0], faults)
-        if item.type not in ("text", "enum") and "" in texts:
+        if skips_empty and "" in texts:
             texts = [text for text in texts if text != ""]
             if not texts:
                 return MISSING
@@ -726,12 +823,11 @@ def _input_texts_list(declared: Input, check_whole: Check, *, commas: bool) -> C
     return check
 
 
-def _one(declared: Input, unknown: str) -> Check:
-    """Compile the check of one text."""
-    check_typed = build(declared, unknown, call=False)
+def _reading(declared: Input, check_typed: Check) -> Check:
+    """Compile the check of one text, which is converted to the declared type."""
+    values = {to_text(value): value for value in declared.values}
     convert = _CONVERSIONS.get(declared.type)
-    if declared.type == "enum":
-        convert = _enum(declared)
+    change = _filter_of(declared)
     whole = declared.type in ("object", "list", "json")
 
     def check(text: Any, faults: InputFaults) -> Any:
@@ -745,6 +841,8 @@ def _one(declared: Input, unknown: str) -> Check:
             return faults.add("must be UTF-8")
         if whole:
             return _json(text, declared, check_typed, faults)
+        if values:
+            return check_typed(values.get(text if change is None else change(text), text), faults)
         return check_typed(text if convert is None else convert(text), faults)
 
     return check
@@ -791,11 +889,6 @@ def _stripped(text: str) -> str:
     return text.strip(" ")
 
 
-def _enum(declared: Input) -> Callable[[str], Any]:
-    values = {to_text(value): value for value in declared.values}
-    return lambda text: values.get(text, text)
-
-
 class _Unreadable(str):
     """A text that is not what it should be: the typed check refuses it as the text it is."""
 
@@ -806,11 +899,8 @@ _CONVERSIONS: Final[dict[str, Callable[[str], Any]]] = {
     "integer": _integer,
     "decimal": _decimal,
     "boolean": _boolean,
+    **dict.fromkeys(_FORMATS, _stripped),
     "timestamp": _timestamp,
-    "date": _stripped,
-    "uuid": _stripped,
-    "email": _stripped,
-    "url": _stripped,
 }
 
 _WANTED: Final = {"object": "an object", "list": "a list", "json": "a value"}

@@ -4,12 +4,14 @@ Rules that LANGUAGE leaves open, decided here and in the modules beside this one
 
 - An absent input that is not required is its default, else null; null that is sent is a value, refused unless the
   input is `nullable` (or `json`). Where one stack calls another, a null counts as not given.
+- `inputs` of the settings or of an endpoint loosens the checks of what clients send, never those of a call.
 - Unknown properties are refused in bodies at any depth where properties are declared; unknown names in the query, in
-  headers and in cookies are let be.
+  headers and in cookies are ignored.
 - JSON: 5.0 is an integer, "5" is none. Integers have 64 bits unless `minimum` or `maximum` says more. Decimals keep
   their digits. Nesting ends at 250 levels.
 - Text: an empty one counts as not sent, except where a text (or a list of them) is declared; outer spaces of anything
-  but texts are passed over; booleans are true, false, 1, 0; `json` is JSON where it parses, else the text.
+  but texts are skipped; booleans are true, false, 1, 0, on, off; `json` is JSON where it parses, else the text.
+  A list repeats its name, also as `tags[]` or `tags[0]`.
 - Timestamps need their offset and keep it. A UUID becomes small letters. A URL is one of http, https, ws, wss.
 - No message holds a value that was sent, whether the input is `sensitive` or not.
 """
@@ -19,9 +21,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from streamstack.language.definition import Input
+from streamstack.language.definition import STRICT, Input, InputRules
 from streamstack.language.values import MISSING
 from streamstack.runtime.coercion import (
+    CALL_RULES,
     Check,
     InputFaults,
     Inputs,
@@ -51,24 +54,24 @@ _IN_QUERY: Final = frozenset({"GET", "HEAD", "DELETE"})
 _PLACES: Final = ("path", "query", "header", "cookie")
 
 
-def compile_inputs(inputs: tuple[Input, ...], unknown: str = "refuse") -> Checker:
-    """Compile declared inputs. ``unknown`` is `refuse` or `ignore`, for body properties that are not declared.
+def compile_inputs(inputs: tuple[Input, ...], rules: InputRules = STRICT) -> Checker:
+    """Compile declared inputs.
 
     Raises ValueError for a declaration that can't be served (a default that does not fit, a pattern that could take
     for ever), with its place in the file.
     """
-    return Checker(inputs, unknown)
+    return Checker(inputs, rules)
 
 
 class Checker:
     """Checks inputs: of a call by `check`, of a request by the layout for its method and route."""
 
-    __slots__ = ("_call", "_layouts", "inputs", "unknown")
+    __slots__ = ("_call", "_layouts", "inputs", "rules")
 
-    def __init__(self, inputs: tuple[Input, ...], unknown: str) -> None:
+    def __init__(self, inputs: tuple[Input, ...], rules: InputRules) -> None:
         self.inputs = inputs
-        self.unknown = unknown
-        self._call = build_object(inputs, unknown, call=True, result_type=Inputs)
+        self.rules = rules
+        self._call = build_object(inputs, CALL_RULES, call=True, result_type=Inputs)
         self._layouts: dict[tuple[str, ...], Layout] = {}
 
     def check(self, given: Mapping[str, Any]) -> Inputs:
@@ -80,6 +83,7 @@ class Checker:
         result: Inputs = self._call(given, faults)
         if faults.found:
             raise invalid(details_of("input", faults))
+        result.filled = faults.filled
         return result
 
     def layout(self, method: str, route: Sequence[str] | Mapping[str, str] = ()) -> Layout:
@@ -90,7 +94,7 @@ class Checker:
         key = (method, *route)
         found = self._layouts.get(key)
         if found is None:
-            found = self._layouts[key] = Layout(self.inputs, self.unknown, method, frozenset(route))
+            found = self._layouts[key] = Layout(self.inputs, self.rules, method, frozenset(route))
         return found
 
 
@@ -102,9 +106,9 @@ class Layout:
     is the input that is the body itself, ``stream`` the one that is the body as it arrives: it is not looked at here.
     """
 
-    __slots__ = ("_body", "_groups", "_order", "declares_body", "files", "stream", "takes_body", "whole")
+    __slots__ = ("_body", "_groups", "_order", "declares_body", "files", "path", "stream", "takes_body", "whole")
 
-    def __init__(self, inputs: tuple[Input, ...], unknown: str, method: str, route: frozenset[str]) -> None:
+    def __init__(self, inputs: tuple[Input, ...], rules: InputRules, method: str, route: frozenset[str]) -> None:
         streams = [each for each in inputs if each.type == "stream"]
         self.stream = streams[0] if streams else None
         inputs = tuple(each for each in inputs if each.type != "stream")
@@ -120,11 +124,12 @@ class Layout:
             other = (*wholes, *in_body, *streams[1:])[0]
             raise ValueError(f"{other.mark}: {other.name} is in the body, which {self.stream.name} reads as it arrives")
         self._order = tuple(each.name for each in inputs)
+        self.path = frozenset(name for name, place in places.items() if place == "path")
         self._groups = []
         for place in _PLACES:
             held = tuple(each for each in inputs if places[each.name] == place)
             if held:
-                self._groups.append((place, _Group(held, unknown, commas=place == "header")))
+                self._groups.append((place, _Group(held, rules, commas=place == "header")))
         elsewhere = {
             name: place
             for each in inputs
@@ -133,17 +138,17 @@ class Layout:
         }
         self.declares_body = bool(in_body or wholes)
         self.takes_body = self.declares_body or (
-            unknown == "refuse" and method not in _IN_QUERY and self.stream is None
+            rules.unknown == "refuse" and method not in _IN_QUERY and self.stream is None
         )
         if self.whole is not None:
-            self._body = _build_whole(self.whole, unknown)
+            self._body = _build_whole(self.whole, rules)
         else:
-            document = build_object(in_body, unknown, call=False, result_type=Inputs, elsewhere=elsewhere)
-            self._body = _build_parts(document, _build_form(in_body, unknown, elsewhere))
+            document = build_object(in_body, rules, call=False, result_type=Inputs, elsewhere=elsewhere)
+            self._body = _build_parts(document, _build_form(in_body, rules, elsewhere))
         self.files = {
             name: each
             for each in in_body
-            for name in (each.name, *each.aliases)
+            for name in _form_names(each)
             if each.type == "file" or (each.type == "list" and each.items is not None and each.items.type == "file")
         }
 
@@ -157,16 +162,20 @@ class Layout:
             found: Inputs = self._body(body, faults)
             if faults.found:
                 raise invalid(details_of("body", faults))
+            found.filled = faults.filled
             return found
         details: list[dict[str, str]] = []
+        filled: list[tuple[dict[str, Any], str]] = []
         result = Inputs()
         for place, check in self._groups:
             faults = InputFaults()
+            faults.filled = filled
             check(lookups(place), faults, result)
             if faults.found:
                 details += details_of(place, faults)
         if self.takes_body:
             faults = InputFaults()
+            faults.filled = filled
             held: Inputs = self._body(body, faults)
             if faults.found:
                 details += details_of("body", faults)
@@ -174,6 +183,7 @@ class Layout:
                 result = _merge(self._order, result, held)
         if details:
             raise invalid(details)
+        result.filled, result.path = filled, self.path
         return result
 
 
@@ -197,15 +207,9 @@ class _Group:
 
     __slots__ = ("_fields",)
 
-    def __init__(self, inputs: tuple[Input, ...], unknown: str, *, commas: bool = False) -> None:
+    def __init__(self, inputs: tuple[Input, ...], rules: InputRules, *, commas: bool = False) -> None:
         self._fields = [
-            (
-                each.name,
-                (each.name, *each.aliases),
-                build_texts(each, unknown, commas=commas),
-                each.required,
-                default_of(each),
-            )
+            (each.name, _form_names(each), build_texts(each, rules, commas=commas), each.required, default_of(each))
             for each in inputs
         ]
 
@@ -228,22 +232,31 @@ class _Group:
             if value is not MISSING:
                 result[name] = value
                 continue
-            fill(result, name, make)
+            fill(result, name, make, faults)
             if required:
                 faults.add_at(name, "is required")
 
 
-def _build_form(inputs: tuple[Input, ...], unknown: str, elsewhere: Mapping[str, str]) -> Check:
+def _form_names(declared: Input) -> tuple[str, ...]:
+    """Return the names under which a form or a query may hold an input: that of a list also with brackets."""
+    names = (declared.name, *declared.aliases)
+    if declared.type != "list":
+        return names
+    return tuple(dict.fromkeys((*names, *(f"{name}[]" for name in names))))
+
+
+def _build_form(inputs: tuple[Input, ...], rules: InputRules, elsewhere: Mapping[str, str]) -> Check:
     """Compile the check of a form, by the names of its fields."""
-    group = _Group(inputs, unknown)
-    refuse_unknown = build_unknown(inputs, elsewhere) if unknown == "refuse" else None
+    group = _Group(inputs, rules)
+    refuse_unknown = build_unknown(inputs, elsewhere) if rules.unknown == "refuse" else None
+    bracketed = {name for each in inputs for name in _form_names(each)[1 + len(each.aliases) :]}
 
     def check(form: Form, faults: InputFaults) -> Inputs:
         result = Inputs()
         group(lambda name: form.get(name, ()), faults, result)
         if refuse_unknown is not None:
             before = len(faults.found)
-            refuse_unknown(form, faults)
+            refuse_unknown({name: sent for name, sent in form.items() if name not in bracketed}, faults)
             if len(faults.found) != before and len(form) == 1 and next(iter(form)).lstrip()[:1] in ("{", "["):
                 # `curl -d '{...}'` says that it sends a form.
                 del faults.found[:]
@@ -270,12 +283,12 @@ def _build_parts(document: Check, form: Check) -> Check:
     return check
 
 
-def _build_whole(declared: Input, unknown: str) -> Check:
+def _build_whole(declared: Input, rules: InputRules) -> Check:
     """Compile the check of a body that is one input."""
     name = declared.name
-    document = build(declared, unknown, call=False)
-    texts = build_texts(declared, unknown)
-    form = None if declared.properties is None else _build_form(declared.properties, unknown, {})
+    document = build(declared, rules, call=False)
+    texts = build_texts(declared, rules)
+    form = None if declared.properties is None else _build_form(declared.properties, rules, {})
     make = default_of(declared)
 
     def take(body: Body, faults: InputFaults) -> Any:
@@ -293,7 +306,7 @@ def _build_whole(declared: Input, unknown: str) -> Check:
         result = Inputs()
         value = take(body, faults)
         if value is MISSING:
-            fill(result, name, make)
+            fill(result, name, make, faults)
             if declared.required:
                 faults.add("is required")
         else:

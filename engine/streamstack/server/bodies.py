@@ -1,31 +1,31 @@
-"""Request bodies: whole, or read as they arrive."""
+"""Request bodies: whole, forms, or read as they arrive."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 from aiohttp.hdrs import CONTENT_ENCODING, CONTENT_TYPE, EXPECT
+from aiohttp.http_exceptions import HttpProcessingError
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Input
-from streamstack.language.units import show_size
+from streamstack.language.values import show_size
 from streamstack.runtime.coercion import invalid
+from streamstack.runtime.decoders import Options, decoded, decoder_for, format_of, read_content_type
 from streamstack.runtime.decoders.decoder import OnInvalid
-from streamstack.runtime.decoders.formats import Options, decoded, decoder_for, format_of, read_content_type
 from streamstack.runtime.files import File
 from streamstack.runtime.inputs import Body, Form, JsonText, Layout
 from streamstack.runtime.operators import CLIENTS_FAULT
 from streamstack.runtime.values import About, Batches, Stream
-from streamstack.server.content_decoding import CodingError
-from streamstack.server.multipart import read_multipart
-from streamstack.server.request import Request
+from streamstack.server.request import CodingError, Request
 
 if TYPE_CHECKING:
-    from streamstack.server.request import Request
     from streamstack.server.response import ResponseSink
 
 
@@ -37,7 +37,7 @@ _MULTIPART: Final = "multipart/form-data"
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "iso-8859-1", "windows-1252", "utf-16"})
 
 
-#: What says of a body that it is JSON, as clients write it. None is no word of it at all.
+#: What says of a body that it is JSON, as clients write it. None: the client named no type.
 _JSON: Final = frozenset({"application/json", "application/json; charset=utf-8", None})
 
 
@@ -64,20 +64,19 @@ def json_at_hand(request: Request, most: int) -> bytes | None:
     return content.read_nowait()
 
 
-async def read_body(request: Request, layout: Layout, max_body: int, keep: list[bytes] | None) -> Body:
-    """Read the body as far as the inputs need it; its bytes are added to ``keep`` if there is one.
+async def read_body(request: Request, layout: Layout, max_body: int, *, keep: bool) -> Body:
+    """Read the body as far as the inputs need it; ``keep`` its bytes for the definition.
 
     ``max_body`` is in bytes; files that declare a `maxSize` have that instead. Raises RunError ``invalid-input`` with
     status 413 for a body that is too long, 415 for a type that is not taken, 400 for one that can't be read.
     """
-    media, charset = _content_type(request)
+    media, charset = read_content_type(request.headers.get(CONTENT_TYPE))
     whole = layout.whole
     data: bytes | None = None
     try:
-        if keep is not None:
-            data = await read_all(request, max_body)
-            keep.append(data)
-        if not layout.takes_body or (keep is not None and not layout.declares_body):
+        if keep:
+            data = request.kept_body = await read_all(request, max_body)
+        if not layout.takes_body or (keep and not layout.declares_body):
             return None
         if whole is not None and whole.type == "file" and media != _MULTIPART:
             return await _read_file(request, data, media, whole.max_size or max_body)
@@ -90,7 +89,7 @@ async def read_body(request: Request, layout: Layout, max_body: int, keep: list[
         if data is None:
             data = await read_all(request, max_body)
     except web.RequestPayloadError:
-        raise _malformed("can't be read: its Content-Encoding or its chunks are malformed") from None
+        raise _fault("can't be read: its Content-Encoding or its chunks are malformed") from None
     if media == _FORM:
         return read_form(data, "body")
     if not media or _is_json(media):
@@ -126,7 +125,7 @@ def broken_off() -> RunError:
 def read_form(data: bytes, place: str) -> Form:
     """Return the fields of a form or of a query by name.
 
-    Raises RunError ``invalid-input`` for what is no UTF-8, and for too many fields.
+    Raises RunError ``invalid-input`` for what is not UTF-8, and for too many fields.
     """
     form: Form = {}
     try:
@@ -136,12 +135,20 @@ def read_form(data: bytes, place: str) -> Form:
         else:  # most queries: there is nothing to decode
             pairs = [(name, value) for name, _, value in (field.partition("=") for field in text.split("&") if field)]
     except UnicodeDecodeError:
-        raise _malformed("must be percent-encoded UTF-8", place) from None
+        raise _fault("must be percent-encoded UTF-8", place=place) from None
     except ValueError:
-        raise _malformed(f"must have at most {MOST_FIELDS} fields", place) from None
+        raise _fault(f"must have at most {MOST_FIELDS} fields", place=place) from None
     for name, value in pairs:
-        form.setdefault(name, []).append(value)
+        form.setdefault(field_name(name) if "[" in name else name, []).append(value)
     return form
+
+
+def field_name(name: str) -> str:
+    """Return the name of a field; `tags[0]`, as some clients write the items of a list, becomes `tags[]`."""
+    return _INDEXED.sub("[]", name)
+
+
+_INDEXED: Final = re.compile(r"\[[0-9]{1,4}\]$")
 
 
 async def _read_file(request: Request, data: bytes | None, media: str, most: int) -> File | None:
@@ -165,17 +172,6 @@ async def _read_file(request: Request, data: bytes | None, media: str, most: int
     return file if file.size else None
 
 
-def _content_type(request: Request) -> tuple[str, str]:
-    """Return the media type of the body and its charset in small letters; "" where there is none."""
-    media, _, rest = request.headers.get("Content-Type", "").partition(";")
-    charset = ""
-    for parameter in rest.split(";"):
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset":
-            charset = value.strip().strip('"').lower()
-    return media.strip().lower(), charset
-
-
 def _is_json(media: str) -> bool:
     return media == "application/json" or media.endswith("+json")
 
@@ -185,35 +181,29 @@ def _takes_text(layout: Layout) -> bool:
     return whole is not None and whole.type not in ("object", "list", "file")
 
 
-def _decode(data: bytes, charset: str) -> str:
+def _decode(data: bytes, charset: str | None) -> str:
     if charset and charset not in _CHARSETS:
-        raise invalid([_fault("must be UTF-8")], status=415)
+        raise _fault("must be UTF-8", status=415)
     try:
         return data.decode(charset or "utf-8")
     except UnicodeDecodeError:
-        raise _malformed(f"is not {charset.upper() or 'UTF-8'}") from None
+        raise _fault(f"is not {(charset or 'UTF-8').upper()}") from None
 
 
-def _fault(message: str, place: str = "body") -> dict[str, Any]:
-    return {"in": place, "name": "", "message": message}
+def _fault(message: str, name: str = "", *, place: str = "body", status: int = 400) -> RunError:
+    return invalid([{"in": place, "name": name[:80], "message": message}], status=status)
 
 
-def _malformed(message: str, place: str = "body") -> RunError:
-    return invalid([_fault(message, place)])
-
-
-def too_long(most: int) -> RunError:
-    """Return the error of a body of more than so many bytes."""
-    return invalid([_fault(f"must have at most {show_size(most)}")], status=413)
+def too_long(most: int, name: str = "") -> RunError:
+    """Return the error of a body, or of a part of it, of more than so many bytes."""
+    return _fault(f"must have at most {show_size(most)}", name, status=413)
 
 
 def _unsupported(layout: Layout) -> RunError:
     whole = layout.whole
     if whole is not None and whole.type == "file":
-        wanted = "as the file itself, not in a form"
-    else:
-        wanted = f"as application/json, {_FORM} or {_MULTIPART}"
-    return invalid([_fault(f"must be sent {wanted}")], status=415)
+        return _fault("must be sent as the file itself, not in a form", status=415)
+    return _fault(f"must be sent as application/json, {_FORM} or {_MULTIPART}", status=415)
 
 
 class Arriving:
@@ -223,7 +213,7 @@ class Arriving:
     off: what had come is given, then the error `stream-lost`.
     """
 
-    __slots__ = ("_answer", "_content", "_failed", "_most", "_request", "read", "size", "stream")
+    __slots__ = ("_answer", "_content", "_failed", "_most", "_received", "_request", "read", "size", "stream")
 
     def __init__(self, request: Request, declared: Input, *, most: int, largest: int) -> None:
         self._request = request
@@ -231,7 +221,8 @@ class Arriving:
         self._most = most
         self._answer: ResponseSink | None = None
         self._failed = False
-        self.read = 0
+        self._received = 0
+        self.read = 0  # and decoded
         coding = request.headers.get("Content-Encoding", "").strip().lower()
         # The length is that of the body as it was sent.
         self.size = request.content_length if coding in ("", "identity") else None
@@ -242,7 +233,7 @@ class Arriving:
         header = self._request.headers.get("Content-Type", "")
         media, charset = read_content_type(header)
         if media.startswith("multipart/"):
-            raise _arriving_unsupported("must be sent as the body itself, not in a form")
+            raise _fault("must be sent as the body itself, not in a form", status=415)
         name = declared.decode or format_of(media)
         options = Options(
             on_invalid=cast("OnInvalid", declared.on_invalid), largest=largest, charset=charset, status=CLIENTS_FAULT
@@ -250,9 +241,9 @@ class Arriving:
         try:
             decoder = decoder_for(name, options)
         except RunError as error:
-            raise _arriving_unsupported(error.message) from None
+            raise _fault(error.message, status=415) from None
         return Stream(
-            lambda: decoded(self._pieces(), decoder),
+            lambda: decoded(self._pieces(), decoder, self),
             {"skipped": lambda: decoder.skipped, "bytes": lambda: self.read, "size": lambda: self.size},
             About(self.size, header if name == "bytes" else "", CLIENTS_FAULT),
         )
@@ -287,8 +278,7 @@ class Arriving:
                 except (web.RequestPayloadError, ConnectionError, RuntimeError) as error:
                     if isinstance(error, CodingError) and not self.lost:
                         self._failed = True
-                        told = "can't be read: its Content-Encoding is malformed"
-                        raise invalid([{"in": "body", "name": "", "message": told}]) from error
+                        raise _fault("can't be read: its Content-Encoding is malformed") from error
                     self._failed = True
                     raise _lost() from error
                 finally:
@@ -298,8 +288,8 @@ class Arriving:
                         raise _lost()
                     return
                 answer.heard_at = now()
-                self.read += len(data)
-                if self.read > self._most:
+                self._received += len(data)
+                if self._received > self._most:
                     raise too_long(self._most)
                 yield data
         finally:
@@ -321,5 +311,208 @@ def _lost() -> RunError:
     return RunError("stream-lost", "the request's body broke off", status=CLIENTS_FAULT)
 
 
-def _arriving_unsupported(message: str) -> RunError:
-    return invalid([{"in": "body", "name": "", "message": message}], status=415)
+#: How many parts a form may have.
+MOST_PARTS: Final = 1000
+#: How many of them are taken apart before others have the event loop.
+_AT_ONCE: Final = 50
+_PIECE: Final = 64 * 1024
+#: Bytes of boundaries and headers that a form may have beside its parts.
+_WRAPPING: Final = 256 * 1024
+#: The longest line of a part's headers, and how many it may have.
+_MOST_LINE: Final = 8190
+_MOST_HEADERS: Final = 32
+
+#: A parameter of a header, with its name.
+_PARAMETER: Final = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^;"]*)')
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+async def read_multipart(request: Request, layout: Layout, max_body: int, data: bytes | None) -> Form:
+    """Read a form: texts, JSON where a part says it is JSON, and files.
+
+    All parts together have ``max_body`` bytes, but a file with a `maxSize` has that for itself. ``data`` is the body
+    if it was read before. Raises RunError ``invalid-input`` with status 413 past a limit, 400 for a malformed form.
+    """
+    form = _Reading(layout, max_body)
+    most = most_bytes(layout, max_body)
+    if (request.content_length or 0) > most:
+        raise too_long(most)
+    boundary = parse_options_header(request.headers.get("Content-Type", ""))[1].get("boundary", "")
+    if not boundary:
+        raise _fault("must have a boundary in its Content-Type: let the client write that header")
+    try:
+        with PushMultipartParser(boundary, max_header_size=_MOST_LINE, max_header_count=_MOST_HEADERS) as parser:
+            if data is not None:
+                _check_opening(data, boundary)
+                await form.take(parser.parse(data))
+            else:
+                received = 0
+                while not parser.closed and (piece := await request.content.read(_PIECE)):
+                    if not received:
+                        _check_opening(piece, boundary)
+                    received += len(piece)
+                    if received > most + _WRAPPING:
+                        raise too_long(most)
+                    await form.take(parser.parse(piece))
+    except (MultipartError, HttpProcessingError) as error:
+        form.close()
+        raise _fault(f"is not well-formed multipart/form-data: {error}") from None
+    except BaseException:
+        form.close()
+        raise
+    return form.fields
+
+
+def _check_opening(data: bytes, boundary: str) -> None:
+    """Refuse a form that begins with another boundary than its header names. Raises RunError ``invalid-input``."""
+    begins, expected = data.lstrip(b"\r\n"), b"--" + boundary.encode("utf-8", "surrogateescape")
+    if begins.startswith(b"--") and not begins.startswith(expected) and not expected.startswith(begins):
+        raise _fault(
+            "begins with another boundary than its Content-Type names: let the client write that header with the body"
+        )
+
+
+def most_bytes(layout: Layout, max_body: int) -> int:
+    """Return how many bytes a body may have in all: files with a `maxSize` come on top of ``max_body``.
+
+    A stream or a file that is the whole body has its own `maxSize` alone.
+    """
+    if layout.stream is not None:
+        return layout.stream.max_size or max_body
+    whole = layout.whole
+    if whole is not None and whole.type == "file":
+        return whole.max_size or max_body
+    allowances = _allowances(layout, max_body)
+    return max_body + sum(allowances.values()) + _WRAPPING if allowances else max_body
+
+
+def close_files(form: Form) -> None:
+    """Delete the files of a form."""
+    for values in form.values():
+        for value in values:
+            if isinstance(value, File):
+                value.close()
+
+
+class _Reading:
+    """A form as it is read. ``allowances`` are the bytes left to files that have their own, by name."""
+
+    def __init__(self, layout: Layout, max_body: int) -> None:
+        self.fields: Form = {}
+        self.layout = layout
+        self.max_body = max_body
+        self.left = max_body
+        self.allowances = _allowances(layout, max_body)
+        self.count = 0
+        # The present part.
+        self.name = self.media = ""
+        self.text = bytearray()
+        self.file: File | None = None
+        self.limit: int | None = None
+
+    async def take(self, events: Iterable[MultipartSegment | bytes | bytearray | None]) -> None:
+        """Take what some bytes hold: heads of parts, pieces of what is in them, ends of parts."""
+        for event in events:
+            if isinstance(event, MultipartSegment):
+                await self._begin(event)
+            elif event is None:
+                self._finish()
+            else:
+                await self._add(event)
+
+    async def _begin(self, part: MultipartSegment) -> None:
+        self.count += 1
+        if self.count > MOST_PARTS:
+            raise _fault(f"must have at most {MOST_PARTS} parts")
+        if not self.count % _AT_ONCE:
+            await asyncio.sleep(0)  # others have their turn
+        name = self.name = field_name(part.name or "")
+        if not name or _CONTROL.search(name + (part.filename or "")):
+            raise MultipartError("a part has no name, or control characters in it")
+        headers = dict(part.headerlist)
+        names = [each.lower() for each in _PARAMETER.findall(headers["Content-Disposition"])]
+        if len(headers) != len(part.headerlist) or len(names) != len(set(names)):
+            raise MultipartError("a part says something twice")  # others may take the other one
+        if (part.content_type or "").startswith("multipart/"):
+            raise MultipartError("a part holds parts")
+        if headers.get("Content-Transfer-Encoding", "binary").lower() not in _PLAIN:
+            raise _fault("must be sent without Content-Transfer-Encoding", name)
+        self.media = part.content_type or ""
+        self.text = bytearray()
+        self.file = None
+        declared = self.layout.files.get(name)
+        # What a browser sends for a Blob has a file's name, be it JSON or text.
+        blob = part.filename is not None and (part.filename == "blob" or _is_json(self.media))
+        if declared is not None or (part.filename is not None and not blob):
+            self.limit = None if declared is None else _size_of(declared)
+            self.file = File(part.filename or "", headers.get("Content-Type", "application/octet-stream"))
+            # Known to the form from now on, and so deleted with it.
+            self.fields.setdefault(name, []).append(self.file)
+
+    async def _add(self, piece: bytes | bytearray) -> None:
+        file = self.file
+        if file is None:
+            self._spend(self.name, len(piece))
+            self.text += piece
+            return
+        if self.limit is not None and file.size + len(piece) > self.limit:
+            raise too_long(self.limit, self.name)
+        self._spend(self.name, len(piece))
+        await file.write(bytes(piece))
+
+    def _finish(self) -> None:
+        name, values = self.name, self.fields
+        if self.file is not None:
+            if not self.file.name and not self.file.size:
+                # What a browser sends for an empty file field.
+                values[name].pop()
+                if not values[name]:
+                    del values[name]
+            return
+        value: Any
+        if self.media == "application/json" or self.media.endswith("+json"):
+            value = JsonText(bytes(self.text))
+        else:
+            try:
+                value = self.text.decode()
+            except UnicodeDecodeError:
+                raise _fault("must be UTF-8", name) from None
+        values.setdefault(name, []).append(value)
+
+    def _spend(self, name: str, size: int) -> None:
+        if name in self.allowances:
+            self.allowances[name] -= size
+            if self.allowances[name] < 0:
+                raise too_long(_allowance(self.layout.files[name], self.max_body), name)
+            return
+        self.left -= size
+        if self.left < 0:
+            raise too_long(self.max_body)
+
+    def close(self) -> None:
+        close_files(self.fields)
+
+
+_PLAIN: Final = frozenset({"binary", "8bit", "7bit"})
+
+
+def _allowances(layout: Layout, max_body: int) -> dict[str, int]:
+    return {
+        name: _allowance(declared, max_body)
+        for name, declared in layout.files.items()
+        if _size_of(declared) is not None
+    }
+
+
+def _size_of(declared: Input) -> int | None:
+    if declared.type == "list" and declared.items is not None:
+        return declared.items.max_size
+    return declared.max_size
+
+
+def _allowance(declared: Input, max_body: int) -> int:
+    """Return the bytes that all files under one name may have together."""
+    size = _size_of(declared) or 0
+    if declared.type != "list":
+        return size
+    return max(size, max_body) if declared.max_items is None else size * declared.max_items

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-
-from aiohttp import web
+from contextlib import suppress
 
 from streamstack.connections.database import uses_of
 from streamstack.connections.database.embedded import Embedded
 from streamstack.errors import Diagnostic, RunError
 from streamstack.functions.db import open_databases
+from streamstack.functions.security import open_callers
 from streamstack.language.authentication import Jwt
 from streamstack.language.definition import Project
 from streamstack.language.masking import learn
 from streamstack.language.project import Checked
 from streamstack.language.settings import Settings
-from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Context
-from streamstack.server.connection import HttpServer
-from streamstack.server.endpoints import make_cors, make_endpoints
 from streamstack.server.replies import log
-from streamstack.server.service import Service
 
 
 def make_context(
@@ -52,7 +45,7 @@ def make_context(
 
 
 def secrets_of(settings: Settings) -> Iterator[str]:
-    """Yield what settings hold that nobody may read in the log."""
+    """Yield the secrets in settings, which the log must not show."""
     for model in settings.models.values():
         yield model.api_key or ""
         yield model.base_url or ""
@@ -76,8 +69,8 @@ class DatabaseError(Exception):
 async def prepare_databases(project: Project, context: Context, tell: Callable[[str], None]) -> list[Diagnostic]:
     """Connect to the databases that definitions use, run their setup, and report what they lack.
 
-    ``tell`` is told of a database that is out of reach: it may be there when it is needed. Raises DatabaseError where
-    waiting would not help: the embedded server can't start, or a setup file fails.
+    ``tell`` receives a message about an unreachable database, which may be there when it is needed.
+    Raises DatabaseError where waiting would not help: the embedded server can't start, or a setup file fails.
     """
     uses = uses_of(project, context.databases)
     if not uses:
@@ -106,7 +99,7 @@ async def warm_databases(project: Project, context: Context) -> None:
             for name in uses_of(project, context.databases):
                 try:
                     await databases[name].open()
-                except Exception as error:  # noqa: BLE001  (it is told, and tried again, when it is needed)
+                except Exception as error:  # noqa: BLE001  (it is reported, and tried again, when it is needed)
                     log.info("database-not-ready", database=name, reason=str(error))
 
 
@@ -119,64 +112,30 @@ def embedded_of(project: Project, context: Context) -> Embedded | None:
     return None
 
 
-@dataclass
-class _Serving:
-    """A server in a thread of its own; ``port`` is known once it is ``ready``."""
-
-    service: Service
-    project: Project
-    port: int = 0
-    failure: BaseException | None = None
-    ready: threading.Event = field(default_factory=threading.Event)
-    loop: asyncio.AbstractEventLoop | None = None
-    stop: asyncio.Event | None = None
-
-    def run(self) -> None:
-        try:
-            asyncio.run(self._serve())
-        except BaseException as error:  # noqa: BLE001  (raised again where the thread was started)
-            self.failure = error
-        finally:
-            self.ready.set()
-
-    async def _serve(self) -> None:
-        self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
-        async with self.service:
-            await prepare_databases(self.project, self.service.context, log.warning)
-            runner = web.ServerRunner(HttpServer(self.service), shutdown_timeout=1.0)
-            await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            self.port = site.port
-            self.service.context.address.url = f"http://127.0.0.1:{site.port}"
-            self.ready.set()
-            await self.stop.wait()
-            await site.stop()
-            await self.service.drain(0)
-            await runner.cleanup()
-            await self.service.settle()
+class AuthenticationError(Exception):
+    """An authentication that no client could ever pass."""
 
 
-@contextmanager
-def serving_locally(checked: Checked, environment: Mapping[str, str], *, dev: bool = True) -> Iterator[str]:
-    """Serve a checked project, give its address, and stop it; what runs do `after` is waited for.
+def prepare_callers(project: Project, context: Context, tell: Callable[[str], None]) -> None:
+    """Make secrets for authentications without one, and announce them.
 
-    With ``dev`` errors are told as with `--dev`. Raises UnservableError for a definition that can't be served, and
-    DatabaseError.
+    Raises AuthenticationError where one can't be kept.
     """
-    settings = checked.settings
-    endpoints = make_endpoints(compile_project(checked.project), settings, dev=dev)
-    context = make_context(checked, environment, dev=dev, joins=True)
-    service = Service(endpoints, context=context, cors=make_cors(settings.server.cors))
-    serving = _Serving(service, checked.project)
-    thread = threading.Thread(target=serving.run, name="streamstack", daemon=True)
-    thread.start()
-    serving.ready.wait()
-    try:
-        if serving.failure is not None:
-            raise serving.failure
-        yield f"http://127.0.0.1:{serving.port}"
-    finally:
-        if serving.loop is not None and serving.stop is not None and thread.is_alive():
-            serving.loop.call_soon_threadsafe(serving.stop.set)
-        thread.join()
+    for name in sorted(set(_own(project, context))):
+        try:
+            context.resource(open_callers).tokens(name).signing_key()
+        except RunError as error:
+            raise AuthenticationError(error.message) from error
+        tell(
+            f"authentication.{name} has no secret of its own: one is kept in {context.folder / 'secrets' / name}, "
+            "for this machine alone; give it one from the environment before others depend on it"
+        )
+
+
+def _own(project: Project, context: Context) -> Iterator[str]:
+    """Yield the names of those that endpoints use."""
+    for endpoint in project.endpoints:
+        for way in endpoint.authentication.ways if endpoint.authentication is not None else ():
+            method = context.authentication.get(way.name)
+            if isinstance(method, Jwt) and method.own:
+                yield way.name

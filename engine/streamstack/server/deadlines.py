@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from functools import partial
 from random import random
 from typing import Any, Final, TypeVar
 
@@ -113,79 +114,63 @@ class RunTimer:
         self._plan(now)
 
     def _plan(self, now: float) -> None:
-        due = self._next()
-        self._handle = self._loop.call_at(max(due, now), self._tick) if due else None
+        due = min((due for due, _ in self._dues()), default=None)
+        self._handle = None if due is None else self._loop.call_at(max(due, now), self._tick)
 
-    def _next(self) -> float:
-        """Return the loop time of what comes next, 0 for nothing."""
+    def _dues(self) -> Iterator[tuple[float, Callable[[], bool]]]:
+        """Yield when something is due (loop time), and what to do then, which returns whether that ends the watch."""
         limits, answer, started = self._limits, self.answer, self._started
-        heard = max(started, answer.heard_at)  # what arrives is a sign of life, as what is sent is
         if self._phase == "reading":
             allowed = limits.first_chunk if limits.body is None else limits.body
-            return started + allowed if allowed else 0.0
+            if allowed:
+                yield started + allowed, partial(self._expire, "the request's body took too long to arrive", 408)
+            return
         if self._phase == "closing":
-            return started + (limits.closing or limits.idle or PATIENCE)
-        due = []
+            yield started + (limits.closing or limits.idle or PATIENCE), self._drop_reader
+            return
+        heard = max(started, answer.heard_at)  # what arrives is a sign of life, as what is sent is
         if self._longest:
-            due.append(started + self._longest)
+            yield started + self._longest, partial(self._over, "maxDuration", self._longest)
+        if limits.arrival:
+            message = f"nothing of the request's body came for its idleTimeout of {_text(limits.arrival)}"
+            waits_since = answer.waits_since or self._loop.time()
+            yield waits_since + limits.arrival, partial(self._expire, message, 408)
         if not answer.count:
             if limits.first_chunk:
-                due.append(heard + limits.first_chunk)
+                due = heard + limits.first_chunk
+                yield due, partial(self._over, "firstChunkTimeout", limits.first_chunk)
             if limits.idle:
-                due.append(self._loop.time() + limits.idle)  # were a chunk to come right now
+                yield self._loop.time() + limits.idle, lambda: False  # were a chunk to come right now
         elif limits.idle:
-            due.append(max(answer.emitted_at, heard) + limits.idle)
-        if limits.arrival:
-            due.append((answer.waits_since or self._loop.time()) + limits.arrival)
+            # Where the reader is idle, not the run, nothing would reach it.
+            silent = self._drop_reader if answer.blocked else partial(self._over, "idleTimeout", limits.idle)
+            yield max(answer.emitted_at, heard) + limits.idle, silent
         if limits.keep_alive:
-            due.append(max(answer.sent_at, started) + limits.keep_alive)
-        return min(due, default=0.0)
+            yield max(answer.sent_at, started) + limits.keep_alive, self._beat
 
     def _tick(self) -> None:
         self._handle = None
         # A timer may ring a little early (the clock's resolution).
         now = self._loop.time() + 0.001
-        if self._phase == "closing":
-            self.answer.drop_reader()
-            return
-        if self._phase == "reading":
-            if now >= self._next():
-                self.stop(RunError("timeout", "the request's body took too long to arrive", status=408))
-            return
-        if self._expire(now):
-            return
-        answer, limits = self.answer, self._limits
-        beat_at = max(answer.sent_at, self._started) + limits.keep_alive
-        if limits.keep_alive and now >= beat_at:
-            answer.heartbeat()
-            # Where nothing could be sent, the silence counts anew all the same.
-            answer.sent_at = self._loop.time()
-        self._plan(now)
+        if not any(act() for due, act in self._dues() if due <= now):
+            self._plan(now)
 
-    def _expire(self, now: float) -> bool:
-        """End the run where one of its limits is reached."""
-        limits, answer, started = self._limits, self.answer, self._started
-        heard = max(started, answer.heard_at)
-        if self._longest and now >= started + self._longest:
-            self._over("maxDuration", self._longest)
-        elif limits.arrival and answer.waits_since and now >= answer.waits_since + limits.arrival:
-            message = f"nothing of the request's body came for its idleTimeout of {_text(limits.arrival)}"
-            self.stop(RunError("timeout", message, status=408))
-        elif not answer.count:
-            if not limits.first_chunk or now < heard + limits.first_chunk:
-                return False
-            self._over("firstChunkTimeout", limits.first_chunk)
-        elif limits.idle and now >= max(answer.emitted_at, heard) + limits.idle:
-            if answer.blocked:
-                answer.drop_reader()  # it, not the run, is idle: nothing would reach it
-            else:
-                self._over("idleTimeout", limits.idle)
-        else:
-            return False
+    def _beat(self) -> bool:
+        self.answer.heartbeat()
+        # Where nothing could be sent, the silence begins again all the same.
+        self.answer.sent_at = self._loop.time()
+        return False
+
+    def _drop_reader(self) -> bool:
+        self.answer.drop_reader()
         return True
 
-    def _over(self, key: str, seconds: float) -> None:
-        self.stop(RunError("timeout", f"the stream went over its {key} of {_text(seconds)}"))
+    def _expire(self, message: str, status: int | None = None) -> bool:
+        self.stop(RunError("timeout", message, status=status))
+        return True
+
+    def _over(self, key: str, seconds: float) -> bool:
+        return self._expire(f"the stream went over its {key} of {_text(seconds)}")
 
 
 @types.coroutine

@@ -12,13 +12,12 @@ from aiohttp import hdrs
 from streamstack.errors import RunError
 from streamstack.runtime.faults import located
 from streamstack.runtime.run import Run
+from streamstack.server.access import RateLimitTicket
 from streamstack.server.bodies import broken_off
-from streamstack.server.content_decoding import CODINGS
 from streamstack.server.deadlines import RunTimer, begun
-from streamstack.server.endpoint import AtOnce, EndpointHandler
-from streamstack.server.rate_limits import RateLimitTicket
+from streamstack.server.endpoints import AtOnce, EndpointHandler
 from streamstack.server.replies import CLOSE, RefusalError, Sent, Whole
-from streamstack.server.request import Request
+from streamstack.server.request import CODINGS, Request
 from streamstack.server.request_log import TOLD, error_of, fail, outcome_of
 from streamstack.server.response import ResponseSink
 from streamstack.server.resume.requests import NOTHING, RunInputs, StreamCopy, begin, find_resumed
@@ -161,11 +160,11 @@ def _look_at_body(served: EndpointHandler, request: Request) -> None:
     refuse_coding(request)
     expect(request, served.max_body, now=not served.receives)
     if not served.receives and request.broke_off:
-        raise broken_off()  # nobody waits for a rest that does not come
+        raise broken_off()  # the rest will not come
 
 
 def refuse_coding(request: Request) -> None:
-    """Refuse a body in a coding that nobody undoes here. Raises RefusalError (RFC 9110, section 15.5.16)."""
+    """Refuse a body in an unsupported content coding. Raises RefusalError (RFC 9110, section 15.5.16)."""
     headers = request.headers
     if hdrs.CONTENT_ENCODING not in headers:
         return
@@ -184,7 +183,7 @@ def refuse_coding(request: Request) -> None:
 def expect(request: Request, max_body: int, *, now: bool = True) -> None:
     """Refuse a body that is too large, before it is sent where the client asks first; let it be sent ``now``.
 
-    Raises RunError ``invalid-input``: 413, or 417 for an expectation nobody has defined.
+    Raises RunError ``invalid-input``: 413, or 417 for an unknown expectation.
     """
     length = request.content_length
     if length is not None and length > max_body:
@@ -236,7 +235,7 @@ def answer_at_once(
         if served.headers is not None:
             answer.headers += served.headers(run, inputs)
         sent = answer.finish(stack(run, inputs))
-    except Exception as error:  # noqa: BLE001  (whatever it is, it is told)
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is reported)
         outcome, reason = "failed", located(error)
         ended = outcome_of(reason, answer, None)
         sent = fail(served, run, answer, reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -15,52 +15,33 @@ from streamstack.runtime.coercion import invalid
 from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.files import File
 from streamstack.runtime.inputs import Checker, Inputs, JsonText, Layout, Lookup
-from streamstack.server.addresses import Addresses
-from streamstack.server.bodies import MOST_FIELDS, Arriving, json_at_hand, nothing, read_body, read_form
-from streamstack.server.multipart import close_files, most_bytes
-from streamstack.server.request import Request
+from streamstack.server.bodies import (
+    MOST_FIELDS,
+    Arriving,
+    close_files,
+    json_at_hand,
+    most_bytes,
+    nothing,
+    read_body,
+    read_form,
+)
+from streamstack.server.request import Addresses, Request
 
-#: Tells the addresses of callers where no proxy is trusted.
-_PEER: Final = Addresses()
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-
-
-async def read_inputs(
-    request: Request,
-    route_parameters: Mapping[str, str],
-    checker: Checker,
-    *,
-    max_body: int,
-    keep: list[bytes] | None = None,
-) -> Inputs:
-    """Read, convert and check the inputs of a request.
-
-    ``max_body`` is in bytes. With ``keep``, the bytes of the body are added to it, whether or not an input is in the
-    body; a body that holds none is then not looked at. The caller closes the files with `close_inputs`.
-    Raises RunError ``invalid-input``: 400 naming every fault, 413 for what is too long, 415 for a type not taken.
-    """
-    layout = checker.layout(request.method, route_parameters)
-    body = None
-    if request.body_exists and (layout.takes_body or keep is not None):
-        body = await read_body(request, layout, max_body, keep)
-    try:
-        return layout.check(partial(_lookup, request, route_parameters), body)
-    except BaseException:
-        if isinstance(body, dict):
-            close_files(body)
-        elif isinstance(body, File):
-            body.close()
-        raise
 
 
 class Reader:
     """Reads requests to one endpoint: their inputs, and `request` as its definition sees it.
 
-    ``keeps_body`` says that the definition reads `request.body`. ``largest`` are the bytes of a record, in a body that
-    is read as it arrives. ``takes`` tells whether `take` ever reads anything.
+    Args:
+        checker: The declared inputs.
+        max_body: Bytes that a body may have.
+        keeps_body: Whether the definition reads `request.body`.
+        largest: Bytes of a record, in a body that is read as it arrives.
+        addresses: What finds the addresses of clients.
     """
 
-    __slots__ = ("_address", "_checker", "_keeps_body", "_largest", "_max_body", "_sensitive", "takes")
+    __slots__ = ("_addresses", "_checker", "_keeps_body", "_largest", "_max_body", "_sensitive", "takes")
 
     def __init__(
         self,
@@ -69,22 +50,19 @@ class Reader:
         max_body: int,
         keeps_body: bool = False,
         largest: int = LARGEST,
-        address: Callable[[Request], str | None] = _PEER.of,
+        addresses: Addresses | None = None,
     ) -> None:
         self._checker = checker
         self._max_body = max_body
         self._keeps_body = keeps_body
         self._largest = largest
-        self._address = address
+        self._addresses = addresses or Addresses()
         self._sensitive = [each for each in checker.inputs if _holds_secrets(each)]
         streams = any(each.type == "stream" for each in checker.inputs)
-        self.takes = not (keeps_body or streams or self._sensitive)
+        self.takes = not (keeps_body or streams or self._sensitive)  # whether `take` ever reads anything
 
     def take(self, request: Request, parameters: Mapping[str, str]) -> Inputs | None:
-        """Read the inputs of a request that is wholly here; None where that takes `read`.
-
-        Raises as `read_inputs` does.
-        """
+        """Read the inputs of a request that is wholly here; None where that takes `read`. Raises as it does."""
         if not self.takes:
             return None
         layout = self._checker.layout(request.method, parameters)
@@ -96,33 +74,38 @@ class Reader:
             body = JsonText(data) if layout.takes_body else None
         return layout.check(partial(_lookup, request, parameters), body)
 
-    def read(self, request: Request, parameters: Mapping[str, str]) -> Coroutine[Any, Any, Inputs]:
-        """Read the inputs of a request. Raises as `read_inputs` does."""
-        read = self._read_secrets if self._sensitive else self._read
-        return read(request, parameters)
+    async def read(self, request: Request, parameters: Mapping[str, str]) -> Inputs:
+        """Read, convert and check the inputs of a request. The caller closes the files with `close_inputs`.
 
-    async def _read_secrets(self, request: Request, parameters: Mapping[str, str]) -> Inputs:
-        inputs = await self._read(request, parameters)
-        hide(value for each in self._sensitive for value in _secrets(each, inputs[each.name]))
-        return inputs
-
-    async def _read(self, request: Request, parameters: Mapping[str, str]) -> Inputs:
+        Raises RunError ``invalid-input``: 400 naming every fault, 413 for what is too long, 415 for a type not taken.
+        """
         layout = self._checker.layout(request.method, parameters)
         if layout.stream is not None:
-            return self._read_around(layout, layout.stream, request, parameters)
-        if not self._keeps_body:
-            return await read_inputs(request, parameters, self._checker, max_body=self._max_body)
-        keep: list[bytes] = []
+            inputs = self._read_around(layout, layout.stream, request, parameters)
+        else:
+            inputs = await self._read_whole(layout, request, parameters)
+        if self._sensitive:
+            hide(value for each in self._sensitive for value in _secrets(each, inputs[each.name]))
+        return inputs
+
+    async def _read_whole(self, layout: Layout, request: Request, parameters: Mapping[str, str]) -> Inputs:
+        """Read all inputs. Where the bytes of the body are kept and no input is in it, it is not looked at."""
+        body = None
+        if request.body_exists and (layout.takes_body or self._keeps_body):
+            body = await read_body(request, layout, self._max_body, keep=self._keeps_body)
         try:
-            return await read_inputs(request, parameters, self._checker, max_body=self._max_body, keep=keep)
-        finally:
-            request.kept_body = b"".join(keep)
+            return layout.check(partial(_lookup, request, parameters), body)
+        except BaseException:
+            if isinstance(body, dict):
+                close_files(body)
+            elif isinstance(body, File):
+                body.close()
+            raise
 
     def _read_around(self, layout: Layout, declared: Input, request: Request, parameters: Mapping[str, str]) -> Inputs:
         """Read all inputs but the body, which becomes a stream of what arrives."""
-        sent = request.body_exists
         arriving = None
-        if sent:
+        if request.body_exists:
             most = declared.max_size or self._max_body
             arriving = Arriving(request, declared, most=most, largest=self._largest)
         inputs = layout.check(partial(_lookup, request, parameters), None)
@@ -136,13 +119,47 @@ class Reader:
         inputs.absent = inputs.absent | {declared.name}
         return inputs
 
-    def show(self, request: Request, parameters: Mapping[str, str]) -> Mapping[str, Any]:
-        """Return `request` as definitions see it."""
-        return request_mapping(request, parameters, request.kept_body, self._address(request))
-
     def most(self, method: str, names: Sequence[str]) -> int:
         """Return how many bytes a body may have at most; ``names`` are those of the path's parameters."""
         return most_bytes(self._checker.layout(method, names), self._max_body)
+
+    def show(self, request: Request, parameters: Mapping[str, str]) -> Mapping[str, Any]:
+        """Return `request` as definitions see it.
+
+        In `query` a name that is repeated holds a list. `headers` are found by any spelling; a repeated one is joined
+        by commas (RFC 9110, section 5.3). `id` is the client's X-Request-Id, else a new one.
+        """
+        query: dict[str, Any] = {}
+        if raw := _raw_query(request):
+            # Malformed bytes were refused before if an input is in the query; otherwise the endpoint does not read it.
+            text = raw.decode("utf-8", "replace")
+            for name, value in parse_qsl(text, keep_blank_values=True)[:MOST_FIELDS]:
+                held = query.get(name)
+                if held is None:
+                    query[name] = value
+                elif isinstance(held, list):
+                    held.append(value)
+                else:
+                    query[name] = [held, value]
+        headers = Headers()
+        for name, value in request.headers.items():
+            lower = name.lower()
+            text = value if value.isascii() else _header_text(value)
+            joint = "; " if lower == "cookie" else ", "
+            headers[lower] = f"{headers[lower]}{joint}{text}" if lower in headers else text
+        sent = headers.get("x-request-id", "")
+        return {
+            "method": request.method,
+            "path": _readable(request.path),
+            "parameters": dict(parameters),
+            "query": query,
+            "headers": headers,
+            "cookies": {name: _header_text(value) for name, value in request.cookies.items()},
+            "body": request.kept_body,
+            "text": request.kept_body.decode("utf-8", "replace"),
+            "ip": self._addresses.of(request),
+            "id": sent if _ID.fullmatch(sent) else uuid4().hex,
+        }
 
 
 def _holds_secrets(declared: Input) -> bool:
@@ -203,46 +220,15 @@ class Headers(dict[str, str]):
         return isinstance(name, str) and dict.__contains__(self, name.lower())
 
 
-def request_mapping(
-    request: Request, parameters: Mapping[str, str], body: bytes, address: str | None
-) -> dict[str, Any]:
-    """Return `request` as definitions see it.
-
-    In `query` a name that is repeated holds a list. `headers` are found by any spelling; a repeated one is joined by
-    commas (RFC 9110, section 5.3). `ip` is ``address``. `id` is the client's X-Request-Id, else a new one.
-    """
-    query: dict[str, Any] = {}
-    if raw := _raw_query(request):
-        # Malformed bytes were refused before if an input is in the query; else nobody asked for them.
-        text = raw.decode("utf-8", "replace")
-        for name, value in parse_qsl(text, keep_blank_values=True)[:MOST_FIELDS]:
-            held = query.get(name)
-            if held is None:
-                query[name] = value
-            elif isinstance(held, list):
-                held.append(value)
-            else:
-                query[name] = [held, value]
-    headers = Headers()
-    for name, value in request.headers.items():
-        lower = name.lower()
-        text = value if value.isascii() else _readable(value)
-        joint = "; " if lower == "cookie" else ", "
-        headers[lower] = f"{headers[lower]}{joint}{text}" if lower in headers else text
-    sent = headers.get("x-request-id", "")
-    return {
-        "method": request.method,
-        "path": _readable(request.path),
-        "parameters": dict(parameters),
-        "query": query,
-        "headers": headers,
-        "cookies": {name: _readable(value) for name, value in request.cookies.items()},
-        "body": body,
-        "ip": address,
-        "id": sent if _ID.fullmatch(sent) else uuid4().hex,
-    }
-
-
 def _readable(text: str) -> str:
-    """Return a text without the lone surrogates that stand for bytes which were no UTF-8."""
-    return text.encode("utf-8", "replace").decode()
+    """Return a text with U+FFFD in place of the lone surrogates that stand for bytes which were no UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _header_text(text: str) -> str:
+    """Return the value of a header; one that is no UTF-8 is ISO-8859-1, as in the past (RFC 9110, section 5.5)."""
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from aiohttp import StreamReader, hdrs, web
 
-from streamstack.server.content_decoding import CODINGS, DecodedBody
+from streamstack.connections.http_client import Coding, decoders_for
+from streamstack.errors import RunError
+from streamstack.language.settings import FORWARDED, Network
 from streamstack.server.sockets import Socket
 
 if TYPE_CHECKING:
@@ -23,6 +28,93 @@ if TYPE_CHECKING:
     from streamstack.server.bodies import Arriving
     from streamstack.server.connection import ClientConnection
     from streamstack.server.response import FlushQueue
+
+
+#: The codings that are undone; one at a time, since each on top of another multiplies what a small body can become.
+CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "br"})
+
+
+class CodingError(web.RequestPayloadError):
+    """A body that is not encoded as it says, or that ends in the middle of its coding."""
+
+
+class DecodedBody:
+    """Reads what a body says once its coding is undone; ``wire`` is the body as it arrives.
+
+    Where aiohttp has undone the coding already, as in most host applications, the bytes pass as they are.
+    """
+
+    __slots__ = ("_begun", "_coding", "_data", "_error", "_name", "_over", "_pieces", "_wire")
+
+    def __init__(self, wire: StreamReader, coding: str) -> None:
+        self._data = bytearray()
+        self._wire = wire
+        self._name = coding
+        self._coding: Coding | None = None
+        self._pieces: Iterator[bytes] = iter(())
+        self._begun = False
+        self._over = False
+        self._error: CodingError | None = None
+
+    async def readany(self) -> bytes:
+        """Return what is there, waiting for something; nothing at the end."""
+        while not self._data and await self.more():
+            pass
+        return self._take(len(self._data))
+
+    async def read(self, size: int = -1) -> bytes:
+        """Return up to so many bytes, waiting for some; nothing at the end."""
+        while (size < 0 or not self._data) and await self.more():
+            pass
+        return self._take(len(self._data) if size < 0 else size)
+
+    async def more(self) -> bool:
+        """Add one piece to read. Raises CodingError, and what breaks the body off."""
+        if self._over:
+            return False
+        if self._error is not None:
+            raise self._error
+        try:
+            piece = next(self._pieces, None)
+            if piece is not None:
+                await asyncio.sleep(0)  # much may come of little: others have their turn
+                self._data += piece
+                return True
+            data = await self._wire.readany()
+            if data:
+                if not self._begun:
+                    self._begin()
+                if self._coding is None:
+                    self._data += data
+                    return True
+                self._pieces = self._coding.feed(data)
+                self._data += next(self._pieces, b"")
+                return True
+        except RunError as error:
+            raise self._broken() from error
+        if self._coding is not None and not self._coding.complete:
+            raise self._broken()
+        self._over = True
+        return False
+
+    def _begin(self) -> None:
+        self._begun = True
+        if self._wire.total_compressed_bytes is None:
+            self._coding = decoders_for(self._name)[0]
+
+    def at_eof(self) -> bool:
+        """Return whether everything was read."""
+        return self._over and not self._data
+
+    def _broken(self) -> CodingError:
+        self._error = CodingError("the body is not encoded as it says")
+        return self._error
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._data[:size])
+        del self._data[:size]
+        return taken
+
 
 #: A body that can be read: aiohttp's, or one whose Content-Encoding is undone as it is read.
 Body = StreamReader | DecodedBody
@@ -89,8 +181,10 @@ class Request:
             path = raw.rel_url.raw_path if path != "*" else path  # the absolute form of a proxy's request
         elif "?" in path:
             path = path[: path.index("?")]
+        if prefix:  # it may be written with percent-encoded characters, so its segments are counted
+            path = "/" + "/".join(path.split("/")[prefix.count("/") + 1 :])
         #: The path as it was sent, without the prefix and the query.
-        self.raw_path: str = path.removeprefix(prefix) or "/" if prefix else path
+        self.raw_path = path
         self.kept_body = b""  # the bytes of the body, where the definition reads them
         self.arriving: Arriving | None = None  # the body, where it is read as it arrives
         self.hosted = False  # by a `web.Application`, which may have middlewares
@@ -207,3 +301,81 @@ class Request:
             self._socket = sock
         if sock is not None:
             sock.configure(buffer, patience)
+
+
+Address: TypeAlias = IPv4Address | IPv6Address
+
+#: The pairs of an element of Forwarded: cut at the semicolons that are not in quotes (RFC 7239, section 4).
+_PAIR: Final = re.compile(r'(?:[^;"]|"[^"]*")+')
+#: `for`: a token, or a text in quotes.
+_FOR: Final = re.compile(r'\s*for\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
+#: The elements of Forwarded: cut at the commas that are not in quotes.
+_ELEMENT: Final = re.compile(r'(?:[^,"]|"[^"]*")+')
+#: How many proxies are looked at.
+_MOST: Final = 50
+
+
+class Addresses:
+    """Tells the addresses of callers: the peer's, or what proxies that are trusted say of theirs.
+
+    The header is read from its end, where the nearest proxy wrote: an address counts if the one after it is trusted.
+    So what a caller itself put into the header is never believed.
+    """
+
+    __slots__ = ("_header", "_trusted")
+
+    def __init__(self, trusted: tuple[Network, ...] = (), header: str = FORWARDED[0]) -> None:
+        self._trusted = trusted
+        self._header = header
+
+    def of(self, request: Request) -> str | None:
+        """Return the address of who called; None where the peer has none (a Unix socket)."""
+        peer = request.remote
+        if not self._trusted or not peer:
+            return peer.removeprefix("::ffff:") if peer else None
+        address = _parse(peer)
+        if address is None or not self._trusts(address):
+            return peer
+        for hop in self._hops(request):
+            found = _parse(hop)
+            if found is None:
+                break  # `unknown`, or a name: the proxy that wrote it is the last one known
+            address = found
+            if not self._trusts(address):
+                break
+        return str(address)
+
+    def _trusts(self, address: Address) -> bool:
+        return any(address.version == network.version and address in network for network in self._trusted)
+
+    def _hops(self, request: Request) -> Iterator[str]:
+        """Yield what the proxies wrote, the nearest first."""
+        text = ",".join(request.headers.getall(self._header, ()))
+        if self._header == FORWARDED[0]:
+            yield from text.split(",")[: -_MOST - 1 : -1]
+            return
+        # Cut from the end as well: a quote that a caller left open would take in what the proxies wrote after it.
+        for element in islice(_ELEMENT.finditer(text[::-1]), _MOST):
+            yield _for(element[0][::-1])
+
+
+def _for(element: str) -> str:
+    for pair in _PAIR.findall(element):
+        if (found := _FOR.match(pair)) is not None:
+            return found[1] or found[2] or ""
+    return ""
+
+
+def _parse(text: str) -> Address | None:
+    """Return an address, which may have a port or be in brackets; None for what is none."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address

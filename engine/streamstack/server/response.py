@@ -7,7 +7,6 @@ import zlib
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from time import perf_counter
 from typing import Any, ClassVar, Final, Protocol
 
@@ -15,7 +14,7 @@ import orjson
 
 from streamstack.errors import RunError
 from streamstack.formats.spec import Encoder, ResponseContext
-from streamstack.language.headers import ForwardedHeaders
+from streamstack.language.names import ForwardedHeaders, without_body
 from streamstack.language.values import MISSING, to_json
 from streamstack.runtime.run import Run, Sink, check_content, check_open
 from streamstack.server.headers import BODILESS, check_status, cookie_headers, date_line, own_headers, status_line
@@ -33,7 +32,7 @@ from streamstack.server.replies import (
     status_of,
 )
 from streamstack.server.request import Request
-from streamstack.server.response_options import GATHERED, LARGEST_DOCUMENT, ResponseOptions
+from streamstack.server.response_options import GATHERED, LARGEST_DOCUMENT, ResponseOptions, accepts_gzip
 
 
 class ResponseSink(Sink):
@@ -88,8 +87,8 @@ class ResponseSink(Sink):
         if status is not None:
             self.status = check_status(status)
         if isinstance(headers, ForwardedHeaders) and self.wire.format not in ("text", "bytes"):
-            # The type of another body: JSON sent as text/html would run in browsers.
-            headers = {name: headers[name] for name in headers if name.lower() != "content-type"}
+            # They describe another body: JSON sent as text/html would run in browsers, and a digest would be wrong.
+            headers = without_body(headers)
         self.headers += own_headers(headers, bound=True)
         cookie_headers(cookies)  # told here, at the step that gives them
         self.cookies.update(cookies)
@@ -139,7 +138,7 @@ class ResponseSink(Sink):
         return summary
 
     def told(self, error: RunError) -> dict[str, Any]:
-        """Return what the client is told of an error after the commit point."""
+        """Return the error that the client receives after the commit point."""
         return in_band(error, self.run.id, dev=self.wire.dev)
 
 
@@ -170,10 +169,6 @@ _WINDOW: Final = 11
 _MEMORY: Final = 3
 _LEVEL: Final = 6
 _GZIP: Final = 16  # added to the window: gzip's head and tail (zlib manual, deflateInit2)
-
-#: A longer header is no list of codings; it is read up to here.
-_LONGEST: Final = 1000
-
 
 #: The last chunk of a body (RFC 9112, section 7.1).
 _LAST: Final = b"0\r\n\r\n"
@@ -308,32 +303,6 @@ class Compression:
         return self._work.compress(data) + self._work.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
 
 
-def accepts_gzip(accepted: str | None) -> bool:
-    """Tell whether a client with this Accept-Encoding header takes gzip (RFC 9110, section 12.5.3)."""
-    return accepted is not None and _takes_gzip(accepted[:_LONGEST].lower())
-
-
-@lru_cache(maxsize=256)
-def _takes_gzip(accepted: str) -> bool:
-    """Read an Accept-Encoding header; a weight that is no number counts as 1."""
-    weights: dict[str, float] = {}
-    for part in accepted.split(","):
-        name, _, parameters = part.partition(";")
-        weight = 1.0
-        for parameter in parameters.split(";"):
-            key, _, value = parameter.partition("=")
-            if key.strip() == "q":
-                try:
-                    weight = float(value)
-                except ValueError:
-                    weight = 1.0
-        weights[name.strip()] = weight
-    for name in ("gzip", "x-gzip", "*"):
-        if name in weights:
-            return weights[name] > 0
-    return False
-
-
 #: Types of content that every format carries, told without a look at their ancestors.
 _PLAIN: Final = frozenset({str, dict, list, int, float, bool, bytes, orjson.Fragment})
 
@@ -392,7 +361,7 @@ class StreamSink(ResponseSink):
         """End the response well."""
 
     def _has_readers(self) -> bool:
-        """Tell whether somebody is there to take what is gathered."""
+        """Return whether a client is connected to take what is gathered."""
         return True
 
     def _number(self) -> int:
@@ -508,7 +477,7 @@ class StreamSink(ResponseSink):
     # ------------------------------------------------------------- silences and ends
 
     def _commit_quietly(self) -> bool:
-        """Begin the response for a heartbeat, where it can be; the first chunk tells of what is wrong."""
+        """Begin the response for a heartbeat, where it can be; the first chunk reports what is wrong."""
         if not self.committed:
             try:
                 self._commit()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
-from streamstack.formats import BY_NAME
-from streamstack.formats.json import JSON
+from streamstack.errors import RunError
+from streamstack.formats import BY_MEDIA_TYPE, BY_NAME
+from streamstack.formats.plain import JSON
 from streamstack.formats.spec import EncoderOptions, Format
 from streamstack.server.headers import Headers, header_lines, merge, status_line
 
@@ -23,7 +25,7 @@ LARGEST_DOCUMENT = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a stream's silences and the stream itself may be: seconds; 0 is no limit.
+    """How long a stream's silences and the stream itself may be: seconds; 0 means no limit.
 
     ``body``: how long the request's body may take; None is as long as the first chunk. ``arrival``: how long a body
     that is read as it arrives may be silent while it is waited for, where nothing else limits the silence. ``jitter``:
@@ -49,7 +51,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class ResponseOptions(EncoderOptions):
-    """One endpoint in one format. Sizes are bytes, 0 is no limit.
+    """One endpoint in one format. Sizes are bytes, 0 means no limit.
 
     ``slow`` is what becomes of a slow reader, ``grace`` the seconds that it may be slow, ``patience`` those that
     nothing may be heard of it at all.
@@ -64,6 +66,7 @@ class ResponseOptions(EncoderOptions):
     grace: float = 5.0
     patience: float = PATIENCE
     compress: bool = False
+    cors: bool = False  # `server.cors` sets the headers of CORS, and no definition does
     dev: bool = False
     spec: Format = field(init=False)
     defaults: tuple[tuple[str, str], ...] = field(init=False)
@@ -73,7 +76,7 @@ class ResponseOptions(EncoderOptions):
     def __post_init__(self) -> None:
         spec = VALUE if self.format == "value" else BY_NAME[self.format]
         object.__setattr__(self, "spec", spec)
-        # What is told to be text is not to be run as a page or a script, whatever it looks like.
+        # Browsers must not run text as a page or a script, whatever it looks like.
         defaults = [("Content-Type", spec.content_type), ("X-Content-Type-Options", "nosniff")]
         if spec.whole:
             defaults += [("Cache-Control", "no-cache")]
@@ -99,4 +102,105 @@ class ResponseOptions(EncoderOptions):
 
     def lines(self, *given: Headers) -> bytes:
         """Return the header lines, those given winning over the endpoint's and the format's own."""
-        return header_lines(merge(self.defaults, self.headers, *given))
+        merged = merge(self.defaults, self.headers, *given)
+        if self.cors:
+            merged = [each for each in merged if not each[0].lower().startswith("access-control-")]
+        return header_lines(merged)
+
+
+#: What a wildcard stands for, in this order; the first that was not refused (`q=0`) is taken.
+_WILDCARDS = {
+    "*/*": tuple(BY_MEDIA_TYPE),
+    **{
+        f"{kind}/*": tuple(name for name in BY_MEDIA_TYPE if name.startswith(f"{kind}/"))
+        for kind in ("text", "application")
+    },
+}
+
+#: A longer header is not a list of preferences; it is read up to here.
+_LONGEST = 2000
+
+
+def choose(accept: str | None) -> str:
+    """Return the format for an Accept header, `sse` where there is none.
+
+    The highest q wins, ties go by the header's order. A list in which `*/*` weighs as much as the best named type
+    states no preference, as those of axios and of many SDKs do: that is `sse`, too.
+    Raises RunError ``not-acceptable`` (406) where nothing fits.
+    """
+    if not accept:
+        return "sse"
+    found = _choose(accept[:_LONGEST])
+    if found is None:
+        raise RunError(
+            "not-acceptable",
+            f"Accept names none of the types this endpoint has: {', '.join(BY_MEDIA_TYPE)}",
+            status=406,
+        )
+    return found
+
+
+def takes(accept: str | None, name: str) -> bool:
+    """Tell whether an Accept header takes a format; NDJSON by either of its names."""
+    if not accept or not accept.strip():
+        return True
+    format_ = BY_NAME[name]
+    base = format_.alias_of or name
+    types = [key for key, each in BY_MEDIA_TYPE.items() if base in (each.name, each.alias_of)]
+    offers = dict(_ranges(accept[:_LONGEST]))
+    named = [offers[media] for media in types if media in offers]
+    if named:
+        return max(named) > 0
+    wild = {"*/*", *(f"{media.partition('/')[0]}/*" for media in types)}
+    return any(q > 0 for media, q in offers.items() if media in wild)
+
+
+@lru_cache(maxsize=512)
+def _choose(accept: str) -> str | None:
+    offers = _ranges(accept)
+    if not offers:
+        return "sse"
+    named = [(q, name) for name, q in offers if name in BY_MEDIA_TYPE and q > 0]
+    if named:
+        # `max` gives the first of equals: the header's order.
+        best, name = max(named, key=lambda offer: offer[0])
+        weights = dict(offers)
+        if weights.get("*/*", 0) >= best and weights.get("text/event-stream", 1) > 0:
+            return "sse"
+        return BY_MEDIA_TYPE[name].name
+    refused = {name for name, q in offers if q == 0}
+    wild = sorted(((q, name) for name, q in offers if name in _WILDCARDS and q > 0), key=lambda offer: -offer[0])
+    for _, wildcard in wild:
+        for name in _WILDCARDS[wildcard]:
+            if name not in refused:
+                return BY_MEDIA_TYPE[name].name
+    return None
+
+
+def _ranges(accept: str) -> list[tuple[str, float]]:
+    """Read an Accept header; a lone `*`, which some old clients send (java.net), stands for `*/*`."""
+    read = (_read(part) for part in accept.split(",") if part.strip())
+    return [("*/*" if name == "*" else name, q) for name, q in read]
+
+
+def _read(part: str) -> tuple[str, float]:
+    """Read a name of a list and its q; a q that is not a number counts as 1."""
+    name, *parameters = part.split(";")
+    q = 1.0
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.strip().lower() == "q":
+            with suppress(ValueError):
+                q = min(1.0, max(float(value), 0.0))  # in this order, NaN counts as 1, too
+    return name.strip().lower(), q
+
+
+def accepts_gzip(accepted: str | None) -> bool:
+    """Tell whether a client with this Accept-Encoding header takes gzip (RFC 9110, section 12.5.3)."""
+    return accepted is not None and _takes_gzip(accepted[:_LONGEST])
+
+
+@lru_cache(maxsize=256)
+def _takes_gzip(accepted: str) -> bool:
+    weights = dict(map(_read, accepted.split(",")))
+    return next((weights[name] > 0 for name in ("gzip", "x-gzip", "*") if name in weights), False)

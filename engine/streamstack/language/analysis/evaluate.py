@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from jinja2 import nodes
 
-from streamstack.errors import Mark, RunError
-from streamstack.language import shapes
+from streamstack.errors import Mark, Replacement, RunError, replace_word
+from streamstack.language import foreign, shapes
 from streamstack.language.analysis.names import property_mark
 from streamstack.language.analysis.state import Reports
 from streamstack.language.expressions import Read, Template, Text, Value
-from streamstack.language.expressions.analyse import SOFT_FILTERS, SOFT_TESTS, constant_of, path_base
-from streamstack.language.expressions.compile import BINARY, COMPARE
-from streamstack.language.expressions.value import Expression, ListValue, ObjectValue
+from streamstack.language.expressions.compile import BINARY, COMPARE, Expression, ListValue, ObjectValue
+from streamstack.language.expressions.grammar import SOFT_FILTERS, SOFT_TESTS, constant_of, path_base
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
 from streamstack.language.filters.signatures import (
     ARGUMENT_KINDS,
@@ -25,8 +25,8 @@ from streamstack.language.filters.signatures import (
     OF_EMPTY,
     TEST_SIGNATURES,
 )
+from streamstack.language.names import certain, did_you_mean
 from streamstack.language.shapes import ANY, BOOLEAN, COUNT, KINDS, NULL, NUMBERS, TEXT, Shape, listing, record
-from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import MISSING
 from streamstack.spec import Constant, Kind, listed
 
@@ -121,12 +121,15 @@ class Evaluator:
     ``env`` has the shapes of the names at the present step; what was reported once is assumed to hold from there on.
     """
 
-    def __init__(self, reports: Reports, *, is_task: bool = False) -> None:
+    def __init__(
+        self, reports: Reports, *, is_task: bool = False, unsent: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.env: Env = {}
         self.dead = False  # the present step never runs: only its paths are checked
         self.caught = False  # what fails here is handled: only what surely fails is reported
         self._reports = reports
         self._is_task = is_task
+        self._unsent = unsent  # inputs that `sent` does not have, and where they are
         self._value: Value | None = None
         self._names: list[nodes.Expr] = []  # the positional arguments of the present filter
 
@@ -393,17 +396,26 @@ class Evaluator:
             kinds = container.title or listed(sorted(container.kinds or ()))
             message = f"{owner} is a value of type {kinds}, which has no `{key}`"
             hint = f"read {owner} itself"
-        self._reports.add("unknown-property", self._key_mark(node), message, hint)
+        replacement: Replacement | None = None
+        advice = foreign.look_up(key, foreign.PROPERTIES) if shown else None
+        if advice is not None:
+            hint = f"write `{shown} | {advice.name}`"
+            read, index = self._read_at(node)
+            mark = self._key_mark(node)
+            if read is not None and index == len(read.path) - 1 and mark != read.mark:
+                dot = Mark(mark.file, mark.line, mark.column - 1)
+                replacement = replace_word(dot, f".{key}", f" | {advice.name}")
+        self._reports.add("unknown-property", self._key_mark(node), message, hint, replacement=replacement)
 
     def _no_field(self, container: Shape, key: str, node: nodes.Getattr | nodes.Getitem, *, soft: bool) -> None:
         """Report a field that an object does not have."""
         path = path_of(node)
-        if soft and (path is None or path[0] != "input"):
+        if soft and (path is None or path[0] not in ("input", "sent")):
             return  # asking whether there is one is what `is defined` is for
         shown = self.show(node.node)
         known = sorted(container.fields or ())
-        if self._is_task and path is not None and path[0] in ("input", "request"):
-            words = "a task has no inputs" if path[0] == "input" else "a task has no request"
+        if self._is_task and path is not None and path[0] in ("input", "sent", "request"):
+            words = "a task has no request" if path[0] == "request" else "a task has no inputs"
             self._reports.add(
                 "unknown-property", self._key_mark(node), f"`{'.'.join(map(str, path))}`: {words}", "remove it"
             )
@@ -425,9 +437,32 @@ class Evaluator:
             owner = f"the stream {owner}" if shown else "this stream"
         message = f"{owner} has no `{key}`{did_you_mean(key, known)}"
         hint = f"{owner} has {listed(known, 'and')}" if known else None
-        if not known and path is not None and path[0] == "input":
-            hint = "declare it under `inputParameters`"
-        self._reports.add("unknown-property", self._key_mark(node), message, hint)
+        if path is not None and len(path) == 2 and path[0] in ("input", "sent"):
+            if self._with_hyphen(str(key)):
+                return
+            if key in self._unsent and path[0] == "sent":
+                message, hint = f"`sent` has no `{key}`, which is {self._unsent[key]}", f"read `input.{key}`"
+            elif not known:
+                hint = "declare it under `inputParameters`"
+        mark, near = self._key_mark(node), certain(key, known)
+        certainly = near and mark != self.mark(node)
+        replacement = replace_word(mark, key, near) if certainly and near else None
+        self._reports.add("unknown-property", mark, message, hint, replacement=replacement)
+
+    def _with_hyphen(self, key: str) -> bool:
+        """Report an input with a hyphen in its name that is read without quotes: a subtraction."""
+        assert self._value is not None
+        fields = self.env["input"].fields or {} if "input" in self.env else {}
+        for read in self._value.reads:
+            names = [each for each in fields if "-" in each and f"input.{each}" in read.expression]
+            name = next((each for each in names if each.startswith(f"{key}-")), "")
+            if name:
+                message = f"`input.{name}` is a subtraction: `-` is an operator"
+                replacement = replace_word(read.mark, f"input.{name}", f'input["{name}"]')
+                hint = f'write `input["{name}"]`, or give the input a name without `-`, and `aliases: [{name}]`'
+                self._reports.add("unknown-property", read.mark, message, hint, replacement=replacement)
+                return True
+        return False
 
     def _follow(self, read: Read) -> None:
         """Check the path of a read in a template, whose conditions are not followed."""

@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from streamstack.errors import Diagnostic, Mark
+from streamstack.errors import Diagnostic, Mark, replace_word
+from streamstack.language import foreign
 from streamstack.language.analysis.state import PLAIN, AnalysisState, Binding, Content, Reports
 from streamstack.language.definition import (
     Argument,
@@ -23,9 +24,8 @@ from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import Block, Graph, constant, steps_of
 from streamstack.language.loading.inputs import mismatch
-from streamstack.language.names import RESERVED
+from streamstack.language.names import RESERVED, VARIABLE, certain, nearest, suggestion
 from streamstack.language.settings import default_database
-from streamstack.language.suggest import nearest, suggestion
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
 from streamstack.spec import Nesting
@@ -55,6 +55,7 @@ class Names:
         self._elsewhere: dict[str, list[Elsewhere]] | None = None
         self.read_somewhere: set[str] = set()
         self.bound_at: dict[str, tuple[Mark, bool]] = {}  # where first, and whether to a stream
+        self.stream_reads: dict[str, dict[str, Mark]] = {}  # properties of a function's streams that it reads, by input
 
     def read(self, value: Value, state: AnalysisState) -> None:
         """Check every name a value reads; what was read is bound from there on."""
@@ -75,6 +76,7 @@ class Names:
         if binding is None:
             if name in EVERYWHERE:
                 self._check_body(read)
+                self._note_reads(read, None)
             elif not soft:
                 self._unbound(read, state)
             return
@@ -84,14 +86,16 @@ class Names:
         if not binding.sure:
             self._maybe_unbound(read, binding)
             state.assure((name,))
+        if read.path:
+            self._note_reads(read, binding)
 
     def _check_body(self, read: Read) -> None:
         """Report a look at the whole of a body that an input reads as it arrives."""
-        if read.name != "request" or read.path[:1] != ("body",) or not isinstance(self._definition, Endpoint):
+        if read.soft or not read.is_body or not read.path or not isinstance(self._definition, Endpoint):
             return
         stream = next((each.name for each in self._inputs.values() if each.type == "stream"), None)
         if stream is not None:
-            message = f"`request.body` is the body in one piece, and `input.{stream}` reads it as it arrives"
+            message = f"`request.{read.path[0]}` is the body in one piece, and `input.{stream}` reads it as it arrives"
             hint = f"read `input.{stream}`, or declare the body as `{{type: json, in: wholeBody}}`"
             self._reports.add("bad-constraint", property_mark(read, 0), message, hint)
 
@@ -101,7 +105,7 @@ class Names:
         read = Read(name, (), False, False, mark, name)
         if (binding is None or not binding.sure) and all(p.rebinds for p in self._places(name)):
             # In a loop the step itself seems to bind the name for the turns after the first, which fails.
-            message = f"`{name}` is never set: there is no list to append to"
+            message = f"`{name}` is never set, so `append` has no list"
             hint = f"write `- set: {{{name}: []}}` before this step, outside of its loop"
             self._reports.add("unbound-name", mark, message, hint)
         elif binding is None:
@@ -146,23 +150,34 @@ class Names:
             message = f"`{name}` is not bound here: it is bound {where}, on no path that leads here"
             hint = f"bind `{name}` before this step"
         else:
-            message, hint = self._unknown(name, state)
-        if places:
-            self.read_somewhere.add(name)
+            self._report_unknown(read, state)
+            return
+        self.read_somewhere.add(name)
         self._reports.add("unbound-name", read.mark, message, hint)
 
-    def _unknown(self, name: str, state: AnalysisState) -> tuple[str, str | None]:
-        if name in self._inputs:
-            return (f"`{name}` is not bound: an input is read as `input.{name}`", f"write `input.{name}`")
+    def _report_unknown(self, read: Read, state: AnalysisState) -> None:
+        """Report a name that nothing in the definition binds, with the one that may be meant."""
+        name = read.name
+        if any(f"-{name}" in each and each in read.expression for each in self._inputs):
+            return  # `input.user-name`: reported at `input`
+        message, instead = f"`{name}` is not bound", ""
+        hint: str | None = None
         function = FUNCTIONS_OF_EXPRESSIONS.get(name)
-        if function is not None:
-            return f"`{name}` is a function, and has to be called", f"write {function.usage}"
-        inputs = (f"input.{each}" for each in self._inputs)
-        meant = nearest(name, [*state.names, *sorted(EVERYWHERE), *inputs])
-        if meant is None:
-            return f"`{name}` is not bound", None
-        self.read_somewhere.add(meant)
-        return f"`{name}` is not bound, did you mean `{meant}`?", f"write `{meant}`"
+        known = [*state.names, *sorted(EVERYWHERE), *(f"input.{each}" for each in self._inputs)]
+        advice = foreign.look_up(name, foreign.NAMES)
+        if name in self._inputs:
+            message = f"`{name}` is not bound: an input is read as `input.{name}`"
+            hint, instead = f"write `input.{name}`", f"input.{name}" if VARIABLE.fullmatch(name) else ""
+        elif function is not None:
+            message, hint = f"`{name}` is a function, and has to be called", f"write {function.usage}"
+            instead = "" if function.minimum else f"{name}()"
+        elif meant := nearest(name, known):
+            self.read_somewhere.add(meant)
+            message, hint, instead = f"{message}, did you mean `{meant}`?", f"write `{meant}`", certain(name, known)
+        elif advice is not None:
+            hint, instead = advice.hint, advice.name if advice.exact else ""
+        replacement = replace_word(read.mark, name, instead) if instead else None
+        self._reports.add("unbound-name", read.mark, message, hint, replacement=replacement)
 
     def _maybe_unbound(self, read: Read, binding: Binding) -> None:
         name = read.name
@@ -199,6 +214,22 @@ class Names:
                     body = f"{what} of the `{function}` in line {node.step.mark.line}"
                     into.setdefault(name, []).append(Elsewhere(nested.stack.mark, "", body))
                 self._gather(nested, inner, into)
+
+    # -- properties of streams that a function is given
+
+    def _note_reads(self, read: Read, binding: Binding | None) -> None:
+        """Note which properties of the streams that it is given a function reads: its callers hand these over."""
+        if binding is None:
+            declared = self._inputs.get(str(read.path[0])) if read.name == "input" and len(read.path) > 1 else None
+            if declared is not None and declared.type == "stream" and not isinstance(self._definition, Endpoint):
+                self._note_stream_read(declared.name, read, 1)
+        elif binding.content.is_stream:
+            for made in binding.content.streams:
+                if made.of_input is not None:
+                    self._note_stream_read(made.of_input, read, 0)
+
+    def _note_stream_read(self, name: str, read: Read, index: int) -> None:
+        self.stream_reads.setdefault(name, {}).setdefault(str(read.path[index]), property_mark(read, index))
 
 
 def _copy_words(nested: Block, function: str, mark: Mark) -> str:

@@ -43,9 +43,9 @@ class StreamAnalysis:
         self.tries: tuple[Mark, ...] = ()
         self.conditions: tuple[object, ...] = ()
 
-    def make(self, title: str, mark: Mark) -> Made:
+    def make(self, title: str, mark: Mark, properties: frozenset[str]) -> Made:
         """Return the stream that a step makes."""
-        return Made(title, mark, self.regions, self.tries)
+        return Made(title, mark, self.regions, self.tries, properties)
 
     def evaluate(self, use: Use, step: Step, state: AnalysisState, *, dead: bool = False) -> Content:
         """Check where the streams stand that a value reads; return what the value is.

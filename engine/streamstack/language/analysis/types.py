@@ -23,7 +23,7 @@ from streamstack.language.definition import (
     Task,
 )
 from streamstack.language.expressions import Value
-from streamstack.language.expressions.value import Expression
+from streamstack.language.expressions.compile import Expression
 from streamstack.language.graph import (
     Block,
     Graph,
@@ -35,7 +35,7 @@ from streamstack.language.graph import (
     reached,
     runs_once_at_least,
 )
-from streamstack.language.loading.inputs import parameters
+from streamstack.language.paths import parameters
 from streamstack.language.shapes import ANY, BOOLEAN, COUNT, INTEGER, KINDS, NULL, NUMBER, NUMBERS, TEXT, Shape, record
 from streamstack.language.sql import statement_in
 from streamstack.language.values import MISSING
@@ -129,7 +129,7 @@ def _given(declared: Input, *, called: bool, built: bool = False) -> Shape:
     if type_ == "file":
         return _FILE
     if type_ == "stream":
-        return Shape(frozenset({"stream"}), fields=OF_EVERY_STREAM if called else OF_A_BODY)
+        return Shape(frozenset({"stream"}), fields=None if called else OF_A_BODY)  # of a function, the caller knows
     return replace(_INPUT_KINDS[type_], title=type_) if type_ in _INPUT_KINDS else ANY
 
 
@@ -174,7 +174,15 @@ class TypeWalker:
         self._graph = graph
         self._reports = reports
         self._results = results
-        self._evaluate = Evaluator(reports, is_task=isinstance(definition, Task))
+        self._inputs = {each.name: each for each in getattr(definition, "inputs", ())}
+        self._path = parameters(definition.path) if isinstance(definition, Endpoint) else []
+        in_path = {
+            name: "in the path"
+            for name, each in self._inputs.items()
+            if each.location == "path" or (each.location is None and name in self._path)
+        }
+        self._unsent = in_path | {name: "a stream" for name, each in self._inputs.items() if each.type == "stream"}
+        self._evaluate = Evaluator(reports, is_task=isinstance(definition, Task), unsent=self._unsent)
         self._frames: list[list[Shape]] = [[]]
         self._loops: list[_Loop | None] = []
         self._guards: list[Env] = []
@@ -183,7 +191,6 @@ class TypeWalker:
         self.sure_loops: set[Node] = set()  # that have a first turn whenever they are reached
         self._unsure_loops: set[Node] = set()
         self._answers_json = isinstance(definition, Endpoint) and definition.response_type == "json"
-        self._inputs = {each.name: each for each in getattr(definition, "inputs", ())}
         self._writers = Counter(each.name for node in graph.nodes for each in node.written)
 
     # -- a whole definition
@@ -208,17 +215,21 @@ class TypeWalker:
 
     def _start(self) -> Env:
         called = isinstance(self._definition, FunctionDefinition)
-        path = parameters(self._definition.path) if isinstance(self._definition, Endpoint) else ()
         input_ = record(
-            {name: shape_of_input(each, called=called, sent=name in path) for name, each in self._inputs.items()}
+            {name: shape_of_input(each, called=called, sent=name in self._path) for name, each in self._inputs.items()}
         )
+        sent = {name: shape.sure for name, shape in (input_.fields or {}).items() if name not in self._unsent}
+        optional = "a client need not send it"
+        sent = {name: e if self._inputs[name].required else e.missing(optional) for name, e in sent.items()}
         env: Env = {
             "input": input_,
+            "sent": record(sent),
             "request": record(
                 {
                     **dict.fromkeys(("method", "path", "id", "ip"), TEXT),
                     **dict.fromkeys(("query", "headers", "cookies"), _SENT),
                     "body": ANY,
+                    "text": ANY,
                 }
             ),
             "run": record({"id": TEXT, "startedAt": shapes.parse("timestamp"), "elapsedMs": COUNT, "outcome": ANY}),

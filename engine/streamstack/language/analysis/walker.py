@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import field
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.analysis.blocks import Blocks
 from streamstack.language.analysis.state import (
     NO_EMISSIONS,
+    OF_A_BODY,
+    OF_EVERY_STREAM,
     PLAIN,
     AnalysisState,
     Binding,
@@ -34,7 +37,7 @@ from streamstack.language.expressions import Value
 from streamstack.language.graph import Block, Node, PerItem, called_by, constant, steps_of
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
-from streamstack.spec import Kind
+from streamstack.spec import Kind, listed
 
 
 @fast_dataclass()
@@ -42,7 +45,8 @@ class Summary:
     """What a caller must know of a function.
 
     ``emits`` is the first step in it that does. ``stream_emissions``: how the stream it gives emits and
-    waits while it is read.
+    waits while it is read. ``stream_reads``: the properties that it reads of its streams, by input, and where.
+    ``hands_back``: the inputs whose streams it may give.
     """
 
     name: str
@@ -52,8 +56,11 @@ class Summary:
     comes_back: bool = True
     gives_stream: bool = False
     gives_plain: bool = True
+    properties: frozenset[str] = OF_EVERY_STREAM
     stream_emissions: Emissions = NO_EMISSIONS
     brief: bool = False
+    stream_reads: Mapping[str, Mapping[str, Mark]] = field(default_factory=dict)
+    hands_back: frozenset[str] = frozenset()
 
 
 class Callees:
@@ -78,7 +85,7 @@ class Callees:
         known = self._known.get(name)
         if known is not None or name not in self._functions:
             return known
-        # Those it calls come first, so that a long chain of calls is no deep recursion here.
+        # Those it calls come first, so that a long chain of calls is not a deep recursion here.
         order: list[str] = []
         open_calls = [(name, self._calls(name))]
         met = {name}
@@ -289,8 +296,9 @@ class Walker(Blocks):
 
     def _make(self, node: Node, read: tuple[Made, ...], emissions: Emissions) -> Made:
         step, effects = node.step, node.step.function.effects
+        properties = frozenset(each.name for each in effects.properties) | OF_EVERY_STREAM
         name = f"`{step.result}`" if step.result else f"what `{step.title}` gives"
-        made = self.streams.make(name, step.key_mark)
+        made = self.streams.make(name, step.key_mark, properties)
         at_hand = any(use.kind in READS for use in node.uses) and not node.blocks
         made.brief = effects.shortens or (at_hand and all(each.brief for each in read))
         if effects.waits_for_stream:
@@ -317,7 +325,9 @@ class Walker(Blocks):
                 state.may_be_unsent, state.pending = False, ()
             return PLAIN
         streams = frozenset(name for name, content in contents.items() if content.streams)
-        content, comes_back = self._combine(step, known, streams, emissions)
+        content, comes_back = self._combine(step, known, contents, emissions)
+        for summary in known:
+            self._check_stream_reads(step, summary, contents)
         if not self.dead:
             for summary in known:
                 if summary.emits is not None:
@@ -331,19 +341,42 @@ class Walker(Blocks):
                 self.emission.close(state, event)
         return content if comes_back else None
 
+    def _check_stream_reads(self, step: Step, summary: Summary, contents: dict[str, Content]) -> None:
+        """Report what a function reads of a stream that is handed to it and hasn't such a property."""
+        for name, reads in summary.stream_reads.items():
+            content = contents.get(name, PLAIN)
+            for made in content.streams:
+                for key, mark in reads.items():
+                    if made.of_input is not None:
+                        self.names.stream_reads.setdefault(made.of_input, {}).setdefault(key, mark)
+                    elif key not in made.properties:
+                        self.reports.add(
+                            "unknown-property",
+                            step.key_mark,
+                            f"`{summary.name}` reads `input.{name}.{key}` in line {mark.line} of {mark.file}, and the "
+                            f"stream {made.title} has no `{key}`",
+                            f"{made.title} has {listed(sorted(made.properties), 'and')}",
+                        )
+
     def _combine(
-        self, step: Step, known: list[Summary], streams: frozenset[str], passed: Emissions
+        self, step: Step, known: list[Summary], contents: dict[str, Content], passed: Emissions
     ) -> tuple[Content, bool]:
         """Return what one of several functions gives, and whether any comes back."""
         plain = any(each.gives_plain for each in known)
         giving = [each for each in known if each.gives_stream]
         if not giving:
             return PLAIN, any(each.comes_back for each in known)
+        properties = frozenset[str]().union(*(each.properties for each in giving))
+        streams = frozenset(name for name, content in contents.items() if content.streams)
+        back = frozenset[str]().union(*(each.hands_back for each in giving)) & streams
+        handed = [made for name in sorted(back) for made in contents[name].streams]
+        properties = properties.union(*(each.properties for each in handed))
         name = f"`{step.result}`" if step.result else f"what `{step.title}` gives"
-        made = self.streams.make(name, step.key_mark)
+        made = self.streams.make(name, step.key_mark, properties)
         for each in giving:
             passed = both(passed, called(each.stream_emissions, each.name, step, streams))
         made.emissions = passed
+        made.of_input = next((each.of_input for each in handed if each.of_input is not None), None)
         made.brief = all(each.brief for each in giving)
         return Content((made,), plain), any(each.comes_back for each in known)
 
@@ -373,7 +406,7 @@ class Walker(Blocks):
         if not content.streams:
             return content
         first = content.streams[0]
-        made = self.streams.make(f"`{name}`", step.key_mark)
+        made = self.streams.make(f"`{name}`", step.key_mark, first.properties)
         made.emissions, made.brief = of_streams(content.streams), first.brief
         return Content((made,), content.plain)
 
@@ -467,7 +500,9 @@ def _follow(walker: Walker) -> tuple[AnalysisState | None, Content]:
     for declared in getattr(definition, "inputs", ()):
         is_function = isinstance(definition, FunctionDefinition)
         if declared.type == "stream" or (is_function and declared.type == "json"):
-            made = Made(f"`input.{declared.name}`", declared.mark)
+            properties = OF_EVERY_STREAM if is_function else OF_A_BODY
+            of_input = declared.name if is_function else None
+            made = Made(f"`input.{declared.name}`", declared.mark, properties=properties, of_input=of_input)
             if declared.type == "json":
                 made.maybe_input = declared.name
             content = Content((made,), plain=declared.type == "json")
@@ -501,8 +536,11 @@ def _sum_up(function: FunctionDefinition, callees: Callees) -> Summary:
         comes_back=end is not None,
         gives_stream=bool(streams) and any(made.maybe_input is None for made in streams),
         gives_plain=given.plain,
+        properties=frozenset[str]().union(*(made.properties for made in streams)) | OF_EVERY_STREAM,
         stream_emissions=of_streams(streams) if streams else Emissions(),
         brief=bool(streams) and all(made.brief for made in streams),
+        stream_reads=walker.names.stream_reads,
+        hands_back=frozenset(made.of_input for made in streams if made.of_input is not None),
     )
 
 

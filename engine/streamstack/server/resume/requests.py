@@ -16,15 +16,16 @@ from streamstack.records import fast_dataclass
 from streamstack.runtime.coercion import invalid
 from streamstack.runtime.files import File
 from streamstack.runtime.run import Run
+from streamstack.server.access import RateLimitTicket
 from streamstack.server.bodies import Arriving
 from streamstack.server.deadlines import RunTimer
-from streamstack.server.endpoint import EndpointHandler, takes
+from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.headers import header_lines
-from streamstack.server.rate_limits import RateLimitTicket
 from streamstack.server.replies import JSON, RefusalError, Sent, send
 from streamstack.server.request import Request
 from streamstack.server.request_log import error_of, fail, outcome_of
 from streamstack.server.response import ResponseSink
+from streamstack.server.response_options import takes
 from streamstack.server.resume.log import (
     LAST,
     MOST_READERS,
