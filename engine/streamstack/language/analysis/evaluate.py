@@ -25,7 +25,7 @@ from streamstack.language.filters.signatures import (
     OF_EMPTY,
     TEST_SIGNATURES,
 )
-from streamstack.language.names import certain, did_you_mean
+from streamstack.language.names import did_you_mean, nearest_and_sure
 from streamstack.language.shapes import ANY, BOOLEAN, COUNT, KINDS, NULL, NUMBERS, TEXT, Shape, listing, record
 from streamstack.language.values import MISSING
 from streamstack.spec import Constant, Kind, listed
@@ -435,7 +435,8 @@ class Evaluator:
             owner += f" ({container.title})"
         elif container.is_only("stream"):
             owner = f"the stream {owner}" if shown else "this stream"
-        message = f"{owner} has no `{key}`{did_you_mean(key, known)}"
+        near, certain = nearest_and_sure(key, known)
+        message = f"{owner} has no `{key}`" + (f", did you mean `{near}`?" if near else "")
         hint = f"{owner} has {listed(known, 'and')}" if known else None
         if path is not None and len(path) == 2 and path[0] in ("input", "sent"):
             if self._with_hyphen(str(key)):
@@ -444,9 +445,8 @@ class Evaluator:
                 message, hint = f"`sent` has no `{key}`, which is {self._unsent[key]}", f"read `input.{key}`"
             elif not known:
                 hint = "declare it under `inputParameters`"
-        mark, near = self._key_mark(node), certain(key, known)
-        certainly = near and mark != self.mark(node)
-        replacement = replace_word(mark, key, near) if certainly and near else None
+        mark = self._key_mark(node)
+        replacement = replace_word(mark, key, near) if certain and near and mark != self.mark(node) else None
         self._reports.add("unknown-property", mark, message, hint, replacement=replacement)
 
     def _with_hyphen(self, key: str) -> bool:

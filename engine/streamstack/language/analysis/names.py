@@ -24,7 +24,7 @@ from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import Block, Graph, constant, steps_of
 from streamstack.language.loading.inputs import mismatch
-from streamstack.language.names import RESERVED, VARIABLE, certain, nearest, suggestion
+from streamstack.language.names import RESERVED, VARIABLE, nearest_and_sure, suggestion
 from streamstack.language.settings import default_database
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
@@ -165,15 +165,16 @@ class Names:
         function = FUNCTIONS_OF_EXPRESSIONS.get(name)
         known = [*state.names, *sorted(EVERYWHERE), *(f"input.{each}" for each in self._inputs)]
         advice = foreign.look_up(name, foreign.NAMES)
+        meant, sure = nearest_and_sure(name, known)
         if name in self._inputs:
             message = f"`{name}` is not bound: an input is read as `input.{name}`"
             hint, instead = f"write `input.{name}`", f"input.{name}" if VARIABLE.fullmatch(name) else ""
         elif function is not None:
             message, hint = f"`{name}` is a function, and has to be called", f"write {function.usage}"
             instead = "" if function.minimum else f"{name}()"
-        elif meant := nearest(name, known):
+        elif meant:
             self.read_somewhere.add(meant)
-            message, hint, instead = f"{message}, did you mean `{meant}`?", f"write `{meant}`", certain(name, known)
+            message, hint, instead = f"{message}, did you mean `{meant}`?", f"write `{meant}`", meant if sure else ""
         elif advice is not None:
             hint, instead = advice.hint, advice.name if advice.exact else ""
         replacement = replace_word(read.mark, name, instead) if instead else None
