@@ -52,7 +52,11 @@ LIMIT: Final = Parameter(
     default=MOST_ROWS,
 )
 CONFIGURED: Final = (Configured("database", "databases"),)
-GIVES_VALUE: Final = Effects(gives="value", configured=CONFIGURED)
+
+
+def gives_value(result: str) -> Effects:
+    """Return the effects of a statement that gives a value of a shape."""
+    return Effects(gives="value", result=result, configured=CONFIGURED)
 
 
 def open_databases(context: Context) -> Databases:
@@ -95,7 +99,7 @@ async def held_rows(run: Run, database: str | None, query: Query, limit: int) ->
     SQL,
     DATABASE,
     LIMIT,
-    effects=GIVES_VALUE,
+    effects=gives_value("[{...}]"),
     examples=[
         Example(
             "rows as a list of objects",
@@ -139,7 +143,7 @@ async def db_query(
     "db.first",
     SQL,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("{...}?"),
     examples=[
         Example(
             "a row, or null",
@@ -164,7 +168,7 @@ async def _first_row(run: Run, query: Query, database: str | None) -> dict[str, 
     "db.value",
     SQL,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("any?"),
     examples=[
         Example(
             "a single value",
@@ -183,7 +187,7 @@ async def db_value(run: Run, sql: Query, database: str | None = None) -> Any:
     "db.execute",
     SQL,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("integer"),
     examples=[
         Example(
             "number of rows",
@@ -259,7 +263,7 @@ _UNSUBSCRIBE_WITHIN: Final = 10.0
     SQL,
     Parameter("batch", Bound(Kind.INTEGER, minimum=1, maximum=100_000), "Number of rows per fetch.", default=1000),
     DATABASE,
-    effects=Effects(gives="stream", configured=CONFIGURED),
+    effects=Effects(gives="stream", result="stream of {...}", configured=CONFIGURED),
     examples=[
         Example(
             "row by row",
@@ -485,6 +489,7 @@ class Spool:
     DATABASE,
     effects=Effects(
         gives="stream",
+        result="stream of {channel: text?, payload: any, gap: boolean}",
         configured=CONFIGURED,
         properties=(Property("gaps", "Number of times the connection was lost."),),
     ),

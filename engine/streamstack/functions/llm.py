@@ -296,6 +296,7 @@ def _no_options(options: Any) -> tuple[str, str] | None:
     Parameter("timeout", Bound(Kind.DURATION), "Time limit for the whole response. Default: none."),
     effects=Effects(
         gives="stream",
+        result="stream of {type: text, text: text, ...}",
         calls=("tools",),
         configured=(Configured("model", "models", unless="provider"),),
         properties=(
