@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.language.definition import Input
-from streamstack.language.keys import STRICT, InputRules
+from streamstack.language.definition import STRICT, Input, InputRules
 from streamstack.language.loading.arguments import Faults
 from streamstack.language.loading.inputs import read_inputs
 from streamstack.language.source import read

@@ -11,11 +11,11 @@ from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.definition import Endpoint, Function, FunctionDefinition, Project, Registry
 from streamstack.language.loading.documents import load
-from streamstack.language.settings import EMBEDDED, Database, HttpSettings, StateSettings
+from streamstack.language.settings import EMBEDDED, Database, HttpSettings, StateSettings, Streaming
 from streamstack.language.source import read
-from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.plan import Plan, compile_project
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
+from tests.collector import Collector
 
 HEAD = "method: GET\npath: /test\nresponseType: streaming\nunknownInputs: ignore\nfunctionStack:\n"
 

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,20 +26,13 @@ DOCUMENTED = {
     ("*", "_fields_"),  # of ctypes' structures
 }
 
-#: What is still wrong, by file: this list only shrinks. An entry that is no longer needed fails the test.
-KNOWN: Mapping[str, str] = {
-    "language/expressions/scan.py": "_end_token_stack _last_identifier _tag_stack",
-    "language/expressions/templates.py": "_output_child_post _output_child_pre",
-    "language/filters/convert.py": "error-text",
-}
-
 _ERROR_TEXTS = {"startswith", "endswith", "find", "index", "partition", "rpartition", "split"}
 _MATCHERS = {"match", "search", "fullmatch", "findall", "finditer"}
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One use of what a dependency does not promise. ``name`` is how `KNOWN` names it."""
+    """One use of what a dependency does not promise."""
 
     file: str
     line: int
@@ -343,16 +336,8 @@ def find_faults(package: Path) -> list[Fault]:
 
 
 def test_engine_uses_what_its_dependencies_promise() -> None:
-    """No private name of a dependency, no decision by the text of its errors, but for what is KNOWN."""
-    found: dict[str, set[str]] = {}
-    faults = find_faults(ENGINE)
-    for fault in faults:
-        found.setdefault(fault.file, set()).add(fault.name)
-    listed = {file: set(names.split()) for file, names in KNOWN.items()}
-    new = [str(each) for each in faults if each.name not in listed.get(each.file, ())]
-    assert "\n".join(new) == ""
-    mended = [f"{file}: {name}" for file, known in listed.items() for name in sorted(known - found.get(file, set()))]
-    assert "\n".join(mended) == "", "take these out of KNOWN"
+    """No private name of a dependency, and no decision by the text of its errors."""
+    assert "\n".join(map(str, find_faults(ENGINE))) == ""
 
 
 SOUND = """

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from streamstack.language.units import parse_duration
+from streamstack.language.values import parse_duration
 from streamstack.server.connection import KEEP_ALIVE
 from streamstack.server.service import LAST_WORDS
 from tests.nginx import CONFIGURATION, nginx, program

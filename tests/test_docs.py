@@ -30,8 +30,7 @@ from streamstack.language.findings import FINDINGS
 from streamstack.language.keys import CONSTRAINTS, INPUT_KEYS, MODIFIERS, TYPES
 from streamstack.language.names import RESERVED
 from streamstack.language.project import read_project, validate
-from streamstack.language.settings import load_settings
-from streamstack.language.streaming_settings import Resume, Streaming
+from streamstack.language.settings import Resume, Streaming, load_settings
 from streamstack.server.app import serving_locally
 from streamstack.spec import fields_of
 from tests.documents import ROOT, Block, Command, Page, is_generated, is_streamstack, pages, read_page, write_project

@@ -38,7 +38,7 @@ ROOMS = (
     Room("connections", 2, ("streamstack.connections", "streamstack.connections.*")),
     # The analysis asks the formats what they can carry; their encoders need values alone.
     Room("formats", 0.7, ("streamstack.formats", "streamstack.formats.*")),
-    Room("values", 0.3, ("streamstack.language.values", "streamstack.language.suggest")),
+    Room("values", 0.3, ("streamstack.language.values", "streamstack.language.names")),
     Room("language", 1, ("streamstack.language", "streamstack.language.*", "streamstack.spec")),
     Room("errors", 0, ("streamstack.errors", "streamstack.records")),
     # The package itself holds the version; whatever it imported, everything would import.
@@ -332,3 +332,31 @@ for name in sys.argv[1:]:
     command = [sys.executable, "-c", program, *packages]
     done = subprocess.run(command, env={"PYTHONPATH": str(ENGINE.parent)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_validate_imports_no_client_and_no_server(tmp_path: Path) -> None:
+    """Checking a project that calls upstreams and a database needs neither their libraries nor the event loop's."""
+    (tmp_path / "all.yaml").write_text(
+        "method: GET\npath: /all\nresponseType: streaming\nfunctionStack:\n"
+        "  - http.request: https://api.example.org/one\n    as: one\n"
+        "  - http.stream: https://api.example.org/many\n    as: many\n"
+        "  - websocket.stream: wss://api.example.org/feed\n    as: feed\n"
+        "  - llm.chat: {provider: openai, model: gpt-4o-mini, messages: Hello}\n    as: answer\n"
+        "  - db.query: select 1 as one\n    as: rows\n"
+        "  - stream: << [one.body, rows] >>\n"
+        "  - streams.merge: [<< many >>, << feed >>, << answer >>]\n    as: all\n"
+        "  - forEach: {in: << all >>, do: [{stream: << item >>}]}\n"
+    )
+    program = """
+import sys
+from streamstack.cli import main
+try:
+    main(["validate", sys.argv[1]])
+except SystemExit:
+    pass
+print(sorted({"aiohttp", "asyncpg", "uvloop", "redis", "brotli", "cryptography"} & sys.modules.keys()))
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, env={"PYTHONPATH": str(ENGINE.parent)}, capture_output=True, text=True, check=False)
+    assert "1 file checked, no problems" in done.stderr, done.stdout + done.stderr
+    assert done.stdout.strip() == "[]"

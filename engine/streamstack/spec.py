@@ -20,15 +20,22 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from streamstack.errors import Diagnostic, Mark
-from streamstack.language import nodes, units
+from streamstack.errors import Diagnostic, Mark, Replacement
+from streamstack.language import nodes
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.names import certain, did_you_mean, nearest
 from streamstack.language.nodes import Node, Scalar, Sequence
-from streamstack.language.suggest import did_you_mean, nearest
-from streamstack.language.units import parse_rate
-from streamstack.language.values import MISSING
+from streamstack.language.values import (
+    MISSING,
+    parse_duration,
+    parse_every,
+    parse_rate,
+    parse_size,
+    show_duration,
+    show_size,
+)
 
 # ---------------------------------------------------------------------------------------- types
 
@@ -95,6 +102,8 @@ class KindFacts:
         fits: The Python types of a constant; empty allows any.
         parse: Reads a value that is written with a unit; raises ValueError that says what to write.
         code: The finding for a value that `parse` refuses.
+        pattern: What a text of the kind looks like, for editors.
+        limits: Bounds in JSON Schema, where those of a field count in other units.
     """
 
     phrase: str
@@ -104,6 +113,11 @@ class KindFacts:
     fits: tuple[type, ...] = ()
     parse: Callable[[object], Any] | None = None
     code: str = "wrong-type"
+    pattern: str = ""
+    limits: Mapping[str, float] | None = None
+
+
+_UNITS: Final = r"^\s*[0-9]+(\.[0-9]+)? ?(ms|s|m|h|d)?\s*$"
 
 
 def _part(value: object) -> float:
@@ -136,24 +150,30 @@ FACTS: Final = {
         "duration",
         "write it like 200ms or 5s",
         ("number", "string"),
-        parse=units.parse_duration,
+        parse=parse_duration,
         code="bad-duration",
+        pattern=_UNITS,
+        limits={"minimum": 0},
     ),
     Kind.SIZE: KindFacts(
         "a size like 64KB, 10MB",
         "size",
         "write it like 64KB or 10MB",
         ("integer", "string"),
-        parse=units.parse_size,
+        parse=parse_size,
         code="bad-size",
+        pattern=r"^\s*[0-9]+(\.[0-9]+)? ?([KkMmGgTt]?[Bb])?\s*$",
+        limits={"minimum": 0},
     ),
     Kind.EVERY: KindFacts(
         "a number of items, or a duration like 10s",
         "number of items or duration",
         "write a number of items, such as 10, or a duration, such as 10s",
         ("integer", "string"),
-        parse=units.parse_every,
+        parse=parse_every,
         code="bad-duration",
+        pattern=_UNITS,
+        limits={"minimum": 1},
     ),
     Kind.RATE: KindFacts(
         "a rate like 60/minute",
@@ -162,6 +182,10 @@ FACTS: Final = {
         ("string",),
         parse=parse_rate,
         code="bad-rate",
+        pattern=(
+            r"^\s*[0-9]{1,12} ?(/|per) ?([0-9]{1,6}(\.[0-9]{1,3})? ?)?"
+            r"([Ss]econds?|[Mm]inutes?|[Hh]ours?|[Dd]ays?|ms|s|m|h|d)\s*$"
+        ),
     ),
     Kind.PART: KindFacts(
         "a part, from 0% to 100%",
@@ -170,6 +194,7 @@ FACTS: Final = {
         ("number", "string"),
         parse=_part,
         code="bad-setting",
+        limits={"minimum": 0, "maximum": 1},
     ),
     Kind.KEY: KindFacts(
         "a text, a number or a list",
@@ -197,11 +222,76 @@ FACTS: Final = {
     ),
 }
 #: Kinds written as numbers with units.
-MEASURES: Final = frozenset({Kind.DURATION, Kind.SIZE, Kind.EVERY, Kind.RATE, Kind.PART})
+MEASURES: Final = frozenset(kind for kind, facts in FACTS.items() if facts.parse)
+
+#: More choices than these are not listed one by one in the reference, and in messages.
+_FEW_IN_REFERENCE: Final = 12
+FEW: Final = 16
+
+
+class _Form:
+    """What every type says of itself: `phrase` in messages, `words` in the reference, and how it is written in YAML.
+
+    Without words of its own a type is a mapping.
+    """
+
+    __slots__ = ()
+    written_as: ClassVar[tuple[type[Node], ...]] = (nodes.Mapping,)
+
+    @property
+    def phrase(self) -> str:
+        return "a mapping"
+
+    @property
+    def words(self) -> str:
+        return "mapping"
+
+    @property
+    def inner_groups(self) -> tuple[Group, ...]:
+        """The mappings with fields of their own inside the type."""
+        return ()
+
+    def admits(self, node: type[Node]) -> bool:
+        """Return whether a scalar, a list or a mapping can be a value of the type."""
+        return node in self.written_as
+
+
+class _Valued(_Form):
+    """A type whose values are of a kind."""
+
+    __slots__ = ()
+    kind: Kind
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...]
+
+    @property
+    def phrase(self) -> str:
+        return FACTS[self.kind].phrase
+
+    @property
+    def words(self) -> str:
+        return self.value_words
+
+    @property
+    def value_words(self) -> str:
+        few = self.choices if len(self.choices) <= _FEW_IN_REFERENCE else ()
+        words = " or ".join(f"`{each}`" for each in few) or FACTS[self.kind].short
+        least, most = (shown(self.kind, bound or 0) for bound in (self.minimum, self.maximum))
+        if self.minimum is not None and self.maximum is not None:
+            return f"{words} from {least} to {most}"
+        if self.minimum is not None:
+            return f"{words} of at least {least}"
+        return words if self.maximum is None else f"{words} of at most {most}"
+
+    def admits(self, node: type[Node]) -> bool:
+        if node is Scalar:
+            return True
+        return self.kind not in MEASURES and suits(self.kind, [] if node is Sequence else {})
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(_Valued):
     """A value that may hold bindings; constants are checked when the file is loaded."""
 
     kind: Kind = Kind.ANY
@@ -217,14 +307,17 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(_Form):
     """A whole binding or a boolean. ``per_item`` as in Bound."""
 
+    written_as = (Scalar,)
+    phrase = "a condition as << ... >>"
+    words = "condition"
     per_item: Binds | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(_Valued):
     """A value that is known when the file is loaded; a binding is a finding (`constant-required`).
 
     Args:
@@ -252,16 +345,29 @@ class Constant:
     verbatim: bool = False
     code: str = ""
 
+    @property
+    def words(self) -> str:
+        if self.kind is Kind.PROSE and not self.choices:
+            return "text"
+        return f"{self.value_words}, constant"
+
 
 @dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(_Form):
     """The name of a variable that a nested stack sees (`as`)."""
 
+    written_as = (Scalar,)
+    phrase = "the name of a variable"
+    words = "name of a variable"
+
 
 @dataclass(frozen=True, slots=True)
-class StackOf:
+class StackOf(_Form):
     """A nested function stack."""
 
+    written_as = (Sequence,)
+    phrase = "a list of steps"
+    words = "steps"
     nesting: Nesting
     binds: tuple[Binds, ...] = ()
     loop: bool = False  # whether `loop` is bound in it
@@ -269,7 +375,7 @@ class StackOf:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Group(_Form):
     """A mapping with fields of its own (catch, split, pace; a section of the settings).
 
     Args:
@@ -297,29 +403,54 @@ class Group:
     whole: bool = False
     example: str = ""
 
+    @property
+    def short_field(self) -> Field:
+        """The field that a value alone stands for, where the group has one."""
+        return fields_by_name(self.parameters)[self.short]
+
+    @property
+    def words(self) -> str:
+        switched = {"both": ["true or false"], "off": ["false"], "": []}[self.switch]
+        return ", or ".join([*([self.short_field.type.words] if self.short else []), "mapping", *switched])
+
+    @property
+    def inner_groups(self) -> tuple[Group, ...]:
+        return (self,)
+
 
 @dataclass(frozen=True, slots=True)
-class Tagged:
+class Tagged(_Form):
     """A mapping whose fields depend on the value of one of its keys (the type of an authentication)."""
 
     key: str
     groups: Mapping[str, Group]
     description: str
     example: str = ""
+    written_as = ()
 
 
 @dataclass(frozen=True, slots=True)
-class ListOf:
+class ListOf(_Form):
     """A list of one type (elseIf, on: [codes]). With ``alone``, and in settings, a single item needs no list."""
 
     item: Type
     alone: bool = False
     least: int | None = None
     most: int | None = None
+    written_as = (Sequence,)
+    phrase = "a list"
+
+    @property
+    def words(self) -> str:
+        return f"{self.item.words}, or list of: {self.item.words}" if self.alone else f"list of: {self.item.words}"
+
+    @property
+    def inner_groups(self) -> tuple[Group, ...]:
+        return self.item.inner_groups
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class Named(_Form):
     """A mapping from the author's names to one kind of thing (cases, branches, set)."""
 
     item: Type
@@ -333,16 +464,39 @@ class Named:
     # Of settings: looks at all of them together.
     check: Callable[[SettingsReader, nodes.Mapping, dict[str, Any], str], None] | None = None
 
+    @property
+    def words(self) -> str:
+        return f"{'name, or ' if self.bare else ''}mapping from names to: {self.item.words}"
+
+    @property
+    def inner_groups(self) -> tuple[Group, ...]:
+        return self.item.inner_groups
+
 
 @dataclass(frozen=True, slots=True)
-class OneOf:
+class OneOf(_Form):
     """One of several forms, told apart by the YAML node: a scalar, a list, or a mapping."""
 
     forms: tuple[Type, ...]
 
+    @property
+    def phrase(self) -> str:
+        return listed(form.phrase for form in self.forms)
+
+    @property
+    def words(self) -> str:
+        return ", or ".join(form.words for form in self.forms)
+
+    @property
+    def inner_groups(self) -> tuple[Group, ...]:
+        return tuple(group for form in self.forms for group in form.inner_groups)
+
+    def admits(self, node: type[Node]) -> bool:
+        return any(form.admits(node) for form in self.forms)
+
 
 @dataclass(frozen=True, slots=True)
-class Custom:
+class Custom(_Form):
     """A value with code and a schema of its own. In settings, ``read`` receives the reader, the node and its name."""
 
     schema: Mapping[str, Any]
@@ -384,6 +538,18 @@ class Field:
 _KEYWORDS: Final = frozenset({"in", "from", "as", "is", "if", "else", "try", "finally", "return", "for", "with"})
 
 
+def takes_mapping(parameters: tuple[Field, ...]) -> bool:
+    """Return whether a mapping below a function is the value of its main parameter.
+
+    It is where the main parameter holds names of the author's own (`set: {total: 0}`), or is the only one and can be
+    an object (`return: {id: 1}`). Everywhere else a mapping holds the parameters (`stream: {content: ...}`).
+    """
+    main = next((parameter for parameter in parameters if parameter.main), None)
+    if main is None:
+        return False
+    return isinstance(main.type, Named) or (len(parameters) == 1 and main.type.admits(nodes.Mapping))
+
+
 # ----------------------------------------------------------------------------- fields of dataclasses
 
 
@@ -394,16 +560,6 @@ class Section:
     name: str
     description: str
     short: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Setting:
-    type: Type
-    description: str
-    key: str
-    within: Section | None
-    example: str
-    shown: str
 
 
 def setting(  # noqa: PLR0913 (what there is to say of one)
@@ -431,12 +587,15 @@ def setting(  # noqa: PLR0913 (what there is to say of one)
         shown: The default as an author writes it, where the value does not say it.
         secret: Leave it out of `repr`.
     """
-    metadata = {"setting": _Setting(type_, description, key, within, example, shown)}
+    written = None if default is MISSING else shown or default
+    required = default is MISSING and factory is None
+    declared = Field(key, type_, description, required, written, example=example)
+    options: dict[str, Any] = {"metadata": {"setting": declared, "within": within}, "repr": not secret}
     if factory is not None:
-        return dataclasses.field(default_factory=factory, metadata=metadata, repr=not secret)
-    if default is MISSING:
-        return dataclasses.field(metadata=metadata, repr=not secret)
-    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
+        options["default_factory"] = factory
+    elif default is not MISSING:
+        options["default"] = default
+    return dataclasses.field(**options)
 
 
 @cache
@@ -449,13 +608,9 @@ def fields_of(made: type) -> tuple[Field, ...]:
         if declared is None:
             continue
         words = each.name.split("_")
-        key = declared.key or words[0] + "".join(word.capitalize() for word in words[1:])
-        default = None if each.default is dataclasses.MISSING else declared.shown or each.default
-        required = (each.default, each.default_factory) == (dataclasses.MISSING,) * 2
-        field = Field(
-            key, declared.type, declared.description, required, default, attribute=each.name, example=declared.example
-        )
-        section = declared.within
+        key = declared.name or words[0] + "".join(word.capitalize() for word in words[1:])
+        field = dataclasses.replace(declared, name=key, attribute=each.name)
+        section = each.metadata["within"]
         if section is None:
             found[key] = field
             continue
@@ -492,12 +647,10 @@ def out_of_range(value: Any, minimum: float | None, maximum: float | None, wante
     """Say which bound a number breaks, or nothing; those of durations and sizes have units."""
     if type(value) not in (int, float):
         return ""
-    for bound, words, broken in (
-        (minimum, "at least", minimum is not None and value < minimum),
-        (maximum, "at most", maximum is not None and value > maximum),
-    ):
-        if bound is not None and broken:
-            return f"{words} {shown(wanted, bound)}"
+    if minimum is not None and value < minimum:
+        return f"at least {shown(wanted, minimum)}"
+    if maximum is not None and value > maximum:
+        return f"at most {shown(wanted, maximum)}"
     return ""
 
 
@@ -506,7 +659,7 @@ def not_chosen(value: Any, choices: Collection[str]) -> tuple[str, str] | None:
     if not choices or not isinstance(value, str) or value in choices:
         return None
     near = nearest(value, choices)
-    few = len(choices) <= 16
+    few = len(choices) <= FEW
     words = listed(choices) if few else "one of its words"
     return words, f"did you mean `{near}`?" if near else f"write {listed(choices)}" if few else ""
 
@@ -514,11 +667,11 @@ def not_chosen(value: Any, choices: Collection[str]) -> tuple[str, str] | None:
 def shown(kind: Kind, number: float) -> Any:
     """Return a number of a kind as authors write it: seconds and bytes have units."""
     if kind is Kind.DURATION:
-        return units.show_duration(number)
+        return show_duration(number)
     if kind is Kind.PART:
         return f"{number * 100:g}%"
     if kind is Kind.SIZE:
-        return units.show_size(number)
+        return show_size(number)
     return int(number) if number == int(number) else number
 
 
@@ -592,9 +745,16 @@ class SettingsReader:
         self.folder = folder
         self.of_definition = of_definition
 
-    def refuse(self, mark: Mark, message: str, hint: str | None = None, code: str = "bad-setting") -> None:
+    def refuse(
+        self,
+        mark: Mark,
+        message: str,
+        hint: str | None = None,
+        code: str = "bad-setting",
+        replacement: Replacement | None = None,
+    ) -> None:
         """Report something."""
-        self.findings.append(make_diagnostic(code, mark, message, hint))
+        self.findings.append(make_diagnostic(code, mark, message, hint, replacement))
 
     def values(
         self, fields: tuple[Field, ...], node: nodes.Mapping, name: str, known: str | None = None
@@ -614,6 +774,7 @@ class SettingsReader:
                     f"`{name or 'streamstack.yaml'}` has no `{key.text}`{did_you_mean(key.text, keys)}",
                     f"it takes {', '.join(keys)}",
                     "unknown-key" if self.of_definition else "unknown-setting",
+                    key.replacement(0, len(key.text), near) if (near := certain(key.text, keys)) else None,
                 )
             if field is None or is_null(value):
                 continue
@@ -713,7 +874,7 @@ class SettingsReader:
         if is_null(node) and not any(each.required for each in wanted.parameters):
             values = {}
         elif wanted.short:
-            field = fields_by_name(wanted.parameters)[wanted.short]
+            field = wanted.short_field
             value = self.read(field.type, node, name)
             if value is MISSING:
                 return MISSING

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamstack.connections.http import PIECE, decode, decoders_for
+from streamstack.connections.http_client import PIECE, decode, decoders_for
 from streamstack.errors import RunError
 
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from streamstack.connections.network_guard import NetworkGuard, RefusedAddressError
+from streamstack.connections.http import NetworkGuard, RefusedAddressError
 from streamstack.errors import RunError
 from streamstack.language.settings import HttpSettings
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from streamstack.connections.redis import Redis
 from streamstack.connections.redis_state import RedisRates
 from streamstack.connections.state import MemoryRates, Quota, Rates, Verdict
-from streamstack.language.redis_urls import parse_redis
+from streamstack.language.environment import parse_redis
 from tests.redis import RedisServer
 
 

@@ -11,7 +11,7 @@ from streamstack.connections import redis_state
 from streamstack.connections.redis import Redis
 from streamstack.connections.redis_state import RedisSlots
 from streamstack.connections.state import MemorySlots, Slots
-from streamstack.language.redis_urls import parse_redis
+from streamstack.language.environment import parse_redis
 from tests.redis import RedisServer
 from tests.waiting import eventually
 

@@ -17,7 +17,7 @@ from streamstack.connections.redis_state import RedisSlots, RedisStore, dumps, l
 from streamstack.connections.state import MemoryStore, Number, Store
 from streamstack.errors import RunError
 from streamstack.language import operators
-from streamstack.language.redis_urls import parse_redis
+from streamstack.language.environment import parse_redis
 from streamstack.language.settings import StateSettings
 from streamstack.language.values import MISSING
 from streamstack.runtime.values import Stream

@@ -11,8 +11,9 @@ from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.functions.http import FUNCTIONS
 from streamstack.language.settings import HttpSettings
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Stream
+from tests.collector import Collector
 from tests.stacks import plan_of
 
 BY_NAME = {each.name: each for each in FUNCTIONS}

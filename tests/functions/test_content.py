@@ -13,8 +13,9 @@ from streamstack.errors import RunError
 from streamstack.runtime.decoders.csv import CsvDecoder
 from streamstack.runtime.files import IN_MEMORY, File
 from streamstack.runtime.operators import ByteSource
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Stream
+from tests.collector import Collector
 from tests.stacks import run_stack
 
 TEXT = 'id,name\n1,"Ada\n""the first"""\r\n\n2\n3,Grace é\n'
@@ -91,6 +92,29 @@ async def test_large_file_is_read_from_disk() -> None:
     outcome = await run_stack(stack, {"from": file})
     assert outcome.result == [count, 0, file.size]
     file.close()
+
+
+@pytest.mark.parametrize("lines", [20, 300, 3_000, 60_000])
+async def test_progress_counts_what_was_given(lines: int) -> None:
+    """Not what was read ahead: at each record it is at most one per cent too far, and complete at the end."""
+    data = b"n\n" + b"".join(b"%07d\n" % n for n in range(lines))
+    stack = """
+    - csv.read: << input.from >>
+      as: rows
+    - set: {ahead: 0, at: 2}
+    - forEach:
+        in: << rows >>
+        do:
+          - set: {at: << at + 8 >>}
+          - set: {ahead: '<< [ahead, rows.bytes - at] | max >>'}
+    - return: << [ahead, rows.bytes, rows.size] >>
+    """
+    for value in (await file_of(data), data, data.decode()):
+        outcome = await run_stack(stack, {"from": value})
+        assert outcome.error is None
+        ahead, read, size = outcome.result
+        assert read == size == len(data)
+        assert ahead <= max(len(data) / 100, 64)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from streamstack.functions.db import db_stream
 from streamstack.language.settings import Database
 from streamstack.language.sql import statement_of
 from streamstack.language.values import to_json
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
 from streamstack.server.service import Service
+from tests.collector import Collector
 from tests.functions.test_db_faults import project
 from tests.postgres import query
 from tests.server.serving import endpoint, serving

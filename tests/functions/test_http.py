@@ -171,7 +171,8 @@ async def test_connection_is_used_again() -> None:
 
     async with Upstream(twice) as upstream, context_of() as context:
         from streamstack.functions.http import http_request  # noqa: PLC0415
-        from streamstack.runtime.run import Collector, Run  # noqa: PLC0415
+        from streamstack.runtime.run import Run  # noqa: PLC0415
+        from tests.collector import Collector  # noqa: PLC0415
 
         assert http_request.run is not None
         for _ in range(2):

@@ -12,10 +12,11 @@ import brotli  # type: ignore[import-untyped]
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.functions.http_stream import http_stream
+from streamstack.functions.http import http_stream
 from streamstack.language.settings import HttpSettings
-from streamstack.runtime.run import Collector, Run
+from streamstack.runtime.run import Run
 from streamstack.runtime.values import Stream
+from tests.collector import Collector
 from tests.functions.calling import context_of, run_calling, take
 from tests.upstreams import END, Script, Upstream, Wire, answer, answers
 

@@ -11,9 +11,10 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from streamstack.errors import RunError
-from streamstack.functions.http_stream import websocket_stream
+from streamstack.functions.http import websocket_stream
 from streamstack.language.settings import HttpSettings
-from streamstack.runtime.run import Collector, Run
+from streamstack.runtime.run import Run
+from tests.collector import Collector
 from tests.functions.calling import context_of, run_calling, take
 from tests.upstreams import Upstream, Wire, answer
 

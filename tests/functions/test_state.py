@@ -11,12 +11,12 @@ from structlog.testing import capture_logs
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.functions.state import SingleFlight
+from streamstack.language.environment import parse_redis
 from streamstack.language.project import validate
-from streamstack.language.redis_urls import parse_redis
-from streamstack.language.settings import StateSettings
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import StateSettings, Streaming
 from streamstack.runtime.plan import Plan
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
+from tests.collector import Collector
 from tests.redis import free_port
 from tests.stacks import plan_of, run_stack
 from tests.waiting import eventually
@@ -214,7 +214,7 @@ async def test_keys(state: StateSettings) -> None:
         (
             "- streams.interval: 1s\n  as: s\n- cache.use: {key: a, do: [{return: << s >>}]}\n  as: v",
             "template",
-            "a stream can't be cached: `collect` it first",
+            "a stream can't be cached: use `collect`",
         ),
     ],
 )

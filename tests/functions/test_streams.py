@@ -11,8 +11,9 @@ from streamstack.errors import RunError
 from streamstack.functions.streams import FUNCTIONS, LARGEST_BATCH
 from streamstack.language.definition import Registry
 from streamstack.runtime import operators
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches, Stream, iterate
+from tests.collector import Collector
 from tests.stacks import run_stack
 
 REGISTRY = Registry(FUNCTIONS)

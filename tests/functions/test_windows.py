@@ -8,9 +8,10 @@ import pytest
 
 from streamstack.functions import REGISTRY
 from streamstack.language.project import validate
-from streamstack.language.streaming_settings import Streaming
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.language.settings import Streaming
+from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Stream
+from tests.collector import Collector
 from tests.functions.test_streams import Source, items_of
 from tests.stacks import run_stack
 

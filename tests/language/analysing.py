@@ -21,8 +21,8 @@ from streamstack.language.definition import (
     function,
 )
 from streamstack.language.loading.documents import read_document
+from streamstack.language.settings import Streaming
 from streamstack.language.source import read
-from streamstack.language.streaming_settings import Streaming
 from streamstack.spec import Binds, Bound, Condition, Kind, ListOf, Named, Nesting, OneOf, StackOf, Variable
 
 _ITEM = (Binds("as", "item"),)

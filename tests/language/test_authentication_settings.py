@@ -13,9 +13,8 @@ from streamstack.functions import REGISTRY
 from streamstack.language.authentication import ApiKey, CredentialPlace, Jwt, Key
 from streamstack.language.definition import Authentication, Endpoint
 from streamstack.language.loading.documents import load
-from streamstack.language.settings import Settings, load_settings
+from streamstack.language.settings import Settings, Streaming, load_settings
 from streamstack.language.source import read
-from streamstack.language.streaming_settings import Streaming
 
 LONG = "a-secret-of-the-tests-with-32-bytes-or-more"
 

@@ -15,8 +15,7 @@ from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.findings import FINDINGS
 from streamstack.language.project import validate
-from streamstack.language.settings import load_settings
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import Streaming, load_settings
 
 CASES = Path(__file__).parent.parent / "cases"
 VALID = sorted((CASES / "valid").glob("*.yaml"))

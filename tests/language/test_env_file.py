@@ -8,8 +8,8 @@ import pytest
 
 from streamstack.functions import REGISTRY
 from streamstack.language.environment import read_env_file
+from streamstack.language.findings import write_text
 from streamstack.language.project import Checked, read_project
-from streamstack.language.report import write_text
 
 
 def read(text: str, folder: Path) -> tuple[dict[str, str], list[tuple[int, str]]]:

@@ -6,11 +6,9 @@ import random
 
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
-from streamstack.language.findings import FINDINGS
+from streamstack.language.findings import FINDINGS, WRITERS
 from streamstack.language.project import validate
-from streamstack.language.report import WRITERS
-from streamstack.language.settings import Settings
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import Settings, Streaming
 from streamstack.runtime.plan import compile_project
 from streamstack.server.endpoints import make_endpoints
 from tests.mutations import mutate_characters, mutate_nodes

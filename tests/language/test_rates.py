@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamstack.language.units import Rate, parse_rate
+from streamstack.language.values import Rate, parse_rate
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,8 @@ from streamstack.language.keys import CONSTRAINTS, INPUT_KEYS, MODIFIERS
 from streamstack.language.keys import DOCUMENTS as DOCUMENT_KEYS
 from streamstack.language.nodes import plain
 from streamstack.language.schema import make_schemas
-from streamstack.language.settings import load_settings
+from streamstack.language.settings import Streaming, load_settings, parse_streaming
 from streamstack.language.source import read
-from streamstack.language.streaming_settings import Streaming, parse_streaming
 from streamstack.spec import fields_of
 
 ROOT = Path(__file__).parent.parent.parent

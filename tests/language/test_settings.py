@@ -6,9 +6,19 @@ import pytest
 
 from streamstack.errors import Diagnostic
 from streamstack.language.findings import FINDINGS, make_diagnostic
-from streamstack.language.settings import Cors, LogSettings, Metrics, Model, Server, Settings, load_settings
+from streamstack.language.settings import (
+    Cors,
+    LogSettings,
+    Metrics,
+    Model,
+    Resume,
+    Server,
+    Settings,
+    Streaming,
+    load_settings,
+    parse_streaming,
+)
 from streamstack.language.source import Mapping, read
-from streamstack.language.streaming_settings import Resume, Streaming, parse_streaming
 
 FILE = "streamstack.yaml"
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from streamstack.language.redis_urls import RedisUrl
-from streamstack.language.report import write_text
+from streamstack.language.environment import RedisUrl
+from streamstack.language.findings import write_text
 from streamstack.language.settings import StateSettings, load_settings, parse_section
 from streamstack.language.source import read
 

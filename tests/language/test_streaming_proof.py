@@ -10,8 +10,8 @@ from streamstack.language.analysis.walker import analyse, callees_of
 from streamstack.language.definition import Endpoint
 from streamstack.language.loading.documents import read_document
 from streamstack.language.project import validate
+from streamstack.language.settings import Streaming
 from streamstack.language.source import read
-from streamstack.language.streaming_settings import Streaming
 from tests.language.analysing import FUNCTIONS, Case, analyse_text, codes_in, read_cases
 
 X = "x: {type: boolean}\nxs: {type: list}"

@@ -10,8 +10,9 @@ from typing import Any
 from streamstack.errors import RunError
 from streamstack.functions.llm import llm_chat
 from streamstack.language.settings import HttpSettings, Model
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Stream
+from tests.collector import Collector
 from tests.upstreams import Upstream, Wire, answer
 
 WIRES = Path(__file__).parent / "wires"

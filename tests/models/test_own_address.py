@@ -7,7 +7,8 @@ import pytest
 from streamstack.errors import RunError
 from streamstack.functions.http import http_request
 from streamstack.language.settings import HttpSettings, Model
-from streamstack.runtime.run import Address, Collector, Context, Run
+from streamstack.runtime.run import Address, Context, Run
+from tests.collector import Collector
 from tests.models.asking import SSE, stream_of, wire
 from tests.upstreams import Upstream, answer
 

@@ -139,6 +139,28 @@ def test_learnt_form_of_the_events_changes_nothing(events: list[bytes]) -> None:
     assert told[0] == told[1]
 
 
+#: What stands where the text should: texts, other values, and parts that make texts only if read across events.
+PLACED = [
+    *['"a"', '""', '"\u00e9"', '"a\\""', "1", "", " ", '"\\ud83d"', '"\\ude00"'],
+    *['"a\\"', '","b"', '"a","b"', '["a"', '"b"]', '"a', 'b"'],
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(PLACED), min_size=1, max_size=9))
+def test_events_that_are_read_together_are_read_apart(placed: list[str]) -> None:
+    """Several events whose texts are parsed at once give what each gives alone, whatever stands in place of a text."""
+    event = 'data: {"choices": [{"delta": {"content": %s}}]}\n\n'
+    told = []
+    for learners in (4, 0):
+        decoder = AnswerDecoder(PROVIDERS["openai"].reader("x.example", 12), "skip", 1 << 20)
+        decoder.learners = learners
+        items = decoder.feed((event % '"x"').encode())
+        items += decoder.feed("".join(event % each for each in placed).encode()) + decoder.finish()
+        told.append((items, repr(decoder.failure), decoder.skipped))
+    assert told[0] == told[1]
+
+
 def test_form_of_the_events_is_learnt() -> None:
     """Once a piece of the text was read, others that are written alike are not read as a whole."""
     reader = PROVIDERS["openai"].reader("x.example", 1 << 20)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from streamstack.language.definition import Effects, Function, Parameter, function
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches, Stream
 from streamstack.spec import Bound
+from tests.collector import Collector
 from tests.stacks import plan_of, run_stack
 
 

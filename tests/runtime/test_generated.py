@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
+from tests.collector import Collector
 from tests.stacks import Outcome, plan_of, run_stack
 
 

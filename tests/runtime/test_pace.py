@@ -12,7 +12,8 @@ import pytest
 from streamstack.errors import RunError
 from streamstack.runtime import pace
 from streamstack.runtime.pace import INTERVAL, Pacer, delay, pacer, resume
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
+from tests.collector import Collector
 
 
 class Clock:

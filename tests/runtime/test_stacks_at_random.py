@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from streamstack.errors import RunError
-from streamstack.runtime.run import Collector, Context, Run
+from streamstack.runtime.run import Context, Run
+from tests.collector import Collector
 from tests.stacks import plan_of
 
 NAMES = ("a", "b", "item", "x_1")

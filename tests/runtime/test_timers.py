@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 
 import pytest
 
-from streamstack.runtime.pace import SlottedTimers, schedule_start, sleep
+from streamstack.runtime import pace
+from streamstack.runtime.pace import SHORT, KernelTimer, LoopTimer, SlottedTimers, schedule_start, sleep
+
+
+@pytest.fixture(params=["kernel", "loop"], autouse=True)
+def timer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run each test with the timers of Linux, and as where there are none."""
+
+    def unavailable(loop: asyncio.AbstractEventLoop, callback: object) -> None:
+        raise OSError
+
+    if request.param == "loop":
+        monkeypatch.setattr(pace, "KernelTimer", unavailable)
+    elif sys.platform != "linux":
+        pytest.skip("timerfd_create(2) is a system call of Linux")
+    return str(request.param)
 
 
 async def test_waits_that_end_together_share_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many of one slot cost one timer, and wake in the order in which they came."""
-    timers: list[float] = []
-    set_timer = SlottedTimers._set  # noqa: SLF001
-
-    def counted(self: SlottedTimers, due: float) -> None:
-        timers.append(due)
-        set_timer(self, due)
-
-    monkeypatch.setattr(SlottedTimers, "_set", counted)
-    woken: list[int] = []
     together = SlottedTimers(asyncio.get_running_loop())
+    set_timer = together.timer.set
+    settings: list[float] = []
+
+    def counted(_: object, due: float) -> None:
+        settings.append(due)
+        set_timer(due)
+
+    monkeypatch.setattr(type(together.timer), "set", counted)
+    woken: list[int] = []
 
     async def wait(number: int) -> None:
         await together.wait(0.05)
@@ -31,7 +47,7 @@ async def test_waits_that_end_together_share_a_timer(monkeypatch: pytest.MonkeyP
     await asyncio.gather(*(wait(number) for number in range(500)))
     assert woken == list(range(500))
     assert time.perf_counter() - began >= 0.049
-    assert 1 <= len(timers) <= 25, "all that were made within two milliseconds share one"
+    assert 1 <= len(settings) <= 25, "all that were made within two milliseconds share one"
 
 
 async def test_waits_end_in_the_order_of_their_times() -> None:
@@ -50,11 +66,36 @@ async def test_waits_end_in_the_order_of_their_times() -> None:
 
 async def test_the_loop_is_not_woken_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once nobody waits any more, no timer is set."""
+    woken: list[int] = []
+    wake = SlottedTimers._wake  # noqa: SLF001
+
+    def counted(self: SlottedTimers) -> None:
+        woken.append(1)
+        wake(self)
+
+    monkeypatch.setattr(SlottedTimers, "_wake", counted)
     timers = SlottedTimers(asyncio.get_running_loop())
     await timers.wait(0.01)
-    monkeypatch.setattr(SlottedTimers, "_set", None)
-    await asyncio.sleep(0.02)
-    assert timers._handle is None  # noqa: SLF001
+    await asyncio.sleep(0.05)
+    assert len(woken) == 1
+
+
+async def test_short_waits_are_punctual(timer: str) -> None:
+    """With the kernel's timer no short wait is early, and most are late by less than a loop's timer would be."""
+    late = []
+    for _ in range(60):
+        began = time.monotonic()
+        await sleep(0.005)
+        late.append(time.monotonic() - began - 0.005)
+    assert min(late) >= (-0.000_1 if timer == "kernel" else -0.001)
+    assert sorted(late)[15] < (0.000_5 if timer == "kernel" else 0.003)
+
+
+async def test_without_a_descriptor_the_loop_has_the_timers(timer: str) -> None:
+    """Where the system has no timers of its own, or none left, paced streams go on."""
+    kind = {"kernel": KernelTimer, "loop": LoopTimer}[timer]
+    assert type(SlottedTimers(asyncio.get_running_loop()).timer) is kind
+    await sleep(SHORT + 0.01)
 
 
 async def test_one_who_is_stopped_stops_nobody_else() -> None:

@@ -25,8 +25,8 @@ from streamstack.language.keys import MODIFIERS
 from streamstack.language.loading.documents import load
 from streamstack.language.names import check_variable, identifier
 from streamstack.language.nodes import plain
+from streamstack.language.settings import Streaming
 from streamstack.language.source import read
-from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.plan import compile_project
 from streamstack.spec import (
@@ -401,7 +401,7 @@ def test_source_with_other_names_never_runs(text: str) -> None:
 WRITERS = [
     *(ENGINE / "functions").glob("*.py"),
     *(ENGINE / "runtime" / f"{name}.py" for name in ("compiler", "plan")),
-    *(ENGINE / "language" / "expressions" / f"{n}.py" for n in ("compile", "value", "templates", "scan")),
+    *(ENGINE / "language" / "expressions" / f"{n}.py" for n in ("compile", "templates", "grammar")),
 ]
 
 

@@ -12,9 +12,8 @@ from typing import Any
 from streamstack.functions import REGISTRY
 from streamstack.language.definition import Endpoint, Parameter, Project, Registry, function
 from streamstack.language.loading.documents import load
-from streamstack.language.settings import Settings
+from streamstack.language.settings import Settings, Streaming
 from streamstack.language.source import read
-from streamstack.language.streaming_settings import Streaming
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Run
 from streamstack.server.endpoints import make_endpoints

@@ -297,7 +297,7 @@ async def test_streams_are_ended_when_the_host_stops(tmp_path: Path) -> None:
 
 def test_errors_of_a_project_are_told(tmp_path: Path) -> None:
     """As a report, when the application is made."""
-    with pytest.raises(streamstack.ProjectError, match="there are no endpoints"):
+    with pytest.raises(streamstack.ProjectError, match="no endpoints found"):
         streamstack.application(tmp_path)
     write(tmp_path, definitions="{method: GET, path: /x, functionStack: [{strem: x}]}")
     with pytest.raises(streamstack.ProjectError, match="strem") as caught:

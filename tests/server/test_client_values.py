@@ -58,7 +58,7 @@ SPLIT = "- stream: {content: a b c, split: {by: words, size: << input.v >>}}"
         (SPLIT, {"v": "many"}, "`size` must be an integer, not a text"),
         ("- counter.add: {key: k, by: << input.v >>}", {"v": "x"}, "`by` must be a number, not a text"),
         (HEADERS, {"v": {"A B": 1}}, "`A B` is not a valid header"),
-        (HEADERS, {"v": {"A": "b\r\nc"}}, "the header `A` holds a line break"),
+        (HEADERS, {"v": {"A": "b\r\nc"}}, "the header `A` contains a line break"),
         (MESSAGES, {"v": 5}, "`messages` must be a list, not an integer"),
         (MESSAGES, {"v": []}, "`messages` is empty"),
         (MESSAGES, {"v": [{"role": "nobody", "content": "a"}]}, "`messages[0].role` is 'nobody'"),

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from streamstack.language.keys import STRICT, InputRules
+from streamstack.language.definition import STRICT, InputRules
 from streamstack.runtime.files import File
 from streamstack.runtime.run import Run
 from streamstack.server.inputs import Reader, close_inputs

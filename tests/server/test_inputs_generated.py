@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from streamstack.language.keys import InputRules
+from streamstack.language.definition import InputRules
 from streamstack.runtime.inputs import compile_inputs
 from streamstack.runtime.run import Run
 from streamstack.server.inputs import Reader

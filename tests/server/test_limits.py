@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from streamstack.connections.state import Verdict
 from streamstack.functions.state import quota_of, tightest
-from streamstack.language.units import Rate
+from streamstack.language.values import Rate
 from tests.redis import RedisServer
 from tests.server.authenticating import BY_SECRET, bearer, claims, project, signed
 from tests.server.serving import Client, Reply, Server

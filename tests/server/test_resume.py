@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from streamstack.language.streaming_settings import Resume
+from streamstack.language.settings import Resume
 from streamstack.runtime.run import Run
 from tests.server.authenticating import BY_SECRET, SECRET, claims, project, signed
 from tests.server.resuming import EIGHT, NONE, contents, counting, events, in_pieces

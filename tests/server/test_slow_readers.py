@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from streamstack.language.streaming_settings import Streaming
+from streamstack.language.settings import Streaming
 from streamstack.runtime.run import Run
 from streamstack.server.response import Backlog
 from streamstack.server.response_options import Limits, ResponseOptions

@@ -1,19 +1,30 @@
-"""The command line. Each command is a module of this package with a function of the same name."""
+"""The command line."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 
 from streamstack import __version__
-from streamstack.language.suggest import nearest
+from streamstack.language.masking import masked
+from streamstack.language.names import nearest
 from streamstack.server.signals import Early
 
-#: The commands, in the order of the help.
-COMMANDS: Final = ("serve", "validate", "call", "graph", "show", "token", "functions", "schema")
+#: The commands in the order of the help, each with the module of this package that has a function of its name.
+COMMANDS: Final = {
+    "serve": "serve",
+    "validate": "validate",
+    "fix": "fix",
+    "call": "call",
+    "graph": "definitions",
+    "show": "definitions",
+    "token": "token",
+    "functions": "reference",
+    "schema": "reference",
+}
 #: What other tools call a command, and what it is here.
 _ELSEWHERE: Final = {
     "run": "serve",
@@ -25,10 +36,14 @@ _ELSEWHERE: Final = {
     "check": "validate",
     "lint": "validate",
     "verify": "validate",
+    "format": "fix",
+    "repair": "fix",
     "curl": "call",
     "request": "call",
     "docs": "functions",
 }
+#: Exit codes: nothing to report, problems in the files, could not run.
+CLEAN, FOUND, FAILED = 0, 1, 2
 _NEW: Final = frozenset({"new", "init", "create", "scaffold"})
 #: The smallest project, shown when there is none.
 FIRST_FILE: Final = """\
@@ -70,7 +85,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"streamstack.cli.{cmd_name}")
+        module = import_module(f"streamstack.cli.{COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, cmd_name)
         return command
 
@@ -87,6 +102,12 @@ def _explain_unknown(name: str) -> str:
     if meant is not None:
         return f"no such command `{name}`: did you mean `streamstack {meant}`?"
     return f"no such command `{name}`: there are {', '.join(COMMANDS)}"
+
+
+def give_up(context: click.Context, reason: str, code: int = FAILED) -> NoReturn:
+    """End the command with a reason."""
+    click.echo(f"streamstack: {masked(reason)}", err=True)
+    context.exit(code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

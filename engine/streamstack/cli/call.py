@@ -29,14 +29,14 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from streamstack import __version__
-from streamstack.connections.http import UpstreamResponse
+from streamstack.connections.http_client import UpstreamResponse
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
+from streamstack.language.findings import WRITERS
 from streamstack.language.masking import mask
 from streamstack.language.project import find_root, read_project
-from streamstack.language.report import WRITERS
+from streamstack.runtime.decoders import format_of, read_content_type
 from streamstack.runtime.decoders.decoder import Decoder
-from streamstack.runtime.decoders.formats import format_of, read_content_type
 from streamstack.runtime.decoders.lines import LinesDecoder, TextDecoder
 from streamstack.runtime.decoders.sse import SseDecoder
 from streamstack.server.app import serving_locally
@@ -59,7 +59,7 @@ _SILENCE: Final = "nothing came for the time allowed by --timeout"
 
 
 class _NoAnswerError(click.ClickException):
-    """There is no answer to show."""
+    """No response to show."""
 
     exit_code = NO_ANSWER
 
@@ -146,7 +146,7 @@ def _server(url: str | None, directory: Path | None) -> Iterator[str]:
     errors = [finding for finding in checked.findings if finding.severity == "error"]
     if errors:
         click.echo(WRITERS["text"](errors, checked.sources), nl=False, err=True)
-        raise _NoAnswerError("the project can't be served; see `streamstack validate`")
+        raise _NoAnswerError(f"the project can't be served: {checked.advice}")
     try:
         with _log_to_stderr(), serving_locally(checked, checked.environment) as address:
             yield address

@@ -7,17 +7,17 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import structlog
 
-from streamstack.cli import FIRST_FILE
+from streamstack.cli import FIRST_FILE, FOUND, give_up
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
+from streamstack.language.findings import write_text
 from streamstack.language.masking import mask, masked
 from streamstack.language.project import Checked, read_project
-from streamstack.language.report import write_text
 from streamstack.language.settings import LogSettings
 from streamstack.language.values import to_json
 from streamstack.server.context import AuthenticationError, DatabaseError
@@ -26,11 +26,8 @@ from streamstack.server.reloading import first_edition, unshared
 from streamstack.server.serve import ServeOptions
 from streamstack.server.serve import serve as serve_alone
 from streamstack.server.signals import Early
-from streamstack.server.sockets import AddressError, is_loopback
+from streamstack.server.sockets import AddressError, ServerTls, TlsError, is_loopback
 from streamstack.server.supervisor import Supervisor, SupervisorError
-
-#: Exit codes: what was found is wrong, or it could not run.
-FOUND, FAILED = 1, 2
 
 
 @click.command(short_help="Start the server.")
@@ -65,7 +62,7 @@ def serve(
     """
     folder = directory or (Path("definitions") if Path("definitions").is_dir() else Path())
     if not folder.is_dir():
-        _give_up(context, f"there is no folder {folder}", FAILED)
+        give_up(context, f"no such folder: {folder}")
 
     def read() -> Checked:
         return read_project(folder, REGISTRY, os.environ, check_environment=True)
@@ -73,15 +70,15 @@ def serve(
     try:
         checked = read()
     except OSError as error:
-        _give_up(context, f"{error.filename}: {error.strerror}", FAILED)
+        give_up(context, f"{error.filename}: {error.strerror}")
     if checked.findings:
         click.echo(write_text(checked.findings, checked.sources), err=True, nl=False)
     if checked.failed:
-        _give_up(context, "not served: put the errors above right first", FOUND)
+        give_up(context, f"not served: {checked.advice}", FOUND)
     if not checked.project.endpoints:
         if checked.sources:
-            _give_up(context, f"there are no endpoints in {folder}", FAILED)
-        _give_up(context, f"there are no definitions in {folder}\n\n{FIRST_FILE}", FAILED)
+            give_up(context, f"no endpoints found in {folder}")
+        give_up(context, f"no definitions found in {folder}\n\n{FIRST_FILE}")
     _configure_log(checked.settings.log)
     server = checked.settings.server
     address = host if host is not None else server.host
@@ -103,33 +100,29 @@ def serve(
             dev=dev,
             reload=reload,
             early=context.find_object(Early) or Early(),
+            tls=None if server.tls is None else ServerTls(server.tls),
         )
         if count > 1:
             Supervisor(task, count).run()
         else:
             serve_alone(task)
-    except (AddressError, AuthenticationError, DatabaseError, SupervisorError, UnservableError) as error:
-        _give_up(context, str(error), FAILED)
+    except (AddressError, AuthenticationError, DatabaseError, SupervisorError, TlsError, UnservableError) as error:
+        give_up(context, str(error))
 
 
 def _check_sharing(context: click.Context, checked: Checked) -> None:
     """Report what several workers do not share; exit if they can't work without it."""
     if not hasattr(os, "fork"):
-        _give_up(context, "several workers need a system that can fork: remove --workers", FAILED)
+        give_up(context, "several workers need a system that can fork: remove --workers")
     refused, warned = unshared(checked)
     for each in (*refused, *warned):
         _announce(each)
     if refused:
-        _give_up(context, "not served: put the above right first", FOUND)
+        give_up(context, "not served: fix the above first", FOUND)
 
 
 def _announce(line: str) -> None:
     click.echo(masked(line), err=True)
-
-
-def _give_up(context: click.Context, reason: str, code: int) -> NoReturn:
-    click.echo(f"streamstack: {masked(reason)}", err=True)
-    context.exit(code)
 
 
 def _log_line(entry: dict[str, Any], **_: Any) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import click
 
-from streamstack.cli import FIRST_FILE
+from streamstack.cli import CLEAN, FIRST_FILE, FOUND, give_up
 from streamstack.connections.database import Databases, uses_of
 from streamstack.errors import Diagnostic, RunError
 from streamstack.functions import REGISTRY
+from streamstack.language.findings import WRITERS, summarise
 from streamstack.language.project import (
     SETTINGS,
     Checked,
@@ -23,10 +24,6 @@ from streamstack.language.project import (
     find_settings,
     read_project,
 )
-from streamstack.language.report import WRITERS, summarise
-
-#: Exit codes: clean, findings, could not run.
-CLEAN, FOUND, FAILED = 0, 1, 2
 
 
 @click.command(short_help="Check definitions for errors.")
@@ -53,20 +50,16 @@ def validate(
 
     Exit codes: 0 if there are no problems, 1 if there are findings, 2 if the command could not run.
     """
-    atexit.register(gc.freeze)  # nobody need look for cycles in a process that ends
-    chosen = paths or (Path("definitions") if Path("definitions").is_dir() else Path(),)
+    atexit.register(gc.freeze)  # looking for cycles is needless in a process that ends
+    chosen = paths or default_paths()
     try:
         findings, sources = _check(chosen, check_environment=env, ask=database)
     except RunError as error:
-        click.echo(f"streamstack: {error.full}", err=True)
-        context.exit(FAILED)
+        give_up(context, error.full)
     except OSError as error:
-        click.echo(f"streamstack: {error.filename}: {error.strerror}", err=True)
-        context.exit(FAILED)
+        give_up(context, f"{error.filename}: {error.strerror}")
     if not sources:
-        listed = ", ".join(map(str, chosen))
-        click.echo(f"streamstack: there are no definitions in {listed}\n\n{FIRST_FILE}", err=True)
-        context.exit(FAILED)
+        give_up(context, f"no definitions found in {', '.join(map(str, chosen))}\n\n{FIRST_FILE}")
     click.echo(WRITERS[format_](findings, sources), nl=False)
     if format_ in ("text", "github"):
         click.echo(summarise(findings, len(sources)), err=True)
@@ -80,12 +73,7 @@ def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tu
     A file is checked together with its whole project, whose functions it may call. With ``ask`` the databases
     are checked too. Raises RunError ``database`` for one that is unreachable.
     """
-    wanted: dict[Path, dict[str, Path]] = {}
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(2, "there is no such file or folder", str(path))
-        files = find_files(path) if path.is_dir() else [path] if _is_definition(path) else []
-        wanted.setdefault(find_root(path), {}).update({display_name(file): file for file in files})
+    wanted = choose(paths)
     findings: set[Diagnostic] = set()
     sources: dict[str, str] = {}
     for root, chosen in wanted.items():
@@ -108,6 +96,25 @@ def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tu
         findings.update(finding for finding in found if finding.file in told)
         sources.update({name: text for name, text in checked.sources.items() if name in told})
     return sorted(findings), sources
+
+
+def default_paths() -> tuple[Path, ...]:
+    """Return the folder that a command reads without arguments."""
+    return (Path("definitions") if Path("definitions").is_dir() else Path(),)
+
+
+def choose(paths: tuple[Path, ...]) -> dict[Path, dict[str, Path]]:
+    """Return the definitions at some paths by the root of their project and their name in messages.
+
+    Raises FileNotFoundError for a path that does not exist.
+    """
+    wanted: dict[Path, dict[str, Path]] = {}
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(2, "there is no such file or folder", str(path))
+        files = find_files(path) if path.is_dir() else [path] if _is_definition(path) else []
+        wanted.setdefault(find_root(path), {}).update({display_name(file): file for file in files})
+    return wanted
 
 
 async def _ask(checked: Checked) -> list[Diagnostic]:

@@ -1,150 +1,27 @@
-"""The HTTP client that a process has, and the content codings it undoes."""
+"""Requests to upstreams: their URLs, what follows a redirect, and which hosts and addresses may be connected to."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, TypeVar
+from http import HTTPStatus
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, Final
 
-import aiohttp
-import brotli  # type: ignore[import-untyped]
 from multidict import CIMultiDict
 from yarl import URL
 
-from streamstack import __version__
-from streamstack.connections.network_guard import NetworkGuard, RefusedAddressError
 from streamstack.errors import RunError
-from streamstack.language.headers import is_framing
 from streamstack.language.settings import HttpSettings
 
-#: Bytes of a piece, at most (br: about).
-PIECE: Final = 64 * 1024
-#: What a request accepts.
+#: Statuses that may be another one at the next attempt (RFC 9110; 425 is RFC 8470).
+TRANSIENT_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_PHRASES: Final = {int(status): status.phrase for status in HTTPStatus}
+#: The content codings that a request accepts.
 ACCEPTED: Final = "gzip, deflate, br"
-#: Codings one upon the other; more is nobody's honest answer.
-_MOST: Final = 3
-
-
-class Coding(Protocol):
-    """Undoes one coding."""
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Give what some bytes decode to, in pieces; they must all be taken before the next are fed.
-
-        Raises RunError ``invalid-chunk`` for bytes that are not in this coding.
-        """
-
-    @property
-    def complete(self) -> bool:
-        """Whether the end of the coding has come."""
-
-
-def decoders_for(header: str | None) -> list[Coding]:
-    """Return what undoes a Content-Encoding, in the order to be used.
-
-    Raises RunError ``invalid-chunk`` for a coding that was not asked for.
-    """
-    names = [name.strip().lower() for name in (header or "").split(",")]
-    names = [name for name in names if name not in ("", "identity")]
-    codings: list[Coding] = []
-    for name in reversed(names):
-        make = _CODINGS.get(name)
-        if make is None or len(names) > _MOST:
-            raise RunError(
-                "invalid-chunk", f"the answer is encoded as {', '.join(names)[:60]}, which is not read: {ACCEPTED} are"
-            )
-        codings.append(make())
-    return codings
-
-
-def decode(codings: list[Coding], data: bytes) -> Iterator[bytes]:
-    """Give what some bytes are once all codings are undone."""
-    if not codings:
-        yield data
-        return
-    for piece in codings[0].feed(data):
-        yield from decode(codings[1:], piece)
-
-
-class _Zlib:
-    """gzip (RFC 1952, several members too) and deflate, with or without zlib's frame (RFC 1950, 1951)."""
-
-    def __init__(self, *, gzip: bool) -> None:
-        self._gzip = gzip
-        self._inflate = zlib.decompressobj(31) if gzip else None
-        self._opening = b""
-        self._drained = True  # nothing is held back for want of room
-        self.complete = False
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        if self._inflate is None:
-            self._opening += data
-            if len(self._opening) < 2:
-                return
-            data, self._opening = self._opening, b""
-            framed = data[0] & 15 == 8 and int.from_bytes(data[:2]) % 31 == 0
-            self._inflate = zlib.decompressobj(15 if framed else -15)
-        while data or not self._drained:
-            if self.complete:
-                if not (self._gzip and data[:1] == b"\x1f"):
-                    return  # padding after the end
-                self._inflate = zlib.decompressobj(31)
-                self.complete = False
-            try:
-                piece = self._inflate.decompress(data, PIECE)
-            except zlib.error as error:
-                raise _broken("gzip" if self._gzip else "deflate") from error
-            self._drained = len(piece) < PIECE
-            data = self._inflate.unconsumed_tail
-            if self._inflate.eof:
-                self.complete = True
-                data = self._inflate.unused_data
-            if piece:
-                yield piece
-
-
-class _Brotli:
-    """br (RFC 7932)."""
-
-    def __init__(self) -> None:
-        self._decompressor = brotli.Decompressor()
-
-    @property
-    def complete(self) -> bool:
-        return bool(self._decompressor.is_finished())
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        process = self._decompressor.process
-        try:
-            piece = process(data, output_buffer_limit=PIECE)
-            # It says that it can take more while it still holds some back: so it is asked until it is empty.
-            while piece or not self._decompressor.can_accept_more_data():
-                yield piece
-                piece = process(b"", output_buffer_limit=PIECE)
-        except brotli.error as error:
-            raise _broken("br") from error
-
-
-def _broken(name: str) -> RunError:
-    return RunError("invalid-chunk", f"the answer says that it is encoded as {name}, and is not")
-
-
-_CODINGS: Final[dict[str, Callable[[], Coding]]] = {
-    "gzip": lambda: _Zlib(gzip=True),
-    "x-gzip": lambda: _Zlib(gzip=True),
-    "deflate": lambda: _Zlib(gzip=False),
-    "br": _Brotli,
-}
-
-
-T = TypeVar("T")
-
-#: Bytes that are read ahead of whoever takes them, about.
-READ_AHEAD: Final = 64 * 1024
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 #: What may follow a redirect to another origin; the rest may be a key of the first one.
 _HARMLESS: Final = frozenset(
     {"accept", "accept-encoding", "accept-language", "cache-control", "content-type", "last-event-id", "user-agent"}
@@ -173,11 +50,12 @@ class UpstreamRequest:
 def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "http") -> URL:
     """Return the URL that a text is, with more added to its query. ``web`` is its scheme: http or ws.
 
-    Raises RunError ``template`` for what is no such URL. The message holds none of it: a URL may hold a key.
+    Raises RunError ``template`` for what is no such URL, ``invalid-input`` for one with control characters. The message
+    holds none of it: a URL may hold a key.
     """
     text = text.strip()
     if _CONTROL.search(text):  # yarl would drop line breaks and tabs in silence
-        raise RunError("template", "`url` holds a line break or another control character", final=True)
+        raise RunError("invalid-input", "`url` contains a line break or another control character", final=True)
     try:
         url = URL(text, encoded=_QUOTED.fullmatch(text) is not None)
         right = url.scheme in (web, web + "s") and bool(url.raw_host) and url.port is not None
@@ -190,189 +68,17 @@ def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "
     return url.with_fragment(None)
 
 
+def describe_status(status: int) -> str:
+    """Return a status and what it is called, such as "404 Not Found"."""
+    return f"{status} {_PHRASES.get(status, '')}".rstrip()
+
+
 def loggable(url: URL) -> str:
     """Return a URL as it may stand in a log: without its query and user, which may hold keys."""
     return str(url.with_query(None).with_user(None))
 
 
-class _RedirectError(Exception):
-    """An answer that asks to follow a redirect."""
-
-    def __init__(self, status: int, location: str) -> None:
-        super().__init__(status, location)
-        self.status = status
-        self.location = location
-
-
-class HttpClient:
-    """Sends requests. It is opened when first used, and closed with the server."""
-
-    def __init__(self, settings: HttpSettings, *, dev: bool = False) -> None:
-        self.settings = settings
-        self._guard = NetworkGuard(settings, dev=dev)
-        self._stand_ins = {str(URL(origin).origin()): URL(other) for origin, other in settings.stand_ins.items()}
-        for other in self._stand_ins.values():
-            self._guard.trusted.add((other.host or "", other.port or 0))
-        self._proxy = None if settings.proxy is None else URL(settings.proxy)
-        self._guard.proxy_port = None if self._proxy is None else self._proxy.port
-        self._session: aiohttp.ClientSession | None = None
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
-    @property
-    def session(self) -> aiohttp.ClientSession:
-        """The pool itself; no cookie is kept, since it is shared by all runs."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, socket_factory=self._guard.make_socket),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                # What follows the head is timed by whoever reads: events count there, not bytes.
-                timeout=aiohttp.ClientTimeout(total=None, connect=self.settings.connect or None),
-                headers={"User-Agent": f"streamstack/{__version__}"},
-                middlewares=(self._check,),
-                auto_decompress=False,
-                read_bufsize=READ_AHEAD,
-                max_line_size=64 * 1024,
-                max_field_size=64 * 1024,
-            )
-        return self._session
-
-    async def _check(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        """Judge the host of every request that leaves, whoever makes it."""
-        self._guard.check_host(request.url.host or "", request.url.port or 0)
-        response = await handler(request)
-        # aiohttp would follow the redirect of a WebSocket with all its headers, to any host.
-        location = response.headers.get("Location")
-        if "Upgrade" in request.headers and response.status in _REDIRECTS and location is not None:
-            response.close()
-            raise _RedirectError(response.status, location)
-        return response
-
-    def locate(self, url: URL) -> tuple[URL, str | None]:
-        """Return where a URL is asked for, and the Host to name there if that is another one.
-
-        Raises RunError ``http-connection`` for a host that is not allowed.
-        """
-        self._guard.check_host(url.host or "", url.port or 0)
-        if not self._stand_ins:
-            return url, None
-        origin = url.origin()
-        if origin.scheme in ("ws", "wss"):
-            origin = origin.with_scheme("http" + origin.scheme[2:])
-        other = self._stand_ins.get(str(origin))
-        if other is None:
-            return url, None
-        scheme = "ws" if url.scheme.startswith("ws") else "http"
-        moved = URL.build(
-            scheme=scheme,
-            host=other.host or "",
-            port=other.port,
-            path=url.raw_path,
-            query_string=url.raw_query_string,
-            encoded=True,
-        )
-        return moved, url.authority if url.explicit_port else url.host
-
-    def _prepare(self, request: UpstreamRequest) -> tuple[URL, CIMultiDict[str], URL | None]:
-        """Return where a request is sent, its headers, and the proxy: no header frames a body or is of the connection.
-
-        Every request leaves through here. An author's `Content-Length` would cut its body or begin another request.
-        """
-        url, host = self.locate(request.url)
-        headers = CIMultiDict((name, value) for name, value in request.headers.items() if not is_framing(name))
-        if host is not None:
-            headers.setdefault("Host", host)
-        if request.length is not None:  # else it would be sent in chunks, which not every server takes
-            headers["Content-Length"] = str(request.length)
-        return url, headers, self._proxy_for(request.url, url)
-
-    def _proxy_for(self, asked: URL, url: URL) -> URL | None:
-        """Return the proxy that a request goes through; calls of this machine and stand-ins go without.
-
-        Raises RunError ``http-connection`` for an address that is not allowed.
-        """
-        if self._proxy is None or asked.authority != url.authority:
-            return None
-        host = url.host or ""
-        self._guard.check_literal(host)
-        local = host == "localhost" or host.startswith("127.") or host == "::1"
-        return None if local else self._proxy
-
-    async def connect(self, request: UpstreamRequest, **options: Any) -> aiohttp.ClientWebSocketResponse[bool]:
-        """Open a WebSocket, following redirects as `send` does. ``options`` are those of aiohttp's `ws_connect`.
-
-        Raises RunError as `send`, and aiohttp's WSServerHandshakeError for an answer that is no WebSocket.
-        """
-
-        async def open_once(request: UpstreamRequest) -> aiohttp.ClientWebSocketResponse[bool]:
-            url, headers, proxy = self._prepare(request)
-            try:
-                socket: aiohttp.ClientWebSocketResponse[bool] = await self.session.ws_connect(
-                    url, headers=headers, proxy=proxy, **options
-                )
-            except (aiohttp.WSServerHandshakeError, _RedirectError):
-                raise
-            except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise fault_of(error, request.url.host or "", self.settings.connect) from error
-            return socket
-
-        return await self._through_redirects(request, open_once)
-
-    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """Send a request, follow its redirects, and return the answer once its head has come.
-
-        Raises RunError ``http-connection`` where there is none, ``timeout`` where no connection came about.
-        """
-
-        async def send_once(request: UpstreamRequest) -> UpstreamResponse:
-            answer = await self._send(request)
-            location = answer.headers.get("Location")
-            if request.redirects and answer.status in _REDIRECTS and location is not None:
-                answer.close()
-                raise _RedirectError(answer.status, location)
-            return answer
-
-        return await self._through_redirects(request, send_once)
-
-    async def _through_redirects(self, request: UpstreamRequest, once: Callable[[UpstreamRequest], Awaitable[T]]) -> T:
-        asked = request
-        for _ in range(request.redirects + 1):
-            try:
-                return await once(request)
-            except _RedirectError as redirect:
-                request = _follow(request, redirect.status, redirect.location)
-            except RunError as error:
-                if request is asked or error.code != "template":
-                    raise
-                # The address is the upstream's word, not the author's.
-                raise RunError(
-                    "http-connection", f"{asked.url.host} redirects to what can't be asked", final=True
-                ) from error
-        raise RunError("http-status", f"{request.url.host} redirects more than {request.redirects} times", final=True)
-
-    async def _send(self, request: UpstreamRequest) -> UpstreamResponse:
-        url, headers, proxy = self._prepare(request)
-        name = request.url.host or ""
-        try:
-            response = await self.session.request(
-                request.method, url, headers=headers, data=request.body, allow_redirects=False, proxy=proxy
-            )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise fault_of(error, name, self.settings.connect) from error
-        try:
-            return UpstreamResponse(response, name)
-        except BaseException:
-            response.close()
-            raise
-
-
-def _follow(request: UpstreamRequest, status: int, location: str) -> UpstreamRequest:
+def follow(request: UpstreamRequest, status: int, location: str) -> UpstreamRequest:
     """Return the request that a redirect asks for (https://fetch.spec.whatwg.org/#http-redirect-fetch)."""
     web = "ws" if request.url.scheme in ("ws", "wss") else "http"
     try:
@@ -401,122 +107,169 @@ def _follow(request: UpstreamRequest, status: int, location: str) -> UpstreamReq
     return replace(request, method=method, url=url.with_fragment(None), headers=headers, body=body, length=length)
 
 
-class UpstreamResponse:
-    """The head of an answer, and its body as it comes. Close it, whatever happens."""
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+#: What getaddrinfo gives: family, type, protocol, canonical name, socket address.
+AddressInfo = tuple[Any, ...]
 
-    def __init__(self, response: aiohttp.ClientResponse, host: str) -> None:
-        self.status = response.status
-        self.reason = response.reason or ""
-        self.headers = response.headers
-        self.host = host
-        self._response = response
-        self._codings: list[Coding] = decoders_for(response.headers.get("Content-Encoding"))
-        self._pieces: Iterator[bytes] = iter(())
-        self._received = False
-        self._fault: RunError | None = None
-        # A body that ends with its connection ends well only if the connection does.
-        self._bounded = "Content-Length" in response.headers or "chunked" in response.headers.get(
-            "Transfer-Encoding", ""
-        )
-        connection = response.connection
-        protocol = connection.protocol if connection is not None else None
-        self._closed = protocol.closed if protocol is not None else None
-        if self._closed is not None:
-            self._closed.add_done_callback(self._wake)
-            # Once only, however many answers come over this connection.
-            self._closed.remove_done_callback(_see)
-            self._closed.add_done_callback(_see)
 
-    def _wake(self, closed: asyncio.Future[None]) -> None:
-        """Wake the reader when the connection has gone: after some broken bodies aiohttp lets him wait for ever."""
-        content = self._response.content
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
+def _networks(texts: str) -> tuple[Network, ...]:
+    return tuple(map(ip_network, texts.split()))
 
-    async def read(self) -> bytes:
-        """Return what comes next, decoded; nothing at the end.
 
-        Raises RunError ``stream-lost`` where the body breaks off, ``invalid-chunk`` where it is not encoded as it says.
+#: Where clouds hand out a machine's own credentials; no upstream of anybody lives there.
+METADATA: Final = _networks(
+    "169.254.0.0/16 fe80::/10 "
+    "fd00:ec2::/32 "  # Amazon
+    "fd20:ce::254/128 "  # Google
+    "100.100.100.200/32 "  # Alibaba
+    "168.63.129.16/32 "  # Azure
+    "192.0.0.192/32"  # Oracle
+)
+#: The names of the same, wherever they lead.
+METADATA_NAMES: Final = frozenset(
+    """
+    metadata metadata.google.internal metadata.goog instance-data instance-data.ec2.internal metadata.tencentyun.com
+    metadata.packet.net
+    """.split()  # noqa: SIM905
+)
+#: What is not the public network: private, local, shared, reserved, documentation, multicast
+#: (https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-).
+PRIVATE: Final = _networks(
+    """
+    0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
+    192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 ::/128
+    ::1/128 64:ff9b:1::/48 100::/64 2001::/23 2001:db8::/32 3fff::/20 5f00::/16 fc00::/7 fe80::/10 fec0::/10
+    ff00::/8
+    """
+)
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
+_COMPATIBLE: Final = IPv6Network("::/96")
+_TRANSLATED: Final = IPv6Network("::ffff:0:0:0/96")
+
+
+class RefusedAddressError(OSError):
+    """An address that the settings forbid."""
+
+    def __init__(self) -> None:
+        # Without the address: the client of an endpoint may read this.
+        super().__init__("the address is not allowed")
+
+
+class NetworkGuard:
+    """Judges hosts and addresses by the settings; ``dev`` lets the machine's own network be reached."""
+
+    def __init__(self, settings: HttpSettings, *, dev: bool = False) -> None:
+        self._denied: tuple[Network, ...] = () if dev else METADATA
+        if settings.deny_private_networks:
+            self._denied = (*METADATA, *PRIVATE)
+        self._any_host = settings.allow_hosts is None
+        self._names_denied = frozenset() if dev and not self._denied else METADATA_NAMES
+        self._names: list[tuple[str, int | None]] = []
+        networks: list[Network] = []
+        for entry in settings.allow_hosts or ():
+            try:
+                networks.append(ip_network(entry, strict=False))
+            except ValueError:
+                name, _, port = entry.partition(":")
+                self._names.append((name, int(port) if port else None))
+        self._networks = tuple(networks)
+        #: The port of the proxy, if calls go through one: what it may reach is judged by `check_literal`.
+        self.proxy_port: int | None = None
+        #: Socket addresses of stand-ins, which are allowed whatever the settings say.
+        self.trusted: set[tuple[str, int]] = set()
+
+    def check_host(self, host: str, port: int) -> None:
+        """Judge the host of a URL.
+
+        Raises RunError ``http-connection``, not to be tried again.
         """
-        while True:
-            for piece in self._pieces:
-                if piece:
-                    return piece
-            data = await self._receive()
-            if not data:
-                if self._received and not all(coding.complete for coding in self._codings):
-                    raise self._lost("ended in the middle of its encoding")
-                return b""
-            if not self._codings:
-                return data
-            self._received = True
-            self._pieces = decode(self._codings, data)
+        name = host.lower().rstrip(".")
+        if self._any_host:
+            if name in self._names_denied:
+                raise RunError(
+                    "http-connection", f"the address of {host} is in a network that is not allowed", final=True
+                )
+            return
+        if self._allows(name, port):
+            return
+        if (host, port) in self.trusted:
+            return
+        raise RunError("http-connection", f"requests to {host} are not allowed by `http.allowHosts`", final=True)
 
-    async def _receive(self) -> bytes:
-        if self._fault is not None:
-            raise self._fault
-        content = self._response.content
-        try:
-            data = await content.readany()
-        except Exception as error:
-            self._fault = self._lost("broke off")
-            self._fault.__cause__ = error
-            # What came before the break counts: aiohttp would keep it to itself.
-            content.set_exception(None)  # type: ignore[arg-type]
-            data = content.read_nowait()
-            if not data:
-                raise self._fault from error
-            return data
-        closed = self._closed
-        if not data and not self._bounded and closed is not None and closed.done() and _see(closed):
-            raise self._lost("broke off")
-        return data
-
-    def _lost(self, what: str) -> RunError:
-        return RunError("stream-lost", f"the answer of {self.host} {what}")
-
-    def close(self) -> None:
-        """Close the connection at once, unless the body has been read to its end."""
-        if self._closed is not None:
-            self._closed.remove_done_callback(self._wake)
-        self._response.close()
-
-
-def _see(closed: asyncio.Future[None]) -> BaseException | None:
-    """Return what a connection broke off with; once it is seen, asyncio does not report it."""
-    return None if closed.cancelled() else closed.exception()
-
-
-def fault_of(error: Exception, host: str, connect: float) -> RunError:
-    """Return the error that an author sees for what aiohttp raised before an answer came."""
-    if isinstance(error, aiohttp.ConnectionTimeoutError | TimeoutError):
-        return RunError("timeout", f"{host} took no connection within {connect:g} s")
-    if isinstance(error, aiohttp.InvalidURL):
-        return RunError("template", "`url` must be a URL such as https://api.example.org/path", final=True)
-    if isinstance(error, ValueError) and not isinstance(error, aiohttp.ClientError):
-        return RunError(
-            "template",
-            "the request can't be sent: a header's name or value, or the method, has characters that HTTP forbids",
-            final=True,
+    def _allows(self, host: str, port: int) -> bool:
+        address = _parse(host)
+        if address is not None:
+            return _within(address, self._networks)
+        return any(
+            (wanted is None or wanted == port) and (host.endswith(name[1:]) if name.startswith("*.") else host == name)
+            for name, wanted in self._names
         )
-    final = False
-    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        told = f"no connection to {host} came about through the proxy of `http.proxy`"
-    elif isinstance(error, aiohttp.ClientConnectorDNSError):
-        told = f"the name {host} can't be resolved"
-    elif isinstance(error, aiohttp.ClientConnectorCertificateError):
-        told, final = f"the certificate of {host} is not valid", True
-    elif isinstance(error, aiohttp.ClientSSLError):
-        told = f"no secure connection to {host} came about"
-    elif isinstance(error, aiohttp.ClientConnectorError):
-        if isinstance(error.os_error, RefusedAddressError):
-            told, final = f"the address of {host} is in a network that is not allowed", True
-        elif isinstance(error.os_error, ConnectionRefusedError):
-            told = f"{host} refused the connection"
-        else:
-            told = f"no connection to {host} came about"
-    elif isinstance(error, aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError):
-        told = f"{host} answered in something that is not HTTP"
-    else:
-        told = f"{host} broke off before it answered"
-    return RunError("http-connection", told, final=final)
+
+    def make_socket(self, info: AddressInfo) -> socket.socket:
+        """Make the socket for an address that is about to be connected to.
+
+        Raises RefusedAddressError for one that is not allowed.
+        """
+        family, kind, protocol, _, target = info
+        trusted = (target[0], target[1]) in self.trusted or target[1] == self.proxy_port
+        if not trusted and not self.admits(target[0]):
+            raise RefusedAddressError
+        made = socket.socket(family, kind, protocol)
+        # A stream may be silent for long: so a peer that has vanished is noticed after all.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return made
+
+    def check_literal(self, host: str) -> None:
+        """Judge a host that is an address in any form: a proxy resolves names itself, and would connect to it.
+
+        Raises RunError ``http-connection``, not to be tried again.
+        """
+        text = host.rstrip(".")
+        if text.lower() == "localhost":
+            text = "127.0.0.1"
+        elif _parse(text) is None:
+            try:
+                text = socket.inet_ntoa(socket.inet_aton(text))  # 2130706433, 0x7f.1 and the like
+            except OSError:
+                return
+        if not self.admits(text):
+            raise RunError("http-connection", f"the address of {host} is in a network that is not allowed", final=True)
+
+    def admits(self, text: str) -> bool:
+        """Tell whether an address may be connected to."""
+        address = _parse(text)
+        if address is None:
+            return False
+        meant = (address, *_embedded(address))
+        if not any(_within(each, self._denied) for each in meant):
+            return True
+        return _within(address, self._networks)
+
+
+def _parse(text: str) -> Address | None:
+    try:
+        return ip_address(text.partition("%")[0].strip("[]"))
+    except ValueError:
+        return None
+
+
+def _within(address: Address, networks: Iterable[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _embedded(address: Address) -> tuple[Address, ...]:
+    """Return the IPv4 addresses that an IPv6 address leads to."""
+    if isinstance(address, IPv4Address):
+        return ()
+    found: list[Address] = []
+    if address.ipv4_mapped is not None:
+        found.append(address.ipv4_mapped)
+    if address.sixtofour is not None:
+        found.append(address.sixtofour)
+    if address.teredo is not None:
+        found += address.teredo
+    if any(address in each for each in (_NAT64, _LOCAL_NAT64, _COMPATIBLE, _TRANSLATED)):
+        found.append(IPv4Address(int(address) & 0xFFFF_FFFF))
+    return tuple(found)

@@ -7,14 +7,10 @@ from typing import Final
 
 from streamstack.formats.ai_sdk import AI_SDK
 from streamstack.formats.anthropic import ANTHROPIC
-from streamstack.formats.bytes import BYTES
-from streamstack.formats.csv import CSV
-from streamstack.formats.json import JSON
-from streamstack.formats.ndjson import JSONL, NDJSON
 from streamstack.formats.openai import OPENAI
+from streamstack.formats.plain import BYTES, CSV, JSON, JSONL, NDJSON, TEXT
 from streamstack.formats.spec import Format
 from streamstack.formats.sse import SSE
-from streamstack.formats.text import TEXT
 
 #: The formats there are, in the order in which they are listed.
 FORMATS: Final[tuple[Format, ...]] = (SSE, TEXT, NDJSON, JSONL, CSV, JSON, BYTES, OPENAI, ANTHROPIC, AI_SDK)

@@ -6,7 +6,6 @@ from streamstack.functions import (
     content,
     db,
     db_tables,
-    errors,
     flow,
     http,
     llm,
@@ -22,7 +21,7 @@ from streamstack.language.definition import Registry
 #: The families, in the order of the reference.
 FAMILIES = {
     "Values": values.FUNCTIONS,
-    "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS, *errors.FUNCTIONS),
+    "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS),
     "Streaming response": stream.FUNCTIONS,
     "Streams": streams.FUNCTIONS,
     "Content": content.FUNCTIONS,

@@ -9,7 +9,7 @@ import structlog
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Effects, Example, Parameter, function
-from streamstack.language.expressions.value import Expression
+from streamstack.language.expressions.compile import Expression
 from streamstack.language.graph import Block, Node, constant, values_of
 from streamstack.runtime.compiler import Code, Loop, source_of, value_of, values_given
 from streamstack.runtime.concurrency import concurrently
@@ -47,7 +47,7 @@ def _yield_to_loop(code: Code) -> None:
 
 
 def _limit(code: Code, node: Node) -> str | None:
-    """Write the limit of a loop before it; return its Python name, None where there is no limit."""
+    """Write the limit of a loop before it; return its Python name, None without a limit."""
     source = source_of(code, node, "limit")
     if source == "None":
         return None

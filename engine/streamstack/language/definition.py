@@ -5,19 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from streamstack.errors import Mark
-from streamstack.language.keys import InputRules
-from streamstack.language.units import Rate
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, Rate
 from streamstack.records import fast_dataclass
-from streamstack.spec import Field, fields_by_name
+from streamstack.spec import Constant, Field, Kind, fields_by_name, setting
 
 if TYPE_CHECKING:
     from streamstack.language.expressions import Value
+    from streamstack.language.settings import Streaming
     from streamstack.language.source import Node
-    from streamstack.language.streaming_settings import Streaming
 
 
 #: A parameter of a function is a field, as the keys of documents and settings are.
@@ -58,9 +56,9 @@ class Effects:
     after it in its stack runs. ``leaves``: what a step that ends leaves: "frame" (return), "loop"
     (break), "turn" (continue), "" by an error (throw). ``closes``: nothing may be sent after it
     (done). ``calls``: the parameters that name functions of the project (call). ``shortens``: the
-    stream it gives ends before its input does (streams.take), so that holding it all is no wait.
+    stream it gives ends before its input does (streams.take), so that holding it all causes no wait.
     ``sets``: it binds the keys of its main parameter as variables (set).
-    ``rebinds``: the parameter whose value names a variable that it binds anew (append).
+    ``rebinds``: the parameter whose value names a variable that it binds again (append).
     ``publishes``: each key of this parameter becomes a variable when the step is done (parallel).
     ``configured``: the parameters that name what the settings hold (llm.chat).
     """
@@ -321,7 +319,7 @@ class Way:
 
 @fast_dataclass()
 class Authentication:
-    """Who may call: whoever comes in by one of the ways; ``optional``: also who tries none."""
+    """Who may call: clients that pass one of the ways; ``optional``: also those without credentials."""
 
     ways: tuple[Way, ...]
     optional: bool = False
@@ -350,6 +348,31 @@ class RateLimit:
     def reads_input(self) -> bool:
         """Whether it can be known only when the request's inputs, or its body, are read."""
         return any(read.name in ("input", "sent") or read.is_body for value in self.bindings for read in value.reads)
+
+
+@dataclass(frozen=True, slots=True)
+class InputRules:
+    """How strictly inputs are checked, for a project and per endpoint."""
+
+    convert: bool = setting(
+        Constant(Kind.BOOLEAN),
+        'Convert JSON values to the declared type, as texts of forms are: `"5"` for an integer, `5` for a text.',
+        False,
+    )
+    unknown: str = setting(
+        Constant(choices=("refuse", "ignore")),
+        "Whether undeclared body properties are rejected or ignored. In the formats of LLM SDKs (`openai`), the "
+        "default is `ignore`.",
+        "refuse",
+    )
+    null_means_absent: bool = setting(
+        Constant(Kind.BOOLEAN), "Treat null as not sent, for inputs that are not `nullable`.", False
+    )
+    empty_means_absent: bool = setting(Constant(Kind.BOOLEAN), "Treat an empty text as not sent.", False)
+
+
+#: Inputs are checked so where nothing else is configured.
+STRICT: Final = InputRules()
 
 
 @fast_dataclass()

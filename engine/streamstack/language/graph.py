@@ -147,7 +147,7 @@ class Node:
     per_item: list[PerItem] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     written: tuple[Written, ...] = ()  # the names it binds itself, apart from its blocks
-    bound: frozenset[str] = frozenset()  # with those of its blocks that are no copies
+    bound: frozenset[str] = frozenset()  # with those of its blocks that are not copies
 
     @property
     def arguments(self) -> Arguments:
@@ -170,32 +170,9 @@ class Node:
         return self.step.key_mark
 
     @property
-    def frame(self) -> Block:
-        """The innermost block around it that `return` ends."""
-        block = self.block
-        while not block.is_frame and block.owner is not None:
-            block = block.owner.block
-        return block
-
-    @property
-    def calls(self) -> tuple[str, ...]:
-        """The functions of the project that it runs, as far as their names are constant."""
-        return tuple(called_itself(self.step))
-
-    @property
     def emits(self) -> bool:
         """Whether it sends chunks itself."""
         return self.step.function.effects.emits
-
-    @property
-    def waits_for_stream(self) -> bool:
-        """Whether it reads a stream to its end before it gives anything."""
-        return self.step.function.effects.waits_for_stream
-
-    @property
-    def makes_stream(self) -> bool:
-        """Whether what it gives is a stream."""
-        return self.step.function.effects.gives == "stream"
 
     @property
     def values(self) -> Iterator[Value]:
@@ -206,24 +183,6 @@ class Node:
             yield self.step.when
         if isinstance(self.step.timeout, Value):
             yield self.step.timeout
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The names that its own values read, each once."""
-        return tuple(dict.fromkeys(read.name for value in self.values for read in value.reads))
-
-    @property
-    def consumes(self) -> tuple[str, ...]:
-        """The names that it may read as streams: those handed whole to a parameter that takes one."""
-        kinds = (Kind.STREAM, Kind.ITEMS)
-        found = (
-            read.name
-            for use in self.uses
-            if use.kind in kinds and use.value.whole
-            for read in use.value.reads
-            if read.whole
-        )
-        return tuple(dict.fromkeys(found))
 
     def walk(self) -> Iterator[Node]:
         """Yield it and the nodes nested in it."""
@@ -288,19 +247,17 @@ class Edge:
 class Graph:
     """The steps of one definition, and how they follow one another."""
 
-    __slots__ = ("_blocks", "_edges", "_nodes", "definition", "nodes", "root")
+    __slots__ = ("_edges", "_nodes", "definition", "nodes", "root")
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self.nodes: list[Node] = []
         self._nodes: dict[int, Node] = {}
-        self._blocks: dict[int, Block] = {}
         self._edges: tuple[Edge, ...] | None = None
         self.root = Block(definition.stack, "functionStack", "functionStack")
         self._fill(self.root)
 
     def _fill(self, block: Block) -> None:
-        self._blocks[id(block.stack)] = block
         nodes: list[Node] = []
         bound: set[str] = set()
         exits: set[str] = set()
@@ -327,10 +284,6 @@ class Graph:
     def node(self, step: Step) -> Node:
         """Return the node of a step."""
         return self._nodes[id(step)]
-
-    def block(self, stack: Stack) -> Block:
-        """Return the block of a stack."""
-        return self._blocks[id(stack)]
 
     @property
     def edges(self) -> tuple[Edge, ...]:

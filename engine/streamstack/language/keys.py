@@ -6,11 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from streamstack.language import units
+from streamstack.language.definition import InputRules
 from streamstack.language.findings import FINDINGS
 from streamstack.language.names import DEFINITION
-from streamstack.language.streaming_settings import Streaming
-from streamstack.language.units import ALGORITHMS
+from streamstack.language.settings import Streaming
+from streamstack.language.values import (
+    ALGORITHMS,
+    TIMESTAMP_EXAMPLE,
+    parse_date,
+    parse_email,
+    parse_timestamp,
+    parse_url,
+    parse_uuid,
+)
 from streamstack.spec import (
     Bound,
     Condition,
@@ -26,7 +34,6 @@ from streamstack.spec import (
     Type,
     Variable,
     group_of,
-    setting,
 )
 
 _PROSE: Final = Constant(Kind.PROSE)
@@ -105,18 +112,16 @@ TYPES: Final[Mapping[str, InputType]] = {
     "timestamp": InputType(
         "A timestamp in RFC 3339: 2026-01-31T12:00:00Z.",
         {"type": "string", "format": "date-time"},
-        f"a timestamp like {units.TIMESTAMP_EXAMPLE}",
-        units.parse_timestamp,
+        f"a timestamp like {TIMESTAMP_EXAMPLE}",
+        parse_timestamp,
     ),
     "date": InputType(
-        "A date: 2026-01-31.", {"type": "string", "format": "date"}, "a date like 2026-01-31", units.parse_date
+        "A date: 2026-01-31.", {"type": "string", "format": "date"}, "a date like 2026-01-31", parse_date
     ),
-    "uuid": InputType("A UUID.", {"type": "string", "format": "uuid"}, "a UUID", units.parse_uuid),
-    "email": InputType(
-        "An e-mail address.", {"type": "string", "format": "email"}, "an e-mail address", units.parse_email
-    ),
+    "uuid": InputType("A UUID.", {"type": "string", "format": "uuid"}, "a UUID", parse_uuid),
+    "email": InputType("An e-mail address.", {"type": "string", "format": "email"}, "an e-mail address", parse_email),
     "url": InputType(
-        "An absolute URL.", {"type": "string", "format": "uri"}, "a URL like https://example.com/", units.parse_url
+        "An absolute URL.", {"type": "string", "format": "uri"}, "a URL like https://example.com/", parse_url
     ),
     "object": InputType("An object; `properties` declares its properties.", {"type": "object"}),
     "list": InputType("A list; `items` declares its items.", {"type": "array"}),
@@ -151,29 +156,6 @@ INPUT_KEYS: Final = (
     Field("aliases", _WORDS, "Other accepted names."),
     Field("sensitive", _FLAG, "Exclude the value from logs.", default=False),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class InputRules:
-    """How strictly inputs are checked, for a project and per endpoint."""
-
-    convert: bool = setting(
-        _FLAG,
-        'Convert JSON values to the declared type, as texts of forms are: `"5"` for an integer, `5` for a text.',
-        False,
-    )
-    unknown: str = setting(
-        Constant(choices=("refuse", "ignore")),
-        "Whether undeclared body properties are rejected or ignored. In the formats of LLM SDKs (`openai`), the "
-        "default is `ignore`.",
-        "refuse",
-    )
-    null_means_absent: bool = setting(_FLAG, "Treat null as not sent, for inputs that are not `nullable`.", False)
-    empty_means_absent: bool = setting(_FLAG, "Treat an empty text as not sent.", False)
-
-
-#: Inputs are checked so where nothing else is configured.
-STRICT: Final = InputRules()
 
 
 def _constraint(name: str, type_: Type, description: str, *types: str, default: Any = None) -> Field:
@@ -387,111 +369,63 @@ NOT_YET: Final = {"cache": "would keep nothing"}
 
 _TEXT: Final = Constant()
 _VALUES: Final = Named(Bound())
-
-
-def _one(*fields: Field) -> Group:
-    return Group(fields)
-
-
-#: The keys of a file of tests.
-TESTS: Final = (
-    Field(
-        "tests",
-        ListOf(
-            _one(
-                Field("name", _TEXT, "Name of the test.", required=True),
-                Field(
-                    "request",
-                    _one(
-                        Field("method", Constant(choices=METHODS), "HTTP method. Default: GET."),
-                        Field("path", Constant(pattern="^/"), "Request path.", required=True),
-                        Field("query", _VALUES, "Query parameters, by name."),
-                        Field("headers", _VALUES, "Headers, by name."),
-                        Field("body", Bound(), "Request body: JSON, or a text that is sent unchanged."),
-                        Field("auth", _VALUES, "Claims of the authenticated client."),
-                    ),
-                    "Request to send.",
-                    required=True,
-                ),
-                Field("env", _VALUES, "Environment variables of the test."),
-                Field(
-                    "upstreams",
-                    ListOf(
-                        _one(
-                            Field(
-                                "match",
-                                _one(
-                                    Field("method", Constant(choices=METHODS), "HTTP method."),
-                                    Field("url", _TEXT, "URL that is mocked."),
-                                    Field("body", Bound(), "Values that the body must contain."),
-                                ),
-                                "Requests that the mock responds to.",
-                                required=True,
-                            ),
-                            Field(
-                                "respond",
-                                _one(
-                                    Field("status", Constant(Kind.INTEGER, 100, 599), "HTTP status."),
-                                    Field("headers", _VALUES, "Response headers, by name."),
-                                    Field("body", Bound(), "Response body."),
-                                    Field("file", _TEXT, "File with the body, relative to the test."),
-                                    Field("delay", Constant(Kind.DURATION), "Delay before each chunk."),
-                                    Field(
-                                        "cutAfter",
-                                        _one(
-                                            Field(
-                                                "events", _COUNT, "Number of events after which the connection is cut."
-                                            ),
-                                            Field(
-                                                "bytes", _COUNT, "Number of bytes after which the connection is cut."
-                                            ),
-                                        ),
-                                        "Where the connection is cut.",
-                                    ),
-                                ),
-                                "Response of the mock.",
-                            ),
-                        )
-                    ),
-                    "Mocked upstreams.",
-                ),
-                Field(
-                    "client",
-                    _one(
-                        Field("leaveAfter", _COUNT, "Number of chunks to read before disconnecting."),
-                        Field("readDelay", Constant(Kind.DURATION), "Delay before each read."),
-                    ),
-                    "A client that disconnects, or reads slowly.",
-                ),
-                Field(
-                    "expect",
-                    _one(
-                        Field("status", Constant(Kind.INTEGER, 100, 599), "HTTP status."),
-                        Field("headers", _VALUES, "Response headers, by name."),
-                        Field("text", _TEXT, "Content of all chunks, joined."),
-                        Field("body", Bound(), "Response body of a json endpoint."),
-                        Field("chunks", ListOf(Bound()), "Content of the chunks, in order."),
-                        Field("streamed", _FLAG, "Whether the first chunk was sent before the upstream had ended."),
-                        Field("error", Bound(), "Error that ended the run."),
-                        Field(
-                            "calls",
-                            ListOf(
-                                _one(
-                                    Field("method", _TEXT, "HTTP method."),
-                                    Field("url", _TEXT, "URL of the request."),
-                                    Field("count", _COUNT, "Number of requests."),
-                                    Field("body", Bound(), "Values that the body must contain."),
-                                )
-                            ),
-                            "Requests that were made to upstreams.",
-                        ),
-                    ),
-                    "The expected response.",
-                    required=True,
-                ),
-            )
-        ),
-        "Tests, which run one after the other.",
-        required=True,
-    ),
+_METHOD: Final = Field("method", Constant(choices=METHODS), "HTTP method.")
+_CUT: Final = (
+    Field("events", _COUNT, "Number of events after which the connection is cut."),
+    Field("bytes", _COUNT, "Number of bytes after which the connection is cut."),
 )
+_REQUEST: Final = (
+    Field("method", Constant(choices=METHODS), "HTTP method. Default: GET."),
+    Field("path", Constant(pattern="^/"), "Request path.", required=True),
+    Field("query", _VALUES, "Query parameters, by name."),
+    Field("headers", _VALUES, "Headers, by name."),
+    Field("body", Bound(), "Request body: JSON, or a text that is sent unchanged."),
+    Field("auth", _VALUES, "Claims of the authenticated client."),
+)
+_MATCH: Final = (
+    _METHOD,
+    Field("url", _TEXT, "URL that is mocked."),
+    Field("body", Bound(), "Values that the body must contain."),
+)
+_RESPOND: Final = (
+    Field("status", Constant(Kind.INTEGER, 100, 599), "HTTP status."),
+    Field("headers", _VALUES, "Response headers, by name."),
+    Field("body", Bound(), "Response body."),
+    Field("file", _TEXT, "File with the body, relative to the test."),
+    Field("delay", Constant(Kind.DURATION), "Delay before each chunk."),
+    Field("cutAfter", Group(_CUT), "Where the connection is cut."),
+)
+_CALL: Final = (
+    Field("method", _TEXT, "HTTP method."),
+    Field("url", _TEXT, "URL of the request."),
+    Field("count", _COUNT, "Number of requests."),
+    Field("body", Bound(), "Values that the body must contain."),
+)
+_EXPECT: Final = (
+    Field("status", Constant(Kind.INTEGER, 100, 599), "HTTP status."),
+    Field("headers", _VALUES, "Response headers, by name."),
+    Field("text", _TEXT, "Content of all chunks, joined."),
+    Field("body", Bound(), "Response body of a json endpoint."),
+    Field("chunks", ListOf(Bound()), "Content of the chunks, in order."),
+    Field("streamed", _FLAG, "Whether the first chunk was sent before the upstream had ended."),
+    Field("error", Bound(), "Error that ended the run."),
+    Field("calls", ListOf(Group(_CALL)), "Requests that were made to upstreams."),
+)
+_UPSTREAM: Final = (
+    Field("match", Group(_MATCH), "Requests that the mock responds to.", required=True),
+    Field("respond", Group(_RESPOND), "Response of the mock."),
+)
+_CLIENT: Final = (
+    Field("leaveAfter", _COUNT, "Number of chunks to read before disconnecting."),
+    Field("readDelay", Constant(Kind.DURATION), "Delay before each read."),
+)
+_TEST: Final = (
+    Field("name", _TEXT, "Name of the test.", required=True),
+    Field("request", Group(_REQUEST), "Request to send.", required=True),
+    Field("env", _VALUES, "Environment variables of the test."),
+    Field("upstreams", ListOf(Group(_UPSTREAM)), "Mocked upstreams."),
+    Field("client", Group(_CLIENT), "A client that disconnects, or reads slowly."),
+    Field("expect", Group(_EXPECT), "The expected response.", required=True),
+)
+#: The keys of a file of tests.
+TESTS: Final = (Field("tests", ListOf(Group(_TEST)), "Tests, which run one after the other.", required=True),)

@@ -1,10 +1,12 @@
-"""The names an author may give to variables, inputs and definitions."""
+"""Names: of variables, what a misspelt one may have meant, and those of header fields that are never forwarded."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, Final
 
 #: Names that are bound in every run (LANGUAGE: reserved names).
 RESERVED: Final = frozenset(
@@ -69,8 +71,210 @@ def identifier(variable: str, prefix: str) -> str:
     It is the only way from a name in a definition to an identifier in Python.
 
     Raises:
-        ValueError: for what is no name of a variable, which the loader should have refused.
+        ValueError: for what is not a name of a variable, which the loader should have refused.
     """
     if VARIABLE.fullmatch(variable) is None:
         raise ValueError(f"not the name of a variable: {variable[:100]!r}")
     return prefix + variable
+
+
+# ------------------------------------------------------------------------------------ did you mean
+
+
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SEPARATORS: Final = re.compile(r"[\s_-]+")
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """Return ", did you mean `x`?" for the nearest candidate, or "" where none is near."""
+    found = nearest(word, candidates)
+    return f", did you mean `{found}`?" if found else ""
+
+
+#: Slips from which two words are not alike, and what stands for more.
+_MOST: Final = 3
+_MANY: Final = 99
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate nearest to a misspelt word.
+
+    Case, and camel, snake or kebab spelling, count for nothing; two letters swapped count as one
+    slip. A beginning that fits, or the last part of a dotted name, is near too.
+    """
+    near = sorted(_near(word, candidates))
+    return near[0][1] if near else None
+
+
+def certain(word: str, candidates: Iterable[str]) -> str:
+    """Return the candidate that a word is a misspelling of, where it is the only one that is near; else ""."""
+    slips = sorted((distance, candidate) for distance, candidate in _near(word, candidates) if distance in (0, 1, 2))
+    if not slips or len(word) < 3 or (len(slips) > 1 and (slips[0][0] or not slips[1][0])):
+        return ""
+    return slips[0][1]
+
+
+def _near(word: str, candidates: Iterable[str]) -> Iterator[tuple[float, str]]:
+    """Yield the candidates near to a word, each with its distance."""
+    folded = _fold(word)
+    if not folded or len(word) > 100:
+        return
+    for candidate in candidates:
+        if candidate == word:
+            continue
+        other = _fold(candidate)
+        distance = _distance(folded, other)
+        if distance <= _allowed(folded, other):
+            yield distance, candidate
+        elif other.rpartition(".")[2] == folded:
+            yield 1.5, candidate
+        elif len(folded) >= 3 and (other.startswith(folded) or (len(other) >= 3 and folded.startswith(other))):
+            yield 2.5, candidate
+
+
+def misspelt(word: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate that a word can hardly not mean, where any word could stand.
+
+    Nearer than ``nearest``: a short word is begun like it or has its letters in another order, a
+    longer one has a slip or, from seven letters on, two.
+    """
+    folded = _fold(word)
+    if len(folded) < 3 or len(word) > 100:
+        return None
+    found: list[tuple[int, str]] = []
+    for candidate in candidates:
+        other = _fold(candidate)
+        distance = _distance(folded, other)
+        if len(folded) <= 4:
+            near = other.startswith(folded) or sorted(other) == sorted(folded)
+        else:
+            near = distance <= (1 if len(folded) < 7 else 2) and len(other) > 3
+        if near:
+            found.append((distance, candidate))
+    return min(found)[1] if found else None
+
+
+@lru_cache(maxsize=8192)
+def _fold(word: str) -> str:
+    return _SEPARATORS.sub("", _HUMP.sub("", word)).lower()
+
+
+def _allowed(word: str, other: str) -> int:
+    longest = max(len(word), len(other))
+    most = 1 if longest <= 4 else 2 if longest <= 9 else 3
+    return min(most, len(word) - 1)
+
+
+@lru_cache(maxsize=8192)
+def _letters(word: str) -> int:
+    """Return which letters a word has, as bits."""
+    bits = 0
+    for letter in word:
+        bits |= 1 << ord(letter) % 64
+    return bits
+
+
+def _distance(word: str, other: str) -> int:
+    """Count the slips between two words: a letter added, left out, changed, or two swapped; up to three."""
+    if word == other:
+        return 0
+    # Most words are told apart by their letters: a slip changes two of them at most.
+    if abs(len(word) - len(other)) > _MOST or (_letters(word) ^ _letters(other)).bit_count() > 2 * _MOST:
+        return _MANY
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, a in enumerate(word, 1):
+        row = [i]
+        for j, b in enumerate(other, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == other[j - 2] and word[i - 2] == b:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        if min(row) > _MOST and min(last) > _MOST:
+            return _MANY
+        before, last = last, row
+    return last[-1]
+
+
+# ----------------------------------------------------------------------------------- header fields
+
+
+#: Fields of the connection or of the framing of a body. `proxy-` and anything after it belongs to them too.
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "http2-settings",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+#: What no value of a field may hold (RFC 9110, 5.5).
+CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+#: Fields of the opening handshake of a WebSocket that only its client may choose (RFC 6455, 4.1).
+_HANDSHAKE: Final = frozenset(
+    {"sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-version"}
+)
+#: Fields that are true of the message that they came with alone: its target, and how its body was encoded.
+_OF_MESSAGE: Final = frozenset({"accept-encoding", "content-encoding", "host", "sec-websocket-protocol"})
+#: Fields that are true of the bytes of one body alone (RFC 9110, 8.8.3 and 14.4; RFC 9530).
+_OF_BYTES: Final = frozenset(
+    {"content-digest", "content-md5", "content-range", "digest", "etag", "last-modified", "repr-digest"}
+)
+
+
+def is_framing(name: str) -> bool:
+    """Tell whether only the HTTP implementation itself may send a field."""
+    name = name.lower()
+    return name in HOP_BY_HOP or name in _HANDSHAKE or name.startswith("proxy-")
+
+
+class ForwardedHeaders(dict[str, Any]):
+    """Headers that an author took from a mapping instead of writing them by name."""
+
+
+def forward(headers: Mapping[str, Any]) -> ForwardedHeaders:
+    """Return the headers of a mapping that may be sent in another message.
+
+    Left out are the framing and hop-by-hop fields, those that `Connection` names, the target (`Host`) and the
+    encodings: bodies are decoded when they are read, and of a body that was, also its digests and validators.
+    """
+    decoded = any(name.lower() == "content-encoding" for name in headers)
+    named = {
+        option.strip().lower()
+        for name, value in headers.items()
+        if name.lower() == "connection"
+        for option in _texts(value)
+    }
+    return ForwardedHeaders(
+        (name, value)
+        for name, value in headers.items()
+        if not is_framing(name)
+        and name.lower() not in _OF_MESSAGE
+        and name.lower() not in named
+        and not (decoded and name.lower() in _OF_BYTES)
+    )
+
+
+def without_body(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers of a mapping without those that describe its own body: its type, digests and validators."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name.lower() not in _OF_BYTES and name.lower() != "content-type"
+    }
+
+
+def _texts(value: Any) -> Iterator[str]:
+    for each in value if isinstance(value, list) else [value]:
+        yield from str(each).split(",")
+
+
+def suggestion(word: str, candidates: Iterable[str], otherwise: str = "") -> str:
+    """Return "did you mean `x`?" for the nearest candidate, or what to say where none is near."""
+    found = nearest(word, candidates)
+    return f"did you mean `{found}`?" if found else otherwise

@@ -19,21 +19,29 @@ from streamstack.language.analysis.checks import (
     check_format,
     check_optional_auth,
     check_resume,
+    check_texts,
+    suppress,
 )
 from streamstack.language.analysis.names import check_calls, check_configured
-from streamstack.language.analysis.texts import check_texts, suppress
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
-from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, Registry, Task
+from streamstack.language.definition import (
+    STRICT,
+    Definition,
+    Endpoint,
+    FunctionDefinition,
+    InputRules,
+    Project,
+    Registry,
+    Task,
+)
 from streamstack.language.environment import read_env_file
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
-from streamstack.language.keys import STRICT, InputRules
 from streamstack.language.loading.documents import Reading, read_document
 from streamstack.language.nodes import Document
 from streamstack.language.paths import shape
-from streamstack.language.settings import Settings, load_settings
+from streamstack.language.settings import Settings, Streaming, load_settings
 from streamstack.language.source import read
-from streamstack.language.streaming_settings import Streaming
 
 #: A name in a document that could not be read, so that calls of it are not reported as well.
 _NAME: Final = re.compile(r"^name:[ \t]*[\"']?([A-Za-z0-9_-]+)", re.MULTILINE)
@@ -93,8 +101,11 @@ def validate(
             _Entry(document, read_document(document, registry, streaming_defaults, input_rules))
             for document in documents
         ]
+    findings += _report_duplicates(entries)
     functions: dict[str, FunctionDefinition] = {}
-    findings += _name_functions(entries, functions)
+    for entry in entries:
+        if isinstance(entry.definition, FunctionDefinition) and entry.definition.name:
+            functions.setdefault(entry.definition.name, entry.definition)
     sound: list[Definition] = []
     around = _Around(functions, callees_of(functions), unread - functions.keys(), configured or {}, environment)
     collisions = _collide(entries)
@@ -105,37 +116,26 @@ def validate(
             later = _check(entry, definition, around)
             later += collisions.get(id(definition), [])
             later += [finding for finding in kept if finding.severity == "warning"]
-            later = suppress(later, definition, entry.document.root)
-            kept = [finding for finding in kept if finding.severity == "error"] + later
+            errors = [finding for finding in kept if finding.severity == "error"]
+            kept = suppress(later, errors, definition, entry.document.root)
             if not definition.disabled and not any(each.severity == "error" for each in kept):
                 sound.append(definition)
         findings += kept
     return _make_project(sound), sorted(set(findings))
 
 
-def _name_functions(entries: list[_Entry], functions: dict[str, FunctionDefinition]) -> list[Diagnostic]:
-    """Index the functions by name; report names that are given twice, of tasks too."""
+def _report_duplicates(entries: list[_Entry]) -> list[Diagnostic]:
+    """Report functions and tasks whose name another one has."""
+    first: dict[tuple[str, str], FunctionDefinition | Task] = {}
     found = []
-    tasks: dict[str, Task] = {}
     for entry in entries:
-        definition = entry.definition
-        if isinstance(definition, (FunctionDefinition, Task)) and definition.name:
-            known: Mapping[str, FunctionDefinition | Task] = (
-                functions if isinstance(definition, FunctionDefinition) else tasks
-            )
-            first = known.get(definition.name)
-            if first is not None:
-                found.append(
-                    make_diagnostic(
-                        "duplicate-name",
-                        definition.name_mark,
-                        f"the {definition.kind} `{definition.name}` is declared in {first.name_mark} too",
-                    )
-                )
-            elif isinstance(definition, FunctionDefinition):
-                functions[definition.name] = definition
-            else:
-                tasks[definition.name] = definition
+        each = entry.definition
+        if not isinstance(each, (FunctionDefinition, Task)) or not each.name:
+            continue
+        other = first.setdefault((each.kind, each.name), each)
+        if other is not each:
+            message = f"the {each.kind} `{each.name}` is declared in {other.name_mark} too"
+            found.append(make_diagnostic("duplicate-name", each.name_mark, message))
     return found
 
 
@@ -236,6 +236,13 @@ class Checked:
         """Whether any finding is an error."""
         return any(finding.severity == "error" for finding in self.findings)
 
+    @property
+    def advice(self) -> str:
+        """What to do about its errors."""
+        codes = {finding.code for finding in self.findings if finding.severity == "error"}
+        lacking = codes == {"missing-environment"}  # which `validate` alone passes over
+        return "fix the errors above first" + ("; `streamstack validate --env` reports them too" if lacking else "")
+
 
 def find_settings(folder: Path) -> Path | None:
     """Return the settings of a project: in its folder, or upwards as far as the repository goes."""
@@ -315,15 +322,31 @@ def read_project(
             registry,
             settings.streaming,
             environment if check_environment else None,
-            {
-                "models": settings.names("models"),
-                "databases": tuple(settings.databases),
-                "authentication": settings.names("authentication"),
-            },
+            names_of(settings),
             settings.inputs,
         )
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, kept | sources, environment)
+
+
+def names_of(settings: Settings) -> dict[str, Collection[str]]:
+    """Return the names that definitions can refer to, by section of the settings."""
+    return {
+        "models": settings.names("models"),
+        "databases": tuple(settings.databases),
+        "authentication": settings.names("authentication"),
+    }
+
+
+def check_again(checked: Checked, registry: Registry, texts: Mapping[str, str]) -> list[Diagnostic]:
+    """Return the findings of a project that has other texts now, those of its settings included."""
+    place = find_settings(checked.root)
+    name = display_name(place or checked.root / SETTINGS)
+    settings, found = load_settings(texts.get(name), name, checked.environment)
+    definitions = {file: text for file, text in texts.items() if file != name}
+    names = names_of(settings)
+    wrong = validate(definitions, registry, settings.streaming, None, names, settings.inputs)[1]
+    return sorted({*found, *wrong})
 
 
 @contextmanager

@@ -12,29 +12,7 @@ from streamstack.language.definition import Example, Function
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
 from streamstack.language.settings import Settings
 from streamstack.language.values import to_json, to_text
-from streamstack.spec import (
-    FACTS,
-    Bound,
-    Condition,
-    Constant,
-    Custom,
-    Field,
-    Group,
-    Kind,
-    ListOf,
-    Named,
-    OneOf,
-    StackOf,
-    Tagged,
-    Type,
-    Variable,
-    fields_of,
-    shown,
-    shown_default,
-)
-
-#: More choices than these are not listed one by one.
-_MOST_CHOICES: Final = 12
+from streamstack.spec import Field, Group, Named, Tagged, fields_of, shown_default
 
 _GIVES: Final = {
     "nothing": "Returns nothing.",
@@ -42,48 +20,6 @@ _GIVES: Final = {
     "stream": "Returns a stream.",
     "either": "Returns a value or a stream.",
 }
-
-
-def type_words(wanted: Type) -> str:
-    """Return what a parameter takes, in words."""
-    match wanted:
-        case Constant(kind=Kind.PROSE, choices=()):
-            return "text"
-        case Bound() | Constant():
-            few = wanted.choices if len(wanted.choices) <= _MOST_CHOICES else ()
-            words = " or ".join(f"`{each}`" for each in few) or FACTS[wanted.kind].short
-            words += _bounds(wanted)
-            return words if isinstance(wanted, Bound) else f"{words}, constant"
-        case Condition():
-            return "condition"
-        case Variable():
-            return "name of a variable"
-        case StackOf():
-            return "steps"
-        case Group():
-            return _group_words(wanted)
-        case Tagged():
-            return "mapping"
-        case Custom():
-            return wanted.words
-        case ListOf():
-            item = type_words(wanted.item)
-            return f"{item}, or list of: {item}" if wanted.alone else f"list of: {item}"
-        case Named():
-            name = "name, or " if wanted.bare else ""
-            return f"{name}mapping from names to: {type_words(wanted.item)}"
-        case OneOf():
-            return ", or ".join(type_words(form) for form in wanted.forms)
-
-
-def _group_words(wanted: Group) -> str:
-    words = ["mapping"]
-    if wanted.short:
-        field = next(each for each in wanted.parameters if each.name == wanted.short)
-        words.insert(0, type_words(field.type))
-    if wanted.switch:
-        words.append("true or false" if wanted.switch == "both" else "false")
-    return ", or ".join(words)
 
 
 def markdown_of(function: Function, heading: str = "") -> str:
@@ -110,15 +46,6 @@ def reference(families: Mapping[str, Iterable[Function]]) -> str:
         parts.append(f"## {title}")
         parts += [markdown_of(function, "###") for function in functions]
     return "\n\n".join(parts) + "\n"
-
-
-def _bounds(wanted: Bound | Constant) -> str:
-    least, most = (shown(wanted.kind, bound) for bound in (wanted.minimum or 0, wanted.maximum or 0))
-    if wanted.minimum is not None and wanted.maximum is not None:
-        return f" from {least} to {most}"
-    if wanted.minimum is not None:
-        return f" of at least {least}"
-    return f" of at most {most}" if wanted.maximum is not None else ""
 
 
 def table(fields: tuple[Field, ...], title: str = "parameter", prefix: str = "") -> str:
@@ -179,23 +106,11 @@ def _rows(parameters: tuple[Field, ...], prefix: str) -> list[str]:
             meaning += " Required."
         elif parameter.default not in (None, "", ()) and "Default:" not in meaning:
             meaning += f" Default: {_shown(shown_default(parameter))}."
-        words = type_words(parameter.type).replace("|", "\\|")
+        words = parameter.type.words.replace("|", "\\|")
         rows.append(f"| `{prefix}{parameter.name}`{marks} | {words} | {_cell(meaning)} |")
-        for group in _groups(parameter.type):
+        for group in parameter.type.inner_groups:
             rows += _rows(group.parameters, f"{prefix}{parameter.name}.")
     return rows
-
-
-def _groups(wanted: Type) -> list[Group]:
-    """Return the mappings with parameters of their own inside a type."""
-    match wanted:
-        case Group():
-            return [wanted]
-        case ListOf() | Named():
-            return _groups(wanted.item)
-        case OneOf():
-            return [group for form in wanted.forms for group in _groups(form)]
-    return []
 
 
 def _cell(text: str) -> str:
@@ -281,14 +196,10 @@ def expressions_reference() -> str:
 def _row(operation: Operation) -> str:
     summary = f"The same as `{operation.same_as}`." if operation.same_as else operation.summary
     example = f"`{operation.example}` is {_result(operation)}"
-    return f"| {_cell_text(operation.usage)} | {_cell_text(summary)} | {_cell_text(example)} |"
+    return f"| {_cell(operation.usage)} | {_cell(summary)} | {_cell(example)} |"
 
 
 def _result(operation: Operation) -> str:
     result = operation.result
     text = to_json(result).decode() if isinstance(result, (dict, list, str)) else to_text(result)
     return f"`{text or 'null'}`"
-
-
-def _cell_text(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 
 from streamstack.language import keys
 from streamstack.language.definition import Function, Input, Registry
-from streamstack.language.loading.arguments import main_takes_mapping
 from streamstack.language.names import RESERVED, VARIABLE
 from streamstack.language.reference import markdown_of
 from streamstack.language.settings import SETTINGS
@@ -33,6 +32,7 @@ from streamstack.spec import (
     Type,
     Variable,
     shown_default,
+    takes_mapping,
 )
 
 Schema = dict[str, Any]
@@ -40,17 +40,6 @@ Mode = Literal["definition", "settings", "streaming"]
 
 #: A text that holds a binding or a template.
 BINDING: Final = "<<|<%"
-_DURATION: Final = r"^\s*[0-9]+(\.[0-9]+)? ?(ms|s|m|h|d)?\s*$"
-#: What a text of each kind looks like.
-_PATTERNS: Final = {
-    Kind.DURATION: _DURATION,
-    Kind.EVERY: _DURATION,
-    Kind.SIZE: r"^\s*[0-9]+(\.[0-9]+)? ?([KkMmGgTt]?[Bb])?\s*$",
-    Kind.RATE: (
-        r"^\s*[0-9]{1,12} ?(/|per) ?([0-9]{1,6}(\.[0-9]{1,3})? ?)?"
-        r"([Ss]econds?|[Mm]inutes?|[Hh]ours?|[Dd]ays?|ms|s|m|h|d)\s*$"
-    ),
-}
 #: Refuses keys that YAML made of an unquoted binding.
 _SOUND_KEYS: Final[Schema] = {"not": {"pattern": "<<|>>"}}
 _ANY_VALUE: Final[Schema] = {"allOf": [{"$ref": "#/definitions/value"}]}
@@ -197,12 +186,10 @@ def _type(wanted: Type, *, mode: Mode = "definition") -> Schema:
     match wanted:
         case Bound() if mode == "settings":
             return {}
-        case Bound():
-            return _bound(wanted)
         case Condition():
             return {"type": ["boolean", "string", "null"], "pattern": "<<"}
-        case Constant():
-            return _constant(wanted) if mode == "definition" else _setting(wanted, bound=mode == "settings")
+        case Bound() | Constant():
+            return _value(wanted, mode=mode)
         case Variable():
             return {
                 "type": ["string", "null"],
@@ -262,7 +249,7 @@ def _with_short(wanted: Group, schema: Schema, *, mode: Mode) -> Schema:
         schema["type"] = ["object", "boolean", "null"]
     if not wanted.short:
         return schema
-    field = next(each for each in wanted.parameters if each.name == wanted.short)
+    field = wanted.short_field
     value = _type(field.type, mode=mode)
     words = value.pop("enum", None) or value.pop("anyOf", [{}])[0].get("enum")
     if words:
@@ -289,7 +276,7 @@ def _below_function(function: Function) -> Schema:
     parameters, main = function.parameters, function.main
     if not parameters:
         return {"type": "null"}
-    if main is not None and main_takes_mapping(parameters):
+    if main is not None and takes_mapping(parameters):
         return _type(main.type)
     schema = _fields(parameters)
     if main is None or any(each.required and not each.main for each in parameters):
@@ -307,74 +294,43 @@ def _below_function(function: Function) -> Schema:
     return schema
 
 
-def _bound(wanted: Bound) -> Schema:
-    kind = wanted.kind
+def _value(wanted: Bound | Constant, *, mode: Mode) -> Schema:
+    """Return the schema of a value of a kind, with whatever else may be written in its place.
+
+    A binding may stand for a Bound and in streamstack.yaml; text, as environment variables hold it, for a setting.
+    """
+    kind, facts = wanted.kind, FACTS[wanted.kind]
     if kind in (Kind.ANY, Kind.ANY_OR_STREAM):
         return dict(_ANY_VALUE)
-    types = sorted({*FACTS[kind].types, "string", "null"})
-    if kind is Kind.KEY:
-        return {"type": types, "items": {"$ref": "#/definitions/value"}}
-    if kind in (Kind.TEXT, Kind.URL):
-        if not wanted.choices:
-            return {"type": types[::-1]}
-        words = {"enum": [*wanted.choices, None]}
-        return {"anyOf": [words, {"type": "string", "pattern": BINDING}]}
-    if kind is Kind.SQL:
-        return {"type": "string"}
-    pattern = f"{_PATTERNS[kind]}|{BINDING}" if kind in _PATTERNS else BINDING
-    schema: Schema = {"type": types, "pattern": pattern}
-    if kind in (Kind.LIST, Kind.ITEMS):
-        schema["items"] = {"$ref": "#/definitions/value"}
-    elif kind in (Kind.OBJECT, Kind.HEADERS):
-        schema["propertyNames"] = _SOUND_KEYS
-        schema["additionalProperties"] = {"$ref": "#/definitions/value"}
-    return schema | _bounds(wanted)
-
-
-def _constant(wanted: Constant) -> Schema:
-    if wanted.choices:
-        return {"enum": [*wanted.choices, None]}
-    if wanted.kind in (Kind.ANY, Kind.ANY_OR_STREAM):
-        return dict(_ANY_VALUE)
-    schema: Schema = {"type": sorted({*FACTS[wanted.kind].types, "null"})}
-    pattern = wanted.pattern or _PATTERNS.get(wanted.kind)
-    if pattern is not None:
-        schema["pattern"] = pattern
-    return schema | _bounds(wanted)
-
-
-def _setting(wanted: Constant, *, bound: bool) -> Schema:
-    """Return the schema of a setting; in streamstack.yaml it may be bound to a variable."""
-    binding = f"|{BINDING}" if bound else ""
+    setting = isinstance(wanted, Constant) and mode != "definition"
+    bindable = isinstance(wanted, Bound) or mode == "settings"
     if wanted.choices:
         words: Schema = {"enum": [*wanted.choices, None]}
-        return {"anyOf": [words, {"type": "string", "pattern": BINDING}]} if bound else words
-    types = [*FACTS[wanted.kind].types, "null"]
-    pattern = wanted.pattern or _PATTERNS.get(wanted.kind, "")
-    match wanted.kind:
-        case Kind.BOOLEAN if bound:
-            types, pattern = ["boolean", "string", "null"], "^(true|false)$"
-        case Kind.INTEGER:
-            types, pattern = ["integer", "string", "null"], "^[0-9]+$"
-        case Kind.PROSE:
-            types = ["string", "number", "null"]
-    schema: Schema = {"type": types} | _bounds(wanted)
-    return schema | {"pattern": f"{pattern}{binding}"} if pattern else schema
+        return {"anyOf": [words, {"type": "string", "pattern": BINDING}]} if bindable else words
+    types = {*facts.types, "null"}
+    pattern = (wanted.pattern if isinstance(wanted, Constant) else "") or facts.pattern
+    if setting and kind is Kind.INTEGER:
+        types, pattern = types | {"string"}, "^[0-9]+$"
+    elif setting and kind is Kind.BOOLEAN and bindable:
+        types, pattern = types | {"string"}, "^(true|false)$"
+    elif setting and kind is Kind.PROSE:
+        types -= {"boolean"}
+    if bindable and (pattern or "string" not in types):  # otherwise every text is valid
+        types, pattern = types | {"string"}, f"{pattern}|{BINDING}".removeprefix("|")
+    schema: Schema = {"type": sorted(types - {"null"} if kind is Kind.SQL else types)}
+    if len(schema["type"]) == 1:
+        schema["type"] = schema["type"][0]
+    if pattern:
+        schema["pattern"] = pattern
+    if "array" in types:
+        schema["items"] = {"$ref": "#/definitions/value"}
+    if "object" in types:
+        schema |= {"propertyNames": _SOUND_KEYS, "additionalProperties": {"$ref": "#/definitions/value"}}
+    bounds = {"minimum": wanted.minimum, "maximum": wanted.maximum} if facts.limits is None else facts.limits
+    return schema | {key: bound for key, bound in bounds.items() if bound is not None}
 
 
-def _bounds(wanted: Bound | Constant) -> Schema:
-    """Return the bounds of a number; those of durations and sizes count in other units."""
-    if wanted.kind in (Kind.DURATION, Kind.SIZE):
-        return {"minimum": 0}
-    if wanted.kind is Kind.EVERY:
-        return {"minimum": 1}
-    if wanted.kind is Kind.PART:
-        return {"minimum": 0, "maximum": 1}
-    bounds = {"minimum": wanted.minimum, "maximum": wanted.maximum}
-    return {key: bound for key, bound in bounds.items() if bound is not None}
-
-
-# ------------------------------------------------------------------------- what a model is told of inputs
+# ------------------------------------------------------------------------- schemas of inputs for models
 
 
 def inputs_schema(inputs: Iterable[Input]) -> Schema:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import abc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
@@ -12,15 +12,14 @@ from typing import Any, Final, TextIO, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
 from streamstack.errors import Diagnostic
+from streamstack.formats import FORMATS, NAMES
 from streamstack.language.authentication import AUTHENTICATION, Methods
-from streamstack.language.environment import blame, substitute
+from streamstack.language.definition import InputRules
+from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
 from streamstack.language.findings import make_diagnostic
-from streamstack.language.keys import InputRules
+from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
-from streamstack.language.redis_urls import REDIS, RedisUrl, parse_redis
 from streamstack.language.source import read
-from streamstack.language.streaming_settings import Streaming, check_streaming
-from streamstack.language.suggest import did_you_mean
 from streamstack.language.values import MISSING
 from streamstack.spec import (
     Bound,
@@ -51,6 +50,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 _DURATION: Final = Constant(Kind.DURATION)
 _SIZE: Final = Constant(Kind.SIZE)
 _FLAG: Final = Constant(Kind.BOOLEAN)
+_TIME: Final = Constant(Kind.DURATION, off=True)
 
 
 def _origin(value: Any) -> str:
@@ -140,6 +140,28 @@ def _check_metrics(reader: SettingsReader, node: Mapping, values: dict[str, Any]
     return True
 
 
+def _file(reader: SettingsReader, node: Node, name: str) -> Any:
+    text = reader.constant(Constant(), node, name)
+    return MISSING if text is MISSING else reader.folder / text
+
+
+_FILE: Final = Custom({"type": "string"}, "name of a file", _file)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The certificate for HTTPS. Its files are read when the server starts: `validate` does not need them."""
+
+    certificate: Path = setting(
+        _FILE,
+        "PEM file with the certificate, followed by its intermediate certificates.",
+        example="/etc/ssl/example.org/fullchain.pem",
+    )
+    key: Path | None = setting(
+        _FILE, "PEM file with the private key. Default: it is in the file of the certificate.", None
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The HTTP server. ``max_body_size`` is in bytes, times are in seconds; ``head_timeout`` 0 disables it.
@@ -196,6 +218,147 @@ class Server:
         "CORS: allowed origins, or a mapping. `false` disables it.",
         None,
     )
+    tls: Tls | None = setting(group_of(Tls), "HTTPS: the certificate and its private key.", None)
+
+
+# -------------------------------------------------------------------------------------- streaming
+
+#: What becomes of a slow reader.
+SLOW_CLIENTS: Final = ("block", "disconnect", "dropOldest")
+#: The formats that can tell a reader of dropped chunks, or that have no slow readers (`json` is sent whole).
+TELLING: Final = ("auto", *(each.name for each in FORMATS if each.gaps or each.whole))
+#: Formats of which a reader can come back: the others have no place for an id.
+RESUMABLE: Final = ("auto", *(each.name for each in FORMATS if each.resumable and not each.alias_of))
+
+_POSITIVE_SIZE: Final = Constant(Kind.SIZE, positive=True)
+_MAX_DURATION: Final = Section("maxDuration", "Maximum duration of a stream.", short="limit")
+_SLOW_CLIENT: Final = Section(
+    "slowClient",
+    "What happens when a client reads too slowly: the run waits, the client is disconnected, or chunks are dropped.",
+    short="mode",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Limits of the stored part of a resumable stream: seconds, chunks, bytes."""
+
+    keep: float = setting(
+        Constant(Kind.DURATION, positive=True, maximum=86_400.0),
+        "Time that a run waits for a disconnected client, and that a finished stream can still be resumed.",
+        300.0,
+    )
+    max_chunks: int = setting(
+        Constant(Kind.INTEGER, 1, 1_000_000), "Maximum number of stored chunks; the oldest are dropped.", 10_000
+    )
+    max_size: int = setting(
+        _POSITIVE_SIZE, "Maximum size of all stored chunks; the oldest are dropped.", 16 * 1024 * 1024
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """How a stream lives (LANGUAGE: the wire). Times are in seconds, 0 is never; sizes in bytes.
+
+    ``jitter`` is the part (0 to 1) by which `maxDuration` may be shorter, ``grace`` how long a reader's buffer may be
+    full before `slowClient: disconnect` cuts it off. ``separator`` and ``end`` are for text.
+    """
+
+    format: str = setting(Constant(choices=NAMES), "Output format. `auto` follows the request's Accept header.", "auto")
+    keep_alive: float = setting(
+        _TIME, "Interval of heartbeats while nothing is sent. 0 or `false` disables them.", 15.0
+    )
+    first_chunk_timeout: float = setting(_TIME, "Time-out for the first chunk. 0 or `false` disables it.", 60.0)
+    idle_timeout: float = setting(_TIME, "Time-out between two chunks. 0 or `false` disables it.", 300.0)
+    max_duration: float = setting(_TIME, "Maximum duration of a stream.", 3600.0, key="limit", within=_MAX_DURATION)
+    max_bytes: int | None = setting(_POSITIVE_SIZE, "Maximum number of bytes that one response may send.", None)
+    on_disconnect: str = setting(
+        Constant(choices=("cancel", "finish")), "What happens to the run when the client disconnects.", "cancel"
+    )
+    resume: Resume | None = setting(
+        group_of(Resume, switch="both", example="{keep: 5m, maxChunks: 10000}"),
+        "Resumable streams: `true` for the defaults, or a mapping.",
+        None,
+    )
+    slow_client: str = setting(
+        Constant(choices=SLOW_CLIENTS),
+        "`block` makes the run wait, `disconnect` closes the connection, `dropOldest` drops chunks.",
+        "block",
+        key="mode",
+        within=_SLOW_CLIENT,
+    )
+    buffer: int = setting(_POSITIVE_SIZE, "Maximum size of the send buffer of one client.", 256 * 1024)
+    compress: bool = setting(_FLAG, "Compress the response with gzip for clients that accept it.", False)
+    done: bool = setting(_FLAG, "End an SSE stream with a `done` event.", True)
+    ids: bool = setting(_FLAG, "Add ids to SSE events.", True)
+    separator: str = setting(Constant(verbatim=True), "Text between two chunks, in the format `text`.", "")
+    end: str = setting(Constant(verbatim=True), "Text after the last chunk, in the format `text`.", "")
+    jitter: float = setting(
+        Constant(Kind.PART),
+        "Random fraction by which the duration is shortened, so that clients do not all reconnect at once.",
+        0.1,
+        within=_MAX_DURATION,
+    )
+    grace: float = setting(
+        Constant(Kind.DURATION, off=True, positive=True),
+        "Time that the send buffer may be full before the client is disconnected.",
+        5.0,
+        within=_SLOW_CLIENT,
+    )
+
+
+def parse_streaming(node: Mapping, defaults: Streaming) -> tuple[Streaming, list[Diagnostic]]:
+    """Return the defaults with what an endpoint's `streaming:` changes, and what is wrong with it.
+
+    A value that is wrong leaves its default.
+    """
+    findings: list[Diagnostic] = []
+    reader = SettingsReader(findings, of_definition=True)
+    values = reader.values(fields_of(Streaming), node, "streaming")
+    _check_together(reader, node, values, defaults)
+    return replace(defaults, **values), findings
+
+
+def check_streaming(reader: SettingsReader, node: Mapping, values: dict[str, Any], _: str) -> bool:
+    """Check what of the project's defaults goes together."""
+    _check_together(reader, node, values, Streaming())
+    return True
+
+
+def _check_together(reader: SettingsReader, node: Mapping, values: dict[str, Any], defaults: Streaming) -> None:
+    """Report what does not go together; take the project's `resume` out where only the format speaks against it."""
+    made = replace(defaults, **values)
+    marks = {key.text: value.mark for key, value in node.items}
+    # As a default of the project it is for the endpoints whose format can tell.
+    if made.slow_client == "dropOldest" and made.format not in TELLING and "slowClient" in marks:
+        message = (
+            f"`slowClient`: `dropOldest` leaves chunks out, and `format: {made.format}` "
+            "has no way to tell a reader of it"
+        )
+        hint = "write block or disconnect, or leave `format` out (SSE and NDJSON can tell)"
+        reader.refuse(marks["slowClient"], message, hint)
+    if made.resume is None or (conflict := _refuse_resume(made)) is None:
+        return
+    key, message, hint = conflict
+    places = [marks[each] for each in ("resume", key) if each in marks]
+    if "resume" not in values and key == "format":
+        values["resume"] = None  # the project's default is for others
+    elif places:
+        reader.refuse(places[0], message, hint, "not-resumable")
+
+
+def _refuse_resume(streaming: Streaming) -> tuple[str, str, str] | None:
+    """Say which key `resume` does not go with, why, and what to write."""
+    if streaming.format not in RESUMABLE:
+        message = f"`format: {streaming.format}` is not resumable: it has no ids"
+        return "format", message, f"write format {', '.join(RESUMABLE)}"
+    if streaming.slow_client == "dropOldest":
+        message = "clients resume to get the chunks they missed, which `slowClient: dropOldest` drops"
+        return "slowClient", message, "write slowClient: block, or disconnect"
+    if not streaming.ids:
+        message = "clients resume with the id of their last chunk, which `ids: false` omits"
+        return "ids", message, "leave `ids` out, or write `resume: false`"
+    return None
 
 
 # -------------------------------------------------------------------------------------------- log
@@ -232,7 +395,7 @@ LARGEST_POOL: Final = 1000
 def _database_url(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be a text")  # noqa: TRY004 - one error for every value
-    # Whoever sees the message must not see the password, so the URL is never shown.
+    # A reader of the message must not see the password, so the URL is never shown.
     if urlsplit(value).scheme not in SCHEMES:
         raise ValueError("write it like postgresql://user:password@host:5432/name")
     return value
@@ -244,7 +407,7 @@ def _setup_file(reader: SettingsReader, node: Node, name: str) -> Any:
         return MISSING
     file = reader.folder / text
     if not file.is_file():
-        reader.refuse(node.mark, f"`{name}`: there is no file {file}")
+        reader.refuse(node.mark, f"`{name}`: no such file: {file}")
         return MISSING
     return file
 
@@ -256,10 +419,10 @@ def _programs(reader: SettingsReader, node: Node, name: str) -> Any:
     try:
         folder = reader.folder / Path(text).expanduser()
     except RuntimeError:
-        reader.refuse(node.mark, f"`{name}`: there is no home of that name: {text}")
+        reader.refuse(node.mark, f"`{name}`: unknown user in {text}")
         return MISSING
     if not (folder / "postgres").is_file():
-        reader.refuse(node.mark, f"`{name}`: there is no program `postgres` in {folder}")
+        reader.refuse(node.mark, f"`{name}`: the program `postgres` is missing in {folder}")
         return MISSING
     return folder
 
@@ -269,11 +432,11 @@ class Database:
     """One database. Without a ``url`` it is the embedded server; ``bin`` holds the programs of that, if not our own.
 
     ``setup`` are files of SQL, run once for each change. ``hold`` are the seconds that a cursor keeps its connection
-    while nobody asks for its next rows; what is left then goes to a file of at most ``spool`` bytes.
+    while its consumer is slow; what is left then goes to a file of at most ``spool`` bytes.
     """
 
     name: str = MAIN
-    # << env.DATABASE_URL | default("") >>: the embedded server, unless somebody says otherwise.
+    # << env.DATABASE_URL | default("") >>: the embedded server, unless the environment says otherwise.
     url: str | None = setting(
         Constant(empty=True, parse=_database_url, pattern=rf"^\s*$|^\s*({'|'.join(SCHEMES)})://"),
         "Connection URL: postgresql://user:password@host:5432/name. Without it, the embedded PostgreSQL is used.",
@@ -357,7 +520,6 @@ def _has_url(node: Node) -> bool:
 # ------------------------------------------------------------------------------------------- http
 
 _HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_](?:[a-z0-9_-]{0,62}))*(?::[0-9]{1,5})?")
-_TIME: Final = Constant(Kind.DURATION, off=True)
 _TIMEOUTS: Final = Section("timeouts", "Time-outs for calls to upstreams. 0 disables one.")
 
 
@@ -439,7 +601,7 @@ def _model_address(value: Any) -> str:
 class Model:
     """A model that definitions name: whose it is, what it is called there, where, with which key.
 
-    What is None is the provider's default. ``without_key`` is the address that stands in while there is no key.
+    What is None is the provider's default. ``without_key`` is the address that stands in while the key is missing.
     """
 
     provider: str = setting(Constant(choices=PROVIDERS, empty=True), "The provider's API protocol.", example="openai")
@@ -454,7 +616,7 @@ class Model:
     )
     without_key: str | None = setting(
         Constant(parse=_model_address, empty=True),
-        "Base URL to use while there is no API key. A path alone is a path of this server.",
+        "Base URL to use while the API key is missing. A path alone is a path of this server.",
         None,
     )
 
@@ -609,7 +771,7 @@ def load_settings(
 ) -> tuple[Settings, list[Diagnostic]]:
     """Return the settings that a streamstack.yaml holds, and what is wrong with it.
 
-    ``text`` is None where there is no file. A value that is wrong leaves its default. Missing
+    ``text`` is None without a file. A value that is wrong leaves its default. Missing
     environment variables are findings only with ``check_environment``.
     """
     if text is None:

@@ -15,13 +15,24 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.language import units
-from streamstack.language.definition import Input
-from streamstack.language.keys import InputRules
+from streamstack.language.definition import Input, InputRules
+from streamstack.language.names import did_you_mean
 from streamstack.language.patterns import LONGEST, compile_pattern
-from streamstack.language.suggest import did_you_mean
-from streamstack.language.units import show_size
-from streamstack.language.values import MISSING, kind, to_text
+from streamstack.language.values import (
+    MISSING,
+    TIMESTAMP_EXAMPLE,
+    is_one_of,
+    kind,
+    load_json,
+    parse_date,
+    parse_email,
+    parse_timestamp,
+    parse_url,
+    parse_uuid,
+    shorten,
+    show_size,
+    to_text,
+)
 from streamstack.records import fast_dataclass
 from streamstack.runtime.decoders.decoder import DEEPEST, is_deep
 from streamstack.runtime.files import File
@@ -37,7 +48,7 @@ LONGEST_NAME: Final = 80
 
 
 class InexactError(Exception):
-    """A number lost digits when the document was parsed as floats: it must be parsed anew."""
+    """A number lost digits when the document was parsed as floats: it must be parsed again."""
 
 
 class InputFaults:
@@ -271,15 +282,15 @@ class _Format:
 
 _FORMATS: Final = {
     "timestamp": _Format(
-        units.parse_timestamp,
-        f"a timestamp such as {units.TIMESTAMP_EXAMPLE}",
-        f"a timestamp with its offset from UTC, such as {units.TIMESTAMP_EXAMPLE}",
+        parse_timestamp,
+        f"a timestamp such as {TIMESTAMP_EXAMPLE}",
+        f"a timestamp with its offset from UTC, such as {TIMESTAMP_EXAMPLE}",
         _timestamp_value,
     ),
-    "date": _Format(units.parse_date, "a date such as 2026-01-31", take=_date_value),
-    "uuid": _Format(units.parse_uuid, "a UUID such as 0b8e5d1c-3f6a-4c57-9d0e-2f4b8a6c1e90"),
-    "email": _Format(units.parse_email, "an e-mail address such as ada@example.com"),
-    "url": _Format(units.parse_url, "an absolute URL such as https://example.com/page"),
+    "date": _Format(parse_date, "a date such as 2026-01-31", take=_date_value),
+    "uuid": _Format(parse_uuid, "a UUID such as 0b8e5d1c-3f6a-4c57-9d0e-2f4b8a6c1e90"),
+    "email": _Format(parse_email, "an e-mail address such as ada@example.com"),
+    "url": _Format(parse_url, "an absolute URL such as https://example.com/page"),
 }
 
 
@@ -343,7 +354,7 @@ def file(declared: Input, *, call: bool) -> Check:
             return refuse(value, faults)
         if most is not None and value.size > most:
             return faults.add(f"must have at most {show_size(most)}")
-        if declared.content_types and not units.is_one_of(value.content_type, declared.content_types):
+        if declared.content_types and not is_one_of(value.content_type, declared.content_types):
             return faults.add(f"must be of type {' or '.join(declared.content_types)}")
         return value
 
@@ -408,7 +419,7 @@ def check_json(data: bytes, check: Check, faults: InputFaults) -> Any:
 def parse_json(data: bytes, faults: InputFaults) -> Any:
     """Return the value of a document; what is wrong with it goes to the faults."""
     try:
-        value = orjson.loads(data)
+        value = load_json(data)
     except orjson.JSONDecodeError as error:
         if data.startswith(b"\xef\xbb\xbf"):
             return parse_json(data[3:], faults)
@@ -451,7 +462,6 @@ _ENDLESS: Final = Decimal("1e-999999")
 _EXACT: Final = json.JSONDecoder(parse_float=parse_decimal, parse_int=_parse_integer)
 
 
-_SAFE_INTEGERS: Final = range(-(2**63), 2**64)  # those that the fast parser gives as integers
 #: How values are taken that one stack passes to another: a null counts as not given, unless null is a value there.
 CALL_RULES: Final = InputRules(null_means_absent=True)
 _NONE: Final[set[str]] = set()  # nothing is ever added to it
@@ -730,9 +740,9 @@ def _free(wanted: type, refuse: Check, *, call: bool) -> Check:
 
 
 def _inexact(value: Any) -> Any:
-    """Return what the fast parser would have given: floats for decimals, also for integers past 64 bits."""
-    if type(value) is Decimal or (type(value) is int and value not in _SAFE_INTEGERS):
-        return float(value)
+    """Return what `load_json` would have given: floats for decimals that have the same digits."""
+    if type(value) is Decimal:
+        return shorten(value)
     if type(value) is dict:
         return {name: _inexact(one) for name, one in value.items()}
     if type(value) is list:
@@ -777,7 +787,7 @@ def build_texts(declared: Input, rules: InputRules, *, commas: bool = False) -> 
     check_one = _reading(declared, _build_strict(declared, rules, call=False))
     if declared.type == "list":
         return _input_texts_list(declared, rules, check_one, commas=commas)
-    # A form sends every field, also those that nobody filled in.
+    # A form sends every field, also the empty ones.
     skips_empty = _skips(declared, rules)[1] or (declared.type not in ("text", "file") and "" not in declared.values)
 
     def check(texts: list[Any], faults: InputFaults) -> Any:

@@ -24,13 +24,13 @@ from streamstack.language.expressions.compile import LOCALS, compile_source, lit
 from streamstack.language.graph import Block, Node, constant, values_in
 from streamstack.language.names import identifier
 from streamstack.language.sql import assembled, statement_in
-from streamstack.language.units import parse_duration, parse_every, parse_rate, parse_size
 from streamstack.language.values import MISSING, to_text
 from streamstack.runtime import conversions
 from streamstack.runtime.concurrency import BREAK, CONTINUE, Signal
 from streamstack.runtime.faults import Site
 from streamstack.runtime.values import ENDLESS
-from streamstack.spec import Binds, Bound, Condition, Kind, Nesting, OneOf, StackOf, Type
+from streamstack.spec import Binds, Bound, Condition, Kind, Nesting, OneOf, StackOf, Type, Variable
+from streamstack.spec import convert as convert_constant
 
 
 @dataclass(slots=True)
@@ -104,7 +104,7 @@ MAX_BLOCKS = 12
 
 
 def _asks_for_source(read: Read) -> bool:
-    """Whether a name read is `loop` and what it tells of its source, or `loop` as a whole."""
+    """Whether a name read is `loop` with a fact about its source, or `loop` as a whole."""
     return read.name == "loop" and (not read.path or read.path[0] in ("last", "length"))
 
 
@@ -293,7 +293,7 @@ class Code:
     def _writing(
         self, name: str, parameters: str, function: CompiledFunction, *, plain: bool = False
     ) -> Iterator[None]:
-        """Write a function; with ``plain`` one that is no coroutine function, where nothing in it is awaited."""
+        """Write a function; with ``plain`` one that is not a coroutine function, where nothing in it is awaited."""
         header = len(self._lines)
         self._functions.append(function)
         with self.indented(f"async def {name}({parameters}):"):
@@ -516,8 +516,9 @@ def _null_result(code: Code, node: Node) -> None:
 
 
 def opens_later(node: Node) -> bool:
-    """Whether the step only makes a stream: its retry and timeout apply when that opens."""
-    return node.step.function.effects.gives == "stream"
+    """Whether the step only makes a stream: its retry and timeout apply when that opens. A coroutine opens it."""
+    function = node.step.function
+    return function.effects.gives == "stream" and not inspect.iscoroutinefunction(function.run)
 
 
 def _write_retried(code: Code, node: Node) -> None:
@@ -590,14 +591,10 @@ def _arguments(code: Code, node: Node) -> Iterator[tuple[str, str, tuple[Value, 
     """Give the keyword, the source and the values of each argument that was given."""
     for parameter in node.step.function.parameters:
         argument = node.arguments.get(parameter.name)
-        if argument is None or _names_a_variable(parameter):
+        if argument is None or isinstance(parameter.type, Variable):
             continue
         source = argument_source(code, node, parameter.type, argument, parameter)
         yield parameter.python_name, source, tuple(values_in(argument))
-
-
-def _names_a_variable(parameter: Parameter) -> bool:
-    return type(parameter.type).__name__ == "Variable"
 
 
 def argument_source(code: Code, node: Node, declared: Type, argument: Any, parameter: Parameter) -> str:
@@ -712,18 +709,8 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
     if kind is Kind.SQL:
         return _statement_source(code, value)
     if value.constant is not MISSING:
-        constant = value.constant
-        if kind is Kind.DURATION:
-            constant = parse_duration(constant)
-        elif kind is Kind.SIZE:
-            constant = parse_size(constant)
-        elif kind is Kind.EVERY:
-            constant = parse_every(constant)
-        elif kind is Kind.RATE:
-            constant = parse_rate(constant)
-        if not isinstance(constant, (list, dict)):
-            return code.literal(constant)
-        return code.source(value)
+        constant = convert_constant(kind, value.constant)
+        return code.source(value) if isinstance(constant, (list, dict)) else code.literal(constant)
     source = _url_source(code, value, parameter.name) if kind is Kind.URL else code.source(value)
     convert = _CONVERT.get(kind)
     if kind is Kind.HEADERS and not isinstance(value, ObjectValue):

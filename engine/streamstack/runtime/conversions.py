@@ -10,9 +10,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from streamstack.errors import RunError
-from streamstack.language.headers import forward
-from streamstack.language.units import Rate, parse_duration, parse_every, parse_rate, parse_size
-from streamstack.language.values import Opaque, kind, to_text
+from streamstack.language.names import forward
+from streamstack.language.values import Opaque, Rate, kind, parse_duration, parse_every, parse_rate, parse_size, to_text
 
 
 def _refuse(name: str, wanted: str, value: Any) -> RunError:

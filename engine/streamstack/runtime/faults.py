@@ -11,8 +11,8 @@ from typing import Any, Final
 from streamstack.errors import Place, RunError
 from streamstack.language.definition import Arguments, Entries, Items, Step
 from streamstack.language.expressions import Value, explain, failing_expression
-from streamstack.language.expressions.analyse import passes_on
-from streamstack.language.expressions.value import Expression, ListValue, ObjectValue
+from streamstack.language.expressions.compile import Expression, ListValue, ObjectValue
+from streamstack.language.expressions.grammar import passes_on
 from streamstack.language.values import MISSING, kind
 
 #: What an expression may raise; anything else is a fault of the engine or of a plug-in.

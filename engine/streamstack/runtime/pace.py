@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
 import random
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from heapq import heappop, heappush
 from math import ceil, floor
 from threading import local
-from time import monotonic, perf_counter
+from time import CLOCK_MONOTONIC, monotonic, perf_counter
 from typing import Any, Final
 
 from streamstack.errors import RunError
@@ -18,59 +20,112 @@ from streamstack.runtime.run import SLICE, Run
 
 #: Seconds within which all wake together, the last of them in time.
 SLOT: Final = 0.002
-#: Seconds up to which a wait is so short that a slot would be felt: those have a timer of their own.
+#: Seconds up to which a wait is so short that a slot would be felt: those have shorter slots, or a timer of their own.
 SHORT: Final = 0.04
+_SHORT_SLOT: Final = 0.000_25
 #: Seconds from which a wait has a timer of its own: what is cancelled stays in its slot until that is over.
 _LONG: Final = 20.0
 #: The part of a slot that makes no difference.
 _ALIKE: Final = 0.01
 #: Seconds by which the loop's timer may be early: uvloop counts in whole milliseconds.
 _RESOLUTION: Final = 0.001
+_TFD_TIMER_ABSTIME: Final = 1
+
+
+class KernelTimer:
+    """A timer of Linux (timerfd_create(2)), exact to microseconds where the loop's own are up to a millisecond late.
+
+    Raises OSError if the system has no file descriptor left, AttributeError if its C library has no such timers.
+    """
+
+    resolution = 0.0
+
+    __slots__ = ("_descriptor", "_settime")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+        self._descriptor = -1
+        library = ctypes.CDLL(None, use_errno=True)  # `os` has these functions from Python 3.13 on
+        self._settime = library.timerfd_settime
+        self._descriptor = library.timerfd_create(CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._descriptor < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        loop.add_reader(self._descriptor, callback)
+
+    def set(self, due: float) -> None:
+        """Call back at a time of the monotonic clock, and no longer at the one set before; at 0 never."""
+        # struct itimerspec: the interval, which is none, then the time. Setting it also resets the descriptor's state.
+        spec = (ctypes.c_long * 4)(0, 0, int(due), int(due % 1 * 1e9))
+        self._settime(self._descriptor, _TFD_TIMER_ABSTIME, spec, None)
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+
+class LoopTimer:
+    """The same by a timer of the event loop."""
+
+    resolution = _RESOLUTION
+
+    __slots__ = ("_callback", "_handle", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+        self._loop = loop
+        self._callback = callback
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, due: float) -> None:
+        """Call back at a time of the monotonic clock, and no longer at the one set before; at 0 never."""
+        if self._handle is not None:
+            self._handle.cancel()
+        # By the clock itself, in whole milliseconds as uvloop counts: the loop's own time is as old as its turn, which
+        # would make the timer that much late.
+        now = floor(monotonic() / _RESOLUTION) * _RESOLUTION
+        self._handle = self._loop.call_later(max(due - now, 0), self._callback) if due else None
 
 
 class SlottedTimers:
     """The waits of one event loop, by the slot of time in which they end."""
 
-    __slots__ = ("_due", "_handle", "_slots", "loop")
+    __slots__ = ("_due", "_slots", "loop", "timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._handle: asyncio.TimerHandle | None = None
+        self.timer: KernelTimer | LoopTimer
+        try:
+            self.timer = KernelTimer(loop, self._wake)
+        except (OSError, AttributeError):
+            self.timer = LoopTimer(loop, self._wake)
         self._slots: dict[float, list[asyncio.Future[None]]] = {}
         self._due: list[float] = []  # a heap of the slots
 
     def wait(self, seconds: float) -> asyncio.Future[None]:
         """Return what is done after so many seconds, and a slot at most."""
+        slot = _slot(seconds)
         # A little less: what sums of times are off by must not make one wake in its slot now and in the next one then.
-        due = ceil((monotonic() + seconds) / SLOT - _ALIKE) * SLOT
+        due = ceil((monotonic() + seconds) / slot - _ALIKE) * slot
         waiting = self._slots.get(due)
         if waiting is None:
             waiting = self._slots[due] = []
             heappush(self._due, due)
             if self._due[0] == due:
-                if self._handle is not None:
-                    self._handle.cancel()
-                self._set(due)
+                self.timer.set(due)
         future = self.loop.create_future()
         waiting.append(future)
         return future
 
-    def _set(self, due: float) -> None:
-        # By the clock itself, in whole milliseconds as uvloop counts: the loop's own time is as old as its turn, which
-        # would make the timer that much late.
-        now = floor(monotonic() / _RESOLUTION) * _RESOLUTION
-        self._handle = self.loop.call_later(max(due - now, 0), self._wake)
-
     def _wake(self) -> None:
-        self._handle = None
-        now = monotonic() + _RESOLUTION
+        now = monotonic() + self.timer.resolution
         due = self._due
         while due and due[0] <= now:
             for future in self._slots.pop(heappop(due)):
                 if not future.done():
                     future.set_result(None)
-        if due:
-            self._set(due[0])
+        self.timer.set(due[0] if due else 0)
+
+
+def _slot(seconds: float) -> float:
+    return SLOT if seconds > SHORT else _SHORT_SLOT
 
 
 def schedule_start(now: float, interval: float) -> float:
@@ -78,9 +133,8 @@ def schedule_start(now: float, interval: float) -> float:
 
     So what comes after an interval is not later than it, by the rest of a slot, each time.
     """
-    if interval <= SHORT:
-        return now
-    return min(floor(now / SLOT + _ALIKE) * SLOT, now)
+    slot = _slot(interval)
+    return min(floor(now / slot + _ALIKE) * slot, now)
 
 
 _of_thread = local()
@@ -88,12 +142,14 @@ _of_thread = local()
 
 def sleep(seconds: float) -> Awaitable[None]:
     """Return what is to be awaited for so many seconds, and 2 milliseconds at most."""
-    if not SHORT < seconds < _LONG:
+    if not 0 < seconds < _LONG:
         return asyncio.sleep(seconds)
     loop = asyncio.get_running_loop()
     timers: SlottedTimers | None = getattr(_of_thread, "timers", None)
     if timers is None or timers.loop is not loop:
         timers = _of_thread.timers = SlottedTimers(loop)
+    if seconds <= SHORT and timers.timer.resolution:
+        return asyncio.sleep(seconds)
     return timers.wait(seconds)
 
 
@@ -135,7 +191,7 @@ class Pacer:
     def ask(self, mode: Any, interval: Any, jitter: Any) -> None:
         """Take what the step asks for this time; seconds, null for the defaults.
 
-        Raises RunError ``template`` for what is no pace.
+        Raises RunError ``template`` for what is not a pace.
         """
         asked = (mode, interval, jitter)
         if asked == self._asked:
@@ -200,9 +256,9 @@ class Pacer:
 
 
 def resume(run: Run) -> None:
-    """Take note that the run goes on after a wait, and that its next chunk leaves now."""
+    """Record that the run goes on after a wait, and that its next chunk leaves now."""
     now = perf_counter()
-    run.slice_ends = now + SLICE  # whoever has slept has let others run: no need to do so again at once
+    run.slice_ends = now + SLICE  # a sleep has let others run: no need to do so again at once
     run.sent_at = now
     run.state[_LEFT] = (run.sink.count + 1, now)
 
@@ -210,7 +266,7 @@ def resume(run: Run) -> None:
 def pacer(run: Run, key: Any, mode: Any, interval: Any = None, jitter: Any = None) -> Pacer:
     """Return the pace that the step ``key`` keeps in this run, set to what it asks for this time.
 
-    Raises RunError ``template`` for what is no pace.
+    Raises RunError ``template`` for what is not a pace.
     """
     found: Pacer | None = run.state.get(key)
     if found is None:
@@ -235,7 +291,7 @@ async def delay(run: Run, seconds: float | None) -> None:
 
 
 def _previous(run: Run) -> float:
-    """Return when the run's last chunk left; now, where nobody knows."""
+    """Return when the run's last chunk left; now, if unknown."""
     count, noted = run.state.get(_LEFT, (0, None))
     if run.sent_at is None or (run.sent_at == noted and count != run.sink.count):
         _note(run, coming=0)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Graph, Node, constant
-from streamstack.language.units import Rate
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, Rate
 from streamstack.runtime import conversions
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import guarded, limited, retried
@@ -20,8 +19,9 @@ from streamstack.runtime.faults import located
 from streamstack.runtime.inputs import Checker, compile_inputs
 from streamstack.runtime.run import Run, Sink, enter_call, leave_call
 
+T = TypeVar("T")
 Start = Callable[..., Coroutine[Any, Any, Any]]
-#: What a limit comes to for a request: its rate, its key, its concurrency; None where a part is no binding.
+#: What a limit comes to for a request: its rate, its key, its concurrency; None where a part is not a binding.
 Asked = tuple[Rate | None, Any, int | None]
 
 
@@ -67,19 +67,20 @@ class Plan:
 
     def headers(self, run: Run, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the endpoint's own response headers."""
-        try:
-            return self._headers(run, inputs)
-        except Exception as error:  # noqa: BLE001  (raised again, with its place)
-            fault = located(error)
-            raise fault from fault.__cause__
+        return _placed(self._headers, run, inputs)
 
     def limit(self, index: int, run: Run, inputs: dict[str, Any]) -> Asked:
         """Return the rate, the key and the concurrency of one of the endpoint's limits, for a request."""
-        try:
-            return self._limits[index](run, inputs)
-        except Exception as error:  # noqa: BLE001  (raised again, with its place)
-            fault = located(error)
-            raise fault from fault.__cause__
+        return _placed(self._limits[index], run, inputs)
+
+
+def _placed(code: Callable[[Run, dict[str, Any]], T], run: Run, inputs: dict[str, Any]) -> T:
+    """Call compiled code outside of the stack. Raises RunError with its place for whatever goes wrong."""
+    try:
+        return code(run, inputs)
+    except Exception as error:  # noqa: BLE001  (raised again, with its place)
+        fault = located(error)
+        raise fault from fault.__cause__
 
 
 @dataclass(frozen=True, slots=True)

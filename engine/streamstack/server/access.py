@@ -16,7 +16,7 @@ from streamstack.functions.state import key_of, open_rates, open_slots, quota_of
 from streamstack.language.authentication import BEARER, ApiKey, CredentialPlace, Method, Methods
 from streamstack.language.definition import Authentication, RateLimit, Way
 from streamstack.language.expressions import Value
-from streamstack.language.units import Rate
+from streamstack.language.values import Rate
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Context, Run
 from streamstack.server.headers import CorsHeaders, header_lines, is_of_host
@@ -42,7 +42,7 @@ class Guard:
         self._challenge = header_lines([("WWW-Authenticate", each) for each in told])
 
     async def admit(self, request: Request, context: Context, cors: CorsHeaders) -> Claims | None:
-        """Return the claims of the caller; None where nobody has to say who he is, and nobody did.
+        """Return the claims of the caller; None where authentication is optional and the request has none.
 
         Raises RefusalError: ``unauthorized``, ``forbidden`` where scopes are missing, ``unavailable`` where no
         key is to be had.
@@ -101,7 +101,7 @@ def _refuse_others(request: Request, cors: CorsHeaders) -> None:
     """Refuse what a page of another site makes a browser send, with the cookie that belongs to us.
 
     Browsers say where a request comes from (Fetch Metadata), also behind proxies. Older ones do not, and none does
-    without TLS: then the page's origin must be the host that was asked. What is no browser says neither, and has no
+    without TLS: then the page's origin must be the host that was asked. What is not a browser says neither, and has no
     cookie that it did not mean to send.
     """
     if request.method in _SAFE:
@@ -201,7 +201,7 @@ def _queried(request: Request, name: str) -> list[str]:
     return [value for key, value in parse_qsl(raw, keep_blank_values=True) if key == name]
 
 
-#: Seconds after which to try again where all places are taken: nobody knows when one is free.
+#: Seconds after which to try again where all places are taken: when one becomes free is unknown.
 _SOON: Final = 1.0
 _NOTHING: Final = (None, None, None)
 
@@ -300,7 +300,7 @@ class RateLimitTicket:
         self._held.append(key)
 
     def lines(self) -> bytes:
-        """Return the header lines that tell of the tightest limit, once.
+        """Return the header lines of the tightest limit, once.
 
         Source: draft-ietf-httpapi-ratelimit-headers-06, the form that clients read; later drafts change it each time.
         """

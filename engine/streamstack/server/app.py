@@ -19,8 +19,8 @@ from yarl import URL
 from streamstack.errors import ProjectError
 from streamstack.functions import REGISTRY
 from streamstack.language.definition import Project
+from streamstack.language.findings import write_text
 from streamstack.language.project import Checked, read_project
-from streamstack.language.report import write_text
 from streamstack.runtime.plan import compile_project
 from streamstack.server.connection import HEADERS, LINE_SIZE, HttpServer
 from streamstack.server.context import make_context, prepare_databases
@@ -49,7 +49,7 @@ def make_application(
         text = write_text(checked.findings, checked.sources).rstrip()
         raise ProjectError(text, checked.findings)
     if not checked.project.endpoints:
-        raise ProjectError(f"there are no endpoints in {folder}", checked.findings)
+        raise ProjectError(f"no endpoints found in {folder}", checked.findings)
     for each in checked.findings:
         log.warning(each.message, code=each.code, place=str(each.mark))
     return _application(checked, dev=dev, url=url)
@@ -129,7 +129,7 @@ class _Everything(web.AbstractResource):
         return web.UrlMappingMatchInfo({}, self._route), set()
 
     def add_prefix(self, prefix: str) -> None:
-        """Take note of where the application is mounted."""
+        """Record where the application is mounted."""
         self._mount(prefix + self._prefix)
 
     def get_info(self) -> Any:
@@ -193,7 +193,7 @@ class _Serving:
 def serving_locally(checked: Checked, environment: Mapping[str, str], *, dev: bool = True) -> Iterator[str]:
     """Serve a checked project, give its address, and stop it; what runs do `after` is waited for.
 
-    With ``dev`` errors are told as with `--dev`. Raises UnservableError for a definition that can't be served, and
+    With ``dev`` errors are reported as with `--dev`. Raises UnservableError for a definition that can't be served, and
     DatabaseError.
     """
     settings = checked.settings

@@ -70,7 +70,7 @@ _END: Final = 4  # nothing that comes is of interest
 
 
 class ClientConnection(asyncio.Protocol):
-    """A client's connection. ``awaited`` says that somebody may wait for the body of the present request."""
+    """A client's connection. ``awaited``: a task may wait for the body of the present request."""
 
     __slots__ = (
         "_at",
@@ -174,7 +174,13 @@ class ClientConnection(asyncio.Protocol):
             self._protocol.resume_writing()
 
     def eof_received(self) -> bool:
-        """Keep the connection where the client ended in the middle of a body, so that it can be told."""
+        """Keep the connection where the client ended in the middle of a body, so that it can be told.
+
+        TLS ends both ways at once.
+        """
+        return self._end_input() and self.transport.get_extra_info("sslcontext") is None
+
+    def _end_input(self) -> bool:
         self.ended = True
         if self._at == _BEGINNING:
             return True
@@ -190,7 +196,7 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def _break_off(self, *, paused: bool = False) -> None:
-        """End the body, though it has no end: whoever reads it has what came before.
+        """End an incomplete body: its reader gets what came before.
 
         Where the parser is ``paused`` it has some of that still, and has to find the body open.
         """
@@ -291,7 +297,7 @@ class ClientConnection(asyncio.Protocol):
         protocol.data_received(data)
 
     def begin(self, message: RawRequestMessage, content: StreamReader) -> None:
-        """Take note that aiohttp has taken up the request."""
+        """Record that aiohttp has taken up the request."""
         self._server.unwatch(self)
         self._tail = b""
         self._seen = self._responding = self.awaited = True
@@ -312,7 +318,7 @@ class ClientConnection(asyncio.Protocol):
             if self._held:
                 self._take_body(*self._take_held())
         if self.ended:
-            self.eof_received()
+            self._end_input()
 
     @property
     def complete(self) -> bool:
@@ -354,7 +360,7 @@ class ClientConnection(asyncio.Protocol):
             self._go_on()
 
     def end(self) -> None:
-        """Take note that the response was written."""
+        """Record that the response was written."""
         self._responding = False
         if self.broken:
             if self._content is not None and not self._content.is_eof():
@@ -562,7 +568,7 @@ class HttpServer(web.Server):
     # ------------------------------------------------------------- all connections
 
     def add(self, connection: ClientConnection, protocol: web.RequestHandler) -> None:
-        """Take note of a connection."""
+        """Record a connection."""
         self.opened.add(connection)
         self._of[protocol] = connection
         self.watch(connection)
@@ -616,7 +622,7 @@ class HttpServer(web.Server):
             self._timer = loop.call_at(due, self._end_heads)
 
     def unwatch(self, connection: ClientConnection) -> None:
-        """Take note that a head has come, or will not."""
+        """Record that a head has come, or will not."""
         self._heads.pop(connection, None)
         self.memory.release(connection)
 
@@ -624,7 +630,7 @@ class HttpServer(web.Server):
         loop = asyncio.get_running_loop()
         self._timer = None
         now = loop.time() + 0.001
-        # All have the same time, so whoever came first is due first.
+        # All have the same time, so the first to come is due first.
         while self._heads:
             connection, due = next(iter(self._heads.items()))
             if due > now:

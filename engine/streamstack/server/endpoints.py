@@ -12,8 +12,7 @@ from streamstack.formats import BY_MEDIA_TYPE, BY_NAME, DIALECTS
 from streamstack.language.definition import Endpoint, Input
 from streamstack.language.paths import Segment, parameters, parse_path
 from streamstack.language.settings import Cors as CorsSettings
-from streamstack.language.settings import Settings
-from streamstack.language.streaming_settings import Resume
+from streamstack.language.settings import Resume, Settings
 from streamstack.language.values import MISSING
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Run
@@ -316,7 +315,7 @@ class _Branch(Generic[T]):
         if literal is not None and (found := literal.find(segments, at + 1)) is not None:
             return found
         if not segment:
-            return None  # an empty segment is no value: /users/ is not /users/{id}
+            return None  # an empty segment is not a value: /users/ is not /users/{id}
         for pattern, branch in self.patterns:
             values = pattern.match(segment)
             if values is not None and (found := branch.find(segments, at + 1)) is not None:
@@ -356,7 +355,7 @@ class Routes(Generic[T]):
     def find(self, method: str, path: str) -> tuple[T, Mapping[str, str]] | None:
         """Find what answers a method at a raw path (without query), and the path's parameters.
 
-        Raises RunError ``invalid-input`` for a path that is no UTF-8.
+        Raises RunError ``invalid-input`` for a path that is not UTF-8.
         """
         literals = self._literals.get(method)
         if literals is not None and (fixed := literals.get(path)) is not None:

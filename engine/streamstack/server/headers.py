@@ -12,7 +12,7 @@ from time import gmtime, strftime, time
 from typing import Any
 
 from streamstack.errors import RunError
-from streamstack.language.headers import CONTROL_CHARACTERS, is_framing
+from streamstack.language.names import CONTROL_CHARACTERS, is_framing
 from streamstack.language.values import kind, to_text
 
 #: Headers that the server sets beside those of the connection and the framing.
@@ -126,7 +126,7 @@ def merge(defaults: Headers, *given: Headers) -> list[tuple[str, str]]:
 def check_status(status: Any) -> int:
     """Return a status an author gave.
 
-    Raises RunError ``template`` for what is no final HTTP status.
+    Raises RunError ``template`` for what is not a final HTTP status.
     """
     if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 599:
         shown = status if isinstance(status, int) else f"a {kind(status)}"

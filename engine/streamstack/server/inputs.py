@@ -131,7 +131,7 @@ class Reader:
         """
         query: dict[str, Any] = {}
         if raw := _raw_query(request):
-            # Malformed bytes were refused before if an input is in the query; else nobody asked for them.
+            # Malformed bytes were refused before if an input is in the query; otherwise the endpoint does not read it.
             text = raw.decode("utf-8", "replace")
             for name, value in parse_qsl(text, keep_blank_values=True)[:MOST_FIELDS]:
                 held = query.get(name)
@@ -226,7 +226,7 @@ def _readable(text: str) -> str:
 
 
 def _header_text(text: str) -> str:
-    """Return the value of a header; one that is no UTF-8 is ISO-8859-1, as in the past (RFC 9110, section 5.5)."""
+    """Return the value of a header; one that is not UTF-8 is read as ISO-8859-1 (RFC 9110, section 5.5)."""
     data = text.encode("utf-8", "surrogateescape")
     try:
         return data.decode()

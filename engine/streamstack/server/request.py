@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import structlog
 from aiohttp import StreamReader, hdrs, web
 
-from streamstack.connections.http import Coding, decoders_for
+from streamstack.connections.http_client import Coding, decoders_for
 from streamstack.errors import RunError
 from streamstack.language.settings import FORWARDED, Network
 from streamstack.server.sockets import Socket

@@ -161,7 +161,7 @@ class Service:
         return sent if isinstance(sent, Whole) else Streamed(request, 200, keep=sent is KEEP)
 
     async def handle_hosted(self, raw: web.Request, prefix: str) -> web.StreamResponse:
-        """Answer a request to an application, whoever runs it: gunicorn, or the application that it is mounted in."""
+        """Answer a request to an application that gunicorn or another application runs."""
         request = Request(raw, self.turn, prefix=prefix, last=self.leaving)
         request.hosted = True
         task = asyncio.current_task()
@@ -268,7 +268,7 @@ class Service:
             self.request_log.ended(served.title, answer, outcome, error)
 
     def leave(self, life: RunTimer) -> None:
-        """Take note that a request has its answer."""
+        """Record that a request has its answer."""
         self.lives.discard(life)
         if not self.lives:
             self._left.set()

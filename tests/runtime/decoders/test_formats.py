@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamstack.errors import RunError
+from streamstack.runtime.decoders import FORMATS, Options, decoded, decoder_for, format_of, read_content_type
 from streamstack.runtime.decoders.decoder import Decoder
-from streamstack.runtime.decoders.formats import FORMATS, Options, decoded, decoder_for, format_of, read_content_type
 from tests.runtime.decoders.cutting import decode, items_of
 
 

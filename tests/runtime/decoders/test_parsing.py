@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from time import thread_time
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from streamstack.runtime.decoders.decoder import DEEPEST, Decoder, NotJsonError, SurrogateJoiner, is_deep, parse_json
 from streamstack.runtime.decoders.json import JsonDecoder
@@ -134,6 +137,22 @@ def test_numbers_beside_halves_are_those_of_all_json() -> None:
     """Integers over 64 bits are what they are in other records."""
     text = rb'["\ud83d", 18446744073709551615, 18446744073709551616, 1.10]'
     assert parse_json(text)[1:] == orjson.loads(text.replace(rb"\ud83d", b""))[1:]
+
+
+@example("-9999999999999999999", "", FORMATS[0])
+@example("9007199254740993.5", "", FORMATS[1])
+@given(
+    st.from_regex(r"-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,24})?", fullmatch=True),
+    st.sampled_from(["", "e2", "E-3", "e+15"]),
+    st.sampled_from(FORMATS),
+)
+def test_numbers_keep_their_digits(number: str, exponent: str, form: tuple[Callable[..., Decoder], Write]) -> None:
+    """However long it is, a number has the value that its digits say, in every format that holds JSON."""
+    make, write = form
+    decoder = make()
+    items = decoder.feed(write([f'{{"n": {number}{exponent}}}'.encode()])) + decoder.finish()
+    found = items[0].get("data", items[0])["n"]
+    assert Decimal(repr(found) if isinstance(found, float) else found) == Decimal(number + exponent)
 
 
 def test_parsing_one_document() -> None:

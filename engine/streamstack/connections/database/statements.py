@@ -20,8 +20,8 @@ from streamstack.errors import Diagnostic, Mark, RunError
 from streamstack.language.definition import Argument, ConstantArgument, Definition, Entries, Step
 from streamstack.language.expressions import Constant, ObjectValue, Value
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.names import nearest
 from streamstack.language.sql import Statement, statement_in
-from streamstack.language.suggest import nearest
 from streamstack.language.values import to_text
 from streamstack.spec import Bound, Kind, Named, OneOf, Type
 
@@ -51,7 +51,6 @@ class Prepared:
     make: Callable[[Any], dict[str, Any]]
     columns: tuple[asyncpg.Attribute, ...]
     types: tuple[asyncpg.Type, ...]
-    known: set[str] = field(default_factory=set)  # the prepared statements of connections that have these columns
 
     def encode(self, values: Sequence[Any]) -> list[Any]:
         """Return the arguments. Raises Recast where another form is needed."""

@@ -1,17 +1,17 @@
-"""What concerns a whole endpoint: optional authentication, dialects, resume."""
+"""What concerns a whole endpoint (optional authentication, dialects, resume) or the text of a document (secrets)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
-from jinja2 import nodes
-
-from streamstack.errors import Diagnostic
+from streamstack.errors import Diagnostic, Mark
 from streamstack.formats import BY_NAME
 from streamstack.formats.items import refuse
 from streamstack.formats.spec import Format
+from streamstack.language import nodes
 from streamstack.language.definition import (
     Arguments,
     ConstantArgument,
@@ -22,9 +22,10 @@ from streamstack.language.definition import (
     Step,
 )
 from streamstack.language.expressions import Read, Value
-from streamstack.language.expressions.analyse import constant_of
-from streamstack.language.expressions.value import Constant, Expression, ListValue, ObjectValue, Text
+from streamstack.language.expressions.compile import Constant, Expression, ListValue, ObjectValue, Text
+from streamstack.language.expressions.grammar import becomes_text
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.foreign import NAMES, look_up
 from streamstack.language.graph import (
     Block,
     Graph,
@@ -36,13 +37,14 @@ from streamstack.language.graph import (
     steps_of,
     values_of,
 )
-from streamstack.language.suggest import nearest
+from streamstack.language.names import suggestion
+from streamstack.language.nodes import Scalar, Sequence
 from streamstack.language.values import MISSING
 from streamstack.spec import Condition, Nesting
 
 
 def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> list[Diagnostic]:
-    """Report names that the settings lack, and `auth` where nobody has to say who he is.
+    """Report names that the settings lack, and `auth` where authentication is optional.
 
     ``known`` are the names that the settings have; None where that is not known.
     """
@@ -61,13 +63,12 @@ def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> l
     for way in endpoint.authentication.ways:
         if known is None or way.name in known:
             continue
-        near = nearest(way.name, known)
         found.append(
             make_diagnostic(
                 "unknown-authentication",
                 way.mark,
                 f"the settings have no authentication `{way.name}`",
-                f"did you mean `{near}`?" if near else None,
+                suggestion(way.name, known) or None,
             )
         )
     return found
@@ -91,24 +92,12 @@ def _bytes_in_texts(value: Value) -> Iterator[Read]:
     for part in value.bindings():
         if not isinstance(part, Expression):
             continue
-        joined = [operand for node in (part.node, *part.node.find_all(nodes.Concat)) for operand in _operands(node)]
-        if any(map(_is_body, [*joined, part.node] if isinstance(value, Text) else joined)):
+        if becomes_text(part.node, _is_body, whole=isinstance(value, Text)):
             yield next(read for read in part.reads if read.name == "request" and read.path == ("body",))
 
 
-def _operands(node: nodes.Node) -> list[nodes.Expr]:
-    return node.nodes if isinstance(node, nodes.Concat) else []
-
-
-def _is_body(node: nodes.Node) -> bool:
-    """Tell whether an expression is just `request.body`."""
-    if isinstance(node, nodes.Getattr):
-        attribute: object = node.attr
-    elif isinstance(node, nodes.Getitem):
-        attribute = constant_of(node.arg)
-    else:
-        return False
-    return attribute == "body" and isinstance(node.node, nodes.Name) and node.node.name == "request"
+def _is_body(name: str, path: tuple[str | int, ...]) -> bool:
+    return name == "request" and path == ("body",)
 
 
 def check_cors(endpoint: Endpoint) -> list[Diagnostic]:
@@ -136,7 +125,7 @@ _SENT: Final = frozenset({"headers", "cookies", "query"})
 def check_optional_auth(endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> list[Diagnostic]:
     """Report where something is looked up in `auth`, which is null for guests, before that was ruled out.
 
-    Whatever depends on `auth` counts as ruling it out, so that nobody is accused of what can't be seen here.
+    Whatever depends on `auth` counts as ruling it out, so that nothing is reported that can't be seen here.
     """
     authentication = endpoint.authentication
     if authentication is None or not authentication.optional:
@@ -255,7 +244,9 @@ def _may_leave(node: Node) -> bool:
     )
 
 
-#: Inputs whose values are no text, by type, and one such value.
+_Found = TypeVar("_Found", bound=tuple[Any, ...])
+
+#: Inputs whose values are not text, by type, and one such value.
 _SAMPLES: Final[Mapping[str, Any]] = {"integer": 0, "decimal": 0.5, "boolean": True, "list": []}
 
 
@@ -298,28 +289,29 @@ def _check_dialect(endpoint: Endpoint, functions: Mapping[str, FunctionDefinitio
 
     Of a function that it calls, the finding stands at the call.
     """
-    format_ = f"`format: {endpoint.streaming.format}`"
-    found = [
-        make_diagnostic("not-in-dialect", value.mark, f"the content {fault}", _hint(format_))
-        for value, fault in _faults(endpoint)
+    hint = f"`format: {endpoint.streaming.format}` carries text, and the items that `llm.chat` gives"
+    return [
+        make_diagnostic(
+            "not-in-dialect", mark, f"{called} sends content that {fault}" if called else f"the content {fault}", hint
+        )
+        for mark, called, (_, fault) in _own_and_called(endpoint, functions, _faults)
     ]
+
+
+def _own_and_called(
+    endpoint: Endpoint, functions: Mapping[str, FunctionDefinition], search: Callable[[Definition], Iterable[_Found]]
+) -> Iterator[tuple[Mark, str, _Found]]:
+    """Search an endpoint and the functions that it calls; each thing found begins with its value.
+
+    Yield where the finding stands and which call leads to it ("" for the endpoint's own steps).
+    """
+    for each in search(endpoint):
+        yield each[0].mark, "", each
     for step in steps_of(endpoint.stack):
         for name in called_itself(step):
-            found += [
-                make_diagnostic(
-                    "not-in-dialect",
-                    step.key_mark,
-                    f"`{name}` is called, and {value.mark} sends content that {fault}",
-                    _hint(format_),
-                )
-                for callee in reached(name, functions)
-                for value, fault in _faults(callee)
-            ]
-    return found
-
-
-def _hint(format_: str) -> str:
-    return f"{format_} carries text, and the items that `llm.chat` gives"
+            for callee in reached(name, functions):
+                for each in search(callee):
+                    yield step.key_mark, f"`{name}` is called, and {each[0].mark}", each
 
 
 def _faults(definition: Definition) -> Iterator[tuple[Value, str]]:
@@ -373,28 +365,175 @@ def check_resume(endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]
     if endpoint.streaming.resume is None:
         return []
     why = "clients resume with the ids that `resume` assigns"
-    found = [
-        make_diagnostic("not-resumable", value.mark, f"the chunk has its own id, but {why}", _HINT)
-        for value in _ids(endpoint)
+    return [
+        make_diagnostic(
+            "not-resumable",
+            mark,
+            f"{called} gives a chunk its own id: {why}" if called else f"the chunk has its own id, but {why}",
+            _HINT,
+        )
+        for mark, called, _ in _own_and_called(endpoint, functions, _ids)
     ]
-    for step in steps_of(endpoint.stack):
-        found += [
-            make_diagnostic(
-                "not-resumable",
-                step.key_mark,
-                f"`{name}` is called, and {value.mark} gives a chunk its own id: {why}",
-                _HINT,
-            )
-            for name in called_itself(step)
-            for callee in reached(name, functions)
-            for value in _ids(callee)
-        ]
-    return found
 
 
-def _ids(definition: Definition) -> Iterator[Value]:
+def _ids(definition: Definition) -> Iterator[tuple[Value]]:
     for step in steps_of(definition.stack):
         if step.function.name == "stream":
             value = step.arguments.get("id")
             if isinstance(value, Value) and value.constant is not None:
-                yield value
+                yield (value,)
+
+
+# -- the text of a document
+
+#: What the tokens of well-known services look like.
+_TOKENS: Final = re.compile(
+    r"\bsk-(?:ant-|proj-)?[A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic
+    r"|\bgh[pousr]_[A-Za-z0-9]{30,}"  # GitHub
+    r"|\bAKIA[0-9A-Z]{16}"  # AWS
+    r"|\bAIza[0-9A-Za-z_-]{30,}"  # Google
+    r"|\bxox[abprs]-[A-Za-z0-9-]{10,}"  # Slack
+    r"|\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"  # a JWT
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"|\b(?:Bearer|Basic) +[A-Za-z0-9._~+/=-]{12,}"
+)
+#: A password in a URL: postgres://user:password@host.
+_IN_URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s:@<]+@")
+#: Keys whose value is a secret, however they are spelt.
+_KEYS: Final = frozenset(
+    {"accesstoken", "apikey", "clientsecret", "password", "privatekey", "secret", "secretkey", "xapikey"}
+)
+_SEPARATORS: Final = re.compile(r"[-_ ]")
+
+#: Its values are types and descriptions, whatever the names.
+_DECLARATIONS: Final = "inputParameters"
+
+
+#: A name in the brackets of Jinja2 and n8n, or a reserved one in those of JavaScript and the shell.
+_FOREIGN: Final = re.compile(
+    r"(?:^=)?\{\{-? *(\$?[A-Za-z_][^{}]*?) *-?\}\}"
+    r"|\$\{ *((?:input|sent|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *\}"
+    r"|\$\{! *([^{}]*?) *\}"  # Benthos
+    r"|\{%([-+]? *(?:if|elif|else|endif|for|endfor|set|endset|macro|endmacro|raw|endraw)\b[^{}%]*?)%\}"
+)
+#: The root of a path, in other tools of two words: `github.event`.
+_ROOT: Final = re.compile(r"\$?[A-Za-z_]\w*")
+
+
+#: One that means what it means here.
+_RESERVED: Final = re.compile(r"\$?(?:input|sent|request|auth|env|settings|loop|stream|run)\b")
+
+
+def check_texts(root: nodes.Node, reported: Collection[Mark] = ()) -> list[Diagnostic]:
+    """Report texts that are, or look like, secrets, and bindings in the brackets of other tools.
+
+    ``reported`` are the places of texts whose brackets are reported elsewhere.
+    """
+    return list(_search(root, reported, named=True))
+
+
+def _secret(what: str, mark: Mark) -> Diagnostic:
+    return make_diagnostic("secret-in-definition", mark, f"{what} is in the file in plain text")
+
+
+def _search(node: nodes.Node, reported: Collection[Mark], *, named: bool) -> Iterator[Diagnostic]:
+    """Yield what is found; secrets by the names of keys too where ``named``."""
+    if isinstance(node, Scalar):
+        what = _looks_like(node)
+        if what:
+            yield _secret(what, node.mark)
+        if isinstance(node.value, str) and "{" in node.value and node.mark not in reported:
+            yield from _foreign(node, node.value)
+    elif isinstance(node, Sequence):
+        for item in node.items:
+            yield from _search(item, reported, named=named)
+    else:
+        for key, item in node.items:
+            if named and isinstance(item, Scalar) and _is_secret(key.text, item):
+                yield _secret(f"the value of `{key.text}`", item.mark)
+            else:
+                yield from _search(item, reported, named=named and key.text != _DECLARATIONS)
+
+
+def _foreign(node: Scalar, text: str) -> Iterator[Diagnostic]:
+    for match in _FOREIGN.finditer(text):
+        written, inner, instead = match[0], match[1] or match[2] or match[3] or "", ""
+        root = _ROOT.match(inner)
+        advice = look_up(root[0], NAMES) if root is not None else None
+        if match[4] is not None:
+            instead = f"<%{match[4]}%>"
+        elif _RESERVED.match(inner):
+            instead = f"<<{inner.lstrip('$')}>>"
+        elif root is not None and advice is not None and advice.name:
+            instead = f"<<{advice.name}{inner[root.end() :]}>>"
+        elif not inner.startswith("$") and match[3] is None:
+            instead = f"<<{inner}>>"
+        hint = "write a value of this definition between << and >>, such as <<input.name>>"
+        if instead:
+            hint = f"write `{instead}`"
+        replacement = node.replacement(match.start(), match.end(), instead) if instead else None
+        mark = node.mark_at(match.start())
+        yield make_diagnostic("foreign-binding", mark, f"`{written}` is sent unchanged", hint, replacement)
+
+
+def _is_secret(key: str, value: Scalar) -> bool:
+    text = value.value
+    if not isinstance(text, str) or len(text) < 4 or "<<" in text or "<%" in text:
+        return False
+    return _SEPARATORS.sub("", key).lower() in _KEYS
+
+
+def _looks_like(node: Scalar) -> str:
+    text = node.value
+    if not isinstance(text, str) or len(text) < 10:
+        return ""
+    if _TOKENS.search(text):
+        return "what looks like a secret"
+    return "a password in a URL" if "://" in text and _IN_URL.search(text) else ""
+
+
+def suppress(
+    findings: Iterable[Diagnostic], kept: Iterable[Diagnostic], definition: Definition, root: nodes.Node
+) -> list[Diagnostic]:
+    """Leave out the findings of a document that its author allows.
+
+    Those of ``kept`` stay: nothing can run without what they miss. Where they are allowed, they say so.
+    """
+    ranges = _ranges(definition, root)
+
+    def allowed(finding: Diagnostic) -> bool:
+        return finding.code in definition.allow or any(
+            finding.code in codes and begin <= finding.mark <= end for codes, begin, end in ranges
+        )
+
+    left = [finding for finding in findings if not allowed(finding)]
+    for each in kept:
+        why = "`allow` silences warnings and what is proved about names and streams: this has to be corrected"
+        left.append(replace(each, hint="; ".join(filter(None, (each.hint, why)))) if allowed(each) else each)
+    return left
+
+
+def _ranges(definition: Definition, root: nodes.Node) -> list[tuple[frozenset[str], Mark, Mark]]:
+    """Return the codes that steps allow, each with the first and last place of its step."""
+    allowing = {step.mark: step.allow for step in steps_of(definition.stack) if step.allow}
+    if not allowing:
+        return []
+    return [(allowing[node.mark], node.mark, _end(node)) for node in _mappings(root) if node.mark in allowing]
+
+
+def _mappings(node: nodes.Node) -> Iterable[nodes.Mapping]:
+    if isinstance(node, Sequence):
+        for item in node.items:
+            yield from _mappings(item)
+    elif isinstance(node, nodes.Mapping):
+        yield node
+        for _, item in node.items:
+            yield from _mappings(item)
+
+
+def _end(node: nodes.Node) -> Mark:
+    """Return the last place of a node."""
+    if isinstance(node, Scalar):
+        return max(node.mark, node.mark_at(len(node.text)))
+    inner = node.items if isinstance(node, Sequence) else [each for pair in node.items for each in pair]
+    return max((_end(each) for each in inner), default=node.mark)

@@ -4,12 +4,19 @@
 line of Python for the stack it stands in; `evaluate` computes it at once.
 """
 
-from streamstack.language.expressions.compile import Spelling
-from streamstack.language.expressions.evaluate import evaluate
-from streamstack.language.expressions.explain import explain, failing_expression
+from streamstack.language.expressions.compile import (
+    Constant,
+    Expression,
+    ListValue,
+    ObjectValue,
+    Read,
+    Spelling,
+    Text,
+    Value,
+)
+from streamstack.language.expressions.evaluate import evaluate, explain, failing_expression
 from streamstack.language.expressions.parse import parse_condition, parse_expression, parse_value
 from streamstack.language.expressions.templates import Bound, Template
-from streamstack.language.expressions.value import Constant, Expression, ListValue, ObjectValue, Read, Text, Value
 
 __all__ = [
     "Bound",

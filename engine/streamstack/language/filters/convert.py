@@ -19,7 +19,15 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from streamstack.errors import RunError
-from streamstack.language.filters.operations import declare, failed, items_of, text_argument, text_of, wrong
+from streamstack.language.filters.operations import (
+    ArgumentFault,
+    declare,
+    failed,
+    items_of,
+    text_argument,
+    text_of,
+    wrong,
+)
 from streamstack.language.operators import MAX_BITS, aware, is_finite, refuse_stream
 from streamstack.language.values import Opaque, to_json, to_text
 
@@ -91,15 +99,15 @@ def from_json(value: Any) -> Any:
         raise wrong("fromJson", "a text", value)
     try:
         return json.loads(value, parse_float=_fraction, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError, InvalidOperation) as error:
-        if isinstance(error, json.JSONDecodeError):
-            where = f"line {error.lineno} column {error.colno}: {error.msg.lower()}"
-        elif isinstance(error, RecursionError):
-            where = "it is nested too deeply"
-        else:
-            known = str(error).endswith("is not allowed")
-            where = str(error) if known else "a number in it has too many digits"
-        raise failed("fromJson", f"the text is not JSON ({where})") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}: {error.msg.lower()}"
+    except _ConstantError as error:
+        where = f"{error} is not allowed"
+    except RecursionError:
+        where = "it is nested too deeply"
+    except (ValueError, InvalidOperation):
+        where = "a number in it has too many digits"
+    raise failed("fromJson", f"the text is not JSON ({where})")
 
 
 def _fraction(digits: str) -> float | Decimal:
@@ -107,8 +115,12 @@ def _fraction(digits: str) -> float | Decimal:
     return number if repr(number) == digits else Decimal(digits)
 
 
+class _ConstantError(ValueError):
+    """A word that Python reads as a number, and JSON does not have: NaN, Infinity."""
+
+
 def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is not allowed")
+    raise _ConstantError(word)
 
 
 @declare("filter", "toInteger", '["42", 2.9, true, "x"] | map("toInteger", 0)', [42, 2, 1, 0], aliases=("int",))
@@ -291,10 +303,10 @@ def url_decode(value: Any) -> str:
     return unquote(text_of(value, "urlDecode").replace("+", " "))
 
 
-def _check_algorithm(arguments: Sequence[object]) -> tuple[str, str, str] | None:
+def _check_algorithm(arguments: Sequence[object]) -> ArgumentFault | None:
     """Return the problem with a constant algorithm that does not exist."""
     if arguments and isinstance(arguments[0], str) and arguments[0] not in ALGORITHMS:
-        return "bad-template", f"unknown hash `{arguments[0]}`", f"write {_KNOWN}"
+        return ArgumentFault("bad-template", f"unknown hash `{arguments[0]}`", f"write {_KNOWN}")
     return None
 
 

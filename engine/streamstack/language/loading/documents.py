@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
-from streamstack.formats import DIALECTS
+from streamstack.formats import BY_NAME, DIALECTS
+from streamstack.formats.spec import Format
 from streamstack.language.authentication import SCOPE
 from streamstack.language.definition import (
+    STRICT,
     Arguments,
     Authentication,
     ConstantArgument,
@@ -16,6 +19,7 @@ from streamstack.language.definition import (
     Endpoint,
     FunctionDefinition,
     Input,
+    InputRules,
     Items,
     RateLimit,
     Registry,
@@ -24,7 +28,7 @@ from streamstack.language.definition import (
     Way,
 )
 from streamstack.language.expressions import Value
-from streamstack.language.keys import DOCUMENTS, LIMIT, METHODS, NOT_YET, STRICT, WAY, InputRules
+from streamstack.language.keys import DOCUMENTS, LIMIT, METHODS, NOT_YET, TYPES, WAY
 from streamstack.language.loading.arguments import (
     ArgumentReader,
     Faults,
@@ -34,16 +38,13 @@ from streamstack.language.loading.arguments import (
     python_values,
     read_headers,
 )
-from streamstack.language.loading.checks import check_effects, check_sent, check_streams
-from streamstack.language.loading.inputs import read_inputs
+from streamstack.language.loading.inputs import check_sent, check_streams, read_inputs
 from streamstack.language.loading.steps import StepReader
-from streamstack.language.names import DEFINITION
+from streamstack.language.names import DEFINITION, certain, suggestion
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
 from streamstack.language.paths import refuse_path
-from streamstack.language.streaming_settings import RESUMABLE, Streaming, parse_streaming
-from streamstack.language.suggest import nearest
-from streamstack.language.units import parse_rate
-from streamstack.language.values import MISSING
+from streamstack.language.settings import RESUMABLE, Streaming, parse_streaming
+from streamstack.language.values import MISSING, parse_rate
 from streamstack.records import fast_dataclass
 from streamstack.spec import fields_of, is_null
 
@@ -113,6 +114,8 @@ class _DocumentReader:
         self.owner = f"{'an' if kind == 'endpoint' else 'a'} {kind}"
         fields = DOCUMENTS[kind]
         unread = [each.name for each in fields if each.name in _UNREAD]
+        self._move_declarations()
+        self.root, _ = self.arguments.as_meant(fields, self.root, self.owner)
         read = self.arguments.read_arguments(fields, self.root, self.owner, "", unread=unread)
         given = python_values(fields, read)
         common = {
@@ -127,6 +130,21 @@ class _DocumentReader:
             return self._endpoint(given, common, streaming_defaults, input_rules)
         common |= {"name": self._name(), "name_mark": self._mark_of("name")}
         return self._function(common) if kind == "function" else self._task(common)
+
+    def _move_declarations(self) -> None:
+        """Report declarations below `inputs`, as other tools call them, and read them as what they are."""
+        rules, key = self._get("inputs"), self.root.key("inputs")
+        if not isinstance(rules, Mapping) or key is None or self.root.key("inputParameters") is not None:
+            return
+        if not any(isinstance(value, Mapping) or getattr(value, "text", "") in TYPES for _, value in rules.items):
+            return
+        message = "`inputs` of an endpoint is how strictly its inputs are checked, and not what they are"
+        replacement = key.replacement(0, len(key.text), "inputParameters")
+        self.faults.add("unknown-key", key.mark, message, "did you mean `inputParameters`?", replacement)
+        renamed = (
+            (replace(name, text="inputParameters") if name is key else name, value) for name, value in self.root.items
+        )
+        self.root = replace(self.root, items=tuple(renamed))
 
     def _get(self, key: str) -> Node | None:
         """Return a value that is given, or None."""
@@ -143,10 +161,11 @@ class _DocumentReader:
             return "endpoint"
         if isinstance(node, Scalar) and node.text in DOCUMENTS:
             return node.text
-        near = nearest(node.text, DOCUMENTS) if isinstance(node, Scalar) else None
         shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
-        hint = f"did you mean `{near}`?" if near else ""
-        self.faults.add("bad-kind", node.mark, f"{shown} is not a document kind", hint)
+        hint = suggestion(node.text, DOCUMENTS) if isinstance(node, Scalar) else ""
+        sure = certain(node.text, DOCUMENTS) if isinstance(node, Scalar) else ""
+        replacement = node.replacement(0, len(node.text), sure) if sure and isinstance(node, Scalar) else None
+        self.faults.add("bad-kind", node.mark, f"{shown} is not a document kind", hint, replacement)
         return None
 
     def _endpoint(
@@ -222,13 +241,13 @@ class _DocumentReader:
         return self._resumed(streaming, response_type)
 
     def _resumed(self, streaming: Streaming, response_type: str) -> Streaming:
-        """Take `resume` from what is no stream; report it where the endpoint itself asks for it."""
+        """Take `resume` from what is not a stream; report it where the endpoint itself asks for it."""
         if streaming.resume is None or response_type == "streaming":
             return streaming
         node = self._get("streaming")
         asked = node.get("resume") if isinstance(node, Mapping) else None
         if asked is not None:
-            message = "the endpoint sends a JSON response, so there is no stream to resume"
+            message = "the endpoint sends a JSON response, so it has no stream to resume"
             hint = "write `responseType: streaming`"
             self.faults.add("not-resumable", asked.mark, message, hint)
         return replace(streaming, resume=None)
@@ -279,7 +298,8 @@ class _DocumentReader:
         shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
         upper = node.text.upper() if isinstance(node, Scalar) else ""
         meant = f"did you mean `{upper}`?" if upper in METHODS else ""
-        self.faults.add("bad-method", node.mark, f"{shown} is not an HTTP method", meant)
+        replacement = node.replacement(0, len(upper), upper) if meant and isinstance(node, Scalar) else None
+        self.faults.add("bad-method", node.mark, f"{shown} is not an HTTP method", meant, replacement)
         return "GET"
 
     def _path(self) -> str:
@@ -311,7 +331,7 @@ class _DocumentReader:
                 message = "a limit requires `limit` or `concurrent`"
                 self.faults.add("missing-parameter", each.mark, message, "add `limit: 60/minute`")
             elif algorithm is not None:
-                message = "`algorithm` says how `limit` counts, and there is none"
+                message = "`algorithm` says how `limit` counts, but `limit` is missing"
                 hint = "add `limit: 60/minute`"
                 self.faults.add("missing-parameter", algorithm.mark, message, hint)
         return tuple(map(self._rate_limit, limits))
@@ -362,7 +382,7 @@ class _WaysReader:
             self.refuse(node)
 
     def refuse(self, node: Node) -> None:
-        """Report what is no authentication."""
+        """Report what is not an authentication."""
         if isinstance(node, Scalar) and isinstance(node.value, str) and "<<" in node.value:
             told = "authentication is set when the file is loaded: a binding is not allowed here"
             self.faults.add("constant-required", node.mark, told, _WAYS)
@@ -393,3 +413,108 @@ class _WaysReader:
                 told = f"`{scope.value}` is not a valid scope: a scope has no spaces, quotes or backslashes"
                 self.faults.add("wrong-type", scope.mark, told, "write [chat, read] for several")
         return tuple(scope.value for scope in scopes)
+
+
+# -- keys of `streaming` without effect
+
+#: What needs chunks that leave one after another. `resume` is refused with words of its own.
+_CHUNKS: Final = (
+    "format",
+    "keepAlive",
+    "maxBytes",
+    "slowClient",
+    "buffer",
+    "compress",
+    "done",
+    "ids",
+    "separator",
+    "end",
+)
+_OWN_END: Final = "always has the end that its SDKs wait for"
+_IN_ONE: Final = "is sent in one piece, at the end"
+_OWN_FORM: Final = "has its own format for chunks"
+
+#: By key: in which formats it has an effect, and what the others are like.
+_BY_FORMAT: Final[dict[str, tuple[Callable[[Format], bool], str]]] = {
+    "keepAlive": (lambda format_: format_.heartbeats, "has no heartbeats"),
+    "ids": (lambda format_: format_.numbered, "does not number its chunks"),
+    "done": (lambda format_: format_.done_event, "has no end event"),
+    "separator": (lambda format_: format_.separated, _OWN_FORM),
+    "end": (lambda format_: format_.separated, _OWN_FORM),
+    "buffer": (lambda format_: not format_.whole, _IN_ONE),
+    "compress": (lambda format_: not format_.whole, _IN_ONE),
+    "slowClient": (lambda format_: not format_.whole, _IN_ONE),
+}
+
+
+def check_effects(
+    node: Mapping,
+    streaming: Streaming,
+    defaults: Streaming,
+    response_type: str,
+    inputs: tuple[Input, ...],
+    faults: Faults,
+) -> None:
+    """Report the keys of an endpoint's own `streaming:` that change nothing, where that is certain.
+
+    Not those of the project's ``defaults``: each of them may be of use to some endpoint. What takes one of them back
+    has an effect where that had one.
+    """
+    given = {key.text: key.mark for key, value in node.items if not is_null(value)}
+    if response_type == "json":
+        receives = any(each.type == "stream" for each in inputs)
+        useless = _CHUNKS if receives else (*_CHUNKS, "idleTimeout")
+        for key in useless:
+            if key in given:
+                faults.add(
+                    "no-effect",
+                    given[key],
+                    f"`{key}` has no effect: the endpoint sends a JSON response",
+                    "write `responseType: streaming`, or remove it",
+                )
+    else:
+        _check_format(given, streaming, defaults, faults)
+    _check_parts(node, streaming, response_type, faults)
+
+
+def _check_format(given: dict[str, Mark], streaming: Streaming, defaults: Streaming, faults: Faults) -> None:
+    if (format_ := BY_NAME.get(streaming.format)) is None:
+        return  # the request chooses it
+    disconnects = "disconnect" in (streaming.slow_client, defaults.slow_client)
+    for key, mark in given.items():
+        effect, why = _BY_FORMAT.get(key, (None, ""))
+        if effect is None or effect(format_):
+            continue
+        if key == "ids" and streaming.resume is not None:
+            continue  # without them no reader can come back, whatever the format calls them
+        if key == "slowClient" and disconnects:
+            continue  # it is how long a reader has for that piece
+        if key == "done" and format_.dialect:
+            why = _OWN_END
+        message = f"`{key}` has no effect: `format: {format_.name}` {why}"
+        faults.add("no-effect", mark, message, "remove it, or write another format")
+
+
+def _check_parts(node: Mapping, streaming: Streaming, response_type: str, faults: Faults) -> None:
+    """Report the parts of keys that change nothing."""
+    for key, part, mark in _parts_of(node):
+        if (key, part) == ("slowClient", "grace"):
+            mode = streaming.slow_client
+            # For an answer in one piece the finding is about the whole key.
+            if mode != "disconnect" and response_type != "json" and streaming.format != "json":
+                message = f"`grace` has no effect: `slowClient: {mode}` does not disconnect clients"
+                faults.add("no-effect", mark, message, "write `mode: disconnect`, or remove it")
+        elif (key, part) == ("maxDuration", "jitter"):
+            if response_type == "json":
+                message = "`jitter` has no effect: the endpoint sends a JSON response"
+                faults.add("no-effect", mark, message, "remove it")
+            elif not streaming.max_duration:
+                message = "`jitter` has no effect: `maxDuration` is off, so that nothing is shorter"
+                faults.add("no-effect", mark, message, "give a `limit`, or remove it")
+
+
+def _parts_of(node: Mapping) -> Iterator[tuple[str, str, Mark]]:
+    for key, value in node.items:
+        for part, item in value.items if isinstance(value, Mapping) else ():
+            if not is_null(item):
+                yield key.text, part.text, part.mark

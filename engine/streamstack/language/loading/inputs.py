@@ -1,13 +1,15 @@
-"""From the nodes of `inputParameters` to declared inputs, and whether a constant fits one."""
+"""From the nodes of `inputParameters` to declared inputs, whether a constant fits one, and where requests hold them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 from streamstack.errors import Mark
+from streamstack.formats import DIALECTS
 from streamstack.language.definition import Input
+from streamstack.language.foreign import meant_key
 from streamstack.language.keys import (
     COMMON_KEYS,
     COMMON_TYPES,
@@ -18,9 +20,10 @@ from streamstack.language.keys import (
     constraints_of,
 )
 from streamstack.language.loading.arguments import ArgumentReader, Faults, describe, how_to_write, python_values
+from streamstack.language.names import certain, did_you_mean, misspelt, nearest, suggestion
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence, plain
+from streamstack.language.paths import parameters
 from streamstack.language.patterns import check_pattern, compile_pattern
-from streamstack.language.suggest import misspelt, nearest
 from streamstack.language.values import MISSING, kind
 from streamstack.spec import FACTS, Kind, is_null, listed, out_of_range
 
@@ -82,8 +85,10 @@ def _read_input(name: str, mark: Mark, node: Node, faults: Faults, depth: int) -
             # No description: one word that names a type, misspelt or as other languages call it.
             message = f"unknown input type `{node.value}`"
             hint = f"did you mean `{meant}`? A description is written {{description: ...}}"
-            faults.add("unknown-type", node.mark, message, hint)
-            return None
+            sure = COMMON_TYPES.get(node.value.lower()) or certain(node.value, TYPES)
+            replacement = node.replacement(0, len(node.text), sure) if sure else None
+            faults.add("unknown-type", node.mark, message, hint, replacement)
+            return Input(name=name, type=sure, mark=mark) if sure else None
         return Input(name=name, type="json", mark=mark, description=node.value)
     if not isinstance(node, Mapping):
         faults.add(
@@ -179,11 +184,12 @@ class _InputReader:
             return None
         if node.value in TYPES:
             return node.value
-        near = COMMON_TYPES.get(node.value.lower()) or nearest(node.value, TYPES)
-        self.faults.add(
-            "unknown-type", node.mark, f"unknown input type `{node.value}`", f"did you mean `{near}`?" if near else ""
-        )
-        return None
+        common = COMMON_TYPES.get(node.value.lower())
+        near, sure = common or nearest(node.value, TYPES), common or certain(node.value, TYPES)
+        hint = f"did you mean `{near}`?" if near else ""
+        replacement = node.replacement(0, len(node.text), sure) if sure else None
+        self.faults.add("unknown-type", node.mark, f"unknown input type `{node.value}`", hint, replacement)
+        return sure or None
 
     def _refuse_keys(self, type_: str) -> None:
         for key, _ in self.node.items:
@@ -197,15 +203,13 @@ class _InputReader:
                         "remove it, or write it beside the outermost `type`",
                     )
             elif name not in CONSTRAINTS:
-                near = _key_meant(name, type_)
-                self.faults.add(
-                    "unknown-key",
-                    key.mark,
-                    f"unknown key `{name}` in an input's declaration",
-                    f"did you mean `{near}`?"
-                    if near
-                    else f"its keys are {listed((*_KEY_NAMES, *constraints_of(type_)), 'and')}",
-                )
+                near, sure = _key_meant(name, type_)
+                hint = f"did you mean `{near}`?"
+                if not near:
+                    hint = f"its keys are {listed((*_KEY_NAMES, *constraints_of(type_)), 'and')}"
+                replacement = key.replacement(0, len(name), near) if sure and self.node.key(near) is None else None
+                message = f"unknown key `{name}` in an input's declaration"
+                self.faults.add("unknown-key", key.mark, message, hint, replacement)
             elif type_ not in CONSTRAINTS[name]:
                 belonging = constraints_of(type_)
                 self.faults.add(
@@ -293,11 +297,14 @@ class _InputReader:
                 self.faults.add("bad-default", node.mark, f"the default does not fit: {fault}")
 
 
-def _key_meant(name: str, type_: str) -> str | None:
-    """Return the key that is meant, one that fits the type before any other."""
+def _key_meant(name: str, type_: str) -> tuple[str, bool]:
+    """Return the key that is meant, one that fits the type before any other, and whether that is certain."""
     fitting = (*_KEY_NAMES, *constraints_of(type_))
     common = next((each for each in COMMON_KEYS.get(name, ()) if each in fitting), None)
-    return common or nearest(name, fitting) or nearest(name, (*_KEY_NAMES, *CONSTRAINTS))
+    if common:
+        return common, name != "optional"  # it means the opposite
+    near, sure = meant_key(name, fitting)
+    return near or nearest(name, (*_KEY_NAMES, *CONSTRAINTS)) or "", sure
 
 
 def _texts(node: Node) -> list[str]:
@@ -382,9 +389,7 @@ def _object(declared: Input, value: Any, name: str) -> str:
     known = {inner.name: inner for inner in declared.properties}
     for key, item in value.items():
         if key not in known:
-            near = nearest(key, known)
-            meant = f"; did you mean `{near}`?" if near else ""
-            return f"`{name}` has no property `{key}`{meant}"
+            return f"`{name}` has no property `{key}`{did_you_mean(key, known)}"
         fault = mismatch(known[key], item, f"{name}.{key}")
         if fault:
             return fault
@@ -416,3 +421,160 @@ _CHECKS: Final[dict[str, Callable[[Input, Any, str], str]]] = {
     "list": _list,
     "enum": _enum,
 }
+
+
+# ------------------------------------------------------------------------- what a request can send
+
+#: What no single text can hold.
+_LARGE = ("object", "list", "file", "stream")
+_BODY = ("body", "wholeBody")
+
+
+def check_sent(inputs: tuple[Input, ...], written: Collection[str], path: str, mark: Mark, faults: Faults) -> None:
+    """Report inputs that the path, the query or the body can't hold, and parameters of the path.
+
+    ``written`` are the names of all inputs, with those whose declaration was refused; ``path`` is
+    empty where it could not be read.
+    """
+    _check_places(inputs, faults)
+    if path:
+        named = parameters(path)
+        _check_path(named, inputs, written, mark, faults)
+        _check_declared(named, inputs, faults)
+
+
+def _every(inputs: tuple[Input, ...]) -> Iterator[Input]:
+    for each in inputs:
+        yield each
+        yield from _every(each.properties or ())
+        if each.items is not None:
+            yield from _every((each.items,))
+
+
+def check_streams(inputs: tuple[Input, ...], method: str, format_: str, faults: Faults) -> None:
+    """Report what no stream can be: more than one, a part of something, beside what else needs the body."""
+    streams = [each for each in inputs if each.type == "stream"]
+    for each in _every(inputs):
+        if each.type == "stream" and each not in streams:
+            faults.add(
+                "bad-constraint",
+                each.mark,
+                "a stream is the whole request body, and no part of another input",
+                "declare it beside the others, as `events: {type: stream}`",
+            )
+    for other in streams[1:]:
+        faults.add(
+            "bad-constraint",
+            other.mark,
+            f"`{other.name}` and `{streams[0].name}` are both the request body",
+            "take one of the two out",
+        )
+    if streams:
+        _check_stream(streams[0], inputs, method, format_, faults)
+
+
+def _check_stream(stream: Input, inputs: tuple[Input, ...], method: str, format_: str, faults: Faults) -> None:
+    """Report what does not go together with a stream of the request body."""
+    if stream.location not in (None, "body", "wholeBody"):
+        faults.add(
+            "bad-constraint",
+            stream.mark,
+            f"`{stream.name}` is a stream, which only the body can be",
+            "take the `in` out",
+        )
+    if stream.default is not MISSING:
+        faults.add(
+            "bad-default",
+            stream.mark,
+            f"`{stream.name}` is a stream: without a body it is one without items, and has no default",
+            "take the default out",
+        )
+    if method in ("GET", "HEAD"):
+        faults.add(
+            "bad-constraint",
+            stream.mark,
+            f"`{stream.name}` is the request body, and {method} has none",
+            "write `method: POST`",
+        )
+    if format_ in DIALECTS:
+        faults.add(
+            "bad-constraint",
+            stream.mark,
+            f"`format: {format_}` reads the request body itself, and `{stream.name}` is that body",
+            "write another format, or take the messages as `{type: list}`",
+        )
+    for each in inputs:
+        if each.type != "stream" and (each.location in _BODY or each.type == "file"):
+            faults.add(
+                "bad-constraint",
+                each.mark,
+                f"`{each.name}` is in the body, which the stream `{stream.name}` takes whole",
+                "write `in: query`" if each.type != "file" else "take one of the two out",
+            )
+
+
+def _check_places(inputs: tuple[Input, ...], faults: Faults) -> None:
+    """Report a body that is taken whole and in parts, and files outside of it."""
+    whole = next((each for each in inputs if each.location == "wholeBody"), None)
+    for each in inputs:
+        if (
+            whole is not None
+            and each is not whole
+            and each.location in _BODY
+            and "stream" not in (whole.type, each.type)
+        ):
+            faults.add(
+                "bad-constraint",
+                each.mark,
+                f"`{each.name}` is in the body, which `{whole.name}` takes whole",
+                f"declare it as a property of `{whole.name}`, or write `in: query`",
+            )
+        if each.type == "file" and each.location not in (None, "body", "path"):
+            faults.add(
+                "bad-constraint",
+                each.mark,
+                f"`{each.name}` is a file, which only a part of the body can hold",
+                "take the `in` out",
+            )
+
+
+def _check_path(
+    named: list[str], inputs: tuple[Input, ...], written: Collection[str], mark: Mark, faults: Faults
+) -> None:
+    """Report parameters of the path that are not declared, or not as the path can hold them."""
+    declared = {each.name: each for each in inputs}
+    for name in named:
+        found = declared.get(name)
+        if found is None and name not in written:
+            faults.add(
+                "undeclared-path-parameter",
+                mark,
+                f"the path's parameter `{name}` is not declared",
+                suggestion(name, declared, f"add `{name}: {{type: text}}` under `inputParameters`"),
+            )
+        elif found is not None and found.location not in (None, "path"):
+            faults.add(
+                "bad-constraint",
+                found.mark,
+                f"`{name}` is in the path, but is declared `in: {found.location}`",
+                "take the `in` out, or give one of the two another name",
+            )
+        elif found is not None and found.type in _LARGE:
+            faults.add(
+                "bad-constraint",
+                found.mark,
+                f"`{name}` is in the path, which can't hold the type {found.type}",
+                "declare it as text, and split it in the stack",
+            )
+
+
+def _check_declared(named: list[str], inputs: tuple[Input, ...], faults: Faults) -> None:
+    """Report inputs that are declared to be in the path, and that the path does not name."""
+    for each in inputs:
+        if each.location == "path" and each.name not in named:
+            faults.add(
+                "undeclared-path-parameter",
+                each.mark,
+                f"`{each.name}` is declared `in: path`, and the path does not name it",
+                suggestion(each.name, named, f"write {{{each.name}}} in the path"),
+            )

@@ -14,8 +14,8 @@ from itertools import repeat
 from operator import itemgetter
 from typing import Any, Final
 
-from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid
-from streamstack.runtime.decoders.lines import Lines
+from streamstack.runtime.decoders.decoder import LARGEST, OnInvalid
+from streamstack.runtime.decoders.lines import LineDecoder
 
 # The library's own limit holds for the whole process and is 128 KB; ours is `largest`.
 csv.field_size_limit(2**31 - 1)
@@ -25,33 +25,15 @@ _SEPARATOR: Final = re.compile(rb'"?sep=([\x20-\x7e\t])"?\r?')
 _BREAK_OR_QUOTE: Final = re.compile(rb'[\r\n"]')
 
 
-class CsvDecoder(Decoder):
+class CsvDecoder(LineDecoder):
     """Gives each record: an object by the header's names, or by ``columns``; a list where there are neither.
 
     With a header, ``columns`` are those that are given, in that order. Every value is a text. A quoted field may hold
     delimiters, doubled quotes and line breaks; with more text after its closing quote the record is invalid. Empty
-    lines are passed over; a record with more or fewer fields than there are names is invalid. The first line, which
+    lines are skipped; a record with more or fewer fields than there are names is invalid. The first line, which
     may be the header, is line 1. Lines end in LF or CR LF, or all of them in CR. A first line such as `sep=;` names the
     delimiter. An input without records, and without a header, is empty.
     """
-
-    __slots__ = (
-        "_awaits_header",
-        "_columns",
-        "_continued",
-        "_delimiter",
-        "_ends_in_cr",
-        "_held",
-        "_lines",
-        "_names",
-        "_passed",
-        "_pick",
-        "_quoted",
-        "_record",
-        "_size",
-        "_whole",
-        "_width",
-    )
 
     def __init__(
         self,
@@ -64,7 +46,6 @@ class CsvDecoder(Decoder):
     ) -> None:
         super().__init__(on_invalid, largest)
         self._sniffs = True
-        self._lines = Lines(largest)
         self._awaits_header = header
         self._columns = columns
         self._names: tuple[str, ...] | None = None  # None: a record is a list
@@ -89,13 +70,7 @@ class CsvDecoder(Decoder):
             data = self._find_line_end(data)
         if self._ends_in_cr:
             data = data.replace(b"\r", b"\n")
-        whole = self._lines.feed(data)
-        if whole:
-            self._read(whole, items)
-        if self._lines.too_long is not None:
-            text, self._lines.too_long = self._lines.too_long, None
-            self._pass_line()
-            self._drop(text, items)
+        super()._take(data, items)
 
     def _find_line_end(self, data: bytes) -> bytes:
         """Look whether the first line ends in a CR alone; return what may be read by now."""
@@ -110,9 +85,7 @@ class CsvDecoder(Decoder):
         return data
 
     def _end(self, items: list[Any]) -> None:
-        last = self._lines.finish()
-        if last:
-            self._read(last + b"\n", items)
+        super()._end(items)
         if self._record:
             text = b"\n".join(self._record)
             self._record.clear()
@@ -138,7 +111,7 @@ class CsvDecoder(Decoder):
 
     def _read_line(self, line: bytes, items: list[Any]) -> None:
         if len(line) > self.largest:
-            self._drop(line, items)
+            self._refuse_large(line, items)
             return
         if self._passed == 1 and (named := _SEPARATOR.fullmatch(line)) is not None:
             self._delimit(named[1].decode())
@@ -152,7 +125,7 @@ class CsvDecoder(Decoder):
         if closed:
             self._complete(items)
         elif self._size > self.largest:
-            self._drop(self._record[0], items)
+            self._refuse_large(self._record[0], items)
         else:
             self._quoted = True
 
@@ -208,6 +181,10 @@ class CsvDecoder(Decoder):
         self._refuse(items, text, message, final=self._awaits_header)
 
     def _drop(self, text: bytes, items: list[Any]) -> None:
+        self._pass_line()
+        self._refuse_large(text, items)
+
+    def _refuse_large(self, text: bytes, items: list[Any]) -> None:
         """Refuse a record that is too large, and go on with the next line."""
         self._begin_record()
         self._refuse_length(items, text, "a record", final=self._awaits_header)
@@ -221,13 +198,13 @@ class CsvDecoder(Decoder):
         text = b"\n".join(self._record)
         self._begin_record()
         if len(text) > self.largest:
-            self._refuse_length(items, text, "a record", final=self._awaits_header)
+            self._refuse_large(text, items)
             return
         try:
             lines = [line + "\n" for line in text.decode().split("\n")]
             row = next(self._reader(lines))
         except UnicodeDecodeError:
-            self._refuse_record(items, text, "is not UTF-8")
+            self._refuse_record(items, text, self._not_in_charset)
         except csv.Error as error:
             self._refuse_record(items, text, f"is not CSV: {error}")
         else:

@@ -1,13 +1,15 @@
-"""Decoders of lines: text and NDJSON."""
+"""Decoders of lines, text and NDJSON, and of what has neither."""
 
 from __future__ import annotations
 
 import codecs
+from abc import abstractmethod
 from typing import Any
 
 import orjson
 
-from streamstack.runtime.decoders.decoder import LARGEST, SHALLOW, Decoder, NotJsonError, OnInvalid, is_deep, load_json
+from streamstack.language.values import has_long_numbers, load_json
+from streamstack.runtime.decoders.decoder import LARGEST, SHALLOW, Decoder, NotJsonError, OnInvalid, is_deep
 
 
 class LineEnds:
@@ -33,7 +35,7 @@ class LineEnds:
 class Lines:
     """Cuts bytes after the last LF and holds the rest, up to ``largest`` bytes.
 
-    A line over that is passed over up to its end; its beginning is in ``too_long`` until somebody takes it out.
+    A line over that is skipped up to its end; its beginning is in ``too_long`` until the caller takes it out.
     """
 
     __slots__ = ("_held", "_largest", "_passing", "too_long")
@@ -79,32 +81,47 @@ class Lines:
             self._passing = True
 
 
-class LinesDecoder(Decoder):
-    """Gives each line as a text without its end, which is CR, LF or CR LF."""
-
-    __slots__ = ("_ends", "_lines")
+class LineDecoder(Decoder):
+    """A decoder of what stands in lines; `_read` gets those that are complete, with their ends."""
 
     def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST) -> None:
         super().__init__(on_invalid, largest)
-        self._sniffs = True
-        self._ends = LineEnds()
-        self._lines = Lines(self.largest)
+        self._lines = Lines(largest)
 
     def _take(self, data: bytes, items: list[Any]) -> None:
-        data = self._ends.feed(data)
-        if not data:
-            return
         whole = self._lines.feed(data)
         if whole:
             self._read(whole, items)
         if self._lines.too_long is not None:
             text, self._lines.too_long = self._lines.too_long, None
-            self._refuse_length(items, text, "a line")
+            self._drop(text, items)
 
     def _end(self, items: list[Any]) -> None:
         last = self._lines.finish()
         if last:
             self._read(last + b"\n", items)
+
+    @abstractmethod
+    def _read(self, whole: bytes, items: list[Any]) -> None:
+        """Decode lines, each with its end."""
+
+    def _drop(self, text: bytes, items: list[Any]) -> None:
+        """Refuse what is too large, of which ``text`` is the beginning."""
+        self._refuse_length(items, text, "a line")
+
+
+class LinesDecoder(LineDecoder):
+    """Gives each line as a text without its end, which is CR, LF or CR LF."""
+
+    def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST) -> None:
+        super().__init__(on_invalid, largest)
+        self._sniffs = True
+        self._ends = LineEnds()
+
+    def _take(self, data: bytes, items: list[Any]) -> None:
+        data = self._ends.feed(data)
+        if data:
+            super()._take(data, items)
 
     def _read(self, whole: bytes, items: list[Any]) -> None:
         if len(whole) <= self.largest:
@@ -116,18 +133,16 @@ class LinesDecoder(Decoder):
                 return
         for line in whole[:-1].split(b"\n"):
             if len(line) > self.largest:
-                self._refuse_length(items, line, "a line")
+                self._drop(line, items)
                 continue
             try:
                 items.append(line.decode())
             except UnicodeDecodeError:
-                self._refuse(items, line, "is not UTF-8")
+                self._refuse(items, line, self._not_in_charset)
 
 
 class TextDecoder(Decoder):
     """Gives what came as texts; a character that is cut in two waits for its rest. What is not UTF-8 is U+FFFD."""
-
-    __slots__ = ("_decoder",)
 
     def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST) -> None:
         super().__init__(on_invalid, largest)
@@ -148,8 +163,6 @@ class TextDecoder(Decoder):
 class BytesDecoder(Decoder):
     """Gives what came as it is."""
 
-    __slots__ = ()
-
     def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST) -> None:
         super().__init__(on_invalid, largest)
         self._begun = True  # a byte order mark is bytes like others
@@ -158,34 +171,16 @@ class BytesDecoder(Decoder):
         items.append(data)
 
 
-class NdjsonDecoder(Decoder):
-    """Gives the value of each line; lines that are empty are passed over."""
-
-    __slots__ = ("_lines",)
-
-    def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST) -> None:
-        super().__init__(on_invalid, largest)
-        self._lines = Lines(largest)
-
-    def _take(self, data: bytes, items: list[Any]) -> None:
-        whole = self._lines.feed(data)
-        if whole:
-            self._read(whole, items)
-        if self._lines.too_long is not None:
-            text, self._lines.too_long = self._lines.too_long, None
-            self._refuse_length(items, text, "a line")
-
-    def _end(self, items: list[Any]) -> None:
-        last = self._lines.finish()
-        if last:
-            self._read(last, items)
+class NdjsonDecoder(LineDecoder):
+    """Gives the value of each line; lines that are empty are skipped."""
 
     def _read(self, whole: bytes, items: list[Any]) -> None:
         lines = whole.split(b"\n")
         if len(whole) <= self.largest:
             try:
                 # Most often all is well: then nothing is looked at twice.
-                values = [load_json(line) for line in lines if line]
+                load = load_json if has_long_numbers(whole) else orjson.loads
+                values = [load(line) for line in lines if line]
             except orjson.JSONDecodeError:
                 pass
             else:
@@ -194,7 +189,7 @@ class NdjsonDecoder(Decoder):
                     return
         for line in lines:
             if len(line) > self.largest:
-                self._refuse_length(items, line, "a line")
+                self._drop(line, items)
                 continue
             if not line or line.isspace():
                 continue

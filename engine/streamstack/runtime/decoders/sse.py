@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import Any, Final, Literal
 
 from streamstack.errors import RunError
-from streamstack.runtime.decoders.decoder import LARGEST, Decoder, Halted, NotJsonError, OnInvalid, excerpt, parse_json
-from streamstack.runtime.decoders.lines import LineEnds, Lines
+from streamstack.runtime.decoders.decoder import LARGEST, Halted, NotJsonError, OnInvalid, excerpt, parse_json
+from streamstack.runtime.decoders.lines import LineDecoder, LineEnds
 
 #: What ends a stream of JSON data.
 DONE: Final = b"[DONE]"
@@ -16,7 +16,7 @@ _JSON_BEGINS: Final = frozenset({b"{", b"["})
 _MOST_STRAY: Final = 64 * 1024
 
 
-class SseDecoder(Decoder):
+class SseDecoder(LineDecoder):
     """Gives each event as {event, id, data}: its name or null, the last id that was set or null, its data.
 
     ``data`` is "auto": a value where it is a JSON object or array, else text; "json": what does not parse is invalid,
@@ -24,20 +24,6 @@ class SseDecoder(Decoder):
     field `error:` or as JSON, makes the stream fail. ``last_id`` is what a reconnection sends as Last-Event-ID, and
     what the stream after it goes on with; ``retry`` are the milliseconds to wait before it that the server asked for.
     """
-
-    __slots__ = (
-        "_data",
-        "_ends",
-        "_event",
-        "_id",
-        "_kind",
-        "_lines",
-        "_passing",
-        "_size",
-        "_stray",
-        "last_id",
-        "retry",
-    )
 
     def __init__(
         self,
@@ -49,7 +35,6 @@ class SseDecoder(Decoder):
     ) -> None:
         super().__init__(on_invalid, largest)
         self._ends = LineEnds()
-        self._lines = Lines(largest)
         self._kind = data
         self._data: list[bytes] = []
         self._size = 0
@@ -62,15 +47,8 @@ class SseDecoder(Decoder):
 
     def _take(self, data: bytes, items: list[Any]) -> None:
         data = self._ends.feed(data)
-        if not data:
-            return
-        whole = self._lines.feed(data)
-        if whole:
-            self._read(whole, items)
-        if self._lines.too_long is not None:
-            text, self._lines.too_long = self._lines.too_long, None
-            if not self.ended:
-                self._pass_over(text, items)
+        if data:
+            super()._take(data, items)
 
     def _read(self, whole: bytes, items: list[Any]) -> None:
         if len(whole) > self.largest:
@@ -119,12 +97,12 @@ class SseDecoder(Decoder):
                 self._passing = False
                 self._size = 0
             elif len(line) > self.largest:
-                self._pass_over(line, items)
+                self._drop(line, items)
             elif line[:5] == b"data:" or line == b"data":
                 value = line[6:] if line[5:6] == b" " else line[5:]
                 self._size += len(value) + 1
                 if self._size > self.largest:
-                    self._pass_over(line, items)
+                    self._drop(line, items)
                 else:
                     data.append(value)
             else:
@@ -191,8 +169,10 @@ class SseDecoder(Decoder):
                 return self._parse(data)
         return data.decode("utf-8", "replace")
 
-    def _pass_over(self, text: bytes, items: list[Any]) -> None:
+    def _drop(self, text: bytes, items: list[Any]) -> None:
         """Refuse the present event, once, and pass over the rest of it."""
+        if self.ended:
+            return
         self._data.clear()
         self._size = self.largest  # whatever data still comes is over it
         if not self._passing:

@@ -7,12 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from os import urandom
 from typing import Any, ClassVar, Final
 
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.formats.items import STOP, TOOL_CALLS, Item, finish_item, usage_item
+from streamstack.formats.items import FIGURES, STOP, TOOL_CALLS, Item, finish_item, reasoning_item, usage_item
 from streamstack.runtime.decoders.decoder import Halted, NotJsonError, OnInvalid, SurrogateJoiner
 from streamstack.runtime.decoders.sse import DONE, SseDecoder
 from streamstack.runtime.providers.conversation import Turn, read_arguments
@@ -21,31 +22,64 @@ from streamstack.runtime.providers.conversation import Turn, read_arguments
 class Reply:
     """The answer as it grows; its `view` is what `message` shows.
 
-    ``largest`` is how many characters an answer may have.
+    ``largest`` is how many characters an answer may have. ``blocks`` are what the provider needs back to continue this
+    answer: they go into the message and back to the same provider as they are.
     """
 
     def __init__(self, provider: str, largest: int) -> None:
         self.provider = provider
         self.reason: str | None = None
         self.calls: list[dict[str, Any]] = []
-        self.reasoning: list[Any] = []
+        self.blocks: list[Any] = []
         self._pieces: list[str] = []
+        self._thoughts: list[str] = []
         self._usage: Item | None = None
         self._figures: dict[str, int] = {}
         self._left = largest
         self._largest = largest
 
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return _joined(self._pieces)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning so far."""
+        return _joined(self._thoughts)
+
     def add_text(self, text: str, items: list[Item]) -> None:
-        """Take the next piece of the text, and give it as an item. Raises as `count` does."""
+        """Add the next piece of the text, and its item. Raises as `count` does."""
         if text:
-            self._left -= len(text)
-            if self._left < 0:
-                raise self._over()
+            self.count(text)
             self._pieces.append(text)
             items.append({"type": "text", "text": text})
 
+    def add_texts(self, texts: list[str], items: list[Item]) -> None:
+        """Add several pieces of the text; those before the one that is too much are added."""
+        size = sum(map(len, texts))
+        if size > self._left or "" in texts:
+            for text in texts:
+                self.add_text(text, items)
+            return
+        self._left -= size
+        self._pieces += texts
+        items += [{"type": "text", "text": text} for text in texts]
+
+    def add_reasoning(self, text: str, items: list[Item]) -> None:
+        """Add the next piece of the reasoning, and its item. Raises as `count` does."""
+        if text:
+            self.count(text)
+            self._thoughts.append(text)
+            items.append(reasoning_item(text))
+
+    def sign_reasoning(self, items: list[Item], **signed: str) -> None:
+        """Add the item that ends reasoning: its `signature`, or the `redacted` data in place of it."""
+        if all(signed.values()):
+            items.append(reasoning_item("", **signed))
+
     def count(self, text: str) -> None:
-        """Count what has to be kept.
+        """Count characters that are held in memory.
 
         Raises RunError ``limit-reached``.
         """
@@ -66,20 +100,22 @@ class Reply:
         items: list[Item],
         signature: str | None = None,
     ) -> None:
-        """Take a whole tool call, and give it as an item."""
+        """Add a complete tool call, and its item."""
         read = read_arguments(arguments) if isinstance(arguments, str) else dict(arguments)
         call: dict[str, Any] = {"id": id, "name": name, "arguments": read}
         if signature is not None:
             call["signature"] = signature
-        items.append({"type": "toolCall", "index": len(self.calls), **call})
+        items.append({"type": "toolCall", "text": "", "index": len(self.calls), **call})
         self.calls.append(call)
 
     def note_usage(self, **figures: Any) -> None:
-        """Take figures of what was used; later ones go before earlier ones, and what is no number is none."""
-        self._figures |= {name: value for name, value in figures.items() if type(value) is int and value >= 0}
+        """Note token counts. Later counts replace earlier ones; 0 replaces none, and what is no count is ignored."""
+        for name, value in figures.items():
+            if type(value) is int and (value > 0 or (value == 0 and name not in self._figures)):
+                self._figures[name] = value
 
     def finish(self, reason: str, said: str | None, items: list[Item]) -> None:
-        """End the answer: give what was used, then why it ended; ``said`` is the provider's own word for it."""
+        """End the answer: add the usage, then the reason; ``said`` is the provider's own word for it."""
         # Several providers say "stop" where they mean that tools are to be called.
         self.reason = TOOL_CALLS if reason == STOP and self.calls else reason
         if self._figures:
@@ -91,20 +127,25 @@ class Reply:
 
     @property
     def view(self) -> dict[str, Any]:
-        """What has come so far: {role, content, toolCalls, finishReason, usage}."""
-        if len(self._pieces) > 1:
-            self._pieces = ["".join(self._pieces)]
+        """What has come so far: {role, content, reasoning, toolCalls, finishReason, usage}."""
         usage = self._usage
         seen: dict[str, Any] = {
             "role": "assistant",
-            "content": self._pieces[0] if self._pieces else "",
+            "content": self.text,
+            "reasoning": self.reasoning,
             "toolCalls": [dict(call) for call in self.calls],
             "finishReason": self.reason,
-            "usage": None if usage is None else {name: figure for name, figure in usage.items() if name != "type"},
+            "usage": None if usage is None else {name: usage[name] for name in FIGURES if name in usage},
         }
-        if self.reasoning:
-            seen["reasoning"] = {"provider": self.provider, "blocks": list(self.reasoning)}
+        if self.blocks:
+            seen["providerState"] = {"provider": self.provider, "blocks": list(self.blocks)}
         return seen
+
+
+def _joined(pieces: list[str]) -> str:
+    if len(pieces) > 1:
+        pieces[:] = ["".join(pieces)]
+    return pieces[0] if pieces else ""
 
 
 #: What providers call errors that may pass.
@@ -144,7 +185,11 @@ class Chat:
 
 
 class AnswerReader(ABC):
-    """Makes items of the events of one answer. ``ended`` tells that its end marker was read."""
+    """Makes items of the events of one answer.
+
+    ``ended`` tells that its end marker was read. ``said`` is why the answer ended, in the provider's own word; after it
+    only details can follow, so the end of the body is then the end of the answer.
+    """
 
     #: The name of the provider.
     provider: ClassVar[str]
@@ -155,6 +200,7 @@ class AnswerReader(ABC):
         self.host = host
         self.reply = Reply(self.provider, largest)
         self.ended = False
+        self.said: str | None = None
 
     @abstractmethod
     def take(self, data: Mapping[str, Any], items: list[Item]) -> None:
@@ -172,11 +218,17 @@ class AnswerReader(ABC):
         return None
 
     def close(self, items: list[Item], *, marked: bool) -> None:
-        """Take note that nothing more comes; ``marked`` where `[DONE]` said so.
+        """Record that nothing more comes; ``marked`` where `[DONE]` said so.
 
         Raises RunError ``stream-lost`` where the answer is not at its end.
         """
-        raise lost(self.host)
+        if self.said is None:
+            raise lost(self.host)
+        self.finish(items)
+
+    def finish(self, items: list[Item]) -> None:
+        """Add the items of the end."""
+        raise NotImplementedError
 
     def fail(self, data: Mapping[str, Any], error: Any) -> RunError:
         """Return the RunError for an error that the provider tells inside of an answer."""
@@ -208,9 +260,9 @@ def told_error(host: str, data: Any, error: Any) -> RunError:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A provider: its address, its words.
+    """A provider: its address and its protocol.
 
-    ``keys`` and ``addresses`` are variables of the environment, the first that is set counts. ``path`` gives what
+    ``keys`` and ``addresses`` are environment variables, of which the first that is set counts. ``path`` returns what
     follows the address, ``headers`` takes the key.
     """
 
@@ -222,6 +274,42 @@ class Provider:
     headers: Callable[[str | None], dict[str, str]]
     body: Callable[[Chat], dict[str, Any]]
     reader: type[AnswerReader]
+
+
+def made_id() -> str:
+    """Return an id for a tool call that came without one."""
+    return MADE + urandom(12).hex()
+
+
+def usage_of(used: Mapping[str, Any]) -> dict[str, Any]:
+    """Return token counts by our names. Servers that are compatible with an API name them as other APIs do."""
+    counts = {
+        name: next((used[key] for key in keys if isinstance(used.get(key), int)), None)
+        for name, keys in _COUNTS.items()
+    }
+    for name, details, key in _DETAILS:
+        count = part(used, details).get(key)
+        counts[name] = count if isinstance(count, int) else counts.get(name)
+    return counts
+
+
+#: What ids begin with that we made, since the provider sent none.
+MADE: Final = "call_made_"
+#: What token counts are called: by OpenAI, by Anthropic and OpenAI's Responses, by Bedrock, by Ollama.
+_COUNTS: Final = {
+    "inputTokens": ("prompt_tokens", "input_tokens", "inputTokenCount", "prompt_eval_count"),
+    "outputTokens": ("completion_tokens", "output_tokens", "outputTokenCount", "eval_count"),
+    "totalTokens": ("total_tokens",),
+    # DeepSeek's, Moonshot's and Bedrock's.
+    "cachedTokens": ("prompt_cache_hit_tokens", "cached_tokens", "cacheReadInputTokenCount"),
+    "reasoningTokens": ("reasoning_tokens",),
+}
+_DETAILS: Final = (
+    ("cachedTokens", "prompt_tokens_details", "cached_tokens"),
+    ("cachedTokens", "input_tokens_details", "cached_tokens"),
+    ("reasoningTokens", "completion_tokens_details", "reasoning_tokens"),
+    ("reasoningTokens", "output_tokens_details", "reasoning_tokens"),
+)
 
 
 # What comes from outside has any shape: these give what is expected, or nothing. It was JSON, so its objects are dicts.
@@ -277,8 +365,6 @@ class AnswerDecoder(SseDecoder):
     that the items before it are not lost. Once the reader has ended, nothing that follows is read.
     """
 
-    __slots__ = ("_after", "_before", "_events", "_reader", "alive", "learners")
-
     def __init__(self, reader: AnswerReader, on_invalid: OnInvalid, largest: int) -> None:
         super().__init__(on_invalid, largest, data="json")
         self._reader = reader
@@ -291,42 +377,69 @@ class AnswerDecoder(SseDecoder):
         self._give_all([data], items)
 
     def _give_all(self, datas: list[bytes], items: list[Any]) -> None:
-        reader = self._reader
-        if reader.ended:
-            return
-        loads = orjson.loads
+        at = 0
+        while at < len(datas) and not (self.ended or self._reader.ended):
+            texts = self._texts_alike(datas, at)
+            count = len(texts) or 1
+            if not self._give_texts(texts, items):
+                for data in datas[at : at + count]:
+                    self._give_one(data, items)
+            at += count
+
+    def _texts_alike(self, datas: list[bytes], at: int) -> list[bytes]:
+        """Return the texts, as JSON, of the events from ``at`` on that have the form that was learnt."""
         before, after = self._before, self._after
-        for data in datas:
-            if self._joiner is None and data.startswith(before) and data.endswith(after):
-                try:
-                    text = loads(data[len(before) : len(data) - len(after)])
-                except orjson.JSONDecodeError:
-                    text = None  # there is more in it
-                if type(text) is str:
-                    self._events += 1
-                    self.alive = True
-                    try:
-                        reader.reply.add_text(text, items)
-                    except RunError as error:
-                        self.failure = error
-                        raise Halted from None
-                    continue
-            if data == DONE:
-                self.ended = True
-                return
-            try:
-                value = self._parse(data)
-            except NotJsonError as error:
-                self._refuse(items, data, str(error))
-                continue
-            self._events += 1
-            if self._joiner is not None:
-                for ready in self._joiner.add(value):
-                    self._take_event(ready, items)
-                continue
-            self._take_event(value, items)
-            if self.learners and self._learn(data, value):
-                before, after = self._before, self._after
+        begin, end = len(before), -len(after)
+        texts: list[bytes] = []
+        for index in range(at, len(datas)):
+            data = datas[index]
+            if not (data.startswith(before) and data.endswith(after)):
+                break
+            texts.append(data[begin:end])
+        return texts
+
+    def _give_texts(self, texts: list[bytes], items: list[Any]) -> bool:
+        """Give the texts of several events; False where there are none, or more than texts in them.
+
+        Raises Halted where the answer is too long.
+        """
+        if not texts or self._joiner is not None:
+            return False
+        try:
+            # No text of JSON holds a line feed, so none reaches over from one event into the next.
+            found = orjson.loads(b"[%b]" % b",\n".join(texts))
+        except orjson.JSONDecodeError:
+            return False
+        if len(found) != len(texts) or any(type(text) is not str for text in found):
+            return False
+        self._events += len(found)
+        self.alive = True
+        try:
+            self._reader.reply.add_texts(found, items)
+        except RunError as error:
+            self.failure = error
+            raise Halted from None
+        return True
+
+    def _give_one(self, data: bytes, items: list[Any]) -> None:
+        if self.ended or self._reader.ended:
+            return
+        if data == DONE:
+            self.ended = True
+            return
+        try:
+            value = self._parse(data)
+        except NotJsonError as error:
+            self._refuse(items, data, str(error))
+            return
+        self._events += 1
+        if self._joiner is not None:
+            for ready in self._joiner.add(value):
+                self._take_event(ready, items)
+            return
+        self._take_event(value, items)
+        if self.learners:
+            self._learn(data, value)
 
     def _take_event(self, value: Any, items: list[Any]) -> None:
         """Give an event to the reader. Raises Halted where that ends the answer."""
@@ -356,22 +469,20 @@ class AnswerDecoder(SseDecoder):
             self._joiner = None
         return items
 
-    def _learn(self, data: bytes, value: Mapping[str, Any]) -> bool:
-        """Learn how the pieces of the text are written, of an event that holds one; tell whether it does."""
+    def _learn(self, data: bytes, value: Mapping[str, Any]) -> None:
+        """Learn how the pieces of the text are written, of an event that holds one."""
         said = self._reader.piece(value)
         if not said:
-            return False
+            return
         self.learners -= 1
         before, found, after = data.rpartition(orjson.dumps(said))
         try:
             other = orjson.loads(before + _OTHER + after)
         except orjson.JSONDecodeError:
-            return False
+            return
         # Another text in this place must be the piece of the text; all else is as it was.
-        if not found or self._reader.piece(other) != "another text":
-            return False
-        self._before, self._after = before, after
-        return True
+        if found and self._reader.piece(other) == "another text":
+            self._before, self._after = before, after
 
     def _given(self, items: list[Any]) -> int:
         return self._events
