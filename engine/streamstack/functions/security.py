@@ -342,7 +342,8 @@ def hmac_verify(
     """Check whether an HMAC signature matches the content, for example of a webhook.
 
     The comparison takes constant time. With a `scheme`, the signature is read as that service writes it, and a time
-    that is signed, but older than `tolerance`, does not match: a request that somebody recorded can't be sent again.
+    that is signed, but older than `tolerance`, does not match: a recorded
+    request can't be sent again.
     """
     if not isinstance(content, (str, bytes)):
         told = f"`content` must be a text or bytes, such as `request.body`, not a {kind(content)}"

@@ -219,6 +219,7 @@ class ServeOptions:
             access=access,
             metrics=WorkerMetrics(counters, slot) if access.possible else None,
             request_log=RequestLog(text=log.is_text(sys.stderr)) if log.access else None,
+            max_memory=server.max_memory,
         )
 
 
