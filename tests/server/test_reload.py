@@ -101,7 +101,7 @@ async def test_what_is_broken_is_told_and_not_served(tmp_path: Path, workers: st
         # What nobody serves is no project, either.
         for name in ("hello", "slow"):
             (tmp_path / f"{name}.yaml").unlink()
-        await server.said("there are no endpoints")
+        await server.said("no endpoints found")
         await says(server, "first")
         (tmp_path / "hello.yaml").write_text(HELLO.replace("first", "mended"))
         await says(server, "mended")

@@ -198,7 +198,7 @@ async def test_nothing_to_serve(tmp_path: Path) -> None:
     code, said = await refused(tmp_path)
     assert (code, "no definitions" in said) == (2, True)
     code, said = await refused(tmp_path / "nope")
-    assert (code, "no folder" in said) == (2, True)
+    assert (code, "no such folder" in said) == (2, True)
 
 
 async def test_address_in_use(tmp_path: Path) -> None:

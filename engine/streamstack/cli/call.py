@@ -59,7 +59,7 @@ _SILENCE: Final = "nothing came for the time allowed by --timeout"
 
 
 class _NoAnswerError(click.ClickException):
-    """There is no answer to show."""
+    """No response to show."""
 
     exit_code = NO_ANSWER
 

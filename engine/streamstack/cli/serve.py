@@ -62,7 +62,7 @@ def serve(
     """
     folder = directory or (Path("definitions") if Path("definitions").is_dir() else Path())
     if not folder.is_dir():
-        give_up(context, f"there is no folder {folder}")
+        give_up(context, f"no such folder: {folder}")
 
     def read() -> Checked:
         return read_project(folder, REGISTRY, os.environ, check_environment=True)
@@ -77,8 +77,8 @@ def serve(
         give_up(context, f"not served: {checked.advice}", FOUND)
     if not checked.project.endpoints:
         if checked.sources:
-            give_up(context, f"there are no endpoints in {folder}")
-        give_up(context, f"there are no definitions in {folder}\n\n{FIRST_FILE}")
+            give_up(context, f"no endpoints found in {folder}")
+        give_up(context, f"no definitions found in {folder}\n\n{FIRST_FILE}")
     _configure_log(checked.settings.log)
     server = checked.settings.server
     address = host if host is not None else server.host

@@ -302,7 +302,7 @@ def _algorithms(
             of = "a secret" if secret else "a public key"
             fault = f"`{each}` does not go with {of} of this kind, which takes {', '.join(fitting)}"
         else:
-            fault = f"there is no `{each}`{did_you_mean(each, fitting)}"
+            fault = f"unknown algorithm `{each}`{did_you_mean(each, fitting)}"
         reader.refuse(listed.mark, f"`{name}.algorithms`: {fault}")
     return given
 
@@ -427,7 +427,7 @@ def _read_key(
     owner = name.rpartition(".")[0]
     if text is None:
         if isinstance(node, Scalar) and node.value in (None, ""):
-            return  # its variable is missing: nobody comes in with it
+            return  # its variable is missing: no request passes
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
             message = f"`{name}`: a key is a text: << env.API_KEY >>, or sha256:... of the key"
             reader.refuse(node.mark, message)

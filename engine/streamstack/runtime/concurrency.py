@@ -108,7 +108,7 @@ def _text(seconds: float) -> str:
 
 @asynccontextmanager
 async def limited(seconds: float | None) -> AsyncIterator[None]:
-    """Limit what runs inside to some seconds; None is no limit.
+    """Limit what runs inside to some seconds; None means no limit.
 
     Raises RunError ``timeout``.
     """

@@ -1,4 +1,4 @@
-"""Serving files anew when they change: seeing that they have, and reading them again."""
+"""Reload files when they change."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
     if checked.failed:
         raise BrokenError(findings_text(checked.findings, checked))
     if not checked.project.endpoints:
-        raise BrokenError(f"there are no endpoints in {checked.root}")
+        raise BrokenError(f"no endpoints found in {checked.root}")
     settings, restart = _with_opened(checked.settings, before.checked.settings)
     checked = replace(checked, settings=settings)
     try:
@@ -163,7 +163,7 @@ def unshared(checked: Checked) -> tuple[list[str], list[str]]:
 
 
 class FileChanges:
-    """The changes of a project's files, seen by looking at them: not every disk tells of them.
+    """The changes of a project's files, found by polling, since not every file system reports changes.
 
     ``pause``: seconds between two looks.
     """

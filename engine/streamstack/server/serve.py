@@ -44,7 +44,7 @@ from streamstack.server.sockets import (
     url_of,
 )
 
-#: Seconds that a connection which was just made has for its one request, when nobody listens any more.
+#: Seconds that a connection which was just made has for its one request, when the server no longer listens.
 GRACE = 1.0
 
 
@@ -115,7 +115,7 @@ class ServerProcess:
     async def close(self, *, delay: bool = True, followed: bool = False) -> None:
         """Stop in good order; return when everything is sent and done, or its time is over.
 
-        With ``delay``, requests are taken for `shutdownDelay` still, while whoever asks is told not to send more.
+        With ``delay``, requests are taken for `shutdownDelay` still, while health checks report the shutdown.
         ``followed``: another process listens on the same sockets.
         """
         loop = asyncio.get_running_loop()
@@ -138,11 +138,11 @@ class ServerProcess:
         await self.service.settle()
 
     async def _empty_doors(self) -> None:
-        """Let in who waits: with the sockets they would be closed."""
+        """Accept waiting connections: with the sockets they would be closed."""
         for each in self._sockets:
             with suppress(OSError):
-                each.listen(0)  # the system brings nobody else here, where another socket has the port
-        # The loop lets in one at a time; as many as may wait is enough, were there ever more to come.
+                each.listen(0)  # the system brings no connection here, where another socket has the port
+        # The loop accepts one at a time; as many as may wait is enough.
         for _ in range(2 * BACKLOG):
             if not _waited_for(self._sockets):
                 break
@@ -162,7 +162,7 @@ class ServerProcess:
 
 
 def _waited_for(sockets: Sequence[socket.socket]) -> bool:
-    """Tell whether anybody waits to be let in."""
+    """Return whether a connection waits to be accepted."""
     with selectors.DefaultSelector() as selector:
         for each in sockets:
             selector.register(each, selectors.EVENT_READ)
@@ -170,7 +170,7 @@ def _waited_for(sockets: Sequence[socket.socket]) -> bool:
 
 
 async def _turns() -> None:
-    """Let the loop turn until what has come is in the hands of whoever answers: accepted, read, given a task, begun."""
+    """Let the loop turn until every request that has come is accepted, read, and has its task."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -180,7 +180,7 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What is to be served, and how. ``read`` reads the project anew; ``reload``: whenever its files change.
+    """What is to be served, and how. ``read`` reads the project again; ``reload``: whenever its files change.
 
     ``early`` is what signals have asked for so far.
     """
@@ -240,7 +240,7 @@ class _Alone:
         self._counters = SharedCounters(task.edition.endpoints)
         self._edition = task.edition
         self._service = task.service(task.context(), self._counters)
-        self._anew = asyncio.Event()
+        self._reload_asked = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until a signal says stop."""
@@ -271,16 +271,16 @@ class _Alone:
     def _heed(self, serving: ServerProcess) -> None:
         def take_signal() -> None:
             if serving.asked.is_set():
-                serving.hurry()  # the second signal: whoever sends it does not want to wait
+                serving.hurry()  # the second signal: its sender does not want to wait
             serving.stop()
 
         loop = asyncio.get_running_loop()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, take_signal)
         if HANGUP is not None:
-            loop.add_signal_handler(HANGUP, take_signal if on_terminal() else self._anew.set)
-        if self._task.early.anew:
-            self._anew.set()
+            loop.add_signal_handler(HANGUP, take_signal if on_terminal() else self._reload_asked.set)
+        if self._task.early.reload:
+            self._reload_asked.set()
 
     def _heed_no_more(self) -> None:
         """Take signals from the loop, which would give them back their defaults when it is closed."""
@@ -296,7 +296,7 @@ class _Alone:
         await prepare(edition, self._service.context, self._task.announce)
 
     async def _keep_fresh(self, serving: ServerProcess) -> None:
-        """Serve the files anew when they change or a signal says so, until it shall stop."""
+        """Reload the files when they change or a signal says so, until the server stops."""
         files = FileChanges(self._edition.checked) if self._task.reload else None
         while not serving.asked.is_set():
             await unless(serving.asked, self._wait_for_changes(files))
@@ -307,14 +307,14 @@ class _Alone:
         while not changed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if files is None else files.pause):
-                    await self._anew.wait()
+                    await self._reload_asked.wait()
                     break
             if files is not None:
                 changed = await asyncio.to_thread(files.take)
-        self._anew.clear()
-        await self._serve_anew(changed)
+        self._reload_asked.clear()
+        await self._reload_files(changed)
 
-    async def _serve_anew(self, changed: list[str]) -> None:
+    async def _reload_files(self, changed: list[str]) -> None:
         task, service = self._task, self._service
         task.reload_certificate()
         before = self._edition
@@ -325,11 +325,11 @@ class _Alone:
             return
         if news := edition.news(before):
             task.announce(news)
-        task.announce(anew_text(edition, changed))
+        task.announce(reload_message(edition, changed))
         try:
             await self._prepare(edition)
         except (AuthenticationError, DatabaseError) as error:
-            task.announce(str(error))  # the rest is served; whoever needs this is told, too
+            task.announce(str(error))  # the rest is served; requests that need this fail with the reason
 
 
 async def reload(
@@ -349,7 +349,7 @@ async def reload(
 
 
 async def unless(asked: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
-    """Do some work, and give it up where the end is asked for: nobody waits for a database that is away then.
+    """Do some work, and give it up on shutdown, which does not wait for an unreachable database.
 
     Return whether the server shall go on.
     """
@@ -382,8 +382,8 @@ async def prepare(edition: Edition, context: Context, announce: Announce) -> Non
         announce(write_text(lacking, checked.sources).rstrip())
 
 
-def anew_text(edition: Edition, changed: list[str]) -> str:
-    """Return what is told when files are served anew."""
+def reload_message(edition: Edition, changed: list[str]) -> str:
+    """Return the message for files that were reloaded."""
     names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
     return f"reloaded: {counted(edition.endpoints)}{f' ({names})' if names else ''}"
 

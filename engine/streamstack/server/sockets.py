@@ -15,12 +15,14 @@ from typing import Any, Final
 from streamstack.language.settings import Tls
 
 #: Bytes that the system takes before it has sent them; beyond, they stay with us, where `buffer` bounds them. Without
-#: it the system would take megabytes for a reader who does not read, and nobody would see that it is slow.
+#: it the system would take megabytes for a reader who does not read, and the server could not see that it is slow.
 UNSENT: Final = 128 * 1024
 _LEAST: Final = 16 * 1024
 #: Seconds of silence after which the system asks whether the peer still lives, seconds between such questions, and how
 #: many may stay unanswered (tcp(7)).
 _PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+#: The state of a connection in which both sides may send (tcp_states.h).
+_ESTABLISHED: Final = 1
 #: Seconds that a network may be away in any case.
 _SHORTEST: Final = 30.0
 
@@ -52,6 +54,14 @@ class Socket:
             milliseconds = int(max(patience, _SHORTEST) * 1000)
             self._set("TCP_USER_TIMEOUT", min(milliseconds, 2**31 - 1))
 
+    @property
+    def peer_ended(self) -> bool:
+        """Whether the peer has closed its side, or the connection is lost; False where the system doesn't tell."""
+        option = getattr(socket, "TCP_INFO", None)
+        if self._socket is None or option is None or self._socket.fileno() < 0:
+            return False
+        return bool(self._socket.getsockopt(socket.IPPROTO_TCP, option, 1)[0] != _ESTABLISHED)
+
     def _set(self, name: str, value: int) -> None:
         option = getattr(socket, name, None)
         if self._socket is not None and option is not None:
@@ -62,7 +72,7 @@ class Socket:
 BACKLOG: Final = 1024
 #: On Linux it spreads connections over the sockets; elsewhere one socket may get them all.
 _SPREADS: Final = sys.platform == "linux"
-#: How often another free port is tried, where somebody was quicker to take it.
+#: How often another free port is tried, where another process took it first.
 _TRIES: Final = 5
 
 
@@ -71,7 +81,7 @@ class AddressError(Exception):
 
 
 def bind(host: str, port: int, workers: int = 1) -> list[list[socket.socket]]:
-    """Bind sockets for each worker, all to one port; nobody listens on them yet. Port 0 is any free one.
+    """Bind sockets for each worker, all to one port; none listens yet. Port 0 is any free one.
 
     Raises AddressError.
     """
@@ -222,7 +232,7 @@ def shown(host: str, port: int, scheme: str = "http") -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches what listens on a host; a name that nobody knows is none."""
+    """Tell whether only this machine reaches what listens on a host; an unknown name is none."""
     try:
         found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:
@@ -240,7 +250,7 @@ def allow_connections(wanted: int) -> tuple[int, str]:
     """Open the way to many files, and return how many connections there may be: ``wanted``, or as many as fit.
 
     A third of the files is left to what the runs open: upstreams, databases, uploads. With it comes what to tell
-    whoever starts the server, "" where all is well.
+    the log, "" where all is well.
     """
     try:
         import resource  # noqa: PLC0415  (not on every system)

@@ -28,11 +28,11 @@ from streamstack.server.serve import (
     STOPPING,
     ServeOptions,
     ServerProcess,
-    anew_text,
     keep_out_of_collections,
     loop_factory,
     prepare,
     reload,
+    reload_message,
     tell,
     tell_shortage,
     unless,
@@ -143,7 +143,7 @@ class Worker:
     def _receive(self, serving: ServerProcess) -> None:
         messages = self._channel.receive()
         if messages is None:
-            # Nobody else would ever end this process.
+            # No other process would ever end this one.
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             self._orphaned = True
             serving.stop()
@@ -243,7 +243,7 @@ class Slot:
         """Listen no more, and keep the address; the next worker listens again."""
         for each in self.sockets:
             with suppress(OSError):
-                # Where nobody listens, it would stay half closed, and so would all connections of later.
+                # Without a listener it would stay half closed, and so would all connections of later.
                 if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     each.shutdown(socket.SHUT_RD)
 
@@ -339,7 +339,7 @@ class Supervisor:
         """
         self._signals.handle()
         self._selector.register(self._signals, selectors.EVENT_READ)
-        if self._task.early.anew:
+        if self._task.early.reload:
             self._signals.waiting.append(signal.SIGHUP)
         try:
             self._start_embedded(self._task.edition)
@@ -423,7 +423,7 @@ class Supervisor:
             except OSError as error:  # the system is short of something: what runs must go on
                 what = f"worker {slot.number + 1} can't be started: {error.strerror}"
                 self._replace(slot, what, at_once=True)
-        # Rather some old streams that end than nobody who takes new ones.
+        # Rather end some old streams than have no worker that takes new ones.
         for process in self._leaving[:lacking]:
             process.hurry()
 
@@ -501,7 +501,7 @@ class Supervisor:
             tell(task, task.port, len(self._slots))
 
     def _let_leave(self, process: Process) -> None:
-        """Start another worker at once in place of one that somebody else has asked to stop."""
+        """Start another worker at once in place of one that another process has asked to stop."""
         for slot in self._slots:
             if slot.process is process:
                 slot.process, slot.due = None, monotonic()
@@ -622,11 +622,11 @@ class Supervisor:
             task.announce(str(error))
         for process in self._processes():
             process.channel.send(do="reload", titles=self._counters.titles)
-        task.announce(anew_text(edition, changed))
+        task.announce(reload_message(edition, changed))
         try:
             self._prepare(edition, WARM_WITHIN)
         except (AuthenticationError, DatabaseError) as error:
-            task.announce(str(error))  # the rest is served; whoever needs this is told, too
+            task.announce(str(error))  # the rest is served; requests that need this fail with the reason
         keep_out_of_collections()
 
     # ------------------------------------------------------------------------------- the end

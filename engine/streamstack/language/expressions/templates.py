@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from jinja2 import nodes
@@ -170,12 +170,12 @@ class Found:
 def compile_statements(tree: nodes.Template, found: Found) -> Render:
     """Compile a parsed template, noting what was found.
 
-    Raises Problem for what is no part of templates.
+    Raises Problem for what is not a part of templates.
     """
     walk = _Statements(found)
     walk.block(tree.body, Scope())
     tree.set_environment(TEMPLATES)
-    if found.problems:
+    if any(problem.fatal for problem in found.problems):
         return render_nothing
     try:
         code = TEMPLATES.compile(tree)
@@ -255,7 +255,7 @@ class _Statements:
         analysis.visit(node)
         self.found.readings += analysis.readings
         self.found.problems += analysis.problems
-        if analysis.problems:
+        if any(problem.fatal for problem in analysis.problems):
             return "", []
         spelling = _Arguments()
         if first:
@@ -284,9 +284,13 @@ class _Statements:
         inside = bind(scope, _targets(node.target))
         if node.test is not None:
             node.test = self._take(node.test, inside)
-        self.block(node.body, bind(inside, ["loop"]))
+        targets = [each.target for each in node.find_all(nodes.Assign)]
+        targets += [each.target for each in node.find_all(nodes.AssignBlock)]
+        names = frozenset(name for target in targets for name in _targets(target))
+        # What a `set` before the loop began, one in the loop is meant to carry on.
+        self.block(node.body, replace(bind(inside, ["loop"]), lost=inside.lost | (names & scope.bound)))
         self.block(node.else_, scope)
-        return scope
+        return replace(scope, lost=scope.lost | names)
 
     def condition(self, node: nodes.If, scope: Scope) -> Scope:
         node.test = self._take(node.test, scope)
@@ -299,7 +303,8 @@ class _Statements:
         bound = frozenset.intersection(*(end.bound for end in ends))
         some = frozenset().union(*(end.bound | end.perhaps for end in ends))
         called = frozenset.intersection(*(end.called for end in ends))
-        return Scope(bound, some - bound, called)
+        lost = frozenset().union(*(end.lost for end in ends))
+        return Scope(bound, some - bound, called, lost)
 
     def assign(self, node: nodes.Assign, scope: Scope) -> Scope:
         value = node.node
@@ -362,7 +367,7 @@ class _Statements:
 def _run(
     code: Callable[..., Any], node: nodes.Expr, roots: list[str], wrap: Callable[[Any], Any] | None
 ) -> Callable[..., Any]:
-    """Return the function of an expression, whose errors are told in the author's words."""
+    """Return the function of an expression, whose errors are in the author's words."""
 
     def run(*arguments: Any) -> Any:
         try:
@@ -507,7 +512,7 @@ def compile_template(text: str) -> tuple[Program, list[Problem]]:
     spans: list[tuple[int, str]] = []
     found = Found()
     try:
-        _scan_template(text, tokens, spans)
+        _scan_template(text, tokens, spans, found.problems)
         render = compile_statements(_parse(tokens), found)
     except Problem as problem:
         render = render_nothing
@@ -544,7 +549,7 @@ def _parse(tokens: list[Token]) -> nodes.Template:
         raise reword(error, tokens) from None
 
 
-def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]]) -> None:
+def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]], problems: list[Problem]) -> None:
     """Append the tokens of a whole template, and where each binding or statement begins."""
     position = 0
     #: White space is cut from the front of the next text, after `-%>`.
@@ -576,7 +581,7 @@ def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]])
             position = end + 2
         elif sign == "<<":
             tokens.append(Token(at, "variable_begin", "<<"))
-            position = scan(text, at + 2, ">>", tokens)
+            position = scan(text, at + 2, ">>", tokens, problems)
             tokens.append(Token(position - 2, "variable_end", ">>"))
             spans.append((at, text[at + 2 : position - 2].strip()))
             cut = False
@@ -592,9 +597,9 @@ def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]])
             tokens.append(Token(at, "block_begin", "<%"))
             start = at + 3 if text[at + 2 : at + 3] in ("-", "+") else at + 2
             first = len(tokens)
-            position = _scan_block(text, start, at, tokens)
+            position = _scan_block(text, start, at, tokens, problems)
             if len(tokens) == first:
-                raise Problem("bad-template", "there is no statement between `<%` and `%>`", at)
+                raise Problem("bad-template", "the statement between `<%` and `%>` is missing", at)
             cut = tokens[-1].type == "sub"
             if tokens[-1].type in ("sub", "add"):
                 tokens.pop()
@@ -603,9 +608,9 @@ def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]])
     data(position, text[position:])
 
 
-def _scan_block(text: str, start: int, at: int, tokens: list[Token]) -> int:
+def _scan_block(text: str, start: int, at: int, tokens: list[Token], problems: list[Problem]) -> int:
     try:
-        return scan(text, start, "%>", tokens)
+        return scan(text, start, "%>", tokens, problems)
     except Problem as problem:
         if "is never closed with" in problem.message:
             raise unclosed("%>", at) from None
