@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from streamstack.language.names import certain, nearest
+from streamstack.language.names import nearest_and_sure
 from streamstack.records import fast_dataclass
 
 _SEPARATORS: Final = re.compile(r"[\s_.$()-]+")
@@ -235,8 +235,7 @@ def meant_key(word: str, known: Collection[str]) -> tuple[str, bool]:
     meant = [key for key in _KEYS_OF.get(fold(word), ()) if key in known]
     if meant and fold(word) not in map(fold, known):
         return meant[0], len(meant) == 1
-    near = nearest(word, known)
-    return near or "", near == certain(word, known)
+    return nearest_and_sure(word, known)
 
 
 def advice_for_key(word: str) -> str:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from jinja2 import nodes as jinja
-
 from streamstack.errors import Diagnostic, Mark
 from streamstack.formats import BY_NAME
 from streamstack.formats.items import refuse
@@ -25,7 +23,7 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Read, Value
 from streamstack.language.expressions.compile import Constant, Expression, ListValue, ObjectValue, Text
-from streamstack.language.expressions.grammar import constant_of
+from streamstack.language.expressions.grammar import joins
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.foreign import NAMES, look_up
 from streamstack.language.graph import (
@@ -94,24 +92,8 @@ def _bytes_in_texts(value: Value) -> Iterator[Read]:
     for part in value.bindings():
         if not isinstance(part, Expression):
             continue
-        joined = [operand for node in (part.node, *part.node.find_all(jinja.Concat)) for operand in _operands(node)]
-        if any(map(_is_body, [*joined, part.node] if isinstance(value, Text) else joined)):
+        if joins(part.node, "request", "body", in_text=isinstance(value, Text)):
             yield next(read for read in part.reads if read.name == "request" and read.path == ("body",))
-
-
-def _operands(node: jinja.Node) -> list[jinja.Expr]:
-    return node.nodes if isinstance(node, jinja.Concat) else []
-
-
-def _is_body(node: jinja.Node) -> bool:
-    """Tell whether an expression is just `request.body`."""
-    if isinstance(node, jinja.Getattr):
-        attribute: object = node.attr
-    elif isinstance(node, jinja.Getitem):
-        attribute = constant_of(node.arg)
-    else:
-        return False
-    return attribute == "body" and isinstance(node.node, jinja.Name) and node.node.name == "request"
 
 
 def check_cors(endpoint: Endpoint) -> list[Diagnostic]:
@@ -478,7 +460,7 @@ def _foreign(node: Scalar, text: str) -> Iterator[Diagnostic]:
             instead = f"<%{match[4]}%>"
         elif _RESERVED.match(inner):
             instead = f"<<{inner.lstrip('$')}>>"
-        elif root is not None and advice is not None and advice.name:
+        elif match[3] is None and root is not None and advice is not None and advice.name:
             instead = f"<<{advice.name}{inner[root.end() :]}>>"
         elif not inner.startswith("$") and match[3] is None:
             instead = f"<<{inner}>>"

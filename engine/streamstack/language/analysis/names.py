@@ -34,7 +34,7 @@ from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import Block, Graph, constant, steps_of
 from streamstack.language.loading.inputs import mismatch
-from streamstack.language.names import RESERVED, VARIABLE, certain, did_you_mean, nearest, suggestion
+from streamstack.language.names import RESERVED, VARIABLE, nearest_and_sure, suggestion
 from streamstack.language.paths import parameters
 from streamstack.language.settings import default_database
 from streamstack.language.values import MISSING
@@ -180,15 +180,16 @@ class Names:
         function = FUNCTIONS_OF_EXPRESSIONS.get(name)
         known = [*state.names, *sorted(EVERYWHERE), *(f"input.{each}" for each in self._inputs)]
         advice = foreign.look_up(name, foreign.NAMES)
+        meant, sure = nearest_and_sure(name, known)
         if name in self._inputs:
             message = f"`{name}` is not bound: an input is read as `input.{name}`"
             hint, instead = f"write `input.{name}`", f"input.{name}" if VARIABLE.fullmatch(name) else ""
         elif function is not None:
             message, hint = f"`{name}` is a function, and has to be called", f"write {function.usage}"
             instead = "" if function.minimum else f"{name}()"
-        elif meant := nearest(name, known):
+        elif meant:
             self.read_somewhere.add(meant)
-            message, hint, instead = f"{message}, did you mean `{meant}`?", f"write `{meant}`", certain(name, known)
+            message, hint, instead = f"{message}, did you mean `{meant}`?", f"write `{meant}`", meant if sure else ""
         elif advice is not None:
             hint, instead = advice.hint, advice.name if advice.exact else ""
         replacement = replace_word(read.mark, name, instead) if instead else None
@@ -354,11 +355,12 @@ class Names:
 
     def _no_property(self, read: Read, index: int, owner: str, known: Iterable[str], hint: str | None = None) -> None:
         key, known = str(read.path[index]), sorted(known)
-        message = f"{owner} has no `{key}`{did_you_mean(key, known)}"
+        near, sure = nearest_and_sure(key, known)
+        message = f"{owner} has no `{key}`" + (f", did you mean `{near}`?" if near else "")
         if hint is None and known:
             hint = f"{owner} has {listed(known, 'and')}"
-        mark, near = property_mark(read, index), certain(key, known)
-        replacement = replace_word(mark, key, near) if near and mark != read.mark else None
+        mark = property_mark(read, index)
+        replacement = replace_word(mark, key, near) if sure and mark != read.mark else None
         self._reports.add("unknown-property", mark, message, hint, replacement=replacement)
 
 

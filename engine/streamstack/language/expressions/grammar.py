@@ -401,6 +401,18 @@ def path_base(node: nodes.Node) -> nodes.Node:
     return node
 
 
+def joins(node: nodes.Expr, name: str, key: str, *, in_text: bool) -> bool:
+    """Tell whether an expression makes text of `name.key`: as an operand of `~`, or as a whole inside a text."""
+    operands = [each for concat in node.find_all(nodes.Concat) for each in concat.nodes]
+    operands += node.nodes if isinstance(node, nodes.Concat) else [node] if in_text else []
+    for each in operands:
+        if isinstance(each, (nodes.Getattr, nodes.Getitem)) and isinstance(each.node, nodes.Name):
+            found = each.attr if isinstance(each, nodes.Getattr) else constant_of(each.arg)
+            if each.node.name == name and found == key:
+                return True
+    return False
+
+
 def passes_on(node: nodes.Node) -> bool:
     """Tell whether an expression gives what it reads as it is: a path, a list that has it, another one behind it."""
     if isinstance(node, (nodes.Const, nodes.Name)) or is_path(node):

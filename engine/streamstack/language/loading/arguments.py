@@ -54,6 +54,9 @@ from streamstack.spec import (
     suits,
 )
 
+#: Branches of one step.
+MOST_STACKS: Final = 500
+
 
 class Faults:
     """The findings of one document, gathered as they are met.
@@ -316,6 +319,8 @@ class ArgumentReader:
                 if wanted.short:
                     return self.read_main(wanted.short_field, node, name, site.path)
                 self._refuse(node, site, "a mapping", _group_hint(wanted, node, site))
+            case ListOf() | Named() if not isinstance(node, Scalar) and self._has_too_many(wanted, node, site):
+                return None
             case ListOf():
                 return self._read_list(wanted, node, site)
             case Named():
@@ -323,6 +328,20 @@ class ArgumentReader:
             case OneOf():
                 return self._read_one_of(wanted, node, site)
         return None
+
+    def _has_too_many(self, wanted: ListOf | Named, node: Sequence | Mapping, site: ArgumentSite) -> bool:
+        """Report more stacks than one step may hold: each is a branch of generated code, whose compiler has bounds."""
+        item = wanted.item
+        stacks = isinstance(item, StackOf) or (
+            isinstance(item, Group) and any(isinstance(each.type, StackOf) for each in item.parameters)
+        )
+        if not stacks or len(node.items) <= MOST_STACKS:
+            return False
+        hint = "look the value up in an object, as in << prices[input.name] >>, or `call` functions by a bound name"
+        self.faults.cut(
+            "wrong-type", node.mark, f"{site.words} has {len(node.items):,} entries, and may have {MOST_STACKS}", hint
+        )
+        return True
 
     def _refuse(self, node: Node, site: ArgumentSite, wanted: str, hint: str = "", instead: str = "") -> None:
         sure = bool(instead) and isinstance(node, Scalar)
