@@ -259,6 +259,17 @@ def find_settings(folder: Path) -> Path | None:
     return None
 
 
+def _check_single(settings: Path) -> list[Diagnostic]:
+    """Report settings that a project has twice: beside its folder `definitions`, and in it."""
+    folder = settings.resolve().parent
+    outer = folder.parent if folder.name == DEFINITIONS else folder
+    both = [each / SETTINGS for each in (outer, outer / DEFINITIONS)]
+    if not all(each.is_file() for each in both):
+        return []
+    message = f"a project has one `{SETTINGS}`, and here are two: {' and '.join(map(display_name, both))}"
+    return [make_diagnostic("bad-setting", Mark(display_name(settings), 1, 1), message, "move all settings into one")]
+
+
 def environment_file(folder: Path) -> Path:
     """Return where the `.env` file of a project is, if it has one: beside its settings, or in its folder."""
     settings = find_settings(folder)
@@ -321,6 +332,8 @@ def read_project(
     sources = read_texts([*find_files(root), *more], findings)
     name = display_name(place or root / SETTINGS)
     settings, found = load_settings(kept.get(name), name, environment, check_environment=check_environment)
+    if place is not None:
+        found += _check_single(place)
     with uncollected():
         project, wrong = validate(
             sources,
