@@ -32,6 +32,20 @@ async def fails(**arguments: Any) -> RunError:
 # ------------------------------------------------------------------------------ what is asked
 
 
+@pytest.mark.parametrize("size", [10, 300_000, 3_000_000])
+async def test_large_bodies_have_their_length(size: int) -> None:
+    """They are written in pieces, through a redirect too, and never as chunks, which some servers refuse."""
+    there = answer("", "Location: /there", status="307 Temporary Redirect")
+    async with Upstream(there, answer("{}", JSON)) as upstream:
+        await call("http.request", url=upstream.url, method="POST", json={"text": "x" * size})
+    for asked in upstream.asked:
+        assert json.loads(asked.body)["text"] == "x" * size
+        assert int(asked.headers["content-length"]) == len(asked.body)
+        assert asked.headers["content-type"] == "application/json"
+        assert "content-disposition" not in asked.headers
+    assert len(upstream.asked) == 2
+
+
 async def test_stack_asks_and_reads_the_answer() -> None:
     """From YAML to the wire and back: a request, and what its answer holds."""
     async with Upstream(answer('{"name": "Ada", "tags": [1, 2]}', JSON, "X-Part: a", "X-Part: b")) as upstream:

@@ -41,6 +41,8 @@ async def status_of(folder: Path, stack: str, body: Any, type_: str = "json") ->
 MESSAGES = (
     "- llm.chat: {model: m, messages: << input.v >>}\n  as: r\n- collect: << r >>\n  as: all\n- return: << all >>"
 )
+NESTED = MESSAGES.replace("<< input.v >>", "[{role: user, content: << input.v >>}]")
+TOOLS = MESSAGES.replace("<< input.v >>", "Hi, tools: << input.v >>")
 HEADERS = '- http.request: {url: "http://127.0.0.1:9", headers: << input.v >>}'
 HEADER = '- http.request: {url: "http://127.0.0.1:9", headers: {A: << input.v >>}}'
 SPLIT = "- stream: {content: a b c, split: {by: words, size: << input.v >>}}"
@@ -71,6 +73,11 @@ SPLIT = "- stream: {content: a b c, split: {by: words, size: << input.v >>}}"
         (MESSAGES, {"v": [{"role": "nobody", "content": "a"}]}, "`messages[0].role` is 'nobody'"),
         (MESSAGES, {"v": [{"role": "tool", "content": "a"}]}, "`messages[0]` requires `toolCallId`"),
         (MESSAGES, {"v": [{"role": "user", "content": [5]}]}, "`messages[0].content[0]` is not a message part"),
+        (NESTED, {"v": [{"type": "video"}]}, "`messages[0].content[0]` is not a message part"),
+        (MESSAGES, {"v": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "`messages[0].content[0]` req"),
+        (TOOLS, {"v": [{"type": "web_search"}]}, "`tools[0]` is not a tool"),
+        (TOOLS.replace("tools", "system"), {"v": [{"type": "document"}]}, "`system[0]` is not a message part"),
+        (TOOLS.replace("tools", "options"), {"v": {"n": 2}}, "`options` must be options for one response"),
         (
             MESSAGES.replace("<< input.v >>", "'<< input.list + [{\"role\": \"user\", \"content\": input.v}] >>'"),
             {"v": "a", "list": [5]},

@@ -71,7 +71,7 @@ _ACCEPT: Final = {
         "body. The others: a list of items.",
         default="auto",
     ),
-    effects=Effects(gives="value"),
+    effects=Effects(gives="value", result="{status: integer, headers: {..., *: text?}, body: any}"),
     examples=[
         Example(
             "send a GET request",
@@ -203,6 +203,7 @@ _CONTRADICTIONS: Final = {
     RECONNECT,
     effects=Effects(
         gives="stream",
+        result="stream of ({event: text?, id: text?, data: any, ...} if decode = sse else any)",
         properties=(
             Property("status", "Status of the response; null before it has arrived."),
             Property("headers", "Response headers, by lower-case name."),

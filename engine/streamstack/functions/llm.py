@@ -296,6 +296,7 @@ def _no_options(options: Any) -> tuple[str, str] | None:
     Parameter("timeout", Bound(Kind.DURATION), "Time limit for the whole response. Default: none."),
     effects=Effects(
         gives="stream",
+        result="stream of {type: text, text: text, ...}",
         calls=("tools",),
         configured=(Configured("model", "models", unless="provider"),),
         properties=(
@@ -368,11 +369,13 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
 
     Errors: `http-connection`, `http-status` (also an error that the provider reports within a stream; its
     message is in `error.details`), `timeout`, `invalid-chunk` (the response is not an event stream),
-    `stream-lost` (the response ended before the provider's end marker or finish reason), `invalid-input` (400:
-    `messages` is not a conversation, or a file is not an image). `retry` applies up to the first item.
+    `stream-lost` (the response ended before the provider's end marker or finish reason), `invalid-input` (400: the
+    client sent messages that are not a conversation, or a file that is not an image). `retry` applies up to the first
+    item.
     """
     if unfit := _no_options(options or {}):
-        raise _refuse(f"`options` must be {unfit[0]}: {unfit[1]}")
+        message = f"`options` must be {unfit[0]}: {unfit[1]}"
+        raise RunError("template", message, final=True, parameter="options")
     client = run.context.resource(open_http)
     asked = _resolve(run, provider, model, base_url, api_key)
     speaks = asked.provider
@@ -468,7 +471,7 @@ def _first(env: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 def _read_tools(tools: list[Any], functions: Mapping[str, Any]) -> Iterator[Tool]:
     """Yield the tools that names and objects describe, the objects also in the forms of OpenAI and Anthropic.
 
-    Raises RunError ``template`` for a function that does not exist, ``invalid-input`` for what is no tool.
+    Raises RunError ``template`` for a function that does not exist, and for what is no tool.
     """
     for number, tool in enumerate(tools):
         if isinstance(tool, str):
@@ -477,11 +480,8 @@ def _read_tools(tools: list[Any], functions: Mapping[str, Any]) -> Iterator[Tool
         inner = tool.get("function") if isinstance(tool, Mapping) else None
         about = inner if isinstance(inner, Mapping) else tool
         if not isinstance(about, Mapping) or not isinstance(about.get("name"), str):
-            raise RunError(
-                "invalid-input",
-                f"`tools[{number}]` is not a tool: write {{name, description, parameters}}, or the name of a function",
-                final=True,
-            )
+            message = f"`tools[{number}]` is not a tool: write {{name, description, parameters}}, or a function's name"
+            raise RunError("template", message, final=True, parameter="tools")
         schema = about.get("parameters", about.get("input_schema"))
         plain = {"type": "object", "properties": {}}
         text = str(about.get("description") or "")
