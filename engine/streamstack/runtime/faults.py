@@ -48,7 +48,9 @@ def located(error: Exception) -> RunError:
     failing = _failing(site, values)
     if isinstance(error, RunError):
         fault = error
-    elif failing is not None and direct and isinstance(error, _EXPRESSION_FAULTS):
+    elif failing is not None and (
+        isinstance(error, RecursionError) or (direct and isinstance(error, _EXPRESSION_FAULTS))
+    ):
         fault = RunError("template", explain(error, failing, values))
         fault.__cause__ = error
     else:
