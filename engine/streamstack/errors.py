@@ -142,7 +142,7 @@ ERRORS = {
     "internal": ErrorCode(500, "An internal error of streamstack. The log contains the details.", internal=True),
 }
 
-#: Status codes of errors that nobody caught before the commit point.
+#: Status codes of errors that were not caught before the commit point.
 STATUS = {code: error.status for code, error in ERRORS.items()}
 
 #: Codes whose message describes the inside of the project; the client gets a general one.
@@ -154,8 +154,9 @@ class RunError(Exception):
 
     ``status`` is the HTTP status of the response if the error is not caught before the first chunk. ``place``
     is set by the first frame of the definition that the error passes through. ``final``: retrying can't help.
-    ``retry_after``: the seconds that an upstream asks to wait. ``about`` holds more for the log, such as the
-    URL that was called.
+    ``retry_after``: the seconds that an upstream asks to wait. ``parameter``: the argument whose value does not fit,
+    `*` for any of them: where a client chose that value, the error is the client's. ``about`` holds more for the log,
+    such as the URL that was called.
     """
 
     def __init__(
@@ -167,6 +168,7 @@ class RunError(Exception):
         details: Any = None,
         final: bool = False,
         retry_after: float | None = None,
+        parameter: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -175,6 +177,7 @@ class RunError(Exception):
         self.details = details
         self.final = final
         self.retry_after = retry_after
+        self.parameter = parameter
         self.place: Place | None = None
         self.about: dict[str, Any] = {}
 

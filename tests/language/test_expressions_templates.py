@@ -79,7 +79,7 @@ def test_templates(text: str, result: str) -> None:
 
 def test_errors_are_told_in_the_authors_words() -> None:
     """A template fails as an expression does, with the same message."""
-    assert message("<% if a.b %><% endif %>", a={}) == "there is no item `b` in `a`; it is empty"
+    assert message("<% if a.b %><% endif %>", a={}) == "`a` has no item `b`; it is empty"
     assert message("<% if true %><<a.b.c>><% endif %>", a={"b": None}).startswith("`a.b` is null")
     assert message("<% if true %><<x>><% endif %>") == "the name `x` is not bound here"
     assert message("<% for x in n %><% endfor %>", n=None) == (

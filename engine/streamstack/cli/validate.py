@@ -50,7 +50,7 @@ def validate(
 
     Exit codes: 0 if there are no problems, 1 if there are findings, 2 if the command could not run.
     """
-    atexit.register(gc.freeze)  # nobody need look for cycles in a process that ends
+    atexit.register(gc.freeze)  # looking for cycles is needless in a process that ends
     chosen = paths or default_paths()
     try:
         findings, sources = _check(chosen, check_environment=env, ask=database)
@@ -59,7 +59,7 @@ def validate(
     except OSError as error:
         give_up(context, f"{error.filename}: {error.strerror}")
     if not sources:
-        give_up(context, f"there are no definitions in {', '.join(map(str, chosen))}\n\n{FIRST_FILE}")
+        give_up(context, f"no definitions found in {', '.join(map(str, chosen))}\n\n{FIRST_FILE}")
     click.echo(WRITERS[format_](findings, sources), nl=False)
     if format_ in ("text", "github"):
         click.echo(summarise(findings, len(sources)), err=True)

@@ -264,6 +264,11 @@ _WARNINGS: Final = {
         "The column does not exist in the table.",
         "add it in the file under `setup`, or correct its name",
     ),
+    "cors-header": (
+        "A header belongs to CORS, which is configured for the whole server.",
+        "write `server: {cors: https://app.example.com}` in streamstack.yaml, which answers preflight requests too",
+    ),
+    "bytes-in-text": ("Text contains bytes, which become base64.", "write `request.text`, the body as text"),
     "unused-variable": ("A variable is never read.", "remove it, or use it"),
     "unreachable": (
         "A step never runs, because the step before it always returns, breaks or fails.",
@@ -315,7 +320,7 @@ _SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 #: How much of a long line is shown around the place.
 _WIDEST: Final = 110
 
-#: What is told without the line it stands in, which holds a secret, or may.
+#: Findings that are shown without their line, which holds a secret, or may.
 _HIDDEN: Final = frozenset({"secret-in-definition", "bad-url"})
 
 Sources = Mapping[str, str]

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 #: Names that are bound in every run (LANGUAGE: reserved names).
 RESERVED: Final = frozenset(
-    {"auth", "env", "error", "experiment", "input", "loop", "request", "run", "settings", "stream"}
+    {"auth", "env", "error", "experiment", "input", "loop", "request", "run", "sent", "settings", "stream"}
 )
 
 #: Words of the expression grammar, which no expression could read as a variable.
@@ -71,7 +71,7 @@ def identifier(variable: str, prefix: str) -> str:
     It is the only way from a name in a definition to an identifier in Python.
 
     Raises:
-        ValueError: for what is no name of a variable, which the loader should have refused.
+        ValueError: for what is not a name of a variable, which the loader should have refused.
     """
     if VARIABLE.fullmatch(variable) is None:
         raise ValueError(f"not the name of a variable: {variable[:100]!r}")
@@ -234,6 +234,10 @@ _HANDSHAKE: Final = frozenset(
 )
 #: Fields that are true of the message that they came with alone: its target, and how its body was encoded.
 _OF_MESSAGE: Final = frozenset({"accept-encoding", "content-encoding", "host", "sec-websocket-protocol"})
+#: Fields that are true of the bytes of one body alone (RFC 9110, 8.8.3 and 14.4; RFC 9530).
+_OF_BYTES: Final = frozenset(
+    {"content-digest", "content-md5", "content-range", "digest", "etag", "last-modified", "repr-digest"}
+)
 
 
 def is_framing(name: str) -> bool:
@@ -250,8 +254,9 @@ def forward(headers: Mapping[str, Any]) -> ForwardedHeaders:
     """Return the headers of a mapping that may be sent in another message.
 
     Left out are the framing and hop-by-hop fields, those that `Connection` names, the target (`Host`) and the
-    encodings: bodies are decoded when they are read.
+    encodings: bodies are decoded when they are read, and of a body that was, also its digests and validators.
     """
+    decoded = any(name.lower() == "content-encoding" for name in headers)
     named = {
         option.strip().lower()
         for name, value in headers.items()
@@ -261,8 +266,20 @@ def forward(headers: Mapping[str, Any]) -> ForwardedHeaders:
     return ForwardedHeaders(
         (name, value)
         for name, value in headers.items()
-        if not is_framing(name) and name.lower() not in _OF_MESSAGE and name.lower() not in named
+        if not is_framing(name)
+        and name.lower() not in _OF_MESSAGE
+        and name.lower() not in named
+        and not (decoded and name.lower() in _OF_BYTES)
     )
+
+
+def without_body(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers of a mapping without those that describe its own body: its type, digests and validators."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name.lower() not in _OF_BYTES and name.lower() != "content-type"
+    }
 
 
 def _texts(value: Any) -> Iterator[str]:

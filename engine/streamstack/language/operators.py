@@ -52,14 +52,11 @@ def refuse_stream(*values: Any) -> None:
     """Raise RunError ``template`` if a value is a stream or a file."""
     for value in values:
         if isinstance(value, Opaque):
-            raise RunError(
-                "template",
-                f"a {value.kind} can't be part of an expression: use `collect` to read it into a variable first",
-            )
+            raise RunError("template", f"a {value.kind} can't be part of an expression: {value.remedy}")
 
 
 def numbers(left: Any, right: Any) -> tuple[Any, Any] | None:
-    """Return two numbers that Python can calculate with, or None if one is no number."""
+    """Return two numbers that Python can calculate with, or None if one is not a number."""
     one, two = type(left), type(right)
     if one in _FAST and two in _FAST:
         return left, right
@@ -82,7 +79,7 @@ def _calculate(work: Callable[[Any, Any], Any], one: Any, two: Any) -> Any:
     except OverflowError:
         raise RunError("template", "the result is too large a number") from None
     if type(result) is float and not math.isfinite(result):
-        # It would be written as null, as if there were no number.
+        # It would be written as null, like a missing number.
         raise RunError("template", "the result is too large a number")
     return result
 

@@ -172,7 +172,7 @@ MOST_CHARACTERS: Final = 1_000_000
 MOST_LEVELS: Final = 50
 MOST_ALIASED: Final = 1000
 MOST_BROKEN: Final = 20
-#: Findings of one file that are told.
+#: Findings of one file that are reported, at most.
 MOST_FINDINGS: Final = 200
 
 _TOO_DEEP: Final = f"Values are nested more than {MOST_LEVELS} deep."

@@ -54,7 +54,7 @@ class Trap:
 
 
 def unclosed(value: str) -> int:
-    r"""Return the offset of a `<<` without its `>>`, -1 if there is none; `\<<` is no binding."""
+    r"""Return the offset of a `<<` without its `>>`, -1 if there is none; `\<<` is not a binding."""
     at = value.find("<<")
     while at >= 0:
         if at and value[at - 1] == "\\":
@@ -191,7 +191,7 @@ def show(source: SourceText, repair: Repair) -> str:
 def closing(text: str, at: int, *, lines: bool) -> int:
     """Return the index after the `>>` that closes an expression, -1 where none does.
 
-    Strings of the expression are passed over. Another `<<`, an empty line and, unless ``lines``,
+    Strings of the expression are skipped. Another `<<`, an empty line and, unless ``lines``,
     any line break show that the author closed none.
     """
     end = min(len(text), at + _LONGEST)
@@ -380,7 +380,7 @@ def _requote_traps(text: str, starts: list[int], last: int) -> Iterator[Trap]:
 #: Readings, and characters in all of them, that the repairs of one file may cost.
 _MOST_READINGS: Final = 60
 _MOST_CHARACTERS: Final = 2_000_000
-#: Traps and syntax errors of one file that are told.
+#: Traps and syntax errors of one file that are reported, at most.
 _MOST_CAUSES: Final = 100
 
 

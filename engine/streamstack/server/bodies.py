@@ -37,7 +37,7 @@ _MULTIPART: Final = "multipart/form-data"
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "iso-8859-1", "windows-1252", "utf-16"})
 
 
-#: What says of a body that it is JSON, as clients write it. None is no word of it at all.
+#: What says of a body that it is JSON, as clients write it. None: the client named no type.
 _JSON: Final = frozenset({"application/json", "application/json; charset=utf-8", None})
 
 
@@ -125,7 +125,7 @@ def broken_off() -> RunError:
 def read_form(data: bytes, place: str) -> Form:
     """Return the fields of a form or of a query by name.
 
-    Raises RunError ``invalid-input`` for what is no UTF-8, and for too many fields.
+    Raises RunError ``invalid-input`` for what is not UTF-8, and for too many fields.
     """
     form: Form = {}
     try:
@@ -213,7 +213,7 @@ class Arriving:
     off: what had come is given, then the error `stream-lost`.
     """
 
-    __slots__ = ("_answer", "_content", "_failed", "_most", "_request", "read", "size", "stream")
+    __slots__ = ("_answer", "_content", "_failed", "_most", "_received", "_request", "read", "size", "stream")
 
     def __init__(self, request: Request, declared: Input, *, most: int, largest: int) -> None:
         self._request = request
@@ -221,7 +221,8 @@ class Arriving:
         self._most = most
         self._answer: ResponseSink | None = None
         self._failed = False
-        self.read = 0
+        self._received = 0
+        self.read = 0  # and decoded
         coding = request.headers.get("Content-Encoding", "").strip().lower()
         # The length is that of the body as it was sent.
         self.size = request.content_length if coding in ("", "identity") else None
@@ -242,7 +243,7 @@ class Arriving:
         except RunError as error:
             raise _fault(error.message, status=415) from None
         return Stream(
-            lambda: decoded(self._pieces(), decoder),
+            lambda: decoded(self._pieces(), decoder, self),
             {"skipped": lambda: decoder.skipped, "bytes": lambda: self.read, "size": lambda: self.size},
             About(self.size, header if name == "bytes" else "", CLIENTS_FAULT),
         )
@@ -287,8 +288,8 @@ class Arriving:
                         raise _lost()
                     return
                 answer.heard_at = now()
-                self.read += len(data)
-                if self.read > self._most:
+                self._received += len(data)
+                if self._received > self._most:
                     raise too_long(self._most)
                 yield data
         finally:
@@ -463,7 +464,7 @@ class _Reading:
         name, values = self.name, self.fields
         if self.file is not None:
             if not self.file.name and not self.file.size:
-                # What a browser sends for a file nobody chose.
+                # What a browser sends for an empty file field.
                 values[name].pop()
                 if not values[name]:
                     del values[name]

@@ -22,7 +22,8 @@ from streamstack.language.definition import (
     Step,
 )
 from streamstack.language.expressions import Read, Value
-from streamstack.language.expressions.compile import ListValue, ObjectValue
+from streamstack.language.expressions.compile import Constant, Expression, ListValue, ObjectValue, Text
+from streamstack.language.expressions.grammar import joins
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.foreign import NAMES, look_up
 from streamstack.language.graph import (
@@ -43,7 +44,7 @@ from streamstack.spec import Condition, Nesting
 
 
 def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> list[Diagnostic]:
-    """Report names that the settings lack, and `auth` where nobody has to say who he is.
+    """Report names that the settings lack, and `auth` where authentication is optional.
 
     ``known`` are the names that the settings have; None where that is not known.
     """
@@ -73,6 +74,44 @@ def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> l
     return found
 
 
+def check_bytes(definition: Definition) -> list[Diagnostic]:
+    """Report the body of a request as bytes inside a text: a signature over that text would never match."""
+    return [
+        make_diagnostic("bytes-in-text", read.mark, "`request.body` is bytes, which become base64 in a text")
+        for value in all_values(definition)
+        if any(read.is_body for read in value.reads)
+        for read in _bytes_in_texts(value)
+    ]
+
+
+def _bytes_in_texts(value: Value) -> Iterator[Read]:
+    if isinstance(value, (ListValue, ObjectValue)):
+        for inner in value.items if isinstance(value, ListValue) else (entry for _, entry in value.entries):
+            yield from _bytes_in_texts(inner)
+        return
+    for part in value.bindings():
+        if not isinstance(part, Expression):
+            continue
+        if joins(part.node, "request", "body", in_text=isinstance(value, Text)):
+            yield next(read for read in part.reads if read.name == "request" and read.path == ("body",))
+
+
+def check_cors(endpoint: Endpoint) -> list[Diagnostic]:
+    """Report headers of CORS that an endpoint sets itself: they would not be in the responses to preflight requests."""
+    written = [(name, value.mark) for name, value in endpoint.headers]
+    for step in steps_of(endpoint.stack):
+        headers = step.arguments.get("headers") if step.function.name == "respond" else None
+        if isinstance(headers, ObjectValue):
+            written += [(name, mark) for (name, _), mark in zip(headers.entries, headers.keys, strict=True)]
+        elif isinstance(headers, Constant) and isinstance(headers.data, dict):
+            written += zip(headers.data, headers.keys, strict=True)
+    return [
+        make_diagnostic("cors-header", mark, f"`{name}` is a header of CORS: use `server.cors` of the settings")
+        for name, mark in written
+        if name.lower().startswith("access-control-")
+    ]
+
+
 #: Asks whether a name is bound, which `auth` always is, if to null.
 _IS_BOUND: Final = re.compile(r"\bauth\s+is\s+(?:not\s+)?(?:un)?defined\b")
 #: What callers give who say who they are.
@@ -82,7 +121,7 @@ _SENT: Final = frozenset({"headers", "cookies", "query"})
 def check_optional_auth(endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> list[Diagnostic]:
     """Report where something is looked up in `auth`, which is null for guests, before that was ruled out.
 
-    Whatever depends on `auth` counts as ruling it out, so that nobody is accused of what can't be seen here.
+    Whatever depends on `auth` counts as ruling it out, so that nothing is reported that can't be seen here.
     """
     authentication = endpoint.authentication
     if authentication is None or not authentication.optional:
@@ -203,7 +242,7 @@ def _may_leave(node: Node) -> bool:
 
 _Found = TypeVar("_Found", bound=tuple[Any, ...])
 
-#: Inputs whose values are no text, by type, and one such value.
+#: Inputs whose values are not text, by type, and one such value.
 _SAMPLES: Final[Mapping[str, Any]] = {"integer": 0, "decimal": 0.5, "boolean": True, "list": []}
 
 
@@ -369,7 +408,7 @@ _DECLARATIONS: Final = "inputParameters"
 #: A name in the brackets of Jinja2 and n8n, or a reserved one in those of JavaScript and the shell.
 _FOREIGN: Final = re.compile(
     r"(?:^=)?\{\{-? *(\$?[A-Za-z_][^{}]*?) *-?\}\}"
-    r"|\$\{ *((?:input|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *\}"
+    r"|\$\{ *((?:input|sent|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *\}"
     r"|\$\{! *([^{}]*?) *\}"  # Benthos
     r"|\{%([-+]? *(?:if|elif|else|endif|for|endfor|set|endset|macro|endmacro|raw|endraw)\b[^{}%]*?)%\}"
 )
@@ -378,7 +417,7 @@ _ROOT: Final = re.compile(r"\$?[A-Za-z_]\w*")
 
 
 #: One that means what it means here.
-_RESERVED: Final = re.compile(r"\$?(?:input|request|auth|env|settings|loop|stream|run)\b")
+_RESERVED: Final = re.compile(r"\$?(?:input|sent|request|auth|env|settings|loop|stream|run)\b")
 
 
 def check_texts(root: nodes.Node, reported: Collection[Mark] = ()) -> list[Diagnostic]:

@@ -35,6 +35,7 @@ from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import Block, Graph, constant, steps_of
 from streamstack.language.loading.inputs import mismatch
 from streamstack.language.names import RESERVED, VARIABLE, nearest_and_sure, suggestion
+from streamstack.language.paths import parameters
 from streamstack.language.settings import default_database
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
@@ -43,7 +44,7 @@ from streamstack.spec import Nesting, listed
 #: Reserved names that are bound everywhere, and the properties of those that have only these.
 EVERYWHERE: Final = RESERVED - {"error", "loop"}
 PROPERTIES: Final = {
-    "request": frozenset({"method", "path", "query", "headers", "cookies", "body", "ip", "id"}),
+    "request": frozenset({"method", "path", "query", "headers", "cookies", "body", "text", "ip", "id"}),
     "run": frozenset({"id", "startedAt", "elapsedMs", "outcome"}),
     "stream": frozenset({"count", "bytes"}),
 }
@@ -80,6 +81,7 @@ class Names:
         self._elsewhere: dict[str, list[Elsewhere]] | None = None
         self.read_somewhere: set[str] = set()
         self.bound_at: dict[str, tuple[Mark, bool]] = {}  # where first, and whether to a stream
+        self.stream_reads: dict[str, dict[str, Mark]] = {}  # properties of a function's streams that it reads, by input
 
     def read(self, value: Value, state: AnalysisState) -> None:
         """Check every name a value reads; what was read is bound from there on."""
@@ -118,7 +120,7 @@ class Names:
         read = Read(name, (), False, False, mark, name)
         if (binding is None or not binding.sure) and all(p.rebinds for p in self._places(name)):
             # In a loop the step itself seems to bind the name for the turns after the first, which fails.
-            message = f"`{name}` is never set: there is no list to append to"
+            message = f"`{name}` is never set, so `append` has no list"
             hint = f"write `- set: {{{name}: []}}` before this step, outside of its loop"
             self._reports.add("unbound-name", mark, message, hint)
         elif binding is None:
@@ -246,21 +248,24 @@ class Names:
                 )
         elif binding.content.is_stream:
             known = frozenset[str]().union(*(made.properties for made in binding.content.streams))
-            if key not in known:
+            inputs = [made.of_input for made in binding.content.streams if made.of_input is not None]
+            for name in inputs:
+                self._note_stream_read(name, read, 0)
+            if key not in known and not inputs:
                 self._no_property(read, 0, f"the stream `{read.name}`", known or OF_EVERY_STREAM)
 
     def _look_up_reserved(self, read: Read, state: AnalysisState) -> None:
         name, path = read.name, read.path
         if not path or read.soft:
             return
-        if isinstance(self._definition, Task) and name in ("input", "request"):
-            words = "a task has no inputs" if name == "input" else "a task has no request"
+        if isinstance(self._definition, Task) and name in ("input", "sent", "request"):
+            words = "a task has no request" if name == "request" else "a task has no inputs"
             mark = property_mark(read, 0)
             self._reports.add("unknown-property", mark, f"`{name}.{path[0]}`: {words}", "remove it")
-        elif name == "input":
+        elif name in ("input", "sent"):
             self._look_up_input(read, state)
-        elif name == "request" and path[0] == "body" and (stream := self._body_stream()):
-            message = f"`request.body` is the body in one piece, and `input.{stream}` reads it as it arrives"
+        elif name == "request" and path[0] in ("body", "text") and (stream := self._body_stream()):
+            message = f"`request.{path[0]}` is the body in one piece, and `input.{stream}` reads it as it arrives"
             hint = f"read `input.{stream}`, or declare the body as `{{type: json, in: wholeBody}}`"
             self._reports.add("bad-constraint", property_mark(read, 0), message, hint)
         elif name in PROPERTIES and path[0] not in PROPERTIES[name]:
@@ -282,19 +287,25 @@ class Names:
             return
         if declared is None:
             declare = None if self._inputs else "declare it under `inputParameters`"
-            self._no_property(read, 0, "`input`", self._inputs, declare)
+            self._no_property(read, 0, f"`{read.name}`", self._inputs, declare)
+            return
+        if read.name == "sent" and (declared.type == "stream" or self._is_in_path(declared)):
+            where = "a stream" if declared.type == "stream" else "in the path"
+            message = f"`sent` has no `{declared.name}`, which is {where}"
+            hint = f"read `input.{declared.name}`"
+            self._reports.add("unknown-property", property_mark(read, 0), message, hint)
             return
         for index, key in enumerate(read.path[1:], 1):
-            words = "`" + ".".join(["input", *map(str, read.path[:index])]) + "`"
+            words = "`" + ".".join([read.name, *map(str, read.path[:index])]) + "`"
             if declared.type in _SCALARS:
                 message = f"{words} is a value of type {declared.type}, which has no `{key}`"
                 self._no_item(read, index, message, f"read {words} itself")
                 return
             if declared.type == "stream":
-                endpoint = isinstance(self._definition, Endpoint)
-                known = OF_A_BODY if endpoint else OF_EVERY_STREAM
-                if key not in known:
-                    self._no_property(read, index, f"the stream {words}", known)
+                if not isinstance(self._definition, Endpoint):
+                    self._note_stream_read(declared.name, read, index)
+                elif key not in OF_A_BODY:
+                    self._no_property(read, index, f"the stream {words}", OF_A_BODY)
                 return
             inner = self._inside(read, index, declared, words)
             if inner is None:
@@ -305,6 +316,11 @@ class Names:
         """Return the input with a hyphen in its name that an expression reads without quotes, or ""."""
         written = (each for each in self._inputs if "-" in each and f"input.{each}" in read.expression)
         return next((each for each in written if each.startswith(f"{read.path[0]}-")), "")
+
+    def _is_in_path(self, declared: Input) -> bool:
+        if declared.location is not None:
+            return declared.location == "path"
+        return isinstance(self._definition, Endpoint) and declared.name in parameters(self._definition.path)
 
     def _inside(self, read: Read, index: int, declared: Input, words: str) -> Input | None:
         key = read.path[index]
@@ -333,6 +349,9 @@ class Names:
                 dot = Mark(mark.file, mark.line, mark.column - 1)
                 replacement = replace_word(dot, f".{key}", f" | {advice.name}")
         self._reports.add("unknown-property", mark, message, hint, replacement=replacement)
+
+    def _note_stream_read(self, name: str, read: Read, index: int) -> None:
+        self.stream_reads.setdefault(name, {}).setdefault(str(read.path[index]), property_mark(read, index))
 
     def _no_property(self, read: Read, index: int, owner: str, known: Iterable[str], hint: str | None = None) -> None:
         key, known = str(read.path[index]), sorted(known)

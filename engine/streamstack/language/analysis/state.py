@@ -68,7 +68,7 @@ NO_EMISSIONS: Final = Emissions()
 class Made:
     """A place where streams are made: the step, an input, a function's result.
 
-    ``brief``: it is cut short, or made of a list: holding all of it is no wait.
+    ``brief``: it is cut short, or made of a list: holding all of it causes no wait.
     """
 
     title: str
@@ -79,6 +79,7 @@ class Made:
     emissions: Emissions = NO_EMISSIONS
     brief: bool = False
     maybe_input: str | None = None  # an input of a function, which may be a stream
+    of_input: str | None = None  # an input of a function: the caller decides what properties it has
 
 
 @fast_dataclass()

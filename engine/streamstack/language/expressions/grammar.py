@@ -306,7 +306,7 @@ def parse_tokens(tokens: list[Token], start: int) -> nodes.Expr:
     Raises Problem ``bad-template``.
     """
     if not tokens:
-        raise Problem("bad-template", "there is no expression between `<<` and `>>`", start)
+        raise Problem("bad-template", "the expression between `<<` and `>>` is missing", start)
     words = [token for token in tokens if token.type == "name" and token.value in foreign.SYNTAX]
     try:
         parser = TokenParser(tokens)
@@ -401,6 +401,31 @@ def path_base(node: nodes.Node) -> nodes.Node:
     return node
 
 
+def joins(node: nodes.Expr, name: str, key: str, *, in_text: bool) -> bool:
+    """Tell whether an expression makes text of `name.key`: as an operand of `~`, or as a whole inside a text."""
+    operands = [each for concat in node.find_all(nodes.Concat) for each in concat.nodes]
+    operands += node.nodes if isinstance(node, nodes.Concat) else [node] if in_text else []
+    for each in operands:
+        if isinstance(each, (nodes.Getattr, nodes.Getitem)) and isinstance(each.node, nodes.Name):
+            found = each.attr if isinstance(each, nodes.Getattr) else constant_of(each.arg)
+            if each.node.name == name and found == key:
+                return True
+    return False
+
+
+def passes_on(node: nodes.Node) -> bool:
+    """Tell whether an expression gives what it reads as it is: a path, a list that has it, another one behind it."""
+    if isinstance(node, (nodes.Const, nodes.Name)) or is_path(node):
+        return True
+    if isinstance(node, nodes.Filter):
+        return node.name in SOFT_FILTERS and node.node is not None and passes_on(node.node)
+    if isinstance(node, nodes.Dict):
+        return all(passes_on(pair.value) for pair in node.items)
+    if isinstance(node, (nodes.Add, nodes.List)):
+        return all(map(passes_on, node.iter_child_nodes()))
+    return False
+
+
 def constant_of(node: nodes.Node | None) -> object:
     """Return the constant a node is, or the node itself."""
     if isinstance(node, nodes.Const):
@@ -412,7 +437,7 @@ def constant_of(node: nodes.Node | None) -> object:
 
 
 def unfit_name(node: nodes.Name | nodes.Macro) -> Problem:
-    """Return the problem of a name that is no variable's: Python takes several spellings of a letter for one."""
+    """Return the problem of a name that is not a variable's: Python takes several spellings of a letter for one."""
     return Problem(
         "bad-template",
         f"`{node.name}` can't be a variable's name",

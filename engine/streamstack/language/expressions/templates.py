@@ -236,7 +236,7 @@ class Found:
 def compile_statements(tree: nodes.Template, found: Found) -> Render:
     """Compile a parsed template, noting what was found.
 
-    Raises Problem for what is no part of templates.
+    Raises Problem for what is not a part of templates.
     """
     budget = _Budget()
     walk = _Statements(found, budget)
@@ -450,7 +450,7 @@ def _run(
     wrap: Callable[[Any], Any] | None,
     spend: Callable[[int], None],
 ) -> Callable[..., Any]:
-    """Return the function of an expression, whose errors are told in the author's words."""
+    """Return the function of an expression, whose errors are in the author's words."""
 
     def run(*arguments: Any) -> Any:
         spend(_STEP)
@@ -683,7 +683,7 @@ def _scan_template(text: str, tokens: list[Token], spans: list[tuple[int, str]],
             first = len(tokens)
             position = _scan_block(text, start, at, tokens, problems)
             if len(tokens) == first:
-                raise Problem("bad-template", "there is no statement between `<%` and `%>`", at)
+                raise Problem("bad-template", "the statement between `<%` and `%>` is missing", at)
             cut = tokens[-1].type == "sub"
             if tokens[-1].type in ("sub", "add"):
                 tokens.pop()

@@ -204,7 +204,7 @@ def _checked(
 def _check_of(name: str, fields: tuple[Field, ...], check: Check | None) -> Check:
     def found(constants: Sequence[object]) -> ArgumentFault | None:
         for field, value in zip(fields, constants, strict=False):
-            # Others are nodes, whose value nobody knows yet.
+            # Others are nodes, whose value is not known yet.
             known = value is None or isinstance(value, (bool, int, float, str, list, dict))
             if known and (fault := fault_of(field, name, value)):
                 return ArgumentFault("bad-template", fault, _hint(field))
@@ -235,7 +235,7 @@ def wrong(name: str, needs: str, value: Any) -> RunError:
     """Return the error of a filter that was given another kind than it needs."""
     message = f"`{name}` needs {needs}, got {a_kind(value)}"
     if isinstance(value, Opaque):
-        message += "; use `collect` to read it into a variable first"
+        message += f"; {value.remedy}"
     elif value is None:
         message += "; write `| default(...)` before it"
     return RunError("template", message)
@@ -255,7 +255,7 @@ def limit_added(characters: int, name: str) -> None:
 def text_of(value: Any, name: str) -> str:
     """Return the text a text filter works on: a text, or a number, boolean or timestamp as text.
 
-    Null, lists, objects and streams are no text.
+    Null, lists, objects and streams are not text.
     """
     if type(value) is str:
         return value

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark, Replacement
-from streamstack.formats import BY_NAME
+from streamstack.formats import BY_MEDIA_TYPE, BY_NAME
 from streamstack.language.definition import Argument, Arguments, Choice, ConstantArgument, Entries, Entry, Items, Stack
 from streamstack.language.expressions import Expression, Template, Value, parse_condition, parse_value
 from streamstack.language.findings import make_diagnostic
@@ -180,7 +180,7 @@ class ArgumentReader:
     ) -> Arguments:
         """Read a mapping of parameters. A null one counts as not given.
 
-        ``told`` are parameters whose absence is told elsewhere; ``unread`` those that are read elsewhere, as those
+        ``told`` are parameters whose absence is reported elsewhere; ``unread`` those that are read elsewhere, as those
         are whose types have code of their own.
         """
         by_name = fields_by_name(fields)
@@ -237,7 +237,7 @@ class ArgumentReader:
     def require(
         self, parameters: tuple[Field, ...], named: Collection[str], mark: Mark, owner: str, told: Collection[str] = ()
     ) -> None:
-        """Report the required parameters that are neither named nor told of elsewhere."""
+        """Report the required parameters that are neither named nor reported elsewhere."""
         for parameter in parameters:
             if not parameter.required or parameter.name in named:
                 continue
@@ -623,7 +623,11 @@ def check_header(key: Scalar, item: Node, faults: Faults) -> bool:
     if _TOKEN.fullmatch(name) is None:
         faults.add("bad-name", key.mark, f"`{name}` is not a valid header name", "write it like X-Name")
         return False
-    if is_framing(name):
+    if _is_harmless(name, item):
+        faults.add(
+            "no-effect", key.mark, f"the header `{name}` has no effect: HTTP itself takes care of it", "remove it"
+        )
+    elif is_framing(name):
         hint = _FRAMING_HINTS.get(name.lower(), "remove it")
         faults.add("bad-name", key.mark, f"the header `{name}` can't be set: HTTP itself needs it", hint)
         return False
@@ -636,6 +640,25 @@ def check_header(key: Scalar, item: Node, faults: Faults) -> bool:
                 "write it on one line",
             )
     return True
+
+
+def _is_harmless(name: str, item: Node) -> bool:
+    """Tell whether a header asks for what HTTP/1.1 does in any case."""
+    value = item.text.strip().lower() if isinstance(item, Scalar) else ""
+    return name.lower() == "keep-alive" or _USUAL.get(name.lower(), "") == value != ""
+
+
+#: What connections of HTTP/1.1 and responses that stream do in any case.
+_USUAL: Final = {"connection": "keep-alive", "transfer-encoding": "chunked"}
+
+
+def format_of_headers(headers: Headers) -> str:
+    """Return the format whose Content-Type stands among an endpoint's headers, "" where none does."""
+    for name, value in headers:
+        if name.lower() == "content-type" and value.constant is not MISSING:
+            media = str(value.constant).partition(";")[0].strip().lower()
+            return BY_MEDIA_TYPE[media].name if media in BY_MEDIA_TYPE else ""
+    return ""
 
 
 def check_content_type(headers: Headers, response_type: str, format_: str, faults: Faults) -> None:

@@ -34,14 +34,16 @@ from streamstack.language.loading.arguments import (
     Faults,
     check_content_type,
     describe,
+    format_of_headers,
     python_values,
     read_headers,
 )
-from streamstack.language.loading.inputs import check_sent, check_streams, read_inputs, refuse_path
+from streamstack.language.loading.inputs import check_sent, check_streams, read_inputs
 from streamstack.language.loading.steps import StepReader
 from streamstack.language.names import DEFINITION, certain, suggestion
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
-from streamstack.language.settings import Streaming, parse_streaming
+from streamstack.language.paths import refuse_path
+from streamstack.language.settings import RESUMABLE, Streaming, parse_streaming
 from streamstack.language.values import MISSING, parse_rate
 from streamstack.records import fast_dataclass
 from streamstack.spec import fields_of, is_null
@@ -184,11 +186,17 @@ class _DocumentReader:
         names = {key.text for key, _ in declared.items} if isinstance(declared, Mapping) else set()
         check_sent(inputs, names, path, self._mark_of("path"), self.faults)
         response_type = given.get("response_type", "streaming")
+        headers = read_headers(self._get("headers"), self.faults)
+        chosen = format_of_headers(headers) if response_type == "streaming" else ""
+        if chosen and streaming_defaults.format == "auto":
+            resume = streaming_defaults.resume if chosen in RESUMABLE else None
+            streaming_defaults = replace(streaming_defaults, format=chosen, resume=resume)
         streaming = self._streaming(streaming_defaults, response_type, inputs)
+        if chosen and streaming.format == "auto":
+            streaming = replace(streaming, format=chosen)
         # The SDKs send all that their own server takes; an endpoint declares what it uses of it.
         speaks = response_type == "streaming" and streaming.format in DIALECTS
         check_streams(inputs, method, streaming.format if speaks else "", self.faults)
-        headers = read_headers(self._get("headers"), self.faults)
         check_content_type(headers, response_type, streaming.format, self.faults)
         return Endpoint(
             method=method,
@@ -233,13 +241,13 @@ class _DocumentReader:
         return self._resumed(streaming, response_type)
 
     def _resumed(self, streaming: Streaming, response_type: str) -> Streaming:
-        """Take `resume` from what is no stream; report it where the endpoint itself asks for it."""
+        """Take `resume` from what is not a stream; report it where the endpoint itself asks for it."""
         if streaming.resume is None or response_type == "streaming":
             return streaming
         node = self._get("streaming")
         asked = node.get("resume") if isinstance(node, Mapping) else None
         if asked is not None:
-            message = "the endpoint sends a JSON response, so there is no stream to resume"
+            message = "the endpoint sends a JSON response, so it has no stream to resume"
             hint = "write `responseType: streaming`"
             self.faults.add("not-resumable", asked.mark, message, hint)
         return replace(streaming, resume=None)
@@ -323,7 +331,7 @@ class _DocumentReader:
                 message = "a limit requires `limit` or `concurrent`"
                 self.faults.add("missing-parameter", each.mark, message, "add `limit: 60/minute`")
             elif algorithm is not None:
-                message = "`algorithm` says how `limit` counts, and there is none"
+                message = "`algorithm` says how `limit` counts, but `limit` is missing"
                 hint = "add `limit: 60/minute`"
                 self.faults.add("missing-parameter", algorithm.mark, message, hint)
         return tuple(map(self._rate_limit, limits))
@@ -374,7 +382,7 @@ class _WaysReader:
             self.refuse(node)
 
     def refuse(self, node: Node) -> None:
-        """Report what is no authentication."""
+        """Report what is not an authentication."""
         if isinstance(node, Scalar) and isinstance(node.value, str) and "<<" in node.value:
             told = "authentication is set when the file is loaded: a binding is not allowed here"
             self.faults.add("constant-required", node.mark, told, _WAYS)
@@ -492,7 +500,7 @@ def _check_parts(node: Mapping, streaming: Streaming, response_type: str, faults
     for key, part, mark in _parts_of(node):
         if (key, part) == ("slowClient", "grace"):
             mode = streaming.slow_client
-            # Of an answer in one piece the whole key is told.
+            # For an answer in one piece the finding is about the whole key.
             if mode != "disconnect" and response_type != "json" and streaming.format != "json":
                 message = f"`grace` has no effect: `slowClient: {mode}` does not disconnect clients"
                 faults.add("no-effect", mark, message, "write `mode: disconnect`, or remove it")

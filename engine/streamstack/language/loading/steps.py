@@ -39,7 +39,7 @@ class StepReader:
         self._depth = 0
 
     def read_stack(self, node: Node, path: str) -> Stack | None:
-        """Read a list of steps; None where it is no list or lies too deep."""
+        """Read a list of steps; None where it is not a list or lies too deep."""
         if not isinstance(node, Sequence):
             self.faults.cut(
                 "wrong-type",
@@ -75,7 +75,7 @@ class StepReader:
             return None
         found = self._find_function(node)
         if found is None:
-            # What is wrong with the modifiers is told in the same run.
+            # What is wrong with the modifiers is reported in the same run.
             self._read_modifiers(node, path)
             return None
         function, key, value, node = found
