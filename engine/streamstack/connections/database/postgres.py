@@ -53,6 +53,8 @@ _MOST_PREPARED: Final = 500
 _MOST_FORMS: Final = 2000
 #: What every session has: times are read and written in UTC.
 _SESSION: Final[Mapping[str, str]] = {"TimeZone": "UTC", "application_name": "streamstack"}
+#: Bytes of a name (PostgreSQL 18, section 4.1.1).
+_LONGEST_NAME: Final = 63
 #: asyncpg's names of isolation levels.
 _LEVELS: Final[Mapping[str, Any]] = dict(
     zip(ISOLATION, ("read_committed", "repeatable_read", "serializable"), strict=True)
@@ -629,6 +631,9 @@ class PostgresDatabase:
                 " give `db.listen` a database whose `url` leads past the pooler"
             )
             raise database_error("0A000", reason, details={"database": self.name}, final=True)
+        if not channel or "\0" in channel or len(channel.encode()) > _LONGEST_NAME:
+            reason = f"the name of a channel has 1 to {_LONGEST_NAME} bytes, none of them zero"
+            raise database_error("22023", reason, details={"database": self.name}, final=True)
         return await self._listener.subscribe(channel)
 
     async def unsubscribe(self, subscription: Subscription) -> None:
