@@ -116,7 +116,8 @@ async def test_a_batch_has_a_bounded_size_whatever_a_row_has(postgres: str, widt
                 await stack.enter_async_context(context.resource(open_databases)["main"].transaction())
             stream = db_stream.run(run, sql=(statement, []))
             stream.consume()
-            sizes, numbers = [], []
+            sizes: list[int] = []
+            numbers: list[int] = []
             while (batch := await stream.batch()) and len(numbers) < 2000:
                 sizes.append(len(batch) * (width + 300))
                 numbers += [row["n"] for row in batch]
