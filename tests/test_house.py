@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import re
+import tokenize
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -177,3 +179,86 @@ def test_no_group_is_repeated_possessively() -> None:
             if re.search(r"(?<!\\)\)[*+?]\+", outside):
                 found.add(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert found == set()
+
+
+# ---------------------------------------------------------------------------------------- words
+
+#: Private and inverted wording, each with what technical English says instead.
+PRIVATE_WORDS = {
+    r"whoever|whomever": "the client, the caller, the process",
+    r"somebody": "a client, a process, another request",
+    r"nobody": "no client, unused, unknown",
+    r"anew": "again",
+    r"take note": "record",
+    r"told of|tells? of|(?:is|are) told(?! apart)": "reports, is informed of, receives",
+    r"passed over": "skipped",
+    r"where there (?:is|are|was|were) no\b": "without",
+    r"(?<!there )(?:is|are) no (?!longer|more|less)": "is not a",
+    r"lets? (?:in|be)\b": "accept, ignore, leave unchanged",
+}
+#: In messages also what is fine in a sentence of the docs: "there is no file x" says less than "no such file: x".
+_OF_MESSAGES = r"(?<!if )(?<!while )there (?:is|are|was|were) (?:no|none)\b"
+_PRIVATE = re.compile("|".join(rf"\b(?:{words})" for words in PRIVATE_WORDS), re.IGNORECASE)
+#: The user of Unix, and names in examples.
+_NAMED = re.compile(r"`nobody`|\"nobody\"|<<nobody>>|default: nobody|NOBODY")
+PROSE = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("docs/*.py"),
+        *(
+            each
+            for folder in ("definitions", "examples", "deploy")
+            for each in (ROOT / folder).rglob("*")
+            if each.is_file()
+        ),
+    ]
+)
+
+
+def _prose_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines that people read: of a module its docstrings, comments and texts, else all of them."""
+    text = path.read_text("utf-8")
+    if path.suffix != ".py":
+        yield from enumerate(text.splitlines(), 1)
+        return
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.COMMENT, tokenize.STRING):
+            yield from enumerate(token.string.splitlines(), token.start[0])
+
+
+def _messages_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the texts of a module that are not docstrings."""
+    tree = ast.parse(path.read_text("utf-8"))
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
+
+
+def test_messages_say_what_is_missing() -> None:
+    """No message begins with what there is not: it names the thing first, or says `no such file: x`."""
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {text}"
+        for path in MODULES
+        for line, text in _messages_of(path)
+        if re.search(_OF_MESSAGES, text, re.IGNORECASE)
+    ]
+    assert "\n".join(found) == ""
+
+
+@pytest.mark.parametrize("folder", ["docs", "engine"])
+def test_prose_is_plain_technical_english(folder: str) -> None:
+    """README, docs, messages, docstrings and comments have none of the words that only this project would use."""
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {match[0]}: {text.strip()}"
+        for path in (MODULES if folder == "engine" else PROSE)
+        for line, text in _prose_of(path)
+        for match in _PRIVATE.finditer(_NAMED.sub("", text))
+    ]
+    assert "\n".join(found) == ""

@@ -38,7 +38,7 @@ def application(
 
     Args:
         folder: the definitions, and `streamstack.yaml` if there is one. Of its `server` section, what concerns the
-            listening socket and the processes is left to whoever runs the application.
+            listening socket and the processes is left to the server that runs the application.
         environment: what `env` holds in definitions and settings; by default the environment of the process.
         dev: tells clients the place and the reason of errors, as `streamstack serve --dev` does.
         url: where the application can be reached, for steps that call its own endpoints by their paths.

@@ -62,7 +62,7 @@ export function readWithEventSource(url, { signal, onChunk }) {
   return new Promise((resolve, reject) => {
     const source = new EventSource(url);
     const end = (settle, value) => {
-      source.close(); // or it would connect again, and the poem would begin anew
+      source.close(); // or it would connect again, and the poem would start over
       settle(value);
     };
     signal?.addEventListener("abort", () => end(reject, new DOMException("stopped", "AbortError")));

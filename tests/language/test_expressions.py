@@ -266,14 +266,14 @@ def test_messages_are_the_authors() -> None:
     values = {"input": {"name": "x"}, "reply": {"usage": None}, "list": [1], "n": 5}
     for expression, words in {
         "reply.usage.total": "`reply.usage` is null, so it has no item `total`; write `| default(...)`",
-        "input.nmae": "there is no item `nmae` in `input`, did you mean `name`?",
+        "input.nmae": "`input` has no item `nmae`, did you mean `name`?",
         "nothing + 1": "the name `nothing` is not bound here",
         "inptu.name": "the name `inptu` is not bound here, did you mean `input`?",
-        "list[3]": "there is no item `3` in `list`: a list of 1",
+        "list[3]": "`list` has no item `3`: a list of 1",
         "list.length": "`list` is a list, so it has no item `length`; write `list | length`",
         "n.a": "`n` is an integer, so it has no item `a`",
-        "1 if input.nmae else 2": "there is no item `nmae` in `input`, did you mean `name`?",
-        "[1, {'a': input.x['y']}]": "there is no item `x` in `input`",
+        "1 if input.nmae else 2": "`input` has no item `nmae`, did you mean `name`?",
+        "[1, {'a': input.x['y']}]": "`input` has no item `x`",
         "(list | first).a": "the value before it is an integer, so it has no item `a`",
         "list | map('upper') | first + 1": "can't add a text and an integer",
         "input.name if n > 3 else input.nmae.x + 1": "",
@@ -287,7 +287,7 @@ def test_messages_are_the_authors() -> None:
 def test_explain_finds_the_part_of_a_larger_value() -> None:
     """From the exception and the values it read, an object's failing binding is found."""
     value = parsed("{a: <<x.y>>, b: 'c <<x.z>>'}")
-    assert explain(KeyError("z"), value, {"x": {"y": 1}}) == "there is no item `z` in `x`"
+    assert explain(KeyError("z"), value, {"x": {"y": 1}}) == "`x` has no item `z`"
     failing = failing_expression(value, {"x": {"y": 1}})
     assert failing is not None
     assert (failing.text, failing.mark.column) == ("x.z", 27)

@@ -26,7 +26,7 @@ def scalar(text: str) -> Scalar:
     ("text", "column", "code", "words"),
     [
         ("a << b", 3, "bad-template", "`<<` is never closed with `>>`"),
-        ("<<>>", 1, "bad-template", "there is no expression"),
+        ("<<>>", 1, "bad-template", "the expression between"),
         ("<< a b >>", 6, "bad-template", "unexpected `b`"),
         ("<< a, b >>", 5, "bad-template", "unexpected `,`"),
         ("<< a = b >>", 6, "bad-template", "unexpected `=`"),
@@ -69,7 +69,7 @@ def scalar(text: str) -> Scalar:
         ("x <# a", 3, "bad-template", "`<#` is never closed with `#>`"),
         ("<% raw %> a", 1, "bad-template", "`<% raw %>` has no `<% endraw %>`"),
         ("<% if a %><<b | uper>><% endif %>", 17, "unknown-filter", "did you mean `upper`?"),
-        ("<% %>", 1, "bad-template", "there is no statement"),
+        ("<% %>", 1, "bad-template", "the statement between"),
     ],
 )
 def test_finding_stands_at_its_column(text: str, column: int, code: str, words: str) -> None:

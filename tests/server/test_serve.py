@@ -190,6 +190,7 @@ async def test_missing_environment_is_told(tmp_path: Path) -> None:
     code, said = await refused(tmp_path, hello=HELLO, streamstack=settings)
     assert code == 1
     assert re.search(r"streamstack\.yaml:1:\d+: error: .*SURELY_NOT_SET", said)
+    assert "`streamstack validate --env` reports them too" in said
 
 
 async def test_nothing_to_serve(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ async def test_nothing_to_serve(tmp_path: Path) -> None:
     code, said = await refused(tmp_path)
     assert (code, "no definitions" in said) == (2, True)
     code, said = await refused(tmp_path / "nope")
-    assert (code, "no folder" in said) == (2, True)
+    assert (code, "no such folder" in said) == (2, True)
 
 
 async def test_address_in_use(tmp_path: Path) -> None:

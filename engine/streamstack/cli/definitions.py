@@ -74,7 +74,7 @@ def read_definitions(context: click.Context, file: Path, wanted: str | None) -> 
     Ends the command with 1 where the file has errors, with 2 where there is nothing to read.
     """
     if not file.is_file():
-        give_up(context, f"{file}: there is no such file")
+        give_up(context, f"{file}: no such file")
     try:
         checked = read_project(find_root(file), REGISTRY, os.environ, more=[file])
     except OSError as error:
@@ -89,7 +89,7 @@ def read_definitions(context: click.Context, file: Path, wanted: str | None) -> 
     inside = sorted((each for each in every if each.mark.file == name), key=lambda each: each.mark)
     chosen = [each for each in inside if wanted is None or wanted in _names(each)]
     if not inside:
-        give_up(context, f"{file}: there is no definition in it that is served")
+        give_up(context, f"{file}: no definition of this file is served")
     if not chosen:
         names = [each.title for each in inside]
         near = did_you_mean(str(wanted), [name for each in inside for name in _names(each)])

@@ -26,7 +26,7 @@ from streamstack.server.reloading import first_edition, unshared
 from streamstack.server.serve import ServeOptions
 from streamstack.server.serve import serve as serve_alone
 from streamstack.server.signals import Early
-from streamstack.server.sockets import AddressError, is_loopback
+from streamstack.server.sockets import AddressError, ServerTls, TlsError, is_loopback
 from streamstack.server.supervisor import Supervisor, SupervisorError
 
 
@@ -62,7 +62,7 @@ def serve(
     """
     folder = directory or (Path("definitions") if Path("definitions").is_dir() else Path())
     if not folder.is_dir():
-        give_up(context, f"there is no folder {folder}")
+        give_up(context, f"no such folder: {folder}")
 
     def read() -> Checked:
         return read_project(folder, REGISTRY, os.environ, check_environment=True)
@@ -74,11 +74,11 @@ def serve(
     if checked.findings:
         click.echo(write_text(checked.findings, checked.sources), err=True, nl=False)
     if checked.failed:
-        give_up(context, "not served: put the errors above right first", FOUND)
+        give_up(context, f"not served: {checked.advice}", FOUND)
     if not checked.project.endpoints:
         if checked.sources:
-            give_up(context, f"there are no endpoints in {folder}")
-        give_up(context, f"there are no definitions in {folder}\n\n{FIRST_FILE}")
+            give_up(context, f"no endpoints found in {folder}")
+        give_up(context, f"no definitions found in {folder}\n\n{FIRST_FILE}")
     _configure_log(checked.settings.log)
     server = checked.settings.server
     address = host if host is not None else server.host
@@ -100,12 +100,13 @@ def serve(
             dev=dev,
             reload=reload,
             early=context.find_object(Early) or Early(),
+            tls=None if server.tls is None else ServerTls(server.tls),
         )
         if count > 1:
             Supervisor(task, count).run()
         else:
             serve_alone(task)
-    except (AddressError, AuthenticationError, DatabaseError, SupervisorError, UnservableError) as error:
+    except (AddressError, AuthenticationError, DatabaseError, SupervisorError, TlsError, UnservableError) as error:
         give_up(context, str(error))
 
 
@@ -117,7 +118,7 @@ def _check_sharing(context: click.Context, checked: Checked) -> None:
     for each in (*refused, *warned):
         _announce(each)
     if refused:
-        give_up(context, "not served: put the above right first", FOUND)
+        give_up(context, "not served: fix the above first", FOUND)
 
 
 def _announce(line: str) -> None:

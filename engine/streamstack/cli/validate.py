@@ -50,8 +50,8 @@ def validate(
 
     Exit codes: 0 if there are no problems, 1 if there are findings, 2 if the command could not run.
     """
-    atexit.register(gc.freeze)  # nobody need look for cycles in a process that ends
-    chosen = paths or (Path("definitions") if Path("definitions").is_dir() else Path(),)
+    atexit.register(gc.freeze)  # looking for cycles is needless in a process that ends
+    chosen = paths or default_paths()
     try:
         findings, sources = _check(chosen, check_environment=env, ask=database)
     except RunError as error:
@@ -59,7 +59,7 @@ def validate(
     except OSError as error:
         give_up(context, f"{error.filename}: {error.strerror}")
     if not sources:
-        give_up(context, f"there are no definitions in {', '.join(map(str, chosen))}\n\n{FIRST_FILE}")
+        give_up(context, f"no definitions found in {', '.join(map(str, chosen))}\n\n{FIRST_FILE}")
     click.echo(WRITERS[format_](findings, sources), nl=False)
     if format_ in ("text", "github"):
         click.echo(summarise(findings, len(sources)), err=True)
@@ -73,12 +73,7 @@ def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tu
     A file is checked together with its whole project, whose functions it may call. With ``ask`` the databases
     are checked too. Raises RunError ``database`` for one that is unreachable.
     """
-    wanted: dict[Path, dict[str, Path]] = {}
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(2, "there is no such file or folder", str(path))
-        files = find_files(path) if path.is_dir() else [path] if _is_definition(path) else []
-        wanted.setdefault(find_root(path), {}).update({display_name(file): file for file in files})
+    wanted = choose(paths)
     findings: set[Diagnostic] = set()
     sources: dict[str, str] = {}
     for root, chosen in wanted.items():
@@ -101,6 +96,25 @@ def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tu
         findings.update(finding for finding in found if finding.file in told)
         sources.update({name: text for name, text in checked.sources.items() if name in told})
     return sorted(findings), sources
+
+
+def default_paths() -> tuple[Path, ...]:
+    """Return the folder that a command reads without arguments."""
+    return (Path("definitions") if Path("definitions").is_dir() else Path(),)
+
+
+def choose(paths: tuple[Path, ...]) -> dict[Path, dict[str, Path]]:
+    """Return the definitions at some paths by the root of their project and their name in messages.
+
+    Raises FileNotFoundError for a path that does not exist.
+    """
+    wanted: dict[Path, dict[str, Path]] = {}
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(2, "there is no such file or folder", str(path))
+        files = find_files(path) if path.is_dir() else [path] if _is_definition(path) else []
+        wanted.setdefault(find_root(path), {}).update({display_name(file): file for file in files})
+    return wanted
 
 
 async def _ask(checked: Checked) -> list[Diagnostic]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, Protocol, TypeVar
+from contextlib import suppress
+from threading import Thread
+from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
 import brotli  # type: ignore[import-untyped]
+from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -29,7 +33,7 @@ from streamstack.language.settings import HttpSettings
 
 #: Bytes of a piece, at most (br: about).
 PIECE: Final = 64 * 1024
-#: Codings one upon the other; more is nobody's honest answer.
+#: Codings one upon the other; no honest server uses more.
 _MOST: Final = 3
 
 
@@ -147,7 +151,7 @@ _CODINGS: Final[dict[str, Callable[[], Coding]]] = {
 
 T = TypeVar("T")
 
-#: Bytes that are read ahead of whoever takes them, about.
+#: Bytes that are read ahead of the consumer, about.
 READ_AHEAD: Final = 64 * 1024
 
 
@@ -158,6 +162,69 @@ class _RedirectError(Exception):
         super().__init__(status, location)
         self.status = status
         self.location = location
+
+
+#: Names that are looked up at the same time; further ones wait for their turn, within the time to connect.
+LOOKUPS: Final = 64
+
+
+class Resolver(AbstractResolver):
+    """Looks names up, each in a thread of its own.
+
+    The event loop has a few threads for that, which it needs for every connection, and waits for when it ends: one slow
+    name server would stop all calls and delay the shutdown.
+    """
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(LOOKUPS)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[Any]] = loop.create_future()
+
+        def finish(infos: list[Any], error: Exception | None) -> None:
+            self._free.release()  # not earlier, though nobody waits any more: the thread is still there
+            if found.done():
+                return
+            if error is None:
+                found.set_result(infos)
+            else:
+                found.set_exception(error)
+
+        def look_up() -> None:
+            infos: list[Any] = []
+            error: Exception | None = None
+            try:
+                infos = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+            except OSError as raised:
+                error = raised
+            except UnicodeError as raised:
+                error = OSError(f"not a host name: {raised}")
+            with suppress(RuntimeError):  # the event loop has ended meanwhile
+                loop.call_soon_threadsafe(finish, infos, error)
+
+        await self._free.acquire()
+        try:
+            Thread(target=look_up, name="resolver", daemon=True).start()
+        except RuntimeError as error:
+            self._free.release()
+            raise OSError("the system has no thread left") from error
+        return [
+            ResolveResult(
+                hostname=host,
+                host=f"{address[0]}%{address[3]}" if len(address) > 3 and address[3] else address[0],
+                port=address[1],
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in await found
+        ]
+
+    async def close(self) -> None:
+        """Do nothing: threads that still wait hold nothing up."""
 
 
 class HttpClient:
@@ -184,9 +251,9 @@ class HttpClient:
         """The pool itself; no cookie is kept, since it is shared by all runs."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, socket_factory=self._guard.make_socket),
+                connector=aiohttp.TCPConnector(limit=0, socket_factory=self._guard.make_socket, resolver=Resolver()),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                # What follows the head is timed by whoever reads: events count there, not bytes.
+                # What follows the head is timed by its reader: events count there, not bytes.
                 timeout=aiohttp.ClientTimeout(total=None, connect=self.settings.connect or None),
                 headers={"User-Agent": f"streamstack/{__version__}"},
                 middlewares=(self._check,),
@@ -200,7 +267,7 @@ class HttpClient:
     async def _check(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Judge the host of every request that leaves, whoever makes it."""
+        """Judge the host of every outgoing request."""
         self._guard.check_host(request.url.host or "", request.url.port or 0)
         response = await handler(request)
         # aiohttp would follow the redirect of a WebSocket with all its headers, to any host.
@@ -263,7 +330,7 @@ class HttpClient:
     async def connect(self, request: UpstreamRequest, largest: int) -> WebSocket:
         """Open a WebSocket whose messages have ``largest`` bytes at most, following redirects as `send` does.
 
-        Raises RunError as `send`, and ``http-status`` for an answer that is no WebSocket.
+        Raises RunError as `send`, and ``http-status`` for an answer that is not a WebSocket.
         """
 
         async def open_once(request: UpstreamRequest) -> WebSocket:
@@ -343,7 +410,7 @@ def _refused(status: int, host: str) -> RunError:
     )
 
 
-#: Seconds that a peer has to say goodbye: whoever leaves does not wait.
+#: Seconds that a peer has to close a connection that we leave.
 GOODBYE: Final = 0.02
 #: Codes that end a stream well (RFC 6455, 7.4.1): it is done, or no reason was given.
 _WELL: Final = frozenset({1000, 1005})

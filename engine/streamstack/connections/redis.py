@@ -47,11 +47,11 @@ Client = redis.Redis
 #: Seconds for a connection to be made, and for an answer to come.
 CONNECT: Final = 1.0
 ANSWER: Final = 3.0
-#: Seconds to wait for a Redis that was there a moment ago: one that is started anew is back in less.
+#: Seconds to wait for a Redis that was there a moment ago: one that is started again is back in less.
 PATIENCE: Final = 1.0
 #: Seconds to wait while another asks whether one that is known to be away is back.
 _TURN: Final = 0.3
-#: Seconds for which one that kept somebody waiting in vain is left alone.
+#: Seconds for which one that did not answer is left alone.
 _QUIET: Final = 0.5
 #: Connections of one process. Redis does one thing at a time: more would only wait there.
 MOST: Final = 32
@@ -94,7 +94,7 @@ async def _ping(client: Client) -> None:
 
 
 class _Telling(AbstractConnection):
-    """Tells of a connection that is closed already as of any that is lost: uvloop raises RuntimeError there."""
+    """Reports a connection that is closed already like one that is lost: uvloop raises RuntimeError there."""
 
     async def send_packed_command(self, *args: Any, **named: Any) -> None:
         try:
@@ -117,16 +117,16 @@ class _Local(_Telling, UnixDomainSocketConnection):
 
 
 class _Pool(BlockingConnectionPool):
-    """Connections that are made when they are needed, and made anew when Redis was away.
+    """Connections that are made when they are needed, and made again when Redis was away.
 
     Nothing has been sent yet when a connection is asked for: so a Redis that has just gone is waited for, for
-    PATIENCE. Once it was away for longer, those who ask are told at once, and one of them at a time looks for it.
+    PATIENCE. Once it was away for longer, commands fail at once, and one of them at a time looks for it.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(max_connections=MOST, timeout=ANSWER, **options)
         self.patience = 0.0  # seconds; nothing until it was reached once, and while it is away
-        self._silent = 0.0  # when it last kept somebody waiting in vain
+        self._silent = 0.0  # when it last did not answer
         self._told_at = -inf  # when the log was last told
         self._away = False  # what it was told
         self._looking = asyncio.Lock()
@@ -181,7 +181,7 @@ class _Pool(BlockingConnectionPool):
             self._looking.release()
 
     def fall_silent(self) -> None:
-        """Take note that it did not answer: who comes next is not to wait as long for nothing."""
+        """Record that it did not answer: who comes next is not to wait as long for nothing."""
         self.patience, self._silent = 0.0, monotonic()
 
     def tell(self, reason: str) -> None:
@@ -368,7 +368,7 @@ class Redis:
         return redis.Redis.from_pool(BlockingConnectionPool(max_connections=MOST, **options))
 
     def fault(self, error: Exception) -> RunError:
-        """Return what a run is told of an error of redis-py."""
+        """Return the error of a run for an error of redis-py."""
         return RunError("state-unreachable", f"the state at {self.url} {_reason(error)}")
 
     def _fault(self, error: Exception) -> RunError:
@@ -407,7 +407,7 @@ def _options(url: RedisUrl) -> dict[str, Any]:
 
 
 def _is_lost(error: Exception) -> bool:
-    """Tell whether nobody knows what became of a command."""
+    """Return whether it is unknown what became of a command."""
     return isinstance(error, (LostError, LateError, OSError)) and not isinstance(error, AuthenticationError)
 
 

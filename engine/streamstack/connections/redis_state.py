@@ -352,8 +352,8 @@ return had and 1 or 0
 class RedisSlots:
     """The places that this process has, by key, and its sign of life while it has any.
 
-    While Redis is out of reach, the process counts its own places; what it has is told when Redis is back. ``beats`` is
-    what gives the signs of life; None while there is nothing to tell.
+    While Redis is unreachable, the process counts its own places and writes them when Redis is back. ``beats`` is the
+    task that gives the signs of life; None without places.
     """
 
     __slots__ = ("_doubtful", "_held", "_leases", "_moved", "_name", "_redis", "_under_way", "beats")

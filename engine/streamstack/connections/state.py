@@ -148,7 +148,7 @@ class MemoryStore:
         return MISSING if entry is None else entry.value
 
     async def set(self, key: bytes, value: Any, ttl: float | None) -> None:
-        """Keep a value as it is: values don't change in place, so nobody can change it from outside."""
+        """Keep a value as it is: values don't change in place, so no step can change it from outside."""
         size = len(to_json(value)) + len(key) + _OVERHEAD
         refuse_size(size, self._max_size)
         self.values.put(key, value, size, self._until(ttl))

@@ -154,7 +154,7 @@ class StreamStore:
         return self.redis.key("stream", name), self.redis.key("stream-chunks", name)
 
     def channel(self, name: str) -> bytes:
-        """Return where news of a stream are told."""
+        """Return the channel for news of a stream."""
         return self.redis.key("stream-news", name)
 
     def inbox(self, worker: str) -> bytes:

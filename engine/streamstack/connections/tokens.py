@@ -84,7 +84,7 @@ def secret_key(secret: str, algorithms: Iterable[str]) -> Key:
     """Return a shared secret as a key, for HMAC only.
 
     Raises:
-        RunError: ``template`` for a public key, which is no secret.
+        RunError: ``template`` for a public key, which can't be a secret.
     """
     try:
         with warnings.catch_warnings():
@@ -144,7 +144,7 @@ def read_keys(data: bytes, algorithms: Iterable[str]) -> tuple[Key, ...]:
     Other keys are skipped: secrets, encryption keys, weak ones.
 
     Raises:
-        ValueError: for data that is no JWK Set.
+        ValueError: for data that is not a JWK Set.
     """
     document = orjson.loads(data)
     listed = document.get("keys") if isinstance(document, dict) else None
@@ -339,7 +339,7 @@ _MOST_LANES: Final = 99
 _AT_ONCE: Final = 2
 #: Maximum length of a password in bytes.
 _LONGEST: Final = 4096
-#: A hash that no password has: verified where there is no account, so that it takes the same time.
+#: A hash that no password has: verified for unknown accounts, so that it takes the same time.
 _NOBODY: Final = "$argon2id$v=19$m=19456,t=2,p=1$c3RyZWFtc3RhY2stbm9uZQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 
@@ -365,7 +365,7 @@ class Passwords:
         """Return whether a password has a hash; None is the hash of no password.
 
         Raises:
-            RunError: ``invalid-input`` for a password that is too long, ``template`` for a text that is no such hash.
+            RunError: ``invalid-input`` for a password that is too long, ``template`` for any other text.
         """
         if hashed is not None:
             _check_cost(hashed)

@@ -105,7 +105,7 @@ class Encoder(ABC):
         return b""
 
     def error_end(self, error: RunError, told: Mapping[str, Any], number: int) -> bytes | None:
-        """Return the last bytes of a failed response; None where the format has no way to tell of it.
+        """Return the last bytes of a failed response; None where the format can't express it.
 
         ``told`` is what clients may know of the error: `code`, `message`, `run`.
         """

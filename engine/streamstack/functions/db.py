@@ -7,6 +7,7 @@ import pickle
 import tempfile
 from collections import deque
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -22,6 +23,7 @@ from streamstack.language.sql import Statement
 from streamstack.language.values import to_json
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import Channel
+from streamstack.runtime.decoders.decoder import NotJsonError, parse_json
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches, Stream
 from streamstack.spec import Bound, Constant, Kind, Nesting, StackOf
@@ -469,7 +471,7 @@ class Spool:
                 async with self._turn:
                     data = await asyncio.to_thread(self._read, at, size)
                 at += size
-                # Our own rows, from a file that nobody else can open.
+                # Our own rows, from a file that no other process can open.
                 yield pickle.loads(data)  # noqa: S301
         finally:
             self.close()
@@ -517,7 +519,7 @@ class Spool:
             "        - streams.take: {in: << notices >>, count: 1}\n          as: one\n"
             "        - forEach: {in: << one >>, as: notice, do: [{stream: << notice.payload.id >>}]}\n"
             "      writer:\n        - wait: 200ms\n"
-            "        - db.query: SELECT pg_notify('orders', '{\"id\":7}')\n          as: sent",
+            "        - db.query: SELECT pg_notify('orders', '{\"id\":7}')\n          as: notified",
             chunks=(7,),
         )
     ],
@@ -529,10 +531,10 @@ async def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str 
     stream is read wait in it: listen first, then query what happened before, and none is missed. `retry` and
     `timeout` of the step apply to the connection.
 
-    The payload is parsed as JSON if it is valid JSON, otherwise it is a text; `gap` is false. All listeners of
-    a database share one connection outside the pool. A lost connection is reopened, first after 100ms, then at
-    intervals of up to 10s. PostgreSQL does not store notifications, so those sent in the meantime are lost:
-    `onGap` decides what happens then. A consumer that falls 10,000 notifications behind fails with
+    The payload is a value if it is a JSON object or array, otherwise the unchanged text; `gap` is false. All
+    listeners of a database share one connection outside the pool. A lost connection is reopened, first after
+    100ms, then at intervals of up to 10s. PostgreSQL does not store notifications, so those sent in the meantime
+    are lost: `onGap` decides what happens then. A consumer that falls 10,000 notifications behind fails with
     `limit-reached`.
     """
     listening = database_of(run, database)
@@ -563,12 +565,11 @@ async def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str 
 
 
 def _item(channel: str, payload: str | None) -> dict[str, Any]:
-    if payload is None:
-        return {"channel": channel, "payload": None, "gap": True}
-    try:
-        return {"channel": channel, "payload": orjson.loads(payload), "gap": False}
-    except orjson.JSONDecodeError:
-        return {"channel": channel, "payload": payload, "gap": False}
+    value: Any = payload
+    if payload is not None and payload.lstrip()[:1] in ("{", "["):  # any other text stays as it is: 1.10, null, "a"
+        with suppress(NotJsonError):
+            value = parse_json(payload.encode())
+    return {"channel": channel, "payload": value, "gap": payload is None}
 
 
 FUNCTIONS = (db_query, db_first, db_value, db_execute, db_transaction)

@@ -80,7 +80,7 @@ class Writer:
         return self.add(", ".join(map(quoted, names)))
 
     def where(self, conditions: Mapping[str, Any] | None) -> Writer:
-        """Add a WHERE clause; none where there is no condition."""
+        """Add a WHERE clause; none without a condition."""
         joint = " WHERE "
         for column, wanted in (conditions or {}).items():
             compared = wanted if isinstance(wanted, Comparison) else {"eq": wanted}
@@ -96,7 +96,7 @@ class Writer:
         elif operator in ("in", "in_", "not_in"):
             if not isinstance(value, (list, tuple)):
                 message = f"a list is needed to compare with, not {a_kind(value)}"
-                raise RunError("template", message, final=True)
+                raise RunError("template", message, final=True, parameter="*")
             negated = operator == "not_in"
             self.add(f"{column} {'<> ALL' if negated else '= ANY'}(").bind(list(value)).add(")")
         else:
@@ -117,12 +117,12 @@ class Writer:
 def quoted(name: Any) -> str:
     """Return a name as SQL writes it, whatever it holds (PostgreSQL 18, section 4.1.1).
 
-    Raises RunError ``template`` for what is no name.
+    Raises RunError ``template`` for what is not a name.
     """
     if not isinstance(name, str) or not name or "\0" in name:
         what = "one with U+0000" if name and isinstance(name, str) else a_kind(name)
         message = f"the name must be text, not {'an empty text' if name == '' else what}"
-        raise RunError("template", message, final=True)
+        raise RunError("template", message, final=True, parameter="*")
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -147,7 +147,7 @@ def names_of(given: Any, what: str) -> list[str]:
         return [given]
     if isinstance(given, (list, tuple)) and given:
         return [to_text(each) for each in given]
-    raise RunError("template", f"`{what}` must be a name or a list of names, not {a_kind(given)}")
+    raise RunError("template", f"`{what}` must be a name or a list of names, not {a_kind(given)}", parameter=what)
 
 
 def chosen(names: Any) -> str:
@@ -193,7 +193,7 @@ def order_by(sort: Any) -> str:
         for name, order in sort.items():
             if order not in _ORDERS:
                 message = f"`sort` takes asc or desc{did_you_mean(to_text(order), _ORDERS)}"
-                raise RunError("template", message, final=True)
+                raise RunError("template", message, final=True, parameter="sort")
             parts.append(quoted(name) + _ORDERS[order])
     else:
         parts = [
@@ -399,7 +399,7 @@ def _alike(rows: list[Any]) -> list[list[Mapping[str, Any]]]:
     names: Sequence[str] | None = None
     for row in rows:
         if not isinstance(row, Mapping):
-            raise RunError("template", f"`rows` must hold objects, not {a_kind(row)}")
+            raise RunError("template", f"`rows` must hold objects, not {a_kind(row)}", parameter="rows")
         if names is None or row.keys() != set(names) or len(parts[-1]) >= _AT_ONCE:
             names = tuple(row)
             parts.append([])
@@ -412,7 +412,7 @@ def _insert_alike(table: str, rows: list[Mapping[str, Any]]) -> Writer:
     name = table_name(table)
     columns = list(rows[0])
     if not columns:
-        raise RunError("template", "a row of `rows` names no column", final=True)
+        raise RunError("template", "a row of `rows` names no column", final=True, parameter="rows")
     writer = Writer(f"INSERT INTO {aliased(table)} (").columns(columns).add(") SELECT ").columns(columns)
     writer.add(f" FROM jsonb_populate_recordset(NULL::{name}, ")
     return writer.bind([{key: _in_json(value) for key, value in row.items()} for row in rows]).add("::jsonb)")
@@ -455,7 +455,7 @@ async def db_update(
 ) -> Any:
     """Update rows and return their number, or a list of them with `returning`. An empty `where` is an error."""
     if not set:
-        raise RunError("template", "`set` names no column", final=True)
+        raise RunError("template", "`set` names no column", final=True, parameter="set")
     return await _changed(run, database, _update(table, set).where(_some(where)), returning)
 
 
@@ -517,7 +517,7 @@ async def db_patch(
         if len(rows) > 1:
             raise RunError("limit-reached", f"{len(rows)} rows of `{table}` have this key", final=True)
     if not rows:
-        raise RunError("not-found", "there is no such row")
+        raise RunError("not-found", "no such row")
     return rows[0]
 
 
@@ -582,7 +582,7 @@ async def db_delete(
 def _some(where: Mapping[str, Any], parameter: str = "where") -> Mapping[str, Any]:
     if not where:
         message = f"`{parameter}` is empty, which would mean every row: write that with `db.execute`"
-        raise RunError("template", message, final=True)
+        raise RunError("template", message, final=True, parameter=parameter)
     return where
 
 

@@ -341,7 +341,7 @@ def _write_finally(code: Code, last: Block) -> None:
         code.steps(last)
     signal = code.fresh("signal")
     code.line(f"{signal} = {code.called(name)}()")
-    # Whoever stops a run, or a step whose time is over, is not stopped by a `return`; an error is.
+    # A `return` does not stop a cancellation or a time-out; it does stop an error.
     code.line(
         f"if {signal} is not None and "
         f"isinstance({code.constant(sys.exception)}(), {code.constant(CancelledError)}): raise"

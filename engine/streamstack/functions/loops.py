@@ -47,7 +47,7 @@ def _yield_to_loop(code: Code) -> None:
 
 
 def _limit(code: Code, node: Node) -> str | None:
-    """Write the limit of a loop before it; return its Python name, None where there is no limit."""
+    """Write the limit of a loop before it; return its Python name, None without a limit."""
     source = source_of(code, node, "limit")
     if source == "None":
         return None

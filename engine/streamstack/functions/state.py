@@ -206,7 +206,7 @@ def _shape(seconds: float, algorithm: str) -> tuple[bytes, int, bool]:
 
 
 def tightest(quotas: Sequence[Quota], verdicts: Sequence[Verdict]) -> tuple[Quota, Verdict]:
-    """Return the quota to tell of: that which refuses for longest, else that with the least left."""
+    """Return the quota to report: that which refuses for longest, else that with the least left."""
     pairs = zip(quotas, verdicts, strict=True)
     return min(pairs, key=lambda pair: (pair[1].admitted, pair[1].remaining, -pair[1].reset))
 
@@ -217,7 +217,7 @@ def seconds_of(verdict: Verdict) -> int:
 
 
 def refusal(quota: Quota, verdict: Verdict) -> RunError:
-    """Return the error of a call for which there is no room."""
+    """Return the error of a call beyond the limit."""
     rate = Rate(quota.limit, quota.period / 1000)
     return RunError(
         "rate-limited",

@@ -74,7 +74,7 @@ _ALONE = _alone()
 def appended(value: Any, item: Any) -> list[Any]:
     """Return the list with the item at its end.
 
-    Values don't change in place; but a list that nobody else holds may grow where it is, which keeps a loop of
+    Values don't change in place; but a list with a single reference may grow where it is, which keeps a loop of
     appends linear. (CPython grows text in `+=` by the same rule.)
     """
     if type(value) is not list:

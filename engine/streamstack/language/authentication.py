@@ -302,7 +302,7 @@ def _algorithms(
             of = "a secret" if secret else "a public key"
             fault = f"`{each}` does not go with {of} of this kind, which takes {', '.join(fitting)}"
         else:
-            fault = f"there is no `{each}`{did_you_mean(each, fitting)}"
+            fault = f"unknown algorithm `{each}`{did_you_mean(each, fitting)}"
         reader.refuse(listed.mark, f"`{name}.algorithms`: {fault}")
     return given
 
@@ -380,7 +380,8 @@ def _keys(reader: SettingsReader, node: Node, name: str) -> tuple[Key, ...]:
                 found += _read_key(reader, node, name, text.strip())
         return tuple(found)
     if not node.items:
-        reader.refuse(node.mark, f"`{name}`: without keys, no client could authenticate")
+        hint = "`streamstack token --new NAME` creates a key and prints its hash"
+        reader.refuse(node.mark, f"`{name}`: without keys, no client could authenticate", hint)
     for item in node.items:
         if isinstance(item, tuple):
             found += _named_key(reader, item[0].text, item[1], name, node.mark)
@@ -426,7 +427,7 @@ def _read_key(
     owner = name.rpartition(".")[0]
     if text is None:
         if isinstance(node, Scalar) and node.value in (None, ""):
-            return  # its variable is missing: nobody comes in with it
+            return  # its variable is missing: no request passes
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
             message = f"`{name}`: a key is a text: << env.API_KEY >>, or sha256:... of the key"
             reader.refuse(node.mark, message)
@@ -498,7 +499,8 @@ _API_KEY: Final = (
 # --------------------------------------------------------------------------------------- the section
 
 
-def _refuse_name(name: str) -> tuple[str, str] | None:
+def refuse_name(name: str) -> tuple[str, str] | None:
+    """Return what is wrong with the name of an authentication, and what to write; None where it is valid."""
     if DEFINITION.fullmatch(name) is not None and name != "none":
         return None
     return (
@@ -518,5 +520,5 @@ AUTHENTICATION: Final = Named(
         "`jwt`: JSON Web Tokens. `apiKey`: API keys.",
         "{type: jwt, secret: << env.JWT_SECRET >>}",
     ),
-    refuses=_refuse_name,
+    refuses=refuse_name,
 )

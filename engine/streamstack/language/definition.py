@@ -56,9 +56,9 @@ class Effects:
     after it in its stack runs. ``leaves``: what a step that ends leaves: "frame" (return), "loop"
     (break), "turn" (continue), "" by an error (throw). ``closes``: nothing may be sent after it
     (done). ``calls``: the parameters that name functions of the project (call). ``shortens``: the
-    stream it gives ends before its input does (streams.take), so that holding it all is no wait.
+    stream it gives ends before its input does (streams.take), so that holding it all causes no wait.
     ``sets``: it binds the keys of its main parameter as variables (set).
-    ``rebinds``: the parameter whose value names a variable that it binds anew (append).
+    ``rebinds``: the parameter whose value names a variable that it binds again (append).
     ``publishes``: each key of this parameter becomes a variable when the step is done (parallel).
     ``configured``: the parameters that name what the settings hold (llm.chat).
     """
@@ -319,7 +319,7 @@ class Way:
 
 @fast_dataclass()
 class Authentication:
-    """Who may call: whoever comes in by one of the ways; ``optional``: also who tries none."""
+    """Who may call: clients that pass one of the ways; ``optional``: also those without credentials."""
 
     ways: tuple[Way, ...]
     optional: bool = False
@@ -347,11 +347,7 @@ class RateLimit:
     @property
     def reads_input(self) -> bool:
         """Whether it can be known only when the request's inputs, or its body, are read."""
-        return any(
-            read.name == "input" or (read.name == "request" and (not read.path or read.path[0] == "body"))
-            for value in self.bindings
-            for read in value.reads
-        )
+        return any(read.name in ("input", "sent") or read.is_body for value in self.bindings for read in value.reads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ _HINT: Final = 'write <<env.NAME>> or <<env.NAME | default("...")>>'
 
 
 def read_env_file(path: Path, name: str) -> tuple[dict[str, str], list[Diagnostic]]:
-    """Return the variables of a `.env` file, and what is wrong with it; none where there is no such file.
+    """Return the variables of a `.env` file, and what is wrong with it; none without such a file.
 
     Args:
         path: The file.
@@ -239,7 +239,7 @@ def _socket(parts: SplitResult, user: str | None, password: str | None, database
 
 
 def _options(parts: SplitResult) -> dict[str, Any]:
-    """Return what stands after the question mark. Raises ValueError for what nobody knows."""
+    """Return what stands after the question mark. Raises ValueError for an unknown option."""
     known = _SHARED if parts.scheme != "rediss" else _SHARED | _TLS
     given: dict[str, Any] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):

@@ -147,7 +147,7 @@ class Node:
     per_item: list[PerItem] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     written: tuple[Written, ...] = ()  # the names it binds itself, apart from its blocks
-    bound: frozenset[str] = frozenset()  # with those of its blocks that are no copies
+    bound: frozenset[str] = frozenset()  # with those of its blocks that are not copies
 
     @property
     def arguments(self) -> Arguments:

@@ -1,4 +1,4 @@
-"""Secrets taken out of what is told: the log, announcements, and errors that reach a client under `--dev`.
+"""Masks secrets in output: the log, announcements, and errors that reach a client under `--dev`.
 
 Known ones are found by their value: what the environment holds under a name that says so, what settings keep secret,
 and the inputs of the present run that are `sensitive`. Others are found by their form: credentials in a URL, bearer
@@ -16,7 +16,7 @@ from urllib.parse import quote, quote_plus, unquote
 
 #: What stands in a secret's place.
 MASK: Final = "***"
-#: A shorter value is no secret worth the name: `true` or `dev`, masked everywhere, would hide what is told.
+#: A shorter value is not a secret worth the name: `true` or `dev`, masked everywhere, would hide the message.
 SHORTEST: Final = 6
 #: A sensitive input may be short; a single letter is in every word.
 _SHORTEST_INPUT: Final = 4
@@ -26,7 +26,7 @@ _SECRET_NAME: Final = re.compile(
     r"AUTH|SIGNATURE|SALT|PEPPER|COOKIE|SESSION|DSN)(?:_|$|[0-9])",
     re.IGNORECASE,
 )
-#: What shells and desktops set under such names. The working directory, masked, would hide every path that is told.
+#: What shells and desktops set under such names. The working directory, masked, would hide every path in messages.
 _OF_THE_SYSTEM: Final = frozenset(
     {
         "PWD",
@@ -159,7 +159,7 @@ def _forms(secrets: Iterable[str], shortest: int) -> list[str]:
             json.dumps(stripped)[1:-1],
             repr(stripped)[1:-1],
         }
-        # The lines of a key in PEM are told one by one.
+        # The lines of a key in PEM are masked one by one.
         forms |= {line for line in stripped.splitlines() if len(line) >= 20 and not line.startswith("-----")}
     return sorted(forms, key=len, reverse=True)
 

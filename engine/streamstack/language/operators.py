@@ -52,7 +52,7 @@ def refuse_stream(*values: Any) -> None:
 
 
 def numbers(left: Any, right: Any) -> tuple[Any, Any] | None:
-    """Return two numbers that Python can calculate with, or None if one is no number."""
+    """Return two numbers that Python can calculate with, or None if one is not a number."""
     one, two = type(left), type(right)
     if one in _FAST and two in _FAST:
         return left, right
@@ -75,7 +75,7 @@ def _calculate(work: Callable[[Any, Any], Any], one: Any, two: Any) -> Any:
     except OverflowError:
         raise RunError("template", "the result is too large a number") from None
     if type(result) is float and not math.isfinite(result):
-        # It would be written as null, as if there were no number.
+        # It would be written as null, like a missing number.
         raise RunError("template", "the result is too large a number")
     return result
 

@@ -173,7 +173,7 @@ class Pattern:
                 literal += _ESCAPED[sign]
             elif sign.isalnum() or not sign:
                 raise ValueError(
-                    f"the replacement is not valid: there is no `\\{sign}`; write `\\\\` for a backslash, "
+                    f"the replacement is not valid: unknown escape `\\{sign}`; write `\\\\` for a backslash, "
                     "`\\1` or `\\g<name>` for a group"
                 )
             else:
@@ -212,8 +212,8 @@ def _iterate(compiled: Any, data: bytes) -> Iterator[Any]:
                 look = perf_counter() + left
                 continue
             raise ValueError(
-                "the pattern takes too long on this text: write it so that each match ends near where it begins, "
-                "without `.*`"
+                f"replacing the matches in this text takes more than {_MAX_SECONDS:g} seconds: pass a shorter text or "
+                "a `count`, or write a pattern that need not look through the rest of the text at each match"
             )
 
 
@@ -226,7 +226,7 @@ def compile_pattern(source: str, flags: str = "") -> Pattern:
         flags: Letters: i (any case), m (`^` and `$` at each line), s (a dot is any character).
 
     Raises:
-        ValueError: It is no pattern, or one that can't be matched in linear time; says what to write instead.
+        ValueError: It is not a pattern, or one that can't be matched in linear time; says what to write instead.
     """
     if len(source) > MAX_PATTERN:
         raise ValueError(f"the pattern is longer than {MAX_PATTERN:,} characters")
@@ -261,7 +261,7 @@ def check_pattern(source: str, longest: int | None) -> None:
         longest: The most characters a client may send (`maxLength`).
 
     Raises:
-        ValueError: It is no pattern, or one too large for texts of this length.
+        ValueError: It is not a pattern, or one too large for texts of this length.
     """
     compiled = compile_pattern(source)
     if longest is not None and longest > compiled.longest:

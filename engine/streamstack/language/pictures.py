@@ -54,7 +54,7 @@ def lines_of(node: Node) -> list[str]:
 
 
 def _detail(node: Node) -> str:
-    """Return the value that tells most of a step: the first of its parameters that is no stack."""
+    """Return the value that tells most of a step: the first of its parameters that is not a stack."""
     for parameter in node.step.function.parameters:
         argument = node.arguments.get(parameter.name)
         if isinstance(argument, Value):

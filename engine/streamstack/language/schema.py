@@ -330,7 +330,7 @@ def _value(wanted: Bound | Constant, *, mode: Mode) -> Schema:
     return schema | {key: bound for key, bound in bounds.items() if bound is not None}
 
 
-# ------------------------------------------------------------------------- what a model is told of inputs
+# ------------------------------------------------------------------------- schemas of inputs for models
 
 
 def inputs_schema(inputs: Iterable[Input]) -> Schema:

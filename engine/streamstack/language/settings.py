@@ -140,6 +140,28 @@ def _check_metrics(reader: SettingsReader, node: Mapping, values: dict[str, Any]
     return True
 
 
+def _file(reader: SettingsReader, node: Node, name: str) -> Any:
+    text = reader.constant(Constant(), node, name)
+    return MISSING if text is MISSING else reader.folder / text
+
+
+_FILE: Final = Custom({"type": "string"}, "name of a file", _file)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The certificate for HTTPS. Its files are read when the server starts: `validate` does not need them."""
+
+    certificate: Path = setting(
+        _FILE,
+        "PEM file with the certificate, followed by its intermediate certificates.",
+        example="/etc/ssl/example.org/fullchain.pem",
+    )
+    key: Path | None = setting(
+        _FILE, "PEM file with the private key. Default: it is in the file of the certificate.", None
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The HTTP server. ``max_body_size`` is in bytes, times are in seconds; ``head_timeout`` 0 disables it.
@@ -190,6 +212,7 @@ class Server:
         "CORS: allowed origins, or a mapping. `false` disables it.",
         None,
     )
+    tls: Tls | None = setting(group_of(Tls), "HTTPS: the certificate and its private key.", None)
 
 
 # -------------------------------------------------------------------------------------- streaming
@@ -366,7 +389,7 @@ LARGEST_POOL: Final = 1000
 def _database_url(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be a text")  # noqa: TRY004 - one error for every value
-    # Whoever sees the message must not see the password, so the URL is never shown.
+    # A reader of the message must not see the password, so the URL is never shown.
     if urlsplit(value).scheme not in SCHEMES:
         raise ValueError("write it like postgresql://user:password@host:5432/name")
     return value
@@ -378,7 +401,7 @@ def _setup_file(reader: SettingsReader, node: Node, name: str) -> Any:
         return MISSING
     file = reader.folder / text
     if not file.is_file():
-        reader.refuse(node.mark, f"`{name}`: there is no file {file}")
+        reader.refuse(node.mark, f"`{name}`: no such file: {file}")
         return MISSING
     return file
 
@@ -390,10 +413,10 @@ def _programs(reader: SettingsReader, node: Node, name: str) -> Any:
     try:
         folder = reader.folder / Path(text).expanduser()
     except RuntimeError:
-        reader.refuse(node.mark, f"`{name}`: there is no home of that name: {text}")
+        reader.refuse(node.mark, f"`{name}`: unknown user in {text}")
         return MISSING
     if not (folder / "postgres").is_file():
-        reader.refuse(node.mark, f"`{name}`: there is no program `postgres` in {folder}")
+        reader.refuse(node.mark, f"`{name}`: the program `postgres` is missing in {folder}")
         return MISSING
     return folder
 
@@ -403,11 +426,11 @@ class Database:
     """One database. Without a ``url`` it is the embedded server; ``bin`` holds the programs of that, if not our own.
 
     ``setup`` are files of SQL, run once for each change. ``hold`` are the seconds that a cursor keeps its connection
-    while nobody asks for its next rows; what is left then goes to a file of at most ``spool`` bytes.
+    while its consumer is slow; what is left then goes to a file of at most ``spool`` bytes.
     """
 
     name: str = MAIN
-    # << env.DATABASE_URL | default("") >>: the embedded server, unless somebody says otherwise.
+    # << env.DATABASE_URL | default("") >>: the embedded server, unless the environment says otherwise.
     url: str | None = setting(
         Constant(empty=True, parse=_database_url, pattern=rf"^\s*$|^\s*({'|'.join(SCHEMES)})://"),
         "Connection URL: postgresql://user:password@host:5432/name. Without it, the embedded PostgreSQL is used.",
@@ -572,7 +595,7 @@ def _model_address(value: Any) -> str:
 class Model:
     """A model that definitions name: whose it is, what it is called there, where, with which key.
 
-    What is None is the provider's default. ``without_key`` is the address that stands in while there is no key.
+    What is None is the provider's default. ``without_key`` is the address that stands in while the key is missing.
     """
 
     provider: str = setting(Constant(choices=PROVIDERS, empty=True), "The provider's API protocol.", example="openai")
@@ -587,7 +610,7 @@ class Model:
     )
     without_key: str | None = setting(
         Constant(parse=_model_address, empty=True),
-        "Base URL to use while there is no API key. A path alone is a path of this server.",
+        "Base URL to use while the API key is missing. A path alone is a path of this server.",
         None,
     )
 
@@ -742,7 +765,7 @@ def load_settings(
 ) -> tuple[Settings, list[Diagnostic]]:
     """Return the settings that a streamstack.yaml holds, and what is wrong with it.
 
-    ``text`` is None where there is no file. A value that is wrong leaves its default. Missing
+    ``text`` is None without a file. A value that is wrong leaves its default. Missing
     environment variables are findings only with ``check_environment``.
     """
     if text is None:

@@ -1,7 +1,7 @@
 """SQL with bindings: each << >> is a parameter of the statement, never a part of its text.
 
 The text is scanned with PostgreSQL's lexical rules (PostgreSQL 18, section 4.1), so that a binding which
-stands where no parameter can is told before any database sees it.
+stands where no parameter can is reported before any database sees it.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ NAMES = frozenset(
     {
         *("run", "sink", "index", "stack", "headers"),
         *("emit", "drain", "done", "respond", "count", "bytes", "sent_at"),
-        *("request", "auth", "context", "env", "settings", "id", "elapsed_ms", "started", "outcome"),
+        *("request", "sent", "auth", "context", "env", "settings", "id", "elapsed_ms", "started", "outcome"),
         *("after", "yield_to_loop", "slice_ends"),
         *("batch", "close", "length", "turn", "value"),
     }
@@ -104,7 +104,7 @@ MAX_BLOCKS = 12
 
 
 def _asks_for_source(read: Read) -> bool:
-    """Whether a name read is `loop` and what it tells of its source, or `loop` as a whole."""
+    """Whether a name read is `loop` with a fact about its source, or `loop` as a whole."""
     return read.name == "loop" and (not read.path or read.path[0] in ("last", "length"))
 
 
@@ -224,6 +224,8 @@ class Code:
             loop = self._loop()
             if loop is not None:
                 return f"loop_object({loop.index}, {loop.source})"
+        if root == "sent":
+            return f"{self.name('input')}.sent()"
         return RESERVED.get(root) or identifier(root, "v_")
 
     def path(self, root: str, item: str) -> str | None:
@@ -291,7 +293,7 @@ class Code:
     def _writing(
         self, name: str, parameters: str, function: CompiledFunction, *, plain: bool = False
     ) -> Iterator[None]:
-        """Write a function; with ``plain`` one that is no coroutine function, where nothing in it is awaited."""
+        """Write a function; with ``plain`` one that is not a coroutine function, where nothing in it is awaited."""
         header = len(self._lines)
         self._functions.append(function)
         with self.indented(f"async def {name}({parameters}):"):

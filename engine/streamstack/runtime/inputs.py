@@ -6,11 +6,11 @@ Rules that LANGUAGE leaves open, decided here and in the modules beside this one
   input is `nullable` (or `json`). Where one stack calls another, a null counts as not given.
 - `inputs` of the settings or of an endpoint loosens the checks of what clients send, never those of a call.
 - Unknown properties are refused in bodies at any depth where properties are declared; unknown names in the query, in
-  headers and in cookies are let be.
+  headers and in cookies are ignored.
 - JSON: 5.0 is an integer, "5" is none. Integers have 64 bits unless `minimum` or `maximum` says more. Decimals keep
   their digits. Nesting ends at 250 levels.
 - Text: an empty one counts as not sent, except where a text (or a list of them) is declared; outer spaces of anything
-  but texts are passed over; booleans are true, false, 1, 0, on, off; `json` is JSON where it parses, else the text.
+  but texts are skipped; booleans are true, false, 1, 0, on, off; `json` is JSON where it parses, else the text.
   A list repeats its name, also as `tags[]` or `tags[0]`.
 - Timestamps need their offset and keep it. A UUID becomes small letters. A URL is one of http, https, ws, wss.
 - No message holds a value that was sent, whether the input is `sensitive` or not.

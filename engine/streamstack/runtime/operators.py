@@ -26,7 +26,7 @@ from streamstack.runtime.values import About, Batches, Items, Stream
 log = structlog.get_logger("streamstack.run")
 
 Source: TypeAlias = Stream | Items
-#: Items worked on at once: a long list is no reason to hold others up, nor to compute what nobody
+#: Items worked on at once: a long list must not block other runs, nor compute what no step
 #: will ask for.
 SLICE: Final = 1000
 
@@ -41,7 +41,7 @@ def slices(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 class Skipped:
-    """Counts the items passed over for their errors, and logs the first of them."""
+    """Counts the items skipped for their errors, and logs the first of them."""
 
     __slots__ = ("_run", "count")
     #: Errors written to the log; a stream of nothing but errors must not fill a disk.

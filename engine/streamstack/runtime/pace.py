@@ -191,7 +191,7 @@ class Pacer:
     def ask(self, mode: Any, interval: Any, jitter: Any) -> None:
         """Take what the step asks for this time; seconds, null for the defaults.
 
-        Raises RunError ``template`` for what is no pace.
+        Raises RunError ``template`` for what is not a pace.
         """
         asked = (mode, interval, jitter)
         if asked == self._asked:
@@ -256,9 +256,9 @@ class Pacer:
 
 
 def resume(run: Run) -> None:
-    """Take note that the run goes on after a wait, and that its next chunk leaves now."""
+    """Record that the run goes on after a wait, and that its next chunk leaves now."""
     now = perf_counter()
-    run.slice_ends = now + SLICE  # whoever has slept has let others run: no need to do so again at once
+    run.slice_ends = now + SLICE  # a sleep has let others run: no need to do so again at once
     run.sent_at = now
     run.state[_LEFT] = (run.sink.count + 1, now)
 
@@ -266,7 +266,7 @@ def resume(run: Run) -> None:
 def pacer(run: Run, key: Any, mode: Any, interval: Any = None, jitter: Any = None) -> Pacer:
     """Return the pace that the step ``key`` keeps in this run, set to what it asks for this time.
 
-    Raises RunError ``template`` for what is no pace.
+    Raises RunError ``template`` for what is not a pace.
     """
     found: Pacer | None = run.state.get(key)
     if found is None:
@@ -291,7 +291,7 @@ async def delay(run: Run, seconds: float | None) -> None:
 
 
 def _previous(run: Run) -> float:
-    """Return when the run's last chunk left; now, where nobody knows."""
+    """Return when the run's last chunk left; now, if unknown."""
     count, noted = run.state.get(_LEFT, (0, None))
     if run.sent_at is None or (run.sent_at == noted and count != run.sink.count):
         _note(run, coming=0)

@@ -34,7 +34,6 @@ from streamstack.language.values import kind, to_text
 
 #: What text can be split by; a list is split by records.
 TEXT_UNITS: Final = ("characters", "words", "sentences", "lines")
-UNITS: Final = (*TEXT_UNITS, "records")
 #: Larger sizes are as good as this one: no text has so many units, and no pattern counts further.
 _LARGEST: Final = 1 << 31
 
@@ -52,7 +51,7 @@ class Splitter(Protocol):
 def splitter(by: str, size: int) -> Splitter:
     """Return a splitter of text into pieces of ``size`` characters, words, sentences or lines.
 
-    Raises RunError ``template`` for any other unit, and for a size that is no integer from 1.
+    Raises RunError ``template`` for any other unit, and for a size that is not an integer from 1.
     """
     size = _checked(size)
     found = _SPLITTERS.get(by) if type(by) is str else None
@@ -155,7 +154,7 @@ def graphemes(text: str) -> list[str]:
     for cluster in found:
         start = 0
         while len(cluster) - start > LONGEST:
-            # What is behind the bound is read anew, as if it were the beginning of a text.
+            # What is behind the bound is read again, as if it were the beginning of a text.
             first = _CLUSTER.match(cluster[start : start + LONGEST + 1])[0][:LONGEST]
             short.append(first)
             start += len(first)
@@ -227,7 +226,7 @@ _WORD_RUNS: Final = re.compile(
     rf"(?:((?:[{_TRAILING}]|{_JOINED_HIGH})+)|([{_IDEOGRAPH}])|([{_OPENING}]+)|([^{_SPACE}{_IDEOGRAPH}{_OPENING}]+)|\Z)"
 )
 _NOTHING, _TRAIL, _IDEO, _OPEN, _OTHER = 1, 2, 3, 4, 5
-#: The classes between which a word begins although there is no white space.
+#: The classes between which a word begins without white space.
 _BEGINS: Final = frozenset({(_IDEO, _IDEO), (_OTHER, _IDEO), (_IDEO, _OPEN), (_OTHER, _OPEN), (_IDEO, _OTHER)})
 _SPACELESS: Final = re.compile(f"[{_IDEOGRAPH}{_OPENING}]")
 

@@ -18,7 +18,7 @@ Batches = AsyncGenerator[list[Any], None]
 class About:
     """What is known of the bytes that a stream gives, beside the bytes.
 
-    ``size`` is how many there are in all, None where nobody knows. ``content_type`` is the header, "" where there is
+    ``size`` is how many there are in all, None if unknown. ``content_type`` is the header, "" where there is
     none. ``status`` is what is answered where they can't be decoded, None for that of the error's code.
     """
 
@@ -69,7 +69,7 @@ class Stream(Opaque):
 
     @property
     def length(self) -> int:
-        """Refuse: nobody knows how long a stream is before its end."""
+        """Refuse: the length of a stream is unknown before its end."""
         raise RunError(
             "template", "a stream has no length before its end: `loop.length` and `loop.last` are for lists only"
         )
@@ -153,13 +153,13 @@ class Turns:
 
 
 class Endless:
-    """What `loop` counts in `while` and `streams.map`: nobody knows how many turns."""
+    """What `loop` counts in `while` and `streams.map`, whose number of turns is unknown."""
 
     @property
     def length(self) -> int:
-        """Refuse: nobody knows how many turns there will be."""
+        """Refuse: the number of turns is unknown."""
         raise RunError(
-            "template", "there is no `loop.length` and no `loop.last` here: nobody knows how many turns there will be"
+            "template", "`loop.length` and `loop.last` are not available here: the number of turns is unknown"
         )
 
 

@@ -216,10 +216,10 @@ def identity(value: Any) -> Hashable:
 
 
 def _number(value: int | Decimal) -> Hashable:
-    """Return what a number and the float that equals it share, with a hash that nobody can choose."""
+    """Return what a number and the float that equals it share, with a hash that a client can't choose."""
     try:
         near = float(value)
-    except (OverflowError, ValueError):  # a signalling NaN is no float
+    except (OverflowError, ValueError):  # a signalling NaN is not a float
         return number_key(value)
     return near if near == value else number_key(value)
 
@@ -965,7 +965,7 @@ def _next(due: float, every: float, now: float) -> float:
 
 # ------------------------------------------------------------------------------------- changes
 
-#: The one field of an item that is no object.
+#: The one field of an item that is not an object.
 VALUE: Final = "value"
 
 

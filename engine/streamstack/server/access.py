@@ -19,7 +19,7 @@ from streamstack.language.expressions import Value
 from streamstack.language.values import Rate
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Context, Run
-from streamstack.server.headers import CorsHeaders, header_lines
+from streamstack.server.headers import CorsHeaders, header_lines, is_of_host
 from streamstack.server.replies import RefusalError
 from streamstack.server.request import Addresses, Request
 
@@ -42,7 +42,7 @@ class Guard:
         self._challenge = header_lines([("WWW-Authenticate", each) for each in told])
 
     async def admit(self, request: Request, context: Context, cors: CorsHeaders) -> Claims | None:
-        """Return the claims of the caller; None where nobody has to say who he is, and nobody did.
+        """Return the claims of the caller; None where authentication is optional and the request has none.
 
         Raises RefusalError: ``unauthorized``, ``forbidden`` where scopes are missing, ``unavailable`` where no
         key is to be had.
@@ -101,7 +101,7 @@ def _refuse_others(request: Request, cors: CorsHeaders) -> None:
     """Refuse what a page of another site makes a browser send, with the cookie that belongs to us.
 
     Browsers say where a request comes from (Fetch Metadata), also behind proxies. Older ones do not, and none does
-    without TLS: then the page's origin must be the host that was asked. What is no browser says neither, and has no
+    without TLS: then the page's origin must be the host that was asked. What is not a browser says neither, and has no
     cookie that it did not mean to send.
     """
     if request.method in _SAFE:
@@ -109,17 +109,11 @@ def _refuse_others(request: Request, cors: CorsHeaders) -> None:
     origin = request.headers.get("Origin")
     site = request.headers.get("Sec-Fetch-Site")
     if site is None:
-        other = origin is not None and not _is_of(origin, request.host)
+        other = origin is not None and not is_of_host(origin, request.host)
     else:
         other = site not in {"same-origin", "none"}
     if other and not cors.names(origin):
         raise RefusalError("forbidden", "a page of another site may not use this cookie")
-
-
-def _is_of(origin: str, host: str) -> bool:
-    """Tell whether an origin is a host. Proxies pass on hosts without their port: then any port will do."""
-    theirs = origin.partition("://")[2].lower()
-    return host.lower() in {theirs, theirs.rpartition(":")[0]} - {""}
 
 
 def _places(method: Method) -> tuple[CredentialPlace, ...]:
@@ -207,7 +201,7 @@ def _queried(request: Request, name: str) -> list[str]:
     return [value for key, value in parse_qsl(raw, keep_blank_values=True) if key == name]
 
 
-#: Seconds after which to try again where all places are taken: nobody knows when one is free.
+#: Seconds after which to try again where all places are taken: when one becomes free is unknown.
 _SOON: Final = 1.0
 _NOTHING: Final = (None, None, None)
 
@@ -306,7 +300,7 @@ class RateLimitTicket:
         self._held.append(key)
 
     def lines(self) -> bytes:
-        """Return the header lines that tell of the tightest limit, once.
+        """Return the header lines of the tightest limit, once.
 
         Source: draft-ietf-httpapi-ratelimit-headers-06, the form that clients read; later drafts change it each time.
         """

@@ -49,7 +49,7 @@ def make_application(
         text = write_text(checked.findings, checked.sources).rstrip()
         raise ProjectError(text, checked.findings)
     if not checked.project.endpoints:
-        raise ProjectError(f"there are no endpoints in {folder}", checked.findings)
+        raise ProjectError(f"no endpoints found in {folder}", checked.findings)
     for each in checked.findings:
         log.warning(each.message, code=each.code, place=str(each.mark))
     return _application(checked, dev=dev, url=url)
@@ -128,7 +128,7 @@ class _Everything(web.AbstractResource):
         return web.UrlMappingMatchInfo({}, self._route), set()
 
     def add_prefix(self, prefix: str) -> None:
-        """Take note of where the application is mounted."""
+        """Record where the application is mounted."""
         self._mount(prefix + self._prefix)
 
     def get_info(self) -> Any:
@@ -192,7 +192,7 @@ class _Serving:
 def serving_locally(checked: Checked, environment: Mapping[str, str], *, dev: bool = True) -> Iterator[str]:
     """Serve a checked project, give its address, and stop it; what runs do `after` is waited for.
 
-    With ``dev`` errors are told as with `--dev`. Raises UnservableError for a definition that can't be served, and
+    With ``dev`` errors are reported as with `--dev`. Raises UnservableError for a definition that can't be served, and
     DatabaseError.
     """
     settings = checked.settings

@@ -37,7 +37,7 @@ _MULTIPART: Final = "multipart/form-data"
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "iso-8859-1", "windows-1252", "utf-16"})
 
 
-#: What says of a body that it is JSON, as clients write it. None is no word of it at all.
+#: What says of a body that it is JSON, as clients write it. None: the client named no type.
 _JSON: Final = frozenset({"application/json", "application/json; charset=utf-8", None})
 
 
@@ -125,7 +125,7 @@ def broken_off() -> RunError:
 def read_form(data: bytes, place: str) -> Form:
     """Return the fields of a form or of a query by name.
 
-    Raises RunError ``invalid-input`` for what is no UTF-8, and for too many fields.
+    Raises RunError ``invalid-input`` for what is not UTF-8, and for too many fields.
     """
     form: Form = {}
     try:
@@ -464,7 +464,7 @@ class _Reading:
         name, values = self.name, self.fields
         if self.file is not None:
             if not self.file.name and not self.file.size:
-                # What a browser sends for a file nobody chose.
+                # What a browser sends for an empty file field.
                 values[name].pop()
                 if not values[name]:
                     del values[name]

@@ -45,7 +45,7 @@ def make_context(
 
 
 def secrets_of(settings: Settings) -> Iterator[str]:
-    """Yield what settings hold that nobody may read in the log."""
+    """Yield the secrets in settings, which the log must not show."""
     for model in settings.models.values():
         yield model.api_key or ""
         yield model.base_url or ""
@@ -69,8 +69,8 @@ class DatabaseError(Exception):
 async def prepare_databases(project: Project, context: Context, tell: Callable[[str], None]) -> list[Diagnostic]:
     """Connect to the databases that definitions use, run their setup, and report what they lack.
 
-    ``tell`` is told of a database that is out of reach: it may be there when it is needed. Raises DatabaseError where
-    waiting would not help: the embedded server can't start, or a setup file fails.
+    ``tell`` receives a message about an unreachable database, which may be there when it is needed.
+    Raises DatabaseError where waiting would not help: the embedded server can't start, or a setup file fails.
     """
     uses = uses_of(project, context.databases)
     if not uses:
@@ -99,7 +99,7 @@ async def warm_databases(project: Project, context: Context) -> None:
             for name in uses_of(project, context.databases):
                 try:
                     await databases[name].open()
-                except Exception as error:  # noqa: BLE001  (it is told, and tried again, when it is needed)
+                except Exception as error:  # noqa: BLE001  (it is reported, and tried again, when it is needed)
                     log.info("database-not-ready", database=name, reason=str(error))
 
 
@@ -113,11 +113,11 @@ def embedded_of(project: Project, context: Context) -> Embedded | None:
 
 
 class AuthenticationError(Exception):
-    """An authentication by which nobody could ever come in."""
+    """An authentication that no client could ever pass."""
 
 
 def prepare_callers(project: Project, context: Context, tell: Callable[[str], None]) -> None:
-    """Make the secrets of authentications that were given none, and tell of them.
+    """Make secrets for authentications without one, and announce them.
 
     Raises AuthenticationError where one can't be kept.
     """

@@ -160,11 +160,11 @@ def _look_at_body(served: EndpointHandler, request: Request) -> None:
     refuse_coding(request)
     expect(request, served.max_body, now=not served.receives)
     if not served.receives and request.broke_off:
-        raise broken_off()  # nobody waits for a rest that does not come
+        raise broken_off()  # the rest will not come
 
 
 def refuse_coding(request: Request) -> None:
-    """Refuse a body in a coding that nobody undoes here. Raises RefusalError (RFC 9110, section 15.5.16)."""
+    """Refuse a body in an unsupported content coding. Raises RefusalError (RFC 9110, section 15.5.16)."""
     headers = request.headers
     if hdrs.CONTENT_ENCODING not in headers:
         return
@@ -183,7 +183,7 @@ def refuse_coding(request: Request) -> None:
 def expect(request: Request, max_body: int, *, now: bool = True) -> None:
     """Refuse a body that is too large, before it is sent where the client asks first; let it be sent ``now``.
 
-    Raises RunError ``invalid-input``: 413, or 417 for an expectation nobody has defined.
+    Raises RunError ``invalid-input``: 413, or 417 for an unknown expectation.
     """
     length = request.content_length
     if length is not None and length > max_body:
@@ -235,7 +235,7 @@ def answer_at_once(
         if served.headers is not None:
             answer.headers += served.headers(run, inputs)
         sent = answer.finish(stack(run, inputs))
-    except Exception as error:  # noqa: BLE001  (whatever it is, it is told)
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is reported)
         outcome, reason = "failed", located(error)
         ended = outcome_of(reason, answer, None)
         sent = fail(served, run, answer, reason)

@@ -126,7 +126,7 @@ def merge(defaults: Headers, *given: Headers) -> list[tuple[str, str]]:
 def check_status(status: Any) -> int:
     """Return a status an author gave.
 
-    Raises RunError ``template`` for what is no final HTTP status.
+    Raises RunError ``template`` for what is not a final HTTP status.
     """
     if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 599:
         shown = status if isinstance(status, int) else f"a {kind(status)}"
@@ -205,6 +205,13 @@ EXPOSED_HEADERS = (
     "RateLimit-Remaining",
     "RateLimit-Reset",
 )
+
+
+def is_of_host(origin: str, host: str) -> bool:
+    """Tell whether an origin is a host. Proxies pass on hosts without their port: then any port will do."""
+    theirs = origin.partition("://")[2].lower()
+    return host.lower() in {theirs, theirs.rpartition(":")[0]} - {""}
+
 
 _NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z, -]{1,1000}")
 

@@ -2,7 +2,7 @@
 
 Kept by hand, and not by prometheus-client in multiprocess mode: there an increment costs 0.9 µs, an observation 1.8 µs
 and a look-up of labels 0.8 µs (here 0.1 µs each), and a scrape reads the files of all processes, those that died among
-them (100 ms for 200 endpoints of one process), during which the process answers nobody.
+them (100 ms for 200 endpoints of one process), during which the process answers no request.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SPARE: Final = 64
 _MICRO: Final = 1_000_000
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _OUTCOMES: Final = {name: place * len(STATUSES) for place, name in enumerate(OUTCOMES)}
-#: Headers by which a proxy tells that a request is somebody else's.
+#: Headers that mark a request as forwarded by a proxy.
 _FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 
 
@@ -67,7 +67,7 @@ _ROW, _ROW_WIDTH = _layout(
     run_time=1,
     run=len(RUN_BUCKETS) + 1,
 )
-#: What one process tells of itself: memory in bytes, CPU time of all processes that had the slot, beats of its heart.
+#: What one process reports: memory in bytes, CPU time of all processes that had the slot, beats of its heart.
 _SLOT, _SLOT_WIDTH = _layout(pid=1, memory=1, cpu=1, beats=1)
 #: What the supervisor counts.
 _SERVER, _SERVER_WIDTH = _layout(restarts=1, hangs=1)
@@ -94,7 +94,7 @@ class SharedCounters:
         self._most = len({each.title for each in wanted}) + 1 + _SPARE
         self.slots = slots
         self._slot_size = _SLOT_WIDTH + self._most * _ROW_WIDTH
-        # Anonymous and shared; a page that nobody writes takes no memory.
+        # Anonymous and shared; an unwritten page takes no memory.
         self.words = memoryview(mmap.mmap(-1, (_SERVER_WIDTH + slots * self._slot_size) * 8)).cast("Q")
         self.register(wanted)
 
@@ -150,7 +150,7 @@ class SharedCounters:
                 yield title, list(map(sum, zip(*counted, strict=True)))
 
     def release(self, number: int) -> None:
-        """Take note that the process of a slot is gone: what it counted stays, what it had open does not."""
+        """Record that the process of a slot is gone: what it counted stays, what it had open does not."""
         slot, rows = self.slot(number), self.rows(number)
         for name in ("pid", "memory", "beats"):
             self.words[slot + _SLOT[name]] = 0
@@ -220,7 +220,7 @@ class WorkerMetrics:
         """Count what an answer has sent since it was last counted; return what is counted now."""
         words = self._words
         chunks, size, between = counted
-        # Chunks that were taken back are no reason to go down.
+        # Chunks that were taken back do not lower the count.
         if answer.count > chunks:
             intervals = answer.count - max(chunks, 1)
             words[at + _CHUNKS] += answer.count - chunks
@@ -292,7 +292,7 @@ class MetricsAccess:
 
 
 def _is_local(request: Request) -> bool:
-    """Tell whether a request comes from this machine, and is no other's that a proxy handed on."""
+    """Tell whether a request comes from this machine, and was not forwarded by a proxy."""
     if any(name in request.headers for name in _FORWARDED):
         return False
     try:

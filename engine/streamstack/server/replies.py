@@ -56,7 +56,7 @@ def problem(error: RunError, run: str | None, status: int, *, dev: bool = False)
 
 
 def in_band(error: RunError, run: str, *, dev: bool = False) -> dict[str, Any]:
-    """Return what a client is told of an error after the commit point."""
+    """Return the error that a client receives after the commit point."""
     told: dict[str, Any] = {"code": error.code, "message": _told(error, dev=dev), "run": run}
     if dev and error.place is not None:
         told["place"] = place_of(error.place)
@@ -208,7 +208,7 @@ class Response(web.StreamResponse):
                 asyncio.get_running_loop().call_later(LAST_BYTES, transport.abort)
         wire = request.raw.content
         if wire.total_bytes > _SMALL and wire.is_eof() and wire.exception() is None:
-            wire.read_nowait()  # what nobody has read of the body is not kept until the next request
+            wire.read_nowait()  # an unread body is dropped before the next request
         if request.under is not None:
             request.under.end()
 
@@ -235,7 +235,7 @@ class Streamed(Response):
 
 
 class Whole(Response, Sent):
-    """An answer in one piece. ``lines`` are header lines; without a body there is no length either."""
+    """An answer in one piece. ``lines`` are header lines; without a body it has no length either."""
 
     def __init__(self, request: Request, status: int, lines: bytes, body: bytes | None, *, keep: bool) -> None:
         web.StreamResponse.__init__(self, status=status)
@@ -258,7 +258,7 @@ class Whole(Response, Sent):
     def send(self, transport: asyncio.Transport) -> None:
         """Write the answer. What has no transport any more is not written: the reader has gone."""
         request, body, status = self.request, self.content, self.status
-        # A body that nobody reads to its end leaves the connection of no further use.
+        # After an unread body the connection can't be used again.
         keep = self.keep = self.keep and request.reusable
         if transport.is_closing():
             self.keep = False
@@ -312,7 +312,7 @@ def connection_line(request: Request, *, keep: bool) -> bytes:
 def send(request: Request, status: int, lines: bytes, body: bytes | None, *, keep: bool = True) -> Whole:
     """Return a whole answer: status, header lines, body. A HEAD request gets no body.
 
-    Without a body there is no length either: nobody knows it.
+    Without a body the length is left out: it is unknown.
     """
     return Whole(request, status, lines, body, keep=keep)
 
@@ -320,7 +320,7 @@ def send(request: Request, status: int, lines: bytes, body: bytes | None, *, kee
 def error_lines(error: RunError) -> bytes:
     """Return the header lines that an error has of its own."""
     lines = error.lines if isinstance(error, RefusalError) else b""
-    # An upstream that is busy knows when it will not be: so does then whoever asked us.
+    # A busy upstream knows when to try again: the client learns it, too.
     if error.code in ("rate-limited", "http-status") and error.retry_after is not None:
         lines += b"Retry-After: %d\r\n" % max(1, ceil(error.retry_after))
     return lines
@@ -348,7 +348,7 @@ def send_problem(
 
 
 def status_of(error: RunError) -> int:
-    """Return the status that tells of an error, which never looks like success."""
+    """Return the status of an error, which never looks like success."""
     return error.status if 400 <= error.status <= 599 else 500
 
 

@@ -99,11 +99,11 @@ class RequestLog:
             text = orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)
         else:
             text = f"{self._people(None, 'info', whole)}\n".encode()
-        with suppress(OSError):  # a full disk, or nobody who reads it
+        with suppress(OSError):  # a full disk, or a closed pipe
             os.write(sys.stderr.fileno(), text)
 
 
-#: What went wrong with a request or its run, whoever is there to be told.
+#: What went wrong with a request or its run, connected or not.
 TOLD = (RunError, web.RequestPayloadError)
 
 
@@ -124,7 +124,7 @@ def fail(
 
 
 def error_of(error: BaseException) -> RunError:
-    """Return what is told of whatever went wrong."""
+    """Return what the log says of an error."""
     if isinstance(error, RunError):
         return error
     if isinstance(error, web.RequestPayloadError):
@@ -133,6 +133,6 @@ def error_of(error: BaseException) -> RunError:
 
 
 def malformed(error: Exception) -> RunError:
-    """Return the error of a body that is no valid HTTP."""
+    """Return the error of a body that is not valid HTTP."""
     cause = error.__cause__ or error
     return RunError("invalid-input", f"the body can't be read: {type(cause).__name__}")

@@ -14,7 +14,7 @@ import orjson
 
 from streamstack.errors import RunError
 from streamstack.formats.spec import Encoder, ResponseContext
-from streamstack.language.names import ForwardedHeaders
+from streamstack.language.names import ForwardedHeaders, without_body
 from streamstack.language.values import MISSING, to_json
 from streamstack.runtime.run import Run, Sink, check_content, check_open
 from streamstack.server.headers import BODILESS, check_status, cookie_headers, date_line, own_headers, status_line
@@ -87,8 +87,8 @@ class ResponseSink(Sink):
         if status is not None:
             self.status = check_status(status)
         if isinstance(headers, ForwardedHeaders) and self.wire.format not in ("text", "bytes"):
-            # The type of another body: JSON sent as text/html would run in browsers.
-            headers = {name: headers[name] for name in headers if name.lower() != "content-type"}
+            # They describe another body: JSON sent as text/html would run in browsers, and a digest would be wrong.
+            headers = without_body(headers)
         self.headers += own_headers(headers, bound=True)
         cookie_headers(cookies)  # told here, at the step that gives them
         self.cookies.update(cookies)
@@ -138,7 +138,7 @@ class ResponseSink(Sink):
         return summary
 
     def told(self, error: RunError) -> dict[str, Any]:
-        """Return what the client is told of an error after the commit point."""
+        """Return the error that the client receives after the commit point."""
         return in_band(error, self.run.id, dev=self.wire.dev)
 
 
@@ -361,7 +361,7 @@ class StreamSink(ResponseSink):
         """End the response well."""
 
     def _has_readers(self) -> bool:
-        """Tell whether somebody is there to take what is gathered."""
+        """Return whether a client is connected to take what is gathered."""
         return True
 
     def _number(self) -> int:
@@ -477,7 +477,7 @@ class StreamSink(ResponseSink):
     # ------------------------------------------------------------- silences and ends
 
     def _commit_quietly(self) -> bool:
-        """Begin the response for a heartbeat, where it can be; the first chunk tells of what is wrong."""
+        """Begin the response for a heartbeat, where it can be; the first chunk reports what is wrong."""
         if not self.committed:
             try:
                 self._commit()

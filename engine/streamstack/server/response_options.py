@@ -25,7 +25,7 @@ LARGEST_DOCUMENT = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a stream's silences and the stream itself may be: seconds; 0 is no limit.
+    """How long a stream's silences and the stream itself may be: seconds; 0 means no limit.
 
     ``body``: how long the request's body may take; None is as long as the first chunk. ``arrival``: how long a body
     that is read as it arrives may be silent while it is waited for, where nothing else limits the silence. ``jitter``:
@@ -51,7 +51,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class ResponseOptions(EncoderOptions):
-    """One endpoint in one format. Sizes are bytes, 0 is no limit.
+    """One endpoint in one format. Sizes are bytes, 0 means no limit.
 
     ``slow`` is what becomes of a slow reader, ``grace`` the seconds that it may be slow, ``patience`` those that
     nothing may be heard of it at all.
@@ -66,6 +66,7 @@ class ResponseOptions(EncoderOptions):
     grace: float = 5.0
     patience: float = PATIENCE
     compress: bool = False
+    cors: bool = False  # `server.cors` sets the headers of CORS, and no definition does
     dev: bool = False
     spec: Format = field(init=False)
     defaults: tuple[tuple[str, str], ...] = field(init=False)
@@ -75,7 +76,7 @@ class ResponseOptions(EncoderOptions):
     def __post_init__(self) -> None:
         spec = VALUE if self.format == "value" else BY_NAME[self.format]
         object.__setattr__(self, "spec", spec)
-        # What is told to be text is not to be run as a page or a script, whatever it looks like.
+        # Browsers must not run text as a page or a script, whatever it looks like.
         defaults = [("Content-Type", spec.content_type), ("X-Content-Type-Options", "nosniff")]
         if spec.whole:
             defaults += [("Cache-Control", "no-cache")]
@@ -101,7 +102,10 @@ class ResponseOptions(EncoderOptions):
 
     def lines(self, *given: Headers) -> bytes:
         """Return the header lines, those given winning over the endpoint's and the format's own."""
-        return header_lines(merge(self.defaults, self.headers, *given))
+        merged = merge(self.defaults, self.headers, *given)
+        if self.cors:
+            merged = [each for each in merged if not each[0].lower().startswith("access-control-")]
+        return header_lines(merged)
 
 
 #: What a wildcard stands for, in this order; the first that was not refused (`q=0`) is taken.
@@ -113,7 +117,7 @@ _WILDCARDS = {
     },
 }
 
-#: A longer header is no list of preferences; it is read up to here.
+#: A longer header is not a list of preferences; it is read up to here.
 _LONGEST = 2000
 
 
@@ -180,7 +184,7 @@ def _ranges(accept: str) -> list[tuple[str, float]]:
 
 
 def _read(part: str) -> tuple[str, float]:
-    """Read a name of a list and its q; a q that is no number counts as 1."""
+    """Read a name of a list and its q; a q that is not a number counts as 1."""
     name, *parameters = part.split(";")
     q = 1.0
     for parameter in parameters:

@@ -13,12 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import web
-
 from streamstack.errors import RunError
 from streamstack.functions.state import open_redis
 from streamstack.language.findings import write_text
-from streamstack.language.settings import Server
 from streamstack.runtime.run import Context
 from streamstack.server.connection import HttpServer
 from streamstack.server.context import (
@@ -35,9 +32,19 @@ from streamstack.server.reloading import BrokenError, Edition, FileChanges, Read
 from streamstack.server.request_log import RequestLog
 from streamstack.server.service import LAST_WORDS, Service
 from streamstack.server.signals import GIVEN_UP, HANGUP, Early, leave_at_once, on_terminal
-from streamstack.server.sockets import BACKLOG, AddressError, allow_connections, bind, explain, shown, url_of
+from streamstack.server.sockets import (
+    BACKLOG,
+    AddressError,
+    ServerTls,
+    TlsError,
+    allow_connections,
+    bind,
+    explain,
+    shown,
+    url_of,
+)
 
-#: Seconds that a connection which was just made has for its one request, when nobody listens any more.
+#: Seconds that a connection which was just made has for its one request, when the server no longer listens.
 GRACE = 1.0
 
 
@@ -60,15 +67,15 @@ def keep_out_of_collections() -> None:
 class ServerProcess:
     """Serves on sockets. ``asked`` is set once it shall stop."""
 
-    def __init__(self, service: Service, sockets: Sequence[socket.socket], settings: Server) -> None:
+    def __init__(self, task: ServeOptions, service: Service, sockets: Sequence[socket.socket]) -> None:
         self.service = service
         self.asked = asyncio.Event()
         self._hurried = asyncio.Event()
         self._sockets = sockets
-        self._settings = settings
+        self._settings = task.edition.checked.settings.server
+        self._tls = task.tls
         self._http: HttpServer
-        self._runner: web.ServerRunner
-        self._sites: list[web.SockSite] = []
+        self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:
         """Begin to listen. Raises OSError where that can't be."""
@@ -77,12 +84,23 @@ class ServerProcess:
         settings = self._settings
         most, _ = allow_connections(settings.max_connections)
         self._http = HttpServer(self.service, most=most, head_timeout=settings.head_timeout)
-        self._runner = web.ServerRunner(self._http, shutdown_timeout=1.0)
-        await self._runner.setup()
-        for each in self._sockets:
-            site = web.SockSite(self._runner, each, backlog=BACKLOG)
-            await site.start()
-            self._sites.append(site)
+        address = self._sockets[0].getsockname()
+        if self._tls is None:
+            listening = [loop.create_server(self._http, sock=each, backlog=BACKLOG) for each in self._sockets]
+        else:
+            patience = settings.head_timeout or None
+            listening = [
+                loop.create_server(
+                    self._http, sock=each, backlog=BACKLOG, ssl=self._tls.context, ssl_handshake_timeout=patience
+                )
+                for each in self._sockets
+            ]
+            # What definitions call of their own server they call here: the certificate need not name this machine.
+            (own,) = bind("127.0.0.1", 0)[0]
+            address = own.getsockname()
+            listening.append(loop.create_server(self._http, sock=own))
+        self._servers = [await each for each in listening]
+        self.service.context.address.url = url_of(*address[:2])
 
     def stop(self) -> None:
         """Ask for its end: running streams have some time."""
@@ -97,7 +115,7 @@ class ServerProcess:
     async def close(self, *, delay: bool = True, followed: bool = False) -> None:
         """Stop in good order; return when everything is sent and done, or its time is over.
 
-        With ``delay``, requests are taken for `shutdownDelay` still, while whoever asks is told not to send more.
+        With ``delay``, requests are taken for `shutdownDelay` still, while health checks report the shutdown.
         ``followed``: another process listens on the same sockets.
         """
         loop = asyncio.get_running_loop()
@@ -114,16 +132,17 @@ class ServerProcess:
         await _turns()
         left = began + self._settings.shutdown_timeout - loop.time()
         await self.service.drain(0.0 if self._hurried.is_set() else max(left, 0.0))
-        await self._runner.cleanup()
+        self._http.pre_shutdown()
+        await self._http.shutdown(1.0)
         await self._http.flushed(LAST_WORDS)
         await self.service.settle()
 
     async def _empty_doors(self) -> None:
-        """Let in who waits: with the sockets they would be closed."""
+        """Accept waiting connections: with the sockets they would be closed."""
         for each in self._sockets:
             with suppress(OSError):
-                each.listen(0)  # the system brings nobody else here, where another socket has the port
-        # The loop lets in one at a time; as many as may wait is enough, were there ever more to come.
+                each.listen(0)  # the system brings no connection here, where another socket has the port
+        # The loop accepts one at a time; as many as may wait is enough.
         for _ in range(2 * BACKLOG):
             if not _waited_for(self._sockets):
                 break
@@ -132,8 +151,8 @@ class ServerProcess:
     async def _close_doors(self) -> None:
         """Listen no more; who was connected already is heard."""
         await _turns()
-        for site in self._sites:
-            await site.stop()
+        for server in self._servers:
+            server.close()
         self._http.close_idle()
 
     async def _wait(self, seconds: float) -> None:
@@ -143,7 +162,7 @@ class ServerProcess:
 
 
 def _waited_for(sockets: Sequence[socket.socket]) -> bool:
-    """Tell whether anybody waits to be let in."""
+    """Return whether a connection waits to be accepted."""
     with selectors.DefaultSelector() as selector:
         for each in sockets:
             selector.register(each, selectors.EVENT_READ)
@@ -151,7 +170,7 @@ def _waited_for(sockets: Sequence[socket.socket]) -> bool:
 
 
 async def _turns() -> None:
-    """Let the loop turn until what has come is in the hands of whoever answers: accepted, read, given a task, begun."""
+    """Let the loop turn until every request that has come is accepted, read, and has its task."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -161,7 +180,7 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What is to be served, and how. ``read`` reads the project anew; ``reload``: whenever its files change.
+    """What is to be served, and how. ``read`` reads the project again; ``reload``: whenever its files change.
 
     ``early`` is what signals have asked for so far.
     """
@@ -174,6 +193,15 @@ class ServeOptions:
     dev: bool = False
     reload: bool = False
     early: Early = field(default_factory=Early)
+    tls: ServerTls | None = None
+
+    def reload_certificate(self) -> None:
+        """Read the certificate again; where it can't be used, the one before stays."""
+        if self.tls is not None:
+            try:
+                self.tls.reload()
+            except TlsError as error:
+                self.announce(f"{error}; the certificate that was read last stays in use")
 
     def context(self, *, joins: bool = False, starts: bool = True) -> Context:
         """Return the context of runs, as `make_context` does."""
@@ -212,14 +240,14 @@ class _Alone:
         self._counters = SharedCounters(task.edition.endpoints)
         self._edition = task.edition
         self._service = task.service(task.context(), self._counters)
-        self._anew = asyncio.Event()
+        self._reload_asked = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until a signal says stop."""
         task, service = self._task, self._service
         sockets = bind(task.host, task.port)[0]
         port = sockets[0].getsockname()[1]
-        serving = ServerProcess(service, sockets, self._edition.checked.settings.server)
+        serving = ServerProcess(task, service, sockets)
         self._heed(serving)
         try:
             async with service:
@@ -230,9 +258,8 @@ class _Alone:
                     await serving.start()
                 except OSError as error:
                     raise AddressError(explain(error, task.host, port)) from error
-                service.context.address.url = url_of(task.host, port)
                 tell_shortage(self._edition, task.announce)
-                tell(self._edition.endpoints, task.host, port, task.announce)
+                tell(task, port)
                 await self._keep_fresh(serving)
                 task.announce(STOPPING)
                 await serving.close()
@@ -244,16 +271,16 @@ class _Alone:
     def _heed(self, serving: ServerProcess) -> None:
         def take_signal() -> None:
             if serving.asked.is_set():
-                serving.hurry()  # the second signal: whoever sends it does not want to wait
+                serving.hurry()  # the second signal: its sender does not want to wait
             serving.stop()
 
         loop = asyncio.get_running_loop()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, take_signal)
         if HANGUP is not None:
-            loop.add_signal_handler(HANGUP, take_signal if on_terminal() else self._anew.set)
-        if self._task.early.anew:
-            self._anew.set()
+            loop.add_signal_handler(HANGUP, take_signal if on_terminal() else self._reload_asked.set)
+        if self._task.early.reload:
+            self._reload_asked.set()
 
     def _heed_no_more(self) -> None:
         """Take signals from the loop, which would give them back their defaults when it is closed."""
@@ -269,7 +296,7 @@ class _Alone:
         await prepare(edition, self._service.context, self._task.announce)
 
     async def _keep_fresh(self, serving: ServerProcess) -> None:
-        """Serve the files anew when they change or a signal says so, until it shall stop."""
+        """Reload the files when they change or a signal says so, until the server stops."""
         files = FileChanges(self._edition.checked) if self._task.reload else None
         while not serving.asked.is_set():
             await unless(serving.asked, self._wait_for_changes(files))
@@ -280,15 +307,16 @@ class _Alone:
         while not changed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if files is None else files.pause):
-                    await self._anew.wait()
+                    await self._reload_asked.wait()
                     break
             if files is not None:
                 changed = await asyncio.to_thread(files.take)
-        self._anew.clear()
-        await self._serve_anew(changed)
+        self._reload_asked.clear()
+        await self._reload_files(changed)
 
-    async def _serve_anew(self, changed: list[str]) -> None:
+    async def _reload_files(self, changed: list[str]) -> None:
         task, service = self._task, self._service
+        task.reload_certificate()
         before = self._edition
         try:
             self._edition = edition = await reload(task, service, self._counters, before)
@@ -297,11 +325,11 @@ class _Alone:
             return
         if news := edition.news(before):
             task.announce(news)
-        task.announce(anew_text(edition, changed))
+        task.announce(reload_message(edition, changed))
         try:
             await self._prepare(edition)
         except (AuthenticationError, DatabaseError) as error:
-            task.announce(str(error))  # the rest is served; whoever needs this is told, too
+            task.announce(str(error))  # the rest is served; requests that need this fail with the reason
 
 
 async def reload(
@@ -321,7 +349,7 @@ async def reload(
 
 
 async def unless(asked: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
-    """Do some work, and give it up where the end is asked for: nobody waits for a database that is away then.
+    """Do some work, and give it up on shutdown, which does not wait for an unreachable database.
 
     Return whether the server shall go on.
     """
@@ -354,8 +382,8 @@ async def prepare(edition: Edition, context: Context, announce: Announce) -> Non
         announce(write_text(lacking, checked.sources).rstrip())
 
 
-def anew_text(edition: Edition, changed: list[str]) -> str:
-    """Return what is told when files are served anew."""
+def reload_message(edition: Edition, changed: list[str]) -> str:
+    """Return the message for files that were reloaded."""
     names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
     return f"reloaded: {counted(edition.endpoints)}{f' ({names})' if names else ''}"
 
@@ -372,11 +400,12 @@ def tell_shortage(edition: Edition, announce: Announce) -> None:
         announce(short)
 
 
-def tell(endpoints: list[EndpointHandler], host: str, port: int, announce: Announce, workers: int = 1) -> None:
+def tell(task: ServeOptions, port: int, workers: int = 1) -> None:
     """List the routes with their files, and say where they are."""
+    endpoints, announce = task.edition.endpoints, task.announce
     method = max((len(each.method) for each in endpoints), default=0)
     path = max((len(each.path) for each in endpoints), default=0)
     for each in sorted(endpoints, key=lambda served: (served.path, served.method)):
         announce(f"  {each.method:<{method}}  {each.path:<{path}}  {each.file}")
     by = f" by {workers} workers" if workers > 1 else ""
-    announce(f"serving {counted(endpoints)}{by} on {shown(host, port)}")
+    announce(f"serving {counted(endpoints)}{by} on {shown(task.host, port, 'http' if task.tls is None else 'https')}")

@@ -19,7 +19,7 @@ HANGUP = getattr(signal, "SIGHUP", None)
 if HANGUP is not None and signal.getsignal(HANGUP) is signal.SIG_IGN:
     HANGUP = None
 
-#: What is told where the start was given up.
+#: The message of a start that was given up.
 GIVEN_UP: Final = "stopped before anything was served"
 
 
@@ -57,11 +57,11 @@ class Early:
 
     It is entered for as long as the program runs: what comes after the server, see `leave_at_once`.
 
-    ``anew``: the files were asked to be read again. Whoever has read them already does so once it serves.
+    ``reload``: a reload was requested. A server that has read the files already reloads them once it serves.
     """
 
     def __init__(self) -> None:
-        self.anew = False
+        self.reload = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # no other may ask for signals
@@ -76,7 +76,7 @@ class Early:
 
     def _take(self, number: int, _: FrameType | None) -> None:
         if not stops(number):
-            self.anew = True
+            self.reload = True
             return
         # Nothing is open yet that would have to be closed; and an exception might come in the middle of anything, and
         # be swallowed there.

@@ -1,22 +1,28 @@
-"""Sockets: options, ports to listen on, limits on file descriptors."""
+"""Sockets: options, ports to listen on, TLS, limits on file descriptors."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import socket
+import ssl
 import sys
 from contextlib import ExitStack, suppress
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final
 
+from streamstack.language.settings import Tls
+
 #: Bytes that the system takes before it has sent them; beyond, they stay with us, where `buffer` bounds them. Without
-#: it the system would take megabytes for a reader who does not read, and nobody would see that it is slow.
+#: it the system would take megabytes for a reader who does not read, and the server could not see that it is slow.
 UNSENT: Final = 128 * 1024
 _LEAST: Final = 16 * 1024
 #: Seconds of silence after which the system asks whether the peer still lives, seconds between such questions, and how
 #: many may stay unanswered (tcp(7)).
 _PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+#: The state of a connection in which both sides may send (tcp_states.h).
+_ESTABLISHED: Final = 1
 #: Seconds that a network may be away in any case.
 _SHORTEST: Final = 30.0
 
@@ -48,6 +54,14 @@ class Socket:
             milliseconds = int(max(patience, _SHORTEST) * 1000)
             self._set("TCP_USER_TIMEOUT", min(milliseconds, 2**31 - 1))
 
+    @property
+    def peer_ended(self) -> bool:
+        """Whether the peer has closed its side, or the connection is lost; False where the system doesn't tell."""
+        option = getattr(socket, "TCP_INFO", None)
+        if self._socket is None or option is None or self._socket.fileno() < 0:
+            return False
+        return bool(self._socket.getsockopt(socket.IPPROTO_TCP, option, 1)[0] != _ESTABLISHED)
+
     def _set(self, name: str, value: int) -> None:
         option = getattr(socket, name, None)
         if self._socket is not None and option is not None:
@@ -58,7 +72,7 @@ class Socket:
 BACKLOG: Final = 1024
 #: On Linux it spreads connections over the sockets; elsewhere one socket may get them all.
 _SPREADS: Final = sys.platform == "linux"
-#: How often another free port is tried, where somebody was quicker to take it.
+#: How often another free port is tried, where another process took it first.
 _TRIES: Final = 5
 
 
@@ -67,7 +81,7 @@ class AddressError(Exception):
 
 
 def bind(host: str, port: int, workers: int = 1) -> list[list[socket.socket]]:
-    """Bind sockets for each worker, all to one port; nobody listens on them yet. Port 0 is any free one.
+    """Bind sockets for each worker, all to one port; none listens yet. Port 0 is any free one.
 
     Raises AddressError.
     """
@@ -156,20 +170,69 @@ def explain(error: OSError, host: str, port: int) -> str:
     return f"can't listen on {host}, port {port}: {error.strerror or error}"
 
 
+class TlsError(Exception):
+    """A certificate or a key that can't be used."""
+
+
+class ServerTls:
+    """The certificate of the server. Where it is reloaded, connections that are made later have the new one.
+
+    Raises TlsError, as `reload` does.
+    """
+
+    def __init__(self, settings: Tls) -> None:
+        self._settings = settings
+        self._newest = self.context = _make_context(settings)
+        self.context.sni_callback = self._choose  # called for each handshake, whether or not it names a server
+
+    def reload(self) -> None:
+        """Read the files again."""
+        self._newest = _make_context(self._settings)
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = self._newest
+
+
+def _make_context(settings: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        # Without a password, OpenSSL would ask for that of an encrypted key on the terminal.
+        context.load_cert_chain(settings.certificate, settings.key, password="")
+    except ssl.SSLError as error:
+        files = " and ".join(str(each) for each in (settings.certificate, settings.key) if each is not None)
+        raise TlsError(
+            f"server.tls: {files} can't be used ({error.reason or 'not a PEM file'}): the certificate and its private "
+            "key must be PEM files that belong together, and the key must not be encrypted"
+        ) from error
+    except OSError as error:
+        unreadable = next((each for each in (settings.certificate, settings.key) if each and not _readable(each)), "")
+        raise TlsError(f"server.tls: {unreadable}: {error.strerror}") from error
+    return context
+
+
+def _readable(path: Path) -> bool:
+    try:
+        path.open("rb").close()
+    except OSError:
+        return False
+    return True
+
+
 def url_of(host: str, port: int) -> str:
     """Return where this machine reaches what listens on a host of it."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
     return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
 
 
-def shown(host: str, port: int) -> str:
+def shown(host: str, port: int, scheme: str = "http") -> str:
     """Return an address as people are told it."""
     name = {"0.0.0.0": "localhost", "::": "localhost", "": "localhost"}.get(host, host)  # noqa: S104
-    return f"http://{f'[{name}]' if ':' in name else name}:{port}"
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}"
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches what listens on a host; a name that nobody knows is none."""
+    """Tell whether only this machine reaches what listens on a host; an unknown name is none."""
     try:
         found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:
@@ -187,7 +250,7 @@ def allow_connections(wanted: int) -> tuple[int, str]:
     """Open the way to many files, and return how many connections there may be: ``wanted``, or as many as fit.
 
     A third of the files is left to what the runs open: upstreams, databases, uploads. With it comes what to tell
-    whoever starts the server, "" where all is well.
+    the log, "" where all is well.
     """
     try:
         import resource  # noqa: PLC0415  (not on every system)

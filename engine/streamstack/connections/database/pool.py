@@ -127,7 +127,9 @@ def database_error(
         told["hint"] = "; ".join(filter(None, (told.get("hint"), _HINTS[code])))
     if final is None:
         final = not code.startswith(PASSING)
-    return RunError("database", message, status=status, details=told, final=final)
+    # An unknown column may be a property of an object that a client sent.
+    parameter = "*" if code == "42703" else ""
+    return RunError("database", message, status=status, details=told, final=final, parameter=parameter)
 
 
 def failure_of(error: BaseException, database: str) -> RunError:
@@ -174,7 +176,7 @@ _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 10.0
 #: Seconds after which a silent connection is asked whether it is still there.
 _ASK_EVERY: Final = 30.0
-#: Seconds that the server may take to be told that nobody listens to a channel any more.
+#: Seconds that `UNLISTEN` may take.
 _TELL_WITHIN: Final = 5.0
 
 
@@ -252,7 +254,7 @@ class Pool:
                 return await waiter
         except BaseException:
             if waiter.done() and not waiter.cancelled():
-                # It came too late: somebody else is to have it.
+                # It came too late: another step gets it.
                 handed = waiter.result()
                 if handed is not None:
                     self.release(handed)
@@ -290,7 +292,7 @@ class Pool:
         return False
 
     def _lose(self) -> None:
-        """Take note that a connection is gone: who waits may make a new one."""
+        """Record that a connection is gone: who waits may make a new one."""
         self._size -= 1
         self._offer_to_waiter(None)
         if not self._size:
@@ -319,7 +321,7 @@ class Pool:
         self._lose()
 
     def _sweep(self) -> None:
-        """Close what nobody used for long."""
+        """Close connections that were idle for long."""
         now = monotonic()
         old = [connection for connection, since in self._idle if now - since >= IDLE]
         self._idle = [each for each in self._idle if now - each[1] < IDLE]
@@ -339,7 +341,7 @@ class Pool:
             self._sweeper.cancel()
             self._sweeper = None
         while self._offer_to_waiter(None):
-            pass  # they are told that it is closed
+            pass  # they learn that it is closed
         self._empty.clear()
         idle, self._idle = self._idle, []
         await asyncio.gather(*(self._end(connection) for connection, _ in idle))
@@ -354,7 +356,7 @@ class Pool:
 
 
 class Listener:
-    """The connection of a database on which notices come. It is there as long as somebody waits."""
+    """The connection of a database on which notices come. It is open as long as a step listens."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]], database: str) -> None:
         self._connect = connect
@@ -379,7 +381,7 @@ class Listener:
                     await self._listen(channel)
             except Exception as error:
                 if is_lost(error) and self._task is not None:
-                    return subscription  # it is told of the gap when the connection is there again
+                    return subscription  # it learns of the gap when the connection is there again
                 self._leave(subscription)
                 raise failure_of(error, self._database) from error
             except BaseException:
@@ -411,7 +413,7 @@ class Listener:
     async def _open(self) -> None:
         connection = await self._connect()
         try:
-            # Whoever subscribes meanwhile waits for the connection, then asks by himself.
+            # Subscribers meanwhile wait for the connection, then ask themselves.
             async with self._use:
                 self._connection = connection
                 for channel in list(self._channels):

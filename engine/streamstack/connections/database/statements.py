@@ -172,6 +172,7 @@ class Forms:
             f"{self.statement.shown_at(index)} is a list, and the statement expects one {type_.name}: write "
             "= ANY(<<...>>), or in a `where` {column: {in: <<...>>}}",
             final=True,
+            parameter="*",
         )
 
     async def _recast(

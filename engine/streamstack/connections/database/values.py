@@ -7,7 +7,6 @@ is the text that PostgreSQL reads back.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ import orjson
 
 from streamstack.connections.database.pool import database_error
 from streamstack.errors import RunError
-from streamstack.language.values import Opaque, kind, to_json, to_text
+from streamstack.language.values import Opaque, kind, load_json, parse_exactly, to_json, to_text
 
 Convert = Callable[[Any], Any]
 
@@ -194,7 +193,7 @@ _ENCODERS: Final[dict[str, Convert]] = {
 
 
 def cast_of(value: Any) -> str:
-    """Return the type of PostgreSQL that a value has by itself; "" for null, whose type nobody knows.
+    """Return the type of PostgreSQL that a value has by itself; "" for null, whose type is unknown.
 
     Raises RunError ``template`` for a stream or a file.
     """
@@ -248,7 +247,7 @@ def cast_for(value: Any) -> str:
 def row_maker(attributes: tuple[asyncpg.Attribute, ...]) -> Callable[[Any], dict[str, Any]]:
     """Return what makes an object of a row, for the columns of a statement.
 
-    It raises RunError ``database`` where two columns have one name: one of them would be lost, and nobody would know.
+    It raises RunError ``database`` where two columns have one name: one of them would be lost in silence.
     """
     names = [each.name for each in attributes]
     if len(set(names)) < len(names):
@@ -458,9 +457,9 @@ def read_float4(data: bytes) -> float:
 def read_json(data: bytes) -> Any:
     """Read JSON; PostgreSQL holds numbers that no float does."""
     try:
-        return orjson.loads(data)
+        return load_json(data)
     except orjson.JSONDecodeError:
-        return json.loads(data, parse_float=Decimal)
+        return parse_exactly(data.decode())
 
 
 def _timestamp_bytes(value: datetime) -> bytes:

@@ -160,13 +160,13 @@ def _describe_look_up(node: nodes.Node, container: Any, key: Any) -> str:
             return f"{a_kind(key)} can't be the name of an item in {where}"
         close = did_you_mean(str(key), [name for name in container if isinstance(name, str)])
         hint = close or ("; it is empty" if not container else "")
-        return f"there is no item {shown} in {where}{hint}"
+        return f"{where} has no item {shown}{hint}"
     if isinstance(container, Opaque):
         return f"a {container.kind} has no property {shown}; {container.remedy}"
     if isinstance(container, (list, tuple, str, bytes)):
         if type(key) is int:
             size = len(container)
-            return f"there is no item {shown} in {where}: {a_kind(container)} of {size}"
+            return f"{where} has no item {shown}: {a_kind(container)} of {size}"
         instead = ""
         if key in ("length", "size", "count", "first", "last"):
             instead = f"; write `{place or 'x'} | {'length' if key in ('size', 'count') else key}`"
@@ -197,7 +197,7 @@ def _general(error: BaseException) -> str:
         name = re.sub(r"v_(\d+_)?", "", error.name or "", count=1)  # as runtime/compiler.py spells it
         return f"the name `{name or '?'}` is not bound here"
     if isinstance(error, KeyError):
-        return f"there is no item `{error.args[0] if error.args else '?'}`"
+        return f"item `{error.args[0] if error.args else '?'}` not found"
     if isinstance(error, IndexError):
         return "the list or text is shorter than that"
     return f"the expression can't be evaluated ({kind_of_error(error)})"

@@ -254,7 +254,7 @@ def merge(value: Any) -> dict[str, Any]:
 def index_of(value: Any, item: Any) -> int | None:
     """Return the index of the first occurrence of an item in a list, or of a text in a text.
 
-    The index counts from 0; it is null if there is no occurrence.
+    The index counts from 0; it is null without an occurrence.
     """
     if isinstance(value, str):
         at = value.find(text_argument(item, "indexOf", "item"))

@@ -30,7 +30,7 @@ class CsvDecoder(LineDecoder):
 
     With a header, ``columns`` are those that are given, in that order. Every value is a text. A quoted field may hold
     delimiters, doubled quotes and line breaks; with more text after its closing quote the record is invalid. Empty
-    lines are passed over; a record with more or fewer fields than there are names is invalid. The first line, which
+    lines are skipped; a record with more or fewer fields than there are names is invalid. The first line, which
     may be the header, is line 1. Lines end in LF or CR LF, or all of them in CR. A first line such as `sep=;` names the
     delimiter. An input without records, and without a header, is empty.
     """

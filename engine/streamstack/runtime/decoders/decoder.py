@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import codecs
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from decimal import Decimal, InvalidOperation
 from typing import Any, Final, Literal
 
 import orjson
 
 from streamstack.errors import RunError
+from streamstack.language.values import load_json, parse_exactly
 
 #: Turns bytes of a charset, as they come, into UTF-8; the flag tells the end of the input.
 Transcode = Callable[[bytes, bool], bytes]
@@ -42,7 +41,7 @@ def transcoder(charset: str) -> Transcode:
     if charset.lower() == AUTO:
         return _guess()
     try:
-        b"aaaa".decode(charset, "replace")  # refuses codecs that are no charset, such as base64
+        b"aaaa".decode(charset, "replace")  # refuses codecs that are not charsets, such as base64
     except ValueError:
         raise LookupError(charset) from None
     decoder = codecs.getincrementaldecoder(charset)(_INVALID)
@@ -99,17 +98,13 @@ SHALLOW: Final = 2 * DEEPEST
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 #: Levels that are taken off to see whether anything is left; most documents have fewer.
 _PASSES: Final = 16
-#: What a JSON text holds, once the characters of its numbers are zeros, if one of them may lose digits as a 64-bit
-#: integer or float, which have 15 at least. A regular expression would take ten times as long as this.
-_LONG: Final = b"0" * 17
-_TO_ZEROS: Final = bytes(48 if byte in b"0123456789.eE" else 32 for byte in range(256))
 _HIGH: Final = range(0xD800, 0xDC00)
 _LOW: Final = range(0xDC00, 0xE000)
 _NOTHING: Final = object()
 
 
 class NotJsonError(ValueError):
-    """What was read is no JSON that is taken. Its text goes on a sentence: "is not JSON: ..."."""
+    """What was read is not JSON that is taken. Its text goes on a sentence: "is not JSON: ..."."""
 
 
 def is_deep(data: bytes | bytearray, value: Any) -> bool:
@@ -134,35 +129,17 @@ def is_deep(data: bytes | bytearray, value: Any) -> bool:
     return False
 
 
-def has_long_numbers(data: bytes | bytearray) -> bool:
-    """Tell whether a JSON text may hold a number that loses digits as a 64-bit integer or float."""
-    return _LONG in data.translate(_TO_ZEROS)
-
-
-def load_json(data: bytes | bytearray) -> Any:
-    """Return the value of a JSON text; numbers that no 64-bit integer or float holds keep their digits.
-
-    Raises:
-        orjson.JSONDecodeError: It is no JSON.
-    """
-    value = orjson.loads(data)
-    if has_long_numbers(data):
-        with suppress(RecursionError):  # nested deeper than Python's parser goes: `is_deep` finds it
-            return _EXACT.decode(bytes(data).decode())
-    return value
-
-
 def parse_halves(data: bytes | bytearray, error: orjson.JSONDecodeError) -> Any:
     r"""Parse what orjson refused if that was for a half of a surrogate pair alone, such as `\ud83d`.
 
     Raises:
-        NotJsonError: It is no JSON all the same.
+        NotJsonError: It is not JSON after all.
     """
     if "depth" in error.msg:
         raise NotJsonError(TOO_DEEP) from None
     if b"\\ud" in data or b"\\uD" in data:
         try:
-            return _EXACT.decode(data.decode())
+            return parse_exactly(data.decode())
         except (ValueError, RecursionError):
             pass
     raise NotJsonError(f"is not JSON: {error}") from None
@@ -172,7 +149,7 @@ def parse_json(data: bytes | bytearray) -> Any:
     """Parse a document; halves of surrogate pairs become U+FFFD.
 
     Raises:
-        NotJsonError: It is no JSON, or nested too deeply.
+        NotJsonError: It is not JSON, or nested too deeply.
     """
     try:
         value = load_json(data)
@@ -181,27 +158,6 @@ def parse_json(data: bytes | bytearray) -> Any:
     if is_deep(data, value):
         raise NotJsonError(TOO_DEEP)
     return value
-
-
-def _parse_decimal(text: str) -> float | Decimal:
-    value = float(text)
-    try:
-        exact = Decimal(text)
-    except InvalidOperation:  # an exponent that no decimal has
-        return value
-    return value if exact == Decimal(repr(value)) else exact
-
-
-def _parse_integer(text: str) -> int | Decimal:
-    # Python refuses to make an integer of more than 4300 digits.
-    return int(text) if len(text) < 4000 else Decimal(text)
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(text)
-
-
-_EXACT: Final = json.JSONDecoder(parse_float=_parse_decimal, parse_int=_parse_integer, parse_constant=_refuse_constant)
 
 
 class SurrogateJoiner:
@@ -312,7 +268,7 @@ class Decoder(ABC):
         self.transcode: Transcode | None = None
         self._opening = b""  # what may be the beginning of a byte order mark
         self._begun = False
-        self._sniffs = False  # whether a byte order mark may tell of UTF-16
+        self._sniffs = False  # whether a byte order mark may announce UTF-16
         self._joiner: SurrogateJoiner | None = None  # while halves of surrogate pairs come
 
     def feed(self, data: bytes) -> list[Any]:

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import orjson
 
-from streamstack.runtime.decoders.decoder import LARGEST, SHALLOW, Decoder, NotJsonError, OnInvalid, is_deep, load_json
+from streamstack.language.values import load_json
+from streamstack.runtime.decoders.decoder import LARGEST, SHALLOW, Decoder, NotJsonError, OnInvalid, is_deep
 
 #: A part of the work: it yields when it needs more bytes.
 Scan = Generator[None, None, None]
@@ -39,8 +40,8 @@ _TRIES: Final = 3
 class JsonDecoder(Decoder):
     """Gives each item of an array: the document itself, or what stands at a path in it (`data`, `items`).
 
-    A value there that is no array is the one item; null is none. A record that orjson refuses is an invalid chunk; a
-    document that is broken between records is a failure always, since nothing after that can be told apart.
+    A value there that is not an array is the one item; null is none. A record that orjson refuses is an invalid chunk.
+    A document that is broken between records always fails, since the records after that can't be separated.
     """
 
     def __init__(self, on_invalid: OnInvalid = "fail", largest: int = LARGEST, path: tuple[str, ...] = ()) -> None:
@@ -276,7 +277,7 @@ class JsonDecoder(Decoder):
         self._at = end
 
     def _next(self) -> Generator[None, None, int]:
-        """Return the next byte that is no space; it is not passed."""
+        """Return the next byte that is not a space; it is not passed."""
         while True:
             self._skip_space()
             if self._at < len(self._buffer):

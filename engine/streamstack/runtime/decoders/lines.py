@@ -8,16 +8,8 @@ from typing import Any
 
 import orjson
 
-from streamstack.runtime.decoders.decoder import (
-    LARGEST,
-    SHALLOW,
-    Decoder,
-    NotJsonError,
-    OnInvalid,
-    has_long_numbers,
-    is_deep,
-    load_json,
-)
+from streamstack.language.values import has_long_numbers, load_json
+from streamstack.runtime.decoders.decoder import LARGEST, SHALLOW, Decoder, NotJsonError, OnInvalid, is_deep
 
 
 class LineEnds:
@@ -43,7 +35,7 @@ class LineEnds:
 class Lines:
     """Cuts bytes after the last LF and holds the rest, up to ``largest`` bytes.
 
-    A line over that is passed over up to its end; its beginning is in ``too_long`` until somebody takes it out.
+    A line over that is skipped up to its end; its beginning is in ``too_long`` until the caller takes it out.
     """
 
     __slots__ = ("_held", "_largest", "_passing", "too_long")
@@ -180,7 +172,7 @@ class BytesDecoder(Decoder):
 
 
 class NdjsonDecoder(LineDecoder):
-    """Gives the value of each line; lines that are empty are passed over."""
+    """Gives the value of each line; lines that are empty are skipped."""
 
     def _read(self, whole: bytes, items: list[Any]) -> None:
         lines = whole.split(b"\n")

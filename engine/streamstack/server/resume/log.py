@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 STREAM_ID = re.compile(r"[A-Za-z0-9_-]{22}")
 #: The number of what stands after everything: 15 digits, as many as are read.
 LAST: Final = 999_999_999_999_999
-#: What readers are told of a stream whose server is gone.
+#: The error that readers receive for a stream whose server is gone.
 LOST: Final = "The server that ran this stopped before its end."
-# More digits than any stream has chunks are no number of one.
+# More digits than any stream has chunks can't be a chunk number.
 _NUMBER = re.compile(r"[0-9]{1,15}")
 
 
@@ -66,7 +66,7 @@ def unknown_stream() -> RunError:
 
 
 def bad_position(name: str, place: str) -> RunError:
-    """Return the error of a position that is no chunk id and no number."""
+    """Return the error of a position that is neither a chunk id nor a number."""
     message = "must be the id of a chunk of this stream, or its number"
     return invalid([{"in": place, "name": name, "message": message}])
 

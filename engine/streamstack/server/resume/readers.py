@@ -255,7 +255,7 @@ class RemoteReader:
             self._service.streams.followers.discard(self)
             self._shared.news.leave(channel, self._news.set)
             if not self._service.draining:
-                # From now on it is kept, and its run waits, for somebody to come back.
+                # From now on it is kept, and its run waits, for a client to reconnect.
                 self._service.spawn(self._leave())
 
     async def _follow(self) -> Sent:
@@ -299,7 +299,7 @@ class RemoteReader:
         return self._delivery.cut(head)
 
     def _write(self, head: Head, seen: Seen) -> None:
-        """Copy what was seen, and tell of what is missing."""
+        """Copy what was seen, and report what is missing."""
         parts: list[bytes] = []
         for piece in seen.pieces:
             if piece.first > self._position:
@@ -391,7 +391,7 @@ class RemoteReader:
         with suppress(RunError):
             await self._shared.store.linger(origin.id, origin.resume.keep)
             if not self._ended:
-                # The run waits for somebody to come back, or goes on alone.
+                # The run waits for a client to reconnect, or goes on alone.
                 await self._tell(origin.resume.keep if origin.cancels else 0)
 
     def _end_as_lost(self, head: Head | None) -> Sent:

@@ -164,7 +164,7 @@ def ttl_of(resume: Resume, silences: tuple[float, ...]) -> float:
 def grace_of(resume: Resume) -> float:
     """Return the seconds that the store keeps a stream longer than it is to be kept from its end on.
 
-    Most readers leave within them: from then on it is kept, and the store need not be told of each.
+    Most readers leave within them: from then on it is kept, and need not be written for each.
     """
     return min(1.0, resume.keep / 8)
 
@@ -179,7 +179,7 @@ _PAUSE: Final = 0.25
 #: Seconds after which all processes have written what a store lacks that was away.
 _SETTLING: Final = 2 * RENEWAL
 #: Seconds that a first chunk waits at most for the store to know its stream. One that does not answer is given up
-#: sooner; one that is only slow, or a process that has too much to do, is no reason to tell of what others don't find.
+#: sooner; one that is only slow, or a process that has too much to do, is not reported as lost.
 _OPENING: Final = 10.0
 #: Seconds to write what is left, when the service ends.
 LAST_WORDS: Final = 3.0
