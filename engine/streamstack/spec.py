@@ -738,10 +738,19 @@ class SettingsReader:
         findings: Where findings are added.
         folder: The folder that file names are relative to.
         of_definition: The values are in a definition, where no environment variable can be.
+        title: How messages name the whole file.
     """
 
-    def __init__(self, findings: list[Diagnostic], folder: Path = Path(), *, of_definition: bool = False) -> None:
+    def __init__(
+        self,
+        findings: list[Diagnostic],
+        folder: Path = Path(),
+        *,
+        of_definition: bool = False,
+        title: str = "`streamstack.yaml`",
+    ) -> None:
         self.findings = findings
+        self.title = title
         self.folder = folder
         self.of_definition = of_definition
 
@@ -757,6 +766,7 @@ class SettingsReader:
         ``known`` is a key that is read elsewhere.
         """
         by_name = fields_by_name(fields)
+        owner = f"`{name}`" if name else self.title
         found: dict[str, Any] = {}
         for key, value in node.items:
             field = by_name.get(key.text)
@@ -764,7 +774,7 @@ class SettingsReader:
                 keys = (known, *by_name) if known else tuple(by_name)
                 self.refuse(
                     key.mark,
-                    f"`{name or 'streamstack.yaml'}` has no `{key.text}`{did_you_mean(key.text, keys)}",
+                    f"{owner} has no `{key.text}`{did_you_mean(key.text, keys)}",
                     f"it takes {', '.join(keys)}",
                     "unknown-key" if self.of_definition else "unknown-setting",
                 )
@@ -779,7 +789,7 @@ class SettingsReader:
             if field.required and not is_written(node.get(field.name)):
                 self.refuse(
                     node.mark,
-                    f"`{name}` requires `{field.name}`.",
+                    f"{owner} requires `{field.name}`.",
                     f"add `{field.name}: {field.example}`",
                     "missing-parameter",
                 )

@@ -18,10 +18,12 @@ from streamstack.language.findings import WRITERS, summarise
 from streamstack.language.project import (
     SETTINGS,
     Checked,
+    check_tests,
     display_name,
-    find_files,
     find_root,
     find_settings,
+    find_tests,
+    is_test,
     read_project,
 )
 
@@ -58,7 +60,7 @@ def validate(
         give_up(context, error.full)
     except OSError as error:
         give_up(context, f"{error.filename}: {error.strerror}")
-    if not sources:
+    if not sources and not findings:
         give_up(context, f"no definitions found in {', '.join(map(str, chosen))}\n\n{FIRST_FILE}")
     click.echo(WRITERS[format_](findings, sources), nl=False)
     if format_ in ("text", "github"):
@@ -73,34 +75,44 @@ def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tu
     A file is checked together with its whole project, whose functions it may call. With ``ask`` the databases
     are checked too. Raises RunError ``database`` for one that is unreachable.
     """
-    wanted: dict[Path, dict[str, Path]] = {}
+    wanted: dict[Path, list[Path]] = {}
+    tests: list[Path] = []
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(2, "no such file or folder", str(path))
-        files = find_files(path) if path.is_dir() else [path] if _is_definition(path) else []
-        wanted.setdefault(find_root(path), {}).update({display_name(file): file for file in files})
+        if is_test(path):
+            tests.append(path)
+            continue
+        wanted.setdefault(find_root(path), []).append(path)
     findings: set[Diagnostic] = set()
     sources: dict[str, str] = {}
     for root, chosen in wanted.items():
+        files = [path for path in chosen if not path.is_dir() and path.name != SETTINGS]
+        folders = [path for path in chosen if path.is_dir()]
         checked = read_project(
             root,
             REGISTRY,
             os.environ,
             # Without its variables another database would be asked: the embedded one.
             check_environment=check_environment or ask,
-            more=chosen.values(),
+            more=files,
+            folders=folders,
         )
+        tests += [each for folder in folders for each in find_tests(folder) if not checked.ignores(each)]
         settings = find_settings(root)
-        told = {*chosen, *([] if settings is None else [display_name(settings)])}
+        named = {display_name(path) for path in (*files, *([] if settings is None else [settings]))}
         found = checked.findings
         wrong = settings is not None and any(
             each.severity == "error" and each.file == display_name(settings) for each in found
         )
         if ask and not wrong:
             found = [*found, *asyncio.run(_ask(checked))]
+        names = {*checked.sources, *(each.file for each in found)}
+        told = named | {name for name in names if _is_inside(name, folders)}
         findings.update(finding for finding in found if finding.file in told)
         sources.update({name: text for name, text in checked.sources.items() if name in told})
-    return sorted(findings), sources
+    found, texts = check_tests(tests)
+    return sorted({*findings, *found}), sources | texts
 
 
 async def _ask(checked: Checked) -> list[Diagnostic]:
@@ -116,6 +128,8 @@ async def _ask(checked: Checked) -> list[Diagnostic]:
         await databases.aclose()
 
 
-def _is_definition(path: Path) -> bool:
-    """Return whether a file should be checked: a shell's `*` includes tests too."""
-    return path.name != SETTINGS and not path.name.endswith((".test.yaml", ".test.yml"))
+def _is_inside(name: str, folders: list[Path]) -> bool:
+    """Return whether a file, by the name that findings carry, lies in one of the folders."""
+    here = Path.cwd()
+    file = here / name
+    return any(file.is_relative_to(os.path.normpath(here / folder)) for folder in folders)

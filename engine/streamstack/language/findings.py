@@ -121,6 +121,10 @@ _ERRORS: Final = {
         "declare it under `properties`, or read a declared property",
     ),
     # The shape of definitions
+    "not-a-definition": (
+        "The YAML file belongs to another program.",
+        "add it to `ignore` in streamstack.yaml, or move it out of the folder of definitions",
+    ),
     "not-a-mapping": ("The value must be a mapping.", "write `key: value` lines"),
     "unknown-key": ("The key is not allowed here.", "remove it, or correct its spelling"),
     "unknown-parameter": (
@@ -322,7 +326,8 @@ def write_text(findings: Sequence[Diagnostic], sources: Sources) -> str:
     for finding in findings:
         if finding.file not in lines:
             lines[finding.file] = _split(sources.get(finding.file, ""))
-        parts.append(f"{finding.mark}: {finding.severity}: {finding.code}: {_one_line(finding.message)}\n")
+        place = _one_line(str(finding.mark))
+        parts.append(f"{place}: {finding.severity}: {finding.code}: {_one_line(finding.message)}\n")
         # A line that holds a secret is not for logs.
         shown = finding.code not in _HIDDEN
         if shown and 0 < finding.line <= len(lines[finding.file]):
@@ -335,7 +340,9 @@ def write_text(findings: Sequence[Diagnostic], sources: Sources) -> str:
 
 def write_json(findings: Sequence[Diagnostic], _: Sources) -> str:
     """Return `{"findings": [{file, line, column, severity, code, message, hint}]}`."""
-    return json.dumps({"findings": [asdict(each) for each in findings]}, indent=2) + "\n"
+    # A file name may hold bytes that are not UTF-8, which JSON can't express.
+    found = [asdict(each) | {"file": _printable(each.file)} for each in findings]
+    return json.dumps({"findings": found}, indent=2) + "\n"
 
 
 def write_github(findings: Sequence[Diagnostic], _: Sources) -> str:
@@ -348,7 +355,7 @@ def write_github(findings: Sequence[Diagnostic], _: Sources) -> str:
         properties = ",".join(
             f"{name}={_escape_property(str(value))}"
             for name, value in (
-                ("file", finding.file),
+                ("file", finding.file.encode(errors="surrogateescape").decode(errors="replace")),
                 ("line", finding.line),
                 ("col", finding.column),
                 ("title", finding.code),
@@ -452,7 +459,7 @@ def _result(finding: Diagnostic, rule: int) -> dict[str, Any]:
         "locations": [
             {
                 "physicalLocation": {
-                    "artifactLocation": {"uri": quote(finding.file.replace("\\", "/"))},
+                    "artifactLocation": {"uri": quote(finding.file.replace("\\", "/"), errors="surrogateescape")},
                     "region": {"startLine": finding.line, "startColumn": finding.column},
                 }
             }
