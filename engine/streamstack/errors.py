@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Any, Literal
 
 from streamstack.records import fast_dataclass
@@ -21,9 +22,28 @@ class Mark:
         return f"{self.file}:{self.line}:{self.column}"
 
 
+@fast_dataclass()
+class Replacement:
+    """What can be written in the place of the text from one place up to another, to correct a finding."""
+
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+    text: str
+
+
+def replace_word(mark: Mark, word: str, text: str) -> Replacement:
+    """Return what puts a text in the place of a word on one line."""
+    return Replacement(mark.line, mark.column, mark.line, mark.column + len(word), text)
+
+
 @fast_dataclass(order=True)
 class Diagnostic:
-    """One finding about a definition, at one place, with what to write instead."""
+    """One finding about a definition, at one place, with what to write instead.
+
+    ``replacement`` is set where the correction is certain: `streamstack fix` writes it.
+    """
 
     file: str
     line: int
@@ -32,6 +52,7 @@ class Diagnostic:
     code: str
     message: str
     hint: str = ""
+    replacement: Replacement | None = field(default=None, compare=False)
 
     @property
     def mark(self) -> Mark:
@@ -133,8 +154,9 @@ class RunError(Exception):
 
     ``status`` is the HTTP status of the response if the error is not caught before the first chunk. ``place``
     is set by the first frame of the definition that the error passes through. ``final``: retrying can't help.
-    ``retry_after``: the seconds that an upstream asks to wait. ``about`` holds more for the log, such as the
-    URL that was called.
+    ``retry_after``: the seconds that an upstream asks to wait. ``parameter``: the argument whose value does not fit,
+    `*` for any of them: where a client chose that value, the error is the client's. ``about`` holds more for the log,
+    such as the URL that was called.
     """
 
     def __init__(
@@ -146,6 +168,7 @@ class RunError(Exception):
         details: Any = None,
         final: bool = False,
         retry_after: float | None = None,
+        parameter: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -154,6 +177,7 @@ class RunError(Exception):
         self.details = details
         self.final = final
         self.retry_after = retry_after
+        self.parameter = parameter
         self.place: Place | None = None
         self.about: dict[str, Any] = {}
 

@@ -22,10 +22,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from streamstack.errors import Diagnostic, Mark
+from streamstack.errors import Diagnostic, Mark, Replacement
 from streamstack.language import nodes
 from streamstack.language.findings import make_diagnostic
-from streamstack.language.names import did_you_mean, nearest
+from streamstack.language.names import certain, did_you_mean, nearest
 from streamstack.language.nodes import Node, Scalar, Sequence
 from streamstack.language.values import (
     MISSING,
@@ -754,9 +754,16 @@ class SettingsReader:
         self.folder = folder
         self.of_definition = of_definition
 
-    def refuse(self, mark: Mark, message: str, hint: str | None = None, code: str = "bad-setting") -> None:
+    def refuse(
+        self,
+        mark: Mark,
+        message: str,
+        hint: str | None = None,
+        code: str = "bad-setting",
+        replacement: Replacement | None = None,
+    ) -> None:
         """Report something."""
-        self.findings.append(make_diagnostic(code, mark, message, hint))
+        self.findings.append(make_diagnostic(code, mark, message, hint, replacement))
 
     def values(
         self, fields: tuple[Field, ...], node: nodes.Mapping, name: str, known: str | None = None
@@ -777,6 +784,7 @@ class SettingsReader:
                     f"{owner} has no `{key.text}`{did_you_mean(key.text, keys)}",
                     f"it takes {', '.join(keys)}",
                     "unknown-key" if self.of_definition else "unknown-setting",
+                    key.replacement(0, len(key.text), near) if (near := certain(key.text, keys)) else None,
                 )
             if field is None or is_null(value):
                 continue

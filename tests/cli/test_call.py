@@ -229,7 +229,9 @@ def test_unsound_project_is_not_called(tmp_path: Path) -> None:
     result = call("GET", "/fail/0", "--dir", tmp_path)
     assert result.exit_code == 2
     assert "unbound-name" in result.stderr
-    assert "see `streamstack validate`" in result.stderr
+    assert "can't be served: fix the errors above first\n" in result.stderr
+    (tmp_path / "a.yaml").write_text("method: GET\npath: /a\nfunctionStack: [{stream: << env.NOT_SET >>}]\n")
+    assert "first; `streamstack validate --env` reports them too\n" in call("GET", "/a", "--dir", tmp_path).stderr
 
 
 def test_mistakes_are_told() -> None:

@@ -100,6 +100,21 @@ async def test_an_api_key_is_made_with_its_hash(folder: Path) -> None:
     assert reply.status == 200
 
 
+async def test_the_first_api_key_comes_with_its_settings(tmp_path: Path) -> None:
+    """The lines that are printed are all that a project without keys needs; nothing must be there before."""
+    result = token(tmp_path, "--new", "partners")
+    lines = result.stderr.partition("streamstack.yaml:")[2].partition("and to each endpoint")[0]
+    definition = WHO.replace("authentication: jwt", result.stderr.strip().splitlines()[-1])
+    async with project(tmp_path, lines, definition) as server:
+        reply = await server.get("/who", X_API_Key=result.stdout.strip())
+        refused = await server.get("/who", X_API_Key="another")
+    assert (reply.status, refused.status) == (200, 401)
+    assert token(tmp_path, "--new", "none").exit_code == 2
+    for settings in ("server: {port: 1}\n", "authentication: {partners: {type: apiKey, keys: []}}\n"):
+        (tmp_path / "streamstack.yaml").write_text(settings)
+        assert "`streamstack token --new " in token(tmp_path).stderr
+
+
 def test_what_can_not_be_made_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to write instead, and never with the secret."""
     for arguments, words in (

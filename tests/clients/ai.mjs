@@ -1,4 +1,5 @@
-// Vercel's AI SDK reads an endpoint of `format: aiSdk`, as `useChat` does. The argument is the server's address.
+// Vercel's AI SDK reads an endpoint of `format: aiSdk`, as `useChat` does. The arguments are the server's address, and a scenario
+// if only one is to run.
 import { AbstractChat, DefaultChatTransport } from "ai";
 
 import { tell } from "./told.mjs";
@@ -48,8 +49,9 @@ const continued = () => async () => {
   return told(talk);
 };
 
-await tell({
+const scenarios = {
   text: said("text"),
+  thinks: said("thinks"),
   tools: said("tools"),
   items: said("items"),
   slow: said("slow"),
@@ -60,4 +62,6 @@ await tell({
   "done-then-fails": said("done-then-fails"),
   refuses: said("refuses"),
   continued: continued(),
-});
+};
+const only = process.argv[3];
+await tell(only ? { [only]: scenarios[only] } : scenarios);

@@ -38,6 +38,7 @@ await tell({
   "helped text": helped("text"),
   "helped tools": helped("tools"),
   "helped items": helped("items"),
+  "helped thinks": helped("thinks"),
   "helped late": helped("late"),
   "helped fails": helped("fails"),
   "helped done-then-fails": helped("done-then-fails"),

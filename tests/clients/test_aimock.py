@@ -69,9 +69,11 @@ async def test_answers(address: str, provider: str) -> None:
 
     reasoned = await said_by(address, provider, "reasons")
     assert (reasoned.code, reasoned.text) == (None, TEXT)
+    # Its chat completions have no reasoning, as OpenAI's have none.
+    assert reasoned.message["reasoning"].startswith("It was asked") is (provider != "openai")
     if provider == "anthropic":
-        (block,) = reasoned.message["reasoning"]["blocks"]
-        assert block["thinking"].startswith("It was asked")
+        block, said_then = reasoned.message["providerState"]["blocks"]
+        assert (block["thinking"], said_then["text"]) == (reasoned.message["reasoning"], TEXT)
 
     cut = await said_by(address, provider, "cut")
     # Of OpenAI's responses it says that they are incomplete, and not why.

@@ -57,6 +57,15 @@ def test_text(client: Anthropic, answer: Any) -> None:
 
 
 @WAYS
+def test_reasoning(client: Anthropic, answer: Any) -> None:
+    """A thinking block with its signature, and one that is encrypted."""
+    thought, redacted, text, _ = answer(client, "thinks").content
+    assert (thought.type, thought.thinking, thought.signature) == ("thinking", "Blue or grey?", "EqQB")
+    assert (redacted.type, redacted.data) == ("redacted_thinking", "EmwK")
+    assert text.text == "Blue."
+
+
+@WAYS
 def test_usage_and_reason(client: Anthropic, answer: Any) -> None:
     """What was used, and that the answer is cut; what came from a cache is apart."""
     message = answer(client, "items")

@@ -163,6 +163,13 @@ def test_anthropic_reads_usage_reason_and_tool_calls(anthropic: Told, way: str) 
     ]
 
 
+def test_anthropic_reads_reasoning(anthropic: Told) -> None:
+    """A block of its own with its signature, and one that is encrypted."""
+    thought, redacted, *_ = anthropic["helped thinks"]["value"]["content"]
+    assert thought == {"type": "thinking", "thinking": "Blue or grey?", "signature": "EqQB"}
+    assert redacted == {"type": "redacted_thinking", "data": "EmwK"}
+
+
 @pytest.mark.parametrize("way", ["streamed", "helped"])
 @pytest.mark.parametrize(
     ("wish", "message", "type_"),
@@ -229,6 +236,16 @@ def test_the_ai_sdk_reads_tool_calls_usage_and_metadata(ai: Told) -> None:
     assert ai["items"]["value"]["reason"] == "length"
     assert answer(ai, "figures")["metadata"] == {"chunks": 1}
     assert answer(ai, "silent")["parts"] == []
+
+
+def test_the_ai_sdk_reads_reasoning(ai: Told) -> None:
+    """Parts of their own, with what providers need back beside them."""
+    thought, redacted, text, call = answer(ai, "thinks")["parts"]
+    assert (thought["type"], thought["text"], thought["state"]) == ("reasoning", "Blue or grey?", "done")
+    assert thought["providerMetadata"] == {"anthropic": {"signature": "EqQB"}}
+    assert redacted["providerMetadata"] == {"anthropic": {"redactedData": "EmwK"}}
+    assert text["text"] == "Blue."
+    assert call["callProviderMetadata"] == {"google": {"thoughtSignature": "CiQB"}}
 
 
 def test_the_ai_sdk_goes_on_with_a_message(ai: Told) -> None:

@@ -69,6 +69,14 @@ def test_text(client: OpenAI, answer: Any) -> None:
 
 
 @WAYS
+def test_reasoning(client: OpenAI, answer: Any) -> None:
+    """Beside the text, under the name that compatible servers use; a signature of Gemini's beside its call."""
+    message = answer(client, "thinks").choices[0].message
+    assert (message.reasoning_content, message.content) == ("Blue or grey?", "Blue.")
+    assert message.tool_calls[0].extra_content == {"google": {"thought_signature": "CiQB"}}
+
+
+@WAYS
 def test_usage_and_reason(client: OpenAI, answer: Any) -> None:
     """What was used, and that the answer is cut."""
     completion = answer(client, "items")

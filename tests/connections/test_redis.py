@@ -2,25 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from operator import attrgetter
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from redis.exceptions import ConnectionError as LostError
 from structlog.testing import capture_logs
 
 from streamstack.connections.redis import ANSWER, PATIENCE, Client, Redis, Script, ask
 from streamstack.errors import RunError
 from streamstack.language.environment import RedisUrl, parse_redis
+from tests.certificates import certified
 from tests.redis import RedisServer, free_port
 
 
@@ -299,23 +293,6 @@ async def test_a_refusal_of_redis_is_told(tmp_path: Path, own_redis: RedisServer
     assert (raised.value.code, raised.value.status) == ("state-unreachable", 503)
     assert await get(store) is None
     await store.aclose()
-
-
-def certified(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1, signed by itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis of the tests")])
-    now = datetime.now(UTC)
-    place = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    builder = builder.add_extension(place, critical=False)
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    certificate = builder.sign(key, hashes.SHA256())
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (folder / "key.pem").write_bytes(secret)
-    return folder / "cert.pem", folder / "key.pem"
 
 
 async def test_tls(tmp_path_factory: pytest.TempPathFactory) -> None:

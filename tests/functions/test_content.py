@@ -94,6 +94,29 @@ async def test_large_file_is_read_from_disk() -> None:
     file.close()
 
 
+@pytest.mark.parametrize("lines", [20, 300, 3_000, 60_000])
+async def test_progress_counts_what_was_given(lines: int) -> None:
+    """Not what was read ahead: at each record it is at most one per cent too far, and complete at the end."""
+    data = b"n\n" + b"".join(b"%07d\n" % n for n in range(lines))
+    stack = """
+    - csv.read: << input.from >>
+      as: rows
+    - set: {ahead: 0, at: 2}
+    - forEach:
+        in: << rows >>
+        do:
+          - set: {at: << at + 8 >>}
+          - set: {ahead: '<< [ahead, rows.bytes - at] | max >>'}
+    - return: << [ahead, rows.bytes, rows.size] >>
+    """
+    for value in (await file_of(data), data, data.decode()):
+        outcome = await run_stack(stack, {"from": value})
+        assert outcome.error is None
+        ahead, read, size = outcome.result
+        assert read == size == len(data)
+        assert ahead <= max(len(data) / 100, 64)
+
+
 @pytest.mark.parametrize(
     ("name", "media", "data", "items"),
     [

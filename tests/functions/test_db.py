@@ -315,6 +315,6 @@ async def test_two_columns_of_one_name(table: str, step: str) -> None:
     read = "- collect: << found >>" if step == "db.stream" else "- return: << found >>"
     outcome = await run(table, f"- {step}: SELECT 1 AS id, 2 AS id\n  as: found\n{read}")
     assert outcome.error is not None
-    assert 'two columns of the statement are called "id"' in outcome.error.message
+    assert 'two columns of the statement are called "id"' in outcome.error.details["message"]
     outcome = await run(table, "- db.execute: SELECT abs(1), abs(2)")
     assert outcome.error is None

@@ -287,11 +287,42 @@ async def test_many_listen_on_one_connection(postgres: str) -> None:
         while len(listening._channels) < 2:  # noqa: ASYNC110, SLF001  (nothing else tells when they all listen)  # noqa: ASYNC110  (the server tells by being asked)
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.05)
-        query(postgres, "NOTIFY a, '1'; NOTIFY \"B c\", '{\"x\":1}'; NOTIFY a, 'two'; NOTIFY \"B c\"")
+        query(postgres, "NOTIFY a, '1.10'; NOTIFY \"B c\", '{\"x\":1}'; NOTIFY a, 'two'; NOTIFY \"B c\"")
         outcomes = await asyncio.wait_for(asyncio.gather(*tasks), 40)
-        assert [each.result for each in outcomes] == [[1, "two"], [1, "two"], [{"x": 1}, ""]]
+        assert [each.result for each in outcomes] == [["1.10", "two"], ["1.10", "two"], [{"x": 1}, ""]]
         assert listening._connection is None  # noqa: SLF001
     assert query(postgres, LISTENS, "%LISTEN%")[0][0] == 0
+
+
+async def test_listening_begins_with_its_step(postgres: str) -> None:
+    """What is sent between the step and the loop waits in the stream; one that is never read ends with its run."""
+    query(postgres, "CREATE TABLE log (n integer); INSERT INTO log VALUES (1), (2)")
+    stack = """
+    - db.listen: log
+      as: news
+      retry: {times: 2}
+      timeout: 20s
+    - db.stream: SELECT n FROM log ORDER BY n
+      as: history
+    - forEach: {in: << history >>, as: row, do: [{stream: << row.n >>}]}
+    - db.execute: INSERT INTO log VALUES (3)
+    - db.execute: SELECT pg_notify('log', '3')
+    - wait: 50ms
+    - streams.take: {in: << news >>, count: 1}
+      as: first
+    - forEach: {in: << first >>, as: notice, do: [{stream: << notice.payload >>}]}
+    - return: << news.gaps >>
+    """
+    async with project(postgres) as runs:
+        outcome = await runs.run(stack)
+        assert (outcome.error, outcome.contents, outcome.result) == (None, [1, 2, 3], 0)
+        unread = await runs.run("- db.listen: log\n  as: news\n- throw: {code: enough, message: x}")
+        assert unread.error is not None
+        assert unread.error.code == "enough"
+        assert runs.context.resource(open_databases)["main"]._listener._connection is None  # type: ignore[attr-defined]  # noqa: SLF001
+    async with project("postgresql://127.0.0.1:1/none") as runs:
+        caught = "- try: {do: [{db.listen: a, as: n}], catch: {do: [{return: << error.code >>}]}}"
+        assert (await runs.run(caught)).result == "database"
 
 
 async def test_a_loop_that_falls_behind_is_ended(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,4 +342,4 @@ async def test_a_loop_that_falls_behind_is_ended(postgres: str, monkeypatch: pyt
         outcome = await asyncio.wait_for(task, 40)
         assert outcome.error is not None
         assert outcome.error.code == "limit-reached"
-        assert outcome.contents == [0, 1, 2, 3]
+        assert outcome.contents == ["0", "1", "2", "3"]

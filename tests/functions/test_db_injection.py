@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamstack.functions.db_tables import Alias, Comparison, Writer, order_by, quoted, table_name
+from streamstack.functions.db_tables import Comparison, Writer, order_by, quoted, table_name
 from streamstack.language.settings import Database
 from tests.postgres import query
 from tests.stacks import Outcome, run_stack
@@ -140,4 +140,3 @@ def test_a_name_stays_within_its_quotes(name: str) -> None:
         assert '"' not in inside.replace('""', "")
         assert count == 1
     assert all(part[0] == part[-1] == '"' for part in [table_name("a"), quoted(name)])
-    assert Alias(name, [name], {name: 1}).name not in (name, name.removeprefix("-"))

@@ -214,7 +214,7 @@ async def test_keys(state: StateSettings) -> None:
         (
             "- streams.interval: 1s\n  as: s\n- cache.use: {key: a, do: [{return: << s >>}]}\n  as: v",
             "template",
-            "a stream can't be cached: `collect` it first",
+            "a stream can't be cached: use `collect`",
         ),
     ],
 )

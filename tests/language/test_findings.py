@@ -66,6 +66,7 @@ def test_json_holds_all() -> None:
                 "code": "unknown-function",
                 "message": "unknown function `steam`",
                 "hint": "did you mean `stream`?",
+                "replacement": None,
             },
             {
                 "file": "d/a b.yaml",
@@ -75,6 +76,7 @@ def test_json_holds_all() -> None:
                 "code": "unused-variable",
                 "message": "100%, `a`\nis never read",
                 "hint": "",
+                "replacement": None,
             },
         ]
     }

@@ -77,7 +77,8 @@ def test_a_parameter_beside_a_mapping_moves_right(steps: str) -> None:
 )
 def test_functions_as_other_languages_call_them(word: str, meant: str) -> None:
     """The names that authors bring along are near none of ours."""
-    (found,) = findings_of(f"- {word}: a")
+    value = {"wait": "5ms", "http.request": "https://example.org/"}.get(meant, "a")
+    (found,) = findings_of(f"- {word}: {value}")
     assert (found.code, found.hint) == ("unknown-function", f"did you mean `{meant}`?")
 
 
@@ -127,7 +128,12 @@ def test_a_condition_in_the_brackets_of_another_tool(text: str) -> None:
     [
         ("{{ message }}", "write `<<message>>`"),
         ("{{ $input.n }}", "write `<<input.n>>`"),
-        ("={{ $json.n }}", "write a value of this definition between << and >>, such as <<input.name>>"),
+        ("={{ $json.n }}", "write `<<input.n>>`"),
+        ("={{ $node.n }}", "write a value of this definition between << and >>, such as <<input.name>>"),
+        ("${{ inputs.n }}", "write `<<input.n>>`"),
+        ("${{ secrets.KEY }}", "write `<<env.KEY>>`"),
+        ("${! this.n }", "write a value of this definition between << and >>, such as <<input.name>>"),
+        ("{% if input.n %}", "write `<% if input.n %>`"),
     ],
 )
 def test_a_binding_in_the_brackets_of_another_tool(text: str, hint: str) -> None:
@@ -164,3 +170,19 @@ def test_a_sound_code_of_an_error(code: str) -> None:
     """One that is computed is let alone."""
     head = f"{HEAD}inputParameters: {{n: text}}\n"
     assert not findings_of(f"- precondition: {{that: true, code: {code}}}", head)
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "silenced"),
+    [
+        ("- stream: << a >>\n  allow: [unbound-name]", "unbound-name", True),
+        ("- set: {a: 1}\n  allow: [unused-variable]", "unused-variable", True),
+        ("- strem: 1\n  allow: [unknown-function]", "unknown-function", False),
+        ("- stream: {contet: 1}\n  allow: [unknown-parameter]", "unknown-parameter", False),
+    ],
+)
+def test_allow_says_what_it_can_not_silence(step: str, code: str, silenced: bool) -> None:  # noqa: FBT001
+    """What can't be read without a correction stays, and its hint says why."""
+    found = [each for each in findings_of(step) if each.code == code]
+    assert bool(found) is not silenced
+    assert all("`allow` silences warnings" in each.hint for each in found)

@@ -220,7 +220,7 @@ def test_size_of_pattern_and_text_bound_each_other() -> None:
 def test_matches_that_look_through_the_rest_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches are linear, all of them together need not be: they are given up."""
     monkeypatch.setattr(patterns, "_MAX_SECONDS", 0.1)
-    with pytest.raises(ValueError, match="takes too long on this text"):
+    with pytest.raises(ValueError, match=r"more than 0\.1 seconds"):
         compile_pattern("a.*b|a").replace("a" * 1_000_000, "x", 0, ADDED)
 
 

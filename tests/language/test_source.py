@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from streamstack.errors import Diagnostic
 from streamstack.language import source
+from streamstack.language.fixes import apply
 from streamstack.language.nodes import Document
 from streamstack.language.source import Mapping, Node, Scalar, Sequence, plain, read
 
@@ -646,3 +647,60 @@ def test_what_is_too_deep_is_said_so(piece: str, count: int) -> None:
     """The limit that is told is ours, not that of a version of the parser."""
     _, findings = read(piece * count, "deep.yaml")
     assert [each.code for each in findings][:1] == ["too-deep"]
+
+
+@pytest.mark.parametrize(
+    ("value", "severity", "meant"),
+    [
+        ("<< {a: 1} >>", "warning", "<< {a: 1} >>"),
+        ("<< a ~ ': ' >>", "warning", "<< a ~ ': ' >>"),
+        ("Total: << a >>", "warning", "Total: << a >>"),
+        ("[done] << a >>", "warning", "[done] << a >>"),
+        ('"<< a | default("b") >>"', "warning", '<< a | default("b") >>'),
+        ("<< a ~ ' #1' >>", "error", "<< a ~ ' #1' >>"),
+        ("<< a: 1", "error", None),
+        ("Room #5 is free", "warning", "Room"),
+        ("Room # is free", None, "Room"),
+        ("5 #is a number", None, 5),
+    ],
+)
+def test_a_value_whose_end_is_clear_is_read_as_meant(value: str, severity: str | None, meant: object) -> None:
+    """`yaml-quotes` is a warning then, with the quotes as its replacement; a text cut by `#` is one without."""
+    documents, found = read(f"x: {value}\n", "a.yaml")
+    assert [each.severity for each in found] == ([severity] if severity else [])
+    if meant is not None:
+        assert plain(documents[0].root) == {"x": meant}
+    if found and found[0].code == "yaml-quotes" and severity == "warning":
+        assert found[0].replacement is not None
+        corrected = apply(f"x: {value}\n", [found[0].replacement])
+        assert read(corrected, "a.yaml")[1] == []
+        assert plain(read(corrected, "a.yaml")[0][0].root) == {"x": meant}
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("- stream:\u00a0Hello", [(1, 10)]),
+        ("-\u00a0stream: Hello", [(1, 2)]),
+        ("-\u00a0stream:\u00a0<< a >>", [(1, 2), (1, 10)]),
+        ("- stream: Hello\n\u00a0 when: true", [(2, 1)]),
+        ("- {stream:\u3000Hello, when: true}", [(1, 11)]),
+        ("- stream: a\u00a0b :\u00a0c", []),
+        ("- stream: '\u00a0a:\u00a0b'", []),
+        ("- stream: |\n    a:\u00a0b\n    \u00a0c", []),
+    ],
+)
+def test_blanks_that_only_look_like_spaces(text: str, places: list[tuple[int, int]]) -> None:
+    """Those that stand where YAML needs a space are reported and read as one; in a text they stay."""
+    documents, found = read(text, "a.yaml")
+    assert [(each.line, each.column) for each in found] == places
+    corrected = apply(text, [each.replacement for each in found if each.replacement])
+    assert plain(read(corrected, "a.yaml")[0][0].root) == plain(documents[0].root)
+
+
+@pytest.mark.parametrize(
+    ("value", "count"), [("\u201cHello\u201d", 1), ("\u201eHallo\u201c", 1), ("He said \u201chi\u201d", 0)]
+)
+def test_typographic_quotes_are_no_quotes(value: str, count: int) -> None:
+    """A text that is wholly in them is sent with them: a warning."""
+    assert [each.code for each in read(f"a: {value}", "a.yaml")[1]] == ["yaml-quotes"] * count

@@ -14,6 +14,7 @@ from openai.types.responses.response_create_params import ResponseCreateParamsSt
 from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
+from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.functions.llm import FUNCTIONS
 from streamstack.language.settings import Model
@@ -331,11 +332,11 @@ async def test_options_lie_over_the_body() -> None:
         [{"role": "assistant", "toolCalls": [{"id": "x"}]}],
     ],
 )
-async def test_what_is_no_message_is_the_authors_error(messages: Any) -> None:
-    """It says where and what to write."""
+async def test_what_is_no_message_is_refused(messages: Any) -> None:
+    """It says where and what to write; in most endpoints, the client wrote it."""
     with pytest.raises(Exception, match="messages") as caught:
         await ask("http://127.0.0.1:9", messages=messages)
-    assert getattr(caught.value, "code", None) == "template"
+    assert (getattr(caught.value, "code", None), getattr(caught.value, "status", None)) == ("invalid-input", 400)
 
 
 # ------------------------------------------------------------------------------ where, with what
@@ -404,7 +405,6 @@ async def test_stand_in_is_asked_only_without_a_key() -> None:
         ({"provider": "openai", "base_url": "ftp://x", "api_key": "k"}, "url"),
         ({"provider": "openai", "base_url": "/own", "api_key": "k"}, "does not listen"),
         ({"provider": "openai", "api_key": "k", "tools": ["gone"]}, "unknown function `gone`"),
-        ({"provider": "openai", "api_key": "k", "tools": [5]}, r"tools\[0\]"),
     ],
 )
 async def test_what_cannot_be_asked_is_told(given: dict[str, Any], told: str) -> None:
@@ -504,3 +504,46 @@ async def test_function_of_the_project_is_a_tool() -> None:
     assert [message["role"] for message in second["messages"]] == ["user", "assistant", "tool", "tool"]
     assert second["messages"][2]["content"] == "Gent 21 C"
     assert "don't fit" in second["messages"][3]["content"]
+
+
+async def test_stream_keeps_its_properties_in_a_function() -> None:
+    """A function relays an answer that it is handed, reads its message, and gives it back."""
+    async with Upstream(answer(wire("openai-text"), SSE)) as upstream:
+        plan = plan_of(
+            """
+            - llm.chat: {provider: openai, model: m, baseUrl: << input.url >>, messages: Hi, only: text}
+              as: reply
+            - call: {function: relay, with: {answer: << reply >>}}
+              as: used
+            - return: '<< [used, reply.message.finishReason] >>'
+            """,
+            also="""
+            kind: function
+            name: relay
+            inputParameters: {answer: {type: stream, required: true}}
+            functionStack:
+              - forEach: {in: << input.answer >>, do: [{stream: << item.text >>}]}
+              - return: << input.answer.message.usage.totalTokens >>
+            """,
+            functions=MORE,
+        )
+        sink, context = Collector(), Context()
+        given = await plan.start(Run(sink, context), {"url": upstream.url})
+        await context.aclose()
+    assert given == [29, "stop"]
+    assert "".join(chunk.content for chunk in sink.chunks) == "Grüße, 世界 🌍"
+
+
+@pytest.mark.parametrize(
+    ("provider", "options", "message"),
+    [
+        ("openai", {"n": 2}, "one response"),
+        ("gemini", {"generationConfig": {"candidateCount": 2}}, "one response"),
+        ("anthropic", {"stream": False}, "stream"),
+    ],
+)
+async def test_options_that_are_no_stream_of_one_answer(provider: str, options: dict[str, Any], message: str) -> None:
+    """They are refused before anything is sent, with what to write instead."""
+    with pytest.raises(RunError, match=message) as caught:
+        await ask("http://127.0.0.1:9", provider, options=options)
+    assert (caught.value.code, caught.value.final) == ("template", True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
 
-from streamstack.formats.items import Item
+from streamstack.formats.items import ITEMS, Item
+from streamstack.functions import llm
 from streamstack.runtime.providers import PROVIDERS
 from streamstack.runtime.providers.provider import AnswerDecoder
 from streamstack.runtime.run import Context
@@ -71,23 +73,28 @@ SAID: dict[str, tuple[str, list[Any], dict[str, int] | None, str, str | None]] =
     "gemini-blocked": ("", [], {"inputTokens": 7, "totalTokens": 7}, "contentFilter", "PROHIBITED_CONTENT"),
     "gemini-safety": ("Half", [], None, "contentFilter", "SAFETY"),
 }
+#: The reasoning that some of them begin with.
+REASONING = {"anthropic-text": "A greeting, then.", "gemini-text": "Let me think", "openai-other-servers": "Hm"}
+#: What an event looks like that says why the answer ended.
+SAYS_WHY = re.compile(rb'"(finish_reason|stop_reason|finishReason|blockReason)": ?"')
 
 
 def after_text(name: str) -> list[Item]:
     """Return the items that follow the text."""
     _, calls, usage, reason, said = SAID[name]
-    items: list[Item] = [{"type": "toolCall", "index": index, **call} for index, call in enumerate(calls)]
+    items: list[Item] = [{"type": "toolCall", "text": "", "index": index, **call} for index, call in enumerate(calls)]
     if usage is not None:
-        items.append({"type": "usage", **usage})
-    return [*items, {"type": "finish", "reason": reason, "providerReason": said}]
+        items.append({"type": "usage", "text": "", **usage})
+    return [*items, {"type": "finish", "text": "", "reason": reason, "providerReason": said}]
 
 
 def check(name: str, items: list[Item]) -> None:
     """Compare items with what a wire says; the text may come in any pieces."""
-    texts = [item["text"] for item in items if item["type"] == "text"]
-    assert "".join(texts) == SAID[name][0]
-    assert "" not in texts
-    assert [item for item in items if item["type"] != "text"] == after_text(name)
+    for kind, whole in (("text", SAID[name][0]), ("reasoning", REASONING.get(name, ""))):
+        texts = [item["text"] for item in items if item["type"] == kind and "signature" not in item]
+        assert "".join(texts) == whole
+        assert "" not in texts
+    assert [item for item in items if item["type"] not in ("text", "reasoning")] == after_text(name)
 
 
 @pytest.mark.parametrize("name", SAID)
@@ -99,8 +106,15 @@ async def test_answer_is_read(name: str) -> None:
     assert said.error is None
     check(name, said.items)
     message = dict(said.message)
-    message.pop("reasoning", None)
-    assert message == {"role": "assistant", "content": text, "toolCalls": calls, "finishReason": reason, "usage": usage}
+    message.pop("providerState", None)
+    assert message == {
+        "role": "assistant",
+        "content": text,
+        "reasoning": REASONING.get(name, ""),
+        "toolCalls": calls,
+        "finishReason": reason,
+        "usage": usage,
+    }
     assert (said.stream["status"], said.stream["finished"]) == (200, True)
     assert said.stream["headers"]["content-type"] == "text/event-stream"
     assert (said.stream["count"], said.stream["skipped"]) == (len(said.items), 0)
@@ -142,28 +156,32 @@ async def test_answer_comes_in_pieces_over_the_socket(name: str, size: int) -> N
 
 
 @pytest.mark.parametrize("name", SAID)
-async def test_every_answer_cut_before_its_marker_is_lost(name: str) -> None:
-    """Wherever the events stop before the last, the end is no end; what came before is given."""
+async def test_every_answer_cut_before_its_end_is_lost(name: str) -> None:
+    """Wherever the events stop before the reason, the end is no end, and what came before is given; after it, it is."""
     blocks = wire(name).split(b"\n\n")[:-1]
-    if name == "gemini-safety":
-        blocks = [*blocks[:-1], b": nothing"]  # its last event is also its first with a reason
     provider = name.partition("-")[0]
     for kept in range(len(blocks)):
         body = b"".join(block + b"\n\n" for block in blocks[:kept])
         said = await answered(body, provider)
+        if SAYS_WHY.search(body):
+            assert said.error is None
+            assert said.message["finishReason"] == SAID[name][3]
+            continue
         assert said.code == "stream-lost", kept
         assert not any(item["type"] in ("finish", "usage") for item in said.items)
         assert said.message["finishReason"] is None
         assert not said.stream["finished"]
 
 
+@pytest.mark.parametrize("cut", [b"", b"data: [DONE]", b"event: message_stop"])
 @pytest.mark.parametrize("name", ["openai-text", "anthropic-text", "gemini-text"])
-async def test_reading_stops_at_the_marker(name: str) -> None:
-    """A provider that leaves the connection open after its last event keeps nobody waiting."""
+async def test_reading_stops_at_the_end(name: str, cut: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that leaves the connection open after its marker, or after the reason, keeps nobody waiting."""
+    monkeypatch.setattr(llm, "_GRACE", 0.1)
 
     async def script(to: Wire) -> None:
         await to.head(SSE)
-        await to.chunk(wire(name))
+        await to.chunk(wire(name).partition(cut)[0] if cut else wire(name))
         await to.left()
 
     async with Upstream(script) as upstream:
@@ -188,20 +206,21 @@ async def test_each_piece_is_handed_on_as_it_comes(name: str) -> None:
         await to.send(b"0\r\n\r\n")
 
     async with Upstream(script) as upstream:
-        half = await ask(upstream, name.partition("-")[0], upto=1)
+        half = await ask(upstream, name.partition("-")[0], upto=1, only="text")
         assert half.items == [{"type": "text", "text": "Grüße"}]
         assert half.message["content"] == "Grüße"
         taken.set()
 
 
-async def test_reasoning_is_kept_for_the_next_question() -> None:
-    """What a provider wants back as it gave it is in the message, not among the items."""
-    said = await answered(wire("anthropic-text"), "anthropic")
-    block = {"type": "thinking", "thinking": "A greeting, then.", "signature": "EqQB"}
-    assert said.message["reasoning"] == {"provider": "anthropic", "blocks": [block]}
-    said = await answered(wire("openaiResponses-text"), "openaiResponses")
-    (kept,) = said.message["reasoning"]["blocks"]
-    assert kept["encrypted_content"] == "gAAA"
+@pytest.mark.parametrize("only", ITEMS)
+@pytest.mark.parametrize("name", ["openai-other-servers", "anthropic-tools"])
+async def test_one_type_of_items(name: str, only: str) -> None:
+    """`only` omits all others, and the message is complete; every item has a text."""
+    every = await answered(wire(name), name.partition("-")[0])
+    some = await answered(wire(name), name.partition("-")[0], only=only)
+    assert some.items == [item for item in every.items if item["type"] == only]
+    assert some.message == every.message
+    assert all(isinstance(item["text"], str) for item in every.items)
 
 
 async def test_message_is_null_before_the_stream_opens() -> None:
@@ -212,7 +231,7 @@ async def test_message_is_null_before_the_stream_opens() -> None:
     assert (stream["count"], stream["finished"]) == (0, False)
     said = await ask("http://127.0.0.1:9", api_key="k")
     assert said.code == "http-connection"
-    assert said.message == {"role": "assistant", "content": "", "toolCalls": [], "finishReason": None, "usage": None}
+    assert (said.message["content"], said.message["toolCalls"], said.message["finishReason"]) == ("", [], None)
 
 
 @pytest.mark.parametrize(

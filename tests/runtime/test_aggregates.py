@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from streamstack.errors import RunError
 from streamstack.language import operators
-from streamstack.runtime.windows import SlidingSpread, Spread, Total
+from streamstack.runtime.windows import Spread, Total
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e150, max_value=1e150)
 DECIMALS = st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**9), max_value=10**9)
@@ -93,7 +93,7 @@ NEAR = st.floats(-1e6, 1e6)
 @given(st.lists(NEAR, max_size=60), st.integers(1, 20))
 def test_the_deviation_of_a_window_is_that_of_its_numbers(numbers: list[float], size: int) -> None:
     """Whatever left, it is as if only those in the window had ever come."""
-    sliding, lasting = SlidingSpread(), Spread()
+    sliding, lasting = Spread(sliding=True), Spread(sliding=False)
     window: deque[float] = deque()
     for at, number in enumerate(numbers, 1):
         if len(window) == size:
@@ -111,7 +111,7 @@ def test_the_deviation_of_a_window_is_that_of_its_numbers(numbers: list[float], 
 def test_a_million_items_drift_by_less_than_a_billionth() -> None:
     """Sum, mean and deviation of the last thousand of 10^6 numbers around a million, against exact ones."""
     rng = random.Random(7)  # noqa: S311  (no secret)
-    total, running, sliding, lasting = Total(), Total(), SlidingSpread(), Spread()
+    total, running, sliding, lasting = Total(), Total(), Spread(sliding=True), Spread(sliding=False)
     window: deque[float] = deque()
     numbers = [1e6 + rng.gauss(0, 1) for _ in range(1_000_000)]
     for number in numbers:
@@ -135,7 +135,7 @@ def test_a_million_items_drift_by_less_than_a_billionth() -> None:
 @pytest.mark.parametrize("bad", ["5", True, [1], math.nan, math.inf, Decimal("NaN"), {}])
 def test_what_is_no_finite_number_is_refused(bad: Any) -> None:
     """The message says what was there."""
-    for made in (Total, Spread, SlidingSpread):
+    for made in (Total, lambda: Spread(sliding=False), lambda: Spread(sliding=True)):
         with pytest.raises(RunError, match=r"needs numbers, (not an?|and one is not finite)"):
             made().add(bad)
 
@@ -148,5 +148,5 @@ def test_too_large_is_told() -> None:
     with pytest.raises(RunError, match="too large"):
         total.sum()
     with pytest.raises(RunError, match="too large"):
-        Spread().add(10**400)
+        Spread(sliding=False).add(10**400)
     assert operators.is_finite(1e308)

@@ -102,5 +102,5 @@ async def test_inputs_come_whole_from_one_binding() -> None:
     ):
         outcome = await run_stack(stack, {"given": given}, also=DOUBLE)
         assert outcome.error is not None
-        assert outcome.error.code == "template"
+        assert outcome.error.code == "invalid-input"
         assert told in outcome.error.message, given

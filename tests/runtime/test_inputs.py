@@ -385,14 +385,14 @@ def test_what_is_nested_as_deep_as_allowed_can_be_written_again() -> None:
 
 
 def test_decimals_beside_free_json_leave_it_as_it_is() -> None:
-    """Free JSON holds the same numbers whether or not a decimal stands beside it."""
+    """Free JSON holds the same numbers whether or not a decimal stands beside it, and all keep their digits."""
     checker = compile_yaml("price: decimal\nfree: json")
-    free = '{"a": [1.5, 123456789012345678901, 2]}'
-    found = send_json(checker, f'{{"price": 0.10, "free": {free}}}')
-    assert str(found["price"]) == "0.10"
-    assert found["free"] == {"a": [1.5, 123456789012345678901.0, 2]}
-    assert [type(each) for each in found["free"]["a"]] == [float, float, int]
-    assert send_json(checker, f'{{"price": 1, "free": {free}}}')["free"] == found["free"]
+    free = '{"a": [1.5, 123456789012345678901, 2, 9007199254740993.5, -9999999999999999999, 1.10]}'
+    for price in ("0.10", "1"):
+        found = send_json(checker, f'{{"price": {price}, "free": {free}}}')
+        assert str(found["price"]) == price
+        numbers = [1.5, 123456789012345678901, 2, Decimal("9007199254740993.5"), -9999999999999999999, 1.1]
+        assert [(type(each), each) for each in found["free"]["a"]] == [(type(each), each) for each in numbers]
 
 
 @pytest.mark.parametrize("number", ["0." + "1" * 10_001, "1." + "0" * 10_001, "-" + "1" * 200 + "." + "1" * 9_801])

@@ -401,7 +401,7 @@ def test_source_with_other_names_never_runs(text: str) -> None:
 WRITERS = [
     *(ENGINE / "functions").glob("*.py"),
     *(ENGINE / "runtime" / f"{name}.py" for name in ("compiler", "plan")),
-    *(ENGINE / "language" / "expressions" / f"{n}.py" for n in ("compile", "value", "templates", "scan")),
+    *(ENGINE / "language" / "expressions" / f"{n}.py" for n in ("compile", "templates", "grammar")),
 ]
 
 

@@ -269,6 +269,52 @@ async def test_relay_both_ways() -> None:
     ]
 
 
+#: What is true of an upstream's bytes alone.
+OF_BYTES = {
+    "Content-Type": "text/html",
+    "Content-Range": "bytes 0-9/100",
+    "Content-Digest": "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:",
+    "Repr-Digest": "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:",
+    "Digest": "sha-256=X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=",
+    "Content-MD5": "Q2hlY2sgSW50ZWdyaXR5IQ==",
+    "ETag": '"abc"',
+    "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT",
+}
+
+
+@pytest.mark.parametrize(
+    ("format_", "coding", "forwarded"),
+    [("sse", "", set()), ("ndjson", "", set()), ("bytes", "", set(OF_BYTES)), ("bytes", "gzip", {"Content-Type"})],
+)
+async def test_headers_of_other_bytes_are_not_forwarded(format_: str, coding: str, forwarded: set[str]) -> None:
+    """Types, digests and validators of an upstream's body go on only with its very bytes."""
+    body = gzip.compress(b"hello") if coding else b"hello"
+    lines = {**OF_BYTES, "Content-Encoding": coding, "X-Kept": "yes"} if coding else {**OF_BYTES, "X-Kept": "yes"}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    text = f"""
+    method: GET
+    path: /x
+    responseType: streaming
+    streaming: {{format: {format_}}}
+    functionStack:
+      - http.request: {{url: %s, decode: bytes}}
+        as: reply
+      - respond: {{headers: << reply.headers >>}}
+      - stream: << {"reply.body" if format_ == "bytes" else "1"} >>
+    """
+    async with (
+        recorder(f"HTTP/1.1 200 OK\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body) as upstream,
+        declared(text % upstream.url) as (server, _),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        sent = dict(_fields((await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")[0]))
+        writer.close()
+    assert {name for name, value in OF_BYTES.items() if sent.get(name.lower().encode()) == value.encode()} == forwarded
+    assert sent[b"x-kept"] == b"yes"
+    assert b"content-encoding" not in sent
+
+
 async def test_cookies_of_an_upstream_are_handed_on_as_a_list() -> None:
     """`cookies` takes the texts of `set-cookie`, each of which is a header of its own."""
     text = """
@@ -310,7 +356,7 @@ async def test_what_would_break_out_of_a_head_is_refused(given: dict[str, Any]) 
                 {"url": upstream.url, "method": "GET", "headers": {}} | given,
             )
             assert ran.error is not None
-            assert ran.error.code == "template"
+            assert (ran.error.code, ran.error.status) == ("invalid-input", 400), "the client's fault, not the author's"
     assert upstream.received == []
 
 
@@ -320,7 +366,7 @@ async def test_control_characters_in_a_url_are_refused(char: str) -> None:
     async with recorder(REPLY) as upstream:
         ran = await run_calling("- http.request: << input.url >>\n  as: reply", {"url": f"{upstream.url}/a{char}b"})
         assert ran.error is not None
-        assert ran.error.code == "template"
+        assert ran.error.code == "invalid-input"
     assert upstream.received == []
 
 

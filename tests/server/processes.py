@@ -130,7 +130,7 @@ async def serving(folder: Path, *options: str, port: int = 0, before: str = "", 
         (folder / f"{name}.yaml").write_text(text, "utf-8")
     server = Process(await start(str(folder), "--port", str(port), *options, before=before))
     listening = asyncio.ensure_future(server.listen())
-    served = asyncio.ensure_future(server.said(r"http://127\.0\.0\.1:(\d+)$", 30))
+    served = asyncio.ensure_future(server.said(r"https?://127\.0\.0\.1:(\d+)$", 30))
     try:
         await asyncio.wait({listening, served}, return_when=asyncio.FIRST_COMPLETED)
         assert served.done(), server.lines

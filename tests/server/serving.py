@@ -140,7 +140,7 @@ def parse(raw: bytes) -> Reply:
         length = headers.get("content-length")
         return Reply(status, headers, rest, length is None or len(rest) == int(length), [])
     chunks: list[bytes] = []
-    while match := re.match(rb"([0-9a-f]+)\r\n", rest):
+    while match := re.match(rb"([0-9a-fA-F]+)\r\n", rest):
         size = int(match[1], 16)
         data = rest[match.end() : match.end() + size]
         rest = rest[match.end() + size + 2 :]

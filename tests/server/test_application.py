@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
 import streamstack
 from streamstack.server.app import SERVICE
@@ -146,6 +147,16 @@ async def test_answers_wherever_it_is(tmp_path: Path, prefix: str) -> None:
         if prefix:
             assert (await client.get("/page")).status == 200
             assert (await client.get("/nowhere")).status == 404
+
+
+@pytest.mark.parametrize("path", ["/%61pi/v1/where", "/api/%761/where", "/api/v1/%77here"])
+async def test_prefix_may_be_percent_encoded(tmp_path: Path, path: str) -> None:
+    """A path names the same endpoint however its characters are written, the prefix included."""
+    async with (
+        calling(mounted(streamstack.application(write(tmp_path)))) as client,
+        client.get(URL(path, encoded=True)) as reply,
+    ):
+        assert (reply.status, await reply.json()) == (200, "/api/v1/where")
 
 
 @pytest.mark.parametrize("prefix", ["", "/below"])

@@ -72,6 +72,59 @@ async def test_malformed_request(request_: bytes, status: int) -> None:
     assert "Traceback" not in raw.decode("latin-1")
 
 
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        ("GET /s?q=ü HTTP/1.1\r\nHost: x\r\n\r\n".encode(), "must be percent-encoded"),
+        ("GET /ü HTTP/1.1\r\nHost: x\r\n\r\n".encode("latin-1"), "must be percent-encoded"),
+        (b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", "the request line is not valid"),
+    ],
+)
+async def test_reasons_are_named(request_: bytes, reason: str) -> None:
+    """What is not valid HTTP gets an error that says what is wrong."""
+    async with serving(endpoint(hello)) as server:
+        reply = parse(await server.raw(request_))
+    assert reply.status == 400
+    assert reason in json.loads(reply.body)["detail"]
+
+
+@pytest.mark.parametrize("at", range(1, 24))
+async def test_http_2_is_refused_at_once(at: int) -> None:
+    """Wherever its preface is cut, and also behind another request."""
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    async with serving(endpoint(hello)) as server:
+        client = await server.connect()
+        client.writer.write(preface[:at])
+        await asyncio.sleep(0.01)
+        client.writer.write(preface[at:])
+        reply = parse(await asyncio.wait_for(client.reader.read(), 5))
+        assert (reply.status, "HTTP/2" in json.loads(reply.body)["detail"]) == (505, True)
+        raw = await server.raw(b"GET /s HTTP/1.1\r\nHost: x\r\n\r\n" + preface)
+    assert [int(each[:3]) for each in raw.split(b"HTTP/1.1 ")[1:]] == [200, 505]
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_reader_who_leaves_behind_many_requests(reset: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+    """A client that is not read from, since much of it waits, is noticed when it leaves."""
+    monkeypatch.setattr(connection, "_LOOK", 0.05)
+
+    async def wait(run: Run, inputs: dict[str, Any]) -> None:
+        await asyncio.sleep(60)
+
+    async with serving(endpoint(wait)) as server:
+        client = await server.connect()
+        client.ask()
+        client.writer.write(b"GET /s HTTP/1.1\r\nHost: x\r\n\r\n" * 10_000)
+        await eventually(lambda: server.service.lives)
+        await asyncio.sleep(0.2)
+        assert server.service.lives
+        if reset:
+            replies.reset(client.writer.transport)
+        else:
+            client.writer.close()
+        await eventually(lambda: not server.service.lives)
+
+
 async def test_body_asked_for() -> None:
     """A client that waits for `100 Continue` gets it, once its body is known to be taken."""
     served = endpoint(hello, "/p", "POST", read=read_all)

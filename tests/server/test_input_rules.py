@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import pytest
 
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
+from streamstack.server.app import serving_locally
 from tests.server.declared import declared
 from tests.server.serving import Reply
 
@@ -173,3 +176,94 @@ async def test_settings_are_defaults_of_endpoints(tmp_path: Path) -> None:
     assert [(each.code, each.message) for each in checked.findings] == [
         ("conflicting-parameters", "`unknownInputs` contradicts `unknown` of `inputs`")
     ]
+
+
+SENT = """
+method: {method}
+path: /s/{{id}}
+responseType: json
+inputParameters:
+  id: integer
+  a: {{type: integer, default: 1, aliases: [x]}}
+  b: {{type: text, nullable: true}}
+  h: {{type: text, in: header, aliases: [x-h]}}
+  o: {{type: object, properties: {{k: integer, l: {{type: integer, default: 4}}, deep: {{type: object, properties: {{m: integer}}}}}}}}
+  l: {{type: list, items: {{type: object, properties: {{k: integer, l: integer}}}}}}
+functionStack:
+  - if: {{condition: << "a" in sent >>, then: [{{set: {{has: true}}}}], else: [{{set: {{has: false}}}}]}}
+  - forEach: {{in: [1], do: [{{set: {{inner: << sent.b >>}}}}]}}
+response: '<< {{"sent": sent, "keys": sent | keys, "has": has, "inner": inner}} >>'
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, {}),
+        ({"x": 5, "b": "y"}, {"a": 5, "b": "y"}),
+        ({"o": {}}, {"o": {}}),
+        ({"o": {"k": 1}}, {"o": {"k": 1}}),
+        ({"o": {"deep": {}}}, {"o": {"deep": {}}}),
+        ({"l": [{"k": 1}, {"l": 2}]}, {"l": [{"k": 1}, {"l": 2}]}),
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_sent_is_what_was_sent(method: str, body: Any, expected: Any) -> None:
+    """`sent` has what the client sent, converted, by declared names, at any depth; no path, no defaults."""
+    async with declared(SENT.format(method=method)) as (server, _):
+        if method == "POST":
+            reply = await server.ask("POST", "/s/7", json.dumps(body).encode(), Content_Type="application/json")
+        else:
+            repeated = [(name, one) for name, value in body.items() for one in (value if name == "l" else [value])]
+            texts = [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in repeated]
+            reply = await server.get(f"/s/7?{urlencode(texts)}")
+        told = json.loads(reply.body)
+        assert (told["sent"], told["keys"], told["has"]) == (expected, list(expected), "a" in expected), told
+        assert told["inner"] == expected.get("b")
+
+
+async def test_null_that_is_sent_is_in_sent() -> None:
+    """A PATCH that sets a column to null sends null."""
+    async with declared(SENT.format(method="POST")) as (server, _):
+        reply = await server.ask("POST", "/s/7", b'{"b": null}', Content_Type="application/json", x_h="y")
+        assert json.loads(reply.body)["sent"] == {"b": None, "h": "y"}
+
+
+def test_sent_of_a_function_is_what_it_is_given(tmp_path: Path) -> None:
+    """Where one stack calls another, `sent` has what stands under `with`."""
+    (tmp_path / "a.yaml").write_text(
+        """
+method: GET
+path: /s
+responseType: json
+inputParameters: {a: integer}
+functionStack:
+  - call: {function: f, with: {a: << input.a >>}}
+    as: found
+response: << found >>
+---
+kind: function
+name: f
+inputParameters: {a: integer, b: {type: integer, default: 2}}
+functionStack: [return: << sent >>]
+"""
+    )
+    with serving_locally(read_project(tmp_path, REGISTRY, {}), {}) as url, urlopen(f"{url}/s?a=5") as reply:  # noqa: S310
+        assert json.load(reply) == {"a": 5}
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        ("sent.more", "`sent` has no `more`"),
+        ("sent.id", "`sent` has no `id`, which is in the path"),
+        ("sent.o.x", "`sent.o` has no `x`"),
+    ],
+)
+def test_sent_is_analysed(tmp_path: Path, read: str, message: str) -> None:
+    """What `sent` never has is found at load."""
+    text = "method: POST\npath: /s/{id}\nresponseType: json\ninputParameters:\n  id: integer\n"
+    text += f"  o: {{properties: {{k: integer}}}}\nfunctionStack: [return: << {read} >>]\n"
+    (tmp_path / "a.yaml").write_text(text)
+    found = read_project(tmp_path, REGISTRY, {}).findings
+    assert [(each.code, each.message) for each in found] == [("unknown-property", message)]

@@ -254,6 +254,8 @@ async def test_packed_body_is_measured_unpacked() -> None:
         small = gzip.compress(b'{"a": "b"}')
         reply = await server.ask("POST", "/s", small, Content_Type=JSON, Content_Encoding="gzip")
         assert inputs_of(reply) == {"a": "b"}
+        reply = await server.ask("POST", "/s", small, Content_Type=JSON, Content_Encoding="x-gzip")
+        assert inputs_of(reply) == {"a": "b"}
         reply = await server.ask("POST", "/s", b"abc", Content_Type=JSON, Content_Encoding="gzip")
         assert reply.status == 400
 

@@ -7,6 +7,7 @@ import resource
 import socket
 
 import pytest
+from structlog.testing import capture_logs
 
 from streamstack.server.endpoints import EndpointHandler
 from tests.server.serving import Server, endpoint, serving
@@ -149,3 +150,38 @@ async def test_retry_after_of_a_busy_upstream_is_handed_on() -> None:
     async with Upstream(busy) as upstream, serving(relay(upstream.url)) as server:
         reply = await server.get()
     assert (reply.status, reply.headers["retry-after"]) == (502, "7")
+
+
+READ = "\n- forEach: {in: << x >>, do: [{stream: << item >>}]}"
+CALLS = {
+    "http.request": "- http.request: {url: '%s?key=secret'}\n  as: x\n- stream: << x.body >>",
+    "http.stream": "- http.stream: {url: '%s?key=secret'}\n  as: x" + READ,
+    "websocket.stream": "- websocket.stream: {url: '%s?key=secret'}\n  as: x" + READ,
+    "llm.chat": "- llm.chat: {provider: openai, model: m1, messages: hi, apiKey: secret, baseUrl: '%s'}\n  as: x"
+    + READ,
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("ends", ["status", "reset"])
+async def test_log_says_which_call_failed(call: str, ends: str) -> None:
+    """An error of an upstream is logged with its URL, without keys, its step or stream, and the model asked."""
+
+    async def failing(wire: Wire) -> None:
+        if ends == "reset":
+            wire.reset()
+        else:
+            await wire.head("Content-Length: 0", status="503 Busy", chunked=False)
+
+    async with Upstream(failing) as upstream:
+        url = upstream.url.replace("http", "ws") if call == "websocket.stream" else upstream.url
+        plan = plan_of(CALLS[call] % url)
+        async with serving(endpoint(plan.start)) as server:
+            with capture_logs() as logs:
+                reply = await server.get()
+    assert reply.status == 502
+    (line,) = [each for each in logs if each["event"] == "run-failed"]
+    assert line["url"].startswith(url)
+    assert "secret" not in str(line)
+    assert line.get("stream", line["step"]) == call
+    assert line.get("model") == ("m1" if call == "llm.chat" else None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,46 @@ async def test_settings_are_served_anew(tmp_path: Path, workers: str) -> None:
         await says(server, "sixth")
         assert await server.stop() == 0
     assert sum("can't change" in line for line in server.lines) == 2
+
+
+@both
+async def test_authentication_and_request_settings_are_reloaded(tmp_path: Path, workers: str) -> None:
+    """Keys are rotated, authentications come and go, without a restart; so do limits and trusted proxies."""
+    hello = HELLO.replace("first", "<< request.ip >>").replace(
+        "functionStack", "authentication: partners\nfunctionStack"
+    )
+
+    def keys(*words: str, more: str = "") -> str:
+        hashes = [f"sha256:{sha256(word.encode()).hexdigest()}" for word in words]
+        return f"authentication: {{partners: {{type: apiKey, keys: {json.dumps(hashes)}}}{more}}}\n"
+
+    async def answers(server: Process, wanted: dict[str, int | str]) -> None:
+        async def everywhere() -> bool:
+            found: dict[str, set[int | str]] = {header: set() for header in wanted}
+            for header, value in wanted.items():
+                for _ in range(6):
+                    extra = f"X-Forwarded-For: 192.0.2.7\r\n{header}\r\n"
+                    reply = await server.ask("GET", "/hello", extra=extra)
+                    found[header].add(reply.status if isinstance(value, int) else reply.body.decode().strip('"'))
+            return found == {header: {value} for header, value in wanted.items()}
+
+        await settled(everywhere)
+
+    file = tmp_path / "streamstack.yaml"
+    options = ("--reload", "--workers", workers)
+    async with serving(tmp_path, *options, streamstack=keys("one"), hello=hello) as server:
+        await answers(server, {"X-API-Key: one": "127.0.0.1", "X-API-Key: two": 401})
+        file.write_text("server: {trustedProxies: [127.0.0.1]}\n" + keys("one", "two"))
+        await answers(server, {"X-API-Key: one": "192.0.2.7", "X-API-Key: two": "192.0.2.7"})
+        file.write_text(keys("two", more=f", jwt: {{type: jwt, secret: '{SECRET}'}}"))
+        (tmp_path / "hello.yaml").write_text(hello.replace(": partners", ": [partners, jwt]"))
+        token = f"Authorization: Bearer {signed(claims(sub='ann'))}"
+        await answers(server, {"X-API-Key: one": 401, "X-API-Key: two": "127.0.0.1", token: 200})
+        (tmp_path / "hello.yaml").write_text(hello.replace(": partners", ": jwt"))
+        file.write_text(f"authentication: {{jwt: {{type: jwt, secret: '{SECRET}'}}}}\n")
+        await answers(server, {"X-API-Key: two": 401, token: 200})
+        assert await server.stop() == 0
+    assert not [line for line in server.lines if "can't change" in line or "Traceback" in line]
 
 
 RESUMING = """

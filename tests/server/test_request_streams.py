@@ -488,3 +488,26 @@ async def test_curl_sends_its_standard_input() -> None:
             assert json.loads(await asyncio.wait_for(curl.stdout.readline(), 10)) == total
         curl.stdin.close()
         assert await asyncio.wait_for(curl.wait(), 10) == 0
+
+
+async def test_progress_counts_what_was_given() -> None:
+    """Of a body that came at once, each record tells at most one per cent more than was decoded, the last all of it."""
+    text = """
+    method: POST
+    path: /s
+    responseType: json
+    inputParameters: {rows: {type: stream, decode: ndjson}}
+    functionStack:
+      - streams.map: {in: << input.rows >>, value: << input.rows.bytes / input.rows.size >>}
+        as: progress
+      - collect: << progress >>
+        as: all
+    response: << all >>
+    """
+    body = b"".join(b"%09d\n" % (n + 10**8) for n in range(1000))
+    async with served(text) as server:
+        reply = await server.ask("POST", "/s", body, Content_Type="application/x-ndjson")
+    shares = json.loads(reply.body)
+    assert len(shares) == 1000
+    assert all((n + 1) / 1000 <= share <= (n + 1) / 1000 + 0.011 for n, share in enumerate(shares))
+    assert shares[-1] == 1

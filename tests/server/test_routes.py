@@ -20,6 +20,15 @@ ROUTES = Routes(
         ("GET", "/café/{city}", "cafe"),
         ("GET", "/{any}/posts", "any"),
         ("HEAD", "/probe", "probe"),
+        ("POST", "/models/{model}:generate", "generate"),
+        ("POST", "/models/{model}:streamGenerate", "stream"),
+        ("POST", "/models/{model}", "model"),
+        ("POST", "/models/own:generate", "own"),
+        ("GET", "/range/{from}..{to}.json", "range"),
+        ("GET", "/range/{from}..{to}", "open"),
+        ("GET", "/files/{rest:path}", "rest"),
+        ("GET", "/files/{name}/meta", "meta"),
+        ("GET", "/files/readme", "readme"),
     ]
 )
 
@@ -45,11 +54,28 @@ ROUTES = Routes(
         ("GET", "/users/a+b", "user", {"id": "a+b"}),
         ("GET", "/caf%C3%A9/k%C3%B6ln", "cafe", {"city": "köln"}),
         ("GET", "/users/{id}", "user", {"id": "{id}"}),
+        ("POST", "/models/gpt-4:generate", "generate", {"model": "gpt-4"}),
+        ("POST", "/models/a:b:generate", "generate", {"model": "a:b"}),
+        ("POST", "/models/a%2Fb%3Agenerate", "generate", {"model": "a/b"}),
+        ("POST", "/models/x:streamGenerate", "stream", {"model": "x"}),
+        ("POST", "/models/:generate", "model", {"model": ":generate"}),
+        ("POST", "/models/own:generate", "own", {}),
+        ("GET", "/range/1..2", "open", {"from": "1", "to": "2"}),
+        ("GET", "/range/1..2..3.json", "range", {"from": "1", "to": "2..3"}),
+        ("GET", "/range/..", None, {}),
+        ("GET", "/files/a", "rest", {"rest": "a"}),
+        ("GET", "/files/a/b%2Fc/d/", "rest", {"rest": "a/b/c/d/"}),
+        ("GET", "/files/readme", "readme", {}),
+        ("GET", "/files/readme/x", "rest", {"rest": "readme/x"}),
+        ("GET", "/files/a/meta", "meta", {"name": "a"}),
+        ("GET", "/files/a/meta/b", "rest", {"rest": "a/meta/b"}),
+        ("GET", "/files/", None, {}),
+        ("GET", "/files", None, {}),
     ],
 )
-def test_route_is_found(method: str, path: str, target: str, parameters: dict[str, str]) -> None:
-    """Literals beat parameters, segments are decoded one by one, a last slash changes nothing."""
-    assert ROUTES.find(method, path) == (target, parameters)
+def test_route_is_found(method: str, path: str, target: str | None, parameters: dict[str, str]) -> None:
+    """Literals beat patterns, those parameters, those the rest of a path; segments are decoded one by one."""
+    assert ROUTES.find(method, path) == (target and (target, parameters))
 
 
 @pytest.mark.parametrize("path", ["/nope", "/users", "/users//", "//users/me", "/Users/me", "*", ""])

@@ -190,6 +190,7 @@ async def test_missing_environment_is_told(tmp_path: Path) -> None:
     code, said = await refused(tmp_path, hello=HELLO, streamstack=settings)
     assert code == 1
     assert re.search(r"streamstack\.yaml:1:\d+: error: .*SURELY_NOT_SET", said)
+    assert "`streamstack validate --env` reports them too" in said
 
 
 async def test_nothing_to_serve(tmp_path: Path) -> None:

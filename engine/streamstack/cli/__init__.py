@@ -17,6 +17,7 @@ from streamstack.server.signals import Early
 COMMANDS: Final = {
     "serve": "serve",
     "validate": "validate",
+    "fix": "fix",
     "call": "call",
     "graph": "definitions",
     "show": "definitions",
@@ -35,6 +36,8 @@ _ELSEWHERE: Final = {
     "check": "validate",
     "lint": "validate",
     "verify": "validate",
+    "format": "fix",
+    "repair": "fix",
     "curl": "call",
     "request": "call",
     "docs": "functions",

@@ -146,7 +146,7 @@ def _server(url: str | None, directory: Path | None) -> Iterator[str]:
     errors = [finding for finding in checked.findings if finding.severity == "error"]
     if errors:
         click.echo(WRITERS["text"](errors, checked.sources), nl=False, err=True)
-        raise _NoAnswerError("the project can't be served; see `streamstack validate`")
+        raise _NoAnswerError(f"the project can't be served: {checked.advice}")
     try:
         with _log_to_stderr(), serving_locally(checked, checked.environment) as address:
             yield address

@@ -26,7 +26,7 @@ from streamstack.server.reloading import first_edition, unshared
 from streamstack.server.serve import ServeOptions
 from streamstack.server.serve import serve as serve_alone
 from streamstack.server.signals import Early
-from streamstack.server.sockets import AddressError, is_loopback
+from streamstack.server.sockets import AddressError, ServerTls, TlsError, is_loopback
 from streamstack.server.supervisor import Supervisor, SupervisorError
 
 
@@ -74,7 +74,7 @@ def serve(
     if checked.findings:
         click.echo(write_text(checked.findings, checked.sources), err=True, nl=False)
     if checked.failed:
-        give_up(context, "not served: put the errors above right first", FOUND)
+        give_up(context, f"not served: {checked.advice}", FOUND)
     if not checked.project.endpoints:
         if checked.sources:
             give_up(context, f"no endpoints found in {folder}")
@@ -100,12 +100,13 @@ def serve(
             dev=dev,
             reload=reload,
             early=context.find_object(Early) or Early(),
+            tls=None if server.tls is None else ServerTls(server.tls),
         )
         if count > 1:
             Supervisor(task, count).run()
         else:
             serve_alone(task)
-    except (AddressError, AuthenticationError, DatabaseError, SupervisorError, UnservableError) as error:
+    except (AddressError, AuthenticationError, DatabaseError, SupervisorError, TlsError, UnservableError) as error:
         give_up(context, str(error))
 
 
@@ -117,7 +118,7 @@ def _check_sharing(context: click.Context, checked: Checked) -> None:
     for each in (*refused, *warned):
         _announce(each)
     if refused:
-        give_up(context, "not served: put the above right first", FOUND)
+        give_up(context, "not served: fix the above first", FOUND)
 
 
 def _announce(line: str) -> None:

@@ -15,7 +15,7 @@ from streamstack.connections.authentication import own_secret
 from streamstack.connections.tokens import Key, private_key, secret_key, sign
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
-from streamstack.language.authentication import ApiKey, Jwt, Method, Methods, digest_of
+from streamstack.language.authentication import ApiKey, Jwt, Method, Methods, digest_of, refuse_name
 from streamstack.language.findings import write_text
 from streamstack.language.names import did_you_mean
 from streamstack.language.project import Checked, find_root, read_project
@@ -27,6 +27,7 @@ _BYTES = 32
 
 @click.command(short_help="Create a JWT or an API key for testing.")
 @click.option("--auth", "name", help="Name under `authentication`.  [default: the only one]")
+@click.option("--new", metavar="NAME", help="Create the first API key of a new authentication of this name.")
 @click.option(
     "--claim",
     "claims",
@@ -51,6 +52,7 @@ _BYTES = 32
 def token(
     name: str | None,
     *,
+    new: str | None,
     claims: tuple[str, ...],
     scopes: tuple[str, ...],
     expires: str,
@@ -59,11 +61,15 @@ def token(
 ) -> None:
     """Create a token that the endpoints of a project accept, signed with the secret in its settings.
 
-    For an API key authentication, create a new key, and print the hash to add to streamstack.yaml.
+    For an API key authentication, create a new key, and print the hash to add to streamstack.yaml. --new prints
+    all the lines that a project without API keys needs.
 
     Use it for testing and for your own scripts. Keep the secret safe: anyone who can read it can create valid
     tokens.
     """
+    if new is not None:
+        _make_first_key(new)
+        return
     checked = _read(directory or (Path("definitions") if Path("definitions").is_dir() else Path()))
     method = _chosen(checked.settings.authentication, name)
     if isinstance(method, ApiKey):
@@ -92,13 +98,16 @@ def _read(folder: Path) -> Checked:
     ]
     if settings:
         click.echo(write_text(settings, checked.sources), nl=False, err=True)
-        _give_up("no token is made: put the settings right first")
+        _give_up("no token is created: fix the settings first")
     return checked
 
 
 def _chosen(methods: Methods, name: str | None) -> Method:
     if not methods:
-        _give_up("streamstack.yaml has no `authentication`")
+        _give_up(
+            "streamstack.yaml has no `authentication`: `streamstack token --new partners` creates an API key and "
+            "prints the lines to add"
+        )
     if name is None and len(methods) == 1:
         return next(iter(methods.values()))
     if name is None:
@@ -124,11 +133,27 @@ def _signing(method: Jwt, pem: str | None, checked: Checked) -> tuple[Key, str]:
 
 def _make_key(method: ApiKey) -> None:
     """Print a new key, and the hash of it to add to the settings."""
+    click.echo(f"the key is shown once. Under authentication.{method.name}.keys, add: {_print_key()}", err=True)
+
+
+def _make_first_key(name: str) -> None:
+    """Print a new key, and the settings in which it is the only one."""
+    if fault := refuse_name(name):
+        raise click.UsageError(": ".join(fault))
+    hashed = _print_key()
+    click.echo(
+        "the key is shown once. Add to streamstack.yaml:\n\n"
+        f"authentication:\n  {name}:\n    type: apiKey\n    keys:\n      - {hashed}\n\n"
+        f"and to each endpoint that requires a key:\n\nauthentication: {name}",
+        err=True,
+    )
+
+
+def _print_key() -> str:
+    """Print a new key on standard output; return its hash, as the settings contain it."""
     key = secrets.token_urlsafe(_BYTES)
     click.echo(key)
-    click.echo(
-        f"the key is shown once. Under authentication.{method.name}.keys: sha256:{digest_of(key).hex()}", err=True
-    )
+    return f"sha256:{digest_of(key).hex()}"
 
 
 def _claim(text: str) -> tuple[str, Any]:

@@ -6,6 +6,8 @@ import asyncio
 import atexit
 import gc
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -53,7 +55,7 @@ def validate(
     Exit codes: 0 if there are no problems, 1 if there are findings, 2 if the command could not run.
     """
     atexit.register(gc.freeze)  # looking for cycles is needless in a process that ends
-    chosen = paths or (Path("definitions") if Path("definitions").is_dir() else Path(),)
+    chosen = paths or default_paths()
     try:
         findings, sources = _check(chosen, check_environment=env, ask=database)
     except RunError as error:
@@ -75,44 +77,71 @@ def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tu
     A file is checked together with its whole project, whose functions it may call. With ``ask`` the databases
     are checked too. Raises RunError ``database`` for one that is unreachable.
     """
-    wanted: dict[Path, list[Path]] = {}
-    tests: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(2, "no such file or folder", str(path))
-        if is_test(path):
-            tests.append(path)
-            continue
-        wanted.setdefault(find_root(path), []).append(path)
+    tests = [path for path in paths if is_test(path)]
+    wanted = choose(path for path in paths if not is_test(path))
     findings: set[Diagnostic] = set()
     sources: dict[str, str] = {}
     for root, chosen in wanted.items():
-        files = [path for path in chosen if not path.is_dir() and path.name != SETTINGS]
-        folders = [path for path in chosen if path.is_dir()]
         checked = read_project(
             root,
             REGISTRY,
             os.environ,
             # Without its variables another database would be asked: the embedded one.
             check_environment=check_environment or ask,
-            more=files,
-            folders=folders,
+            more=chosen.files,
+            folders=chosen.folders,
         )
-        tests += [each for folder in folders for each in find_tests(folder) if not checked.ignores(each)]
+        tests += [each for folder in chosen.folders for each in find_tests(folder) if not checked.ignores(each)]
         settings = find_settings(root)
-        named = {display_name(path) for path in (*files, *([] if settings is None else [settings]))}
         found = checked.findings
         wrong = settings is not None and any(
             each.severity == "error" and each.file == display_name(settings) for each in found
         )
         if ask and not wrong:
             found = [*found, *asyncio.run(_ask(checked))]
-        names = {*checked.sources, *(each.file for each in found)}
-        told = named | {name for name in names if _is_inside(name, folders)}
+        told = chosen.among({*checked.sources, *(each.file for each in found)})
+        told |= set() if settings is None else {display_name(settings)}
         findings.update(finding for finding in found if finding.file in told)
         sources.update({name: text for name, text in checked.sources.items() if name in told})
     found, texts = check_tests(tests)
     return sorted({*findings, *found}), sources | texts
+
+
+def default_paths() -> tuple[Path, ...]:
+    """Return the folder that a command reads without arguments."""
+    return (Path("definitions") if Path("definitions").is_dir() else Path(),)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The files and folders of one project that a command was given."""
+
+    files: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+
+    def among(self, names: Iterable[str]) -> set[str]:
+        """Return those files, by the names that findings carry, that are chosen or lie in a chosen folder."""
+        here = Path.cwd()
+        tops = [os.path.normpath(here / folder) for folder in self.folders]
+        named = {display_name(file) for file in self.files}
+        return {name for name in names if name in named or any((here / name).is_relative_to(top) for top in tops)}
+
+
+def choose(paths: Iterable[Path]) -> dict[Path, Chosen]:
+    """Sort files and folders by the root of their project.
+
+    Raises FileNotFoundError for a path that does not exist.
+    """
+    wanted: dict[Path, Chosen] = {}
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(2, "no such file or folder", str(path))
+        chosen = wanted.setdefault(find_root(path), Chosen())
+        if path.is_dir():
+            chosen.folders.append(path)
+        elif path.name != SETTINGS:
+            chosen.files.append(path)
+    return wanted
 
 
 async def _ask(checked: Checked) -> list[Diagnostic]:
@@ -126,10 +155,3 @@ async def _ask(checked: Checked) -> list[Diagnostic]:
         return [finding for name, steps in uses.items() for finding in await databases[name].check(steps)]
     finally:
         await databases.aclose()
-
-
-def _is_inside(name: str, folders: list[Path]) -> bool:
-    """Return whether a file, by the name that findings carry, lies in one of the folders."""
-    here = Path.cwd()
-    file = here / name
-    return any(file.is_relative_to(os.path.normpath(here / folder)) for folder in folders)

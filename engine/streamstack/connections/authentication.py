@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
@@ -169,10 +170,24 @@ class Authenticators:
     """All authentications of a project, by name; keys are read when they are first needed."""
 
     def __init__(self, methods: Methods, client: Callable[[], HttpClient], folder: Path) -> None:
-        self._verifiers: dict[str, TokenVerifier | ApiKeyVerifier] = {
-            name: TokenVerifier(method, client, folder) if isinstance(method, Jwt) else ApiKeyVerifier(method)
-            for name, method in methods.items()
-        }
+        self._client = client
+        self._folder = folder
+        self._verifiers: dict[str, TokenVerifier | ApiKeyVerifier] = {}
+        self.replace(methods)
+
+    def replace(self, methods: Methods) -> None:
+        """Use the authentications of changed settings.
+
+        One that has not changed keeps its cached keys and tokens. One that is gone stays for requests under way: no
+        others can name it.
+        """
+        for name, method in methods.items():
+            known = self._verifiers.get(name)
+            if known is not None and replace(method, mark=None) == replace(known.method, mark=None):
+                continue
+            self._verifiers[name] = (
+                TokenVerifier(method, self._client, self._folder) if isinstance(method, Jwt) else ApiKeyVerifier(method)
+            )
 
     def __getitem__(self, name: str) -> TokenVerifier | ApiKeyVerifier:
         return self._verifiers[name]

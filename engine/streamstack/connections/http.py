@@ -50,11 +50,12 @@ class UpstreamRequest:
 def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "http") -> URL:
     """Return the URL that a text is, with more added to its query. ``web`` is its scheme: http or ws.
 
-    Raises RunError ``template`` for what is not such a URL. The message holds none of it: a URL may hold a key.
+    Raises RunError ``template`` for any other URL, ``invalid-input`` for one with control characters. The message
+    holds none of it: a URL may hold a key.
     """
     text = text.strip()
     if _CONTROL.search(text):  # yarl would drop line breaks and tabs in silence
-        raise RunError("template", "`url` holds a line break or another control character", final=True)
+        raise RunError("invalid-input", "`url` contains a line break or another control character", final=True)
     try:
         url = URL(text, encoded=_QUOTED.fullmatch(text) is not None)
         right = url.scheme in (web, web + "s") and bool(url.raw_host) and url.port is not None

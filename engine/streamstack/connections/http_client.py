@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, Protocol, TypeVar
+from contextlib import suppress
+from threading import Thread
+from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
 import brotli  # type: ignore[import-untyped]
+from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -160,6 +164,69 @@ class _RedirectError(Exception):
         self.location = location
 
 
+#: Names that are looked up at the same time; further ones wait for their turn, within the time to connect.
+LOOKUPS: Final = 64
+
+
+class Resolver(AbstractResolver):
+    """Looks names up, each in a thread of its own.
+
+    The event loop has a few threads for that, which it needs for every connection, and waits for when it ends: one slow
+    name server would stop all calls and delay the shutdown.
+    """
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(LOOKUPS)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[Any]] = loop.create_future()
+
+        def finish(infos: list[Any], error: Exception | None) -> None:
+            self._free.release()  # not earlier, though no request waits any more: the thread is still there
+            if found.done():
+                return
+            if error is None:
+                found.set_result(infos)
+            else:
+                found.set_exception(error)
+
+        def look_up() -> None:
+            infos: list[Any] = []
+            error: Exception | None = None
+            try:
+                infos = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+            except OSError as raised:
+                error = raised
+            except UnicodeError as raised:
+                error = OSError(f"not a host name: {raised}")
+            with suppress(RuntimeError):  # the event loop has ended meanwhile
+                loop.call_soon_threadsafe(finish, infos, error)
+
+        await self._free.acquire()
+        try:
+            Thread(target=look_up, name="resolver", daemon=True).start()
+        except RuntimeError as error:
+            self._free.release()
+            raise OSError("the system has no thread left") from error
+        return [
+            ResolveResult(
+                hostname=host,
+                host=f"{address[0]}%{address[3]}" if len(address) > 3 and address[3] else address[0],
+                port=address[1],
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in await found
+        ]
+
+    async def close(self) -> None:
+        """Do nothing: threads that still wait hold nothing up."""
+
+
 class HttpClient:
     """Sends requests. It is opened when first used, and closed with the server."""
 
@@ -184,7 +251,7 @@ class HttpClient:
         """The pool itself; no cookie is kept, since it is shared by all runs."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, socket_factory=self._guard.make_socket),
+                connector=aiohttp.TCPConnector(limit=0, socket_factory=self._guard.make_socket, resolver=Resolver()),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # What follows the head is timed by its reader: events count there, not bytes.
                 timeout=aiohttp.ClientTimeout(total=None, connect=self.settings.connect or None),

@@ -84,7 +84,7 @@ def _refuse(value: Any) -> Any:
 
 def _unkept(value: Any) -> RunError:
     if isinstance(value, Opaque):
-        return RunError("template", f"a {value.kind} can't be stored: use `collect` to read it first")
+        return RunError("template", f"a {value.kind} can't be stored: {value.remedy}")
     return RunError("template", f"a {kind(value)} can't be stored")
 
 

@@ -45,17 +45,20 @@ class AiSdkEncoder(DialectEncoder):
     def open_block(self, block: DialectBlock) -> bytes:
         if block.name:
             return _part("tool-input-start", toolCallId=block.id, toolName=block.name)
-        self._before = b'data: {"type":"text-delta","id":"%d","delta":' % block.number
+        kind = _kind(block)
+        self._before = b'data: {"type":"%b-delta","id":"%d","delta":' % (kind.encode(), block.number)
         self._after = b"}\n\n"
-        return _part("text-start", id=str(block.number))
+        return _part(f"{kind}-start", id=str(block.number))
 
     def arguments(self, block: DialectBlock, text: str) -> bytes:
         return _part("tool-input-delta", toolCallId=block.id, inputTextDelta=text)
 
     def close_block(self, block: DialectBlock) -> bytes:
         if not block.name:
-            return _part("text-end", id=str(block.number))
-        named = {"toolCallId": block.id, "toolName": block.name}
+            signed = {"signature": block.signature, "redactedData": block.redacted}
+            return _part(f"{_kind(block)}-end", id=str(block.number), **_beside("anthropic", signed))
+        named: dict[str, Any] = {"toolCallId": block.id, "toolName": block.name}
+        named |= _beside("google", {"thoughtSignature": block.signature})
         text = self.kept_text(block)
         try:
             return _part("tool-input-available", **named, input=orjson.loads(text or "{}"))
@@ -76,6 +79,16 @@ class AiSdkEncoder(DialectEncoder):
 
     def error_end(self, error: RunError, told: Mapping[str, Any], number: int) -> bytes:
         return _part("error", errorText=fault_of(error, told)) + _DONE
+
+
+def _kind(block: DialectBlock) -> str:
+    return "reasoning" if block.reasoning else "text"
+
+
+def _beside(provider: str, known: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a provider needs back: pages send it with the message."""
+    known = {name: value for name, value in known.items() if value}
+    return {"providerMetadata": {provider: known}} if known else {}
 
 
 def _part(kind: str, **more: Any) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.formats.dialect import DialectBlock, DialectEncoder, Kept, fault_of
+from streamstack.formats.dialect import DialectBlock, DialectEncoder, fault_of
 from streamstack.formats.spec import Format
 from streamstack.language.values import to_json
 
@@ -49,23 +49,24 @@ class AnthropicEncoder(DialectEncoder):
         return _event("message_start", {"message": {**message, "usage": usage}})
 
     def open_block(self, block: DialectBlock) -> bytes:
-        if not block.name:
-            self._before = (
-                b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,'
-                b'"delta":{"type":"text_delta","text":' % block.number
-            )
-            self._after = b"}}\n\n"
-            held: dict[str, Any] = {"type": "text", "text": ""}
-        else:
-            held = {"type": "tool_use", "id": block.id, "name": block.name, "input": {}}
-        return _event("content_block_start", {"index": block.number, "content_block": held})
+        kind = b"thinking" if block.reasoning else b"text"
+        self._before = (
+            b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,'
+            b'"delta":{"type":"%b_delta","%b":' % (block.number, kind, kind)
+        )
+        self._after = b"}}\n\n"
+        return _event("content_block_start", {"index": block.number, "content_block": _block(block)})
 
     def arguments(self, block: DialectBlock, text: str) -> bytes:
         delta = {"type": "input_json_delta", "partial_json": text}
         return _event("content_block_delta", {"index": block.number, "delta": delta})
 
     def close_block(self, block: DialectBlock) -> bytes:
-        return _event("content_block_stop", {"index": block.number})
+        data = b""
+        if block.reasoning and block.signature:
+            delta = {"type": "signature_delta", "signature": block.signature}
+            data = _event("content_block_delta", {"index": block.number, "delta": delta})
+        return data + _event("content_block_stop", {"index": block.number})
 
     def finish(self) -> bytes:
         delta = {"stop_reason": _REASONS[self.reason], "stop_sequence": None}
@@ -78,7 +79,7 @@ class AnthropicEncoder(DialectEncoder):
     def document(self) -> dict[str, Any]:
         return {
             **self._named(),
-            "content": [_block(each) for each in self._kept],
+            "content": [_block(each.block, each.text, self.signature_of(each.block)) for each in self._kept],
             "stop_reason": _REASONS[self.reason],
             "stop_sequence": None,
             "usage": self._figures(),
@@ -113,12 +114,15 @@ def _event(name: str, data: dict[str, Any]) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), to_json({"type": name, **data}))
 
 
-def _block(kept: Kept) -> dict[str, Any]:
-    block = kept.block
+def _block(block: DialectBlock, text: str = "", signature: str = "") -> dict[str, Any]:
+    if block.redacted:
+        return {"type": "redacted_thinking", "data": block.redacted}
+    if block.reasoning:
+        return {"type": "thinking", "thinking": text, "signature": signature}
     if not block.name:
-        return {"type": "text", "text": kept.text}
+        return {"type": "text", "text": text}
     try:
-        given = orjson.loads(kept.text or "{}")
+        given = orjson.loads(text or "{}")
     except orjson.JSONDecodeError:
         raise RunError(
             "not-in-dialect",

@@ -1,4 +1,4 @@
-"""What the dialects of model providers have in common: an answer in blocks, of text and of calls."""
+"""What the dialects of model providers have in common: an answer in blocks of text, reasoning and tool calls."""
 
 from __future__ import annotations
 
@@ -54,15 +54,21 @@ def _continued(messages: Any) -> str:
 
 
 class DialectBlock(NamedTuple):
-    """A run of text, or a tool call, which alone has a name. ``number`` counts both, from 0."""
+    """A run of text or of reasoning, or a tool call, which alone has a name. ``number`` counts them all, from 0.
+
+    ``signature`` is what the provider signed reasoning or a call with; ``redacted`` reasoning that it encrypted.
+    """
 
     number: int
+    reasoning: bool = False
     call: int = 0  # which of the calls, from 0
     index: Any = None  # what identifies its items
     id: str = ""
     name: str = ""
     spoken: bool = False  # it has arguments
-    complete: bool = False  # they came as an object: nothing can follow
+    complete: bool = False  # nothing can follow: the arguments came as an object, or the reasoning is signed
+    signature: str = ""
+    redacted: str = ""
 
 
 class DialectState(NamedTuple):
@@ -111,6 +117,7 @@ class DialectEncoder(Encoder):
         "_metadata",
         "_noted",
         "_reason",
+        "_signatures",
         "_state",
         "_undo",
         "_usage",
@@ -126,11 +133,12 @@ class DialectEncoder(Encoder):
         self._after = b""
         self._state = DialectState()
         self._kept: list[Kept] = []  # all blocks of a whole answer, else the call that is open
-        self._undo = (self._state, self._kept)  # what they were before the last chunk
+        self._undo = self._now()
         self._noted = False  # the last chunk was kept
         self._reason: str | None = None
         self._usage: Item | None = None
         self._metadata: Any = None
+        self._signatures: dict[int, str] = {}  # of reasoning, by the block's number
 
     # ------------------------------------------------------------- what a dialect fills in
 
@@ -140,7 +148,7 @@ class DialectEncoder(Encoder):
 
     @abstractmethod
     def open_block(self, block: DialectBlock) -> bytes:
-        """Return the beginning of a block. Sets what stands around pieces of its text."""
+        """Return the beginning of a block. Sets what stands around pieces of its text or reasoning."""
 
     @abstractmethod
     def arguments(self, block: DialectBlock, text: str) -> bytes:
@@ -173,6 +181,10 @@ class DialectEncoder(Encoder):
         block = self._state.block
         return TOOL_CALLS if block is not None and block.name else STOP
 
+    def signature_of(self, block: DialectBlock) -> str:
+        """Return what reasoning that was kept is signed with."""
+        return self._signatures.get(block.number, "")
+
     def kept_text(self, block: DialectBlock) -> str:
         """Return the text or the arguments of a block that was kept."""
         return next((each.text for each in self._kept if each.block.number == block.number), "")
@@ -188,15 +200,19 @@ class DialectEncoder(Encoder):
             return self._item(content)
         data = to_json(text)
         before = self._state
-        self._undo = (before, self._kept)
+        self._undo = self._now()
         block = before.block
         opening = b""
-        if block is None or block.name:
+        if block is None or block.name or block.reasoning:
             opening = self._begin(DialectBlock(before.blocks))
         if self.whole:
             self._note(text)
             return b""
         return b"%b%b%b%b" % (opening, self._before, data, self._after)
+
+    def _now(self) -> tuple[DialectState, list[Kept], bytes, bytes]:
+        """Return what a chunk changes, to restore it if the chunk is not sent."""
+        return self._state, self._kept, self._before, self._after
 
     def undo(self) -> None:
         if self._noted:
@@ -205,7 +221,7 @@ class DialectEncoder(Encoder):
             self.held -= len(to_json(last.pieces.pop())) - 2
             if not last.pieces:
                 self._kept.pop()
-        self._state, self._kept = self._undo
+        self._state, self._kept, self._before, self._after = self._undo
 
     def _begin(self, block: DialectBlock) -> bytes:
         """Go on with another block; return the events that announce it."""
@@ -243,14 +259,32 @@ class DialectEncoder(Encoder):
         item = content["type"]
         if item == "text":
             return self.chunk(str(content["text"]), None, None, None, 0)
-        self._undo = (self._state, self._kept)
+        self._undo = self._now()
         if item == "toolCall":
             return self._call(content)
+        if item == "reasoning":
+            return self._think(content)
         if item == "usage":
             self._usage = add_usage(self._usage, content)
         else:
             self._reason = content["reason"]
         return b""
+
+    def _think(self, item: Mapping[str, Any]) -> bytes:
+        """Take a piece of the reasoning, the signature that ends it, or reasoning that is encrypted."""
+        text, signature, redacted = (item.get(name) or "" for name in ("text", "signature", "redacted"))
+        block = self._state.block
+        data = b""
+        if block is None or not block.reasoning or block.complete or redacted:
+            block = DialectBlock(self._state.blocks, reasoning=True, redacted=redacted, complete=bool(redacted))
+            data = self._begin(block)
+        if signature:
+            self._signatures[block.number] = signature
+            self._state = self._state._replace(block=block._replace(signature=signature, complete=True))
+        if self.whole:
+            self._note(text)
+            return b""
+        return b"%b%b%b%b" % (data, self._before, to_json(text), self._after) if text else data
 
     def _call(self, item: Mapping[str, Any]) -> bytes:
         given = item.get("arguments")
@@ -281,7 +315,14 @@ class DialectEncoder(Encoder):
             )
         number = len(state.ids)
         call_id = given or f"call_{self.response.run[:16]}_{number}"
-        return DialectBlock(state.blocks, number, item.get("index"), call_id, name)
+        return DialectBlock(
+            state.blocks,
+            call=number,
+            index=item.get("index"),
+            id=call_id,
+            name=name,
+            signature=item.get("signature") or "",
+        )
 
     # ------------------------------------------------------------- silences and ends
 

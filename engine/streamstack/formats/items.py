@@ -3,6 +3,8 @@
 Plain objects, since definitions read them, make them and hand them on:
 
 - `{"type": "text", "text": "Hel"}`: the next piece of the answer.
+- `{"type": "reasoning", "text": "A gr"}`: the next piece of what the model thinks before it answers. The provider's
+  `signature` ends it, in an item without text; reasoning that it encrypted is `redacted`, also without text.
 - `{"type": "toolCall", "index": 0, "id": "call_1", "name": "weather", "arguments": "{"}`: a tool
   call; `arguments` is the next piece of their JSON (an object is the whole of them). Each item of a
   call has its index (from 0 in the answer), id and name, and they follow one another: text, or
@@ -12,7 +14,8 @@ Plain objects, since definitions read them, make them and hand them on:
   final figures: who relays two answers as one adds them up.
 - `{"type": "finish", "reason": "stop"}`: one an answer, the last but for `usage`.
 
-Further keys are ignored. `refuse` reports what is none of these.
+Every item of `llm.chat` has `text`, "" where it has none, so that a loop can read it without asking for the type.
+Further keys are ignored. `refuse` says why a value is none of these.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from streamstack.language.names import did_you_mean
 from streamstack.language.values import MISSING, kind
 
 #: What an item of a model's answer can be.
-ITEMS: Final = ("text", "toolCall", "usage", "finish")
+ITEMS: Final = ("text", "reasoning", "toolCall", "usage", "finish")
 #: What was used: `cachedTokens` are among the input's, `reasoningTokens` among the output's.
 FIGURES: Final = ("inputTokens", "outputTokens", "totalTokens", "cachedTokens", "reasoningTokens")
 #: Why an answer ended. `refusal` is the model's own, `contentFilter` the provider's; any other reason is `other`.
@@ -44,9 +47,14 @@ def text_item(text: str) -> Item:
     return {"type": "text", "text": text}
 
 
+def reasoning_item(text: str, **signed: str) -> Item:
+    """Return a piece of the reasoning, or the `signature` or the `redacted` data of it."""
+    return {"type": "reasoning", "text": text, **signed}
+
+
 def call_item(index: int, id: str, name: str, arguments: str) -> Item:  # noqa: A002
     """Return a piece of a tool call."""
-    return {"type": "toolCall", "index": index, "id": id, "name": name, "arguments": arguments}
+    return {"type": "toolCall", "text": "", "index": index, "id": id, "name": name, "arguments": arguments}
 
 
 def usage_item(**figures: int | None) -> Item:
@@ -59,12 +67,12 @@ def usage_item(**figures: int | None) -> Item:
         raise KeyError(*unknown)
     if "totalTokens" not in known and {"inputTokens", "outputTokens"} <= known.keys():
         known["totalTokens"] = known["inputTokens"] + known["outputTokens"]
-    return {"type": "usage", **{name: known[name] for name in FIGURES if name in known}}
+    return {"type": "usage", "text": "", **{name: known[name] for name in FIGURES if name in known}}
 
 
 def finish_item(reason: str) -> Item:
     """Return the end of an answer. A reason that is none of REASONS is `other`."""
-    return {"type": "finish", "reason": reason if reason in REASONS else OTHER}
+    return {"type": "finish", "text": "", "reason": reason if reason in REASONS else OTHER}
 
 
 def add_usage(first: Item | None, second: Item) -> Item:
@@ -117,12 +125,20 @@ def _refuse_reason(reason: Any) -> str | None:
     return f"is an item of type finish whose `reason` is none of {', '.join(REASONS)}{meant}"
 
 
+def _is_text_or_null(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
 _INSTEAD: Final = {"list": "write `forEach` to send its items, or `| toJson`", "bytes": "write `| base64`"}
 #: What the keys of an item have to be, and the advice for what is something else.
 _FIELDS: Final[dict[str, tuple[tuple[str, Callable[[Any], bool], str], ...]]] = {
     "text": (("text", lambda value: isinstance(value, str), "give a text"),),
+    "reasoning": (
+        ("text", lambda value: isinstance(value, str), "give a text"),
+        *((key, _is_text_or_null, "give a text") for key in ("signature", "redacted")),
+    ),
     "toolCall": (
-        *((key, lambda value: value is None or isinstance(value, str), "give a text") for key in ("id", "name")),
+        *((key, _is_text_or_null, "give a text") for key in ("id", "name", "signature")),
         ("arguments", lambda value: value is None or isinstance(value, (str, Mapping)), "give an object, or its JSON"),
     ),
     "usage": tuple(

@@ -39,20 +39,17 @@ class OpenaiEncoder(DialectEncoder):
         self._lead = b'data: %b,"choices":[' % head
         # Where usage is asked for, OpenAI's chunks before the last have it as null.
         self._trail = b'],"usage":null}\n\n' if self.asked.usage else b"]}\n\n"
-        self._before = self._lead + b'{"index":0,"delta":{"content":'
         self._after = b'},"logprobs":null,"finish_reason":null}' + self._trail
         return self._delta({"role": "assistant", "content": ""})
 
     def open_block(self, block: DialectBlock) -> bytes:
         if not block.name:
+            # The name that DeepSeek, vLLM and others gave it: OpenAI's own API has no place for reasoning.
+            self._before = self._lead + b'{"index":0,"delta":{"%b":' % (
+                b"reasoning_content" if block.reasoning else b"content"
+            )
             return b""
-        call = {
-            "index": block.call,
-            "id": block.id,
-            "type": "function",
-            "function": {"name": block.name, "arguments": ""},
-        }
-        return self._delta({"tool_calls": [call]})
+        return self._delta({"tool_calls": [{"index": block.call, **_call(block, "")}]})
 
     def arguments(self, block: DialectBlock, text: str) -> bytes:
         return self._delta({"tool_calls": [{"index": block.call, "function": {"arguments": text}}]})
@@ -69,17 +66,11 @@ class OpenaiEncoder(DialectEncoder):
         return ending + _DONE
 
     def document(self) -> dict[str, Any]:
-        texts = [each.text for each in self._kept if not each.block.name]
+        texts = [each.text for each in self._kept if not each.block.name and not each.block.reasoning]
         message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else None, "refusal": None}
-        calls = [
-            {
-                "id": each.block.id,
-                "type": "function",
-                "function": {"name": each.block.name, "arguments": each.text or "{}"},
-            }
-            for each in self._kept
-            if each.block.name
-        ]
+        if thoughts := "".join(each.text for each in self._kept if each.block.reasoning):
+            message["reasoning_content"] = thoughts
+        calls = [_call(each.block, each.text or "{}") for each in self._kept if each.block.name]
         if calls:
             message["tool_calls"] = calls
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _REASONS[self.reason]}
@@ -119,6 +110,17 @@ class OpenaiEncoder(DialectEncoder):
     def _delta(self, delta: dict[str, Any], reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         return self._lead + to_json(choice) + self._trail
+
+
+def _call(block: DialectBlock, arguments: str) -> dict[str, Any]:
+    call: dict[str, Any] = {
+        "id": block.id,
+        "type": "function",
+        "function": {"name": block.name, "arguments": arguments},
+    }
+    if block.signature:  # as Gemini's compatible API has it
+        call["extra_content"] = {"google": {"thought_signature": block.signature}}
+    return call
 
 
 def _usage(used: Item) -> dict[str, Any]:

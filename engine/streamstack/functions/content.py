@@ -114,7 +114,7 @@ _EFFECTS: Final = Effects(
     gives="stream",
     properties=(
         *COUNTS,
-        Property("bytes", "Number of bytes read so far."),
+        Property("bytes", "Number of bytes decoded so far, not counting those read ahead."),
         Property("size", "Total number of bytes; null if unknown."),
     ),
 )
@@ -287,7 +287,7 @@ def _read(run: Run, value: Any, decode: str, options: Options, charset: str | No
     options = replace(options, charset=charset or source.charset, status=source.status)
     decoder = decoder_for(source.format if decode == "auto" else decode, options)
     return Stream(
-        lambda: decoded(source.pieces(run), decoder),
+        lambda: decoded(source.pieces(run), decoder, source),
         {"skipped": lambda: decoder.skipped, "bytes": lambda: source.read, "size": lambda: source.size},
     )
 

@@ -7,12 +7,13 @@ import pickle
 import tempfile
 from collections import deque
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
 import structlog
 
-from streamstack.connections.database import ISOLATION, PAUSES, Cursor, Database, Databases, Subscription
+from streamstack.connections.database import ISOLATION, PAUSES, Cursor, Database, Databases
 from streamstack.errors import RunError
 from streamstack.language.definition import Configured, Effects, Example, Parameter, Property, function
 from streamstack.language.graph import Node, constant
@@ -21,6 +22,7 @@ from streamstack.language.settings import default_database
 from streamstack.language.sql import Statement
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import Channel
+from streamstack.runtime.decoders.decoder import NotJsonError, parse_json
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches, Stream
 from streamstack.spec import Bound, Constant, Kind, Nesting, StackOf
@@ -248,6 +250,8 @@ log = structlog.get_logger("streamstack.database")
 
 #: Rows of the first batch: few, so that the first row is sent soon.
 _FIRST: Final = 50
+#: Seconds to end listening at the end of a run.
+_UNSUBSCRIBE_WITHIN: Final = 10.0
 
 
 @function(
@@ -482,7 +486,7 @@ class Spool:
     effects=Effects(
         gives="stream",
         configured=CONFIGURED,
-        properties=(Property("gaps", "Number of times the connection was lost; null before the stream opens."),),
+        properties=(Property("gaps", "Number of times the connection was lost."),),
     ),
     examples=[
         Example(
@@ -492,26 +496,33 @@ class Spool:
             "        - streams.take: {in: << notices >>, count: 1}\n          as: one\n"
             "        - forEach: {in: << one >>, as: notice, do: [{stream: << notice.payload.id >>}]}\n"
             "      writer:\n        - wait: 200ms\n"
-            "        - db.query: SELECT pg_notify('orders', '{\"id\":7}')\n          as: sent",
+            "        - db.query: SELECT pg_notify('orders', '{\"id\":7}')\n          as: notified",
             chunks=(7,),
         )
     ],
 )
-def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None = None) -> Stream:
-    """Stream the notifications of a channel (`NOTIFY`) as {channel, payload, gap}, from the first read on.
+async def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None = None) -> Stream:
+    """Listen to a channel (`NOTIFY`) and stream its notifications as {channel, payload, gap}.
 
-    The payload is parsed as JSON if it is valid JSON, otherwise it is a text; `gap` is false. All listeners of
-    a database share one connection outside the pool. A lost connection is reopened, first after 100ms, then at
-    intervals of up to 10s. PostgreSQL does not store notifications, so those sent in the meantime are lost:
-    `onGap` decides what happens then. A consumer that falls 10,000 notifications behind fails with
+    Listening begins with this step and ends with the loop or the run. Notifications that are sent before the
+    stream is read wait in it: listen first, then query what happened before, and none is missed. `retry` and
+    `timeout` of the step apply to the connection.
+
+    The payload is a value if it is a JSON object or array, otherwise the unchanged text; `gap` is false. All
+    listeners of a database share one connection outside the pool. A lost connection is reopened, first after
+    100ms, then at intervals of up to 10s. PostgreSQL does not store notifications, so those sent in the meantime
+    are lost: `onGap` decides what happens then. A consumer that falls 10,000 notifications behind fails with
     `limit-reached`.
     """
     listening = database_of(run, database)
-    subscription: Subscription | None = None
+    subscription = await listening.subscribe(channel)
+
+    async def unsubscribe() -> None:
+        await listening.unsubscribe(subscription)
+
+    run.after(unsubscribe, _UNSUBSCRIBE_WITHIN)  # an unread stream is not closed
 
     async def open_() -> Batches:
-        nonlocal subscription
-        subscription = await listening.subscribe(channel)
         try:
             while True:
                 items = [_item(channel, payload) for payload in await subscription.take()]
@@ -525,18 +536,17 @@ def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str | None
                 if items:
                     yield items
         finally:
-            await listening.unsubscribe(subscription)
+            await unsubscribe()
 
-    return Stream(open_, {"gaps": lambda: None if subscription is None else subscription.gaps})
+    return Stream(open_, {"gaps": lambda: subscription.gaps})
 
 
 def _item(channel: str, payload: str | None) -> dict[str, Any]:
-    if payload is None:
-        return {"channel": channel, "payload": None, "gap": True}
-    try:
-        return {"channel": channel, "payload": orjson.loads(payload), "gap": False}
-    except orjson.JSONDecodeError:
-        return {"channel": channel, "payload": payload, "gap": False}
+    value: Any = payload
+    if payload is not None and payload.lstrip()[:1] in ("{", "["):  # any other text stays as it is: 1.10, null, "a"
+        with suppress(NotJsonError):
+            value = parse_json(payload.encode())
+    return {"channel": channel, "payload": value, "gap": payload is None}
 
 
 FUNCTIONS = (db_query, db_first, db_value, db_execute, db_transaction)

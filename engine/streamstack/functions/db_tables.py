@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from math import isfinite
+from secrets import token_hex
 from typing import Any, Final
 
 from streamstack.errors import RunError
@@ -49,29 +50,9 @@ COMPARISONS: Final = {
 }
 
 
-class Alias:
-    """A name for the table of a statement that no column asked for has.
-
-    PostgreSQL reads a name that is not a column, but the name of the table, as the whole row: a client that may choose
-    among columns would see them all.
-    """
-
-    def __init__(self, *given: Any) -> None:
-        taken = {name for each in given for name in _names_in(each)}
-        self.name = "t"
-        while self.name in taken:
-            self.name += "_"
-
-    @property
-    def words(self) -> str:
-        """What stands behind the table's name."""
-        return f" AS {self.name}"
-
-
-def _names_in(given: Any) -> list[Any]:
-    if isinstance(given, (Mapping, list, tuple)):
-        return [str(name).removeprefix("-") for name in given]
-    return [str(given).removeprefix("-")]
+#: A name for the table of a statement that no client can guess. PostgreSQL reads the name of a
+#: table, where no column has it, as the whole row: a client that may choose among columns would see them all.
+_ALIAS: Final = f"t{token_hex(8)}"
 
 
 class Writer:
@@ -115,16 +96,16 @@ class Writer:
         elif operator in ("in", "in_", "not_in"):
             if not isinstance(value, (list, tuple)):
                 message = f"a list is needed to compare with, not {a_kind(value)}"
-                raise RunError("template", message, final=True)
+                raise RunError("template", message, final=True, parameter="*")
             negated = operator == "not_in"
             self.add(f"{column} {'<> ALL' if negated else '= ANY'}(").bind(list(value)).add(")")
         else:
             self.add(column + _SIGNS[operator]).bind(value)
 
-    def returning(self, names: Any, alias: Alias) -> Writer:
+    def returning(self, names: Any) -> Writer:
         """Add a RETURNING clause; none for null."""
         if names is not None:
-            self.add(" RETURNING ").add(chosen(names, alias))
+            self.add(" RETURNING ").add(chosen(names))
         return self
 
     @property
@@ -141,7 +122,7 @@ def quoted(name: Any) -> str:
     if not isinstance(name, str) or not name or "\0" in name:
         what = "one with U+0000" if name and isinstance(name, str) else a_kind(name)
         message = f"the name must be text, not {'an empty text' if name == '' else what}"
-        raise RunError("template", message, final=True)
+        raise RunError("template", message, final=True, parameter="*")
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -150,6 +131,11 @@ def table_name(name: Any) -> str:
     if not isinstance(name, str):
         return quoted(name)
     return ".".join(map(quoted, name.split(".")))
+
+
+def aliased(table: Any) -> str:
+    """Return the table of a statement, with our name for it."""
+    return f"{table_name(table)} AS {_ALIAS}"
 
 
 def names_of(given: Any, what: str) -> list[str]:
@@ -161,16 +147,16 @@ def names_of(given: Any, what: str) -> list[str]:
         return [given]
     if isinstance(given, (list, tuple)) and given:
         return [to_text(each) for each in given]
-    raise RunError("template", f"`{what}` must be a name or a list of names, not {a_kind(given)}")
+    raise RunError("template", f"`{what}` must be a name or a list of names, not {a_kind(given)}", parameter=what)
 
 
-def chosen(names: Any, alias: Alias) -> str:
+def chosen(names: Any) -> str:
     """Return the columns that are asked for; `*` are all."""
     if names is None or names == "*":
         return "*"
     return ", ".join(
         # PostgreSQL 18 has two more names for whole rows.
-        f"{alias.name}.{quoted(name)}" if name in ("old", "new") else quoted(name)
+        f"{_ALIAS}.{quoted(name)}" if name in ("old", "new") else quoted(name)
         for name in names_of(names, "returning")
     )
 
@@ -207,7 +193,7 @@ def order_by(sort: Any) -> str:
         for name, order in sort.items():
             if order not in _ORDERS:
                 message = f"`sort` takes asc or desc{did_you_mean(to_text(order), _ORDERS)}"
-                raise RunError("template", message, final=True)
+                raise RunError("template", message, final=True, parameter="sort")
             parts.append(quoted(name) + _ORDERS[order])
     else:
         parts = [
@@ -303,9 +289,8 @@ async def db_get(
     Table and column names are always quoted, so no value can inject SQL. A value that a client sends is only
     compared with the column; the comparison operators (`gt`, `in`, `like` ...) must be written in the definition.
     """
-    alias = Alias(select, where, sort)
-    writer = Writer("SELECT ").add(chosen(select, alias)).add(" FROM ").add(table_name(table))
-    writer.add(alias.words).where(where).add(order_by(sort)).add(" LIMIT ").bind(limit)
+    writer = Writer("SELECT ").add(chosen(select)).add(" FROM ").add(aliased(table))
+    writer.where(where).add(order_by(sort)).add(" LIMIT ").bind(limit)
     if offset:
         writer.add(" OFFSET ").bind(offset)
     return await held_rows(run, database, writer.query, limit)
@@ -357,14 +342,13 @@ async def db_insert(
     if values is None:
         message = "`values` and `rows` are both null: write `values: {}` for a row of defaults"
         raise RunError("template", message, final=True)
-    alias = Alias(returning)
-    writer = _insert_into(table, values, alias)
-    writer.returning("*" if returning is None else returning, alias)
+    writer = _insert_into(table, values)
+    writer.returning("*" if returning is None else returning)
     return await _changed_row(run, database, writer.query)
 
 
-def _insert_into(table: str, values: Mapping[str, Any], alias: Alias) -> Writer:
-    writer = Writer(f"INSERT INTO {table_name(table)}{alias.words}")
+def _insert_into(table: str, values: Mapping[str, Any]) -> Writer:
+    writer = Writer(f"INSERT INTO {aliased(table)}")
     if not values:
         return writer.add(" DEFAULT VALUES")
     writer.add(" (").columns(values).add(") VALUES (")
@@ -384,11 +368,9 @@ async def _changed_row(run: Run, database: str | None, query: Query) -> dict[str
     return rows[0] if rows else None
 
 
-async def _changed(
-    run: Run, database: str | None, writer: Writer, returning: Any, alias: Alias
-) -> int | list[dict[str, Any]]:
+async def _changed(run: Run, database: str | None, writer: Writer, returning: Any) -> int | list[dict[str, Any]]:
     """Run a statement that changes rows; return them where that is asked for, else their number."""
-    statement, values = writer.returning(returning, alias).query
+    statement, values = writer.returning(returning).query
     if returning is not None:
         return await _changed_rows(run, database, (statement, values))
     return await database_of(run, database).count(statement, values)
@@ -397,14 +379,13 @@ async def _changed(
 async def _insert_rows(run: Run, table: str, rows: list[Any], returning: Any, database: str | None) -> Any:
     parts = list(_alike(rows))
     count, given = 0, []
-    alias = Alias(returning)
     if len(parts) == 1:
-        writer = _insert_alike(table, parts[0], alias)
-        return await _changed(run, database, writer, returning, alias)
+        writer = _insert_alike(table, parts[0])
+        return await _changed(run, database, writer, returning)
     async with database_of(run, database).transaction():
         for part in parts:
-            writer = _insert_alike(table, part, alias)
-            found = await _changed(run, database, writer, returning, alias)
+            writer = _insert_alike(table, part)
+            found = await _changed(run, database, writer, returning)
             if isinstance(found, list):
                 given += found
             else:
@@ -418,7 +399,7 @@ def _alike(rows: list[Any]) -> list[list[Mapping[str, Any]]]:
     names: Sequence[str] | None = None
     for row in rows:
         if not isinstance(row, Mapping):
-            raise RunError("template", f"`rows` must hold objects, not {a_kind(row)}")
+            raise RunError("template", f"`rows` must hold objects, not {a_kind(row)}", parameter="rows")
         if names is None or row.keys() != set(names) or len(parts[-1]) >= _AT_ONCE:
             names = tuple(row)
             parts.append([])
@@ -426,13 +407,13 @@ def _alike(rows: list[Any]) -> list[list[Mapping[str, Any]]]:
     return parts
 
 
-def _insert_alike(table: str, rows: list[Mapping[str, Any]], alias: Alias) -> Writer:
+def _insert_alike(table: str, rows: list[Mapping[str, Any]]) -> Writer:
     """Write the statement for rows that name the same columns: one parameter of JSON, whatever their number."""
     name = table_name(table)
     columns = list(rows[0])
     if not columns:
-        raise RunError("template", "a row of `rows` names no column", final=True)
-    writer = Writer(f"INSERT INTO {name}{alias.words} (").columns(columns).add(") SELECT ").columns(columns)
+        raise RunError("template", "a row of `rows` names no column", final=True, parameter="rows")
+    writer = Writer(f"INSERT INTO {aliased(table)} (").columns(columns).add(") SELECT ").columns(columns)
     writer.add(f" FROM jsonb_populate_recordset(NULL::{name}, ")
     return writer.bind([{key: _in_json(value) for key, value in row.items()} for row in rows]).add("::jsonb)")
 
@@ -474,12 +455,15 @@ async def db_update(
 ) -> Any:
     """Update rows and return their number, or a list of them with `returning`. An empty `where` is an error."""
     if not set:
-        raise RunError("template", "`set` names no column", final=True)
-    alias = Alias(set, where, returning)
-    writer = Writer("UPDATE ").add(table_name(table)).add(f"{alias.words} SET ")
-    for number, (column, value) in enumerate(set.items()):
+        raise RunError("template", "`set` names no column", final=True, parameter="set")
+    return await _changed(run, database, _update(table, set).where(_some(where)), returning)
+
+
+def _update(table: str, columns: Mapping[str, Any]) -> Writer:
+    writer = Writer("UPDATE ").add(f"{aliased(table)} SET ")
+    for number, (column, value) in enumerate(columns.items()):
         writer.add(f"{', ' if number else ''}{quoted(column)} = ").bind(value)
-    return await _changed(run, database, writer.where(_some(where)), returning, alias)
+    return writer
 
 
 @function(
@@ -523,16 +507,11 @@ async def db_patch(
     fails with `limit-reached` and changes none of them. Without any values, the row is returned unchanged.
     """
     wanted = "*" if returning is None else returning
-    alias = Alias(values, key, wanted)
     exact = {column: Comparison(eq=value) for column, value in _some(key, "key").items()}
     if values:
-        writer = Writer("UPDATE ").add(table_name(table)).add(f"{alias.words} SET ")
-        for number, (column, value) in enumerate(values.items()):
-            writer.add(f"{', ' if number else ''}{quoted(column)} = ").bind(value)
-        writer.where(exact).returning(wanted, alias)
+        writer = _update(table, values).where(exact).returning(wanted)
     else:
-        writer = Writer("SELECT ").add(chosen(wanted, alias)).add(" FROM ")
-        writer.add(table_name(table)).add(alias.words).where(exact).add(" LIMIT 2")
+        writer = Writer("SELECT ").add(chosen(wanted)).add(f" FROM {aliased(table)}").where(exact).add(" LIMIT 2")
     async with database_of(run, database).transaction():
         rows = await _changed_rows(run, database, writer.query)
         if len(rows) > 1:
@@ -570,10 +549,9 @@ async def db_upsert(
     """Insert a row, or update the one with the same key, and return it as stored, or its `returning` columns."""
     keys = names_of(key, "key")
     changed = [name for name in values if name not in keys] or keys
-    alias = Alias(returning)
-    writer = _insert_into(table, values, alias).add(" ON CONFLICT (").columns(keys).add(") DO UPDATE SET ")
+    writer = _insert_into(table, values).add(" ON CONFLICT (").columns(keys).add(") DO UPDATE SET ")
     writer.add(", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in changed))
-    writer.returning("*" if returning is None else returning, alias)
+    writer.returning("*" if returning is None else returning)
     return await _changed_row(run, database, writer.query)
 
 
@@ -597,15 +575,14 @@ async def db_delete(
     run: Run, table: str, where: Mapping[str, Any], returning: Any = None, database: str | None = None
 ) -> Any:
     """Delete rows and return their number, or a list of them with `returning`. An empty `where` is an error."""
-    alias = Alias(where, returning)
-    writer = Writer("DELETE FROM ").add(table_name(table)).add(alias.words).where(_some(where))
-    return await _changed(run, database, writer, returning, alias)
+    writer = Writer("DELETE FROM ").add(aliased(table)).where(_some(where))
+    return await _changed(run, database, writer, returning)
 
 
 def _some(where: Mapping[str, Any], parameter: str = "where") -> Mapping[str, Any]:
     if not where:
         message = f"`{parameter}` is empty, which would mean every row: write that with `db.execute`"
-        raise RunError("template", message, final=True)
+        raise RunError("template", message, final=True, parameter=parameter)
     return where
 
 

@@ -15,6 +15,7 @@ from streamstack.connections.http import ACCEPTED, UpstreamRequest, loggable, pa
 from streamstack.errors import RunError
 from streamstack.functions.content import COUNTS, CSV, DECODE, DECODES, MAX_EVENT_SIZE, ON_INVALID, PATH, options_of
 from streamstack.functions.http_upstream import (
+    EVENT_STREAM,
     HEADERS_PARAMETER,
     LIMITS,
     PARAMETERS,
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 
 _ACCEPT: Final = {
     "auto": "text/event-stream, application/x-ndjson, application/json;q=0.9, */*;q=0.8",
-    "sse": "text/event-stream",
-    "sseJson": "text/event-stream",
+    "sse": EVENT_STREAM,
+    "sseJson": EVENT_STREAM,
     "ndjson": "application/x-ndjson, application/jsonl, */*;q=0.5",
     "json": "application/json",
     "csv": "text/csv, */*;q=0.5",
@@ -291,8 +292,6 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
         encoding="identity" if decode in ("auto", *_EVENTS) else ACCEPTED,
         **parts,
     )
-    if decode in _EVENTS:
-        request.headers.setdefault("Cache-Control", "no-cache")  # as EventSource asks
     times = StreamTimeouts.of(settings, first_chunk_timeout, idle_timeout, timeout)
     stream = HttpStream(run, client, request, decode, options, allow_status, times, reconnect)
     return Stream(
@@ -303,6 +302,8 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
 
 class HttpStream(Upstream):
     """A stream of HTTP."""
+
+    function = "http.stream"
 
     def __init__(
         self,
@@ -462,6 +463,8 @@ def _message(value: Any) -> str | bytes:
 
 class WebSocketStream(Upstream):
     """A stream of a WebSocket."""
+
+    function = "websocket.stream"
 
     def __init__(  # noqa: PLR0913  (what a stream is made of)
         self,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from urllib.parse import urlencode
 
 import structlog
@@ -40,6 +40,7 @@ from streamstack.spec import Bound, Constant, Group, Kind
 if TYPE_CHECKING:
     from streamstack.connections.http_client import HttpClient, UpstreamResponse
 
+EVENT_STREAM: Final = "text/event-stream"
 #: Bytes of an error's body that are read for its details, and seconds that this may take.
 ERROR_BODY: Final = 64 * 1024
 ERROR_BODY_TIMEOUT: Final = 5.0
@@ -58,7 +59,8 @@ HEADERS_PARAMETER: Final = Parameter(
     Bound(Kind.HEADERS),
     "Request headers by name: a text, or a list of values. Null omits a header. If a whole object is bound, such "
     "as `<< request.headers >>`, `Host`, `Content-Length`, `Accept-Encoding` and the other connection and "
-    "framing headers are omitted.",
+    "framing headers are omitted. A name or value that HTTP forbids, such as a text with a line break, fails with "
+    "`invalid-input` (400).",
 )
 PARAMETERS: Final = (
     URL_PARAMETER,
@@ -115,12 +117,12 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
 ) -> UpstreamRequest:
     """Return the request that the `PARAMETERS` of a step make.
 
-    Raises RunError ``template`` for parameters that don't go together.
+    Raises RunError ``template`` for parameters that don't go together, ``invalid-input`` for what HTTP forbids.
     """
     sent = make_headers(headers)
     method = method.strip().upper()
     if not _TOKEN.fullmatch(method) or method == "CONNECT":
-        raise RunError("template", "`method` must be an HTTP method such as GET or POST", final=True)
+        raise RunError("invalid-input", "`method` must be an HTTP method such as GET or POST", final=True)
     given = [
         name
         for name, value in (("json", json), ("form", form), ("multipart", multipart), ("body", body))
@@ -134,6 +136,8 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
     if media is not None:
         sent.setdefault("Content-Type", media)
     sent.setdefault("Accept", accept)
+    if accept == EVENT_STREAM:
+        sent.setdefault("Cache-Control", "no-cache")  # as EventSource asks
     sent.setdefault("Accept-Encoding", encoding)
     parts = {
         name: [to_text(each) for each in value] if isinstance(value, list) else to_text(value)
@@ -146,18 +150,18 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
 def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
     """Return headers as they are sent: each value of a list apart, none for null.
 
-    Raises RunError ``template`` for what HTTP forbids in them. The message does not hold the value: it may be a key.
+    Raises RunError ``invalid-input`` for what HTTP forbids in them: what authors write is checked at load, so it came
+    with the request. The message does not hold the value: it may be a key.
     """
     sent: CIMultiDict[str] = CIMultiDict()
     for name, value in (headers or {}).items():
         if not _TOKEN.fullmatch(name):
-            raise RunError("template", f"`{name[:40]}` is not a valid header name", final=True)
+            raise RunError("template", f"`{name[:40]}` is not a valid header name", final=True, parameter="headers")
         for each in value if isinstance(value, list) else [value]:
             text = "" if each is None else to_text(each).strip()
             if CONTROL_CHARACTERS.search(text):
-                raise RunError(
-                    "template", f"the header `{name}` holds a line break or another control character", final=True
-                )
+                message = f"the header `{name}` contains a line break or another control character"
+                raise RunError("template", message, final=True, parameter="headers")
             if each is not None:
                 sent.add(name, text)
     return sent
@@ -201,7 +205,7 @@ def _pairs(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _multipart(fields: Mapping[str, Any], boundary: str) -> Iterator[bytes | File]:
     """Yield the bytes and files of a multipart form (RFC 7578).
 
-    Raises RunError ``template`` for a Content-Type that HTTP forbids.
+    Raises RunError ``invalid-input`` for a Content-Type that HTTP forbids.
     """
     for name, each in _pairs(fields):
         content, filename, media = each, None, None
@@ -220,8 +224,8 @@ def _multipart(fields: Mapping[str, Any], boundary: str) -> Iterator[bytes | Fil
             head += f'; filename="{_quoted(to_text(filename))}"'
         if media is not None:
             if CONTROL_CHARACTERS.search(to_text(media)):
-                message = f"`contentType` of `{name[:40]}` holds a control character"
-                raise RunError("template", message, final=True)
+                message = f"`contentType` of `{name[:40]}` contains a control character"
+                raise RunError("invalid-input", message, final=True)
             head += f"\r\nContent-Type: {to_text(media)}"
         yield f"{head}\r\n\r\n".encode()
         yield content
@@ -445,14 +449,17 @@ class StreamTimeouts:
 
 
 class Upstream(ABC):
-    """One stream: its connection, and those that follow it."""
+    """One stream: its connection, and those that follow it. ``function`` is the step that it is made by."""
+
+    function: ClassVar[str]
 
     def __init__(
         self, run: Run, url: URL, times: StreamTimeouts, reconnect: Mapping[str, Any] | None, **about: Any
     ) -> None:
         self.run = run
         self.host = url.host or ""
-        self._about = {"url": loggable(url), **about}
+        # The place of an error is the step that reads the stream.
+        self._about = {"stream": self.function, "url": loggable(url), **about}
         self.retry_delay: float | None = None  # seconds to wait, by the server's `retry:`
         self._times = times
         self._reconnect = Reconnect(**reconnect) if reconnect is not None else None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from streamstack.connections.http import UpstreamRequest, parse_url
 from streamstack.errors import RunError
+from streamstack.formats.items import ITEMS
 from streamstack.functions.content import COUNTS, MAX_EVENT_SIZE
 from streamstack.functions.http_upstream import (
     StreamTimeouts,
@@ -26,11 +27,11 @@ from streamstack.language.definition import Configured, Effects, Example, Parame
 from streamstack.language.names import did_you_mean
 from streamstack.language.schema import inputs_schema
 from streamstack.language.settings import PROVIDERS as NAMES
-from streamstack.language.values import kind, to_json
+from streamstack.language.values import to_json
 from streamstack.runtime.decoders import read_content_type
 from streamstack.runtime.decoders.decoder import OnInvalid
 from streamstack.runtime.providers import PROVIDERS
-from streamstack.runtime.providers.conversation import read_messages
+from streamstack.runtime.providers.conversation import load_images, read_messages, read_system
 from streamstack.runtime.providers.provider import AnswerDecoder, AnswerReader, Chat, Provider, Tool, merge, told_error
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches, Stream
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 _CONTRADICTIONS: Final = frozenset({"text/html", "application/json", "application/problem+json"})
 #: Seconds that the end of the body has after the end marker, so that the connection can be used again.
 _LAST_BYTES: Final = 0.005
+#: Seconds that details of an answer have after its finish reason. Gemini gives one midway, where it runs a tool itself.
+_GRACE: Final = 30.0
 #: Stands for events that give no item: the model is at work.
 _SIGN: Final = object()
 
@@ -50,16 +53,21 @@ _SIGN: Final = object()
 class ModelStream(Upstream):
     """One answer of a model."""
 
-    def __init__(
+    function = "llm.chat"
+
+    def __init__(  # noqa: PLR0913  (an answer has that many sides)
         self,
         run: Run,
         client: HttpClient,
         provider: Provider,
         model: str,
         request: UpstreamRequest,
+        body: Callable[[], Awaitable[bytes]],
         times: StreamTimeouts,
+        *,
         on_invalid: OnInvalid,
         largest: int,
+        only: str | None,
     ) -> None:
         super().__init__(run, request.url, times, None, model=model)
         self.status: int | None = None
@@ -67,6 +75,8 @@ class ModelStream(Upstream):
         self._client = client
         self._provider = provider
         self._request = request
+        self._body = body
+        self._only = only
         self._on_invalid = on_invalid
         self._largest = largest
         self._answer: UpstreamResponse | None = None
@@ -84,17 +94,19 @@ class ModelStream(Upstream):
         return self._decoder.skipped if self._decoder is not None else None
 
     async def batches(self) -> Batches:
-        """Yield the items. Events without items only reset the idle time-out."""
+        """Yield the items, of one type where `only` says so. Events without items only reset the idle time-out."""
         settings = self._client.settings
         self._reader = self._provider.reader(self.host, settings.max_body_size)
         self._decoder = AnswerDecoder(self._reader, self._on_invalid, self._largest)
         async with aclosing(super().batches()) as batches:
             async for batch in batches:
-                if batch[0] is not _SIGN:
+                if self._only is not None:
+                    batch = [item for item in batch if item is not _SIGN and item["type"] == self._only]  # noqa: PLW2901
+                if batch and batch[0] is not _SIGN:
                     yield batch
 
     async def open(self) -> None:
-        answer = self._answer = await self._client.send(self._request)
+        answer = self._answer = await self._client.send(replace(self._request, body=await self._body()))
         self.status, self.headers = answer.status, headers_of(answer)
         if not 200 <= answer.status < 300:
             error = await status_error(answer)
@@ -131,7 +143,7 @@ class ModelStream(Upstream):
                 await self._read_end(self._answer)
                 return []
             decoder.alive = False
-            items = _decode(await self._answer.read(), decoder, reader)
+            items = _decode(await _read(self._answer, reader), decoder, reader)
             if items:
                 return items
             if decoder.alive:
@@ -154,6 +166,20 @@ class ModelStream(Upstream):
             answer.close()
 
 
+async def _read(answer: UpstreamResponse, reader: AnswerReader) -> bytes:
+    """Return what comes next, nothing at the end.
+
+    Once the model has said why it ended, the answer is complete: a server that sends no end marker and leaves the
+    connection open has ended it too.
+    """
+    if reader.said is None:
+        return await answer.read()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_GRACE):
+            return await answer.read()
+    return b""
+
+
 def _decode(data: bytes, decoder: AnswerDecoder, reader: AnswerReader) -> list[Any]:
     """Return the items of what came; of nothing, those of the end."""
     items = decoder.feed(data) if data else decoder.finish()
@@ -167,6 +193,35 @@ def _decode(data: bytes, decoder: AnswerDecoder, reader: AnswerReader) -> list[A
 
 #: How many redirects are followed. The key never goes to another host.
 _REDIRECTS: Final = 3
+
+
+def _no_messages(messages: Any) -> tuple[str, str] | None:
+    """Return why constant messages are not a conversation; None if they are one."""
+    try:
+        read_messages(messages)
+    except RunError as error:
+        return "a valid conversation", error.message
+    return None
+
+
+def _no_system(system: Any) -> tuple[str, str] | None:
+    """Return why a constant is not a system prompt; None if it is one."""
+    try:
+        read_system(system)
+    except RunError as error:
+        return "a text", error.message
+    return None
+
+
+def _no_options(options: Any) -> tuple[str, str] | None:
+    """Return why options can't be sent; None if they can: a stream is one answer."""
+    settings = options.get("generationConfig")
+    several = [options.get("n"), settings.get("candidateCount") if isinstance(settings, Mapping) else None]
+    if any(isinstance(count, (int, float)) and count > 1 for count in several):
+        return "options for one response", "call `llm.chat` once for each answer, in branches of `parallel`"
+    if options.get("stream") is False:
+        return ("options for a stream", "remove `stream`; `collect: {in: << reply >>, into: text}` waits for all of it")
+    return None
 
 
 @function(
@@ -185,19 +240,24 @@ _REDIRECTS: Final = 3
     ),
     Parameter(
         "messages",
-        Bound(),
+        Bound(refuses=_no_messages),
         "Conversation: a list of {role: user | assistant | tool | system, content}, or a single user message as "
         "text. The `message` of an earlier response can be used unchanged, and {role: tool, toolCallId, content} "
-        "for the result of a tool. Content is a text, or a list of {type: text, text} and {type: image, url | "
-        "data, contentType}.",
+        "for the result of a tool. Content is a text, or a list of {type: text, text} and {type: image, url | from | "
+        "data, contentType}; `from` is an uploaded file. Messages in the form of OpenAI, Anthropic and the AI SDK "
+        "(`parts`) are accepted for every provider.",
         required=True,
     ),
-    Parameter("system", Bound(Kind.TEXT), "System prompt."),
+    Parameter(
+        "system",
+        Bound(refuses=_no_system),
+        "System prompt: a text, or the list of text blocks that a client of Anthropic's API sends.",
+    ),
     Parameter(
         "tools",
         OneOf((ListOf(Bound()), Bound(Kind.LIST))),
         "Tools that the model may call: names of the project's functions, whose inputs are sent as the schema, "
-        "or {name, description, parameters} with a JSON Schema.",
+        "or {name, description, parameters} with a JSON Schema. The forms of OpenAI and Anthropic are accepted.",
     ),
     Parameter("maxTokens", Bound(Kind.INTEGER, minimum=1), "Maximum number of tokens in the response."),
     Parameter("temperature", Bound(Kind.NUMBER, minimum=0, maximum=2), "Sampling temperature."),
@@ -214,8 +274,13 @@ _REDIRECTS: Final = 3
         "API key. Default: the key under `models:`, or OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY.",
     ),
     Parameter(
+        "only",
+        Constant(choices=ITEMS),
+        "Type of the items to return, such as `text`; the others are omitted. `message` is complete nevertheless.",
+    ),
+    Parameter(
         "options",
-        Bound(Kind.OBJECT),
+        Bound(Kind.OBJECT, refuses=_no_options),
         "Additional fields of the request body, by the provider's names. Null removes a field.",
     ),
     Parameter(
@@ -245,7 +310,8 @@ _REDIRECTS: Final = 3
         properties=(
             Property(
                 "message",
-                "Response so far: {role, content, toolCalls, finishReason, usage}; null before the stream opens.",
+                "Response so far: {role, content, reasoning, toolCalls, finishReason, usage}; null before the stream "
+                "opens. What the provider needs back is in it too.",
             ),
             Property("status", "Status of the provider's response; null before it has arrived."),
             Property("headers", "Response headers, by lower-case name."),
@@ -257,9 +323,8 @@ _REDIRECTS: Final = 3
         Example(
             "stream a response to the client",
             "- llm.chat:\n    provider: openai\n    model: small\n    baseUrl: https://api.example.org/v1\n"
-            "    messages: [{role: user, content: Say hello}]\n  as: reply\n"
-            "- forEach:\n    in: << reply >>\n    do:\n"
-            "      - stream: << item.text >>\n        when: << item.type == 'text' >>\n"
+            "    messages: [{role: user, content: Say hello}]\n    only: text\n  as: reply\n"
+            "- forEach:\n    in: << reply >>\n    do:\n      - stream: << item.text >>\n"
             "- return: << reply.message.usage.outputTokens >>",
             chunks=("Hel", "lo"),
             result=2,
@@ -283,12 +348,13 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
     model: str,
     messages: Any,
     provider: str | None = None,
-    system: str | None = None,
+    system: Any = None,
     tools: list[Any] | None = None,
     max_tokens: int | None = None,
     temperature: Any = None,
     base_url: str | None = None,
     api_key: str | None = None,
+    only: str | None = None,
     options: Mapping[str, Any] | None = None,
     on_invalid: OnInvalid = "fail",
     max_event_size: int | None = None,
@@ -298,11 +364,12 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
 ) -> Stream:
     """Call an LLM and stream its response.
 
-    Items: {type: text, text}, the next piece of text; {type: toolCall, id, name, arguments, index}, a complete
-    tool call, with its arguments as an object (or as a text, if the model produced invalid JSON); {type: usage,
-    inputTokens, outputTokens, totalTokens, cachedTokens, reasoningTokens}; and finally {type: finish, reason,
-    providerReason}. The reason is `stop`, `length`, `toolCalls`, `contentFilter`, `refusal` or `other`. The
-    text of a refusal is sent as text items.
+    Items: {type: text, text}, the next piece of text; {type: reasoning, text}, the next piece of the model's
+    reasoning, if the provider sends it; {type: toolCall, id, name, arguments, index}, a complete tool call, with its
+    arguments as an object (or as a text, if the model produced invalid JSON); {type: usage, inputTokens,
+    outputTokens, totalTokens, cachedTokens, reasoningTokens}; and finally {type: finish, reason, providerReason}.
+    Every item has `text`, which is empty if there is none. The reason is `stop`, `length`, `toolCalls`,
+    `contentFilter`, `refusal` or `other`. The text of a refusal is sent as text items.
 
     The request is sent when the stream is first read. The connection is closed as soon as reading ends. Tools
     are not called automatically: use `call` with `oneOf`, then call the model again with `reply.message` and
@@ -310,15 +377,18 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
 
     Errors: `http-connection`, `http-status` (also an error that the provider reports within a stream; its
     message is in `error.details`), `timeout`, `invalid-chunk` (the response is not an event stream),
-    `stream-lost` (the response ended before the provider's end marker). `retry` applies up to the first item.
+    `stream-lost` (the response ended before the provider's end marker or finish reason), `invalid-input` (400:
+    `messages` is not a conversation, or a file is not an image). `retry` applies up to the first item.
     """
+    if unfit := _no_options(options or {}):
+        raise _refuse(f"`options` must be {unfit[0]}: {unfit[1]}")
     client = run.context.resource(open_http)
     asked = _resolve(run, provider, model, base_url, api_key)
     speaks = asked.provider
     chat = Chat(
         asked.model,
         read_messages(messages),
-        system,
+        read_system(system),
         tuple(_read_tools(tools or [], functions)),
         max_tokens,
         temperature,
@@ -329,15 +399,18 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
     # Servers that compress tend to hold events back until there is enough to compress.
     headers["Accept-Encoding"] = "identity"
     request = UpstreamRequest(
-        "POST",
-        parse_url(asked.url + speaks.path(asked.url, asked.model)),
-        headers,
-        to_json(merge(speaks.body(chat), options or {})),
-        _REDIRECTS,
+        "POST", parse_url(asked.url + speaks.path(asked.url, asked.model)), headers, redirects=_REDIRECTS
     )
+
+    async def body() -> bytes:
+        turns = await load_images(chat.turns, client.settings.max_body_size)
+        return to_json(merge(speaks.body(replace(chat, turns=turns)), options or {}))
+
     times = StreamTimeouts.of(client.settings, first_chunk_timeout, idle_timeout, timeout)
     largest = max_event_size or client.settings.max_event_size
-    reading = ModelStream(run, client, speaks, asked.model, request, times, on_invalid, largest)
+    reading = ModelStream(
+        run, client, speaks, asked.model, request, body, times, on_invalid=on_invalid, largest=largest, only=only
+    )
     return Stream(
         reading.batches,
         {
@@ -402,23 +475,26 @@ def _first(env: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 
 
 def _read_tools(tools: list[Any], functions: Mapping[str, Any]) -> Iterator[Tool]:
-    """Yield the tools that names and objects describe.
+    """Yield the tools that names and objects describe, the objects also in the forms of OpenAI and Anthropic.
 
-    Raises RunError ``template``.
+    Raises RunError ``template`` for a function that does not exist, ``invalid-input`` for an invalid tool.
     """
     for number, tool in enumerate(tools):
         if isinstance(tool, str):
             yield _tool_of(tool, functions)
-        elif isinstance(tool, Mapping) and isinstance(tool.get("name"), str):
-            schema = tool.get("parameters")
-            plain = {"type": "object", "properties": {}}
-            yield Tool(
-                tool["name"], str(tool.get("description") or ""), schema if isinstance(schema, Mapping) else plain
+            continue
+        inner = tool.get("function") if isinstance(tool, Mapping) else None
+        about = inner if isinstance(inner, Mapping) else tool
+        if not isinstance(about, Mapping) or not isinstance(about.get("name"), str):
+            raise RunError(
+                "invalid-input",
+                f"`tools[{number}]` is not a tool: write {{name, description, parameters}}, or the name of a function",
+                final=True,
             )
-        else:
-            raise _refuse(
-                f"`tools[{number}]` is {kind(tool)}: write the name of a function, or {{name, description, parameters}}"
-            )
+        schema = about.get("parameters", about.get("input_schema"))
+        plain = {"type": "object", "properties": {}}
+        text = str(about.get("description") or "")
+        yield Tool(about["name"], text, schema if isinstance(schema, Mapping) else plain)
 
 
 def _tool_of(name: str, functions: Mapping[str, Any]) -> Tool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hmac as signing
+import re
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from time import time
@@ -247,6 +249,35 @@ async def password_verify(run: Run, password: str, hash: str | None = None) -> b
     return await run.context.resource(open_passwords).verify(password, hash)
 
 
+@dataclass(frozen=True, slots=True)
+class _Scheme:
+    """How a service signs its webhooks: the headers that it sends, and what stands before the signature.
+
+    ``signed`` writes what is signed from the time and the content, where the time is signed, too.
+    """
+
+    header: str
+    prefix: str = ""
+    signed: Callable[[bytes, bytes], bytes] | None = None
+    timestamp: str = ""
+    base64: bool = False
+
+
+_SCHEMES: Final = {
+    # https://docs.stripe.com/webhooks/signature: the header is a list of pairs, of which `t` is the time
+    "stripe": _Scheme("stripe-signature", signed=lambda time, content: b"%b.%b" % (time, content)),
+    # https://api.slack.com/authentication/verifying-requests-from-slack
+    "slack": _Scheme(
+        "x-slack-signature", "v0=", lambda time, content: b"v0:%b:%b" % (time, content), "x-slack-request-timestamp"
+    ),
+    # https://docs.github.com/webhooks/using-webhooks/validating-webhook-deliveries
+    "github": _Scheme("x-hub-signature-256", "sha256="),
+    # https://shopify.dev/docs/apps/build/webhooks/subscribe/https
+    "shopify": _Scheme("x-shopify-hmac-sha256", base64=True),
+}
+_TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
+
+
 @function(
     "hmac.verify",
     Parameter(
@@ -256,10 +287,22 @@ async def password_verify(run: Run, password: str, hash: str | None = None) -> b
         "signature",
         Bound(Kind.TEXT),
         "Received signature, in hexadecimal or base64, with or without the prefix `sha256=`. Null is an invalid "
-        "signature.",
+        "signature. With a `scheme`, the whole header of the service. Default: that header of the request.",
     ),
     Parameter("secret", Bound(Kind.TEXT), "Shared secret.", required=True),
-    Parameter("algorithm", Constant(choices=_HASHES), "Hash algorithm.", default="sha256"),
+    Parameter(
+        "scheme",
+        Constant(choices=tuple(_SCHEMES)),
+        "Service that signs. `stripe` and `slack` sign the time, too, which must be recent.",
+    ),
+    Parameter(
+        "timestamp",
+        Bound(Kind.TEXT),
+        "Time that `slack` has signed. Default: the header `X-Slack-Request-Timestamp` of the request.",
+    ),
+    Parameter("tolerance", Bound(Kind.DURATION), "Maximum age of a signed time.", default=300.0),
+    Parameter("algorithm", Constant(choices=_HASHES), "Hash algorithm. Default: sha256."),
+    choices=[Choice(("scheme", "algorithm"), required=False)],
     effects=Effects(gives="value"),
     examples=[
         Example(
@@ -267,6 +310,14 @@ async def password_verify(run: Run, password: str, hash: str | None = None) -> b
             "- hmac.verify:\n    content: abc\n"
             "    signature: sha256=9c196e32dc0175f86f4b1cb89289d6619de6bee699e4c378e68309ed97a1a6ab\n"
             '    secret: << env.WEBHOOK_SECRET | default("key") >>\n  as: genuine\n- return: << genuine >>',
+            result=True,
+        ),
+        Example(
+            "a webhook of GitHub",
+            "- hmac.verify:\n    content: Hello, World!\n    scheme: github\n"
+            "    signature: sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17\n"
+            '    secret: << env.WEBHOOK_SECRET | default("It\'s a Secret to Everybody") >>\n'
+            "  as: genuine\n- return: << genuine >>",
             result=True,
         ),
         Example(
@@ -278,21 +329,51 @@ async def password_verify(run: Run, password: str, hash: str | None = None) -> b
     ],
 )
 def hmac_verify(
-    run: Run, *, content: Any, secret: str, signature: str | None = None, algorithm: str = "sha256"
+    run: Run,
+    *,
+    content: Any,
+    secret: str,
+    signature: str | None = None,
+    scheme: str | None = None,
+    timestamp: str | None = None,
+    tolerance: float = 300.0,
+    algorithm: str | None = None,
 ) -> bool:
     """Check whether an HMAC signature matches the content, for example of a webhook.
 
-    The comparison takes constant time.
+    The comparison takes constant time. With a `scheme`, the signature is read as that service writes it, and a time
+    that is signed, but older than `tolerance`, does not match: a recorded request can't be sent again.
     """
     if not isinstance(content, (str, bytes)):
         told = f"`content` must be a text or bytes, such as `request.body`, not a {kind(content)}"
         raise RunError("template", told)
     if not secret:
         raise RunError("template", "`secret` is empty: anybody could sign")
-    if signature is None:
-        return False
     data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-    made = signing.new(secret.encode("utf-8", "surrogatepass"), data, algorithm)
+    key = secret.encode("utf-8", "surrogatepass")
+    if scheme is None:
+        return signature is not None and _matches_any(key, data, signature, algorithm or "sha256")
+    wanted = _SCHEMES[scheme]
+    headers = run.request().get("headers", {})
+    signature = headers.get(wanted.header) if signature is None else signature
+    given = [(signature or "").strip().removeprefix(wanted.prefix)]
+    if scheme == "stripe":
+        pairs = [part.strip().partition("=") for part in given[0].split(",")]
+        given = [value for name, _, value in pairs if name == "v1"]
+        timestamp = next((value for name, _, value in pairs if name == "t"), None)
+    if wanted.signed is not None:
+        timestamp = headers.get(wanted.timestamp) if timestamp is None else timestamp
+        if timestamp is None or not _TIMESTAMP.fullmatch(timestamp) or abs(time() - int(timestamp)) > tolerance:
+            return False
+        data = wanted.signed(timestamp.encode(), data)
+    made = signing.new(key, data, "sha256")
+    ours = b64encode(made.digest()) if wanted.base64 else made.hexdigest().encode()
+    return any(signing.compare_digest(ours, theirs.encode("utf-8", "surrogatepass")) for theirs in given)
+
+
+def _matches_any(key: bytes, data: bytes, signature: str, algorithm: str) -> bool:
+    """Return whether a signature matches in one of the forms in which signatures are written."""
+    made = signing.new(key, data, algorithm)
     given = signature.strip().removeprefix(f"{algorithm}=").encode("utf-8", "surrogatepass")
     plain = given.rstrip(b"=")
     known = (

@@ -234,8 +234,7 @@ _TTL = Parameter("ttl", Bound(Kind.DURATION, minimum=0.001), "Time to live. Defa
 
 def _check_kept(value: Any) -> None:
     if isinstance(value, Opaque):
-        advice = "`collect` it first" if value.kind == "stream" else "cache what is read from it"
-        raise RunError("template", f"a {value.kind} can't be cached: {advice}")
+        raise RunError("template", f"a {value.kind} can't be cached: {value.remedy}")
 
 
 @function(

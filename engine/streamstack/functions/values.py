@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -12,8 +12,11 @@ from streamstack.errors import RunError
 from streamstack.language.definition import ConstantArgument, Effects, Entries, Example, Parameter, function
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
-from streamstack.language.values import kind, to_text
+from streamstack.language.operators import a_kind
+from streamstack.language.values import kind, show_size, to_json, to_text
 from streamstack.runtime.compiler import Code
+from streamstack.runtime.files import File
+from streamstack.runtime.operators import CLIENTS_FAULT
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import iterate
 from streamstack.spec import Bound, Constant, Kind, Named, Variable
@@ -111,16 +114,22 @@ def append(node: Node, code: Code) -> None:
     code.line(f"{name} = {code.constant(appended)}({name}, {code.source(value)})", value)
 
 
+#: Bytes of a text, or bytes, that `collect` makes, unless the author says otherwise.
+_MOST_BYTES: Final = 64 * 1024 * 1024
+
+
 @function(
     "collect",
-    Parameter("in", Bound(Kind.ITEMS), "Stream to read. A list is accepted too.", required=True, main=True),
+    Parameter("in", Bound(Kind.ITEMS), "Stream to read. A list or a file is accepted too.", required=True, main=True),
     Parameter("limit", Bound(Kind.INTEGER, minimum=0), "Maximum number of items.", default=10_000),
     Parameter(
         "into",
-        Constant(choices=("list", "text")),
-        "`list`: a list of the items. `text`: the concatenated text of items that are texts or have a `text` field.",
+        Constant(choices=("list", "text", "bytes")),
+        "`list`: a list of the items. `text`: the concatenated text of items that are texts or have a `text` field. "
+        "`bytes`: the concatenated bytes of items that are bytes or texts.",
         default="list",
     ),
+    Parameter("maxSize", Bound(Kind.SIZE, minimum=0), "With `text` and `bytes`: maximum size. Default: 64MB."),
     effects=Effects(gives="value", waits_for_stream=True),
     examples=[
         Example(
@@ -134,34 +143,80 @@ def append(node: Node, code: Code) -> None:
             '- collect: {in: ["a", "b"], into: text}\n  as: all\n- return: << all >>',
             result="ab",
         ),
+        Example(
+            "collect into bytes",
+            "- collect: {in: [Grüße], into: bytes}\n  as: data\n- return: << data | length >>",
+            result=7,
+        ),
         Example("exceed the limit", "- collect: {in: [1, 2, 3], limit: 2}\n  as: all", fails="limit-reached"),
     ],
 )
-async def collect(run: Run, in_: Any, limit: int = 10_000, into: str = "list") -> Any:
-    """Read a stream to its end and store all items in memory.
+async def collect(run: Run, in_: Any, limit: int = 10_000, into: str = "list", max_size: int = _MOST_BYTES) -> Any:
+    """Read a stream, or a file, to its end and store it in memory.
 
-    Other functions process items as they arrive. A stream of more than `limit` items fails with
-    `limit-reached`.
+    Other functions process items as they arrive. A stream of more than `limit` items, or of a text or bytes of
+    more than `maxSize`, fails with `limit-reached`. A file becomes `bytes` or, if it is UTF-8, `text`; its size
+    is limited by `maxSize` only.
     """
+    if isinstance(in_, File):
+        return await _contents_of(in_, into, max_size)
+    convert = {"list": None, "text": _text_of, "bytes": _bytes_of}[into]
     source = iterate(in_)
     items: list[Any] = []
+    size = 0
     try:
         while batch := await source.batch():
-            items.extend(batch)
-            if len(items) > limit:
+            if len(items) + len(batch) > limit:
                 raise RunError(
                     "limit-reached", f"the stream has more than {limit} items: raise `limit`, or don't collect"
                 )
+            if convert is None:
+                items += batch
+                continue
+            parts = list(map(convert, batch))
+            size += sum(map(len, parts))
+            _check_size(size, max_size)
+            items += parts
     finally:
         await source.close()
-    return items if into == "list" else "".join(map(_text_of, items))
+    return items if into == "list" else ("" if into == "text" else b"").join(items)
+
+
+async def _contents_of(file: File, into: str, max_size: int) -> str | bytes:
+    if into == "list":
+        raise RunError("template", f"a file is not a list: {file.remedy}", final=True)
+    _check_size(file.size, max_size)
+    data = await file.read()
+    if into == "bytes":
+        return data
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        message = "the file is not UTF-8: read it with `file.read`, `decode: text` and a `charset`"
+        raise RunError("invalid-chunk", message, status=CLIENTS_FAULT) from None
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise RunError("limit-reached", f"there are more than {show_size(most)}: raise `maxSize`, or don't collect")
 
 
 def _text_of(item: Any) -> str:
     if isinstance(item, Mapping):
         text = item.get("text")
         return text if isinstance(text, str) and item.get("type", "text") == "text" else ""
+    if isinstance(item, bytes):
+        message = "an item is bytes, which are not text: write `into: bytes`, or read the stream with `decode: text`"
+        raise RunError("template", message)
     return to_text(item)
+
+
+def _bytes_of(item: Any) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, str):
+        return item.encode("utf-8", "replace")
+    raise RunError("template", f"`into: bytes` needs items that are bytes or texts, not {a_kind(item)}")
 
 
 @function(
@@ -173,6 +228,7 @@ def _text_of(item: Any) -> str:
 )
 def log_(run: Run, message: Any, level: str = "info", fields: Mapping[str, Any] | None = None) -> None:
     """Write a line to the server log. The line includes the run's id."""
+    to_json(fields)  # a stream or a file, which a log can't hold, is an error
     own = {f"field_{key}" if key in _TAKEN else key: value for key, value in (fields or {}).items()}
     getattr(log, level)(to_text(message), run=run.id, **own)
 

@@ -383,7 +383,8 @@ def _keys(reader: SettingsReader, node: Node, name: str) -> tuple[Key, ...]:
                 found += _read_key(reader, node, name, text.strip())
         return tuple(found)
     if not node.items:
-        reader.refuse(node.mark, f"`{name}`: without keys, no client could authenticate")
+        hint = "`streamstack token --new NAME` creates a key and prints its hash"
+        reader.refuse(node.mark, f"`{name}`: without keys, no client could authenticate", hint)
     for item in node.items:
         if isinstance(item, tuple):
             found += _named_key(reader, item[0].text, item[1], name, node.mark)
@@ -501,7 +502,8 @@ _API_KEY: Final = (
 # --------------------------------------------------------------------------------------- the section
 
 
-def _refuse_name(name: str) -> tuple[str, str] | None:
+def refuse_name(name: str) -> tuple[str, str] | None:
+    """Return what is wrong with the name of an authentication, and what to write; None where it is valid."""
     if DEFINITION.fullmatch(name) is not None and name != "none":
         return None
     return (
@@ -521,5 +523,5 @@ AUTHENTICATION: Final = Named(
         "`jwt`: JSON Web Tokens. `apiKey`: API keys.",
         "{type: jwt, secret: << env.JWT_SECRET >>}",
     ),
-    refuses=_refuse_name,
+    refuses=refuse_name,
 )

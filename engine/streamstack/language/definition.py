@@ -347,11 +347,7 @@ class RateLimit:
     @property
     def reads_input(self) -> bool:
         """Whether it can be known only when the request's inputs, or its body, are read."""
-        return any(
-            read.name == "input" or (read.name == "request" and (not read.path or read.path[0] == "body"))
-            for value in self.bindings
-            for read in value.reads
-        )
+        return any(read.name in ("input", "sent") or read.is_body for value in self.bindings for read in value.reads)
 
 
 @dataclass(frozen=True, slots=True)

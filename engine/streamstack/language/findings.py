@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from streamstack import __version__
-from streamstack.errors import Diagnostic, Mark, Severity
+from streamstack.errors import Diagnostic, Mark, Replacement, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +23,21 @@ class Finding:
     hint: str
 
 
-def make_diagnostic(code: str, mark: Mark, message: str, hint: str | None = None) -> Diagnostic:
-    """Return a finding at a place, with the severity and, unless given, the hint of its code.
+def make_diagnostic(
+    code: str,
+    mark: Mark,
+    message: str,
+    hint: str | None = None,
+    replacement: Replacement | None = None,
+    severity: Severity | None = None,
+) -> Diagnostic:
+    """Return a finding at a place, with the severity and the hint of its code unless others are given.
 
     Raises KeyError for a code that FINDINGS does not hold.
     """
     finding = FINDINGS[code]
-    return Diagnostic(
-        mark.file, mark.line, mark.column, finding.severity, code, message, finding.hint if hint is None else hint
-    )
+    hint = finding.hint if hint is None else hint
+    return Diagnostic(mark.file, mark.line, mark.column, severity or finding.severity, code, message, hint, replacement)
 
 
 _ERRORS: Final = {
@@ -262,6 +268,11 @@ _WARNINGS: Final = {
         "The column does not exist in the table.",
         "add it in the file under `setup`, or correct its name",
     ),
+    "cors-header": (
+        "A header belongs to CORS, which is configured for the whole server.",
+        "write `server: {cors: https://app.example.com}` in streamstack.yaml, which answers preflight requests too",
+    ),
+    "bytes-in-text": ("Text contains bytes, which become base64.", "write `request.text`, the body as text"),
     "unused-variable": ("A variable is never read.", "remove it, or use it"),
     "unreachable": (
         "A step never runs, because the step before it always returns, breaks or fails.",
@@ -339,10 +350,23 @@ def write_text(findings: Sequence[Diagnostic], sources: Sources) -> str:
 
 
 def write_json(findings: Sequence[Diagnostic], _: Sources) -> str:
-    """Return `{"findings": [{file, line, column, severity, code, message, hint}]}`."""
+    """Return `{"findings": [{file, line, column, severity, code, message, hint, replacement}]}`.
+
+    The replacement, where the correction is certain, is {line, column, endLine, endColumn, text}.
+    """
     # A file name may hold bytes that are not UTF-8, which JSON can't express.
-    found = [asdict(each) | {"file": _printable(each.file)} for each in findings]
-    return json.dumps({"findings": found}, indent=2) + "\n"
+    listed = [
+        asdict(found) | {"file": _printable(found.file), "replacement": _replacement(found.replacement)}
+        for found in findings
+    ]
+    return json.dumps({"findings": listed}, indent=2) + "\n"
+
+
+def _replacement(made: Replacement | None) -> dict[str, Any] | None:
+    if made is None:
+        return None
+    place = {"line": made.line, "column": made.column, "endLine": made.end_line, "endColumn": made.end_column}
+    return {**place, "text": made.text}
 
 
 def write_github(findings: Sequence[Diagnostic], _: Sources) -> str:
@@ -451,17 +475,22 @@ def _rule(code: str) -> dict[str, Any]:
 
 def _result(finding: Diagnostic, rule: int) -> dict[str, Any]:
     message = f"{finding.message}. {finding.hint}" if finding.hint else finding.message
-    return {
+    file = {"uri": quote(finding.file.replace("\\", "/"), errors="surrogateescape")}
+    region = {"startLine": finding.line, "startColumn": finding.column}
+    result: dict[str, Any] = {
         "ruleId": finding.code,
         "ruleIndex": rule,
         "level": finding.severity,
         "message": {"text": message},
-        "locations": [
-            {
-                "physicalLocation": {
-                    "artifactLocation": {"uri": quote(finding.file.replace("\\", "/"), errors="surrogateescape")},
-                    "region": {"startLine": finding.line, "startColumn": finding.column},
-                }
-            }
-        ],
+        "locations": [{"physicalLocation": {"artifactLocation": file, "region": region}}],
     }
+    if (made := finding.replacement) is not None:
+        deleted = {
+            "startLine": made.line,
+            "startColumn": made.column,
+            "endLine": made.end_line,
+            "endColumn": made.end_column,
+        }
+        changed = {"deletedRegion": deleted, "insertedContent": {"text": made.text}}
+        result["fixes"] = [{"artifactChanges": [{"artifactLocation": file, "replacements": [changed]}]}]
+    return result

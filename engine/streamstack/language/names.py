@@ -10,7 +10,7 @@ from typing import Any, Final
 
 #: Names that are bound in every run (LANGUAGE: reserved names).
 RESERVED: Final = frozenset(
-    {"auth", "env", "error", "experiment", "input", "loop", "request", "run", "settings", "stream"}
+    {"auth", "env", "error", "experiment", "input", "loop", "request", "run", "sent", "settings", "stream"}
 )
 
 #: Words of the expression grammar, which no expression could read as a variable.
@@ -102,26 +102,48 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     Case, and camel, snake or kebab spelling, count for nothing; two letters swapped count as one
     slip. A beginning that fits, or the last part of a dotted name, is near too.
     """
+    return nearest_and_sure(word, candidates)[0] or None
+
+
+def certain(word: str, candidates: Iterable[str]) -> str:
+    """Return the candidate that a word is a misspelling of, where it is the only one that is near; else ""."""
+    near, sure = nearest_and_sure(word, candidates)
+    return near if sure else ""
+
+
+def nearest_and_sure(word: str, candidates: Iterable[str]) -> tuple[str, bool]:
+    """Return the candidate nearest to a word, "" for none, and whether it is a slip from no other."""
+    near = sorted(_near(word, tuple(candidates)))
+    slips = [distance for distance, _ in near if distance in (0, 1, 2)]
+    sure = bool(slips) and len(word) >= 3 and (len(slips) == 1 or (slips[0] == 0 and slips[1] > 0))
+    return (near[0][1], sure and near[0][0] == slips[0]) if near else ("", False)
+
+
+def _near(word: str, candidates: tuple[str, ...]) -> Iterator[tuple[float, str]]:
+    """Yield the candidates near to a word, each with its distance."""
     folded = _fold(word)
     if not folded or len(word) > 100:
-        return None
-    best: tuple[float, str] | None = None
-    for candidate in candidates:
+        return
+    size, letters = len(folded), _letters(folded)
+    for candidate, other, theirs in _folded(candidates):
         if candidate == word:
             continue
-        other = _fold(candidate)
-        distance = _distance(folded, other)
-        score: float = distance
-        if distance > _allowed(folded, other):
-            if other.rpartition(".")[2] == folded:
-                score = 1.5
-            elif len(folded) >= 3 and (other.startswith(folded) or (len(other) >= 3 and folded.startswith(other))):
-                score = 2.5
-            else:
+        # Most words are told apart by their letters: a slip changes two of them at most.
+        if abs(len(other) - size) <= _MOST and (letters ^ theirs).bit_count() <= 2 * _MOST:
+            distance = _distance(folded, other)
+            if distance <= _allowed(folded, other):
+                yield distance, candidate
                 continue
-        if best is None or (score, candidate) < best:
-            best = (score, candidate)
-    return best[1] if best else None
+        if other.endswith(folded) and other.rpartition(".")[2] == folded:
+            yield 1.5, candidate
+        elif size >= 3 and (other.startswith(folded) or (len(other) >= 3 and folded.startswith(other))):
+            yield 2.5, candidate
+
+
+@lru_cache(maxsize=16)
+def _folded(candidates: tuple[str, ...]) -> list[tuple[str, str, int]]:
+    """Return candidates with what comparing them needs: many words are compared with the same ones."""
+    return [(each, (folded := _fold(each)), _letters(folded)) for each in candidates]
 
 
 def misspelt(word: str, candidates: Iterable[str]) -> str | None:
@@ -170,7 +192,6 @@ def _distance(word: str, other: str) -> int:
     """Count the slips between two words: a letter added, left out, changed, or two swapped; up to three."""
     if word == other:
         return 0
-    # Most words are told apart by their letters: a slip changes two of them at most.
     if abs(len(word) - len(other)) > _MOST or (_letters(word) ^ _letters(other)).bit_count() > 2 * _MOST:
         return _MANY
     before: list[int] = []
@@ -213,6 +234,10 @@ _HANDSHAKE: Final = frozenset(
 )
 #: Fields that are true of the message that they came with alone: its target, and how its body was encoded.
 _OF_MESSAGE: Final = frozenset({"accept-encoding", "content-encoding", "host", "sec-websocket-protocol"})
+#: Fields that are true of the bytes of one body alone (RFC 9110, 8.8.3 and 14.4; RFC 9530).
+_OF_BYTES: Final = frozenset(
+    {"content-digest", "content-md5", "content-range", "digest", "etag", "last-modified", "repr-digest"}
+)
 
 
 def is_framing(name: str) -> bool:
@@ -229,8 +254,9 @@ def forward(headers: Mapping[str, Any]) -> ForwardedHeaders:
     """Return the headers of a mapping that may be sent in another message.
 
     Left out are the framing and hop-by-hop fields, those that `Connection` names, the target (`Host`) and the
-    encodings: bodies are decoded when they are read.
+    encodings: bodies are decoded when they are read, and of a body that was, also its digests and validators.
     """
+    decoded = any(name.lower() == "content-encoding" for name in headers)
     named = {
         option.strip().lower()
         for name, value in headers.items()
@@ -240,8 +266,20 @@ def forward(headers: Mapping[str, Any]) -> ForwardedHeaders:
     return ForwardedHeaders(
         (name, value)
         for name, value in headers.items()
-        if not is_framing(name) and name.lower() not in _OF_MESSAGE and name.lower() not in named
+        if not is_framing(name)
+        and name.lower() not in _OF_MESSAGE
+        and name.lower() not in named
+        and not (decoded and name.lower() in _OF_BYTES)
     )
+
+
+def without_body(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers of a mapping without those that describe its own body: its type, digests and validators."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name.lower() not in _OF_BYTES and name.lower() != "content-type"
+    }
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Final, Literal
 
-from streamstack.errors import Mark
+from streamstack.errors import Mark, Replacement
 from streamstack.records import fast_dataclass
 
 _BREAK: Final = re.compile(r"\r\n|\r|\n")
@@ -81,6 +81,16 @@ class SourceText:
             starts = self._starts = [0, *(m.end() for m in _BREAK.finditer(self.written))]
         line = bisect_right(starts, index)
         return Mark(self.file, line, index - starts[line - 1] + 1)
+
+    def is_written(self, start: int, end: int) -> bool:
+        """Tell whether text[start:end] stands in the file as it is, without a repair in it."""
+        return self.text[start:end] == self.written[self.origin(start) : self.origin(end - 1) + 1]
+
+    def replacement(self, start: int, end: int, text: str) -> Replacement:
+        """Return what puts a text in the place of text[start:end], where that was written."""
+        first = self.mark(start)
+        last = self.mark_written(self.origin(end - 1) + 1) if end > start else first
+        return Replacement(first.line, first.column, last.line, last.column, text)
 
     def line(self, index: int) -> tuple[int, int]:
         """Return start and end of the line of ``text`` around a character, without its break."""
@@ -193,6 +203,22 @@ class Scalar:
         if self.source is None:
             return Mark(self.mark.file, self.mark.line, self.mark.column + offset)
         return self.source.mark(self.index_at(offset))
+
+    def replacement(self, start: int, end: int, text: str) -> Replacement | None:
+        """Return what puts a text in the place of the characters from one offset of the text up to another.
+
+        None where that can't be written: in a value whose quotes are not in the file.
+        """
+        source = self.source
+        if source is None or (source.repaired and not source.is_written(self.start, self.end)):
+            return None
+        if self.style == "single":
+            text = text.replace("'", "''")
+        elif self.style == "double":
+            text = text.replace("\\", "\\\\").replace('"', '\\"')
+        elif self.style == "plain" and (": " in text or " #" in text):
+            return None
+        return source.replacement(self.index_at(start), self.index_at(end), text)
 
     def index_at(self, offset: int) -> int:
         """Return the index in the source's text of character ``offset`` of the text."""

@@ -48,10 +48,7 @@ def refuse_stream(*values: Any) -> None:
     """Raise RunError ``template`` if a value is a stream or a file."""
     for value in values:
         if isinstance(value, Opaque):
-            raise RunError(
-                "template",
-                f"a {value.kind} can't be part of an expression: use `collect` to read it into a variable first",
-            )
+            raise RunError("template", f"a {value.kind} can't be part of an expression: {value.remedy}")
 
 
 def numbers(left: Any, right: Any) -> tuple[Any, Any] | None:

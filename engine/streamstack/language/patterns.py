@@ -212,8 +212,8 @@ def _iterate(compiled: Any, data: bytes) -> Iterator[Any]:
                 look = perf_counter() + left
                 continue
             raise ValueError(
-                "the pattern takes too long on this text: write it so that each match ends near where it begins, "
-                "without `.*`"
+                f"replacing the matches in this text takes more than {_MAX_SECONDS:g} seconds: pass a shorter text or "
+                "a `count`, or write a pattern that need not look through the rest of the text at each match"
             )
 
 

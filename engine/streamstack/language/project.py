@@ -14,6 +14,8 @@ from typing import Final
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.analysis.checks import (
     check_authentication,
+    check_bytes,
+    check_cors,
     check_format,
     check_optional_auth,
     check_resume,
@@ -37,9 +39,9 @@ from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
 from streamstack.language.keys import TESTS
 from streamstack.language.loading.documents import Reading, read_document
-from streamstack.language.loading.inputs import shape
 from streamstack.language.nodes import Document
 from streamstack.language.nodes import Mapping as MappingNode
+from streamstack.language.paths import shape
 from streamstack.language.settings import Settings, Streaming, load_settings
 from streamstack.language.source import read
 from streamstack.spec import SettingsReader
@@ -117,8 +119,8 @@ def validate(
             later = _check(entry, definition, around)
             later += collisions.get(id(definition), [])
             later += [finding for finding in kept if finding.severity == "warning"]
-            later = suppress(later, definition, entry.document.root)
-            kept = [finding for finding in kept if finding.severity == "error"] + later
+            errors = [finding for finding in kept if finding.severity == "error"]
+            kept = suppress(later, errors, definition, entry.document.root)
             if not definition.disabled and not any(each.severity == "error" for each in kept):
                 sound.append(definition)
         findings += kept
@@ -142,7 +144,7 @@ def _report_duplicates(entries: list[_Entry]) -> list[Diagnostic]:
 
 def _collide(entries: list[_Entry]) -> dict[int, list[Diagnostic]]:
     """Report endpoints that answer the same requests, by the id of the definition."""
-    first: dict[tuple[str, str], Endpoint] = {}
+    first: dict[tuple[object, ...], Endpoint] = {}
     found: dict[int, list[Diagnostic]] = {}
     for entry in entries:
         endpoint = entry.definition
@@ -164,10 +166,12 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     """Report what the shape alone does not show."""
     found = check_calls(definition, around.functions, around.unread)
     found += check_configured(definition, around.configured)
+    found += check_bytes(definition)
     conditions = {each.mark for each in entry.reading.findings if each.code == "not-an-expression"}
     found += check_texts(entry.document.root, conditions)
     if isinstance(definition, Endpoint):
         found += check_format(definition, around.functions)
+        found += check_cors(definition)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
         found += check_optional_auth(definition, around.functions)
@@ -238,6 +242,13 @@ class Checked:
     def failed(self) -> bool:
         """Whether any finding is an error."""
         return any(finding.severity == "error" for finding in self.findings)
+
+    @property
+    def advice(self) -> str:
+        """What to do about its errors."""
+        codes = {finding.code for finding in self.findings if finding.severity == "error"}
+        lacking = codes == {"missing-environment"}  # which `validate` alone passes over
+        return "fix the errors above first" + ("; `streamstack validate --env` reports them too" if lacking else "")
 
 
 def find_settings(folder: Path) -> Path | None:
@@ -360,6 +371,7 @@ def read_project(
     kept = read_texts([] if place is None else [place], findings)
     name = display_name(place or root / SETTINGS)
     settings, found = load_settings(kept.get(name), name, environment, check_environment=check_environment)
+    findings += _check_settings_files(place)
     top = root if place is None else place.parent
     files = [file for folder in (root, *folders) for file in find_files(folder)]
     sources = read_texts([*(each for each in files if not is_ignored(each, top, settings.ignore)), *more], findings)
@@ -369,15 +381,45 @@ def read_project(
             registry,
             settings.streaming,
             environment if check_environment else None,
-            {
-                "models": settings.names("models"),
-                "databases": tuple(settings.databases),
-                "authentication": settings.names("authentication"),
-            },
+            names_of(settings),
             settings.inputs,
         )
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, kept | sources, environment)
+
+
+def names_of(settings: Settings) -> dict[str, Collection[str]]:
+    """Return the names that definitions can refer to, by section of the settings."""
+    return {
+        "models": settings.names("models"),
+        "databases": tuple(settings.databases),
+        "authentication": settings.names("authentication"),
+    }
+
+
+def check_again(checked: Checked, registry: Registry, texts: Mapping[str, str]) -> list[Diagnostic]:
+    """Return the findings of a project that has other texts now, those of its settings included."""
+    place = find_settings(checked.root)
+    name = display_name(place or checked.root / SETTINGS)
+    settings, found = load_settings(texts.get(name), name, checked.environment)
+    definitions = {file: text for file, text in texts.items() if file != name}
+    names = names_of(settings)
+    wrong = validate(definitions, registry, settings.streaming, None, names, settings.inputs)[1]
+    return sorted({*found, *wrong})
+
+
+def _check_settings_files(place: Path | None) -> list[Diagnostic]:
+    """Report settings both beside the folder of definitions and in it, of which only one file would be read."""
+    if place is None:
+        return []
+    outer = place.parent.parent if place.parent.resolve().name == DEFINITIONS else place.parent
+    files = [outer / SETTINGS, outer / DEFINITIONS / SETTINGS]
+    if not all(file.is_file() for file in files):
+        return []
+    names = [display_name(file) for file in files]
+    mark = Mark(display_name(place), 1, 1)
+    message = f"the project has two files of settings, {names[0]} and {names[1]}"
+    return [make_diagnostic("bad-setting", mark, message, "merge them into one of them, and delete the other")]
 
 
 @contextmanager

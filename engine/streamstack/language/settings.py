@@ -140,6 +140,28 @@ def _check_metrics(reader: SettingsReader, node: Mapping, values: dict[str, Any]
     return True
 
 
+def _file(reader: SettingsReader, node: Node, name: str) -> Any:
+    text = reader.constant(Constant(), node, name)
+    return MISSING if text is MISSING else reader.folder / text
+
+
+_FILE: Final = Custom({"type": "string"}, "name of a file", _file)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The certificate for HTTPS. Its files are read when the server starts: `validate` does not need them."""
+
+    certificate: Path = setting(
+        _FILE,
+        "PEM file with the certificate, followed by its intermediate certificates.",
+        example="/etc/ssl/example.org/fullchain.pem",
+    )
+    key: Path | None = setting(
+        _FILE, "PEM file with the private key. Default: it is in the file of the certificate.", None
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The HTTP server. ``max_body_size`` is in bytes, times are in seconds; ``head_timeout`` 0 disables it.
@@ -190,6 +212,7 @@ class Server:
         "CORS: allowed origins, or a mapping. `false` disables it.",
         None,
     )
+    tls: Tls | None = setting(group_of(Tls), "HTTPS: the certificate and its private key.", None)
 
 
 # -------------------------------------------------------------------------------------- streaming

@@ -180,6 +180,11 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STYLES: Final[dict[str | None, Style]] = {"'": "single", '"': "double", "|": "literal", ">": "folded"}
 #: The anchor and the tag before a value.
 _PROPERTIES: Final = re.compile(r"(?:[&!][^\s,\[\]{}]*(?:\s+(?:#[^\r\n]*)?)*){1,2}")
+#: Blanks that are not spaces to YAML, in a plain text: at its begin, behind the `-` of an item or the `:` of a key.
+_BLANKS: Final = re.compile(
+    r"(?:^[ \t-]*|(?<=[\n\r])[ \t-]*|\A|[A-Za-z0-9_.]:)(?P<blank>[\u00a0\u2000-\u200b\u202f\u205f\u3000\ufeff]+)",
+    re.MULTILINE,
+)
 _NEXT_DOCUMENT: Final = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 
 
@@ -197,11 +202,31 @@ def read(text: str, file: str) -> tuple[list[Document], list[Diagnostic]]:
     refused = refuse_characters(source)
     if refused is not None:
         return [], [refused]
-    reading = _Reader(source).read()
+    reader = _Reader(source)
+    reading = reader.read()
     findings: list[Diagnostic] = []
+    if reading.faults:
+        reader.note_blanks(0, len(source.text))
+    if reader.blanks:
+        # Read as spaces, which they look like: the places of all that follows stay.
+        findings = [_no_blank(source, at) for at in sorted(reader.blanks)]
+        signs = list(source.text)
+        for at in reader.blanks:
+            signs[at] = " "
+        source.text = "".join(signs)
+        reading = _Reader(source).read()
     if reading.traps or reading.faults:
-        reading, findings = repair(reading, lambda repaired: _Reader(repaired).read())
+        reading, found = repair(reading, lambda repaired: _Reader(repaired).read())
+        findings += found
     return reading.documents, sorted({*findings, *reading.findings})
+
+
+def _no_blank(source: SourceText, at: int) -> Diagnostic:
+    """Return the finding of a blank that only looks like a space."""
+    message = f"This is a blank (U+{ord(source.text[at]):04X}) that YAML takes for a letter, and no space."
+    return make_diagnostic(
+        "yaml-syntax", source.mark(at), message, "write a space", source.replacement(at, at + 1, " ")
+    )
 
 
 @dataclass(slots=True)
@@ -282,6 +307,7 @@ class _Reader:
         self._opened: list[_Open] = []
         self._anchors: dict[str, tuple[Node, int] | None] = {}
         self._unused: dict[str, traps.Trap] = {}
+        self.blanks: set[int] = set()
         self._commented = traps.holds_commented(source.text)
         self._count = 0
         self._aliased = 0
@@ -412,6 +438,8 @@ class _Reader:
             except ValueError as error:
                 self._add(make_diagnostic("yaml-syntax", mark, str(error), "put quotes around it"))
         scalar = Scalar(value, mark, text, style, self.source, start, end)
+        if style == "plain" and not text.isascii():
+            self._look_alikes(scalar)
         if is_value and (self._commented or "<<" in text) and len(self.traps) < MOST_FINDINGS:
             flow = top is not None and top.flow
             trap = traps.cut_value(self.source, scalar, flow=flow) if "<<" in text else None
@@ -421,6 +449,21 @@ class _Reader:
         if event.anchor is not None:
             self._anchor(event, scalar)
         return scalar
+
+    def _look_alikes(self, scalar: Scalar) -> None:
+        """Note blanks that stand where a space of YAML's is meant, and quotes that are none."""
+        text = scalar.text
+        self.note_blanks(scalar.start, scalar.end)
+        if text[0] in "\u201c\u201e\u2018\u00ab" and text[-1] in "\u201d\u201c\u2019\u00bb" and len(text) > 1:
+            message = "Typographic quotes are part of the text."
+            hint = "write straight quotes, or straight ones around these where they are meant to be sent"
+            self._add(make_diagnostic("yaml-quotes", scalar.mark, message, hint, severity="warning"))
+
+    def note_blanks(self, start: int, end: int) -> None:
+        """Note the blanks of a part of the text that YAML should take for spaces."""
+        if len(self.blanks) < MOST_FINDINGS:
+            for found in _BLANKS.finditer(self.source.text, start, end):
+                self.blanks.update(range(found.start("blank"), found.end("blank")))
 
     def _anchor(self, event: Any, scalar: Scalar) -> None:
         """Keep what an anchor names, and that it may be no anchor to the author."""
@@ -468,7 +511,7 @@ class _Reader:
         if style == "plain" and text == "<<" and traps.has_colon(self.source, key):
             self._drop(top, make_diagnostic("merge-key", key.mark, "The merge key `<<:` is not part of the language."))
         elif "<<" in text or ">>" in text:
-            cut = traps.cut_value(self.source, key, flow=top.flow) if style == "plain" else None
+            cut = traps.cut_value(self.source, key, flow=top.flow, key=True) if style == "plain" else None
             self._trap(cut or traps.binding_key(self.source, key, flow=top.flow))
             top.dropped = True
         elif not text and style == "plain":
@@ -492,9 +535,9 @@ class _Reader:
     def _refuse_valueless(self, top: _Open) -> None:
         keys, top.valueless = top.valueless, []
         if len(self.findings) < MOST_FINDINGS:
-            message = traps.describe_valueless(self.source, top.previous, keys)
+            message, replacement = traps.describe_valueless(self.source, top.previous, keys)
             hint = "give the key a value, or quote the text it belongs to"
-            self._add(make_diagnostic("yaml-quotes", keys[0].mark, message, hint))
+            self._add(make_diagnostic("yaml-quotes", keys[0].mark, message, hint, replacement))
 
     def _refuse_key(self, top: _Open, node: Node, mark: Mark, kind: type) -> None:
         """Refuse what can't be a key, such as the inner braces of `{{name}}`."""
@@ -502,7 +545,7 @@ class _Reader:
         is_mapping = isinstance(node, Mapping) and kind is not events.AliasEvent
         told = traps.describe_mustache(self.source, top.start) if top.flow and is_mapping else None
         if told:
-            self._drop(top, make_diagnostic("yaml-quotes", top.mark, told, "write a binding as <<name>>"))
+            self._drop(top, make_diagnostic("yaml-quotes", top.mark, told[0], "write a binding as <<name>>", told[1]))
             return
         if kind is events.AliasEvent:
             what = "An alias"

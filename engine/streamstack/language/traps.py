@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Final
 
-from streamstack.errors import Diagnostic
+from streamstack.errors import Diagnostic, Replacement, Severity
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.nodes import Document, Scalar, SourceText
 from streamstack.records import fast_dataclass
@@ -15,6 +15,8 @@ from streamstack.records import fast_dataclass
 _LONGEST: Final = 4000
 _SHOWN: Final = 300
 _COMMENT: Final = re.compile(r"[ \t]+#")
+_GOES_ON: Final = re.compile(r"[A-Za-z0-9]")
+_NO_BLANK: Final = re.compile(r"[ \t]#[A-Za-z0-9]")
 _TO_END: Final = re.compile(r"#[^\r\n]*")
 _COLON: Final = re.compile(r"[ \t]*:(?=[ \t\r\n]|$)")
 _KEY_END: Final = re.compile(r"\s*:")
@@ -38,7 +40,9 @@ class Repair:
 class Trap:
     """A place where YAML reads otherwise than the author meant, and the likeliest repairs.
 
-    ``at`` is the index to point at. A ``guess`` is a trap only if a repair removes a syntax error.
+    ``at`` is the index to point at. A ``guess`` is a trap only if a repair removes a syntax error. One that is
+    ``clear`` can mean nothing else, so that its value is read as repaired and the finding is a warning; a guess is
+    clear where a single repair helps.
     """
 
     code: str
@@ -46,6 +50,7 @@ class Trap:
     message: str
     repairs: tuple[Repair, ...]
     guess: bool = False
+    clear: bool = False
 
 
 def unclosed(value: str) -> int:
@@ -64,7 +69,7 @@ def unclosed(value: str) -> int:
     return -1
 
 
-def cut_value(source: SourceText, scalar: Scalar, *, flow: bool) -> Trap | None:
+def cut_value(source: SourceText, scalar: Scalar, *, flow: bool, key: bool = False) -> Trap | None:
     """Return the trap of a plain value or key whose `<<` YAML cut off from its `>>`."""
     offset = unclosed(scalar.text)
     if offset < 0:
@@ -84,12 +89,14 @@ def cut_value(source: SourceText, scalar: Scalar, *, flow: bool) -> Trap | None:
     sign = text[end:].lstrip()[:1]
     name = _NAMES.get(sign, "punctuation")
     message = f"YAML's own {name} ends the value after {code(scalar.text)}, so its `<<` is never closed"
-    return Trap("yaml-quotes", opening, message, (repair,))
+    return Trap("yaml-quotes", opening, message, (repair,), clear=not key)
 
 
 def holds_commented(text: str) -> bool:
-    """Tell whether any comment of a text, or what looks like one, holds a `<<`."""
-    return "<<" in text and any("<<" in found.group() for found in _TO_END.finditer(text))
+    """Tell whether any comment of a text, or what looks like one, holds a `<<` or begins without a blank."""
+    return _NO_BLANK.search(text) is not None or (
+        "<<" in text and any("<<" in found.group() for found in _TO_END.finditer(text))
+    )
 
 
 def commented_value(source: SourceText, scalar: Scalar, *, flow: bool) -> Trap | None:
@@ -102,7 +109,7 @@ def commented_value(source: SourceText, scalar: Scalar, *, flow: bool) -> Trap |
     _, last = source.line(sign)
     opening = text.find("<<", sign, last)
     if opening < 0:
-        return None
+        return _cut_text(source, scalar, sign, last)
     close = closing(text, opening + 2, lines=False)
     end = extend(text, close, flow=flow) if close > 0 else last
     start = scalar.start if scalar.text else sign
@@ -110,6 +117,17 @@ def commented_value(source: SourceText, scalar: Scalar, *, flow: bool) -> Trap |
     message = f"YAML takes ` #` for a comment, which {after}"
     repair = quote(text, start, start + len(text[start:end].rstrip()))
     return Trap("cut-by-comment", sign, message, (repair,))
+
+
+def _cut_text(source: SourceText, scalar: Scalar, sign: int, last: int) -> Trap | None:
+    """Return the trap of a text that goes on behind a `#`: `Room #5 is free`; a comment has a blank behind the `#`."""
+    if not isinstance(scalar.value, str) or not scalar.text or not _GOES_ON.match(source.text, sign + 1):
+        return None
+    message = (
+        f"YAML takes ` #` for a comment, which cuts the value off after {code(scalar.text)}; "
+        "put quotes around the text, or a space behind the # of a comment"
+    )
+    return Trap("cut-by-comment", sign, message, ())
 
 
 def anchored_value(source: SourceText, scalar: Scalar, at: int, name: str) -> Trap:
@@ -135,24 +153,28 @@ def has_colon(source: SourceText, key: Scalar) -> bool:
     return _KEY_END.match(source.text, key.end) is not None
 
 
-def describe_valueless(source: SourceText, previous: Scalar | None, keys: list[Scalar]) -> str:
+def describe_valueless(
+    source: SourceText, previous: Scalar | None, keys: list[Scalar]
+) -> tuple[str, Replacement | None]:
     """Say what keys without a value in braces need; ``previous`` is the plain text before them."""
     names = [" ".join(key.text.split()) for key in keys[:3]]
     needed = ", ".join(f"{name}: ..." for name in names)
     message = f"{code(names[0])} has no value; in braces each key needs one: {{{needed}}}"
     if previous is None:
-        return f"{message}. A list is written [{', '.join(names)}]"
+        return f"{message}. A list is written [{', '.join(names)}]", None
     repair = quote(source.text, previous.start, keys[-1].end)
-    return f"{message}. A text with a comma needs quotes; write: {show(source, repair)}"
+    message = f"{message}. A text with a comma needs quotes; write: {show(source, repair)}"
+    return message, written_repair(source, repair)
 
 
-def describe_mustache(source: SourceText, start: int) -> str | None:
+def describe_mustache(source: SourceText, start: int) -> tuple[str, Replacement | None] | None:
     """Say how `{{name}}`, two mappings to YAML, is written as a binding; None if it is not that."""
     found = _MUSTACHE.match(source.text, start)
     if found is None:
         return None
-    shown = show(source, Repair(start, found.end(), f"<<{found[1]}>>"))
-    return f"YAML reads {code(found[0])} as a mapping in a mapping, not as a binding; write: {shown}"
+    repair = Repair(start, found.end(), f"<<{found[1]}>>")
+    message = f"YAML reads {code(found[0])} as a mapping in a mapping, not as a binding; write: {show(source, repair)}"
+    return message, written_repair(source, repair)
 
 
 def show(source: SourceText, repair: Repair) -> str:
@@ -264,7 +286,8 @@ def _line_traps(text: str, first: int, last: int, at: int) -> Iterator[Trap]:
         ends = dict.fromkeys(extend(text, close, flow=flow) for flow in (True, False))
         pairs = [(start, end) for start in reversed(before) for end in ends if start < end <= last]
         repairs = tuple(quote(text, start, end) for start, end in pairs)
-        yield Trap("yaml-quotes", opening, "YAML can't read this binding without quotes", repairs, guess=True)
+        message = "YAML can't read this binding without quotes"
+        yield Trap("yaml-quotes", opening, message, repairs, guess=True, clear=True)
     if not openings and value:
         start, end = value.end(), extend(text, value.end(), flow=False)
         if start < end and text[start] not in "[{":
@@ -304,7 +327,7 @@ def _ended_traps(text: str, starts: list[int], at: int, last: int) -> Iterator[T
         name = "yaml-quotes" if first >= 0 else "yaml-syntax"
         message = f"To YAML the value ends after {code(text[start:end])}"
         place = first if first >= 0 else at
-        yield Trap(name, place, message, (quote(text, start, stop),), guess=True)
+        yield Trap(name, place, message, (quote(text, start, stop),), guess=True, clear=True)
 
 
 def _end_of_value(text: str, start: int, last: int) -> int:
@@ -348,7 +371,7 @@ def _requote_traps(text: str, starts: list[int], last: int) -> Iterator[Trap]:
         name = "double" if sign == '"' else "single"
         message = f"A {name} quote inside {name} quotes ends the value"
         code = "yaml-quotes" if "<<" in text[start:last] else "yaml-syntax"
-        yield Trap(code, start, message, tuple(repairs), guess=True)
+        yield Trap(code, start, message, tuple(repairs), guess=True, clear=True)
 
 
 # ----------------------------------------------------------------------------------------- repairs
@@ -386,19 +409,37 @@ def repair(reading: TrapReading, read: Callable[[SourceText], TrapReading]) -> t
         first, last, suspects = cause
         seen.append((first, last))
         for trap in suspects:
-            better = _try(reading, trap, read, left)
-            if better is None and trap.guess:
+            helping = _try(reading, trap, read, left)
+            if not helping and trap.guess:
                 continue
-            message = f"{trap.message}."
-            if better is not None:
-                message = f"{trap.message}; write: {show(reading.source, better[1])}"
-            hint = "write the line as the message shows it" if trap.guess else None
-            findings.append(make_diagnostic(trap.code, reading.source.mark(trap.at), message, hint))
-            if better is not None:
-                reading = better[0]
+            findings.append(_report(reading.source, trap, [attempt for _, attempt in helping]))
+            if helping:
+                reading = helping[0][0]
             break
     reading.findings[:] = [d for d in reading.findings if not _repeats(reading.source, d, findings, seen)]
     return reading, findings
+
+
+def written_repair(source: SourceText, repair: Repair) -> Replacement | None:
+    """Return a repair as a replacement in the file; None where it holds an earlier repair."""
+    if not source.is_written(repair.start, repair.end):
+        return None
+    return source.replacement(repair.start, repair.end, repair.quoted)
+
+
+def _report(source: SourceText, trap: Trap, helping: list[Repair]) -> Diagnostic:
+    """Return the finding of a trap, with the repairs that help."""
+    mark, hint = source.mark(trap.at), "write the line as the message shows it" if trap.guess else None
+    if not helping:
+        commented: Severity | None = "warning" if trap.code == "cut-by-comment" and not trap.repairs else None
+        return make_diagnostic(trap.code, mark, f"{trap.message}.", hint, None, commented)
+    best = helping[0]
+    message = f"{trap.message}; write: {show(source, best)}"
+    whole = best.quoted[1:3] == "<<" and best.quoted[-3:-1] == ">>" and best.quoted.count("<<") == 1
+    clear = trap.clear and (whole or len(helping) == 1)
+    replacement = written_repair(source, best) if clear or not trap.guess else None
+    severity: Severity | None = "warning" if clear and trap.code == "yaml-quotes" else None
+    return make_diagnostic(trap.code, mark, message, hint, replacement, severity)
 
 
 def _next_cause(reading: TrapReading, seen: list[tuple[int, int]]) -> tuple[int, int, list[Trap]] | None:
@@ -428,20 +469,23 @@ def _repeats(source: SourceText, finding: Diagnostic, told: list[Diagnostic], se
 
 def _try(
     reading: TrapReading, trap: Trap, read: Callable[[SourceText], TrapReading], left: list[int]
-) -> tuple[TrapReading, Repair] | None:
-    """Return the reading with the first repair that helps.
+) -> list[tuple[TrapReading, Repair]]:
+    """Return the readings with the repairs that help, of those that are clear two at most; of others the first.
 
     A guess helps only if the first syntax error goes away, or comes well after it.
     """
     size = len(reading.source.text)
     before = reading.first_fault
+    helping: list[tuple[TrapReading, Repair]] = []
     for attempt in trap.repairs:
-        if left[0] <= 0 or left[1] < size:
-            return None
+        if left[0] <= 0 or left[1] < size or len(helping) > trap.clear:
+            break
         left[0] -= 1
         left[1] -= size
         after = read(reading.source.quote(attempt.start, attempt.end, attempt.quoted, attempt.shed))
         needed = max(before, reading.source.origin(attempt.end) + 1) if trap.guess else before
         if after.first_fault > needed or (after.first_fault == before and not trap.guess):
-            return after, attempt
-    return None
+            helping.append((after, attempt))
+            if not trap.clear:
+                break
+    return helping

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
 from typing import Any, Final
 from urllib.parse import urlsplit
-from uuid import UUID
 
 import orjson
 
@@ -36,6 +35,8 @@ class Opaque(ABC):
     """A value that is not data: a stream or a file. It has properties, but no text and no JSON."""
 
     kind = "stream"
+    #: What to write where a value is needed.
+    remedy = "use `collect` to read it into a variable first"
 
     @abstractmethod
     def __getitem__(self, name: str) -> Any:
@@ -116,7 +117,7 @@ def _encode_other(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, Opaque):
-        raise RunError("template", f"a {value.kind} can't be written as JSON: use `collect` to read it first")
+        raise RunError("template", f"a {value.kind} can't be written as JSON: {value.remedy}")
     if isinstance(value, int):
         return orjson.Fragment(str(value).encode())
     raise RunError("template", f"a {kind(value)} can't be written as JSON")
@@ -193,35 +194,87 @@ def _canonical(value: Any) -> Any:
 
 
 def _to_json_slowly(value: Any) -> bytes:
-    """Encode what orjson refuses: integers over 64 bits, deep nesting, lone surrogates."""
-
-    def other(item: Any) -> Any:
-        if isinstance(item, (datetime, date)):
-            return to_text(item)
-        if isinstance(item, UUID):
-            return str(item)
-        if isinstance(item, bytes):
-            return base64.b64encode(item).decode()
-        if isinstance(item, Decimal):
-            # The standard encoder has no hook for raw numbers; a float keeps the shape.
-            return float(item) if item.is_finite() else None
-        raise RunError("template", f"a {kind(item)} can't be written as JSON")
-
-    def finite(item: Any) -> Any:
-        if isinstance(item, float) and not math.isfinite(item):
-            return None
-        if isinstance(item, dict):
-            return {str(key): finite(inner) for key, inner in item.items()}
-        if isinstance(item, (list, tuple)):
-            return [finite(inner) for inner in item]
-        return item
-
+    """Encode what orjson refuses: integers over 64 bits, halves of surrogate pairs."""
     try:
-        text = json.dumps(finite(value), default=other, ensure_ascii=False, separators=(",", ":"))
-    except (RecursionError, ValueError):
+        return orjson.dumps(_encodable(value), _encode_other, _OPTIONS)
+    except (RecursionError, TypeError) as error:
+        if isinstance(error.__cause__, RunError):
+            raise error.__cause__ from None
         raise RunError("template", "the value is nested too deeply to be written as JSON") from None
-    # Halves of a surrogate pair that belong together are joined; a lone one becomes U+FFFD.
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def _encodable(value: Any) -> Any:
+    if type(value) is int:
+        in_64_bits = -(2**63) <= value < 2**64
+        # `str` of an integer has a limit of digits.
+        return value if in_64_bits else orjson.Fragment(str(Decimal(value)).encode())
+    if isinstance(value, str):
+        # Halves of a surrogate pair that belong together are joined; a lone one becomes U+FFFD.
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {_encodable(str(key)): _encodable(each) for key, each in value.items()}
+    return [_encodable(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+#: What a JSON text holds, once the characters of its numbers are zeros, if one of them may lose digits as a 64-bit
+#: integer or float, which have 15 at least. A regular expression would take ten times as long as this.
+_LONG: Final = b"0" * 17
+_TO_ZEROS: Final = bytes(48 if byte in b"0123456789.eE" else 32 for byte in range(256))
+#: Digits of the longest number that keeps them: with more, arithmetic takes time.
+_MOST_DIGITS: Final = 4000
+
+
+def has_long_numbers(data: bytes | bytearray) -> bool:
+    """Tell whether a JSON text may hold a number that loses digits as a 64-bit integer or float."""
+    return _LONG in data.translate(_TO_ZEROS)
+
+
+def load_json(data: bytes | bytearray) -> Any:
+    """Return the value of a JSON text; numbers that no 64-bit integer or float holds keep their digits.
+
+    Raises:
+        orjson.JSONDecodeError: It is not JSON.
+    """
+    value = orjson.loads(data)
+    if has_long_numbers(data):
+        with suppress(RecursionError):  # nested deeper than Python's parser goes
+            return parse_exactly(data.decode())
+    return value
+
+
+def parse_exactly(text: str) -> Any:
+    """Return the value of a JSON text as `load_json` does, in more time; halves of surrogate pairs stay.
+
+    Raises:
+        ValueError: It is not JSON.
+        RecursionError: It is nested too deeply.
+    """
+    return _EXACT.decode(text)
+
+
+def shorten(value: Decimal) -> float | Decimal:
+    """Return a number as a float if that has the same digits, or if they are too many."""
+    number = float(value)
+    return number if Decimal(repr(number)) == value or len(value.as_tuple().digits) > _MOST_DIGITS else value
+
+
+def _parse_decimal(text: str) -> float | Decimal:
+    try:
+        return shorten(Decimal(text))
+    except InvalidOperation:  # an exponent that no decimal has
+        return float(text)
+
+
+def _parse_integer(text: str) -> int | Decimal:
+    # Python refuses to make an integer of more than 4300 digits.
+    return int(text) if len(text) < _MOST_DIGITS else Decimal(text)
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(text)
+
+
+_EXACT: Final = json.JSONDecoder(parse_float=_parse_decimal, parse_int=_parse_integer, parse_constant=_refuse_constant)
 
 
 # -------------------------------------- literals: durations, sizes, rates, dates, e-mail addresses

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -23,11 +23,13 @@ from streamstack.language.values import (
     TIMESTAMP_EXAMPLE,
     is_one_of,
     kind,
+    load_json,
     parse_date,
     parse_email,
     parse_timestamp,
     parse_url,
     parse_uuid,
+    shorten,
     show_size,
     to_text,
 )
@@ -417,7 +419,7 @@ def check_json(data: bytes, check: Check, faults: InputFaults) -> Any:
 def parse_json(data: bytes, faults: InputFaults) -> Any:
     """Return the value of a document; what is wrong with it goes to the faults."""
     try:
-        value = orjson.loads(data)
+        value = load_json(data)
     except orjson.JSONDecodeError as error:
         if data.startswith(b"\xef\xbb\xbf"):
             return parse_json(data[3:], faults)
@@ -460,7 +462,6 @@ _ENDLESS: Final = Decimal("1e-999999")
 _EXACT: Final = json.JSONDecoder(parse_float=parse_decimal, parse_int=_parse_integer)
 
 
-_SAFE_INTEGERS: Final = range(-(2**63), 2**64)  # those that the fast parser gives as integers
 #: How values are taken that one stack passes to another: a null counts as not given, unless null is a value there.
 CALL_RULES: Final = InputRules(null_means_absent=True)
 _NONE: Final[set[str]] = set()  # nothing is ever added to it
@@ -484,11 +485,27 @@ class Inputs(dict[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name not in self.absent and dict.__contains__(self, name)
 
-    def sent(self) -> dict[str, Any]:
-        """Return what the client sent, converted, without parameters of the path."""
+    def sent(self) -> Sent:
+        """Return what the client sent, converted, without parameters of the path and streams."""
         filled = {(id(held), name) for held, name in self.filled}
         outside = self.absent | self.path
-        return {name: _sent(value, filled) for name, value in self.items() if name not in outside}
+        sent = Sent(
+            (name, _sent(value, filled))
+            for name, value in self.items()
+            if name not in outside and not isinstance(value, Stream)
+        )
+        sent.declared = self.keys()
+        return sent
+
+
+class Sent(dict[str, Any]):
+    """The inputs that a client sent; one that it did not send is null where it is read."""
+
+    declared: Collection[str] = ()
+
+    def __missing__(self, name: str) -> None:
+        if name not in self.declared:
+            raise KeyError(name)
 
 
 def _sent(value: Any, filled: set[tuple[int, str]]) -> Any:
@@ -723,9 +740,9 @@ def _free(wanted: type, refuse: Check, *, call: bool) -> Check:
 
 
 def _inexact(value: Any) -> Any:
-    """Return what the fast parser would have given: floats for decimals, also for integers past 64 bits."""
-    if type(value) is Decimal or (type(value) is int and value not in _SAFE_INTEGERS):
-        return float(value)
+    """Return what `load_json` would have given: floats for decimals that have the same digits."""
+    if type(value) is Decimal:
+        return shorten(value)
     if type(value) is dict:
         return {name: _inexact(one) for name, one in value.items()}
     if type(value) is list:

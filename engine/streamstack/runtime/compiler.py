@@ -93,7 +93,7 @@ NAMES = frozenset(
     {
         *("run", "sink", "index", "stack", "headers"),
         *("emit", "drain", "done", "respond", "count", "bytes", "sent_at"),
-        *("request", "auth", "context", "env", "settings", "id", "elapsed_ms", "started", "outcome"),
+        *("request", "sent", "auth", "context", "env", "settings", "id", "elapsed_ms", "started", "outcome"),
         *("after", "yield_to_loop", "slice_ends"),
         *("batch", "close", "length", "turn", "value"),
     }
@@ -224,6 +224,8 @@ class Code:
             loop = self._loop()
             if loop is not None:
                 return f"loop_object({loop.index}, {loop.source})"
+        if root == "sent":
+            return f"{self.name('input')}.sent()"
         return RESERVED.get(root) or identifier(root, "v_")
 
     def path(self, root: str, item: str) -> str | None:
@@ -514,8 +516,9 @@ def _null_result(code: Code, node: Node) -> None:
 
 
 def opens_later(node: Node) -> bool:
-    """Whether the step only makes a stream: its retry and timeout apply when that opens."""
-    return node.step.function.effects.gives == "stream"
+    """Whether the step only makes a stream: its retry and timeout apply when that opens. A coroutine opens it."""
+    function = node.step.function
+    return function.effects.gives == "stream" and not inspect.iscoroutinefunction(function.run)
 
 
 def _write_retried(code: Code, node: Node) -> None:

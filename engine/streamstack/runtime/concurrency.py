@@ -23,7 +23,11 @@ T = TypeVar("T")
 
 
 class TaskGroup:
-    """Tasks that are started one by one, also by one another, and waited for with `finish`."""
+    """Tasks that are started one by one, also by one another, and waited for with `finish`.
+
+    asyncio.TaskGroup raises its first error in place of a cancellation that comes at the same time, and before Python
+    3.13 leaves the task's count of cancellations changed (https://github.com/python/cpython/issues/116720).
+    """
 
     __slots__ = ("_failure", "_tasks", "_wake")
 

@@ -15,7 +15,7 @@ from streamstack.language.values import Opaque, Rate, kind, parse_duration, pars
 
 
 def _refuse(name: str, wanted: str, value: Any) -> RunError:
-    return RunError("template", f"`{name}` must be {wanted}, not {_article(kind(value))}")
+    return RunError("template", f"`{name}` must be {wanted}, not {_article(kind(value))}", parameter=name)
 
 
 def _article(noun: str) -> str:
@@ -165,9 +165,9 @@ def within(value: Any, name: str, minimum: float | None, maximum: float | None) 
     if value is None:
         return value
     if minimum is not None and value < minimum:
-        raise RunError("template", f"`{name}` must be at least {minimum:g}, not {value}")
+        raise RunError("template", f"`{name}` must be at least {minimum:g}, not {value}", parameter=name)
     if maximum is not None and value > maximum:
-        raise RunError("template", f"`{name}` must be at most {maximum:g}, not {value}")
+        raise RunError("template", f"`{name}` must be at most {maximum:g}, not {value}", parameter=name)
     return value
 
 
@@ -175,4 +175,4 @@ def choice(value: Any, name: str, choices: tuple[str, ...]) -> Any:
     """Return one of the words a parameter allows."""
     if value is None or value in choices:
         return value
-    raise RunError("template", f"`{name}` must be one of {', '.join(choices)}, not {value!r}")
+    raise RunError("template", f"`{name}` must be one of {', '.join(choices)}, not {value!r}", parameter=name)

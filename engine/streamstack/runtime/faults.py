@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from asyncio import CancelledError, current_task
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Final
 
 from streamstack.errors import Place, RunError
-from streamstack.language.definition import Step
+from streamstack.language.definition import Arguments, Entries, Items, Step
 from streamstack.language.expressions import Value, explain, failing_expression
-from streamstack.language.values import kind
+from streamstack.language.expressions.compile import Expression, ListValue, ObjectValue
+from streamstack.language.expressions.grammar import passes_on
+from streamstack.language.values import MISSING, kind
 
 #: What an expression may raise; anything else is a fault of the engine or of a plug-in.
 _EXPRESSION_FAULTS = (NameError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
@@ -48,6 +50,9 @@ def located(error: Exception) -> RunError:
     failing = _failing(site, values)
     if isinstance(error, RunError):
         fault = error
+        if _is_of_client(error, site, frame):
+            fault = RunError("invalid-input", error.message, final=True)
+            fault.__cause__ = error
     elif failing is not None and direct and isinstance(error, _EXPRESSION_FAULTS):
         fault = RunError("template", explain(error, failing, values))
         fault.__cause__ = error
@@ -65,6 +70,51 @@ def located(error: Exception) -> RunError:
             types=types,
         )
     return fault
+
+
+#: The names that hold what a client sent, where the definition is an endpoint.
+_SENT: Final = frozenset({"input", "sent", "request"})
+
+
+def _is_of_client(error: RunError, site: Site, frame: FrameType) -> bool:
+    """Tell whether an argument does not fit whose value the client chose: it is passed on as it was sent."""
+    if not error.parameter or error.status < 500 or site.step is None or not frame.f_globals.get("__of_endpoint__"):
+        return False
+    arguments = dict(_named(site.step.arguments))
+    if error.parameter == "*":
+        chosen = [value for value in arguments.values() if value.constant is MISSING]
+    else:
+        chosen = [arguments[error.parameter]] if error.parameter in arguments else []
+    return bool(chosen) and all(map(_is_as_sent, chosen))
+
+
+def _named(argument: Any, name: str = "") -> Iterator[tuple[str, Value]]:
+    """Yield the values of a step by the names of their parameters, those inside others, too."""
+    if isinstance(argument, Value):
+        yield name, argument
+    elif isinstance(argument, Arguments):
+        for key, inner in argument.given.items():
+            yield from _named(inner, key)
+    elif isinstance(argument, Entries):
+        for entry in argument.entries:
+            yield from _named(entry.argument, f"{name}.{entry.key}")
+    elif isinstance(argument, Items):
+        for index, inner in enumerate(argument.items):
+            yield from _named(inner, f"{name}[{index}]")
+
+
+def _is_as_sent(value: Value) -> bool:
+    """Tell whether a value is what a client sent, or is put together from that alone."""
+    if isinstance(value, (ListValue, ObjectValue)):
+        inner = value.items if isinstance(value, ListValue) else [entry for _, entry in value.entries]
+        bound = [each for each in inner if each.constant is MISSING]
+        return bool(bound) and all(map(_is_as_sent, bound))
+    return (
+        isinstance(value, Expression)
+        and bool(value.reads)
+        and all(read.name in _SENT for read in value.reads)
+        and passes_on(value.node)
+    )
 
 
 def place_of(computed: Callable[..., Any]) -> Place | None:

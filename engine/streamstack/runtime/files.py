@@ -29,6 +29,7 @@ class File(Opaque):
     """
 
     kind = "file"
+    remedy = "read it with `collect` and `into: bytes`, or its lines or records with `file.read`"
     __slots__ = ("_closed", "_disk", "_lock", "_memory", "_stored", "content_type", "name", "size")
 
     def __init__(self, name: str, content_type: str) -> None:

@@ -14,6 +14,7 @@ import structlog
 
 from streamstack.errors import RunError
 from streamstack.language.operators import a_kind
+from streamstack.language.values import Opaque
 from streamstack.runtime.concurrency import Channel, settle
 from streamstack.runtime.decoders import format_of, format_of_file, read_content_type
 from streamstack.runtime.faults import located
@@ -135,27 +136,41 @@ async def taken(source: Source, count: int) -> Batches:
         await source.close()
 
 
-async def gathered(run: Run, source: Source, size: int) -> Batches:
-    """Give lists of ``size`` items; the last may be shorter."""
-    pending: list[Any] = []
+async def transformed(
+    run: Run, source: Source, feed: Callable[[Sequence[Any]], list[Any]], rest: Callable[[], list[Any]]
+) -> Batches:
+    """Give what ``feed`` makes of the items; at the end, and before an error, what is left."""
     try:
         try:
             while batch := await source.batch():
                 for items in slices(batch):
-                    pending += items
-                    if len(pending) >= size:
-                        full, pending = full_lists(pending, size)
-                        yield full
+                    if made := feed(items):
+                        yield made
                     if perf_counter() > run.slice_ends:
                         await run.yield_to_loop()
         except Exception:
-            if pending:
-                yield [pending]
+            if made := rest():
+                yield made
             raise
-        if pending:
-            yield [pending]
+        if made := rest():
+            yield made
     finally:
         await source.close()
+
+
+def gathered(run: Run, source: Source, size: int) -> Batches:
+    """Give lists of ``size`` items; the last may be shorter."""
+    pending: list[Any] = []
+
+    def feed(items: Sequence[Any]) -> list[Any]:
+        nonlocal pending
+        pending += items
+        if len(pending) < size:
+            return []
+        full, pending = full_lists(pending, size)
+        return full
+
+    return transformed(run, source, feed, lambda: [pending] if pending else [])
 
 
 def full_lists(items: list[Any], size: int) -> tuple[list[list[Any]], list[Any]]:
@@ -164,28 +179,16 @@ def full_lists(items: list[Any], size: int) -> tuple[list[list[Any]], list[Any]]
     return [items[at : at + size] for at in range(0, end, size)], items[end:]
 
 
-async def split(run: Run, source: Source, splitter: Splitter) -> Batches:
+def split(run: Run, source: Source, splitter: Splitter) -> Batches:
     """Give the text of the items in pieces, whatever items it came in."""
-    try:
-        try:
-            while batch := await source.batch():
-                for items in slices(batch):
-                    if pieces := splitter.feed(_text(items)):
-                        yield pieces
-                    if perf_counter() > run.slice_ends:
-                        await run.yield_to_loop()
-        except Exception:
-            if pieces := splitter.end():
-                yield pieces
-            raise
-        if pieces := splitter.end():
-            yield pieces
-    finally:
-        await source.close()
+    return transformed(run, source, lambda items: splitter.feed(_text(items)), splitter.end)
 
 
 def _text(items: Sequence[Any]) -> str:
-    """Return the text of items that are texts, or objects that hold one; others have none."""
+    """Return the text of items that are texts, or objects that hold one; other data has none.
+
+    Raises RunError ``template`` for bytes, files and streams.
+    """
     try:
         return "".join(items)
     except TypeError:
@@ -197,6 +200,8 @@ def _text_of(item: Any) -> str:
         text = item.get("text")
         if isinstance(text, str):
             return text
+    if isinstance(item, (bytes, Opaque)):
+        raise RunError("template", f"texts are needed here, and an item is {a_kind(item)}: `decode: text` gives texts")
     return ""
 
 
@@ -362,7 +367,7 @@ CLIENTS_FAULT: Final = 400
 class ByteSource:
     """Something that holds bytes, to be read once, in pieces.
 
-    ``size`` is how many bytes there are, None if unknown; ``read`` how many were read. ``charset`` and
+    ``size`` is how many bytes there are, None if unknown; ``read`` how many were decoded. ``charset`` and
     ``status`` (of an answer where they can't be decoded) are None where nothing is known of them.
     """
 
@@ -409,7 +414,6 @@ class ByteSource:
         if isinstance(value, File):
             async with aclosing(value.pieces()) as pieces:
                 async for piece in pieces:
-                    self.read += len(piece)
                     yield piece
         elif isinstance(value, Stream):
             value.consume()
@@ -440,6 +444,4 @@ class ByteSource:
                     "`decode: bytes` gives what came as it is",
                 )
             for at in range(0, len(data), PIECE):
-                piece = data[at : at + PIECE]
-                self.read += len(piece)
-                yield piece
+                yield data[at : at + PIECE]

@@ -101,7 +101,7 @@ class Callee:
             values = self.checker.check(given)
         except RunError as error:
             message = f"the inputs of `{self.definition.name}` don't fit: {error.message}"
-            raise RunError("template", message, details=error.details) from None
+            raise RunError("template", message, details=error.details, parameter="with") from None
         enter_call()
         try:
             return await self._stack(run, values, sink)
@@ -156,8 +156,8 @@ def _written(graph: Graph, functions: Mapping[str, Callee], *, notes_sending: bo
     """Write the Python of a definition: `stack` (of an endpoint a plain function, where it may be), and `headers`."""
     definition, root = graph.definition, graph.root
     code = Code(definition.title, notes_sending=notes_sending)
-    code.namespace.update(_FIXED, functions=functions)
     endpoint = isinstance(definition, Endpoint)
+    code.namespace.update(_FIXED, functions=functions, __of_endpoint__=endpoint)
     response = definition.response if isinstance(definition, Endpoint) else None
     with code.definition("stack", "run, v_input, sink=None", root, plain=endpoint):
         if response is None:
@@ -277,6 +277,4 @@ def _reads_body(endpoint: Endpoint, nodes: Iterable[Node]) -> bool:
     values += [value for limit in endpoint.rate_limits for value in limit.bindings]
     if endpoint.response is not None:
         values.append(endpoint.response)
-    return any(
-        read.name == "request" and (not read.path or read.path[0] == "body") for value in values for read in value.reads
-    )
+    return any(read.is_body for value in values for read in value.reads)

@@ -78,7 +78,8 @@ def check_content(sink: Sink, content: Any) -> None:
             'the content is null: write `| default("")`, or pass the step over with `when: << x is not none >>`',
         )
     if isinstance(content, Opaque):
-        raise RunError("template", f"the content is a {content.kind}: write `forEach` to send its items one by one")
+        advice = "write `forEach` to send its items one by one" if content.kind == "stream" else content.remedy
+        raise RunError("template", f"the content is a {content.kind}: {advice}")
 
 
 log = structlog.get_logger("streamstack.run")

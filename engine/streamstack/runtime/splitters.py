@@ -34,7 +34,6 @@ from streamstack.language.values import kind, to_text
 
 #: What text can be split by; a list is split by records.
 TEXT_UNITS: Final = ("characters", "words", "sentences", "lines")
-UNITS: Final = (*TEXT_UNITS, "records")
 #: Larger sizes are as good as this one: no text has so many units, and no pattern counts further.
 _LARGEST: Final = 1 << 31
 

@@ -139,7 +139,8 @@ def iterate(value: Any, *, unchanged: bool = False) -> Stream | Items:
         raise RunError("template", "an object can't be iterated: write `x | entries` for {key, value} items")
     if value is None:
         raise RunError("template", "null can't be iterated: write `x | default([])`")
-    raise RunError("template", f"{a_kind(value)} can't be iterated: a list or a stream is needed")
+    advice = value.remedy if isinstance(value, Opaque) else "a list or a stream is needed"
+    raise RunError("template", f"{a_kind(value)} can't be iterated: {advice}")
 
 
 class Turns:

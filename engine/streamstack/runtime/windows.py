@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from math import ceil, exp, fsum, inf, isfinite, log, sqrt
-from time import perf_counter
+from types import MethodType
 from typing import Any, Final
 
 from streamstack.errors import RunError
@@ -22,7 +22,7 @@ from streamstack.language.operators import a_kind
 from streamstack.language.values import MISSING, SMALL, canonical_json, number_key, show_duration
 from streamstack.runtime.concurrency import Channel
 from streamstack.runtime.faults import place_of
-from streamstack.runtime.operators import Source, slices
+from streamstack.runtime.operators import Source, slices, transformed
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches
 from streamstack.spec import listed
@@ -189,6 +189,10 @@ def _bin_of(value: Any) -> int:
     return -(ceil(log(-number) * _SCALE) + _MIDDLE) if number else 0
 
 
+def _percentile(percent: int, quantiles: Quantiles) -> Any:
+    return quantiles.at(percent)
+
+
 @lru_cache(maxsize=8192)
 def _value_of(place: int) -> float:
     if not place:
@@ -207,6 +211,7 @@ def identity(value: Any) -> Hashable:
     if type(value) in _PLAIN:
         large = type(value) is int and not -SMALL < value < SMALL
         return _number(value) if large or type(value) is Decimal else kept
+    operators.refuse_stream(value)
     return (canonical_json(value),) if isinstance(value, (list, tuple, Mapping)) else kept
 
 
@@ -455,45 +460,19 @@ def _floats_of(number: int) -> list[float]:
 
 
 class Spread:
-    """The standard deviation (of a sample: n - 1) of numbers that only come.
+    """The standard deviation (of a sample: n - 1) of numbers that come and, if ``sliding``, leave in the same order.
 
-    Welford's method ("Note on a method for calculating corrected sums of squares and products", 1962): no difference of
-    large sums is ever taken.
-    """
-
-    __slots__ = ("_count", "_mean", "_squares")
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._mean = 0.0
-        self._squares = 0.0
-
-    def add(self, value: Any) -> None:
-        """Add a number. Raises RunError ``template`` for what is none."""
-        number = as_float(value, "a standard deviation")
-        self._count += 1
-        off = number - self._mean
-        self._mean += off / self._count
-        self._squares += off * (number - self._mean)
-
-    def deviation(self) -> float | None:
-        """Return the standard deviation; null of fewer than two numbers."""
-        return sqrt(self._squares / (self._count - 1)) if self._count > 1 else None
-
-
-class SlidingSpread:
-    """The standard deviation of numbers that come, and leave in the same order.
-
-    Two stacks (Tangwongsan et al., "General incremental sliding-window aggregation", 2015): the newer half is
-    gathered by Welford's method; the older half holds, for each number, what it and all after it amount to. Nothing
-    is subtracted, so no error outlives the window. Each number is looked at twice.
+    Numbers are gathered by Welford's method ("Note on a method for calculating corrected sums of squares and products",
+    1962): no difference of large sums is ever taken. Where they leave again, there are two stacks (Tangwongsan et al.,
+    "General incremental sliding-window aggregation", 2015): the older half holds, for each number, what it and all
+    after it amount to. Nothing is subtracted, so no error outlives the window. Each number is looked at twice.
     """
 
     __slots__ = ("_back", "_count", "_front", "_mean", "_squares")
 
-    def __init__(self) -> None:
+    def __init__(self, *, sliding: bool) -> None:
         self._front: list[tuple[int, float, float]] = []  # the oldest is the last
-        self._back: list[float] = []
+        self._back: list[float] | None = [] if sliding else None
         self._count = 0
         self._mean = 0.0
         self._squares = 0.0
@@ -501,7 +480,8 @@ class SlidingSpread:
     def add(self, value: Any) -> None:
         """Add a number. Raises RunError ``template`` for what is none."""
         number = as_float(value, "a standard deviation")
-        self._back.append(number)
+        if self._back is not None:
+            self._back.append(number)
         self._count += 1
         off = number - self._mean
         self._mean += off / self._count
@@ -510,18 +490,14 @@ class SlidingSpread:
     def remove(self, value: Any) -> None:
         """Let the oldest number go."""
         if not self._front:
-            self._turn()
+            newer, self._back = self._back or [], []
+            self._count, self._mean, self._squares = 0, 0.0, 0.0
+            for number in reversed(newer):
+                self.add(number)
+                self._front.append((self._count, self._mean, self._squares))
+            self._back.clear()
+            self._count, self._mean, self._squares = 0, 0.0, 0.0
         self._front.pop()
-
-    def _turn(self) -> None:
-        front, mean, squares = self._front, 0.0, 0.0
-        for count, number in enumerate(reversed(self._back), 1):
-            off = number - mean
-            mean += off / count
-            squares += off * (number - mean)
-            front.append((count, mean, squares))
-        self._back.clear()
-        self._count, self._mean, self._squares = 0, 0.0, 0.0
 
     def deviation(self) -> float | None:
         """Return the standard deviation; null of fewer than two numbers."""
@@ -537,15 +513,18 @@ class SlidingSpread:
 
 
 class Ends:
-    """The first and the last value; of those that leave, the oldest goes first."""
+    """The first and the last value; of those that leave, if ``sliding``, the oldest goes first."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_sliding", "_values")
 
-    def __init__(self) -> None:
+    def __init__(self, *, sliding: bool) -> None:
+        self._sliding = sliding
         self._values: deque[Any] = deque()
 
     def add(self, value: Any) -> None:
         """Add a value."""
+        if len(self._values) == 2 and not self._sliding:
+            self._values.pop()
         self._values.append(value)
 
     def remove(self, value: Any) -> None:
@@ -561,31 +540,6 @@ class Ends:
         return self._values[-1] if self._values else None
 
 
-class LastingEnds:
-    """The first and the last value of those that stay."""
-
-    __slots__ = ("_first", "_last", "_some")
-
-    def __init__(self) -> None:
-        self._some = False
-        self._first: Any = None
-        self._last: Any = None
-
-    def add(self, value: Any) -> None:
-        """Add a value."""
-        if not self._some:
-            self._some, self._first = True, value
-        self._last = value
-
-    def first(self) -> Any:
-        """Return the oldest value; null of nothing."""
-        return self._first
-
-    def last(self) -> Any:
-        """Return the newest value; null of nothing."""
-        return self._last
-
-
 def _check_order(value: Any, word: str) -> None:
     """Raise RunError ``template`` for a value that has no order."""
     kind = type(value)
@@ -597,49 +551,29 @@ def _check_order(value: Any, word: str) -> None:
 
 
 class Extreme:
-    """The least or greatest value of those that stay."""
-
-    __slots__ = ("_best", "_greatest", "_some")
-
-    def __init__(self, *, greatest: bool) -> None:
-        self._greatest = greatest
-        self._some = False
-        self._best: Any = None
-
-    def add(self, value: Any) -> None:
-        """Add a value. Raises RunError ``template`` for one that can't be compared with the others."""
-        _check_order(value, "max" if self._greatest else "min")
-        if not self._some:
-            self._some, self._best = True, value
-            return
-        best = self._best
-        if operators.less(best, value) if self._greatest else operators.less(value, best):
-            self._best = value
-
-    def best(self) -> Any:
-        """Return it; null of nothing."""
-        return self._best
-
-
-class SlidingExtreme:
-    """The least or greatest value of those that come, and leave in the same order.
+    """The least or greatest value of those that come and, if ``sliding``, leave in the same order.
 
     Only values that can still become it are kept, in a queue that is in order.
     """
 
-    __slots__ = ("_added", "_greatest", "_left", "_values")
+    __slots__ = ("_added", "_greatest", "_removed", "_sliding", "_values")
 
-    def __init__(self, *, greatest: bool) -> None:
+    def __init__(self, *, greatest: bool, sliding: bool) -> None:
         self._greatest = greatest
+        self._sliding = sliding
         self._values: deque[tuple[int, Any]] = deque()
         self._added = 0
-        self._left = 0
+        self._removed = 0
 
     def add(self, value: Any) -> None:
         """Add a value. Raises RunError ``template`` for one that can't be compared with the others."""
         _check_order(value, "max" if self._greatest else "min")
         values = self._values
         before = operators.less if self._greatest else operators.greater
+        if values and not self._sliding:
+            if before(values[0][1], value):
+                values[0] = (0, value)
+            return
         while values and not before(value, values[-1][1]):
             values.pop()
         values.append((self._added, value))
@@ -647,8 +581,8 @@ class SlidingExtreme:
 
     def remove(self, value: Any) -> None:
         """Let the oldest value go."""
-        self._left += 1
-        if self._values[0][0] < self._left:
+        self._removed += 1
+        if self._values[0][0] < self._removed:
             self._values.popleft()
 
     def best(self) -> Any:
@@ -656,96 +590,53 @@ class SlidingExtreme:
         return self._values[0][1] if self._values else None
 
 
-#: What an operation needs, and how the figure is read of it; `count` and `rate` need none.
-_NEEDS: Final[dict[str, str]] = {
-    "sum": "total",
-    "mean": "total",
-    "stddev": "spread",
-    "min": "least",
-    "max": "greatest",
-    "first": "ends",
-    "last": "ends",
-    "distinct": "distinct",
-    "p50": "quantiles",
-    "p90": "quantiles",
-    "p95": "quantiles",
-    "p99": "quantiles",
+#: What gathers values, by its name; each is made for values that leave again, or stay.
+_GATHERERS: Final[dict[str, Callable[[bool], Any]]] = {
+    "total": lambda _: Total(),
+    "spread": lambda sliding: Spread(sliding=sliding),
+    "least": lambda sliding: Extreme(greatest=False, sliding=sliding),
+    "greatest": lambda sliding: Extreme(greatest=True, sliding=sliding),
+    "ends": lambda sliding: Ends(sliding=sliding),
+    "distinct": lambda sliding: SlidingDistinct() if sliding else Distinct(),
+    "quantiles": lambda _: Quantiles(),
 }
+#: Of each operation, what gathers its values and how the figure is read; `count` and `rate` need the number alone.
+_READ: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
+    "sum": ("total", Total.sum),
+    "mean": ("total", Total.mean),
+    "min": ("least", Extreme.best),
+    "max": ("greatest", Extreme.best),
+    "first": ("ends", Ends.first),
+    "last": ("ends", Ends.last),
+    "distinct": ("distinct", lambda distinct: distinct.number()),
+    "stddev": ("spread", Spread.deviation),
+    **{f"p{percent}": ("quantiles", partial(_percentile, percent)) for percent in (50, 90, 95, 99)},
+}
+#: In the order of the reference.
 OPERATIONS: Final = (
-    "count",
-    "sum",
-    "mean",
-    "min",
-    "max",
-    "first",
-    "last",
-    "rate",
-    "distinct",
-    "p50",
-    "p90",
-    "p95",
-    "p99",
-    "stddev",
+    *("count", "sum", "mean", "min", "max", "first", "last", "rate"),
+    *("distinct", "p50", "p90", "p95", "p99", "stddev"),
 )
-_SLIDING: Final[dict[str, Callable[[], Any]]] = {
-    "total": Total,
-    "spread": SlidingSpread,
-    "least": lambda: SlidingExtreme(greatest=False),
-    "greatest": lambda: SlidingExtreme(greatest=True),
-    "ends": Ends,
-    "distinct": SlidingDistinct,
-    "quantiles": Quantiles,
-}
-_LASTING: Final[dict[str, Callable[[], Any]]] = {
-    "total": Total,
-    "spread": Spread,
-    "least": lambda: Extreme(greatest=False),
-    "greatest": lambda: Extreme(greatest=True),
-    "ends": LastingEnds,
-    "distinct": Distinct,
-    "quantiles": Quantiles,
-}
-_READ: Final[dict[str, str]] = {
-    "sum": "sum",
-    "mean": "mean",
-    "stddev": "deviation",
-    "min": "best",
-    "max": "best",
-    "first": "first",
-    "last": "last",
-    "distinct": "number",
-}
 
 
 class Series:
-    """The values of one expression in one window, and all that is kept of them for its figures."""
+    """The values of one expression in one window: how many there are, and what is gathered of them for its figures."""
 
-    __slots__ = ("_kept", "adds", "count", "removes")
+    __slots__ = ("_gathered", "adds", "count", "removes")
 
     def __init__(self, operations: tuple[str, ...], *, sliding: bool) -> None:
-        made = _SLIDING if sliding else _LASTING
-        needed = dict.fromkeys(_NEEDS[each] for each in operations if each in _NEEDS)
+        names = dict.fromkeys(_READ[each][0] for each in operations if each in _READ)
         self.count = 0
-        self._kept = {need: made[need]() for need in needed}
-        self.adds = [each.add for each in self._kept.values()]
-        self.removes = [each.remove for each in self._kept.values()] if sliding else []
+        self._gathered = {name: _GATHERERS[name](sliding) for name in names}
+        self.adds = [each.add for each in self._gathered.values()]
+        self.removes = [each.remove for each in self._gathered.values()] if sliding else []
 
     def reader(self, operation: str) -> Callable[[], Any]:
         """Return what reads a figure; not for `rate`, which asks for the time."""
         if operation == "count":
-            return self._count
-        kept = self._kept[_NEEDS[operation]]
-        if operation[0] == "p":
-            return _percentile(kept, int(operation[1:]))
-        read: Callable[[], Any] = getattr(kept, _READ[operation])
-        return read
-
-    def _count(self) -> int:
-        return self.count
-
-
-def _percentile(quantiles: Quantiles, percent: int) -> Callable[[], Any]:
-    return lambda: quantiles.at(percent)
+            return lambda: self.count
+        name, read = _READ[operation]
+        return MethodType(read, self._gathered[name])
 
 
 # ------------------------------------------------------------------------------------- windows
@@ -797,28 +688,12 @@ class Shape:
 class WindowGroup:
     """The window of one group: its items as far as they have to be held, and what its figures need."""
 
-    __slots__ = (
-        "_figures",
-        "_parts",
-        "_readers",
-        "fresh",
-        "items",
-        "key",
-        "keyed",
-        "now",
-        "since",
-        "sliding",
-        "told_empty",
-        "within",
-    )
+    __slots__ = ("_parts", "_readers", "_window", "fresh", "items", "key", "now", "since", "told_empty")
 
     def __init__(self, window: Window, key: Any, since: float) -> None:
+        self._window = window
         self.key = key
-        self.keyed = window.by is not None
-        self.sliding = window.shape.sliding
-        self.within = window.shape.within
         self.items: deque[tuple[float, list[Any]]] = deque()
-        self._figures = window.figures
         self.begin(since)
         self.told_empty = False
 
@@ -826,24 +701,27 @@ class WindowGroup:
         """Begin a window with nothing in it."""
         self.since = self.now = since
         self.fresh = 0  # items since the figures were given last
+        figures, sliding = self._window.figures, self._window.shape.sliding
         operations: dict[Of | None, tuple[str, ...]] = {}
-        for figure in self._figures:
+        for figure in figures:
             operations[figure.of] = (*operations.get(figure.of, ()), figure.operation)
-        series = {of: Series(each, sliding=self.sliding) for of, each in operations.items()}
+        series = {of: Series(each, sliding=sliding) for of, each in operations.items()}
         self._parts = list(series.items())
         self._readers = [
             (
                 each.name,
                 self._rate(series[each.of]) if each.operation == "rate" else series[each.of].reader(each.operation),
             )
-            for each in self._figures
+            for each in figures
         ]
 
     def _rate(self, series: Series) -> Callable[[], Any]:
+        within = self._window.shape.within
+
         def rate() -> float | None:
             seconds = self.now - self.since
-            if self.within is not None and seconds > self.within:
-                seconds = self.within
+            if within is not None and seconds > within:
+                seconds = within
             return series.count / seconds if seconds > 0 else None
 
         return rate
@@ -866,7 +744,7 @@ class WindowGroup:
 
     def _refused(self, error: RunError, of: Of | None) -> RunError:
         """Return an error with the figures that did not take a value, at the place of their expression."""
-        names = listed([f"`{each.name}`" for each in self._figures if each.of is of], "and")
+        names = listed([f"`{each.name}`" for each in self._window.figures if each.of is of], "and")
         told = RunError(error.code, f"{names} of the window: {error.message}", final=error.final)
         told.place = place_of(of) if of is not None else None
         return told
@@ -884,7 +762,7 @@ class WindowGroup:
     def tell(self) -> dict[str, Any]:
         """Return the figures, by their names, and the group's key."""
         self.fresh = 0
-        told: dict[str, Any] = {"key": self.key} if self.keyed else {}
+        told: dict[str, Any] = {"key": self.key} if self._window.by is not None else {}
         for name, read in self._readers:
             told[name] = read()
         return told
@@ -967,9 +845,7 @@ class Window:
     def _forget(self, at: float) -> None:
         """Forget the groups of a window by time that have nothing left in it; a timer does so by itself."""
         within = self.shape.within
-        if self.by is None or within is None or self.shape.timed:
-            return
-        if not self.shape.sliding:
+        if self.by is None or within is None or self.shape.timed or not self.shape.sliding:
             return
         groups = self._groups
         while groups:
@@ -1023,33 +899,19 @@ class Window:
         return given
 
 
-async def windowed(run: Run, source: Source, make: Callable[[float], Window]) -> Batches:
+def windowed(run: Run, source: Source, make: Callable[[float], Window]) -> Batches:
     """Give figures after each number of items, those of the last partial one at the end."""
     time = get_running_loop().time
     window = make(time())
-    try:
-        try:
-            while batch := await source.batch():
-                for items in slices(batch):
-                    given: list[Any] = []
-                    try:
-                        window.feed(items, time(), given)
-                    except Exception:
-                        if given:
-                            yield given
-                        raise
-                    if given:
-                        yield given
-                    if perf_counter() > run.slice_ends:
-                        await run.yield_to_loop()
-        except Exception:
-            if rest := window.rest(time()):
-                yield rest
-            raise
-        if rest := window.rest(time()):
-            yield rest
-    finally:
-        await source.close()
+    given: list[Any] = []  # also those that came before the item that failed
+
+    def feed(items: Sequence[Any]) -> list[Any]:
+        window.feed(items, time(), given)
+        due = given.copy()
+        given.clear()
+        return due
+
+    return transformed(run, source, feed, lambda: given + window.rest(time()))
 
 
 async def windowed_on_time(source: Source, make: Callable[[float], Window], every: float) -> Batches:

@@ -19,7 +19,7 @@ from streamstack.language.expressions import Value
 from streamstack.language.values import Rate
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Context, Run
-from streamstack.server.headers import CorsHeaders, header_lines
+from streamstack.server.headers import CorsHeaders, header_lines, is_of_host
 from streamstack.server.replies import RefusalError
 from streamstack.server.request import Addresses, Request
 
@@ -109,17 +109,11 @@ def _refuse_others(request: Request, cors: CorsHeaders) -> None:
     origin = request.headers.get("Origin")
     site = request.headers.get("Sec-Fetch-Site")
     if site is None:
-        other = origin is not None and not _is_of(origin, request.host)
+        other = origin is not None and not is_of_host(origin, request.host)
     else:
         other = site not in {"same-origin", "none"}
     if other and not cors.names(origin):
         raise RefusalError("forbidden", "a page of another site may not use this cookie")
-
-
-def _is_of(origin: str, host: str) -> bool:
-    """Tell whether an origin is a host. Proxies pass on hosts without their port: then any port will do."""
-    theirs = origin.partition("://")[2].lower()
-    return host.lower() in {theirs, theirs.rpartition(":")[0]} - {""}
 
 
 def _places(method: Method) -> tuple[CredentialPlace, ...]:

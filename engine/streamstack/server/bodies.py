@@ -213,7 +213,7 @@ class Arriving:
     off: what had come is given, then the error `stream-lost`.
     """
 
-    __slots__ = ("_answer", "_content", "_failed", "_most", "_request", "read", "size", "stream")
+    __slots__ = ("_answer", "_content", "_failed", "_most", "_received", "_request", "read", "size", "stream")
 
     def __init__(self, request: Request, declared: Input, *, most: int, largest: int) -> None:
         self._request = request
@@ -221,7 +221,8 @@ class Arriving:
         self._most = most
         self._answer: ResponseSink | None = None
         self._failed = False
-        self.read = 0
+        self._received = 0
+        self.read = 0  # and decoded
         coding = request.headers.get("Content-Encoding", "").strip().lower()
         # The length is that of the body as it was sent.
         self.size = request.content_length if coding in ("", "identity") else None
@@ -242,7 +243,7 @@ class Arriving:
         except RunError as error:
             raise _fault(error.message, status=415) from None
         return Stream(
-            lambda: decoded(self._pieces(), decoder),
+            lambda: decoded(self._pieces(), decoder, self),
             {"skipped": lambda: decoder.skipped, "bytes": lambda: self.read, "size": lambda: self.size},
             About(self.size, header if name == "bytes" else "", CLIENTS_FAULT),
         )
@@ -287,8 +288,8 @@ class Arriving:
                         raise _lost()
                     return
                 answer.heard_at = now()
-                self.read += len(data)
-                if self.read > self._most:
+                self._received += len(data)
+                if self._received > self._most:
                     raise too_long(self._most)
                 yield data
         finally:

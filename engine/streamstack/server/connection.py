@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, StreamReader, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import BadStatusLine, HttpProcessingError, InvalidURLError, LineTooLong
 
 from streamstack.errors import RunError
 from streamstack.server.replies import problem_alone
@@ -42,13 +42,16 @@ HEAD_TIMEOUT: Final = 30.0
 CONNECTIONS: Final = 10_000
 #: Bytes that are held back while a request before them is answered; beyond, the client is not read from.
 _HELD: Final = 64 * 1024
-#: What HTTP/2 begins with (RFC 9113, section 3.4): the parser reads past its empty line before it refuses it.
+#: What HTTP/2 begins with (RFC 9113, section 3.4).
 _PREFACE: Final = b"PRI "
+#: Seconds between looks at whether a client has left that is not read from.
+_LOOK: Final = 1.0
 _END_OF_HEAD: Final = b"\r\n\r\n"
 #: Seconds between two lines of the log that say the same of many connections.
 _QUIET: Final = 10.0
 
 _FULL = RunError("unavailable", "the server has as many connections as it takes", status=503)
+_HTTP_2 = RunError("invalid-input", "the request is not HTTP/1.1: this server does not speak HTTP/2", status=505)
 _SLOW = RunError("timeout", "the head of the request took too long to arrive", status=408)
 
 
@@ -73,6 +76,7 @@ class ClientConnection(asyncio.Protocol):
         "_held",
         "_left",
         "_lines",
+        "_opening",
         "_protocol",
         "_responding",
         "_seen",
@@ -90,7 +94,8 @@ class ClientConnection(asyncio.Protocol):
         self._server = server
         self._protocol: web.RequestHandler | None = None
         self._at = _HEAD
-        self._tail = b""  # the last bytes of a head of which more is to come
+        self._tail = b""  # the last bytes of a head of which more is to come, ...
+        self._opening = b""  # ... and its first
         self._lines = 0  # of the head, as far as it has come
         self._head = b""  # the piece in which the head ended, ...
         self._end_of_head = -1  # ... and where, if nothing but one request is in it
@@ -161,7 +166,13 @@ class ClientConnection(asyncio.Protocol):
             self._protocol.resume_writing()
 
     def eof_received(self) -> bool:
-        """Keep the connection where the client ended in the middle of a body, so that it can be told."""
+        """Keep the connection where the client ended in the middle of a body, so that it can be told.
+
+        TLS ends both ways at once.
+        """
+        return self._end_input() and self.transport.get_extra_info("sslcontext") is None
+
+    def _end_input(self) -> bool:
         self.ended = True
         if self._at == _BEGINNING:
             return True
@@ -210,8 +221,18 @@ class ClientConnection(asyncio.Protocol):
         if start >= len(data):
             return
         self._held, self._from = data, start
-        if len(data) - start > _HELD:
+        if len(data) - start > _HELD and self.transport.is_reading():
             self.transport.pause_reading()
+            asyncio.get_running_loop().call_later(_LOOK, self._look)
+
+    def _look(self) -> None:
+        """Notice that the client has left, while it is not read from."""
+        if self._protocol is None or len(self._held) - self._from <= _HELD:
+            return
+        if self.socket.peer_ended:
+            self.eof_received()
+        else:
+            asyncio.get_running_loop().call_later(_LOOK, self._look)
 
     def _take_held(self) -> tuple[bytes, int]:
         """Return what was held, and where in it to go on."""
@@ -226,6 +247,8 @@ class ClientConnection(asyncio.Protocol):
         if protocol is None:
             return
         if tail:
+            if len(self._opening) < len(_PREFACE):
+                self._opening += data[: len(_PREFACE)]
             joint = (tail + data[:3]).find(_END_OF_HEAD)
             end = joint + 4 - len(tail) if joint >= 0 else data.find(_END_OF_HEAD) + 4
             complete = joint >= 0 or end > 3
@@ -236,7 +259,11 @@ class ClientConnection(asyncio.Protocol):
                 return
             self._lines = 0
             end = data.find(_END_OF_HEAD, start) + 4
-            complete = end > 3 and not data.startswith(_PREFACE, start)
+            complete = end > 3
+            self._opening = b"" if complete else data[start : start + len(_PREFACE)]
+        if self._opening.startswith(_PREFACE) if self._opening else data.startswith(_PREFACE, start):
+            self._refuse(_HTTP_2, "HTTP/2")
+            return
         if not complete:
             self._server.watch(self)
             self._tail = (tail + data[start:])[-3:]
@@ -277,7 +304,7 @@ class ClientConnection(asyncio.Protocol):
             if self._held:
                 self._take_body(*self._take_held())
         if self.ended:
-            self.eof_received()
+            self._end_input()
 
     @property
     def complete(self) -> bool:
@@ -342,10 +369,16 @@ class ClientConnection(asyncio.Protocol):
         """Close a connection whose request does not come; tell the client if some of it has."""
         if self._at <= _BEGINNING and not self._responding and self._protocol is not None:
             if self._tail or self._lines:
-                log.info("request-malformed", reason="headTimeout", status=_SLOW.status)
-                self.transport.write(problem_alone(_SLOW))
+                self._refuse(_SLOW, "headTimeout")
             self._at = _END
             self.transport.close()
+
+    def _refuse(self, error: RunError, reason: str) -> None:
+        """Answer a head that is given up, and close the connection."""
+        log.info("request-malformed", reason=reason, status=error.status)
+        self.transport.write(problem_alone(error))
+        self._at = _END
+        self.transport.close()
 
     @property
     def many_headers(self) -> bool:
@@ -588,6 +621,13 @@ class HttpServer(web.Server):
             connection.end_head()
 
 
+#: What is wrong with a request that aiohttp can't read.
+_REASONS: Final[dict[type[BaseException], str]] = {
+    BadStatusLine: "the request line is not valid: it is written `GET /path HTTP/1.1`, with blanks in the path as %20",
+    InvalidURLError: "the path or the query has characters that must be percent-encoded: ü is written %C3%BC",
+}
+
+
 class _Refusal(AbstractStreamWriter):
     """Writes a problem document in place of what aiohttp says of a request that it can't read."""
 
@@ -603,6 +643,8 @@ class _Refusal(AbstractStreamWriter):
         status = HTTPStatus.BAD_REQUEST
         message = "the request is not valid HTTP"
         failure = _failures.take()
+        for kind, reason in _REASONS.items():
+            message = reason if isinstance(failure, kind) else message
         if isinstance(failure, LineTooLong) or self._connection.many_headers:
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             message = f"the request line and each header may have {LINE_SIZE} bytes, and there may be {HEADERS} headers"

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 from streamstack.errors import Mark, RunError
 from streamstack.formats import BY_MEDIA_TYPE, BY_NAME, DIALECTS
 from streamstack.language.definition import Endpoint, Input
-from streamstack.language.loading.inputs import parameters
+from streamstack.language.paths import Segment, parameters, parse_path
 from streamstack.language.settings import Cors as CorsSettings
 from streamstack.language.settings import Resume, Settings
 from streamstack.language.values import MISSING
@@ -152,7 +152,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         limiter = Limiter(plan, addresses)
     try:
         layout = plan.checker.layout(endpoint.method, names)
-        wire = _wire(plan, constant, dev=dev)
+        wire = _wire(plan, constant, cors=settings.server.cors is not None, dev=dev)
         largest = reader.most(endpoint.method, names)
     except (RunError, ValueError) as error:
         raise UnservableError(endpoint.mark, str(error)) from error
@@ -190,7 +190,7 @@ def _headers(plan: Plan) -> tuple[tuple[tuple[str, str], ...], Own | None]:
     return (), evaluate
 
 
-def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> ResponseOptions:
+def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, cors: bool, dev: bool) -> ResponseOptions:
     streaming = plan.endpoint.streaming
     negotiated = False
     if plan.endpoint.response_type == "json":
@@ -214,6 +214,7 @@ def _wire(plan: Plan, headers: tuple[tuple[str, str], ...], *, dev: bool) -> Res
         grace=streaming.grace,
         patience=streaming.idle_timeout or PATIENCE,
         compress=streaming.compress and name != "value" and not BY_NAME[name].whole,
+        cors=cors,
         dev=dev,
     )
 
@@ -265,48 +266,71 @@ _NONE: Mapping[str, str] = {}
 class _Branch(Generic[T]):
     """The routes of one method that share the segments so far."""
 
-    __slots__ = ("literals", "names", "parameter", "target")
+    __slots__ = ("literals", "names", "parameter", "patterns", "rest", "target")
 
     def __init__(self) -> None:
         self.literals: dict[str, _Branch[T]] = {}
+        self.patterns: list[tuple[Segment, _Branch[T]]] = []
         self.parameter: _Branch[T] | None = None
+        self.rest: tuple[T, tuple[str, ...]] | None = None
         self.target: T | None = None
         self.names: tuple[str, ...] = ()
 
-    def grow(self, segments: list[str], target: T) -> None:
-        """Plant a route. The first one planted at a place stays there."""
+    def add(self, segments: list[Segment], target: T) -> None:
+        """Add a route. The first one at a place stays there."""
         branch = self
-        names = []
+        names = tuple(name for segment in segments for name in segment.names)
         for segment in segments:
-            if segment.startswith("{") and segment.endswith("}"):
-                names.append(segment[1:-1])
-                if branch.parameter is None:
-                    branch.parameter = _Branch()
-                branch = branch.parameter
-            else:
-                branch = branch.literals.setdefault(_decode(segment), _Branch())
+            if segment.rest:
+                branch.rest = branch.rest or (target, names)
+                return
+            branch = branch._child(segment)
         if branch.target is None:
-            branch.target, branch.names = target, tuple(names)
+            branch.target, branch.names = target, names
 
-    def find(self, segments: list[str], at: int = 0) -> tuple[_Branch[T], list[str]] | None:
-        """Find the route of these segments; at each of them the literal beats the parameter."""
+    def _child(self, segment: Segment) -> _Branch[T]:
+        if not segment.names:
+            return self.literals.setdefault(segment.literals[0], _Branch())
+        if segment.literals == ("", ""):
+            self.parameter = self.parameter or _Branch()
+            return self.parameter
+        for pattern, branch in self.patterns:
+            if pattern.literals == segment.literals:
+                return branch
+        added: _Branch[T] = _Branch()
+        self.patterns.append((segment, added))
+        self.patterns.sort(key=lambda each: -len("".join(each[0].literals)))
+        return added
+
+    def find(self, segments: list[str], at: int = 0) -> tuple[T, tuple[str, ...], list[str]] | None:
+        """Find the target of these segments, with the names and values of the parameters from here on.
+
+        At each segment the literal beats a pattern, the pattern with more literal characters another one, a pattern the
+        parameter, and that the rest of the path.
+        """
         if at == len(segments):
-            return (self, []) if self.target is not None else None
+            return None if self.target is None else (self.target, self.names, [])
         segment = segments[at]
         literal = self.literals.get(segment)
         if literal is not None and (found := literal.find(segments, at + 1)) is not None:
             return found
-        # An empty segment is not a value: /users/ is not /users/{id}.
-        if self.parameter is not None and segment and (found := self.parameter.find(segments, at + 1)) is not None:
-            found[1].insert(0, segment)
+        if not segment:
+            return None  # an empty segment is not a value: /users/ is not /users/{id}
+        for pattern, branch in self.patterns:
+            values = pattern.match(segment)
+            if values is not None and (found := branch.find(segments, at + 1)) is not None:
+                found[2][:0] = values
+                return found
+        if self.parameter is not None and (found := self.parameter.find(segments, at + 1)) is not None:
+            found[2].insert(0, segment)
             return found
-        return None
+        return None if self.rest is None else (*self.rest, ["/".join(segments[at:])])
 
 
 class Routes(Generic[T]):
     """All routes of a project. It never changes: a reload replaces it as a whole.
 
-    Literal segments beat `{parameters}`, from left to right. A slash at the end makes no
+    Literal segments beat `{parameters}`, and those `{rest:path}`, from left to right. A slash at the end makes no
     difference, unless both spellings are routes. Segments are split first and percent-decoded
     then, so that `%2F` belongs to a parameter's value.
     """
@@ -323,7 +347,7 @@ class Routes(Generic[T]):
             for method, path, target in listed:
                 if not (spelled := spell(path)):
                     continue
-                self._trees.setdefault(method, _Branch()).grow(spelled.split("/")[1:], target)
+                self._trees.setdefault(method, _Branch()).add(_segments(spelled), target)
                 if "{" not in spelled and "%" not in spelled:
                     literals = self._literals.setdefault(method, {})
                     literals.setdefault(spelled, (target, _NONE))
@@ -334,8 +358,8 @@ class Routes(Generic[T]):
         Raises RunError ``invalid-input`` for a path that is not UTF-8.
         """
         literals = self._literals.get(method)
-        if literals is not None and (found := literals.get(path)) is not None:
-            return found
+        if literals is not None and (fixed := literals.get(path)) is not None:
+            return fixed
         tree = self._trees.get(method)
         if tree is None or not path.startswith("/"):
             return None
@@ -344,12 +368,11 @@ class Routes(Generic[T]):
         segments = path[1:].split("/")
         if "%" in path:
             segments = [_decode(segment) for segment in segments]
-        branch = tree.find(segments)
-        if branch is None:
+        found = tree.find(segments)
+        if found is None:
             return None
-        node, values = branch
-        # Only a branch with a target is found.
-        return node.target, dict(zip(node.names, values, strict=True))  # type: ignore[return-value]
+        target, names, values = found
+        return target, dict(zip(names, values, strict=True))
 
     def methods(self, path: str) -> list[str]:
         """List the methods that a raw path can be asked with, HEAD and OPTIONS among them."""
@@ -360,8 +383,13 @@ class Routes(Generic[T]):
         return sorted({*found, *implied, "OPTIONS"})
 
 
+def _segments(path: str) -> list[Segment]:
+    """Return the segments of a path; one that ends with a slash has an empty one at its end, and so has `/`."""
+    return [*parse_path(path.removesuffix("/") or "/"), *([Segment(("",))] if path.endswith("/") else [])]
+
+
 def _turn_slash(path: str) -> str:
-    if path == "/":
+    if path == "/" or path.endswith(":path}"):
         return ""
     return path[:-1] if path.endswith("/") else path + "/"
 

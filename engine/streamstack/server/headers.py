@@ -206,6 +206,13 @@ EXPOSED_HEADERS = (
     "RateLimit-Reset",
 )
 
+
+def is_of_host(origin: str, host: str) -> bool:
+    """Tell whether an origin is a host. Proxies pass on hosts without their port: then any port will do."""
+    theirs = origin.partition("://")[2].lower()
+    return host.lower() in {theirs, theirs.rpartition(":")[0]} - {""}
+
+
 _NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z, -]{1,1000}")
 
 

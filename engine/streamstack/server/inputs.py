@@ -144,7 +144,7 @@ class Reader:
         headers = Headers()
         for name, value in request.headers.items():
             lower = name.lower()
-            text = value if value.isascii() else _readable(value)
+            text = value if value.isascii() else _header_text(value)
             joint = "; " if lower == "cookie" else ", "
             headers[lower] = f"{headers[lower]}{joint}{text}" if lower in headers else text
         sent = headers.get("x-request-id", "")
@@ -154,8 +154,9 @@ class Reader:
             "parameters": dict(parameters),
             "query": query,
             "headers": headers,
-            "cookies": {name: _readable(value) for name, value in request.cookies.items()},
+            "cookies": {name: _header_text(value) for name, value in request.cookies.items()},
             "body": request.kept_body,
+            "text": request.kept_body.decode("utf-8", "replace"),
             "ip": self._addresses.of(request),
             "id": sent if _ID.fullmatch(sent) else uuid4().hex,
         }
@@ -220,5 +221,14 @@ class Headers(dict[str, str]):
 
 
 def _readable(text: str) -> str:
-    """Return a text without the lone surrogates that stand for bytes which were no UTF-8."""
-    return text.encode("utf-8", "replace").decode()
+    """Return a text with U+FFFD in place of the lone surrogates that stand for bytes which were no UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _header_text(text: str) -> str:
+    """Return the value of a header; one that is not UTF-8 is ISO-8859-1, as in the past (RFC 9110, section 5.5)."""
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")

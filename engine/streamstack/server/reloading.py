@@ -10,6 +10,7 @@ from time import monotonic, sleep
 from typing import Final
 
 from streamstack.errors import Diagnostic
+from streamstack.functions.security import open_callers
 from streamstack.language.definition import Definition
 from streamstack.language.findings import write_text
 from streamstack.language.graph import steps_of
@@ -36,8 +37,9 @@ _PAUSE: Final = 0.25
 _SETTLED: Final = 0.05
 #: How often files that keep changing are looked at before they are read all the same.
 _MOST_LOOKS: Final = 20
-#: Sections of streamstack.yaml that are opened once; the others can be served again.
-_OPENED: Final = ("server", "databases", "authentication", "state", "http", "log")
+#: Sections of streamstack.yaml that need a restart, but for what is read for each request; all others are reloaded.
+_OPENED: Final = ("server", "databases", "state", "http", "log")
+_PER_REQUEST: Final = ("cors", "max_body_size", "trusted_proxies", "forwarded_header")
 #: What functions keep in memory, by the beginnings of their names.
 _IN_MEMORY: Final = {"cache.": "cached values", "counter.": "counters", "rateLimit": "rate limits"}
 
@@ -64,7 +66,15 @@ class Edition:
         """Return the context of its runs: the same things stay open."""
         settings = self.checked.settings
         learn(self.checked.environment, secrets_of(settings))
-        return replace(before, env=self.checked.environment, settings=settings.settings, models=settings.models)
+        if settings.authentication or before.authentication:
+            before.resource(open_callers).replace(settings.authentication)
+        return replace(
+            before,
+            env=self.checked.environment,
+            settings=settings.settings,
+            models=settings.models,
+            authentication=settings.authentication,
+        )
 
     def news(self, before: Edition) -> str:
         """Return as text what the edition before did not have: findings, and settings that need a restart."""
@@ -117,7 +127,7 @@ def next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
 
 def _with_opened(settings: Settings, before: Settings) -> tuple[Settings, tuple[str, ...]]:
     """Return settings with the sections as they were that are opened once, and the names of those that differ."""
-    server = replace(before.server, cors=settings.server.cors)  # which is asked for each request
+    server = replace(before.server, **{name: getattr(settings.server, name) for name in _PER_REQUEST})
     opened = {name: getattr(before, name) for name in _OPENED} | {"server": server}
     changed = tuple(name for name in _OPENED if getattr(settings, name) != opened[name])
     return replace(settings, **opened), changed
@@ -192,6 +202,8 @@ def _watched(checked: Checked) -> Iterator[Path]:
     yield environment_file(root)
     for database in checked.settings.databases.values():
         yield from database.setup
+    if (tls := checked.settings.server.tls) is not None:
+        yield from (each for each in (tls.certificate, tls.key) if each is not None)
 
 
 def _stats(checked: Checked) -> _Stats:

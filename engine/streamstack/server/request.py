@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 #: The codings that are undone; one at a time, since each on top of another multiplies what a small body can become.
-CODINGS: Final = frozenset({"gzip", "deflate", "br"})
+CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "br"})
 
 
 class CodingError(web.RequestPayloadError):
@@ -181,8 +181,10 @@ class Request:
             path = raw.rel_url.raw_path if path != "*" else path  # the absolute form of a proxy's request
         elif "?" in path:
             path = path[: path.index("?")]
+        if prefix:  # it may be written with percent-encoded characters, so its segments are counted
+            path = "/" + "/".join(path.split("/")[prefix.count("/") + 1 :])
         #: The path as it was sent, without the prefix and the query.
-        self.raw_path: str = path.removeprefix(prefix) or "/" if prefix else path
+        self.raw_path = path
         self.kept_body = b""  # the bytes of the body, where the definition reads them
         self.arriving: Arriving | None = None  # the body, where it is read as it arrives
         self.hosted = False  # by a `web.Application`, which may have middlewares

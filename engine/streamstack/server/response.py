@@ -14,7 +14,7 @@ import orjson
 
 from streamstack.errors import RunError
 from streamstack.formats.spec import Encoder, ResponseContext
-from streamstack.language.names import ForwardedHeaders
+from streamstack.language.names import ForwardedHeaders, without_body
 from streamstack.language.values import MISSING, to_json
 from streamstack.runtime.run import Run, Sink, check_content, check_open
 from streamstack.server.headers import BODILESS, check_status, cookie_headers, date_line, own_headers, status_line
@@ -87,8 +87,8 @@ class ResponseSink(Sink):
         if status is not None:
             self.status = check_status(status)
         if isinstance(headers, ForwardedHeaders) and self.wire.format not in ("text", "bytes"):
-            # The type of another body: JSON sent as text/html would run in browsers.
-            headers = {name: headers[name] for name in headers if name.lower() != "content-type"}
+            # They describe another body: JSON sent as text/html would run in browsers, and a digest would be wrong.
+            headers = without_body(headers)
         self.headers += own_headers(headers, bound=True)
         cookie_headers(cookies)  # told here, at the step that gives them
         self.cookies.update(cookies)

@@ -66,6 +66,7 @@ class ResponseOptions(EncoderOptions):
     grace: float = 5.0
     patience: float = PATIENCE
     compress: bool = False
+    cors: bool = False  # `server.cors` sets the headers of CORS, and no definition does
     dev: bool = False
     spec: Format = field(init=False)
     defaults: tuple[tuple[str, str], ...] = field(init=False)
@@ -101,7 +102,10 @@ class ResponseOptions(EncoderOptions):
 
     def lines(self, *given: Headers) -> bytes:
         """Return the header lines, those given winning over the endpoint's and the format's own."""
-        return header_lines(merge(self.defaults, self.headers, *given))
+        merged = merge(self.defaults, self.headers, *given)
+        if self.cors:
+            merged = [each for each in merged if not each[0].lower().startswith("access-control-")]
+        return header_lines(merged)
 
 
 #: What a wildcard stands for, in this order; the first that was not refused (`q=0`) is taken.

@@ -13,12 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import web
-
 from streamstack.errors import RunError
 from streamstack.functions.state import open_redis
 from streamstack.language.findings import write_text
-from streamstack.language.settings import Server
 from streamstack.runtime.run import Context
 from streamstack.server.connection import HttpServer
 from streamstack.server.context import (
@@ -35,7 +32,17 @@ from streamstack.server.reloading import BrokenError, Edition, FileChanges, Read
 from streamstack.server.request_log import RequestLog
 from streamstack.server.service import LAST_WORDS, Service
 from streamstack.server.signals import GIVEN_UP, HANGUP, Early, leave_at_once, on_terminal
-from streamstack.server.sockets import BACKLOG, AddressError, allow_connections, bind, explain, shown, url_of
+from streamstack.server.sockets import (
+    BACKLOG,
+    AddressError,
+    ServerTls,
+    TlsError,
+    allow_connections,
+    bind,
+    explain,
+    shown,
+    url_of,
+)
 
 #: Seconds that a connection which was just made has for its one request, when the server no longer listens.
 GRACE = 1.0
@@ -60,15 +67,15 @@ def keep_out_of_collections() -> None:
 class ServerProcess:
     """Serves on sockets. ``asked`` is set once it shall stop."""
 
-    def __init__(self, service: Service, sockets: Sequence[socket.socket], settings: Server) -> None:
+    def __init__(self, task: ServeOptions, service: Service, sockets: Sequence[socket.socket]) -> None:
         self.service = service
         self.asked = asyncio.Event()
         self._hurried = asyncio.Event()
         self._sockets = sockets
-        self._settings = settings
+        self._settings = task.edition.checked.settings.server
+        self._tls = task.tls
         self._http: HttpServer
-        self._runner: web.ServerRunner
-        self._sites: list[web.SockSite] = []
+        self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:
         """Begin to listen. Raises OSError where that can't be."""
@@ -77,12 +84,23 @@ class ServerProcess:
         settings = self._settings
         most, _ = allow_connections(settings.max_connections)
         self._http = HttpServer(self.service, most=most, head_timeout=settings.head_timeout)
-        self._runner = web.ServerRunner(self._http, shutdown_timeout=1.0)
-        await self._runner.setup()
-        for each in self._sockets:
-            site = web.SockSite(self._runner, each, backlog=BACKLOG)
-            await site.start()
-            self._sites.append(site)
+        address = self._sockets[0].getsockname()
+        if self._tls is None:
+            listening = [loop.create_server(self._http, sock=each, backlog=BACKLOG) for each in self._sockets]
+        else:
+            patience = settings.head_timeout or None
+            listening = [
+                loop.create_server(
+                    self._http, sock=each, backlog=BACKLOG, ssl=self._tls.context, ssl_handshake_timeout=patience
+                )
+                for each in self._sockets
+            ]
+            # What definitions call of their own server they call here: the certificate need not name this machine.
+            (own,) = bind("127.0.0.1", 0)[0]
+            address = own.getsockname()
+            listening.append(loop.create_server(self._http, sock=own))
+        self._servers = [await each for each in listening]
+        self.service.context.address.url = url_of(*address[:2])
 
     def stop(self) -> None:
         """Ask for its end: running streams have some time."""
@@ -114,7 +132,8 @@ class ServerProcess:
         await _turns()
         left = began + self._settings.shutdown_timeout - loop.time()
         await self.service.drain(0.0 if self._hurried.is_set() else max(left, 0.0))
-        await self._runner.cleanup()
+        self._http.pre_shutdown()
+        await self._http.shutdown(1.0)
         await self._http.flushed(LAST_WORDS)
         await self.service.settle()
 
@@ -132,8 +151,8 @@ class ServerProcess:
     async def _close_doors(self) -> None:
         """Listen no more; who was connected already is heard."""
         await _turns()
-        for site in self._sites:
-            await site.stop()
+        for server in self._servers:
+            server.close()
         self._http.close_idle()
 
     async def _wait(self, seconds: float) -> None:
@@ -174,6 +193,15 @@ class ServeOptions:
     dev: bool = False
     reload: bool = False
     early: Early = field(default_factory=Early)
+    tls: ServerTls | None = None
+
+    def reload_certificate(self) -> None:
+        """Read the certificate again; where it can't be used, the one before stays."""
+        if self.tls is not None:
+            try:
+                self.tls.reload()
+            except TlsError as error:
+                self.announce(f"{error}; the certificate that was read last stays in use")
 
     def context(self, *, joins: bool = False, starts: bool = True) -> Context:
         """Return the context of runs, as `make_context` does."""
@@ -219,7 +247,7 @@ class _Alone:
         task, service = self._task, self._service
         sockets = bind(task.host, task.port)[0]
         port = sockets[0].getsockname()[1]
-        serving = ServerProcess(service, sockets, self._edition.checked.settings.server)
+        serving = ServerProcess(task, service, sockets)
         self._heed(serving)
         try:
             async with service:
@@ -230,9 +258,8 @@ class _Alone:
                     await serving.start()
                 except OSError as error:
                     raise AddressError(explain(error, task.host, port)) from error
-                service.context.address.url = url_of(task.host, port)
                 tell_shortage(self._edition, task.announce)
-                tell(self._edition.endpoints, task.host, port, task.announce)
+                tell(task, port)
                 await self._keep_fresh(serving)
                 task.announce(STOPPING)
                 await serving.close()
@@ -289,6 +316,7 @@ class _Alone:
 
     async def _reload_files(self, changed: list[str]) -> None:
         task, service = self._task, self._service
+        task.reload_certificate()
         before = self._edition
         try:
             self._edition = edition = await reload(task, service, self._counters, before)
@@ -372,11 +400,12 @@ def tell_shortage(edition: Edition, announce: Announce) -> None:
         announce(short)
 
 
-def tell(endpoints: list[EndpointHandler], host: str, port: int, announce: Announce, workers: int = 1) -> None:
+def tell(task: ServeOptions, port: int, workers: int = 1) -> None:
     """List the routes with their files, and say where they are."""
+    endpoints, announce = task.edition.endpoints, task.announce
     method = max((len(each.method) for each in endpoints), default=0)
     path = max((len(each.path) for each in endpoints), default=0)
     for each in sorted(endpoints, key=lambda served: (served.path, served.method)):
         announce(f"  {each.method:<{method}}  {each.path:<{path}}  {each.file}")
     by = f" by {workers} workers" if workers > 1 else ""
-    announce(f"serving {counted(endpoints)}{by} on {shown(host, port)}")
+    announce(f"serving {counted(endpoints)}{by} on {shown(task.host, port, 'http' if task.tls is None else 'https')}")

@@ -13,12 +13,13 @@ from aiohttp import web
 
 from streamstack.errors import RunError
 from streamstack.functions.state import open_redis
+from streamstack.language.masking import masked
 from streamstack.runtime.run import Context, Run
 from streamstack.server.connection import check_framing
 from streamstack.server.deadlines import RunTimer
 from streamstack.server.endpoints import EndpointHandler, Routes
 from streamstack.server.exchange import answer_at_once, exchange
-from streamstack.server.headers import CorsHeaders, header_lines
+from streamstack.server.headers import CorsHeaders, header_lines, is_of_host
 from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition
 from streamstack.server.replies import (
     JSON,
@@ -53,6 +54,9 @@ LATER = 10.0
 _OWN = ("/_health", "/_ready", "/_metrics")
 #: Seconds between looks at what runs have sent so far.
 _LOOK = 1.0
+#: Refused origins that are logged, and characters of each.
+_ORIGINS = 100
+_ORIGIN_SIZE = 200
 #: Seconds between looks at whether clients have left, where nothing else tells.
 _LEFT = 0.5
 
@@ -85,6 +89,7 @@ class Service:
         self._watching: asyncio.TimerHandle | None = None
         #: Our side of each connection, by aiohttp's; empty where another server listens.
         self.connections: dict[web.RequestHandler, ClientConnection] = {}
+        self._refused_origins: set[str] = set()  # those that were logged
         self.leaving = False  # connections end with their next response
         self.ready = True
         self.draining = False
@@ -205,7 +210,7 @@ class Service:
                     return self._told(request, partial(self._answer_head, request, read[0]))
                 return self._answer_unfound(request, path)
             served, parameters = found
-            cors = self.cors.lines(request.headers.get("Origin")) if self.cors.origins else b""
+            cors = self._cors_lines(request) if self.cors.origins else b""
             answer = served.open(request, cors)
         except RunError as error:
             return self._refuse(request, error)
@@ -278,8 +283,24 @@ class Service:
         if close is not None:
             close()
 
+    def _cors_lines(self, request: Request) -> bytes:
+        """Return the header lines of CORS for an ordinary answer."""
+        if self.cors.origins:
+            self._note_origin(request)
+        return self.cors.lines(request.headers.get("Origin"))
+
+    def _note_origin(self, request: Request) -> None:
+        """Log an origin whose pages may not read answers, once."""
+        origin = request.headers.get("Origin")
+        if origin is None or self.cors.allows(origin) or is_of_host(origin, request.host):
+            return
+        if origin not in self._refused_origins and len(self._refused_origins) < _ORIGINS:
+            self._refused_origins.add(origin)
+            shown = masked(origin[:_ORIGIN_SIZE].encode("utf-8", "replace").decode())
+            log.warning("origin-refused", origin=shown, hint="add it to server.cors.origins")
+
     def _refuse(self, request: Request, error: RunError, lines: bytes = b"") -> Sent:
-        cors = self.cors.lines(request.headers.get("Origin"))
+        cors = self._cors_lines(request)
         if isinstance(error, RefusalError):
             lines += error.lines
         self._note_refusal(request, error)
@@ -300,7 +321,7 @@ class Service:
         if path not in _OWN:
             error = RunError("unavailable", "the server is shutting down", status=503)
             self._note_refusal(request, error)
-            cors = self.cors.lines(request.headers.get("Origin"))
+            cors = self._cors_lines(request)
             lines = b"Retry-After: 1\r\n" + cors
             return send_problem(request, error, lines=lines, dev=self.context.dev, keep=False)
         if path == "/_metrics" and not self.access.admits(request):
@@ -343,6 +364,8 @@ class Service:
             self._note_options(request)
             origin = request.headers.get("Origin")
             lines = header_lines([("Allow", ", ".join(methods))])
+            if "Access-Control-Request-Method" in request.headers:
+                self._note_origin(request)
             asked = request.headers.get("Access-Control-Request-Headers")
             return send(request, 204, lines + self.cors.preflight(origin, methods, asked), b"")
         return self._wrong_method(request, methods)
@@ -352,7 +375,7 @@ class Service:
         if served.guard is not None:
             await served.guard.admit(request, self.context, self.cors)
         wire = served.wire_for(request)
-        cors = self.cors.lines(request.headers.get("Origin"))
+        cors = self._cors_lines(request)
         return send(request, 200, wire.plain + cors, None)
 
     def _wrong_method(self, request: Request, methods: list[str]) -> Sent:

@@ -1,14 +1,18 @@
-"""Sockets: options, ports to listen on, limits on file descriptors."""
+"""Sockets: options, ports to listen on, TLS, limits on file descriptors."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import socket
+import ssl
 import sys
 from contextlib import ExitStack, suppress
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final
+
+from streamstack.language.settings import Tls
 
 #: Bytes that the system takes before it has sent them; beyond, they stay with us, where `buffer` bounds them. Without
 #: it the system would take megabytes for a reader who does not read, and the server could not see that it is slow.
@@ -17,6 +21,8 @@ _LEAST: Final = 16 * 1024
 #: Seconds of silence after which the system asks whether the peer still lives, seconds between such questions, and how
 #: many may stay unanswered (tcp(7)).
 _PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+#: The state of a connection in which both sides may send (tcp_states.h).
+_ESTABLISHED: Final = 1
 #: Seconds that a network may be away in any case.
 _SHORTEST: Final = 30.0
 
@@ -47,6 +53,14 @@ class Socket:
             self._patience = patience
             milliseconds = int(max(patience, _SHORTEST) * 1000)
             self._set("TCP_USER_TIMEOUT", min(milliseconds, 2**31 - 1))
+
+    @property
+    def peer_ended(self) -> bool:
+        """Whether the peer has closed its side, or the connection is lost; False where the system doesn't tell."""
+        option = getattr(socket, "TCP_INFO", None)
+        if self._socket is None or option is None or self._socket.fileno() < 0:
+            return False
+        return bool(self._socket.getsockopt(socket.IPPROTO_TCP, option, 1)[0] != _ESTABLISHED)
 
     def _set(self, name: str, value: int) -> None:
         option = getattr(socket, name, None)
@@ -156,16 +170,65 @@ def explain(error: OSError, host: str, port: int) -> str:
     return f"can't listen on {host}, port {port}: {error.strerror or error}"
 
 
+class TlsError(Exception):
+    """A certificate or a key that can't be used."""
+
+
+class ServerTls:
+    """The certificate of the server. Where it is reloaded, connections that are made later have the new one.
+
+    Raises TlsError, as `reload` does.
+    """
+
+    def __init__(self, settings: Tls) -> None:
+        self._settings = settings
+        self._newest = self.context = _make_context(settings)
+        self.context.sni_callback = self._choose  # called for each handshake, whether or not it names a server
+
+    def reload(self) -> None:
+        """Read the files again."""
+        self._newest = _make_context(self._settings)
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = self._newest
+
+
+def _make_context(settings: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        # Without a password, OpenSSL would ask for that of an encrypted key on the terminal.
+        context.load_cert_chain(settings.certificate, settings.key, password="")
+    except ssl.SSLError as error:
+        files = " and ".join(str(each) for each in (settings.certificate, settings.key) if each is not None)
+        raise TlsError(
+            f"server.tls: {files} can't be used ({error.reason or 'not a PEM file'}): the certificate and its private "
+            "key must be PEM files that belong together, and the key must not be encrypted"
+        ) from error
+    except OSError as error:
+        unreadable = next((each for each in (settings.certificate, settings.key) if each and not _readable(each)), "")
+        raise TlsError(f"server.tls: {unreadable}: {error.strerror}") from error
+    return context
+
+
+def _readable(path: Path) -> bool:
+    try:
+        path.open("rb").close()
+    except OSError:
+        return False
+    return True
+
+
 def url_of(host: str, port: int) -> str:
     """Return where this machine reaches what listens on a host of it."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
     return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
 
 
-def shown(host: str, port: int) -> str:
+def shown(host: str, port: int, scheme: str = "http") -> str:
     """Return an address as messages show it."""
     name = {"0.0.0.0": "localhost", "::": "localhost", "": "localhost"}.get(host, host)  # noqa: S104
-    return f"http://{f'[{name}]' if ':' in name else name}:{port}"
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -39,7 +39,7 @@ from streamstack.server.serve import (
 )
 from streamstack.server.service import LAST_WORDS, LATER
 from streamstack.server.signals import GIVEN_UP, HANGUP, stops
-from streamstack.server.sockets import bind, url_of
+from streamstack.server.sockets import TlsError, bind
 
 #: Seconds between two beats of a worker's heart.
 BEAT: Final = 0.5
@@ -112,14 +112,13 @@ class Worker:
     async def run(self) -> None:
         """Serve until the supervisor or SIGTERM says stop, or the supervisor is gone."""
         task, service = self._task, self._service
-        serving = ServerProcess(service, self._sockets, self._edition.checked.settings.server)
+        serving = ServerProcess(task, service, self._sockets)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, serving.stop)
         loop.add_reader(self._channel.fileno(), self._receive, serving)
         faulthandler.register(WHERE)
         _unblock_signals()
         self._beat()
-        service.context.address.url = url_of(task.host, task.port)
         async with service:
             await warm_databases(self._edition.checked.project, service.context)
             await serving.start()
@@ -156,6 +155,9 @@ class Worker:
                     serving.stop()
                 case "hurry":
                     serving.hurry()
+                case "certificate" if self._task.tls is not None:
+                    with suppress(TlsError):  # the supervisor reports it
+                        self._task.tls.reload()
                 case "reload":
                     self._reloads.put_nowait(each["titles"])
 
@@ -496,7 +498,7 @@ class Supervisor:
         if not self._announced and all(slot.process is not None and slot.process.ready for slot in self._slots):
             self._announced = True
             tell_shortage(task.edition, task.announce)
-            tell(task.edition.endpoints, task.host, task.port, task.announce, len(self._slots))
+            tell(task, task.port, len(self._slots))
 
     def _let_leave(self, process: Process) -> None:
         """Start another worker at once in place of one that another process has asked to stop."""
@@ -593,11 +595,14 @@ class Supervisor:
                 await self._context.aclose()
 
         self._signals.run(work())
-        self._context.address.url = url_of(self._task.host, self._task.port)
 
     def _reload(self, changed: list[str]) -> None:
         """Read the project again, and let the workers do so if it is sound."""
         task = self._task
+        if task.tls is not None:
+            task.reload_certificate()
+            for process in self._processes():
+                process.channel.send(do="certificate")
         try:
             edition = next_edition(task.read, task.edition, dev=task.dev)
             if refused := unshared(edition.checked)[0]:

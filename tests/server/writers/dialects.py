@@ -82,9 +82,10 @@ def events(body: bytes) -> list[Event]:
 
 @dataclass
 class Said:
-    """What a client has understood: runs of text and calls in order, and how it ended."""
+    """What a client has understood: runs of text, calls and reasoning (an object) in order, and how it ended."""
 
     blocks: list[Any]
+    reasoning: str = ""
     reason: str | None = None
     usage: Any = None
     ended: bool = False
@@ -114,6 +115,7 @@ def heard_openai(body: bytes) -> Said:
         assert said.reason is None
         said.reason = choice["finish_reason"]
         texts += [choice["delta"]["content"]] if "content" in choice["delta"] else []
+        said.reasoning += choice["delta"].get("reasoning_content", "")
         for call in choice["delta"].get("tool_calls", ()):
             if "id" in call:
                 assert call["index"] == len(calls)
@@ -149,11 +151,19 @@ def heard_anthropic(body: bytes) -> Said:
                 assert opened is not None
                 assert event.data["index"] == number
                 delta = event.data["delta"]
-                text += delta["text"] if opened["type"] == "text" else delta["partial_json"]
+                if delta["type"] == "signature_delta":
+                    opened["signature"] += delta["signature"]
+                    continue
+                field = {"tool_use": "partial_json"}.get(opened["type"], opened["type"])
+                text += delta[field]
             case "content_block_stop":
                 assert opened is not None
                 if opened["type"] == "text":
                     said.blocks.append(text)
+                elif opened["type"] == "redacted_thinking":
+                    said.blocks.append({"redacted": opened["data"]})
+                elif opened["type"] == "thinking":
+                    said.blocks.append({"thought": text, "signature": opened["signature"]})
                 else:
                     said.blocks.append((opened["id"], opened["name"], json.loads(text or "{}")))
                 opened = None
@@ -179,10 +189,17 @@ def heard_ai_sdk(body: bytes) -> Said:
         part = event.data
         assert event.name == ""
         match part["type"]:
-            case "text-start":
+            case "text-start" | "reasoning-start":
                 texts[part["id"]] = ""
-            case "text-delta":
+            case "text-delta" | "reasoning-delta":
                 texts[part["id"]] += part["delta"]
+            case "reasoning-end":
+                signed = part.get("providerMetadata", {"anthropic": {}})["anthropic"]
+                if "redactedData" in signed:
+                    said.blocks.append({"redacted": signed["redactedData"]})
+                else:
+                    said.blocks.append({"thought": texts[part["id"]], "signature": signed.get("signature", "")})
+                del texts[part["id"]]
             case "text-end":
                 said.blocks.append(texts.pop(part["id"]))
             case "tool-input-start":

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamstack.errors import RunError
-from streamstack.formats.items import call_item, finish_item, text_item, usage_item
+from streamstack.formats.items import call_item, finish_item, reasoning_item, text_item, usage_item
 from streamstack.runtime.run import Run
 from streamstack.server.response_options import Limits
 from tests.server.serving import Emitting, serving
@@ -454,12 +454,31 @@ def calls(draw: st.DrawFn) -> list[dict[str, Any]]:
     return [call_item(0, name, "tool", piece) for piece in pieces]
 
 
+@st.composite
+def thoughts(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Reasoning in pieces, signed or not, or encrypted."""
+    if draw(st.integers(0, 4)) == 0:
+        return [reasoning_item("", redacted=draw(st.uuids()).hex)]
+    items = [reasoning_item(text) for text in draw(st.lists(TEXT, min_size=1, max_size=3))]
+    return [*items, *draw(st.sampled_from([[], [reasoning_item("", signature="EqQB")]]))]
+
+
 ANSWERS = st.lists(
     WORDS.map(lambda word: [word])
     | calls()
+    | thoughts()
     | st.builds(usage_item, inputTokens=st.integers(0, 9)).map(lambda item: [item]),
     max_size=6,
 ).map(lambda groups: [item for group in groups for item in group])
+
+
+#: What a block of a whole message says.
+OF_BLOCK: dict[str, Any] = {
+    "text": lambda block: block["text"],
+    "tool_use": lambda block: (block["id"], block["name"], block["input"]),
+    "thinking": lambda block: {"thought": block["thinking"], "signature": block["signature"]},
+    "redacted_thinking": lambda block: {"redacted": block["data"]},
+}
 
 
 @given(items=ANSWERS)
@@ -475,20 +494,28 @@ async def test_any_answer_is_understood(items: list[Any]) -> None:
                 meant[-1] += piece
             else:
                 meant.append(piece)
+        elif kind == "reasoning" and "redacted" in item:
+            meant.append({"redacted": item["redacted"]})
+        elif kind == "reasoning":
+            if not meant or not isinstance(meant[-1], dict) or meant[-1].get("signature", "no"):
+                meant.append({"thought": "", "signature": ""})
+            meant[-1]["thought"] += item["text"]
+            meant[-1]["signature"] = item.get("signature", "")
         elif kind == "toolCall":
             if meant and isinstance(meant[-1], list) and meant[-1][0] == item["id"]:
                 meant[-1][2] += item["arguments"]
             else:
                 meant.append([item["id"], item["name"], item["arguments"]])
-    blocks = [each if isinstance(each, str) else (each[0], each[1], json.loads(each[2] or "{}")) for each in meant]
+    blocks = [(each[0], each[1], json.loads(each[2] or "{}")) if isinstance(each, list) else each for each in meant]
     assert heard_anthropic((await say("anthropic", *items)).body).blocks == blocks
     assert heard_ai_sdk((await say("aiSdk", *items)).body).blocks == blocks
     whole = json.loads((await say("anthropic", *items, body={})).body)["content"]
-    assert [
-        each["text"] if each["type"] == "text" else (each["id"], each["name"], each["input"]) for each in whole
-    ] == blocks
+    assert [OF_BLOCK[each["type"]](each) for each in whole] == blocks
     texts = [each for each in blocks if isinstance(each, str)]
-    joined = [*(["".join(texts)] if texts else []), *(b for b in blocks if not isinstance(b, str))]
-    assert heard_openai((await say("openai", *items)).body).blocks == joined
+    joined = [*(["".join(texts)] if texts else []), *(b for b in blocks if isinstance(b, tuple))]
+    reasoning = "".join(each.get("thought", "") for each in blocks if isinstance(each, dict))
+    heard = heard_openai((await say("openai", *items)).body)
+    assert (heard.blocks, heard.reasoning) == (joined, reasoning)
     message = json.loads((await say("openai", *items, body={})).body)["choices"][0]["message"]
+    assert message.get("reasoning_content", "") == reasoning
     assert message["content"] == ("".join(texts) if texts else None)

@@ -125,7 +125,9 @@ def database_error(
         told["hint"] = "; ".join(filter(None, (told.get("hint"), _HINTS[code])))
     if final is None:
         final = not code.startswith(PASSING)
-    return RunError("database", message, status=status, details=told, final=final)
+    # An unknown column may be a property of an object that a client sent.
+    parameter = "*" if code == "42703" else ""
+    return RunError("database", message, status=status, details=told, final=final, parameter=parameter)
 
 
 def failure_of(error: BaseException, database: str) -> RunError:
@@ -136,6 +138,8 @@ def failure_of(error: BaseException, database: str) -> RunError:
     """
     if isinstance(error, RunError):
         return error
+    if isinstance(error.__cause__, RunError) and is_ours(error):
+        return error.__cause__  # a value within JSON that has no JSON
     error = _last_words(error)
     details: dict[str, Any] = {"database": database}
     if is_ours(error):

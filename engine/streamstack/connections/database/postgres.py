@@ -95,42 +95,16 @@ class OutdatedError(Exception):
     """A statement was refused that may have been prepared for tables as they were: its cause says what was said."""
 
 
-class Catalogue:
-    """The forms of a database's statements, shared by its connections."""
-
-    def __init__(self) -> None:
-        self._forms: dict[Statement, Forms] = {}
-
-    def forms(self, statement: Statement) -> Forms:
-        """Return the forms of a statement."""
-        found = self._forms.get(statement)
-        if found is None:
-            if len(self._forms) >= _MOST_FORMS:
-                del self._forms[next(iter(self._forms))]  # the oldest
-            found = self._forms[statement] = Forms(statement)
-        return found
-
-    def knows(self, statement: Statement) -> bool:
-        """Return whether a statement was prepared before."""
-        return statement in self._forms
-
-    def forget(self, statement: Statement) -> None:
-        """Forget the forms of a statement, whose tables have changed."""
-        self._forms.pop(statement, None)
-
-
 class Session:
     """A connection in use. Branches of a run may share it in a transaction: they wait for one another."""
 
-    __slots__ = (
-        "_catalogue", "_database", "connection", "dirty", "doubtful", "isolation", "lock", "touched"
-    )  # fmt: skip
+    __slots__ = ("_database", "_forms", "connection", "dirty", "doubtful", "isolation", "lock", "touched")
 
     def __init__(
-        self, connection: Connection, catalogue: Catalogue, database: str, isolation: str | None = None
+        self, connection: Connection, forms: dict[Statement, Forms], database: str, isolation: str | None = None
     ) -> None:
         self.connection = connection
-        self._catalogue = catalogue
+        self._forms = forms  # of the database's statements, shared by its connections
         self._database = database
         self.isolation = isolation  # of the open transaction
         self.lock = asyncio.Lock()
@@ -140,7 +114,7 @@ class Session:
 
     def within(self) -> Session:
         """Return the session inside a savepoint; who is outside waits for this one's lock."""
-        return Session(self.connection, self._catalogue, self._database, self.isolation)
+        return Session(self.connection, self._forms, self._database, self.isolation)
 
     async def fit(self, statement: Statement, values: Sequence[Any]) -> tuple[Prepared, list[Any]]:
         """Return the form of a statement for some values, and its arguments."""
@@ -150,7 +124,12 @@ class Session:
                 " as one, with = ANY(<<...>>) or unnest(<<...>>)"
             )
             raise database_error("54023", reason, details={"database": self._database})
-        fitted = await self._catalogue.forms(statement).fitting(self.connection, values)
+        forms = self._forms.get(statement)
+        if forms is None:
+            if len(self._forms) >= _MOST_FORMS:
+                del self._forms[next(iter(self._forms))]  # the oldest
+            forms = self._forms[statement] = Forms(statement)
+        fitted = await forms.fitting(self.connection, values)
         self.touched = True
         if first_word(statement.pieces[0]) not in _CLEAN or statement.words & _LEAVING:
             self.dirty = True
@@ -164,7 +143,7 @@ class Session:
         """
         if self.connection.is_closed():
             raise NotSentError("the connection was closed")
-        known = self._catalogue.knows(statement)
+        known = statement in self._forms
         try:
             yield
         except _OUTDATED as error:
@@ -174,7 +153,7 @@ class Session:
             stale = isinstance(error, asyncpg.InvalidCachedStatementError)
             if not stale and (not known or refused):
                 raise
-            self._catalogue.forget(statement)
+            self._forms.pop(statement, None)
             self.connection.statements.clear()
             raise OutdatedError from error
         except BaseException:
@@ -199,7 +178,7 @@ class Session:
             prepared = await self.connection.parse(text)
             if prepared.get_parameters()[: len(form.types)] == form.types:
                 break
-            self._catalogue.forget(statement)
+            self._forms.pop(statement, None)
         columns = prepared.get_attributes()
         found = prepared, form.make if same_columns(columns, form.columns) else row_maker(columns)
         if prepared.get_name():  # behind a transaction pooler statements have none, and can't be stored
@@ -241,7 +220,7 @@ class Session:
                 fresh = await connection.parse(form.text)
             if fresh.get_parameters() == form.types:
                 break
-            self._catalogue.forget(statement)
+            self._forms.pop(statement, None)
         columns = fresh.get_attributes()
         text = as_json(form.text, columns) if encoded and statement.selects else None
         if text is not None:
@@ -350,7 +329,7 @@ class PostgresDatabase:
         self._folder = folder
         self._joins = joins
         self._starts = starts
-        self._catalogue = Catalogue()
+        self._forms: dict[Statement, Forms] = {}
         self._embedded = Embedded(folder, bin_folder=settings.bin) if settings.url is None else None
         self._pool: Pool | None = None
         self._opening = asyncio.Lock()
@@ -502,7 +481,7 @@ class PostgresDatabase:
             raise RunError(
                 "database", "all connections to the database are busy", status=503, details=details
             ) from None
-        session = Session(connection, self._catalogue, self.name)
+        session = Session(connection, self._forms, self.name)
         stopped = True
         try:
             yield session

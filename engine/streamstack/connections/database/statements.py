@@ -51,7 +51,6 @@ class Prepared:
     make: Callable[[Any], dict[str, Any]]
     columns: tuple[asyncpg.Attribute, ...]
     types: tuple[asyncpg.Type, ...]
-    known: set[str] = field(default_factory=set)  # the prepared statements of connections that have these columns
 
     def encode(self, values: Sequence[Any]) -> list[Any]:
         """Return the arguments. Raises Recast where another form is needed."""
@@ -159,6 +158,7 @@ class Forms:
             f"{self.statement.shown_at(index)} is a list, and the statement expects one {type_.name}: write "
             "= ANY(<<...>>), or in a `where` {column: {in: <<...>>}}",
             final=True,
+            parameter="*",
         )
 
     async def _recast(

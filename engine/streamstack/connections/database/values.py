@@ -7,7 +7,6 @@ is the text that PostgreSQL reads back.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -19,8 +18,9 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
+from streamstack.connections.database.pool import database_error
 from streamstack.errors import RunError
-from streamstack.language.values import Opaque, kind, to_json, to_text
+from streamstack.language.values import Opaque, kind, load_json, parse_exactly, to_json, to_text
 
 Convert = Callable[[Any], Any]
 
@@ -126,8 +126,8 @@ def _numeric(value: Any) -> Decimal:
 
 
 def _boolean(value: Any) -> bool:
-    if value is True or value is False:
-        return bool(value)
+    if type(value) is bool:
+        return value
     raise Recast
 
 
@@ -200,7 +200,7 @@ def cast_of(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, Opaque):
-        raise RunError("template", f"a {value.kind} can't be a value of a statement: read it first", final=True)
+        raise RunError("template", f"a {value.kind} can't be a value of a statement: {value.remedy}", final=True)
     if isinstance(value, (list, tuple)):
         return _cast_of_list(value)
     if type(value) is int and not -(2**63) <= value < 2**63:
@@ -252,7 +252,7 @@ def row_maker(attributes: tuple[asyncpg.Attribute, ...]) -> Callable[[Any], dict
     names = [each.name for each in attributes]
     if len(set(names)) < len(names):
         return _refuse_twins(next(name for name in names if names.count(name) > 1))
-    special = [(each.name, convert) for each in attributes if (convert := decoder_for(each.type)) is not None]
+    special = [(each.name, convert) for each in attributes if (convert := _decoder_for(each.type)) is not None]
     if not special:
         return dict
 
@@ -269,16 +269,13 @@ def row_maker(attributes: tuple[asyncpg.Attribute, ...]) -> Callable[[Any], dict
 
 def _refuse_twins(name: str) -> Callable[[Any], dict[str, Any]]:
     def refuse(record: Any) -> dict[str, Any]:
-        raise RunError(
-            "database",
-            f'two columns of the statement are called "{name}": name one of them otherwise, with AS',
-            final=True,
-        )
+        reason = f'two columns of the statement are called "{name}": name one of them otherwise, with AS'
+        raise database_error("42701", reason, final=True)
 
     return refuse
 
 
-def decoder_for(type_: asyncpg.Type) -> Convert | None:
+def _decoder_for(type_: asyncpg.Type) -> Convert | None:
     """Return what makes a value of the language of what asyncpg gives; None where that is one already."""
     if type_.kind == "array":
         name = type_.name.removesuffix("[]")
@@ -314,38 +311,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, asyncpg.BitString):
         return value.as_string().replace(" ", "")
     if isinstance(value, asyncpg.Range):
-        return range_text(value)
+        if value.isempty:
+            return "empty"
+        lower, upper = ("" if end is None else to_text(end) for end in (value.lower, value.upper))
+        return f"{'[' if value.lower_inc else '('}{lower},{upper}{']' if value.upper_inc else ')'}"
     return str(value)
-
-
-def range_text(value: asyncpg.Range) -> str:
-    """Return a range as PostgreSQL writes it: `[1,5)`."""
-    if value.isempty:
-        return "empty"
-    lower = "" if value.lower is None else to_text(value.lower)
-    upper = "" if value.upper is None else to_text(value.upper)
-    return f"{'[' if value.lower_inc else '('}{lower},{upper}{']' if value.upper_inc else ')'}"
 
 
 _AS_IT_IS: Final = (
     TEXTUAL
     | JSON
-    | frozenset(
-        {
-            *_INTEGERS,
-            "float4",
-            "float8",
-            "numeric",
-            "bool",
-            "timestamptz",
-            "timestamp",
-            "date",
-            "time",
-            "timetz",
-            "interval",
-            "bytea",
-        }
-    )
+    | {*_INTEGERS, "float4", "float8", "numeric", "bool", "timestamptz", "timestamp", "date", "time", "timetz"}
+    | {"interval", "bytea"}
 )
 _DECODERS: Final[dict[str, Convert]] = {"uuid": str, "char": lambda data: data.rstrip(b"\0").decode("latin-1")}
 
@@ -480,22 +457,14 @@ def read_float4(data: bytes) -> float:
 def read_json(data: bytes) -> Any:
     """Read JSON; PostgreSQL holds numbers that no float does."""
     try:
-        return orjson.loads(data)
+        return load_json(data)
     except orjson.JSONDecodeError:
-        return json.loads(data, parse_float=Decimal)
-
-
-def _date_bytes(value: date) -> bytes:
-    return (value.toordinal() - _FIRST_DAY).to_bytes(4, "big", signed=True)
+        return parse_exactly(data.decode())
 
 
 def _timestamp_bytes(value: datetime) -> bytes:
     epoch = _EPOCH if value.tzinfo is not None else _EPOCH.replace(tzinfo=None)
     return ((value - epoch) // _MICROSECOND).to_bytes(8, "big", signed=True)
-
-
-def _float4_bytes(value: float) -> bytes:
-    return _FLOAT4.pack(value)
 
 
 def _never(value: Any) -> bytes:
@@ -508,13 +477,13 @@ def _never(value: Any) -> bytes:
 _CODECS: Final[dict[str, tuple[Convert, Convert]]] = {
     "json": (to_json, read_json),
     "jsonb": (lambda value: b"\x01" + to_json(value), lambda data: read_json(data[1:])),
-    "date": (_date_bytes, read_date),
+    "date": (lambda value: (value.toordinal() - _FIRST_DAY).to_bytes(4, "big", signed=True), read_date),
     "timestamp": (_timestamp_bytes, read_timestamp),
     "timestamptz": (_timestamp_bytes, read_timestamptz),
     "time": (_never, read_time),
     "timetz": (_never, read_timetz),
     "interval": (_never, read_interval),
-    "float4": (_float4_bytes, read_float4),
+    "float4": (_FLOAT4.pack, read_float4),
 }
 
 

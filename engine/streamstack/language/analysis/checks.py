@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from streamstack.errors import Diagnostic, Mark
@@ -21,8 +22,10 @@ from streamstack.language.definition import (
     Step,
 )
 from streamstack.language.expressions import Read, Value
-from streamstack.language.expressions.compile import ListValue, ObjectValue
+from streamstack.language.expressions.compile import Constant, Expression, ListValue, ObjectValue, Text
+from streamstack.language.expressions.grammar import joins
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.foreign import NAMES, look_up
 from streamstack.language.graph import (
     Block,
     Graph,
@@ -69,6 +72,44 @@ def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> l
             )
         )
     return found
+
+
+def check_bytes(definition: Definition) -> list[Diagnostic]:
+    """Report the body of a request as bytes inside a text: a signature over that text would never match."""
+    return [
+        make_diagnostic("bytes-in-text", read.mark, "`request.body` is bytes, which become base64 in a text")
+        for value in all_values(definition)
+        if any(read.is_body for read in value.reads)
+        for read in _bytes_in_texts(value)
+    ]
+
+
+def _bytes_in_texts(value: Value) -> Iterator[Read]:
+    if isinstance(value, (ListValue, ObjectValue)):
+        for inner in value.items if isinstance(value, ListValue) else (entry for _, entry in value.entries):
+            yield from _bytes_in_texts(inner)
+        return
+    for part in value.bindings():
+        if not isinstance(part, Expression):
+            continue
+        if joins(part.node, "request", "body", in_text=isinstance(value, Text)):
+            yield next(read for read in part.reads if read.name == "request" and read.path == ("body",))
+
+
+def check_cors(endpoint: Endpoint) -> list[Diagnostic]:
+    """Report headers of CORS that an endpoint sets itself: they would not be in the responses to preflight requests."""
+    written = [(name, value.mark) for name, value in endpoint.headers]
+    for step in steps_of(endpoint.stack):
+        headers = step.arguments.get("headers") if step.function.name == "respond" else None
+        if isinstance(headers, ObjectValue):
+            written += [(name, mark) for (name, _), mark in zip(headers.entries, headers.keys, strict=True)]
+        elif isinstance(headers, Constant) and isinstance(headers.data, dict):
+            written += zip(headers.data, headers.keys, strict=True)
+    return [
+        make_diagnostic("cors-header", mark, f"`{name}` is a header of CORS: use `server.cors` of the settings")
+        for name, mark in written
+        if name.lower().startswith("access-control-")
+    ]
 
 
 #: Asks whether a name is bound, which `auth` always is, if to null.
@@ -367,12 +408,16 @@ _DECLARATIONS: Final = "inputParameters"
 #: A name in the brackets of Jinja2 and n8n, or a reserved one in those of JavaScript and the shell.
 _FOREIGN: Final = re.compile(
     r"(?:^=)?\{\{-? *(\$?[A-Za-z_][^{}]*?) *-?\}\}"
-    r"|\$\{ *((?:input|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *\}"
+    r"|\$\{ *((?:input|sent|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *\}"
+    r"|\$\{! *([^{}]*?) *\}"  # Benthos
+    r"|\{%([-+]? *(?:if|elif|else|endif|for|endfor|set|endset|macro|endmacro|raw|endraw)\b[^{}%]*?)%\}"
 )
+#: The root of a path, in other tools of two words: `github.event`.
+_ROOT: Final = re.compile(r"\$?[A-Za-z_]\w*")
 
 
 #: One that means what it means here.
-_RESERVED: Final = re.compile(r"\$?(?:input|request|auth|env|settings|loop|stream|run)\b")
+_RESERVED: Final = re.compile(r"\$?(?:input|sent|request|auth|env|settings|loop|stream|run)\b")
 
 
 def check_texts(root: nodes.Node, reported: Collection[Mark] = ()) -> list[Diagnostic]:
@@ -408,13 +453,23 @@ def _search(node: nodes.Node, reported: Collection[Mark], *, named: bool) -> Ite
 
 def _foreign(node: Scalar, text: str) -> Iterator[Diagnostic]:
     for match in _FOREIGN.finditer(text):
-        written, inner = match[0], match[1] or match[2]
-        reserved = _RESERVED.match(inner)
-        if inner.startswith("$") and reserved is None:
-            hint = "write a value of this definition between << and >>, such as <<input.name>>"
-        else:
-            hint = f"write `<<{inner.lstrip('$')}>>`"
-        yield make_diagnostic("foreign-binding", node.mark_at(match.start()), f"`{written}` is sent unchanged", hint)
+        written, inner, instead = match[0], match[1] or match[2] or match[3] or "", ""
+        root = _ROOT.match(inner)
+        advice = look_up(root[0], NAMES) if root is not None else None
+        if match[4] is not None:
+            instead = f"<%{match[4]}%>"
+        elif _RESERVED.match(inner):
+            instead = f"<<{inner.lstrip('$')}>>"
+        elif match[3] is None and root is not None and advice is not None and advice.name:
+            instead = f"<<{advice.name}{inner[root.end() :]}>>"
+        elif not inner.startswith("$") and match[3] is None:
+            instead = f"<<{inner}>>"
+        hint = "write a value of this definition between << and >>, such as <<input.name>>"
+        if instead:
+            hint = f"write `{instead}`"
+        replacement = node.replacement(match.start(), match.end(), instead) if instead else None
+        mark = node.mark_at(match.start())
+        yield make_diagnostic("foreign-binding", mark, f"`{written}` is sent unchanged", hint, replacement)
 
 
 def _is_secret(key: str, value: Scalar) -> bool:
@@ -433,15 +488,25 @@ def _looks_like(node: Scalar) -> str:
     return "a password in a URL" if "://" in text and _IN_URL.search(text) else ""
 
 
-def suppress(findings: Iterable[Diagnostic], definition: Definition, root: nodes.Node) -> list[Diagnostic]:
-    """Leave out the findings of a document that its author allows."""
+def suppress(
+    findings: Iterable[Diagnostic], kept: Iterable[Diagnostic], definition: Definition, root: nodes.Node
+) -> list[Diagnostic]:
+    """Leave out the findings of a document that its author allows.
+
+    Those of ``kept`` stay: nothing can run without what they miss. Where they are allowed, they say so.
+    """
     ranges = _ranges(definition, root)
-    return [
-        finding
-        for finding in findings
-        if finding.code not in definition.allow
-        and not any(finding.code in codes and begin <= finding.mark <= end for codes, begin, end in ranges)
-    ]
+
+    def allowed(finding: Diagnostic) -> bool:
+        return finding.code in definition.allow or any(
+            finding.code in codes and begin <= finding.mark <= end for codes, begin, end in ranges
+        )
+
+    left = [finding for finding in findings if not allowed(finding)]
+    for each in kept:
+        why = "`allow` silences warnings and what is proved about names and streams: this has to be corrected"
+        left.append(replace(each, hint="; ".join(filter(None, (each.hint, why)))) if allowed(each) else each)
+    return left
 
 
 def _ranges(definition: Definition, root: nodes.Node) -> list[tuple[frozenset[str], Mark, Mark]]:

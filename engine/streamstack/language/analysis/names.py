@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
-from streamstack.errors import Diagnostic, Mark
+from streamstack.errors import Diagnostic, Mark, Replacement, replace_word
+from streamstack.language import foreign
 from streamstack.language.analysis.state import (
     OF_A_BODY,
     OF_EVERY_STREAM,
@@ -33,7 +34,8 @@ from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import Block, Graph, constant, steps_of
 from streamstack.language.loading.inputs import mismatch
-from streamstack.language.names import RESERVED, did_you_mean, nearest, suggestion
+from streamstack.language.names import RESERVED, VARIABLE, nearest_and_sure, suggestion
+from streamstack.language.paths import parameters
 from streamstack.language.settings import default_database
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
@@ -42,7 +44,7 @@ from streamstack.spec import Nesting, listed
 #: Reserved names that are bound everywhere, and the properties of those that have only these.
 EVERYWHERE: Final = RESERVED - {"error", "loop"}
 PROPERTIES: Final = {
-    "request": frozenset({"method", "path", "query", "headers", "cookies", "body", "ip", "id"}),
+    "request": frozenset({"method", "path", "query", "headers", "cookies", "body", "text", "ip", "id"}),
     "run": frozenset({"id", "startedAt", "elapsedMs", "outcome"}),
     "stream": frozenset({"count", "bytes"}),
 }
@@ -79,6 +81,7 @@ class Names:
         self._elsewhere: dict[str, list[Elsewhere]] | None = None
         self.read_somewhere: set[str] = set()
         self.bound_at: dict[str, tuple[Mark, bool]] = {}  # where first, and whether to a stream
+        self.stream_reads: dict[str, dict[str, Mark]] = {}  # properties of a function's streams that it reads, by input
 
     def read(self, value: Value, state: AnalysisState) -> None:
         """Check every name a value reads; what was read is bound from there on."""
@@ -162,23 +165,35 @@ class Names:
             message = f"`{name}` is not bound here: it is bound {where}, on no path that leads here"
             hint = f"bind `{name}` before this step"
         else:
-            message, hint = self._unknown(name, state)
-        if places:
-            self.read_somewhere.add(name)
+            self._report_unknown(read, state)
+            return
+        self.read_somewhere.add(name)
         self._reports.add("unbound-name", read.mark, message, hint)
 
-    def _unknown(self, name: str, state: AnalysisState) -> tuple[str, str | None]:
-        if name in self._inputs:
-            return (f"`{name}` is not bound: an input is read as `input.{name}`", f"write `input.{name}`")
+    def _report_unknown(self, read: Read, state: AnalysisState) -> None:
+        """Report a name that nothing in the definition binds, with the one that may be meant."""
+        name = read.name
+        if any(f"-{name}" in each and each in read.expression for each in self._inputs):
+            return  # `input.user-name`: reported at `input`
+        message, instead = f"`{name}` is not bound", ""
+        hint: str | None = None
         function = FUNCTIONS_OF_EXPRESSIONS.get(name)
-        if function is not None:
-            return f"`{name}` is a function, and has to be called", f"write {function.usage}"
-        inputs = (f"input.{each}" for each in self._inputs)
-        meant = nearest(name, [*state.names, *sorted(EVERYWHERE), *inputs])
-        if meant is None:
-            return f"`{name}` is not bound", None
-        self.read_somewhere.add(meant)
-        return f"`{name}` is not bound, did you mean `{meant}`?", f"write `{meant}`"
+        known = [*state.names, *sorted(EVERYWHERE), *(f"input.{each}" for each in self._inputs)]
+        advice = foreign.look_up(name, foreign.NAMES)
+        meant, sure = nearest_and_sure(name, known)
+        if name in self._inputs:
+            message = f"`{name}` is not bound: an input is read as `input.{name}`"
+            hint, instead = f"write `input.{name}`", f"input.{name}" if VARIABLE.fullmatch(name) else ""
+        elif function is not None:
+            message, hint = f"`{name}` is a function, and has to be called", f"write {function.usage}"
+            instead = "" if function.minimum else f"{name}()"
+        elif meant:
+            self.read_somewhere.add(meant)
+            message, hint, instead = f"{message}, did you mean `{meant}`?", f"write `{meant}`", meant if sure else ""
+        elif advice is not None:
+            hint, instead = advice.hint, advice.name if advice.exact else ""
+        replacement = replace_word(read.mark, name, instead) if instead else None
+        self._reports.add("unbound-name", read.mark, message, hint, replacement=replacement)
 
     def _maybe_unbound(self, read: Read, binding: Binding) -> None:
         name = read.name
@@ -233,21 +248,24 @@ class Names:
                 )
         elif binding.content.is_stream:
             known = frozenset[str]().union(*(made.properties for made in binding.content.streams))
-            if key not in known:
+            inputs = [made.of_input for made in binding.content.streams if made.of_input is not None]
+            for name in inputs:
+                self._note_stream_read(name, read, 0)
+            if key not in known and not inputs:
                 self._no_property(read, 0, f"the stream `{read.name}`", known or OF_EVERY_STREAM)
 
     def _look_up_reserved(self, read: Read, state: AnalysisState) -> None:
         name, path = read.name, read.path
         if not path or read.soft:
             return
-        if isinstance(self._definition, Task) and name in ("input", "request"):
-            words = "a task has no inputs" if name == "input" else "a task has no request"
+        if isinstance(self._definition, Task) and name in ("input", "sent", "request"):
+            words = "a task has no request" if name == "request" else "a task has no inputs"
             mark = property_mark(read, 0)
             self._reports.add("unknown-property", mark, f"`{name}.{path[0]}`: {words}", "remove it")
-        elif name == "input":
+        elif name in ("input", "sent"):
             self._look_up_input(read, state)
-        elif name == "request" and path[0] == "body" and (stream := self._body_stream()):
-            message = f"`request.body` is the body in one piece, and `input.{stream}` reads it as it arrives"
+        elif name == "request" and path[0] in ("body", "text") and (stream := self._body_stream()):
+            message = f"`request.{path[0]}` is the body in one piece, and `input.{stream}` reads it as it arrives"
             hint = f"read `input.{stream}`, or declare the body as `{{type: json, in: wholeBody}}`"
             self._reports.add("bad-constraint", property_mark(read, 0), message, hint)
         elif name in PROPERTIES and path[0] not in PROPERTIES[name]:
@@ -261,35 +279,55 @@ class Names:
 
     def _look_up_input(self, read: Read, state: AnalysisState) -> None:
         declared = self._inputs.get(str(read.path[0]))
+        if declared is None and (name := self._with_hyphen(read)):
+            message = f"`input.{name}` is a subtraction: `-` is an operator"
+            replacement = replace_word(read.mark, f"input.{name}", f'input["{name}"]')
+            hint = f'write `input["{name}"]`, or give the input a name without `-`, and `aliases: [{name}]`'
+            self._reports.add("unknown-property", read.mark, message, hint, replacement=replacement)
+            return
         if declared is None:
-            hint = None if self._inputs else "declare it under `inputParameters`"
-            self._no_property(read, 0, "`input`", self._inputs, hint)
+            declare = None if self._inputs else "declare it under `inputParameters`"
+            self._no_property(read, 0, f"`{read.name}`", self._inputs, declare)
+            return
+        if read.name == "sent" and (declared.type == "stream" or self._is_in_path(declared)):
+            where = "a stream" if declared.type == "stream" else "in the path"
+            message = f"`sent` has no `{declared.name}`, which is {where}"
+            hint = f"read `input.{declared.name}`"
+            self._reports.add("unknown-property", property_mark(read, 0), message, hint)
             return
         for index, key in enumerate(read.path[1:], 1):
-            words = "`" + ".".join(["input", *map(str, read.path[:index])]) + "`"
+            words = "`" + ".".join([read.name, *map(str, read.path[:index])]) + "`"
             if declared.type in _SCALARS:
                 message = f"{words} is a value of type {declared.type}, which has no `{key}`"
-                mark = property_mark(read, index)
-                self._reports.add("unknown-property", mark, message, f"read {words} itself")
+                self._no_item(read, index, message, f"read {words} itself")
                 return
             if declared.type == "stream":
-                endpoint = isinstance(self._definition, Endpoint)
-                known = OF_A_BODY if endpoint else OF_EVERY_STREAM
-                if key not in known:
-                    self._no_property(read, index, f"the stream {words}", known)
+                if not isinstance(self._definition, Endpoint):
+                    self._note_stream_read(declared.name, read, index)
+                elif key not in OF_A_BODY:
+                    self._no_property(read, index, f"the stream {words}", OF_A_BODY)
                 return
             inner = self._inside(read, index, declared, words)
             if inner is None:
                 return
             declared = inner
 
+    def _with_hyphen(self, read: Read) -> str:
+        """Return the input with a hyphen in its name that an expression reads without quotes, or ""."""
+        written = (each for each in self._inputs if "-" in each and f"input.{each}" in read.expression)
+        return next((each for each in written if each.startswith(f"{read.path[0]}-")), "")
+
+    def _is_in_path(self, declared: Input) -> bool:
+        if declared.location is not None:
+            return declared.location == "path"
+        return isinstance(self._definition, Endpoint) and declared.name in parameters(self._definition.path)
+
     def _inside(self, read: Read, index: int, declared: Input, words: str) -> Input | None:
         key = read.path[index]
         if declared.type == "list":
             if isinstance(key, str):
                 message = f"{words} is a list, which has no `{key}`"
-                hint = f"read an item of it, `{words[1:-1]}[0]`, or loop over it"
-                self._reports.add("unknown-property", property_mark(read, index), message, hint)
+                self._no_item(read, index, message, f"read an item of it, `{words[1:-1]}[0]`, or loop over it")
                 return None
             return declared.items
         if declared.type == "object" and declared.properties is not None:
@@ -299,12 +337,31 @@ class Names:
             return found
         return None
 
+    def _no_item(self, read: Read, index: int, message: str, hint: str) -> None:
+        """Report a look-up in a value that has no properties; some of those of other languages are filters."""
+        key, mark = str(read.path[index]), property_mark(read, index)
+        replacement: Replacement | None = None
+        advice = foreign.look_up(key, foreign.PROPERTIES)
+        if advice is not None:
+            whole = ".".join([read.name, *map(str, read.path[:index])])
+            hint = f"write `{whole} | {advice.name}`"
+            if index == len(read.path) - 1 and mark != read.mark:
+                dot = Mark(mark.file, mark.line, mark.column - 1)
+                replacement = replace_word(dot, f".{key}", f" | {advice.name}")
+        self._reports.add("unknown-property", mark, message, hint, replacement=replacement)
+
+    def _note_stream_read(self, name: str, read: Read, index: int) -> None:
+        self.stream_reads.setdefault(name, {}).setdefault(str(read.path[index]), property_mark(read, index))
+
     def _no_property(self, read: Read, index: int, owner: str, known: Iterable[str], hint: str | None = None) -> None:
         key, known = str(read.path[index]), sorted(known)
-        message = f"{owner} has no `{key}`{did_you_mean(key, known)}"
+        near, sure = nearest_and_sure(key, known)
+        message = f"{owner} has no `{key}`" + (f", did you mean `{near}`?" if near else "")
         if hint is None and known:
             hint = f"{owner} has {listed(known, 'and')}"
-        self._reports.add("unknown-property", property_mark(read, index), message, hint)
+        mark = property_mark(read, index)
+        replacement = replace_word(mark, key, near) if sure and mark != read.mark else None
+        self._reports.add("unknown-property", mark, message, hint, replacement=replacement)
 
 
 def _copy_words(nested: Block, function: str, mark: Mark) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from streamstack.errors import Diagnostic, Mark
+from streamstack.errors import Diagnostic, Mark, Replacement
 from streamstack.language.findings import make_diagnostic
 from streamstack.records import fast_dataclass
 
@@ -79,6 +79,7 @@ class Made:
     emissions: Emissions = NO_EMISSIONS
     brief: bool = False
     maybe_input: str | None = None  # an input of a function, which may be a stream
+    of_input: str | None = None  # an input of a function: the caller decides what properties it has
 
 
 @fast_dataclass()
@@ -236,11 +237,20 @@ class Reports:
         """Tell whether a code is allowed here."""
         return any(code in codes for codes in self._allowed)
 
-    def add(self, code: str, mark: Mark, message: str, hint: str | None = None, *, sure: bool = True) -> None:
+    def add(
+        self,
+        code: str,
+        mark: Mark,
+        message: str,
+        hint: str | None = None,
+        *,
+        sure: bool = True,
+        replacement: Replacement | None = None,
+    ) -> None:
         """Add a finding; one that is not ``sure`` is a warning, whatever its code is else."""
         if self.allows(code) or (code, mark) in self.found:
             return
-        finding = make_diagnostic(code, mark, message, hint)
+        finding = make_diagnostic(code, mark, message, hint, replacement)
         self.found[code, mark] = finding if sure else replace(finding, severity="warning")
 
     @property

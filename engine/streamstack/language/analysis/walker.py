@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import field
 
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.analysis.blocks import Blocks
@@ -35,7 +36,7 @@ from streamstack.language.expressions import Value
 from streamstack.language.graph import Block, Node, PerItem, called_by, constant, steps_of
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
-from streamstack.spec import Kind
+from streamstack.spec import Kind, listed
 
 
 @fast_dataclass()
@@ -43,7 +44,8 @@ class Summary:
     """What a caller must know of a function.
 
     ``emits`` is the first step in it that does. ``stream_emissions``: how the stream it gives emits and
-    waits while it is read.
+    waits while it is read. ``stream_reads``: the properties that it reads of its streams, by input, and where.
+    ``hands_back``: the inputs whose streams it may give.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Summary:
     properties: frozenset[str] = OF_EVERY_STREAM
     stream_emissions: Emissions = NO_EMISSIONS
     brief: bool = False
+    stream_reads: Mapping[str, Mapping[str, Mark]] = field(default_factory=dict)
+    hands_back: frozenset[str] = frozenset()
 
 
 class Callees:
@@ -316,7 +320,9 @@ class Walker(Blocks):
                 state.may_be_unsent, state.pending = False, ()
             return PLAIN
         streams = frozenset(name for name, content in contents.items() if content.streams)
-        content, comes_back = self._combine(step, known, streams, emissions)
+        content, comes_back = self._combine(step, known, contents, emissions)
+        for summary in known:
+            self._check_stream_reads(step, summary, contents)
         if not self.dead:
             for summary in known:
                 if summary.emits is not None:
@@ -330,8 +336,25 @@ class Walker(Blocks):
                 self.emission.close(state, event)
         return content if comes_back else None
 
+    def _check_stream_reads(self, step: Step, summary: Summary, contents: dict[str, Content]) -> None:
+        """Report what a function reads of a stream that is handed to it and hasn't such a property."""
+        for name, reads in summary.stream_reads.items():
+            content = contents.get(name, PLAIN)
+            for made in content.streams:
+                for key, mark in reads.items():
+                    if made.of_input is not None:
+                        self.names.stream_reads.setdefault(made.of_input, {}).setdefault(key, mark)
+                    elif key not in made.properties:
+                        self.reports.add(
+                            "unknown-property",
+                            step.key_mark,
+                            f"`{summary.name}` reads `input.{name}.{key}` in line {mark.line} of {mark.file}, and the "
+                            f"stream {made.title} has no `{key}`",
+                            f"{made.title} has {listed(sorted(made.properties), 'and')}",
+                        )
+
     def _combine(
-        self, step: Step, known: list[Summary], streams: frozenset[str], passed: Emissions
+        self, step: Step, known: list[Summary], contents: dict[str, Content], passed: Emissions
     ) -> tuple[Content, bool]:
         """Return what one of several functions gives, and whether any comes back."""
         plain = any(each.gives_plain for each in known)
@@ -339,11 +362,16 @@ class Walker(Blocks):
         if not giving:
             return PLAIN, any(each.comes_back for each in known)
         properties = frozenset[str]().union(*(each.properties for each in giving))
+        streams = frozenset(name for name, content in contents.items() if content.streams)
+        back = frozenset[str]().union(*(each.hands_back for each in giving)) & streams
+        handed = [made for name in sorted(back) for made in contents[name].streams]
+        properties = properties.union(*(each.properties for each in handed))
         name = f"`{step.result}`" if step.result else f"what `{step.title}` gives"
         made = self.streams.make(name, step.key_mark, properties)
         for each in giving:
             passed = both(passed, called(each.stream_emissions, each.name, step, streams))
         made.emissions = passed
+        made.of_input = next((each.of_input for each in handed if each.of_input is not None), None)
         made.brief = all(each.brief for each in giving)
         return Content((made,), plain), any(each.comes_back for each in known)
 
@@ -467,7 +495,8 @@ def _follow(walker: Walker) -> tuple[AnalysisState | None, Content]:
         is_function = isinstance(definition, FunctionDefinition)
         if declared.type == "stream" or (is_function and declared.type == "json"):
             properties = OF_EVERY_STREAM if is_function else OF_A_BODY
-            made = Made(f"`input.{declared.name}`", declared.mark, properties=properties)
+            of_input = declared.name if is_function else None
+            made = Made(f"`input.{declared.name}`", declared.mark, properties=properties, of_input=of_input)
             if declared.type == "json":
                 made.maybe_input = declared.name
             content = Content((made,), plain=declared.type == "json")
@@ -504,6 +533,8 @@ def _sum_up(function: FunctionDefinition, callees: Callees) -> Summary:
         properties=frozenset[str]().union(*(made.properties for made in streams)) | OF_EVERY_STREAM,
         stream_emissions=of_streams(streams) if streams else Emissions(),
         brief=bool(streams) and all(made.brief for made in streams),
+        stream_reads=walker.names.stream_reads,
+        hands_back=frozenset(made.of_input for made in streams if made.of_input is not None),
     )
 
 

@@ -387,6 +387,11 @@ class Read:
     mark: Mark
     expression: str
 
+    @property
+    def is_body(self) -> bool:
+        """Whether it reads the body of the request, or the request as a whole."""
+        return self.name == "request" and (not self.path or self.path[0] in ("body", "text"))
+
 
 @fast_dataclass()
 class Value(ABC):

@@ -162,7 +162,7 @@ def _describe_look_up(node: nodes.Node, container: Any, key: Any) -> str:
         hint = close or ("; it is empty" if not container else "")
         return f"{where} has no item {shown}{hint}"
     if isinstance(container, Opaque):
-        return f"a {container.kind} has no property {shown}; use `collect` to read its items"
+        return f"a {container.kind} has no property {shown}; {container.remedy}"
     if isinstance(container, (list, tuple, str, bytes)):
         if type(key) is int:
             size = len(container)

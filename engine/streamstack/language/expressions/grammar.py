@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from keyword import iskeyword
 from typing import Final
 
@@ -12,8 +12,12 @@ from jinja2.exceptions import TemplateSyntaxError
 from jinja2.lexer import Token, TokenStream, operators
 from jinja2.parser import Parser
 
+from streamstack.errors import Replacement
+from streamstack.language import foreign
 from streamstack.language.filters import DROPPED, FILTERS, FUNCTIONS_OF_EXPRESSIONS, NAMING, TESTS, Operation
-from streamstack.language.names import did_you_mean
+from streamstack.language.findings import FINDINGS
+from streamstack.language.names import certain, did_you_mean, misspelt, nearest
+from streamstack.language.nodes import Scalar
 from streamstack.records import fast_dataclass
 
 #: Brackets inside brackets; Jinja2's parser takes about 14 Python frames for each.
@@ -28,7 +32,8 @@ _WORD: Final = re.compile(
     | (?P<float>(?<!\.)(?:\d+_)*\d+(?:(?:\.(?:\d+_)*\d+)?[eE][+\-]?(?:\d+_)*\d+|\.(?:\d+_)*\d+))
     | (?P<integer>0[bB](?:_?[01])+|0[oO](?:_?[0-7])+|0[xX](?:_?[\da-fA-F])+|[1-9](?:_?\d)*|0(?:_?0)*)
     | (?P<end>>>|%>)
-    | (?P<wrong>\|\||&&?|===|\?|!(?!=))
+    | (?P<wrong>\|\||&&?|[!=]==|<>|\?[?.:]?|!(?!=)|=>|->|[-+]=|(?:\+\+|--)(?=\s*(?:>>|%>|[,)]|$))
+        | [`$@\u201c\u201d\u201e\u2018\u2019\u2013\u2212\u00d7\u2260\u2264\u2265])
     | (?P<operator>\*\*|//|==|!=|>=|<=|[-+/*%~\[\](){}><=.:|,;])
     """,
     re.VERBOSE | re.DOTALL,
@@ -40,25 +45,60 @@ _ESCAPES: Final = {
     **dict(zip("abfnrtv0", "\a\b\f\n\r\t\v\0", strict=True)),
     "\n": "",
 }
-_INSTEAD: Final = {
-    "||": "write `or`",
-    "&&": "write `and`",
-    "&": "write `and`, or `~` to join texts",
-    "===": "write `==`",
-    "?": "write `a if condition else b`, or `x | default(...)`",
-    "!": "write `not x`",
+#: Signs of other languages, with the token that they are here.
+_SAME_SIGNS: Final = {
+    "===": ("eq", "=="),
+    "!==": ("ne", "!="),
+    "<>": ("ne", "!="),
+    "&&": ("name", "and"),
+    "||": ("name", "or"),
+    "!": ("name", "not"),
+    "\u2260": ("ne", "!="),
+    "\u2264": ("lteq", "<="),
+    "\u2265": ("gteq", ">="),
+    "\u00d7": ("mul", "*"),
+    "\u2212": ("sub", "-"),
+    "\u2013": ("sub", "-"),
 }
+_DOLLAR: Final = re.compile(r"\$([A-Za-z_]\w*)")
+_NO_ARGUMENTS: Final = re.compile(r"\s*\(\s*\)")
 
 
 class Problem(Exception):  # noqa: N818  (one of many findings, not what stops a program)
-    """What is wrong with an expression, at an offset of its text."""
+    """What is wrong with an expression, at an offset of its text.
 
-    def __init__(self, code: str, message: str, offset: int, hint: str = "") -> None:
+    ``edit`` is what corrects it, where that is certain: from which offset, what stands there ("" for the token
+    there), and what to write in its place.
+    """
+
+    def __init__(
+        self, code: str, message: str, offset: int, hint: str = "", edit: tuple[int, str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.offset = offset
         self.hint = hint
+        self.edit = edit
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the expression can't be evaluated: it is an error, and no warning."""
+        return FINDINGS[self.code].severity == "error"
+
+    def replacement(self, scalar: Scalar) -> Replacement | None:
+        """Return the edit as the replacement of a part of the value that the expression stands in."""
+        if self.edit is None:
+            return None
+        start, old, new = self.edit
+        if not old and (token := _WORD.match(scalar.text, start)):
+            old = token.group()
+        if not old or not scalar.text.startswith(old, start):
+            return None
+        end = start + len(old)
+        if new.endswith(")") and (empty := _NO_ARGUMENTS.match(scalar.text, end)):
+            end = empty.end()
+        return scalar.replacement(start, end, new)
 
 
 def next_opening(text: str, start: int) -> tuple[int, str] | None:
@@ -67,8 +107,10 @@ def next_opening(text: str, start: int) -> tuple[int, str] | None:
     return (found.start(), found.group()) if found else None
 
 
-def scan(text: str, start: int, end: str, tokens: list[Token]) -> int:
+def scan(text: str, start: int, end: str, tokens: list[Token], problems: list[Problem]) -> int:
     """Append the tokens from an offset up to `end` (`>>`, `%>`, or "" for the text's end).
+
+    A sign of another language that can only mean one of ours is read as that, and added to the problems.
 
     Returns the offset behind `end`. Raises Problem ``bad-template``.
     """
@@ -98,7 +140,7 @@ def scan(text: str, start: int, end: str, tokens: list[Token]) -> int:
             for offset, sign in enumerate(word):
                 tokens.append(Token(position + offset, operators[sign], sign))
         elif group == "wrong":
-            raise Problem("bad-template", f"unexpected `{word}`", position, _INSTEAD[word])
+            tokens.append(_foreign_sign(text, start, position, end, problems))
         position += len(word)
     if open_brackets:
         opened, bracket = open_brackets[-1]
@@ -106,6 +148,64 @@ def scan(text: str, start: int, end: str, tokens: list[Token]) -> int:
     if end:
         raise unclosed(end, start - 2)
     return size
+
+
+def _foreign_sign(text: str, start: int, position: int, end: str, problems: list[Problem]) -> Token:
+    """Add the problem of a sign of another language; return the token that it is here, or raise the problem."""
+    found = _WORD.match(text, position)
+    word = found.group() if found else ""
+    hint, instead = foreign.SIGNS[word]
+    if instead.isalpha():  # a word needs blanks around it
+        before, after = text[position - 1 : position], text[position + len(word) : position + len(word) + 1]
+        instead = f"{' ' * before.isalnum()}{instead}{' ' * (not after.isspace())}"
+    edit = (position, word, instead) if instead else None
+    if word == "?" and (written := _ternary(text, start, position, end)):
+        hint, edit = f"write `{written[1].strip()}`", (start, *written)
+    elif word == "$" and (name := _DOLLAR.match(text, position)):
+        hint, edit = _without_dollar(name, position)
+    problem = Problem("bad-template", f"unexpected `{word}`", position, hint, edit)
+    if word not in _SAME_SIGNS:
+        raise problem
+    problems.append(problem)
+    return Token(position, *_SAME_SIGNS[word])
+
+
+def _without_dollar(name: re.Match[str], position: int) -> tuple[str, tuple[int, str, str] | None]:
+    """Return hint and edit for a name of PHP, n8n or Xano: `$input.q`, `$item`."""
+    if name[1] == "var" and name.string.startswith(".", name.end()):  # Xano's
+        return "write the variable's name alone", (position, "$var.", "")
+    if (advice := foreign.look_up(name[1], foreign.NAMES)) is not None:
+        return advice.hint, (position, name[0], advice.name) if advice.exact else None
+    return f"write `{name[1]}`: names have no `$`", (position, "$", "")
+
+
+def _ternary(text: str, start: int, position: int, end: str) -> tuple[str, str] | None:
+    """Return `a ? b : c` as it is written in a text, and as it is written here; None where it is not that simple."""
+    stop, colon, depth, at = -1, -1, 0, start
+    while at < len(text) and (found := _WORD.match(text, at)) is not None:
+        sign = found.group()
+        if found.lastgroup == "end" and sign == end and not depth:
+            stop = at
+            break
+        if found.lastgroup == "wrong" and at != position and sign not in _SAME_SIGNS:
+            return None
+        depth += (sign in ("(", "[", "{")) - (sign in (")", "]", "}"))
+        if sign == ":" and not depth and at > position:
+            if colon >= 0:
+                return None
+            colon = at
+        at = found.end()
+    if not end and at >= len(text):
+        stop = len(text)
+    if stop < 0 or colon < 0:
+        return None
+    whole = text[start:stop].strip()
+    condition, yes, no = (
+        text[start:position].strip(),
+        text[position + 1 : colon].strip(),
+        text[colon + 1 : stop].strip(),
+    )
+    return (text[start:stop], f" {yes} if {condition} else {no} ") if whole and condition and yes and no else None
 
 
 def _balance(open_brackets: list[tuple[int, str]], word: str, position: int) -> None:
@@ -207,21 +307,24 @@ def parse_tokens(tokens: list[Token], start: int) -> nodes.Expr:
     """
     if not tokens:
         raise Problem("bad-template", "the expression between `<<` and `>>` is missing", start)
+    words = [token for token in tokens if token.type == "name" and token.value in foreign.SYNTAX]
     try:
         parser = TokenParser(tokens)
         node = parser.parse_expression()
         current = parser.stream.current
         if current.type != "eof":
-            raise _unexpected(current)
+            raise _unexpected(words[0] if words else current)
         return node
     except TemplateSyntaxError as error:
-        raise reword(error, tokens) from None
+        raise _unexpected(words[0]) if words else reword(error, tokens) from None
     except RecursionError:
         raise too_deep(start) from None
 
 
 def _unexpected(token: Token) -> Problem:
-    if token.type == "comma":
+    if token.value in foreign.SYNTAX:
+        hint = foreign.SYNTAX[token.value]
+    elif token.type == "comma":
         hint = "write `[a, b]` for a list"
     elif token.type == "assign":
         hint = "write `==` to compare"
@@ -272,11 +375,15 @@ class Reading:
 
 @fast_dataclass()
 class Scope:
-    """Names a template binds itself: surely, perhaps, and as macros that can be called."""
+    """Names a template binds itself: surely, perhaps, and as macros that can be called.
+
+    ``lost`` are those that were set in a loop which has ended: Jinja2 gives each iteration variables of its own.
+    """
 
     bound: frozenset[str] = frozenset()
     perhaps: frozenset[str] = frozenset()
     called: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
 
 
 NO_SCOPE: Final = Scope()
@@ -292,6 +399,31 @@ def path_base(node: nodes.Node) -> nodes.Node:
     while isinstance(node, (nodes.Getattr, nodes.Getitem)) and not isinstance(getattr(node, "arg", None), nodes.Slice):
         node = node.node
     return node
+
+
+def joins(node: nodes.Expr, name: str, key: str, *, in_text: bool) -> bool:
+    """Tell whether an expression makes text of `name.key`: as an operand of `~`, or as a whole inside a text."""
+    operands = [each for concat in node.find_all(nodes.Concat) for each in concat.nodes]
+    operands += node.nodes if isinstance(node, nodes.Concat) else [node] if in_text else []
+    for each in operands:
+        if isinstance(each, (nodes.Getattr, nodes.Getitem)) and isinstance(each.node, nodes.Name):
+            found = each.attr if isinstance(each, nodes.Getattr) else constant_of(each.arg)
+            if each.node.name == name and found == key:
+                return True
+    return False
+
+
+def passes_on(node: nodes.Node) -> bool:
+    """Tell whether an expression gives what it reads as it is: a path, a list that has it, another one behind it."""
+    if isinstance(node, (nodes.Const, nodes.Name)) or is_path(node):
+        return True
+    if isinstance(node, nodes.Filter):
+        return node.name in SOFT_FILTERS and node.node is not None and passes_on(node.node)
+    if isinstance(node, nodes.Dict):
+        return all(passes_on(pair.value) for pair in node.items)
+    if isinstance(node, (nodes.Add, nodes.List)):
+        return all(map(passes_on, node.iter_child_nodes()))
+    return False
 
 
 def constant_of(node: nodes.Node | None) -> object:
@@ -371,11 +503,20 @@ class Analysis:
                 self.visit(node.arg, depth + 1)
             else:
                 self.visit(node, depth + 1)
-        elif not node.name.isascii():
+        else:
+            self._read(node, tuple(reversed(items)), soft=soft)
+
+    def _read(self, node: nodes.Name, path: tuple[str | int, ...], *, soft: bool) -> None:
+        name = node.name
+        if not name.isascii():
             self.problems.append(unfit_name(node))
-        elif node.name != "null" and node.name not in self.scope.bound:
-            soft = soft or node.name in self.scope.perhaps
-            self.readings.append(Reading(node.name, tuple(reversed(items)), soft, node.lineno))
+            return
+        if name in self.scope.lost:
+            hint = f"write `<% set all = namespace({name}=...) %>` before the loop, and `all.{name}` in it and here"
+            message = f"`<% set {name} %>` in the loop is lost when an iteration ends: this is the value from before"
+            self._add("no-effect", message, node.lineno, hint)
+        if name != "null" and name not in self.scope.bound:
+            self.readings.append(Reading(name, path, soft or name in self.scope.perhaps, node.lineno))
 
     def _filter(self, node: nodes.Filter, depth: int) -> None:
         soft = node.name in SOFT_FILTERS and node.node is not None and is_path(node.node)
@@ -383,11 +524,7 @@ class Analysis:
             self.visit(node.node, depth + 1, soft=soft)
         operation = FILTERS.get(node.name)
         if operation is None:
-            hint = DROPPED.get(node.name, "")
-            message = f"unknown filter `{node.name}`"
-            if not hint:
-                message += did_you_mean(node.name, FILTERS)
-            self._add("unknown-filter", message, node.lineno, hint)
+            self._unknown("filter", node.name, node.lineno, FILTERS, DROPPED.get(node.name, ""))
         else:
             self._count(operation, node, "filter", node.lineno)
         self._arguments(node, depth)
@@ -399,8 +536,7 @@ class Analysis:
         self.visit(node.node, depth + 1, soft=soft)
         operation = TESTS.get(node.name)
         if operation is None:
-            message = f"unknown test `is {node.name}`{did_you_mean(node.name, TESTS)}"
-            self._add("unknown-test", message, node.lineno)
+            self._unknown("test", node.name, node.lineno, TESTS)
         else:
             self._count(operation, node, "test", node.lineno)
         self._arguments(node, depth)
@@ -416,24 +552,61 @@ class Analysis:
             if operation is not None:
                 self._count(operation, node, "function", called.lineno)
                 return
-            message, hint = f"unknown function `{called.name}`", ""
-            known = called.name if called.name in FILTERS else _CALLED.get(called.name, "")
-            if known:
-                hint = f"write `value | {known}`: it is a filter"
-            else:
-                message += did_you_mean(called.name, FUNCTIONS_OF_EXPRESSIONS)
-            self._add("unknown-function", message, called.lineno, hint)
+            self._unknown("function", called.name, called.lineno, FUNCTIONS_OF_EXPRESSIONS)
         elif isinstance(called, nodes.Getattr):
-            self.visit(called.node, depth + 1)
-            known = called.attr if called.attr in FILTERS else _METHODS.get(called.attr, "")
-            hint = f"write `value | {known}`" if known else ""
-            message = f"`.{called.attr}(...)`: a value has no methods, only items; use a filter"
-            if not known:
-                message += did_you_mean(called.attr, FILTERS)
-            self._add("unknown-function", message, called.lineno, hint)
+            self._method(called, depth)
         else:
             self.visit(called, depth + 1)
             self._wrong("only the functions of the language can be called", node.lineno)
+
+    def _unknown(self, what: str, name: str, offset: int, known: Mapping[str, Operation], hint: str = "") -> None:
+        """Report a filter, test or function that does not exist, with what is written instead."""
+        shown = f"is {name}" if what == "test" else name
+        message, edit = f"unknown {what} `{shown}`", None
+        words = foreign.FILTERS if what == "filter" else foreign.CALLS if what == "function" else {}
+        advice = foreign.look_up(name, words)
+        called = _filter_of(name) if what == "function" else ""
+        if not hint and advice is not None:
+            shown = f"{advice.name}()" if what == "function" else advice.name
+            hint = f"write `{shown}`" if advice.name else advice.hint
+            message += f", did you mean `{advice.name}`?" if advice.name else ""
+            edit = (offset, name, advice.name) if advice.exact else None
+        elif not hint and called:
+            hint = f"write `value | {called}`: it is a filter"
+        elif not hint and (near := nearest(name, known)):
+            message += f", did you mean `{near}`?"
+            edit = (offset, name, near) if certain(name, known) else None
+        elif not hint and (near := misspelt(name, words)):
+            hint = words[near].hint
+        elif not hint and what == "function" and (near := misspelt(name, FILTERS)):
+            hint = f"write `value | {near}`: it is a filter"
+        self.problems.append(Problem(f"unknown-{what}", message, offset, hint, edit))
+
+    def _method(self, called: nodes.Getattr, depth: int) -> None:
+        """Report the call of a method: of a value, or of an object that other languages have (`Math.max`)."""
+        base = path_base(called)
+        if isinstance(base, nodes.Name):
+            dotted = f"{_dotted(called.node)}.{called.attr}"
+            advice = foreign.look_up(dotted, foreign.CALLS) or foreign.look_up(dotted, foreign.FILTERS)
+            if advice is not None:
+                here = advice.name in FUNCTIONS_OF_EXPRESSIONS
+                name = f"{advice.name}()" if here else f"value | {advice.name}"
+                hint = f"write `{name}`" if advice.name else advice.hint
+                edit = (base.lineno, dotted, advice.name) if here else None
+                message = f"`{dotted}(...)`: values have no methods; use a filter"
+                self.problems.append(Problem("unknown-function", message, called.lineno, hint, edit))
+                return
+        self.visit(called.node, depth + 1)
+        name = _filter_of(called.attr)
+        message, edit, hint = f"`.{called.attr}(...)`: a value has no methods, only items; use a filter", None, ""
+        if name:
+            hint = f"write `value | {name}`"
+            edit = (called.lineno, f".{called.attr}", f" | {name}")
+        elif (advice := foreign.look_up(called.attr, foreign.FILTERS)) is not None:
+            hint = advice.hint
+        else:
+            message += did_you_mean(called.attr, FILTERS)
+        self.problems.append(Problem("unknown-function", message, called.lineno, hint, edit))
 
     def _arguments(self, node: nodes.Filter | nodes.Test | nodes.Call, depth: int) -> None:
         for argument in node.args:
@@ -465,8 +638,11 @@ class Analysis:
             return
         for key in named:
             if key not in operation.keywords and not operation.any_keyword:
-                close = did_you_mean(key, operation.keywords)
-                self._wrong(f"the {what} `{name}` has no argument `{key}`{close}", offset)
+                close, near = did_you_mean(key, operation.keywords), certain(key, operation.keywords)
+                at = next(keyword.lineno for keyword in node.kwargs if keyword.key == key)
+                message = f"the {what} `{name}` has no argument `{key}`{close}"
+                edit = (at, key, near) if near else None
+                self.problems.append(Problem("bad-template", message, offset, "", edit))
             elif key in operation.keywords and operation.keywords.index(key) < given:
                 self._wrong(f"the {what} `{name}` got `{key}` twice", offset)
         if len(set(named)) < len(named):
@@ -483,9 +659,11 @@ class Analysis:
                     index = operation.keywords.index(keyword.key)
                     constants += [node] * (index + 1 - len(constants))
                     constants[index] = constant_of(keyword.value)
-            found = operation.check(constants)
-            if found is not None:
-                self._add(*found[:2], offset, found[2])
+            fault = operation.check(constants)
+            if fault is not None:
+                at = node.args[fault.argument].lineno if len(node.args) > fault.argument else -1
+                edit = (at, "", fault.instead) if at >= 0 and fault.instead else None
+                self.problems.append(Problem(fault.code, fault.message, offset, fault.hint, edit))
 
     def _named(self, node: nodes.Filter) -> None:
         """Check the filter that `map` names and the test that `select` names."""
@@ -505,40 +683,23 @@ class Analysis:
         self.problems.append(Problem(code, message, offset, hint))
 
 
-#: Functions that authors of Python or JavaScript reach for, and the filter that does it.
-_CALLED: Final = {
-    "len": "length",
-    "str": "toText",
-    "String": "toText",
-    "parseInt": "toInteger",
-    "Number": "toDecimal",
-    "sorted": "sort",
-    "reversed": "reverse",
-}
+def _filter_of(name: str) -> str:
+    """Return the filter that a function or method of another language is, "" where it is none."""
+    if name in FILTERS:
+        return name
+    advice = foreign.look_up(name, foreign.FILTERS)
+    return advice.name if advice is not None else ""
 
-#: Methods that authors of Python or JavaScript reach for, and the filter that does it.
-_METHODS: Final = {
-    "strip": "trim",
-    "toLowerCase": "lower",
-    "toUpperCase": "upper",
-    "length": "length",
-    "size": "length",
-    "get": 'default("...")',
-    "substring": "truncate",
-    "includes": "select",
-    "push": "flatten",
-    "append": "flatten",
-    "filter": "selectattr",
-    "toString": "toText",
-    "startswith": 'regexMatch("^...")',
-    "startsWith": 'regexMatch("^...")',
-    "strftime": 'date("%Y-%m-%d")',
-    "isoformat": "toText",
-    "match": "regexMatch",
-}
+
+def _dotted(node: nodes.Node) -> str:
+    """Return a path of names as it is written: `os.environ`."""
+    if isinstance(node, nodes.Getattr):
+        return f"{_dotted(node.node)}.{node.attr}"
+    return node.name if isinstance(node, nodes.Name) else ""
 
 
 def bind(scope: Scope, names: Iterable[str], called: Collection[str] = ()) -> Scope:
     """Return a scope in which names are bound."""
-    bound = scope.bound | frozenset(names)
-    return Scope(bound, scope.perhaps - bound, scope.called | frozenset(called))
+    names = frozenset(names)
+    bound = scope.bound | names
+    return Scope(bound, scope.perhaps - bound, scope.called | frozenset(called), scope.lost - names)

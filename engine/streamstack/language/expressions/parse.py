@@ -90,12 +90,14 @@ def parse_condition(node: Node) -> tuple[Value, list[Diagnostic]]:
 
 def parse_expression(text: str, mark: Mark) -> tuple[Value, list[Diagnostic]]:
     """Parse what stands between << and >>; ``mark`` is where the text begins, on one line."""
+    problems: list[Problem] = []
     try:
         tokens: list[Token] = []
-        scan(text, 0, "", tokens)
-        binding, problems = _bind(text, 0, tokens, 0)
+        scan(text, 0, "", tokens, problems)
+        binding = _bind(text, 0, tokens, 0, problems)
     except Problem as problem:
-        binding, problems = _Binding(0, text.strip(), _NOTHING, ()), [problem]
+        binding = _Binding(0, text.strip(), _NOTHING, ())
+        problems.append(problem)
     scalar = Scalar(text, mark, text)
     return _expression(binding, scalar, whole=True), [_finding(p, scalar) for p in problems]
 
@@ -169,7 +171,7 @@ def _finding(problem: Problem, scalar: Scalar) -> Diagnostic:
     hint = problem.hint or general
     if hint and scalar.style == "double":  # in which YAML takes a backslash for itself
         hint = hint.replace("\\<", "\\\\<")
-    return make_diagnostic(problem.code, mark, problem.message, hint)
+    return make_diagnostic(problem.code, mark, problem.message, hint, problem.replacement(scalar))
 
 
 @lru_cache(maxsize=8192)
@@ -193,10 +195,8 @@ def _parse_text(text: str) -> _Parsed:
             plain_text = ""
         tokens: list[Token] = []
         try:
-            position = scan(text, at + 2, ">>", tokens)
-            binding, wrong = _bind(text[at + 2 : position - 2], at, tokens, at)
-            parts.append(binding)
-            problems += wrong
+            position = scan(text, at + 2, ">>", tokens, problems)
+            parts.append(_bind(text[at + 2 : position - 2], at, tokens, at, problems))
         except Problem as problem:
             problems.append(problem)
             end = text.find(">>", max(at + 2, problem.offset))
@@ -208,7 +208,7 @@ def _parse_text(text: str) -> _Parsed:
     return _Parsed(tuple(parts), tuple(problems))
 
 
-def _bind(written: str, start: int, tokens: list[Token], offset: int) -> tuple[_Binding, list[Problem]]:
+def _bind(written: str, start: int, tokens: list[Token], offset: int, problems: list[Problem]) -> _Binding:
     node = parse_tokens(tokens, offset)
     analysis = Analysis()
     try:
@@ -216,8 +216,9 @@ def _bind(written: str, start: int, tokens: list[Token], offset: int) -> tuple[_
     except RecursionError:
         raise too_deep(offset) from None
     # What has a finding is not compiled, but its names are still read.
-    kept = _NOTHING if analysis.problems else node
-    return _Binding(start, written.strip(), kept, tuple(analysis.readings)), analysis.problems
+    kept = _NOTHING if any(problem.fatal for problem in analysis.problems) else node
+    problems += analysis.problems
+    return _Binding(start, written.strip(), kept, tuple(analysis.readings))
 
 
 def _parse_template(text: str) -> _Parsed:

@@ -19,7 +19,15 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from streamstack.errors import RunError
-from streamstack.language.filters.operations import declare, failed, items_of, text_argument, text_of, wrong
+from streamstack.language.filters.operations import (
+    ArgumentFault,
+    declare,
+    failed,
+    items_of,
+    text_argument,
+    text_of,
+    wrong,
+)
 from streamstack.language.operators import MAX_BITS, aware, is_finite, refuse_stream
 from streamstack.language.values import Opaque, to_json, to_text
 
@@ -295,10 +303,10 @@ def url_decode(value: Any) -> str:
     return unquote(text_of(value, "urlDecode").replace("+", " "))
 
 
-def _check_algorithm(arguments: Sequence[object]) -> tuple[str, str, str] | None:
+def _check_algorithm(arguments: Sequence[object]) -> ArgumentFault | None:
     """Return the problem with a constant algorithm that does not exist."""
     if arguments and isinstance(arguments[0], str) and arguments[0] not in ALGORITHMS:
-        return "bad-template", f"unknown hash `{arguments[0]}`", f"write {_KNOWN}"
+        return ArgumentFault("bad-template", f"unknown hash `{arguments[0]}`", f"write {_KNOWN}")
     return None
 
 

@@ -13,12 +13,26 @@ from typing import Any, Final, Literal, TypeVar
 from streamstack.errors import RunError
 from streamstack.language.operators import MAX_ITEMS, a_kind
 from streamstack.language.values import Opaque, to_text
+from streamstack.records import fast_dataclass
 from streamstack.spec import FACTS, Bound, Constant, Field, Kind, out_of_range, suits
 
 What = Literal["filter", "function", "test"]
 _Code = TypeVar("_Code", bound=Callable[..., Any])
-#: From constant arguments (others are Jinja2 nodes): code, message and hint of a finding.
-Check = Callable[[Sequence[object]], tuple[str, str, str] | None]
+
+
+@fast_dataclass()
+class ArgumentFault:
+    """What is wrong with constant arguments: the finding, and what can be written for which argument, if certain."""
+
+    code: str
+    message: str
+    hint: str = ""
+    argument: int = 0
+    instead: str = ""
+
+
+#: Checks constant arguments (others are Jinja2 nodes).
+Check = Callable[[Sequence[object]], ArgumentFault | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +202,12 @@ def _checked(
 
 
 def _check_of(name: str, fields: tuple[Field, ...], check: Check | None) -> Check:
-    def found(constants: Sequence[object]) -> tuple[str, str, str] | None:
+    def found(constants: Sequence[object]) -> ArgumentFault | None:
         for field, value in zip(fields, constants, strict=False):
             # Others are nodes, whose value is not known yet.
             known = value is None or isinstance(value, (bool, int, float, str, list, dict))
             if known and (fault := fault_of(field, name, value)):
-                return "bad-template", fault, _hint(field)
+                return ArgumentFault("bad-template", fault, _hint(field))
         return check(constants) if check is not None else None
 
     return found
@@ -221,7 +235,7 @@ def wrong(name: str, needs: str, value: Any) -> RunError:
     """Return the error of a filter that was given another kind than it needs."""
     message = f"`{name}` needs {needs}, got {a_kind(value)}"
     if isinstance(value, Opaque):
-        message += "; use `collect` to read it into a variable first"
+        message += f"; {value.remedy}"
     elif value is None:
         message += "; write `| default(...)` before it"
     return RunError("template", message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 import unicodedata
@@ -12,6 +13,7 @@ from typing import Any, Final
 from streamstack.language.filters.operations import (
     MAX_ADDED,
     TEXT,
+    ArgumentFault,
     at_path,
     declare,
     failed,
@@ -251,14 +253,39 @@ def _padded(name: str, width: Any, character: Any, text: str, *, before: bool) -
     return text.rjust(width, character) if before else text.ljust(width, character)
 
 
-def _check_pattern(arguments: Sequence[object]) -> tuple[str, str, str] | None:
+#: A pattern between the slashes of JavaScript and PHP, with anchors or flags that show it.
+_SLASHES: Final = re.compile(r"/(\^.*|.*\$|.*(?=/[a-z]))/([a-z]{0,4})", re.DOTALL)
+#: The reference to a group of JavaScript and PHP.
+_DOLLAR_GROUP: Final = re.compile(r"\$(?:([0-9])|\{([A-Za-z0-9_]+)\})")
+
+
+def _check_pattern(arguments: Sequence[object]) -> ArgumentFault | None:
     """Return the problem with a constant pattern that is invalid."""
-    if arguments and isinstance(arguments[0], str):
-        try:
-            compile_pattern(arguments[0])
-        except ValueError as error:
-            return "bad-pattern", str(error), ""
+    if not arguments or not isinstance(arguments[0], str):
+        return None
+    if (found := _SLASHES.fullmatch(arguments[0])) is not None and set(found[2]) <= set("gimsu"):
+        flags = "".join(flag for flag in found[2] if flag in "ims")
+        written = json.dumps(found[1], ensure_ascii=False) + (f', "{flags}"' if flags else "")
+        message = "the slashes are part of the pattern: it is a text, and flags are an argument of their own"
+        last = len(arguments) == 1
+        return ArgumentFault("bad-pattern", message, f"write `({written})`", 0, written if last else "")
+    try:
+        compile_pattern(arguments[0])
+    except ValueError as error:
+        return ArgumentFault("bad-pattern", str(error))
     return None
+
+
+def _check_replacement(arguments: Sequence[object]) -> ArgumentFault | None:
+    """Return the problem with a constant pattern or replacement of `regexReplace`."""
+    fault = _check_pattern(arguments)
+    if fault is None and len(arguments) > 1 and isinstance(arguments[1], str):
+        written = _DOLLAR_GROUP.sub(lambda found: f"\\g<{found[2]}>" if found[2] else f"\\{found[1]}", arguments[1])
+        if written != arguments[1]:
+            shown = json.dumps(written, ensure_ascii=False)
+            message = "`$` is a sign like others in a replacement: groups are `\\1` and `\\g<name>`"
+            return ArgumentFault("foreign-binding", message, f"write `{shown}`", 1, shown)
+    return fault
 
 
 @declare("filter", "regexMatch", '"Order 66" | regexMatch("^order \\\\d+$", "i")', True, check=_check_pattern)
@@ -291,7 +318,7 @@ def regex_find(value: Any, pattern: Any, group: Any = 0, flags: Any = "") -> str
     "regexReplace",
     '"2026-01-31" | regexReplace("(\\\\d+)-(\\\\d+)-(\\\\d+)", "\\\\3.\\\\2.\\\\1")',
     "31.01.2026",
-    check=_check_pattern,
+    check=_check_replacement,
 )
 def regex_replace(value: Any, pattern: Any, replacement: Any, flags: Any = "", count: Any = 0) -> str:
     r"""Replace each match of a regular expression; \1 or \g<name> inserts a group."""

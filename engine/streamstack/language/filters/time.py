@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import calendar
+import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from streamstack.language.filters.operations import TEXT, declare, failed, text_argument, wrong
+from streamstack.language.filters.operations import TEXT, ArgumentFault, declare, failed, text_argument, wrong
+from streamstack.language.foreign import date_format
 from streamstack.language.operators import aware, is_finite
 
 _UNITS: Final = {
@@ -40,12 +43,21 @@ def moment_of(value: Any, name: str) -> datetime:
     raise wrong(name, "a timestamp, a date or their text", value)
 
 
+def _check_format(arguments: Sequence[object]) -> ArgumentFault | None:
+    """Return the problem with a constant date format of another language."""
+    if arguments and isinstance(arguments[0], str) and (meant := date_format(arguments[0])):
+        message = f"`{arguments[0]}` is written as it is: a date format has signs such as %Y, %m and %d"
+        return ArgumentFault("bad-template", message, f'write `date("{meant}")`', 0, json.dumps(meant))
+    return None
+
+
 @declare(
     "filter",
     "date",
     '"2026-01-31T23:30:00Z" | date("%d.%m.%Y %H:%M", "Europe/Berlin")',
     "01.02.2026 00:30",
     takes={"format": TEXT, "timezone": TEXT},
+    check=_check_format,
 )
 def format_date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str:  # noqa: A002
     """Format a timestamp or date (or its text).

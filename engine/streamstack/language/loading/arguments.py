@@ -7,13 +7,23 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any, Final
 
-from streamstack.errors import Diagnostic, Mark
-from streamstack.formats import BY_NAME
+from streamstack.errors import Diagnostic, Mark, Replacement
+from streamstack.formats import BY_MEDIA_TYPE, BY_NAME
 from streamstack.language.definition import Argument, Arguments, Choice, ConstantArgument, Entries, Entry, Items, Stack
 from streamstack.language.expressions import Expression, Template, Value, parse_condition, parse_value
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.foreign import advice_for_key, meant_key
 from streamstack.language.keys import MODIFIER_NAMES
-from streamstack.language.names import CODE, CONTROL_CHARACTERS, VARIABLE, check_variable, code_of, is_framing, nearest
+from streamstack.language.names import (
+    CODE,
+    CONTROL_CHARACTERS,
+    VARIABLE,
+    certain,
+    check_variable,
+    code_of,
+    is_framing,
+    nearest,
+)
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.sql import statement_in
 from streamstack.language.values import MISSING, kind
@@ -44,6 +54,9 @@ from streamstack.spec import (
     suits,
 )
 
+#: Branches of one step.
+MOST_STACKS: Final = 500
+
 
 class Faults:
     """The findings of one document, gathered as they are met.
@@ -58,9 +71,9 @@ class Faults:
         self.found: list[Diagnostic] = []
         self.holes = False
 
-    def add(self, code: str, mark: Mark, message: str, hint: str = "") -> None:
+    def add(self, code: str, mark: Mark, message: str, hint: str = "", replacement: Replacement | None = None) -> None:
         """Add a finding; without a hint of its own it has its code's."""
-        self.found.append(make_diagnostic(code, mark, message, hint or None))
+        self.found.append(make_diagnostic(code, mark, message, hint or None, replacement))
 
     def cut(self, code: str, mark: Mark, message: str, hint: str = "") -> None:
         """Add a finding that keeps a part out of the definition."""
@@ -173,17 +186,42 @@ class ArgumentReader:
         by_name = fields_by_name(fields)
         given: dict[str, Argument] = {}
         named = set()
+        node, meant = self.as_meant(fields, node, owner, unread)
         for key, value in node.items:
             field = by_name.get(key.text)
-            if field is None:
-                if key.text not in unread:
-                    told = (*told, self._refuse_unknown(key, by_name, owner) or "")
-            elif not is_null(value):
+            if field is not None and not is_null(value):
                 named.add(field.name)
                 if field.name not in unread and not isinstance(field.type, Custom):
                     self._put(given, field, value, owner, f"{path}.{key.text}" if path else key.text)
-        self.require(fields, named, node.mark, owner, told)
+        self.require(fields, named, node.mark, owner, (*told, *meant))
         return Arguments(given, node.mark)
+
+    def as_meant(
+        self, fields: tuple[Field, ...], node: Mapping, owner: str, unread: Collection[str] = ()
+    ) -> tuple[Mapping, tuple[str, ...]]:
+        """Report the unknown keys of a mapping, and read those whose meaning is certain as what they mean.
+
+        So the errors in and around the value of a misspelt key are found in the same run.
+
+        Returns:
+            The mapping without the keys that stay unknown, and the names that these may stand for.
+        """
+        by_name = fields_by_name(fields)
+        written = {key.text for key, _ in node.items}
+        if all(name in by_name or name in unread for name in written):
+            return node, ()
+        items, told = [], []
+        for key, value in node.items:
+            if key.text in by_name or key.text in unread:
+                items.append((key, value))
+                continue
+            near, sure = self._refuse_unknown(key, by_name, owner, written)
+            if sure:
+                written.add(near)
+                items.append((replace(key, text=near), value))
+            elif near:
+                told.append(near)
+        return replace(node, items=tuple(items)), tuple(told)
 
     def read_main(self, parameter: Field, node: Node, owner: str, path: str) -> Arguments:
         """Read a bare value that stands for the main parameter."""
@@ -226,24 +264,31 @@ class ArgumentReader:
                     f"{owner} takes {names}, not both `{given[0].text}` and `{key.text}`",
                 )
 
-    def _refuse_unknown(self, key: Scalar, by_name: Collection[str], owner: str) -> str | None:
-        """Report a parameter that does not exist; return the one that may be meant."""
+    def _refuse_unknown(
+        self, key: Scalar, by_name: Collection[str], owner: str, written: Collection[str]
+    ) -> tuple[str, bool]:
+        """Report a parameter that does not exist; return the one that may be meant, and whether that is certain."""
         name = key.text
-        near = nearest(name, by_name)
+        near, sure = meant_key(name, [each for each in by_name if each not in written])
+        replacement = key.replacement(0, len(name), near) if sure else None
+        near = near or nearest(name, by_name) or ""
         if near:
             hint = f"did you mean `{near}`?"
+        elif advice := advice_for_key(name):
+            hint = advice
         elif by_name:
             hint = f"{owner} takes {listed(by_name, 'and')}"
         else:
             hint = f"{owner} takes no parameters"
         if not self._of_steps:
             message = f"unknown key `{name}` in {owner}"
-            self.faults.add("unknown-key", key.mark, message, hint)
-            return near
+            self.faults.add("unknown-key", key.mark, message, hint, replacement)
+            return near, sure
         if name in MODIFIER_NAMES and owner.startswith("`"):
             hint = f"`{name}` is a step modifier: write it beside {owner}, two spaces further left"
-        self.faults.add("unknown-parameter", key.mark, f"{owner} has no parameter `{name}`", hint)
-        return near
+            near, sure, replacement = "", False, None
+        self.faults.add("unknown-parameter", key.mark, f"{owner} has no parameter `{name}`", hint, replacement)
+        return near, sure
 
     def _put(self, given: dict[str, Argument], parameter: Field, node: Node, owner: str, path: str) -> None:
         site = ArgumentSite(owner, parameter.name, path, parameter.default)
@@ -274,6 +319,8 @@ class ArgumentReader:
                 if wanted.short:
                     return self.read_main(wanted.short_field, node, name, site.path)
                 self._refuse(node, site, "a mapping", _group_hint(wanted, node, site))
+            case ListOf() | Named() if not isinstance(node, Scalar) and self._has_too_many(wanted, node, site):
+                return None
             case ListOf():
                 return self._read_list(wanted, node, site)
             case Named():
@@ -282,8 +329,25 @@ class ArgumentReader:
                 return self._read_one_of(wanted, node, site)
         return None
 
-    def _refuse(self, node: Node, site: ArgumentSite, wanted: str, hint: str = "") -> None:
-        self.faults.add("wrong-type", node.mark, f"{site.words} must be {wanted}, not {describe(node)}", hint)
+    def _has_too_many(self, wanted: ListOf | Named, node: Sequence | Mapping, site: ArgumentSite) -> bool:
+        """Report more stacks than one step may hold: each is a branch of generated code, whose compiler has bounds."""
+        item = wanted.item
+        stacks = isinstance(item, StackOf) or (
+            isinstance(item, Group) and any(isinstance(each.type, StackOf) for each in item.parameters)
+        )
+        if not stacks or len(node.items) <= MOST_STACKS:
+            return False
+        hint = "look the value up in an object, as in << prices[input.name] >>, or `call` functions by a bound name"
+        self.faults.cut(
+            "wrong-type", node.mark, f"{site.words} has {len(node.items):,} entries, and may have {MOST_STACKS}", hint
+        )
+        return True
+
+    def _refuse(self, node: Node, site: ArgumentSite, wanted: str, hint: str = "", instead: str = "") -> None:
+        sure = bool(instead) and isinstance(node, Scalar)
+        replacement = node.replacement(0, len(node.text), instead) if sure and isinstance(node, Scalar) else None
+        message = f"{site.words} must be {wanted}, not {describe(node)}"
+        self.faults.add("wrong-type", node.mark, message, hint, replacement)
 
     def _parse(self, parse: Callable[[Node], tuple[Value, list[Diagnostic]]], node: Node) -> Value:
         value, found = parse(node)
@@ -345,10 +409,11 @@ class ArgumentReader:
             self._refuse(node, site, words, hint)
             return MISSING
         unfit = not_chosen(converted, wanted.choices)
+        instead = certain(converted, wanted.choices) if unfit and isinstance(converted, str) else ""
         if not unfit and isinstance(wanted, Bound) and wanted.refuses is not None:
             unfit = wanted.refuses(converted)
         if unfit:
-            self._refuse(node, site, *unfit)
+            self._refuse(node, site, *unfit, instead)
             return MISSING
         if isinstance(wanted, Bound) and wanted.code and not CODE.fullmatch(str(converted or "x")):
             near = code_of(str(converted))
@@ -357,6 +422,7 @@ class ArgumentReader:
                 node.mark,
                 f"{site.words} must be a code of words-with-hyphens, not {describe(node)}",
                 f"write `{near}`" if near else "write it like sold-out",
+                node.replacement(0, len(node.text), near) if near and isinstance(node, Scalar) else None,
             )
             return MISSING
         bound = out_of_range(converted, wanted.minimum, wanted.maximum, wanted.kind)
@@ -557,7 +623,11 @@ def check_header(key: Scalar, item: Node, faults: Faults) -> bool:
     if _TOKEN.fullmatch(name) is None:
         faults.add("bad-name", key.mark, f"`{name}` is not a valid header name", "write it like X-Name")
         return False
-    if is_framing(name):
+    if _is_harmless(name, item):
+        faults.add(
+            "no-effect", key.mark, f"the header `{name}` has no effect: HTTP itself takes care of it", "remove it"
+        )
+    elif is_framing(name):
         hint = _FRAMING_HINTS.get(name.lower(), "remove it")
         faults.add("bad-name", key.mark, f"the header `{name}` can't be set: HTTP itself needs it", hint)
         return False
@@ -570,6 +640,25 @@ def check_header(key: Scalar, item: Node, faults: Faults) -> bool:
                 "write it on one line",
             )
     return True
+
+
+def _is_harmless(name: str, item: Node) -> bool:
+    """Tell whether a header asks for what HTTP/1.1 does in any case."""
+    value = item.text.strip().lower() if isinstance(item, Scalar) else ""
+    return name.lower() == "keep-alive" or _USUAL.get(name.lower(), "") == value != ""
+
+
+#: What connections of HTTP/1.1 and responses that stream do in any case.
+_USUAL: Final = {"connection": "keep-alive", "transfer-encoding": "chunked"}
+
+
+def format_of_headers(headers: Headers) -> str:
+    """Return the format whose Content-Type stands among an endpoint's headers, "" where none does."""
+    for name, value in headers:
+        if name.lower() == "content-type" and value.constant is not MISSING:
+            media = str(value.constant).partition(";")[0].strip().lower()
+            return BY_MEDIA_TYPE[media].name if media in BY_MEDIA_TYPE else ""
+    return ""
 
 
 def check_content_type(headers: Headers, response_type: str, format_: str, faults: Faults) -> None:

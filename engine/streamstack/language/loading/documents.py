@@ -29,20 +29,22 @@ from streamstack.language.definition import (
     Way,
 )
 from streamstack.language.expressions import Value
-from streamstack.language.keys import DOCUMENTS, LIMIT, METHODS, NOT_YET, WAY
+from streamstack.language.keys import DOCUMENTS, LIMIT, METHODS, NOT_YET, TYPES, WAY
 from streamstack.language.loading.arguments import (
     ArgumentReader,
     Faults,
     check_content_type,
     describe,
+    format_of_headers,
     python_values,
     read_headers,
 )
-from streamstack.language.loading.inputs import check_sent, check_streams, read_inputs, refuse_path
+from streamstack.language.loading.inputs import check_sent, check_streams, read_inputs
 from streamstack.language.loading.steps import StepReader
-from streamstack.language.names import DEFINITION, nearest, suggestion
+from streamstack.language.names import DEFINITION, certain, nearest, suggestion
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
-from streamstack.language.settings import Streaming, parse_streaming
+from streamstack.language.paths import refuse_path
+from streamstack.language.settings import RESUMABLE, Streaming, parse_streaming
 from streamstack.language.values import MISSING, parse_rate
 from streamstack.records import fast_dataclass
 from streamstack.spec import fields_of, is_null
@@ -129,6 +131,8 @@ class _DocumentReader:
         self.owner = f"{'an' if kind == 'endpoint' else 'a'} {kind}"
         fields = DOCUMENTS[kind]
         unread = [each.name for each in fields if each.name in _UNREAD]
+        self._move_declarations()
+        self.root, _ = self.arguments.as_meant(fields, self.root, self.owner)
         read = self.arguments.read_arguments(fields, self.root, self.owner, "", unread=unread)
         given = python_values(fields, read)
         common = {
@@ -143,6 +147,21 @@ class _DocumentReader:
             return self._endpoint(given, common, streaming_defaults, input_rules)
         common |= {"name": self._name(), "name_mark": self._mark_of("name")}
         return self._function(common) if kind == "function" else self._task(common)
+
+    def _move_declarations(self) -> None:
+        """Report declarations below `inputs`, as other tools call them, and read them as what they are."""
+        rules, key = self._get("inputs"), self.root.key("inputs")
+        if not isinstance(rules, Mapping) or key is None or self.root.key("inputParameters") is not None:
+            return
+        if not any(isinstance(value, Mapping) or getattr(value, "text", "") in TYPES for _, value in rules.items):
+            return
+        message = "`inputs` of an endpoint is how strictly its inputs are checked, and not what they are"
+        replacement = key.replacement(0, len(key.text), "inputParameters")
+        self.faults.add("unknown-key", key.mark, message, "did you mean `inputParameters`?", replacement)
+        renamed = (
+            (replace(name, text="inputParameters") if name is key else name, value) for name, value in self.root.items
+        )
+        self.root = replace(self.root, items=tuple(renamed))
 
     def _get(self, key: str) -> Node | None:
         """Return a value that is given, or None."""
@@ -161,7 +180,9 @@ class _DocumentReader:
             return node.text
         shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
         hint = suggestion(node.text, DOCUMENTS) if isinstance(node, Scalar) else ""
-        self.faults.add("bad-kind", node.mark, f"{shown} is not a document kind", hint)
+        sure = certain(node.text, DOCUMENTS) if isinstance(node, Scalar) else ""
+        replacement = node.replacement(0, len(node.text), sure) if sure and isinstance(node, Scalar) else None
+        self.faults.add("bad-kind", node.mark, f"{shown} is not a document kind", hint, replacement)
         return None
 
     def _endpoint(
@@ -182,11 +203,17 @@ class _DocumentReader:
         names = {key.text for key, _ in declared.items} if isinstance(declared, Mapping) else set()
         check_sent(inputs, names, path, self._mark_of("path"), self.faults)
         response_type = given.get("response_type", "streaming")
+        headers = read_headers(self._get("headers"), self.faults)
+        chosen = format_of_headers(headers) if response_type == "streaming" else ""
+        if chosen and streaming_defaults.format == "auto":
+            resume = streaming_defaults.resume if chosen in RESUMABLE else None
+            streaming_defaults = replace(streaming_defaults, format=chosen, resume=resume)
         streaming = self._streaming(streaming_defaults, response_type, inputs)
+        if chosen and streaming.format == "auto":
+            streaming = replace(streaming, format=chosen)
         # The SDKs send all that their own server takes; an endpoint declares what it uses of it.
         speaks = response_type == "streaming" and streaming.format in DIALECTS
         check_streams(inputs, method, streaming.format if speaks else "", self.faults)
-        headers = read_headers(self._get("headers"), self.faults)
         check_content_type(headers, response_type, streaming.format, self.faults)
         return Endpoint(
             method=method,
@@ -288,7 +315,8 @@ class _DocumentReader:
         shown = f"`{node.text}`" if isinstance(node, Scalar) else describe(node)
         upper = node.text.upper() if isinstance(node, Scalar) else ""
         meant = f"did you mean `{upper}`?" if upper in METHODS else ""
-        self.faults.add("bad-method", node.mark, f"{shown} is not an HTTP method", meant)
+        replacement = node.replacement(0, len(upper), upper) if meant and isinstance(node, Scalar) else None
+        self.faults.add("bad-method", node.mark, f"{shown} is not an HTTP method", meant, replacement)
         return "GET"
 
     def _path(self) -> str:

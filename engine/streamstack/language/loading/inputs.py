@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 from streamstack.errors import Mark
 from streamstack.formats import DIALECTS
 from streamstack.language.definition import Input
+from streamstack.language.foreign import meant_key
 from streamstack.language.keys import (
     COMMON_KEYS,
     COMMON_TYPES,
@@ -20,8 +20,9 @@ from streamstack.language.keys import (
     constraints_of,
 )
 from streamstack.language.loading.arguments import ArgumentReader, Faults, describe, how_to_write, python_values
-from streamstack.language.names import did_you_mean, misspelt, nearest, suggestion
+from streamstack.language.names import certain, did_you_mean, misspelt, nearest, suggestion
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence, plain
+from streamstack.language.paths import parameters
 from streamstack.language.patterns import check_pattern, compile_pattern
 from streamstack.language.values import MISSING, kind
 from streamstack.spec import FACTS, Kind, is_null, listed, out_of_range
@@ -84,8 +85,10 @@ def _read_input(name: str, mark: Mark, node: Node, faults: Faults, depth: int) -
             # No description: one word that names a type, misspelt or as other languages call it.
             message = f"unknown input type `{node.value}`"
             hint = f"did you mean `{meant}`? A description is written {{description: ...}}"
-            faults.add("unknown-type", node.mark, message, hint)
-            return None
+            sure = COMMON_TYPES.get(node.value.lower()) or certain(node.value, TYPES)
+            replacement = node.replacement(0, len(node.text), sure) if sure else None
+            faults.add("unknown-type", node.mark, message, hint, replacement)
+            return Input(name=name, type=sure, mark=mark) if sure else None
         return Input(name=name, type="json", mark=mark, description=node.value)
     if not isinstance(node, Mapping):
         faults.add(
@@ -181,11 +184,12 @@ class _InputReader:
             return None
         if node.value in TYPES:
             return node.value
-        near = COMMON_TYPES.get(node.value.lower()) or nearest(node.value, TYPES)
-        self.faults.add(
-            "unknown-type", node.mark, f"unknown input type `{node.value}`", f"did you mean `{near}`?" if near else ""
-        )
-        return None
+        common = COMMON_TYPES.get(node.value.lower())
+        near, sure = common or nearest(node.value, TYPES), common or certain(node.value, TYPES)
+        hint = f"did you mean `{near}`?" if near else ""
+        replacement = node.replacement(0, len(node.text), sure) if sure else None
+        self.faults.add("unknown-type", node.mark, f"unknown input type `{node.value}`", hint, replacement)
+        return sure or None
 
     def _refuse_keys(self, type_: str) -> None:
         for key, _ in self.node.items:
@@ -199,15 +203,13 @@ class _InputReader:
                         "remove it, or write it beside the outermost `type`",
                     )
             elif name not in CONSTRAINTS:
-                near = _key_meant(name, type_)
-                self.faults.add(
-                    "unknown-key",
-                    key.mark,
-                    f"unknown key `{name}` in an input's declaration",
-                    f"did you mean `{near}`?"
-                    if near
-                    else f"its keys are {listed((*_KEY_NAMES, *constraints_of(type_)), 'and')}",
-                )
+                near, sure = _key_meant(name, type_)
+                hint = f"did you mean `{near}`?"
+                if not near:
+                    hint = f"its keys are {listed((*_KEY_NAMES, *constraints_of(type_)), 'and')}"
+                replacement = key.replacement(0, len(name), near) if sure and self.node.key(near) is None else None
+                message = f"unknown key `{name}` in an input's declaration"
+                self.faults.add("unknown-key", key.mark, message, hint, replacement)
             elif type_ not in CONSTRAINTS[name]:
                 belonging = constraints_of(type_)
                 self.faults.add(
@@ -295,11 +297,14 @@ class _InputReader:
                 self.faults.add("bad-default", node.mark, f"the default does not fit: {fault}")
 
 
-def _key_meant(name: str, type_: str) -> str | None:
-    """Return the key that is meant, one that fits the type before any other."""
+def _key_meant(name: str, type_: str) -> tuple[str, bool]:
+    """Return the key that is meant, one that fits the type before any other, and whether that is certain."""
     fitting = (*_KEY_NAMES, *constraints_of(type_))
     common = next((each for each in COMMON_KEYS.get(name, ()) if each in fitting), None)
-    return common or nearest(name, fitting) or nearest(name, (*_KEY_NAMES, *CONSTRAINTS))
+    if common:
+        return common, name != "optional"  # it means the opposite
+    near, sure = meant_key(name, fitting)
+    return near or nearest(name, (*_KEY_NAMES, *CONSTRAINTS)) or "", sure
 
 
 def _texts(node: Node) -> list[str]:
@@ -416,79 +421,6 @@ _CHECKS: Final[dict[str, Callable[[Input, Any, str], str]]] = {
     "list": _list,
     "enum": _enum,
 }
-
-
-# ------------------------------------------------------------------------------------------- paths
-
-_LITERAL: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+")
-_PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]*)\}")
-
-
-def segments(path: str) -> list[str]:
-    """Return the parts of a path between its slashes; none for `/`."""
-    return [] if path == "/" else path[1:].split("/")
-
-
-def parameter(segment: str) -> str | None:
-    """Return the name of the parameter that a segment is, if it is one."""
-    found = _PARAMETER.fullmatch(segment)
-    return found[1] if found else None
-
-
-def parameters(path: str) -> list[str]:
-    """Return the names of a path's parameters in their order."""
-    return [name for name in map(parameter, segments(path)) if name is not None]
-
-
-def shape(path: str) -> str:
-    """Return the path with its parameters unnamed: two of one shape match the same requests."""
-    return "/" + "/".join("{}" if parameter(part) else part for part in segments(path))
-
-
-def refuse_path(path: str) -> tuple[str, str] | None:
-    """Say what is wrong with a path, and what to write; None where nothing is."""
-    if not path.startswith("/"):
-        return f"the path `{path}` does not begin with `/`", f"write /{path.lstrip('/')}"
-    if path == "/":
-        return None
-    parts = segments(path)
-    if "" in parts:
-        written = "/" + "/".join(part for part in parts if part)
-        return f"the path `{path}` has an empty segment", f"write {written}"
-    if parts[0].startswith("_"):
-        return (f"the path `{path}` begins with `/_`, which is the server's own", "choose another first segment")
-    named: set[str] = set()
-    for part in parts:
-        fault = _refuse_segment(part, named)
-        if fault is not None:
-            return fault
-    return None
-
-
-def _refuse_segment(part: str, named: set[str]) -> tuple[str, str] | None:
-    name = parameter(part)
-    if name is not None:
-        if name in named:
-            return (f"the path names the parameter `{name}` twice", "give one of the two another name")
-        named.add(name)
-        return None
-    if part in (".", ".."):
-        return f"the path has the segment `{part}`, which clients remove", "remove it"
-    if "?" in part or "#" in part:
-        mark = "?" if "?" in part else "#"
-        return (f"the path holds `{mark}`", "declare query parameters under `inputParameters`, with `in: query`")
-    if part.startswith(":") and _PARAMETER.fullmatch(f"{{{part[1:]}}}"):
-        return f"`{part}` is not a valid path parameter", f"write {{{part[1:]}}}"
-    if "<" in part or ">" in part:
-        return f"`{part}` is not a valid path segment", "write a parameter of the path as {name}"
-    if "{" in part or "}" in part:
-        return (
-            f"`{part}` is not a valid path segment: a parameter must be a whole segment",
-            "write {name}, with letters, digits, `_` or `-`, between two slashes",
-        )
-    if _LITERAL.fullmatch(part) is None:
-        return (f"`{part}` has characters a path can't have", "write other characters percent-encoded, as in %20")
-    return None
 
 
 # ------------------------------------------------------------------------- what a request can send

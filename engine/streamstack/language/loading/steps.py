@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from streamstack.language.definition import (
@@ -15,40 +17,16 @@ from streamstack.language.definition import (
     Step,
 )
 from streamstack.language.expressions import Value
+from streamstack.language.foreign import FUNCTIONS, advice_for_key, look_up, meant_key
 from streamstack.language.keys import MODIFIER_NAMES, MODIFIERS, RETRY
 from streamstack.language.loading.arguments import ArgumentReader, ArgumentSite, Faults, describe, python_values
-from streamstack.language.names import nearest, suggestion
+from streamstack.language.names import nearest_and_sure
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.values import MISSING, parse_duration
 from streamstack.spec import StackOf, is_null, listed, takes_mapping
 
 #: How deep stacks may be nested in one another.
 DEEPEST: Final = 12
-
-
-#: What other languages call our functions.
-COMMON: Final = {
-    "sleep": "wait",
-    "delay": "wait",
-    "fetch": "http.request",
-    "http.get": "http.request",
-    "http.post": "http.request",
-    "print": "log",
-    "emit": "stream",
-    "send": "stream",
-    "yield": "stream",
-    "stream.end": "done",
-    "end": "done",
-    "var": "set",
-    "query": "db.query",
-    "sql": "db.query",
-    "db.add": "db.insert",
-    "db.edit": "db.update",
-    "csv.parse": "csv.read",
-    "csv.stream": "csv.read",
-    "json.parse": "json.read",
-    "jwt.decode": "jwt.verify",
-}
 
 
 class StepReader:
@@ -100,9 +78,14 @@ class StepReader:
             # What is wrong with the modifiers is reported in the same run.
             self._read_modifiers(node, path)
             return None
-        function, key, value = found
+        function, key, value, node = found
         # A parameter that stands beside its function is reported there, and not as missing too.
-        arguments = self._read_arguments(function, key, value, f"{path}.{function.name}", _beside(node, function))
+        if isinstance(value, Mapping) and not takes_mapping(function.parameters):
+            value, told = self._arguments.as_meant(function.parameters, value, f"`{function.name}`")
+        else:
+            told = ()
+        beside = (*_beside(node, function), *told)
+        arguments = self._read_arguments(function, key, value, f"{path}.{function.name}", beside)
         given = self._read_modifiers(node, path)
         self._refuse_result(function, given)
         values = python_values(MODIFIERS, Arguments(given, node.mark))
@@ -118,28 +101,41 @@ class StepReader:
         function = self.registry.get(node.text) if isinstance(node.value, str) else None
         if function is None:
             words = isinstance(node.value, str) and _is_word(node.text)
-            near = self._meant(node.text) if words else None
-            self.faults.add(
-                "unknown-function" if words else "one-function",
-                node.mark,
-                f"unknown function `{node.text}`"
-                if words
-                else f"a step must be a mapping with one function, not {describe(node)}",
-                self._hint(node.text, near) if words else "write `- function: ...`",
-            )
+            if not words:
+                message = f"a step must be a mapping with one function, not {describe(node)}"
+                self.faults.add("one-function", node.mark, message, "write `- function: ...`")
+                return None
+            function = self._refuse_function(node)
+        if function is None:
             return None
         self._arguments.require(function.parameters, (), node.mark, f"`{function.name}`")
         return Step(function, Arguments({}, node.mark), node.mark, node.mark, path)
 
-    def _find_function(self, node: Mapping) -> tuple[Function, Scalar, Node] | None:
-        """Return the one function of a step; report the keys that are neither it nor modifiers."""
+    def _find_function(self, node: Mapping) -> tuple[Function, Scalar, Node, Mapping] | None:
+        """Return the one function of a step, with the mapping as it is meant.
+
+        Reports the keys that are neither a function nor modifiers.
+        """
         known = [(key, value) for key, value in node.items if key.text in self.registry]
         others = [key for key, _ in node.items if key.text not in self.registry and key.text not in MODIFIER_NAMES]
-        if not known:
-            self._report_no_function(node, others)
+        if known:
+            key, value = known[0]
+            function = self.registry[key.text]
+        elif others:
+            # The key that looks most like a function is the one; the rest are unknown beside it.
+            key = next((each for each in others if self._meant(each.text)[0]), others[0])
+            others = [each for each in others if each is not key]
+            value = next(each for name, each in node.items if name is key)
+            refused = self._refuse_function(key)
+            if refused is None:
+                self._refuse_modifiers(node, others)
+                return None
+            function = refused
+        else:
+            message = "this step has no function"
+            hint = "add one, such as `stream: ...`; `streamstack functions` lists them"
+            self.faults.add("one-function", node.mark, message, hint)
             return None
-        key, value = known[0]
-        function = self.registry[key.text]
         beside = _beside(node, function)
         for other, _ in known[1:]:
             self.faults.add(
@@ -148,53 +144,53 @@ class StepReader:
                 f"this step has the functions `{key.text}` and `{other.text}`; a step has one",
                 _belongs(other.text, function, value, beside) or f"write `- {other.text}:` as a step of its own",
             )
+        return (
+            function,
+            key,
+            value,
+            self._refuse_modifiers(node, others, lambda name: _belongs(name, function, value, beside)),
+        )
+
+    def _refuse_modifiers(
+        self, node: Mapping, others: list[Scalar], belongs: Callable[[str], str] = lambda _: ""
+    ) -> Mapping:
+        """Report the keys beside a function that don't exist; return the step with those that are certain as meant."""
+        written = {key.text for key, _ in node.items}
+        renamed: dict[str, str] = {}
         for other in others:
-            self.faults.add(
-                "unknown-modifier",
-                other.mark,
-                f"`{other.text}` is neither a function nor a step modifier",
-                _belongs(other.text, function, value, beside) or suggestion(other.text, MODIFIER_NAMES),
-            )
-        return function, key, value
+            name = other.text
+            hint, near, sure = belongs(name), "", False
+            if not hint:
+                near, sure = meant_key(name, [each for each in MODIFIER_NAMES if each not in written])
+                hint = f"did you mean `{near}`?" if near else advice_for_key(name)
+            if sure:
+                renamed[name] = near
+            message = f"`{name}` is neither a function nor a step modifier"
+            replacement = other.replacement(0, len(name), near) if sure else None
+            self.faults.add("unknown-modifier", other.mark, message, hint, replacement)
+        items = ((replace(key, text=renamed.get(key.text, key.text)), value) for key, value in node.items)
+        return replace(node, items=tuple(items)) if renamed else node
 
-    def _meant(self, name: str) -> str | None:
-        """Return the function that a name may mean."""
-        common = COMMON.get(name)
-        return common if common in self.registry else nearest(name, self.registry)
-
-    def _hint(self, name: str, meant: str | None) -> str:
-        """Say what to write instead of a name that is not a function's: else what its family has."""
-        if meant is not None:
-            return f"did you mean `{meant}`?"
+    def _meant(self, name: str) -> tuple[str, str, bool]:
+        """Return the function that a name may mean, what to write, and whether the one can stand for the other."""
+        advice = look_up(name, FUNCTIONS)
+        if advice is not None and (not advice.name or advice.name in self.registry):
+            return advice.name, advice.hint, advice.exact
+        near, sure = nearest_and_sure(name, self.registry)
+        if near:
+            return near, f"did you mean `{near}`?", sure
         family, dot, _ = name.partition(".")
         relatives = [each for each in self.registry if dot and each.startswith(f"{family}.")]
-        return f"`{family}` has {listed(relatives, 'and')}" if relatives else ""
+        return "", f"`{family}` has {listed(relatives, 'and')}" if relatives else "", False
 
-    def _report_no_function(self, node: Mapping, others: list[Scalar]) -> None:
-        if not others:
-            self.faults.add(
-                "one-function",
-                node.mark,
-                "this step has no function",
-                "add one, such as `stream: ...`; `streamstack functions` lists them",
-            )
-            return
-        near = {key.text: self._meant(key.text) for key in others}
-        # The key that looks most like a function is the one; the rest are unknown beside it.
-        likely = next((key for key in others if near[key.text]), others[0])
-        for key in others:
-            meant = near[key.text]
-            if key is likely:
-                self.faults.add(
-                    "unknown-function", key.mark, f"unknown function `{key.text}`", self._hint(key.text, meant)
-                )
-            else:
-                self.faults.add(
-                    "unknown-modifier",
-                    key.mark,
-                    f"`{key.text}` is neither a function nor a step modifier",
-                    suggestion(key.text, MODIFIER_NAMES),
-                )
+    def _refuse_function(self, key: Scalar) -> Function | None:
+        """Report a function that does not exist; return the one that it may mean, for the sake of what is below it."""
+        name, hint, sure = self._meant(key.text)
+        replacement = key.replacement(0, len(key.text), name) if sure else None
+        self.faults.add("unknown-function", key.mark, f"unknown function `{key.text}`", hint, replacement)
+        if not sure:
+            self.faults.holes = True
+        return self.registry.get(name)
 
     def _read_arguments(
         self, function: Function, key: Scalar, node: Node, path: str, beside: tuple[str, ...]

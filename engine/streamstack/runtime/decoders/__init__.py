@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from email.message import Message
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from streamstack.errors import RunError
 from streamstack.runtime.decoders.csv import CsvDecoder
@@ -15,6 +15,7 @@ from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid, tr
 from streamstack.runtime.decoders.json import JsonDecoder
 from streamstack.runtime.decoders.lines import BytesDecoder, LinesDecoder, NdjsonDecoder, TextDecoder
 from streamstack.runtime.decoders.sse import SseDecoder
+from streamstack.runtime.files import PIECE
 from streamstack.runtime.values import Batches
 
 
@@ -58,6 +59,10 @@ _DECODERS: Final[dict[str, Callable[[Options], Decoder]]] = {
 FORMATS: Final = tuple(_DECODERS)
 #: Formats that may come in another charset than UTF-8.
 _OF_TEXT: Final = frozenset({"csv", "lines", "text"})
+#: Their items are the bytes or texts as they come.
+_AS_IT_COMES: Final = (BytesDecoder, TextDecoder)
+#: Bytes that are decoded at once at least, however small their source is.
+_SMALLEST: Final = 64
 _UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
@@ -142,22 +147,40 @@ def format_of_file(media: str, name: str) -> str:
     return format_of(media)
 
 
-async def decoded(source: AsyncGenerator[bytes, None], decoder: Decoder) -> Batches:
+class Counted(Protocol):
+    """Counts the bytes of a source that were decoded. ``size`` is how many there are, None if unknown."""
+
+    read: int
+    size: int | None
+
+
+async def decoded(source: AsyncGenerator[bytes, None], decoder: Decoder, counted: Counted | None = None) -> Batches:
     """Give the items of a source of bytes as they come, and close it however the reading ends.
 
     Raises RunError ``invalid-chunk`` where the decoder fails.
     """
+    size = counted.size if counted is not None else None
+    # So a client sees the progress to one per cent, also of a file that came at once.
+    step = PIECE if size is None or isinstance(decoder, _AS_IT_COMES) else max(_SMALLEST, size // 100)
     async with aclosing(source):
         async for data in source:
-            items: list[Any] = decoder.feed(data)
-            if items:
-                yield items
-            if decoder.failure is not None:
-                raise decoder.failure
-            if decoder.ended:
-                return
+            for piece in (data,) if len(data) <= step else _cut(data, step):
+                if counted is not None:
+                    counted.read += len(piece)
+                items: list[Any] = decoder.feed(piece)
+                if items:
+                    yield items
+                if decoder.failure is not None:
+                    raise decoder.failure
+                if decoder.ended:
+                    return
     items = decoder.finish()
     if items:
         yield items
     if decoder.failure is not None:
         raise decoder.failure
+
+
+def _cut(data: bytes, step: int) -> Iterator[bytes]:
+    for at in range(0, len(data), step):
+        yield data[at : at + step]

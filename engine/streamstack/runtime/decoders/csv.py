@@ -204,7 +204,7 @@ class CsvDecoder(LineDecoder):
             lines = [line + "\n" for line in text.decode().split("\n")]
             row = next(self._reader(lines))
         except UnicodeDecodeError:
-            self._refuse_record(items, text, "is not UTF-8")
+            self._refuse_record(items, text, self._not_in_charset)
         except csv.Error as error:
             self._refuse_record(items, text, f"is not CSV: {error}")
         else:

@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import codecs
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from decimal import Decimal, InvalidOperation
 from typing import Any, Final, Literal
 
 import orjson
 
 from streamstack.errors import RunError
+from streamstack.language.values import load_json, parse_exactly
 
 #: Turns bytes of a charset, as they come, into UTF-8; the flag tells the end of the input.
 Transcode = Callable[[bytes, bool], bytes]
+
+#: Name of the codec error handler that leaves a byte which is never UTF-8 where bytes are not valid in a charset.
+_INVALID: Final = "streamstack.invalid"
+
+
+def _handle_invalid(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeDecodeError):
+        return "\udcff", error.end
+    assert isinstance(error, UnicodeEncodeError)
+    return b"\xff" * (error.end - error.start), error.end
+
+
+codecs.register_error(_INVALID, _handle_invalid)
 
 #: What stands for: UTF-8 if the first characters beyond ASCII are, else what Windows writes in the West.
 AUTO: Final = "auto"
 
 
 def transcoder(charset: str) -> Transcode:
-    """Return what turns bytes of a charset into UTF-8. Raises LookupError for a charset that is not known."""
+    """Return what turns bytes of a charset into UTF-8. Bytes that are not valid in it are not valid UTF-8 either.
+
+    Raises LookupError for a charset that is not known.
+    """
     if charset.lower() == AUTO:
         return _guess()
     try:
         b"aaaa".decode(charset, "replace")  # refuses codecs that are not charsets, such as base64
     except ValueError:
         raise LookupError(charset) from None
-    decoder = codecs.getincrementaldecoder(charset)("replace")
+    decoder = codecs.getincrementaldecoder(charset)(_INVALID)
 
     def transcode(data: bytes, final: bool) -> bytes:  # noqa: FBT001
         nonlocal decoder
@@ -39,9 +54,9 @@ def transcoder(charset: str) -> Transcode:
         except UnicodeError:
             # UTF-16 or UTF-32 without a mark of its byte order: little-endian, as the Encoding Standard has it.
             name = f"{codecs.lookup(charset).name}-le"
-            decoder = codecs.getincrementaldecoder(name)("replace")
+            decoder = codecs.getincrementaldecoder(name)(_INVALID)
             text = decoder.decode(held + data, final)
-        return text.encode("utf-8", "replace")
+        return text.encode("utf-8", _INVALID)
 
     return transcode
 
@@ -83,10 +98,6 @@ SHALLOW: Final = 2 * DEEPEST
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 #: Levels that are taken off to see whether anything is left; most documents have fewer.
 _PASSES: Final = 16
-#: What a JSON text holds, once the characters of its numbers are zeros, if one of them may lose digits as a 64-bit
-#: integer or float, which have 15 at least. A regular expression would take ten times as long as this.
-_LONG: Final = b"0" * 17
-_TO_ZEROS: Final = bytes(48 if byte in b"0123456789.eE" else 32 for byte in range(256))
 _HIGH: Final = range(0xD800, 0xDC00)
 _LOW: Final = range(0xDC00, 0xE000)
 _NOTHING: Final = object()
@@ -118,24 +129,6 @@ def is_deep(data: bytes | bytearray, value: Any) -> bool:
     return False
 
 
-def has_long_numbers(data: bytes | bytearray) -> bool:
-    """Tell whether a JSON text may hold a number that loses digits as a 64-bit integer or float."""
-    return _LONG in data.translate(_TO_ZEROS)
-
-
-def load_json(data: bytes | bytearray) -> Any:
-    """Return the value of a JSON text; numbers that no 64-bit integer or float holds keep their digits.
-
-    Raises:
-        orjson.JSONDecodeError: It is not JSON.
-    """
-    value = orjson.loads(data)
-    if has_long_numbers(data):
-        with suppress(RecursionError):  # nested deeper than Python's parser goes: `is_deep` finds it
-            return _EXACT.decode(bytes(data).decode())
-    return value
-
-
 def parse_halves(data: bytes | bytearray, error: orjson.JSONDecodeError) -> Any:
     r"""Parse what orjson refused if that was for a half of a surrogate pair alone, such as `\ud83d`.
 
@@ -146,7 +139,7 @@ def parse_halves(data: bytes | bytearray, error: orjson.JSONDecodeError) -> Any:
         raise NotJsonError(TOO_DEEP) from None
     if b"\\ud" in data or b"\\uD" in data:
         try:
-            return _EXACT.decode(data.decode())
+            return parse_exactly(data.decode())
         except (ValueError, RecursionError):
             pass
     raise NotJsonError(f"is not JSON: {error}") from None
@@ -165,27 +158,6 @@ def parse_json(data: bytes | bytearray) -> Any:
     if is_deep(data, value):
         raise NotJsonError(TOO_DEEP)
     return value
-
-
-def _parse_decimal(text: str) -> float | Decimal:
-    value = float(text)
-    try:
-        exact = Decimal(text)
-    except InvalidOperation:  # an exponent that no decimal has
-        return value
-    return value if exact == Decimal(repr(value)) else exact
-
-
-def _parse_integer(text: str) -> int | Decimal:
-    # Python refuses to make an integer of more than 4300 digits.
-    return int(text) if len(text) < 4000 else Decimal(text)
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(text)
-
-
-_EXACT: Final = json.JSONDecoder(parse_float=_parse_decimal, parse_int=_parse_integer, parse_constant=_refuse_constant)
 
 
 class SurrogateJoiner:
@@ -404,6 +376,10 @@ class Decoder(ABC):
             details={**place, "text": excerpt(text), "message": message},
         )
         raise Halted
+
+    @property
+    def _not_in_charset(self) -> str:
+        return "is not UTF-8" if self.transcode is None else "has bytes that are not valid in its charset"
 
     def _given(self, items: list[Any]) -> int:
         """Return how many chunks have been given, the items of the present feeding included."""

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import orjson
 
-from streamstack.runtime.decoders.decoder import LARGEST, SHALLOW, Decoder, NotJsonError, OnInvalid, is_deep, load_json
+from streamstack.language.values import load_json
+from streamstack.runtime.decoders.decoder import LARGEST, SHALLOW, Decoder, NotJsonError, OnInvalid, is_deep
 
 #: A part of the work: it yields when it needs more bytes.
 Scan = Generator[None, None, None]

@@ -8,16 +8,8 @@ from typing import Any
 
 import orjson
 
-from streamstack.runtime.decoders.decoder import (
-    LARGEST,
-    SHALLOW,
-    Decoder,
-    NotJsonError,
-    OnInvalid,
-    has_long_numbers,
-    is_deep,
-    load_json,
-)
+from streamstack.language.values import has_long_numbers, load_json
+from streamstack.runtime.decoders.decoder import LARGEST, SHALLOW, Decoder, NotJsonError, OnInvalid, is_deep
 
 
 class LineEnds:
@@ -146,7 +138,7 @@ class LinesDecoder(LineDecoder):
             try:
                 items.append(line.decode())
             except UnicodeDecodeError:
-                self._refuse(items, line, "is not UTF-8")
+                self._refuse(items, line, self._not_in_charset)
 
 
 class TextDecoder(Decoder):

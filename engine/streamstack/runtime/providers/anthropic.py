@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from streamstack.formats.items import LENGTH, OTHER, REFUSAL, STOP, TOOL_CALLS, Item
-from streamstack.runtime.providers.conversation import Image, Turn
-from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, part, word
+from streamstack.language.values import to_json
+from streamstack.runtime.providers.conversation import Image, ToolCall, Turn, read_arguments
+from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, made_id, part, usage_of, word
 
 #: The version of the interface that is spoken here.
 VERSION: Final = "2023-06-01"
@@ -26,6 +27,8 @@ _REASONS: Final = {
     "refusal": REFUSAL,
 }
 _REASONING: Final = frozenset({"thinking", "redacted_thinking"})
+#: Deltas that say themselves what kind of block they belong to.
+_BEGUN: Final = {"text_delta": "text", "thinking_delta": "thinking"}
 
 
 def _headers(key: str | None) -> dict[str, str]:
@@ -79,38 +82,53 @@ def _messages(turns: tuple[Turn, ...]) -> list[dict[str, Any]]:
 
 def _blocks(turn: Turn) -> list[dict[str, Any]]:
     if turn.role == "tool":
-        return [{"type": "tool_result", "tool_use_id": turn.answers, "content": turn.text}]
-    provider, reasoning = turn.reasoning
-    blocks: list[dict[str, Any]] = []
-    if provider == "anthropic":
-        blocks += [dict(block) for block in reasoning if isinstance(block, Mapping)]
-    for each in turn.parts:
-        if isinstance(each, Image):
-            source = (
-                {"type": "url", "url": each.url}
-                if each.url is not None
-                else {"type": "base64", "media_type": each.media, "data": each.data}
-            )
-            blocks.append({"type": "image", "source": source})
-        elif each:
-            blocks.append({"type": "text", "text": each})
+        content = [_part(each) for each in turn.parts] if turn.images else turn.text
+        result = {"type": "tool_result", "tool_use_id": turn.answers, "content": content}
+        return [{**result, "is_error": True} if turn.failed else result]
+    state = [dict(block) for block in turn.state("anthropic") if isinstance(block, Mapping)]
+    said = "".join(word(block, "text") for block in state if block.get("type") == "text")
+    called = [block.get("id") for block in state if block.get("type") == "tool_use"]
+    if state and said == turn.text and called == [call.id for call in turn.calls]:
+        return state  # signatures hold for this order only
+    blocks = [block for block in state if block.get("type") in _REASONING]
+    blocks += [_part(each) for each in turn.parts if each]
     blocks += [{"type": "tool_use", "id": call.id, "name": call.name, "input": call.object} for call in turn.calls]
     return blocks
 
 
+def _part(given: str | Image) -> dict[str, Any]:
+    if isinstance(given, str):
+        return {"type": "text", "text": given}
+    if given.url is not None:
+        return {"type": "image", "source": {"type": "url", "url": given.url}}
+    return {"type": "image", "source": {"type": "base64", "media_type": given.media, "data": given.data}}
+
+
+class _Block:
+    """A block of the answer that is open: what began it, and the pieces of what it holds."""
+
+    __slots__ = ("about", "pieces")
+
+    def __init__(self, about: Mapping[str, Any]) -> None:
+        self.about = dict(about)
+        self.pieces: list[str] = []
+
+
 class AnthropicReader(AnswerReader):
-    """Reads `message_start` to `message_stop`."""
+    """Reads `message_start` to `message_stop`.
+
+    Gateways leave blocks open, interleave them, omit their start or put all of one into it.
+    """
 
     provider = "anthropic"
     has_heartbeats = True
 
     def __init__(self, host: str, largest: int) -> None:
         super().__init__(host, largest)
-        self._block: dict[str, Any] = {}
-        self._json: list[str] = []
-        self._said: str | None = None
-        self._input = {"input_tokens": 0, "cache_read_input_tokens": 0}
-        self._input["cache_creation_input_tokens"] = 0
+        self._open: dict[Any, _Block] = {}
+        self._last: Any = None  # the index of the block that was opened last
+        self._done: list[tuple[Any, dict[str, Any]]] = []
+        self._input = {"input_tokens": 0, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0}
 
     def is_heartbeat(self, data: Mapping[str, Any]) -> bool:
         return data.get("type") == "ping"
@@ -118,56 +136,94 @@ class AnthropicReader(AnswerReader):
     def take(self, data: Mapping[str, Any], items: list[Item]) -> None:
         what = data.get("type")
         if what == "content_block_delta":
-            self._take_delta(part(data, "delta"), items)
+            self._take_delta(data, part(data, "delta"), items)
         elif what == "content_block_start":
-            self._block = dict(part(data, "content_block"))
-            self._json = []
-            self.reply.add_text(self._text_of_block(), items)
+            self._start_block(data, part(data, "content_block"), items)
         elif what == "content_block_stop":
-            self._end_block(items)
+            self._end_block(self._index_of(data), part(data, "content_block"), items)
         elif what == "message_start":
             self._note(part(part(data, "message"), "usage"))
         elif what == "message_delta":
-            self._said = word(part(data, "delta"), "stop_reason") or self._said
+            self.said = word(part(data, "delta"), "stop_reason") or self.said
             self._note(part(data, "usage"))
         elif what == "message_stop":
-            self.ended = True
-            self.reply.finish(_REASONS.get(self._said or "", OTHER), self._said, items)
+            metrics = part(data, "amazon-bedrock-invocationMetrics")
+            if metrics and not any(self._input.values()):
+                self.reply.note_usage(**usage_of(metrics))
+            self.finish(items)
         elif what == "error" or (what is None and data.get("error")):
             raise self.fail(data, data.get("error"))
 
-    def _text_of_block(self) -> str:
-        return word(self._block, "text") if self._block.get("type") == "text" else ""
+    def _index_of(self, data: Mapping[str, Any]) -> Any:
+        index = data.get("index")
+        return index if isinstance(index, int) else self._last
 
-    def _take_delta(self, delta: Mapping[str, Any], items: list[Item]) -> None:
-        what = delta.get("type")
-        if what == "text_delta":
-            self.reply.add_text(word(delta, "text"), items)
+    def _start_block(self, data: Mapping[str, Any], about: Mapping[str, Any], items: list[Item]) -> None:
+        index = data.get("index")
+        self._last = index if isinstance(index, int) else len(self._done) + len(self._open)
+        if self._last in self._open:
+            self._end_block(self._last, {}, items)
+        self._open[self._last] = block = _Block(about)
+        if about.get("type") not in ("text", "thinking"):
+            self.reply.count(to_json(about).decode())
+        self._add(block, "text", items)
+        self._add(block, "thinking", items)
+
+    def _add(self, block: _Block, field: str, items: list[Item], source: Mapping[str, Any] | None = None) -> None:
+        """Add a piece of a text or of reasoning."""
+        text = word(block.about if source is None else source, field)
+        if field == "text" and (source is not None or block.about.get("type") == "text"):
+            self.reply.add_text(text, items)
+        elif field == "thinking":
+            self.reply.add_reasoning(text, items)
+        if source is not None and block.about.get("type") == field:
+            block.pieces.append(text)
+
+    def _take_delta(self, data: Mapping[str, Any], delta: Mapping[str, Any], items: list[Item]) -> None:
+        what = word(delta, "type")
+        index = self._index_of(data)
+        block = self._open.get(index)
+        if block is None and what in _BEGUN:
+            self._start_block({"index": index}, {"type": _BEGUN[what]}, items)
+            block = self._open[self._last]
+        if block is None:
+            return
+        if what in _BEGUN:
+            self._add(block, _BEGUN[what], items, delta)
         elif what == "input_json_delta":
             self.reply.count(word(delta, "partial_json"))
-            self._json.append(word(delta, "partial_json"))
-        elif what == "thinking_delta":
-            self.reply.count(word(delta, "thinking"))
-            self._json.append(word(delta, "thinking"))
+            block.pieces.append(word(delta, "partial_json"))
         elif what == "signature_delta":
-            self._block["signature"] = word(self._block, "signature") + word(delta, "signature")
+            self.reply.count(word(delta, "signature"))
+            block.about["signature"] = word(block.about, "signature") + word(delta, "signature")
 
-    def _end_block(self, items: list[Item]) -> None:
-        block, self._block = self._block, {}
-        text = "".join(self._json)
-        what = word(block, "type")
-        if what == "tool_use":
-            whole = part(block, "input")  # some servers give it at once
-            self.reply.add_call(word(block, "id"), word(block, "name"), text or whole, items)
-        elif what in _REASONING:
-            if what == "thinking":
-                block["thinking"] = word(block, "thinking") + text
-            self.reply.reasoning.append(block)
+    def _end_block(self, index: Any, closing: Mapping[str, Any], items: list[Item]) -> None:
+        """Close a block; some gateways put the arguments of a call into the event that closes it."""
+        block = self._open.pop(index, None)
+        if block is None:
+            return
+        about, text = block.about, "".join(block.pieces)
+        what = word(about, "type")
+        if what in ("text", "thinking"):
+            about[what] = word(about, what) + text
+            self.reply.sign_reasoning(items, signature=word(about, "signature"))
+        elif what == "redacted_thinking":
+            self.reply.sign_reasoning(items, redacted=word(about, "data"))
+        elif what == "tool_use":
+            # Some servers send the arguments at once, as an object or as its JSON.
+            given = about.get("input") or closing.get("input")
+            arguments = text or (given if isinstance(given, (str, dict)) else "")
+            id_ = word(about, "id") or made_id()
+            self.reply.add_call(id_, word(about, "name"), arguments, items)
+            about |= {"id": id_, "input": ToolCall("", "", self.reply.calls[-1]["arguments"]).object}
+        elif text:
+            about["input"] = read_arguments(text)  # of a tool that the provider runs itself
+        self._done.append((index, about))
 
     def _note(self, usage: Mapping[str, Any]) -> None:
-        """Take figures: those of the input exclude what came from the cache or went there."""
+        """Note token counts: those of the input exclude what was read from the cache or written to it."""
         for name in self._input:
-            if isinstance(usage.get(name), int):
+            if type(usage.get(name)) is int and usage[name] > 0:
                 self._input[name] = usage[name]
         if usage:
             self.reply.note_usage(
@@ -175,6 +231,15 @@ class AnthropicReader(AnswerReader):
                 outputTokens=usage.get("output_tokens"),
                 cachedTokens=self._input["cache_read_input_tokens"] or None,
             )
+
+    def finish(self, items: list[Item]) -> None:
+        self.ended = True
+        for index in sorted(self._open, key=str):
+            self._end_block(index, {}, items)
+        blocks = [about for _, about in sorted(self._done, key=lambda each: each[0])]
+        if any(about.get("type") not in ("text", "tool_use") for about in blocks):
+            self.reply.blocks += [about for about in blocks if about.get("type") != "text" or about.get("text")]
+        self.reply.finish(_REASONS.get(self.said or "", OTHER), self.said, items)
 
 
 PROVIDER: Final = Provider(

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from os import urandom
 from typing import Any, Final
 from urllib.parse import quote
 
 from streamstack.formats.items import CONTENT_FILTER, LENGTH, OTHER, STOP, TOOL_CALLS, Item
-from streamstack.runtime.providers.conversation import Image, ToolCall, Turn, read_arguments
-from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, lost, part, parts, word
-
-#: What ids begin with that we made, since the model gave none.
-MADE: Final = "made_"
+from streamstack.language.values import to_json
+from streamstack.runtime.providers.conversation import Image, ToolCall, Turn, images_apart, read_arguments
+from streamstack.runtime.providers.provider import MADE, AnswerReader, Chat, Provider, made_id, part, parts, word
 
 _REASONS: Final = {
     "STOP": STOP,
     "MAX_TOKENS": LENGTH,
-    "FUNCTION_CALL": TOOL_CALLS,  # of servers that speak like it
+    "FUNCTION_CALL": TOOL_CALLS,  # of compatible servers
     "SAFETY": CONTENT_FILTER,
     "RECITATION": CONTENT_FILTER,
     "BLOCKLIST": CONTENT_FILTER,
@@ -68,7 +65,7 @@ def _body(chat: Chat) -> dict[str, Any]:
 def _contents(turns: tuple[Turn, ...]) -> list[dict[str, Any]]:
     """Return the contents: turns of one role are one, as the answers to several calls have to be."""
     contents: list[dict[str, Any]] = []
-    for turn in turns:
+    for turn in images_apart(turns):
         if turn.role in ("system", "developer"):
             continue
         role = "model" if turn.role == "assistant" else "user"
@@ -90,6 +87,11 @@ def _parts(turn: Turn) -> list[dict[str, Any]]:
             "response": {"result": result} if isinstance(result, str) else result,
         }
         return [{"functionResponse": _with_id(turn.answers, answer)}]
+    state = [dict(each) for each in turn.state("gemini") if isinstance(each, Mapping)]
+    said = "".join(word(each, "text") for each in state)
+    called = [word(part(each, "functionCall"), "name") for each in state if "functionCall" in each]
+    if state and said == turn.text and called == [call.name for call in turn.calls]:
+        return state  # each signature belongs to its part
     found: list[dict[str, Any]] = []
     for each in turn.parts:
         if not isinstance(each, Image):
@@ -112,13 +114,17 @@ def _with_id(id_: str, about: dict[str, Any]) -> dict[str, Any]:
 
 
 class GeminiReader(AnswerReader):
-    """Reads `GenerateContentResponse` up to the one with a finish reason: the protocol has no other end marker."""
+    """Reads `GenerateContentResponse` to the end of the body: there is no end marker.
+
+    A finish reason is none: tools that Gemini runs itself have one midway, and gateways put one into every chunk.
+    """
 
     provider = "gemini"
 
     def __init__(self, host: str, largest: int) -> None:
         super().__init__(host, largest)
-        self._said = ""
+        self._parts: list[dict[str, Any]] = []
+        self._blocked = False
 
     def take(self, data: Mapping[str, Any], items: list[Item]) -> None:
         if data.get("error"):
@@ -128,36 +134,38 @@ class GeminiReader(AnswerReader):
             self._note(usage)
         blocked = word(part(data, "promptFeedback"), "blockReason")
         if blocked not in ("", "BLOCK_REASON_UNSPECIFIED"):
-            self._finish(CONTENT_FILTER, blocked, items)
-            return
+            self._blocked, self.said = True, blocked
         for candidate in parts(data, "candidates"):
-            if candidate.get("index", 0) != 0:
+            if candidate.get("index") not in (0, None):
                 continue
             for each in parts(part(candidate, "content"), "parts"):
                 self._take_part(each, items)
             said = word(candidate, "finishReason")
             if said not in _NO_REASON:
-                self._said = said
-        # The figures may follow in a chunk of their own; where they don't, the end of the body is the end.
-        if self._said and usage:
-            self._finish(_REASONS.get(self._said, OTHER), self._said, items)
+                self.said = said
 
     def _take_part(self, given: Mapping[str, Any], items: list[Item]) -> None:
-        call = part(given, "functionCall")
+        call, signature = part(given, "functionCall"), word(given, "thoughtSignature")
+        text = word(given, "text")
         if call:
-            self.reply.add_call(
-                word(call, "id") or MADE + urandom(8).hex(),
-                word(call, "name"),
-                part(call, "args"),
-                items,
-                word(given, "thoughtSignature") or None,
-            )
-        elif given.get("thought") is not True:
-            self.reply.add_text(word(given, "text"), items)
+            id_ = word(call, "id") or made_id()
+            self.reply.add_call(id_, word(call, "name"), part(call, "args"), items, signature or None)
+        elif given.get("thought") is True:
+            self.reply.add_reasoning(text, items)
+            return  # not wanted back
+        else:
+            self.reply.add_text(text, items)
+        last = self._parts[-1] if self._parts else {}
+        if given.keys() == {"text"} == last.keys():
+            self._parts[-1] = {"text": word(last, "text") + text}
+            return
+        if given.keys() != {"text"}:
+            self.reply.count(to_json(given).decode())
+        self._parts.append(dict(given))
 
     def _note(self, usage: Mapping[str, Any]) -> None:
-        thoughts, said = usage.get("thoughtsTokenCount"), usage.get("candidatesTokenCount")
-        known = [count for count in (thoughts, said) if isinstance(count, int)]
+        thoughts = usage.get("thoughtsTokenCount")
+        known = [count for count in (thoughts, usage.get("candidatesTokenCount")) if isinstance(count, int)]
         self.reply.note_usage(
             inputTokens=usage.get("promptTokenCount"),
             outputTokens=sum(known) if known else None,
@@ -166,14 +174,12 @@ class GeminiReader(AnswerReader):
             reasoningTokens=thoughts,
         )
 
-    def _finish(self, reason: str, said: str, items: list[Item]) -> None:
+    def finish(self, items: list[Item]) -> None:
         self.ended = True
-        self.reply.finish(reason, said, items)
-
-    def close(self, items: list[Item], *, marked: bool) -> None:
-        if not self._said:
-            raise lost(self.host)
-        self._finish(_REASONS.get(self._said, OTHER), self._said, items)
+        if any("functionCall" not in each and each.keys() != {"text"} for each in self._parts):
+            self.reply.blocks += self._parts
+        reason = CONTENT_FILTER if self._blocked else _REASONS.get(self.said or "", OTHER)
+        self.reply.finish(reason, self.said, items)
 
 
 PROVIDER: Final = Provider(

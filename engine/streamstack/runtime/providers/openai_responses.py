@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from streamstack.formats.items import CONTENT_FILTER, LENGTH, OTHER, REFUSAL, STOP, Item
-from streamstack.runtime.providers.conversation import Image, Turn
+from streamstack.language.values import to_json
+from streamstack.runtime.providers.conversation import Image, Turn, images_apart
 from streamstack.runtime.providers.openai import PROVIDER as OPENAI
 from streamstack.runtime.providers.openai import bearer
-from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, part, word
+from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, made_id, part, parts, usage_of, word
 
 _INCOMPLETE: Final = {"max_output_tokens": LENGTH, "content_filter": CONTENT_FILTER}
 
@@ -20,7 +21,7 @@ _INCOMPLETE: Final = {"max_output_tokens": LENGTH, "content_filter": CONTENT_FIL
 def _body(chat: Chat) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": chat.model,
-        "input": [item for turn in chat.turns for item in _items(turn)],
+        "input": [item for turn in images_apart(chat.turns) for item in _items(turn)],
         "stream": True,
     }
     if chat.system:
@@ -48,10 +49,16 @@ def _items(turn: Turn) -> Iterator[dict[str, Any]]:
     if turn.role == "tool":
         yield {"type": "function_call_output", "call_id": turn.answers, "output": turn.text}
         return
-    provider, blocks = turn.reasoning
-    if provider == "openaiResponses":
-        yield from (dict(block) for block in blocks if isinstance(block, Mapping))
-    if turn.has_images:
+    # Each item of reasoning has to precede what it led to: a message, or the call whose id is noted.
+    thoughts: dict[str, list[dict[str, Any]]] = {}
+    for block in turn.state("openaiResponses"):
+        if isinstance(block, Mapping) and isinstance(block.get("item"), Mapping):
+            thoughts.setdefault(word(block, "before"), []).append(dict(block["item"]))
+    ids = {call.id for call in turn.calls}
+    for before, items in thoughts.items():
+        if before not in ids:
+            yield from items
+    if turn.images:
         content = [
             {"type": "input_image", "image_url": each.address, "detail": "auto"}
             if isinstance(each, Image)
@@ -62,17 +69,25 @@ def _items(turn: Turn) -> Iterator[dict[str, Any]]:
     elif turn.parts or not turn.calls:
         yield {"role": turn.role, "content": turn.text}
     for call in turn.calls:
+        yield from thoughts.get(call.id, ())
         yield {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.json}
 
 
 class ResponsesReader(AnswerReader):
-    """Reads `response.*` up to completed, incomplete or failed."""
+    """Reads `response.*` up to completed, incomplete or failed.
+
+    Compatible servers omit events: the arguments of a call may come in pieces, in an event that closes them, in the
+    item, or in the response alone.
+    """
 
     provider = "openaiResponses"
 
     def __init__(self, host: str, largest: int) -> None:
         super().__init__(host, largest)
         self._refused = False
+        self._arguments: dict[str, list[str]] = {}  # by the item's id
+        self._seen: set[str] = set()  # ids of the items that are read
+        self._waiting: list[dict[str, Any]] = []  # reasoning whose successor is not known yet
 
     def take(self, data: Mapping[str, Any], items: list[Item]) -> None:
         what = word(data, "type")
@@ -81,6 +96,15 @@ class ResponsesReader(AnswerReader):
         elif what == "response.refusal.delta":
             self._refused = True
             self.reply.add_text(word(data, "delta"), items)
+        elif what in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
+            self.reply.add_reasoning(word(data, "delta"), items)
+        elif what == "response.reasoning_summary_part.added" and self.reply.reasoning:
+            self.reply.add_reasoning("\n\n", items)
+        elif what == "response.function_call_arguments.delta":
+            self.reply.count(word(data, "delta"))
+            self._arguments.setdefault(word(data, "item_id"), []).append(word(data, "delta"))
+        elif what == "response.function_call_arguments.done" and word(data, "arguments"):
+            self._arguments[word(data, "item_id")] = [word(data, "arguments")]
         elif what == "response.output_item.done":
             self._take_item(part(data, "item"), items)
         elif what in ("response.completed", "response.incomplete"):
@@ -91,29 +115,46 @@ class ResponsesReader(AnswerReader):
             raise self.fail(data, data.get("error") or data)
 
     def _take_item(self, item: Mapping[str, Any], items: list[Item]) -> None:
-        if item.get("type") == "function_call":
-            arguments = word(item, "arguments")
-            self.reply.count(arguments)
-            self.reply.add_call(word(item, "call_id") or word(item, "id"), word(item, "name"), arguments, items)
-        elif item.get("type") == "reasoning" and item.get("encrypted_content"):
-            self.reply.reasoning.append(dict(item))
+        name = word(item, "id") or word(item, "call_id")
+        if name and name in self._seen:
+            return
+        self._seen.add(name)
+        what = item.get("type")
+        if what == "function_call":
+            arguments = item.get("arguments") or "".join(self._arguments.get(word(item, "id"), ()))
+            if isinstance(arguments, str):
+                self.reply.count(arguments)
+            call_id = word(item, "call_id") or word(item, "id") or made_id()
+            self.reply.add_call(
+                call_id, word(item, "name"), arguments if isinstance(arguments, (str, dict)) else "", items
+            )
+            self._place_reasoning(call_id)
+        elif what == "reasoning" and item.get("encrypted_content"):
+            self.reply.count(to_json(item).decode())
+            self._waiting.append(dict(item))
+        elif what == "message":
+            self._place_reasoning("")
+            if not self.reply.text:
+                for each in parts(item, "content"):
+                    self._refused = self._refused or "refusal" in each
+                    self.reply.add_text(word(each, "text") or word(each, "refusal"), items)
+
+    def _place_reasoning(self, before: str) -> None:
+        self.reply.blocks += ({"before": before, "item": item} for item in self._waiting)
+        self._waiting = []
 
     def _end(self, what: str, response: Mapping[str, Any], items: list[Item]) -> None:
-        usage = part(response, "usage")
-        self.reply.note_usage(
-            inputTokens=usage.get("input_tokens"),
-            outputTokens=usage.get("output_tokens"),
-            totalTokens=usage.get("total_tokens"),
-            cachedTokens=part(usage, "input_tokens_details").get("cached_tokens"),
-            reasoningTokens=part(usage, "output_tokens_details").get("reasoning_tokens"),
-        )
-        said = word(response, "status") or what.removeprefix("response.")
+        for item in parts(response, "output"):
+            self._take_item(item, items)
+        self._place_reasoning("")
+        self.reply.note_usage(**usage_of(part(response, "usage")))
+        self.said = word(response, "status") or what.removeprefix("response.")
         reason = REFUSAL if self._refused else STOP
-        if what == "response.incomplete" or said != "completed":
-            said = word(part(response, "incomplete_details"), "reason") or said
-            reason = _INCOMPLETE.get(said, OTHER)
+        if what == "response.incomplete" or self.said != "completed":
+            self.said = word(part(response, "incomplete_details"), "reason") or self.said
+            reason = _INCOMPLETE.get(self.said, OTHER)
         self.ended = True
-        self.reply.finish(reason, said, items)
+        self.reply.finish(reason, self.said, items)
 
 
 PROVIDER: Final = Provider(

@@ -7,12 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from os import urandom
 from typing import Any, ClassVar, Final
 
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.formats.items import STOP, TOOL_CALLS, Item, finish_item, usage_item
+from streamstack.formats.items import FIGURES, STOP, TOOL_CALLS, Item, finish_item, reasoning_item, usage_item
 from streamstack.runtime.decoders.decoder import Halted, NotJsonError, OnInvalid, SurrogateJoiner
 from streamstack.runtime.decoders.sse import DONE, SseDecoder
 from streamstack.runtime.providers.conversation import Turn, read_arguments
@@ -21,29 +22,41 @@ from streamstack.runtime.providers.conversation import Turn, read_arguments
 class Reply:
     """The answer as it grows; its `view` is what `message` shows.
 
-    ``largest`` is how many characters an answer may have.
+    ``largest`` is how many characters an answer may have. ``blocks`` are what the provider needs back to continue this
+    answer: they go into the message and back to the same provider as they are.
     """
 
     def __init__(self, provider: str, largest: int) -> None:
         self.provider = provider
         self.reason: str | None = None
         self.calls: list[dict[str, Any]] = []
-        self.reasoning: list[Any] = []
+        self.blocks: list[Any] = []
         self._pieces: list[str] = []
+        self._thoughts: list[str] = []
         self._usage: Item | None = None
         self._figures: dict[str, int] = {}
         self._left = largest
         self._largest = largest
 
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return _joined(self._pieces)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning so far."""
+        return _joined(self._thoughts)
+
     def add_text(self, text: str, items: list[Item]) -> None:
-        """Take the next piece of the text, and give it as an item. Raises as `count` does."""
+        """Add the next piece of the text, and its item. Raises as `count` does."""
         if text:
             self.count(text)
             self._pieces.append(text)
             items.append({"type": "text", "text": text})
 
     def add_texts(self, texts: list[str], items: list[Item]) -> None:
-        """Do the same with several pieces; those before the one that is too much are given."""
+        """Add several pieces of the text; those before the one that is too much are added."""
         size = sum(map(len, texts))
         if size > self._left or "" in texts:
             for text in texts:
@@ -53,8 +66,20 @@ class Reply:
         self._pieces += texts
         items += [{"type": "text", "text": text} for text in texts]
 
+    def add_reasoning(self, text: str, items: list[Item]) -> None:
+        """Add the next piece of the reasoning, and its item. Raises as `count` does."""
+        if text:
+            self.count(text)
+            self._thoughts.append(text)
+            items.append(reasoning_item(text))
+
+    def sign_reasoning(self, items: list[Item], **signed: str) -> None:
+        """Add the item that ends reasoning: its `signature`, or the `redacted` data in place of it."""
+        if all(signed.values()):
+            items.append(reasoning_item("", **signed))
+
     def count(self, text: str) -> None:
-        """Count what has to be kept.
+        """Count characters that are held in memory.
 
         Raises RunError ``limit-reached``.
         """
@@ -75,20 +100,22 @@ class Reply:
         items: list[Item],
         signature: str | None = None,
     ) -> None:
-        """Take a whole tool call, and give it as an item."""
+        """Add a complete tool call, and its item."""
         read = read_arguments(arguments) if isinstance(arguments, str) else dict(arguments)
         call: dict[str, Any] = {"id": id, "name": name, "arguments": read}
         if signature is not None:
             call["signature"] = signature
-        items.append({"type": "toolCall", "index": len(self.calls), **call})
+        items.append({"type": "toolCall", "text": "", "index": len(self.calls), **call})
         self.calls.append(call)
 
     def note_usage(self, **figures: Any) -> None:
-        """Take figures of what was used; later ones go before earlier ones, and what is not a number is none."""
-        self._figures |= {name: value for name, value in figures.items() if type(value) is int and value >= 0}
+        """Note token counts. Later counts replace earlier ones; 0 replaces none, and anything else is ignored."""
+        for name, value in figures.items():
+            if type(value) is int and (value > 0 or (value == 0 and name not in self._figures)):
+                self._figures[name] = value
 
     def finish(self, reason: str, said: str | None, items: list[Item]) -> None:
-        """End the answer: give what was used, then why it ended; ``said`` is the provider's own word for it."""
+        """End the answer: add the usage, then the reason; ``said`` is the provider's own word for it."""
         # Several providers say "stop" where they mean that tools are to be called.
         self.reason = TOOL_CALLS if reason == STOP and self.calls else reason
         if self._figures:
@@ -100,20 +127,25 @@ class Reply:
 
     @property
     def view(self) -> dict[str, Any]:
-        """What has come so far: {role, content, toolCalls, finishReason, usage}."""
-        if len(self._pieces) > 1:
-            self._pieces = ["".join(self._pieces)]
+        """What has come so far: {role, content, reasoning, toolCalls, finishReason, usage}."""
         usage = self._usage
         seen: dict[str, Any] = {
             "role": "assistant",
-            "content": self._pieces[0] if self._pieces else "",
+            "content": self.text,
+            "reasoning": self.reasoning,
             "toolCalls": [dict(call) for call in self.calls],
             "finishReason": self.reason,
-            "usage": None if usage is None else {name: figure for name, figure in usage.items() if name != "type"},
+            "usage": None if usage is None else {name: usage[name] for name in FIGURES if name in usage},
         }
-        if self.reasoning:
-            seen["reasoning"] = {"provider": self.provider, "blocks": list(self.reasoning)}
+        if self.blocks:
+            seen["providerState"] = {"provider": self.provider, "blocks": list(self.blocks)}
         return seen
+
+
+def _joined(pieces: list[str]) -> str:
+    if len(pieces) > 1:
+        pieces[:] = ["".join(pieces)]
+    return pieces[0] if pieces else ""
 
 
 #: What providers call errors that may pass.
@@ -153,7 +185,11 @@ class Chat:
 
 
 class AnswerReader(ABC):
-    """Makes items of the events of one answer. ``ended`` tells that its end marker was read."""
+    """Makes items of the events of one answer.
+
+    ``ended`` tells that its end marker was read. ``said`` is why the answer ended, in the provider's own word; after it
+    only details can follow, so the end of the body is then the end of the answer.
+    """
 
     #: The name of the provider.
     provider: ClassVar[str]
@@ -164,6 +200,7 @@ class AnswerReader(ABC):
         self.host = host
         self.reply = Reply(self.provider, largest)
         self.ended = False
+        self.said: str | None = None
 
     @abstractmethod
     def take(self, data: Mapping[str, Any], items: list[Item]) -> None:
@@ -185,7 +222,13 @@ class AnswerReader(ABC):
 
         Raises RunError ``stream-lost`` where the answer is not at its end.
         """
-        raise lost(self.host)
+        if self.said is None:
+            raise lost(self.host)
+        self.finish(items)
+
+    def finish(self, items: list[Item]) -> None:
+        """Add the items of the end."""
+        raise NotImplementedError
 
     def fail(self, data: Mapping[str, Any], error: Any) -> RunError:
         """Return the RunError for an error that the provider tells inside of an answer."""
@@ -217,9 +260,9 @@ def told_error(host: str, data: Any, error: Any) -> RunError:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A provider: its address, its words.
+    """A provider: its address and its protocol.
 
-    ``keys`` and ``addresses`` are variables of the environment, the first that is set counts. ``path`` gives what
+    ``keys`` and ``addresses`` are environment variables, of which the first that is set counts. ``path`` returns what
     follows the address, ``headers`` takes the key.
     """
 
@@ -231,6 +274,42 @@ class Provider:
     headers: Callable[[str | None], dict[str, str]]
     body: Callable[[Chat], dict[str, Any]]
     reader: type[AnswerReader]
+
+
+def made_id() -> str:
+    """Return an id for a tool call that came without one."""
+    return MADE + urandom(12).hex()
+
+
+def usage_of(used: Mapping[str, Any]) -> dict[str, Any]:
+    """Return token counts by our names. Servers that are compatible with an API name them as other APIs do."""
+    counts = {
+        name: next((used[key] for key in keys if isinstance(used.get(key), int)), None)
+        for name, keys in _COUNTS.items()
+    }
+    for name, details, key in _DETAILS:
+        count = part(used, details).get(key)
+        counts[name] = count if isinstance(count, int) else counts.get(name)
+    return counts
+
+
+#: What ids begin with that we made, since the provider sent none.
+MADE: Final = "call_made_"
+#: What token counts are called: by OpenAI, by Anthropic and OpenAI's Responses, by Bedrock, by Ollama.
+_COUNTS: Final = {
+    "inputTokens": ("prompt_tokens", "input_tokens", "inputTokenCount", "prompt_eval_count"),
+    "outputTokens": ("completion_tokens", "output_tokens", "outputTokenCount", "eval_count"),
+    "totalTokens": ("total_tokens",),
+    # DeepSeek's, Moonshot's and Bedrock's.
+    "cachedTokens": ("prompt_cache_hit_tokens", "cached_tokens", "cacheReadInputTokenCount"),
+    "reasoningTokens": ("reasoning_tokens",),
+}
+_DETAILS: Final = (
+    ("cachedTokens", "prompt_tokens_details", "cached_tokens"),
+    ("cachedTokens", "input_tokens_details", "cached_tokens"),
+    ("reasoningTokens", "completion_tokens_details", "reasoning_tokens"),
+    ("reasoningTokens", "output_tokens_details", "reasoning_tokens"),
+)
 
 
 # What comes from outside has any shape: these give what is expected, or nothing. It was JSON, so its objects are dicts.

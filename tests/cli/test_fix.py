@@ -1,0 +1,190 @@
+"""`streamstack fix`: what it writes, what it leaves alone, how it ends."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from streamstack.cli import main
+from streamstack.errors import Diagnostic
+from streamstack.functions import REGISTRY
+from streamstack.language.fixes import correct
+from streamstack.language.nodes import plain
+from streamstack.language.project import validate
+from streamstack.language.settings import Streaming
+from streamstack.language.source import read
+
+BEFORE = """\
+metod: get   # the verb
+path: /x
+responseType: steaming
+inputs:
+  user-name: {type: string, min: 2}
+  tags: {type: array, itmes: {type: str}}   # words
+steps:
+  # one after the other
+- forEach: {list: << input.tags >>, item: t, then: [{strem: << t | to_int >>}]}
+- sleep: 5ms
+
+- http.request: {uri: 'https://x.example/', methd: POST}
+  into: reply
+- log: << reply.status === 200 && !input.tags ? 'a' : 'b' >>
+- emit: << {"a": input.user-name} >>
+- stream: << input.tags.length >>
+- stream: Hi: << $input.tags.join(',').toUpperCase() | date("YYYY-MM-DD") >>
+- stream: {content: Hello, world}
+- stream: >-
+    << undefined >> and << uuid4() >>
+"""
+AFTER = """\
+method: GET   # the verb
+path: /x
+responseType: streaming
+inputParameters:
+  user-name: {type: text, minLength: 2}
+  tags: {type: list, items: {type: text}}   # words
+functionStack:
+  # one after the other
+- forEach: {in: << input.tags >>, as: t, do: [{stream: << t | toInteger >>}]}
+- wait: 5ms
+
+- http.request: {url: 'https://x.example/', method: POST}
+  as: reply
+- log: "<< 'a' if reply.status == 200 and not input.tags else 'b' >>"
+- stream: '<< {"a": input["user-name"]} >>'
+- stream: << input.tags | length >>
+- stream: 'Hi: << input.tags | join('','') | upper() | date("%Y-%m-%d") >>'
+- stream: {content: 'Hello, world'}
+- stream: >-
+    << null >> and << uuid() >>
+"""
+
+
+def run(*arguments: str) -> Result:
+    """Run the command."""
+    return CliRunner().invoke(main, ["fix", *arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_what_is_certain_is_written(folder: Path, line_end: str, mark: str) -> None:
+    """Comments, layout, line ends and the byte order mark stay; a second run changes nothing."""
+    file = folder / "a.yaml"
+    file.write_bytes((mark + BEFORE.replace("\n", line_end)).encode())
+    result = run()
+    assert file.read_bytes().decode() == mark + AFTER.replace("\n", line_end)
+    assert (result.exit_code, result.stdout) == (0, "a.yaml: corrected\n")
+    assert result.stderr == "1 of 1 file changed\n"
+    assert run().stderr == "0 of 1 file changed\n"
+
+
+def test_diff_writes_nothing(folder: Path) -> None:
+    """It shows the changes, and ends with 1 where there are some."""
+    file = folder / "a.yaml"
+    file.write_text(BEFORE, "utf-8")
+    result = run("--diff")
+    assert file.read_text("utf-8") == BEFORE
+    assert result.exit_code == 1
+    assert "-metod: get   # the verb\n+method: GET   # the verb\n" in result.stdout
+    file.write_text(AFTER, "utf-8")
+    assert (run("--diff").exit_code, run("--diff").stdout) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("steps", "left"),
+    [
+        ("- stream: << a >>", 1),
+        ("- Create Variable: {name: x, value: 1}\n- stream: 1", 1),
+        ("- stream: {<< a >>: 1}", 1),
+        ("- stream: Room #5 is free", 0),
+    ],
+)
+def test_what_is_not_certain_stays(folder: Path, steps: str, left: int) -> None:
+    """Two words may be meant, or more has to change than the word: the author decides."""
+    text = f"method: GET\npath: /x\nfunctionStack:\n{steps}\n"
+    (folder / "a.yaml").write_text(text, "utf-8")
+    result = run("a.yaml")
+    assert (folder / "a.yaml").read_text("utf-8") == text
+    assert (result.exit_code, "see `streamstack validate`" in result.stderr) == (left, True)
+
+
+def test_only_the_chosen_files_change(folder: Path) -> None:
+    """A file by name leaves the others of its project alone; a folder has its settings corrected too."""
+    for name in ("a", "b"):
+        text = f"metod: GET\npath: /{name}\nfunctionStack: [{{stream: 1}}]\n"
+        (folder / f"{name}.yaml").write_text(text, "utf-8")
+    (folder / "streamstack.yaml").write_text("sever: {port: 1}\n", "utf-8")
+    run("a.yaml")
+    changed = [path.name for path in sorted(folder.iterdir()) if re.match("metod|sever", path.read_text("utf-8"))]
+    assert changed == ["b.yaml", "streamstack.yaml"]
+    assert run(".").exit_code == 0
+    assert (folder / "streamstack.yaml").read_text("utf-8") == "server: {port: 1}\n"
+
+
+@pytest.mark.parametrize(("arguments", "code"), [((), 2), (("missing.yaml",), 2)])
+def test_nothing_to_correct(folder: Path, arguments: tuple[str, ...], code: int) -> None:
+    """Without definitions it says what to write."""
+    assert run(*arguments).exit_code == code
+
+
+#: What is done to a definition, each by what it finds and what it writes.
+DAMAGES = (
+    (r"\bfunctionStack:", "steps:"),
+    (r"\binputParameters:", "inputs:"),
+    (r"^method:", "metod:"),
+    (r"\bresponseType:", "response_type:"),
+    (r"- stream:", "- emit:"),
+    (r"- stream:", "- strem:"),
+    (r"- forEach:", "- for_each:"),
+    (r"- wait:", "- sleep:"),
+    (r"(?<=stream: \{)content:", "contnet:"),
+    (r"\| default\(", "| defualt("),
+    (r"\| toInteger", "| to_int"),
+    (r"\| length", "| size"),
+    (r" == ", " === "),
+    (r"<<\s*input\.", "<< $input."),
+    (r"'(<< [^'\n]* >>)'", r"\1"),
+    (r"type: integer", "type: int"),
+    (r"type: text", "type: string"),
+    (r"required: true", "requird: true"),
+)
+SOUND = sorted(Path(__file__).parents[2].joinpath("definitions").rglob("*.yaml"))
+SOUND = [path for path in SOUND if path.name != "streamstack.yaml" and not path.name.endswith(".test.yaml")]
+
+
+def _check(texts: object) -> list[Diagnostic]:
+    return validate(texts, REGISTRY, Streaming(), None)[1]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", SOUND, ids=lambda path: path.stem)
+def test_damage_is_undone(path: Path) -> None:
+    """A definition with mistakes put into it becomes one that means the same, or has none of its own changed."""
+    sound = path.read_text("utf-8")
+    others = {each.name: each.read_text("utf-8") for each in SOUND if each.read_text("utf-8").startswith("kind: func")}
+    known = len(_check({**others, path.name: sound}))
+    pick = random.Random(path.name)  # noqa: S311
+    for _ in range(4):
+        damaged = sound
+        for pattern, written in pick.sample(DAMAGES, 3):
+            damaged = re.sub(pattern, written, damaged, count=1, flags=re.MULTILINE)
+        changed, left = correct({**others, path.name: damaged}, _check, [path.name])
+        fixed = changed.get(path.name, damaged)
+        assert len(left) <= known, (damaged, left)
+        assert _meaning(fixed) == _meaning(sound)
+        assert _check({**others, path.name: fixed}) == left
+
+
+def _meaning(text: str) -> object:
+    documents, _ = read(text, "a.yaml")
+    return [plain(each.root) for each in documents]
