@@ -548,7 +548,7 @@ async def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str 
     async def unsubscribe() -> None:
         await listening.unsubscribe(subscription)
 
-    run.after(unsubscribe, _UNSUBSCRIBE_WITHIN)  # a stream that nobody reads is not closed
+    run.after(unsubscribe, _UNSUBSCRIBE_WITHIN)  # an unread stream is not closed
 
     async def open_() -> Batches:
         try:
