@@ -422,7 +422,7 @@ class AnswerDecoder(SseDecoder):
         return True
 
     def _give_one(self, data: bytes, items: list[Any]) -> None:
-        if self.ended or self._reader.ended:
+        if self.ended or self._reader.ended or not data.strip():
             return
         if data == DONE:
             self.ended = True
