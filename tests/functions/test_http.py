@@ -105,6 +105,7 @@ async def test_bodies_are_sent(given: dict[str, Any], content_type: str, body: b
         {"url": "http://127.0.0.1:9/", "headers": {"X-A": "a\r\nb"}},
         {"url": "http://127.0.0.1:9/", "headers": {"X A": "a"}},
         {"url": "http://127.0.0.1:9/", "method": "GET /evil"},
+        {"url": "http://127.0.0.1:9/", "multipart": {"a": {"content": "a", "contentType": "text/csv\r\nX: 1"}}},
         {"url": "http://127.0.0.1:9/", "allow_status": ["none"]},
     ],
 )
@@ -660,13 +661,6 @@ async def test_file_is_sent_with_its_length() -> None:
     assert asked.headers["content-length"] == "4000"
     assert asked.headers["content-type"] == "text/csv"
     assert asked.body == b"a,b\n" * 1000
-
-
-async def test_content_type_of_a_part_can_not_break_out_of_it() -> None:
-    """It is the author's error, and nothing is sent."""
-    part = {"content": "a", "contentType": "text/csv\r\nX: 1"}
-    error = await fails(url="http://127.0.0.1:9/", method="POST", multipart={"a": part})
-    assert error.code == "template"
 
 
 # ---------------------------------------------------------------------------------------------- proxy

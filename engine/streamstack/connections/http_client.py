@@ -188,7 +188,7 @@ class Resolver(AbstractResolver):
         found: asyncio.Future[list[Any]] = loop.create_future()
 
         def finish(infos: list[Any], error: Exception | None) -> None:
-            self._free.release()  # not earlier, though nobody waits any more: the thread is still there
+            self._free.release()  # not earlier, though no request waits any more: the thread is still there
             if found.done():
                 return
             if error is None:
@@ -469,9 +469,13 @@ class WebSocket:
 
 
 class UpstreamResponse:
-    """The head of an answer, and its body as it comes. Close it, whatever happens."""
+    """The head of an answer, and its body as it comes. Close it, whatever happens.
+
+    ``waited`` tells whether the last piece was not there yet when it was asked for: others have run meanwhile.
+    """
 
     def __init__(self, response: aiohttp.ClientResponse, host: str) -> None:
+        self.waited = False
         self.status = response.status
         self.reason = response.reason or ""
         self.headers = response.headers
@@ -524,7 +528,10 @@ class UpstreamResponse:
             raise self._fault
         content = self._response.content
         try:
-            data = await content.readany()
+            data = content.read_nowait()
+            self.waited = not data
+            if self.waited:
+                data = await content.readany()
         except Exception as error:
             self._fault = self._lost("broke off")
             self._fault.__cause__ = error
