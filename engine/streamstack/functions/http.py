@@ -357,7 +357,7 @@ class HttpStream(Upstream):
         self._decoder = decoder
         self._complete = False
 
-    async def items(self) -> list[Any]:
+    async def items(self) -> list[Any] | None:
         answer, decoder, run = self._answer, self._decoder, self.run
         assert answer is not None
         assert decoder is not None
@@ -365,8 +365,10 @@ class HttpStream(Upstream):
             if decoder.failure is not None:
                 raise decoder.failure
             if decoder.ended or self._complete:
-                return []
+                return None
             data = await answer.read()
+            if answer.waited:
+                run.begin_slice()
             if data:
                 items = decoder.feed(data)
             else:
@@ -499,10 +501,13 @@ class WebSocketStream(Upstream):
         self.skipped = self.skipped or 0
         await self._connection.send(self._messages)
 
-    async def items(self) -> list[Any]:
+    async def items(self) -> list[Any] | None:
         assert self._connection is not None
         items: list[Any] = []
-        while not items and (message := await self._connection.receive()) is not None:
+        while not items:
+            message = await self._connection.receive()
+            if message is None:
+                return None
             self._number += 1
             self._take(*message, items)
         return items

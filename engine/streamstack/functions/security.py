@@ -103,7 +103,7 @@ async def jwt_verify(  # noqa: PLR0913  (a token is checked in that many ways)
     """
     if authentication is not None:
         return dict(await run.context.resource(open_callers).tokens(authentication).verify(token))
-    from streamstack.connections.tokens import Rules, find_keys, parse_token, verify  # noqa: PLC0415
+    from streamstack.connections.tokens import Rules, find_keys, parse_token, verify
 
     rules = Rules(_names(issuer), _names(audience), clock_skew)
     key = _checking_key(secret, public_key, tuple(algorithms or ()))
@@ -122,7 +122,7 @@ def _names(given: Any) -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def _checking_key(secret: str | None, pem: str | None, algorithms: tuple[str, ...]) -> Key:
-    from streamstack.connections.tokens import public_key, secret_key  # noqa: PLC0415
+    from streamstack.connections.tokens import public_key, secret_key
 
     if pem is not None:
         key = public_key(pem, algorithms)
@@ -178,7 +178,7 @@ def jwt_sign(
     seconds, as JWTs require.
     """
     from streamstack.connections.tokens import private_key as read_private  # noqa: PLC0415
-    from streamstack.connections.tokens import secret_key, sign  # noqa: PLC0415
+    from streamstack.connections.tokens import secret_key, sign
 
     now = int(time())
     made: dict[str, Any] = {"iat": now, "exp": now + max(int(expires_in), 1)}
@@ -342,7 +342,7 @@ def hmac_verify(
     """Check whether an HMAC signature matches the content, for example of a webhook.
 
     The comparison takes constant time. With a `scheme`, the signature is read as that service writes it, and a time
-    that is signed, but older than `tolerance`, does not match: a request that somebody recorded can't be sent again.
+    that is signed, but older than `tolerance`, does not match: a recorded request can't be sent again.
     """
     if not isinstance(content, (str, bytes)):
         told = f"`content` must be a text or bytes, such as `request.body`, not a {kind(content)}"

@@ -156,12 +156,12 @@ def open_slots(context: Context) -> Slots:
 
 def open_rates(context: Context) -> Rates:
     """Make what counts calls: of this process, or over all that share its Redis."""
-    most = context.state.max_entries
+    most, max_size = context.state.max_entries, context.state.max_size
     if not context.state.shared:
-        return MemoryRates(most)
+        return MemoryRates(most, max_size)
     from streamstack.connections.redis_state import RedisRates  # noqa: PLC0415  (see open_redis)
 
-    return RedisRates(context.resource(open_redis), most)
+    return RedisRates(context.resource(open_redis), most, max_size)
 
 
 def open_redis(context: Context) -> Redis:

@@ -23,7 +23,7 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Read, Value
 from streamstack.language.expressions.compile import Constant, Expression, ListValue, ObjectValue, Text
-from streamstack.language.expressions.grammar import joins
+from streamstack.language.expressions.grammar import becomes_text
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.foreign import NAMES, look_up
 from streamstack.language.graph import all_values, called_itself, reached, steps_of
@@ -82,8 +82,12 @@ def _bytes_in_texts(value: Value) -> Iterator[Read]:
     for part in value.bindings():
         if not isinstance(part, Expression):
             continue
-        if joins(part.node, "request", "body", in_text=isinstance(value, Text)):
+        if becomes_text(part.node, _is_body, whole=isinstance(value, Text)):
             yield next(read for read in part.reads if read.name == "request" and read.path == ("body",))
+
+
+def _is_body(name: str, path: tuple[str | int, ...]) -> bool:
+    return name == "request" and path == ("body",)
 
 
 def check_cors(endpoint: Endpoint) -> list[Diagnostic]:
