@@ -112,6 +112,15 @@ def test_project_in_a_project_is_its_own(project: Path) -> None:
     assert validate(".", "inner").stderr == "4 files checked, no problems\n"
 
 
+@pytest.mark.parametrize("path", ["definitions", "definitions/a.yaml", "."])
+def test_two_settings_of_one_project_are_an_error(project: Path, path: str) -> None:
+    """Both are named: neither silently wins."""
+    write(project, streamstack="", definitions__streamstack="", definitions__a=SOUND)
+    result = validate(path)
+    assert result.exit_code == 1
+    assert "two: streamstack.yaml and definitions/streamstack.yaml" in result.stdout + result.stderr
+
+
 def test_missing_environment_is_told_on_request(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--env` names the variables that are not set, in settings and in definitions."""
     monkeypatch.setenv("STREAMSTACK_SET", "1")

@@ -17,9 +17,10 @@ from streamstack.language.analysis.checks import (
     check_bytes,
     check_cors,
     check_format,
-    check_optional_auth,
+    check_own_paths,
     check_resume,
     check_texts,
+    is_answered,
     suppress,
 )
 from streamstack.language.analysis.names import check_calls, check_configured
@@ -72,6 +73,7 @@ class _Around:
     unread: Collection[str]  # functions that could not be read
     configured: Mapping[str, Collection[str]]
     environment: Mapping[str, str] | None
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 def validate(
@@ -107,7 +109,9 @@ def validate(
         if isinstance(entry.definition, FunctionDefinition) and entry.definition.name:
             functions.setdefault(entry.definition.name, entry.definition)
     sound: list[Definition] = []
-    around = _Around(functions, callees_of(functions), unread - functions.keys(), configured or {}, environment)
+    endpoints = tuple(each.definition for each in entries if isinstance(each.definition, Endpoint))
+    callees = callees_of(functions)
+    around = _Around(functions, callees, unread - functions.keys(), configured or {}, environment, endpoints)
     collisions = _collide(entries)
     for entry in entries:
         definition = entry.definition
@@ -163,6 +167,8 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     """Report what the shape alone does not show."""
     found = check_calls(definition, around.functions, around.unread)
     found += check_configured(definition, around.configured)
+    if all(each.path for each in around.endpoints):  # else one that could not be read may be meant
+        found += check_own_paths(definition, around.endpoints)
     found += check_bytes(definition)
     conditions = {each.mark for each in entry.reading.findings if each.code == "not-an-expression"}
     found += check_texts(entry.document.root, conditions)
@@ -171,7 +177,6 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         found += check_cors(definition)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
-        found += check_optional_auth(definition, around.functions)
     if around.environment is not None:
         found += _missing_environment(definition, around.environment)
     if entry.reading.whole:
@@ -254,6 +259,17 @@ def find_settings(folder: Path) -> Path | None:
     return None
 
 
+def _check_single(settings: Path) -> list[Diagnostic]:
+    """Report settings that a project has twice: beside its folder `definitions`, and in it."""
+    folder = settings.resolve().parent
+    outer = folder.parent if folder.name == DEFINITIONS else folder
+    both = [each / SETTINGS for each in (outer, outer / DEFINITIONS)]
+    if not all(each.is_file() for each in both):
+        return []
+    message = f"a project has one `{SETTINGS}`, and here are two: {' and '.join(map(display_name, both))}"
+    return [make_diagnostic("bad-setting", Mark(display_name(settings), 1, 1), message, "move all settings into one")]
+
+
 def environment_file(folder: Path) -> Path:
     """Return where the `.env` file of a project is, if it has one: beside its settings, or in its folder."""
     settings = find_settings(folder)
@@ -316,6 +332,8 @@ def read_project(
     sources = read_texts([*find_files(root), *more], findings)
     name = display_name(place or root / SETTINGS)
     settings, found = load_settings(kept.get(name), name, environment, check_environment=check_environment)
+    if place is not None:
+        found += _check_single(place)
     with uncollected():
         project, wrong = validate(
             sources,
@@ -325,8 +343,22 @@ def read_project(
             names_of(settings),
             settings.inputs,
         )
+    wrong += _unanswered(settings, project, kept.get(name, ""), name)
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, kept | sources, environment)
+
+
+def _unanswered(settings: Settings, project: Project, text: str, name: str) -> list[Diagnostic]:
+    """Report the addresses for models without a key that are paths which no endpoint answers."""
+    found = []
+    for model in settings.models.values():
+        path = model.without_key
+        if path is None or not path.startswith("/") or is_answered(path, project.endpoints, below=True):
+            continue
+        at = max(text.find(path), 0)
+        mark = Mark(name, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+        found.append(make_diagnostic("unknown-path", mark, f"no endpoint answers below `{path}`"))
+    return found
 
 
 def names_of(settings: Settings) -> dict[str, Collection[str]]:
