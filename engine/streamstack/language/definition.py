@@ -60,8 +60,8 @@ class Effects:
     (return), "loop" (break), "turn" (continue), "" by an error (throw). ``opens``: it must come before the first chunk
     (respond). ``closes``: nothing may be sent after it
     (done). ``calls``: the parameters that name functions of the project (call). ``shortens``: the stream it gives
-    ends before its input does (streams.take), so that holding it all is no wait. ``sets``: it binds the keys of its
-    main parameter as variables (set). ``rebinds``: the parameter whose value names a variable that it binds anew
+    ends before its input does (streams.take), so that holding it all does not wait. ``sets``: it binds the keys of its
+    main parameter as variables (set). ``rebinds``: the parameter whose value names a variable that it rebinds
     (append). ``publishes``: each key of this parameter becomes a variable when the step is done (parallel).
     ``configured``: the parameters that name what the settings hold (llm.chat).
     """

@@ -1,7 +1,7 @@
 """Shapes: what is known of a value before it exists, and the notation in which functions and filters declare it.
 
 A shape says of which kinds a value can be, whether and why it may be null, what a list or stream holds and which fields
-an object has. `ANY` is the shape of what nobody knows: a body, a row. The notation:
+an object has. `ANY` is the unknown shape, such as that of a body or a row. The notation:
 
     text, integer, decimal, number, boolean, timestamp, date, bytes, file, null, object, list, any
     T | T           one of several

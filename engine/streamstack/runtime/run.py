@@ -242,7 +242,7 @@ class Run:
         self.begin_slice()
 
     def begin_slice(self) -> None:
-        """Take note that others have just run: no need to yield to them for a while."""
+        """Start a new time slice, because others have just run."""
         self.slice_ends = perf_counter() + SLICE
 
     def after(self, work: Callable[[], Awaitable[Any]], timeout: float) -> None:

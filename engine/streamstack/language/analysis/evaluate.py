@@ -166,7 +166,7 @@ class Evaluator:
         with self.at(value, env), self._silent():
             result = self.narrow(value.node, env, truth=truth)
         if "auth" in result:
-            # Who sends credentials is no anonymous client; and a look-up that did not fail has found something.
+            # A client that sends credentials is not anonymous, and a look-up that did not fail has found something.
             sent = truth and any(read.name == "request" and read.path[:1] in _SENT for read in value.reads)
             if sent or any(read.name == "auth" and read.path and not read.soft for read in value.reads):
                 result["auth"] = result["auth"].sure
@@ -384,7 +384,7 @@ class Evaluator:
         return property_mark(read, index) if read is not None else self.mark(node)
 
     def _no_item(self, container: Shape, key: str, node: nodes.Getattr | nodes.Getitem) -> None:
-        """Report a look-up by name in what is no object."""
+        """Report a look-up by name in a value that is not an object."""
         shown = self.show(node.node)
         owner = f"`{shown}`" if shown else "this value"
         if container.is_only("list"):
