@@ -315,7 +315,7 @@ async def test_listening_begins_with_its_step(postgres: str) -> None:
     """
     async with project(postgres) as runs:
         outcome = await runs.run(stack)
-        assert (outcome.error, outcome.contents, outcome.result) == (None, [1, 2, 3], 0)
+        assert (outcome.error, outcome.contents, outcome.result) == (None, [1, 2, "3"], 0)
         unread = await runs.run("- db.listen: log\n  as: news\n- throw: {code: enough, message: x}")
         assert unread.error is not None
         assert unread.error.code == "enough"
