@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from streamstack.connections.http import UpstreamRequest, parse_url
 from streamstack.errors import RunError
-from streamstack.formats.items import ITEMS
+from streamstack.formats.items import FIGURES, ITEMS
 from streamstack.functions.content import COUNTS, MAX_EVENT_SIZE
 from streamstack.functions.http_upstream import (
     StreamTimeouts,
@@ -186,6 +186,18 @@ def _decode(data: bytes, decoder: AnswerDecoder, reader: AnswerReader) -> list[A
 _REDIRECTS: Final = 3
 
 
+#: The shapes of an item and of `message`. Which fields an item has depends on its type.
+_COUNTS: Final = ", ".join(f"{name}: integer" for name in FIGURES)
+_ITEM: Final = (
+    "{type: text, text: text, id: text, name: text, arguments: any, index: integer, signature: text, redacted: text, "
+    f"{_COUNTS}, reason: text, providerReason: text}}"
+)
+_MESSAGE: Final = (
+    "{role: text, content: text, reasoning: text, finishReason: text, providerState: object, "
+    f"toolCalls: [{{id: text, name: text, arguments: any, signature: text}}], usage: {{{_COUNTS}}}}}"
+)
+
+
 def _no_messages(messages: Any) -> tuple[str, str] | None:
     """Return why constant messages are not a conversation; None if they are one."""
     try:
@@ -296,7 +308,7 @@ def _no_options(options: Any) -> tuple[str, str] | None:
     Parameter("timeout", Bound(Kind.DURATION), "Time limit for the whole response. Default: none."),
     effects=Effects(
         gives="stream",
-        result="stream of {type: text, text: text, ...}",
+        result=f"stream of {_ITEM}",
         calls=("tools",),
         configured=(Configured("model", "models", unless="provider"),),
         properties=(
@@ -304,6 +316,7 @@ def _no_options(options: Any) -> tuple[str, str] | None:
                 "message",
                 "Response so far: {role, content, reasoning, toolCalls, finishReason, usage}; null before the stream "
                 "opens. What the provider needs back is in it too.",
+                _MESSAGE,
             ),
             Property("status", "Status of the provider's response; null before it has arrived."),
             Property("headers", "Response headers, by lower-case name."),

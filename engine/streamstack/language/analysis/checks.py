@@ -251,6 +251,8 @@ def _own_path(value: Value) -> str | None:
 def is_answered(path: str, endpoints: Iterable[Endpoint], *, below: bool = False) -> bool:
     """Tell whether an endpoint answers a path, or paths below it."""
     wanted = path.strip("/").split("/")
+    if below and wanted == [""]:
+        wanted = []  # every path is below `/`
     for endpoint in endpoints:
         known = endpoint.path.strip("/").split("/")
         rest = "{" in known[-1] and ":path}" in known[-1]
