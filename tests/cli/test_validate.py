@@ -303,4 +303,4 @@ def test_two_files_of_settings_are_an_error(project: Path, path: str) -> None:
     )
     result = validate(path)
     assert result.exit_code == 1
-    assert "two files of settings, streamstack.yaml and definitions/streamstack.yaml" in result.stdout
+    assert "here are two: streamstack.yaml and definitions/streamstack.yaml" in result.stdout

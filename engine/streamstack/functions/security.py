@@ -35,7 +35,7 @@ def open_callers(context: Context) -> Authenticators:
 
 def open_passwords(context: Context) -> Passwords:
     """Make what hashes passwords."""
-    from streamstack.connections.tokens import Passwords  # noqa: PLC0415  (likewise)
+    from streamstack.connections.tokens import Passwords  # noqa: PLC0415
 
     return Passwords()
 
@@ -103,7 +103,7 @@ async def jwt_verify(  # noqa: PLR0913  (a token is checked in that many ways)
     """
     if authentication is not None:
         return dict(await run.context.resource(open_callers).tokens(authentication).verify(token))
-    from streamstack.connections.tokens import Rules, find_keys, parse_token, verify
+    from streamstack.connections.tokens import Rules, find_keys, parse_token, verify  # noqa: PLC0415
 
     rules = Rules(_names(issuer), _names(audience), clock_skew)
     key = _checking_key(secret, public_key, tuple(algorithms or ()))
@@ -122,7 +122,7 @@ def _names(given: Any) -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def _checking_key(secret: str | None, pem: str | None, algorithms: tuple[str, ...]) -> Key:
-    from streamstack.connections.tokens import public_key, secret_key
+    from streamstack.connections.tokens import public_key, secret_key  # noqa: PLC0415
 
     if pem is not None:
         key = public_key(pem, algorithms)
@@ -178,7 +178,7 @@ def jwt_sign(
     seconds, as JWTs require.
     """
     from streamstack.connections.tokens import private_key as read_private  # noqa: PLC0415
-    from streamstack.connections.tokens import secret_key, sign
+    from streamstack.connections.tokens import secret_key, sign  # noqa: PLC0415
 
     now = int(time())
     made: dict[str, Any] = {"iat": now, "exp": now + max(int(expires_in), 1)}
