@@ -50,6 +50,9 @@ def pages() -> dict[str, str]:
 def _functions() -> str:
     intro = (
         "The functions that a step can run. [Steps](../tutorial/steps.md) explains how to write steps. "
+        "What a function returns is written as a shape: `[T]` is a list of T, `T?` is T or null, `{a: T, ...}` an "
+        "object with the field `a` and perhaps others, `items of in` what the parameter `in` holds. `validate` checks "
+        "paths and types by it. "
         "`streamstack functions NAME` prints the same reference in the terminal."
     )
     text = reference(FAMILIES).replace("# Functions\n", f"# Functions\n\n{intro}\n", 1)

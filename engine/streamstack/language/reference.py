@@ -126,6 +126,8 @@ def _shown(value: Any) -> str:
 def _effects(function: Function) -> str:
     effects = function.effects
     words = [] if effects.ends or effects.sets else [_GIVES[effects.gives]]
+    if words and effects.result:
+        words = [f"{words[0].removesuffix('.')}: `{effects.result}`."]
     if effects.emits:
         words.append("Emits chunks.")
     if effects.waits_for_stream:
