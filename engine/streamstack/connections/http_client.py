@@ -188,7 +188,7 @@ class Resolver(AbstractResolver):
         found: asyncio.Future[list[Any]] = loop.create_future()
 
         def finish(infos: list[Any], error: Exception | None) -> None:
-            self._free.release()  # not earlier, though nobody waits any more: the thread is still there
+            self._free.release()  # not earlier, though no request waits any more: the thread is still there
             if found.done():
                 return
             if error is None:

@@ -50,8 +50,8 @@ COMPARISONS: Final = {
 }
 
 
-#: A name for the table of a statement that no client can guess. PostgreSQL takes a name that is no column for the whole
-#: row where the table is called so: then a client who may choose among columns would see them all.
+#: A name for the table of a statement that no client can guess. PostgreSQL reads the name of a
+#: table, where no column has it, as the whole row: a client that may choose among columns would see them all.
 _ALIAS: Final = f"t{token_hex(8)}"
 
 

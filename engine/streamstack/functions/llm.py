@@ -187,7 +187,7 @@ _REDIRECTS: Final = 3
 
 
 def _no_messages(messages: Any) -> tuple[str, str] | None:
-    """Return why constant messages are no conversation; None if they are one."""
+    """Return why constant messages are not a conversation; None if they are one."""
     try:
         read_messages(messages)
     except RunError as error:
@@ -196,7 +196,7 @@ def _no_messages(messages: Any) -> tuple[str, str] | None:
 
 
 def _no_system(system: Any) -> tuple[str, str] | None:
-    """Return why a constant is no system prompt; None if it is one."""
+    """Return why a constant is not a system prompt; None if it is one."""
     try:
         read_system(system)
     except RunError as error:
@@ -471,7 +471,7 @@ def _first(env: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 def _read_tools(tools: list[Any], functions: Mapping[str, Any]) -> Iterator[Tool]:
     """Yield the tools that names and objects describe, the objects also in the forms of OpenAI and Anthropic.
 
-    Raises RunError ``template`` for a function that does not exist, and for what is no tool.
+    Raises RunError ``template`` for a function that does not exist, and for an invalid tool.
     """
     for number, tool in enumerate(tools):
         if isinstance(tool, str):

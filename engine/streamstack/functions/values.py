@@ -194,7 +194,7 @@ async def collect(run: Run, in_: Any, limit: int = 10_000, into: str = "list", m
 
 async def _contents_of(file: File, into: str, max_size: int) -> str | bytes:
     if into == "list":
-        raise RunError("template", f"a file is no list: {file.remedy}", final=True)
+        raise RunError("template", f"a file is not a list: {file.remedy}", final=True)
     _check_size(file.size, max_size)
     data = await file.read()
     if into == "bytes":
@@ -216,7 +216,7 @@ def _text_of(item: Any) -> str:
         text = item.get("text")
         return text if isinstance(text, str) and item.get("type", "text") == "text" else ""
     if isinstance(item, bytes):
-        message = "an item is bytes, which are no text: write `into: bytes`, or read the stream with `decode: text`"
+        message = "an item is bytes, which are not text: write `into: bytes`, or read the stream with `decode: text`"
         raise RunError("template", message)
     return to_text(item)
 

@@ -38,11 +38,14 @@ from streamstack.language.definition import (
 from streamstack.language.environment import read_env_file
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
+from streamstack.language.keys import TESTS
 from streamstack.language.loading.documents import Reading, read_document
 from streamstack.language.nodes import Document
+from streamstack.language.nodes import Mapping as MappingNode
 from streamstack.language.paths import shape
 from streamstack.language.settings import Settings, Streaming, load_settings
 from streamstack.language.source import read
+from streamstack.spec import SettingsReader
 
 #: A name in a document that could not be read, so that calls of it are not reported as well.
 _NAME: Final = re.compile(r"^name:[ \t]*[\"']?([A-Za-z0-9_-]+)", re.MULTILINE)
@@ -236,6 +239,10 @@ class Checked:
         settings = find_settings(self.root)
         return (self.root if settings is None else settings.parent) / OWN
 
+    def ignores(self, path: Path) -> bool:
+        """Return whether the settings ignore a file."""
+        return is_ignored(path, self.folder.parent, self.settings.ignore)
+
     @property
     def failed(self) -> bool:
         """Whether any finding is an error."""
@@ -296,13 +303,60 @@ def find_files(folder: Path) -> list[Path]:
 
     A folder below it with settings of its own is a project of its own, and left out.
     """
-    found = []
+    return [Path(parent, name) for parent, names in _walk(folder) for name in names if is_definition(name)]
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the folders of one project with the names of their files."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(
             each for each in folders if not each.startswith(".") and not Path(parent, each, SETTINGS).is_file()
         )
-        found += [Path(parent, name) for name in sorted(names) if is_definition(name)]
-    return found
+        yield parent, sorted(names)
+
+
+def find_tests(folder: Path) -> list[Path]:
+    """Return the tests of definitions below a folder."""
+    return [Path(parent, name) for parent, names in _walk(folder) for name in names if is_test(Path(name))]
+
+
+def is_ignored(path: Path, folder: Path, patterns: Iterable[str]) -> bool:
+    """Return whether a pattern of `ignore` matches a file, or a folder that it is in.
+
+    Args:
+        path: The file.
+        folder: The folder of the settings, which the patterns are relative to.
+        patterns: Names, or paths, with `*` and `?`.
+    """
+    absolute, top = (Path(os.path.normpath(Path.cwd() / each)) for each in (path, folder))
+    if not absolute.is_relative_to(top):
+        return False
+    inside = absolute.relative_to(top)
+    return any(each.match(pattern) for pattern in patterns for each in (inside, *inside.parents[:-1]))
+
+
+def is_test(path: Path) -> bool:
+    """Return whether a file holds tests of definitions."""
+    return path.name.endswith(_TESTS) and not path.name.startswith(".")
+
+
+def check_tests(paths: Iterable[Path]) -> tuple[list[Diagnostic], dict[str, str]]:
+    """Return what is wrong with the shape of files of tests, and their texts.
+
+    Raises OSError for a file that can't be opened.
+    """
+    findings: list[Diagnostic] = []
+    texts = read_texts(paths, findings)
+    for name, text in texts.items():
+        documents, found = read(text, name)
+        findings += found
+        for document in documents:
+            if isinstance(document.root, MappingNode):
+                SettingsReader(findings, of_definition=True, title="a file of tests").values(TESTS, document.root, "")
+            else:
+                message = "a file of tests must be a mapping"
+                findings.append(make_diagnostic("not-a-mapping", document.root.mark, message, "write `tests: [...]`"))
+    return findings, texts
 
 
 def is_definition(name: str) -> bool:
@@ -317,23 +371,27 @@ def read_project(
     *,
     check_environment: bool = False,
     more: Iterable[Path] = (),
+    folders: Iterable[Path] = (),
 ) -> Checked:
     """Read and check a project: its settings and every definition below its root.
 
     ``environment`` is what `env` reads, beside what the `.env` file has and it lacks; only with
     ``check_environment`` is a variable that is missing a finding. ``more`` are files that belong to
-    it wherever they lie. Raises OSError for a file that can't be opened.
+    it wherever they lie, ``folders`` others whose definitions do, except those that the settings ignore. Raises OSError
+    for a file that can't be opened.
     """
     file = environment_file(root)
     variables, findings = read_env_file(file, display_name(file))
     environment = {**variables, **environment}
     place = find_settings(root)
     kept = read_texts([] if place is None else [place], findings)
-    sources = read_texts([*find_files(root), *more], findings)
     name = display_name(place or root / SETTINGS)
     settings, found = load_settings(kept.get(name), name, environment, check_environment=check_environment)
     if place is not None:
         found += _check_single(place)
+    top = root if place is None else place.parent
+    files = [file for folder in (root, *folders) for file in find_files(folder)]
+    sources = read_texts([*(each for each in files if not is_ignored(each, top, settings.ignore)), *more], findings)
     with uncollected():
         project, wrong = validate(
             sources,
@@ -410,8 +468,8 @@ def read_texts(paths: Iterable[Path], findings: list[Diagnostic]) -> dict[str, s
     for path in paths:
         name = display_name(path)
         if path.exists() and not path.is_file():
-            message = "This is not a regular file, so it is not read."  # a pipe would be waited for, for ever
-            findings.append(make_diagnostic("yaml-syntax", Mark(name, 1, 1), message, "write a file there"))
+            message = "this is not a regular file, so it is not read"  # a pipe would be waited for, for ever
+            findings.append(make_diagnostic("yaml-syntax", Mark(name, 1, 1), message, "replace it with a regular file"))
             continue
         content = path.read_bytes()
         try:

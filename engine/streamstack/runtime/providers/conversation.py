@@ -108,7 +108,7 @@ class Turn:
 def read_messages(messages: Any) -> tuple[Turn, ...]:
     """Return the turns that `messages` holds: a list of messages, or a text, which is the user's.
 
-    Raises RunError ``template`` for what is no message.
+    Raises RunError ``template`` for an invalid message.
     """
     if isinstance(messages, str):
         return (Turn("user", (messages,)),)
@@ -147,7 +147,7 @@ def read_system(system: Any) -> str | None:
 async def load_images(turns: tuple[Turn, ...], largest: int) -> tuple[Turn, ...]:
     """Return the turns with the bytes of files in them, of which there may be ``largest`` in all.
 
-    Raises RunError ``invalid-input`` for a file that is no picture, or too large.
+    Raises RunError ``invalid-input`` for a file that is not a picture, or too large.
     """
     loaded = []
     for turn in turns:
@@ -460,7 +460,7 @@ def _image_of(data: bytes, media: str, name: str) -> Image:
         known = ""
     media = known or media
     if not media.startswith("image/"):
-        raise _refuse(f"{name} is no picture: PNG, JPEG, GIF and WebP are understood")
+        raise _refuse(f"{name} is not a picture: PNG, JPEG, GIF and WebP are understood")
     return Image(data=base64.b64encode(data).decode(), media=media)
 
 

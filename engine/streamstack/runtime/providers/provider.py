@@ -111,7 +111,7 @@ class Reply:
         self.calls.append(call)
 
     def note_usage(self, **figures: Any) -> None:
-        """Note token counts. Later counts replace earlier ones; 0 replaces none, and what is no count is ignored."""
+        """Note token counts. Later counts replace earlier ones; 0 replaces none, and anything else is ignored."""
         for name, value in figures.items():
             if type(value) is int and (value > 0 or (value == 0 and name not in self._figures)):
                 self._figures[name] = value
@@ -394,6 +394,8 @@ class AnswerDecoder(SseDecoder):
                     self.failure = error
                     raise Halted from None
                 return
+        if not data.strip():
+            return
         if data == DONE:
             self.ended = True
             return
