@@ -23,11 +23,11 @@ metod: get   # the verb
 path: /x
 responseType: steaming
 inputs:
-  user-name: {type: string, min: 2}
-  tags: {type: array, itmes: {type: str}}   # words
+  user-name: {type: string, min: 2, default: Ada}
+  tags: {type: array, itmes: {type: str}, default: []}   # words
 steps:
   # one after the other
-- forEach: {list: << input.tags >>, item: t, then: [{strem: << t | to_int >>}]}
+- forEach: {list: << input.tags >>, item: t, then: [{strem: << t | upcase >>}]}
 - sleep: 5ms
 
 - http.request: {uri: 'https://x.example/', methd: POST}
@@ -35,7 +35,7 @@ steps:
 - log: << reply.status === 200 && !input.tags ? 'a' : 'b' >>
 - emit: << {"a": input.user-name} >>
 - stream: << input.tags.length >>
-- stream: Hi: << $input.tags.join(',').toUpperCase() | date("YYYY-MM-DD") >>
+- stream: Hi: << $input.tags.join(',').toUpperCase() >> << now() | date("YYYY-MM-DD") >>
 - stream: {content: Hello, world}
 - stream: >-
     << undefined >> and << uuid4() >>
@@ -45,11 +45,11 @@ method: GET   # the verb
 path: /x
 responseType: streaming
 inputParameters:
-  user-name: {type: text, minLength: 2}
-  tags: {type: list, items: {type: text}}   # words
+  user-name: {type: text, minLength: 2, default: Ada}
+  tags: {type: list, items: {type: text}, default: []}   # words
 functionStack:
   # one after the other
-- forEach: {in: << input.tags >>, as: t, do: [{stream: << t | toInteger >>}]}
+- forEach: {in: << input.tags >>, as: t, do: [{stream: << t | upper >>}]}
 - wait: 5ms
 
 - http.request: {url: 'https://x.example/', method: POST}
@@ -57,7 +57,7 @@ functionStack:
 - log: "<< 'a' if reply.status == 200 and not input.tags else 'b' >>"
 - stream: '<< {"a": input["user-name"]} >>'
 - stream: << input.tags | length >>
-- stream: 'Hi: << input.tags | join('','') | upper() | date("%Y-%m-%d") >>'
+- stream: 'Hi: << input.tags | join('','') | upper() >> << now() | date("%Y-%m-%d") >>'
 - stream: {content: 'Hello, world'}
 - stream: >-
     << null >> and << uuid() >>

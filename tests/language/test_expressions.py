@@ -153,7 +153,7 @@ def test_source_is_plain_python(expression: str, python: str) -> None:
 def test_source_of_whole_values() -> None:
     """Texts are joined, objects and lists are literals, shared constants have a name."""
     assert parsed("Hi <<name>>!").source(Names()) == "('Hi ' + to_text(v_name) + '!')"
-    assert parsed("{a: <<x>>, b: [1, <<y>>], c: 2}").source(Names()) == ("{'a': v_x, 'b': [1, v_y], 'c': 2}")
+    assert parsed("{a: <<x>>, b: [1, <<y>>], c: 2}").source(Names()) == "bounded({'a': v_x, 'b': [1, v_y], 'c': 2})"
     assert parsed("{a: {x: 1}, b: <<y>>}").source(Names()) == "{'a': dict, 'b': v_y}"
     text = parsed('"line\\n<<x>>\\u2028\\\\"').source(Names())
     assert "\n" not in text

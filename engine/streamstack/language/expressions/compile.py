@@ -241,7 +241,7 @@ class _Writer:
 
     def _bounded(self, source: str, items: Sequence[nodes.Node]) -> str:
         """Return the source of a list or object, whose size is checked where two of its items may be such."""
-        several = sum(isinstance(item, _COLLECTIONS) for item in items) > 1
+        several = sum(isinstance(item, _COLLECTIONS) and _reads(item) for item in items) > 1
         return self._call(operators.bounded, source) if several else source
 
     def _pair(self, pair: nodes.Pair) -> str:
@@ -351,6 +351,11 @@ def _exact(node: nodes.Node) -> bool:
     """Tell whether Python's own == with this constant is the language's."""
     value = constant_of(node)
     return value is None or type(value) in (str, int, bool) or _is_null(node)
+
+
+def _reads(node: nodes.Node) -> bool:
+    """Tell whether a node reads a name."""
+    return any(not _is_null(each) for each in (node, *node.find_all(nodes.Name)) if isinstance(each, nodes.Name))
 
 
 def _is_null(node: nodes.Node) -> bool:

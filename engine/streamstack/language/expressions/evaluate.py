@@ -12,6 +12,7 @@ from jinja2 import nodes
 from streamstack.errors import RunError
 from streamstack.language.expressions.compile import LOCALS, Expression, Value, compile_expression, compile_source
 from streamstack.language.expressions.grammar import SOFT_FILTERS, SOFT_TESTS, constant_of, is_path
+from streamstack.language.foreign import PROPERTIES, look_up
 from streamstack.language.names import did_you_mean
 from streamstack.language.operators import a_kind
 from streamstack.language.values import Opaque
@@ -167,9 +168,8 @@ def _describe_look_up(node: nodes.Node, container: Any, key: Any) -> str:
         if type(key) is int:
             size = len(container)
             return f"{where} has no item {shown}: {a_kind(container)} of {size}"
-        instead = ""
-        if key in ("length", "size", "count", "first", "last"):
-            instead = f"; write `{place or 'x'} | {'length' if key in ('size', 'count') else key}`"
+        advice = look_up(str(key), PROPERTIES)
+        instead = f"; write `{place or 'x'} | {advice.name}`" if advice is not None else ""
         return f"{where} is {a_kind(container)}, so it has no item {shown}{instead}"
     return f"{where} is {a_kind(container)}, so it has no item {shown}"
 
