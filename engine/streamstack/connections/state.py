@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 from streamstack.errors import RunError
 from streamstack.language import operators
 from streamstack.language.settings import StateSettings
-from streamstack.language.values import MISSING, to_json
+from streamstack.language.values import MISSING, Opaque
 
 Number: TypeAlias = int | float | Decimal
 
@@ -64,27 +64,41 @@ def refuse_size(size: int, most: int) -> None:
         )
 
 
+#: Levels that a value may have, as in Redis.
+_DEEPEST: Final = 1000
+
+
 def size_in_memory(value: Any) -> int:
-    """Return the bytes that a value takes in memory, about. Names of properties, which objects share, count once."""
-    size, names = 0, set[str]()
-    left: list[Any] = [value]
-    while left:
-        each = left.pop()
-        kind = type(each)
-        if kind is str or kind is float:
-            size += getsizeof(each)
-        elif kind is int:
-            if not -5 <= each <= 256:  # those are shared (https://docs.python.org/3/c-api/long.html)
+    """Return the bytes that a value takes in memory, about. Names of properties, which objects share, count once.
+
+    Raises RunError ``template`` for a stream or a file, and for what is nested too deeply.
+    """
+    size, depth, names = 0, 0, set[str]()
+    level: list[Any] = [value]
+    while level:
+        depth += 1
+        if depth > _DEEPEST:
+            raise RunError("template", "the value is nested too deeply to be stored")
+        inner: list[Any] = []
+        for each in level:
+            kind = type(each)
+            if kind is str or kind is float:
                 size += getsizeof(each)
-        elif kind is dict:
-            size += getsizeof(each)
-            names.update(each)
-            left.extend(each.values())
-        elif kind is list or kind is tuple:
-            size += getsizeof(each)
-            left.extend(each)
-        elif each is not None and kind is not bool:
-            size += getsizeof(each)
+            elif kind is int:
+                if not -5 <= each <= 256:  # those are shared (https://docs.python.org/3/c-api/long.html)
+                    size += getsizeof(each)
+            elif kind is dict:
+                size += getsizeof(each)
+                names.update(each)
+                inner.extend(each.values())
+            elif kind is list or kind is tuple:
+                size += getsizeof(each)
+                inner.extend(each)
+            elif isinstance(each, Opaque):
+                raise RunError("template", f"a {each.kind} can't be stored: use `collect` to read it first")
+            elif each is not None and kind is not bool:
+                size += getsizeof(each)
+        level = inner
     return size + sum(map(getsizeof, names))
 
 
@@ -179,7 +193,6 @@ class MemoryStore:
 
     async def set(self, key: bytes, value: Any, ttl: float | None) -> None:
         """Keep a value as it is: values don't change in place, so no step can change it from outside."""
-        to_json(value)  # which raises
         size = size_in_memory(value) + len(key) + _OVERHEAD
         refuse_size(size, self._max_size)
         self.values.put(key, value, size, self._until(ttl))
