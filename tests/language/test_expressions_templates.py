@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from streamstack.errors import Mark, RunError
-from streamstack.language.expressions import Bound, Template, evaluate, parse_value
+from streamstack.language.expressions import Bound, Template, evaluate, parse_value, templates
 from streamstack.language.expressions.evaluate import Direct
 from streamstack.language.nodes import Scalar
 from streamstack.language.values import Opaque
@@ -162,3 +163,35 @@ def test_what_a_loop_sets_is_lost_behind_it(text: str, count: int) -> None:
     value, found = parse_value(node)
     assert [each.code for each in found] == ["no-effect"] * count
     assert evaluate(value, {"l": [1, 2], "n": 0}) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("<% for x in range(1000000) %><% for y in range(1000000) %><% endfor %><% endfor %>", "seconds"),
+        ("<% for x in range(1000000) %><% for y in range(1000000) %>a<% endfor %><% endfor %>", "seconds|characters"),
+        ("<% for x in range(1000000) %>" + "abc" * 1000 + "<% endfor %>", "characters"),
+        ("<% for x in range(1000000) %><< t >><% endfor %>", "characters"),
+        ("<% set s %><% for x in range(1000000) %><< t >><% endfor %><% endset %>", "characters"),
+        ("<% macro f(n) %><% if n %><< f(n - 1) >><< f(n - 1) >><% endif %><% endmacro %><< f(60) >>", "seconds"),
+        ("<% for x in l if x < 0 %><% endfor %><% for x in range(1000000) if x is odd %>a<% endfor %>", ""),
+    ],
+)
+def test_a_template_is_bounded_in_time_and_size(text: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process serves nothing else meanwhile: what takes too long, or becomes too long, ends as an error."""
+    monkeypatch.setattr(templates, "_MAX_SECONDS", 0.3)
+    text = f"{text}<% if true %><% endif %>"
+    if why:
+        assert re.search(why, message(text, t="x" * 10_000, l=[1]))
+    else:
+        monkeypatch.setattr(templates, "_MAX_SECONDS", 30.0)
+        assert len(render(text, l=[1])) == 500_000
+
+
+def test_elifs_are_bounded() -> None:
+    """Each is a level for Python's compiler, which fell over 6,000 of them."""
+    for count, codes in ((500, []), (6_000, ["bad-template"])):
+        text = "<% if a == 0 %>" + "".join(f"<% elif a == {n} %>{n}" for n in range(1, count + 1)) + "<% endif %>"
+        value, found = parse_value(Scalar(text, MARK, text))
+        assert [each.code for each in found] == codes
+        assert codes or evaluate(value, {"a": 500}) == "500"

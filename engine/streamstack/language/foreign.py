@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from streamstack.language.names import certain, nearest
+from streamstack.language.names import nearest_and_sure
 from streamstack.records import fast_dataclass
 
 _SEPARATORS: Final = re.compile(r"[\s_.$()-]+")
@@ -28,7 +28,7 @@ class Advice:
 
     Args:
         hint: What to write.
-        name: What the word means in this language; "" where that is no single name.
+        name: What the word means in this language; "" where it has more than one counterpart.
         exact: Whether the name can be put in the place of the word.
     """
 
@@ -235,8 +235,7 @@ def meant_key(word: str, known: Collection[str]) -> tuple[str, bool]:
     meant = [key for key in _KEYS_OF.get(fold(word), ()) if key in known]
     if meant and fold(word) not in map(fold, known):
         return meant[0], len(meant) == 1
-    near = nearest(word, known)
-    return near or "", near == certain(word, known)
+    return nearest_and_sure(word, known)
 
 
 def advice_for_key(word: str) -> str:
@@ -383,7 +382,7 @@ CALLS: Final = _words(
     {
         "write a step of its own: `- log: ...`": "console.log, console.error, print, echo, var_dump, "
         "print_r, dd, printf",
-        "write `null` where there is no value": "None, nil",
+        "write `null` for a missing value": "None, nil",
         'write `"text <<x>> text"`, or `a ~ b`': "sprintf, format, f, String.format, concat",
         "write `a if condition else b`": "if, iif, IIF, ifelse, ternary, cond, when, switch",
         "write `x | default(...)`": "coalesce, ifNull, isset, IFNULL, nvl, ifempty, or_else, get",

@@ -102,34 +102,48 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     Case, and camel, snake or kebab spelling, count for nothing; two letters swapped count as one
     slip. A beginning that fits, or the last part of a dotted name, is near too.
     """
-    near = sorted(_near(word, candidates))
-    return near[0][1] if near else None
+    return nearest_and_sure(word, candidates)[0] or None
 
 
 def certain(word: str, candidates: Iterable[str]) -> str:
     """Return the candidate that a word is a misspelling of, where it is the only one that is near; else ""."""
-    slips = sorted((distance, candidate) for distance, candidate in _near(word, candidates) if distance in (0, 1, 2))
-    if not slips or len(word) < 3 or (len(slips) > 1 and (slips[0][0] or not slips[1][0])):
-        return ""
-    return slips[0][1]
+    near, sure = nearest_and_sure(word, candidates)
+    return near if sure else ""
 
 
-def _near(word: str, candidates: Iterable[str]) -> Iterator[tuple[float, str]]:
+def nearest_and_sure(word: str, candidates: Iterable[str]) -> tuple[str, bool]:
+    """Return the candidate nearest to a word, "" for none, and whether it is a slip from no other."""
+    near = sorted(_near(word, tuple(candidates)))
+    slips = [distance for distance, _ in near if distance in (0, 1, 2)]
+    sure = bool(slips) and len(word) >= 3 and (len(slips) == 1 or (slips[0] == 0 and slips[1] > 0))
+    return (near[0][1], sure and near[0][0] == slips[0]) if near else ("", False)
+
+
+def _near(word: str, candidates: tuple[str, ...]) -> Iterator[tuple[float, str]]:
     """Yield the candidates near to a word, each with its distance."""
     folded = _fold(word)
     if not folded or len(word) > 100:
         return
-    for candidate in candidates:
+    size, letters = len(folded), _letters(folded)
+    for candidate, other, theirs in _folded(candidates):
         if candidate == word:
             continue
-        other = _fold(candidate)
-        distance = _distance(folded, other)
-        if distance <= _allowed(folded, other):
-            yield distance, candidate
-        elif other.rpartition(".")[2] == folded:
+        # Most words are told apart by their letters: a slip changes two of them at most.
+        if abs(len(other) - size) <= _MOST and (letters ^ theirs).bit_count() <= 2 * _MOST:
+            distance = _distance(folded, other)
+            if distance <= _allowed(folded, other):
+                yield distance, candidate
+                continue
+        if other.endswith(folded) and other.rpartition(".")[2] == folded:
             yield 1.5, candidate
-        elif len(folded) >= 3 and (other.startswith(folded) or (len(other) >= 3 and folded.startswith(other))):
+        elif size >= 3 and (other.startswith(folded) or (len(other) >= 3 and folded.startswith(other))):
             yield 2.5, candidate
+
+
+@lru_cache(maxsize=16)
+def _folded(candidates: tuple[str, ...]) -> list[tuple[str, str, int]]:
+    """Return candidates with what comparing them needs: many words are compared with the same ones."""
+    return [(each, (folded := _fold(each)), _letters(folded)) for each in candidates]
 
 
 def misspelt(word: str, candidates: Iterable[str]) -> str | None:
@@ -178,7 +192,6 @@ def _distance(word: str, other: str) -> int:
     """Count the slips between two words: a letter added, left out, changed, or two swapped; up to three."""
     if word == other:
         return 0
-    # Most words are told apart by their letters: a slip changes two of them at most.
     if abs(len(word) - len(other)) > _MOST or (_letters(word) ^ _letters(other)).bit_count() > 2 * _MOST:
         return _MANY
     before: list[int] = []

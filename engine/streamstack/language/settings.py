@@ -733,6 +733,12 @@ class Settings:
     )
     http: HttpSettings = setting(group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings)
     log: LogSettings = setting(group_of(LogSettings), "Logging: level, format and access log.", factory=LogSettings)
+    ignore: tuple[str, ...] = setting(
+        ListOf(Constant(), alone=True),
+        "YAML files and folders that are not definitions, relative to this file: docker-compose.yml, infra/*.yaml. A "
+        "name alone is found in every folder.",
+        (),
+    )
     written: abc.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def names(self, section: str) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from time import thread_time
 from typing import Any, Final, Literal
 
 from jinja2 import nodes
@@ -41,7 +42,7 @@ from streamstack.language.expressions.grammar import (
     unclosed,
     unfit_name,
 )
-from streamstack.language.operators import a_kind, refuse_stream
+from streamstack.language.operators import MAX_TEXT, a_kind, refuse_stream
 from streamstack.language.values import Opaque, to_text
 from streamstack.records import fast_dataclass
 
@@ -69,7 +70,7 @@ class Generator(CodeGenerator):
         for child in node.nodes:
             self.writeline(before, child)
             if isinstance(child, nodes.TemplateData):
-                self.write(literal(child.data) + after)
+                self.write(f"counted({literal(child.data)}){after}")
             else:
                 self.write("written(")
                 self.visit(child, frame)
@@ -92,9 +93,18 @@ TEMPLATES.globals.clear()
 #: Renders over variables; under "bound", what << >> writes stays a Bound.
 Render = Callable[[Mapping[str, Any], Literal["text", "bound"]], Iterable[Any]]
 
+#: What an expression and an iteration cost, as if they wrote so many characters; cost between two looks at the clock.
+_STEP: Final = 20
+_EACH: Final = 100_000
+#: Seconds of processor time that a rendering may take.
+_MAX_SECONDS: Final = 2.0
+_MOST_SPENT: Final = 2 * MAX_TEXT
+
 _LOOP: Final = frozenset(
     ["index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem", "depth", "depth0"]
 )
+#: Each is a level of what Python's compiler goes down into.
+_MOST_ELIFS: Final = 500
 #: The name of what a `<% filter %>` or `<% set x | ... %>` block has written.
 _BODY: Final = "__body__"
 
@@ -104,6 +114,62 @@ class Bound:
     """A value that a template writes, not yet text: a parameter of a SQL statement."""
 
     value: Any
+
+
+class _Budget:
+    """What one rendering may cost. The server does nothing else meanwhile, so it has to end by itself."""
+
+    __slots__ = ("_next", "_spent", "_until")
+
+    def begin(self) -> None:
+        """Begin a rendering."""
+        self._spent = 0
+        self._next = _EACH
+        self._until = 0.0
+
+    def spend(self, cost: int) -> None:
+        """Count characters that were written, or as many for the work; raise RunError for too much."""
+        self._spent += cost
+        if self._spent > self._next:
+            self._look()
+
+    def _look(self) -> None:
+        self._next = self._spent + _EACH
+        now = thread_time()
+        self._until = self._until or now + _MAX_SECONDS
+        if self._spent > _MOST_SPENT:
+            raise RunError("template", f"the template would write more than {MAX_TEXT:,} characters")
+        if now > self._until:
+            raise RunError("template", f"the template takes more than {_MAX_SECONDS:g} seconds")
+
+    def counted(self, text: str) -> str:
+        """Count a text of the author's own, and return it."""
+        self.spend(len(text))
+        return text
+
+    def write(self, value: Any) -> str:
+        """Return a value's text, counted."""
+        text = to_text(value)
+        self.spend(len(text))
+        return text
+
+
+class _Counted:
+    """What a `<% for %>` goes through, each item at the cost of a few characters."""
+
+    __slots__ = ("_items", "_spend")
+
+    def __init__(self, items: Collection[Any], spend: Callable[[int], None]) -> None:
+        self._items = items
+        self._spend = spend
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self._items:
+            self._spend(_STEP)
+            yield item
 
 
 class _Loop(Opaque):
@@ -172,7 +238,8 @@ def compile_statements(tree: nodes.Template, found: Found) -> Render:
 
     Raises Problem for what is not a part of templates.
     """
-    walk = _Statements(found)
+    budget = _Budget()
+    walk = _Statements(found, budget)
     walk.block(tree.body, Scope())
     tree.set_environment(TEMPLATES)
     if any(problem.fatal for problem in found.problems):
@@ -184,7 +251,7 @@ def compile_statements(tree: nodes.Template, found: Found) -> Render:
         raise too_deep(0) from None
     except TemplateSyntaxError as error:
         raise Problem("bad-template", error.message or "", error.lineno) from None
-    return _program(code, walk.functions)
+    return _program(code, walk.functions, budget)
 
 
 def render_nothing(variables: Mapping[str, Any], way: Literal["text", "bound"]) -> Iterable[Any]:
@@ -192,18 +259,25 @@ def render_nothing(variables: Mapping[str, Any], way: Literal["text", "bound"]) 
     return []
 
 
-def _program(code: Any, functions: Mapping[str, Callable[..., Any]]) -> Render:
+def _program(code: Any, functions: Mapping[str, Callable[..., Any]], budget: _Budget) -> Render:
     def load(write: Callable[[Any], Any]) -> Callable[[Context], Iterable[Any]]:
-        namespace: dict[str, Any] = {"__file__": "<template>", "environment": TEMPLATES, "written": write, **functions}
+        namespace: dict[str, Any] = {
+            "__file__": "<template>",
+            "environment": TEMPLATES,
+            "written": write,
+            "counted": budget.counted,
+            **functions,
+        }
         # Jinja2's source for the statements, and in it calls of what we compiled.
         exec(code, namespace)  # noqa: S102
         root: Callable[[Context], Iterable[Any]] = namespace["root"]
         return root
 
-    texts, pieces = load(to_text), load(Bound)
+    texts, pieces = load(budget.write), load(Bound)
 
     def render(variables: Mapping[str, Any], way: Literal["text", "bound"]) -> Iterable[Any]:
         context = new_context(TEMPLATES, None, {}, dict(variables), False, {})
+        budget.begin()
         try:
             # A list, since the generator would raise outside of this `try`.
             return list(texts(context) if way == "text" else pieces(context))
@@ -223,8 +297,9 @@ def _program(code: Any, functions: Mapping[str, Callable[..., Any]]) -> Render:
 class _Statements:
     """Walks the statements with their scopes and takes the expressions out."""
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: Found, budget: _Budget) -> None:
         self.found = found
+        self._budget = budget
         self.functions: dict[str, Callable[..., Any]] = {}
 
     def block(self, body: list[nodes.Node], scope: Scope) -> Scope:
@@ -270,7 +345,7 @@ class _Statements:
             compile_source(f"lambda {parameters}: {source}", "template", "eval", known), space
         )
         name = f"_e{len(self.functions)}"
-        self.functions[name] = _run(code, node, list(spelling.roots), wrap)
+        self.functions[name] = _run(code, node, list(spelling.roots), wrap, self._budget.spend)
         return name, roots
 
     def output(self, node: nodes.Output, scope: Scope) -> Scope:
@@ -280,7 +355,7 @@ class _Statements:
     def loop(self, node: nodes.For, scope: Scope) -> Scope:
         if node.recursive:
             raise Problem("bad-template", "`recursive` is not supported in templates", node.lineno)
-        node.iter = self._take(node.iter, scope, _items)
+        node.iter = self._take(node.iter, scope, lambda value: _Counted(_items(value), self._budget.spend))
         inside = bind(scope, _targets(node.target))
         if node.test is not None:
             node.test = self._take(node.test, inside)
@@ -293,6 +368,10 @@ class _Statements:
         return replace(scope, lost=scope.lost | names)
 
     def condition(self, node: nodes.If, scope: Scope) -> Scope:
+        if len(node.elif_) > _MOST_ELIFS:
+            message = f"`<% if %>` has {len(node.elif_):,} `<% elif %>`, and may have {_MOST_ELIFS}"
+            hint = "look the value up in an object, as in `<< prices[name] >>`"
+            raise Problem("bad-template", message, node.lineno, hint)
         node.test = self._take(node.test, scope)
         ends = [self.block(node.body, scope)]
         for other in node.elif_:
@@ -365,11 +444,16 @@ class _Statements:
 
 
 def _run(
-    code: Callable[..., Any], node: nodes.Expr, roots: list[str], wrap: Callable[[Any], Any] | None
+    code: Callable[..., Any],
+    node: nodes.Expr,
+    roots: list[str],
+    wrap: Callable[[Any], Any] | None,
+    spend: Callable[[int], None],
 ) -> Callable[..., Any]:
     """Return the function of an expression, whose errors are in the author's words."""
 
     def run(*arguments: Any) -> Any:
+        spend(_STEP)
         try:
             return code(*arguments)
         except RunError:

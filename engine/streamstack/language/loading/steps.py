@@ -20,7 +20,7 @@ from streamstack.language.expressions import Value
 from streamstack.language.foreign import FUNCTIONS, advice_for_key, look_up, meant_key
 from streamstack.language.keys import MODIFIER_NAMES, MODIFIERS, RETRY
 from streamstack.language.loading.arguments import ArgumentReader, ArgumentSite, Faults, describe, python_values
-from streamstack.language.names import certain, nearest
+from streamstack.language.names import nearest_and_sure
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.values import MISSING, parse_duration
 from streamstack.spec import StackOf, is_null, listed, takes_mapping
@@ -176,8 +176,9 @@ class StepReader:
         advice = look_up(name, FUNCTIONS)
         if advice is not None and (not advice.name or advice.name in self.registry):
             return advice.name, advice.hint, advice.exact
-        if near := nearest(name, self.registry):
-            return near, f"did you mean `{near}`?", near == certain(name, self.registry)
+        near, sure = nearest_and_sure(name, self.registry)
+        if near:
+            return near, f"did you mean `{near}`?", sure
         family, dot, _ = name.partition(".")
         relatives = [each for each in self.registry if dot and each.startswith(f"{family}.")]
         return "", f"`{family}` has {listed(relatives, 'and')}" if relatives else "", False
