@@ -266,4 +266,4 @@ def test_sent_is_analysed(tmp_path: Path, read: str, message: str) -> None:
     text += f"  o: {{properties: {{k: integer}}}}\nfunctionStack: [return: << {read} >>]\n"
     (tmp_path / "a.yaml").write_text(text)
     found = read_project(tmp_path, REGISTRY, {}).findings
-    assert [(each.code, each.message) for each in found] == [("unknown-property", message)]
+    assert [each.message for each in found if each.code == "unknown-property"] == [message]

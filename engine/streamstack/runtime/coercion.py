@@ -522,11 +522,11 @@ def build(declared: Input, rules: InputRules, *, call: bool) -> Check:
     ``call`` takes values of the language besides those of JSON. Raises ValueError for a declaration that can't be
     served, with its place.
     """
-    check = _build_strict(declared, rules, call=call)
+    check = build_strict(declared, rules, call=call)
     return _converting(declared, check) if rules.convert else check
 
 
-def _build_strict(declared: Input, rules: InputRules, *, call: bool) -> Check:
+def build_strict(declared: Input, rules: InputRules, *, call: bool) -> Check:
     """Compile the check of a value that must have the declared type itself; values inside may be converted."""
     if declared.type == "object" and declared.properties is not None:
         return build_object(declared.properties, rules, call=call, nullable=declared.nullable)
@@ -542,7 +542,7 @@ def _build_strict(declared: Input, rules: InputRules, *, call: bool) -> Check:
         raise ValueError(f"{declared.mark}: the input {declared.name}: {error}") from None
 
 
-def _skips(declared: Input, rules: InputRules) -> tuple[Any, bool]:
+def skipped_values(declared: Input, rules: InputRules) -> tuple[Any, bool]:
     """Return what stands for a value that was not sent, beside its absence: null or MISSING; and whether "" does."""
     null = rules.null_means_absent and not declared.nullable and declared.type != "json"
     empty = rules.empty_means_absent or (rules.convert and declared.type not in _KEEP_EMPTY)
@@ -567,7 +567,7 @@ def build_object(
     ``elsewhere`` tells where properties belong that are declared, but not for this object.
     """
     fields = [
-        (each.name, build(each, rules, call=call), *_skips(each, rules), build_absent(each, rules, call=call))
+        (each.name, build(each, rules, call=call), *skipped_values(each, rules), build_absent(each, rules, call=call))
         for each in properties
     ]
     refuse = unlike("an object", nullable=nullable)
@@ -600,7 +600,7 @@ def build_object(
 def build_absent(declared: Input, rules: InputRules, *, call: bool) -> Absent:
     """Compile what is done where a declared value was not sent under its name."""
     name, required = declared.name, declared.required
-    hole, skips_empty = _skips(declared, rules)
+    hole, skips_empty = skipped_values(declared, rules)
     check = build(declared, rules, call=call) if declared.aliases else None
     make = default_of(declared)
 
@@ -761,7 +761,7 @@ def _converting(declared: Input, check: Check) -> Check:
     """Compile a check that takes texts as those of a form are taken, and numbers and booleans for texts."""
     if declared.type in ("json", "file"):
         return check
-    read = _reading(declared, check)
+    read = text_reader(declared, check)
     wants_text, wants_boolean = declared.type == "text", declared.type == "boolean"
 
     def check_converted(value: Any, faults: InputFaults) -> Any:
@@ -778,52 +778,7 @@ def _converting(declared: Input, check: Check) -> Check:
     return check_converted
 
 
-def build_texts(declared: Input, rules: InputRules, *, commas: bool = False) -> Check:
-    """Compile the check of all texts sent under one name; it gives MISSING where they count as not sent.
-
-    A text may be a JsonText (a part of a form that says it is JSON) or a File too. With ``commas`` they part the items
-    of a list, as in headers (RFC 9110, section 5.3).
-    """
-    check_one = _reading(declared, _build_strict(declared, rules, call=False))
-    if declared.type == "list":
-        return _input_texts_list(declared, rules, check_one, commas=commas)
-    # A form sends every field, also the empty ones.
-    skips_empty = _skips(declared, rules)[1] or (declared.type not in ("text", "file") and "" not in declared.values)
-
-    def check(texts: list[Any], faults: InputFaults) -> Any:
-        if len(texts) > 1:
-            return faults.add(f"is sent {len(texts)} times: send it once")
-        text = texts[0]
-        return MISSING if skips_empty and text == "" else check_one(text, faults)
-
-    return check
-
-
-def _input_texts_list(declared: Input, rules: InputRules, check_whole: Check, *, commas: bool) -> Check:
-    low = declared.min_items or 0
-    high = sys.maxsize if declared.max_items is None else declared.max_items
-    item = declared.items if declared.items is not None else Input("items", "json", declared.mark)
-    check_item = _reading(item, _build_strict(item, rules, call=False))
-    split = commas and item.type not in ("object", "list", "json")
-    skips_empty = rules.empty_means_absent or item.type not in ("text", "enum")
-
-    def check(texts: list[Any], faults: InputFaults) -> Any:
-        if split:
-            texts = [part.strip(" \t") for text in texts for part in text.split(",")]
-        if len(texts) == 1 and isinstance(texts[0], JsonText):
-            return check_whole(texts[0], faults)
-        if skips_empty and "" in texts:
-            texts = [text for text in texts if text != ""]
-            if not texts:
-                return MISSING
-        if not low <= len(texts) <= high:
-            return faults.add(count_fault(low, high, len(texts)))
-        return check_items(check_item, texts, faults)
-
-    return check
-
-
-def _reading(declared: Input, check_typed: Check) -> Check:
+def text_reader(declared: Input, check_typed: Check) -> Check:
     """Compile the check of one text, which is converted to the declared type."""
     values = {to_text(value): value for value in declared.values}
     convert = _CONVERSIONS.get(declared.type)

@@ -18,6 +18,7 @@ Rules that LANGUAGE leaves open, decided here and in the modules beside this one
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -31,13 +32,17 @@ from streamstack.runtime.coercion import (
     JsonText,
     build,
     build_object,
-    build_texts,
+    build_strict,
     build_unknown,
+    check_items,
     check_json,
+    count_fault,
     default_of,
     details_of,
     fill,
     invalid,
+    skipped_values,
+    text_reader,
 )
 from streamstack.runtime.files import File
 
@@ -209,7 +214,7 @@ class _Group:
 
     def __init__(self, inputs: tuple[Input, ...], rules: InputRules, *, commas: bool = False) -> None:
         self._fields = [
-            (each.name, _form_names(each), build_texts(each, rules, commas=commas), each.required, default_of(each))
+            (each.name, _form_names(each), _build_texts(each, rules, commas=commas), each.required, default_of(each))
             for each in inputs
         ]
 
@@ -235,6 +240,52 @@ class _Group:
             fill(result, name, make, faults)
             if required:
                 faults.add_at(name, "is required")
+
+
+def _build_texts(declared: Input, rules: InputRules, *, commas: bool = False) -> Check:
+    """Compile the check of all texts sent under one name; it gives MISSING where they count as not sent.
+
+    A text may be a JsonText (a part of a form that says it is JSON) or a File too. With ``commas`` they part the items
+    of a list, as in headers (RFC 9110, section 5.3).
+    """
+    check_one = text_reader(declared, build_strict(declared, rules, call=False))
+    if declared.type == "list":
+        return _build_texts_of_list(declared, rules, check_one, commas=commas)
+    # A form sends every field, also the empty ones.
+    is_value = declared.type in ("text", "file") or "" in declared.values
+    skips_empty = not is_value or skipped_values(declared, rules)[1]
+
+    def check(texts: list[Any], faults: InputFaults) -> Any:
+        if len(texts) > 1:
+            return faults.add(f"is sent {len(texts)} times: send it once")
+        text = texts[0]
+        return MISSING if skips_empty and text == "" else check_one(text, faults)
+
+    return check
+
+
+def _build_texts_of_list(declared: Input, rules: InputRules, check_whole: Check, *, commas: bool) -> Check:
+    low = declared.min_items or 0
+    high = sys.maxsize if declared.max_items is None else declared.max_items
+    item = declared.items if declared.items is not None else Input("items", "json", declared.mark)
+    check_item = text_reader(item, build_strict(item, rules, call=False))
+    split = commas and item.type not in ("object", "list", "json")
+    skips_empty = rules.empty_means_absent or item.type not in ("text", "enum")
+
+    def check(texts: list[Any], faults: InputFaults) -> Any:
+        if split:
+            texts = [part.strip(" \t") for text in texts for part in text.split(",")]
+        if len(texts) == 1 and isinstance(texts[0], JsonText):
+            return check_whole(texts[0], faults)
+        if skips_empty and "" in texts:
+            texts = [text for text in texts if text != ""]
+            if not texts:
+                return MISSING
+        if not low <= len(texts) <= high:
+            return faults.add(count_fault(low, high, len(texts)))
+        return check_items(check_item, texts, faults)
+
+    return check
 
 
 def _form_names(declared: Input) -> tuple[str, ...]:
@@ -287,7 +338,7 @@ def _build_whole(declared: Input, rules: InputRules) -> Check:
     """Compile the check of a body that is one input."""
     name = declared.name
     document = build(declared, rules, call=False)
-    texts = build_texts(declared, rules)
+    texts = _build_texts(declared, rules)
     form = None if declared.properties is None else _build_form(declared.properties, rules, {})
     make = default_of(declared)
 

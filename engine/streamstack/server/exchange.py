@@ -105,8 +105,8 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
         return CLOSE if lost else sent
     finally:
         life.end()
-        if request.budget is not None:
-            request.budget.release(request)
+        if request.note_held is not None:
+            service.memory.release(request)
         service.leave(life)
         if source is None:
             service.ended(served, answer, ended, reason, life)
@@ -146,10 +146,10 @@ async def _take_in(
     """Read what a run is given. Raises RunError ``invalid-input``, and ``rate-limited``."""
     if request.body_exists:
         _look_at_body(served, request)
-        request.budget, request.give_up = service.memory, partial(life.stop, _NO_MEMORY)
+        request.note_held = partial(service.memory.hold, request, give_up=partial(life.stop, _NO_MEMORY))
     inputs = await begun(served.read(request, parameters), life.begin_reading)
-    if request.budget is not None:
-        request.budget.release(request)
+    if request.note_held is not None:
+        service.memory.release(request)
     close = None if served.close is None else partial(served.close, inputs)
     if let is not None:
         try:

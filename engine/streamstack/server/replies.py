@@ -238,11 +238,7 @@ class Whole(Response, Sent):
     """An answer in one piece. ``lines`` are header lines; without a body it has no length either."""
 
     def __init__(self, request: Request, status: int, lines: bytes, body: bytes | None, *, keep: bool) -> None:
-        web.StreamResponse.__init__(self, status=status)
-        self.request = request
-        self.keep = keep
-        self.written = 0
-        self.ended = False
+        super().__init__(request, status, keep=keep)
         self.lines = lines
         self.content = body
         self.leave: Callable[[], Awaitable[None]] | None = None  # waits for a slow reader

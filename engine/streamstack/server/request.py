@@ -186,14 +186,13 @@ class Request:
         "_draining",
         "_socket",
         "arriving",
-        "budget",
         "extra",
-        "give_up",
         "headers",
         "hosted",
         "keep_alive",
         "kept_body",
         "method",
+        "note_held",
         "protocol",
         "raw",
         "raw_path",
@@ -235,8 +234,7 @@ class Request:
         #: The path as it was sent, without the prefix and the query.
         self.raw_path = path
         self.kept_body = b""  # the bytes of the body, where the definition reads them
-        self.budget: MemoryBudget | None = None  # which counts what is kept of the body until all of it is here
-        self.give_up: Callable[[], object] = lambda: None  # ends the request, so that others have its memory
+        self.note_held: Callable[[int], None] | None = None  # counts what is kept of the body until all of it is here
         self.arriving: Arriving | None = None  # the body, where it is read as it arrives
         self.hosted = False  # by a `web.Application`, which may have middlewares
         self.extra = b""  # header lines that the signals of a host application have added
@@ -293,8 +291,8 @@ class Request:
 
     def hold(self, size: int) -> None:
         """Note how many bytes are kept of the body, of which more is to come."""
-        if self.budget is not None:
-            self.budget.hold(self, size, self.give_up)
+        if self.note_held is not None:
+            self.note_held(size)
 
     @property
     def broke_off(self) -> bool:
