@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal, DecimalException
-from functools import cmp_to_key
+from functools import cmp_to_key, partial, reduce
 from typing import Any, Final
 
 from streamstack.errors import RunError
@@ -24,6 +24,8 @@ _EXACT: Final = Context(prec=200)
 _DIVIDING: Final = Context(prec=28)
 _ADDABLE: Final = frozenset({int, str, list})
 _FAST: Final = frozenset({int, float})
+_EXACT_KINDS: Final = frozenset({int, Decimal})
+_NUMBERS: Final = _FAST | _EXACT_KINDS
 _ORDERED: Final = frozenset({int, float, str, bool})
 #: Kinds that sorting may compare as Python does.
 _NATIVE: Final = _ORDERED | {bytes, date, Decimal}
@@ -281,11 +283,25 @@ def order_key(values: Iterable[Any]) -> Callable[[Any], Any] | None:
     The key raises RunError ``template`` where two of them have no order between them.
     """
     kinds = set(map(type, values))
-    if len(kinds) == 1 and kinds <= _NATIVE:
+    if (len(kinds) == 1 and kinds <= _NATIVE) or kinds <= _FAST or kinds <= _EXACT_KINDS:
         return None
     if kinds <= {datetime, date}:
         return _moment
+    if kinds <= _NUMBERS:
+        return _exact
     return cmp_to_key(order)
+
+
+def _exact(number: float | Decimal) -> int | Decimal:
+    """Return a number as it is compared where there are decimals: a float is the decimal that is written so."""
+    return Decimal(repr(number)) if isinstance(number, float) else number
+
+
+def add_all(values: Sequence[Any], start: Any) -> Any:
+    """Return the sum of numbers, each added to the ones before."""
+    if {type(start), *map(type, values)} <= _FAST:
+        return _calculate(partial(reduce, operator.add), values, start)
+    return reduce(add, values, start)
 
 
 def _moment(value: date) -> datetime:
