@@ -149,7 +149,7 @@ FACTS: Final = {
         "a duration like 200ms, 5s, 10m",
         "duration",
         "write it like 200ms or 5s",
-        ("number", "string"),
+        ("string", "number"),
         parse=parse_duration,
         code="bad-duration",
         pattern=_UNITS,
@@ -159,7 +159,7 @@ FACTS: Final = {
         "a size like 64KB, 10MB",
         "size",
         "write it like 64KB or 10MB",
-        ("integer", "string"),
+        ("string", "integer"),
         parse=parse_size,
         code="bad-size",
         pattern=r"^\s*[0-9]+(\.[0-9]+)? ?([KkMmGgTt]?[Bb])?\s*$",
@@ -191,7 +191,7 @@ FACTS: Final = {
         "a part, from 0% to 100%",
         "part from 0% to 100%",
         "write 10% or 0.1",
-        ("number", "string"),
+        ("string", "number"),
         parse=_part,
         code="bad-setting",
         limits={"minimum": 0, "maximum": 1},
@@ -200,7 +200,7 @@ FACTS: Final = {
         "a text, a number or a list",
         "text, number or list",
         "write a text, or a list such as [rate, EUR]",
-        ("array", "number", "string"),
+        ("string", "number", "array"),
         (str, int, float, list),
     ),
     Kind.STREAM: KindFacts(
@@ -301,6 +301,7 @@ class Bound(_Valued):
     code: bool = False  # for TEXT: of words-with-hyphens, as the codes of errors are
     per_item: Binds | None = None  # evaluated for each item, which is bound under this name
     names: str = ""  # of a database: it is a "table", or names "columns" (a text, a list, or keys)
+    not_null: bool = False  # it fails on null and on a file, whatever else it takes
     expression: bool = False  # a value without a binding is a mistake: the same for every item
     # Says of a constant that the function would surely refuse what it takes instead, and what to write.
     refuses: Callable[[Any], tuple[str, str] | None] | None = None
@@ -738,10 +739,19 @@ class SettingsReader:
         findings: Where findings are added.
         folder: The folder that file names are relative to.
         of_definition: The values are in a definition, where no environment variable can be.
+        title: How messages name the whole file.
     """
 
-    def __init__(self, findings: list[Diagnostic], folder: Path = Path(), *, of_definition: bool = False) -> None:
+    def __init__(
+        self,
+        findings: list[Diagnostic],
+        folder: Path = Path(),
+        *,
+        of_definition: bool = False,
+        title: str = "`streamstack.yaml`",
+    ) -> None:
         self.findings = findings
+        self.title = title
         self.folder = folder
         self.of_definition = of_definition
 
@@ -764,6 +774,7 @@ class SettingsReader:
         ``known`` is a key that is read elsewhere.
         """
         by_name = fields_by_name(fields)
+        owner = f"`{name}`" if name else self.title
         found: dict[str, Any] = {}
         for key, value in node.items:
             field = by_name.get(key.text)
@@ -771,7 +782,7 @@ class SettingsReader:
                 keys = (known, *by_name) if known else tuple(by_name)
                 self.refuse(
                     key.mark,
-                    f"`{name or 'streamstack.yaml'}` has no `{key.text}`{did_you_mean(key.text, keys)}",
+                    f"{owner} has no `{key.text}`{did_you_mean(key.text, keys)}",
                     f"it takes {', '.join(keys)}",
                     "unknown-key" if self.of_definition else "unknown-setting",
                     key.replacement(0, len(key.text), near) if (near := certain(key.text, keys)) else None,
@@ -787,7 +798,7 @@ class SettingsReader:
             if field.required and not is_written(node.get(field.name)):
                 self.refuse(
                     node.mark,
-                    f"`{name}` requires `{field.name}`.",
+                    f"{owner} requires `{field.name}`.",
                     f"add `{field.name}: {field.example}`",
                     "missing-parameter",
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,15 @@ def test_project_in_a_project_is_its_own(project: Path) -> None:
     assert validate(".", "inner").stderr == "4 files checked, no problems\n"
 
 
+@pytest.mark.parametrize("path", ["definitions", "definitions/a.yaml", "."])
+def test_two_settings_of_one_project_are_an_error(project: Path, path: str) -> None:
+    """Both are named: neither silently wins."""
+    write(project, streamstack="", definitions__streamstack="", definitions__a=SOUND)
+    result = validate(path)
+    assert result.exit_code == 1
+    assert "two: streamstack.yaml and definitions/streamstack.yaml" in result.stdout + result.stderr
+
+
 def test_missing_environment_is_told_on_request(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--env` names the variables that are not set, in settings and in definitions."""
     monkeypatch.setenv("STREAMSTACK_SET", "1")
@@ -192,3 +202,105 @@ def test_functions_are_shown() -> None:
     slip = run(main, ["functions", "foreach"])
     assert slip.exit_code == 2
     assert "did you mean `forEach`?" in slip.stderr
+
+
+COMPOSE = 'version: "3"\nservices: {web: {image: nginx}}\n'
+
+
+@pytest.mark.parametrize(
+    ("ignore", "left"),
+    [
+        ("", ["compose.yaml not-a-definition", "infra/k8s/x.yaml not-a-definition"]),
+        ("ignore: compose.yaml", ["infra/k8s/x.yaml not-a-definition"]),
+        ("ignore: [compose.yaml, infra]", []),
+        ("ignore: ['*.yaml']", []),
+        ("ignore: [compose.yaml, 'infra/*']", []),
+        ("ignore: [compose.yaml, x.yaml]", []),
+        ("ignore: [compose.yaml, k8s/x.yaml]", []),
+    ],
+)
+def test_foreign_files_can_be_ignored(project: Path, ignore: str, left: list[str]) -> None:
+    """YAML of another program is one finding that says how to exclude it; `ignore` takes names, paths and patterns."""
+    write(project, compose=COMPOSE, infra__k8s__x="apiVersion: v1\nkind: Service\nspec: {}\n", streamstack=ignore)
+    assert codes(validate("--format", "json")) == left
+    assert codes(validate("--format", "json", "infra")) == [each for each in left if each.startswith("infra")]
+
+
+def test_ignored_file_is_checked_by_its_name(project: Path) -> None:
+    """A file that is named on the command line is checked, whatever the settings ignore."""
+    write(project, a=SOUND, compose=COMPOSE, streamstack="ignore: compose.yaml")
+    assert codes(validate("--format", "json", "compose.yaml")) == ["compose.yaml not-a-definition"]
+    assert "write" not in validate("compose.yaml").stderr
+    assert "`ignore: [compose.yaml]`" in validate("compose.yaml").stdout
+
+
+@pytest.mark.parametrize("more", ["", "a.yaml"])
+def test_file_that_is_not_text_is_reported(project: Path, more: str) -> None:
+    """A file that is not UTF-8 is a finding, also where it is the only one."""
+    write(project, a=SOUND)
+    (project / "bad.yaml").write_bytes(b"method: GET\npath: /\xff\n")
+    result = validate("--format", "json", "bad.yaml", *more.split())
+    assert (codes(result), result.exit_code) == (["bad.yaml yaml-syntax"], 1)
+
+
+@pytest.mark.parametrize("path", ["pipe.yaml", ".", "/dev/zero"])
+def test_only_regular_files_are_read(project: Path, path: str) -> None:
+    """A pipe is not waited for, and a device is not read for ever."""
+    os.mkfifo(project / "pipe.yaml")
+    result = validate("--format", "json", path)
+    assert codes(result) == [f"{'pipe.yaml' if path == '.' else path} yaml-syntax"]
+    assert "regular file" in result.stdout
+
+
+def test_key_is_not_read_from_a_device(project: Path) -> None:
+    """A public key that is a device is a finding."""
+    write(project, a=SOUND, streamstack="authentication: {jwt: {type: jwt, publicKey: /dev/zero}}")
+    assert codes(validate("--format", "json")) == ["streamstack.yaml bad-setting"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("tests: [broken: {\n", ["yaml-syntax"]),
+        ("- a\n", ["not-a-mapping"]),
+        ("nothing: 1\n", ["missing-parameter", "unknown-key"]),
+        ("tests: [{name: a, request: {path: /a}, expect: {staus: 200}}]\n", ["unknown-key"]),
+        ("tests: [{name: a, request: {path: /a}, expect: {status: many}}]\n", ["bad-setting"]),
+        ("tests: [{name: a, request: {path: /a}, expect: {status: 200, text: a}}]\n", []),
+    ],
+)
+def test_files_of_tests_are_checked(project: Path, text: str, found: list[str]) -> None:
+    """The shape of `*.test.yaml` is checked, in its folder and by its name, unless it is ignored."""
+    write(project, a=SOUND)
+    (project / "a.test.yaml").write_text(text, "utf-8")
+    expected = [f"a.test.yaml {code}" for code in found]
+    assert codes(validate("--format", "json")) == expected
+    assert codes(validate("--format", "json", "a.test.yaml")) == expected
+    write(project, streamstack="ignore: '*.test.yaml'")
+    assert codes(validate("--format", "json")) == []
+
+
+@pytest.mark.parametrize("format_", ["text", "json", "github", "sarif"])
+def test_odd_file_names_can_be_written(project: Path, format_: str) -> None:
+    """A name with bytes that are not UTF-8, a line break and a percent sign breaks no format."""
+    (project / os.fsdecode(b"x\xff\n%y.yaml")).write_text(WRONG, "utf-8")
+    result = validate("--format", format_)
+    assert result.exit_code == 1
+    if format_ == "sarif":
+        place = json.loads(result.stdout)["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+        assert place["artifactLocation"]["uri"] == "x%FF%0A%25y.yaml"
+    elif format_ == "json":
+        assert json.loads(result.stdout)["findings"][0]["file"] == "x\ufffd\ufffd%y.yaml"
+    else:
+        assert "\n%y" not in result.stdout
+
+
+@pytest.mark.parametrize("path", [".", "definitions", "definitions/a.yaml"])
+def test_two_files_of_settings_are_an_error(project: Path, path: str) -> None:
+    """Settings beside `definitions/` and in it are an error that names both, wherever the command starts."""
+    write(
+        project, definitions__a=SOUND, streamstack="log: {level: info}", definitions__streamstack="log: {level: debug}"
+    )
+    result = validate(path)
+    assert result.exit_code == 1
+    assert "here are two: streamstack.yaml and definitions/streamstack.yaml" in result.stdout

@@ -14,7 +14,7 @@ from streamstack.cli.validate import choose, default_paths
 from streamstack.functions import REGISTRY
 from streamstack.language.findings import summarise
 from streamstack.language.fixes import correct
-from streamstack.language.project import check_again, display_name, find_settings, read_project
+from streamstack.language.project import check_again, display_name, find_settings, is_test, read_project
 
 
 @click.command(short_help="Correct what is certain in definitions.")
@@ -34,10 +34,11 @@ def fix(context: click.Context, paths: tuple[Path, ...], *, diff: bool) -> None:
     changes: dict[Path, tuple[str, str]] = {}
     left, count = [], 0
     try:
-        for root, files in choose(chosen).items():
-            checked = read_project(root, REGISTRY, os.environ, more=files.values())
+        for root, given in choose(path for path in chosen if not is_test(path)).items():
+            checked = read_project(root, REGISTRY, os.environ, more=given.files, folders=given.folders)
+            files = {name: Path(name) for name in given.among(checked.sources)}
             settings = find_settings(root)
-            if settings is not None and any(path.is_dir() for path in chosen):
+            if settings is not None and given.folders:
                 files[display_name(settings)] = settings
             texts, findings = correct(checked.sources, partial(check_again, checked, REGISTRY), files)
             changes.update({files[name]: (checked.sources[name], text) for name, text in texts.items()})
@@ -46,7 +47,7 @@ def fix(context: click.Context, paths: tuple[Path, ...], *, diff: bool) -> None:
     except OSError as error:
         give_up(context, f"{error.filename}: {error.strerror}")
     if not count:
-        give_up(context, f"there are no definitions in {', '.join(map(str, chosen))}\n\n{FIRST_FILE}")
+        give_up(context, f"no definitions found in {', '.join(map(str, chosen))}\n\n{FIRST_FILE}")
     for path, (before, after) in sorted(changes.items()):
         name = display_name(path)
         if diff:

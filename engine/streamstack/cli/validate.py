@@ -6,6 +6,8 @@ import asyncio
 import atexit
 import gc
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -18,10 +20,12 @@ from streamstack.language.findings import WRITERS, summarise
 from streamstack.language.project import (
     SETTINGS,
     Checked,
+    check_tests,
     display_name,
-    find_files,
     find_root,
     find_settings,
+    find_tests,
+    is_test,
     read_project,
 )
 
@@ -58,7 +62,7 @@ def validate(
         give_up(context, error.full)
     except OSError as error:
         give_up(context, f"{error.filename}: {error.strerror}")
-    if not sources:
+    if not sources and not findings:
         give_up(context, f"no definitions found in {', '.join(map(str, chosen))}\n\n{FIRST_FILE}")
     click.echo(WRITERS[format_](findings, sources), nl=False)
     if format_ in ("text", "github"):
@@ -73,7 +77,8 @@ def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tu
     A file is checked together with its whole project, whose functions it may call. With ``ask`` the databases
     are checked too. Raises RunError ``database`` for one that is unreachable.
     """
-    wanted = choose(paths)
+    tests = [path for path in paths if is_test(path)]
+    wanted = choose(path for path in paths if not is_test(path))
     findings: set[Diagnostic] = set()
     sources: dict[str, str] = {}
     for root, chosen in wanted.items():
@@ -83,19 +88,23 @@ def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tu
             os.environ,
             # Without its variables another database would be asked: the embedded one.
             check_environment=check_environment or ask,
-            more=chosen.values(),
+            more=chosen.files,
+            folders=chosen.folders,
         )
+        tests += [each for folder in chosen.folders for each in find_tests(folder) if not checked.ignores(each)]
         settings = find_settings(root)
-        told = {*chosen, *([] if settings is None else [display_name(settings)])}
         found = checked.findings
         wrong = settings is not None and any(
             each.severity == "error" and each.file == display_name(settings) for each in found
         )
         if ask and not wrong:
             found = [*found, *asyncio.run(_ask(checked))]
+        told = chosen.among({*checked.sources, *(each.file for each in found)})
+        told |= set() if settings is None else {display_name(settings)}
         findings.update(finding for finding in found if finding.file in told)
         sources.update({name: text for name, text in checked.sources.items() if name in told})
-    return sorted(findings), sources
+    found, texts = check_tests(tests)
+    return sorted({*findings, *found}), sources | texts
 
 
 def default_paths() -> tuple[Path, ...]:
@@ -103,17 +112,35 @@ def default_paths() -> tuple[Path, ...]:
     return (Path("definitions") if Path("definitions").is_dir() else Path(),)
 
 
-def choose(paths: tuple[Path, ...]) -> dict[Path, dict[str, Path]]:
-    """Return the definitions at some paths by the root of their project and their name in messages.
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The files and folders of one project that a command was given."""
+
+    files: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+
+    def among(self, names: Iterable[str]) -> set[str]:
+        """Return those files, by the names that findings carry, that are chosen or lie in a chosen folder."""
+        here = Path.cwd()
+        tops = [os.path.normpath(here / folder) for folder in self.folders]
+        named = {display_name(file) for file in self.files}
+        return {name for name in names if name in named or any((here / name).is_relative_to(top) for top in tops)}
+
+
+def choose(paths: Iterable[Path]) -> dict[Path, Chosen]:
+    """Sort files and folders by the root of their project.
 
     Raises FileNotFoundError for a path that does not exist.
     """
-    wanted: dict[Path, dict[str, Path]] = {}
+    wanted: dict[Path, Chosen] = {}
     for path in paths:
         if not path.exists():
-            raise FileNotFoundError(2, "there is no such file or folder", str(path))
-        files = find_files(path) if path.is_dir() else [path] if _is_definition(path) else []
-        wanted.setdefault(find_root(path), {}).update({display_name(file): file for file in files})
+            raise FileNotFoundError(2, "no such file or folder", str(path))
+        chosen = wanted.setdefault(find_root(path), Chosen())
+        if path.is_dir():
+            chosen.folders.append(path)
+        elif path.name != SETTINGS:
+            chosen.files.append(path)
     return wanted
 
 
@@ -128,8 +155,3 @@ async def _ask(checked: Checked) -> list[Diagnostic]:
         return [finding for name, steps in uses.items() for finding in await databases[name].check(steps)]
     finally:
         await databases.aclose()
-
-
-def _is_definition(path: Path) -> bool:
-    """Return whether a file should be checked: a shell's `*` includes tests too."""
-    return path.name != SETTINGS and not path.name.endswith((".test.yaml", ".test.yml"))

@@ -53,7 +53,11 @@ LIMIT: Final = Parameter(
     default=MOST_ROWS,
 )
 CONFIGURED: Final = (Configured("database", "databases"),)
-GIVES_VALUE: Final = Effects(gives="value", configured=CONFIGURED)
+
+
+def gives_value(result: str) -> Effects:
+    """Return the effects of a statement that gives a value of a shape."""
+    return Effects(gives="value", result=result, configured=CONFIGURED)
 
 
 def open_databases(context: Context) -> Databases:
@@ -96,7 +100,7 @@ async def held_rows(run: Run, database: str | None, query: Query, limit: int) ->
     SQL,
     DATABASE,
     LIMIT,
-    effects=GIVES_VALUE,
+    effects=gives_value("[{...}]"),
     examples=[
         Example(
             "rows as a list of objects",
@@ -140,7 +144,7 @@ async def db_query(
     "db.first",
     SQL,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("{...}?"),
     examples=[
         Example(
             "a row, or null",
@@ -165,7 +169,7 @@ async def _first_row(run: Run, query: Query, database: str | None) -> dict[str, 
     "db.value",
     SQL,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("any?"),
     examples=[
         Example(
             "a single value",
@@ -184,7 +188,7 @@ async def db_value(run: Run, sql: Query, database: str | None = None) -> Any:
     "db.execute",
     SQL,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("integer"),
     examples=[
         Example(
             "number of rows",
@@ -270,7 +274,7 @@ _UNSUBSCRIBE_WITHIN: Final = 10.0
         default=1000,
     ),
     DATABASE,
-    effects=Effects(gives="stream", configured=CONFIGURED),
+    effects=Effects(gives="stream", result="stream of {...}", configured=CONFIGURED),
     examples=[
         Example(
             "row by row",
@@ -508,6 +512,7 @@ class Spool:
     DATABASE,
     effects=Effects(
         gives="stream",
+        result="stream of {channel: text?, payload: any, gap: boolean}",
         configured=CONFIGURED,
         properties=(Property("gaps", "Number of times the connection was lost."),),
     ),
@@ -543,7 +548,7 @@ async def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str 
     async def unsubscribe() -> None:
         await listening.unsubscribe(subscription)
 
-    run.after(unsubscribe, _UNSUBSCRIBE_WITHIN)  # a stream that nobody reads is not closed
+    run.after(unsubscribe, _UNSUBSCRIBE_WITHIN)  # an unread stream is not closed
 
     async def open_() -> Batches:
         try:

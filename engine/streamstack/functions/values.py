@@ -12,7 +12,8 @@ from streamstack.errors import RunError
 from streamstack.language.definition import ConstantArgument, Effects, Entries, Example, Parameter, function
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
-from streamstack.language.operators import a_kind
+from streamstack.language.masking import masked, masked_value
+from streamstack.language.operators import a_kind, bounded, check_size
 from streamstack.language.values import kind, show_size, to_json, to_text
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.files import File
@@ -81,8 +82,13 @@ def appended(value: Any, item: Any) -> list[Any]:
         raise RunError("template", f"`append` needs a list, not {kind(value)}: write `- set: {{name: []}}` first")
     if sys.getrefcount(value) <= _ALONE:
         value.append(item)
+        # Looked at when it has doubled, so that a loop of appends stays linear.
+        if (type(item) is list or type(item) is dict) and not len(value) & (len(value) - 1):
+            check_size(value)
         return value
-    return [*value, item]
+    longer = [*value, item]
+    bounded(longer)
+    return longer
 
 
 @function(
@@ -130,7 +136,11 @@ _MOST_BYTES: Final = 64 * 1024 * 1024
         default="list",
     ),
     Parameter("maxSize", Bound(Kind.SIZE, minimum=0), "With `text` and `bytes`: maximum size. Default: 64MB."),
-    effects=Effects(gives="value", waits_for_stream=True),
+    effects=Effects(
+        gives="value",
+        result="text if into = text else (bytes if into = bytes else [items of in])",
+        waits_for_stream=True,
+    ),
     examples=[
         Example(
             "collect a stream",
@@ -184,7 +194,7 @@ async def collect(run: Run, in_: Any, limit: int = 10_000, into: str = "list", m
 
 async def _contents_of(file: File, into: str, max_size: int) -> str | bytes:
     if into == "list":
-        raise RunError("template", f"a file is no list: {file.remedy}", final=True)
+        raise RunError("template", f"a file is not a list: {file.remedy}", final=True)
     _check_size(file.size, max_size)
     data = await file.read()
     if into == "bytes":
@@ -206,7 +216,7 @@ def _text_of(item: Any) -> str:
         text = item.get("text")
         return text if isinstance(text, str) and item.get("type", "text") == "text" else ""
     if isinstance(item, bytes):
-        message = "an item is bytes, which are no text: write `into: bytes`, or read the stream with `decode: text`"
+        message = "an item is bytes, which are not text: write `into: bytes`, or read the stream with `decode: text`"
         raise RunError("template", message)
     return to_text(item)
 
@@ -230,7 +240,8 @@ def log_(run: Run, message: Any, level: str = "info", fields: Mapping[str, Any] 
     """Write a line to the server log. The line includes the run's id."""
     to_json(fields)  # a stream or a file, which a log can't hold, is an error
     own = {f"field_{key}" if key in _TAKEN else key: value for key, value in (fields or {}).items()}
-    getattr(log, level)(to_text(message), run=run.id, **own)
+    # Masked here, where the values of the author are: other lines of the log hold words of the server.
+    getattr(log, level)(masked(to_text(message)), run=run.id, **masked_value(own))
 
 
 FUNCTIONS = (set_, append, collect, log_)

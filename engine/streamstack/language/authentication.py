@@ -123,7 +123,10 @@ def _public_key(reader: SettingsReader, node: Node, name: str) -> Any:
     if text.startswith("-----BEGIN"):
         return text.replace("\\n", "\n")  # as environment variables hold lines
     try:
-        return (reader.folder / Path(text).expanduser()).read_bytes().decode("ascii")
+        file = reader.folder / Path(text).expanduser()
+        if not file.is_file():  # a pipe or a device would be read for ever
+            raise ValueError
+        return file.read_bytes().decode("ascii")
     except (OSError, RuntimeError, ValueError):  # no file, no such home, no name of a file
         # What a variable holds is not shown: it may be something else, and secret.
         bound = isinstance(node, Scalar) and "<<" in node.text

@@ -127,6 +127,10 @@ _ERRORS: Final = {
         "declare it under `properties`, or read a declared property",
     ),
     # The shape of definitions
+    "not-a-definition": (
+        "The YAML file belongs to another program.",
+        "add it to `ignore` in streamstack.yaml, or move it out of the folder of definitions",
+    ),
     "not-a-mapping": ("The value must be a mapping.", "write `key: value` lines"),
     "unknown-key": ("The key is not allowed here.", "remove it, or correct its spelling"),
     "unknown-parameter": (
@@ -198,7 +202,7 @@ _ERRORS: Final = {
     ),
     "shared-write": (
         "A branch or a concurrent iteration sets an outer variable, which changes only its own copy.",
-        "pass the value out with `return`, or set it after the branches have ended",
+        "write `streams.map` with `concurrency`, or give the value out of a branch with `return`",
     ),
     "consumed-twice": (
         "A stream is read twice.",
@@ -213,6 +217,10 @@ _ERRORS: Final = {
         "`collect` it first, or count items with `loop.index`",
     ),
     "no-chunks": ("A streaming endpoint never emits a chunk.", "add a `stream` step, or write `responseType: json`"),
+    "after-chunk": (
+        "The status, headers or cookies are set after a chunk has been sent.",
+        "move `respond` before the first chunk",
+    ),
     "after-done": ("A chunk is sent after `done`, which ends the stream.", "move the `stream` step before `done`"),
     "emits-in-after": (
         "A step in `after` emits a chunk, but the response has already ended.",
@@ -286,6 +294,14 @@ _WARNINGS: Final = {
         "An endpoint without `authentication` reads `auth`, which is always null.",
         "add an authentication from the settings, such as `authentication: jwt`",
     ),
+    "unknown-path": (
+        "A URL is a path of this server that no endpoint of the project answers.",
+        "declare the endpoint, or write the whole URL of another server",
+    ),
+    "may-be-null": (
+        "A value that may be null is used where null fails, such as in arithmetic or as a required parameter.",
+        "write `| default(...)`, declare a default, or test it with `is not none`",
+    ),
     "auth-may-be-null": (
         "An endpoint with optional authentication reads a property of `auth`, which is null for anonymous clients.",
         "add a default for anonymous clients with `| default(...)`, or skip the step with `when`",
@@ -333,7 +349,8 @@ def write_text(findings: Sequence[Diagnostic], sources: Sources) -> str:
     for finding in findings:
         if finding.file not in lines:
             lines[finding.file] = _split(sources.get(finding.file, ""))
-        parts.append(f"{finding.mark}: {finding.severity}: {finding.code}: {_one_line(finding.message)}\n")
+        place = _one_line(str(finding.mark))
+        parts.append(f"{place}: {finding.severity}: {finding.code}: {_one_line(finding.message)}\n")
         # A line that holds a secret is not for logs.
         shown = finding.code not in _HIDDEN
         if shown and 0 < finding.line <= len(lines[finding.file]):
@@ -349,7 +366,11 @@ def write_json(findings: Sequence[Diagnostic], _: Sources) -> str:
 
     The replacement, where the correction is certain, is {line, column, endLine, endColumn, text}.
     """
-    listed = [asdict(each) | {"replacement": _replacement(each.replacement)} for each in findings]
+    # A file name may hold bytes that are not UTF-8, which JSON can't express.
+    listed = [
+        asdict(found) | {"file": _printable(found.file), "replacement": _replacement(found.replacement)}
+        for found in findings
+    ]
     return json.dumps({"findings": listed}, indent=2) + "\n"
 
 
@@ -370,7 +391,7 @@ def write_github(findings: Sequence[Diagnostic], _: Sources) -> str:
         properties = ",".join(
             f"{name}={_escape_property(str(value))}"
             for name, value in (
-                ("file", finding.file),
+                ("file", finding.file.encode(errors="surrogateescape").decode(errors="replace")),
                 ("line", finding.line),
                 ("col", finding.column),
                 ("title", finding.code),
@@ -466,7 +487,7 @@ def _rule(code: str) -> dict[str, Any]:
 
 def _result(finding: Diagnostic, rule: int) -> dict[str, Any]:
     message = f"{finding.message}. {finding.hint}" if finding.hint else finding.message
-    file = {"uri": quote(finding.file.replace("\\", "/"))}
+    file = {"uri": quote(finding.file.replace("\\", "/"), errors="surrogateescape")}
     region = {"startLine": finding.line, "startColumn": finding.column}
     result: dict[str, Any] = {
         "ruleId": finding.code,

@@ -44,7 +44,7 @@ def correct(texts: Mapping[str, str], check: Check, chosen: Iterable[str]) -> tu
 def _try(
     texts: dict[str, str], edits: list[tuple[str, Replacement]], found: list[Diagnostic], check: Check
 ) -> tuple[dict[str, str] | None, list[Diagnostic]]:
-    """Return the texts with some edits and their findings; None for the texts where that is no improvement."""
+    """Return the texts with some edits and their findings; None for the texts if that does not improve them."""
     by_file: dict[str, list[Replacement]] = {}
     for file, edit in edits:
         by_file.setdefault(file, []).append(edit)

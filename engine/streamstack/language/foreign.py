@@ -28,7 +28,7 @@ class Advice:
 
     Args:
         hint: What to write.
-        name: What the word means in this language; "" where that is no single name.
+        name: What the word means in this language; "" where it has more than one counterpart.
         exact: Whether the name can be put in the place of the word.
     """
 
@@ -382,7 +382,7 @@ CALLS: Final = _words(
     {
         "write a step of its own: `- log: ...`": "console.log, console.error, print, echo, var_dump, "
         "print_r, dd, printf",
-        "write `null` where there is no value": "None, nil",
+        "write `null` for a missing value": "None, nil",
         'write `"text <<x>> text"`, or `a ~ b`': "sprintf, format, f, String.format, concat",
         "write `a if condition else b`": "if, iif, IIF, ifelse, ternary, cond, when, switch",
         "write `x | default(...)`": "coalesce, ifNull, isset, IFNULL, nvl, ifempty, or_else, get",

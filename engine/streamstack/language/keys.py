@@ -428,4 +428,6 @@ _TEST: Final = (
     Field("expect", Group(_EXPECT), "The expected response.", required=True),
 )
 #: The keys of a file of tests.
-TESTS: Final = (Field("tests", ListOf(Group(_TEST)), "Tests, which run one after the other.", required=True),)
+TESTS: Final = (
+    Field("tests", ListOf(Group(_TEST)), "Tests, which run one after the other.", required=True, example="[...]"),
+)

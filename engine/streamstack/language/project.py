@@ -17,9 +17,10 @@ from streamstack.language.analysis.checks import (
     check_bytes,
     check_cors,
     check_format,
-    check_optional_auth,
+    check_own_paths,
     check_resume,
     check_texts,
+    is_answered,
     suppress,
 )
 from streamstack.language.analysis.names import check_calls, check_configured
@@ -37,11 +38,14 @@ from streamstack.language.definition import (
 from streamstack.language.environment import read_env_file
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
+from streamstack.language.keys import TESTS
 from streamstack.language.loading.documents import Reading, read_document
 from streamstack.language.nodes import Document
+from streamstack.language.nodes import Mapping as MappingNode
 from streamstack.language.paths import shape
 from streamstack.language.settings import Settings, Streaming, load_settings
 from streamstack.language.source import read
+from streamstack.spec import SettingsReader
 
 #: A name in a document that could not be read, so that calls of it are not reported as well.
 _NAME: Final = re.compile(r"^name:[ \t]*[\"']?([A-Za-z0-9_-]+)", re.MULTILINE)
@@ -72,6 +76,7 @@ class _Around:
     unread: Collection[str]  # functions that could not be read
     configured: Mapping[str, Collection[str]]
     environment: Mapping[str, str] | None
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 def validate(
@@ -107,7 +112,9 @@ def validate(
         if isinstance(entry.definition, FunctionDefinition) and entry.definition.name:
             functions.setdefault(entry.definition.name, entry.definition)
     sound: list[Definition] = []
-    around = _Around(functions, callees_of(functions), unread - functions.keys(), configured or {}, environment)
+    endpoints = tuple(each.definition for each in entries if isinstance(each.definition, Endpoint))
+    callees = callees_of(functions)
+    around = _Around(functions, callees, unread - functions.keys(), configured or {}, environment, endpoints)
     collisions = _collide(entries)
     for entry in entries:
         definition = entry.definition
@@ -163,6 +170,8 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     """Report what the shape alone does not show."""
     found = check_calls(definition, around.functions, around.unread)
     found += check_configured(definition, around.configured)
+    if all(each.path for each in around.endpoints):  # else one that could not be read may be meant
+        found += check_own_paths(definition, around.endpoints)
     found += check_bytes(definition)
     conditions = {each.mark for each in entry.reading.findings if each.code == "not-an-expression"}
     found += check_texts(entry.document.root, conditions)
@@ -171,7 +180,6 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         found += check_cors(definition)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
-        found += check_optional_auth(definition, around.functions)
     if around.environment is not None:
         found += _missing_environment(definition, around.environment)
     if entry.reading.whole:
@@ -231,6 +239,10 @@ class Checked:
         settings = find_settings(self.root)
         return (self.root if settings is None else settings.parent) / OWN
 
+    def ignores(self, path: Path) -> bool:
+        """Return whether the settings ignore a file."""
+        return is_ignored(path, self.folder.parent, self.settings.ignore)
+
     @property
     def failed(self) -> bool:
         """Whether any finding is an error."""
@@ -252,6 +264,17 @@ def find_settings(folder: Path) -> Path | None:
         if (candidate / ".git").exists():
             return None
     return None
+
+
+def _check_single(settings: Path) -> list[Diagnostic]:
+    """Report settings that a project has twice: beside its folder `definitions`, and in it."""
+    folder = settings.resolve().parent
+    outer = folder.parent if folder.name == DEFINITIONS else folder
+    both = [each / SETTINGS for each in (outer, outer / DEFINITIONS)]
+    if not all(each.is_file() for each in both):
+        return []
+    message = f"a project has one `{SETTINGS}`, and here are two: {' and '.join(map(display_name, both))}"
+    return [make_diagnostic("bad-setting", Mark(display_name(settings), 1, 1), message, "move all settings into one")]
 
 
 def environment_file(folder: Path) -> Path:
@@ -280,13 +303,60 @@ def find_files(folder: Path) -> list[Path]:
 
     A folder below it with settings of its own is a project of its own, and left out.
     """
-    found = []
+    return [Path(parent, name) for parent, names in _walk(folder) for name in names if is_definition(name)]
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the folders of one project with the names of their files."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(
             each for each in folders if not each.startswith(".") and not Path(parent, each, SETTINGS).is_file()
         )
-        found += [Path(parent, name) for name in sorted(names) if is_definition(name)]
-    return found
+        yield parent, sorted(names)
+
+
+def find_tests(folder: Path) -> list[Path]:
+    """Return the tests of definitions below a folder."""
+    return [Path(parent, name) for parent, names in _walk(folder) for name in names if is_test(Path(name))]
+
+
+def is_ignored(path: Path, folder: Path, patterns: Iterable[str]) -> bool:
+    """Return whether a pattern of `ignore` matches a file, or a folder that it is in.
+
+    Args:
+        path: The file.
+        folder: The folder of the settings, which the patterns are relative to.
+        patterns: Names, or paths, with `*` and `?`.
+    """
+    absolute, top = (Path(os.path.normpath(Path.cwd() / each)) for each in (path, folder))
+    if not absolute.is_relative_to(top):
+        return False
+    inside = absolute.relative_to(top)
+    return any(each.match(pattern) for pattern in patterns for each in (inside, *inside.parents[:-1]))
+
+
+def is_test(path: Path) -> bool:
+    """Return whether a file holds tests of definitions."""
+    return path.name.endswith(_TESTS) and not path.name.startswith(".")
+
+
+def check_tests(paths: Iterable[Path]) -> tuple[list[Diagnostic], dict[str, str]]:
+    """Return what is wrong with the shape of files of tests, and their texts.
+
+    Raises OSError for a file that can't be opened.
+    """
+    findings: list[Diagnostic] = []
+    texts = read_texts(paths, findings)
+    for name, text in texts.items():
+        documents, found = read(text, name)
+        findings += found
+        for document in documents:
+            if isinstance(document.root, MappingNode):
+                SettingsReader(findings, of_definition=True, title="a file of tests").values(TESTS, document.root, "")
+            else:
+                message = "a file of tests must be a mapping"
+                findings.append(make_diagnostic("not-a-mapping", document.root.mark, message, "write `tests: [...]`"))
+    return findings, texts
 
 
 def is_definition(name: str) -> bool:
@@ -301,21 +371,27 @@ def read_project(
     *,
     check_environment: bool = False,
     more: Iterable[Path] = (),
+    folders: Iterable[Path] = (),
 ) -> Checked:
     """Read and check a project: its settings and every definition below its root.
 
     ``environment`` is what `env` reads, beside what the `.env` file has and it lacks; only with
     ``check_environment`` is a variable that is missing a finding. ``more`` are files that belong to
-    it wherever they lie. Raises OSError for a file that can't be opened.
+    it wherever they lie, ``folders`` others whose definitions do, except those that the settings ignore. Raises OSError
+    for a file that can't be opened.
     """
     file = environment_file(root)
     variables, findings = read_env_file(file, display_name(file))
     environment = {**variables, **environment}
     place = find_settings(root)
     kept = read_texts([] if place is None else [place], findings)
-    sources = read_texts([*find_files(root), *more], findings)
     name = display_name(place or root / SETTINGS)
     settings, found = load_settings(kept.get(name), name, environment, check_environment=check_environment)
+    if place is not None:
+        found += _check_single(place)
+    top = root if place is None else place.parent
+    files = [file for folder in (root, *folders) for file in find_files(folder)]
+    sources = read_texts([*(each for each in files if not is_ignored(each, top, settings.ignore)), *more], findings)
     with uncollected():
         project, wrong = validate(
             sources,
@@ -325,8 +401,22 @@ def read_project(
             names_of(settings),
             settings.inputs,
         )
+    wrong += _unanswered(settings, project, kept.get(name, ""), name)
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, kept | sources, environment)
+
+
+def _unanswered(settings: Settings, project: Project, text: str, name: str) -> list[Diagnostic]:
+    """Report the addresses for models without a key that are paths which no endpoint answers."""
+    found = []
+    for model in settings.models.values():
+        path = model.without_key
+        if path is None or not path.startswith("/") or is_answered(path, project.endpoints, below=True):
+            continue
+        at = max(text.find(path), 0)
+        mark = Mark(name, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+        found.append(make_diagnostic("unknown-path", mark, f"no endpoint answers below `{path}`"))
+    return found
 
 
 def names_of(settings: Settings) -> dict[str, Collection[str]]:
@@ -378,8 +468,8 @@ def read_texts(paths: Iterable[Path], findings: list[Diagnostic]) -> dict[str, s
     for path in paths:
         name = display_name(path)
         if path.exists() and not path.is_file():
-            message = "This is not a regular file, so it is not read."  # a pipe would be waited for, for ever
-            findings.append(make_diagnostic("yaml-syntax", Mark(name, 1, 1), message, "write a file there"))
+            message = "this is not a regular file, so it is not read"  # a pipe would be waited for, for ever
+            findings.append(make_diagnostic("yaml-syntax", Mark(name, 1, 1), message, "replace it with a regular file"))
             continue
         content = path.read_bytes()
         try:

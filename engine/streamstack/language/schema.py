@@ -1,7 +1,7 @@
 """JSON Schemas for editors (draft-07, which yaml-language-server reads) and for models, made from the declarations.
 
-All functions stand as keys of one object; that a step has exactly one is `validate`'s to say, since a choice of
-alternatives drowns the real message.
+All functions are keys of one object, since a choice between objects hides the real message. Only that a step has one
+function is a choice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from streamstack.language import keys
 from streamstack.language.definition import Function, Input, Registry
 from streamstack.language.names import RESERVED, VARIABLE
 from streamstack.language.reference import markdown_of
-from streamstack.language.settings import SETTINGS
+from streamstack.language.settings import LATER, SETTINGS
 from streamstack.language.values import MISSING
 from streamstack.spec import (
     FACTS,
@@ -42,16 +42,19 @@ Mode = Literal["definition", "settings", "streaming"]
 BINDING: Final = "<<|<%"
 #: Refuses keys that YAML made of an unquoted binding.
 _SOUND_KEYS: Final[Schema] = {"not": {"pattern": "<<|>>"}}
-_ANY_VALUE: Final[Schema] = {"allOf": [{"$ref": "#/definitions/value"}]}
-_ALL: Final = ["array", "boolean", "null", "number", "object", "string"]
+_VALUE_REFERENCE: Final[Schema] = {"$ref": "#/definitions/value"}
+#: Editors propose a value of the first type, and a list wherever `items` stands beside it.
+_ANY_VALUE: Final[Schema] = {
+    "type": ["string", "number", "boolean", "object", "array", "null"],
+    "allOf": [_VALUE_REFERENCE],
+}
 _DRAFT: Final = "http://json-schema.org/draft-07/schema#"
 
-#: Any value, and its parts.
+#: What is inside any value. It has no description, which would hide that of the key.
 _VALUE: Final[Schema] = {
-    "description": "Any value, with or without bindings.",
     "propertyNames": _SOUND_KEYS,
-    "additionalProperties": {"$ref": "#/definitions/value"},
-    "items": {"$ref": "#/definitions/value"},
+    "additionalProperties": _VALUE_REFERENCE,
+    "items": _VALUE_REFERENCE,
 }
 
 # ------------------------------------------------------------------------------------------- files
@@ -69,21 +72,28 @@ def make_schemas(registry: Registry) -> dict[str, Schema]:
         }
         for kind, fields in keys.DOCUMENTS.items()
     }
-    function, task, endpoint = (_fields(keys.DOCUMENTS[kind]) for kind in ("function", "task", "endpoint"))
+    # Tasks are refused by this version.
+    function, endpoint = (_fields(keys.DOCUMENTS[kind]) for kind in ("function", "endpoint"))
     schemas["streamstack.schema.json"] = {
         "$schema": _DRAFT,
         "title": "streamstack definition",
         "type": "object",
+        "properties": {
+            "kind": {
+                "description": "Kind of the document. Default: `endpoint`.",
+                "enum": ["endpoint", "function", None],
+            }
+        },
         "if": _has_kind("function"),
         "then": function,
-        "else": {"if": _has_kind("task"), "then": task, "else": endpoint},
+        "else": endpoint,
         "definitions": definitions,
     }
     schemas["settings.schema.json"] = {
         "$schema": _DRAFT,
         "title": "streamstack.yaml",
         "description": "The settings of a project.",
-        **_fields(SETTINGS, mode="settings"),
+        **_fields(tuple(each for each in SETTINGS if each not in LATER), mode="settings"),
     }
     schemas["test.schema.json"] = {
         "$schema": _DRAFT,
@@ -103,6 +113,7 @@ def _step(registry: Registry) -> Schema:
     alone = [
         name for name, function in registry.items() if not any(parameter.required for parameter in function.parameters)
     ]
+    chosen = [{"type": "object", "required": [name]} for name in registry]
     properties: Schema = {each.name: _field(each) for each in keys.MODIFIERS}
     for name, function in registry.items():
         properties[name] = _described(_below_function(function), function.summary, markdown_of(function))
@@ -113,6 +124,8 @@ def _step(registry: Registry) -> Schema:
         "propertyNames": _SOUND_KEYS,
         "properties": properties,
         "additionalProperties": False,
+        # Two functions match two of these; a step without one is reported by the message for its unknown key.
+        "oneOf": [*chosen, {"not": {"anyOf": chosen}}],
     }
 
 
@@ -137,7 +150,7 @@ def _fields(fields: tuple[Field, ...], *, mode: Mode = "definition") -> Schema:
     schema: Schema = {
         "type": ["object", "null"],
         "propertyNames": _SOUND_KEYS,
-        "properties": {each.name: _field(each, mode=mode) for each in fields},
+        "properties": {each.name: _field(each, mode=mode) for each in fields if each.name not in keys.NOT_YET},
         "additionalProperties": False,
     }
     required = [each.name for each in fields if each.required]
@@ -284,13 +297,11 @@ def _below_function(function: Function) -> Schema:
     value = _type(main.type)
     if "anyOf" in value:
         schema["anyOf"] = [{"type": "object"}, *value.pop("anyOf")]
-    types = _types(value) or _ALL
-    schema["type"] = sorted({"object", *types} - ({"null"} if main.required else set()))
-    for keyword in ("pattern", "minimum", "maximum", "items"):
-        if keyword in value:
-            schema[keyword] = value[keyword]
+    types = _types(value)
+    schema["type"] = [each for each in dict.fromkeys(["object", *types]) if each != "null" or not main.required]
+    schema |= {keyword: value[keyword] for keyword in ("pattern", "minimum", "maximum") if keyword in value}
     if "array" in types:
-        schema.setdefault("items", {"$ref": "#/definitions/value"})
+        schema["allOf"] = [{"items": value.get("items", _VALUE_REFERENCE)}]
     return schema
 
 
@@ -307,25 +318,27 @@ def _value(wanted: Bound | Constant, *, mode: Mode) -> Schema:
     if wanted.choices:
         words: Schema = {"enum": [*wanted.choices, None]}
         return {"anyOf": [words, {"type": "string", "pattern": BINDING}]} if bindable else words
-    types = {*facts.types, "null"}
+    types, text = list(facts.types), "string" in facts.types
     pattern = (wanted.pattern if isinstance(wanted, Constant) else "") or facts.pattern
     if setting and kind is Kind.INTEGER:
-        types, pattern = types | {"string"}, "^[0-9]+$"
+        text, pattern = True, "^[0-9]+$"
     elif setting and kind is Kind.BOOLEAN and bindable:
-        types, pattern = types | {"string"}, "^(true|false)$"
+        text, pattern = True, "^(true|false)$"
     elif setting and kind is Kind.PROSE:
-        types -= {"boolean"}
-    if bindable and (pattern or "string" not in types):  # otherwise every text is valid
-        types, pattern = types | {"string"}, f"{pattern}|{BINDING}".removeprefix("|")
-    schema: Schema = {"type": sorted(types - {"null"} if kind is Kind.SQL else types)}
-    if len(schema["type"]) == 1:
-        schema["type"] = schema["type"][0]
+        types.remove("boolean")
+    if bindable and (pattern or not text):  # otherwise every text is valid
+        text, pattern = True, f"{pattern}|{BINDING}".removeprefix("|")
+    if text and "string" not in types:
+        # A stream is a binding more often than a list.
+        types.insert(0 if kind is Kind.ITEMS else len(types), "string")
+    schema: Schema = {"type": [*types, "null"] if kind is not Kind.SQL else "string"}
     if pattern:
         schema["pattern"] = pattern
     if "array" in types:
-        schema["items"] = {"$ref": "#/definitions/value"}
+        items: Schema = {"items": _VALUE_REFERENCE}
+        schema |= {"allOf": [items]} if types[0] == "string" else items
     if "object" in types:
-        schema |= {"propertyNames": _SOUND_KEYS, "additionalProperties": {"$ref": "#/definitions/value"}}
+        schema |= {"propertyNames": _SOUND_KEYS, "additionalProperties": _VALUE_REFERENCE}
     bounds = {"minimum": wanted.minimum, "maximum": wanted.maximum} if facts.limits is None else facts.limits
     return schema | {key: bound for key, bound in bounds.items() if bound is not None}
 

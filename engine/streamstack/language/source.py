@@ -180,7 +180,7 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STYLES: Final[dict[str | None, Style]] = {"'": "single", '"': "double", "|": "literal", ">": "folded"}
 #: The anchor and the tag before a value.
 _PROPERTIES: Final = re.compile(r"(?:[&!][^\s,\[\]{}]*(?:\s+(?:#[^\r\n]*)?)*){1,2}")
-#: Blanks that are no spaces to YAML, in a plain text: at its begin, behind the `-` of an item or the `:` of a key.
+#: Blanks that are not spaces to YAML, in a plain text: at its begin, behind the `-` of an item or the `:` of a key.
 _BLANKS: Final = re.compile(
     r"(?:^[ \t-]*|(?<=[\n\r])[ \t-]*|\A|[A-Za-z0-9_.]:)(?P<blank>[\u00a0\u2000-\u200b\u202f\u205f\u3000\ufeff]+)",
     re.MULTILINE,

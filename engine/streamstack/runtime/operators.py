@@ -367,7 +367,7 @@ CLIENTS_FAULT: Final = 400
 class ByteSource:
     """Something that holds bytes, to be read once, in pieces.
 
-    ``size`` is how many bytes there are, None where nobody knows; ``read`` how many were decoded. ``charset`` and
+    ``size`` is how many bytes there are, None if unknown; ``read`` how many were decoded. ``charset`` and
     ``status`` (of an answer where they can't be decoded) are None where nothing is known of them.
     """
 

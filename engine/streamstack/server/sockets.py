@@ -226,7 +226,7 @@ def url_of(host: str, port: int) -> str:
 
 
 def shown(host: str, port: int, scheme: str = "http") -> str:
-    """Return an address as people are told it."""
+    """Return an address as messages show it."""
     name = {"0.0.0.0": "localhost", "::": "localhost", "": "localhost"}.get(host, host)  # noqa: S104
     return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Mark
@@ -40,7 +41,7 @@ from streamstack.language.loading.arguments import (
 )
 from streamstack.language.loading.inputs import check_sent, check_streams, read_inputs
 from streamstack.language.loading.steps import StepReader
-from streamstack.language.names import DEFINITION, certain, suggestion
+from streamstack.language.names import DEFINITION, certain, nearest, suggestion
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
 from streamstack.language.paths import refuse_path
 from streamstack.language.settings import RESUMABLE, Streaming, parse_streaming
@@ -94,8 +95,24 @@ def read_document(
             "write `method: GET`, `path: /...`, `functionStack:` and so on",
         )
         return Reading(None, faults.found, whole=False)
+    if _is_foreign(root):
+        faults.add(
+            "not-a-definition",
+            root.mark,
+            "is this a definition? It has none of `method`, `path` and `functionStack`",
+            f"if not, add it to streamstack.yaml: `ignore: [{PurePath(root.mark.file).name}]`",
+        )
+        return Reading(None, faults.found, whole=False)
     definition = _DocumentReader(root, registry, faults).read(streaming_defaults, input_rules)
     return Reading(definition, faults.found, whole=definition is not None and not faults.holes)
+
+
+def _is_foreign(root: Mapping) -> bool:
+    """Return whether a document has unknown keys, and none that only a definition has, not even misspelt."""
+    names = [key.text for key, _ in root.items]
+    known = {field.name for fields in DOCUMENTS.values() for field in fields}
+    own = ("method", "path", "functionStack", "inputParameters", "responseType")
+    return any(name not in known for name in names) and not any(name in own or nearest(name, own) for name in names)
 
 
 class _DocumentReader:

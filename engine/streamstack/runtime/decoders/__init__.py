@@ -148,7 +148,7 @@ def format_of_file(media: str, name: str) -> str:
 
 
 class Counted(Protocol):
-    """Counts the bytes of a source that were decoded. ``size`` is how many there are, None where nobody knows."""
+    """Counts the bytes of a source that were decoded. ``size`` is how many there are, None if unknown."""
 
     read: int
     size: int | None
@@ -160,7 +160,7 @@ async def decoded(source: AsyncGenerator[bytes, None], decoder: Decoder, counted
     Raises RunError ``invalid-chunk`` where the decoder fails.
     """
     size = counted.size if counted is not None else None
-    # So a client that is told the progress hears it to one per cent, also of a file that came at once.
+    # So a client sees the progress to one per cent, also of a file that came at once.
     step = PIECE if size is None or isinstance(decoder, _AS_IT_COMES) else max(_SMALLEST, size // 100)
     async with aclosing(source):
         async for data in source:
