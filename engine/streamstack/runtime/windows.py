@@ -226,7 +226,7 @@ def _number(value: int | Decimal) -> Hashable:
     """Return what a number and the float that equals it share, with a hash that nobody can choose."""
     try:
         near = float(value)
-    except (OverflowError, ValueError):  # a signalling NaN is no float
+    except (OverflowError, ValueError):  # a signalling NaN has no float
         return number_key(value)
     if near == value or (type(value) is Decimal and Decimal(repr(near)) == value):  # 0.1 is the decimal 0.1
         return near
