@@ -223,7 +223,7 @@ def identity(value: Any) -> Hashable:
 
 
 def _number(value: int | Decimal) -> Hashable:
-    """Return what a number and the float that equals it share, with a hash that nobody can choose."""
+    """Return what a number and the float that equals it share, with a hash that a client can't choose."""
     try:
         near = float(value)
     except (OverflowError, ValueError):  # a signalling NaN has no float
