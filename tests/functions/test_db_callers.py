@@ -30,6 +30,8 @@ PLACES = {
     "json path": "db.query: SELECT '{}'::jsonb -> << input.v >>",
     "plain": "db.query: SELECT << input.v >> AS n",
     "factorial": "db.query: SELECT 10::numeric ^ << input.v >> AS n",
+    "get limit": "db.get: {table: everything, limit: << input.v >>}",
+    "get offset": "db.get: {table: everything, offset: << input.v >>}",
     "object": "db.insert: {table: everything, values: {jsonb: {a: << input.v >>}}}",
     "key": "db.insert: {table: everything, values: {jsonb: '<< {input.v | toText: 1} >>'}}",
     "rows": "db.insert: {table: everything, rows: '<< [{\"text\": input.v}, {\"text\": input.v}] >>'}",

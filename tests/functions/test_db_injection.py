@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from streamstack.errors import RunError
 from streamstack.functions.db_tables import Comparison, Writer, order_by, quoted, table_name
 from streamstack.language.settings import Database
 from tests.postgres import query
@@ -115,7 +116,9 @@ async def test_a_name_that_is_no_column_is_refused(canary: str, name: str) -> No
         step_ = step.replace("<< [input.n, 'id'] >>", "\"<< [input.n, 'id'] >>\"")
         outcome = await run(canary, f"- {step_}\n  as: r\n- return: << r >>", n=name)
         assert outcome.error is not None, step
-        assert outcome.error.details["code"] in ("42703", "42P01"), (step, outcome.error.message)
+        error = outcome.error if outcome.error.code == "database" else outcome.error.__cause__
+        assert isinstance(error, RunError)  # a name that a client chose is its own fault: `invalid-input`
+        assert error.details["code"] in ("42703", "42P01"), (step, error.message)
     assert held(canary) == [(1, "bird", "hidden")]
 
 

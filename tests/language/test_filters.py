@@ -6,7 +6,7 @@ import re
 import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import cmp_to_key
+from functools import cmp_to_key, reduce
 from typing import Any
 
 import pytest
@@ -326,6 +326,32 @@ def test_sorting_compares_values_of_one_kind_as_python_does(expression: str, mon
         mixed = [[3, Decimal("1.5")], [2.5, 1]]
         compute(expression, x=[{"n": n} for n in mixed] if "By" in expression else mixed)
         assert compared
+
+
+NUMBERS = st.one_of(
+    st.integers(-3, 3), st.floats(-3, 3), st.decimals(-3, 3, places=1), st.sampled_from([0.1, 2**70, 1e300, 1e-7, 1e-5])
+)
+
+
+@given(st.lists(NUMBERS, max_size=12), st.sampled_from(["", "n"]))
+def test_the_quick_ways_give_what_one_by_one_gives(numbers: list[Any], attribute: str) -> None:
+    """Sorting, extremes, sums and duplicates of numbers of all kinds, by themselves or in objects."""
+    x = [{"n": n} for n in numbers] if attribute else numbers
+    by = f"attribute='{attribute}'" if attribute else ""
+    expected = sorted(numbers, key=cmp_to_key(operators.order))
+    found = compute(f"x | sort({by})", x=x)
+    assert [each["n"] for each in found] == expected if attribute else found == expected
+    for name, better in (("min", operators.less), ("max", operators.greater)):
+        best = reduce(lambda one, two: two if better(two, one) else one, numbers) if numbers else None
+        extreme = compute(f"x | {name}({by})", x=x)
+        assert (extreme["n"] if attribute and numbers else extreme) == best
+    assert compute(f"x | sum({by})", x=x) == reduce(operators.add, numbers, 0)
+    kept: list[Any] = []
+    for number in numbers:
+        if not any(operators.equal(number, each) for each in kept):
+            kept.append(number)
+    unique = compute(f"x | unique({by})", x=x)
+    assert [each["n"] for each in unique] == kept if attribute else unique == kept
 
 
 def test_order_of_several_kinds() -> None:

@@ -149,4 +149,10 @@ def test_too_large_is_told() -> None:
         total.sum()
     with pytest.raises(RunError, match="too large"):
         Spread(sliding=False).add(10**400)
+    for sliding in (False, True):
+        spread = Spread(sliding=sliding)
+        spread.add(1e300)
+        spread.add(-1e300)
+        with pytest.raises(RunError, match="too large"):
+            spread.deviation()
     assert operators.is_finite(1e308)

@@ -144,10 +144,13 @@ def test_numbers_are_told_apart_with_hashes_that_nobody_chooses() -> None:
         (2**70, 2.0**70, Decimal(2**70)),
         (2**60 + 1, Decimal(2**60 + 1), Decimal(f"{2**60 + 1}.00")),
         (0.5, Decimal("0.50")),
+        (0.1, Decimal("0.1")),
+        ([1, {"a": 0.1}], [1.0, {"a": Decimal("0.10")}]),
         (3, 3.0, Decimal("3.00")),
         (10**400, Decimal("1e400")),
     ):
         assert len({identity(each) for each in same}) == 1
+    assert len({identity(each) for each in (True, 1, "1", [1], {"1": 1}, None, "true")}) == 7
     distinct = Distinct()
     for each in chosen:
         distinct.add(each)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal, DecimalException
-from functools import cmp_to_key
+from functools import cmp_to_key, partial, reduce
 from typing import Any, Final
 
 from streamstack.errors import RunError
@@ -346,6 +346,13 @@ def order_key(values: Iterable[Any]) -> Callable[[Any], Any] | None:
     if kinds == {list} and _comparable(values):
         return None
     return cmp_to_key(order)
+
+
+def add_all(values: Sequence[Any], start: Any) -> Any:
+    """Return the sum of numbers, each added to the ones before."""
+    if {type(start), *map(type, values)} <= _FAST:
+        return _calculate(partial(reduce, operator.add), values, start)
+    return reduce(add, values, start)
 
 
 def _exact_number(value: Any) -> Any:

@@ -158,7 +158,13 @@ def number_key(value: float | Decimal) -> int | tuple[str, str]:
         return int(value)
     if type(value) is int and -SMALL < value < SMALL:
         return value
-    exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    if isinstance(value, float):
+        text = repr(value)
+        if "e" not in text and "n" not in text:  # as a decimal writes it, which is slow to make
+            return ("number", text)
+        exact = Decimal(text)
+    else:
+        exact = Decimal(value)
     if exact.is_finite() and exact.adjusted() < 18 and exact == exact.to_integral_value():
         return int(exact)
     return ("number", str(exact.normalize(_WHOLE)))

@@ -13,6 +13,7 @@ from decimal import Decimal
 from functools import lru_cache, partial
 from hashlib import blake2b
 from math import ceil, exp, fsum, inf, isfinite, log, sqrt
+from operator import itemgetter
 from types import MethodType
 from typing import Any, Final
 
@@ -34,7 +35,7 @@ ACCURACY: Final = 0.01
 #: Different values that are counted exactly where nothing leaves.
 EXACT_DISTINCT: Final = 10_000
 
-_PLAIN: Final = frozenset({str, int, float, bool, Decimal, type(None)})
+_PLAIN: Final = frozenset({str, int, float, Decimal, type(None)})
 _NUMBERS: Final = frozenset({int, float})
 #: Numbers up to here are calculated with as they are: nothing can be too large.
 _PLENTY: Final = 1e15
@@ -206,22 +207,30 @@ _CENTRE: Final = log(2 / (_GAMMA + 1))
 
 
 def identity(value: Any) -> Hashable:
-    """Return what tells a value from others: equal values have the same."""
+    """Return what tells a value from others: values that are equal in the language have the same, true and 1 apart."""
     kept: Hashable = value
     if type(value) in _PLAIN:
         large = type(value) is int and not -SMALL < value < SMALL
         return _number(value) if large or type(value) is Decimal else kept
+    if type(value) is bool:  # which Python takes for 0 and 1
+        return ("boolean", value)
+    if isinstance(value, (list, tuple)):
+        return ("list", *map(identity, value))
+    if isinstance(value, Mapping):
+        return ("object", *sorted(((str(name), identity(each)) for name, each in value.items()), key=itemgetter(0)))
     operators.refuse_stream(value)
-    return (canonical_json(value),) if isinstance(value, (list, tuple, Mapping)) else kept
+    return kept
 
 
 def _number(value: int | Decimal) -> Hashable:
     """Return what a number and the float that equals it share, with a hash that a client can't choose."""
     try:
         near = float(value)
-    except (OverflowError, ValueError):  # a signalling NaN is not a float
+    except (OverflowError, ValueError):  # a signalling NaN has no float
         return number_key(value)
-    return near if near == value else number_key(value)
+    if near == value or (type(value) is Decimal and Decimal(repr(near)) == value):  # 0.1 is the decimal 0.1
+        return near
+    return number_key(value)
 
 
 class SlidingDistinct:
@@ -273,7 +282,7 @@ class Distinct:
         """Add a value."""
         known = self._known
         if known is None:
-            self._note(value)
+            self._note(identity(value))
             return
         known.add(identity(value))
         if len(known) > EXACT_DISTINCT:
@@ -283,8 +292,9 @@ class Distinct:
             for each in known:
                 self._note(each)
 
-    def _note(self, value: Any) -> None:
-        word = int.from_bytes(blake2b(_bytes_of(value), digest_size=8).digest(), "big")
+    def _note(self, known: Hashable) -> None:
+        data = b"b" + known if isinstance(known, bytes) else b"v" + canonical_json(known)
+        word = int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
         place = word >> (64 - self._BITS)
         rest = word & ((1 << (64 - self._BITS)) - 1)
         rank = 64 - self._BITS - rest.bit_length() + 1
@@ -314,19 +324,6 @@ class Distinct:
             total = 0.5 * (total + counts[rank])
         total += registers * _sigma(counts[0] / registers)
         return registers * registers / (2 * log(2) * total)
-
-
-def _bytes_of(value: Any) -> bytes:
-    if isinstance(value, tuple):  # what `identity` made of a number, or of a list or an object
-        if len(value) == 2:
-            return b"v" + canonical_json(Decimal(value[1]))
-        (value,) = value
-        return b"j" + bytes(value)
-    if isinstance(value, bytes):
-        return b"b" + value
-    if isinstance(value, (list, Mapping)):
-        return b"j" + canonical_json(value)
-    return b"v" + canonical_json(value)
 
 
 def _sigma(share: float) -> float:
@@ -509,6 +506,8 @@ class Spread:
             if count:
                 squares += off * off * older * count / (older + count)
             count += older
+        if not isfinite(squares):
+            raise RunError("template", "the standard deviation is of numbers that are too large")
         return sqrt(squares / (count - 1)) if count > 1 else None
 
 

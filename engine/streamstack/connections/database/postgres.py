@@ -144,7 +144,7 @@ class Session:
         return _Sending(self, statement, known=statement in self._forms)
 
     def failed(self, statement: Statement, error: BaseException, *, known: bool) -> None:
-        """Count a statement whose sending failed; raise OutdatedError where that may be since its tables changed."""
+        """Record that sending a statement failed; raise OutdatedError where that may be since its tables changed."""
         self.doubtful = True
         if not isinstance(error, _OUTDATED):
             return

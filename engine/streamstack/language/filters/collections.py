@@ -22,6 +22,7 @@ from streamstack.language.filters.operations import (
     object_of,
     sequence_of,
     text_argument,
+    values_at,
     whole,
     wrong,
 )
@@ -94,16 +95,15 @@ def sort_by(value: Any, field: Any, reverse: Any = False) -> list[Any]:
 
 
 def _sorted(items: Sequence[Any], path: Any, reverse: Any, *, folded: bool) -> list[Any]:
-    keys = items if path is None else [at_path(item, path) for item in items]
-    if folded:
-        keys = [key.casefold() if type(key) is str else key for key in keys]
-    places: Sequence[int] = range(len(keys))
-    nulls = [place for place in places if keys[place] is None]
-    if nulls:
-        places = [place for place in places if keys[place] is not None]
-    ordering = operators.order_key([keys[place] for place in places] if nulls else keys)
-    ranks: Any = keys if ordering is None else [None if key is None else ordering(key) for key in keys]
-    return [items[place] for place in (*sorted(places, key=ranks.__getitem__, reverse=bool(reverse)), *nulls)]
+    keys = items if path is None else values_at(items, path)
+    if folded and str in set(map(type, keys)):
+        keys = [key.casefold() if isinstance(key, str) else key for key in keys]
+    known = [place for place, key in enumerate(keys) if key is not None]
+    ordering = operators.order_key(keys if len(known) == len(keys) else [keys[place] for place in known])
+    if keys is items and len(known) == len(items):
+        return sorted(items, key=ordering, reverse=bool(reverse))
+    known.sort(key=keys.__getitem__ if ordering is None else lambda at: ordering(keys[at]), reverse=bool(reverse))
+    return [items[place] for place in known] + [item for item, key in zip(items, keys, strict=True) if key is None]
 
 
 @declare("filter", "unique", '[1, 2, 1, 1.0, "a"] | unique', [1, 2, "a"])
@@ -112,21 +112,21 @@ def unique(value: Any, case_sensitive: Any = True, attribute: Any = None) -> lis
 
     With `case_sensitive=false`, texts that differ only in case are equal.
     """
-    seen: set[Any] = set()
-    found = []
-    for item in items_of(value, "unique"):
-        key = item if attribute is None else at_path(item, attribute)
-        if not case_sensitive and isinstance(key, str):
-            key = key.casefold()
-        mark = identity(key)
-        if mark not in seen:
-            seen.add(mark)
-            found.append(item)
-    return found
+    items = items_of(value, "unique")
+    keys = items if attribute is None else values_at(items, attribute)
+    if not case_sensitive:
+        keys = [key.casefold() if isinstance(key, str) else key for key in keys]
+    marks = keys if set(map(type, keys)) <= {str} else map(identity, keys)
+    first: dict[Any, Any] = {}
+    for mark, item in zip(marks, items, strict=True):
+        first.setdefault(mark, item)
+    return list(first.values())
 
 
 def identity(value: Any) -> Any:
     """Return a hashable key that is the same for equal values."""
+    if type(value) is str:
+        return value
     if isinstance(value, bool) or value is None:
         return (type(value).__name__, value)
     if isinstance(value, (int, float, Decimal)):

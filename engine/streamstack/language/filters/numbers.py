@@ -14,7 +14,9 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_HALF_UP, 
 from typing import Any
 
 from streamstack.language import operators
-from streamstack.language.filters.operations import at_path, declare, failed, items_of, number_of, whole
+from streamstack.language.filters.operations import declare, failed, items_of, number_of, values_at, whole
+
+_KINDS = {int, float, Decimal}
 
 
 @declare("filter", "abs", "-3 | abs", 3)
@@ -72,10 +74,7 @@ def ceil(value: Any) -> Any:
 @declare("filter", "sum", '[{"price": 2}, {"price": 3}] | sum("price")', 5)
 def total(value: Any, attribute: Any = None, start: Any = 0) -> Any:
     """Return the sum of a list of numbers, or of an attribute of its items, plus `start`; 0 for an empty list."""
-    result = number_of(start, "sum")
-    for number in _numbers(value, attribute, "sum"):
-        result = operators.add(result, number)
-    return result
+    return operators.add_all(_numbers(value, attribute, "sum"), number_of(start, "sum"))
 
 
 @declare("filter", "mean", "[1, 2, 6] | mean", 3.0)
@@ -127,19 +126,27 @@ def greatest(value: Any, attribute: Any = None) -> Any:
 
 
 def _extreme(value: Any, attribute: Any, name: str, better: Callable[[Any, Any], bool]) -> Any:
-    found, best = None, None
-    for index, item in enumerate(items_of(value, name)):
-        key = item if attribute is None else at_path(item, attribute)
-        if index == 0 or better(key, best):
-            found, best = item, key
-    return found
+    items = items_of(value, name)
+    keys = items if attribute is None else values_at(items, attribute)
+    if not items:
+        return None
+    if operators.order_key(keys) is None:
+        native = min if better is operators.less else max
+        return items[native(range(len(keys)), key=keys.__getitem__)]
+    found = 0
+    for index in range(1, len(keys)):
+        if better(keys[index], keys[found]):
+            found = index
+    return items[found]
 
 
 def _numbers(value: Any, attribute: Any, name: str) -> Sequence[Any]:
     items = items_of(value, name)
     if attribute is not None:
-        items = [at_path(item, attribute) for item in items]
-    return [number_of(item, name) for item in items]
+        items = values_at(items, attribute)
+    for kind in set(map(type, items)) - _KINDS:
+        number_of(next(item for item in items if type(item) is kind), name)  # tells what it is
+    return items
 
 
 @declare("filter", "filesizeformat", "13000 | filesizeformat", "13.0 kB")

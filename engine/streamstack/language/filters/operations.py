@@ -309,6 +309,13 @@ def object_of(value: Any, name: str) -> dict[str, Any]:
     raise wrong(name, "an object", value)
 
 
+def values_at(items: Sequence[Any], path: Any) -> list[Any]:
+    """Return what stands at a path in each item."""
+    if type(path) is str and "." not in path and set(map(type, items)) <= {dict}:
+        return [item.get(path) for item in items]
+    return [at_path(item, path) for item in items]
+
+
 def at_path(value: Any, path: Any) -> Any:
     """Return what stands at "a.b.0" in an item; null where nothing does.
 
