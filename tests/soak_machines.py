@@ -93,7 +93,7 @@ class Machine:
         for pid in self.workers():
             path = self.folder / f"{pid}.told"
             path.unlink(missing_ok=True)
-            os.kill(pid, signal.SIGUSR2)
+            os.kill(pid, signal.SIGUSR1)
             await until(path.exists)
             told = json.loads(path.read_text())
             found.append(Told(Counter(told["tasks"]), told["blocks"], told["bytes"]))

@@ -70,5 +70,5 @@ def _tell(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGUSR2, _tell)
+    signal.signal(signal.SIGUSR1, _tell)
     main()

@@ -78,7 +78,7 @@ def wrapped(block: Block) -> str:
     """Return a part of an endpoint as a whole one."""
     if "stack" in block.words:
         inputs = sorted(set(re.findall(r"\binput\.(\w+)", block.text)))
-        declared = "".join(f"  {name}: json\n" for name in inputs)
+        declared = "".join(f"  {name}: {{type: json, required: true}}\n" for name in inputs)
         streams = re.search(r"\b(stream|done): |^- (stream|done):$", block.text, re.MULTILINE)
         kind = "streaming" if streams else "json"
         body = "".join(f"  {line}\n" for line in block.text.split("\n"))

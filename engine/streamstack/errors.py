@@ -149,6 +149,16 @@ STATUS = {code: error.status for code, error in ERRORS.items()}
 INTERNAL = frozenset(code for code, error in ERRORS.items() if error.internal)
 
 
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of the frames that an error has passed, and of what they hold, once it has been reported.
+
+    A frame that keeps an error is kept by it, too: only the garbage collector would find the two.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 class RunError(Exception):
     """An error of a run, with a code that definitions can catch.
 

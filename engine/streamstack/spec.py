@@ -301,6 +301,7 @@ class Bound(_Valued):
     code: bool = False  # for TEXT: of words-with-hyphens, as the codes of errors are
     per_item: Binds | None = None  # evaluated for each item, which is bound under this name
     names: str = ""  # of a database: it is a "table", or names "columns" (a text, a list, or keys)
+    not_null: bool = False  # it fails on null and on a file, whatever else it takes
     expression: bool = False  # a value without a binding is a mistake: the same for every item
     # Says of a constant that the function would surely refuse what it takes instead, and what to write.
     refuses: Callable[[Any], tuple[str, str] | None] | None = None

@@ -113,6 +113,15 @@ def test_project_in_a_project_is_its_own(project: Path) -> None:
     assert validate(".", "inner").stderr == "4 files checked, no problems\n"
 
 
+@pytest.mark.parametrize("path", ["definitions", "definitions/a.yaml", "."])
+def test_two_settings_of_one_project_are_an_error(project: Path, path: str) -> None:
+    """Both are named: neither silently wins."""
+    write(project, streamstack="", definitions__streamstack="", definitions__a=SOUND)
+    result = validate(path)
+    assert result.exit_code == 1
+    assert "two: streamstack.yaml and definitions/streamstack.yaml" in result.stdout + result.stderr
+
+
 def test_missing_environment_is_told_on_request(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--env` names the variables that are not set, in settings and in definitions."""
     monkeypatch.setenv("STREAMSTACK_SET", "1")
@@ -284,14 +293,3 @@ def test_odd_file_names_can_be_written(project: Path, format_: str) -> None:
         assert json.loads(result.stdout)["findings"][0]["file"] == "x\ufffd\ufffd%y.yaml"
     else:
         assert "\n%y" not in result.stdout
-
-
-@pytest.mark.parametrize("path", [".", "definitions", "definitions/a.yaml"])
-def test_two_files_of_settings_are_an_error(project: Path, path: str) -> None:
-    """Settings beside `definitions/` and in it are an error that names both, wherever the command starts."""
-    write(
-        project, definitions__a=SOUND, streamstack="log: {level: info}", definitions__streamstack="log: {level: debug}"
-    )
-    result = validate(path)
-    assert result.exit_code == 1
-    assert "two files of settings, streamstack.yaml and definitions/streamstack.yaml" in result.stdout

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -28,10 +29,10 @@ class Clock:
 async def rates(request: pytest.FixtureRequest) -> AsyncIterator[Rates]:
     """Each store there is, empty."""
     if request.param == "memory":
-        yield MemoryRates(1000)
+        yield MemoryRates(1000, 1 << 24)
         return
     redis = Redis(parse_redis(request.getfixturevalue("redis_url")), "rates")
-    yield RedisRates(redis, 1000)
+    yield RedisRates(redis, 1000, 1 << 24)
     await redis.aclose()
 
 
@@ -78,7 +79,7 @@ async def test_what_is_over_is_forgotten_part_by_part(rates: Rates) -> None:
 async def test_redis_holds_little(redis_url: str) -> None:
     """A count takes sixty parts at most, and goes when it is over."""
     redis = Redis(parse_redis(redis_url))
-    rates = RedisRates(redis, 10)
+    rates = RedisRates(redis, 10, 1 << 24)
     quota = Quota(b"k", 1_000_000, 120, sliding=True)
     for _ in range(200):
         await rates.hit([quota])
@@ -98,7 +99,7 @@ CALLS = st.lists(st.integers(0, 400), min_size=1, max_size=200)
 async def test_never_more_in_any_time(pauses: list[int], limit: int, period: int) -> None:
     """Of a sliding window: whichever time of that length is looked at. What is refused would be too much, nearly."""
     clock = Clock()
-    rates = MemoryRates(10, clock)
+    rates = MemoryRates(10, 1 << 24, clock)
     quota = Quota(b"k", limit, period, sliding=True)
     let: list[int] = []
     for pause in pauses:
@@ -119,7 +120,7 @@ async def test_never_more_in_any_time(pauses: list[int], limit: int, period: int
 async def test_windows_let_in_as_many_as_they_say(pauses: list[int], limit: int, period: int) -> None:
     """What was told to be left is let in, up to the end that was told."""
     clock = Clock()
-    rates = MemoryRates(10, clock)
+    rates = MemoryRates(10, 1 << 24, clock)
     quota = Quota(b"k", limit, period)
     last: Verdict | None = None
     until = 0
@@ -138,7 +139,7 @@ async def test_windows_let_in_as_many_as_they_say(pauses: list[int], limit: int,
 async def test_memory_is_bounded() -> None:
     """What is over goes first, then what is oldest; those who are counted now stay."""
     clock = Clock()
-    rates = MemoryRates(100, clock)
+    rates = MemoryRates(100, 1 << 24, clock)
     for number in range(100):
         await rates.hit([Quota(b"old%d" % number, 1, 1000)])
     clock.now += 2
@@ -155,7 +156,7 @@ async def test_memory_is_bounded() -> None:
 async def test_all_processes_count_as_one(own_redis: RedisServer) -> None:
     """Two hundred calls of four processes: exactly so many are let in."""
     redises = [Redis(parse_redis(own_redis.url)) for _ in range(4)]
-    rates = [RedisRates(each, 100) for each in redises]
+    rates = [RedisRates(each, 100, 1 << 24) for each in redises]
     quotas = [Quota(b"a", 60, 60_000), Quota(b"b", 77, 60_000, sliding=True)]
     verdicts = await asyncio.gather(*(each.hit(quotas) for _ in range(50) for each in rates))
     admitted = [all(one.admitted for one in each) for each in verdicts]
@@ -163,3 +164,22 @@ async def test_all_processes_count_as_one(own_redis: RedisServer) -> None:
     assert await hit(rates[0], quotas[1]) == [(True, 16)]
     for each in redises:
         await each.aclose()
+
+
+@pytest.mark.parametrize("sliding", [False, True])
+async def test_keys_take_no_more_memory_than_allowed(*, sliding: bool) -> None:
+    """Counts take no more memory than `state.maxSize`, however many keys there are."""
+    clock = Clock()
+    tracemalloc.start()
+    try:
+        rates = MemoryRates(10**6, 500_000, clock)
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(60):
+            for number in range(400):
+                await rates.hit([Quota(b"key %d" % number, 1000, 60_000, sliding)])
+            clock.now += 1
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert held < 700_000
+    assert len(rates) == 400 if not sliding else 100 < len(rates) < 200

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import tracemalloc
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -72,6 +75,57 @@ async def test_bytes_are_bounded() -> None:
     with pytest.raises(RunError, match=r"`state.maxSize` is 10,000") as raised:
         await made.set(b"large", "x" * 10_000, None)
     assert raised.value.code == "limit-reached"
+
+
+SHAPES: dict[str, Callable[[int], Any]] = {
+    "floats": lambda n: [n + i * 0.5 for i in range(500)],
+    "integers": lambda n: [n * 1000 + i + 1000 for i in range(500)],
+    "small integers": lambda n: [(n + i) % 200 for i in range(500)],
+    "rows": lambda n: json.loads(json.dumps([{"id": i, "name": f"row {n} {i}", "price": i * 1.5} for i in range(100)])),
+    "lists": lambda n: [[n + i + 1000] for i in range(300)],
+    "decimals": lambda n: [Decimal(f"{n}.{i}") for i in range(100)],
+    "texts": lambda n: "é€" * 2000 + str(n),
+    "bytes": lambda n: b"x" * 5000 + b"%d" % n,
+    "tiny": lambda n: n + 1000,
+}
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, "counters", "large counters"])
+async def test_what_is_held_is_counted(shape: str) -> None:
+    """The size that is bounded is the memory that values and counters take, whatever they are made of."""
+    made, _ = store(10**6, 400_000)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(3000):
+            key = b"key %d" % number
+            if "counters" in shape:
+                await made.add(key, 1, None)
+                await made.add(key, 10**3000 if shape == "large counters" else 1, None)
+            else:
+                await made.set(key, SHAPES[shape](number), None)
+            size = made.values.size + made.counters.size
+            assert size <= 400_000
+            if size > 350_000:
+                break
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert size > 350_000
+    assert 0.6 < held / size < 1.4
+
+
+async def test_counters_take_room_of_values() -> None:
+    """Counters and values together have `state.maxSize`; values go first."""
+    made, _ = store(10**6, 100_000)
+    for number in range(50):
+        await made.set(b"value %d" % number, "x" * 1000, None)
+    for number in range(1000):
+        await made.add(b"counter %d" % number, 1, None)
+        assert made.values.size + made.counters.size <= 100_000
+    assert len(made.values) == 0
+    assert 200 < len(made.counters) < 400
+    assert await made.add(b"counter 999", 0, None) == 1
 
 
 async def test_what_has_no_json_is_not_kept() -> None:

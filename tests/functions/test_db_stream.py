@@ -100,6 +100,29 @@ async def test_a_slow_loop_does_not_hold_the_connection(postgres: str, encoded: 
         await context.aclose()
 
 
+@pytest.mark.parametrize("encoded", [True, False], ids=["encoded", "as objects"])
+async def test_large_rows_are_fetched_fewer_at_once(postgres: str, encoded: bool) -> None:  # noqa: FBT001
+    """A batch has so many rows that it stays small, so that slow readers do not hold much."""
+    context = Context(databases={"main": Database(url=postgres, pool_size=1)})
+
+    class Encoding(Collector):
+        takes_json = encoded
+
+    wide = "SELECT n, repeat('x', CASE WHEN n <= 400 THEN 50000 ELSE 10 END) AS t FROM generate_series(1, 3000) n"
+    assert db_stream.run is not None
+    try:
+        stream = db_stream.run(Run(Encoding(), context), sql=(statement_of((wide,)), []), batch=1000)
+        stream.consume(unchanged=True)
+        sizes = []
+        while batch := await stream.batch():
+            sizes.append(len(batch))
+        assert sizes[0] == 50
+        assert set(sizes[1:70]) == {5}
+        assert (max(sizes), sum(sizes)) == (1000, 3000)
+    finally:
+        await context.aclose()
+
+
 def _open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 

@@ -13,6 +13,7 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.functions.http import http_stream
+from streamstack.functions.http_upstream import Watchdog
 from streamstack.language.settings import HttpSettings
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Stream
@@ -658,6 +659,34 @@ async def test_error_knows_its_url_without_secrets() -> None:
         url = upstream.url.replace("//", "//user:pass@") + "/prices?key=secret"
         taken = await take("http.stream", url=url)
         ran = await run_calling("- http.request: << input.url >>\n  as: reply", {"url": url})
-    for error in (taken.error, ran.error):
+    for error, more in ((taken.error, {"stream": "http.stream"}), (ran.error, {})):
         assert error is not None
-        assert error.about == {"url": upstream.url + "/prices"}
+        assert error.about == {"url": upstream.url + "/prices", **more}
+
+
+async def test_one_timer_limits_many_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits that end in time set no timer of their own; one that does not ends then, whichever task waits."""
+    loop, watchdog, timers = asyncio.get_running_loop(), Watchdog(), []
+    call_at = loop.call_at
+
+    def counted(due: float, callback: Any, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
+        if callback == watchdog._look:  # noqa: SLF001
+            timers.append(due)
+        return call_at(due, callback, *arguments, **options)
+
+    monkeypatch.setattr(loop, "call_at", counted)
+    for _ in range(100):
+        await watchdog.limit(lambda: asyncio.sleep(0), loop.time() + 0.1)
+    assert len(timers) == 1
+    for shorter in (0.3, 0.01):
+        began = loop.time()
+        with pytest.raises(TimeoutError):
+            await asyncio.create_task(watchdog.limit(lambda: asyncio.sleep(5), began + shorter))
+        assert shorter - 0.002 <= loop.time() - began < shorter + 0.2
+    task = asyncio.create_task(watchdog.limit(lambda: asyncio.sleep(5), loop.time() + 5))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    watchdog.close()
+    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]

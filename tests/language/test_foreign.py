@@ -14,7 +14,11 @@ from streamstack.language.settings import Streaming
 HEAD = """\
 method: POST
 path: /x
-inputParameters: {q: text, n: integer, tags: list, user-name: text}
+inputParameters:
+  q: {type: text, default: a}
+  n: {type: integer, default: 1}
+  tags: {type: list, default: []}
+  user-name: {type: text, default: Ada}
 functionStack:
 """
 

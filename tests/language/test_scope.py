@@ -41,7 +41,7 @@ WORDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a property of an item": (
         "- stream: << input.rows[0].nme >>",
         {"inputs": "rows: {type: list, items: {type: object, properties: {name: text}}}"},
-        "`input.rows.0` has no `nme`, did you mean `name`?",
+        "`input.rows[0]` has no `nme`, did you mean `name`?",
     ),
     "a property of a text": (
         "- stream: << input.city.name >>",

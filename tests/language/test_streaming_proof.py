@@ -137,7 +137,9 @@ def test_a_thousand_endpoints_are_analysed_in_about_a_second() -> None:
       do: [{forEach: {in: << r{n} >>, as: piece, do: [{stream: << piece.text ~ a{n} >>}]}}]
       catch: {do: [{log: << error.code >>}]}
 """
-    head = "method: GET\npath: /t\ninputParameters: {message: text, size: integer}\nfunctionStack:\n"
+    head = (
+        "method: GET\npath: /t\ninputParameters: {message: text, size: {type: integer, default: 1}}\nfunctionStack:\n"
+    )
     steps = "".join(block.replace("{n}", str(n)) for n in range(30))
     (document,), _ = read(head + steps, "t.yaml")
     definition = read_document(document, FUNCTIONS, Streaming()).definition

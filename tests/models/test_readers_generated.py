@@ -14,8 +14,10 @@ from streamstack.errors import RunError
 from streamstack.formats.items import Item, refuse
 from streamstack.language.values import to_json
 from streamstack.runtime.providers import PROVIDERS
-from streamstack.runtime.providers.provider import AnswerDecoder
+from streamstack.runtime.providers.conversation import Turn, read_messages
+from streamstack.runtime.providers.provider import AnswerDecoder, Chat
 from tests.models.asking import wire
+from tests.models.test_messages import FORMS, REASONED
 from tests.models.test_wires import SAID
 
 EVENTS = [
@@ -25,6 +27,17 @@ EVENTS = [
     if line.startswith("data: {")
 ]
 KEYS = sorted({key for _, event in EVENTS for key in event} | {"error", "index", "text", "id"})
+
+
+def _keys(value: Any) -> set[str]:
+    """Return the names and the short texts in a value."""
+    if isinstance(value, dict):
+        return set(value).union(*map(_keys, value.values()))
+    if isinstance(value, list):
+        return set[str]().union(*map(_keys, value))
+    return {value} if isinstance(value, str) and len(value) < 20 else set()
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats() | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
@@ -89,6 +102,41 @@ def test_reader_of_nothing_stays_calm(provider: str) -> None:
     items: list[Item] = []
     PROVIDERS[provider].reader("x.example", 9).take({}, items)
     assert items == []
+
+
+#: Conversations of each form, and with reasoning.
+TALKS = [*FORMS.values(), *(messages for _, messages, _ in REASONED)]
+WORDS = st.sampled_from(sorted(_keys(TALKS)))
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@st.composite
+def talks(draw: st.DrawFn) -> list[Any]:
+    """Draw a conversation in which up to two things are something else."""
+    talk: Any = draw(st.sampled_from(TALKS))
+    for _ in range(draw(st.integers(0, 2))):
+        talk = changed(talk, draw(st.sampled_from(places(talk)[1:] or [()])), draw(ANY))
+    return talk if isinstance(talk, list) else [talk]
+
+
+@settings(max_examples=1500, deadline=None)
+@given(talks())
+def test_any_messages_are_sent_or_refused(messages: list[Any]) -> None:
+    """What clients send is a conversation for every provider, or their error; never ours."""
+    turns: tuple[Turn, ...] = ()
+    refused = None
+    try:
+        turns = read_messages(messages)
+    except RunError as error:
+        refused = error
+    assert refused is None or (refused.code, refused.parameter) == ("template", "messages")
+    for provider in PROVIDERS.values():
+        for own in (True, False):
+            to_json(provider.body(Chat("m", turns, own=own)))
 
 
 #: Texts that look like what stands around them, or break JSON where they are cut out wrongly.

@@ -333,10 +333,10 @@ async def test_options_lie_over_the_body() -> None:
     ],
 )
 async def test_what_is_no_message_is_refused(messages: Any) -> None:
-    """It says where and what to write; in most endpoints, the client wrote it."""
+    """It says where and what to write; where a client wrote it, it is the client's error."""
     with pytest.raises(Exception, match="messages") as caught:
         await ask("http://127.0.0.1:9", messages=messages)
-    assert (getattr(caught.value, "code", None), getattr(caught.value, "status", None)) == ("invalid-input", 400)
+    assert (getattr(caught.value, "code", None), getattr(caught.value, "parameter", None)) == ("template", "messages")
 
 
 # ------------------------------------------------------------------------------ where, with what

@@ -56,7 +56,7 @@ async def project(
     endpoints = make_endpoints(compile_project(checked.project), checked.settings, dev=False)
     context = make_context(checked, environment, dev=False)
     cors = make_cors(checked.settings.server.cors)
-    async with Service(endpoints, context=context, cors=cors) as service:
+    async with Service(endpoints, context=context, cors=cors, max_memory=checked.settings.server.max_memory) as service:
         limits = checked.settings.server
         listening = HttpServer(service, most=limits.max_connections, head_timeout=limits.head_timeout)
         runner = web.ServerRunner(listening, shutdown_timeout=1)

@@ -41,7 +41,10 @@ async def status_of(folder: Path, stack: str, body: Any, type_: str = "json") ->
 MESSAGES = (
     "- llm.chat: {model: m, messages: << input.v >>}\n  as: r\n- collect: << r >>\n  as: all\n- return: << all >>"
 )
+NESTED = MESSAGES.replace("<< input.v >>", "[{role: user, content: << input.v >>}]")
+TOOLS = MESSAGES.replace("<< input.v >>", "Hi, tools: << input.v >>")
 HEADERS = '- http.request: {url: "http://127.0.0.1:9", headers: << input.v >>}'
+HEADER = '- http.request: {url: "http://127.0.0.1:9", headers: {A: << input.v >>}}'
 SPLIT = "- stream: {content: a b c, split: {by: words, size: << input.v >>}}"
 
 
@@ -58,12 +61,23 @@ SPLIT = "- stream: {content: a b c, split: {by: words, size: << input.v >>}}"
         (SPLIT, {"v": "many"}, "`size` must be an integer, not a text"),
         ("- counter.add: {key: k, by: << input.v >>}", {"v": "x"}, "`by` must be a number, not a text"),
         (HEADERS, {"v": {"A B": 1}}, "`A B` is not a valid header"),
-        (HEADERS, {"v": {"A": "b\r\nc"}}, "the header `A` holds a line break"),
+        (HEADERS, {"v": {"A": "b\r\nc"}}, "the header `A` contains a line break"),
+        (HEADER, {"v": "b\r\nc"}, "the header `A` contains a line break"),
+        (HEADER.replace("<<", "Bearer <<"), {"v": "b\nc"}, "the header `A` contains a line break"),
+        ("- http.request: << input.v >>", {"v": "ftp://a"}, "`url` must be a URL"),
+        ("- http.request: << input.v >>", {"v": "http://a/\nb"}, "`url` contains a line break"),
+        ("- http.request: {url: 'http://127.0.0.1:9', method: << input.v >>}", {"v": "G T"}, "`method` must be"),
+        ("- http.request: {url: 'http://127.0.0.1:9', body: << input.v >>}", {"v": [1]}, "`body` must be a text"),
         (MESSAGES, {"v": 5}, "`messages` must be a list, not an integer"),
         (MESSAGES, {"v": []}, "`messages` is empty"),
         (MESSAGES, {"v": [{"role": "nobody", "content": "a"}]}, "`messages[0].role` is 'nobody'"),
         (MESSAGES, {"v": [{"role": "tool", "content": "a"}]}, "`messages[0]` requires `toolCallId`"),
         (MESSAGES, {"v": [{"role": "user", "content": [5]}]}, "`messages[0].content[0]` is not a message part"),
+        (NESTED, {"v": [{"type": "video"}]}, "`messages[0].content[0]` is not a message part"),
+        (MESSAGES, {"v": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "`messages[0].content[0]` req"),
+        (TOOLS, {"v": [{"type": "web_search"}]}, "`tools[0]` is not a tool"),
+        (TOOLS.replace("tools", "system"), {"v": [{"type": "document"}]}, "`system[0]` is not a message part"),
+        (TOOLS.replace("tools", "options"), {"v": {"n": 2}}, "`options` must be options for one response"),
         (
             MESSAGES.replace("<< input.v >>", "'<< input.list + [{\"role\": \"user\", \"content\": input.v}] >>'"),
             {"v": "a", "list": [5]},
@@ -86,6 +100,8 @@ async def test_values_of_clients(stack: str, body: Any, detail: str, tmp_path: P
         "- set: {a: soon}\n- wait: << a >>",
         '- wait: << "soon" if input.v else input.v >>',
         "- wait: << input.v ~ settings.unit >>",
+        '- set: {broken: "a\\nb"}\n' + HEADER.replace("input.v", "broken"),
+        '- set: {broken: "a\\nb"}\n' + HEADER.replace("<< input.v >>", "a << broken >> << input.v >>"),
         "- call: {function: f, with: {v: soon}}",
         "- wait: << input.v + 1 >>",
     ],

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +16,7 @@ from time import perf_counter
 import pytest
 
 from tests.server.declarations import HELLO, KEPT, SLOW, both
-from tests.server.processes import Process, serving
+from tests.server.processes import Process, serving, start
 from tests.server.serving import Client, parse
 
 #: Some of these are over before the server loses its patience, others are not.
@@ -273,3 +275,71 @@ async def test_who_is_behind_at_the_end_sees_that_there_was_more(tmp_path: Path)
         with pytest.raises(ConnectionResetError):
             await asyncio.wait_for(client.reader.read(), 10)
         client.close()
+
+
+SLOW_NAMES = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netdb.h>
+#include <string.h>
+#include <unistd.h>
+typedef int (*lookup)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+int getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **found) {
+  if (host && strstr(host, "slow.example")) { sleep(60); return EAI_AGAIN; }
+  return ((lookup)dlsym(RTLD_NEXT, "getaddrinfo"))(host, port, hints, found);
+}
+"""
+ASKING = """
+method: GET
+path: /ask
+responseType: json
+functionStack:
+  - %s
+    as: found
+  - return: << found >>
+"""
+
+
+@pytest.fixture
+def slow_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that takes a minute, for processes that are started."""
+    if shutil.which("cc") is None:
+        pytest.skip("a C compiler is missing: apt-get install gcc")
+    library = str(tmp_path / "slow.so")
+    command = ["cc", "-shared", "-fPIC", "-x", "c", "-o", library, "-", "-ldl"]
+    subprocess.run(command, input=SLOW_NAMES, text=True, check=True)
+    monkeypatch.setenv("LD_PRELOAD", library)
+
+
+@both
+@pytest.mark.parametrize(
+    ("settings", "step", "serves"),
+    [
+        ('databases: {main: {url: "postgresql://u:p@slow.example/db"}}', "db.query: SELECT 1 AS one", False),
+        ("state: {url: redis://slow.example}", "counter.add: asked", True),
+    ],
+)
+async def test_a_slow_name_server_does_not_delay_the_end(
+    tmp_path: Path, slow_names: None, workers: str, settings: str, step: str, *, serves: bool
+) -> None:
+    """Names that are still looked up, by whatever library and thread, hold nothing up: while it starts, and later."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "streamstack.yaml").write_text(f"server: {{shutdownTimeout: 1s}}\n{settings}\n")
+    (project / "ask.yaml").write_text(ASKING % step)
+    server = Process(await start(str(project), "--port", "0", "--workers", workers))
+    listening = asyncio.ensure_future(server.listen())
+    if serves:
+        server.port = int((await server.said(r"http://127\.0\.0\.1:(\d+)$"))[1])
+        assert (await server.ask("GET", "/ask")).status == 503
+        asking = [asyncio.ensure_future(server.ask("GET", "/ask")) for _ in range(4)]
+        await asyncio.sleep(0.3)
+    else:
+        asking = []
+        await asyncio.sleep(3)  # it looks the database up
+    began = perf_counter()
+    assert await server.stop() == 0
+    assert perf_counter() - began < 5
+    await asyncio.gather(*asking, return_exceptions=True)
+    await asyncio.wait_for(listening, 10)
+    assert ("stopped before anything was served" in server.lines) is not serves

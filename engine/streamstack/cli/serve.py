@@ -108,6 +108,9 @@ def serve(
             serve_alone(task)
     except (AddressError, AuthenticationError, DatabaseError, SupervisorError, TlsError, UnservableError) as error:
         give_up(context, str(error))
+    # All is closed. Only threads may be left that look names up, for which the interpreter would wait.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _check_sharing(context: click.Context, checked: Checked) -> None:

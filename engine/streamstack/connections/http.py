@@ -50,12 +50,12 @@ class UpstreamRequest:
 def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "http") -> URL:
     """Return the URL that a text is, with more added to its query. ``web`` is its scheme: http or ws.
 
-    Raises RunError ``template`` for any other URL, ``invalid-input`` for one with control characters. The message
-    holds none of it: a URL may hold a key.
+    Raises RunError ``template`` for what is not such a URL. The message holds none of it: a URL may hold a key.
     """
     text = text.strip()
     if _CONTROL.search(text):  # yarl would drop line breaks and tabs in silence
-        raise RunError("invalid-input", "`url` contains a line break or another control character", final=True)
+        message = "`url` contains a line break or another control character"
+        raise RunError("template", message, final=True, parameter="url")
     try:
         url = URL(text, encoded=_QUOTED.fullmatch(text) is not None)
         right = url.scheme in (web, web + "s") and bool(url.raw_host) and url.port is not None
@@ -64,7 +64,8 @@ def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "
     except (ValueError, TypeError):
         right = False
     if not right:
-        raise RunError("template", f"`url` must be a URL such as {web}s://api.example.org/path", final=True)
+        message = f"`url` must be a URL such as {web}s://api.example.org/path"
+        raise RunError("template", message, final=True, parameter="url")
     return url.with_fragment(None)
 
 

@@ -7,6 +7,7 @@ import socket
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from io import BytesIO
 from threading import Thread
 from typing import Any, Final, Protocol, TypeVar
 
@@ -33,6 +34,8 @@ from streamstack.language.settings import HttpSettings
 
 #: Bytes of a piece, at most (br: about).
 PIECE: Final = 64 * 1024
+#: Bytes of a request that are written at once.
+_IN_ONE_PIECE: Final = 256 * 1024
 #: Codings one upon the other; no honest server uses more.
 _MOST: Final = 3
 
@@ -364,9 +367,16 @@ class HttpClient:
         async def send_once(request: UpstreamRequest) -> UpstreamResponse:
             url, headers, proxy = self._prepare(request)
             host = request.url.host or ""
+            body = request.body
             try:
                 response = await self.session.request(
-                    request.method, url, headers=headers, data=request.body, allow_redirects=False, proxy=proxy
+                    request.method,
+                    url,
+                    headers=headers,
+                    # A large body is written in pieces, so that it does not hold up the loop.
+                    data=BytesIO(body) if isinstance(body, bytes) and len(body) > _IN_ONE_PIECE else body,
+                    allow_redirects=False,
+                    proxy=proxy,
                 )
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise fault_of(error, host, self.settings.connect) from error
@@ -459,9 +469,13 @@ class WebSocket:
 
 
 class UpstreamResponse:
-    """The head of an answer, and its body as it comes. Close it, whatever happens."""
+    """The head of an answer, and its body as it comes. Close it, whatever happens.
+
+    ``waited`` tells whether the last piece was not there yet when it was asked for: others have run meanwhile.
+    """
 
     def __init__(self, response: aiohttp.ClientResponse, host: str) -> None:
+        self.waited = False
         self.status = response.status
         self.reason = response.reason or ""
         self.headers = response.headers
@@ -514,7 +528,10 @@ class UpstreamResponse:
             raise self._fault
         content = self._response.content
         try:
-            data = await content.readany()
+            data = content.read_nowait()
+            self.waited = not data
+            if self.waited:
+                data = await content.readany()
         except Exception as error:
             self._fault = self._lost("broke off")
             self._fault.__cause__ = error

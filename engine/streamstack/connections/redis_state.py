@@ -533,9 +533,9 @@ class RedisRates:
 
     __slots__ = ("_meanwhile", "_redis")
 
-    def __init__(self, redis: Redis, most: int) -> None:
+    def __init__(self, redis: Redis, most: int, max_size: int) -> None:
         self._redis = redis
-        self._meanwhile = MemoryRates(most)
+        self._meanwhile = MemoryRates(most, max_size)
 
     async def hit(self, quotas: Sequence[Quota]) -> list[Verdict]:
         """Count a call."""

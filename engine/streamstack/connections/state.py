@@ -12,6 +12,7 @@ from decimal import Decimal
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from math import ceil, inf
+from sys import getsizeof
 from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -63,6 +64,30 @@ def refuse_size(size: int, most: int) -> None:
         )
 
 
+def size_in_memory(value: Any) -> int:
+    """Return the bytes that a value takes in memory, about. Names of properties, which objects share, count once."""
+    size, names = 0, set[str]()
+    left: list[Any] = [value]
+    while left:
+        each = left.pop()
+        kind = type(each)
+        if kind is str or kind is float:
+            size += getsizeof(each)
+        elif kind is int:
+            if not -5 <= each <= 256:  # those are shared (https://docs.python.org/3/c-api/long.html)
+                size += getsizeof(each)
+        elif kind is dict:
+            size += getsizeof(each)
+            names.update(each)
+            left.extend(each.values())
+        elif kind is list or kind is tuple:
+            size += getsizeof(each)
+            left.extend(each)
+        elif each is not None and kind is not bool:
+            size += getsizeof(each)
+    return size + sum(map(getsizeof, names))
+
+
 @dataclass(slots=True)
 class _Entry:
     value: Any
@@ -73,11 +98,11 @@ class _Entry:
 class _LruCache:
     """Entries in the order of their last use, bounded in number and bytes."""
 
-    __slots__ = ("_clock", "_due", "_entries", "_max_entries", "_max_size", "size")
+    __slots__ = ("_clock", "_due", "_entries", "_max_entries", "max_size", "size")
 
-    def __init__(self, max_entries: int, max_size: float, clock: Callable[[], float]) -> None:
+    def __init__(self, max_entries: int, max_size: int, clock: Callable[[], float]) -> None:
         self._max_entries = max_entries
-        self._max_size = max_size
+        self.max_size = max_size
         self._clock = clock
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         #: When which entry is over, the soonest first; what was replaced since is still in it.
@@ -106,12 +131,16 @@ class _LruCache:
         if expires != inf:
             heappush(self._due, (expires, key))
         self._expire()
-        while len(self._entries) > self._max_entries or self.size > self._max_size:
-            _, entry = self._entries.popitem(last=False)
-            self.size -= entry.size
+        self.make_room()
         if len(self._due) > 2 * len(self._entries) + 64:
             self._due = [(e.expires, k) for k, e in self._entries.items() if e.expires != inf]
             heapify(self._due)
+
+    def make_room(self) -> None:
+        """Drop entries that were not used for longest, while there are too many."""
+        while len(self._entries) > self._max_entries or self.size > self.max_size:
+            _, entry = self._entries.popitem(last=False)
+            self.size -= entry.size
 
     def drop(self, key: bytes) -> bool:
         """Drop an entry; tell whether there was one."""
@@ -133,14 +162,15 @@ class _LruCache:
 class MemoryStore:
     """A store in the memory of this process: bounded, gone when it ends.
 
-    Past the bounds, what was not used for longest goes first. Counters are kept apart: no cached value drives one out.
+    Past the bounds, what was not used for longest goes first. Counters are kept apart: no cached value drives one out,
+    and what they take is not there for values.
     """
 
     def __init__(self, settings: StateSettings, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._max_size = settings.max_size
         self.values = _LruCache(settings.max_entries, settings.max_size, clock)
-        self.counters = _LruCache(settings.max_entries, inf, clock)
+        self.counters = _LruCache(settings.max_entries, settings.max_size, clock)
 
     async def get(self, key: bytes) -> Any:
         """Return a value; MISSING where there is none, or its time is over."""
@@ -149,7 +179,8 @@ class MemoryStore:
 
     async def set(self, key: bytes, value: Any, ttl: float | None) -> None:
         """Keep a value as it is: values don't change in place, so no step can change it from outside."""
-        size = len(to_json(value)) + len(key) + _OVERHEAD
+        to_json(value)  # which raises
+        size = size_in_memory(value) + len(key) + _OVERHEAD
         refuse_size(size, self._max_size)
         self.values.put(key, value, size, self._until(ttl))
 
@@ -160,12 +191,19 @@ class MemoryStore:
 
     async def add(self, key: bytes, by: Number, ttl: float | None) -> Number:
         """Add to a counter; nothing else happens meanwhile."""
-        entry = self.counters.get(key)
+        entry, counters = self.counters.get(key), self.counters
         if entry is None:
-            self.counters.put(key, by, len(key) + _OVERHEAD, self._until(ttl))
-            return by
-        total: Number = operators.add(entry.value, by)
-        entry.value = total
+            counters.put(key, by, getsizeof(by) + len(key) + _OVERHEAD, self._until(ttl))
+            total = by
+        else:
+            total = operators.add(entry.value, by)
+            grown = getsizeof(total) - getsizeof(entry.value)
+            entry.value = total
+            entry.size += grown
+            counters.size += grown
+            counters.make_room()
+        self.values.max_size = max(self._max_size - counters.size, 0)
+        self.values.make_room()
         return total
 
     async def alone(self, key: bytes, work: Callable[[], Awaitable[Any]]) -> Any:
@@ -322,13 +360,23 @@ class _Sliding:
         return (now // part + 1) * part + quota.period
 
 
-class MemoryRates:
-    """Counts in the memory of this process, for a bounded number of keys: what is over goes first, then the oldest."""
+#: Bytes that the count of a key takes, about: of a sliding window once each of its parts has been used.
+_WINDOWED_SIZE: Final = 200
+_SLIDING_SIZE: Final = 3600
 
-    def __init__(self, most: int, clock: Callable[[], float] = monotonic) -> None:
+
+class MemoryRates:
+    """Counts in the memory of this process: what is over goes first, then the oldest.
+
+    ``most`` is the number of keys, ``max_size`` the bytes that they may take.
+    """
+
+    def __init__(self, most: int, max_size: int, clock: Callable[[], float] = monotonic) -> None:
         self._most = most
+        self._max_size = max_size
         self._clock = clock
         self._counts: dict[bytes, _Windowed | _Sliding] = {}
+        self._sliding = 0  # how many of them are of sliding windows
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -362,18 +410,26 @@ class MemoryRates:
     def _count(self, quota: Quota) -> _Windowed | _Sliding:
         found = self._counts.get(quota.key)
         if found is None:
-            if len(self._counts) >= self._most:
+            if self._full:
                 self._make_room()
             found = self._counts[quota.key] = _Sliding() if quota.sliding else _Windowed()
+            self._sliding += quota.sliding
         return found
+
+    @property
+    def _full(self) -> bool:
+        size = len(self._counts) * _WINDOWED_SIZE + self._sliding * (_SLIDING_SIZE - _WINDOWED_SIZE)
+        return len(self._counts) >= self._most or size >= self._max_size
 
     def _make_room(self) -> None:
         now = int(self._clock() * 1000)
-        for key in list(self._over(now)):
-            del self._counts[key]
-        if len(self._counts) >= self._most:
-            for key in list(islice(self._counts, max(1, self._most // 16))):
-                del self._counts[key]
+        self._drop(list(self._over(now)))
+        if self._full:
+            self._drop(list(islice(self._counts, max(1, len(self._counts) // 16))))
+
+    def _drop(self, keys: list[bytes]) -> None:
+        for key in keys:
+            self._sliding -= isinstance(self._counts.pop(key), _Sliding)
 
     def _over(self, now: int) -> Iterator[bytes]:
         return (key for key, count in self._counts.items() if count.ends <= now)

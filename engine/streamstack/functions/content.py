@@ -127,7 +127,7 @@ _EFFECTS: Final = Effects(
     _CHARSET,
     ON_INVALID,
     MAX_EVENT_SIZE,
-    effects=_EFFECTS,
+    effects=replace(_EFFECTS, result="stream of ({...} | list)"),
     examples=[
         Example(
             "records as objects, by the header",

@@ -6,7 +6,7 @@ import asyncio
 import pickle
 import tempfile
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -52,7 +52,11 @@ LIMIT: Final = Parameter(
     default=MOST_ROWS,
 )
 CONFIGURED: Final = (Configured("database", "databases"),)
-GIVES_VALUE: Final = Effects(gives="value", configured=CONFIGURED)
+
+
+def gives_value(result: str) -> Effects:
+    """Return the effects of a statement that gives a value of a shape."""
+    return Effects(gives="value", result=result, configured=CONFIGURED)
 
 
 def open_databases(context: Context) -> Databases:
@@ -95,7 +99,7 @@ async def held_rows(run: Run, database: str | None, query: Query, limit: int) ->
     SQL,
     DATABASE,
     LIMIT,
-    effects=GIVES_VALUE,
+    effects=gives_value("[{...}]"),
     examples=[
         Example(
             "rows as a list of objects",
@@ -139,7 +143,7 @@ async def db_query(
     "db.first",
     SQL,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("{...}?"),
     examples=[
         Example(
             "a row, or null",
@@ -164,7 +168,7 @@ async def _first_row(run: Run, query: Query, database: str | None) -> dict[str, 
     "db.value",
     SQL,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("any?"),
     examples=[
         Example(
             "a single value",
@@ -183,7 +187,7 @@ async def db_value(run: Run, sql: Query, database: str | None = None) -> Any:
     "db.execute",
     SQL,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("integer"),
     examples=[
         Example(
             "number of rows",
@@ -250,6 +254,10 @@ log = structlog.get_logger("streamstack.database")
 
 #: Rows of the first batch: few, so that the first row is sent soon.
 _FIRST: Final = 50
+#: Bytes that a batch has, about: rows wait in memory where a client is slow.
+_BATCH_BYTES: Final = 256 * 1024
+#: Rows of a batch whose size is looked at.
+_SAMPLE: Final = 16
 #: Seconds to end listening at the end of a run.
 _UNSUBSCRIBE_WITHIN: Final = 10.0
 
@@ -257,9 +265,14 @@ _UNSUBSCRIBE_WITHIN: Final = 10.0
 @function(
     "db.stream",
     SQL,
-    Parameter("batch", Bound(Kind.INTEGER, minimum=1, maximum=100_000), "Number of rows per fetch.", default=1000),
+    Parameter(
+        "batch",
+        Bound(Kind.INTEGER, minimum=1, maximum=100_000),
+        "Maximum number of rows per fetch. Of large rows, fewer are fetched at once.",
+        default=1000,
+    ),
     DATABASE,
-    effects=Effects(gives="stream", configured=CONFIGURED),
+    effects=Effects(gives="stream", result="stream of {...}", configured=CONFIGURED),
     examples=[
         Example(
             "row by row",
@@ -342,7 +355,13 @@ class _Reading:
                 yield rows
                 if opened.ended:
                     return
-                size = self._size
+                size = self._size_after(rows)
+
+    def _size_after(self, rows: list[Any]) -> int:
+        """Return how many rows the next batch has, by the size of these."""
+        sample = rows[:: max(1, len(rows) // _SAMPLE)]
+        each = sum(map(_size_of, sample)) // len(sample) + 1
+        return min(self._size, max(1, _BATCH_BYTES // each))
 
     async def _fetch(self, feed: Channel) -> None:
         """Fetch until the end. A connection that is lost before there was any row is replaced."""
@@ -371,7 +390,7 @@ class _Reading:
             taken = feed.put(rows)
             if opened.ended:
                 return
-            size = self._size
+            size = self._size_after(rows)
 
     async def _is_taken(self, taken: asyncio.Future[None]) -> bool:
         """Wait until the batch before is taken; False where that lasts too long for a connection to be held."""
@@ -391,13 +410,22 @@ class _Reading:
                         f"the rows that wait for a slow loop have more than {most} bytes: raise "
                         f"`databases.{self._database.name}.spool`, or read less",
                     )
-                rows = [] if opened.ended else await opened.fetch(self._size)
+                rows = [] if opened.ended else await opened.fetch(self._size_after(rows))
         except OSError as error:
             raise RunError(
                 "internal", f"the rows that wait for a slow loop can't be stored on disk: {error}"
             ) from error
         finally:
             spool.end()
+
+
+def _size_of(value: Any) -> int:
+    """Return about how many bytes a row has."""
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_size_of, value.values()))
+    return sum(map(_size_of, value)) if isinstance(value, list) else 16
 
 
 def _ready(rows: list[Any]) -> list[Any]:
@@ -485,6 +513,7 @@ class Spool:
     DATABASE,
     effects=Effects(
         gives="stream",
+        result="stream of {channel: text?, payload: any, gap: boolean}",
         configured=CONFIGURED,
         properties=(Property("gaps", "Number of times the connection was lost."),),
     ),

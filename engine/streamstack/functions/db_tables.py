@@ -10,7 +10,7 @@ from secrets import token_hex
 from typing import Any, Final
 
 from streamstack.errors import RunError
-from streamstack.functions.db import DATABASE, GIVES_VALUE, LIMIT, MOST_ROWS, Query, database_of, held_rows
+from streamstack.functions.db import DATABASE, LIMIT, MOST_ROWS, Query, database_of, gives_value, held_rows
 from streamstack.language.definition import Choice, Example, Parameter, function
 from streamstack.language.names import did_you_mean
 from streamstack.language.operators import a_kind
@@ -260,7 +260,7 @@ _CREATE = "- db.execute: CREATE TABLE IF NOT EXISTS {0} (id integer PRIMARY KEY,
     replace(LIMIT, description="Maximum number of rows."),
     Parameter("offset", Bound(Kind.INTEGER, minimum=0), "Number of rows to skip.", default=0),
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("[{...}]"),
     examples=[
         Example(
             "filter and sort",
@@ -304,7 +304,7 @@ async def db_get(
     _RETURNING,
     DATABASE,
     choices=(Choice(("values", "rows")),),
-    effects=GIVES_VALUE,
+    effects=gives_value("any"),
     examples=[
         Example(
             "insert a row and return it",
@@ -434,7 +434,7 @@ def _in_json(value: Any) -> Any:
     _where("Rows to change: {column: value} or {column: {gt: 3}}.", required=True),
     _RETURNING,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("any"),
     examples=[
         Example(
             "number of changed rows",
@@ -478,7 +478,7 @@ def _update(table: str, columns: Mapping[str, Any]) -> Writer:
     _values("values", "New values: {column: value}. Other columns are not changed."),
     _RETURNING,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("{...}"),
     examples=[
         Example(
             "change only the given columns",
@@ -533,7 +533,7 @@ async def db_patch(
     ),
     _RETURNING,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("{...}"),
     examples=[
         Example(
             "insert, then update",
@@ -561,7 +561,7 @@ async def db_upsert(
     _where("Rows to delete: {column: value} or {column: {gt: 3}}.", required=True),
     _RETURNING,
     DATABASE,
-    effects=GIVES_VALUE,
+    effects=gives_value("any"),
     examples=[
         Example(
             "number of deleted rows",

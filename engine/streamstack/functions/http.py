@@ -71,7 +71,7 @@ _ACCEPT: Final = {
         "body. The others: a list of items.",
         default="auto",
     ),
-    effects=Effects(gives="value"),
+    effects=Effects(gives="value", result="{status: integer, headers: {..., *: text?}, body: any}"),
     examples=[
         Example(
             "send a GET request",
@@ -203,6 +203,7 @@ _CONTRADICTIONS: Final = {
     RECONNECT,
     effects=Effects(
         gives="stream",
+        result="stream of ({event: text?, id: text?, data: any, ...} if decode = sse else any)",
         properties=(
             Property("status", "Status of the response; null before it has arrived."),
             Property("headers", "Response headers, by lower-case name."),
@@ -356,7 +357,7 @@ class HttpStream(Upstream):
         self._decoder = decoder
         self._complete = False
 
-    async def items(self) -> list[Any]:
+    async def items(self) -> list[Any] | None:
         answer, decoder, run = self._answer, self._decoder, self.run
         assert answer is not None
         assert decoder is not None
@@ -364,8 +365,10 @@ class HttpStream(Upstream):
             if decoder.failure is not None:
                 raise decoder.failure
             if decoder.ended or self._complete:
-                return []
+                return None
             data = await answer.read()
+            if answer.waited:
+                run.begin_slice()
             if data:
                 items = decoder.feed(data)
             else:
@@ -498,10 +501,13 @@ class WebSocketStream(Upstream):
         self.skipped = self.skipped or 0
         await self._connection.send(self._messages)
 
-    async def items(self) -> list[Any]:
+    async def items(self) -> list[Any] | None:
         assert self._connection is not None
         items: list[Any] = []
-        while not items and (message := await self._connection.receive()) is not None:
+        while not items:
+            message = await self._connection.receive()
+            if message is None:
+                return None
             self._number += 1
             self._take(*message, items)
         return items

@@ -45,6 +45,22 @@ EVENT_STREAM: Final = "text/event-stream"
 ERROR_BODY: Final = 64 * 1024
 ERROR_BODY_TIMEOUT: Final = 5.0
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_STATUS_CLASS: Final = re.compile(r"[1-5](?:xx|XX)")
+
+
+def _no_method(given: Any) -> tuple[str, str] | None:
+    """Return the problem with a constant for a method, if there is one."""
+    if _TOKEN.fullmatch(given) and given.upper() != "CONNECT":
+        return None
+    return "an HTTP method", "write GET, POST, PUT, PATCH or DELETE"
+
+
+def _no_statuses(given: Any) -> tuple[str, str] | None:
+    """Return the problem with a constant for allowed statuses, if there is one."""
+    if all(isinstance(each, int) or _STATUS_CLASS.fullmatch(str(each)) for each in given):
+        return None
+    return "a list of numbers such as 404 and classes such as 4xx", "write it like [404, 5xx]"
+
 
 URL_PARAMETER: Final = Parameter(
     "url",
@@ -60,11 +76,11 @@ HEADERS_PARAMETER: Final = Parameter(
     "Request headers by name: a text, or a list of values. Null omits a header. If a whole object is bound, such "
     "as `<< request.headers >>`, `Host`, `Content-Length`, `Accept-Encoding` and the other connection and "
     "framing headers are omitted. A name or value that HTTP forbids, such as a text with a line break, fails with "
-    "`invalid-input` (400).",
+    "`invalid-input` (400) if it comes from the client, otherwise with `template` (500).",
 )
 PARAMETERS: Final = (
     URL_PARAMETER,
-    Parameter("method", Bound(Kind.TEXT), "HTTP method.", default="GET"),
+    Parameter("method", Bound(Kind.TEXT, refuses=_no_method), "HTTP method.", default="GET"),
     HEADERS_PARAMETER,
     Parameter(
         "query", Bound(Kind.OBJECT), "Query parameters to add to the URL. A list repeats its parameter, null omits it."
@@ -89,7 +105,11 @@ PARAMETERS: Final = (
         "the response.",
         default=10,
     ),
-    Parameter("allowStatus", Bound(Kind.LIST), "Statuses that are not errors: numbers, or classes such as `4xx`."),
+    Parameter(
+        "allowStatus",
+        Bound(Kind.LIST, refuses=_no_statuses),
+        "Statuses that are not errors: numbers, or classes such as `4xx`.",
+    ),
 )
 
 
@@ -117,12 +137,13 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
 ) -> UpstreamRequest:
     """Return the request that the `PARAMETERS` of a step make.
 
-    Raises RunError ``template`` for parameters that don't go together, ``invalid-input`` for what HTTP forbids.
+    Raises RunError ``template`` for parameters that don't go together, and for what HTTP forbids.
     """
     sent = make_headers(headers)
     method = method.strip().upper()
     if not _TOKEN.fullmatch(method) or method == "CONNECT":
-        raise RunError("invalid-input", "`method` must be an HTTP method such as GET or POST", final=True)
+        message = "`method` must be an HTTP method such as GET or POST"
+        raise RunError("template", message, final=True, parameter="method")
     given = [
         name
         for name, value in (("json", json), ("form", form), ("multipart", multipart), ("body", body))
@@ -150,8 +171,7 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
 def make_headers(headers: Mapping[str, Any] | None) -> CIMultiDict[str]:
     """Return headers as they are sent: each value of a list apart, none for null.
 
-    Raises RunError ``invalid-input`` for what HTTP forbids in them: what authors write is checked at load, so it came
-    with the request. The message does not hold the value: it may be a key.
+    Raises RunError ``template`` for what HTTP forbids in them. The message does not hold the value: it may be a key.
     """
     sent: CIMultiDict[str] = CIMultiDict()
     for name, value in (headers or {}).items():
@@ -190,7 +210,8 @@ def _body(
     if isinstance(body, File):
         return *_join([body]), body.content_type
     if isinstance(body, (list, Mapping)):
-        raise RunError("template", f"`body` must be a text, bytes or a file, not a {kind(body)}: write `json`")
+        message = f"`body` must be a text, bytes or a file, not a {kind(body)}: write `json`"
+        raise RunError("template", message, parameter="body")
     return to_text(body).encode(), None, "text/plain; charset=utf-8"
 
 
@@ -205,7 +226,7 @@ def _pairs(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _multipart(fields: Mapping[str, Any], boundary: str) -> Iterator[bytes | File]:
     """Yield the bytes and files of a multipart form (RFC 7578).
 
-    Raises RunError ``invalid-input`` for a Content-Type that HTTP forbids.
+    Raises RunError ``template`` for a Content-Type that HTTP forbids.
     """
     for name, each in _pairs(fields):
         content, filename, media = each, None, None
@@ -225,7 +246,7 @@ def _multipart(fields: Mapping[str, Any], boundary: str) -> Iterator[bytes | Fil
         if media is not None:
             if CONTROL_CHARACTERS.search(to_text(media)):
                 message = f"`contentType` of `{name[:40]}` contains a control character"
-                raise RunError("invalid-input", message, final=True)
+                raise RunError("template", message, final=True, parameter="multipart")
             head += f"\r\nContent-Type: {to_text(media)}"
         yield f"{head}\r\n\r\n".encode()
         yield content
@@ -268,11 +289,12 @@ def is_allowed(status: int, allowed: list[Any] | None, upto: int) -> bool:
     Raises RunError ``template`` for what can't be a status.
     """
     for each in allowed or ():
-        if isinstance(each, str) and len(each) == 3 and each[1:] in ("xx", "XX") and each[0] in "12345":
+        if isinstance(each, str) and _STATUS_CLASS.fullmatch(each):
             if status // 100 == int(each[0]):
                 return True
         elif not isinstance(each, int) or isinstance(each, bool):
-            raise RunError("template", "`allowStatus` holds numbers such as 404, or classes such as 4xx")
+            message = "`allowStatus` holds numbers such as 404, or classes such as 4xx"
+            raise RunError("template", message, parameter="allowStatus")
         elif each == status:
             return True
     return 200 <= status < upto
@@ -448,6 +470,60 @@ class StreamTimeouts:
         )
 
 
+class Watchdog:
+    """Limits the time of one wait after the other, with one timer.
+
+    `asyncio.timeout` sets and cancels a timer each time. Of a stream that sends a token at a time, that would be the
+    largest part of what reading costs.
+    """
+
+    def __init__(self) -> None:
+        self._due = 0.0  # by the loop's clock
+        self._task: asyncio.Task[Any] | None = None  # that waits
+        self._expired = False
+        self._timer: asyncio.TimerHandle | None = None  # at `_due`, or before it
+
+    async def limit(self, work: Callable[[], Awaitable[T]], due: float) -> T:
+        """Do some work until a time of the loop's clock.
+
+        Raises TimeoutError.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        cancelling = task.cancelling()
+        self._task, self._due, self._expired = task, due, False
+        if self._timer is None or self._timer.when() > due:
+            self._set_timer()
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            if self._expired and task.uncancel() <= cancelling:
+                raise TimeoutError from None
+            raise
+        finally:
+            self._task = None
+
+    def close(self) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self) -> None:
+        self.close()
+        self._timer = asyncio.get_running_loop().call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._task is None:
+            return
+        if asyncio.get_running_loop().time() < self._due:
+            self._set_timer()
+        else:
+            self._expired = True
+            self._task.cancel()
+
+
 class Upstream(ABC):
     """One stream: its connection, and those that follow it. ``function`` is the step that it is made by."""
 
@@ -466,14 +542,18 @@ class Upstream(ABC):
         self._opened = False
         self._attempts = 0  # connections in a row that gave nothing
         self._deadline: float | None = None
+        self._watchdog = Watchdog()
 
     @abstractmethod
     async def open(self) -> None:
         """Connect; raise a RunError where that fails."""
 
     @abstractmethod
-    async def items(self) -> list[Any]:
-        """Return the next items, none at the end of the connection; raise a RunError where that is an error."""
+    async def items(self) -> list[Any] | None:
+        """Return the next items, or none where the upstream is at work; None at the end of the connection.
+
+        Raises RunError for an end that is an error.
+        """
 
     @abstractmethod
     def goes_on(self) -> bool:
@@ -498,9 +578,10 @@ class Upstream(ABC):
                     # The first item of all has what the head left of its time.
                     limit, since = (first, started) if not self._opened else (idle, clock())
                     self._opened = True
-                    while batch := await self._limited(self.items, limit, since):
-                        self._attempts = 0
-                        yield batch
+                    while (batch := await self._limited(self.items, limit, since)) is not None:
+                        if batch:
+                            self._attempts = 0
+                            yield batch
                         limit, since = idle, clock()
                 except RunError as error:
                     if self._is_final(error):
@@ -514,6 +595,7 @@ class Upstream(ABC):
             error.about = self._about | error.about
             raise
         finally:
+            self._watchdog.close()
             await self.close()
 
     async def _limited(self, work: Callable[[], Awaitable[T]], seconds: float | None, since: float) -> T:
@@ -528,8 +610,7 @@ class Upstream(ABC):
         if due is None:
             return await work()
         try:
-            async with asyncio.timeout_at(due):
-                return await work()
+            return await self._watchdog.limit(work, due)
         except TimeoutError:
             if total:
                 told = f"the stream of {self.host} took longer than {self._times.total:g} s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -34,7 +34,7 @@ from streamstack.runtime.providers import PROVIDERS
 from streamstack.runtime.providers.conversation import load_images, read_messages, read_system
 from streamstack.runtime.providers.provider import AnswerDecoder, AnswerReader, Chat, Provider, Tool, merge, told_error
 from streamstack.runtime.run import Run
-from streamstack.runtime.values import Batches, Stream
+from streamstack.runtime.values import Stream
 from streamstack.spec import Bound, Constant, Kind, ListOf, OneOf
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ _CONTRADICTIONS: Final = frozenset({"text/html", "application/json", "applicatio
 _LAST_BYTES: Final = 0.005
 #: Seconds that details of an answer have after its finish reason. Gemini gives one midway, where it runs a tool itself.
 _GRACE: Final = 30.0
-#: Stands for events that give no item: the model is at work.
-_SIGN: Final = object()
 
 
 class ModelStream(Upstream):
@@ -93,19 +91,9 @@ class ModelStream(Upstream):
         """How many events were skipped; None before the stream opens."""
         return self._decoder.skipped if self._decoder is not None else None
 
-    async def batches(self) -> Batches:
-        """Yield the items, of one type where `only` says so. Events without items only reset the idle time-out."""
-        settings = self._client.settings
-        self._reader = self._provider.reader(self.host, settings.max_body_size)
-        self._decoder = AnswerDecoder(self._reader, self._on_invalid, self._largest)
-        async with aclosing(super().batches()) as batches:
-            async for batch in batches:
-                if self._only is not None:
-                    batch = [item for item in batch if item is not _SIGN and item["type"] == self._only]  # noqa: PLW2901
-                if batch and batch[0] is not _SIGN:
-                    yield batch
-
     async def open(self) -> None:
+        self._reader = self._provider.reader(self.host, self._client.settings.max_body_size)
+        self._decoder = AnswerDecoder(self._reader, self._on_invalid, self._largest)
         answer = self._answer = await self._client.send(replace(self._request, body=await self._body()))
         self.status, self.headers = answer.status, headers_of(answer)
         if not 200 <= answer.status < 300:
@@ -131,7 +119,7 @@ class ModelStream(Upstream):
             error.details = {"status": self.status, "headers": self.headers, **error.details}
         return error
 
-    async def items(self) -> list[Any]:
+    async def items(self) -> list[Any] | None:
         assert self._answer is not None
         assert self._decoder is not None
         assert self._reader is not None
@@ -141,13 +129,16 @@ class ModelStream(Upstream):
                 raise self._detailed(decoder.failure)
             if reader.ended:
                 await self._read_end(self._answer)
-                return []
+                return None
             decoder.alive = False
-            items = _decode(await _read(self._answer, reader), decoder, reader)
-            if items:
+            data = await _read(self._answer, reader)
+            if self._answer.waited:
+                self.run.begin_slice()
+            items = _decode(data, decoder, reader)
+            if self._only is not None:
+                items = [item for item in items if item["type"] == self._only]
+            if items or decoder.alive:  # the model is at work, though it says nothing
                 return items
-            if decoder.alive:
-                return [_SIGN]
 
     async def _read_end(self, answer: UpstreamResponse) -> None:
         """Read what is left where it is there already: a connection read to its end can be used again."""
@@ -305,6 +296,7 @@ def _no_options(options: Any) -> tuple[str, str] | None:
     Parameter("timeout", Bound(Kind.DURATION), "Time limit for the whole response. Default: none."),
     effects=Effects(
         gives="stream",
+        result="stream of {type: text, text: text, ...}",
         calls=("tools",),
         configured=(Configured("model", "models", unless="provider"),),
         properties=(
@@ -377,11 +369,13 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
 
     Errors: `http-connection`, `http-status` (also an error that the provider reports within a stream; its
     message is in `error.details`), `timeout`, `invalid-chunk` (the response is not an event stream),
-    `stream-lost` (the response ended before the provider's end marker or finish reason), `invalid-input` (400:
-    `messages` is not a conversation, or a file is not an image). `retry` applies up to the first item.
+    `stream-lost` (the response ended before the provider's end marker or finish reason), `invalid-input` (400: the
+    client sent messages that are not a conversation, or a file that is not an image). `retry` applies up to the first
+    item.
     """
     if unfit := _no_options(options or {}):
-        raise _refuse(f"`options` must be {unfit[0]}: {unfit[1]}")
+        message = f"`options` must be {unfit[0]}: {unfit[1]}"
+        raise RunError("template", message, final=True, parameter="options")
     client = run.context.resource(open_http)
     asked = _resolve(run, provider, model, base_url, api_key)
     speaks = asked.provider
@@ -477,7 +471,7 @@ def _first(env: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 def _read_tools(tools: list[Any], functions: Mapping[str, Any]) -> Iterator[Tool]:
     """Yield the tools that names and objects describe, the objects also in the forms of OpenAI and Anthropic.
 
-    Raises RunError ``template`` for a function that does not exist, ``invalid-input`` for an invalid tool.
+    Raises RunError ``template`` for a function that does not exist, and for what is not a tool.
     """
     for number, tool in enumerate(tools):
         if isinstance(tool, str):
@@ -486,11 +480,8 @@ def _read_tools(tools: list[Any], functions: Mapping[str, Any]) -> Iterator[Tool
         inner = tool.get("function") if isinstance(tool, Mapping) else None
         about = inner if isinstance(inner, Mapping) else tool
         if not isinstance(about, Mapping) or not isinstance(about.get("name"), str):
-            raise RunError(
-                "invalid-input",
-                f"`tools[{number}]` is not a tool: write {{name, description, parameters}}, or the name of a function",
-                final=True,
-            )
+            message = f"`tools[{number}]` is not a tool: write {{name, description, parameters}}, or a function's name"
+            raise RunError("template", message, final=True, parameter="tools")
         schema = about.get("parameters", about.get("input_schema"))
         plain = {"type": "object", "properties": {}}
         text = str(about.get("description") or "")

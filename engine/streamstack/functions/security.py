@@ -66,7 +66,7 @@ _HASHES: Final = ("sha256", "sha512", "sha384", "sha1")
     Parameter("audience", _NAMES, "Accepted audiences (`aud`): one, or a list."),
     Parameter("clockSkew", Bound(Kind.DURATION), "Allowed clock difference.", default=CLOCK_SKEW),
     choices=[Choice(("authentication", "secret", "publicKey"))],
-    effects=Effects(gives="value", configured=_CONFIGURED),
+    effects=Effects(gives="value", result="{scopes: [text], ...}", configured=_CONFIGURED),
     examples=[
         Example(
             "sign and verify",
@@ -149,7 +149,7 @@ def _checking_key(secret: str | None, pem: str | None, algorithms: tuple[str, ..
     ),
     Parameter("expiresIn", Bound(Kind.DURATION), "Time until the token expires (`exp`).", default=3600.0),
     choices=[Choice(("authentication", "secret", "privateKey"))],
-    effects=Effects(gives="value", configured=_CONFIGURED),
+    effects=Effects(gives="value", result="text", configured=_CONFIGURED),
     examples=[
         Example(
             "a token valid for an hour",
@@ -208,7 +208,7 @@ def _moment(value: Any) -> Any:
 @function(
     "password.hash",
     Parameter("password", Bound(Kind.TEXT), "Password to hash.", required=True, main=True),
-    effects=Effects(gives="value"),
+    effects=Effects(gives="value", result="text"),
     examples=[
         Example(
             "store the hash, never the password",
@@ -235,7 +235,7 @@ async def password_hash(run: Run, password: str) -> str:
         Bound(Kind.TEXT),
         "Hash from `password.hash`. Null, for an account that does not exist, returns false after the same time.",
     ),
-    effects=Effects(gives="value"),
+    effects=Effects(gives="value", result="boolean", proves=("hash",)),
     examples=[
         Example(
             "an account that does not exist",
@@ -303,7 +303,7 @@ _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
     Parameter("tolerance", Bound(Kind.DURATION), "Maximum age of a signed time.", default=300.0),
     Parameter("algorithm", Constant(choices=_HASHES), "Hash algorithm. Default: sha256."),
     choices=[Choice(("scheme", "algorithm"), required=False)],
-    effects=Effects(gives="value"),
+    effects=Effects(gives="value", result="boolean"),
     examples=[
         Example(
             "verify a webhook",
@@ -342,7 +342,8 @@ def hmac_verify(
     """Check whether an HMAC signature matches the content, for example of a webhook.
 
     The comparison takes constant time. With a `scheme`, the signature is read as that service writes it, and a time
-    that is signed, but older than `tolerance`, does not match: a recorded request can't be sent again.
+    that is signed, but older than `tolerance`, does not match: a recorded
+    request can't be sent again.
     """
     if not isinstance(content, (str, bytes)):
         told = f"`content` must be a text or bytes, such as `request.body`, not a {kind(content)}"

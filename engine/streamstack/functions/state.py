@@ -156,12 +156,12 @@ def open_slots(context: Context) -> Slots:
 
 def open_rates(context: Context) -> Rates:
     """Make what counts calls: of this process, or over all that share its Redis."""
-    most = context.state.max_entries
+    most, max_size = context.state.max_entries, context.state.max_size
     if not context.state.shared:
-        return MemoryRates(most)
+        return MemoryRates(most, max_size)
     from streamstack.connections.redis_state import RedisRates  # noqa: PLC0415  (see open_redis)
 
-    return RedisRates(context.resource(open_redis), most)
+    return RedisRates(context.resource(open_redis), most, max_size)
 
 
 def open_redis(context: Context) -> Redis:
@@ -240,7 +240,7 @@ def _check_kept(value: Any) -> None:
 @function(
     "cache.get",
     _KEY,
-    effects=Effects(gives="value"),
+    effects=Effects(gives="value", result="any?"),
     examples=[
         Example(
             "an existing and a missing key",
@@ -284,7 +284,7 @@ async def set_(run: Run, key: Any, value: Any, ttl: float | None = None) -> None
 @function(
     "cache.delete",
     _KEY,
-    effects=Effects(gives="value"),
+    effects=Effects(gives="value", result="boolean"),
     examples=[
         Example(
             "delete twice",
@@ -306,7 +306,7 @@ async def delete(run: Run, key: Any) -> bool:
     Parameter(
         "do", StackOf(Nesting.FRAME), "Steps that compute a missing value. Their `return` is the value.", required=True
     ),
-    effects=Effects(gives="value"),
+    effects=Effects(gives="value", result="do"),
     examples=[
         Example(
             "compute a value once",
@@ -395,7 +395,7 @@ async def _alone(state: StateFunctions, name: bytes, make: Callable[[], Awaitabl
         Bound(Kind.DURATION, minimum=0.001),
         "Time to live of the counter, from its first use. Then it restarts at 0.",
     ),
-    effects=Effects(gives="value"),
+    effects=Effects(gives="value", result="number"),
     examples=[
         Example(
             "up and down",
@@ -425,7 +425,7 @@ async def add(run: Run, key: Any, by: Number = 1, ttl: float | None = None) -> N
         "the limit in any period of that length.",
         default=ALGORITHMS[0],
     ),
-    effects=Effects(gives="value"),
+    effects=Effects(gives="value", result="{limit: integer, remaining: integer, reset: integer}"),
     examples=[
         Example(
             "remaining calls",

@@ -21,7 +21,7 @@ PACES = ("burst", "fixed", "adaptive", "natural")
     "stream",
     Parameter(
         "content",
-        Bound(),
+        Bound(not_null=True),
         "Content of the chunk: a text, or any value, which is sent as JSON.",
         required=True,
         main=True,
@@ -209,6 +209,7 @@ def _no_cookies(value: Any) -> tuple[str, str] | None:
         "Cookies by name: a text, or {value, path, domain, maxAge, httpOnly, secure, sameSite}. Or a list of "
         '`Set-Cookie` texts, such as `<< reply.headers["set-cookie"] >>` of an upstream.',
     ),
+    effects=Effects(opens=True),
     examples=[
         Example(
             "set a status and a header",

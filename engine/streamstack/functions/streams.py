@@ -56,7 +56,7 @@ def checked(value: Any) -> Any:
     "streams.interval",
     Parameter("every", Bound(Kind.DURATION, minimum=0.001), "Time between ticks.", required=True, main=True),
     Parameter("limit", Bound(Kind.INTEGER, minimum=0), "Number of ticks. Default: unlimited."),
-    effects=Effects(gives="stream"),
+    effects=Effects(gives="stream", result="stream of integer"),
     examples=[
         Example(
             "three ticks",
@@ -103,7 +103,11 @@ def interval(run: Run, every: float, limit: int | None = None) -> Stream:
         default="fail",
     ),
     choices=(Choice(("value", "do")),),
-    effects=Effects(gives="stream", properties=(Property("skipped", "Number of items skipped because of errors."),)),
+    effects=Effects(
+        gives="stream",
+        result="stream of (value | do)",
+        properties=(Property("skipped", "Number of items skipped because of errors."),),
+    ),
     examples=[
         Example(
             "map with an expression",
@@ -166,7 +170,7 @@ def map_(
     Parameter("in", Bound(Kind.ITEMS), "Stream or list.", required=True),
     Parameter("as", Variable(), "Variable that holds the item in `where`.", default="item"),
     Parameter("where", Condition(per_item=_ITEM), "Condition that an item must meet.", required=True),
-    effects=Effects(gives="stream"),
+    effects=Effects(gives="stream", result="stream of items of in"),
     examples=[
         Example(
             "even numbers",
@@ -196,7 +200,8 @@ def filter_(run: Run, in_: Any, where: Any) -> Stream:
         Bound(Kind.DURATION, minimum=0.001),
         "Maximum time that a batch waits, from its first item, before it is emitted.",
     ),
-    effects=Effects(gives="stream"),
+    choices=(Choice(("size", "within"), several=True),),
+    effects=Effects(gives="stream", result="stream of [items of in]"),
     examples=[
         Example(
             "batches of two",
@@ -231,7 +236,7 @@ def batch(run: Run, in_: Any, size: int | None = None, within: float | None = No
     "streams.take",
     Parameter("in", Bound(Kind.ITEMS), "Stream or list.", required=True),
     Parameter("count", Bound(Kind.INTEGER, minimum=0), "Maximum number of items.", required=True),
-    effects=Effects(gives="stream", shortens=True),
+    effects=Effects(gives="stream", result="stream of items of in", shortens=True),
     examples=[
         Example(
             "the first two of many",
@@ -252,7 +257,7 @@ def take(run: Run, in_: Any, count: int) -> Stream:
     Parameter("in", Bound(Kind.ITEMS), "Stream of texts or of `llm.chat` items, or a list.", required=True),
     Parameter("by", Bound(Kind.TEXT, choices=TEXT_UNITS), "Unit to split by.", default="words"),
     Parameter("size", Bound(Kind.INTEGER, minimum=1), "Number of units per item.", default=1),
-    effects=Effects(gives="stream"),
+    effects=Effects(gives="stream", result="stream of text"),
     examples=[
         Example(
             "words, regardless of the incoming chunks",
@@ -385,7 +390,7 @@ _MOST = 10_000_000
         default=100_000,
     ),
     choices=(Choice(("size", "within"), required=False),),
-    effects=Effects(gives="stream"),
+    effects=Effects(gives="stream", result="stream of {...}"),
     examples=[
         Example(
             "mean of the last three",
@@ -501,7 +506,7 @@ def window(  # noqa: PLR0913  (a window has that many parts)
         "Fail with the error `limit-reached` at the limit, or drop the key that was not updated for longest.",
         default="fail",
     ),
-    effects=Effects(gives="stream"),
+    effects=Effects(gives="stream", result="stream of {first: boolean, changed: {...}, removed: [text], ...}"),
     examples=[
         Example(
             "price changes",

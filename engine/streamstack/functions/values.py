@@ -130,7 +130,11 @@ _MOST_BYTES: Final = 64 * 1024 * 1024
         default="list",
     ),
     Parameter("maxSize", Bound(Kind.SIZE, minimum=0), "With `text` and `bytes`: maximum size. Default: 64MB."),
-    effects=Effects(gives="value", waits_for_stream=True),
+    effects=Effects(
+        gives="value",
+        result="text if into = text else (bytes if into = bytes else [items of in])",
+        waits_for_stream=True,
+    ),
     examples=[
         Example(
             "collect a stream",

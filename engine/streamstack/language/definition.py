@@ -24,10 +24,11 @@ Parameter = Field
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Parameters of which at most one may be given; one must be, where ``required``."""
+    """Parameters of which at most one may be given, or ``several``; one must be, where ``required``."""
 
     names: tuple[str, ...]
     required: bool = True
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Property:
 
     name: str
     description: str
+    shape: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +53,28 @@ class Configured:
 class Effects:
     """What the analysis must know of a function beyond its parameters.
 
-    ``gives``: "nothing", "value", "stream", or "either". ``waits_for_stream``: it reads a stream
-    to its end before it gives anything (collect). ``emits``: it sends chunks. ``ends``: no step
-    after it in its stack runs. ``leaves``: what a step that ends leaves: "frame" (return), "loop"
-    (break), "turn" (continue), "" by an error (throw). ``closes``: nothing may be sent after it
-    (done). ``calls``: the parameters that name functions of the project (call). ``shortens``: the
-    stream it gives ends before its input does (streams.take), so that holding it all causes no wait.
-    ``sets``: it binds the keys of its main parameter as variables (set).
-    ``rebinds``: the parameter whose value names a variable that it binds again (append).
-    ``publishes``: each key of this parameter becomes a variable when the step is done (parallel).
+    ``gives``: "nothing", "value", "stream", or "either"; ``result`` is the shape of that (`language.shapes`).
+    ``proves``: where that is true, these parameters are not null (password.verify).
+    ``waits_for_stream``: it reads a stream to its end before it gives anything (collect). ``emits``: it sends
+    chunks. ``ends``: no step after it in its stack runs. ``leaves``: what a step that ends leaves: "frame"
+    (return), "loop" (break), "turn" (continue), "" by an error (throw). ``opens``: it must come before the first chunk
+    (respond). ``closes``: nothing may be sent after it
+    (done). ``calls``: the parameters that name functions of the project (call). ``shortens``: the stream it gives
+    ends before its input does (streams.take), so that holding it all causes no wait. ``sets``: it binds the keys of its
+    main parameter as variables (set). ``rebinds``: the parameter whose value names a variable that it binds again
+    (append). ``publishes``: each key of this parameter becomes a variable when the step is done (parallel).
     ``configured``: the parameters that name what the settings hold (llm.chat).
     """
 
     gives: str = "nothing"
+    result: str = ""
+    proves: tuple[str, ...] = ()
     waits_for_stream: bool = False
     emits: bool = False
     ends: bool = False
     leaves: str = ""
     closes: bool = False
+    opens: bool = False
     calls: tuple[str, ...] = ()
     shortens: bool = False
     sets: bool = False

@@ -202,7 +202,7 @@ _ERRORS: Final = {
     ),
     "shared-write": (
         "A branch or a concurrent iteration sets an outer variable, which changes only its own copy.",
-        "pass the value out with `return`, or set it after the branches have ended",
+        "write `streams.map` with `concurrency`, or give the value out of a branch with `return`",
     ),
     "consumed-twice": (
         "A stream is read twice.",
@@ -217,6 +217,10 @@ _ERRORS: Final = {
         "`collect` it first, or count items with `loop.index`",
     ),
     "no-chunks": ("A streaming endpoint never emits a chunk.", "add a `stream` step, or write `responseType: json`"),
+    "after-chunk": (
+        "The status, headers or cookies are set after a chunk has been sent.",
+        "move `respond` before the first chunk",
+    ),
     "after-done": ("A chunk is sent after `done`, which ends the stream.", "move the `stream` step before `done`"),
     "emits-in-after": (
         "A step in `after` emits a chunk, but the response has already ended.",
@@ -289,6 +293,14 @@ _WARNINGS: Final = {
     "auth-without-authentication": (
         "An endpoint without `authentication` reads `auth`, which is always null.",
         "add an authentication from the settings, such as `authentication: jwt`",
+    ),
+    "unknown-path": (
+        "A URL is a path of this server that no endpoint of the project answers.",
+        "declare the endpoint, or write the whole URL of another server",
+    ),
+    "may-be-null": (
+        "A value that may be null is used where null fails, such as in arithmetic or as a required parameter.",
+        "write `| default(...)`, declare a default, or test it with `is not none`",
     ),
     "auth-may-be-null": (
         "An endpoint with optional authentication reads a property of `auth`, which is null for anonymous clients.",

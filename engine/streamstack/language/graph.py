@@ -30,7 +30,7 @@ from streamstack.language.definition import (
 from streamstack.language.expressions import Value
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
-from streamstack.spec import Binds, Bound, Condition, Group, Kind, ListOf, Named, Nesting, OneOf, StackOf, Type
+from streamstack.spec import Binds, Bound, Condition, Field, Group, Kind, ListOf, Named, Nesting, OneOf, StackOf, Type
 
 #: Beside a LOOP or ITEM stack: how many turns run at once. Above 1 each has its own copy of the variables.
 CONCURRENCY: Final = "concurrency"
@@ -51,6 +51,8 @@ class Use:
     kind: Kind | None
     parameter: str
     entry: str | None = None  # the author's own key it stands under
+    form: Bound | Condition | None = None  # how the parameter is declared
+    field: Field | None = None  # the parameter, where the value is all of it
 
 
 @fast_dataclass()
@@ -59,6 +61,7 @@ class PerItem:
 
     value: Value
     name: str
+    parameter: str
 
 
 @fast_dataclass()
@@ -315,10 +318,17 @@ class _Sorter:
         for parameter in self.step.function.parameters:
             argument = arguments.given.get(parameter.name)
             if argument is not None:
-                self._sort(parameter.name, parameter.type, argument, arguments, None, parameter.name)
+                self._sort(parameter.name, parameter.type, argument, arguments, None, parameter.name, parameter)
 
     def _sort(
-        self, parameter: str, wanted: Type, argument: Argument, group: Arguments, entry: str | None, path: str
+        self,
+        parameter: str,
+        wanted: Type,
+        argument: Argument,
+        group: Arguments,
+        entry: str | None,
+        path: str,
+        field: Field | None = None,
     ) -> None:
         """Sort one argument. ``group`` holds it; ``entry`` is the author's own key above it."""
         kind = type(argument)
@@ -329,13 +339,13 @@ class _Sorter:
             if isinstance(form, StackOf):
                 self.node.blocks.append(self._nest(form, argument, group, entry, path))
         elif kind not in _CONTAINERS and isinstance(argument, Value):
-            self._value(parameter, _form(wanted, (Bound, Condition)), argument, group, entry)
+            self._value(parameter, _form(wanted, (Bound, Condition)), argument, group, entry, field)
         elif isinstance(argument, Arguments):
             form = _form(wanted, (Group,))
             for inner in form.parameters if isinstance(form, Group) else ():
                 given = argument.given.get(inner.name)
                 if given is not None:
-                    self._sort(inner.name, inner.type, given, argument, entry, f"{path}.{inner.name}")
+                    self._sort(inner.name, inner.type, given, argument, entry, f"{path}.{inner.name}", inner)
         elif isinstance(argument, Items):
             form = _form(wanted, (ListOf,))
             if isinstance(form, ListOf):
@@ -348,15 +358,17 @@ class _Sorter:
                     where = f"{path}.{each.key}"
                     self._sort(parameter, form.item, each.argument, group, each.key, where)
 
-    def _value(self, parameter: str, form: Type | None, value: Value, group: Arguments, entry: str | None) -> None:
+    def _value(
+        self, parameter: str, form: Type | None, value: Value, group: Arguments, entry: str | None, field: Field | None
+    ) -> None:
         if not isinstance(form, (Bound, Condition)):
             return
         if form.per_item is not None:
             name = _bound_name(form.per_item, group, self.step)
-            self.node.per_item.append(PerItem(value, name))
+            self.node.per_item.append(PerItem(value, name, parameter))
         else:
             kind = form.kind if isinstance(form, Bound) else None
-            self.node.uses.append(Use(value, kind, parameter, entry))
+            self.node.uses.append(Use(value, kind, parameter, entry, form, field))
 
     def _nest(self, form: StackOf, stack: Stack, group: Arguments, label: str | None, path: str) -> Block:
         step, nesting = self.step, form.nesting

@@ -17,9 +17,10 @@ from streamstack.language.analysis.checks import (
     check_bytes,
     check_cors,
     check_format,
-    check_optional_auth,
+    check_own_paths,
     check_resume,
     check_texts,
+    is_answered,
     suppress,
 )
 from streamstack.language.analysis.names import check_calls, check_configured
@@ -75,6 +76,7 @@ class _Around:
     unread: Collection[str]  # functions that could not be read
     configured: Mapping[str, Collection[str]]
     environment: Mapping[str, str] | None
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 def validate(
@@ -110,7 +112,9 @@ def validate(
         if isinstance(entry.definition, FunctionDefinition) and entry.definition.name:
             functions.setdefault(entry.definition.name, entry.definition)
     sound: list[Definition] = []
-    around = _Around(functions, callees_of(functions), unread - functions.keys(), configured or {}, environment)
+    endpoints = tuple(each.definition for each in entries if isinstance(each.definition, Endpoint))
+    callees = callees_of(functions)
+    around = _Around(functions, callees, unread - functions.keys(), configured or {}, environment, endpoints)
     collisions = _collide(entries)
     for entry in entries:
         definition = entry.definition
@@ -166,6 +170,8 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     """Report what the shape alone does not show."""
     found = check_calls(definition, around.functions, around.unread)
     found += check_configured(definition, around.configured)
+    if all(each.path for each in around.endpoints):  # else one that could not be read may be meant
+        found += check_own_paths(definition, around.endpoints)
     found += check_bytes(definition)
     conditions = {each.mark for each in entry.reading.findings if each.code == "not-an-expression"}
     found += check_texts(entry.document.root, conditions)
@@ -174,7 +180,6 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         found += check_cors(definition)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
-        found += check_optional_auth(definition, around.functions)
     if around.environment is not None:
         found += _missing_environment(definition, around.environment)
     if entry.reading.whole:
@@ -259,6 +264,17 @@ def find_settings(folder: Path) -> Path | None:
         if (candidate / ".git").exists():
             return None
     return None
+
+
+def _check_single(settings: Path) -> list[Diagnostic]:
+    """Report settings that a project has twice: beside its folder `definitions`, and in it."""
+    folder = settings.resolve().parent
+    outer = folder.parent if folder.name == DEFINITIONS else folder
+    both = [each / SETTINGS for each in (outer, outer / DEFINITIONS)]
+    if not all(each.is_file() for each in both):
+        return []
+    message = f"a project has one `{SETTINGS}`, and here are two: {' and '.join(map(display_name, both))}"
+    return [make_diagnostic("bad-setting", Mark(display_name(settings), 1, 1), message, "move all settings into one")]
 
 
 def environment_file(folder: Path) -> Path:
@@ -371,7 +387,8 @@ def read_project(
     kept = read_texts([] if place is None else [place], findings)
     name = display_name(place or root / SETTINGS)
     settings, found = load_settings(kept.get(name), name, environment, check_environment=check_environment)
-    findings += _check_settings_files(place)
+    if place is not None:
+        found += _check_single(place)
     top = root if place is None else place.parent
     files = [file for folder in (root, *folders) for file in find_files(folder)]
     sources = read_texts([*(each for each in files if not is_ignored(each, top, settings.ignore)), *more], findings)
@@ -384,8 +401,22 @@ def read_project(
             names_of(settings),
             settings.inputs,
         )
+    wrong += _unanswered(settings, project, kept.get(name, ""), name)
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, kept | sources, environment)
+
+
+def _unanswered(settings: Settings, project: Project, text: str, name: str) -> list[Diagnostic]:
+    """Report the addresses for models without a key that are paths which no endpoint answers."""
+    found = []
+    for model in settings.models.values():
+        path = model.without_key
+        if path is None or not path.startswith("/") or is_answered(path, project.endpoints, below=True):
+            continue
+        at = max(text.find(path), 0)
+        mark = Mark(name, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+        found.append(make_diagnostic("unknown-path", mark, f"no endpoint answers below `{path}`"))
+    return found
 
 
 def names_of(settings: Settings) -> dict[str, Collection[str]]:
@@ -406,20 +437,6 @@ def check_again(checked: Checked, registry: Registry, texts: Mapping[str, str]) 
     names = names_of(settings)
     wrong = validate(definitions, registry, settings.streaming, None, names, settings.inputs)[1]
     return sorted({*found, *wrong})
-
-
-def _check_settings_files(place: Path | None) -> list[Diagnostic]:
-    """Report settings both beside the folder of definitions and in it, of which only one file would be read."""
-    if place is None:
-        return []
-    outer = place.parent.parent if place.parent.resolve().name == DEFINITIONS else place.parent
-    files = [outer / SETTINGS, outer / DEFINITIONS / SETTINGS]
-    if not all(file.is_file() for file in files):
-        return []
-    names = [display_name(file) for file in files]
-    mark = Mark(display_name(place), 1, 1)
-    message = f"the project has two files of settings, {names[0]} and {names[1]}"
-    return [make_diagnostic("bad-setting", mark, message, "merge them into one of them, and delete the other")]
 
 
 @contextmanager

@@ -132,7 +132,8 @@ def _effects(function: Function) -> str:
         words.append("Reads the whole stream before it returns.")
     for choice in function.choices:
         names = ", ".join(f"`{name}`" for name in choice.names)
-        words.append(f"Set {'exactly' if choice.required else 'at most'} one of {names}.")
+        count = "at least" if choice.several else "exactly" if choice.required else "at most"
+        words.append(f"Set {count} one of {names}.")
     if any(parameter.main for parameter in function.parameters):
         words.append("The parameter marked \\* can be written without its name.")
     return " ".join(words)

@@ -179,6 +179,12 @@ class Server:
         "Maximum number of open connections for each worker process. Further requests get 503.",
         10_000,
     )
+    max_memory: int = setting(
+        Constant(Kind.SIZE, positive=True),
+        "Maximum memory for requests that are still arriving, for each worker process: heads, and bodies that are read "
+        "whole. Above it, the oldest get 503.",
+        256 * 1024 * 1024,
+    )
     head_timeout: float = setting(_DURATION, "Time-out for reading the request line and headers. 0 disables it.", 30.0)
     worker_timeout: float = setting(
         Constant(Kind.DURATION),

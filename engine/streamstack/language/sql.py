@@ -122,7 +122,7 @@ class Statement:
     """The text of a statement, cut where its bindings stand. Equal texts with equal bindings share one."""
 
     __slots__ = (
-        "_hash", "misplaced", "pieces", "reads_only", "second", "selects", "shown", "words"
+        "_hash", "gives_a_value", "misplaced", "pieces", "reads_only", "second", "selects", "shown", "words"
     )  # fmt: skip
 
     def __init__(self, pieces: tuple[str, ...], shown: tuple[str, ...] = ()) -> None:
@@ -136,6 +136,8 @@ class Statement:
         self.selects = first_word(text) in _READS and not self.words & _WRITES
         #: Whether running it twice surely does no more than running it once: it calls nothing that might write.
         self.reads_only = self.selects and not _may_write(tokens)
+        #: Whether its first row surely exists and has a value, as far as its words tell.
+        self.gives_a_value = _gives_a_value(tokens)
         self.misplaced = tuple(misplaced(text))
         end = _end(tokens)
         #: What stands behind its end: a second statement, which PostgreSQL refuses.
@@ -215,6 +217,26 @@ def assembled(written: Sequence[Any]) -> tuple[Statement, list[Any]]:
     for fault in statement.misplaced:
         raise RunError("template", f"{fault.message}: {fault.hint}", final=True)
     return statement, values
+
+
+#: What gives one row whatever there is, and never null.
+_SURE: Final = frozenset({"count", "coalesce", "exists"})
+_FEWER: Final = frozenset({"group", "having", "limit", "offset", "fetch", "union", "intersect", "except"})
+
+
+def _gives_a_value(tokens: Sequence[_Token]) -> bool:
+    """Whether a statement selects a count or values alone, or inserts a row and returns it."""
+    depth, outer = 0, list[str]()
+    for token in tokens:
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if depth == 0 and token.kind in ("name", "binding", "number"):
+            outer.append(token.text.lower())
+    if "insert" in outer:
+        return "returning" in outer and "values" in outer and not {"conflict", "select"} & {*outer}
+    if "select" not in outer or _FEWER & {*outer} or outer[0] not in ("select", "with"):
+        return False
+    selected = outer[len(outer) - outer[::-1].index("select") :]
+    return ("from" not in selected and "where" not in selected) or selected[0] in _SURE
 
 
 def _may_write(tokens: Sequence[_Token]) -> bool:

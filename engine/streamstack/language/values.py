@@ -252,29 +252,28 @@ def parse_exactly(text: str) -> Any:
     return _EXACT.decode(text)
 
 
-def shorten(value: Decimal) -> float | Decimal:
+def shorten(exact: Decimal, number: float | None = None) -> float | Decimal:
     """Return a number as a float if that has the same digits, or if they are too many."""
-    number = float(value)
-    return number if Decimal(repr(number)) == value or len(value.as_tuple().digits) > _MOST_DIGITS else value
+    if number is None:
+        number = float(exact)
+    return number if Decimal(repr(number)) == exact or len(str(exact)) > _MOST_DIGITS else exact
 
 
 def _parse_decimal(text: str) -> float | Decimal:
+    number = float(text)
+    if len(text) < len(_LONG) or repr(number) == text:
+        return number
     try:
-        return shorten(Decimal(text))
+        return shorten(Decimal(text), number)
     except InvalidOperation:  # an exponent that no decimal has
-        return float(text)
-
-
-def _parse_integer(text: str) -> int | Decimal:
-    # Python refuses to make an integer of more than 4300 digits.
-    return int(text) if len(text) < _MOST_DIGITS else Decimal(text)
+        return number
 
 
 def _refuse_constant(text: str) -> Any:
     raise ValueError(text)
 
 
-_EXACT: Final = json.JSONDecoder(parse_float=_parse_decimal, parse_int=_parse_integer, parse_constant=_refuse_constant)
+_EXACT: Final = json.JSONDecoder(parse_float=_parse_decimal, parse_constant=_refuse_constant)
 
 
 # -------------------------------------- literals: durations, sizes, rates, dates, e-mail addresses

@@ -11,7 +11,7 @@ from typing import Any, Final
 from streamstack.errors import Place, RunError
 from streamstack.language.definition import Arguments, Entries, Items, Step
 from streamstack.language.expressions import Value, explain, failing_expression
-from streamstack.language.expressions.compile import Expression, ListValue, ObjectValue
+from streamstack.language.expressions.compile import Expression
 from streamstack.language.expressions.grammar import passes_on
 from streamstack.language.values import MISSING, kind
 
@@ -104,16 +104,14 @@ def _named(argument: Any, name: str = "") -> Iterator[tuple[str, Value]]:
 
 
 def _is_as_sent(value: Value) -> bool:
-    """Tell whether a value is what a client sent, or is put together from that alone."""
-    if isinstance(value, (ListValue, ObjectValue)):
-        inner = value.items if isinstance(value, ListValue) else [entry for _, entry in value.entries]
-        bound = [each for each in inner if each.constant is MISSING]
-        return bool(bound) and all(map(_is_as_sent, bound))
-    return (
-        isinstance(value, Expression)
-        and bool(value.reads)
-        and all(read.name in _SENT for read in value.reads)
-        and passes_on(value.node)
+    """Tell whether a value is what a client sent, or is put together from that and constants alone."""
+    bound = list(value.bindings())
+    return bool(bound) and all(
+        isinstance(each, Expression)
+        and bool(each.reads)
+        and all(read.name in _SENT for read in each.reads)
+        and passes_on(each.node)
+        for each in bound
     )
 
 

@@ -51,6 +51,11 @@ class File(Opaque):
             return self.size
         raise KeyError(name)
 
+    @property
+    def in_memory(self) -> int:
+        """The bytes that are not on disk."""
+        return len(self._memory)
+
     async def write(self, data: bytes | bytearray) -> None:
         """Add bytes at the end.
 

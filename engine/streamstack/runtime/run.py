@@ -239,6 +239,10 @@ class Run:
     async def yield_to_loop(self) -> None:
         """Yield to the event loop: buffered chunks are written, other runs go on."""
         await asyncio.sleep(0)
+        self.begin_slice()
+
+    def begin_slice(self) -> None:
+        """Record that others have just run: no need to yield to them for a while."""
         self.slice_ends = perf_counter() + SLICE
 
     def after(self, work: Callable[[], Awaitable[Any]], timeout: float) -> None:

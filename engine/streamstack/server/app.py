@@ -71,6 +71,7 @@ def _application(checked: Checked, *, dev: bool, url: str | None) -> web.Applica
         access=access,
         metrics=WorkerMetrics(SharedCounters(edition.endpoints)) if access.possible else None,
         request_log=RequestLog(text=log_settings.is_text(sys.stderr)) if log_settings.access else None,
+        max_memory=settings.max_memory,
     )
 
     async def lifespan(_: web.Application) -> AsyncIterator[None]:

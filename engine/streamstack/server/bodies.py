@@ -111,6 +111,7 @@ async def read_all(request: Request, most: int) -> bytes:
             pieces += piece
             if len(pieces) > most:
                 raise too_long(most)
+            request.hold(len(pieces))
         data = bytes(pieces)
     if request.broke_off:
         raise broken_off()
@@ -164,6 +165,7 @@ async def _read_file(request: Request, data: bytes | None, media: str, most: int
                 if file.size + len(piece) > most:
                     raise too_long(most)
                 await file.write(piece)
+                request.hold(file.in_memory)
             if request.broke_off:
                 raise broken_off()
     except BaseException:
@@ -354,6 +356,7 @@ async def read_multipart(request: Request, layout: Layout, max_body: int, data: 
                     if received > most + _WRAPPING:
                         raise too_long(most)
                     await form.take(parser.parse(piece))
+                    request.hold(form.in_memory)
     except (MultipartError, HttpProcessingError) as error:
         form.close()
         raise _fault(f"is not well-formed multipart/form-data: {error}") from None
@@ -409,6 +412,7 @@ class _Reading:
         self.text = bytearray()
         self.file: File | None = None
         self.limit: int | None = None
+        self.in_memory = 0  # bytes
 
     async def take(self, events: Iterable[MultipartSegment | bytes | bytearray | None]) -> None:
         """Take what some bytes hold: heads of parts, pieces of what is in them, ends of parts."""
@@ -454,11 +458,14 @@ class _Reading:
         if file is None:
             self._spend(self.name, len(piece))
             self.text += piece
+            self.in_memory += len(piece)
             return
         if self.limit is not None and file.size + len(piece) > self.limit:
             raise too_long(self.limit, self.name)
         self._spend(self.name, len(piece))
+        self.in_memory -= file.in_memory
         await file.write(bytes(piece))
+        self.in_memory += file.in_memory
 
     def _finish(self) -> None:
         name, values = self.name, self.fields

@@ -34,6 +34,10 @@ log = structlog.get_logger("streamstack.server")
 LINE_SIZE: Final = 16_384
 #: How many headers a request may have.
 HEADERS: Final = 128
+#: Bytes of a whole head; what is longer is answered with 431.
+HEAD_SIZE: Final = 64 * 1024
+#: Bytes of a head of which more is to come that are not counted.
+_SMALL_HEAD: Final = 4096
 #: Seconds a connection may stay without a request. Longer than proxies keep theirs (60 s).
 KEEP_ALIVE = 75.0
 #: Seconds the head of a request may take, where the settings say nothing; 0 is for ever.
@@ -52,6 +56,8 @@ _QUIET: Final = 10.0
 
 _FULL = RunError("unavailable", "the server has as many connections as it takes", status=503)
 _HTTP_2 = RunError("invalid-input", "the request is not HTTP/1.1: this server does not speak HTTP/2", status=505)
+_LARGE = RunError("invalid-input", f"the head of the request may have {HEAD_SIZE} bytes", status=431)
+_NO_MEMORY = RunError("unavailable", "the server holds too many unfinished requests: try again", status=503)
 _SLOW = RunError("timeout", "the head of the request took too long to arrive", status=408)
 
 
@@ -81,6 +87,7 @@ class ClientConnection(asyncio.Protocol):
         "_responding",
         "_seen",
         "_server",
+        "_size",
         "_tail",
         "awaited",
         "broken",
@@ -95,7 +102,8 @@ class ClientConnection(asyncio.Protocol):
         self._protocol: web.RequestHandler | None = None
         self._at = _HEAD
         self._tail = b""  # the last bytes of a head of which more is to come, ...
-        self._opening = b""  # ... and its first
+        self._opening = b""  # ... its first, ...
+        self._size = 0  # ... and how many have come
         self._lines = 0  # of the head, as far as it has come
         self._head = b""  # the piece in which the head ended, ...
         self._end_of_head = -1  # ... and where, if nothing but one request is in it
@@ -257,15 +265,21 @@ class ClientConnection(asyncio.Protocol):
                 start += 1  # empty lines before a request (RFC 9112, section 2.2)
             if start == len(data):
                 return
-            self._lines = 0
+            self._lines = self._size = 0
             end = data.find(_END_OF_HEAD, start) + 4
             complete = end > 3
             self._opening = b"" if complete else data[start : start + len(_PREFACE)]
         if self._opening.startswith(_PREFACE) if self._opening else data.startswith(_PREFACE, start):
             self._refuse(_HTTP_2, "HTTP/2")
             return
+        self._size += (end if complete else len(data)) - start
+        if self._size > HEAD_SIZE:
+            self._refuse(_LARGE, "HeadTooLarge")
+            return
         if not complete:
             self._server.watch(self)
+            if self._size > _SMALL_HEAD:
+                self._server.memory.hold(self, self._size, self._give_up)
             self._tail = (tail + data[start:])[-3:]
             self._lines += data.count(b"\n", start)
             protocol.data_received(data[start:] if start else data)
@@ -372,6 +386,9 @@ class ClientConnection(asyncio.Protocol):
                 self._refuse(_SLOW, "headTimeout")
             self._at = _END
             self.transport.close()
+
+    def _give_up(self) -> None:
+        self._refuse(_NO_MEMORY, "maxMemory")
 
     def _refuse(self, error: RunError, reason: str) -> None:
         """Answer a head that is given up, and close the connection."""
@@ -516,6 +533,7 @@ class HttpServer(web.Server):
         self._told_full = float("-inf")
         self._empty = asyncio.Event()
         self._service = service
+        self.memory = service.memory
         self._of = service.connections
 
     def make_protocol(self) -> web.RequestHandler:
@@ -559,7 +577,7 @@ class HttpServer(web.Server):
         """Forget a connection."""
         self.opened.discard(connection)
         self._of.pop(protocol, None)
-        self._heads.pop(connection, None)
+        self.unwatch(connection)
         if not self.opened:
             self._empty.set()
 
@@ -604,8 +622,9 @@ class HttpServer(web.Server):
             self._timer = loop.call_at(due, self._end_heads)
 
     def unwatch(self, connection: ClientConnection) -> None:
-        """Record that a head has come."""
+        """Record that a head has come, or will not."""
         self._heads.pop(connection, None)
+        self.memory.release(connection)
 
     def _end_heads(self) -> None:
         loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from aiohttp import hdrs
 
-from streamstack.errors import RunError
+from streamstack.errors import RunError, forget_frames
 from streamstack.runtime.faults import located
 from streamstack.runtime.run import Run
 from streamstack.server.access import RateLimitTicket
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 #: What a body may be encoded in (RFC 9110, section 12.5.3).
 _ACCEPTED: Final = b"Accept-Encoding: gzip, deflate, br\r\n"
+
+
+#: Why a request is given up whose body takes memory that others need.
+_NO_MEMORY: Final = RefusalError(
+    "unavailable", "the server holds too many unfinished requests: try again", status=503, lines=b"Retry-After: 1\r\n"
+)
 
 
 async def exchange(  # noqa: C901  (the way of a request, in one piece)
@@ -58,7 +64,7 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
                 # Limits may ask for what depends on the inputs, before anything else is done with them.
                 inputs = served.take(request, parameters) if let is None else None
                 given = (
-                    await _take_in(served, request, parameters, life, answer, let)
+                    await _take_in(service, served, request, parameters, life, answer, let)
                     if inputs is None
                     else RunInputs(inputs, None)
                 )
@@ -99,6 +105,8 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
         return CLOSE if lost else sent
     finally:
         life.end()
+        if request.budget is not None:
+            request.budget.release(request)
         service.leave(life)
         if source is None:
             service.ended(served, answer, ended, reason, life)
@@ -106,6 +114,7 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
         if not answer.handed:
             _release(given, let)
             service.after(run, outcome, given.close)
+        forget_frames(reason)
 
 
 def _release(given: RunInputs, let: RateLimitTicket | None) -> None:
@@ -126,6 +135,7 @@ def _reason(error: BaseException, request: Request, life: RunTimer) -> RunError 
 
 
 async def _take_in(
+    service: Service,
     served: EndpointHandler,
     request: Request,
     parameters: Mapping[str, str],
@@ -136,7 +146,10 @@ async def _take_in(
     """Read what a run is given. Raises RunError ``invalid-input``, and ``rate-limited``."""
     if request.body_exists:
         _look_at_body(served, request)
+        request.budget, request.give_up = service.memory, partial(life.stop, _NO_MEMORY)
     inputs = await begun(served.read(request, parameters), life.begin_reading)
+    if request.budget is not None:
+        request.budget.release(request)
     close = None if served.close is None else partial(served.close, inputs)
     if let is not None:
         try:

@@ -226,7 +226,7 @@ def _readable(text: str) -> str:
 
 
 def _header_text(text: str) -> str:
-    """Return the value of a header; one that is not UTF-8 is ISO-8859-1, as in the past (RFC 9110, section 5.5)."""
+    """Return the value of a header; one that is not UTF-8 is read as ISO-8859-1 (RFC 9110, section 5.5)."""
     data = text.encode("utf-8", "surrogateescape")
     try:
         return data.decode()

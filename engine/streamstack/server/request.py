@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import structlog
 from aiohttp import StreamReader, hdrs, web
 
 from streamstack.connections.http_client import Coding, decoders_for
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from streamstack.server.connection import ClientConnection
     from streamstack.server.response import FlushQueue
 
+
+log = structlog.get_logger("streamstack.server")
 
 #: The codings that are undone; one at a time, since each on top of another multiplies what a small body can become.
 CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "br"})
@@ -122,6 +125,50 @@ Body = StreamReader | DecodedBody
 _HTTP_10: Final = (1, 0)
 
 
+#: Bytes that unfinished requests of a process may hold, where the settings say nothing.
+MAX_MEMORY: Final = 256 * 1024 * 1024
+#: Seconds between two lines of the log that say that there were more.
+_QUIET: Final = 10.0
+
+
+class MemoryBudget:
+    """Bounds what the requests of a process hold that are still arriving: heads, and bodies that are read whole.
+
+    Where they hold more than ``limit`` bytes, those that have taken longest are given up.
+    """
+
+    __slots__ = ("_holders", "_logged", "limit", "used")
+
+    def __init__(self, limit: int = MAX_MEMORY) -> None:
+        self.limit = limit
+        self.used = 0
+        self._holders: dict[object, tuple[int, Callable[[], object]]] = {}  # the oldest first
+        self._logged = float("-inf")
+
+    def hold(self, holder: object, size: int, give_up: Callable[[], object]) -> None:
+        """Note how many bytes a holder has by now; ``give_up`` is called, once, where it has to let go of them."""
+        before = self._holders.get(holder)
+        self.used += size - (before[0] if before else 0)
+        self._holders[holder] = (size, give_up)
+        while self.used > self.limit and self._holders:
+            oldest, (_, give_up) = next(iter(self._holders.items()))
+            self.release(oldest)
+            self._log()
+            give_up()
+
+    def release(self, holder: object) -> None:
+        """Note that a holder has arrived, or is gone."""
+        held = self._holders.pop(holder, None)
+        if held is not None:
+            self.used -= held[0]
+
+    def _log(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._logged + _QUIET:
+            self._logged = now
+            log.warning("requests-given-up", limit=self.limit, hint="server.maxMemory, server.maxBodySize")
+
+
 class Request:
     """One request.
 
@@ -139,7 +186,9 @@ class Request:
         "_draining",
         "_socket",
         "arriving",
+        "budget",
         "extra",
+        "give_up",
         "headers",
         "hosted",
         "keep_alive",
@@ -186,6 +235,8 @@ class Request:
         #: The path as it was sent, without the prefix and the query.
         self.raw_path = path
         self.kept_body = b""  # the bytes of the body, where the definition reads them
+        self.budget: MemoryBudget | None = None  # which counts what is kept of the body until all of it is here
+        self.give_up: Callable[[], object] = lambda: None  # ends the request, so that others have its memory
         self.arriving: Arriving | None = None  # the body, where it is read as it arrives
         self.hosted = False  # by a `web.Application`, which may have middlewares
         self.extra = b""  # header lines that the signals of a host application have added
@@ -239,6 +290,11 @@ class Request:
                 content = DecodedBody(content, coding)
             self._content = content
         return content
+
+    def hold(self, size: int) -> None:
+        """Note how many bytes are kept of the body, of which more is to come."""
+        if self.budget is not None:
+            self.budget.hold(self, size, self.give_up)
 
     @property
     def broke_off(self) -> bool:

@@ -44,7 +44,7 @@ def outcome_of(
     if error is None:
         return "shutdown" if draining and answer.request.transport is not None else "cancelled"
     if stopped is not None and error is stopped:
-        return {"timeout": "timeout", "stopped": "cancelled"}.get(error.code, "shutdown")
+        return {"timeout": "timeout", "stopped": "cancelled", "unavailable": "failed"}.get(error.code, "shutdown")
     if answer.committed or answer.count or is_fault(error):
         return "failed"
     return "rejected"

@@ -64,6 +64,21 @@ def keep_out_of_collections() -> None:
     gc.freeze()
 
 
+def run_to_end(
+    work: Coroutine[Any, Any, object], make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> None:
+    """Run what ends with the process, in an event loop that stays open.
+
+    To close it would wait for the threads in which names are looked up: some 40 seconds for a slow name server.
+    """
+    runner = asyncio.Runner(loop_factory=make_loop)
+    try:
+        runner.run(work)
+    except BaseException:
+        runner.close()
+        raise
+
+
 class ServerProcess:
     """Serves on sockets. ``asked`` is set once it shall stop."""
 
@@ -219,6 +234,7 @@ class ServeOptions:
             access=access,
             metrics=WorkerMetrics(counters, slot) if access.possible else None,
             request_log=RequestLog(text=log.is_text(sys.stderr)) if log.access else None,
+            max_memory=server.max_memory,
         )
 
 
@@ -228,8 +244,7 @@ def serve(task: ServeOptions) -> None:
     Raises AddressError for an address that can't be had, AuthenticationError, DatabaseError.
     """
     keep_out_of_collections()
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_Alone(task).run())
+    run_to_end(_Alone(task).run(), loop_factory())
 
 
 class _Alone:

@@ -33,7 +33,7 @@ from streamstack.server.replies import (
     send,
     send_problem,
 )
-from streamstack.server.request import Request
+from streamstack.server.request import MAX_MEMORY, MemoryBudget, Request
 from streamstack.server.request_log import RequestLog
 from streamstack.server.response import FlushQueue, ResponseSink
 from streamstack.server.resume.requests import PREFIX, answer_streams
@@ -73,12 +73,14 @@ class Service:
         access: MetricsAccess | None = None,
         metrics: WorkerMetrics | None = None,
         request_log: RequestLog | None = None,
+        max_memory: int = MAX_MEMORY,
     ) -> None:
         self.context = context or Context()
         self.cors = cors or CorsHeaders()
         self.access = access or MetricsAccess(None, dev=False)
         self.metrics = metrics
         self.request_log = request_log
+        self.memory = MemoryBudget(max_memory)
         self.lives: set[RunTimer] = set()
         self._later: set[asyncio.Task[Any]] = set()
         self._left = asyncio.Event()

@@ -12,6 +12,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -33,6 +34,7 @@ from streamstack.server.serve import (
     prepare,
     reload,
     reload_message,
+    run_to_end,
     tell,
     tell_shortage,
     unless,
@@ -296,7 +298,10 @@ class SignalQueue:
             asyncio.get_running_loop().add_reader(self, receive)
             await unless(asked, work)
 
-        asyncio.run(watched())
+        with asyncio.Runner() as runner:
+            runner.run(watched())
+            # To close the loop waits for its threads, also for those that a slow name server keeps waiting.
+            runner.get_loop().set_default_executor(ThreadPoolExecutor(1))
 
     def close(self) -> None:
         signal.set_wakeup_fd(-1)
@@ -469,8 +474,7 @@ class Supervisor:
             if self._embedded is not None:
                 self._embedded.disown()
             worker = Worker(self._task, slot.sockets, channel, self._counters, number)
-            with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                runner.run(worker.run())
+            run_to_end(worker.run(), loop_factory())
             code = 0
         except BaseException:  # noqa: BLE001  (it must not go on as a supervisor)
             traceback.print_exc()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from streamstack.errors import Mark
-from streamstack.language.analysis.names import AT_THE_END, ERROR, LOOP, Names
+from streamstack.language.analysis.names import Names
 from streamstack.language.analysis.state import (
     NO_EMISSIONS,
     PLAIN,
@@ -20,7 +20,6 @@ from streamstack.language.analysis.state import (
     Made,
     Region,
     Reports,
-    StreamShape,
     Wait,
     join,
 )
@@ -106,6 +105,7 @@ class AnalysisContext(ABC):
         self.copies = [Copy(self.graph.root)]
         self.guards: list[TryStates] = []
         self.dead = 0
+        self.sure_loops: frozenset[Node] = frozenset()  # whose first turn the types prove
 
     @abstractmethod
     def follow(self, block: Block, state: AnalysisState) -> AnalysisState | None:
@@ -169,14 +169,12 @@ class AnalysisContext(ABC):
 class Frames(AnalysisContext):
     """Follows the stacks that `return` ends."""
 
-    def bind(self, block: Block, state: AnalysisState, read: tuple[Made, ...] = ()) -> None:
+    def bind(self, block: Block, state: AnalysisState) -> None:
         """Bind the names that a nested stack sees."""
         for name, _ in block.binds:
-            handler = block.nesting is Nesting.HANDLER
-            state.names[name] = Binding(True, shape=StreamShape("an error", ERROR) if handler else None)
+            state.names[name] = Binding(True, inner=block.nesting is Nesting.HANDLER)
         if block.loop:
-            known = LOOP if block.counted else LOOP - AT_THE_END
-            state.names["loop"] = Binding(True, shape=StreamShape("a loop", known, bool(read)))
+            state.names["loop"] = Binding(True, inner=True)
 
     def unbind(self, block: Block, before: AnalysisState, after: AnalysisState) -> None:
         """Give the names that a nested stack saw the meaning back that they had before."""
@@ -290,7 +288,7 @@ class Frames(AnalysisContext):
         self.bind(block, inner)
         late, emission.late = emission.late, []
         met = len(emission.events)
-        region = Region(f"the `{node.step.function.name}`", node.mark, turns=False)
+        region = Region(f"the `{node.step.function.name}`", node.mark, turns=False, per_item=True)
         with self.around(region=region, condition=block):
             words = f"the work of this concurrent `{node.step.function.name}`"
             end, _ = self.frame(block, inner, words)
@@ -336,7 +334,7 @@ class Frames(AnalysisContext):
 
 def _last(first: Binding, last: Binding) -> Binding:
     """Return what a name is at the end, as sure as it was before; the names of a body stay what they were."""
-    if first.shape is not None:
+    if first.inner:
         return first
     return Binding(first.sure or last.sure, last.content.join(first.content), last.moved)
 
@@ -479,7 +477,7 @@ class Blocks(Frames):
         met, returns = len(self.emission.events), len(frame.returns)
         body = entry.fork()
         body.may_be_sent = False
-        self.bind(block, body, tuple(made for made in read if made.maybe_input is None))
+        self.bind(block, body)
         with self.around(region=region, condition=block):
             if block.copies:
                 words = f"the iterations of this concurrent `{node.step.function.name}`"
@@ -491,6 +489,8 @@ class Blocks(Frames):
                 end = self.follow(block, body)
         frame.loops.pop()
         again = [each for each in (end, *loop.turns) if each is not None]
+        if block.binds and not again and not loop.breaks and not self.dead:
+            self._refuse_one_turn(node, block)
         self.streams.close(region, [entry] if block.copies else again)
         self._check_next_turn(entry, again, met)
         exits = again + loop.breaks
@@ -498,7 +498,7 @@ class Blocks(Frames):
         if block.copies:
             for each in exits:
                 each.names = dict(entry.names)
-        after = join(exits if runs_once_at_least(node, block) else [*exits, entry.fork()])
+        after = join(exits if self.runs_at_least_once(node, block) else [*exits, entry.fork()])
         if after is None:
             return None
         self.unbind(block, entry, after)
@@ -508,6 +508,22 @@ class Blocks(Frames):
         elif not loop.breaks and len(frame.returns) == returns:
             self.wait_for(node, read, after, loop=True)
         return after
+
+    def runs_at_least_once(self, node: Node, block: Block) -> bool:
+        """Tell whether a loop surely has a first turn: by how it is written, or by what is known of its values."""
+        return node in self.sure_loops or runs_once_at_least(node, block)
+
+    def _refuse_one_turn(self, node: Node, block: Block) -> None:
+        """Report a loop over items that `return` always leaves at the first one."""
+        leaving = next((each for each in block.nodes if each.step.function.effects.leaves == "frame"), None)
+        if leaving is not None and leaving.step.when is None:
+            self.reports.add(
+                "unreachable",
+                leaving.mark,
+                f"the `{node.step.function.name}` in line {node.mark.line} never comes to a second item: this always "
+                "leaves at the first",
+                "write `x | first` or `streams.take` for the first item, or put `when` beside it",
+            )
 
     def _check_next_turn(self, entry: AnalysisState, again: list[AnalysisState], met: int) -> None:
         """Report a chunk that comes after the `done` of the turn before."""
@@ -519,7 +535,7 @@ class Blocks(Frames):
     def wait_for(self, node: Node, read: tuple[Made, ...], state: AnalysisState, *, loop: bool = False) -> None:
         """Note that a step reads streams to their end, unless they are short or emit by themselves."""
         for made in read:
-            if made.brief or made.emissions.emits or self.dead:
+            if made.brief or made.of_one_item or made.emissions.emits or self.dead:
                 continue
             if loop:
                 advice = (

@@ -23,24 +23,14 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Read, Value
 from streamstack.language.expressions.compile import Constant, Expression, ListValue, ObjectValue, Text
-from streamstack.language.expressions.grammar import joins
+from streamstack.language.expressions.grammar import becomes_text
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.foreign import NAMES, look_up
-from streamstack.language.graph import (
-    Block,
-    Graph,
-    Node,
-    all_values,
-    called_by,
-    called_itself,
-    reached,
-    steps_of,
-    values_of,
-)
+from streamstack.language.graph import all_values, called_itself, reached, steps_of
 from streamstack.language.names import suggestion
 from streamstack.language.nodes import Scalar, Sequence
 from streamstack.language.values import MISSING
-from streamstack.spec import Condition, Nesting
+from streamstack.spec import Bound, Kind
 
 
 def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> list[Diagnostic]:
@@ -92,8 +82,12 @@ def _bytes_in_texts(value: Value) -> Iterator[Read]:
     for part in value.bindings():
         if not isinstance(part, Expression):
             continue
-        if joins(part.node, "request", "body", in_text=isinstance(value, Text)):
+        if becomes_text(part.node, _is_body, whole=isinstance(value, Text)):
             yield next(read for read in part.reads if read.name == "request" and read.path == ("body",))
+
+
+def _is_body(name: str, path: tuple[str | int, ...]) -> bool:
+    return name == "request" and path == ("body",)
 
 
 def check_cors(endpoint: Endpoint) -> list[Diagnostic]:
@@ -110,134 +104,6 @@ def check_cors(endpoint: Endpoint) -> list[Diagnostic]:
         for name, mark in written
         if name.lower().startswith("access-control-")
     ]
-
-
-#: Asks whether a name is bound, which `auth` always is, if to null.
-_IS_BOUND: Final = re.compile(r"\bauth\s+is\s+(?:not\s+)?(?:un)?defined\b")
-#: What callers give who say who they are.
-_SENT: Final = frozenset({"headers", "cookies", "query"})
-
-
-def check_optional_auth(endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> list[Diagnostic]:
-    """Report where something is looked up in `auth`, which is null for guests, before that was ruled out.
-
-    Whatever depends on `auth` counts as ruling it out, so that nothing is reported that can't be seen here.
-    """
-    authentication = endpoint.authentication
-    if authentication is None or not authentication.optional:
-        return []
-    return _OptionalAuth(endpoint, functions).found
-
-
-class _OptionalAuth:
-    """Follows an endpoint with a caller of whom nothing is known."""
-
-    def __init__(self, endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> None:
-        self.found: list[Diagnostic] = []
-        self._title = endpoint.title
-        self._functions = functions
-        self._witnesses: frozenset[str] = frozenset()
-        # A variable made of one that tells who calls tells it, too.
-        graph = Graph(endpoint)
-        while (more := self._telling(graph)) != self._witnesses:
-            self._witnesses = more
-        inside = {id(value) for node in graph.nodes for value in values_of(node.step)}
-        for value in all_values(endpoint):
-            if id(value) not in inside and value is not endpoint.response:
-                self._check(value)
-        ruled_out = self._follow(graph.root, known=False)
-        if endpoint.response is not None and not ruled_out:
-            self._check(endpoint.response)
-
-    def _telling(self, graph: Graph) -> frozenset[str]:
-        """Return the names bound by steps that depend on who calls, or in such."""
-        return frozenset(
-            each.name
-            for node in graph.nodes
-            if any(map(self._tells, values_of(node.step)))
-            for inner in node.walk()
-            for each in inner.written
-        )
-
-    def _follow(self, block: Block, *, known: bool) -> bool:
-        """Check steps one after the other; return whether it is known behind them who calls."""
-        for node in block.nodes:
-            step = node.step
-            if step.disabled:
-                continue
-            asked = step.when is not None and self._tells(step.when)
-            if not known:
-                for value in values_of(step):
-                    if value is step.when or not asked:
-                        self._check(value)
-            tells = asked or any(map(self._tells, values_of(step)))
-            caught = bool(node.nested(Nesting.HANDLER))
-            ruled_out = (tells and _may_leave(node)) or self._asks_elsewhere(step)
-            for nested in node.blocks:
-                safe = known or tells or (caught and nested.nesting is Nesting.GUARDED)
-                behind = self._follow(nested, known=safe)
-                ruled_out = ruled_out or (behind and not safe)
-            known = known or ruled_out
-        return known
-
-    def _check(self, value: Value) -> None:
-        """Report what one value looks up in `auth` without asking."""
-        for each in value.bindings():
-            if any(self._rules_out(read) for read in each.reads):
-                continue
-            for read in each.reads:
-                if read.name == "auth" and read.path and not read.soft:
-                    self.found.append(self._finding(read))
-
-    def _finding(self, read: Read) -> Diagnostic:
-        shown = ".".join(["auth", *map(str, read.path)])
-        return make_diagnostic(
-            "auth-may-be-null",
-            read.mark,
-            f"`{shown}` fails for anonymous clients: "
-            f"authentication is optional in {self._title}, so `auth` may be null",
-            f"write `{shown} | default(...)`, or put `when: << {shown} is defined >>` beside the step",
-        )
-
-    def _rules_out(self, read: Read) -> bool:
-        """Whether a read within an expression asks who calls, beside others of that expression."""
-        if read.name == "auth":
-            return (read.soft or not read.path) and not _asks_for_the_name(read)
-        return self._is_witness(read)
-
-    def _tells(self, value: Value) -> bool:
-        """Whether a value depends on who calls."""
-        return any(
-            self._is_witness(read) or (read.name == "auth" and not _asks_for_the_name(read)) for read in value.reads
-        )
-
-    def _is_witness(self, read: Read) -> bool:
-        sent = read.name == "request" and bool(read.path) and read.path[0] in _SENT
-        return sent or read.name in self._witnesses
-
-    def _asks_elsewhere(self, step: Step) -> bool:
-        """Whether a step calls a function of the project that reads `auth`, which may refuse guests."""
-        return any(
-            read.name == "auth"
-            for name in called_by(step)
-            for function in reached(name, self._functions)
-            for value in all_values(function)
-            for read in value.reads
-        )
-
-
-def _asks_for_the_name(read: Read) -> bool:
-    """Whether a read only asks whether `auth` is bound: it is, also where it is null."""
-    return read.soft and not read.path and _IS_BOUND.search(read.expression) is not None
-
-
-def _may_leave(node: Node) -> bool:
-    """Whether a step may keep those behind it from running: it is an end, a condition, or has one in it."""
-    return any(
-        each.step.function.effects.ends
-        or (any(isinstance(p.type, Condition) for p in each.step.function.parameters) and not each.blocks)
-        for each in node.walk()
-    )
 
 
 _Found = TypeVar("_Found", bound=tuple[Any, ...])
@@ -348,6 +214,58 @@ def _known(value: Value, inputs: Mapping[str, Input]) -> Any:
     if name in inputs and len(value.reads) == 1 and value.reads[0].path == (name,):
         return _SAMPLES.get(inputs[name].type, MISSING)
     return MISSING
+
+
+def check_own_paths(definition: Definition, endpoints: Collection[Endpoint]) -> list[Diagnostic]:
+    """Report the URLs that are paths of this server which no endpoint answers."""
+    found = []
+    for step in steps_of(definition.stack):
+        for parameter in step.function.parameters:
+            value = step.arguments.get(parameter.name)
+            if not isinstance(parameter.type, Bound) or parameter.type.kind is not Kind.URL:
+                continue
+            path = _own_path(value) if isinstance(value, Value) else None
+            below = parameter.name == "baseUrl"
+            if path is None or is_answered(path, endpoints, below=below) or not isinstance(value, Value):
+                continue
+            shown = path.replace(_BOUND, "<<...>>")
+            known = [each.path for each in endpoints]
+            message = f"no endpoint answers {'below ' if below else ''}`{shown}`"
+            found.append(make_diagnostic("unknown-path", value.mark, message, suggestion(shown, known) or None))
+    return found
+
+
+#: Stands for a binding in a path.
+_BOUND: Final = "\0"
+
+
+def _own_path(value: Value) -> str | None:
+    """Return the path that a URL of this server has; None for one of another server, or that is not known."""
+    parts = value.parts if isinstance(value, Text) else (value.constant,)
+    text = "".join(part if isinstance(part, str) else _BOUND for part in parts)
+    if not isinstance(parts[0], str) or not text.startswith("/") or text.startswith(("//", "/_")):
+        return None
+    return re.split(r"[?#]", text, maxsplit=1)[0]
+
+
+def is_answered(path: str, endpoints: Iterable[Endpoint], *, below: bool = False) -> bool:
+    """Tell whether an endpoint answers a path, or paths below it."""
+    wanted = path.strip("/").split("/")
+    for endpoint in endpoints:
+        known = endpoint.path.strip("/").split("/")
+        rest = "{" in known[-1] and ":path}" in known[-1]
+        if len(known) < len(wanted) and not rest:
+            continue
+        if not below and not rest and len(known) != len(wanted):
+            continue
+        if all(_BOUND in mine or _matches(mine, their) for mine, their in zip(wanted, known, strict=False)):
+            return True
+    return False
+
+
+def _matches(segment: str, declared: str) -> bool:
+    pattern = ".+".join(map(re.escape, re.split(r"\{[^{}]*\}", declared)))
+    return re.fullmatch(pattern, segment) is not None
 
 
 _HINT = "take `id` out, or write `resume: false`: put your own id into the content or the metadata"

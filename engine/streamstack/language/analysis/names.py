@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from streamstack.errors import Diagnostic, Mark, Replacement, replace_word
+from streamstack.errors import Diagnostic, Mark, replace_word
 from streamstack.language import foreign
-from streamstack.language.analysis.state import (
-    OF_A_BODY,
-    OF_EVERY_STREAM,
-    PLAIN,
-    AnalysisState,
-    Binding,
-    Content,
-    Reports,
-)
+from streamstack.language.analysis.state import PLAIN, AnalysisState, Binding, Content, Reports
 from streamstack.language.definition import (
     Argument,
     ConstantArgument,
@@ -24,10 +16,8 @@ from streamstack.language.definition import (
     Endpoint,
     Entries,
     FunctionDefinition,
-    Input,
     Items,
     Step,
-    Task,
 )
 from streamstack.language.expressions import Read, Value
 from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
@@ -35,29 +25,13 @@ from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import Block, Graph, constant, steps_of
 from streamstack.language.loading.inputs import mismatch
 from streamstack.language.names import RESERVED, VARIABLE, nearest_and_sure, suggestion
-from streamstack.language.paths import parameters
 from streamstack.language.settings import default_database
 from streamstack.language.values import MISSING
 from streamstack.records import fast_dataclass
-from streamstack.spec import Nesting, listed
+from streamstack.spec import Nesting
 
-#: Reserved names that are bound everywhere, and the properties of those that have only these.
+#: Reserved names that are bound everywhere.
 EVERYWHERE: Final = RESERVED - {"error", "loop"}
-PROPERTIES: Final = {
-    "request": frozenset({"method", "path", "query", "headers", "cookies", "body", "text", "ip", "id"}),
-    "run": frozenset({"id", "startedAt", "elapsedMs", "outcome"}),
-    "stream": frozenset({"count", "bytes"}),
-}
-LOOP: Final = frozenset({"index", "index0", "first", "last", "length"})
-ERROR: Final = frozenset({"code", "message", "status", "step", "details"})
-
-#: What has to be known before the end of a stream is.
-AT_THE_END: Final = frozenset({"last", "length"})
-
-#: Types of inputs whose values have nothing to look up.
-_SCALARS: Final = frozenset(
-    {"text", "integer", "decimal", "boolean", "timestamp", "date", "uuid", "email", "url", "enum"}
-)
 
 
 @fast_dataclass()
@@ -101,7 +75,8 @@ class Names:
         binding = state.names.get(name)
         if binding is None:
             if name in EVERYWHERE:
-                self._look_up_reserved(read, state)
+                self._check_body(read)
+                self._note_reads(read, None)
             elif not soft:
                 self._unbound(read, state)
             return
@@ -112,7 +87,17 @@ class Names:
             self._maybe_unbound(read, binding)
             state.assure((name,))
         if read.path:
-            self._look_up(read, binding)
+            self._note_reads(read, binding)
+
+    def _check_body(self, read: Read) -> None:
+        """Report a look at the whole of a body that an input reads as it arrives."""
+        if read.soft or not read.is_body or not read.path or not isinstance(self._definition, Endpoint):
+            return
+        stream = next((each.name for each in self._inputs.values() if each.type == "stream"), None)
+        if stream is not None:
+            message = f"`request.{read.path[0]}` is the body in one piece, and `input.{stream}` reads it as it arrives"
+            hint = f"read `input.{stream}`, or declare the body as `{{type: json, in: wholeBody}}`"
+            self._reports.add("bad-constraint", property_mark(read, 0), message, hint)
 
     def rebind(self, name: str, mark: Mark, state: AnalysisState) -> None:
         """Check a name that a step both reads and binds (`append`)."""
@@ -231,137 +216,21 @@ class Names:
                     into.setdefault(name, []).append(Elsewhere(nested.stack.mark, "", body))
                 self._gather(nested, inner, into)
 
-    # -- properties
+    # -- properties of streams that a function is given
 
-    def _look_up(self, read: Read, binding: Binding) -> None:
-        key = read.path[0]
-        shape = binding.shape
-        if shape is not None:
-            if key not in shape.properties:
-                self._no_property(read, 0, f"`{read.name}` ({shape.title})", shape.properties)
-            elif shape.over_stream and key in AT_THE_END:
-                self._reports.add(
-                    "length-of-stream",
-                    property_mark(read, 0),
-                    f"`{read.name}.{key}` is not known over a stream until it has ended",
-                    "`collect` the stream first, or count with `loop.index`",
-                )
+    def _note_reads(self, read: Read, binding: Binding | None) -> None:
+        """Note which properties of the streams that it is given a function reads: its callers hand these over."""
+        if binding is None:
+            declared = self._inputs.get(str(read.path[0])) if read.name == "input" and len(read.path) > 1 else None
+            if declared is not None and declared.type == "stream" and not isinstance(self._definition, Endpoint):
+                self._note_stream_read(declared.name, read, 1)
         elif binding.content.is_stream:
-            known = frozenset[str]().union(*(made.properties for made in binding.content.streams))
-            inputs = [made.of_input for made in binding.content.streams if made.of_input is not None]
-            for name in inputs:
-                self._note_stream_read(name, read, 0)
-            if key not in known and not inputs:
-                self._no_property(read, 0, f"the stream `{read.name}`", known or OF_EVERY_STREAM)
-
-    def _look_up_reserved(self, read: Read, state: AnalysisState) -> None:
-        name, path = read.name, read.path
-        if not path or read.soft:
-            return
-        if isinstance(self._definition, Task) and name in ("input", "sent", "request"):
-            words = "a task has no request" if name == "request" else "a task has no inputs"
-            mark = property_mark(read, 0)
-            self._reports.add("unknown-property", mark, f"`{name}.{path[0]}`: {words}", "remove it")
-        elif name in ("input", "sent"):
-            self._look_up_input(read, state)
-        elif name == "request" and path[0] in ("body", "text") and (stream := self._body_stream()):
-            message = f"`request.{path[0]}` is the body in one piece, and `input.{stream}` reads it as it arrives"
-            hint = f"read `input.{stream}`, or declare the body as `{{type: json, in: wholeBody}}`"
-            self._reports.add("bad-constraint", property_mark(read, 0), message, hint)
-        elif name in PROPERTIES and path[0] not in PROPERTIES[name]:
-            self._no_property(read, 0, f"`{name}`", PROPERTIES[name])
-
-    def _body_stream(self) -> str | None:
-        """Return the input that is the body of the endpoint, read as it arrives."""
-        if not isinstance(self._definition, Endpoint):
-            return None
-        return next((each.name for each in self._inputs.values() if each.type == "stream"), None)
-
-    def _look_up_input(self, read: Read, state: AnalysisState) -> None:
-        declared = self._inputs.get(str(read.path[0]))
-        if declared is None and (name := self._with_hyphen(read)):
-            message = f"`input.{name}` is a subtraction: `-` is an operator"
-            replacement = replace_word(read.mark, f"input.{name}", f'input["{name}"]')
-            hint = f'write `input["{name}"]`, or give the input a name without `-`, and `aliases: [{name}]`'
-            self._reports.add("unknown-property", read.mark, message, hint, replacement=replacement)
-            return
-        if declared is None:
-            declare = None if self._inputs else "declare it under `inputParameters`"
-            self._no_property(read, 0, f"`{read.name}`", self._inputs, declare)
-            return
-        if read.name == "sent" and (declared.type == "stream" or self._is_in_path(declared)):
-            where = "a stream" if declared.type == "stream" else "in the path"
-            message = f"`sent` has no `{declared.name}`, which is {where}"
-            hint = f"read `input.{declared.name}`"
-            self._reports.add("unknown-property", property_mark(read, 0), message, hint)
-            return
-        for index, key in enumerate(read.path[1:], 1):
-            words = "`" + ".".join([read.name, *map(str, read.path[:index])]) + "`"
-            if declared.type in _SCALARS:
-                message = f"{words} is a value of type {declared.type}, which has no `{key}`"
-                self._no_item(read, index, message, f"read {words} itself")
-                return
-            if declared.type == "stream":
-                if not isinstance(self._definition, Endpoint):
-                    self._note_stream_read(declared.name, read, index)
-                elif key not in OF_A_BODY:
-                    self._no_property(read, index, f"the stream {words}", OF_A_BODY)
-                return
-            inner = self._inside(read, index, declared, words)
-            if inner is None:
-                return
-            declared = inner
-
-    def _with_hyphen(self, read: Read) -> str:
-        """Return the input with a hyphen in its name that an expression reads without quotes, or ""."""
-        written = (each for each in self._inputs if "-" in each and f"input.{each}" in read.expression)
-        return next((each for each in written if each.startswith(f"{read.path[0]}-")), "")
-
-    def _is_in_path(self, declared: Input) -> bool:
-        if declared.location is not None:
-            return declared.location == "path"
-        return isinstance(self._definition, Endpoint) and declared.name in parameters(self._definition.path)
-
-    def _inside(self, read: Read, index: int, declared: Input, words: str) -> Input | None:
-        key = read.path[index]
-        if declared.type == "list":
-            if isinstance(key, str):
-                message = f"{words} is a list, which has no `{key}`"
-                self._no_item(read, index, message, f"read an item of it, `{words[1:-1]}[0]`, or loop over it")
-                return None
-            return declared.items
-        if declared.type == "object" and declared.properties is not None:
-            found = next((each for each in declared.properties if each.name == key), None)
-            if found is None:
-                self._no_property(read, index, words, [each.name for each in declared.properties])
-            return found
-        return None
-
-    def _no_item(self, read: Read, index: int, message: str, hint: str) -> None:
-        """Report a look-up in a value that has no properties; some of those of other languages are filters."""
-        key, mark = str(read.path[index]), property_mark(read, index)
-        replacement: Replacement | None = None
-        advice = foreign.look_up(key, foreign.PROPERTIES)
-        if advice is not None:
-            whole = ".".join([read.name, *map(str, read.path[:index])])
-            hint = f"write `{whole} | {advice.name}`"
-            if index == len(read.path) - 1 and mark != read.mark:
-                dot = Mark(mark.file, mark.line, mark.column - 1)
-                replacement = replace_word(dot, f".{key}", f" | {advice.name}")
-        self._reports.add("unknown-property", mark, message, hint, replacement=replacement)
+            for made in binding.content.streams:
+                if made.of_input is not None:
+                    self._note_stream_read(made.of_input, read, 0)
 
     def _note_stream_read(self, name: str, read: Read, index: int) -> None:
         self.stream_reads.setdefault(name, {}).setdefault(str(read.path[index]), property_mark(read, index))
-
-    def _no_property(self, read: Read, index: int, owner: str, known: Iterable[str], hint: str | None = None) -> None:
-        key, known = str(read.path[index]), sorted(known)
-        near, sure = nearest_and_sure(key, known)
-        message = f"{owner} has no `{key}`" + (f", did you mean `{near}`?" if near else "")
-        if hint is None and known:
-            hint = f"{owner} has {listed(known, 'and')}"
-        mark = property_mark(read, index)
-        replacement = replace_word(mark, key, near) if sure and mark != read.mark else None
-        self._reports.add("unknown-property", mark, message, hint, replacement=replacement)
 
 
 def _copy_words(nested: Block, function: str, mark: Mark) -> str:

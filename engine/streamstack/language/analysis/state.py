@@ -28,6 +28,9 @@ class Region:
     name: str
     mark: Mark
     turns: bool  # a loop, whose body may rebind the name before the next turn
+    per_item: bool = (
+        False  # work that gives one item of a stream: what it holds of its own streams delays that item alone
+    )
     suspects: list[tuple[str, Made, Mark]] = field(default_factory=list)
 
 
@@ -81,6 +84,11 @@ class Made:
     maybe_input: str | None = None  # an input of a function, which may be a stream
     of_input: str | None = None  # an input of a function: the caller decides what properties it has
 
+    @property
+    def of_one_item(self) -> bool:
+        """Whether it is made by the work for one item of another stream."""
+        return any(region.per_item for region in self.regions)
+
 
 @fast_dataclass()
 class Content:
@@ -106,22 +114,13 @@ PLAIN: Final = Content()
 
 
 @fast_dataclass()
-class StreamShape:
-    """The properties that a bound object has: `loop`, the error of a `catch`."""
-
-    title: str
-    properties: frozenset[str]
-    over_stream: bool = False  # `loop` over a stream
-
-
-@fast_dataclass()
 class Binding:
     """What is known of a name: bound on every path (``sure``) or on some, and to what."""
 
     sure: bool
     content: Content = PLAIN
     moved: Mark | None = None  # `set` gave its stream another name there
-    shape: StreamShape | None = None
+    inner: bool = False  # a body binds it: `loop`, the error of a `catch`
     in_turns: bool = False  # bound by an earlier turn of the loop only
 
     def join(self, other: Binding) -> Binding:
@@ -131,7 +130,7 @@ class Binding:
             self.sure and other.sure,
             self.content.join(other.content),
             self.moved or other.moved,
-            self.shape or other.shape,
+            self.inner or other.inner,
         )
 
 

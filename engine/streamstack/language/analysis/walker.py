@@ -23,6 +23,7 @@ from streamstack.language.analysis.state import (
     join,
 )
 from streamstack.language.analysis.streams import READS, both, called, describe, of_streams
+from streamstack.language.analysis.types import Results, check_types
 from streamstack.language.definition import (
     ConstantArgument,
     Definition,
@@ -69,7 +70,7 @@ class Callees:
     taken to emit as it goes while it is being summed up: the proof accuses no one of what it can't see.
     """
 
-    __slots__ = ("_functions", "_known", "_sum_up")
+    __slots__ = ("_functions", "_known", "_sum_up", "results")
 
     def __init__(
         self, functions: Mapping[str, FunctionDefinition], sum_up: Callable[[FunctionDefinition, Callees], Summary]
@@ -77,6 +78,7 @@ class Callees:
         self._functions = functions
         self._sum_up = sum_up
         self._known: dict[str, Summary] = {}
+        self.results = Results(functions)
 
     def summary(self, name: str) -> Summary | None:
         """Return what a function does; None where there is none of that name."""
@@ -227,6 +229,9 @@ class Walker(Blocks):
             self.reports.add("unread-stream", step.key_mark, message)
         if effects.emits and not self.dead:
             self._emit(effects, event, state)
+        if effects.opens and state.may_be_sent and not state.may_be_unsent and not self.dead:
+            message = f"`{step.title}` comes after the first chunk, when status, headers and cookies are already sent"
+            self.reports.add("after-chunk", step.key_mark, message)
         self._bind(node, given, content, state)
         return self._leave(node, contents, state) if effects.ends else state
 
@@ -301,7 +306,7 @@ class Walker(Blocks):
             waits = tuple(
                 Wait(step.title, step.key_mark, each.title, advice, only_with=each.maybe_input)
                 for each in read
-                if not each.brief and not self.reports.allows("buffers-stream")
+                if not each.brief and not each.of_one_item and not self.reports.allows("buffers-stream")
             )
             emissions = both(emissions, Emissions(pending=waits))
         made.emissions = emissions
@@ -480,6 +485,7 @@ def analyse(definition: Definition, functions: Mapping[str, FunctionDefinition] 
     """
     callees = functions if isinstance(functions, Callees) else callees_of(functions)
     walker = Walker(definition, callees)
+    walker.sure_loops = check_types(definition, walker.graph, walker.reports, callees.results)
     end, _ = _follow(walker)
     if isinstance(definition, Endpoint):
         _check_endpoint(walker, definition, end)

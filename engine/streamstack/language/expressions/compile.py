@@ -39,7 +39,7 @@ class Spelling(Protocol):
         """Return the name under which generated code finds an object."""
 
 
-_BINARY: Final[dict[type[nodes.Node], Callable[..., Any]]] = {
+BINARY: Final[dict[type[nodes.Node], Callable[..., Any]]] = {
     nodes.Add: operators.add,
     nodes.Sub: operators.subtract,
     nodes.Mul: operators.multiply,
@@ -48,7 +48,7 @@ _BINARY: Final[dict[type[nodes.Node], Callable[..., Any]]] = {
     nodes.Mod: operators.remain,
     nodes.Pow: operators.power,
 }
-_COMPARE: Final[dict[str, Callable[..., Any]]] = {
+COMPARE: Final[dict[str, Callable[..., Any]]] = {
     "eq": operators.equal,
     "ne": operators.unequal,
     "lt": operators.less,
@@ -161,7 +161,7 @@ class _Writer:
             return self._getattr(node)  # type: ignore[arg-type]
         if kind is nodes.Const:
             return literal(node.value)  # type: ignore[attr-defined]
-        helper = _BINARY.get(kind)
+        helper = BINARY.get(kind)
         if helper is not None:
             assert isinstance(node, nodes.BinExpr)
             return self._call(helper, self.write(node.left), self.write(node.right))
@@ -251,14 +251,14 @@ class _Writer:
         if len(node.ops) > 1:
             rest: list[str] = []
             for operand in node.ops:
-                rest.append(self.names.constant(_COMPARE[operand.op]))
+                rest.append(self.names.constant(COMPARE[operand.op]))
                 rest.append(f"lambda: {self.write(operand.expr)}")
             return self._call(operators.chain, first, *rest)
         operand = node.ops[0]
         second = self.write(operand.expr)
         if operand.op in ("eq", "ne") and (_exact(node.expr) or _exact(operand.expr)):
             return f"({first} {'==' if operand.op == 'eq' else '!='} {second})"
-        return self._call(_COMPARE[operand.op], first, second)
+        return self._call(COMPARE[operand.op], first, second)
 
     def _soft(self, node: nodes.Node) -> str:
         """Return the source of a function without arguments that walks a path.

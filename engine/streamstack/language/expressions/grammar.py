@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from keyword import iskeyword
 from typing import Final
 
@@ -401,16 +401,22 @@ def path_base(node: nodes.Node) -> nodes.Node:
     return node
 
 
-def joins(node: nodes.Expr, name: str, key: str, *, in_text: bool) -> bool:
-    """Tell whether an expression makes text of `name.key`: as an operand of `~`, or as a whole inside a text."""
-    operands = [each for concat in node.find_all(nodes.Concat) for each in concat.nodes]
-    operands += node.nodes if isinstance(node, nodes.Concat) else [node] if in_text else []
-    for each in operands:
-        if isinstance(each, (nodes.Getattr, nodes.Getitem)) and isinstance(each.node, nodes.Name):
-            found = each.attr if isinstance(each, nodes.Getattr) else constant_of(each.arg)
-            if each.node.name == name and found == key:
-                return True
-    return False
+def becomes_text(node: nodes.Expr, wanted: Callable[[str, tuple[str | int, ...]], bool], *, whole: bool) -> bool:
+    """Tell whether an expression makes text of a path that is wanted: joined by `~`, or in a text as a ``whole``."""
+    joins = [node, *node.find_all(nodes.Concat)]
+    joined = [operand for each in joins if isinstance(each, nodes.Concat) for operand in each.nodes]
+    return any(_is_path_of(each, wanted) for each in ([*joined, node] if whole else joined))
+
+
+def _is_path_of(node: nodes.Node, wanted: Callable[[str, tuple[str | int, ...]], bool]) -> bool:
+    path: list[str | int] = []
+    while isinstance(node, (nodes.Getattr, nodes.Getitem)):
+        key = node.attr if isinstance(node, nodes.Getattr) else constant_of(node.arg)
+        if not isinstance(key, (str, int)):
+            return False
+        path.insert(0, key)
+        node = node.node
+    return isinstance(node, nodes.Name) and wanted(node.name, tuple(path))
 
 
 def passes_on(node: nodes.Node) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from streamstack.errors import Diagnostic, Mark, Replacement
 from streamstack.formats import BY_MEDIA_TYPE, BY_NAME
 from streamstack.language.definition import Argument, Arguments, Choice, ConstantArgument, Entries, Entry, Items, Stack
-from streamstack.language.expressions import Expression, Template, Value, parse_condition, parse_value
+from streamstack.language.expressions import Expression, Template, Text, Value, parse_condition, parse_value
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.foreign import advice_for_key, meant_key
 from streamstack.language.keys import MODIFIER_NAMES
@@ -93,6 +93,7 @@ class Faults:
 # ---------------------------------------------------------------------------------------- wording
 
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_URL_BEGINS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|/(?!/)|$")
 _BOOLEANS: Final = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
 
 
@@ -257,7 +258,7 @@ class ArgumentReader:
             names = listed(f"`{name}`" for name in choice.names)
             if not given and choice.required:
                 self.faults.cut("missing-parameter", node.mark, f"{owner} requires {names}", f"add {names}")
-            for key in given[1:]:
+            for key in given[1:] if not choice.several else ():
                 self.faults.add(
                     "conflicting-parameters",
                     key.mark,
@@ -359,6 +360,8 @@ class ArgumentReader:
         value = self._parse(parse_value, node)
         if wanted.kind is Kind.SQL:
             self.faults.extend(check_sql(value, node))
+        elif wanted.kind is Kind.URL:
+            self._check_url(value, site)
         elif wanted.kind is Kind.HEADERS and isinstance(node, Mapping):
             for key, item in node.items:
                 check_header(key, item, self.faults)
@@ -415,7 +418,11 @@ class ArgumentReader:
         if unfit:
             self._refuse(node, site, *unfit, instead)
             return MISSING
-        if isinstance(wanted, Bound) and wanted.code and not CODE.fullmatch(str(converted or "x")):
+        if (
+            isinstance(wanted, Bound)
+            and wanted.code
+            and not CODE.fullmatch("" if converted is None else str(converted))
+        ):
             near = code_of(str(converted))
             self.faults.add(
                 "bad-name",
@@ -430,6 +437,20 @@ class ArgumentReader:
             self._refuse(node, site, f"{FACTS[wanted.kind].phrase} of {bound}", f"write {bound}")
             return MISSING
         return converted
+
+    def _check_url(self, value: Value, site: ArgumentSite) -> None:
+        """Report a URL that begins with neither a scheme nor the `/` of this server's own paths."""
+        begins: Any = value.constant
+        if isinstance(value, Text):
+            begins = value.parts[0]
+        if not isinstance(begins, str) or _URL_BEGINS.match(begins):
+            return
+        if isinstance(value, Text) and not set("./") & set(begins):
+            return  # what is bound may hold the rest of the scheme
+        shown = begins if len(begins) <= 40 else begins[:37] + "..."
+        message = f"{site.words} must be a URL with its scheme, not `{shown}`"
+        scheme = "wss" if site.owner == "`websocket.stream`" else "https"
+        self.faults.add("wrong-type", value.mark, message, f"write {scheme}://{shown.lstrip('/')}")
 
     def _read_constant(self, wanted: Constant, node: Node, site: ArgumentSite) -> ConstantArgument | None:
         if wanted.kind is Kind.PROSE:

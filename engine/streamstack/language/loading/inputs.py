@@ -247,6 +247,9 @@ class _InputReader:
         for item in node.items:
             if not isinstance(item, Scalar) or item.value is None:
                 self._wrong("values", item, "a list of texts, numbers or booleans", "write [a, b]")
+            elif type(item.value) is int and not -_LARGEST <= item.value <= _LARGEST:
+                message = f"`{item.text}` is an integer beyond 64 bits, which no client can send"
+                self.faults.add("bad-constraint", item.mark, message, f'write it as a text: "{item.text}"')
             elif any(item.value == other and type(item.value) is type(other) for other in found):
                 self.faults.add(
                     "bad-constraint", item.mark, f"duplicate value `{item.text}` in `values`", "take one out"

@@ -108,7 +108,7 @@ class Turn:
 def read_messages(messages: Any) -> tuple[Turn, ...]:
     """Return the turns that `messages` holds: a list of messages, or a text, which is the user's.
 
-    Raises RunError ``invalid-input`` for an invalid message: in most endpoints, the client sends it.
+    Raises RunError ``template`` for what is not a message.
     """
     if isinstance(messages, str):
         return (Turn("user", (messages,)),)
@@ -128,15 +128,19 @@ def read_messages(messages: Any) -> tuple[Turn, ...]:
 def read_system(system: Any) -> str | None:
     """Return the system prompt that a text or a list of text blocks is.
 
-    Raises RunError ``invalid-input`` for anything else.
+    Raises RunError ``template`` for anything else.
     """
     if system is None or isinstance(system, str):
         return system
     if not isinstance(system, (list, tuple)):
-        raise _refuse(f"`system` is a text, or a list of text blocks, and not {a_kind(system)}")
+        raise _refuse(f"`system` must be a text or a list of text blocks, not {a_kind(system)}", "system")
     draft = _Draft("system")
-    for number, part in enumerate(system):
-        _read_part(draft, part, f"system[{number}]")
+    try:
+        for number, part in enumerate(system):
+            _read_part(draft, part, f"system[{number}]")
+    except RunError as error:
+        error.parameter = "system"
+        raise
     return "\n\n".join(part for part in draft.parts if isinstance(part, str)) or None
 
 
@@ -152,8 +156,14 @@ async def load_images(turns: tuple[Turn, ...], largest: int) -> tuple[Turn, ...]
             if isinstance(part, Image) and part.file is not None:
                 largest -= part.file.size
                 if largest < 0:
-                    raise _refuse(f"the picture `{part.file.name}` is too large for a request to a model")
-                part = _image_of(await part.file.read(), part.file.content_type, f"the file `{part.file.name}`")  # noqa: PLW2901
+                    message = f"the picture `{part.file.name}` is too large for a request to a model"
+                    raise RunError("invalid-input", message, final=True)
+                try:
+                    part = _image_of(  # noqa: PLW2901
+                        await part.file.read(), part.file.content_type, f"the file `{part.file.name}`"
+                    )
+                except RunError as error:  # whatever a definition does with a file, a client chose it
+                    raise RunError("invalid-input", error.message, final=True) from error
             parts.append(part)
         loaded.append(replace(turn, parts=tuple(parts)))
     return tuple(loaded)
@@ -184,8 +194,8 @@ def read_arguments(text: str) -> Mapping[str, Any] | str:
     return value if isinstance(value, dict) else text
 
 
-def _refuse(message: str) -> RunError:
-    return RunError("template", message, final=True, parameter="messages")
+def _refuse(message: str, parameter: str = "messages") -> RunError:
+    return RunError("template", message, final=True, parameter=parameter)
 
 
 @dataclass(slots=True)

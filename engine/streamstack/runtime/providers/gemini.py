@@ -124,6 +124,7 @@ class GeminiReader(AnswerReader):
     def __init__(self, host: str, largest: int) -> None:
         super().__init__(host, largest)
         self._parts: list[dict[str, Any]] = []
+        self._plain: list[str] = []  # the text since the last of them
         self._blocked = False
 
     def take(self, data: Mapping[str, Any], items: list[Item]) -> None:
@@ -155,13 +156,18 @@ class GeminiReader(AnswerReader):
             return  # not wanted back
         else:
             self.reply.add_text(text, items)
-        last = self._parts[-1] if self._parts else {}
-        if given.keys() == {"text"} == last.keys():
-            self._parts[-1] = {"text": word(last, "text") + text}
+        if given.keys() == {"text"}:
+            self._plain.append(text)
             return
-        if given.keys() != {"text"}:
-            self.reply.count(to_json(given).decode())
+        self.reply.count(to_json(given).decode())
+        self._end_plain()
         self._parts.append(dict(given))
+
+    def _end_plain(self) -> None:
+        """Put the text that nothing is signed with into one part."""
+        if self._plain:
+            self._parts.append({"text": "".join(self._plain)})
+            self._plain = []
 
     def _note(self, usage: Mapping[str, Any]) -> None:
         thoughts = usage.get("thoughtsTokenCount")
@@ -176,6 +182,7 @@ class GeminiReader(AnswerReader):
 
     def finish(self, items: list[Item]) -> None:
         self.ended = True
+        self._end_plain()
         if any("functionCall" not in each and each.keys() != {"text"} for each in self._parts):
             self.reply.blocks += self._parts
         reason = CONTENT_FILTER if self._blocked else _REASONS.get(self.said or "", OTHER)

@@ -271,12 +271,15 @@ class OpenAIReader(AnswerReader):
 
     def _take_reasoning(self, delta: Mapping[str, Any], items: list[Item]) -> None:
         """Read the reasoning, which may stand in several fields at once."""
-        named = [(name, _text_of(delta.get(name))) for name in (*_THOUGHTS, *_BLOCKS)]
-        field, text = next((each for each in named if each[1]), ("", ""))
-        if field in _THOUGHTS and not self._thoughts:
-            self._thoughts = field
-        if field in _THOUGHTS or not self._thoughts:
-            self.reply.add_reasoning(text, items)
+        for name in (*_THOUGHTS, *_BLOCKS):
+            text = _text_of(delta[name]) if delta.get(name) else ""
+            if not text:
+                continue
+            if name in _THOUGHTS:
+                self._thoughts = self._thoughts or name
+            if name in _THOUGHTS or not self._thoughts:
+                self.reply.add_reasoning(text, items)
+            break
         for name in _BLOCKS:
             for piece in parts(delta, name):
                 self.reply.count("".join(value for value in piece.values() if isinstance(value, str)))
@@ -324,7 +327,8 @@ class OpenAIReader(AnswerReader):
             self.reply.add_call(call.id, call.name, call.arguments, items)
             if call.extra:
                 extras[call.id] = call.extra
-        state: dict[str, Any] = {**self._blocks, "calls": extras, "extra_content": self._extra}
+        state: dict[str, Any] = {name: [_whole(block) for block in blocks] for name, blocks in self._blocks.items()}
+        state |= {"calls": extras, "extra_content": self._extra}
         if self._thoughts and not self._blocks:
             state[self._thoughts] = self.reply.reasoning
         state = {name: value for name, value in state.items() if value}
@@ -369,20 +373,33 @@ def _text_of(value: Any) -> str:
     return next((text for name in ("text", "thinking", "summary") if (text := _text_of(value.get(name)))), "")
 
 
+class _Pieces(list[str]):
+    """A text of a block that comes in pieces."""
+
+
 def _grow(blocks: list[dict[str, Any]], piece: Mapping[str, Any]) -> None:
-    """Add a piece to the block that it continues, or as a block."""
+    """Add a piece to the block that it continues, or as a block of its own."""
     last = blocks[-1] if blocks else {}
     continues = bool(blocks) and all(last.get(name) == piece.get(name) for name in ("type", "index"))
     named = not piece.get("id") or last.get("id") in (None, piece.get("id"))
-    signed = bool(last.get("signature")) and any(piece.get(name) for name in _GROWING - {"signature"})
+    signature = last.get("signature")
+    signed = isinstance(signature, _Pieces) and any(piece.get(name) for name in _GROWING - {"signature"})
     if not continues or not named or signed:
-        blocks.append(dict(piece))
-        return
+        last = {}
+        blocks.append(last)
     for name, value in piece.items():
-        if name in _GROWING and isinstance(value, str) and isinstance(last.get(name), str):
-            last[name] += value
+        if name in _GROWING and isinstance(value, str):
+            if value or name != "signature":
+                last.setdefault(name, _Pieces())
+            if isinstance(last.get(name), _Pieces):
+                last[name].append(value)
         elif value is not None:
             last[name] = value
+
+
+def _whole(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a block with the texts that its pieces make."""
+    return {name: "".join(value) if isinstance(value, _Pieces) else value for name, value in block.items()}
 
 
 PROVIDER: Final = Provider(

@@ -51,7 +51,9 @@ class Reply:
     def add_text(self, text: str, items: list[Item]) -> None:
         """Add the next piece of the text, and its item. Raises as `count` does."""
         if text:
-            self.count(text)
+            self._left -= len(text)
+            if self._left < 0:
+                raise self._over()
             self._pieces.append(text)
             items.append({"type": "text", "text": text})
 
@@ -374,16 +376,52 @@ class AnswerDecoder(SseDecoder):
         self.alive = False
 
     def _give(self, data: bytes, items: list[Any]) -> None:
-        self._give_all([data], items)
+        reader = self._reader
+        if self.ended or reader.ended or not data:  # gateways keep connections alive with empty data
+            return
+        before, after = self._before, self._after
+        if self._joiner is None and data.startswith(before) and data.endswith(after):
+            try:
+                text = orjson.loads(data[len(before) : len(data) - len(after)])
+            except orjson.JSONDecodeError:
+                text = None  # there is more in it
+            if type(text) is str:
+                self._events += 1
+                self.alive = True
+                try:
+                    reader.reply.add_text(text, items)
+                except RunError as error:
+                    self.failure = error
+                    raise Halted from None
+                return
+        if data == DONE:
+            self.ended = True
+            return
+        try:
+            value = self._parse(data)
+        except NotJsonError as error:
+            self._refuse(items, data, str(error))
+            return
+        self._events += 1
+        if self._joiner is not None:
+            for ready in self._joiner.add(value):
+                self._take_event(ready, items)
+            return
+        self._take_event(value, items)
+        if self.learners:
+            self._learn(data, value)
 
     def _give_all(self, datas: list[bytes], items: list[Any]) -> None:
+        if len(datas) == 1:  # as they come while a model writes
+            self._give(datas[0], items)
+            return
         at = 0
-        while at < len(datas) and not (self.ended or self._reader.ended):
+        while at < len(datas):
             texts = self._texts_alike(datas, at)
             count = len(texts) or 1
             if not self._give_texts(texts, items):
                 for data in datas[at : at + count]:
-                    self._give_one(data, items)
+                    self._give(data, items)
             at += count
 
     def _texts_alike(self, datas: list[bytes], at: int) -> list[bytes]:
@@ -403,7 +441,7 @@ class AnswerDecoder(SseDecoder):
 
         Raises Halted where the answer is too long.
         """
-        if not texts or self._joiner is not None:
+        if not texts or self._joiner is not None or self.ended or self._reader.ended:
             return False
         try:
             # No text of JSON holds a line feed, so none reaches over from one event into the next.
@@ -412,34 +450,17 @@ class AnswerDecoder(SseDecoder):
             return False
         if len(found) != len(texts) or any(type(text) is not str for text in found):
             return False
-        self._events += len(found)
+        self._add_texts(found, items)
+        return True
+
+    def _add_texts(self, texts: list[str], items: list[Any]) -> None:
+        self._events += len(texts)
         self.alive = True
         try:
-            self._reader.reply.add_texts(found, items)
+            self._reader.reply.add_texts(texts, items)
         except RunError as error:
             self.failure = error
             raise Halted from None
-        return True
-
-    def _give_one(self, data: bytes, items: list[Any]) -> None:
-        if self.ended or self._reader.ended or not data:  # gateways keep connections alive with empty data
-            return
-        if data == DONE:
-            self.ended = True
-            return
-        try:
-            value = self._parse(data)
-        except NotJsonError as error:
-            self._refuse(items, data, str(error))
-            return
-        self._events += 1
-        if self._joiner is not None:
-            for ready in self._joiner.add(value):
-                self._take_event(ready, items)
-            return
-        self._take_event(value, items)
-        if self.learners:
-            self._learn(data, value)
 
     def _take_event(self, value: Any, items: list[Any]) -> None:
         """Give an event to the reader. Raises Halted where that ends the answer."""

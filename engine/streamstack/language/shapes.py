@@ -1,0 +1,368 @@
+"""Shapes: what is known of a value before it exists, and the notation in which functions and filters declare it.
+
+A shape says of which kinds a value can be, whether and why it may be null, what a list or stream holds and which fields
+an object has. `ANY` is the shape of an unknown value: a body, a row. The notation:
+
+    text, integer, decimal, number, boolean, timestamp, date, bytes, file, null, object, list, any
+    T | T           one of several
+    T?              T, or null
+    [T]             a list of T
+    stream of T     a stream of T
+    {a: T, b: T}    an object with these fields and no others
+    {a: T, ...}     an object that has these fields, and perhaps others
+    {..., * : T}    an object whose other fields are T
+    items of NAME   what the list or stream in a parameter holds
+    NAME            the shape of a parameter's value; `it` is what a filter is applied to
+    T if NAME = word else T    depends on the constant of a parameter; (T) as usual
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Final
+
+from streamstack.language.values import MISSING, kind
+
+#: The kinds of values, apart from null.
+KINDS: Final = frozenset(
+    {"boolean", "bytes", "date", "decimal", "file", "integer", "list", "object", "stream", "text", "timestamp"}
+)
+NUMBERS: Final = frozenset({"integer", "decimal"})
+_GROUPS: Final = {"number": NUMBERS, **{each: frozenset({each}) for each in KINDS}}
+#: How deep shapes are kept apart: below, all is `ANY`.
+_DEEPEST: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is known of a value.
+
+    Attributes:
+        kinds: The kinds it can have, null aside; None where that is not known. No kinds: it is surely null.
+        null: Why it may be null, for messages; "" where nothing says that it may.
+        absent: Whether it may be missing rather than null: looking it up fails.
+        items: What a list or stream holds.
+        fields: The fields of an object, or the properties of a stream or file; None where they are not known.
+        rest: The shape of other fields; None where there are none.
+        filled: Whether a list surely has an item.
+        constant: The value itself, where it is known.
+        low, high: The bounds of a number; None where they are not known.
+        title: How messages call what has the fields, where its path alone does not say it.
+        tells: A condition that the value stands for.
+        unless: A condition under which it is not null.
+    """
+
+    kinds: frozenset[str] | None = None
+    null: str = ""
+    absent: bool = False
+    items: Shape | None = None
+    fields: Mapping[str, Shape] | None = None
+    rest: Shape | None = None
+    filled: bool = False
+    constant: Any = MISSING
+    low: float | None = None
+    high: float | None = None
+    title: str = ""
+    tells: Any = None
+    unless: Any = None
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it is null on every path."""
+        return self.kinds is not None and not self.kinds
+
+    @property
+    def sure(self) -> Shape:
+        """What it is where it is not null."""
+        if not self.null:
+            return self
+        return ANY if self.is_null else replace(self, null="", absent=False, unless=None)
+
+    def may_be(self, kinds: Collection[str]) -> bool:
+        """Tell whether it can have one of some kinds."""
+        return self.kinds is None or not self.kinds.isdisjoint(kinds)
+
+    def is_only(self, *kinds: str) -> bool:
+        """Tell whether it has one of some kinds on every path, null aside."""
+        return bool(self.kinds) and self.kinds.issubset(kinds)  # type: ignore[union-attr]
+
+    def or_null(self, why: str) -> Shape:
+        """Return the shape of this or null."""
+        return self if self.null else replace(self, null=why, constant=MISSING)
+
+    def missing(self, why: str) -> Shape:
+        """Return the shape of this, or of what is not there."""
+        return replace(self.or_null(why), absent=True)
+
+    def item(self) -> Shape:
+        """Return what it holds, as a list or stream; the characters of a text are texts."""
+        if self.items is not None:
+            return self.items
+        return TEXT if self.is_only("text") else ANY
+
+    def field(self, key: str) -> Shape | None:
+        """Return the shape of a field; None where there is none."""
+        if self.fields is None:
+            return ANY
+        return self.fields.get(key, self.rest)
+
+    def with_field(self, keys: tuple[str, ...], change: Callable[[Shape], Shape]) -> Shape:
+        """Return the shape with a field, at a path, changed."""
+        if not keys:
+            return change(self)
+        first = self.fields.get(keys[0], self.rest or ANY) if self.fields is not None else ANY
+        changed = first.with_field(keys[1:], change)
+        if self.fields is None:
+            return replace(self, fields=MappingProxyType({keys[0]: changed}), rest=self.rest or ANY)
+        return replace(self, fields=MappingProxyType({**self.fields, keys[0]: changed}))
+
+    def only(self, kinds: frozenset[str], *, without: bool = False) -> Shape:
+        """Return the shape of those of its values that have (``without``: do not have) one of some kinds."""
+        if without:
+            return self if self.kinds is None else replace(self, kinds=self.kinds - kinds)
+        left = kinds if self.kinds is None else (self.kinds & kinds or kinds)
+        return replace(self, kinds=left, null="", absent=False, unless=None)
+
+    def __or__(self, other: Shape) -> Shape:
+        """Return the shape of what is either."""
+        return self if self is other or self == other else _join(self, other)
+
+
+ANY: Final = Shape()
+NULL: Final = Shape(frozenset(), "it is null")
+TEXT: Final = Shape(frozenset({"text"}))
+INTEGER: Final = Shape(frozenset({"integer"}))
+DECIMAL: Final = Shape(frozenset({"decimal"}))
+NUMBER: Final = Shape(NUMBERS)
+BOOLEAN: Final = Shape(frozenset({"boolean"}))
+COUNT: Final = Shape(frozenset({"integer"}), low=0)
+
+
+def listing(items: Shape, *, filled: bool = False) -> Shape:
+    """Return the shape of a list."""
+    return Shape(frozenset({"list"}), items=items, filled=filled)
+
+
+def record(fields: Mapping[str, Shape], rest: Shape | None = None, title: str = "") -> Shape:
+    """Return the shape of an object."""
+    return Shape(frozenset({"object"}), fields=MappingProxyType(dict(fields)), rest=rest, title=title)
+
+
+def _join(one: Shape, other: Shape, depth: int = 0) -> Shape:
+    if depth > _DEEPEST:
+        return ANY
+    null = one.null or other.null
+    unless = one.unless if one.null and (not other.null or one.unless == other.unless) else None
+    if other.null and not one.null:
+        unless = other.unless
+    if one.is_null or other.is_null:
+        held = other if one.is_null else one
+        return replace(held, null=null, absent=one.absent or other.absent, unless=unless, constant=MISSING, tells=None)
+    inner = [each.items for each in (one, other) if each.items is not None]
+    # An empty list says nothing of the items that the other holds.
+    bare = [
+        each for each in (one, other) if each.items is None and each.may_be(("list", "stream")) and each.constant != []
+    ]
+    items = None if bare or not inner else inner[0] if len(inner) == 1 else _join(inner[0], inner[1], depth + 1)
+    fields, rest = _join_fields(one, other, depth)
+    same = one.constant is not MISSING and type(one.constant) is type(other.constant) and one.constant == other.constant
+    return Shape(
+        None if one.kinds is None or other.kinds is None else one.kinds | other.kinds,
+        null,
+        one.absent or other.absent,
+        items,
+        fields,
+        rest,
+        one.filled and other.filled,
+        one.constant if same else MISSING,
+        None if one.low is None or other.low is None else min(one.low, other.low),
+        None if one.high is None or other.high is None else max(one.high, other.high),
+        one.title if one.title == other.title else "",
+        one.tells if one.tells == other.tells else None,
+        unless,
+    )
+
+
+def _join_fields(one: Shape, other: Shape, depth: int) -> tuple[Mapping[str, Shape] | None, Shape | None]:
+    objects = [each for each in (one, other) if each.may_be(("object", "stream", "file"))]
+    if not objects or any(each.fields is None for each in objects):
+        return None, None
+    if len(objects) == 1:
+        return objects[0].fields, objects[0].rest
+    rest = (
+        one.rest if other.rest is None else other.rest if one.rest is None else _join(one.rest, other.rest, depth + 1)
+    )
+    fields: dict[str, Shape] = {}
+    for name in {**(one.fields or {}), **(other.fields or {})}:
+        first, second = one.field(name), other.field(name)
+        if first is None or second is None:
+            fields[name] = (first or second or ANY).missing("not every path that leads here sets it")
+        else:
+            fields[name] = first if first == second else _join(first, second, depth + 1)
+    return MappingProxyType(fields), rest
+
+
+def of_constant(value: Any, depth: int = 0) -> Shape:
+    """Return the shape of data that is written out."""
+    if value is None:
+        return NULL
+    if depth > _DEEPEST:
+        return ANY
+    if isinstance(value, (list, tuple)):
+        items = unite(of_constant(each, depth + 1) for each in value[:100]) if value else None
+        return Shape(frozenset({"list"}), items=items, filled=bool(value), constant=value)
+    if isinstance(value, Mapping):
+        return replace(record({str(k): of_constant(v, depth + 1) for k, v in value.items()}), constant=value)
+    number = value if type(value) in (int, float) else None
+    return Shape(frozenset({kind(value)}), constant=value, low=number, high=number)
+
+
+def unite(shapes: Iterable[Shape]) -> Shape:
+    """Return the shape of what is one of several; `ANY` for none."""
+    found: Shape | None = None
+    for each in shapes:
+        found = each if found is None else found | each
+    return ANY if found is None else found
+
+
+# ---------------------------------------------------------------------------------------- notation
+
+#: What a declaration refers to: the shape of a parameter's value, and its constant.
+Given = Callable[[str], "Shape | None"]
+
+_TOKEN: Final = re.compile(r"\s*(stream of|items of|\.\.\.|[A-Za-z_][A-Za-z0-9_]*|.)")
+
+
+def parse(text: str, given: Given | None = None, why: str = "") -> Shape:
+    """Return the shape that a declaration writes.
+
+    Args:
+        text: The notation; "" is `ANY`.
+        given: Returns the shape of a parameter by its name. What depends on it is worked out for each step.
+        why: Why a value may be null, for messages.
+
+    Raises:
+        ValueError: for what is not in the notation.
+    """
+    if not text:
+        return ANY
+    if given is None:
+        return _parse_alone(text, why)
+    return _Parser(text, given, why).all() or ANY
+
+
+@lru_cache(maxsize=1024)
+def _parse_alone(text: str, why: str) -> Shape:
+    return _Parser(text, lambda _: ANY, why).all() or ANY
+
+
+def parameters_in(text: str) -> frozenset[str]:
+    """Return the parameters that a declaration refers to."""
+    named: set[str] = set()
+
+    def note(name: str) -> Shape:
+        named.add(name)
+        return ANY
+
+    if text:
+        _Parser(text, note, "").all()
+    return frozenset(named)
+
+
+class _Parser:
+    """Reads the notation from left to right."""
+
+    def __init__(self, text: str, given: Given, why: str) -> None:
+        self._text = text
+        self._tokens: Iterator[str] = (found[1] for found in _TOKEN.finditer(text.rstrip()))
+        self._next = next(self._tokens, "")
+        self._given = given
+        self._why = why or "it may be null"
+
+    def all(self) -> Shape | None:
+        """Return the shape of all of it; None for a parameter that is not given."""
+        shape = self._type()
+        if self._next:
+            raise ValueError(f"{self._text}: `{self._next}` is not expected")
+        return shape
+
+    def _take(self, wanted: str = "") -> str:
+        token = self._next
+        if wanted and token != wanted:
+            raise ValueError(f"{self._text}: `{wanted}` is expected, not `{token}`")
+        self._next = next(self._tokens, "")
+        return token
+
+    def _type(self) -> Shape | None:
+        shape = self._suffixed()
+        while self._next == "|":
+            self._take()
+            other = self._suffixed()
+            shape = other if shape is None else shape if other is None else shape | other
+        if self._next != "if":
+            return shape
+        self._take()
+        name = self._take()
+        self._take("=")
+        wanted = self._take()
+        self._take("else")
+        other = self._type()
+        given = self._given(name)
+        if given is None or given.constant is MISSING:
+            return (shape or ANY) | (other or ANY) if given is not None else other
+        return shape if given.constant == wanted else other
+
+    def _suffixed(self) -> Shape | None:
+        shape = self._primary()
+        if self._next == "?":
+            self._take()
+            shape = (shape or ANY).or_null(self._why)
+        return shape
+
+    def _primary(self) -> Shape | None:
+        word = self._take()
+        if word == "[":
+            shape = listing(self._type() or ANY)
+            self._take("]")
+            return shape
+        if word == "{":
+            return self._record()
+        if word == "(":
+            inner = self._type()
+            self._take(")")
+            return inner
+        if word == "stream of":
+            return Shape(frozenset({"stream"}), items=self._suffixed() or ANY)
+        if word == "items of":
+            given = self._given(self._take())
+            return None if given is None else given.item()
+        if word in ("any", "null"):
+            return ANY if word == "any" else NULL
+        if word in _GROUPS:
+            return Shape(_GROUPS[word])
+        if word.isidentifier():
+            return self._given(word)
+        raise ValueError(f"{self._text}: `{word}` is not expected")
+
+    def _record(self) -> Shape:
+        fields: dict[str, Shape] = {}
+        rest: Shape | None = None
+        while self._next != "}":
+            name = self._take()
+            if name == "...":
+                rest = rest or ANY
+            else:
+                self._take(":")
+                shape = self._type() or ANY
+                if name == "*":
+                    rest = shape
+                else:
+                    fields[name] = shape
+            if self._next != "}":
+                self._take(",")
+        self._take("}")
+        return record(fields, rest)
