@@ -221,8 +221,10 @@ async def test_search_refuses_what_it_does_not_know(server: Process) -> None:
     """An order is one of a list, never SQL; a range has a beginning below its end."""
     for asked in ("sort=price%3BDROP", "category=toys", "page=0", "minPrice=-1"):
         await document(server, f"/api/products/search?{asked}", 400)
-    told = await document(server, "/api/products/search?minPrice=5&maxPrice=1", 400)
-    assert told["detail"] == "minPrice is above maxPrice"
+    for text, told in (("a%00b", "U+0000"), ("%ed%a0%80", "UTF-8")):
+        assert told in (await document(server, f"/api/products/search?text={text}", 400))["detail"]
+    answer = await document(server, "/api/products/search?minPrice=5&maxPrice=1", 400)
+    assert answer["detail"] == "minPrice is above maxPrice"
 
 
 # --------------------------------------------------------------------------------------- setup

@@ -97,7 +97,7 @@ async def test_a_server_killed_in_a_transaction_keeps_nothing_of_it(own_postgres
         await asyncio.to_thread(own_postgres.kill)
         outcome = await asyncio.wait_for(task, 40)
         assert outcome.error is not None
-        assert (outcome.error.code, outcome.error.status) == ("database", 503)
+        assert (outcome.error.code, outcome.error.status) == ("database", 503), outcome.error.details
         away = await runs.run("- db.value: SELECT 1\n  as: v\n- return: << v >>")
         assert away.error is not None
         assert (away.error.status, away.error.details["code"]) == (503, "08006")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import orjson
 import pytest
 
 from streamstack.connections.database.statements import _COLUMNS
-from streamstack.functions.db import db_stream
+from streamstack.functions.db import db_stream, open_databases
 from streamstack.language.settings import Database
 from streamstack.language.sql import statement_of
 from streamstack.language.values import to_json
@@ -100,25 +101,33 @@ async def test_a_slow_loop_does_not_hold_the_connection(postgres: str, encoded: 
         await context.aclose()
 
 
-@pytest.mark.parametrize("encoded", [True, False], ids=["encoded", "as objects"])
-async def test_large_rows_are_fetched_fewer_at_once(postgres: str, encoded: bool) -> None:  # noqa: FBT001
-    """A batch has so many rows that it stays small, so that slow readers do not hold much."""
-    context = Context(databases={"main": Database(url=postgres, pool_size=1)})
-
-    class Encoding(Collector):
-        takes_json = encoded
-
-    wide = "SELECT n, repeat('x', CASE WHEN n <= 400 THEN 50000 ELSE 10 END) AS t FROM generate_series(1, 3000) n"
+@pytest.mark.parametrize("transaction", [False, True])
+@pytest.mark.parametrize("width", [10, 5_000, 100_000])
+async def test_a_batch_has_a_bounded_size_whatever_a_row_has(postgres: str, width: int, transaction: bool) -> None:  # noqa: FBT001
+    """A stream that nobody reads on holds two batches: each of rows of some hundred KB together."""
+    context = Context(databases={"main": Database(url=postgres, hold=0.05)})
+    sql = "SELECT n, repeat('x', WIDTH) AS t FROM generate_series(1, 2000) n"
+    statement = statement_of((sql.replace("WIDTH", str(width)),))
+    run = Run(Collector(), context)
     assert db_stream.run is not None
     try:
-        stream = db_stream.run(Run(Encoding(), context), sql=(statement_of((wide,)), []), batch=1000)
-        stream.consume(unchanged=True)
-        sizes = []
-        while batch := await stream.batch():
-            sizes.append(len(batch))
-        assert sizes[0] == 50
-        assert set(sizes[1:70]) == {5}
-        assert (max(sizes), sum(sizes)) == (1000, 3000)
+        async with AsyncExitStack() as stack:
+            if transaction:
+                await stack.enter_async_context(context.resource(open_databases)["main"].transaction())
+            stream = db_stream.run(run, sql=(statement, []))
+            stream.consume()
+            sizes: list[int] = []
+            numbers: list[int] = []
+            while (batch := await stream.batch()) and len(numbers) < 2000:
+                sizes.append(len(batch) * (width + 300))
+                numbers += [row["n"] for row in batch]
+                if len(sizes) == 3:
+                    await asyncio.sleep(0.2)  # what is left goes to a file
+            assert numbers == list(range(1, 2001))
+            assert max(sizes[1:]) <= 300_000
+            assert sizes[0] <= 16 * (width + 300)
+            if width == 10:
+                assert len(sizes) <= 5
     finally:
         await context.aclose()
 

@@ -50,7 +50,7 @@ class UpstreamRequest:
 def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "http") -> URL:
     """Return the URL that a text is, with more added to its query. ``web`` is its scheme: http or ws.
 
-    Raises RunError ``template`` for what is not such a URL. The message holds none of it: a URL may hold a key.
+    Raises RunError ``template`` for any other URL. The message holds none of it: a URL may hold a key.
     """
     text = text.strip()
     if _CONTROL.search(text):  # yarl would drop line breaks and tabs in silence

@@ -6,7 +6,7 @@ import asyncio
 import pickle
 import tempfile
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from streamstack.language.graph import Node, constant
 from streamstack.language.names import did_you_mean
 from streamstack.language.settings import default_database
 from streamstack.language.sql import Statement
+from streamstack.language.values import to_json
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import Channel
 from streamstack.runtime.decoders.decoder import NotJsonError, parse_json
@@ -253,11 +254,12 @@ def transaction(run: Run, database: str | None, isolation: str | None) -> Any:
 log = structlog.get_logger("streamstack.database")
 
 #: Rows of the first batch: few, so that the first row is sent soon.
-_FIRST: Final = 50
-#: Bytes that a batch has, about: rows wait in memory where a client is slow.
+_FIRST: Final = 16
+#: Bytes of memory that a batch should take, which is fewer rows than `batch` if they are long.
 _BATCH_BYTES: Final = 256 * 1024
-#: Rows of a batch whose size is looked at.
-_SAMPLE: Final = 16
+#: Rows that are weighed to estimate that, and how many times as many rows a batch may have as the one before.
+_SAMPLE: Final = 10
+_GROWTH: Final = 8
 #: Seconds to end listening at the end of a run.
 _UNSUBSCRIBE_WITHIN: Final = 10.0
 
@@ -268,7 +270,7 @@ _UNSUBSCRIBE_WITHIN: Final = 10.0
     Parameter(
         "batch",
         Bound(Kind.INTEGER, minimum=1, maximum=100_000),
-        "Maximum number of rows per fetch. Of large rows, fewer are fetched at once.",
+        "Maximum number of rows per fetch; fewer if they are large.",
         default=1000,
     ),
     DATABASE,
@@ -294,7 +296,8 @@ def db_stream(run: Run, sql: Query, batch: int = 1000, database: str | None = No
     """Stream the rows of a statement with a cursor, in constant memory for any number of rows.
 
     The statement is sent when the stream is first read. The connection is released when the last row has been
-    fetched, when the loop ends, or when the client disconnects. A slow consumer does not block it: if fetched
+    fetched, when the loop ends, or when the client disconnects. A stream holds two batches of about 256 KB at
+    most. A slow consumer does not block it: if fetched
     rows wait for longer than `hold` (of the settings, 5s), the remaining rows are moved to a temporary file of
     at most `spool` (1GB; more fails with `limit-reached`). In a `db.transaction` the stream uses the
     transaction's connection. Changes made by the statement are committed if all rows were read, and rolled back
@@ -355,13 +358,7 @@ class _Reading:
                 yield rows
                 if opened.ended:
                     return
-                size = self._size_after(rows)
-
-    def _size_after(self, rows: list[Any]) -> int:
-        """Return how many rows the next batch has, by the size of these."""
-        sample = rows[:: max(1, len(rows) // _SAMPLE)]
-        each = sum(map(_size_of, sample)) // len(sample) + 1
-        return min(self._size, max(1, _BATCH_BYTES // each))
+                size = self._next_size(rows)
 
     async def _fetch(self, feed: Channel) -> None:
         """Fetch until the end. A connection that is lost before there was any row is replaced."""
@@ -380,29 +377,35 @@ class _Reading:
                 return
 
     async def _hand_over(self, feed: Channel, opened: Cursor) -> None:
-        taken: asyncio.Future[None] | None = None
         size = min(_FIRST, self._size)
         while rows := await opened.fetch(size):
             self._given = True
-            if taken is not None and not await self._is_taken(taken):
-                await self._move(feed, opened, rows)
-                return
             taken = feed.put(rows)
             if opened.ended:
                 return
-            size = self._size_after(rows)
+            size = self._next_size(rows)
+            # Only then is more fetched: an unread stream holds the batch in the loop and the one that waits.
+            if not await self._is_taken(taken):
+                await self._move(feed, opened, size)
+                return
+
+    def _next_size(self, rows: list[Any]) -> int:
+        """Return how many rows to fetch next, so that a batch has a bounded size whatever a row has."""
+        some = rows[:: len(rows) // _SAMPLE + 1]
+        average = sum(map(_weight, some)) // len(some)
+        return max(1, min(self._size, _GROWTH * len(rows), _BATCH_BYTES // average))
 
     async def _is_taken(self, taken: asyncio.Future[None]) -> bool:
         """Wait until the batch before is taken; False where that lasts too long for a connection to be held."""
         await asyncio.wait((taken,), timeout=self._database.settings.hold)
         return taken.done()
 
-    async def _move(self, feed: Channel, opened: Cursor, rows: list[Any]) -> None:
+    async def _move(self, feed: Channel, opened: Cursor, size: int) -> None:
         """Move what is left to the disk, so that the connection is free."""
         spool = self._spool = Spool(self._database.settings.spool)
         feed.put([spool])
         try:
-            while rows:
+            while not opened.ended and (rows := await opened.fetch(size)):
                 if not await spool.put(rows):
                     most = self._database.settings.spool
                     raise RunError(
@@ -410,7 +413,7 @@ class _Reading:
                         f"the rows that wait for a slow loop have more than {most} bytes: raise "
                         f"`databases.{self._database.name}.spool`, or read less",
                     )
-                rows = [] if opened.ended else await opened.fetch(self._size_after(rows))
+                size = self._next_size(rows)
         except OSError as error:
             raise RunError(
                 "internal", f"the rows that wait for a slow loop can't be stored on disk: {error}"
@@ -419,13 +422,9 @@ class _Reading:
             spool.end()
 
 
-def _size_of(value: Any) -> int:
-    """Return about how many bytes a row has."""
-    if isinstance(value, (str, bytes)):
-        return len(value)
-    if isinstance(value, Mapping):
-        return sum(map(_size_of, value.values()))
-    return sum(map(_size_of, value)) if isinstance(value, list) else 16
+def _weight(row: Any) -> int:
+    """Return about how many bytes of memory a row takes: a text, or an object of some values."""
+    return len(row) + 100 if type(row) is str else len(to_json(row)) + 100 * len(row) + 100
 
 
 def _ready(rows: list[Any]) -> list[Any]:

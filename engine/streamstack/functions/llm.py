@@ -471,7 +471,7 @@ def _first(env: Mapping[str, str], names: tuple[str, ...]) -> str | None:
 def _read_tools(tools: list[Any], functions: Mapping[str, Any]) -> Iterator[Tool]:
     """Yield the tools that names and objects describe, the objects also in the forms of OpenAI and Anthropic.
 
-    Raises RunError ``template`` for a function that does not exist, and for what is not a tool.
+    Raises RunError ``template`` for a function that does not exist, and for an invalid tool.
     """
     for number, tool in enumerate(tools):
         if isinstance(tool, str):

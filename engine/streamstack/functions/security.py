@@ -35,7 +35,7 @@ def open_callers(context: Context) -> Authenticators:
 
 def open_passwords(context: Context) -> Passwords:
     """Make what hashes passwords."""
-    from streamstack.connections.tokens import Passwords  # noqa: PLC0415  (likewise)
+    from streamstack.connections.tokens import Passwords  # noqa: PLC0415
 
     return Passwords()
 
@@ -342,8 +342,7 @@ def hmac_verify(
     """Check whether an HMAC signature matches the content, for example of a webhook.
 
     The comparison takes constant time. With a `scheme`, the signature is read as that service writes it, and a time
-    that is signed, but older than `tolerance`, does not match: a recorded
-    request can't be sent again.
+    that is signed, but older than `tolerance`, does not match: a recorded request can't be sent again.
     """
     if not isinstance(content, (str, bytes)):
         told = f"`content` must be a text or bytes, such as `request.body`, not a {kind(content)}"

@@ -12,7 +12,7 @@ from streamstack.errors import RunError
 from streamstack.language.definition import ConstantArgument, Effects, Entries, Example, Parameter, function
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
-from streamstack.language.operators import a_kind
+from streamstack.language.operators import a_kind, bounded, check_size
 from streamstack.language.values import kind, show_size, to_json, to_text
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.files import File
@@ -81,8 +81,13 @@ def appended(value: Any, item: Any) -> list[Any]:
         raise RunError("template", f"`append` needs a list, not {kind(value)}: write `- set: {{name: []}}` first")
     if sys.getrefcount(value) <= _ALONE:
         value.append(item)
+        # Looked at when it has doubled, so that a loop of appends stays linear.
+        if (type(item) is list or type(item) is dict) and not len(value) & (len(value) - 1):
+            check_size(value)
         return value
-    return [*value, item]
+    longer = [*value, item]
+    bounded(longer)
+    return longer
 
 
 @function(

@@ -17,6 +17,10 @@ from streamstack.language.values import Opaque, kind, to_text
 MAX_ITEMS: Final = 1_000_000
 #: Characters that one text of an expression may have.
 MAX_TEXT: Final = 64_000_000
+#: Items of a list that `+` makes.
+MAX_LIST: Final = 10_000_000
+#: Characters that a list or object may have, about, when it is written as JSON.
+MAX_SIZE: Final = 256_000_000
 #: About 4,200 digits: beyond it an integer has no text in Python.
 MAX_BITS: Final = 14_000
 
@@ -83,7 +87,9 @@ def _calculate(work: Callable[[Any, Any], Any], one: Any, two: Any) -> Any:
 def add(left: Any, right: Any) -> Any:
     """Return `left + right`: two numbers, two texts or two lists."""
     if type(left) is type(right) and type(left) in _ADDABLE:
-        return _bounded(left + right) if type(left) is str else left + right
+        if type(left) is list and len(left) + len(right) > MAX_LIST:
+            raise RunError("template", f"the list would have more than {MAX_LIST:,} items")
+        return bounded_text(left + right) if type(left) is str else left + right
     pair = numbers(left, right)
     if pair is not None:
         one, two = pair
@@ -94,11 +100,58 @@ def add(left: Any, right: Any) -> Any:
     raise _cannot("add", left, "and", right)
 
 
-def _bounded(text: str) -> str:
+def bounded_text(text: str) -> str:
     """Return a text that is not too long. Raises RunError ``template``: a loop has doubled it for too long."""
     if len(text) > MAX_TEXT:
         raise RunError("template", f"the text would have more than {MAX_TEXT:,} characters")
     return text
+
+
+def bounded(value: Any) -> Any:
+    """Return a new list or object that is not too large, written out.
+
+    A value can be in it many times: each turn of a loop that writes `[x, x]` doubles what it is as JSON, and takes next
+    to no memory before. Only where it holds two lists or objects is more looked at than their kinds.
+    """
+    inner = 0
+    for each in value.values() if type(value) is dict else value:
+        if type(each) is list or type(each) is dict:
+            inner += 1
+    if inner > 1:
+        check_size(value)
+    return value
+
+
+def check_size(value: list[Any] | dict[str, Any], times: int = 1) -> None:
+    """Refuse a list or object that would be too large, written out so many times. Takes time by what is in memory."""
+    try:
+        size = _size(value, {}) * times
+    except RecursionError:
+        raise RunError("template", "the value is nested too deeply") from None
+    if size > MAX_SIZE:
+        raise RunError("template", f"{a_kind(value)} would have more than {MAX_SIZE:,} characters, written out")
+
+
+def _size(value: Any, sizes: dict[int, int]) -> int:
+    known = sizes.get(id(value))
+    if known is not None:
+        return known
+    size = 2
+    if type(value) is dict:
+        size += 8 * len(value)
+        value_items: Iterable[Any] = value.values()
+    else:
+        value_items = value
+    for each in value_items:
+        kind_of_each = type(each)
+        if kind_of_each is str:
+            size += len(each)
+        elif kind_of_each is list or kind_of_each is dict:
+            size += _size(each, sizes)
+        else:
+            size += 4
+    sizes[id(value)] = size
+    return size
 
 
 def subtract(left: Any, right: Any) -> Any:
@@ -126,6 +179,8 @@ def multiply(left: Any, right: Any) -> Any:
     if type(times) is int and isinstance(thing, (str, list)):
         if times > 0 and len(thing) * times > MAX_ITEMS:
             raise RunError("template", f"`*` would make {a_kind(thing)} of more than {MAX_ITEMS:,} items")
+        if times > 1 and type(thing) is list:
+            check_size(thing, times)
         return thing * times
     raise _cannot("multiply", left, "and", right)
 
@@ -203,7 +258,7 @@ def affirm(value: Any) -> Any:
 
 def join_texts(*values: Any) -> str:
     """Return `a ~ b`: the values' texts, one after the other."""
-    return _bounded("".join(map(to_text, values)))
+    return bounded_text("".join(map(to_text, values)))
 
 
 def _cannot(verb: str, left: Any, word: str = "", right: Any = None) -> RunError:
@@ -280,12 +335,30 @@ def order_key(values: Iterable[Any]) -> Callable[[Any], Any] | None:
 
     The key raises RunError ``template`` where two of them have no order between them.
     """
+    values = list(values)
     kinds = set(map(type, values))
-    if len(kinds) == 1 and kinds <= _NATIVE:
+    if (len(kinds) == 1 and kinds <= _NATIVE) or kinds <= {int, float} or kinds <= {int, Decimal}:
         return None
+    if kinds <= {int, float, Decimal}:
+        return _exact_number
     if kinds <= {datetime, date}:
         return _moment
+    if kinds == {list} and _comparable(values):
+        return None
     return cmp_to_key(order)
+
+
+def _exact_number(value: Any) -> Any:
+    return Decimal(repr(value)) if type(value) is float else value
+
+
+def _comparable(lists: list[list[Any]]) -> bool:
+    """Tell whether Python compares lists as `order` does: of numbers and texts, each kind in its place."""
+    rows = {tuple(map(type, each)) for each in lists}
+    columns = {tuple("number" if kind in _FAST else kind for kind in row) for row in rows}
+    longest = max(columns, key=len)
+    fits = all(kind == "number" or kind is str for kind in longest)
+    return fits and all(row == longest[: len(row)] for row in columns)
 
 
 def _moment(value: date) -> datetime:

@@ -122,7 +122,7 @@ class Statement:
     """The text of a statement, cut where its bindings stand. Equal texts with equal bindings share one."""
 
     __slots__ = (
-        "_hash", "gives_a_value", "misplaced", "pieces", "reads_only", "second", "selects", "shown", "words"
+        "_hash", "first", "gives_a_value", "misplaced", "pieces", "reads_only", "second", "selects", "shown", "words"
     )  # fmt: skip
 
     def __init__(self, pieces: tuple[str, ...], shown: tuple[str, ...] = ()) -> None:
@@ -132,8 +132,9 @@ class Statement:
         text = _BINDING.join(pieces)
         tokens = list(_tokens(text))
         self.words = frozenset(each.text.lower() for each in tokens if each.kind == "name")
+        self.first = first_word(text)
         #: Whether it only gives rows, as far as its words tell.
-        self.selects = first_word(text) in _READS and not self.words & _WRITES
+        self.selects = self.first in _READS and not self.words & _WRITES
         #: Whether running it twice surely does no more than running it once: it calls nothing that might write.
         self.reads_only = self.selects and not _may_write(tokens)
         #: Whether its first row surely exists and has a value, as far as its words tell.

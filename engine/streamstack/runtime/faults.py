@@ -53,7 +53,9 @@ def located(error: Exception) -> RunError:
         if _is_of_client(error, site, frame):
             fault = RunError("invalid-input", error.message, final=True)
             fault.__cause__ = error
-    elif failing is not None and direct and isinstance(error, _EXPRESSION_FAULTS):
+    elif failing is not None and (
+        isinstance(error, RecursionError) or (direct and isinstance(error, _EXPRESSION_FAULTS))
+    ):
         fault = RunError("template", explain(error, failing, values))
         fault.__cause__ = error
     else:

@@ -95,6 +95,8 @@ def ran_surely_not(error: BaseException) -> bool:
 
 def _last_words(error: BaseException) -> BaseException:
     """Return what the server said before it closed the connection, which asyncpg gives as the cause of the loss."""
+    if isinstance(error, asyncpg.InterfaceError) and error.__context__ is not None and is_lost(error.__context__):
+        error = error.__context__  # the end of a savepoint, on a connection that was lost within it
     cause: BaseException | None = error.__cause__
     lost = isinstance(error, asyncpg.PostgresConnectionError)
     return cause if lost and isinstance(cause, asyncpg.PostgresError) else error

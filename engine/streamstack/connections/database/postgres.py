@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from hashlib import sha256
 from itertools import count
@@ -30,12 +30,12 @@ from streamstack.connections.database.pool import (
     is_ours,
     ran_surely_not,
 )
-from streamstack.connections.database.statements import Forms, Prepared, as_json, check_steps, limited, same_columns
+from streamstack.connections.database.statements import Forms, Prepared, as_json, check_steps, same_columns
 from streamstack.connections.database.values import register_codecs, row_maker
 from streamstack.errors import Diagnostic, RunError
 from streamstack.language.definition import Definition, Step
 from streamstack.language.settings import Database as Settings
-from streamstack.language.sql import Statement, first_word, first_words
+from streamstack.language.sql import Statement, first_words
 
 log = structlog.get_logger("streamstack.database")
 
@@ -53,17 +53,11 @@ _MOST_PREPARED: Final = 500
 _MOST_FORMS: Final = 2000
 #: What every session has: times are read and written in UTC.
 _SESSION: Final[Mapping[str, str]] = {"TimeZone": "UTC", "application_name": "streamstack"}
+#: Bytes of a name (PostgreSQL 18, section 4.1.1).
+_LONGEST_NAME: Final = 63
 #: asyncpg's names of isolation levels.
 _LEVELS: Final[Mapping[str, Any]] = dict(
     zip(ISOLATION, ("read_committed", "repeatable_read", "serializable"), strict=True)
-)
-#: Statements that leave the session as it was, unless one of these words is in them.
-_CLEAN: Final = frozenset(
-    "select insert update delete merge values with table explain notify".split()  # noqa: SIM905
-)
-_LEAVING: Final = frozenset(
-    "set_config temp temporary pg_advisory_lock pg_advisory_lock_shared pg_try_advisory_lock"  # noqa: SIM905
-    " pg_try_advisory_lock_shared".split()
 )
 #: Errors of a statement that was prepared for tables or types that have changed since.
 _OUTDATED: Final = (
@@ -98,12 +92,18 @@ class OutdatedError(Exception):
 class Session:
     """A connection in use. Branches of a run may share it in a transaction: they wait for one another."""
 
-    __slots__ = ("_database", "_forms", "connection", "dirty", "doubtful", "isolation", "lock", "touched")
+    __slots__ = ("_database", "_forms", "_pool", "connection", "dirty", "doubtful", "isolation", "lock", "touched")
 
     def __init__(
-        self, connection: Connection, forms: dict[Statement, Forms], database: str, isolation: str | None = None
+        self,
+        connection: Connection,
+        forms: dict[Statement, Forms],
+        database: str,
+        isolation: str | None = None,
+        pool: Pool | None = None,
     ) -> None:
         self.connection = connection
+        self._pool = pool
         self._forms = forms  # of the database's statements, shared by its connections
         self._database = database
         self.isolation = isolation  # of the open transaction
@@ -111,6 +111,11 @@ class Session:
         self.dirty = False  # a statement may have changed the session's settings
         self.touched = False  # a statement was sent
         self.doubtful = False  # a statement failed, which may have ended the transaction around it
+
+    def release(self, *, reset: bool) -> None:
+        """Give the connection back to its pool. ``reset``: a statement may have been stopped."""
+        if self._pool is not None:
+            self._pool.release(self.connection, reset=self.dirty or reset)
 
     def within(self) -> Session:
         """Return the session inside a savepoint; who is outside waits for this one's lock."""
@@ -131,34 +136,24 @@ class Session:
             forms = self._forms[statement] = Forms(statement)
         fitted = await forms.fitting(self.connection, values)
         self.touched = True
-        if first_word(statement.pieces[0]) not in _CLEAN or statement.words & _LEAVING:
-            self.dirty = True
+        self.dirty = self.dirty or forms.leaves_settings
         return fitted
 
-    @contextmanager
-    def sending(self, statement: Statement) -> Iterator[None]:
-        """Send a statement in this context.
+    def sending(self, statement: Statement) -> _Sending:
+        """Return the context to send a statement in."""
+        return _Sending(self, statement, known=statement in self._forms)
 
-        Raises OutdatedError for what may be refused only since the statement was prepared for tables as they were.
-        """
-        if self.connection.is_closed():
-            raise NotSentError("the connection was closed")
-        known = statement in self._forms
-        try:
-            yield
-        except _OUTDATED as error:
-            self.doubtful = True
-            # Data errors of the server have classes of their own.
-            refused = isinstance(error, asyncpg.DataError) and not is_ours(error)
-            stale = isinstance(error, asyncpg.InvalidCachedStatementError)
-            if not stale and (not known or refused):
-                raise
+    def failed(self, statement: Statement, error: BaseException, *, known: bool) -> None:
+        """Record that sending a statement failed; raise OutdatedError where that may be since its tables changed."""
+        self.doubtful = True
+        if not isinstance(error, _OUTDATED):
+            return
+        # Data errors of the server have classes of their own.
+        refused = isinstance(error, asyncpg.DataError) and not is_ours(error)
+        if isinstance(error, asyncpg.InvalidCachedStatementError) or (known and not refused):
             self._forms.pop(statement, None)
             self.connection.statements.clear()
             raise OutdatedError from error
-        except BaseException:
-            self.doubtful = True
-            raise
 
     async def _prepared(
         self, statement: Statement, values: Sequence[Any], *, limit: bool
@@ -170,7 +165,7 @@ class Session:
         statements = self.connection.statements
         while True:
             form, arguments = await self.fit(statement, values)
-            text = limited(form.text, len(arguments)) if limit else form.text
+            text = form.limited if limit else form.text
             found = statements.pop(text, None)
             if found is not None:
                 statements[text] = found  # the last is the one used last
@@ -189,7 +184,7 @@ class Session:
 
     async def rows(self, statement: Statement, values: Sequence[Any], limit: int = 0) -> list[dict[str, Any]]:
         """Run a statement and return its rows, at most ``limit`` of them where the server can stop there (0: all)."""
-        stops = limit > 1 and statement.selects and first_word(statement.pieces[0]) != "show"
+        stops = limit > 1 and statement.selects and statement.first != "show"
         with self.sending(statement):
             prepared, make, arguments = await self._prepared(statement, values, limit=stops)
             if limit == 1:
@@ -290,6 +285,28 @@ class Session:
             except Exception:  # noqa: BLE001  (the commit tells it)
                 return False
         return False
+
+
+class _Sending:
+    """Sends a statement on a session. A class, since each statement has one, and generators cost three times as much.
+
+    Raises OutdatedError for what may be refused only since the statement was prepared for tables as they were.
+    """
+
+    __slots__ = ("_known", "_session", "_statement")
+
+    def __init__(self, session: Session, statement: Statement, *, known: bool) -> None:
+        self._session = session
+        self._statement = statement
+        self._known = known
+
+    def __enter__(self) -> None:
+        if self._session.connection.is_closed():
+            raise NotSentError("the connection was closed")
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._session.failed(self._statement, error, known=self._known)
 
 
 class PostgresCursor:
@@ -466,10 +483,9 @@ class PostgresDatabase:
         """Run a statement and return how many rows it changed. Raises RunError ``database``."""
         return await self._run(lambda session: session.count(statement, values), repeatable=False)
 
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
-        """Take a connection of the pool for a while. Raises RunError ``database`` where none is to be had."""
-        pool = await self.open()
+    async def _acquire(self) -> Session:
+        """Take a connection of the pool. Raises RunError ``database`` where none is to be had."""
+        pool = self._pool or await self.open()
         try:
             connection = await pool.acquire(FREE_WITHIN)
         except TimeoutError:
@@ -481,13 +497,18 @@ class PostgresDatabase:
             raise RunError(
                 "database", "all connections to the database are busy", status=503, details=details
             ) from None
-        session = Session(connection, self._forms, self.name)
+        return Session(connection, self._forms, self.name, pool=pool)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """Take a connection of the pool for a while. Raises RunError ``database`` where none is to be had."""
+        session = await self._acquire()
         stopped = True
         try:
             yield session
             stopped = False
         finally:
-            pool.release(connection, reset=session.dirty or stopped)
+            session.release(reset=stopped)
 
     async def _run(self, work: Callable[[Session], Awaitable[T]], *, repeatable: bool) -> T:
         """Do some work on the session of the transaction around it, else on a connection of the pool.
@@ -505,29 +526,34 @@ class PostgresDatabase:
                 except Exception as error:  # noqa: BLE001  (failure_of raises what is none of the database's)
                     cause = _cause_of(error)
                     raise failure_of(cause, self.name) from cause
-        pauses = list(PAUSES)
-        while True:
-            touched = False
+        for tries in count(1):
+            session = None
+            stopped = True
             try:
-                async with self.session() as session:
-                    try:
-                        return await work(session)
-                    except OutdatedError:
-                        # On this connection: others of the pool may still remember the tables as they were.
-                        await session.connection.reload_schema_state()
-                        return await work(session)
-                    finally:
-                        touched = session.touched
+                session = await self._acquire()
+                try:
+                    made = await work(session)
+                except OutdatedError:
+                    # On this connection: others of the pool may still remember the tables as they were.
+                    await session.connection.reload_schema_state()
+                    made = await work(session)
+                stopped = False
             except Exception as error:  # noqa: BLE001  (failure_of raises what is none of the database's)
                 cause = _cause_of(error)
                 failure = failure_of(cause if isinstance(error, OutdatedError) else error, self.name)
+                touched = session is not None and session.touched
                 again = is_lost(cause) and (repeatable or not touched or ran_surely_not(cause))
-                if not again or len(pauses) == 1:
+                if not again or tries == len(PAUSES):
                     raise failure from (None if cause is failure else cause)
                 log.info("database-again", database=self.name, reason=str(cause))
-                pauses.pop(0)
-                await asyncio.sleep(pauses[0])
-                await self._revive()
+            else:
+                return made
+            finally:
+                if session is not None:
+                    session.release(reset=stopped)
+            await asyncio.sleep(PAUSES[tries])
+            await self._revive()
+        raise AssertionError  # the last try raises
 
     async def _revive(self) -> None:
         """Start the embedded server again where it is that which is gone."""
@@ -629,6 +655,9 @@ class PostgresDatabase:
                 " give `db.listen` a database whose `url` leads past the pooler"
             )
             raise database_error("0A000", reason, details={"database": self.name}, final=True)
+        if not channel or "\0" in channel or len(channel.encode()) > _LONGEST_NAME:
+            reason = f"the name of a channel has 1 to {_LONGEST_NAME} bytes, none of them zero"
+            raise database_error("22023", reason, details={"database": self.name}, final=True)
         return await self._listener.subscribe(channel)
 
     async def unsubscribe(self, subscription: Subscription) -> None:

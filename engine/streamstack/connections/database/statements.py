@@ -27,6 +27,15 @@ from streamstack.spec import Bound, Kind, Named, OneOf, Type
 
 T = TypeVar("T")
 
+#: Statements that leave the session as it was, unless one of these words is in them.
+_CLEAN: Final = frozenset(
+    "select insert update delete merge values with table explain notify".split()  # noqa: SIM905
+)
+_LEAVING: Final = frozenset(
+    "set_config temp temporary pg_advisory_lock pg_advisory_lock_shared pg_try_advisory_lock"  # noqa: SIM905
+    " pg_try_advisory_lock_shared".split()
+)
+
 #: PostgreSQL can't tell the type of a parameter, or which operator or function is meant.
 _UNDETERMINED: Final = (
     asyncpg.IndeterminateDatatypeError,
@@ -44,9 +53,13 @@ _FORMS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One form of a statement: its text, what makes its arguments, what makes an object of a row."""
+    """One form of a statement: its text, what makes its arguments, what makes an object of a row.
+
+    ``limited`` gives as many rows as its last parameter says.
+    """
 
     text: str
+    limited: str
     encoders: tuple[Convert, ...]
     make: Callable[[Any], dict[str, Any]]
     columns: tuple[asyncpg.Attribute, ...]
@@ -60,10 +73,11 @@ class Prepared:
 class Forms:
     """The forms of one statement, for the values it is given: which casts they need is what tells them apart."""
 
-    __slots__ = ("_forms", "_typed", "statement")
+    __slots__ = ("_forms", "_typed", "leaves_settings", "statement")
 
     def __init__(self, statement: Statement) -> None:
         self.statement = statement
+        self.leaves_settings = statement.first not in _CLEAN or bool(statement.words & _LEAVING)
         # By the parameters' own casts; () where the database can tell every type by itself.
         self._typed: dict[tuple[str, ...], _Typed] = {}
         self._forms: dict[tuple[str, ...], Prepared] = {}
@@ -217,7 +231,8 @@ def _prepared(text: str, found: Any, values: Sequence[Any] | None = None) -> Pre
                 encoders[index] = to_text
             elif type_.name == "text[]" and isinstance(value, (list, tuple)):
                 encoders[index] = _texts
-    return Prepared(text, tuple(encoders), row_maker(columns), columns, found.get_parameters())
+    limited = _limited(text, len(encoders))
+    return Prepared(text, limited, tuple(encoders), row_maker(columns), columns, found.get_parameters())
 
 
 def _texts(value: Any) -> list[Any]:
@@ -292,7 +307,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def limited(text: str, parameters: int) -> str:
+def _limited(text: str, parameters: int) -> str:
     """Return a statement of as many rows of another as its last parameter says."""
     inner = text.rstrip().rstrip(";")
     return f"SELECT * FROM ({inner}\n) AS rows LIMIT ${parameters + 1}::int8"  # noqa: S608

@@ -169,7 +169,7 @@ def _uuid(value: Any) -> str:
 
 def _char(value: Any) -> bytes:
     if type(value) is str:
-        return value.encode()[:1]  # as PostgreSQL does with a text
+        return value.encode()[:1] or b"\0"  # as PostgreSQL does with a text
     raise Recast
 
 

@@ -8,7 +8,7 @@ attribute of a value is ever reached: the source holds no attribute access at al
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field
 from math import isfinite
 from types import CodeType
@@ -22,6 +22,7 @@ from streamstack.language.expressions.grammar import SOFT_FILTERS, SOFT_TESTS, c
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
 from streamstack.language.filters.tests import range_of
 from streamstack.language.names import identifier
+from streamstack.language.operators import bounded_text
 from streamstack.language.values import MISSING, to_text
 from streamstack.records import fast_dataclass
 
@@ -58,6 +59,11 @@ COMPARE: Final[dict[str, Callable[..., Any]]] = {
     "in": operators.contains,
     "notin": operators.lacks,
 }
+#: Nodes whose value may be a list or object with others in it.
+_COLLECTIONS: Final = (
+    nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Filter, nodes.Call, nodes.CondExpr, nodes.List, nodes.Tuple,
+    nodes.Dict, nodes.Or, nodes.And, nodes.Add, nodes.Mul,
+)  # fmt: skip
 _INLINE_TESTS: Final = {
     "none": "({} is None)",
     "null": "({} is None)",
@@ -227,10 +233,16 @@ class _Writer:
         return self._call(operators.join_texts, *map(self.write, node.nodes))
 
     def list_of(self, node: nodes.List | nodes.Tuple) -> str:
-        return f"[{', '.join(map(self.write, node.items))}]"
+        return self._bounded(f"[{', '.join(map(self.write, node.items))}]", node.items)
 
     def dict_of(self, node: nodes.Dict) -> str:
-        return "{" + ", ".join(self._pair(pair) for pair in node.items) + "}"
+        source = "{" + ", ".join(self._pair(pair) for pair in node.items) + "}"
+        return self._bounded(source, [pair.value for pair in node.items])
+
+    def _bounded(self, source: str, items: Sequence[nodes.Node]) -> str:
+        """Return the source of a list or object, whose size is checked where two of its items may be such."""
+        several = sum(isinstance(item, _COLLECTIONS) for item in items) > 1
+        return self._call(operators.bounded, source) if several else source
 
     def _pair(self, pair: nodes.Pair) -> str:
         key = constant_of(pair.key)
@@ -502,9 +514,9 @@ class Text(Value):
     def source(self, names: Spelling) -> str:
         to = names.constant(to_text)
         sources = [literal(part) if isinstance(part, str) else f"{to}({part.source(names)})" for part in self.parts]
-        if len(sources) <= 4:
-            return f"({' + '.join(sources)})"
-        return f"''.join(({', '.join(sources)}))"
+        source = f"({' + '.join(sources)})" if len(sources) <= 4 else f"''.join(({', '.join(sources)}))"
+        several = sum(not isinstance(part, str) for part in self.parts) > 1
+        return f"{names.constant(bounded_text)}({source})" if several else source
 
     def bindings(self) -> Iterator[Value]:
         return (part for part in self.parts if isinstance(part, Expression))
@@ -519,6 +531,12 @@ class Text(Value):
             else:
                 pieces.append("")
         return tuple(pieces)
+
+
+def _bounded(source: str, items: Sequence[Value], names: Spelling) -> str:
+    """Return the source of a list or object, whose size is checked where two of its items may be such."""
+    several = sum(not isinstance(item, (Constant, Text)) for item in items) > 1
+    return f"{names.constant(operators.bounded)}({source})" if several else source
 
 
 @fast_dataclass()
@@ -536,7 +554,7 @@ class ListValue(Value):
         return next((item.text for item in self.items if item.text), "")
 
     def source(self, names: Spelling) -> str:
-        return f"[{', '.join(item.source(names) for item in self.items)}]"
+        return _bounded(f"[{', '.join(item.source(names) for item in self.items)}]", self.items, names)
 
     def bindings(self) -> Iterator[Value]:
         for item in self.items:
@@ -564,7 +582,7 @@ class ObjectValue(Value):
 
     def source(self, names: Spelling) -> str:
         inside = ", ".join(f"{literal(key)}: {entry.source(names)}" for key, entry in self.entries)
-        return "{" + inside + "}"
+        return _bounded("{" + inside + "}", [value for _, value in self.entries], names)
 
     def bindings(self) -> Iterator[Value]:
         for _, entry in self.entries:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import random as generator
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from operator import itemgetter
 from typing import Any
 
 from streamstack.errors import RunError
@@ -95,15 +94,16 @@ def sort_by(value: Any, field: Any, reverse: Any = False) -> list[Any]:
 
 
 def _sorted(items: Sequence[Any], path: Any, reverse: Any, *, folded: bool) -> list[Any]:
-    def key(item: Any) -> Any:
-        found = item if path is None else at_path(item, path)
-        return found.casefold() if folded and isinstance(found, str) else found
-
-    keyed = [(key(item), item) for item in items]
-    known = [pair for pair in keyed if pair[0] is not None]
-    ordering = operators.order_key([found for found, _ in known])
-    known.sort(key=itemgetter(0) if ordering is None else lambda pair: ordering(pair[0]), reverse=bool(reverse))
-    return [item for _, item in known] + [item for found, item in keyed if found is None]
+    keys = items if path is None else [at_path(item, path) for item in items]
+    if folded:
+        keys = [key.casefold() if type(key) is str else key for key in keys]
+    places: Sequence[int] = range(len(keys))
+    nulls = [place for place in places if keys[place] is None]
+    if nulls:
+        places = [place for place in places if keys[place] is not None]
+    ordering = operators.order_key([keys[place] for place in places] if nulls else keys)
+    ranks: Any = keys if ordering is None else [None if key is None else ordering(key) for key in keys]
+    return [items[place] for place in (*sorted(places, key=ranks.__getitem__, reverse=bool(reverse)), *nulls)]
 
 
 @declare("filter", "unique", '[1, 2, 1, 1.0, "a"] | unique', [1, 2, "a"])

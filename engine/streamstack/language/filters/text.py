@@ -25,6 +25,7 @@ from streamstack.language.filters.operations import (
     whole,
     wrong,
 )
+from streamstack.language.operators import MAX_TEXT
 from streamstack.language.patterns import Pattern, compile_pattern
 from streamstack.language.values import to_text
 
@@ -115,7 +116,10 @@ def join(value: Any, separator: str = "", attribute: Any = None) -> str:
     if attribute is not None:
         items = [at_path(item, attribute) for item in items]
     limit_added(len(separator) * len(items), "join")
-    return separator.join(map(to_text, items))
+    texts = list(map(to_text, items))
+    if sum(map(len, texts)) > MAX_TEXT:
+        raise failed("join", f"the text would have more than {MAX_TEXT:,} characters")
+    return separator.join(texts)
 
 
 @declare("filter", "escape", "\"<b> & 'c'\" | escape", "&lt;b&gt; &amp; &#x27;c&#x27;", aliases=("e",))

@@ -108,7 +108,7 @@ class Turn:
 def read_messages(messages: Any) -> tuple[Turn, ...]:
     """Return the turns that `messages` holds: a list of messages, or a text, which is the user's.
 
-    Raises RunError ``template`` for what is not a message.
+    Raises RunError ``template`` for an invalid message.
     """
     if isinstance(messages, str):
         return (Turn("user", (messages,)),)
