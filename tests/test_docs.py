@@ -83,7 +83,8 @@ def wrapped(block: Block) -> str:
         kind = "streaming" if streams else "json"
         body = "".join(f"  {line}\n" for line in block.text.split("\n"))
         return (
-            f"method: POST\npath: /part\nresponseType: {kind}\n"
+            # The endpoints that it calls are elsewhere.
+            f"method: POST\npath: /part\nresponseType: {kind}\nallow: [unknown-path]\n"
             + (f"inputParameters:\n{declared}" if declared else "")
             + f"functionStack:\n{body}"
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from time import thread_time
+from typing import Any
 
 import pytest
 
-from streamstack.language.masking import MASK, hide, learn, masked, masked_value
+from streamstack.language.masking import MASK, hide, learn, mask, masked, masked_value
 from tests.server.processes import serving
 from tests.upstreams import Upstream, answer
 
@@ -202,3 +205,58 @@ def test_a_token_within_a_word_is_masked() -> None:
     """Also behind a hyphen, and with a dot at its end."""
     assert masked(f"jwt-{JWT}. x") == f"jwt-{MASK}. x"
     assert masked("jwt-eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1MSJ9 x").count("eyJ") == 2
+
+
+def _entry(**fields: Any) -> dict[str, Any]:
+    return dict(mask(None, "info", dict(fields)))
+
+
+async def test_sensitive_values_are_masked_by_place() -> None:
+    """Numbers too; an input that equals a word of the server's own leaves the line readable."""
+    hide([4711, Decimal("1.10"), "info", "run-failed", "r1", "ab", date(2026, 1, 31)])
+    shown = _entry(event="run-failed", level="info", run="r1", status=4711, pin=4711, price=Decimal("1.10"), short="ab")
+    assert shown == {
+        "event": "run-failed", "level": "info", "run": "r1", "status": 4711,
+        "pin": MASK, "price": MASK, "short": MASK,
+    }  # fmt: skip
+    assert _entry(event="x", message="pin 4711, price 1.10, on 2026-01-31, abc") == {
+        "event": "x", "message": f"pin {MASK}, price {MASK}, on {MASK}, abc",
+    }  # fmt: skip
+    assert _entry(event="x", items=[{"pin": 4711}], ok=True) == {"event": "x", "items": [{"pin": MASK}], "ok": True}
+
+
+async def test_many_sensitive_values_are_masked_in_linear_time() -> None:
+    """Each would be looked for in each line: from a few hundred on every text is masked whole."""
+    hide([[f"secret-{n}" for n in range(100_000)], "x" * 1_000_000])
+    started = thread_time()
+    for _ in range(200):
+        assert masked("a text of the log") == MASK
+        assert _entry(event="x", message="text", n=3) == {"event": "x", "message": MASK, "n": 3}
+    assert thread_time() - started < 1
+
+
+async def test_a_long_sensitive_text_is_masked_in_linear_time() -> None:
+    """What it looks like in URLs and JSON is written once for a run."""
+    hide(["a b" * 100_000])
+    started = thread_time()
+    for _ in range(200):
+        masked("a text of the log " * 50)
+    assert thread_time() - started < 2
+
+
+async def test_what_a_definition_logs_is_masked_where_it_is_logged(tmp_path: Path) -> None:
+    """Under any name of a field, also one of the log's own."""
+    text = (
+        "method: POST\npath: /x\nresponseType: json\ninputParameters:\n  pin: {type: integer, sensitive: true}\n"
+        "  word: {type: text, sensitive: true}\nfunctionStack:\n"
+        "- log: {message: << input.pin >>, fields: {status: << input.pin >>, code: << input.word >>, n: 7}}\n"
+        "- return: 1\n"
+    )
+    async with serving(tmp_path, leaks=text) as server:
+        reply = await server.ask("POST", "/x", b'{"pin": 471199, "word": "info"}')
+        assert reply.status == 200
+        await server.stop()
+    said = "\n".join(server.lines)
+    assert "471199" not in said
+    (line,) = [each for each in server.lines if '"n":7' in each.replace(" ", "") or "n=7" in each]
+    assert line.count("***") == 3

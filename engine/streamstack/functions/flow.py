@@ -6,7 +6,6 @@ import asyncio
 import sys
 from asyncio import CancelledError
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 from streamstack.errors import RunError
@@ -69,45 +68,16 @@ def if_(node: Node, code: Code) -> None:
     """Run the steps of the first condition that is true."""
     more = node.arguments.get("elseIf")
     choices = [node.arguments, *(more.items if isinstance(more, Items) else ())]
-    conditions: list[tuple[str, tuple[Value, ...]]] = []
-    for choice in choices:
+    blocks = node.nested(Nesting.ALTERNATIVE)
+    for number, (choice, then) in enumerate(zip(choices, blocks, strict=True)):
         assert isinstance(choice, Arguments)
         condition = choice.get("condition")
         assert isinstance(condition, Value)
-        conditions.append((code.source(condition), (condition,)))
-    _write_choices(code, conditions, node.nested(Nesting.ALTERNATIVE), node.find("else"))
-
-
-#: To Python each `elif` stands within the one before, and it can't nest many.
-_MOST_ELIFS = 50
-
-
-def _write_choices(
-    code: Code, conditions: list[tuple[str, tuple[Value, ...]]], blocks: list[Block], otherwise: Block | None
-) -> None:
-    """Write the blocks of which the first whose condition holds is run, else another; many in parts, one by one."""
-    several = len(blocks) > _MOST_ELIFS
-    if not blocks:
-        with code.indented("if True:"):
-            if otherwise is not None:
-                code.block(otherwise)
-        return
-    chosen = code.fresh("chosen") if several else ""
-    if several:
-        code.line(f"{chosen} = False")
-    for begin in range(0, len(blocks), _MOST_ELIFS):
-        with code.indented(f"if not {chosen}:") if several else nullcontext():
-            if several:
-                code.line(f"{chosen} = True")
-            for index in range(begin, min(begin + _MOST_ELIFS, len(blocks))):
-                source, values = conditions[index]
-                with code.condition("elif" if index > begin else "if", source, *values):
-                    code.block(blocks[index])
-            if several:
-                with code.indented("else:"):
-                    code.line(f"{chosen} = False")
+        with code.condition("elif" if number else "if", code.source(condition), condition):
+            code.block(then)
+    otherwise = node.find("else")
     if otherwise is not None:
-        with code.indented(f"if not {chosen}:" if several else "else:"):
+        with code.indented("else:"):
             code.block(otherwise)
 
 
@@ -142,8 +112,12 @@ def switch(node: Node, code: Code) -> None:
     blocks, default = node.nested(Nesting.ALTERNATIVE), node.find("default")
     case = code.fresh("case")
     code.line(f"{case} = {code.constant(case_of)}({source_of(code, node, 'value')})", *values_given(node, "value"))
-    conditions: list[tuple[str, tuple[Value, ...]]] = [(f"{case} == {code.literal(each.label)}", ()) for each in blocks]
-    _write_choices(code, conditions, blocks, default)
+    for number, block in enumerate(blocks):
+        with code.indented(f"{'elif' if number else 'if'} {case} == {code.literal(block.label)}:"):
+            code.block(block)
+    if default is not None:
+        with code.indented("else:" if blocks else "if True:"):
+            code.block(default)
 
 
 @function(

@@ -12,6 +12,7 @@ from streamstack.errors import RunError
 from streamstack.language.definition import ConstantArgument, Effects, Entries, Example, Parameter, function
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
+from streamstack.language.masking import masked, masked_value
 from streamstack.language.operators import a_kind, bounded, check_size
 from streamstack.language.values import kind, show_size, to_json, to_text
 from streamstack.runtime.compiler import Code
@@ -239,7 +240,8 @@ def log_(run: Run, message: Any, level: str = "info", fields: Mapping[str, Any] 
     """Write a line to the server log. The line includes the run's id."""
     to_json(fields)  # a stream or a file, which a log can't hold, is an error
     own = {f"field_{key}" if key in _TAKEN else key: value for key, value in (fields or {}).items()}
-    getattr(log, level)(to_text(message), run=run.id, **own)
+    # Masked here, where the values of the author are: other lines of the log hold words of the server.
+    getattr(log, level)(masked(to_text(message)), run=run.id, **masked_value(own))
 
 
 FUNCTIONS = (set_, append, collect, log_)

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
+from datetime import date
+from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import quote, quote_plus, unquote
+
+from streamstack.language.values import to_text
 
 #: What stands in a secret's place.
 MASK: Final = "***"
@@ -67,8 +71,52 @@ _TELLING: Final = re.compile(
 
 _TELLS_NOTHING: Final = frozenset({"key", "keys", "session", "auth", "salt"})
 
+#: Fields of the log that hold words, numbers and names of definitions alone: an input may equal one of them.
+_OWN: Final = frozenset(
+    {
+        "attempt", "bytes", "chunks", "code", "database", "endpoint", "gap", "index", "level", "ms", "outcome",
+        "place", "run", "sent", "status", "step", "stream", "timestamp", "types", "worker",
+    }
+)  # fmt: skip
+#: More sensitive texts than these are not looked for one by one: every text that an author logs is masked then.
+_MOST_TEXTS: Final = 200
+
+
+class _Sensitive:
+    """The sensitive inputs of a run: their values, and what finds them in a text."""
+
+    def __init__(self, values: Iterable[Any]) -> None:
+        self.values: set[Any] = set()
+        self._gather(values)
+        self._pattern: re.Pattern[str] | None = None
+        self._ready = False
+
+    def _gather(self, values: Iterable[Any]) -> None:
+        for value in values:
+            if isinstance(value, Mapping):
+                self._gather(value.values())
+            elif isinstance(value, list | tuple):
+                self._gather(value)
+            elif value not in (None, "") and not isinstance(value, bool):
+                self.values.add(value)
+
+    def hide(self, text: str) -> str:
+        """Return a text without them."""
+        if text in self.values or len(self.values) > _MOST_TEXTS:
+            return MASK
+        if not self._ready:
+            self._ready = True
+            texts = [each if isinstance(each, str) else to_text(each) for each in self.values if _has_text(each)]
+            self._pattern = _pattern(texts, _SHORTEST_INPUT)
+        return text if self._pattern is None else self._pattern.sub(MASK, text)
+
+
+def _has_text(value: Any) -> bool:
+    return isinstance(value, str | int | float | Decimal | date)
+
+
 #: The sensitive inputs of the present run.
-_sensitive: ContextVar[tuple[str, ...]] = ContextVar("sensitive", default=())
+_sensitive: ContextVar[_Sensitive | None] = ContextVar("sensitive", default=None)
 _known: list[re.Pattern[str] | None] = [None]
 
 
@@ -83,19 +131,24 @@ def learn(environment: Mapping[str, str], settings: Iterable[str | None] = ()) -
 
 def hide(values: Iterable[Any]) -> None:
     """Hide the values of sensitive inputs for the rest of the present run, in its task and those it starts."""
-    texts = tuple(_texts(values))
-    if texts:
-        _sensitive.set(texts)
+    sensitive = _Sensitive(values)
+    if sensitive.values:
+        _sensitive.set(sensitive)
 
 
-def masked(text: str, *, forms: bool = True) -> str:
-    """Return a text without the secrets in it; without ``forms`` only those that are known."""
+def masked(text: str, *, forms: bool = True, inputs: bool = True) -> str:
+    """Return a text without the secrets in it.
+
+    Args:
+        text: The text.
+        forms: Whether to look for what has the form of a secret, too.
+        inputs: Whether to look for the sensitive inputs of the run.
+    """
     known, sensitive = _known[0], _sensitive.get()
     if known is not None:
         text = known.sub(MASK, text)
-    if sensitive:
-        for form in _forms(sensitive, _SHORTEST_INPUT):
-            text = text.replace(form, MASK)
+    if sensitive is not None and inputs:
+        text = sensitive.hide(text)
     if not forms or not _TELLING.search(text):
         return text
     text = _URL_USER.sub(MASK, text)
@@ -115,7 +168,9 @@ def masked_value(value: Any, name: str = "") -> Any:
         return {key: masked_value(each, str(key)) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [masked_value(each, name) for each in value]
-    return value
+    sensitive = _sensitive.get()
+    known = sensitive is not None and _has_text(value) and not isinstance(value, bool) and value in sensitive.values
+    return MASK if known else value
 
 
 def _is_secret(name: str) -> bool:
@@ -125,18 +180,6 @@ def _is_secret(name: str) -> bool:
 
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").replace(".", "_")
-
-
-def _texts(values: Iterable[Any]) -> Iterator[str]:
-    for value in values:
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, Mapping):
-            yield from _texts(value.values())
-        elif isinstance(value, list | tuple):
-            yield from _texts(value)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield str(value)
 
 
 def _pattern(secrets: Iterable[str], shortest: int) -> re.Pattern[str] | None:
@@ -166,4 +209,7 @@ def _forms(secrets: Iterable[str], shortest: int) -> list[str]:
 
 def mask(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Take the secrets out of an entry of the log (a processor of structlog)."""
-    return {name: masked_value(value, name) for name, value in entry.items()}
+    shown = {name: value if name in _OWN else masked_value(value, name) for name, value in entry.items()}
+    if isinstance(event := entry.get("event"), str):
+        shown["event"] = masked(event, inputs=False)  # `log` has masked its own message
+    return shown

@@ -1,6 +1,6 @@
 """Definitions written at random: those without findings run, whatever valid inputs they get.
 
-`make fuzz` writes other definitions each time, and more of them. To write 20,000 from seed 7 on, and print how many runs
+`make fuzz` writes other definitions each time, and more of them. To write 20,000 from seed 7, and print how many runs
 failed and of what: `python -m tests.language.analysis.test_types_at_random 20000 7`.
 """
 

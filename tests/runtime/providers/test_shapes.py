@@ -42,7 +42,8 @@ USER = {"role": "user", "content": "Weather?"}
 
 def wire_of(shape: dict[str, Any]) -> str:
     """Return the events of a shape."""
-    lines = (line if re.match("event:|:", line) else f"data: {line}\n" for line in shape["wire"].splitlines())
+    as_it_is = re.compile("event:|data:|:|$")
+    lines = (line if as_it_is.match(line) else f"data: {line}\n" for line in shape["wire"].splitlines())
     return "\n".join(lines) + "\n"
 
 

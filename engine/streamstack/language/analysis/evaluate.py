@@ -81,6 +81,8 @@ _ATTRIBUTES: Final = {
     "unique": 1, "sum": 0, "mean": 0, "min": 0, "max": 0, "join": 1,
 }  # fmt: skip
 _OF_NUMBERS: Final = frozenset({"sum", "mean", "percentile"})
+#: Filters of these that pass null over.
+_PASS_NULL: Final = frozenset({"sort", "sortBy", "merge"})
 _ORDERED: Final = frozenset({"min", "max", "sort", "sortBy"})
 #: Filters that read a number or a time from a text, which need not be one.
 _READ: Final = {
@@ -776,8 +778,8 @@ class Evaluator:
         attribute = given.get("attribute", given.get("field")) if position is not None else None
         if attribute is not None:
             items = self._attribute(node, items, attribute)
-        if name in _OF_NUMBERS or (name in _ORDERED and not value.is_only("text")):
-            self._numbers(node, name, replace(items, null="") if name in ("sort", "sortBy") else items)
+        if name in _OF_NUMBERS or name == "merge" or (name in _ORDERED and not value.is_only("text")):
+            self._numbers(node, name, replace(items, null="") if name in _PASS_NULL else items)
         special = _RESULTS.get(name)
         shape = special(self, value, items, given) if special is not None else None
         if shape is None:
@@ -820,11 +822,15 @@ class Evaluator:
             return
         if name in _OF_NUMBERS:
             wrong, sure = kinds - NUMBERS, kinds.isdisjoint(NUMBERS)
+        elif name == "merge":
+            wrong, sure = kinds - {"object"}, "object" not in kinds
         else:
             pairs = [(a, b) for a in kinds for b in kinds if not _comparable(a, b)]
             wrong, sure = frozenset(a for a, _ in pairs), False
         if wrong:
-            what = "needs numbers" if name in _OF_NUMBERS else "can't compare them"
+            what = (
+                "needs numbers" if name in _OF_NUMBERS else "needs objects" if name == "merge" else "can't compare them"
+            )
             verb = "are" if sure else "may be"
             message = f"{named} {verb} {listed(sorted(wrong))}, and `{name}` {what}"
             self.wrong(node, message, 'write `| map("toDecimal")` before it' if sure else "", sure=sure)
@@ -971,6 +977,9 @@ class Evaluator:
             key = constant_of(left)
             if isinstance(key, str) and path_of(right) is not None:
                 self._change(env, nodes.Getattr(right, key, "load"), lambda shape: shape.sure)
+                if path_of(right) == ("sent",):
+                    sent = nodes.Getattr(nodes.Name("input", "load"), key, "load")
+                    self._change(env, sent, lambda shape: shape.sure)
             if isinstance(right, (nodes.List, nodes.Tuple)) and not any(_is_null(each) for each in right.items):
                 self._reached(left, env)
             return
@@ -1143,6 +1152,15 @@ def _merged(items: Shape) -> Shape:
     return record({key: each.sure if each.absent else each for key, each in items.fields.items()}, items.rest)
 
 
+def _chosen(value: Shape, test: object, *, keeps: bool) -> Shape:
+    """Return the list of the items that pass a test, or that don't."""
+    items = value.item()
+    if isinstance(test, str) and test in _TYPE_TESTS:
+        return listing(items.only(_TYPE_TESTS[test], without=not keeps))
+    ruled_out = (keeps and test is None) or (not keeps and test in ("none", "null"))
+    return listing(items.sure if ruled_out else items)
+
+
 def _fields(value: Shape) -> Shape:
     """Return what any field of an object is."""
     if value.fields is None or value.rest is not None or not value.is_only("object"):
@@ -1169,6 +1187,8 @@ _RESULTS: Final[dict[str, Callable[[Evaluator, Shape, Shape, Mapping[str, nodes.
     "reverse": lambda _, value, __, ___: replace(value, constant=MISSING),
     "min": lambda _, value, __, ___: value.item().or_null("`min` gives null for an empty list"),
     "max": lambda _, value, __, ___: value.item().or_null("`max` gives null for an empty list"),
+    "select": lambda _, value, __, given: _chosen(value, constant_of(given.get("test")), keeps=True),
+    "reject": lambda _, value, __, given: _chosen(value, constant_of(given.get("test")), keeps=False),
     "merge": lambda _, value, __, ___: _merged(value.item()),
     "groupBy": lambda _, value, __, ___: record({}, listing(value.item(), filled=True).missing(_RARE)),
     "indexBy": lambda _, value, __, ___: record({}, value.item().missing(_RARE)),

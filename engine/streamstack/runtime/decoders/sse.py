@@ -152,7 +152,7 @@ class SseDecoder(LineDecoder):
         elif data == DONE:
             self.ended = True
             return
-        elif not data:
+        elif not data.strip():
             return
         else:
             try:

@@ -394,6 +394,8 @@ class AnswerDecoder(SseDecoder):
                     self.failure = error
                     raise Halted from None
                 return
+        if not data.strip():
+            return
         if data == DONE:
             self.ended = True
             return
