@@ -16,7 +16,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from tests.models.asking import SSE, send_events, wire
+from tests.runtime.providers.asking import SSE, send_events, wire
 from tests.server.processes import Process, serving
 from tests.server.serving import Reply
 from tests.test_definitions import events

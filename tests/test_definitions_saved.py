@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.models.asking import send_events
 from tests.postgres import query
+from tests.runtime.providers.asking import send_events
 from tests.server.processes import Process, serving
 from tests.server.serving import Client
 from tests.test_definitions import DEFINITIONS, events

@@ -293,14 +293,3 @@ def test_odd_file_names_can_be_written(project: Path, format_: str) -> None:
         assert json.loads(result.stdout)["findings"][0]["file"] == "x\ufffd\ufffd%y.yaml"
     else:
         assert "\n%y" not in result.stdout
-
-
-@pytest.mark.parametrize("path", [".", "definitions", "definitions/a.yaml"])
-def test_two_files_of_settings_are_an_error(project: Path, path: str) -> None:
-    """Settings beside `definitions/` and in it are an error that names both, wherever the command starts."""
-    write(
-        project, definitions__a=SOUND, streamstack="log: {level: info}", definitions__streamstack="log: {level: debug}"
-    )
-    result = validate(path)
-    assert result.exit_code == 1
-    assert "here are two: streamstack.yaml and definitions/streamstack.yaml" in result.stdout

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.models.asking import PROVIDERS, Said, ask
-from tests.models.test_requests import TOOL
+from tests.runtime.providers.asking import PROVIDERS, Said, ask
+from tests.runtime.providers.test_requests import TOOL
 
 HERE = Path(__file__).parent
 TEXT = "The sky is blüe, 世界 🌍, and it stays so for the whole of this answer."

@@ -14,8 +14,8 @@ from openai import AsyncOpenAI
 
 from tests.clients import test_npm
 from tests.clients.speaking import CLIENTS
-from tests.models.asking import SSE, wire
-from tests.models.test_requests import conforms
+from tests.runtime.providers.asking import SSE, wire
+from tests.runtime.providers.test_requests import conforms
 from tests.server.declared import declared
 from tests.upstreams import Upstream, answer
 

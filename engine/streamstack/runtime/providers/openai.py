@@ -3,7 +3,7 @@
 Source: https://platform.openai.com/docs/api-reference/chat-streaming
 
 Compatible servers differ: tool calls without index or id, usage in other places, reasoning under several names, a whole
-message in place of pieces. Each difference that is read here has a case in tests/models/shapes.
+message in place of pieces. Each difference that is read here has a case in tests/runtime/providers/shapes.
 """
 
 from __future__ import annotations

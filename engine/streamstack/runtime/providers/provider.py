@@ -377,7 +377,7 @@ class AnswerDecoder(SseDecoder):
 
     def _give(self, data: bytes, items: list[Any]) -> None:
         reader = self._reader
-        if self.ended or reader.ended:
+        if self.ended or reader.ended or not data:  # gateways keep connections alive with empty data
             return
         before, after = self._before, self._after
         if self._joiner is None and data.startswith(before) and data.endswith(after):

@@ -14,8 +14,8 @@ from redis import Redis
 from streamstack.server.resume.log import StreamLog
 from tests.redis import RedisServer
 from tests.server.authenticating import project
+from tests.server.resume.test_shared import stored, two
 from tests.server.resuming import EIGHT, contents, counting, until
-from tests.server.test_resume_shared import stored, two
 
 
 async def test_what_redis_drops_of_a_stream(tmp_path: Path, redis_url: str) -> None:

@@ -20,7 +20,7 @@ from streamstack.functions.llm import FUNCTIONS
 from streamstack.language.settings import Model
 from streamstack.runtime.run import Context, Run
 from tests.collector import Collector
-from tests.models.asking import PROVIDERS, SSE, ask, wire
+from tests.runtime.providers.asking import PROVIDERS, SSE, ask, wire
 from tests.stacks import plan_of
 from tests.upstreams import Upstream, answer
 

@@ -1,7 +1,7 @@
 """Definitions written at random: those without findings run, whatever valid inputs they get.
 
-`make fuzz` writes other definitions each time, and more of them. `python -m tests.language.test_types_at_random 20000
-7` writes 20,000 from seed 7 on and prints how many runs failed, and of what.
+`make fuzz` writes other definitions each time, and more of them. To write 20,000 from seed 7, and print how many runs
+failed and of what: `python -m tests.language.analysis.test_types_at_random 20000 7`.
 """
 
 from __future__ import annotations

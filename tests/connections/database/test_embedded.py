@@ -312,7 +312,7 @@ async def test_links_are_not_followed(tmp_path: Path) -> None:
 
 async def test_programs_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without programs the message tells of the two ways out."""
-    with pytest.raises(EmbeddedError, match=r"no `postgres` in .*url: postgresql://.*bin: "):
+    with pytest.raises(EmbeddedError, match=r"`postgres` is missing in .*url: postgresql://.*bin: "):
         await Embedded(tmp_path / ".streamstack", bin_folder=tmp_path).start()
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(EmbeddedError, match=r"on this platform.*url: postgresql://.*bin: "):

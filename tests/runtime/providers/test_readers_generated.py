@@ -16,9 +16,9 @@ from streamstack.language.values import to_json
 from streamstack.runtime.providers import PROVIDERS
 from streamstack.runtime.providers.conversation import Turn, read_messages
 from streamstack.runtime.providers.provider import AnswerDecoder, Chat
-from tests.models.asking import wire
-from tests.models.test_messages import FORMS, REASONED
-from tests.models.test_wires import SAID
+from tests.runtime.providers.asking import wire
+from tests.runtime.providers.test_messages import FORMS, REASONED
+from tests.runtime.providers.test_wires import SAID
 
 EVENTS = [
     (name.partition("-")[0], json.loads(line[5:]))

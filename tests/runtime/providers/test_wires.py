@@ -13,7 +13,7 @@ from streamstack.functions import llm
 from streamstack.runtime.providers import PROVIDERS
 from streamstack.runtime.providers.provider import AnswerDecoder
 from streamstack.runtime.run import Context
-from tests.models.asking import SSE, answered, ask, pieces, stream_of, wire
+from tests.runtime.providers.asking import SSE, answered, ask, pieces, stream_of, wire
 from tests.upstreams import Upstream, Wire
 
 USAGE = {"inputTokens": 19, "outputTokens": 10, "totalTokens": 29, "cachedTokens": 4, "reasoningTokens": 3}

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.redis import RedisServer
+from tests.server.resume.test_processes import rest as rest_of
+from tests.server.resume.test_shared import stored, two
 from tests.server.resuming import contents, counting, events, until
 from tests.server.serving import Client, Server
-from tests.server.test_resume_processes import rest as rest_of
-from tests.server.test_resume_shared import stored, two
 
 #: Seconds in which everything here has its answer.
 SOON = 8

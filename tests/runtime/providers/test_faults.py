@@ -15,7 +15,7 @@ from streamstack.functions.llm import FUNCTIONS
 from streamstack.language.settings import HttpSettings
 from streamstack.runtime.run import Context, Run
 from tests.collector import Collector
-from tests.models.asking import PROVIDERS, SSE, answered, ask, send_events, stream_of, wire
+from tests.runtime.providers.asking import PROVIDERS, SSE, answered, ask, send_events, stream_of, wire
 from tests.stacks import plan_of
 from tests.upstreams import END, Script, Upstream, Wire, answer
 

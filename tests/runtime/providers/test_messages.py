@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from streamstack.errors import RunError
-from tests.models.asking import PROVIDERS, SSE, ask, wire
-from tests.models.test_requests import conforms, sent
+from tests.runtime.providers.asking import PROVIDERS, SSE, ask, wire
+from tests.runtime.providers.test_requests import conforms, sent
 from tests.server.declared import declared
 from tests.upstreams import Upstream, answer
 

@@ -14,8 +14,7 @@ from streamstack.errors import RunError
 from streamstack.formats.items import call_item, finish_item, reasoning_item, text_item, usage_item
 from streamstack.runtime.run import Run
 from streamstack.server.response_options import Limits
-from tests.server.serving import Emitting, serving
-from tests.server.writers.dialects import (
+from tests.formats.dialects import (
     HEARD,
     STREAM,
     Event,
@@ -27,6 +26,7 @@ from tests.server.writers.dialects import (
     say,
     speaking,
 )
+from tests.server.serving import Emitting, serving
 
 DIALECTS = ("openai", "anthropic", "aiSdk")
 WHOLE = ("openai", "anthropic")

@@ -9,8 +9,8 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.runtime.run import Run
+from tests.formats.dialects import STREAM, Event, events, post, say, speaking
 from tests.server.serving import Emitting, serving
-from tests.server.writers.dialects import STREAM, Event, events, post, say, speaking
 
 DIALECTS = ("openai", "anthropic", "aiSdk")
 WHOLE = ("openai", "anthropic")

@@ -9,7 +9,7 @@ from streamstack.functions.http import http_request
 from streamstack.language.settings import HttpSettings, Model
 from streamstack.runtime.run import Address, Context, Run
 from tests.collector import Collector
-from tests.models.asking import SSE, stream_of, wire
+from tests.runtime.providers.asking import SSE, stream_of, wire
 from tests.upstreams import Upstream, answer
 
 
