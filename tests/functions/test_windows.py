@@ -189,7 +189,7 @@ async def test_changes_of_a_feed() -> None:
     assert [(each["key"], each["changed"]["p"]["trend"]) for each in got] == [("a", "flat"), ("b", "flat"), ("a", "up")]
 
 
-HEAD = "method: GET\npath: /t\nresponseType: streaming\ninputParameters: {rows: {type: list}}\nfunctionStack:\n"
+HEAD = "method: GET\npath: /t\nresponseType: streaming\ninputParameters: {rows: {type: list, required: true}}\nfunctionStack:\n"
 TAIL = "    as: w\n  - forEach: {in: << w >>, do: [{stream: << item >>}]}\n"
 
 

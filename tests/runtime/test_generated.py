@@ -124,7 +124,7 @@ async def test_an_error_per_item_knows_the_item() -> None:
           as: all
         """
     )
-    assert "no item `b` in `n`" in failed(outcome)
+    assert "`n` has no item `b`" in failed(outcome)
 
 
 @pytest.mark.parametrize("modifier", ["concurrency: 2", "concurrency: 1"])
