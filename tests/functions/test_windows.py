@@ -189,7 +189,8 @@ async def test_changes_of_a_feed() -> None:
     assert [(each["key"], each["changed"]["p"]["trend"]) for each in got] == [("a", "flat"), ("b", "flat"), ("a", "up")]
 
 
-HEAD = "method: GET\npath: /t\nresponseType: streaming\ninputParameters: {rows: {type: list, required: true}}\nfunctionStack:\n"
+INPUTS = "inputParameters: {rows: {type: list, default: []}}\n"
+HEAD = f"method: GET\npath: /t\nresponseType: streaming\n{INPUTS}functionStack:\n"
 TAIL = "    as: w\n  - forEach: {in: << w >>, do: [{stream: << item >>}]}\n"
 
 

@@ -98,9 +98,9 @@ async def test_http_2_is_refused_at_once(at: int) -> None:
         await asyncio.sleep(0.01)
         client.writer.write(preface[at:])
         reply = parse(await asyncio.wait_for(client.reader.read(), 5))
-        assert (reply.status, "HTTP/2" in json.loads(reply.body)["detail"]) == (505, True)
+        assert (reply.status, "HTTP/2" in json.loads(reply.body)["detail"]) == (400, True)
         raw = await server.raw(b"GET /s HTTP/1.1\r\nHost: x\r\n\r\n" + preface)
-    assert [int(each[:3]) for each in raw.split(b"HTTP/1.1 ")[1:]] == [200, 505]
+    assert [int(each[:3]) for each in raw.split(b"HTTP/1.1 ")[1:]] == [200, 400]
 
 
 @pytest.mark.parametrize("reset", [False, True])

@@ -463,7 +463,7 @@ async def test_only_regular_files_are_read(tmp_path: Path, workers: str) -> None
     options = ("--reload", "--workers", workers)
     async with serving(tmp_path, *options, hello=HELLO) as server:
         os.mkfifo(tmp_path / "pipe.yaml")
-        await server.said(r"pipe\.yaml:1:1: error: yaml-syntax: This is not a regular file")
+        await server.said(r"pipe\.yaml:1:1: error: yaml-syntax: this is not a regular file")
         await says(server, "first")
         (tmp_path / "pipe.yaml").unlink()
         (tmp_path / "hello.yaml").write_text(HELLO.replace("first", "second"))

@@ -482,6 +482,7 @@ class Watchdog:
         self._task: asyncio.Task[Any] | None = None  # that waits
         self._expired = False
         self._timer: asyncio.TimerHandle | None = None  # at `_due`, or before it
+        self._set_for = 0.0  # what `_due` was then: uvloop's `TimerHandle.when` is rounded
 
     async def limit(self, work: Callable[[], Awaitable[T]], due: float) -> T:
         """Do some work until a time of the loop's clock.
@@ -492,7 +493,7 @@ class Watchdog:
         assert task is not None
         cancelling = task.cancelling()
         self._task, self._due, self._expired = task, due, False
-        if self._timer is None or self._timer.when() > due:
+        if self._timer is None or self._set_for > due:
             self._set_timer()
         try:
             return await work()
@@ -511,6 +512,7 @@ class Watchdog:
 
     def _set_timer(self) -> None:
         self.close()
+        self._set_for = self._due
         self._timer = asyncio.get_running_loop().call_at(self._due, self._look)
 
     def _look(self) -> None:

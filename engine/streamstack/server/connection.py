@@ -55,7 +55,7 @@ _END_OF_HEAD: Final = b"\r\n\r\n"
 _QUIET: Final = 10.0
 
 _FULL = RunError("unavailable", "the server has as many connections as it takes", status=503)
-_HTTP_2 = RunError("invalid-input", "the request is not HTTP/1.1: this server does not speak HTTP/2", status=505)
+_HTTP_2 = RunError("invalid-input", "the request is not HTTP/1.1: this server does not speak HTTP/2", status=400)
 _LARGE = RunError("invalid-input", f"the head of the request may have {HEAD_SIZE} bytes", status=431)
 _NO_MEMORY = RunError("unavailable", "the server holds too many unfinished requests: try again", status=503)
 _SLOW = RunError("timeout", "the head of the request took too long to arrive", status=408)
