@@ -188,3 +188,21 @@ def test_damage_is_undone(path: Path) -> None:
 def _meaning(text: str) -> object:
     documents, _ = read(text, "a.yaml")
     return [plain(each.root) for each in documents]
+
+
+def test_an_error_is_corrected_that_hid_a_warning(folder: Path) -> None:
+    """It leaves as many findings as before, of which one is an error no longer."""
+    head = "method: GET\npath: /x\nresponseType: json\ninputParameters: {a: {type: text, required: true}}\n"
+    file = folder / "w.yaml"
+    file.write_text(head + "functionStack:\n- set: {x: 1}\n- return: << input.a | upcase >>\n")
+    result = run("w.yaml")
+    assert result.exit_code == 0
+    assert "<< input.a | upper >>" in file.read_text()
+
+
+def test_a_diff_of_a_file_without_a_last_line_break(folder: Path) -> None:
+    """It says so as `diff` does, so that `git apply` can read it."""
+    (folder / "a.yaml").write_text("method: GET\npath: /x\nresponseType: json\nsteps: [{return: 1}]")
+    shown = run("--diff", "a.yaml").stdout
+    assert shown.count("\n\\ No newline at end of file\n") == 2
+    assert "\n+functionStack: [{return: 1}]\n" in shown

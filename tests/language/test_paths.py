@@ -24,6 +24,8 @@ from streamstack.language.paths import parse_path, refuse_path, shape
         ("/o/{rest:path}/x", "make it the last segment, alone between slashes"),
         ("/o/{a}{b}", "write a character between them, as in {a}-{b}"),
         ("/o/{a}-{a}", "give one of the two another name"),
+        ("/%5Fmine", "choose another first segment"),
+        ("/a/%2e%2E/b", "remove it"),
     ],
 )
 def test_hints(path: str, hint: str) -> None:

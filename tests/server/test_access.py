@@ -9,12 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from streamstack.language.settings import load_settings
 from streamstack.server.access import network_of
+from streamstack.server.request import Addresses
 from tests.redis import free_port
 from tests.server.authenticating import project
 from tests.server.serving import Reply, Server, parse
@@ -219,3 +223,10 @@ async def test_behind_nginx(tmp_path: Path) -> None:
                 ]
             ]
     assert statuses == [200, 429, 200, 429]
+
+
+@pytest.mark.parametrize("trusted", [(), (ip_network("10.0.0.0/8"),)])
+def test_an_ipv4_peer_of_an_ipv6_socket_is_an_ipv4_address(trusted: tuple[IPv4Network, ...]) -> None:
+    """Else all of them would be one caller: those of one IPv6 network are."""
+    peer: Any = SimpleNamespace(remote="::ffff:203.0.113.9")
+    assert Addresses(trusted).of(peer) == "203.0.113.9"

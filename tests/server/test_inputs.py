@@ -353,6 +353,15 @@ async def test_malformed_multipart_is_refused(number: int, keeps_body: bool) -> 
         assert faults_of(reply)
 
 
+async def test_what_is_wrong_with_a_form_repeats_nothing_of_it() -> None:
+    """Bytes of a part's header that are not UTF-8 are not in the answer."""
+    body = b'--B\r\nContent-Disposition: form-data; name="a"\r\nX-Secret\xff: 1\r\n\r\nx\r\n--B--\r\n'
+    async with served("a: text") as server:
+        reply = await server.ask("POST", "/s", body, Content_Type="multipart/form-data; boundary=B")
+    assert "the header of a part is not UTF-8" in faults_of(reply)[0][2]
+    assert b"Secret" not in reply.body
+
+
 async def test_multipart_without_boundary_is_refused() -> None:
     """A multipart body has a boundary that is worth the name."""
     async with served("a: text") as server:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from difflib import unified_diff
 from functools import partial
+from io import StringIO
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -15,6 +17,9 @@ from streamstack.functions import REGISTRY
 from streamstack.language.findings import summarise
 from streamstack.language.fixes import correct
 from streamstack.language.project import check_again, display_name, find_settings, is_test, read_project
+
+#: What `patch` and `git apply` read where a file does not end with a line break.
+_NO_END: Final = "\n\\ No newline at end of file\n"
 
 
 @click.command(short_help="Correct what is certain in definitions.")
@@ -51,10 +56,13 @@ def fix(context: click.Context, paths: tuple[Path, ...], *, diff: bool) -> None:
     for path, (before, after) in sorted(changes.items()):
         name = display_name(path)
         if diff:
-            lines = (before.splitlines(keepends=True), after.splitlines(keepends=True))
-            click.echo("".join(unified_diff(*lines, name, name)), nl=False)
+            lines = unified_diff(list(StringIO(before)), list(StringIO(after)), name, name)
+            click.echo("".join(each if each.endswith("\n") else f"{each}{_NO_END}" for each in lines), nl=False)
         else:
-            path.write_bytes(after.encode())
+            try:
+                path.write_bytes(after.encode())
+            except OSError as error:
+                give_up(context, f"{error.filename}: {error.strerror}")
             click.echo(f"{name}: corrected")
     click.echo(f"{len(changes)} of {count} file{'' if count == 1 else 's'} {'would be ' * diff}changed", err=True)
     if left:

@@ -53,9 +53,17 @@ def _try(
     if not changed:
         return None, found
     after = check(trial)
-    before, now = Counter(each.file for each in found), Counter(each.file for each in after)
+    before, now = _weigh(found), _weigh(after)
     fewer = all(now[file] < before[file] for file in changed)
     return (trial, after) if fewer and all(now[file] <= before[file] for file in now) else (None, found)
+
+
+def _weigh(found: list[Diagnostic]) -> Counter[str]:
+    """Return how bad the findings of each file are: an error outweighs all warnings that it may have hidden."""
+    weights: Counter[str] = Counter()
+    for each in found:
+        weights[each.file] += 10_000 if each.severity == "error" else 1
+    return weights
 
 
 def apply(text: str, replacements: Iterable[Replacement]) -> str:

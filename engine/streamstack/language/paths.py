@@ -84,7 +84,7 @@ def refuse_path(path: str) -> tuple[str, str] | None:
     if "" in parts:
         written = "/" + "/".join(part for part in parts if part)
         return f"the path `{path}` has an empty segment", f"write {written}"
-    if parts[0].startswith("_"):
+    if unquote(parts[0]).startswith("_"):
         return (f"the path `{path}` begins with `/_`, which is the server's own", "choose another first segment")
     named: set[str] = set()
     for part in parts:
@@ -95,7 +95,7 @@ def refuse_path(path: str) -> tuple[str, str] | None:
 
 
 def _refuse_segment(part: str, named: set[str], *, last: bool) -> tuple[str, str] | None:
-    if part in (".", ".."):
+    if unquote(part) in (".", ".."):
         return f"the path has the segment `{part}`, which clients remove", "remove it"
     if (other := _OTHER_REST.fullmatch(part)) is not None:
         name = next(filter(None, other.groups()), "rest")

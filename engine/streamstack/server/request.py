@@ -388,8 +388,10 @@ class Addresses:
         if not self._trusted or not peer:
             return peer.removeprefix("::ffff:") if peer else None
         address = _parse(peer)
-        if address is None or not self._trusts(address):
+        if address is None:
             return peer
+        if not self._trusts(address):
+            return str(address)
         for hop in self._hops(request):
             found = _parse(hop)
             if found is None:
