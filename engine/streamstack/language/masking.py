@@ -80,6 +80,8 @@ _OWN: Final = frozenset(
 )  # fmt: skip
 #: More sensitive texts than these are not looked for one by one: every text that an author logs is masked then.
 _MOST_TEXTS: Final = 200
+#: Characters from which on a text is looked for by itself.
+_LONG: Final = 1000
 
 
 class _Sensitive:
@@ -89,6 +91,7 @@ class _Sensitive:
         self.values: set[Any] = set()
         self._gather(values)
         self._pattern: re.Pattern[str] | None = None
+        self._long: list[str] = []  # forms that take longer to compile into a pattern than to look for
         self._ready = False
 
     def _gather(self, values: Iterable[Any]) -> None:
@@ -107,7 +110,11 @@ class _Sensitive:
         if not self._ready:
             self._ready = True
             texts = [each if isinstance(each, str) else to_text(each) for each in self.values if _has_text(each)]
-            self._pattern = _pattern(texts, _SHORTEST_INPUT)
+            forms = _forms(texts, _SHORTEST_INPUT)
+            self._long = [each for each in forms if len(each) > _LONG]
+            self._pattern = _compile([each for each in forms if len(each) <= _LONG])
+        for form in self._long:
+            text = text.replace(form, MASK)
         return text if self._pattern is None else self._pattern.sub(MASK, text)
 
 
@@ -184,7 +191,10 @@ def _snake(name: str) -> str:
 
 def _pattern(secrets: Iterable[str], shortest: int) -> re.Pattern[str] | None:
     """Return what finds secrets."""
-    forms = _forms(secrets, shortest)
+    return _compile(_forms(secrets, shortest))
+
+
+def _compile(forms: list[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, forms))) if forms else None
 
 
