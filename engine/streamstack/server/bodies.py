@@ -359,8 +359,9 @@ async def read_multipart(request: Request, layout: Layout, max_body: int, data: 
                     request.hold(form.in_memory)
     except (MultipartError, HttpProcessingError) as error:
         form.close()
-        # Of a part's header that is not UTF-8, the error holds the bytes.
-        reason = str(error) if len(error.args) == 1 else "the header of a part is not UTF-8"
+        # The error of a part's header that is not UTF-8 would repeat its bytes.
+        undecodable = isinstance(error.__context__, UnicodeDecodeError)
+        reason = "the header of a part is not UTF-8" if undecodable else str(error)
         raise _fault(f"is not well-formed multipart/form-data: {reason}") from None
     except BaseException:
         form.close()
