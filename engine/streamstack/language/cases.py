@@ -129,7 +129,7 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
-class TestRequest:
+class CaseRequest:
     """A request to the project. ``auth`` are the claims of a token that is minted for the endpoint's authentication."""
 
     mark: Mark
@@ -143,7 +143,7 @@ class TestRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class TestClient:
+class CaseClient:
     """How the client behaves. Counts are of chunks."""
 
     leave_after: int | None = None  # closes the connection; 0: as soon as the request is sent
@@ -201,13 +201,13 @@ class ExpectedRows:
 class Exchange:
     """One request, how its client behaves, and what is expected of the answer."""
 
-    request: TestRequest
-    client: TestClient
+    request: CaseRequest
+    client: CaseClient
     expect: Expect
 
 
 @dataclass(frozen=True, slots=True)
-class TestCase:
+class Case:
     """One test. Exchanges follow each other; most tests have one."""
 
     name: str
@@ -225,9 +225,9 @@ class TestCase:
 
 
 @dataclass(frozen=True, slots=True)
-class TestFile:
+class CaseFile:
     """The tests of one file."""
 
     path: Path
     source: str
-    tests: tuple[TestCase, ...]
+    tests: tuple[Case, ...]
