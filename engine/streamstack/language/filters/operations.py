@@ -10,10 +10,9 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 
-from streamstack.errors import RunError
+from streamstack.errors import RunError, fast_dataclass
 from streamstack.language.operators import MAX_ITEMS, a_kind
 from streamstack.language.values import Opaque, to_text
-from streamstack.records import fast_dataclass
 from streamstack.spec import FACTS, Bound, Constant, Field, Kind, out_of_range, suits
 
 What = Literal["filter", "function", "test"]
