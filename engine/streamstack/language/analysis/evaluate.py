@@ -19,13 +19,6 @@ from streamstack.language.expressions import Read, Template, Text, Value
 from streamstack.language.expressions.compile import BINARY, COMPARE, Expression, ListValue, ObjectValue
 from streamstack.language.expressions.grammar import SOFT_FILTERS, SOFT_TESTS, constant_of
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
-from streamstack.language.filters.signatures import (
-    ARGUMENT_KINDS,
-    FILTER_SIGNATURES,
-    FUNCTION_SIGNATURES,
-    OF_EMPTY,
-    TEST_SIGNATURES,
-)
 from streamstack.language.names import did_you_mean, nearest_and_sure
 from streamstack.language.shapes import ANY, BOOLEAN, COUNT, KINDS, NULL, NUMBERS, TEXT, Shape, listing, record
 from streamstack.language.values import MISSING
@@ -53,6 +46,8 @@ _ATTRIBUTES: Final = {
     "unique": 1, "sum": 0, "mean": 0, "min": 0, "max": 0, "join": 1,
 }  # fmt: skip
 _OF_NUMBERS: Final = frozenset({"sum", "mean", "percentile"})
+#: Filters whose null comes of an empty list only.
+_OF_EMPTY: Final = frozenset({"first", "last", "min", "max", "mean", "percentile", "random"})
 #: Filters of these that pass null over.
 _PASS_NULL: Final = frozenset({"sort", "sortBy", "merge"})
 _ORDERED: Final = frozenset({"min", "max", "sort", "sortBy"})
@@ -629,7 +624,7 @@ class Evaluator:
         given |= {str(each.key): each.value for each in node.kwargs}
         for extra in node.args[len(operation.keywords) :]:
             self.of(extra)
-        wanted = ARGUMENT_KINDS.get(operation.name, ())
+        wanted = operation.arguments
         for index, field in enumerate(operation.fields):
             argument = given.get(field.name)
             if argument is None:
@@ -669,10 +664,9 @@ class Evaluator:
         value = self.of(node.node)
         if operation is None:
             return ANY
-        takes, gives = FILTER_SIGNATURES.get(name, ("", ""))
-        wanted = shapes.parse(takes)
+        wanted = shapes.parse(operation.takes)
         with_default = name in ("toInteger", "int", "toDecimal", "float") and bool(node.args or node.kwargs)
-        if value.null and takes and not wanted.null and not with_default:
+        if value.null and operation.takes and not wanted.null and not with_default:
             self.may_be_null(node.node, value, f"the filter `{name}` fails on null")
         value = value.sure
         if wanted.kinds is not None or name in ("toJson", "tojson", "toText", "string"):
@@ -693,7 +687,7 @@ class Evaluator:
                 node.node, f"`{shown or 'this text'}` may be no {_READ[name]}, which `{name}` needs", hint, sure=False
             )
         self._names = node.args
-        return self._result(node, name, value, gives, given)
+        return self._result(node, operation, value, given)
 
     def _computed(self, node: nodes.Filter, operation: Operation, value: Any, given: Mapping[str, nodes.Node]) -> Shape:
         """Apply a filter to constants."""
@@ -720,11 +714,10 @@ class Evaluator:
             return value
         return otherwise if value.is_null else replace(value.sure | otherwise, constant=MISSING)
 
-    def _result(
-        self, node: nodes.Filter, name: str, value: Shape, gives: str, given: Mapping[str, nodes.Node]
-    ) -> Shape:
+    def _result(self, node: nodes.Filter, operation: Operation, value: Shape, given: Mapping[str, nodes.Node]) -> Shape:
         """Return the shape of what a filter gives."""
         assert node.node is not None
+        name = operation.name
         items = value.item() if value.may_be(("list", "text")) else ANY
         position = _ATTRIBUTES.get(name)
         attribute = given.get("attribute", given.get("field")) if position is not None else None
@@ -735,18 +728,17 @@ class Evaluator:
         special = _RESULTS.get(name)
         shape = special(self, value, items, given) if special is not None else None
         if shape is None:
-            why = f"`{name}` gives null " + ("for an empty list" if name in OF_EMPTY else "where it finds nothing")
-            shape = shapes.parse(gives, lambda _: value, why)
-        if name in OF_EMPTY and value.filled and not value.item().null:
+            why = f"`{name}` gives null " + ("for an empty list" if name in _OF_EMPTY else "where it finds nothing")
+            shape = shapes.parse(operation.gives, lambda _: value, why)
+        if name in _OF_EMPTY and value.filled and not value.item().null:
             shape = shape.sure
         return replace(shape, filled=True) if name in _KEEP_FILLED and value.filled else shape
 
     def result_of_map(self, value: Shape, items: Shape, given: Mapping[str, nodes.Node]) -> Shape:
         """Return the list of a field of each item, or of what a filter gives for each."""
         if "filter" in given:
-            takes_gives = FILTER_SIGNATURES.get(str(constant_of(given["filter"])))
-            known = takes_gives is not None and "it" not in takes_gives[1]
-            return listing(shapes.parse(takes_gives[1]) if known and takes_gives is not None else ANY)
+            applied = FILTERS.get(str(constant_of(given["filter"])))
+            return listing(ANY if applied is None or "it" in applied.gives else shapes.parse(applied.gives))
         if given.get("default") is not None:
             items = items.sure | self.of(given["default"])
         return listing(items)
@@ -811,11 +803,10 @@ class Evaluator:
         value = self.of(node.node, soft=soft)
         operation = TESTS.get(node.name)
         if operation is not None:
-            takes = TEST_SIGNATURES.get(node.name)
-            if takes is not None:
+            if operation.takes:
                 if value.null:
                     self.may_be_null(node.node, value, f"the test `{node.name}` fails on null")
-                wanted = shapes.parse(takes[0]).kinds or KINDS
+                wanted = shapes.parse(operation.takes).kinds or KINDS
                 self.fits(node.node, value.sure, wanted, f"the test `{node.name}` needs an integer")
             self._arguments(operation, node)
         if node.name in ("none", "null") and value.kinds is not None and (value.is_null or not value.null):
@@ -828,7 +819,7 @@ class Evaluator:
         if operation is None:
             return ANY
         given = self._arguments(operation, node)
-        shape = shapes.parse(FUNCTION_SIGNATURES.get(name, ("", ""))[1])
+        shape = shapes.parse(operation.gives)
         if name == "range" and given:
             shape = replace(shape, items=replace(shapes.INTEGER, low=0 if len(given) == 1 else None))
         return shape
