@@ -24,6 +24,7 @@ from streamstack.functions.http_upstream import (
     status_error,
 )
 from streamstack.language.definition import Configured, Effects, Example, Parameter, Property, function
+from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
 from streamstack.language.schema import inputs_schema
 from streamstack.language.settings import PROVIDERS as NAMES
@@ -35,7 +36,7 @@ from streamstack.runtime.providers.conversation import load_images, read_message
 from streamstack.runtime.providers.provider import AnswerDecoder, AnswerReader, Chat, Provider, Tool, merge, told_error
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Stream
-from streamstack.spec import Bound, Constant, Kind, ListOf, OneOf
+from streamstack.spec import Bound, Constant, ListOf, OneOf
 
 if TYPE_CHECKING:
     from streamstack.connections.http_client import HttpClient, UpstreamResponse

@@ -7,11 +7,12 @@ from typing import Any
 
 from streamstack.language.definition import Arguments, Effects, Example, Parameter, function
 from streamstack.language.graph import Node, values_in
+from streamstack.language.kinds import Kind
 from streamstack.runtime import conversions
 from streamstack.runtime.compiler import Code, argument_source, source_of, value_of, values_given
 from streamstack.runtime.pace import delay, pacer, resume
 from streamstack.runtime.splitters import split_content
-from streamstack.spec import Bound, Group, Kind
+from streamstack.spec import Bound, Group
 
 SPLITS = ("characters", "words", "sentences", "lines", "records")
 PACES = ("burst", "fixed", "adaptive", "natural")

@@ -17,6 +17,7 @@ from streamstack.language.authentication import AUTHENTICATION, Methods
 from streamstack.language.definition import InputRules
 from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
 from streamstack.language.source import read
@@ -27,7 +28,6 @@ from streamstack.spec import (
     Custom,
     Field,
     Group,
-    Kind,
     ListOf,
     Named,
     RefusedError,

@@ -22,6 +22,8 @@ from streamstack.language.definition import Arguments, ConstantArgument, Entries
 from streamstack.language.expressions import ObjectValue, Read, Template, Text, Value
 from streamstack.language.expressions.compile import LOCALS, compile_source, literal
 from streamstack.language.graph import Block, Node, constant, values_in
+from streamstack.language.kinds import Kind
+from streamstack.language.kinds import convert as convert_constant
 from streamstack.language.names import identifier
 from streamstack.language.sql import assembled, statement_in
 from streamstack.language.values import MISSING, to_text
@@ -29,8 +31,7 @@ from streamstack.runtime import conversions
 from streamstack.runtime.concurrency import BREAK, CONTINUE, Signal
 from streamstack.runtime.faults import Site
 from streamstack.runtime.values import ENDLESS
-from streamstack.spec import Binds, Bound, Condition, Kind, Nesting, OneOf, StackOf, Type, Variable
-from streamstack.spec import convert as convert_constant
+from streamstack.spec import Binds, Bound, Condition, Nesting, OneOf, StackOf, Type, Variable
 
 
 @dataclass(slots=True)
