@@ -16,7 +16,7 @@ from streamstack.cli.validate import choose, default_paths
 from streamstack.functions import REGISTRY
 from streamstack.language.findings import summarise
 from streamstack.language.fixes import correct
-from streamstack.language.project import check_again, display_name, find_settings, is_test, read_project
+from streamstack.language.project import check_again, display_name, find_settings, read_project, read_tests
 
 #: What `patch` and `git apply` read where a file does not end with a line break.
 _NO_END: Final = "\n\\ No newline at end of file\n"
@@ -39,14 +39,16 @@ def fix(context: click.Context, paths: tuple[Path, ...], *, diff: bool) -> None:
     changes: dict[Path, tuple[str, str]] = {}
     left, count = [], 0
     try:
-        for root, given in choose(path for path in chosen if not is_test(path)).items():
+        for root, given in choose(chosen).items():
             checked = read_project(root, REGISTRY, os.environ, more=given.files, folders=given.folders)
-            files = {name: Path(name) for name in given.among(checked.sources)}
+            tests = read_tests(checked, given.all_tests(checked))[2]
+            files = {name: Path(name) for name in (*given.among(checked.sources), *tests)}
             settings = find_settings(root)
             if settings is not None and given.folders:
                 files[display_name(settings)] = settings
-            texts, findings = correct(checked.sources, partial(check_again, checked, REGISTRY), files)
-            changes.update({files[name]: (checked.sources[name], text) for name, text in texts.items()})
+            sources = {**checked.sources, **tests}
+            texts, findings = correct(sources, partial(check_again, checked, REGISTRY), files)
+            changes.update({files[name]: (sources[name], text) for name, text in texts.items()})
             left += [each for each in findings if each.file in files]
             count += len(files)
     except OSError as error:
