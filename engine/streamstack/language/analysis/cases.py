@@ -90,11 +90,20 @@ def _check_request(exchange: Exchange, node: nodes.Mapping, project: Project) ->
         message = f"no endpoint answers {request.method} {request.path}"
         hint = f"did you mean {listed(f'`method: {each.method}`' for each in others)}?"
         return [make_diagnostic("unknown-path", mark, message, hint)]
-    titles = {each.path: each.title for each in project.endpoints}
+    titles = {_filled(each.path, request.path): each.title for each in project.endpoints}
     near, sure = nearest(request.path, titles), certain(request.path, titles)
     replacement = path.replacement(0, len(path.text), sure) if isinstance(path, Scalar) and sure else None
     hint = f"did you mean {titles[near]}?" if near else "write the path of an endpoint, or expect `status: 404`"
     return [make_diagnostic("unknown-path", mark, f"no endpoint answers the path {request.path}", hint, replacement)]
+
+
+def _filled(path: str, requested: str) -> str:
+    """Return the path of an endpoint with the parameters of a request that has as many segments."""
+    segments = requested.partition("?")[0].split("/")
+    declared = path.split("/")
+    if len(declared) != len(segments):
+        return path
+    return "/".join(mine if "{" in their else their for their, mine in zip(declared, segments, strict=True))
 
 
 def _check_endpoint(exchange: Exchange, endpoint: Endpoint) -> list[Diagnostic]:
