@@ -399,7 +399,7 @@ def _label_of(host: str, port: int | None) -> str:
     if (named := VARIABLE.search(host)) is not None:
         return named[1].partition("_")[0].lower()
     words = [word for word in host.split(".") if re.fullmatch(r"[a-z0-9-]+", word)]
-    # The end of a host names nobody: co.uk, com.au.
+    # Suffixes such as co.uk and com.au do not name a provider.
     while len(words) > 1 and (len(words[-1]) <= 3 or words[-1] in ("com", "info", "cloud", "online", "tech")):
         words.pop()
     return words[-1] if words else "upstream"
