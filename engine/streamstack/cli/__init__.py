@@ -17,7 +17,7 @@ from streamstack.server.signals import Early
 COMMANDS: Final = {
     "serve": "serve",
     "validate": "validate",
-    "fix": "fix",
+    "fix": "validate",
     "call": "call",
     "graph": "definitions",
     "show": "definitions",
