@@ -65,6 +65,7 @@ LIBRARIES = {
     ),
     "jsonschema": (),
     "aiohttp": (
+        "streamstack.testing.*",
         "streamstack",
         "streamstack.server",
         "streamstack.server.*",

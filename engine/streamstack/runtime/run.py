@@ -150,6 +150,10 @@ class Context:
             found = self._resources[create] = create(self)
         return cast("T", found)
 
+    def provide(self, create: Callable[[Context], T], resource: T) -> None:
+        """Use a resource in place of the one that ``create`` would make."""
+        self._resources[create] = resource
+
     async def aclose(self) -> None:
         """Close what was opened, the newest first."""
         while self._resources:
