@@ -38,14 +38,12 @@ from streamstack.language.definition import (
 from streamstack.language.environment import read_env_file
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
-from streamstack.language.keys import TESTS
 from streamstack.language.loading.documents import Reading, read_document
 from streamstack.language.nodes import Document
-from streamstack.language.nodes import Mapping as MappingNode
 from streamstack.language.paths import shape
 from streamstack.language.settings import Settings, Streaming, load_settings
 from streamstack.language.source import read
-from streamstack.spec import SettingsReader
+from streamstack.language.test_files import read_test_file
 
 #: A name in a document that could not be read, so that calls of it are not reported as well.
 _NAME: Final = re.compile(r"^name:[ \t]*[\"']?([A-Za-z0-9_-]+)", re.MULTILINE)
@@ -341,21 +339,14 @@ def is_test(path: Path) -> bool:
 
 
 def check_tests(paths: Iterable[Path]) -> tuple[list[Diagnostic], dict[str, str]]:
-    """Return what is wrong with the shape of files of tests, and their texts.
+    """Return what is wrong with files of tests, and their texts.
 
     Raises OSError for a file that can't be opened.
     """
     findings: list[Diagnostic] = []
     texts = read_texts(paths, findings)
     for name, text in texts.items():
-        documents, found = read(text, name)
-        findings += found
-        for document in documents:
-            if isinstance(document.root, MappingNode):
-                SettingsReader(findings, of_definition=True, title="a file of tests").values(TESTS, document.root, "")
-            else:
-                message = "a file of tests must be a mapping"
-                findings.append(make_diagnostic("not-a-mapping", document.root.mark, message, "write `tests: [...]`"))
+        findings += read_test_file(Path(name), name, text)[1]
     return findings, texts
 
 
