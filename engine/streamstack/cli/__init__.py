@@ -17,6 +17,7 @@ from streamstack.server.signals import Early
 COMMANDS: Final = {
     "serve": "serve",
     "validate": "validate",
+    "test": "test",
     "fix": "fix",
     "call": "call",
     "graph": "definitions",

@@ -285,7 +285,7 @@ class _Check:
                 lines.append(f"  {_shown_chunk(other, one)}")
                 continue
             if one is not MISSING:
-                lines.append(f"- {shown(one)}")
+                lines.append(f"- {shown(_bare(one))}")
             if other is not None:
                 lines.append(f"+ {_shown_chunk(other, one)}")
         lines += [f"  {_shown_chunk(chunk, MISSING)}" for chunk in chunks[last_received : last_received + _AROUND]]
@@ -390,6 +390,11 @@ def _is_shape(expected: Any) -> bool:
     return isinstance(expected, Mapping) and bool(expected) and expected.keys() <= CHUNK_KEYS
 
 
+def _bare(expected: Any) -> Any:
+    """Return the content of a chunk of which nothing else is expected; any other as it is."""
+    return expected["content"] if isinstance(expected, Mapping) and expected.keys() == {"content"} else expected
+
+
 def _content(expected: Any) -> Any:
     return expected.get("content", "") if _is_shape(expected) else expected
 
@@ -402,7 +407,7 @@ def _content_differs(expected: Any, chunk: Chunk) -> str:
 
 def _shown_chunk(chunk: Chunk, expected: Any) -> str:
     """Return a chunk with the properties that are expected of it."""
-    if not _is_shape(expected):
+    if not _is_shape(expected) or expected.keys() == {"content"}:
         return shown(chunk.content)
     received: dict[str, Any] = {}
     for name in expected:
