@@ -18,7 +18,7 @@ COMMANDS: Final = {
     "serve": "serve",
     "validate": "validate",
     "test": "test",
-    "fix": "fix",
+    "fix": "validate",
     "call": "call",
     "graph": "definitions",
     "show": "definitions",

@@ -8,6 +8,7 @@ from typing import Any
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Choice, Effects, Example, Parameter, Property, function
+from streamstack.runtime.aggregates import OPERATIONS
 from streamstack.runtime.operators import (
     Skipped,
     gathered,
@@ -23,7 +24,7 @@ from streamstack.runtime.operators import (
 from streamstack.runtime.run import Run
 from streamstack.runtime.splitters import TEXT_UNITS, splitter
 from streamstack.runtime.values import Batches, Stream, iterate
-from streamstack.runtime.windows import OPERATIONS, Changes, Figure, Shape, Window, windowed, windowed_on_time
+from streamstack.runtime.windows import Changes, Figure, Shape, Window, windowed, windowed_on_time
 from streamstack.spec import (
     Binds,
     Bound,

@@ -16,10 +16,9 @@ from streamstack.language.masking import masked, masked_value
 from streamstack.language.operators import a_kind, bounded, check_size
 from streamstack.language.values import kind, show_size, to_json, to_text
 from streamstack.runtime.compiler import Code
-from streamstack.runtime.files import File
 from streamstack.runtime.operators import CLIENTS_FAULT
 from streamstack.runtime.run import Run
-from streamstack.runtime.values import iterate
+from streamstack.runtime.values import File, iterate
 from streamstack.spec import Bound, Constant, Kind, Named, Variable
 
 log = structlog.get_logger("streamstack.log")

@@ -15,8 +15,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from streamstack.errors import fast_dataclass
 from streamstack.language.names import nearest_and_sure
-from streamstack.records import fast_dataclass
 
 _SEPARATORS: Final = re.compile(r"[\s_.$()-]+")
 _NOTHING: Final[Mapping[str, str]] = {}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from streamstack.errors import Mark
+from streamstack.errors import Mark, fast_dataclass
 from streamstack.language.definition import (
     Argument,
     Arguments,
@@ -29,7 +29,6 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Value
 from streamstack.language.values import MISSING
-from streamstack.records import fast_dataclass
 from streamstack.spec import Binds, Bound, Condition, Field, Group, Kind, ListOf, Named, Nesting, OneOf, StackOf, Type
 
 #: Beside a LOOP or ITEM stack: how many turns run at once. Above 1 each has its own copy of the variables.

@@ -10,8 +10,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Final, Literal
 
-from streamstack.errors import Mark, Replacement
-from streamstack.records import fast_dataclass
+from streamstack.errors import Mark, Replacement, fast_dataclass
 
 _BREAK: Final = re.compile(r"\r\n|\r|\n")
 _WHITE: Final = " \t\r\n"

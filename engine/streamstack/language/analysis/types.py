@@ -10,7 +10,8 @@ from typing import Final
 
 from streamstack.errors import Mark
 from streamstack.language import shapes
-from streamstack.language.analysis.evaluate import Env, Evaluator, an, join_env, names_in
+from streamstack.language.analysis.evaluate import Evaluator, an
+from streamstack.language.analysis.narrowing import Env, join_env, names_in
 from streamstack.language.analysis.state import Reports
 from streamstack.language.definition import (
     Arguments,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any, Final
 
-from streamstack.errors import Diagnostic, Mark, Replacement
+from streamstack.errors import Diagnostic, Mark, Replacement, fast_dataclass
 from streamstack.formats import BY_MEDIA_TYPE, BY_NAME
 from streamstack.language.definition import Argument, Arguments, Choice, ConstantArgument, Entries, Entry, Items, Stack
 from streamstack.language.expressions import Expression, Template, Text, Value, parse_condition, parse_value
@@ -27,7 +27,6 @@ from streamstack.language.names import (
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.sql import statement_in
 from streamstack.language.values import MISSING, kind
-from streamstack.records import fast_dataclass
 from streamstack.spec import (
     FACTS,
     FEW,

@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl, urlencode
 
-from streamstack.errors import RunError
+from streamstack.errors import RunError, fast_dataclass
 from streamstack.language.values import Opaque, to_json
-from streamstack.records import fast_dataclass
 from streamstack.runtime.coercion import invalid
-from streamstack.runtime.files import File
 from streamstack.runtime.run import Run
+from streamstack.runtime.values import File
 from streamstack.server.access import RateLimitTicket
 from streamstack.server.bodies import Arriving
 from streamstack.server.deadlines import RunTimer
