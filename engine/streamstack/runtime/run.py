@@ -150,7 +150,7 @@ class Context:
             found = self._resources[create] = create(self)
         return cast("T", found)
 
-    def provide(self, create: Callable[[Context], T], resource: T) -> None:
+    def provide(self, create: Callable[[Context], Resource], resource: Resource) -> None:
         """Use a resource in place of the one that ``create`` would make."""
         self._resources[create] = resource
 

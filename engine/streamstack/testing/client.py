@@ -163,7 +163,7 @@ class _Conversation:
                 skip_auto_headers=("Content-Type", "User-Agent"),
             )
         except (aiohttp.ClientError, OSError) as error:
-            answer.failure = f"the server closed the connection without an answer: {error or type(error).__name__}"
+            answer.failure = f"the server closed the connection without an answer: {str(error) or type(error).__name__}"
             answer.ended = self._now
             return
         try:

@@ -356,9 +356,7 @@ class _Check:
             elif found and found[0] < before:
                 failed = f"`calls`: {name} was called before the one that stands above it"
             if failed:
-                yield Failure(
-                    expected.mark or self._expect.mark, failed, tuple(listed), self._definition()
-                )
+                yield Failure(expected.mark, failed, tuple(listed), self._definition())
             elif found:
                 before = found[0]
         for at, call in enumerate(calls):

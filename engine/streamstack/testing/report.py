@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
-from xml.etree import ElementTree as Xml
+from xml.etree import ElementTree as ET
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -31,7 +31,12 @@ class Report:
     @contextmanager
     def follow(self, results: Iterable[Result], count: int) -> Iterator[Iterator[Result]]:
         """Show the progress of tests on a terminal while their results are read."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[now]}"),
+        )
         shown = self._progress.is_terminal
         with Progress(*columns, console=self._progress, transient=True, disable=not shown) as progress:
             task = progress.add_task("tests", total=count, now="")
@@ -92,7 +97,7 @@ def summary(results: Sequence[Result], seconds: float) -> str:
 
 def write_junit(results: Sequence[Result], file: Path) -> None:
     """Write results as JUnit's XML. Raises OSError."""
-    root = Xml.Element("testsuites", name="streamstack")
+    root = ET.Element("testsuites", name="streamstack")
     by_file: dict[str, list[Result]] = {}
     for result in results:
         by_file.setdefault(result.file, []).append(result)
@@ -100,16 +105,16 @@ def write_junit(results: Sequence[Result], file: Path) -> None:
         failed = sum(not each.passed for each in those)
         total = sum(each.seconds for each in those)
         counts = {"tests": str(len(those)), "failures": str(failed), "errors": "0", "time": f"{total:.3f}"}
-        suite = Xml.SubElement(root, "testsuite", {"name": name, **counts})
+        suite = ET.SubElement(root, "testsuite", {"name": name, **counts})
         for each in those:
             attributes = {"classname": name, "name": _xml(each.name), "file": name, "line": str(each.mark.line)}
-            case = Xml.SubElement(suite, "testcase", {**attributes, "time": f"{each.seconds:.3f}"})
+            case = ET.SubElement(suite, "testcase", {**attributes, "time": f"{each.seconds:.3f}"})
             if each.failures:
                 lines = [line for failure in each.failures for line in failure_lines(failure)]
-                fault = Xml.SubElement(case, "failure", message=_xml(each.failures[0].message))
+                fault = ET.SubElement(case, "failure", message=_xml(each.failures[0].message))
                 fault.text = _xml("\n".join(lines))
-    Xml.indent(root)
-    Xml.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+    ET.indent(root)
+    ET.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
 
 
 def _xml(text: str) -> str:

@@ -85,9 +85,9 @@ class Suite:
     def uses_database(self) -> bool:
         """Whether any of its projects has a database that a test may use."""
         projects = {id(each.project): each.project for each in self.tests}
-        return any(
-            uses_of(each.checked.project, each.checked.settings.databases) for each in projects.values()
-        ) or any(each.case.rows or each.case.sql for each in self.tests)
+        return any(uses_of(each.checked.project, each.checked.settings.databases) for each in projects.values()) or any(
+            each.case.rows or each.case.sql for each in self.tests
+        )
 
 
 def _paths(case: Case) -> Iterator[str]:
@@ -275,5 +275,3 @@ def _work(
         pass
     finally:
         close()
-
-

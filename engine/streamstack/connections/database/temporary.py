@@ -170,7 +170,7 @@ class TestDatabases:
                     self._administrator = await asyncpg.connect(**{**self._address, **user})
                 await self._administrator.execute(statement)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                reason = f"no database can be made for the tests: {error or type(error).__name__}"
+                reason = f"no database can be made for the tests: {str(error) or type(error).__name__}"
                 raise RunError("database", reason, final=True) from error
 
     async def _close(self) -> None:
