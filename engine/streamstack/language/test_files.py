@@ -782,8 +782,10 @@ TESTS: Final = (
 _TEST_FILE: Final = Group(TESTS)
 
 
-def read_test_file(path: Path, name: str, text: str) -> tuple[CaseFile | None, list[Diagnostic]]:
-    """Read the tests of a file; None for them where anything in it is wrong. Nothing is raised, whatever the text.
+def read_test_file(path: Path, name: str, text: str) -> tuple[CaseFile, list[Diagnostic]]:
+    """Read the tests of a file. Where findings are errors, the tests are incomplete: they can't be run.
+
+    Nothing is raised, whatever the text.
 
     Args:
         path: The file, whose folder the names of other files are relative to.
@@ -801,9 +803,7 @@ def read_test_file(path: Path, name: str, text: str) -> tuple[CaseFile | None, l
         if values is not MISSING:
             tests += [_case(values, each) for each in values["tests"] if _is_whole(each)]
     findings += _repeated_names(tests)
-    findings = sorted(set(findings))
-    failed = any(each.severity == "error" for each in findings)
-    return None if failed else CaseFile(path, text, tuple(tests)), findings
+    return CaseFile(path, text, tuple(tests)), sorted(set(findings))
 
 
 def _is_whole(test: dict[str, Any]) -> bool:
