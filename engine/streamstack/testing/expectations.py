@@ -6,7 +6,6 @@ Values are equal where they stand; objects may have more keys than are expected.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,8 +13,8 @@ from typing import Any, Final
 from streamstack.errors import Mark, RunError
 from streamstack.language.cases import Case, Exchange, Expected, ExpectedCall
 from streamstack.language.values import MISSING, kind, to_json, to_text
+from streamstack.testing.calls import Call, fits_headers, fits_url
 from streamstack.testing.client import Answer, Chunk, pieces_of
-from streamstack.testing.responses import NOTHING, parsed
 from streamstack.testing.runner import Observation
 
 #: Seconds that times may differ: under a virtual clock, and by real time, where others keep the machine busy.
@@ -205,7 +204,8 @@ class _Check:
         elif isinstance(expect.error, (str, Expected)):
             yield from self._compare("error", expect.error, error.get("code"))
         else:
-            yield from self._compare("error", expect.error, error)
+            # `details` stands for whatever else the error has.
+            yield from self._compare("error", expect.error, {**error, "details": error})
 
     def _headers(self) -> Iterator[Failure]:
         for name, expected in self._expect.headers.items():
@@ -434,25 +434,19 @@ def _told(error: Mapping[str, Any]) -> str:
     return f"{told} ({shown(faults)})" if faults else told
 
 
-def matches_url(pattern: str, url: str) -> bool:
-    """Whether a URL is the one that is meant; `*` stands for any text."""
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), url, re.DOTALL) is not None
-
-
-def call_differs(expected: ExpectedCall, call: Any) -> str:
-    """Return how a call to an upstream differs from an expected one."""
-    if not matches_url(expected.url, call.url):
+def call_differs(expected: ExpectedCall, call: Call) -> str:
+    """Return how a call of an upstream differs from an expected one."""
+    if not fits_url(expected.url, call.url):
         return f"`url`: {call.url}"
     if expected.method is not None and expected.method != call.method:
         return f"`method`: {call.method}"
     for name, value in expected.headers.items():
-        actual = call.headers.get(name)
-        if reason := differs(value, actual) if value is not None or actual is not None else "":
-            return f"header `{name}`: {reason}"
+        if not fits_headers({name: value}, call.headers):
+            received = ", ".join(call.headers.getall(name, []))
+            return f"header `{name}`: expected {shown(value)}, received {shown(received) if received else 'none'}"
     if expected.body is not None:
-        text = call.body.decode("utf-8", "replace")
-        value = parsed(text)
-        actual = text if isinstance(expected.body, str) or value is NOTHING else value
+        text = isinstance(expected.body, str)
+        actual = call.body.decode("utf-8", "replace") if text else call.document
         if reason := differs(expected.body, actual, "body"):
             return reason
     if expected.closed_early is not None and call.closed_early is not expected.closed_early:
@@ -464,12 +458,8 @@ def call_differs(expected: ExpectedCall, call: Any) -> str:
 
 
 def _unanswered(case: Case, seen: Observation) -> Iterator[Failure]:
-    for call in seen.calls:
-        if call.upstream is None:
-            yield Failure(
-                case.mark,
-                f"{call.method} {call.url} was called, and the test has no upstream for it: add one under `upstreams`",
-            )
+    problems = {call.problem: None for call in seen.calls if call.problem}
+    return (Failure(case.mark, problem) for problem in problems)
 
 
 def _failed_afters(case: Case, seen: Observation) -> Iterator[Failure]:

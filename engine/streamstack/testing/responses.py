@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from streamstack.runtime.decoders import format_of, read_content_type
@@ -28,7 +28,7 @@ class AnswerPart:
     text: str
     event: str = ""
     json: bool = False
-    id: str = ""
+    id: str = field(default="", compare=False)  # the last that was sent, as SSE has it
 
 
 class AnswerReader:

@@ -36,7 +36,7 @@ LIMIT: Final = 10.0
 #: Seconds that runs have to end once their clients are done: of virtual time, or else of real time.
 _PATIENCE: Final = 24 * 3600.0
 _REAL_PATIENCE: Final = 5.0
-#: Seconds until a server has surely noticed that a client has left.
+#: Seconds until a server has surely noticed that a client has left, or has begun what it waits for.
 _NOTICE: Final = 0.05
 
 
@@ -114,10 +114,19 @@ def run_case(project: TestProject, case: Case, databases: TestDatabases | None, 
         seen.failure = str(error)
     except RunError as error:
         seen.failure = error.full
+    except ExceptionGroup as group:
+        known, others = group.split((RunError, ValueError))
+        if known is None or others is not None:
+            raise
+        seen.failure = "; ".join(map(_reason, known.exceptions))
     except TimeoutError:
         seen.failure = f"the test took longer than {LIMIT:g} s: something waits for what never comes"
     seen.seconds = perf_counter() - began
     return seen
+
+
+def _reason(error: Exception) -> str:
+    return error.full if isinstance(error, RunError) else str(error)
 
 
 def _edition(project: TestProject, case: Case) -> Edition:
@@ -163,12 +172,21 @@ class _Trial:
             if self.case.rows or self.case.sql:
                 await self._default(opened, context).fill(self.case.sql, self.case.rows)
             async with listening(service) as address:
-                for exchange in self.case.exchanges:
-                    credentials = self._credentials(exchange.request)
-                    answer = await send(address, exchange.request, exchange.client, credentials)
-                    self.seen.answers.append(answer)
-                    if answer.left or not answer.whole:
-                        await asyncio.sleep(_NOTICE)
+                sent: list[asyncio.Task[Answer]] = []
+                async with asyncio.TaskGroup() as group:
+                    for exchange in self.case.exchanges:
+                        if exchange.sql:
+                            await self._default(opened, context).fill(exchange.sql, {})
+                        credentials = self._credentials(exchange.request)
+                        work = send(address, exchange.request, exchange.client, credentials)
+                        sent.append(group.create_task(work))
+                        if exchange.client.background:
+                            await asyncio.sleep(_NOTICE)
+                            continue
+                        answer = await sent[-1]
+                        if answer.left or not answer.whole:
+                            await asyncio.sleep(_NOTICE)
+                self.seen.answers += [task.result() for task in sent]
                 await service.idle(_REAL_PATIENCE if self.case.real_time else _PATIENCE)
                 await service.settle()
             for exchange in self.case.exchanges:
