@@ -120,7 +120,7 @@ OTHERS = "upstreams: [{match: {url: 'http://*'}, respond: {body: {}}}]\n"
         ("path: /hello", "streamed: true", "streamed: false", "`streamed`: the first chunk came at 0 ms"),
         ("path: /hello", "outcome: completed", "outcome: failed", '`outcome`: expected "failed", received "completed"'),
         ("path: /hello", "error: false", "error: broken", "`error`: expected an error, and the answer ended without"),
-        ("path: /fails", "error: {code: broken, message: it broke}", "error: other", "received \"broken\""),
+        ("path: /fails", "error: {code: broken, message: it broke}", "error: other", 'received "broken"'),
         ("path: /fails", "error: broken", "text: Hello", "the stream ended by an error: broken: it broke\n    at api.yaml:"),
         ("path: /refuses", "error: {code: invalid-input, status: 400}", "text: ''", "status 400 was answered"),
         ("{path: /refuses, query: {n: 3}}", "chunks: ['3']", "chunks: [4]", "expected 4, received"),

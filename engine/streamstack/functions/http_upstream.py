@@ -8,7 +8,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
@@ -18,6 +17,7 @@ import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
+from streamstack import clock
 from streamstack.connections.http import (
     ACCEPTED,
     TRANSIENT_STATUSES,
@@ -373,7 +373,7 @@ def read_retry_after(answer: UpstreamResponse) -> float | None:
             return _seconds(float(value))
         moment = parsedate_to_datetime(value)
         now = parsedate_to_datetime(answer.headers["Date"]) if "Date" in answer.headers else None
-        return _seconds((moment - (now or datetime.now(UTC))).total_seconds())
+        return _seconds((moment - (now or clock.now())).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
 
@@ -447,7 +447,7 @@ class Reconnect:
         delay = min(self.delay if asked is None else asked, self.max_delay)
         if attempt and self.backoff == "exponential":
             delay = min(delay * 2 ** min(attempt, 30), self.max_delay)
-            delay *= random.random()  # noqa: S311  (no secret)
+            delay *= 1 if clock.exact else random.random()  # noqa: S311  (no secret)
         return delay if retry_after is None else max(delay, retry_after)
 
 

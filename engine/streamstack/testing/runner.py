@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from streamstack.server.response import ResponseSink
 from streamstack.server.service import Service
 from streamstack.testing.client import Answer, send
 from streamstack.testing.session import Edition, TestProject
+from streamstack.testing.virtual_time import VirtualTimeError, virtual_time
 
 #: Seconds of real time that a test may take.
 LIMIT: Final = 10.0
@@ -119,6 +119,8 @@ def run_case(project: TestProject, case: Case, databases: TestDatabases | None, 
         if known is None or others is not None:
             raise
         seen.failure = "; ".join(map(_reason, known.exceptions))
+    except VirtualTimeError as error:
+        seen.failure = str(error)
     except TimeoutError:
         seen.failure = f"the test took longer than {LIMIT:g} s: something waits for what never comes"
     seen.seconds = perf_counter() - began
@@ -254,32 +256,11 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _loop(case: Case) -> Iterator[Callable[[Callable[[], Any]], None]]:
-    """Yield what runs a coroutine on the loop of a test, for no longer than its limit."""
-    with asyncio.Runner() as runner:
-        yield lambda work: runner.run(_limited(work))
-
-
-async def _limited(work: Callable[[], Any]) -> None:
-    """Do some work. Raises TimeoutError where it takes too long, by real time, whatever the loop's clock says."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
-    over = threading.Event()
-
-    def stop() -> None:
-        over.set()
-        loop.call_soon_threadsafe(task.cancel)
-
-    timer = threading.Timer(LIMIT, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        await work()
-    except asyncio.CancelledError:
-        if over.is_set():
-            raise TimeoutError from None
-        raise
-    finally:
-        timer.cancel()
-        timer.join()
+def _loop(case: Case) -> Iterator[Callable[[Callable[[], Coroutine[Any, Any, None]]], None]]:
+    """Yield what runs a coroutine function by the clock of a test, for no longer than its limit."""
+    if case.real_time:
+        with asyncio.Runner() as runner:
+            yield lambda work: runner.run(asyncio.wait_for(work(), LIMIT))
+    else:
+        with virtual_time(case.now, limit=LIMIT) as runner:
+            yield lambda work: runner.run(work())

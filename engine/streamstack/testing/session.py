@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import time
 from typing import Any, Final
 
+from streamstack import clock
 from streamstack.connections.tokens import secret_key, sign
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
@@ -155,7 +155,7 @@ def _headers(places: Iterable[CredentialPlace], text: str) -> dict[str, str]:
 
 
 def _token(method: Jwt, claims: Mapping[str, Any]) -> str:
-    now = int(time())
+    now = int(clock.time())
     whole = {"iat": now, "exp": now + _VALID_FOR, **method.own_claims, **claims}
     return sign(whole, secret_key(method.secret or "", method.algorithms), method.algorithms[0])
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from streamstack import clock
 from streamstack.connections.database import Databases
 from streamstack.connections.database.embedded import NAME, Embedded
 from streamstack.connections.database.pool import Connection, failure_of
@@ -198,7 +199,9 @@ class TestDatabase(PostgresDatabase):
     async def address(self) -> Mapping[str, Any]:
         if self._claimed is None:
             self._claimed = self._source.claim(self._setup)
-        return self._source.address(await asyncio.wrap_future(self._claimed))
+        with clock.outside():
+            name = await asyncio.wrap_future(self._claimed)
+        return self._source.address(name)
 
     async def aclose(self) -> None:
         await super().aclose()
@@ -209,14 +212,15 @@ class TestDatabase(PostgresDatabase):
         """Run SQL, then insert rows by table. Raises RunError ``database``."""
         try:
             connection = await self.connect()
-            try:
-                if sql:
-                    await connection.execute(sql)
-                for table, listed in rows.items():
-                    for row in listed:
-                        await _insert(connection, table, row)
-            finally:
-                await connection.close()
+            with clock.outside():
+                try:
+                    if sql:
+                        await connection.execute(sql)
+                    for table, listed in rows.items():
+                        for row in listed:
+                            await _insert(connection, table, row)
+                finally:
+                    await connection.close()
         except Exception as error:
             raise failure_of(error, self.name) from error
 
@@ -224,10 +228,11 @@ class TestDatabase(PostgresDatabase):
         """Return the rows that a query gives. Raises RunError ``database``."""
         try:
             connection = await self.connect()
-            try:
-                return [dict(row) for row in await connection.fetch(sql)]
-            finally:
-                await connection.close()
+            with clock.outside():
+                try:
+                    return [dict(row) for row in await connection.fetch(sql)]
+                finally:
+                    await connection.close()
         except Exception as error:
             raise failure_of(error, self.name) from error
 

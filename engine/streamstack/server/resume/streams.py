@@ -6,9 +6,9 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.server.resume.log import Origin, StreamLog
 from streamstack.server.resume.store import grace_of
@@ -211,7 +211,7 @@ class StreamRegistry:
 
     def expire(self, stream: ResumableStream) -> None:
         """End a run whose readers did not come back, to no process."""
-        left = stream.log.remote_reader_until - monotonic()
+        left = stream.log.remote_reader_until - clock.monotonic()
         if left > 0:
             stream.set_timer(left)
         else:
