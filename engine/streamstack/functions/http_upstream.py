@@ -566,8 +566,8 @@ class Upstream(ABC):
 
     async def batches(self) -> Batches:
         """Yield the items, reconnecting as needed."""
-        clock = asyncio.get_running_loop().time
-        started = clock()
+        loop_time = asyncio.get_running_loop().time
+        started = loop_time()
         if self._times.total is not None:
             self._deadline = started + self._times.total
         first, idle = self._times.first, self._times.idle
@@ -575,15 +575,15 @@ class Upstream(ABC):
             while True:
                 lost = None
                 try:
-                    await self._limited(self.open, first, clock())
+                    await self._limited(self.open, first, loop_time())
                     # The first item of all has what the head left of its time.
-                    limit, since = (first, started) if not self._opened else (idle, clock())
+                    limit, since = (first, started) if not self._opened else (idle, loop_time())
                     self._opened = True
                     while (batch := await self._limited(self.items, limit, since)) is not None:
                         if batch:
                             self._attempts = 0
                             yield batch
-                        limit, since = idle, clock()
+                        limit, since = idle, loop_time()
                 except RunError as error:
                     if self._is_final(error):
                         raise
