@@ -50,7 +50,7 @@ FORBIDDEN = {
     ("plan", "functions"): "a plan is given a Registry; it never imports functions",
     ("plan", "registry"): "a plan is given a Registry; it never imports functions",
 }
-ALLOWED = {("registry", "functions"), ("streamstack", "errors")}
+ALLOWED = {("registry", "functions"), ("testing", "server"), ("streamstack", "errors")}
 
 #: Which modules may import a library. Any other library may be imported anywhere.
 LIBRARIES = {
@@ -66,6 +66,7 @@ LIBRARIES = {
     ),
     "jsonschema": (),
     "aiohttp": (
+        "streamstack.testing.client",
         "streamstack",
         "streamstack.server",
         "streamstack.server.*",
@@ -280,7 +281,7 @@ def test_sound_tree_has_no_faults(tmp_path: Path) -> None:
         ("functions/llm.py", "from streamstack.functions import registry", "only cli, server and"),
         ("functions/llm.py", "from . import registry", "only cli, server and testing"),
         ("server/app.py", "from streamstack.testing import cases", "server and testing are"),
-        ("testing/cases.py", "from ..server import app", "testing and server are siblings"),
+        ("server/app.py", "from ..testing import cases", "server and testing are siblings"),
         ("server/app.py", "from streamstack import cli", "cli is above server"),
         ("__init__.py", "from streamstack.runtime import run", "runtime is above streamstack"),
         ("trace.py", "", "streamstack.trace: has no room"),

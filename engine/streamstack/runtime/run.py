@@ -151,6 +151,10 @@ class Context:
             found = self._resources[create] = create(self)
         return cast("T", found)
 
+    def provide(self, create: Callable[[Context], Resource], resource: Resource) -> None:
+        """Use a resource in place of the one that ``create`` would make."""
+        self._resources[create] = resource
+
     async def aclose(self) -> None:
         """Close what was opened, the newest first."""
         while self._resources:

@@ -1,1 +1,1 @@
-"""Tests of definitions: their upstreams, their clients, their clock, and what is expected of them."""
+"""Runs the tests of definitions: upstreams, clients, expectations and faults."""
