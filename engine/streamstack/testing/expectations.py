@@ -378,7 +378,8 @@ class _Check:
 
     def _log(self) -> Iterator[Failure]:
         for expected in self._expect.log or ():
-            if all(differs(expected, line) for line in self._seen.log):
+            # What authors log is its event; other lines have a message beside it.
+            if all(differs(expected, {"message": line.get("event"), **line}) for line in self._seen.log):
                 lines = [f"  {shown(line)}" for line in self._seen.log[:_MOST_LINES]]
                 yield self._fail("log", f"`log`: no line has {shown(expected)}", lines)
 
