@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -92,9 +92,19 @@ class Answer:
         return text if value is NOTHING else value
 
 
-async def send(address: str, request: CaseRequest, client: CaseClient, credentials: Mapping[str, str]) -> Answer:
-    """Send a request and read the answer as the client of the test does. ``credentials`` are further headers."""
-    conversation = _Conversation(address, request, client, credentials)
+async def send(
+    address: str, request: CaseRequest, client: CaseClient, credentials: Mapping[str, str], dialect: str = ""
+) -> Answer:
+    """Send a request and read the answer as the client of the test does.
+
+    Args:
+        address: The URL of the server.
+        request: The request.
+        client: How the client behaves.
+        credentials: Further headers.
+        dialect: The format of the endpoint, which may be a model provider's protocol.
+    """
+    conversation = _Conversation(address, request, client, credentials, dialect)
     if client.leave_after == 0:
         await conversation.leave_at_once()
     else:
@@ -103,7 +113,10 @@ async def send(address: str, request: CaseRequest, client: CaseClient, credentia
 
 
 class _Conversation:
-    def __init__(self, address: str, request: CaseRequest, client: CaseClient, credentials: Mapping[str, str]) -> None:
+    def __init__(
+        self, address: str, request: CaseRequest, client: CaseClient, credentials: Mapping[str, str], dialect: str
+    ) -> None:
+        self._text_of = _TEXTS.get(dialect)
         self.answer = Answer()
         self._url = URL(address + _target(request), encoded=True)
         self._request = request
@@ -240,6 +253,8 @@ class _Conversation:
             answer.gaps.append(gap)
         else:
             chunk = _chunk(part, self._now)
+            if self._text_of is not None:
+                chunk = replace(chunk, text=self._text_of(chunk.content))
             self._last_id = chunk.id or self._last_id
             answer.events[-1] = chunk.event or "message"
             answer.chunks.append(chunk)
@@ -268,7 +283,7 @@ def _chunk(part: AnswerPart, at: float) -> Chunk:
         value = part.text  # outside of JSON, text and numbers are the same
     chunk = Chunk(value, part.text, at, part.event or None, part.id or None)
     if not isinstance(value, dict) or "content" not in value or len(value) < 2 or not value.keys() <= _SHAPE:
-        return chunk if not (part.json and isinstance(value, str)) else _with(chunk, content=value, text=value)
+        return chunk if not (part.json and isinstance(value, str)) else replace(chunk, content=value, text=value)
     if not part.json and value.keys() != {"content", "metadata"}:
         return chunk
     content = value["content"]
@@ -282,8 +297,22 @@ def _chunk(part: AnswerPart, at: float) -> Chunk:
     )
 
 
-def _with(chunk: Chunk, *, content: Any, text: str) -> Chunk:
-    return Chunk(content, text, chunk.at, chunk.event, chunk.id, chunk.metadata)
+def _openai_text(event: Any) -> str:
+    choices = event.get("choices") if isinstance(event, dict) else None
+    return "".join(each.get("delta", {}).get("content") or "" for each in choices or ())
+
+
+def _anthropic_text(event: Any) -> str:
+    delta = event.get("delta") if isinstance(event, dict) else None
+    return str(delta.get("text") or "") if isinstance(delta, dict) else ""
+
+
+def _ai_sdk_text(event: Any) -> str:
+    return str(event.get("delta", "")) if isinstance(event, dict) and event.get("type") == "text-delta" else ""
+
+
+#: What the text of an event is, by the protocol of a model's provider.
+_TEXTS: Final = {"openai": _openai_text, "anthropic": _anthropic_text, "aiSdk": _ai_sdk_text}
 
 
 def _gap(part: AnswerPart) -> Any:

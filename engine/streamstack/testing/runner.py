@@ -16,7 +16,7 @@ import structlog
 from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabases
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
-from streamstack.language.cases import Case, ExpectedRows
+from streamstack.language.cases import Case, CaseRequest, ExpectedRows
 from streamstack.language.masking import mask
 from streamstack.language.settings import default_database
 from streamstack.runtime.run import Context
@@ -180,7 +180,7 @@ class _Trial:
                         if exchange.sql:
                             await self._default(opened, context).fill(exchange.sql, {})
                         credentials = self._credentials(exchange.request)
-                        work = send(address, exchange.request, exchange.client, credentials)
+                        work = send(address, exchange.request, exchange.client, credentials, self._format(exchange.request))
                         sent.append(group.create_task(work))
                         if exchange.client.background:
                             await asyncio.sleep(_NOTICE)
@@ -199,11 +199,17 @@ class _Trial:
         context = make_context(self.edition.checked, self.case.env, dev=False)
         return replace(context, folder=self.folder)
 
-    def _credentials(self, request: Any) -> Mapping[str, str]:
+    def _credentials(self, request: CaseRequest) -> Mapping[str, str]:
         if request.auth is None:
             return {}
         endpoint = self.edition.endpoint(request.method, request.path)
         return self.project.credentials(self.edition, endpoint, request.auth)
+
+    def _format(self, request: CaseRequest) -> str:
+        """Return the format of the endpoint that is called, "" of one that does not stream."""
+        endpoint = self.edition.endpoint(request.method, request.path)
+        streams = endpoint is not None and endpoint.response_type == "streaming"
+        return str(endpoint.streaming.format) if streams and endpoint is not None else ""
 
     def _default(self, opened: TemporaryDatabases | None, context: Context, name: str | None = None) -> Any:
         name = name or default_database(dict.fromkeys(context.databases))
