@@ -150,7 +150,7 @@ async def test_replaced_times_take_no_room() -> None:
 
 
 async def test_counters() -> None:
-    """They count integers, decimals and floats, begin anew after their time, and no cached value drives them out."""
+    """They count integers, decimals and floats, begin again after their time, and no cached value drives them out."""
     made, clock = store(max_entries=2)
     assert await made.add(b"a", 2, 10) == 2
     clock.now += 9

@@ -282,7 +282,7 @@ async def test_slow_reader_holds_its_run_back(tmp_path: Path) -> None:
 
 
 async def test_streams_are_ended_when_the_host_stops(tmp_path: Path) -> None:
-    """They have `shutdownTimeout`, then their clients are told."""
+    """They have `shutdownTimeout`, then their clients receive an error."""
     application = streamstack.application(write(tmp_path, "server: {shutdownTimeout: 200ms}\n"))
     runner = web.AppRunner(mounted(application), access_log=None)
     await runner.setup()

@@ -1,4 +1,4 @@
-"""What is no HTTP, too long, or arrives oddly: always a clear 4xx, never a traceback."""
+"""What is not HTTP, too long, or arrives oddly: always a clear 4xx, never a traceback."""
 
 from __future__ import annotations
 
@@ -307,7 +307,7 @@ async def test_garbage_never_is_our_fault() -> None:
 
 
 async def test_gathered_chunks_leave_in_one_turn() -> None:
-    """All that gathered in a turn is flushed in the next, in that order; who fails keeps nobody else back."""
+    """All that gathered in a turn is flushed in the next, in that order; a failure delays no other."""
     flushed: list[int] = []
 
     class Gathering:
@@ -398,7 +398,7 @@ def test_body_in_chunks_is_followed_wherever_it_is_cut() -> None:
     ],
 )
 def test_no_chunks(data: bytes) -> None:
-    """What is no body in chunks is refused, wherever it is cut."""
+    """An invalid chunked body is refused, wherever it is cut."""
     for at in range(min(len(data), 50)):
         body = connection.ChunkedBody()
         with pytest.raises(connection.MalformedError):

@@ -119,7 +119,7 @@ async def test_each_place_holds_its_inputs() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_query_is_where_no_body_is_expected(method: str) -> None:
-    """For GET and DELETE inputs come from the query; a body is let be."""
+    """For GET and DELETE inputs come from the query; a body is ignored."""
     async with served("a: integer", method=method) as server:
         reply = await server.ask(method, "/s?a=5", b'{"b": 1}', Content_Type=JSON)
         assert inputs_of(reply) == {"a": 5}
@@ -135,13 +135,13 @@ async def test_query_is_where_no_body_is_expected(method: str) -> None:
     ],
 )
 async def test_malformed_query_is_a_fault(query: str, told: tuple[str, str]) -> None:
-    """A repeated scalar, bytes that are no UTF-8, and too many names are each told."""
+    """A repeated scalar, bytes that are not UTF-8, and too many names are each reported."""
     async with served("a: integer\nb: text", method="GET") as server:
         assert faults_of(await server.ask("GET", f"/s?{query}")) == [("query", *told)]
 
 
 async def test_header_that_is_no_utf8_is_a_fault() -> None:
-    """Bytes in headers and cookies that are no UTF-8 are told, not passed on."""
+    """Bytes in headers and cookies that are not UTF-8 are reported, not passed on."""
     async with served("a: {type: text, in: header}\nb: {type: text, in: cookie}", method="GET") as server:
         raw = b"GET /s HTTP/1.1\r\nHost: t\r\nConnection: close\r\nA: \xff\r\nCookie: b=\xfe\r\n\r\n"
         answered = await server.raw(raw)
@@ -179,7 +179,7 @@ async def test_other_types_are_refused(content_type: str) -> None:
 
 
 async def test_json_sent_as_a_form_is_told() -> None:
-    """What `curl -d` sends without a header is told by what is missing."""
+    """For what `curl -d` sends without a header the message says what is missing."""
     async with served("a: {type: integer, required: true}") as server:
         reply = await server.ask("POST", "/s", b'{"a": 5}', Content_Type=FORM)
         assert "Content-Type: application/json" in faults_of(reply)[0][2]

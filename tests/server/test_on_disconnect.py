@@ -50,7 +50,7 @@ async def leave_early(server: Server, body: str = "0123456789") -> None:
 
 @pytest.mark.parametrize("resume", ["resume: false", "resume: true"])
 async def test_the_run_completes_without_its_reader(tmp_path: Path, resume: str) -> None:
-    """Its `after` is told `completed`; its files stay until then, and are gone afterwards."""
+    """Its `after` sees `completed`; its files stay until then, and are gone afterwards."""
     async with project(tmp_path, NONE, UPLOAD.replace("RESUME", resume)) as server:
         await leave_early(server)
         await asyncio.sleep(0.05)

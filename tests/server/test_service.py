@@ -76,7 +76,7 @@ async def test_options() -> None:
 
 
 async def test_other_methods() -> None:
-    """A method that a path does not take is told which it does."""
+    """For a wrong method the response says which the path takes."""
     async with serving(endpoint(never)) as server:
         reply = await server.ask("DELETE", "/s")
         odd = await server.ask("PROPFIND", "/s")

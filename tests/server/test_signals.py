@@ -49,14 +49,14 @@ async def starting(
 class HeldFile:
     """A file of the project that holds up the process that opens it, by a lease (fcntl(2)).
 
-    It says `Before` to that process; whoever reads it afterwards finds another one in its place.
+    It says `Before` to that process; a later reader finds another one in its place.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "late.yaml"
         self._path.write_text(HELLO.replace("Hello", "Before"))
         self._descriptor = os.open(self._path, os.O_RDWR)
-        # The kernel tells of an opener by a signal: one that is ignored.
+        # The kernel announces an opener by a signal: one that is ignored.
         fcntl.fcntl(self._descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 
@@ -88,7 +88,7 @@ def held(tmp_path: Path) -> Iterator[HeldFile]:
 
 
 async def taken(server: Process) -> None:
-    """Wait until no signal waits for the server to take note of it."""
+    """Wait until no signal waits for the server to handle it."""
 
     def none() -> bool:
         lines = Path(f"/proc/{server.process.pid}/status").read_text("ascii").splitlines()

@@ -73,7 +73,7 @@ async def test_readers_at_random(tmp_path: Path, request: pytest.FixtureRequest,
 
 
 async def test_a_server_is_stopped_while_many_read(tmp_path: Path, redis_url: str) -> None:
-    """SIGTERM to one of two, in the middle of many streams: its readers are told, or go on elsewhere."""
+    """SIGTERM to one of two, in the middle of many streams: its readers receive an error, or go on elsewhere."""
     chance = random.Random(11)  # noqa: S311 (a test's)
     seen = Seen()
     upstream = Upstream(chance)

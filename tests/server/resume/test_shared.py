@@ -229,7 +229,7 @@ async def test_one_key_begins_one_run_on_all_servers(tmp_path: Path, redis_url: 
 
 
 async def test_a_run_goes_on_for_a_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
-    """While somebody reads it from the other server it is not cancelled; `keep` begins when that one leaves."""
+    """While a client reads it from the other server it is not cancelled; `keep` begins when that one leaves."""
     definition = counting(times=100_000, streaming="resume: {keep: 400ms}")
     async with two(tmp_path, redis_url, definition) as (one, other):
         name, last = await begin(one)
@@ -266,7 +266,7 @@ async def test_a_run_goes_on_for_a_slow_reader_elsewhere(tmp_path: Path, redis_u
 
 
 async def test_a_run_follows_the_pace_of_a_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
-    """Where nobody else reads, what is kept is not outrun: the reader elsewhere misses nothing."""
+    """Without another reader, what is stored is not outrun: the reader elsewhere misses nothing."""
     definition = counting(times=3000, delay="0ms", streaming="resume: {maxChunks: 100, keep: 5s}")
     definition = definition.replace("{<< loop.index >>}", "<< loop.index >>" + "x" * 1000)
     async with two(tmp_path, redis_url, definition) as (one, other):
@@ -286,7 +286,7 @@ async def test_a_run_follows_the_pace_of_a_reader_elsewhere(tmp_path: Path, redi
 
 
 async def test_a_run_that_finishes_waits_for_a_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
-    """`finish` outruns nobody who is there, at whatever server; it goes on when he has left."""
+    """`finish` outruns no connected reader, at whatever server; it goes on when he has left."""
     definition = counting(times=3000, delay="0ms", streaming="onDisconnect: finish, resume: {maxChunks: 100}")
     definition = definition.replace("{<< loop.index >>}", "<< loop.index >>" + "x" * 4000)
     async with two(tmp_path, redis_url, definition) as (one, other):
@@ -311,7 +311,7 @@ async def test_a_run_that_finishes_waits_for_a_reader_elsewhere(tmp_path: Path, 
 
 
 async def test_a_gap_is_told_elsewhere(tmp_path: Path, redis_url: str) -> None:
-    """What the store keeps no more is told by its numbers."""
+    """What the store no longer has is reported by its numbers."""
     definition = counting(times=50, delay="1ms", streaming="resume: {maxChunks: 10}")
     async with two(tmp_path, redis_url, definition) as (one, other):
         whole = await one.get("/count")
