@@ -517,6 +517,9 @@ class SettingsReader:
         title: How messages name the whole file.
     """
 
+    #: The finding for a wrong value that has no code of its own.
+    fault: ClassVar[str] = "bad-setting"
+
     def __init__(
         self,
         findings: list[Diagnostic],
@@ -531,15 +534,10 @@ class SettingsReader:
         self.of_definition = of_definition
 
     def refuse(
-        self,
-        mark: Mark,
-        message: str,
-        hint: str | None = None,
-        code: str = "bad-setting",
-        replacement: Replacement | None = None,
+        self, mark: Mark, message: str, hint: str | None = None, code: str = "", replacement: Replacement | None = None
     ) -> None:
         """Report something."""
-        self.findings.append(make_diagnostic(code, mark, message, hint, replacement))
+        self.findings.append(make_diagnostic(code or self.fault, mark, message, hint, replacement))
 
     def values(
         self, fields: tuple[Field, ...], node: nodes.Mapping, name: str, known: str | None = None
@@ -554,14 +552,7 @@ class SettingsReader:
         for key, value in node.items:
             field = by_name.get(key.text)
             if field is None and key.text != known:
-                keys = (known, *by_name) if known else tuple(by_name)
-                self.refuse(
-                    key.mark,
-                    f"{owner} has no `{key.text}`{did_you_mean(key.text, keys)}",
-                    f"it takes {', '.join(keys)}",
-                    "unknown-key" if self.of_definition else "unknown-setting",
-                    key.replacement(0, len(key.text), near) if (near := certain(key.text, keys)) else None,
-                )
+                self.refuse_key(key, (known, *by_name) if known else tuple(by_name), owner)
             if field is None or is_null(value):
                 continue
             read = self.read(field.type, value, f"{name}.{key.text}" if name else key.text)
@@ -578,6 +569,17 @@ class SettingsReader:
                     "missing-parameter",
                 )
         return found
+
+    def refuse_key(self, key: Scalar, known: tuple[str, ...], owner: str) -> None:
+        """Report a key that does not exist."""
+        near = certain(key.text, known)
+        self.refuse(
+            key.mark,
+            f"{owner} has no `{key.text}`{did_you_mean(key.text, known)}",
+            f"it takes {', '.join(known)}",
+            "unknown-key" if self.of_definition else "unknown-setting",
+            key.replacement(0, len(key.text), near) if near else None,
+        )
 
     def read(self, wanted: Type, node: Node, name: str) -> Any:
         """Return the value of a node that is not null; MISSING where it is wrong, which is reported."""
@@ -604,7 +606,7 @@ class SettingsReader:
         """Return a constant; what the environment gives is text, and read as what is wanted."""
         facts = FACTS[wanted.kind]
         scalar = isinstance(node, Scalar)
-        code = wanted.code or (facts.code if facts.parse and scalar else "bad-setting")
+        code = wanted.code or (facts.code if facts.parse and scalar else self.fault)
         value = node.value if isinstance(node, Scalar) else None
         if self.of_definition and isinstance(value, str) and "<<" in value:
             message = f"`{name}`: a binding is not allowed here"
@@ -614,7 +616,9 @@ class SettingsReader:
             return self._converted(wanted, value)
         except ValueError as error:
             hint = error.hint if isinstance(error, RefusedError) else None
-            self.refuse(node.mark, f"`{name}`: {error}", hint, code)
+            near = certain(value, wanted.choices) if isinstance(value, str) else ""
+            replacement = node.replacement(0, len(node.text), near) if near and isinstance(node, Scalar) else None
+            self.refuse(node.mark, f"`{name}`: {error}", hint, code, replacement)
         return MISSING
 
     def _converted(self, wanted: Constant, value: Any) -> Any:
@@ -656,7 +660,7 @@ class SettingsReader:
             switched = self.constant(Constant(Kind.BOOLEAN), node, name)
             return switched if switched is MISSING else self._made(wanted, {}, node, name)
         if isinstance(node, nodes.Mapping):
-            return self._mapping(wanted, node, name)
+            return self.mapping(wanted, node, name)
         if is_null(node) and not any(each.required for each in wanted.parameters):
             values = {}
         elif wanted.short:
@@ -677,7 +681,8 @@ class SettingsReader:
         self.refuse(node.mark, f"`{name}` is a mapping.", hint, "not-a-mapping")
         return MISSING
 
-    def _mapping(self, wanted: Group, node: nodes.Mapping, name: str, tag: str | None = None) -> Any:
+    def mapping(self, wanted: Group, node: nodes.Mapping, name: str, tag: str | None = None) -> Any:
+        """Return the value of a mapping with fields; MISSING where it is wrong, which is reported."""
         before = len(self.findings)
         values = self.values(wanted.parameters, node, name, tag)
         if wanted.check is not None and not wanted.check(self, node, values, name):
@@ -707,10 +712,10 @@ class SettingsReader:
                 node.mark if tag is None else tag.mark,
                 f"`{name}` needs a `{wanted.key}`: {listed(known)}{meant}",
                 f"add {listed(f'`{wanted.key}: {each}`' for each in known)}",
-                "missing-parameter" if is_null(tag) else "bad-setting",
+                "missing-parameter" if is_null(tag) else self.fault,
             )
             return MISSING
-        return self._mapping(group, node, name, wanted.key)
+        return self.mapping(group, node, name, wanted.key)
 
     def _named(self, wanted: Named, node: Node, name: str) -> Any:
         if not isinstance(node, nodes.Mapping):

@@ -27,13 +27,13 @@ from streamstack.language.project import (
     SETTINGS,
     Checked,
     check_again,
-    check_tests,
     display_name,
     find_root,
     find_settings,
     find_tests,
     is_test,
     read_project,
+    read_tests,
 )
 
 
@@ -84,11 +84,9 @@ def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tu
     A file is checked together with its whole project, whose functions it may call. With ``ask`` the databases
     are checked too. Raises RunError ``database`` for one that is unreachable.
     """
-    tests = [path for path in paths if is_test(path)]
-    wanted = choose(path for path in paths if not is_test(path))
     findings: set[Diagnostic] = set()
     sources: dict[str, str] = {}
-    for root, chosen in wanted.items():
+    for root, chosen in choose(paths).items():
         checked = read_project(
             root,
             REGISTRY,
@@ -98,7 +96,6 @@ def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tu
             more=chosen.files,
             folders=chosen.folders,
         )
-        tests += [each for folder in chosen.folders for each in find_tests(folder) if not checked.ignores(each)]
         settings = find_settings(root)
         found = checked.findings
         wrong = settings is not None and any(
@@ -108,10 +105,11 @@ def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tu
             found = [*found, *asyncio.run(_ask(checked))]
         told = chosen.among({*checked.sources, *(each.file for each in found)})
         told |= set() if settings is None else {display_name(settings)}
+        _, wrong_tests, texts = read_tests(checked, chosen.all_tests(checked))
         findings.update(finding for finding in found if finding.file in told)
-        sources.update({name: text for name, text in checked.sources.items() if name in told})
-    found, texts = check_tests(tests)
-    return sorted({*findings, *found}), sources | texts
+        findings.update(wrong_tests)
+        sources.update({name: text for name, text in checked.sources.items() if name in told} | texts)
+    return sorted(findings), sources
 
 
 def default_paths() -> tuple[Path, ...]:
@@ -125,6 +123,12 @@ class Chosen:
 
     files: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    tests: list[Path] = field(default_factory=list)
+
+    def all_tests(self, checked: Checked) -> list[Path]:
+        """Return the tests that are chosen or lie in a chosen folder, without those that the settings ignore."""
+        inside = [each for folder in self.folders for each in find_tests(folder) if not checked.ignores(each)]
+        return [*self.tests, *inside]
 
     def among(self, names: Iterable[str]) -> set[str]:
         """Return those files, by the names that findings carry, that are chosen or lie in a chosen folder."""
@@ -146,6 +150,8 @@ def choose(paths: Iterable[Path]) -> dict[Path, Chosen]:
         chosen = wanted.setdefault(find_root(path), Chosen())
         if path.is_dir():
             chosen.folders.append(path)
+        elif is_test(path):
+            chosen.tests.append(path)
         elif path.name != SETTINGS:
             chosen.files.append(path)
     return wanted
@@ -256,14 +262,16 @@ def fix(context: click.Context, paths: tuple[Path, ...], *, diff: bool) -> None:
     changes: dict[Path, tuple[str, str]] = {}
     left, count = [], 0
     try:
-        for root, given in choose(path for path in chosen if not is_test(path)).items():
+        for root, given in choose(chosen).items():
             checked = read_project(root, REGISTRY, os.environ, more=given.files, folders=given.folders)
-            files = {name: Path(name) for name in given.among(checked.sources)}
+            tests = read_tests(checked, given.all_tests(checked))[2]
+            files = {name: Path(name) for name in (*given.among(checked.sources), *tests)}
             settings = find_settings(root)
             if settings is not None and given.folders:
                 files[display_name(settings)] = settings
-            texts, findings = correct(checked.sources, partial(check_again, checked, REGISTRY), files)
-            changes.update({files[name]: (checked.sources[name], text) for name, text in texts.items()})
+            sources = {**checked.sources, **tests}
+            texts, findings = correct(sources, partial(check_again, checked, REGISTRY), files)
+            changes.update({files[name]: (sources[name], text) for name, text in texts.items()})
             left += [each for each in findings if each.file in files]
             count += len(files)
     except OSError as error:
