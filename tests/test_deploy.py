@@ -22,7 +22,7 @@ import yaml
 
 from streamstack.language.values import parse_duration
 from streamstack.server.connection import KEEP_ALIVE
-from streamstack.server.service import LAST_WORDS
+from streamstack.server.service import ABORT_TIMEOUT
 from tests.proxies import CONFIGURATION, find_program, nginx
 from tests.server.processes import Process, gone, serving, until
 from tests.server.serving import Client
@@ -103,12 +103,12 @@ def test_streams_may_finish() -> None:
     for name in ("one", "two"):
         times = servers[name]["environment"]
         taken = parse_duration(times["SHUTDOWN_DELAY"]) + parse_duration(times["SHUTDOWN_TIMEOUT"])
-        assert parse_duration(servers[name]["stop_grace_period"]) > taken + 2 * LAST_WORDS
+        assert parse_duration(servers[name]["stop_grace_period"]) > taken + 2 * ABORT_TIMEOUT
     assert parse_duration(servers["nginx"]["stop_grace_period"]) >= taken
     times = {each["name"]: each.get("value") for each in container()["env"]}
     taken = parse_duration(times["SHUTDOWN_DELAY"]) + parse_duration(times["SHUTDOWN_TIMEOUT"])
     pod = manifest("Deployment")["spec"]["template"]["spec"]
-    assert pod["terminationGracePeriodSeconds"] > taken + 2 * LAST_WORDS
+    assert pod["terminationGracePeriodSeconds"] > taken + 2 * ABORT_TIMEOUT
     # Told once that it is not ready, a pod gets nothing more before the delay is over.
     probe = container()["readinessProbe"]
     told = (probe["periodSeconds"] + probe["timeoutSeconds"]) * probe["failureThreshold"]

@@ -270,7 +270,7 @@ async def test_hurry() -> None:
         await asyncio.sleep(0.1)
         draining = asyncio.create_task(server.service.drain(60))
         await asyncio.sleep(0.05)
-        server.service.hurry()
+        server.service.stop_now()
         await asyncio.wait_for(draining, 3)
         assert (await asked).status == 503
 

@@ -55,7 +55,7 @@ async def test_disconnect_cuts_off_a_reader_who_takes_nothing() -> None:
             assert await until(noted) == ["cancelled"]
             with pytest.raises(ConnectionResetError):
                 await asyncio.wait_for(client.reader.read(), 10)
-            assert not server.service.lives
+            assert not server.service.timers
     (told,) = [each for each in logs if each["event"] == "reader-dropped"]
     assert (told["code"], told["path"], told["log_level"]) == ("slow-client", "/s", "warning")
     assert told["chunks"] > 0
@@ -82,7 +82,7 @@ async def test_disconnect_does_not_wait_for_the_rest_either() -> None:
         await small_reader(server, "/s")
         await asyncio.sleep(0.05)
         assert held(server)
-        await eventually(lambda: not server.service.lives and not held(server))
+        await eventually(lambda: not server.service.timers and not held(server))
 
 
 @pytest.mark.parametrize("buffer", ["16KB", "256KB"])

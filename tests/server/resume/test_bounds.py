@@ -19,11 +19,11 @@ async def test_a_run_whose_reader_does_not_come_back_is_cancelled(tmp_path: Path
     async with project(tmp_path, NONE, definition) as server:
         had = await drop_after(server, "/count", 200)
         name = events(had)[0]["id"].partition("/")[0]
-        assert len(server.service.lives) == 1
+        assert len(server.service.timers) == 1
         await asyncio.sleep(0.1)
-        assert len(server.service.lives) == 1
-        await until(lambda: not len(server.service.lives))
-        assert not server.service.lives
+        assert len(server.service.timers) == 1
+        await until(lambda: not len(server.service.timers))
+        assert not server.service.timers
         late = await server.get(f"/_streams/{name}", Last_Event_ID=events(had)[-1]["id"])
         assert contents(late.body)[-1] == "error"
         assert json.loads(events(late.body)[-1]["data"])["code"] == "stopped"
@@ -38,7 +38,7 @@ async def test_a_run_that_is_to_finish_is_not_cancelled(tmp_path: Path) -> None:
     async with project(tmp_path, NONE, definition) as server:
         had = await drop_after(server, "/count", 200)
         name = events(had)[0]["id"].partition("/")[0]
-        await until(lambda: not server.service.lives)
+        await until(lambda: not server.service.timers)
         rest = await server.get(f"/_streams/{name}", Last_Event_ID=events(had)[-1]["id"])
         assert [*contents(had), *contents(rest.body)] == [f"{{{n}}}" for n in range(1, 101)] + ["done"]
 
@@ -173,10 +173,10 @@ functionStack:
     async with project(tmp_path, NONE, definition) as server:
         client = await server.connect()
         client.ask("/late")
-        await until(lambda: bool(server.service.lives))
+        await until(lambda: bool(server.service.timers))
         client.close()
-        await until(lambda: not len(server.service.lives))
-        assert not server.service.lives
+        await until(lambda: not len(server.service.timers))
+        assert not server.service.timers
 
 
 async def test_shutting_down_ends_streams_with_an_error(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ async def test_shutting_down_ends_streams_with_an_error(tmp_path: Path) -> None:
         await server.service.drain(0.2)
         body = await client.rest()
         assert json.loads(events(body)[-1]["data"])["code"] == "producer-lost"
-        assert not server.service.lives
+        assert not server.service.timers
         refused = await server.get("/_streams/" + "A" * 22)
         assert refused.status == 503
 

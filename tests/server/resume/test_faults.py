@@ -23,7 +23,7 @@ from tests.server.serving import Server
 async def nothing_is_left(server: Server) -> None:
     """Check that a server runs nothing, keeps nothing, and holds no connection."""
     service = server.service
-    await until(lambda: not service.lives)
+    await until(lambda: not service.timers)
     await until(lambda: not len(service.streams))
     await until(lambda: not server.runner.server.connections)  # type: ignore[union-attr]
     assert service.streams.size == 0

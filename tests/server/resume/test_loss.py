@@ -105,7 +105,7 @@ async def test_a_run_without_readers_ends(tmp_path: Path, own_redis: RedisServer
         client, _ = await begin(one)
         await lose(own_redis, how)
         client.close()
-        await until(lambda: not one.service.lives)
+        await until(lambda: not one.service.timers)
         await until(lambda: not len(one.service.streams))
         await stored(one)
 

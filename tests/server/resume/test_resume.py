@@ -180,7 +180,7 @@ functionStack: [{counter.add: {key: cancelled, by: 0}, as: n}, {return: << n >>}
         assert last["error"]["code"] == "stopped"
         assert last["id"].startswith(name)
         assert (await server.get("/cancelled")).body == b"1"
-        assert not server.service.lives
+        assert not server.service.timers
         # Again it is not an error, and a client that resumes gets the same end.
         assert (await server.ask("DELETE", f"/_streams/{name}")).status == 204
         back = await server.get(f"/_streams/{name}?after={int(last['id'].partition('/')[2]) - 1}")

@@ -91,7 +91,7 @@ async def test_a_stream_is_followed_while_it_runs(tmp_path: Path, redis_url: str
             raise AssertionError(head)
         while b"data: {5}" not in body:
             body += await follower.chunk()
-        assert one.service.lives, "the run goes on"
+        assert one.service.timers, "the run goes on"
         own = await client.rest()
         body += await follower.rest()
         assert body == own
@@ -122,7 +122,7 @@ async def test_a_stream_is_stopped_from_elsewhere(tmp_path: Path, redis_url: str
         await stored(one)
         reply = await other.ask("DELETE", f"/_streams/{name}")
         assert reply.status == 204
-        assert not one.service.lives
+        assert not one.service.timers
         body = await client.rest()
         assert json.loads(events(body)[-1]["data"])["code"] == "stopped"
         late = await other.get(f"/_streams/{name}")
@@ -238,11 +238,11 @@ async def test_a_run_goes_on_for_a_reader_elsewhere(tmp_path: Path, redis_url: s
         assert b" 200 " in await client.head()
         for _ in range(6):
             await asyncio.sleep(0.2)
-            assert one.service.lives
+            assert one.service.timers
         client.close()
         await asyncio.sleep(0.2)
-        assert one.service.lives
-        await until(lambda: not one.service.lives)
+        assert one.service.timers
+        await until(lambda: not one.service.timers)
         late = await other.get(f"/_streams/{name}", Last_Event_ID=last)
         assert json.loads(events(late.body)[-1]["data"])["code"] == "stopped"
 
@@ -260,9 +260,9 @@ async def test_a_run_goes_on_for_a_slow_reader_elsewhere(tmp_path: Path, redis_u
         assert b" 200 " in await client.head()
         first.close()
         await asyncio.sleep(5)
-        assert one.service.lives
+        assert one.service.timers
         client.close()
-        await until(lambda: not one.service.lives)
+        await until(lambda: not one.service.timers)
 
 
 async def test_a_run_follows_the_pace_of_a_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:

@@ -114,7 +114,7 @@ async def test_a_stop_is_heard_among_many_messages(tmp_path: Path, redis_url: st
         with Redis.from_url(redis_url) as redis:
             redis.rpush(shared.store.inbox(shared.store.worker), *[b"{}"] * 2000)
         assert (await other.ask("DELETE", f"/_streams/{name}")).status == 204
-        assert not one.service.lives
+        assert not one.service.timers
         client.close()
 
 
