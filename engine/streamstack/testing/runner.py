@@ -180,7 +180,9 @@ class _Trial:
                         if exchange.sql:
                             await self._default(opened, context).fill(exchange.sql, {})
                         credentials = self._credentials(exchange.request)
-                        work = send(address, exchange.request, exchange.client, credentials, self._format(exchange.request))
+                        work = send(
+                            address, exchange.request, exchange.client, credentials, self._format(exchange.request)
+                        )
                         sent.append(group.create_task(work))
                         if exchange.client.background:
                             await asyncio.sleep(_NOTICE)
