@@ -16,6 +16,7 @@ from streamstack.language.definition import Arguments, Effects, Entries, Example
 from streamstack.language.expressions import Value
 from streamstack.language.expressions.compile import Expression
 from streamstack.language.graph import Block, Node, constant, values_of
+from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
 from streamstack.language.values import to_text
 from streamstack.runtime.compiler import Code, Loop, source_of, value_of, values_given
@@ -23,20 +24,7 @@ from streamstack.runtime.concurrency import concurrently, together
 from streamstack.runtime.faults import caught, located
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import ENDLESS, Turns, iterate
-from streamstack.spec import (
-    Binds,
-    Bound,
-    Condition,
-    Constant,
-    Group,
-    Kind,
-    ListOf,
-    Named,
-    Nesting,
-    OneOf,
-    StackOf,
-    Variable,
-)
+from streamstack.spec import Binds, Bound, Condition, Constant, Group, ListOf, Named, Nesting, OneOf, StackOf, Variable
 
 log = structlog.get_logger("streamstack.run")
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from streamstack.language.definition import InputRules
 from streamstack.language.findings import FINDINGS
+from streamstack.language.kinds import Kind
 from streamstack.language.names import DEFINITION
 from streamstack.language.settings import Streaming
 from streamstack.language.values import (
@@ -26,7 +27,6 @@ from streamstack.spec import (
     Custom,
     Field,
     Group,
-    Kind,
     ListOf,
     Named,
     Nesting,

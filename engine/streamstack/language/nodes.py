@@ -276,3 +276,12 @@ def plain(node: Node) -> Any:
     if isinstance(node, Sequence):
         return [plain(item) for item in node.items]
     return {key.text: plain(value) for key, value in node.items}
+
+
+def build(value: Any, mark: Mark) -> Node:
+    """Return bare Python data as a node, the opposite of `plain`; every part of it has the same place."""
+    if isinstance(value, dict):
+        return Mapping(tuple((Scalar(name, mark, name), build(each, mark)) for name, each in value.items()), mark)
+    if isinstance(value, (list, tuple)):
+        return Sequence(tuple(build(each, mark) for each in value), mark)
+    return Scalar(value, mark, str(value))

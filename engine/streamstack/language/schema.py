@@ -11,20 +11,19 @@ from typing import Any, Final, Literal
 
 from streamstack.language import keys
 from streamstack.language.definition import Function, Input, Registry
+from streamstack.language.kinds import FACTS, Kind
 from streamstack.language.names import RESERVED, VARIABLE
 from streamstack.language.reference import markdown_of
 from streamstack.language.settings import LATER, SETTINGS
 from streamstack.language.test_files import TESTS
 from streamstack.language.values import MISSING
 from streamstack.spec import (
-    FACTS,
     Bound,
     Condition,
     Constant,
     Custom,
     Field,
     Group,
-    Kind,
     ListOf,
     Named,
     OneOf,

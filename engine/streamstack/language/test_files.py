@@ -37,25 +37,13 @@ from streamstack.language.expressions import Value, evaluate, parse_value
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.foreign import advice_for_test_key, meant_test_key
 from streamstack.language.keys import METHODS
-from streamstack.language.names import did_you_mean
+from streamstack.language.kinds import Kind
+from streamstack.language.names import did_you_mean, listed
 from streamstack.language.nodes import Node, Scalar, Sequence
 from streamstack.language.operators import equal
 from streamstack.language.source import read
 from streamstack.language.values import MISSING, TIMESTAMP_EXAMPLE, parse_timestamp, to_json, to_text
-from streamstack.spec import (
-    Bound,
-    Constant,
-    Custom,
-    Field,
-    Group,
-    Kind,
-    ListOf,
-    Named,
-    SettingsReader,
-    Type,
-    is_null,
-    listed,
-)
+from streamstack.spec import Bound, Constant, Custom, Field, Group, ListOf, Named, SettingsReader, Type, is_null
 
 #: What an expected value may read.
 _NAMES: Final = ("value", "env")
@@ -664,7 +652,7 @@ def _check_expect(reader: SettingsReader, node: nodes.Mapping, values: dict[str,
 _EXPECT: Final = Group(
     (
         Field("status", _STATUS, "HTTP status."),
-        Field("headers", _EXPECTED_HEADERS, "Response headers by name. null: the header is absent."),
+        Field("headers", _EXPECTED_HEADERS, "Response headers by name. null: the header must be absent."),
         Field("text", _VALUE, "Contents of all chunks, joined."),
         Field("body", _VALUE, "Body of the response: its text, or the value of a JSON one."),
         Field(

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from streamstack.errors import RunError
 from streamstack.language import operators
+from streamstack.language.names import listed
 from streamstack.language.values import MISSING, show_duration
 from streamstack.runtime.aggregates import NUMBERS, Series, identity
 from streamstack.runtime.concurrency import Channel
@@ -18,7 +19,6 @@ from streamstack.runtime.faults import place_of
 from streamstack.runtime.operators import Source, slices, transformed
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Batches
-from streamstack.spec import listed
 
 #: Gives what a figure is of: an expression of the item.
 Of = Callable[[Any], Any]

@@ -14,10 +14,9 @@ from streamstack.language.definition import ConstantArgument, Definition, Endpoi
 from streamstack.language.expressions.compile import Constant
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values, steps_of
-from streamstack.language.names import certain, nearest
+from streamstack.language.names import certain, listed, nearest
 from streamstack.language.nodes import Scalar
 from streamstack.language.paths import parse_path
-from streamstack.spec import listed
 
 #: What only a stream has, of the keys of `expect`.
 _OF_STREAMS: Final = ("text", "chunks", "events", "done", "streamed")

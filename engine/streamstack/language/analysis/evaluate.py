@@ -19,10 +19,11 @@ from streamstack.language.expressions import Read, Template, Text, Value
 from streamstack.language.expressions.compile import BINARY, COMPARE, Expression, ListValue, ObjectValue
 from streamstack.language.expressions.grammar import SOFT_FILTERS, SOFT_TESTS, constant_of
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
-from streamstack.language.names import did_you_mean, nearest_and_sure
+from streamstack.language.kinds import Kind
+from streamstack.language.names import did_you_mean, listed, nearest_and_sure
 from streamstack.language.shapes import ANY, BOOLEAN, COUNT, KINDS, NULL, NUMBERS, TEXT, Shape, listing, record
 from streamstack.language.values import MISSING
-from streamstack.spec import Constant, Kind, listed
+from streamstack.spec import Constant
 
 #: What clients send who say who they are.
 _SENT: Final = frozenset({("headers",), ("cookies",), ("query",)})

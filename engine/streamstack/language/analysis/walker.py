@@ -35,8 +35,9 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Block, Node, PerItem, called_by, constant, steps_of
+from streamstack.language.kinds import Kind
+from streamstack.language.names import listed
 from streamstack.language.values import MISSING
-from streamstack.spec import Kind, listed
 
 
 @fast_dataclass()

@@ -11,9 +11,10 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 
 from streamstack.errors import RunError, fast_dataclass
+from streamstack.language.kinds import FACTS, Kind, out_of_range, suits
 from streamstack.language.operators import MAX_ITEMS, a_kind
 from streamstack.language.values import Opaque, to_text
-from streamstack.spec import FACTS, Bound, Constant, Field, Kind, out_of_range, suits
+from streamstack.spec import Bound, Constant, Field
 
 What = Literal["filter", "function", "test"]
 #: Shapes that many take: what can be written as a text, what is a moment, what has items.

@@ -14,6 +14,7 @@ from streamstack.language.expressions import Expression, Template, Text, Value, 
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.foreign import advice_for_key, meant_key
 from streamstack.language.keys import MODIFIER_NAMES
+from streamstack.language.kinds import FACTS, FEW, MEASURES, Kind, convert, not_chosen, out_of_range, suits
 from streamstack.language.names import (
     CODE,
     CONTROL_CHARACTERS,
@@ -22,35 +23,27 @@ from streamstack.language.names import (
     check_variable,
     code_of,
     is_framing,
+    listed,
     nearest,
 )
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.sql import statement_in
 from streamstack.language.values import MISSING, kind
 from streamstack.spec import (
-    FACTS,
-    FEW,
-    MEASURES,
     Bound,
     Condition,
     Constant,
     Custom,
     Field,
     Group,
-    Kind,
     ListOf,
     Named,
     OneOf,
     StackOf,
     Type,
     Variable,
-    convert,
     fields_by_name,
     is_null,
-    listed,
-    not_chosen,
-    out_of_range,
-    suits,
 )
 
 #: Branches of one step.

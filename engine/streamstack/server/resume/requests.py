@@ -37,9 +37,8 @@ from streamstack.server.resume.log import (
     read_position,
     unknown_stream,
 )
-from streamstack.server.resume.readers import LogReader, RemoteReader, stop
 from streamstack.server.resume.store import RemoteStream, Replication, SharedStore, ttl_of
-from streamstack.server.resume.streams import ResumableStream, StreamRegistry
+from streamstack.server.resume.streams import LogReader, RemoteReader, ResumableStream, StreamRegistry, stop
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
