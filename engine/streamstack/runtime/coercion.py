@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.language.definition import Input, InputRules
+from streamstack.language.definition import Input, InputRules, JsonSchema
 from streamstack.language.names import did_you_mean
 from streamstack.language.patterns import LONGEST, compile_pattern
 from streamstack.language.values import (
@@ -535,7 +535,8 @@ def build_strict(declared: Input, rules: InputRules, *, call: bool) -> Check:
     if declared.type == "list":
         return _list(declared, rules, call=call)
     if declared.type == "json":
-        return _free(object, unlike("a value", nullable=True), call=call)
+        check = _free(object, unlike("a value", nullable=True), call=call)
+        return check if declared.schema is None else _fitting(declared.schema, check)
     try:
         return SIMPLE[declared.type](declared, call=call)
     except ValueError as error:
@@ -737,6 +738,20 @@ def _free(wanted: type, refuse: Check, *, call: bool) -> Check:
         return _inexact(value) if faults.exact else value
 
     return check
+
+
+def _fitting(schema: JsonSchema, check: Check) -> Check:
+    """Compile the check of a value by a JSON Schema, after another check."""
+
+    def check_schema(value: Any, faults: InputFaults) -> Any:
+        before = len(faults.found)
+        value = check(value, faults)
+        if len(faults.found) == before:
+            for name, message in schema.find_faults(value):
+                faults.add_at(name, message)
+        return value
+
+    return check_schema
 
 
 def _inexact(value: Any) -> Any:
