@@ -36,7 +36,7 @@ from streamstack.errors import Diagnostic, Mark
 from streamstack.language import shapes
 from streamstack.language.definition import JsonSchema
 from streamstack.language.findings import make_diagnostic
-from streamstack.language.names import did_you_mean, misspelt
+from streamstack.language.names import did_you_mean, listed, misspelt
 from streamstack.language.nodes import Mapping as MappingNode
 from streamstack.language.nodes import Node, Scalar, Sequence, plain
 from streamstack.language.patterns import compile_pattern
@@ -50,7 +50,6 @@ from streamstack.language.values import (
     parse_uuid,
     to_json,
 )
-from streamstack.spec import listed
 
 #: How many faults of a value are named.
 MOST_FAULTS: Final = 50
