@@ -231,7 +231,7 @@ def decimal(declared: Input, *, call: bool) -> Check:
         else:
             return refuse(value, faults)
         if not number.is_finite() or not -_EXPONENT <= number.adjusted() <= _EXPONENT:
-            return faults.add(f"must be a decimal with at most {_EXPONENT} digits before or after the point")
+            return faults.add(f"must be a decimal with an exponent of at most {_EXPONENT}")
         if len(str(number)) > _DIGITS and len(number.as_tuple().digits) > _DIGITS:
             return faults.add(f"must be a decimal with at most {_DIGITS} digits")
         if (low is not None and number < low) or (high is not None and number > high):
@@ -764,7 +764,7 @@ def _inexact(value: Any) -> Any:
 
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,400}")
-_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]{1,400}(?:\.[0-9]{0,400})?|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?")
+_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _SPACED_OFFSET: Final = re.compile(r" (?=[0-9]{2}:[0-9]{2}$)")
 #: `on` is what a form sends for a checkbox that has no value of its own.
 _BOOLEANS: Final = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
