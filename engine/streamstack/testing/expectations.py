@@ -18,7 +18,7 @@ from streamstack.testing.client import Answer, Chunk, pieces_of
 from streamstack.testing.runner import Observation
 
 #: Seconds that times may differ: under a virtual clock, and by real time, where others keep the machine busy.
-TOLERANCE: Final = 0.001
+TOLERANCE: Final = 0.0005
 REAL_TOLERANCE: Final = 0.25
 #: The keys of a chunk that is expected with more than its content.
 CHUNK_KEYS: Final = frozenset({"content", "event", "id", "metadata", "at"})

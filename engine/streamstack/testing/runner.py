@@ -33,6 +33,8 @@ from streamstack.testing.virtual_time import VirtualTimeError, virtual_time
 
 #: Seconds of real time that a test may take.
 LIMIT: Final = 10.0
+#: Seconds of real time in which something has to happen.
+PATIENCE: Final = 2.0
 #: Seconds that runs have to end once their clients are done: of virtual time, or else of real time.
 _PATIENCE: Final = 24 * 3600.0
 _REAL_PATIENCE: Final = 5.0
@@ -270,5 +272,5 @@ def _loop(case: Case) -> Iterator[Callable[[Callable[[], Coroutine[Any, Any, Non
         with asyncio.Runner() as runner:
             yield lambda work: runner.run(asyncio.wait_for(work(), LIMIT))
     else:
-        with virtual_time(case.now, limit=LIMIT) as runner:
+        with virtual_time(case.now, patience=PATIENCE, limit=LIMIT) as runner:
             yield lambda work: runner.run(work())
