@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "import": "imports",
     "serve": "serve",
     "validate": "validate",
+    "test": "test",
     "fix": "validate",
     "call": "call",
     "graph": "definitions",
