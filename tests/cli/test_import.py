@@ -16,10 +16,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import httpx
 import pytest
 from click.testing import CliRunner, Result
+from yarl import URL
 
 from streamstack.cli import main
 from streamstack.cli.curl import CurlError, read_curl
 from streamstack.cli.relay import make_relay
+from streamstack.connections.http import Route, UpstreamRequest
 from streamstack.functions import REGISTRY
 from streamstack.language.project import Checked, read_project
 from streamstack.language.settings import HttpSettings
@@ -66,7 +68,11 @@ def project(folder: Path, text: str, upstream: str, origin: str) -> Checked:
     (folder / "relay.yaml").write_text(text, "utf-8")
     checked = read_project(folder, REGISTRY, {})
     assert checked.findings == []
-    http = HttpSettings(stand_ins={} if "$" in origin else {origin: upstream})
+
+    async def redirect(request: UpstreamRequest) -> Route | None:
+        return Route(URL(upstream).join(request.url.relative())) if str(request.url.origin()) == origin else None
+
+    http = HttpSettings(redirect=redirect)
     return replace(checked, settings=replace(checked.settings, http=http))
 
 
