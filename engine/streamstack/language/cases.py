@@ -53,10 +53,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What an upstream sends at once, ``after`` the previous piece or the head."""
+    """What is sent at once, ``after`` the previous piece or the head; ``binary`` are a WebSocket's bytes."""
 
     data: bytes
     after: float = 0.0
+    binary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import orjson
 from multidict import CIMultiDict
 from yarl import URL
 
+from streamstack.errors import RunError
 from streamstack.language.cases import Expected, Match, Respond, Upstream
 
 
@@ -72,14 +73,17 @@ def _parsed(data: str | bytes) -> Any:
 
 
 def fits(match: Match, call: Call, *, with_body: bool = True) -> bool:
-    """Tell whether a call is one that an upstream answers."""
+    """Tell whether a call is one that an upstream answers: not if a binding fails with its values."""
     if match.method is not None and match.method.upper() != call.method:
         return False
     if match.url is not None and not fits_url(match.url, call.url):
         return False
-    if not fits_headers(match.headers, call.headers):
+    try:
+        if not fits_headers(match.headers, call.headers):
+            return False
+        return not with_body or match.body is None or fits_value(match.body, call.document)
+    except RunError:
         return False
-    return not with_body or match.body is None or fits_value(match.body, call.document)
 
 
 def fits_url(pattern: str, url: URL) -> bool:
