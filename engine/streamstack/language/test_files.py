@@ -580,7 +580,7 @@ def _whole(reader: TestFileReader, node: Node, name: str) -> Any:
 def _read_chunk(reader: TestFileReader, node: Node, name: str) -> Any:
     keys = {key.text for key, _ in node.items} if isinstance(node, nodes.Mapping) else set()
     found = reader.expected(node)
-    if not keys or not keys <= _CHUNK:
+    if not keys or not keys <= CHUNK_KEYS:
         return {"content": found}
     at = found.get("at")
     if at is not None and not isinstance(at, Expected):
@@ -589,7 +589,8 @@ def _read_chunk(reader: TestFileReader, node: Node, name: str) -> Any:
     return found
 
 
-_CHUNK: Final = frozenset({"content", "event", "id", "metadata", "at"})
+#: What a chunk is expected with; a mapping with other keys is its content.
+CHUNK_KEYS: Final = frozenset({"content", "event", "id", "metadata", "at"})
 _ERROR: Final = (
     Field("code", _VALUE, "Code of the error."),
     Field("message", _VALUE, "Message of the error."),
