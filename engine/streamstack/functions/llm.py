@@ -45,7 +45,7 @@ from streamstack.runtime.providers.provider import (
     Reply,
     Tool,
     merge,
-    told_error,
+    reported_error,
 )
 from streamstack.runtime.providers.simulator import answer, read_options
 from streamstack.runtime.run import Run
@@ -179,7 +179,7 @@ class ModelStream(Upstream):
         about = body[0] if isinstance(body, list) and body else body
         if not isinstance(about, Mapping) or not about.get("error"):
             return None
-        return self._detailed(told_error(self.host, about, about["error"]))
+        return self._detailed(reported_error(self.host, about, about["error"]))
 
     def _detailed(self, error: RunError) -> RunError:
         if error.code == "http-status":

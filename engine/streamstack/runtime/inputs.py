@@ -79,13 +79,13 @@ class Checker:
         self._call = build_object(inputs, CALL_RULES, call=True, result_type=Inputs)
         self._layouts: dict[tuple[str, ...], Layout] = {}
 
-    def check(self, given: Mapping[str, Any]) -> Inputs:
+    def check(self, values: Mapping[str, Any]) -> Inputs:
         """Check the values that one stack gives to another.
 
         Raises RunError ``invalid-input`` naming every fault.
         """
         faults = InputFaults(exact=True)
-        result: Inputs = self._call(given, faults)
+        result: Inputs = self._call(values, faults)
         if faults.found:
             raise invalid(details_of("input", faults))
         result.filled = faults.filled

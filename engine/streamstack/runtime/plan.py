@@ -17,12 +17,12 @@ from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import guarded, limited, retried
 from streamstack.runtime.faults import located
 from streamstack.runtime.inputs import Checker, compile_inputs
-from streamstack.runtime.run import Run, Sink, enter_call, leave_call
+from streamstack.runtime.run import Run, Sink, begin_call, end_call
 
 T = TypeVar("T")
 Start = Callable[..., Coroutine[Any, Any, Any]]
 #: What a limit comes to for a request: its rate, its key, its concurrency; None where a part is not a binding.
-Asked = tuple[Rate | None, Any, int | None]
+LimitValues = tuple[Rate | None, Any, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Plan:
     at_once: Callable[[Run, dict[str, Any]], Any] | None
     _stack: Callable[..., Any]
     _headers: Callable[[Run, dict[str, Any]], dict[str, Any]]
-    _limits: tuple[Callable[[Run, dict[str, Any]], Asked], ...] = ()
+    _limits: tuple[Callable[[Run, dict[str, Any]], LimitValues], ...] = ()
 
     async def start(self, run: Run, inputs: dict[str, Any]) -> Any:
         """Run the stack; return what a json endpoint answers.
@@ -69,7 +69,7 @@ class Plan:
         """Return the endpoint's own response headers."""
         return _placed(self._headers, run, inputs)
 
-    def limit(self, index: int, run: Run, inputs: dict[str, Any]) -> Asked:
+    def limit(self, index: int, run: Run, inputs: dict[str, Any]) -> LimitValues:
         """Return the rate, the key and the concurrency of one of the endpoint's limits, for a request."""
         return _placed(self._limits[index], run, inputs)
 
@@ -92,21 +92,21 @@ class Callee:
     source: str
     _stack: Start
 
-    async def call(self, run: Run, given: Mapping[str, Any], sink: Sink) -> Any:
+    async def call(self, run: Run, arguments: Mapping[str, Any], sink: Sink) -> Any:
         """Check the inputs and run the stack; return what it returns.
 
         Raises RunError ``template`` for inputs that don't fit: the caller is the definition, not the client.
         """
         try:
-            values = self.checker.check(given)
+            values = self.checker.check(arguments)
         except RunError as error:
             message = f"the inputs of `{self.definition.name}` don't fit: {error.message}"
             raise RunError("template", message, details=error.details, parameter="with") from None
-        enter_call()
+        begin_call()
         try:
             return await self._stack(run, values, sink)
         finally:
-            leave_call()
+            end_call()
 
 
 def compile_project(project: Project) -> tuple[Plan, ...]:
