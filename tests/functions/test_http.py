@@ -13,6 +13,7 @@ from typing import Any
 import brotli  # type: ignore[import-untyped]
 import pytest
 
+from streamstack.connections.http import Route, UpstreamRequest
 from streamstack.errors import RunError
 from streamstack.language.settings import HttpSettings
 from streamstack.runtime.values import File
@@ -404,18 +405,25 @@ async def test_settings_guard_hosts_and_networks() -> None:
     assert len(upstream.asked) == 1
 
 
-async def test_stand_in_answers_for_a_host() -> None:
-    """Tests of definitions put their own server in the place of a named one."""
+async def test_redirect_answers_for_a_host() -> None:
+    """Tests of definitions put their own server in the place of a named one, which is judged by its name."""
     async with Upstream(answer("ok", "Content-Type: text/plain")) as upstream:
+
+        async def redirect(request: UpstreamRequest) -> Route:
+            return Route(request.url.with_scheme("http").with_host("127.0.0.1").with_port(upstream.port), {"X-Of": "t"})
+
         settings = HttpSettings(
-            allow_hosts=("api.example.org",),
-            deny_private_networks=True,
-            stand_ins={"https://api.example.org": upstream.url},
+            allow_hosts=("api.example.org", "10.0.0.1"), deny_private_networks=True, redirect=redirect
         )
         result = await call("http.request", settings, url="https://api.example.org/v1/x%2Fy?a=b%20c")
+        for url in ("https://other.example.org/", "https://127.0.0.1/"):
+            with pytest.raises(RunError) as caught:
+                await call("http.request", settings, url=url)
+            assert "not allowed" in caught.value.message
     assert result["body"] == "ok"
     (asked,) = upstream.asked
     assert (asked.headers["host"], asked.target) == ("api.example.org", "/v1/x%2Fy?a=b%20c")
+    assert asked.headers["x-of"] == "t"
 
 
 # ---------------------------------------------------------------------------------- try again

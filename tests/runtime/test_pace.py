@@ -40,8 +40,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that paces go by."""
     clock = Clock()
-    monkeypatch.setattr(pace, "perf_counter", lambda: clock.now)
-    monkeypatch.setattr(pace, "monotonic", lambda: clock.now)
+    monkeypatch.setattr("streamstack.clock.monotonic", lambda: clock.now)
     monkeypatch.setattr(pace, "sleep", clock.sleep)
     return clock
 

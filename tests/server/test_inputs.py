@@ -7,6 +7,7 @@ import gzip
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -115,6 +116,36 @@ async def test_each_place_holds_its_inputs() -> None:
         }
         told = faults_of(await server.ask("PUT", "/a/x?limit=y", b'{"message": 1}'))
         assert [each[:2] for each in told] == [("path", "id"), ("query", "limit"), ("body", "message")]
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        ("1e400", {"integer": "must be between", "text": "must be a text, not a decimal", "decimal": 10**400}),
+        (
+            "-1e401",
+            {"decimal": "must be a decimal with an exponent of at most 400", "boolean": "must be true or false"},
+        ),
+        ("1" + "0" * 350, {"integer": "must be between", "decimal": 10**350, "json": 10**350}),
+        ("0." + "1" * 9_000, {"decimal": "0." + "1" * 9_000}),
+        ("0." + "1" * 10_001, {"decimal": "must be a decimal with at most 10000 digits"}),
+        ("1.10", {"decimal": "1.10", "json": 1.1}),
+    ],
+)
+async def test_numbers_of_any_size_are_read_or_refused_by_name(sent: str, answers: dict[str, Any]) -> None:
+    """A number beyond floats is a decimal, or a fault of its input, alike in a body and in a form."""
+    for type_, wanted in answers.items():
+        async with served(f"n: {type_}") as server:
+            for media, body in ((JSON, f'{{"n": {sent}}}'), (FORM, f"n={sent}")):
+                reply = await server.ask("POST", "/s", body.encode(), Content_Type=media)
+                if isinstance(wanted, str) and wanted.startswith("must"):
+                    if type_ != "text" or media == JSON:
+                        ((_, name, message),) = faults_of(reply)
+                        assert name == "n"
+                        assert message.startswith(wanted if media == JSON else "must be")
+                else:
+                    text = reply.body.partition(b'"n":')[2].partition(b"}")[0].decode()
+                    assert text == wanted if isinstance(wanted, str) else Decimal(text) == Decimal(str(wanted)), reply
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.server.response import ResponseSink
 from streamstack.server.response_options import PATIENCE, Limits
@@ -53,7 +54,7 @@ class RunTimer:
         self._phase = "reading"
         self._started = 0.0
         # Streams that were opened together must not end, and be asked for again, together.
-        jitter = limits.jitter * random() if limits.jitter else 0.0  # noqa: S311  (no secret)
+        jitter = limits.jitter * random() if limits.jitter and not clock.exact else 0.0  # noqa: S311  (no secret)
         self._longest = limits.longest * (1 - jitter)
         self._handle: asyncio.TimerHandle | None = None
         self.reason: RunError | None = None

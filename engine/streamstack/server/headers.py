@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from http import HTTPStatus
-from time import gmtime, strftime, time
+from time import gmtime, strftime
 from typing import Any
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language.names import CONTROL_CHARACTERS, is_framing
 from streamstack.language.values import kind, to_text
@@ -41,7 +42,7 @@ def status_line(status: int) -> bytes:
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
-class _Clock:
+class _DateHeader:
     """The Date header, made once a second."""
 
     __slots__ = ("line", "second")
@@ -51,17 +52,17 @@ class _Clock:
         self.line = b""
 
 
-_clock = _Clock()
+_date_header = _DateHeader()
 
 
 def date_line() -> bytes:
     """Return the Date header with its line end (RFC 9110, section 6.6.1)."""
-    second = int(time())
-    if second != _clock.second:
-        _clock.second = second
+    second = int(clock.time())
+    if second != _date_header.second:
+        _date_header.second = second
         # The C locale's names: strftime follows the process's locale, which we never set.
-        _clock.line = strftime("Date: %a, %d %b %Y %H:%M:%S GMT\r\n", gmtime(second)).encode()
-    return _clock.line
+        _date_header.line = strftime("Date: %a, %d %b %Y %H:%M:%S GMT\r\n", gmtime(second)).encode()
+    return _date_header.line
 
 
 def header_lines(headers: Headers) -> bytes:

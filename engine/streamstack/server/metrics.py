@@ -16,10 +16,9 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from time import perf_counter
 from typing import Final
 
-from streamstack import __version__
+from streamstack import __version__, clock
 from streamstack.language.settings import Metrics
 from streamstack.server.deadlines import RunTimer
 from streamstack.server.endpoints import EndpointHandler
@@ -190,15 +189,15 @@ class WorkerMetrics:
             place += answer.status // 100
         words[place] += 1
         self._count(at, answer, _NOTHING if timer is None else self._counted.pop(timer, _NOTHING))
-        now, clock = perf_counter(), answer.run.clock
+        now, began = clock.monotonic(), answer.run.clock
         if outcome != "rejected":
-            took = now - clock
+            took = now - began
             words[at + _RUN + bisect_left(RUN_BUCKETS, took)] += 1
             words[at + _RUN_TIME] += int(took * _MICRO)
         # A whole answer, or one without chunks, comes at its end.
         first = answer.first_at or (now if outcome == "completed" else 0.0)
         if first:
-            waited = first - clock
+            waited = first - began
             words[at + _FIRST + bisect_left(FIRST_CHUNK_BUCKETS, waited)] += 1
             words[at + _FIRST_TIME] += int(waited * _MICRO)
 
@@ -226,7 +225,6 @@ class WorkerMetrics:
             words[at + _CHUNKS] += answer.count - chunks
             chunks = answer.count
             if intervals and answer.first_at:
-                # Both clocks are the system's monotonic one.
                 time = max(int((answer.emitted_at - answer.first_at) * _MICRO), between)
                 words[at + _ROW["intervals"]] += intervals
                 words[at + _ROW["interval_time"]] += time - between

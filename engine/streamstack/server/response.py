@@ -7,11 +7,11 @@ import zlib
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping
-from time import perf_counter
 from typing import Any, ClassVar, Final, Protocol
 
 import orjson
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.formats.spec import Encoder, ResponseContext
 from streamstack.language.names import ForwardedHeaders, without_body
@@ -70,7 +70,7 @@ class ResponseSink(Sink):
         self.cors = cors
         self.committed = False  # the status line is sent
         self.refused = False  # an error was answered with its own status
-        self.first_at = 0.0  # `perf_counter` when the first chunk left
+        self.first_at = 0.0  # `clock.monotonic` when the first chunk left
         self.status = 200
         self.headers: list[tuple[str, str]] = []  # of this run: from bindings and `respond`
         self.cookies: dict[str, Any] = {}
@@ -410,7 +410,7 @@ class StreamSink(ResponseSink):
         if maximum and self.bytes > maximum:
             raise self._withdraw(RunError("limit-reached", f"the stream has more bytes than maxBytes ({maximum})"))
         if not self.first_at:
-            self.first_at = perf_counter()
+            self.first_at = clock.monotonic()
         if not self.committed:
             try:
                 self._commit()

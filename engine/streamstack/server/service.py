@@ -404,11 +404,11 @@ class Service:
         self.ready = False
         self.draining = True
         self.streams.begin_shutdown()
-        await self._empty(patience)
+        await self.idle(patience)
         for timer in list(self.timers):
             timer.stop(RunError("producer-lost", "the server is shutting down", status=503))
         self._hurried = False
-        await self._empty(ABORT_TIMEOUT)
+        await self.idle(ABORT_TIMEOUT)
 
     def stop_now(self) -> None:
         """Wait no longer for what is running."""
@@ -416,7 +416,7 @@ class Service:
         self._idle.set()
         self.abandon()
 
-    async def _empty(self, patience: float) -> None:
+    async def idle(self, patience: float) -> None:
         """Wait until no request is being answered, and no stream copied, for some seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -74,7 +75,7 @@ def test_path_leads_into_a_document(
         (b'{"b": [9], "a": [1, 2], "a": [3]}', ("a",), [1, 2]),
         (b'{"\\u0061": [1]}', ("a",), [1]),
         (b'{"0": [1]}', ("0",), [1]),
-        (b"[123456789012345678901234567890, 1e400]", (), [123456789012345678901234567890]),
+        (b"[123456789012345678901234567890, 1e400, 1e9999]", (), [123456789012345678901234567890, Decimal("1e400")]),
     ],
 )
 def test_document_that_is_no_plain_array(text: bytes, path: tuple[str, ...], items: list[Any]) -> None:

@@ -9,9 +9,9 @@ import asyncio
 import re
 from dataclasses import dataclass, field
 from secrets import token_urlsafe
-from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.formats.spec import Encoder
 from streamstack.language.authentication import Methods
@@ -286,7 +286,7 @@ class StreamLog:
                     return True
                 if full and reader.position <= self.first:
                     return True
-        elif not self.readers and (self.origin.cancels or monotonic() < self.remote_reader_until):
+        elif not self.readers and (self.origin.cancels or clock.monotonic() < self.remote_reader_until):
             # Half of what is kept is for what the last reader may not have got.
             resume = self.origin.resume
             if self.next + more - self._departed_next >= max(resume.max_chunks // 2, 1):
@@ -315,7 +315,7 @@ class StreamLog:
 
     def note_remote_reader(self, position: int, seconds: float = 0.0) -> None:
         """Record the position of a reader in another process, who counts as connected for ``seconds``."""
-        self.remote_reader_until = monotonic() + seconds
+        self.remote_reader_until = clock.monotonic() + seconds
         if position > self._departed_next:
             offset = self.offset_of(min(position, self.next))
             self._departed_next, self._departed_written = position, max(offset, self._departed_written)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from streamstack import clock
 from streamstack.connections.stream_store import Seen, StreamNews, StreamStore, Writing
 from streamstack.errors import Mark, RunError
 from streamstack.language.definition import Authentication, Way
@@ -418,7 +418,7 @@ class SharedStore:
 
     def _note_outage(self) -> None:
         """Record that the store is, or was, out of reach."""
-        self._outage_at = monotonic()
+        self._outage_at = clock.monotonic()
         self._renew.set()
 
     async def find(self, name: str) -> RemoteStream | None:
@@ -428,7 +428,7 @@ class SharedStore:
         """
         while True:
             found = read_fields(name, await self.store.fields(name))
-            if found is not None or monotonic() > self._outage_at + _SETTLING:
+            if found is not None or clock.monotonic() > self._outage_at + _SETTLING:
                 return found
             await asyncio.sleep(_PAUSE)
 
@@ -487,8 +487,8 @@ class LeaseMonitor:
         if seen.alive:
             self._since = 0.0
             return False
-        self._since = self._since or monotonic()
-        if monotonic() - self._since < GRACE:
+        self._since = self._since or clock.monotonic()
+        if clock.monotonic() - self._since < GRACE:
             return False
         origin = self._stream.origin
         with suppress(RunError):

@@ -10,9 +10,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from streamstack import clock
 from streamstack.connections.stream_store import Seen
 from streamstack.errors import RunError
 from streamstack.formats import BY_NAME
@@ -224,7 +224,7 @@ class StreamRegistry:
 
     def expire(self, stream: ResumableStream) -> None:
         """End a run whose readers did not come back, to no process."""
-        remaining = stream.log.remote_reader_until - monotonic()
+        remaining = stream.log.remote_reader_until - clock.monotonic()
         if remaining > 0:
             stream.set_timer(remaining)
         else:
@@ -460,7 +460,7 @@ class RemoteReader:
         self._encoder = self._delivery.encoder
         self._news = asyncio.Event()
         self._stopped = False
-        self._silent_since = monotonic()
+        self._silent_since = clock.monotonic()
         self._lease = LeaseMonitor(shared, stream)
         self._away_since = 0.0
         self._reported_at = 0.0  # when the position was last reported, and which
@@ -549,7 +549,7 @@ class RemoteReader:
         data = b"".join(parts)
         self._unreported += len(data)
         self._delivery.write(head, data)
-        self._silent_since = monotonic()
+        self._silent_since = clock.monotonic()
         self._lease.reset()
 
     def _gap(self, until: int) -> bytes:
@@ -586,16 +586,16 @@ class RemoteReader:
             head is not None
             and self._keep_alive
             and not self._delivery.full
-            and monotonic() - self._silent_since >= self._keep_alive
+            and clock.monotonic() - self._silent_since >= self._keep_alive
         ):
             self._delivery.write(head, self._encoder.heartbeat())
-            self._silent_since = monotonic()
+            self._silent_since = clock.monotonic()
 
     def _is_store_gone(self) -> bool:
         """Whether the store has been away for so long that its reader is to try again."""
-        self._away_since = self._away_since or monotonic()
+        self._away_since = self._away_since or clock.monotonic()
         self._lease.reset()
-        return monotonic() - self._away_since > _AWAY
+        return clock.monotonic() - self._away_since > _AWAY
 
     # ------------------------------------------------------------- the process that runs it
 
@@ -604,7 +604,7 @@ class RemoteReader:
         origin = self._stream.origin
         if self._ended:
             return
-        now, resume = monotonic(), origin.resume
+        now, resume = clock.monotonic(), origin.resume
         far = self._position - self._reported >= max(resume.max_chunks // 8, 1)
         far = far or self._unreported >= resume.max_size // 8
         seconds = min(resume.keep / 3, 10)
@@ -620,7 +620,7 @@ class RemoteReader:
 
     async def _extend(self) -> None:
         """Have the store keep what has ended, while it is read."""
-        now, origin = monotonic(), self._stream.origin
+        now, origin = clock.monotonic(), self._stream.origin
         if now - self._extended_at >= origin.resume.keep / 3:
             self._extended_at = now
             await self._shared.linger(origin)
