@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
-from streamstack import __version__
+from streamstack import __version__, clock
 from streamstack.connections.http import (
     ACCEPTED,
     REDIRECTS,
@@ -216,6 +216,8 @@ class Resolver(AbstractResolver):
         except RuntimeError as error:
             self._free.release()
             raise OSError("the system has no thread left") from error
+        with clock.outside():
+            infos = await found
         return [
             ResolveResult(
                 hostname=host,
@@ -225,7 +227,7 @@ class Resolver(AbstractResolver):
                 proto=protocol,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for kind, _, protocol, _, address in await found
+            for kind, _, protocol, _, address in infos
         ]
 
     async def close(self) -> None:
