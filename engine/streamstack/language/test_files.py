@@ -100,6 +100,9 @@ class TestFileReader(SettingsReader):
         return super().read(wanted, node, name)
 
     def _test(self, node: Node) -> Any:
+        if not isinstance(node, nodes.Mapping):
+            self.refuse(node.mark, "a test must be a mapping", f"write `{_TEST.example}`", "not-a-mapping")
+            return MISSING
         self.environment, self.title = {}, "a test"
         found = super().read(_TEST, node, "")
         self.title = "a test file"
@@ -577,7 +580,7 @@ def _whole(reader: TestFileReader, node: Node, name: str) -> Any:
 def _read_chunk(reader: TestFileReader, node: Node, name: str) -> Any:
     keys = {key.text for key, _ in node.items} if isinstance(node, nodes.Mapping) else set()
     found = reader.expected(node)
-    if not keys or not keys <= _CHUNK:
+    if not keys or not keys <= CHUNK_KEYS:
         return {"content": found}
     at = found.get("at")
     if at is not None and not isinstance(at, Expected):
@@ -586,7 +589,8 @@ def _read_chunk(reader: TestFileReader, node: Node, name: str) -> Any:
     return found
 
 
-_CHUNK: Final = frozenset({"content", "event", "id", "metadata", "at"})
+#: What a chunk is expected with; a mapping with other keys is its content.
+CHUNK_KEYS: Final = frozenset({"content", "event", "id", "metadata", "at"})
 _ERROR: Final = (
     Field("code", _VALUE, "Code of the error."),
     Field("message", _VALUE, "Message of the error."),
@@ -614,17 +618,13 @@ def _read_log(reader: SettingsReader, node: Node, _: str) -> Any:
     return found if isinstance(found, dict) else {"message": found}
 
 
-def _read_rows(reader: SettingsReader, node: Node, name: str) -> Any:
-    return _read_list(reader, node, name)
-
-
 _LIST_OR_BINDING: Final = {"type": ["array", "string", "null"], "items": {"$ref": "#/definitions/value"}}
 _CALL: Final = Group(
     (
         Field("url", _WORD, "URL that was called. `*` stands for any text.", required=True, example="https://..."),
         Field("method", _METHOD, "HTTP method."),
         Field("count", _COUNT, "Number of calls. Default: at least one."),
-        Field("headers", _EXPECTED_HEADERS, "Headers of the request. null: it has none of that name."),
+        Field("headers", _EXPECTED_HEADERS, "Headers of the request. null: the header is absent."),
         Field("body", _VALUE, "Keys and values that the JSON body has, or the text of the body."),
         Field("closedEarly", _FLAG, "Whether the server closed the connection before the response had ended."),
     ),
@@ -635,7 +635,7 @@ _CALL: Final = Group(
 _ROWS: Final = Group(
     (
         Field("sql", _WORD, "Query, which is sent when the test is over.", required=True, example="SELECT ..."),
-        Field("rows", Custom(_LIST_OR_BINDING, "list or binding", _read_rows), "Rows it returns.", required=True),
+        Field("rows", Custom(_LIST_OR_BINDING, "list or binding", _read_list), "Rows it returns.", required=True),
         Field("database", _WORD, "Name of the database. Default: the only one."),
     ),
     make=_maker(ExpectedRows),

@@ -350,7 +350,7 @@ def pieces_of(answer: Answer, sizes: list[int]) -> list[Chunk]:
     """Cut the text of an answer without chunks of its own (text, bytes) at the sizes of those that are expected.
 
     Pieces that leave at the same time arrive together, so their borders can't be seen; each is as late as the last
-    of its characters.
+    of its characters, and the last one holds the rest.
     """
     arrived = []
     end = 0
@@ -361,8 +361,8 @@ def pieces_of(answer: Answer, sizes: list[int]) -> list[Chunk]:
     cuts = [0]
     for size in sizes:
         cuts.append(min(cuts[-1] + size, len(text)))
-    if cuts[-1] < len(text):
-        cuts.append(len(text))
+    if len(cuts) > 1:
+        cuts[-1] = len(text)
     found = []
     for begin, until in pairwise(cuts):
         if begin < until:

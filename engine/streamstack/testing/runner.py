@@ -28,6 +28,7 @@ from streamstack.server.request_log import RequestLog
 from streamstack.server.response import ResponseSink
 from streamstack.server.service import Service
 from streamstack.testing.answers import Fault
+from streamstack.testing.calls import Call
 from streamstack.testing.client import Answer, send
 from streamstack.testing.database_relay import DatabaseRelay
 from streamstack.testing.session import Edition, TestProject
@@ -36,6 +37,8 @@ from streamstack.testing.virtual_time import VirtualTimeError, virtual_time
 
 #: Seconds of real time that a test may take.
 LIMIT: Final = 10.0
+#: Seconds of real time in which something has to happen.
+PATIENCE: Final = 2.0
 #: Seconds that runs have to end once their clients are done: of virtual time, or else of real time.
 _PATIENCE: Final = 24 * 3600.0
 _REAL_PATIENCE: Final = 5.0
@@ -86,7 +89,7 @@ class Observation:
 
     answers: list[Answer] = field(default_factory=list)
     ends: dict[str, RunEnd] = field(default_factory=dict)
-    calls: Sequence[Any] = ()
+    calls: Sequence[Call] = ()
     log: list[dict[str, Any]] = field(default_factory=list)
     rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
     statements: int = 0
@@ -183,10 +186,10 @@ class _Trial:
 
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
-            context = self._context()
-            upstreams = await stack.enter_async_context(LocalUpstreams(self.case.upstreams, address=context.address))
-            context = replace(context, http=replace(context.http, redirect=upstreams.redirect))
+            upstreams = await stack.enter_async_context(LocalUpstreams(self.case.upstreams))
             self.seen.calls = upstreams.calls
+            context = self._context(upstreams)
+            upstreams.address = context.address
             injection = self.injection or Injection()
             for number, fault in injection.answers.items():
                 upstreams.overlay(number, fault)
@@ -234,9 +237,9 @@ class _Trial:
                 queries = exchange.expect.database or ()
                 self.seen.rows.append([await self._query(opened, context, each) for each in queries])
 
-    def _context(self) -> Context:
+    def _context(self, upstreams: LocalUpstreams) -> Context:
         context = make_context(self.edition.checked, self.case.env, dev=False)
-        return replace(context, folder=self.folder)
+        return replace(context, folder=self.folder, http=replace(context.http, redirect=upstreams.redirect))
 
     def _credentials(self, request: CaseRequest) -> Mapping[str, str]:
         if request.auth is None:
@@ -307,5 +310,5 @@ def _loop(case: Case) -> Iterator[Callable[[Callable[[], Coroutine[Any, Any, Non
         with asyncio.Runner() as runner:
             yield lambda work: runner.run(asyncio.wait_for(work(), LIMIT))
     else:
-        with virtual_time(case.now, limit=LIMIT) as runner:
+        with virtual_time(case.now, patience=PATIENCE, limit=LIMIT) as runner:
             yield lambda work: runner.run(work())
