@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from time import sleep
 from typing import Any
 
 import pytest
 from aiohttp import web
+from click.testing import CliRunner
 
+from streamstack.cli import main
 from streamstack.language import masking
 from streamstack.language.cases import Case
 from streamstack.language.settings import HttpSettings
 from streamstack.language.test_files import read_test_file
-from streamstack.testing.recorder import Recorder, Recording, add_upstreams, write_fixtures
+from streamstack.testing.fixtures import add_upstreams, write_fixtures
+from streamstack.testing.recorder import Recorder, Recording
 from streamstack.testing.upstreams import LocalUpstreams
 from tests.stacks import Outcome, run_stack
 from tests.upstreams import END, Upstream, Wire, answer
@@ -58,7 +64,11 @@ async def replay(case: Case, stack: str) -> Outcome:
 async def events(wire: Wire) -> None:
     """Send events in odd pieces, with a secret, a cookie and a character that is cut."""
     await wire.head("Content-Type: text/event-stream", "Set-Cookie: session=abcdef", "X-RateLimit-Left: 4")
-    for piece in (b"data: one\n", f"\ndata: {KEY[:8]}".encode(), f"{KEY[8:]}\n\ndata: << caf\u00e9".encode()[:-1]):
+    for piece in (
+        b"data: one\n",
+        f"\ndata: {KEY[:8]}".encode(),
+        f"{KEY[8:]}\n\ndata: \U0001f600 << caf\u00e9".encode()[:-1],
+    ):
         await wire.chunk(piece)
     await wire.chunk(b"\xa9 >>\n\n")
     await wire.send(END)
@@ -105,7 +115,7 @@ async def test_recording_is_replayed(tmp_path: Path, present: str) -> None:
 """
         outcome, recordings = await record(case, stack)
         assert asked.asked[0].headers["authorization"] == f"Bearer {KEY}"
-    assert outcome.contents == [7, "one", KEY, "<< café >>", 1]
+    assert outcome.contents == [7, "one", KEY, "\U0001f600 << café >>", 1]
     assert outcome.error is not None
     assert outcome.error.code == "stream-lost"
     written = add_upstreams(text, [(case, write_fixtures(case, recordings, tmp_path))])
@@ -171,3 +181,61 @@ async def test_websocket_is_recorded(tmp_path: Path) -> None:
     text = add_upstreams(text, [(case, write_fixtures(case, recordings, tmp_path))])
     (replayed,) = cases_of(tmp_path / "a.test.yaml", text)
     assert (await replay(replayed, stack)).contents == outcome.contents
+
+
+class Words(BaseHTTPRequestHandler):
+    """Sends events to whoever has the key."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer."""
+        known = self.headers["Authorization"] == f"Bearer {KEY}"
+        self.send_response(200 if known else 401)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for word in ("Hello", "World", KEY) if known else ():
+            self.wfile.write(f"data: {word}\n\n".encode())
+            sleep(0.02)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Log nothing."""
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`streamstack test --record` writes fixtures with the keys of the environment; then tests pass without both."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Words) as server:
+        Thread(target=server.serve_forever).start()
+        (tmp_path / "api.yaml").write_text(
+            f"""
+method: GET
+path: /words
+responseType: streaming
+functionStack:
+  - http.stream:
+      url: http://127.0.0.1:{server.server_port}/words?key=<< env.WORDS_KEY >>
+      headers: {{Authorization: "Bearer << env.WORDS_KEY >>"}}
+    as: words
+  - forEach: {{in: << words >>, do: [{{stream: << item.data >>}}]}}
+"""
+        )
+        (tmp_path / "api.test.yaml").write_text(
+            "tests:\n  - name: relays\n    env: {WORDS_KEY: none}\n    request: {path: /words}\n"
+            "    expect: {chunks: [Hello, World, '***']}\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("WORDS_KEY", KEY)
+        try:
+            recorded = CliRunner().invoke(main, ["test", "--record"])
+        finally:
+            server.shutdown()
+    monkeypatch.delenv("WORDS_KEY")
+    again = CliRunner().invoke(main, ["test", "--record"])
+    assert (recorded.exit_code, again.exit_code) == (0, 0), recorded.output + again.output
+    assert (
+        f"api.test.yaml:2:5: GET http://127.0.0.1:{server.server_port}/words was recorded: status 200"
+        in recorded.output
+    )
+    assert "nothing to record" in again.output
+    assert KEY not in "".join(texts_of(tmp_path))

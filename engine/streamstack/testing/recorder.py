@@ -1,16 +1,14 @@
-"""Records the answers of real upstreams, piece by piece with their times, as fixtures of a test."""
+"""Records the answers of real upstreams, piece by piece with their times."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import WSMsgType, web
 from multidict import CIMultiDict
@@ -18,12 +16,8 @@ from multidict import CIMultiDict
 from streamstack.connections.http import UpstreamRequest
 from streamstack.connections.http_client import HttpClient
 from streamstack.errors import RunError
-from streamstack.language import nodes, rewriting
-from streamstack.language.bodies import media_of, media_of_pieces
-from streamstack.language.cases import Case, Piece, Upstream
-from streamstack.language.masking import masked
+from streamstack.language.cases import Piece, Upstream
 from streamstack.language.names import is_framing
-from streamstack.language.rewriting import Duration, Rewriter, to_yaml
 from streamstack.language.settings import HttpSettings
 from streamstack.testing.answers import Sender, Written, disconnect
 from streamstack.testing.calls import Call
@@ -35,8 +29,6 @@ _HEADERS: Final = re.compile(
     r"x-ratelimit-.*|anthropic-ratelimit-.*",
     re.IGNORECASE,
 )
-#: Types of whole bodies that a file holds as they are, by the suffix of its name.
-_SUFFIXES: Final = {"application/json": ".json", "text/plain": ".txt", "text/csv": ".csv", "text/html": ".html"}
 _LARGEST_MESSAGE: Final = 100 * 1024 * 1024
 
 
@@ -178,128 +170,3 @@ class _Clock:
         """Return the seconds since the last one, to the millisecond."""
         before, self._at = self._at, self._loop.time()
         return round(self._at - before, 3)
-
-
-# ------------------------------------------------------------------------------- fixtures
-
-
-def write_fixtures(case: Case, recordings: Sequence[Recording], folder: Path) -> list[dict[str, Any]]:
-    """Write the answers of a test into `fixtures`; return the upstreams that give them, as they are written in YAML.
-
-    ``folder`` is that of the test file. Secrets are masked. A call that had no answer gives none.
-    """
-    found: list[dict[str, Any]] = []
-    by_match: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for recording in recordings:
-        if not recording.status:
-            continue
-        call = recording.call
-        # The query may hold a key.
-        url = masked(str(call.url.with_query(None).with_user(None)))
-        respond = _respond(recording, folder, f"{_slug(case.name)}-{call.number}")
-        responds = by_match.get((call.method, url))
-        if responds is None:
-            responds = by_match[call.method, url] = []
-            found.append({"match": {"method": call.method, "url": url}, "respond": responds})
-        responds.append(respond)
-    for upstream in found:
-        if len(upstream["respond"]) == 1:
-            (upstream["respond"],) = upstream["respond"]
-    return found
-
-
-def _respond(recording: Recording, folder: Path, name: str) -> dict[str, Any]:
-    socket = recording.status == 101
-    respond: dict[str, Any] = {} if recording.status in (101, 200) else {"status": recording.status}
-    headers: dict[str, Any] = {}
-    for header, value in recording.headers:
-        headers.setdefault(header, []).append(masked(value))
-    pieces = _masked(recording.pieces)
-    media = next((value for header, value in recording.headers if header.lower() == "content-type"), "")
-    suffix = _SUFFIXES.get(media.partition(";")[0].strip().lower())
-    if not pieces:
-        path = None
-    elif recording.whole and suffix and not any(piece.binary for piece in pieces):
-        path = folder / "fixtures" / f"{name}{suffix}"
-        content = b"".join(piece.data for piece in pieces)
-        respond["file"] = f"fixtures/{path.name}"
-        implied = media_of(path)
-    else:
-        path = folder / "fixtures" / f"{name}.yaml"
-        content = _listed(pieces).encode()
-        respond["messages" if socket else "chunks"] = f"fixtures/{path.name}"
-        implied = media_of_pieces(pieces, json=False)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        if media == implied:
-            headers = {header: value for header, value in headers.items() if header.lower() != "content-type"}
-    if headers:
-        respond["headers"] = {header: value[0] if len(value) == 1 else value for header, value in headers.items()}
-    if recording.first_after:
-        respond["firstAfter"] = Duration(recording.first_after)
-    if recording.fault and not socket:
-        respond["cutAfter"] = {"bytes": sum(len(piece.data) for piece in pieces)}
-    return respond
-
-
-def _listed(pieces: Sequence[Piece]) -> str:
-    """Return pieces as the list that `chunks` reads."""
-    lines = []
-    for piece in pieces:
-        text = None if piece.binary else _decoded(piece.data)
-        line: dict[str, Any] = {"after": Duration(piece.after)} if piece.after else {}
-        line |= {"base64": b64encode(piece.data).decode()} if text is None else {"data": text}
-        lines.append(f"- {to_yaml(line)}\n")
-    return "".join(lines)
-
-
-def _decoded(data: bytes) -> str | None:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return None
-
-
-def _masked(pieces: Sequence[Piece]) -> list[Piece]:
-    """Return pieces without secrets. Where one lies across pieces, what they are is one piece."""
-    plain = b"".join(piece.data for piece in pieces)
-    text = _decoded(plain)
-    if text is None or any(piece.binary for piece in pieces):
-        return [piece if _decoded(piece.data) is None else _mask(piece) for piece in pieces]
-    hidden = masked(text).encode()
-    if hidden == plain:
-        return list(pieces)
-    # A secret may lie across pieces.
-    one_by_one = [piece if _decoded(piece.data) is None else _mask(piece) for piece in pieces]
-    if b"".join(piece.data for piece in one_by_one) == hidden:
-        return one_by_one
-    return [Piece(hidden, sum(piece.after for piece in pieces))]
-
-
-def _mask(piece: Piece) -> Piece:
-    return replace(piece, data=masked(piece.data.decode()).encode())
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w]+", "-", name.lower()).strip("-")[:60] or "test"
-
-
-def add_upstreams(text: str, added: Sequence[tuple[Case, Sequence[Mapping[str, Any]]]]) -> str:
-    """Return the text of a test file with further upstreams in its tests."""
-    rewriter = Rewriter(text, lambda expected, actual: type(expected) is type(actual) and expected == actual, _TREES)
-    for case, upstreams in added:
-        if not upstreams or not isinstance(case.node, nodes.Mapping):
-            continue
-        key, node = case.node.key("upstreams"), case.node.get("upstreams")
-        if key is None or node is None:
-            rewriter.insert(case.node, {"upstreams": list(upstreams)})
-        elif isinstance(node, nodes.Sequence) and node.items:
-            present = list(range(len(node.items)))
-            rewriter.rewrite(key, node, present, [*present, *upstreams], flow=rewriter.is_flow(case.node))
-        else:
-            rewriter.write(key, node, list(upstreams), flow=rewriter.is_flow(case.node))
-    return rewriting.apply(text, rewriter.replacements)
-
-
-_TREES: Final = ("upstreams",)
