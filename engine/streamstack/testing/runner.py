@@ -278,7 +278,7 @@ class _Trial:
         name = name or default_database(dict.fromkeys(context.databases))
         if opened is None or name is None or name not in opened:
             known = ", ".join(context.databases)
-            raise ValueError(f"there is no database `{name}`; there is {known}" if name else f"name one of {known}")
+            raise ValueError(f"unknown database `{name}`; known are {known}" if name else f"name one of {known}")
         return opened[name]
 
     async def _query(
