@@ -700,11 +700,13 @@ _CLIENT: Final = Group(
         Field("stopAfter", _COUNT, "Cancel the stream after this number of chunks, and read on."),
         Field("resumeAfter", _COUNT, "Close the connection after this number of chunks, and resume the stream."),
         Field("readDelay", _DURATION, "Time between two reads.", default=0.0),
+        Field("background", _FLAG, "Send the next of the `requests` while this response is still read.", default=False),
     ),
     make=CaseClient,
     check=_check_client,
     example="{leaveAfter: 1}",
 )
+_SQL: Final = Field("sql", _WORD, "SQL that is run before the request.")
 _EXCHANGE: Final = (
     Field("request", _REQUEST, "Request to send."),
     Field("client", _CLIENT, "How the client behaves. Default: it reads the whole response at once."),
@@ -754,7 +756,7 @@ _TEST: Final = Group(
         *_EXCHANGE,
         Field(
             "requests",
-            ListOf(Group((replace(_EXCHANGE[0], required=True), *_EXCHANGE[1:]), check=_check_expect)),
+            ListOf(Group((replace(_EXCHANGE[0], required=True), *_EXCHANGE[1:], _SQL), check=_check_expect)),
             "Several requests, sent one after the other, in the place of `request`.",
         ),
         *_DEFAULTS,
@@ -825,7 +827,8 @@ def _case(defaults: Mapping[str, Any], test: dict[str, Any]) -> Case:
 
 def _exchange(values: Mapping[str, Any], node: nodes.Mapping) -> Exchange:
     expect = values.get("expect")
-    return Exchange(values["request"], values.get("client", CaseClient()), expect or Expect(node.mark))
+    client, sql = values.get("client", CaseClient()), values.get("sql", "")
+    return Exchange(values["request"], client, expect or Expect(node.mark), sql)
 
 
 def _repeated_names(tests: list[Case]) -> list[Diagnostic]:
