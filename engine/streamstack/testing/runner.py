@@ -27,8 +27,10 @@ from streamstack.server.request import Request
 from streamstack.server.request_log import RequestLog
 from streamstack.server.response import ResponseSink
 from streamstack.server.service import Service
+from streamstack.testing.calls import Call
 from streamstack.testing.client import Answer, send
 from streamstack.testing.session import Edition, TestProject
+from streamstack.testing.upstreams import LocalUpstreams
 from streamstack.testing.virtual_time import VirtualTimeError, virtual_time
 
 #: Seconds of real time that a test may take.
@@ -66,7 +68,7 @@ class Observation:
 
     answers: list[Answer] = field(default_factory=list)
     ends: dict[str, RunEnd] = field(default_factory=dict)
-    calls: Sequence[Any] = ()
+    calls: Sequence[Call] = ()
     log: list[dict[str, Any]] = field(default_factory=list)
     rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
     failure: str = ""
@@ -158,7 +160,10 @@ class _Trial:
 
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
-            context = self._context()
+            upstreams = await stack.enter_async_context(LocalUpstreams(self.case.upstreams))
+            self.seen.calls = upstreams.calls
+            context = self._context(upstreams)
+            upstreams.address = context.address
             opened = None
             if self.databases is not None:
                 opened = TemporaryDatabases(context.databases, context.folder, self.databases)
@@ -199,9 +204,9 @@ class _Trial:
                 queries = exchange.expect.database or ()
                 self.seen.rows.append([await self._query(opened, context, each) for each in queries])
 
-    def _context(self) -> Context:
+    def _context(self, upstreams: LocalUpstreams) -> Context:
         context = make_context(self.edition.checked, self.case.env, dev=False)
-        return replace(context, folder=self.folder)
+        return replace(context, folder=self.folder, http=replace(context.http, redirect=upstreams.redirect))
 
     def _credentials(self, request: CaseRequest) -> Mapping[str, str]:
         if request.auth is None:

@@ -27,6 +27,7 @@ from streamstack.connections.database import Databases
 from streamstack.connections.database.embedded import NAME, Embedded
 from streamstack.connections.database.pool import Connection, failure_of
 from streamstack.connections.database.postgres import PostgresDatabase, apply_setup
+from streamstack.connections.database.values import row_maker
 from streamstack.errors import RunError
 from streamstack.language.settings import Database as Settings
 
@@ -230,7 +231,8 @@ class TestDatabase(PostgresDatabase):
             connection = await self.connect()
             with clock.outside():
                 try:
-                    return [dict(row) for row in await connection.fetch(sql)]
+                    prepared = await connection.prepare(sql)
+                    return list(map(row_maker(prepared.get_attributes()), await prepared.fetch()))
                 finally:
                     await connection.close()
         except Exception as error:
