@@ -748,4 +748,6 @@ def _needed(wanted: Constant) -> str:
     if wanted.minimum is not None and wanted.maximum is not None:
         least, most = shown(wanted.kind, wanted.minimum), shown(wanted.kind, wanted.maximum)
         words += f" from {least} to {most}"
+    elif wanted.minimum is not None:
+        words += f" of at least {shown(wanted.kind, wanted.minimum)}"
     return f"must be {words}"

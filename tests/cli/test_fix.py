@@ -240,3 +240,23 @@ def test_each_exact_hint_is_written(folder: Path, before: str, after: str) -> No
     result = run("a.yaml", "./a.yaml", str(file), ".")
     assert file.read_text("utf-8") == "\n".join((lines | {key: after}).values()) + "\n"
     assert (result.exit_code, result.stderr) == (0, "1 of 1 file changed\n")
+
+
+def test_tests_are_corrected_with_the_definitions(folder: Path) -> None:
+    """Keys, values, paths and variables of a test file are corrected, below a folder and by its name."""
+    definition = (
+        "method: GET\npath: /api/{id}/items\ninputParameters: {id: text}\nfunctionStack: [{stream: << env.KEY >>}]"
+    )
+    (folder / "a.yaml").write_text(definition)
+    before = (
+        "suite:   # all of them\r\n- it: a\r\n  when: {url: /api/5/itmes, verb: get}\r\n  env: {KEYS: 1}\r\n"
+        "  then: {text: << value | upcase == 'A' >>, outcome: complete}\r\n"
+    )
+    after = (
+        "tests:   # all of them\r\n- name: a\r\n  request: {path: /api/5/items, method: GET}\r\n  env: {KEY: 1}\r\n"
+        "  expect: {text: << value | upper == 'A' >>, outcome: completed}\r\n"
+    )
+    for arguments in ((), ("a.test.yaml",)):
+        (folder / "a.test.yaml").write_bytes(before.encode())
+        run(*arguments)
+        assert (folder / "a.test.yaml").read_bytes().decode() == after

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from multidict import CIMultiDict
 from yarl import URL
 
+from streamstack import clock
 from streamstack.connections.http import ACCEPTED, UpstreamRequest, loggable, parse_url
 from streamstack.errors import RunError
 from streamstack.functions.content import COUNTS, CSV, DECODE, DECODES, MAX_EVENT_SIZE, ON_INVALID, PATH, options_of
@@ -418,7 +418,7 @@ class HttpStream(Upstream):
                 items = decoder.finish() if answer.status != 204 else []
             if items:
                 return items
-            if perf_counter() > run.slice_ends:
+            if clock.perf_counter() > run.slice_ends:
                 await run.yield_to_loop()
 
     def goes_on(self) -> bool:
