@@ -321,9 +321,14 @@ class _DocumentReader:
     def _path(self) -> str:
         path = self._text("path")
         fault = None if path is None else refuse_path(path)
-        if fault is not None:
-            self.faults.add("bad-path", self._mark_of("path"), *fault)
-        return "" if path is None or fault is not None else path
+        if path is None or fault is None:
+            return path or ""
+        node = self._get("path")
+        replacement = None
+        if fault.instead and isinstance(node, Scalar):
+            replacement = node.replacement(0, len(node.text), fault.instead)
+        self.faults.add("bad-path", self._mark_of("path"), fault.message, fault.hint, replacement)
+        return fault.instead
 
     def _authentication(self) -> Authentication | None:
         """Return who may call an endpoint; None for everybody."""

@@ -20,7 +20,14 @@ from streamstack.language.keys import (
     constraints_of,
 )
 from streamstack.language.kinds import FACTS, Kind, out_of_range
-from streamstack.language.loading.arguments import ArgumentReader, Faults, describe, how_to_write, python_values
+from streamstack.language.loading.arguments import (
+    ArgumentReader,
+    Faults,
+    as_meant,
+    describe,
+    how_to_write,
+    python_values,
+)
 from streamstack.language.names import certain, did_you_mean, listed, misspelt, nearest, suggestion
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.paths import parameters
@@ -157,9 +164,10 @@ class _InputReader:
         node = self.node.get(key)
         return None if is_null(node) else node
 
-    def _wrong(self, key: str, node: Node, wanted: str, hint: str) -> None:
+    def _wrong(self, key: str, node: Node, wanted: str, hint: str, written: str = "") -> None:
         message = f"`{key}` of {self.owner} must be {wanted}, not {describe(node)}"
-        self.faults.add("wrong-type", node.mark, message, hint)
+        replacement = node.rewrite(written) if written and isinstance(node, Scalar) else None
+        self.faults.add("wrong-type", node.mark, message, hint, replacement)
 
     def _compiles(self, pattern: str, max_length: int | None) -> bool:
         try:
@@ -230,7 +238,7 @@ class _InputReader:
         if type(value) is int or (type(value) is float and type_ == "decimal"):
             return value
         wanted = Kind.INTEGER if type_ == "integer" else Kind.NUMBER
-        self._wrong(key, node, FACTS[wanted].phrase, how_to_write(wanted, node))
+        self._wrong(key, node, FACTS[wanted].phrase, how_to_write(wanted, node), as_meant(wanted, node))
         return None
 
     def _values(self, type_: str) -> tuple[Any, ...]:
