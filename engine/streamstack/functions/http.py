@@ -203,9 +203,10 @@ _CONTRADICTIONS: Final = {
     RECONNECT,
     effects=Effects(
         gives="stream",
-        result="stream of ({event: text?, id: text?, data: any, ...} if decode = sse else any)",
+        result="stream of ({event: text?, id: text?, data: any, ...} if decode = sse "
+        "else ({event: text?, id: text?, data: any, ...} if decode = sseJson else any))",
         properties=(
-            Property("status", "Status of the response; null before it has arrived."),
+            Property("status", "Status of the response; null before it has arrived.", "integer~"),
             Property("headers", "Response headers, by lower-case name."),
             *COUNTS,
         ),
