@@ -14,7 +14,7 @@ from streamstack.server.request import Request
 
 
 class ApiDocument:
-    """The document of what is served, and who may read it: everybody, with `--dev` this machine, or nobody.
+    """The document of what is served, and access to it: for all clients, or with `--dev` for this machine only.
 
     It is made for the first request.
     """
