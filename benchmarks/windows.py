@@ -8,7 +8,8 @@ from statistics import median
 from time import process_time_ns
 from typing import Any
 
-from streamstack.runtime.windows import OPERATIONS, Figure, Shape, Window
+from streamstack.runtime.aggregates import OPERATIONS
+from streamstack.runtime.windows import Figure, Shape, Window
 
 ITEMS = 100_000
 ROUNDS = 7

@@ -54,7 +54,7 @@ async def chat(server: Process, accept: str = "text/event-stream", **asked: Any)
 
 
 async def test_chat_works_without_a_key(server: Process) -> None:
-    """The simulator answers over HTTP at the server's own address, in the wire of the model's provider."""
+    """The built-in simulator stands in for each model."""
     for model in NAMES:
         await check_simulated(server, model)
 
@@ -65,9 +65,9 @@ async def check_simulated(server: Process, model: str) -> None:
     *chunks, done = events(reply.body)
     assert (reply.status, reply.complete) == (200, True)
     text = "".join(json.loads(chunk["data"])["content"] for chunk in chunks)
-    assert text.startswith(f"This is a simulated answer in the name of {NAMES[model]}, since")
-    assert '"What is a stream?"' in text
-    assert text.endswith("waited for the end.")
+    assert text.startswith("You said: “What is a stream?” ")
+    assert f"a simulated answer in place of {NAMES[model]}." in text
+    assert text.endswith("a model answers instead.")
     assert done["event"] == "done"
     end = json.loads(done["data"])
     assert end["content"] == "[DONE]"
@@ -229,8 +229,8 @@ async def test_two_models_write_side_by_side(server: Process) -> None:
     names = [chunk["event"] for chunk in chunks]
     for side, model in (("left", "gpt-4o-mini"), ("right", "gemini-2.5-flash")):
         text = "".join(chunk["data"] for chunk in chunks if chunk["event"] == side)
-        assert text.startswith(f"This is a simulated answer in the name of {model},")
-        assert text.endswith("the end.")
+        assert f"a simulated answer in place of {model}." in text
+        assert text.endswith("a model answers instead.")
         assert names.count(f"{side}-finished") == 1
     assert names.index("left") < names.index("right-finished")
     assert names.index("right") < names.index("left-finished")
@@ -305,7 +305,7 @@ async def test_simulator_is_read_by_the_providers_own_clients(server: Process) -
     async with openai.AsyncOpenAI(base_url=f"{address}/openai/v1", api_key="none") as client:
         stream = await client.chat.completions.create(model="gpt-x", messages=ask, stream=True)
         texts = [each.choices[0].delta.content or "" async for each in stream if each.choices]
-        assert "".join(texts).startswith("This is a simulated answer in the name of gpt-x,")
+        assert "".join(texts).startswith("You said: “Why?” This is a simulated answer in place of gpt-x.")
         whole = await client.chat.completions.create(model="gpt-x", messages=ask)
         assert whole.choices[0].message.content == "".join(texts)
         assert whole.usage is not None
@@ -315,4 +315,4 @@ async def test_simulator_is_read_by_the_providers_own_clients(server: Process) -
         other.messages.stream(model="claude-x", max_tokens=99, messages=ask) as answered,
     ):
         text = await answered.get_final_text()
-    assert text.startswith("This is a simulated answer in the name of claude-x,")
+    assert text.startswith("You said: “Why?” This is a simulated answer in place of claude-x.")

@@ -40,7 +40,7 @@ ROOMS = (
     Room("formats", 0.7, ("streamstack.formats", "streamstack.formats.*")),
     Room("values", 0.3, ("streamstack.language.values", "streamstack.language.names")),
     Room("language", 1, ("streamstack.language", "streamstack.language.*", "streamstack.spec")),
-    Room("errors", 0, ("streamstack.errors", "streamstack.records")),
+    Room("errors", 0, ("streamstack.errors",)),
     # The package itself holds the version; whatever it imported, everything would import.
     Room("streamstack", -1, ("streamstack",)),
 )
@@ -59,6 +59,7 @@ LIBRARIES = {
     "jinja2": (
         "streamstack.language.analysis.emissions",
         "streamstack.language.analysis.evaluate",
+        "streamstack.language.analysis.narrowing",
         "streamstack.language.expressions",
         "streamstack.language.expressions.*",
         "streamstack.language.filters",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -25,17 +25,10 @@ from typing import Any, ClassVar, Final
 from streamstack.errors import Diagnostic, Mark, Replacement
 from streamstack.language import nodes
 from streamstack.language.findings import make_diagnostic
-from streamstack.language.names import certain, did_you_mean, nearest
+from streamstack.language.kinds import FACTS, MEASURES, Kind, convert, out_of_range, shown, suits
+from streamstack.language.names import certain, did_you_mean, listed
 from streamstack.language.nodes import Node, Scalar, Sequence
-from streamstack.language.values import (
-    MISSING,
-    parse_duration,
-    parse_every,
-    parse_rate,
-    parse_size,
-    show_duration,
-    show_size,
-)
+from streamstack.language.values import MISSING
 
 # ---------------------------------------------------------------------------------------- types
 
@@ -65,168 +58,8 @@ class Binds:
     stream: bool = False  # whether it may be a stream
 
 
-class Kind(Enum):
-    """The kinds of data that a value may have; ANY takes all but a stream."""
-
-    ANY = "any"
-    TEXT = "text"
-    URL = "url"  # a text; bindings inside its path or query are percent-encoded
-    PROSE = "prose"  # a text for people: a number or a boolean is taken as it is written
-    INTEGER = "integer"
-    NUMBER = "number"
-    BOOLEAN = "boolean"
-    LIST = "list"
-    OBJECT = "object"
-    HEADERS = "headers"  # an object of header fields; one that is bound as a whole is forwarded in part
-    DURATION = "duration"
-    EVERY = "every"  # a number of items, or a duration
-    SIZE = "size"
-    RATE = "rate"  # how many in which time
-    PART = "part"  # from 0% to 100%
-    KEY = "key"  # what names something: a text, a number, a list of such
-    STREAM = "stream"  # a stream only
-    ITEMS = "items"  # a list or a stream
-    ANY_OR_STREAM = "anyOrStream"  # a whole binding may hand over a stream
-    SQL = "sql"  # a statement: a text whose bindings become its parameters
-
-
-@dataclass(frozen=True, slots=True)
-class KindFacts:
-    """What readers, messages, schemas and the reference need to know about a kind.
-
-    Args:
-        phrase: How messages name a value of the kind, with its article.
-        short: How the reference names it.
-        example: What a hint tells the author to write.
-        types: The types in JSON Schema.
-        fits: The Python types of a constant; empty allows any.
-        parse: Reads a value that is written with a unit; raises ValueError that says what to write.
-        code: The finding for a value that `parse` refuses.
-        pattern: What a text of the kind looks like, for editors.
-        limits: Bounds in JSON Schema, where those of a field count in other units.
-    """
-
-    phrase: str
-    short: str
-    example: str
-    types: tuple[str, ...] = ()
-    fits: tuple[type, ...] = ()
-    parse: Callable[[object], Any] | None = None
-    code: str = "wrong-type"
-    pattern: str = ""
-    limits: Mapping[str, float] | None = None
-
-
-_UNITS: Final = r"^\s*[0-9]+(\.[0-9]+)? ?(ms|s|m|h|d)?\s*$"
-
-
-def _part(value: object) -> float:
-    """Return a part from 0 to 1, of `10%` or a number."""
-    text = str(value).strip()
-    try:
-        part = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        part = -1.0
-    if isinstance(value, bool) or not 0 <= part <= 1:
-        raise ValueError("it must be a part, from 0% to 100%: write 10% or 0.1")
-    return part
-
-
-FACTS: Final = {
-    Kind.ANY: KindFacts("a value", "any value", "write any value"),
-    Kind.TEXT: KindFacts(
-        "a text", "text", "write a text, or a binding around the value: << ... >>", ("string",), (str,)
-    ),
-    Kind.URL: KindFacts("a text", "text", "write a URL, or a binding around the value: << ... >>", ("string",), (str,)),
-    Kind.PROSE: KindFacts("a text", "text", "write a text", ("string", "number", "boolean"), (str, int, float, bool)),
-    Kind.INTEGER: KindFacts("an integer", "integer", "write a whole number, such as 5", ("integer",), (int,)),
-    Kind.NUMBER: KindFacts("a number", "number", "write a number, such as 0.5", ("number",), (int, float)),
-    Kind.BOOLEAN: KindFacts("true or false", "true or false", "write true or false", ("boolean",), (bool,)),
-    Kind.LIST: KindFacts("a list", "list", "write a list, such as [a, b]", ("array",), (list,)),
-    Kind.OBJECT: KindFacts("a mapping", "object", "write a mapping, such as {name: value}", ("object",), (dict,)),
-    Kind.HEADERS: KindFacts("a mapping", "object", "write a mapping, such as {X-Name: value}", ("object",), (dict,)),
-    Kind.DURATION: KindFacts(
-        "a duration like 200ms, 5s, 10m",
-        "duration",
-        "write it like 200ms or 5s",
-        ("string", "number"),
-        parse=parse_duration,
-        code="bad-duration",
-        pattern=_UNITS,
-        limits={"minimum": 0},
-    ),
-    Kind.SIZE: KindFacts(
-        "a size like 64KB, 10MB",
-        "size",
-        "write it like 64KB or 10MB",
-        ("string", "integer"),
-        parse=parse_size,
-        code="bad-size",
-        pattern=r"^\s*[0-9]+(\.[0-9]+)? ?([KkMmGgTt]?[Bb])?\s*$",
-        limits={"minimum": 0},
-    ),
-    Kind.EVERY: KindFacts(
-        "a number of items, or a duration like 10s",
-        "number of items or duration",
-        "write a number of items, such as 10, or a duration, such as 10s",
-        ("integer", "string"),
-        parse=parse_every,
-        code="bad-duration",
-        pattern=_UNITS,
-        limits={"minimum": 1},
-    ),
-    Kind.RATE: KindFacts(
-        "a rate like 60/minute",
-        "rate",
-        "write it like 60/minute or 20/10s",
-        ("string",),
-        parse=parse_rate,
-        code="bad-rate",
-        pattern=(
-            r"^\s*[0-9]{1,12} ?(/|per) ?([0-9]{1,6}(\.[0-9]{1,3})? ?)?"
-            r"([Ss]econds?|[Mm]inutes?|[Hh]ours?|[Dd]ays?|ms|s|m|h|d)\s*$"
-        ),
-    ),
-    Kind.PART: KindFacts(
-        "a part, from 0% to 100%",
-        "part from 0% to 100%",
-        "write 10% or 0.1",
-        ("string", "number"),
-        parse=_part,
-        code="bad-setting",
-        limits={"minimum": 0, "maximum": 1},
-    ),
-    Kind.KEY: KindFacts(
-        "a text, a number or a list",
-        "text, number or list",
-        "write a text, or a list such as [rate, EUR]",
-        ("string", "number", "array"),
-        (str, int, float, list),
-    ),
-    Kind.STREAM: KindFacts(
-        "a stream, as in <<name>>",
-        "stream",
-        "write the name of a stream as a whole binding: <<name>>",
-        fits=(type(MISSING),),  # no constant is one
-    ),
-    Kind.ITEMS: KindFacts(
-        "a list or a stream",
-        "list or stream",
-        "write a list, such as [a, b], or a binding: <<name>>",
-        ("array",),
-        (list,),
-    ),
-    Kind.ANY_OR_STREAM: KindFacts("a value", "any value or stream", "write any value"),
-    Kind.SQL: KindFacts(
-        "a statement of SQL", "SQL", "write SQL, with << bindings >> for its values", ("string",), (str,)
-    ),
-}
-#: Kinds written as numbers with units.
-MEASURES: Final = frozenset(kind for kind, facts in FACTS.items() if facts.parse)
-
-#: More choices than these are not listed one by one in the reference, and in messages.
+#: More choices than these are not listed one by one in the reference.
 _FEW_IN_REFERENCE: Final = 12
-FEW: Final = 16
 
 
 class _Form:
@@ -626,70 +459,12 @@ def group_of(made: type, **options: Any) -> Group:
     return Group(fields_of(made), make=made, **options)
 
 
-# ------------------------------------------------------------------------------------- constants
-
-
-def suits(wanted: Kind, value: Any) -> bool:
-    """Tell whether a constant is of a kind."""
-    fits = FACTS[wanted].fits
-    return not fits or type(value) in fits
-
-
-def convert(wanted: Kind, value: Any) -> Any:
-    """Return a constant as the engine takes it: a duration in seconds, a size in bytes.
-
-    Raises ValueError with what to write.
-    """
-    parse = FACTS[wanted].parse
-    return value if parse is None else parse(value)
-
-
-def out_of_range(value: Any, minimum: float | None, maximum: float | None, wanted: Kind = Kind.NUMBER) -> str:
-    """Say which bound a number breaks, or nothing; those of durations and sizes have units."""
-    if type(value) not in (int, float):
-        return ""
-    if minimum is not None and value < minimum:
-        return f"at least {shown(wanted, minimum)}"
-    if maximum is not None and value > maximum:
-        return f"at most {shown(wanted, maximum)}"
-    return ""
-
-
-def not_chosen(value: Any, choices: Collection[str]) -> tuple[str, str] | None:
-    """Say which words are allowed where ``value`` is none of them, and which may be meant."""
-    if not choices or not isinstance(value, str) or value in choices:
-        return None
-    near = nearest(value, choices)
-    few = len(choices) <= FEW
-    words = listed(choices) if few else "one of its words"
-    return words, f"did you mean `{near}`?" if near else f"write {listed(choices)}" if few else ""
-
-
-def shown(kind: Kind, number: float) -> Any:
-    """Return a number of a kind as authors write it: seconds and bytes have units."""
-    if kind is Kind.DURATION:
-        return show_duration(number)
-    if kind is Kind.PART:
-        return f"{number * 100:g}%"
-    if kind is Kind.SIZE:
-        return show_size(number)
-    return int(number) if number == int(number) else number
-
-
 def shown_default(field: Field) -> Any:
     """Return a default as authors write it: 1.0 of a duration, which is seconds, as `1s`."""
     wanted, default = field.type, field.default
     if isinstance(wanted, (Bound, Constant)) and type(default) in (int, float):
         return shown(wanted.kind, default)
     return default
-
-
-def listed(words: Iterable[str], last: str = "or") -> str:
-    """Join words as a sentence does: a, b or c."""
-    words = list(words)
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
 def is_null(node: Node | None) -> bool:
@@ -742,6 +517,9 @@ class SettingsReader:
         title: How messages name the whole file.
     """
 
+    #: The finding for a wrong value that has no code of its own.
+    fault: ClassVar[str] = "bad-setting"
+
     def __init__(
         self,
         findings: list[Diagnostic],
@@ -756,15 +534,10 @@ class SettingsReader:
         self.of_definition = of_definition
 
     def refuse(
-        self,
-        mark: Mark,
-        message: str,
-        hint: str | None = None,
-        code: str = "bad-setting",
-        replacement: Replacement | None = None,
+        self, mark: Mark, message: str, hint: str | None = None, code: str = "", replacement: Replacement | None = None
     ) -> None:
         """Report something."""
-        self.findings.append(make_diagnostic(code, mark, message, hint, replacement))
+        self.findings.append(make_diagnostic(code or self.fault, mark, message, hint, replacement))
 
     def values(
         self, fields: tuple[Field, ...], node: nodes.Mapping, name: str, known: str | None = None
@@ -779,14 +552,7 @@ class SettingsReader:
         for key, value in node.items:
             field = by_name.get(key.text)
             if field is None and key.text != known:
-                keys = (known, *by_name) if known else tuple(by_name)
-                self.refuse(
-                    key.mark,
-                    f"{owner} has no `{key.text}`{did_you_mean(key.text, keys)}",
-                    f"it takes {', '.join(keys)}",
-                    "unknown-key" if self.of_definition else "unknown-setting",
-                    key.replacement(0, len(key.text), near) if (near := certain(key.text, keys)) else None,
-                )
+                self.refuse_key(key, (known, *by_name) if known else tuple(by_name), owner)
             if field is None or is_null(value):
                 continue
             read = self.read(field.type, value, f"{name}.{key.text}" if name else key.text)
@@ -803,6 +569,17 @@ class SettingsReader:
                     "missing-parameter",
                 )
         return found
+
+    def refuse_key(self, key: Scalar, known: tuple[str, ...], owner: str) -> None:
+        """Report a key that does not exist."""
+        near = certain(key.text, known)
+        self.refuse(
+            key.mark,
+            f"{owner} has no `{key.text}`{did_you_mean(key.text, known)}",
+            f"it takes {', '.join(known)}",
+            "unknown-key" if self.of_definition else "unknown-setting",
+            key.replacement(0, len(key.text), near) if near else None,
+        )
 
     def read(self, wanted: Type, node: Node, name: str) -> Any:
         """Return the value of a node that is not null; MISSING where it is wrong, which is reported."""
@@ -829,7 +606,7 @@ class SettingsReader:
         """Return a constant; what the environment gives is text, and read as what is wanted."""
         facts = FACTS[wanted.kind]
         scalar = isinstance(node, Scalar)
-        code = wanted.code or (facts.code if facts.parse and scalar else "bad-setting")
+        code = wanted.code or (facts.code if facts.parse and scalar else self.fault)
         value = node.value if isinstance(node, Scalar) else None
         if self.of_definition and isinstance(value, str) and "<<" in value:
             message = f"`{name}`: a binding is not allowed here"
@@ -839,7 +616,9 @@ class SettingsReader:
             return self._converted(wanted, value)
         except ValueError as error:
             hint = error.hint if isinstance(error, RefusedError) else None
-            self.refuse(node.mark, f"`{name}`: {error}", hint, code)
+            near = certain(value, wanted.choices) if isinstance(value, str) else ""
+            replacement = node.replacement(0, len(node.text), near) if near and isinstance(node, Scalar) else None
+            self.refuse(node.mark, f"`{name}`: {error}", hint, code, replacement)
         return MISSING
 
     def _converted(self, wanted: Constant, value: Any) -> Any:
@@ -881,7 +660,7 @@ class SettingsReader:
             switched = self.constant(Constant(Kind.BOOLEAN), node, name)
             return switched if switched is MISSING else self._made(wanted, {}, node, name)
         if isinstance(node, nodes.Mapping):
-            return self._mapping(wanted, node, name)
+            return self.mapping(wanted, node, name)
         if is_null(node) and not any(each.required for each in wanted.parameters):
             values = {}
         elif wanted.short:
@@ -902,7 +681,8 @@ class SettingsReader:
         self.refuse(node.mark, f"`{name}` is a mapping.", hint, "not-a-mapping")
         return MISSING
 
-    def _mapping(self, wanted: Group, node: nodes.Mapping, name: str, tag: str | None = None) -> Any:
+    def mapping(self, wanted: Group, node: nodes.Mapping, name: str, tag: str | None = None) -> Any:
+        """Return the value of a mapping with fields; MISSING where it is wrong, which is reported."""
         before = len(self.findings)
         values = self.values(wanted.parameters, node, name, tag)
         if wanted.check is not None and not wanted.check(self, node, values, name):
@@ -932,10 +712,10 @@ class SettingsReader:
                 node.mark if tag is None else tag.mark,
                 f"`{name}` needs a `{wanted.key}`: {listed(known)}{meant}",
                 f"add {listed(f'`{wanted.key}: {each}`' for each in known)}",
-                "missing-parameter" if is_null(tag) else "bad-setting",
+                "missing-parameter" if is_null(tag) else self.fault,
             )
             return MISSING
-        return self._mapping(group, node, name, wanted.key)
+        return self.mapping(group, node, name, wanted.key)
 
     def _named(self, wanted: Named, node: Node, name: str) -> Any:
         if not isinstance(node, nodes.Mapping):

@@ -40,6 +40,9 @@ def test_version_is_told() -> None:
         ("tokens", "token"),
         ("schemas", "schema"),
         ("strat", "serve"),
+        ("new", "init"),
+        ("create", "init"),
+        ("scaffold", "init"),
     ],
 )
 def test_unknown_command_leads_to_the_right_one(typed: str, meant: str) -> None:
@@ -47,14 +50,6 @@ def test_unknown_command_leads_to_the_right_one(typed: str, meant: str) -> None:
     result = run(typed)
     assert result.exit_code == 2
     assert f"no such command `{typed}`: did you mean `streamstack {meant}`?" in result.stderr
-
-
-@pytest.mark.parametrize("typed", ["new", "init", "create"])
-def test_command_that_would_generate_says_what_to_write(typed: str) -> None:
-    """There is nothing to generate: a project is one file."""
-    result = run(typed, "shop")
-    assert result.exit_code == 2
-    assert FIRST_FILE in result.stderr
 
 
 def test_unknown_command_without_a_likeness_lists_all() -> None:

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from streamstack.cli import main
+from streamstack.cli.validate import correct
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
-from streamstack.language.fixes import correct
 from streamstack.language.nodes import plain
 from streamstack.language.project import validate
 from streamstack.language.settings import Streaming

@@ -265,7 +265,7 @@ def test_key_is_not_read_from_a_device(project: Path) -> None:
         ("- a\n", ["not-a-mapping"]),
         ("nothing: 1\n", ["missing-parameter", "unknown-key"]),
         ("tests: [{name: a, request: {path: /a}, expect: {staus: 200}}]\n", ["unknown-key"]),
-        ("tests: [{name: a, request: {path: /a}, expect: {status: many}}]\n", ["bad-setting"]),
+        ("tests: [{name: a, request: {path: /a}, expect: {status: many}}]\n", ["wrong-type"]),
         ("tests: [{name: a, request: {path: /a}, expect: {status: 200, text: a}}]\n", []),
     ],
 )

@@ -9,8 +9,7 @@ from typing import Any
 from streamstack.language.definition import InputRules
 from streamstack.runtime.inputs import compile_inputs
 from streamstack.runtime.run import Run
-from streamstack.server.endpoints import EndpointHandler
-from streamstack.server.inputs import Reader
+from streamstack.server.endpoints import EndpointHandler, Reader
 from streamstack.server.response_options import Limits, ResponseOptions
 from tests.server.serving import Emitting, Reply, Server, Stack, endpoint, parse, serving
 

@@ -11,10 +11,9 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.runtime.decoders.csv import CsvDecoder
-from streamstack.runtime.files import IN_MEMORY, File
 from streamstack.runtime.operators import ByteSource
 from streamstack.runtime.run import Context, Run
-from streamstack.runtime.values import Stream
+from streamstack.runtime.values import IN_MEMORY, File, Stream
 from tests.collector import Collector
 from tests.stacks import run_stack
 

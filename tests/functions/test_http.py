@@ -15,7 +15,7 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.language.settings import HttpSettings
-from streamstack.runtime.files import File
+from streamstack.runtime.values import File
 from tests.functions.calling import call, context_of, run_calling
 from tests.upstreams import Asked, Upstream, Wire, answer, answers
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from streamstack.language.settings import Database
-from streamstack.runtime.files import File
-from streamstack.runtime.values import Batches, Stream
+from streamstack.runtime.values import Batches, File, Stream
 from tests.postgres import query
 from tests.stacks import run_stack
 

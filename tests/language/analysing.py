@@ -20,10 +20,11 @@ from streamstack.language.definition import (
     Registry,
     function,
 )
+from streamstack.language.kinds import Kind
 from streamstack.language.loading.documents import read_document
 from streamstack.language.settings import Streaming
 from streamstack.language.source import read
-from streamstack.spec import Binds, Bound, Condition, Kind, ListOf, Named, Nesting, OneOf, StackOf, Variable
+from streamstack.spec import Binds, Bound, Condition, ListOf, Named, Nesting, OneOf, StackOf, Variable
 
 _ITEM = (Binds("as", "item"),)
 _IN = Parameter("in", Bound(Kind.ITEMS), "A stream.", required=True, main=True)

@@ -12,17 +12,16 @@ from jsonschema import Draft7Validator
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.keys import DOCUMENTS
+from streamstack.language.kinds import FACTS, Kind
 from streamstack.language.nodes import Mapping, plain
 from streamstack.language.reference import definitions_reference, settings_reference
 from streamstack.language.schema import make_schemas
 from streamstack.language.settings import SETTINGS, Settings, load_settings
 from streamstack.language.source import read
 from streamstack.spec import (
-    FACTS,
     Constant,
     Field,
     Group,
-    Kind,
     ListOf,
     Named,
     Section,

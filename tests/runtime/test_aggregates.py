@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from streamstack.errors import RunError
 from streamstack.language import operators
-from streamstack.runtime.windows import Spread, Total
+from streamstack.runtime.aggregates import Spread, Total
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e150, max_value=1e150)
 DECIMALS = st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**9), max_value=10**9)

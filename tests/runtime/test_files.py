@@ -8,7 +8,7 @@ import pytest
 
 from streamstack.errors import RunError
 from streamstack.language.values import kind, to_text
-from streamstack.runtime.files import IN_MEMORY, File
+from streamstack.runtime.values import IN_MEMORY, File
 
 
 @pytest.mark.parametrize("size", [0, 10, IN_MEMORY, IN_MEMORY + 1, 3 * IN_MEMORY])

@@ -13,9 +13,8 @@ from streamstack.errors import RunError
 from streamstack.language.definition import InputRules
 from streamstack.language.operators import contains, lacks
 from streamstack.language.values import to_json
-from streamstack.runtime.files import File
 from streamstack.runtime.inputs import Inputs, compile_inputs
-from streamstack.runtime.values import Stream
+from streamstack.runtime.values import File, Stream
 from tests.declaring import compile_yaml, declare, faults_of, send_form, send_json, send_texts
 
 ZONE = timezone(timedelta(hours=2))

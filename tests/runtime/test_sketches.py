@@ -10,8 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamstack.language.filters.numbers import percentile
-from streamstack.runtime import windows
-from streamstack.runtime.windows import ACCURACY, EXACT, EXACT_DISTINCT, Distinct, Quantiles, SlidingDistinct, identity
+from streamstack.runtime import aggregates
+from streamstack.runtime.aggregates import (
+    ACCURACY,
+    EXACT,
+    EXACT_DISTINCT,
+    Distinct,
+    Quantiles,
+    SlidingDistinct,
+    identity,
+)
 
 PERCENTS = (50, 90, 95, 99)
 
@@ -97,7 +105,7 @@ def test_a_million_numbers_take_a_bounded_number_of_bins() -> None:
 @settings(max_examples=60)
 def test_the_sketch_alone_keeps_its_bound(numbers: list[int], size: int) -> None:
     """Also of the few numbers that are exact otherwise: the bins are asked from the first on."""
-    before, windows.EXACT = EXACT, 0  # type: ignore[misc]  # every number goes to the bins
+    before, aggregates.EXACT = EXACT, 0  # type: ignore[misc]  # every number goes to the bins
     try:
         quantiles, window = Quantiles(), deque[int]()
         for number in numbers:
@@ -107,7 +115,7 @@ def test_the_sketch_alone_keeps_its_bound(numbers: list[int], size: int) -> None
             quantiles.add(number)
             sound(quantiles, sorted(map(float, window)))
     finally:
-        windows.EXACT = before  # type: ignore[misc]
+        aggregates.EXACT = before  # type: ignore[misc]
 
 
 VALUES = st.one_of(st.integers(0, 5), st.text("ab", max_size=2), st.lists(st.integers(0, 2), max_size=2), st.none())

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from streamstack.errors import RunError
 from streamstack.language.filters.numbers import percentile
-from streamstack.runtime.windows import OPERATIONS, Figure, Shape, Window
+from streamstack.runtime.aggregates import OPERATIONS
+from streamstack.runtime.windows import Figure, Shape, Window
 
 FIGURES = tuple(Figure(each, each, None) for each in OPERATIONS)
 

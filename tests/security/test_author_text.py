@@ -22,6 +22,7 @@ from streamstack.functions import REGISTRY
 from streamstack.language.definition import Endpoint, Entries, Function, FunctionDefinition, Project
 from streamstack.language.expressions.compile import UnsafeSource, compile_source, literal
 from streamstack.language.keys import MODIFIERS
+from streamstack.language.kinds import Kind
 from streamstack.language.loading.documents import load
 from streamstack.language.names import check_variable, identifier
 from streamstack.language.nodes import plain
@@ -35,7 +36,6 @@ from streamstack.spec import (
     Constant,
     Custom,
     Group,
-    Kind,
     ListOf,
     Named,
     OneOf,

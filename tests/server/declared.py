@@ -11,13 +11,14 @@ from typing import Any
 
 from streamstack.functions import REGISTRY
 from streamstack.language.definition import Endpoint, Parameter, Project, Registry, function
+from streamstack.language.kinds import Kind
 from streamstack.language.loading.documents import load
 from streamstack.language.settings import Settings, Streaming
 from streamstack.language.source import read
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Run
 from streamstack.server.endpoints import make_endpoints
-from streamstack.spec import Bound, Kind
+from streamstack.spec import Bound
 from tests.server.serving import Client, Server, serving
 
 

@@ -13,9 +13,9 @@ from urllib.parse import quote
 import pytest
 
 from streamstack.language.definition import STRICT, InputRules
-from streamstack.runtime.files import File
 from streamstack.runtime.run import Run
-from streamstack.server.inputs import Reader, close_inputs
+from streamstack.runtime.values import File
+from streamstack.server.endpoints import Reader, close_inputs
 from streamstack.server.response_options import ResponseOptions
 from tests.declaring import compile_yaml
 from tests.server.serving import Reply, Server, endpoint, serving

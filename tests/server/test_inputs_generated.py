@@ -12,7 +12,7 @@ import pytest
 from streamstack.language.definition import InputRules
 from streamstack.runtime.inputs import compile_inputs
 from streamstack.runtime.run import Run
-from streamstack.server.inputs import Reader
+from streamstack.server.endpoints import Reader
 from streamstack.server.response_options import ResponseOptions
 from tests.requests_at_random import ODD, anything, declaration, fitting_object, spoilt
 from tests.server.serving import endpoint, serving

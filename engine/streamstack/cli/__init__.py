@@ -15,9 +15,10 @@ from streamstack.server.signals import Early
 
 #: The commands in the order of the help, each with the module of this package that has a function of its name.
 COMMANDS: Final = {
+    "init": "init",
     "serve": "serve",
     "validate": "validate",
-    "fix": "fix",
+    "fix": "validate",
     "call": "call",
     "graph": "definitions",
     "show": "definitions",
@@ -42,13 +43,16 @@ _ELSEWHERE: Final = {
     "curl": "call",
     "request": "call",
     "docs": "functions",
+    "new": "init",
+    "create": "init",
+    "scaffold": "init",
+    "generate": "init",
 }
 #: Exit codes: nothing to report, problems in the files, could not run.
 CLEAN, FOUND, FAILED = 0, 1, 2
-_NEW: Final = frozenset({"new", "init", "create", "scaffold"})
 #: The smallest project, shown when there is none.
 FIRST_FILE: Final = """\
-Write an endpoint into a file, for example definitions/hello.yaml:
+`streamstack init` writes a project. Or write an endpoint into a file, for example definitions/hello.yaml:
 
     method: GET
     path: /hello
@@ -93,8 +97,6 @@ class Commands(click.Group):
 
 def _explain_unknown(name: str) -> str:
     """Return what to write instead of a command that does not exist."""
-    if name in _NEW:
-        return f"no such command `{name}`: there is nothing to generate.\n\n{FIRST_FILE}"
     meant = _ELSEWHERE.get(name) or nearest(name, COMMANDS)
     if meant is None and (near := nearest(name, _ELSEWHERE)):
         meant = _ELSEWHERE[near]

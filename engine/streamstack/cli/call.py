@@ -32,6 +32,7 @@ from streamstack import __version__
 from streamstack.connections.http_client import UpstreamResponse
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
+from streamstack.language.bodies import quoted
 from streamstack.language.findings import WRITERS
 from streamstack.language.masking import mask
 from streamstack.language.project import find_root, read_project
@@ -299,10 +300,10 @@ def _form(fields: list[tuple[str, str | Path]]) -> tuple[tuple[Part, ...], str]:
     parts: list[Part] = []
     text = ""
     for name, value in fields:
-        text += f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"'
+        text += f'--{boundary}\r\nContent-Disposition: form-data; name="{quoted(name)}"'
         if isinstance(value, Path):
             media = mimetypes.guess_type(value.name)[0] or "application/octet-stream"
-            text += f'; filename="{_quoted(value.name)}"\r\nContent-Type: {media}\r\n\r\n'
+            text += f'; filename="{quoted(value.name)}"\r\nContent-Type: {media}\r\n\r\n'
             parts += [_text(text), _file(value)]
             text = "\r\n"
         else:
@@ -314,11 +315,6 @@ def _form(fields: list[tuple[str, str | Path]]) -> tuple[tuple[Part, ...], str]:
 def _text(text: str) -> Part:
     data = text.encode()
     return Part(BytesIO(data), len(data))
-
-
-def _quoted(name: str) -> str:
-    # WHATWG HTML, multipart/form-data encoding algorithm.
-    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _file(path: Path) -> Part:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -85,10 +86,7 @@ def _add_title(table: Table, title: str) -> None:
 @click.argument("name", default="streamstack")
 def schema(name: str, out: Path | None) -> None:
     """Print the JSON Schema of definitions for editors (or of `endpoint`, `settings`, `test`...)."""
-    schemas = {
-        file: json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        for file, content in make_schemas(REGISTRY).items()
-    }
+    schemas = {file: schema_text(content) for file, content in make_schemas(REGISTRY).items()}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         for file, text in schemas.items():
@@ -100,3 +98,8 @@ def schema(name: str, out: Path | None) -> None:
         names = ", ".join(each.removesuffix(".schema.json") for each in schemas)
         raise click.UsageError(f"unknown schema `{name}`; there are {names}")
     click.echo(schemas[file], nl=False)
+
+
+def schema_text(schema: Mapping[str, Any]) -> str:
+    """Return a JSON Schema as the text of its file."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

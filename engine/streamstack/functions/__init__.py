@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from streamstack.functions import (
-    content,
-    db,
-    db_tables,
-    flow,
-    http,
-    llm,
-    loops,
-    security,
-    state,
-    stream,
-    streams,
-    values,
-)
+from streamstack.functions import content, db, db_tables, flow, http, llm, security, state, stream, streams, values
 from streamstack.language.definition import Registry
 
 #: The families, in the order of the reference.
 FAMILIES = {
     "Values": values.FUNCTIONS,
-    "Flow": (*loops.FUNCTIONS, *flow.FUNCTIONS),
+    "Flow": flow.FUNCTIONS,
     "Streaming response": stream.FUNCTIONS,
     "Streams": streams.FUNCTIONS,
     "Content": content.FUNCTIONS,

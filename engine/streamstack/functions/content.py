@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Effects, Example, Parameter, Property, function
+from streamstack.language.kinds import Kind
 from streamstack.runtime.decoders import FORMATS, Options, decoded, decoder_for
 from streamstack.runtime.decoders.decoder import LARGEST, OnInvalid
 from streamstack.runtime.operators import ByteSource
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Stream
-from streamstack.spec import Bound, Constant, Kind
+from streamstack.spec import Bound, Constant
 
 DECODES: Final = ("auto", *FORMATS)
 

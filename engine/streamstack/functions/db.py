@@ -17,6 +17,7 @@ from streamstack.connections.database import ISOLATION, PAUSES, Cursor, Database
 from streamstack.errors import RunError
 from streamstack.language.definition import Configured, Effects, Example, Parameter, Property, function
 from streamstack.language.graph import Node, constant
+from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
 from streamstack.language.settings import default_database
 from streamstack.language.sql import Statement
@@ -26,7 +27,7 @@ from streamstack.runtime.concurrency import Channel
 from streamstack.runtime.decoders.decoder import NotJsonError, parse_json
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches, Stream
-from streamstack.spec import Bound, Constant, Kind, Nesting, StackOf
+from streamstack.spec import Bound, Constant, Nesting, StackOf
 
 #: Rows that are held whole, unless the author says otherwise.
 MOST_ROWS: Final = 10_000

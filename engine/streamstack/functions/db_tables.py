@@ -12,12 +12,13 @@ from typing import Any, Final
 from streamstack.errors import RunError
 from streamstack.functions.db import DATABASE, LIMIT, MOST_ROWS, Query, database_of, gives_value, held_rows
 from streamstack.language.definition import Choice, Example, Parameter, function
+from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
 from streamstack.language.operators import a_kind
 from streamstack.language.sql import statement_of
 from streamstack.language.values import to_text
 from streamstack.runtime.run import Run
-from streamstack.spec import Bound, Group, Kind, Named, OneOf
+from streamstack.spec import Bound, Group, Named, OneOf
 
 
 class Comparison(dict[str, Any]):

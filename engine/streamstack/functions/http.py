@@ -31,13 +31,14 @@ from streamstack.functions.http_upstream import (
     status_error,
 )
 from streamstack.language.definition import Effects, Example, Parameter, Property, function
+from streamstack.language.kinds import Kind
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.decoders import Options, decoder_for, format_of, read_content_type
 from streamstack.runtime.decoders.decoder import Decoder, NotJsonError, OnInvalid, excerpt, parse_json
 from streamstack.runtime.decoders.sse import SseDecoder
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Stream
-from streamstack.spec import Bound, Constant, Kind
+from streamstack.spec import Bound, Constant
 
 if TYPE_CHECKING:
     from streamstack.connections.http_client import HttpClient, UpstreamResponse, WebSocket

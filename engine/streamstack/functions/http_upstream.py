@@ -28,14 +28,14 @@ from streamstack.connections.http import (
 )
 from streamstack.errors import RunError
 from streamstack.language.definition import Parameter
+from streamstack.language.kinds import Kind
 from streamstack.language.names import CONTROL_CHARACTERS, ForwardedHeaders
 from streamstack.language.settings import HttpSettings
 from streamstack.language.values import kind, to_json, to_text
 from streamstack.runtime.decoders.decoder import NotJsonError, excerpt, parse_json
-from streamstack.runtime.files import File
 from streamstack.runtime.run import Context, Run
-from streamstack.runtime.values import Batches
-from streamstack.spec import Bound, Constant, Group, Kind
+from streamstack.runtime.values import Batches, File
+from streamstack.spec import Bound, Constant, Group
 
 if TYPE_CHECKING:
     from streamstack.connections.http_client import HttpClient, UpstreamResponse

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import reduce
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
-from streamstack.connections.http import UpstreamRequest, parse_url
+from yarl import URL
+
+from streamstack.connections.http import TRANSIENT_STATUSES, UpstreamRequest, describe_status, parse_url
 from streamstack.errors import RunError
 from streamstack.formats.items import FIGURES, ITEMS
 from streamstack.functions.content import COUNTS, MAX_EVENT_SIZE
@@ -24,18 +27,30 @@ from streamstack.functions.http_upstream import (
     status_error,
 )
 from streamstack.language.definition import Configured, Effects, Example, Parameter, Property, function
+from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
 from streamstack.language.schema import inputs_schema
 from streamstack.language.settings import PROVIDERS as NAMES
+from streamstack.language.settings import SIMULATOR, Simulation
 from streamstack.language.values import to_json
 from streamstack.runtime.decoders import read_content_type
 from streamstack.runtime.decoders.decoder import OnInvalid
 from streamstack.runtime.providers import PROVIDERS
 from streamstack.runtime.providers.conversation import load_images, read_messages, read_system
-from streamstack.runtime.providers.provider import AnswerDecoder, AnswerReader, Chat, Provider, Tool, merge, told_error
+from streamstack.runtime.providers.provider import (
+    AnswerDecoder,
+    AnswerReader,
+    Chat,
+    Provider,
+    Reply,
+    Tool,
+    merge,
+    told_error,
+)
+from streamstack.runtime.providers.simulator import answer, read_options
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import Stream
-from streamstack.spec import Bound, Constant, Kind, ListOf, OneOf
+from streamstack.spec import Bound, Constant, ListOf, OneOf
 
 if TYPE_CHECKING:
     from streamstack.connections.http_client import HttpClient, UpstreamResponse
@@ -48,6 +63,53 @@ _LAST_BYTES: Final = 0.005
 _GRACE: Final = 30.0
 
 
+class SimulatedStream(Upstream):
+    """One answer of the simulator."""
+
+    function = "llm.chat"
+
+    def __init__(
+        self, run: Run, chat: Chat, options: Simulation, times: StreamTimeouts, *, largest: int, only: str | None
+    ) -> None:
+        super().__init__(run, URL.build(host=SIMULATOR), times, None, model=chat.model)
+        self.status: int | None = None
+        self.headers: dict[str, Any] | None = None
+        self.skipped: int | None = None
+        self._options = options
+        self._only = only
+        self._reply = Reply(SIMULATOR, largest)
+        self._answer = answer(chat, options, self._reply)
+
+    @property
+    def message(self) -> dict[str, Any] | None:
+        """What has come so far; None before the stream opens."""
+        return self._reply.view if self.status is not None else None
+
+    async def open(self) -> None:
+        self.status, self.headers, self.skipped = self._options.status or 200, {}, 0
+        if self._options.status is not None:
+            await asyncio.sleep(self._options.first_after)
+            raise RunError(
+                "http-status",
+                f"{SIMULATOR} answered {describe_status(self.status)}",
+                details={"status": self.status, "headers": {}, "body": None},
+                final=self.status not in TRANSIENT_STATUSES,
+            )
+
+    async def items(self) -> list[Any] | None:
+        items = await anext(self._answer, None)
+        self.run.begin_slice()
+        if items is None or self._only is None:
+            return items
+        return [item for item in items if item["type"] == self._only]
+
+    def goes_on(self) -> bool:
+        return False
+
+    async def close(self) -> None:
+        await self._answer.aclose()
+
+
 class ModelStream(Upstream):
     """One answer of a model."""
 
@@ -58,22 +120,23 @@ class ModelStream(Upstream):
         run: Run,
         client: HttpClient,
         provider: Provider,
-        model: str,
+        chat: Chat,
         request: UpstreamRequest,
-        body: Callable[[], Awaitable[bytes]],
+        options: tuple[Mapping[str, Any], ...],
         times: StreamTimeouts,
         *,
         on_invalid: OnInvalid,
         largest: int,
         only: str | None,
     ) -> None:
-        super().__init__(run, request.url, times, None, model=model)
+        super().__init__(run, request.url, times, None, model=chat.model)
         self.status: int | None = None
         self.headers: dict[str, Any] | None = None
         self._client = client
         self._provider = provider
+        self._chat = chat
         self._request = request
-        self._body = body
+        self._options = options
         self._only = only
         self._on_invalid = on_invalid
         self._largest = largest
@@ -94,7 +157,7 @@ class ModelStream(Upstream):
     async def open(self) -> None:
         self._reader = self._provider.reader(self.host, self._client.settings.max_body_size)
         self._decoder = AnswerDecoder(self._reader, self._on_invalid, self._largest)
-        answer = self._answer = await self._client.send(replace(self._request, body=await self._body()))
+        answer = self._answer = await self._client.send(replace(self._request, body=await self._make_body()))
         self.status, self.headers = answer.status, headers_of(answer)
         if not 200 <= answer.status < 300:
             error = await status_error(answer)
@@ -105,6 +168,10 @@ class ModelStream(Upstream):
         if media in _CONTRADICTIONS:
             error = await content_error(answer, media, "a stream of events")
             raise self._told(error) or error
+
+    async def _make_body(self) -> bytes:
+        turns = await load_images(self._chat.turns, self._client.settings.max_body_size)
+        return to_json(reduce(merge, self._options, self._provider.body(replace(self._chat, turns=turns))))
 
     def _told(self, error: RunError) -> RunError | None:
         """Return the provider's error that came as JSON where a stream was asked for, None where it is none."""
@@ -231,9 +298,10 @@ def _no_options(options: Any) -> tuple[str, str] | None:
     "llm.chat",
     Parameter(
         "provider",
-        Bound(Kind.TEXT, choices=NAMES),
+        Bound(Kind.TEXT, choices=(*NAMES, SIMULATOR)),
         "The provider's API protocol: `openai` for OpenAI and compatible servers, `openaiResponses`, "
-        "`anthropic`, `gemini`. Without it, `model` is a name under `models:` of the settings.",
+        "`anthropic`, `gemini`; `simulator` answers without a key and without a network. Without it, `model` is a "
+        "name under `models:` of the settings.",
     ),
     Parameter(
         "model",
@@ -284,7 +352,8 @@ def _no_options(options: Any) -> tuple[str, str] | None:
     Parameter(
         "options",
         Bound(Kind.OBJECT, refuses=_no_options),
-        "Additional fields of the request body, by the provider's names. Null removes a field.",
+        "Additional fields of the request body, by the provider's names. Null removes a field. For `simulator`: how "
+        "it answers (`text`, `every`, `failAfter` ...).",
     ),
     Parameter(
         "onInvalid",
@@ -386,12 +455,11 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
     client sent messages that are not a conversation, or a file that is not an image). `retry` applies up to the first
     item.
     """
-    if unfit := _no_options(options or {}):
+    asked = _resolve(run, provider, model, base_url, api_key)
+    layers = (asked.options, options or {})
+    if unfit := next(filter(None, map(_no_options, layers)), None):
         message = f"`options` must be {unfit[0]}: {unfit[1]}"
         raise RunError("template", message, final=True, parameter="options")
-    client = run.context.resource(open_http)
-    asked = _resolve(run, provider, model, base_url, api_key)
-    speaks = asked.provider
     chat = Chat(
         asked.model,
         read_messages(messages),
@@ -401,23 +469,26 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
         temperature,
         own=asked.own,
     )
-    headers = make_headers({**speaks.headers(asked.key), "Content-Type": "application/json"})
-    headers["Accept"] = "text/event-stream"
-    # Servers that compress tend to hold events back until there is enough to compress.
-    headers["Accept-Encoding"] = "identity"
-    request = UpstreamRequest(
-        "POST", parse_url(asked.url + speaks.path(asked.url, asked.model)), headers, redirects=_REDIRECTS
-    )
-
-    async def body() -> bytes:
-        turns = await load_images(chat.turns, client.settings.max_body_size)
-        return to_json(merge(speaks.body(replace(chat, turns=turns)), options or {}))
-
-    times = StreamTimeouts.of(client.settings, first_chunk_timeout, idle_timeout, timeout)
-    largest = max_event_size or client.settings.max_event_size
-    reading = ModelStream(
-        run, client, speaks, asked.model, request, body, times, on_invalid=on_invalid, largest=largest, only=only
-    )
+    times = StreamTimeouts.of(run.context.http, first_chunk_timeout, idle_timeout, timeout)
+    reading: ModelStream | SimulatedStream
+    if asked.provider is None:
+        # An option of the real provider is none of the stand-in's.
+        simulation = read_options({} if asked.stands_in else merge(dict(asked.options), options or {}))
+        reading = SimulatedStream(run, chat, simulation, times, largest=run.context.http.max_body_size, only=only)
+    else:
+        client = run.context.resource(open_http)
+        reading = ModelStream(
+            run,
+            client,
+            asked.provider,
+            chat,
+            _request(asked, asked.provider),
+            layers,
+            times,
+            on_invalid=on_invalid,
+            largest=max_event_size or client.settings.max_event_size,
+            only=only,
+        )
     return Stream(
         reading.batches,
         {
@@ -431,13 +502,18 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Which model is asked where. ``own`` tells that the address is the provider's."""
+    """Which model is asked where. ``own`` tells that the address is the provider's.
 
-    provider: Provider
+    Without a provider it is the simulator, which ``stands_in`` while a key is missing, or was chosen.
+    """
+
+    provider: Provider | None
     model: str
-    url: str
-    key: str | None
-    own: bool
+    options: Mapping[str, Any]
+    url: str = ""
+    key: str | None = None
+    own: bool = False
+    stands_in: bool = False
 
 
 def _resolve(run: Run, provider: str | None, model: str, base_url: str | None, api_key: str | None) -> _Asked:
@@ -447,6 +523,7 @@ def _resolve(run: Run, provider: str | None, model: str, base_url: str | None, a
     """
     context = run.context
     without_key = None
+    options: Mapping[str, Any] = {}
     if provider is None:
         known = context.models.get(model)
         if known is None:
@@ -454,22 +531,36 @@ def _resolve(run: Run, provider: str | None, model: str, base_url: str | None, a
                 f"the model `{model}` is not declared under `models:`{did_you_mean(model, context.models)}; "
                 "with `provider` it is the provider's own name"
             )
-        provider, model = known.provider, known.model
+        provider, model, options = known.provider, known.model, known.options
         base_url = base_url or known.base_url
         api_key = api_key or known.api_key
         without_key = known.without_key
+    if provider == SIMULATOR:
+        return _Asked(None, model, options)
     speaks = PROVIDERS[provider]
     key = api_key or _first(context.env, speaks.keys)
     url = base_url or _first(context.env, speaks.addresses)
     if url is None and key is None:
         if without_key is None:
             raise _refuse(
-                f"`{provider}` has no key: set {speaks.keys[0]}, or give `apiKey`; "
-                "a server of your own needs a `baseUrl`"
+                f"`{provider}` has no key: set {speaks.keys[0]}, or give `apiKey`; a server of your own needs a "
+                f"`baseUrl`. `withoutKey: {SIMULATOR}` under `models:` answers without one"
             )
+        if without_key == SIMULATOR:
+            return _Asked(None, model, options, stands_in=True)
         url = without_key
     url = context.address.of(url or speaks.url).rstrip("/")
-    return _Asked(speaks, model, url, key, own=url == speaks.url)
+    return _Asked(speaks, model, options, url, key, own=url == speaks.url)
+
+
+def _request(asked: _Asked, provider: Provider) -> UpstreamRequest:
+    """Return the request to a model, without its body."""
+    headers = make_headers({**provider.headers(asked.key), "Content-Type": "application/json"})
+    headers["Accept"] = "text/event-stream"
+    # Servers that compress tend to hold events back until there is enough to compress.
+    headers["Accept-Encoding"] = "identity"
+    url = parse_url(asked.url + provider.path(asked.url, asked.model))
+    return UpstreamRequest("POST", url, headers, redirects=_REDIRECTS)
 
 
 def _refuse(message: str) -> RunError:

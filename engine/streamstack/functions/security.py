@@ -16,9 +16,10 @@ from streamstack.errors import RunError
 from streamstack.functions.http_upstream import open_http
 from streamstack.language.authentication import CLOCK_SKEW, PUBLIC_ALGORITHMS, SECRET_ALGORITHMS
 from streamstack.language.definition import Choice, Configured, Effects, Example, Parameter, function
+from streamstack.language.kinds import Kind
 from streamstack.language.values import kind
 from streamstack.runtime.run import Context, Run
-from streamstack.spec import Bound, Constant, Kind, ListOf, OneOf
+from streamstack.spec import Bound, Constant, ListOf, OneOf
 
 if TYPE_CHECKING:
     from streamstack.connections.authentication import Authenticators

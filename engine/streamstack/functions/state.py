@@ -25,10 +25,11 @@ from streamstack.connections.state import (
 )
 from streamstack.errors import RunError
 from streamstack.language.definition import Effects, Example, Parameter, function
+from streamstack.language.kinds import Kind
 from streamstack.language.values import ALGORITHMS, MISSING, Opaque, Rate, canonical_json, show_duration
 from streamstack.runtime.faults import located
 from streamstack.runtime.run import Context, Run
-from streamstack.spec import Bound, Kind, Nesting, StackOf
+from streamstack.spec import Bound, Nesting, StackOf
 
 if TYPE_CHECKING:
     from streamstack.connections.redis import Redis

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from streamstack.language import kinds
 from streamstack.language.definition import Arguments, Effects, Example, Parameter, function
 from streamstack.language.graph import Node, values_in
-from streamstack.runtime import conversions
+from streamstack.language.kinds import Kind
 from streamstack.runtime.compiler import Code, argument_source, source_of, value_of, values_given
 from streamstack.runtime.pace import delay, pacer, resume
 from streamstack.runtime.splitters import split_content
-from streamstack.spec import Bound, Group, Kind
+from streamstack.spec import Bound, Group
 
 SPLITS = ("characters", "words", "sentences", "lines", "records")
 PACES = ("burst", "fixed", "adaptive", "natural")
@@ -244,7 +245,7 @@ def _with_cookies(headers: Mapping[str, Any] | None, cookies: Any) -> tuple[Mapp
         headers = headers or {}
         # Of the same class: what was forwarded stays known as such.
         return type(headers)({**headers, "Set-Cookie": cookies}), {}  # type: ignore[call-arg]
-    return headers or {}, conversions.mapping(cookies, "cookies") or {}
+    return headers or {}, kinds.mapping(cookies, "cookies") or {}
 
 
 FUNCTIONS = (stream, done, respond)

@@ -8,6 +8,8 @@ from typing import Any
 
 from streamstack.errors import RunError
 from streamstack.language.definition import Choice, Effects, Example, Parameter, Property, function
+from streamstack.language.kinds import Kind
+from streamstack.runtime.aggregates import OPERATIONS
 from streamstack.runtime.operators import (
     Skipped,
     gathered,
@@ -23,21 +25,8 @@ from streamstack.runtime.operators import (
 from streamstack.runtime.run import Run
 from streamstack.runtime.splitters import TEXT_UNITS, splitter
 from streamstack.runtime.values import Batches, Stream, iterate
-from streamstack.runtime.windows import OPERATIONS, Changes, Figure, Shape, Window, windowed, windowed_on_time
-from streamstack.spec import (
-    Binds,
-    Bound,
-    Condition,
-    Constant,
-    Group,
-    Kind,
-    ListOf,
-    Named,
-    Nesting,
-    OneOf,
-    StackOf,
-    Variable,
-)
+from streamstack.runtime.windows import Changes, Figure, Shape, Window, windowed, windowed_on_time
+from streamstack.spec import Binds, Bound, Condition, Constant, Group, ListOf, Named, Nesting, OneOf, StackOf, Variable
 
 #: Items in a batch that only a time ends: no stream may fill the memory.
 LARGEST_BATCH = 10_000

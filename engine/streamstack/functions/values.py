@@ -12,15 +12,15 @@ from streamstack.errors import RunError
 from streamstack.language.definition import ConstantArgument, Effects, Entries, Example, Parameter, function
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Node
+from streamstack.language.kinds import Kind
 from streamstack.language.masking import masked, masked_value
 from streamstack.language.operators import a_kind, bounded, check_size
 from streamstack.language.values import kind, show_size, to_json, to_text
 from streamstack.runtime.compiler import Code
-from streamstack.runtime.files import File
 from streamstack.runtime.operators import CLIENTS_FAULT
 from streamstack.runtime.run import Run
-from streamstack.runtime.values import iterate
-from streamstack.spec import Bound, Constant, Kind, Named, Variable
+from streamstack.runtime.values import File, iterate
+from streamstack.spec import Bound, Constant, Named, Variable
 
 log = structlog.get_logger("streamstack.log")
 

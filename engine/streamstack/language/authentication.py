@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from streamstack.errors import Mark
+from streamstack.language.kinds import Kind
 from streamstack.language.names import DEFINITION, did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.values import MISSING
@@ -23,7 +24,6 @@ from streamstack.spec import (
     Custom,
     Field,
     Group,
-    Kind,
     ListOf,
     Named,
     SettingsReader,

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from streamstack.errors import Mark
+from streamstack.errors import Mark, fast_dataclass
+from streamstack.language.kinds import Kind
 from streamstack.language.values import MISSING, Rate
-from streamstack.records import fast_dataclass
-from streamstack.spec import Constant, Field, Kind, fields_by_name, setting
+from streamstack.spec import Constant, Field, fields_by_name, setting
 
 if TYPE_CHECKING:
     from streamstack.language.expressions import Value

@@ -242,6 +242,8 @@ _ERRORS: Final = {
         "A streaming endpoint has a `response`, which is never sent.",
         "emit it with `stream`, or write `responseType: json`",
     ),
+    # Tests
+    "unmet-expectation": ("A test expects what the endpoint can't do.", "change the expectation, or the definition"),
     # Settings
     "unknown-setting": ("The setting does not exist.", "remove it, or correct its spelling"),
     "bad-setting": ("A setting has an invalid value.", "write a value that the message allows"),

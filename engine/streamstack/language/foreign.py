@@ -15,8 +15,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from streamstack.errors import fast_dataclass
 from streamstack.language.names import nearest_and_sure
-from streamstack.records import fast_dataclass
 
 _SEPARATORS: Final = re.compile(r"[\s_.$()-]+")
 _NOTHING: Final[Mapping[str, str]] = {}
@@ -208,10 +208,18 @@ _KEYS: Final = {
     "pattern": "regex, regexp",
     "contentTypes": "mime, mimeTypes, accept",
 }
-_KEYS_OF: Final[dict[str, list[str]]] = {}
-for _key, _names in _KEYS.items():
-    for _name in _names.split(", "):
-        _KEYS_OF.setdefault(fold(_name), []).append(_key)
+
+
+def _by_word(words: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the keys that each word may mean."""
+    found: dict[str, list[str]] = {}
+    for key, names in words.items():
+        for name in names.split(", "):
+            found.setdefault(fold(name), []).append(key)
+    return found
+
+
+_KEYS_OF: Final = _by_word(_KEYS)
 _ADVICE_FOR_KEYS: Final = _words(
     {},
     {},
@@ -230,9 +238,13 @@ def meant_key(word: str, known: Collection[str]) -> tuple[str, bool]:
 
     ``known`` are the keys that the place can have, without those that are written there.
     """
+    return _meant(word, known, _KEYS_OF)
+
+
+def _meant(word: str, known: Collection[str], words: Mapping[str, list[str]]) -> tuple[str, bool]:
     if len(word) > 100:
         return "", False
-    meant = [key for key in _KEYS_OF.get(fold(word), ()) if key in known]
+    meant = [key for key in words.get(fold(word), ()) if key in known]
     if meant and fold(word) not in map(fold, known):
         return meant[0], len(meant) == 1
     return nearest_and_sure(word, known)
@@ -241,6 +253,103 @@ def meant_key(word: str, known: Collection[str]) -> tuple[str, bool]:
 def advice_for_key(word: str) -> str:
     """Return what to write instead of a foreign key that no key here stands for, or ""."""
     advice = look_up(word, _ADVICE_FOR_KEYS)
+    return advice.hint if advice else ""
+
+
+# ------------------------------------------------------------------------------------ keys of tests
+
+#: The words of Jest, Mocha, pytest, Cucumber, Postman, WireMock, MSW, Tavern and Pact, by key of a test file.
+_TEST_KEYS_OF: Final = _by_word(
+    {
+        "tests": "test, cases, scenarios, specs, suite, describe, it, items",
+        "name": "it, title, test, description, label, scenario, summary, testName, id",
+        "request": "when, act, call, req, http, input, send",
+        "requests": "steps, sequence, exchanges, stages",
+        "upstreams": "given, mock, mocks, stub, stubs, mappings, interactions, intercept, nock, arrange, upstream, "
+        "servers",
+        "expect": "then, assert, asserts, assertions, expected, should, response, expectation, expectations, verify, "
+        "want, check",
+        "respond": "response, reply, replies, returns, return, thenReturn, willReturn, answer, responses, with",
+        "match": "request, on, when, matcher, matches",
+        "client": "reader, consumer, browser",
+        "env": "environment, vars, variables, envs",
+        "rows": "data, tables, seeds, database, db, records, fixtures",
+        "sql": "setup, before, beforeEach, setUp, query, statement",
+        "now": "clock, date, freeze, freezeTime, frozenTime, currentTime",
+        "seed": "randomSeed, random",
+        "time": "timers, fakeTimers, clock",
+        "method": "verb, httpMethod",
+        "path": "url, uri, route, endpoint, urlPath",
+        "url": "uri, path, endpoint, route, href, host, urlPattern",
+        "query": "params, qs, queryParameters, searchParams",
+        "headers": "header",
+        "body": "json, data, payload, content, bodyPatterns",
+        "json": "jsonBody",
+        "form": "urlencoded, formData, form_params",
+        "multipart": "formdata, files, parts",
+        "auth": "user, claims, authentication, jwt, token, authorization, as",
+        "file": "bodyFile, bodyFileName, fixture, path",
+        "chunks": "stream, pieces, parts",
+        "events": "sse",
+        "model": "llm, completion, chat, ai",
+        "messages": "websocket, frames",
+        "status": "statusCode, code, http_status",
+        "delay": "fixedDelay, fixedDelayMilliseconds, delayDistribution, chunkedDribbleDelay, interval, every, pause",
+        "firstAfter": "latency, initialDelay, ttfb, after",
+        "cutAfter": "cut, truncateAfter, abortAfter, dropAfter, closeAfter",
+        "stallAfter": "stall, hangAfter, freezeAfter",
+        "reset": "connectionReset, rst",
+        "refuse": "refused, connectionRefused",
+        "text": "content, output, message, contains",
+        "by": "split, unit",
+        "every": "interval, delay, pace",
+        "toolCalls": "tools, functionCalls",
+        "usage": "tokens",
+        "error": "exception, throws, raises",
+        "done": "end, finish",
+        "streamed": "streaming, isStreaming",
+        "elapsed": "duration, took",
+        "outcome": "result, state",
+        "calls": "requests, upstreamCalls, upstreams, verify, called, interactions",
+        "count": "times, calledTimes, number",
+        "closedEarly": "closed, aborted, cancelled",
+        "database": "db, tables",
+        "log": "logs, logged, stdout",
+        "leaveAfter": "disconnectAfter, abortAfter, closeAfter, leave",
+        "stopAfter": "cancelAfter, stop",
+        "resumeAfter": "reconnectAfter, resume",
+        "readDelay": "delay, slow, throttle",
+        "after": "delay, wait, at",
+        "data": "text, content, body, value, message",
+        "event": "type, name",
+        "value": "data, text, content, body",
+    }
+)
+_ADVICE_FOR_TEST_KEYS: Final = _words(
+    {},
+    {},
+    {
+        "write the value where it is expected, or a binding: `<< value | length > 3 >>`": "equals, toEqual, toBe, eq, "
+        "contains, toContain, includes, match, matches, matchesJsonPath, jsonpath, regex, greaterThan, lessThan, "
+        "assertThat, jsonSchema",
+        "remove it: each test begins with an empty state": "teardown, tearDown, after, afterEach, afterAll, cleanup",
+        "write what all tests share at the top of the file: `env`, `upstreams`, `rows`, `sql`": "beforeAll, "
+        "background, defaults, common",
+        "remove it: a test ends when its response has ended": "timeout, retries, retry",
+        "write one test for each": "parametrize, examples, table, each, matrix, forEach",
+        "write `faults: all`, or `cutAfter`, `stallAfter`, `reset`, `refuse` of a response": "fault, chaos",
+    },
+)
+
+
+def meant_test_key(word: str, known: Collection[str]) -> tuple[str, bool]:
+    """Return the key of a test file that a misspelt or foreign word may mean, as `meant_key` does."""
+    return _meant(word, known, _TEST_KEYS_OF)
+
+
+def advice_for_test_key(word: str) -> str:
+    """Return what to write instead of a foreign key that no key of a test file stands for, or ""."""
+    advice = look_up(word, _ADVICE_FOR_TEST_KEYS)
     return advice.hint if advice else ""
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from streamstack.errors import Mark
+from streamstack.errors import Mark, fast_dataclass
 from streamstack.language.definition import (
     Argument,
     Arguments,
@@ -28,9 +28,9 @@ from streamstack.language.definition import (
     Step,
 )
 from streamstack.language.expressions import Value
+from streamstack.language.kinds import Kind
 from streamstack.language.values import MISSING
-from streamstack.records import fast_dataclass
-from streamstack.spec import Binds, Bound, Condition, Field, Group, Kind, ListOf, Named, Nesting, OneOf, StackOf, Type
+from streamstack.spec import Binds, Bound, Condition, Field, Group, ListOf, Named, Nesting, OneOf, StackOf, Type
 
 #: Beside a LOOP or ITEM stack: how many turns run at once. Above 1 each has its own copy of the variables.
 CONCURRENCY: Final = "concurrency"

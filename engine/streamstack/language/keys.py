@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from streamstack.language.definition import InputRules
 from streamstack.language.findings import FINDINGS
+from streamstack.language.kinds import Kind
 from streamstack.language.names import DEFINITION
 from streamstack.language.settings import Streaming
 from streamstack.language.values import (
@@ -26,7 +27,6 @@ from streamstack.spec import (
     Custom,
     Field,
     Group,
-    Kind,
     ListOf,
     Named,
     Nesting,
@@ -375,70 +375,3 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
 }
 #: Keys that this version reads and refuses, and what it would mean to ignore them.
 NOT_YET: Final = {"cache": "would keep nothing"}
-
-# -------------------------------------------------------------------------------------------- tests
-
-_TEXT: Final = Constant()
-_VALUES: Final = Named(Bound())
-_METHOD: Final = Field("method", Constant(choices=METHODS), "HTTP method.")
-_CUT: Final = (
-    Field("events", _COUNT, "Number of events after which the connection is cut."),
-    Field("bytes", _COUNT, "Number of bytes after which the connection is cut."),
-)
-_REQUEST: Final = (
-    Field("method", Constant(choices=METHODS), "HTTP method. Default: GET."),
-    Field("path", Constant(pattern="^/"), "Request path.", required=True),
-    Field("query", _VALUES, "Query parameters, by name."),
-    Field("headers", _VALUES, "Headers, by name."),
-    Field("body", Bound(), "Request body: JSON, or a text that is sent unchanged."),
-    Field("auth", _VALUES, "Claims of the authenticated client."),
-)
-_MATCH: Final = (
-    _METHOD,
-    Field("url", _TEXT, "URL that is mocked."),
-    Field("body", Bound(), "Values that the body must contain."),
-)
-_RESPOND: Final = (
-    Field("status", Constant(Kind.INTEGER, 100, 599), "HTTP status."),
-    Field("headers", _VALUES, "Response headers, by name."),
-    Field("body", Bound(), "Response body."),
-    Field("file", _TEXT, "File with the body, relative to the test."),
-    Field("delay", Constant(Kind.DURATION), "Delay before each chunk."),
-    Field("cutAfter", Group(_CUT), "Where the connection is cut."),
-)
-_CALL: Final = (
-    Field("method", _TEXT, "HTTP method."),
-    Field("url", _TEXT, "URL of the request."),
-    Field("count", _COUNT, "Number of requests."),
-    Field("body", Bound(), "Values that the body must contain."),
-)
-_EXPECT: Final = (
-    Field("status", Constant(Kind.INTEGER, 100, 599), "HTTP status."),
-    Field("headers", _VALUES, "Response headers, by name."),
-    Field("text", _TEXT, "Content of all chunks, joined."),
-    Field("body", Bound(), "Response body of a json endpoint."),
-    Field("chunks", ListOf(Bound()), "Content of the chunks, in order."),
-    Field("streamed", _FLAG, "Whether the first chunk was sent before the upstream had ended."),
-    Field("error", Bound(), "Error that ended the run."),
-    Field("calls", ListOf(Group(_CALL)), "Requests that were made to upstreams."),
-)
-_UPSTREAM: Final = (
-    Field("match", Group(_MATCH), "Requests that the mock responds to.", required=True),
-    Field("respond", Group(_RESPOND), "Response of the mock."),
-)
-_CLIENT: Final = (
-    Field("leaveAfter", _COUNT, "Number of chunks to read before disconnecting."),
-    Field("readDelay", Constant(Kind.DURATION), "Delay before each read."),
-)
-_TEST: Final = (
-    Field("name", _TEXT, "Name of the test.", required=True),
-    Field("request", Group(_REQUEST), "Request to send.", required=True),
-    Field("env", _VALUES, "Environment variables of the test."),
-    Field("upstreams", ListOf(Group(_UPSTREAM)), "Mocked upstreams."),
-    Field("client", Group(_CLIENT), "A client that disconnects, or reads slowly."),
-    Field("expect", Group(_EXPECT), "The expected response.", required=True),
-)
-#: The keys of a file of tests.
-TESTS: Final = (
-    Field("tests", ListOf(Group(_TEST)), "Tests, which run one after the other.", required=True, example="[...]"),
-)

@@ -1,4 +1,4 @@
-"""Names: of variables, what a misspelt one may have meant, and those of header fields that are never forwarded."""
+"""Names: of variables, what a misspelt one may have meant, how messages list them; header fields never forwarded."""
 
 from __future__ import annotations
 
@@ -291,3 +291,11 @@ def suggestion(word: str, candidates: Iterable[str], otherwise: str = "") -> str
     """Return "did you mean `x`?" for the nearest candidate, or what to say where none is near."""
     found = nearest(word, candidates)
     return f"did you mean `{found}`?" if found else otherwise
+
+
+def listed(words: Iterable[str], last: str = "or") -> str:
+    """Join words as a sentence does: a, b or c."""
+    words = list(words)
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {last} {words[-1]}"

@@ -10,8 +10,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Final, Literal
 
-from streamstack.errors import Mark, Replacement
-from streamstack.records import fast_dataclass
+from streamstack.errors import Mark, Replacement, fast_dataclass
 
 _BREAK: Final = re.compile(r"\r\n|\r|\n")
 _WHITE: Final = " \t\r\n"
@@ -277,3 +276,12 @@ def plain(node: Node) -> Any:
     if isinstance(node, Sequence):
         return [plain(item) for item in node.items]
     return {key.text: plain(value) for key, value in node.items}
+
+
+def build(value: Any, mark: Mark) -> Node:
+    """Return bare Python data as a node, the opposite of `plain`; every part of it has the same place."""
+    if isinstance(value, dict):
+        return Mapping(tuple((Scalar(name, mark, name), build(each, mark)) for name, each in value.items()), mark)
+    if isinstance(value, (list, tuple)):
+        return Sequence(tuple(build(each, mark) for each in value), mark)
+    return Scalar(value, mark, str(value))

@@ -6,7 +6,7 @@ import re
 from typing import Final
 from urllib.parse import unquote
 
-from streamstack.records import fast_dataclass
+from streamstack.errors import fast_dataclass
 
 _LITERAL: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*")
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_-]*"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
+from streamstack.language.analysis.cases import check_cases
 from streamstack.language.analysis.checks import (
     check_authentication,
     check_bytes,
@@ -26,6 +27,7 @@ from streamstack.language.analysis.checks import (
 from streamstack.language.analysis.names import check_calls, check_configured
 from streamstack.language.analysis.promises import check_declared
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
+from streamstack.language.cases import CaseFile
 from streamstack.language.definition import (
     STRICT,
     Definition,
@@ -39,14 +41,12 @@ from streamstack.language.definition import (
 from streamstack.language.environment import read_env_file
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
-from streamstack.language.keys import TESTS
 from streamstack.language.loading.documents import Reading, read_document
 from streamstack.language.nodes import Document
-from streamstack.language.nodes import Mapping as MappingNode
 from streamstack.language.paths import shape
 from streamstack.language.settings import Settings, Streaming, load_settings
 from streamstack.language.source import read
-from streamstack.spec import SettingsReader
+from streamstack.language.test_files import read_test_file
 
 #: A name in a document that could not be read, so that calls of it are not reported as well.
 _NAME: Final = re.compile(r"^name:[ \t]*[\"']?([A-Za-z0-9_-]+)", re.MULTILINE)
@@ -343,25 +343,6 @@ def is_test(path: Path) -> bool:
     return path.name.endswith(_TESTS) and not path.name.startswith(".")
 
 
-def check_tests(paths: Iterable[Path]) -> tuple[list[Diagnostic], dict[str, str]]:
-    """Return what is wrong with the shape of files of tests, and their texts.
-
-    Raises OSError for a file that can't be opened.
-    """
-    findings: list[Diagnostic] = []
-    texts = read_texts(paths, findings)
-    for name, text in texts.items():
-        documents, found = read(text, name)
-        findings += found
-        for document in documents:
-            if isinstance(document.root, MappingNode):
-                SettingsReader(findings, of_definition=True, title="a file of tests").values(TESTS, document.root, "")
-            else:
-                message = "a file of tests must be a mapping"
-                findings.append(make_diagnostic("not-a-mapping", document.root.mark, message, "write `tests: [...]`"))
-    return findings, texts
-
-
 def is_definition(name: str) -> bool:
     """Tell whether a file of this name holds definitions."""
     return name.endswith(_SUFFIXES) and not name.startswith(".") and not name.endswith(_TESTS) and name != SETTINGS
@@ -422,6 +403,30 @@ def _unanswered(settings: Settings, project: Project, text: str, name: str) -> l
     return found
 
 
+def read_tests(checked: Checked, paths: Iterable[Path]) -> tuple[list[CaseFile], list[Diagnostic], dict[str, str]]:
+    """Return the tests of files, without those that have errors, with the findings and the texts of all of them.
+
+    Raises OSError for a file that can't be opened.
+    """
+    findings: list[Diagnostic] = []
+    texts = read_texts(paths, findings)
+    files = []
+    for name, text in texts.items():
+        file, found = _read_tests(name, text, None if checked.failed else checked.project, checked.settings)
+        findings += found
+        if not any(each.severity == "error" for each in found):
+            files.append(file)
+    return files, findings, texts
+
+
+def _read_tests(name: str, text: str, project: Project | None, settings: Settings) -> tuple[CaseFile, list[Diagnostic]]:
+    """Read a file of tests. Without a ``project``, since it has errors, they are not compared with it."""
+    file, found = read_test_file(Path(name), name, text)
+    if project is not None:
+        found = sorted({*found, *check_cases(file, project, names_of(settings))})
+    return file, found
+
+
 def names_of(settings: Settings) -> dict[str, Collection[str]]:
     """Return the names that definitions can refer to, by section of the settings."""
     return {
@@ -432,14 +437,19 @@ def names_of(settings: Settings) -> dict[str, Collection[str]]:
 
 
 def check_again(checked: Checked, registry: Registry, texts: Mapping[str, str]) -> list[Diagnostic]:
-    """Return the findings of a project that has other texts now, those of its settings included."""
+    """Return the findings of a project that has other texts now, those of its settings and tests included."""
     place = find_settings(checked.root)
     name = display_name(place or checked.root / SETTINGS)
     settings, found = load_settings(texts.get(name), name, checked.environment)
-    definitions = {file: text for file, text in texts.items() if file != name}
+    tests = {file: text for file, text in texts.items() if is_test(Path(file))}
+    definitions = {file: text for file, text in texts.items() if file != name and file not in tests}
     names = names_of(settings)
-    wrong = validate(definitions, registry, settings.streaming, None, names, settings.inputs)[1]
-    return sorted({*found, *wrong})
+    project, wrong = validate(definitions, registry, settings.streaming, None, names, settings.inputs)
+    found += wrong
+    failed = any(each.severity == "error" for each in found)
+    for file, text in tests.items():
+        found += _read_tests(file, text, None if failed else project, settings)[1]
+    return sorted(set(found))
 
 
 @contextmanager

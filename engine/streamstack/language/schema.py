@@ -11,20 +11,20 @@ from typing import Any, Final, Literal
 
 from streamstack.language import keys
 from streamstack.language.definition import Function, Input, Registry
+from streamstack.language.kinds import FACTS, Kind
 from streamstack.language.names import RESERVED, VARIABLE
 from streamstack.language.reference import markdown_of
 from streamstack.language.settings import LATER, SETTINGS
 from streamstack.language.shapes import ANY, Shape
+from streamstack.language.test_files import TESTS
 from streamstack.language.values import MISSING
 from streamstack.spec import (
-    FACTS,
     Bound,
     Condition,
     Constant,
     Custom,
     Field,
     Group,
-    Kind,
     ListOf,
     Named,
     OneOf,
@@ -100,7 +100,7 @@ def make_schemas(registry: Registry) -> dict[str, Schema]:
         "$schema": _DRAFT,
         "title": "streamstack tests",
         "description": "Tests of definitions.",
-        **_fields(keys.TESTS),
+        **_fields(TESTS),
         "definitions": {"value": _VALUE},
     }
     return schemas
@@ -236,7 +236,7 @@ def _list(wanted: ListOf, *, mode: Mode) -> Schema:
     if wanted.alone or mode != "definition":
         # What is said of one holds for one that stands alone, too: of a list it says nothing.
         schema = {key: each for key, each in item.items() if key not in ("enum", "anyOf")}
-        schema["type"] = ["array", *(_types(item) or ["string"]), "null"]
+        schema["type"] = list(dict.fromkeys(["array", *(_types(item) or ["string"]), "null"]))
     bounds = {"minItems": wanted.least, "maxItems": wanted.most}
     return schema | {"items": item} | {key: each for key, each in bounds.items() if each is not None}
 

@@ -13,10 +13,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 from streamstack.errors import Diagnostic
 from streamstack.formats import FORMATS, NAMES
+from streamstack.formats.items import REASONS
 from streamstack.language.authentication import AUTHENTICATION, Methods
 from streamstack.language.definition import InputRules
 from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
 from streamstack.language.source import read
@@ -27,7 +29,6 @@ from streamstack.spec import (
     Custom,
     Field,
     Group,
-    Kind,
     ListOf,
     Named,
     RefusedError,
@@ -36,6 +37,7 @@ from streamstack.spec import (
     fields_of,
     group_of,
     is_null,
+    is_written,
     setting,
 )
 
@@ -607,6 +609,8 @@ class HttpSettings:
 
 #: The LLM providers; `runtime/providers` has a module for each.
 PROVIDERS: Final = ("openai", "openaiResponses", "anthropic", "gemini")
+#: The provider without a server: `runtime/providers/simulator.py` answers.
+SIMULATOR: Final = "simulator"
 
 
 def _model_address(value: Any) -> str:
@@ -620,15 +624,82 @@ def _model_address(value: Any) -> str:
     return value
 
 
+def _stand_in(value: Any) -> str:
+    if value == SIMULATOR:
+        return SIMULATOR
+    try:
+        return _model_address(value)
+    except RefusedError as error:
+        raise RefusedError(f"{error}; or it is {SIMULATOR}", f"write {SIMULATOR}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedCall:
+    """A tool call that the simulator makes."""
+
+    name: str = setting(Constant(), "Name of the tool.", example="weather")
+    arguments: dict[str, Any] = setting(Named(Bound()), "Arguments.", factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """How the provider `simulator` answers: what `options` may hold. Times are in seconds, counts are of pieces."""
+
+    text: str | None = setting(
+        Constant(Kind.PROSE, verbatim=True), "The answer. Default: one that repeats the last message.", None
+    )
+    by: str = setting(Constant(choices=("words", "characters")), "Unit of the pieces.", "words")
+    size: int = setting(Constant(Kind.INTEGER, 1, 10_000), "Units in a piece.", 1)
+    first_after: float = setting(_DURATION, "Delay before the first piece.", 0.0)
+    every: float = setting(_DURATION, "Delay between pieces.", 0.03)
+    reasoning: str = setting(Constant(Kind.PROSE, verbatim=True), "Reasoning that precedes the answer.", "")
+    tool_calls: tuple[SimulatedCall, ...] | None = setting(
+        ListOf(group_of(SimulatedCall, example="{name: weather, arguments: {city: Paris}}")),
+        "Tool calls. Default: the tool that the last message names.",
+        None,
+    )
+    finish_reason: str | None = setting(Constant(choices=REASONS), "Reason of the end. Default: `stop`.", None)
+    fail_after: int | None = setting(
+        Constant(Kind.INTEGER, 0), "Number of pieces after which the answer breaks off (`stream-lost`).", None
+    )
+    status: int | None = setting(
+        Constant(Kind.INTEGER, 400, 599), "HTTP status to fail with, in place of an answer (`http-status`).", None
+    )
+
+
+def _check_model(reader: SettingsReader, node: Mapping, values: dict[str, Any], name: str) -> bool:
+    """Require what a model of this provider needs."""
+    if values.get("provider") == SIMULATOR:
+        values.setdefault("model", SIMULATOR)
+        options = node.get("options")
+        if isinstance(options, Mapping):
+            reader.values(fields_of(Simulation), options, f"{name}.options")
+    elif "model" not in values:
+        if not is_written(node.get("model")):
+            message = f"`{name}` requires `model`."
+            reader.refuse(node.mark, message, "add `model: gpt-4o-mini`", "missing-parameter")
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model that definitions name: whose it is, what it is called there, where, with which key.
 
-    What is None is the provider's default. ``without_key`` is the address that stands in while the key is missing.
+    What is None is the provider's default. ``without_key`` is the address that stands in while the key is missing, or
+    SIMULATOR.
     """
 
-    provider: str = setting(Constant(choices=PROVIDERS, empty=True), "The provider's API protocol.", example="openai")
-    model: str = setting(Constant(Kind.PROSE, empty=True), "The provider's name of the model.", example="gpt-4o-mini")
+    provider: str = setting(
+        Constant(choices=(*PROVIDERS, SIMULATOR), empty=True),
+        "The provider's API protocol; `simulator` answers without a key and without a network.",
+        example="openai",
+    )
+    model: str = setting(
+        Constant(Kind.PROSE, empty=True),
+        "The provider's name of the model. Required for every provider but `simulator`.",
+        "",
+    )
     base_url: str | None = setting(
         Constant(parse=_model_address, empty=True), "Base URL, if it is not the provider's own.", None
     )
@@ -638,9 +709,15 @@ class Model:
         None,
     )
     without_key: str | None = setting(
-        Constant(parse=_model_address, empty=True),
-        "Base URL to use while the API key is missing. A path alone is a path of this server.",
+        Constant(parse=_stand_in, empty=True),
+        "Who answers while the API key is missing: `simulator`, or a base URL. A path alone is a path of this server.",
         None,
+    )
+    options: dict[str, Any] = setting(
+        Named(Bound()),
+        "Additional fields of each request body, by the provider's names; for `simulator`, how it answers. The "
+        "`options` of a step take precedence.",
+        factory=dict,
     )
 
 
@@ -745,7 +822,7 @@ class Settings:
         AUTHENTICATION, "Authentication methods by name. Endpoints name them under `authentication`.", factory=dict
     )
     models: abc.Mapping[str, Model] = setting(
-        Named(group_of(Model, whole=True, example="{provider: openai, model: gpt-4o-mini}")),
+        Named(group_of(Model, whole=True, check=_check_model, example="{provider: openai, model: gpt-4o-mini}")),
         "LLMs by name, for `llm.chat: {model: name}`.",
         factory=dict,
     )

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Final
 
-from streamstack.errors import Diagnostic, Replacement, Severity
+from streamstack.errors import Diagnostic, Replacement, Severity, fast_dataclass
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.nodes import Document, Scalar, SourceText
-from streamstack.records import fast_dataclass
 
 _LONGEST: Final = 4000
 _SHOWN: Final = 300

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from streamstack.errors import RunError
+from streamstack.errors import RunError, fast_dataclass
 from streamstack.language.definition import Input, InputRules
 from streamstack.language.names import did_you_mean
 from streamstack.language.patterns import LONGEST, compile_pattern
@@ -33,10 +33,8 @@ from streamstack.language.values import (
     show_size,
     to_text,
 )
-from streamstack.records import fast_dataclass
 from streamstack.runtime.decoders.decoder import DEEPEST, is_deep
-from streamstack.runtime.files import File
-from streamstack.runtime.values import Stream
+from streamstack.runtime.values import File, Stream
 
 #: Converts and checks one value. What is wrong with it goes to the faults, which know its name.
 Check = Callable[[Any, "InputFaults"], Any]

@@ -18,19 +18,20 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
+from streamstack.language import kinds
 from streamstack.language.definition import Arguments, ConstantArgument, Entries, Items, Parameter, Stack, Step
 from streamstack.language.expressions import ObjectValue, Read, Template, Text, Value
 from streamstack.language.expressions.compile import LOCALS, compile_source, literal
 from streamstack.language.graph import Block, Node, constant, values_in
+from streamstack.language.kinds import Kind
+from streamstack.language.kinds import convert as convert_constant
 from streamstack.language.names import identifier
 from streamstack.language.sql import assembled, statement_in
 from streamstack.language.values import MISSING, to_text
-from streamstack.runtime import conversions
 from streamstack.runtime.concurrency import BREAK, CONTINUE, Signal
 from streamstack.runtime.faults import Site
 from streamstack.runtime.values import ENDLESS
-from streamstack.spec import Binds, Bound, Condition, Kind, Nesting, OneOf, StackOf, Type, Variable
-from streamstack.spec import convert as convert_constant
+from streamstack.spec import Binds, Bound, Condition, Nesting, OneOf, StackOf, Type, Variable
 
 
 @dataclass(slots=True)
@@ -537,7 +538,7 @@ def timeout_source(node: Node, code: Code) -> str:
     if node.step.timeout is None:
         return "None"
     if isinstance(node.step.timeout, Value):
-        return f"{code.constant(conversions.duration)}({code.source(node.step.timeout)}, 'timeout')"
+        return f"{code.constant(kinds.duration)}({code.source(node.step.timeout)}, 'timeout')"
     return code.literal(float(node.step.timeout))
 
 
@@ -688,18 +689,18 @@ def item_name(node: Node, binds: Binds) -> str:
 
 
 _CONVERT: dict[Kind, Callable[[Any, str], Any]] = {
-    Kind.TEXT: conversions.text,
-    Kind.URL: conversions.text,
-    Kind.INTEGER: conversions.integer,
-    Kind.NUMBER: conversions.number,
-    Kind.BOOLEAN: conversions.boolean,
-    Kind.LIST: conversions.items,
-    Kind.OBJECT: conversions.mapping,
-    Kind.HEADERS: conversions.mapping,
-    Kind.DURATION: conversions.duration,
-    Kind.SIZE: conversions.size,
-    Kind.EVERY: conversions.every,
-    Kind.RATE: conversions.rate,
+    Kind.TEXT: kinds.text,
+    Kind.URL: kinds.text,
+    Kind.INTEGER: kinds.integer,
+    Kind.NUMBER: kinds.number,
+    Kind.BOOLEAN: kinds.boolean,
+    Kind.LIST: kinds.items,
+    Kind.OBJECT: kinds.mapping,
+    Kind.HEADERS: kinds.mapping,
+    Kind.DURATION: kinds.duration,
+    Kind.SIZE: kinds.size,
+    Kind.EVERY: kinds.every,
+    Kind.RATE: kinds.rate,
 }
 
 
@@ -714,22 +715,22 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
     source = _url_source(code, value, parameter.name) if kind is Kind.URL else code.source(value)
     convert = _CONVERT.get(kind)
     if kind is Kind.HEADERS and not isinstance(value, ObjectValue):
-        convert = conversions.forwarded_headers
+        convert = kinds.forwarded_headers
     if convert is not None:
         source = f"{code.constant(convert)}({source}, {code.literal(parameter.name)})"
         if isinstance(bound, Bound) and (bound.minimum is not None or bound.maximum is not None):
             source = (
-                f"{code.constant(conversions.within)}({source}, {code.literal(parameter.name)}, "
+                f"{code.constant(kinds.within)}({source}, {code.literal(parameter.name)}, "
                 f"{code.literal(bound.minimum)}, {code.literal(bound.maximum)})"
             )
         if isinstance(bound, Bound) and bound.choices:
             choices = code.constant(bound.choices)
-            source = f"{code.constant(conversions.choice)}({source}, {code.literal(parameter.name)}, {choices})"
+            source = f"{code.constant(kinds.choice)}({source}, {code.literal(parameter.name)}, {choices})"
     if parameter.required and kind is not Kind.ANY:
-        return f"{code.constant(conversions.required)}({source}, {code.literal(parameter.name)})"
+        return f"{code.constant(kinds.required)}({source}, {code.literal(parameter.name)})"
     if parameter.default is not None:
         default = code.literal(parameter.default)
-        return f"{code.constant(conversions.default)}({source}, {default})"
+        return f"{code.constant(kinds.default)}({source}, {default})"
     return source
 
 
@@ -745,7 +746,7 @@ def _url_source(code: Code, value: Value, name: str) -> str:
     """Return Python source for a URL: bindings in path and query are percent-encoded, those in the host checked."""
     if not isinstance(value, Text):
         return code.source(value)
-    to_part, before, sources = code.constant(conversions.url_part), "", []
+    to_part, before, sources = code.constant(kinds.url_part), "", []
     for index, part in enumerate(value.parts):
         if isinstance(part, str):
             sources.append(code.literal(part))
@@ -758,7 +759,7 @@ def _url_source(code: Code, value: Value, name: str) -> str:
         elif _HOST_BEGUN.fullmatch(before):
             kind = _host_kind(value.parts[index + 1 :])
             inner = f"{code.literal(name)}, {code.literal(kind)}"
-            sources.append(f"{code.constant(conversions.url_host)}({part.source(code)}, {inner})")
+            sources.append(f"{code.constant(kinds.url_host)}({part.source(code)}, {inner})")
         else:
             sources.append(f"{code.constant(to_text)}({part.source(code)})")
         before += "x"

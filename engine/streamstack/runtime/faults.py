@@ -155,9 +155,7 @@ def _site(trace: TracebackType | None) -> tuple[Site | None, FrameType | None, b
         if sites is not None:
             frame, direct = trace.tb_frame, True
             site = sites[trace.tb_lineno - 1]
-        elif not str(trace.tb_frame.f_globals.get("__name__", "")).startswith(
-            ("streamstack.language.", "streamstack.runtime.conversions", "jinja2.")
-        ):
+        elif not str(trace.tb_frame.f_globals.get("__name__", "")).startswith(("streamstack.language.", "jinja2.")):
             direct = False
         trace = trace.tb_next
     return site, frame, direct

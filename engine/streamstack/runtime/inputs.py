@@ -44,7 +44,7 @@ from streamstack.runtime.coercion import (
     skipped_values,
     text_reader,
 )
-from streamstack.runtime.files import File
+from streamstack.runtime.values import File
 
 __all__ = ["Checker", "Form", "Inputs", "JsonText", "Layout", "Lookup", "compile_inputs"]
 

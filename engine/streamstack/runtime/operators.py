@@ -18,10 +18,9 @@ from streamstack.language.values import Opaque
 from streamstack.runtime.concurrency import Channel, settle
 from streamstack.runtime.decoders import format_of, format_of_file, read_content_type
 from streamstack.runtime.faults import located
-from streamstack.runtime.files import PIECE, File
 from streamstack.runtime.run import Run
 from streamstack.runtime.splitters import Splitter
-from streamstack.runtime.values import About, Batches, Items, Stream
+from streamstack.runtime.values import PIECE, About, Batches, File, Items, Stream
 
 log = structlog.get_logger("streamstack.run")
 

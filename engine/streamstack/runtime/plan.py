@@ -8,12 +8,12 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from streamstack.errors import RunError
+from streamstack.language import kinds
 from streamstack.language.analysis.emissions import MetadataEvents, metadata_events, reachable
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Graph, Node
 from streamstack.language.values import MISSING, Rate
-from streamstack.runtime import conversions
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import guarded, limited, retried
 from streamstack.runtime.faults import located
@@ -184,11 +184,7 @@ def listing(definition: Definition, project: Project) -> str:
 def _write_limit(code: Code, index: int, limit: RateLimit) -> None:
     """Write the Python that evaluates the bindings of a limit."""
     code.section = "rateLimit"
-    parts = (
-        ("limit", limit.rate, conversions.rate),
-        ("by", limit.by, None),
-        ("concurrent", limit.concurrent, conversions.integer),
-    )
+    parts = (("limit", limit.rate, kinds.rate), ("by", limit.by, None), ("concurrent", limit.concurrent, kinds.integer))
     with code.indented(f"def {code.named(f'limit_{index}')}(run, v_input):"):
         code.line("sink = run.sink")
         code.line("return (")

@@ -19,10 +19,9 @@ from streamstack.language.values import show_size
 from streamstack.runtime.coercion import invalid
 from streamstack.runtime.decoders import Options, decoded, decoder_for, format_of, read_content_type
 from streamstack.runtime.decoders.decoder import OnInvalid
-from streamstack.runtime.files import File
 from streamstack.runtime.inputs import Body, Form, JsonText, Layout
 from streamstack.runtime.operators import CLIENTS_FAULT
-from streamstack.runtime.values import About, Batches, Stream
+from streamstack.runtime.values import About, Batches, File, Stream
 from streamstack.server.request import CodingError, Request
 
 if TYPE_CHECKING:

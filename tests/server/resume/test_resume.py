@@ -305,7 +305,7 @@ async def test_an_id_of_the_authors_own_is_refused_at_run_time_too(accept: str) 
 
 async def test_a_stop_that_takes_long_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is slow to let go of what it holds: 202, as long as it does; 204 once it has ended."""
-    monkeypatch.setattr("streamstack.server.resume.readers.STOPPING", 0.2)
+    monkeypatch.setattr("streamstack.server.resume.streams.STOPPING", 0.2)
     holding, free = asyncio.Event(), asyncio.Event()
 
     async def stack(run: Run, inputs: dict[str, Any]) -> None:

@@ -20,10 +20,11 @@ from streamstack.errors import Diagnostic, Mark, RunError
 from streamstack.language.definition import Argument, ConstantArgument, Definition, Entries, Step
 from streamstack.language.expressions import Constant, ObjectValue, Value
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.kinds import Kind
 from streamstack.language.names import nearest
 from streamstack.language.sql import Statement, statement_in
 from streamstack.language.values import to_text
-from streamstack.spec import Bound, Kind, Named, OneOf, Type
+from streamstack.spec import Bound, Named, OneOf, Type
 
 T = TypeVar("T")
 

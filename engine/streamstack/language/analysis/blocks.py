@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from streamstack.errors import Mark
+from streamstack.errors import Mark, fast_dataclass
 from streamstack.language.analysis.names import Names
 from streamstack.language.analysis.state import (
     NO_EMISSIONS,
@@ -26,7 +26,6 @@ from streamstack.language.analysis.state import (
 from streamstack.language.analysis.streams import Emission, StreamAnalysis, both, merge
 from streamstack.language.definition import Definition
 from streamstack.language.graph import Block, Graph, Node, runs_once_at_least
-from streamstack.records import fast_dataclass
 from streamstack.spec import Group, Nesting, StackOf
 
 

@@ -27,10 +27,11 @@ from streamstack.language.expressions.grammar import becomes_text
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.foreign import NAMES, look_up
 from streamstack.language.graph import all_values, called_itself, reached, steps_of
+from streamstack.language.kinds import Kind
 from streamstack.language.names import suggestion
 from streamstack.language.nodes import Scalar, Sequence
 from streamstack.language.values import MISSING
-from streamstack.spec import Bound, Kind
+from streamstack.spec import Bound
 
 
 def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> list[Diagnostic]:

@@ -12,8 +12,9 @@ from typing import Final
 
 from jinja2 import nodes
 
-from streamstack.errors import Mark
-from streamstack.language.analysis.evaluate import Env, Evaluator
+from streamstack.errors import Mark, fast_dataclass
+from streamstack.language.analysis.evaluate import Evaluator
+from streamstack.language.analysis.narrowing import Env
 from streamstack.language.analysis.state import Reports
 from streamstack.language.analysis.types import Results, TypeWalker
 from streamstack.language.definition import Arguments, Endpoint, FunctionDefinition
@@ -22,7 +23,6 @@ from streamstack.language.expressions.compile import Expression
 from streamstack.language.graph import Graph, Node, called_itself, constant
 from streamstack.language.shapes import ANY, TEXT, Shape
 from streamstack.language.values import MISSING, to_text
-from streamstack.records import fast_dataclass
 
 #: Event names that one step may have; more are not told apart.
 _MOST_NAMES: Final = 20

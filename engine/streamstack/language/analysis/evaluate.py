@@ -13,24 +13,17 @@ from jinja2 import nodes
 from streamstack.errors import Mark, Replacement, RunError, replace_word
 from streamstack.language import foreign, shapes
 from streamstack.language.analysis.names import property_mark
+from streamstack.language.analysis.narrowing import TYPE_TESTS, Env, change, narrow, path_of
 from streamstack.language.analysis.state import Reports
 from streamstack.language.expressions import Read, Template, Text, Value
 from streamstack.language.expressions.compile import BINARY, COMPARE, Expression, ListValue, ObjectValue
-from streamstack.language.expressions.grammar import SOFT_FILTERS, SOFT_TESTS, constant_of, path_base
+from streamstack.language.expressions.grammar import SOFT_FILTERS, SOFT_TESTS, constant_of
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
-from streamstack.language.filters.signatures import (
-    ARGUMENT_KINDS,
-    FILTER_SIGNATURES,
-    FUNCTION_SIGNATURES,
-    OF_EMPTY,
-    TEST_SIGNATURES,
-)
-from streamstack.language.names import did_you_mean, nearest_and_sure
+from streamstack.language.kinds import Kind
+from streamstack.language.names import did_you_mean, listed, nearest_and_sure
 from streamstack.language.shapes import ANY, BOOLEAN, COUNT, KINDS, NULL, NUMBERS, TEXT, Shape, listing, record
 from streamstack.language.values import MISSING
-from streamstack.spec import Constant, Kind, listed
-
-Env = dict[str, Shape]
+from streamstack.spec import Constant
 
 #: What clients send who say who they are.
 _SENT: Final = frozenset({("headers",), ("cookies",), ("query",)})
@@ -47,40 +40,15 @@ _SIGNS: Final[dict[type[nodes.Node], str]] = {
     nodes.Pow: "**",
 }
 _COMPARES: Final = {"lt": "<", "lteq": "<=", "gt": ">", "gteq": ">=", "in": "in", "notin": "not in"}
-_MIRRORED: Final = {"lt": "gt", "lteq": "gteq", "gt": "lt", "gteq": "lteq"}
-_OPPOSITE: Final = {
-    "lt": "gteq",
-    "lteq": "gt",
-    "gt": "lteq",
-    "gteq": "lt",
-    "eq": "ne",
-    "ne": "eq",
-    "in": "notin",
-    "notin": "in",
-}
-#: The kinds that a test for a type lets through.
-_TYPE_TESTS: Final = {
-    "boolean": frozenset({"boolean"}),
-    "integer": frozenset({"integer"}),
-    "float": frozenset({"decimal"}),
-    "decimal": frozenset({"decimal"}),
-    "number": NUMBERS,
-    "string": frozenset({"text"}),
-    "text": frozenset({"text"}),
-    "mapping": frozenset({"object"}),
-    "object": frozenset({"object"}),
-    "list": frozenset({"list"}),
-    "iterable": frozenset({"list", "object", "text"}),
-    "sequence": frozenset({"list", "text"}),
-    "timestamp": frozenset({"timestamp"}),
-    "date": frozenset({"date"}),
-}
+_LENGTHS: Final = frozenset({"length", "size", "count", "len"})
 #: Filters whose attribute names a field of the items, by the position of that argument.
 _ATTRIBUTES: Final = {
     "map": -1, "sort": 2, "sortBy": 0, "groupBy": 0, "groupby": 0, "indexBy": 0, "selectattr": 0, "rejectattr": 0,
     "unique": 1, "sum": 0, "mean": 0, "min": 0, "max": 0, "join": 1,
 }  # fmt: skip
 _OF_NUMBERS: Final = frozenset({"sum", "mean", "percentile"})
+#: Filters whose null comes of an empty list only.
+_OF_EMPTY: Final = frozenset({"first", "last", "min", "max", "mean", "percentile", "random"})
 #: Filters of these that pass null over.
 _PASS_NULL: Final = frozenset({"sort", "sortBy", "merge"})
 _ORDERED: Final = frozenset({"min", "max", "sort", "sortBy"})
@@ -163,8 +131,8 @@ class Evaluator:
         """Return what is known where a condition is true, or false."""
         if not isinstance(value, Expression):
             return dict(env)
-        with self.at(value, env), self._silent():
-            result = self.narrow(value.node, env, truth=truth)
+        with self.at(value, env):
+            result = narrow(value.node, env, self._soft_shape, truth=truth)
         if "auth" in result:
             # A client that sends credentials is not anonymous, and a look-up that did not fail has found something.
             sent = truth and any(read.name == "request" and read.path[:1] in _SENT for read in value.reads)
@@ -174,11 +142,10 @@ class Evaluator:
 
     def narrowed_by_case(self, value: Value, label: str, env: Env) -> Env:
         """Return what is known in a case of `switch`."""
-        result = dict(env)
-        if isinstance(value, Expression) and label != "null":
-            with self.at(value, env), self._silent():
-                self._narrow_side(value.node, "eq", label, result, null=False)
-        return result
+        if not isinstance(value, Expression) or label == "null":
+            return dict(env)
+        equal = nodes.Compare(value.node, [nodes.Operand("eq", nodes.Const(label))])
+        return narrow(equal, env, self._soft_shape, truth=True)
 
     @contextmanager
     def at(self, value: Value, env: Env) -> Iterator[None]:
@@ -188,12 +155,13 @@ class Evaluator:
         yield
         self._value, self.env = before
 
-    @contextmanager
-    def _silent(self) -> Iterator[None]:
-        """Work out shapes a second time without findings."""
+    def _soft_shape(self, node: nodes.Node, env: Env) -> Shape:
+        """Return the shape of an expression a second time, without findings."""
         before, self._reports = self._reports, Reports(frozenset())
-        yield
+        with self._within(env):
+            shape = self.of(node, soft=True)
         self._reports = before
+        return shape
 
     @contextmanager
     def _within(self, env: Env) -> Iterator[None]:
@@ -255,12 +223,7 @@ class Evaluator:
 
     def assume(self, node: nodes.Node) -> None:
         """Take a path as not null from here on."""
-        self._change(self.env, node, lambda shape: shape.sure)
-
-    def _change(self, env: Env, node: nodes.Node, change: Any) -> None:
-        path = path_of(node)
-        if path is not None and path[0] in env and all(isinstance(key, str) for key in path):
-            env[str(path[0])] = env[str(path[0])].with_field(tuple(map(str, path[1:])), change)
+        change(self.env, node, lambda shape: shape.sure)
 
     def not_null(self, node: nodes.Node, what: str) -> Shape:
         """Return the shape of an operand that must not be null."""
@@ -555,8 +518,7 @@ class Evaluator:
 
     def condition_of(self, node: nodes.CondExpr) -> Shape:
         self.of(node.test)
-        with self._silent():
-            true, false = (self.narrow(node.test, self.env, truth=truth) for truth in (True, False))
+        true, false = (narrow(node.test, self.env, self._soft_shape, truth=truth) for truth in (True, False))
         with self._within(true):
             first = self.of(node.expr1)
         if node.expr2 is None:
@@ -564,36 +526,22 @@ class Evaluator:
         with self._within(false):
             return first | self.of(node.expr2)
 
-    def and_of(self, node: nodes.And) -> Shape:
+    def junction_of(self, node: nodes.And | nodes.Or) -> Shape:
+        """Return the shape of `and` or `or`: an operand is read only where those before it were true, or false."""
+        both = isinstance(node, nodes.And)
         parts = [node.right]
         left: nodes.Node = node.left
-        while isinstance(left, nodes.And):
+        while type(left) is type(node):
             parts.append(left.right)
             left = left.left
         result, env = self.of(left), dict(self.env)
         before: nodes.Node = left
         for part in reversed(parts):
-            with self._silent():
-                env = self.narrow(before, env, truth=True)
-            with self._within(env):
-                result = _falsy(result) | self.of(part)
-            before = part
-        return replace(result, constant=MISSING)
-
-    def or_of(self, node: nodes.Or) -> Shape:
-        parts = [node.right]
-        left: nodes.Node = node.left
-        while isinstance(left, nodes.Or):
-            parts.append(left.right)
-            left = left.left
-        result, env = self.of(left), dict(self.env)
-        before: nodes.Node = left
-        for part in reversed(parts):
-            with self._silent():
-                env = self.narrow(before, env, truth=False)
+            env = narrow(before, env, self._soft_shape, truth=both)
             with self._within(env):
                 other = self.of(part)
-                result = other if result.is_null else result.sure | other
+            earlier = replace(result, filled=False) if both else result.sure
+            result = other if result.is_null and not both else earlier | other
             before = part
         return replace(result, constant=MISSING)
 
@@ -677,7 +625,7 @@ class Evaluator:
         given |= {str(each.key): each.value for each in node.kwargs}
         for extra in node.args[len(operation.keywords) :]:
             self.of(extra)
-        wanted = ARGUMENT_KINDS.get(operation.name, ())
+        wanted = operation.arguments
         for index, field in enumerate(operation.fields):
             argument = given.get(field.name)
             if argument is None:
@@ -717,10 +665,9 @@ class Evaluator:
         value = self.of(node.node)
         if operation is None:
             return ANY
-        takes, gives = FILTER_SIGNATURES.get(name, ("", ""))
-        wanted = shapes.parse(takes)
+        wanted = shapes.parse(operation.takes)
         with_default = name in ("toInteger", "int", "toDecimal", "float") and bool(node.args or node.kwargs)
-        if value.null and takes and not wanted.null and not with_default:
+        if value.null and operation.takes and not wanted.null and not with_default:
             self.may_be_null(node.node, value, f"the filter `{name}` fails on null")
         value = value.sure
         if wanted.kinds is not None or name in ("toJson", "tojson", "toText", "string"):
@@ -741,7 +688,7 @@ class Evaluator:
                 node.node, f"`{shown or 'this text'}` may be no {_READ[name]}, which `{name}` needs", hint, sure=False
             )
         self._names = node.args
-        return self._result(node, name, value, gives, given)
+        return self._result(node, operation, value, given)
 
     def _computed(self, node: nodes.Filter, operation: Operation, value: Any, given: Mapping[str, nodes.Node]) -> Shape:
         """Apply a filter to constants."""
@@ -768,11 +715,10 @@ class Evaluator:
             return value
         return otherwise if value.is_null else replace(value.sure | otherwise, constant=MISSING)
 
-    def _result(
-        self, node: nodes.Filter, name: str, value: Shape, gives: str, given: Mapping[str, nodes.Node]
-    ) -> Shape:
+    def _result(self, node: nodes.Filter, operation: Operation, value: Shape, given: Mapping[str, nodes.Node]) -> Shape:
         """Return the shape of what a filter gives."""
         assert node.node is not None
+        name = operation.name
         items = value.item() if value.may_be(("list", "text")) else ANY
         position = _ATTRIBUTES.get(name)
         attribute = given.get("attribute", given.get("field")) if position is not None else None
@@ -783,18 +729,17 @@ class Evaluator:
         special = _RESULTS.get(name)
         shape = special(self, value, items, given) if special is not None else None
         if shape is None:
-            why = f"`{name}` gives null " + ("for an empty list" if name in OF_EMPTY else "where it finds nothing")
-            shape = shapes.parse(gives, lambda _: value, why)
-        if name in OF_EMPTY and value.filled and not value.item().null:
+            why = f"`{name}` gives null " + ("for an empty list" if name in _OF_EMPTY else "where it finds nothing")
+            shape = shapes.parse(operation.gives, lambda _: value, why)
+        if name in _OF_EMPTY and value.filled and not value.item().null:
             shape = shape.sure
         return replace(shape, filled=True) if name in _KEEP_FILLED and value.filled else shape
 
     def result_of_map(self, value: Shape, items: Shape, given: Mapping[str, nodes.Node]) -> Shape:
         """Return the list of a field of each item, or of what a filter gives for each."""
         if "filter" in given:
-            takes_gives = FILTER_SIGNATURES.get(str(constant_of(given["filter"])))
-            known = takes_gives is not None and "it" not in takes_gives[1]
-            return listing(shapes.parse(takes_gives[1]) if known and takes_gives is not None else ANY)
+            applied = FILTERS.get(str(constant_of(given["filter"])))
+            return listing(ANY if applied is None or "it" in applied.gives else shapes.parse(applied.gives))
         if given.get("default") is not None:
             items = items.sure | self.of(given["default"])
         return listing(items)
@@ -859,11 +804,10 @@ class Evaluator:
         value = self.of(node.node, soft=soft)
         operation = TESTS.get(node.name)
         if operation is not None:
-            takes = TEST_SIGNATURES.get(node.name)
-            if takes is not None:
+            if operation.takes:
                 if value.null:
                     self.may_be_null(node.node, value, f"the test `{node.name}` fails on null")
-                wanted = shapes.parse(takes[0]).kinds or KINDS
+                wanted = shapes.parse(operation.takes).kinds or KINDS
                 self.fits(node.node, value.sure, wanted, f"the test `{node.name}` needs an integer")
             self._arguments(operation, node)
         if node.name in ("none", "null") and value.kinds is not None and (value.is_null or not value.null):
@@ -876,171 +820,10 @@ class Evaluator:
         if operation is None:
             return ANY
         given = self._arguments(operation, node)
-        shape = shapes.parse(FUNCTION_SIGNATURES.get(name, ("", ""))[1])
+        shape = shapes.parse(operation.gives)
         if name == "range" and given:
             shape = replace(shape, items=replace(shapes.INTEGER, low=0 if len(given) == 1 else None))
         return shape
-
-    # -- narrowing
-
-    def narrow(self, node: nodes.Node, env: Env, *, truth: bool) -> Env:  # noqa: C901  (one branch a kind of node)
-        """Return what is known where an expression is true (or false)."""
-        result = dict(env)
-        if truth:
-            for name, shape in env.items():
-                if shape.unless is not None and shape.unless == node:
-                    result[name] = shape.sure
-        if isinstance(node, nodes.Not):
-            return self.narrow(node.node, result, truth=not truth)
-        if isinstance(node, (nodes.And, nodes.Or)):
-            both = isinstance(node, nodes.And) == truth
-            first = self.narrow(node.left, result, truth=truth)
-            if both:
-                return self.narrow(node.right, first, truth=truth)
-            second = self.narrow(node.right, self.narrow(node.left, result, truth=not truth), truth=truth)
-            return join_env(first, second) or result
-        if isinstance(node, nodes.Test):
-            self._narrow_test(node, result, truth=truth)
-        elif isinstance(node, nodes.Compare):
-            self._narrow_compare(node, result, truth=truth)
-        elif isinstance(node, nodes.Filter) and node.name in ("length", "count") and node.node is not None:
-            if truth:
-                self._change(result, node.node, lambda shape: replace(shape.sure, filled=True))
-        elif isinstance(node, nodes.Filter) and node.name in SOFT_FILTERS and node.node is not None:
-            if truth and not _default_of(node, default=True):
-                self._reached(node.node, result)
-        elif path_of(node) is not None:
-            with self._within(result):
-                shape = self.of(node, soft=True)
-            if isinstance(shape.tells, nodes.Node):
-                result = self.narrow(shape.tells, result, truth=truth)
-            if truth:
-                self._change(result, node, lambda shape: replace(shape.sure, filled=True))
-            else:
-                self._change(result, node, lambda shape: replace(shape, tells=None))
-        return result
-
-    def _reached(self, node: nodes.Node, env: Env) -> None:
-        """Note that a path leads to something: neither it nor what it passes is null."""
-        while isinstance(node, (nodes.Getattr, nodes.Getitem, nodes.Name, nodes.Or)):
-            if isinstance(node, nodes.Or):  # (auth or {}).sub
-                node = node.left
-                continue
-            self._change(env, node, lambda shape: shape.sure)
-            if isinstance(node, nodes.Name):
-                return
-            node = node.node
-
-    def _narrow_test(self, node: nodes.Test, env: Env, *, truth: bool) -> None:
-        name, about = node.name, node.node
-        if name in ("none", "null"):
-            if truth:
-                self._change(
-                    env, about, lambda shape: replace(shape, kinds=frozenset(), null=shape.null or "it is null")
-                )
-            else:
-                self._reached(about, env)
-        elif name in ("defined", "undefined"):
-            if truth == (name == "defined"):
-                self._change(env, about, lambda shape: shape.sure if shape.absent else shape)
-                if isinstance(about, (nodes.Getattr, nodes.Getitem)):
-                    self._reached(about.node, env)
-        elif name in _TYPE_TESTS:
-            kinds = _TYPE_TESTS[name]
-            if truth:
-                self._reached(about, env)
-                self._change(env, about, lambda shape: shape.only(kinds))
-            else:
-                self._change(env, about, lambda shape: shape.only(kinds, without=True))
-        elif name == "empty":
-            if not truth:
-                self._reached(about, env)
-                self._change(env, about, lambda shape: replace(shape.sure, filled=True))
-        elif truth and name not in ("false", "even", "odd"):
-            self._reached(about, env)
-
-    def _narrow_compare(self, node: nodes.Compare, env: Env, *, truth: bool) -> None:
-        if len(node.ops) != 1:
-            left = node.expr
-            for operand in node.ops if truth else ():
-                self._narrow_pair(left, operand.op, operand.expr, env)
-                left = operand.expr
-            return
-        operand = node.ops[0]
-        op = operand.op
-        if not truth:
-            op = _OPPOSITE[op]
-        self._narrow_pair(node.expr, op, operand.expr, env)
-
-    def _narrow_pair(self, left: nodes.Node, op: str, right: nodes.Node, env: Env) -> None:
-        if op == "in":
-            key = constant_of(left)
-            if isinstance(key, str) and path_of(right) is not None:
-                self._change(env, nodes.Getattr(right, key, "load"), lambda shape: shape.sure)
-                if path_of(right) == ("sent",):
-                    sent = nodes.Getattr(nodes.Name("input", "load"), key, "load")
-                    self._change(env, sent, lambda shape: shape.sure)
-            if isinstance(right, (nodes.List, nodes.Tuple)) and not any(_is_null(each) for each in right.items):
-                self._reached(left, env)
-            return
-        if op == "notin":
-            return
-        for one, way, other in ((left, op, right), (right, _MIRRORED.get(op, op), left)):
-            self._narrow_side(one, way, constant_of(other), env, null=_is_null(other))
-
-    def _narrow_side(self, node: nodes.Node, op: str, constant: Any, env: Env, *, null: bool) -> None:
-        if null:
-            if op == "eq":
-                self._change(
-                    env, node, lambda shape: replace(shape, kinds=frozenset(), null=shape.null or "it is null")
-                )
-            elif op == "ne":
-                self._reached(node, env)
-            return
-        known = not isinstance(constant, nodes.Node) and constant is not None
-        if isinstance(node, nodes.Filter) and node.node is not None:
-            if node.name in ("length", "count") and known and type(constant) in (int, float):
-                least = {"gt": constant + 1, "gteq": constant, "eq": constant}.get(
-                    op, 1 if (op, constant) == ("ne", 0) else 0
-                )
-                if least >= 1:
-                    self._change(env, node.node, lambda shape: replace(shape.sure, filled=True))
-            elif node.name in SOFT_FILTERS and known and not _holds(_default_of(node, default=MISSING), op, constant):
-                self._reached(node.node, env)
-            return
-        if op in _MIRRORED or (op == "eq" and known):
-            self._reached(node, env)
-        if not known:
-            if op == "ne" or op in _MIRRORED:
-                self._change(env, node, lambda shape: replace(shape, low=None, high=None))
-            return
-        if type(constant) in (int, float):
-            self._change(env, node, lambda shape: _bounded(shape, op, constant))
-
-
-_LENGTHS: Final = frozenset({"length", "size", "count", "len"})
-
-
-def _bounded(shape: Shape, op: str, constant: float) -> Shape:
-    """Return the shape of a number that compares like this with a constant."""
-    if shape.low is None or shape.high is None:
-        low, high = shape.low, shape.high
-    else:
-        low, high = shape.low, shape.high
-    step = 1 if shape.is_only("integer") else 0
-    if op in ("gt", "gteq"):
-        least = constant + (step if op == "gt" else 0)
-        if op == "gt" and not step and constant == 0:
-            return replace(shape, low=None)
-        low = least if low is None else max(low, least)
-    elif op in ("lt", "lteq"):
-        most = constant - (step if op == "lt" else 0)
-        high = most if high is None else min(high, most)
-    elif op == "eq":
-        low = high = constant
-    elif constant == 0:  # it is not 0, which is all that a division asks
-        return replace(shape, low=None, high=None)
-    return replace(shape, low=low, high=high)
 
 
 def _bounds_of(node: nodes.BinExpr, left: Shape, right: Shape) -> tuple[float | None, float | None]:
@@ -1071,78 +854,9 @@ def _sum(one: float | None, other: float | None) -> float | None:
     return one + other
 
 
-def _holds(value: Any, op: str, constant: Any) -> bool:
-    """Tell whether the default of a value may pass a comparison: then nothing is known of the value."""
-    if value is MISSING or isinstance(value, nodes.Node):
-        return True
-    try:
-        found: dict[str, bool] = {
-            "eq": value == constant, "ne": value != constant, "lt": value < constant, "lteq": value <= constant,
-            "gt": value > constant, "gteq": value >= constant,
-        }  # fmt: skip
-        return found.get(op, True)
-    except TypeError:
-        return value == constant if op == "eq" else value != constant if op == "ne" else True
-
-
-def _default_of(node: nodes.Filter, *, default: Any) -> Any:
-    """Return the constant that `default` puts in place of null."""
-    given = node.args[0] if node.args else next((each.value for each in node.kwargs if each.key == "other"), None)
-    found = "" if given is None else None if _is_null(given) else constant_of(given)
-    return default if isinstance(found, nodes.Node) else found
-
-
-def _falsy(shape: Shape) -> Shape:
-    """Return what a value is where it counts as false."""
-    return replace(shape, filled=False)
-
-
-def _is_null(node: nodes.Node) -> bool:
-    return (isinstance(node, nodes.Name) and node.name == "null") or (
-        isinstance(node, nodes.Const) and node.value is None
-    )
-
-
-def path_of(node: nodes.Node) -> tuple[str | int, ...] | None:
-    """Return the name and the constant keys that a path consists of; None for any other expression."""
-    base = path_base(node)
-    if not isinstance(base, nodes.Name):
-        return None
-    keys: list[str | int] = []
-    while node is not base:
-        if isinstance(node, nodes.Getattr):
-            keys.append(node.attr)
-        else:
-            assert isinstance(node, nodes.Getitem)
-            key = constant_of(node.arg)
-            if type(key) is not str and type(key) is not int:
-                return None
-            keys.append(key)
-        node = node.node
-    return (base.name, *reversed(keys))
-
-
-def names_in(condition: Any) -> set[str]:
-    """Return the names that a condition is about."""
-    if not isinstance(condition, nodes.Node):
-        return set()
-    return {each.name for each in (condition, *condition.find_all(nodes.Name)) if isinstance(each, nodes.Name)}
-
-
 def an(kinds: Iterable[str]) -> str:
     """Name one of some kinds, with an article."""
     return listed(f"an {each}" if each[0] in "aeio" else f"a {each}" for each in kinds)
-
-
-def join_env(one: Env | None, other: Env | None) -> Env | None:
-    """Return what is known where two paths meet."""
-    if one is None or other is None or one is other:
-        return other if one is None else one
-    result = {}
-    for name, shape in one.items():
-        same = other.get(name)
-        result[name] = shape if same is None else shape | same
-    return {**other, **result}
 
 
 def _merged(items: Shape) -> Shape:
@@ -1155,8 +869,8 @@ def _merged(items: Shape) -> Shape:
 def _chosen(value: Shape, test: object, *, keeps: bool) -> Shape:
     """Return the list of the items that pass a test, or that don't."""
     items = value.item()
-    if isinstance(test, str) and test in _TYPE_TESTS:
-        return listing(items.only(_TYPE_TESTS[test], without=not keeps))
+    if isinstance(test, str) and test in TYPE_TESTS:
+        return listing(items.only(TYPE_TESTS[test], without=not keeps))
     ruled_out = (keeps and test is None) or (not keeps and test in ("none", "null"))
     return listing(items.sure if ruled_out else items)
 
@@ -1202,8 +916,8 @@ _HANDLERS: Final[dict[type[nodes.Node], Any]] = {
     nodes.Tuple: Evaluator.list_of,
     nodes.Dict: Evaluator.dict_of,
     nodes.CondExpr: Evaluator.condition_of,
-    nodes.And: Evaluator.and_of,
-    nodes.Or: Evaluator.or_of,
+    nodes.And: Evaluator.junction_of,
+    nodes.Or: Evaluator.junction_of,
     nodes.Not: Evaluator.not_of,
     nodes.Neg: Evaluator.sign_of,
     nodes.Pos: Evaluator.sign_of,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from streamstack.errors import Diagnostic, Mark, replace_word
+from streamstack.errors import Diagnostic, Mark, fast_dataclass, replace_word
 from streamstack.language import foreign
 from streamstack.language.analysis.state import PLAIN, AnalysisState, Binding, Content, Reports
 from streamstack.language.definition import (
@@ -27,7 +27,6 @@ from streamstack.language.loading.inputs import mismatch
 from streamstack.language.names import RESERVED, VARIABLE, nearest_and_sure, suggestion
 from streamstack.language.settings import default_database
 from streamstack.language.values import MISSING
-from streamstack.records import fast_dataclass
 from streamstack.spec import Nesting
 
 #: Reserved names that are bound everywhere.

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from streamstack.errors import Diagnostic, Mark, Replacement
+from streamstack.errors import Diagnostic, Mark, Replacement, fast_dataclass
 from streamstack.language.findings import make_diagnostic
-from streamstack.records import fast_dataclass
 
 #: Properties that every stream has.
 OF_EVERY_STREAM: Final = frozenset({"count", "finished"})

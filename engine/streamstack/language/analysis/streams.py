@@ -22,7 +22,7 @@ from streamstack.language.analysis.state import (
 from streamstack.language.definition import Step
 from streamstack.language.expressions import Read, Value
 from streamstack.language.graph import Use
-from streamstack.spec import Kind
+from streamstack.language.kinds import Kind
 
 #: Parameters that iterate a stream, and those that only take it over.
 READS: Final = frozenset({Kind.STREAM, Kind.ITEMS})

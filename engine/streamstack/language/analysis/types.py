@@ -11,7 +11,8 @@ from typing import Final
 
 from streamstack.errors import Mark
 from streamstack.language import shapes
-from streamstack.language.analysis.evaluate import Env, Evaluator, an, join_env, names_in
+from streamstack.language.analysis.evaluate import Evaluator, an
+from streamstack.language.analysis.narrowing import Env, join_env, names_in
 from streamstack.language.analysis.state import Reports
 from streamstack.language.definition import (
     Arguments,
@@ -38,11 +39,12 @@ from streamstack.language.graph import (
     reached,
     runs_once_at_least,
 )
+from streamstack.language.kinds import FACTS, Kind, shown
 from streamstack.language.paths import parameters
 from streamstack.language.shapes import ANY, BOOLEAN, COUNT, INTEGER, KINDS, NULL, NUMBER, NUMBERS, TEXT, Shape, record
 from streamstack.language.sql import statement_in
 from streamstack.language.values import MISSING
-from streamstack.spec import FACTS, Bound, Kind, Nesting, shown
+from streamstack.spec import Bound, Nesting
 
 #: What a parameter of a kind takes; all others take any data.
 _TAKES: Final[Mapping[Kind, frozenset[str]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 
-from streamstack.errors import Diagnostic, Mark
+from streamstack.errors import Diagnostic, Mark, fast_dataclass
 from streamstack.language.analysis.blocks import Blocks
 from streamstack.language.analysis.state import (
     NO_EMISSIONS,
@@ -35,9 +35,9 @@ from streamstack.language.definition import (
 )
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Block, Node, PerItem, called_by, constant, steps_of
+from streamstack.language.kinds import Kind
+from streamstack.language.names import listed
 from streamstack.language.values import MISSING
-from streamstack.records import fast_dataclass
-from streamstack.spec import Kind, listed
 
 
 @fast_dataclass()

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Protocol
 
 from jinja2 import nodes
 
-from streamstack.errors import Mark
+from streamstack.errors import Mark, fast_dataclass
 from streamstack.language import operators
 from streamstack.language.expressions.grammar import SOFT_FILTERS, SOFT_TESTS, constant_of, is_path, path_base
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
@@ -24,7 +24,6 @@ from streamstack.language.filters.tests import range_of
 from streamstack.language.names import identifier
 from streamstack.language.operators import bounded_text
 from streamstack.language.values import MISSING, to_text
-from streamstack.records import fast_dataclass
 
 
 class Spelling(Protocol):

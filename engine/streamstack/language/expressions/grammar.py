@@ -12,13 +12,12 @@ from jinja2.exceptions import TemplateSyntaxError
 from jinja2.lexer import Token, TokenStream, operators
 from jinja2.parser import Parser
 
-from streamstack.errors import Replacement
+from streamstack.errors import Replacement, fast_dataclass
 from streamstack.language import foreign
 from streamstack.language.filters import DROPPED, FILTERS, FUNCTIONS_OF_EXPRESSIONS, NAMING, TESTS, Operation
 from streamstack.language.findings import FINDINGS
 from streamstack.language.names import certain, did_you_mean, misspelt, nearest
 from streamstack.language.nodes import Scalar
-from streamstack.records import fast_dataclass
 
 #: Brackets inside brackets; Jinja2's parser takes about 14 Python frames for each.
 MAX_BRACKETS: Final = 30

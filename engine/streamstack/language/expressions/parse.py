@@ -9,7 +9,7 @@ from typing import Final
 from jinja2 import nodes
 from jinja2.lexer import Token
 
-from streamstack.errors import Diagnostic, Mark
+from streamstack.errors import Diagnostic, Mark, fast_dataclass
 from streamstack.language.expressions.compile import Constant, Expression, ListValue, ObjectValue, Read, Text, Value
 from streamstack.language.expressions.grammar import (
     Analysis,
@@ -23,7 +23,6 @@ from streamstack.language.expressions.grammar import (
 from streamstack.language.expressions.templates import Program, Template, compile_template
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.source import Node, Scalar, Sequence
-from streamstack.records import fast_dataclass
 
 #: Lists and objects with bindings inside one another; each is a bracket of Python.
 MAX_NESTING: Final = 40

@@ -17,7 +17,7 @@ from jinja2.runtime import Context, LoopContext, Undefined, new_context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, missing
 
-from streamstack.errors import RunError
+from streamstack.errors import RunError, fast_dataclass
 from streamstack.language.expressions.compile import (
     LOCALS,
     Read,
@@ -44,7 +44,6 @@ from streamstack.language.expressions.grammar import (
 )
 from streamstack.language.operators import MAX_TEXT, a_kind, refuse_stream
 from streamstack.language.values import Opaque, to_text
-from streamstack.records import fast_dataclass
 
 
 class Generator(CodeGenerator):

@@ -13,6 +13,7 @@ from streamstack.errors import RunError
 from streamstack.language import operators
 from streamstack.language.filters.operations import (
     FILTERS,
+    ROWS,
     TESTS,
     Operation,
     at_path,
@@ -31,7 +32,14 @@ from streamstack.language.operators import key_text
 from streamstack.language.values import number_key, to_text
 
 
-@declare("filter", "length", '[[1, 2] | length, "Zoë" | length]', [2, 3], aliases=("count",))
+@declare(
+    "filter",
+    "length",
+    '[[1, 2] | length, "Zoë" | length]',
+    [2, 3],
+    aliases=("count",),
+    shape=f"text | {ROWS} | bytes -> integer",
+)
 def length(value: Any) -> int:
     """Return the number of items of a list, entries of an object, characters of a text, or bytes."""
     if isinstance(value, (str, list, tuple, dict, bytes)):
@@ -40,7 +48,12 @@ def length(value: Any) -> int:
 
 
 @declare(
-    "filter", "first", "[[3, 1] | first, [] | first, [1, 2, 3] | first(2)]", [3, None, [1, 2]], takes={"count": whole()}
+    "filter",
+    "first",
+    "[[3, 1] | first, [] | first, [1, 2, 3] | first(2)]",
+    [3, None, [1, 2]],
+    takes={"count": whole()},
+    shape=f"{ROWS} | text -> items of it?",
 )
 def first(value: Any, count: Any = None) -> Any:
     """Return the first item of a list, or character of a text; null if it is empty.
@@ -53,7 +66,7 @@ def first(value: Any, count: Any = None) -> Any:
     return items[0] if items else None
 
 
-@declare("filter", "last", "[1, 2, 3] | last", 3, takes={"count": whole()})
+@declare("filter", "last", "[1, 2, 3] | last", 3, takes={"count": whole()}, shape=f"{ROWS} | text -> items of it?")
 def last(value: Any, count: Any = None) -> Any:
     """Return the last item of a list, or character of a text; null if it is empty.
 
@@ -69,14 +82,14 @@ def _list(items: Sequence[Any]) -> Any:
     return items if isinstance(items, str) else list(items)
 
 
-@declare("filter", "reverse", "[1, 2, 3] | reverse", [3, 2, 1])
+@declare("filter", "reverse", "[1, 2, 3] | reverse", [3, 2, 1], shape=f"{ROWS} | text -> it")
 def reverse(value: Any) -> Any:
     """Reverse a list or a text."""
     items = sequence_of(value, "reverse")
     return items[::-1] if isinstance(items, str) else list(reversed(items))
 
 
-@declare("filter", "sort", '["b", "A", "c"] | sort(reverse=true)', ["c", "b", "A"])
+@declare("filter", "sort", '["b", "A", "c"] | sort(reverse=true)', ["c", "b", "A"], shape=f"{ROWS} -> [items of it]")
 def sort(value: Any, reverse: Any = False, case_sensitive: Any = False, attribute: Any = None) -> list[Any]:
     """Sort a list, optionally by an attribute of its items.
 
@@ -85,7 +98,9 @@ def sort(value: Any, reverse: Any = False, case_sensitive: Any = False, attribut
     return _sorted(items_of(value, "sort"), attribute, reverse, folded=not case_sensitive)
 
 
-@declare("filter", "sortBy", '[{"n": 2}, {"n": 1}] | sortBy("n")', [{"n": 1}, {"n": 2}])
+@declare(
+    "filter", "sortBy", '[{"n": 2}, {"n": 1}] | sortBy("n")', [{"n": 1}, {"n": 2}], shape=f"{ROWS} -> [items of it]"
+)
 def sort_by(value: Any, field: Any, reverse: Any = False) -> list[Any]:
     """Sort a list by a field of its items. "a.b" is a nested field.
 
@@ -106,7 +121,7 @@ def _sorted(items: Sequence[Any], path: Any, reverse: Any, *, folded: bool) -> l
     return [items[place] for place in known] + [item for item, key in zip(items, keys, strict=True) if key is None]
 
 
-@declare("filter", "unique", '[1, 2, 1, 1.0, "a"] | unique', [1, 2, "a"])
+@declare("filter", "unique", '[1, 2, 1, 1.0, "a"] | unique', [1, 2, "a"], shape=f"{ROWS} -> [items of it]")
 def unique(value: Any, case_sensitive: Any = True, attribute: Any = None) -> list[Any]:
     """Remove duplicates from a list, optionally by an attribute. The first of equal items stays.
 
@@ -139,7 +154,14 @@ def identity(value: Any) -> Any:
     return value
 
 
-@declare("filter", "flatten", "[1, [2, [3]]] | flatten", [1, 2, [3]], takes={"levels": whole(0, 100)})
+@declare(
+    "filter",
+    "flatten",
+    "[1, [2, [3]]] | flatten",
+    [1, 2, [3]],
+    takes={"levels": whole(0, 100)},
+    shape=f"{ROWS} -> list",
+)
 def flatten(value: Any, levels: Any = 1) -> list[Any]:
     """Flatten nested lists by one level, or by the given number of levels."""
     items = list(items_of(value, "flatten"))
@@ -150,7 +172,14 @@ def flatten(value: Any, levels: Any = 1) -> list[Any]:
     return items
 
 
-@declare("filter", "batch", "[1, 2, 3] | batch(2, 0)", [[1, 2], [3, 0]], takes={"linecount": whole(1)})
+@declare(
+    "filter",
+    "batch",
+    "[1, 2, 3] | batch(2, 0)",
+    [[1, 2], [3, 0]],
+    takes={"linecount": whole(1)},
+    shape=f"{ROWS} -> [[any]]",
+)
 def batch(value: Any, linecount: Any, fill_with: Any = None) -> list[list[Any]]:
     """Split a list into lists of a given size. The last one is padded with `fill_with` unless that is null."""
     items = list(items_of(value, "batch"))
@@ -160,7 +189,14 @@ def batch(value: Any, linecount: Any, fill_with: Any = None) -> list[list[Any]]:
     return found
 
 
-@declare("filter", "slice", "[1, 2, 3, 4, 5] | slice(2)", [[1, 2, 3], [4, 5]], takes={"slices": whole(1, 100_000)})
+@declare(
+    "filter",
+    "slice",
+    "[1, 2, 3, 4, 5] | slice(2)",
+    [[1, 2, 3], [4, 5]],
+    takes={"slices": whole(1, 100_000)},
+    shape=f"{ROWS} -> [[any]]",
+)
 def slices(value: Any, slices: Any, fill_with: Any = None) -> list[list[Any]]:
     """Split a list into a number of lists of about equal size.
 
@@ -179,7 +215,7 @@ def slices(value: Any, slices: Any, fill_with: Any = None) -> list[list[Any]]:
     return found
 
 
-@declare("filter", "random", "[7] | random", 7)
+@declare("filter", "random", "[7] | random", 7, shape=f"{ROWS} | text -> items of it?")
 def random_item(value: Any) -> Any:
     """Return a random item of a list; null if it is empty."""
     items = sequence_of(value, "random")
@@ -191,6 +227,7 @@ def random_item(value: Any) -> Any:
     "groupBy",
     '[{"t": "a", "n": 1}, {"t": "b"}, {"t": "a"}] | groupBy("t")',
     {"a": [{"t": "a", "n": 1}, {"t": "a"}], "b": [{"t": "b"}]},
+    shape=f"{ROWS} -> object",
 )
 def group_by(value: Any, field: Any) -> dict[str, list[Any]]:
     """Group items by a field: an object of lists, by the text of the field's value.
@@ -204,7 +241,11 @@ def group_by(value: Any, field: Any) -> dict[str, list[Any]]:
 
 
 @declare(
-    "filter", "groupby", '[{"t": "b"}, {"t": "a"}, {"t": "b"}] | groupby("t") | map(attribute="grouper")', ["a", "b"]
+    "filter",
+    "groupby",
+    '[{"t": "b"}, {"t": "a"}, {"t": "b"}] | groupby("t") | map(attribute="grouper")',
+    ["a", "b"],
+    shape=f"{ROWS} -> [{{grouper: any, list: [items of it]}}]",
 )
 def group_in_order(
     value: Any, attribute: Any, default: Any = None, case_sensitive: Any = False
@@ -231,13 +272,15 @@ def group_in_order(
     return groups
 
 
-@declare("filter", "indexBy", '[{"id": 7, "n": "a"}] | indexBy("id")', {"7": {"id": 7, "n": "a"}})
+@declare(
+    "filter", "indexBy", '[{"id": 7, "n": "a"}] | indexBy("id")', {"7": {"id": 7, "n": "a"}}, shape=f"{ROWS} -> object"
+)
 def index_by(value: Any, field: Any) -> dict[str, Any]:
     """Return an object of a list's items by the text of a field. Of items with the same key, the last one stays."""
     return {to_text(at_path(item, field)): item for item in items_of(value, "indexBy")}
 
 
-@declare("filter", "merge", '[{"a": 1, "b": 1}, {"b": 2}] | merge', {"a": 1, "b": 2})
+@declare("filter", "merge", '[{"a": 1, "b": 1}, {"b": 2}] | merge', {"a": 1, "b": 2}, shape=f"{ROWS} -> object")
 def merge(value: Any) -> dict[str, Any]:
     """Merge a list of objects into one. Later values overwrite earlier ones.
 
@@ -250,7 +293,7 @@ def merge(value: Any) -> dict[str, Any]:
     return found
 
 
-@declare("filter", "indexOf", '["a", "b"] | indexOf("b")', 1)
+@declare("filter", "indexOf", '["a", "b"] | indexOf("b")', 1, shape=f"{ROWS} | text -> integer?")
 def index_of(value: Any, item: Any) -> int | None:
     """Return the index of the first occurrence of an item in a list, or of a text in a text.
 
@@ -268,25 +311,27 @@ def index_of(value: Any, item: Any) -> int | None:
 # ----------------------------------------------------------------------------------------- objects
 
 
-@declare("filter", "keys", '{"a": 1, "b": 2} | keys', ["a", "b"])
+@declare("filter", "keys", '{"a": 1, "b": 2} | keys', ["a", "b"], shape="object -> [text]")
 def keys(value: Any) -> list[str]:
     """Return the keys of an object."""
     return list(object_of(value, "keys"))
 
 
-@declare("filter", "values", '{"a": 1, "b": 2} | values', [1, 2])
+@declare("filter", "values", '{"a": 1, "b": 2} | values', [1, 2], shape="object -> list")
 def values(value: Any) -> list[Any]:
     """Return the values of an object."""
     return list(object_of(value, "values").values())
 
 
-@declare("filter", "entries", '{"a": 1} | entries', [{"key": "a", "value": 1}])
+@declare(
+    "filter", "entries", '{"a": 1} | entries', [{"key": "a", "value": 1}], shape="object -> [{key: text, value: any}]"
+)
 def entries(value: Any) -> list[dict[str, Any]]:
     """Return the entries of an object, each as {key, value}."""
     return [{"key": key, "value": one} for key, one in object_of(value, "entries").items()]
 
 
-@declare("filter", "items", '{"a": 1} | items', [["a", 1]])
+@declare("filter", "items", '{"a": 1} | items', [["a", 1]], shape="object? -> [[any]]")
 def items(value: Any) -> list[list[Any]]:
     """Return the entries of an object, each as [key, value]. For `<% for key, value in x | items %>`.
 
@@ -295,7 +340,13 @@ def items(value: Any) -> list[list[Any]]:
     return [] if value is None else [[k, one] for k, one in object_of(value, "items").items()]
 
 
-@declare("filter", "fromEntries", '[["a", 1], {"key": "b", "value": 2}] | fromEntries', {"a": 1, "b": 2})
+@declare(
+    "filter",
+    "fromEntries",
+    '[["a", 1], {"key": "b", "value": 2}] | fromEntries',
+    {"a": 1, "b": 2},
+    shape=f"{ROWS} -> object",
+)
 def from_entries(value: Any) -> dict[str, Any]:
     """Create an object from a list of {key, value} or [key, value]. The inverse of `entries` and `items`."""
     found = {}
@@ -305,13 +356,19 @@ def from_entries(value: Any) -> dict[str, Any]:
     return found
 
 
-@declare("filter", "dictsort", '{"b": 1, "a": 2} | dictsort', [["a", 2], ["b", 1]])
+@declare("filter", "dictsort", '{"b": 1, "a": 2} | dictsort', [["a", 2], ["b", 1]], shape="object -> [[any]]")
 def dict_sort(value: Any, case_sensitive: Any = False, by: Any = "key", reverse: Any = False) -> list[list[Any]]:
     """Return the entries of an object as [key, value], sorted by key, or by value with `by`."""
     return sort(items(object_of(value, "dictsort")), reverse, case_sensitive, int(by == "value"))
 
 
-@declare("filter", "pick", '{"a": 1, "b": 2, "c": 3} | pick("a", "c", "d")', {"a": 1, "c": 3})
+@declare(
+    "filter",
+    "pick",
+    '{"a": 1, "b": 2, "c": 3} | pick("a", "c", "d")',
+    {"a": 1, "c": 3},
+    shape="object | list -> object | list",
+)
 def pick(value: Any, *names: Any) -> Any:
     """Return an object with only the given keys; for a list, apply that to each object.
 
@@ -324,7 +381,7 @@ def pick(value: Any, *names: Any) -> Any:
     return {name: known[name] for name in wanted if name in known}
 
 
-@declare("filter", "omit", '{"a": 1, "b": 2} | omit("b")', {"a": 1})
+@declare("filter", "omit", '{"a": 1, "b": 2} | omit("b")', {"a": 1}, shape="object | list -> object | list")
 def omit(value: Any, *names: Any) -> Any:
     """Return an object without the given keys; for a list, apply that to each object.
 
@@ -344,7 +401,13 @@ def _names(names: tuple[Any, ...]) -> list[str]:
 # ------------------------------------------------------------------------------------------ select
 
 
-@declare("filter", "map", '[[{"n": 1}, {}] | map(attribute="n", default=0), ["a"] | map("upper")]', [[1, 0], ["A"]])
+@declare(
+    "filter",
+    "map",
+    '[[{"n": 1}, {}] | map(attribute="n", default=0), ["a"] | map("upper")]',
+    [[1, 0], ["A"]],
+    shape=f"{ROWS} -> [any]",
+)
 def map_items(value: Any, filter: Any = None, *arguments: Any, **named: Any) -> list[Any]:  # noqa: A002
     """Apply a filter to each item of a list, or return one field of each item.
 
@@ -361,21 +424,29 @@ def map_items(value: Any, filter: Any = None, *arguments: Any, **named: Any) -> 
     return [_apply(operation, item, arguments, named) for item in items]
 
 
-@declare("filter", "select", '[1, 2, 3, null] | select("number") | select("odd")', [1, 3])
+@declare(
+    "filter", "select", '[1, 2, 3, null] | select("number") | select("odd")', [1, 3], shape=f"{ROWS} -> [items of it]"
+)
 def select(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
     """Return the items of a list that pass a test, or, without a test, are true."""
     passes = _test(test, arguments, "select")
     return [item for item in items_of(value, "select") if passes(item)]
 
 
-@declare("filter", "reject", '[1, null, 2] | reject("none")', [1, 2])
+@declare("filter", "reject", '[1, null, 2] | reject("none")', [1, 2], shape=f"{ROWS} -> [items of it]")
 def reject(value: Any, test: Any = None, *arguments: Any) -> list[Any]:
     """Return the items of a list that don't pass a test, or, without a test, are not true."""
     passes = _test(test, arguments, "reject")
     return [item for item in items_of(value, "reject") if not passes(item)]
 
 
-@declare("filter", "selectattr", '[{"n": 1}, {"n": 5}] | selectattr("n", "gt", 2)', [{"n": 5}])
+@declare(
+    "filter",
+    "selectattr",
+    '[{"n": 1}, {"n": 5}] | selectattr("n", "gt", 2)',
+    [{"n": 5}],
+    shape=f"{ROWS} -> [items of it]",
+)
 def select_by_field(value: Any, attribute: Any, test: Any = None, *arguments: Any) -> list[Any]:
     """Return the items of a list whose field passes a test, or, without a test, is true.
 
@@ -386,7 +457,13 @@ def select_by_field(value: Any, attribute: Any, test: Any = None, *arguments: An
     return [item for item in items if passes(at_path(item, attribute))]
 
 
-@declare("filter", "rejectattr", '[{"done": true}, {"done": false}] | rejectattr("done")', [{"done": False}])
+@declare(
+    "filter",
+    "rejectattr",
+    '[{"done": true}, {"done": false}] | rejectattr("done")',
+    [{"done": False}],
+    shape=f"{ROWS} -> [items of it]",
+)
 def reject_by_field(value: Any, attribute: Any, test: Any = None, *arguments: Any) -> list[Any]:
     """Return the items of a list whose field doesn't pass a test, or, without a test, is not true."""
     passes = _test(test, arguments, "rejectattr")

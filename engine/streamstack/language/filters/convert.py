@@ -20,6 +20,8 @@ from urllib.parse import quote, unquote
 
 from streamstack.errors import RunError
 from streamstack.language.filters.operations import (
+    ROWS,
+    WRITABLE,
     ArgumentFault,
     declare,
     failed,
@@ -52,6 +54,7 @@ def default(value: Any, other: Any = "", boolean: bool = False) -> Any:
     '{"name": "Zoë", "tags": [1, null]} | toJson',
     '{"name":"Zoë","tags":[1,null]}',
     aliases=("tojson",),
+    shape="any? -> text",
 )
 def to_json_text(value: Any, indent: int | None = None) -> str:
     """Serialize the value as compact JSON, or with the given indentation.
@@ -84,7 +87,7 @@ def _indented(value: Any, step: str, line: str) -> str:
     return to_json(value).decode()
 
 
-@declare("filter", "fromJson", "'{\"a\": [1, true]}' | fromJson", {"a": [1, True]})
+@declare("filter", "fromJson", "'{\"a\": [1, true]}' | fromJson", {"a": [1, True]}, shape="text | bytes -> any")
 def from_json(value: Any) -> Any:
     """Parse a JSON text.
 
@@ -123,7 +126,14 @@ def _refuse_constant(word: str) -> None:
     raise _ConstantError(word)
 
 
-@declare("filter", "toInteger", '["42", 2.9, true, "x"] | map("toInteger", 0)', [42, 2, 1, 0], aliases=("int",))
+@declare(
+    "filter",
+    "toInteger",
+    '["42", 2.9, true, "x"] | map("toInteger", 0)',
+    [42, 2, 1, 0],
+    aliases=("int",),
+    shape="text | number | boolean | timestamp -> integer",
+)
 def to_integer(value: Any, default: Any = None) -> Any:
     """Convert a text, number or boolean to an integer.
 
@@ -166,7 +176,9 @@ def _decimal_of_text(value: str, name: str) -> Decimal:
     raise failed(name, f'"{short}" is not a number')
 
 
-@declare("filter", "toDecimal", '"1.10" | toDecimal | toText', "1.10")
+@declare(
+    "filter", "toDecimal", '"1.10" | toDecimal | toText', "1.10", shape="text | number | boolean | timestamp -> decimal"
+)
 def to_decimal(value: Any, default: Any = None) -> Any:
     """Convert a text, number or boolean to a decimal, without loss of digits.
 
@@ -196,7 +208,7 @@ def _decimal(value: Any) -> Decimal:
     raise wrong("toDecimal", "a text or number", value)
 
 
-@declare("filter", "float", '"2.5" | float', 2.5)
+@declare("filter", "float", '"2.5" | float', 2.5, shape="text | number | boolean | timestamp -> decimal")
 def to_float(value: Any, default: Any = None) -> Any:
     """Convert a text or number to a float.
 
@@ -211,7 +223,7 @@ def to_float(value: Any, default: Any = None) -> Any:
     return fraction
 
 
-@declare("filter", "toText", "[1, true, null] | toText", "[1,true,null]", aliases=("string",))
+@declare("filter", "toText", "[1, true, null] | toText", "[1,true,null]", aliases=("string",), shape="any? -> text")
 def to_text_filter(value: Any) -> str:
     """Convert the value to text, as in interpolation.
 
@@ -221,7 +233,7 @@ def to_text_filter(value: Any) -> str:
     return to_text(value)
 
 
-@declare("filter", "list", '"abc" | list', ["a", "b", "c"])
+@declare("filter", "list", '"abc" | list', ["a", "b", "c"], shape=f"text | {ROWS} -> list")
 def to_list(value: Any) -> list[Any]:
     """Return the items of a list, the characters of a text, or the keys of an object."""
     if isinstance(value, (list, tuple, str, dict)):
@@ -245,13 +257,13 @@ def _bytes(value: Any, name: str) -> bytes:
     return to_text(value).encode("utf-8", "surrogatepass")
 
 
-@declare("filter", "base64", '"Zoë" | base64', "Wm/Dqw==")
+@declare("filter", "base64", '"Zoë" | base64', "Wm/Dqw==", shape=f"{WRITABLE} | bytes | {ROWS} -> text")
 def base64(value: Any) -> str:
     """Encode a text (as UTF-8) or bytes in base64."""
     return codec.b64encode(_bytes(value, "base64")).decode()
 
 
-@declare("filter", "unbase64", '"Wm_Dqw" | unbase64', "Zoë")
+@declare("filter", "unbase64", '"Wm_Dqw" | unbase64', "Zoë", shape=f"{WRITABLE} -> text | bytes")
 def unbase64(value: Any, bytes: Any = False) -> Any:  # noqa: A002
     """Decode base64 or base64url to a text. With `bytes=true`, return bytes, which need not be text."""
     text = text_of(value, "unbase64").translate({0x2D: "+", 0x5F: "/"})
@@ -274,6 +286,7 @@ def unbase64(value: Any, bytes: Any = False) -> Any:  # noqa: A002
     '["a b/ü", {"q": "a&b", "n": 1}] | map("urlEncode")',
     ["a%20b%2F%C3%BC", "q=a%26b&n=1"],
     aliases=("urlencode",),
+    shape=f"{WRITABLE} | object | list -> text",
 )
 def url_encode(value: Any) -> str:
     """Percent-encode a text for use in a URL. An object becomes a query string."""
@@ -287,7 +300,7 @@ def url_encode(value: Any) -> str:
     return _quoted(text_of(value, "urlEncode"))
 
 
-@declare("filter", "safe", '"a/b" | safe', "a/b")
+@declare("filter", "safe", '"a/b" | safe', "a/b", shape=f"{WRITABLE} -> text")
 def safe(value: Any) -> str:
     """Return the text unchanged. As the last filter of a binding in `url`, it prevents percent-encoding."""
     return text_of(value, "safe")
@@ -297,7 +310,7 @@ def _quoted(value: Any) -> str:
     return quote(to_text(value).encode("utf-8", "replace"), safe="")
 
 
-@declare("filter", "urlDecode", '"a%20b+c" | urlDecode', "a b c")
+@declare("filter", "urlDecode", '"a%20b+c" | urlDecode', "a b c", shape=f"{WRITABLE} -> text")
 def url_decode(value: Any) -> str:
     """Decode a percent-encoded text."""
     return unquote(text_of(value, "urlDecode").replace("+", " "))
@@ -313,7 +326,15 @@ def _check_algorithm(arguments: Sequence[object]) -> ArgumentFault | None:
 _KNOWN: Final = f"one of {', '.join(ALGORITHMS)}"
 
 
-@declare("filter", "hash", '"abc" | hash("sha1")', "a9993e364706816aba3e25717850c26c9cd0d89d", check=_check_algorithm)
+@declare(
+    "filter",
+    "hash",
+    '"abc" | hash("sha1")',
+    "a9993e364706816aba3e25717850c26c9cd0d89d",
+    check=_check_algorithm,
+    shape=f"{WRITABLE} | bytes | {ROWS} -> text",
+    arguments=("text",),
+)
 def hash_text(value: Any, algorithm: Any = "sha256") -> str:
     """Return the hash of a text (as UTF-8) or of bytes, in hexadecimal.
 
@@ -330,6 +351,8 @@ def hash_text(value: Any, algorithm: Any = "sha256") -> str:
     '"abc" | hmac("sha256", "key")',
     "9c196e32dc0175f86f4b1cb89289d6619de6bee699e4c378e68309ed97a1a6ab",
     check=_check_algorithm,
+    shape=f"{WRITABLE} | bytes | {ROWS} -> text",
+    arguments=("text", f"{WRITABLE} | bytes | list | object"),
 )
 def hmac(value: Any, algorithm: Any, key: Any, encoding: Any = "hex") -> str:
     """Return the HMAC of a text (as UTF-8) or of bytes with a key, in hexadecimal or base64."""

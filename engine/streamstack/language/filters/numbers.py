@@ -14,12 +14,12 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_HALF_UP, 
 from typing import Any
 
 from streamstack.language import operators
-from streamstack.language.filters.operations import declare, failed, items_of, number_of, values_at, whole
+from streamstack.language.filters.operations import ROWS, declare, failed, items_of, number_of, values_at, whole
 
 _KINDS = {int, float, Decimal}
 
 
-@declare("filter", "abs", "-3 | abs", 3)
+@declare("filter", "abs", "-3 | abs", 3, shape="number -> it")
 def absolute(value: Any) -> Any:
     """Return the absolute value."""
     number = number_of(value, "abs")
@@ -32,6 +32,7 @@ def absolute(value: Any) -> Any:
     '[2.5 | round, 2.345 | round(2), 2.01 | round(1, "ceil")]',
     [3, 2.35, 2.1],
     takes={"precision": whole(-300, 300)},
+    shape="number -> number",
 )
 def round_number(value: Any, precision: Any = 0, method: Any = "common") -> Any:
     """Round a number to the given number of decimal places.
@@ -59,32 +60,34 @@ def round_number(value: Any, precision: Any = 0, method: Any = "common") -> Any:
 _WIDE = operators.exact_context(4200)
 
 
-@declare("filter", "floor", "-2.5 | floor", -3)
+@declare("filter", "floor", "-2.5 | floor", -3, shape="number -> integer")
 def floor(value: Any) -> Any:
     """Round down to an integer."""
     return round_number(value, 0, "floor")
 
 
-@declare("filter", "ceil", "2.1 | ceil", 3)
+@declare("filter", "ceil", "2.1 | ceil", 3, shape="number -> integer")
 def ceil(value: Any) -> Any:
     """Round up to an integer."""
     return round_number(value, 0, "ceil")
 
 
-@declare("filter", "sum", '[{"price": 2}, {"price": 3}] | sum("price")', 5)
+@declare("filter", "sum", '[{"price": 2}, {"price": 3}] | sum("price")', 5, shape=f"{ROWS} -> number")
 def total(value: Any, attribute: Any = None, start: Any = 0) -> Any:
     """Return the sum of a list of numbers, or of an attribute of its items, plus `start`; 0 for an empty list."""
     return operators.add_all(_numbers(value, attribute, "sum"), number_of(start, "sum"))
 
 
-@declare("filter", "mean", "[1, 2, 6] | mean", 3.0)
+@declare("filter", "mean", "[1, 2, 6] | mean", 3.0, shape=f"{ROWS} -> number?")
 def mean(value: Any, attribute: Any = None) -> Any:
     """Return the mean of a list of numbers, or of an attribute of its items; null for an empty list."""
     numbers = _numbers(value, attribute, "mean")
     return operators.divide(total(numbers), len(numbers)) if numbers else None
 
 
-@declare("filter", "percentile", "[1, 2, 3, 10] | percentile(50)", 2.5)
+@declare(
+    "filter", "percentile", "[1, 2, 3, 10] | percentile(50)", 2.5, shape=f"{ROWS} -> number?", arguments=("number",)
+)
 def percentile(value: Any, p: Any, attribute: Any = None) -> Any:
     """Return the p-th percentile of a list of numbers; null for an empty list.
 
@@ -107,7 +110,7 @@ def percentile(value: Any, p: Any, attribute: Any = None) -> Any:
     return operators.add(numbers[below], operators.multiply(step, part))
 
 
-@declare("filter", "min", "[3, 1, 2] | min", 1)
+@declare("filter", "min", "[3, 1, 2] | min", 1, shape=f"{ROWS} -> items of it?")
 def least(value: Any, attribute: Any = None) -> Any:
     """Return the minimum of a list of numbers, texts or timestamps; null for an empty list.
 
@@ -116,7 +119,7 @@ def least(value: Any, attribute: Any = None) -> Any:
     return _extreme(value, attribute, "min", operators.less)
 
 
-@declare("filter", "max", '[{"n": 1}, {"n": 5}] | max(attribute="n")', {"n": 5})
+@declare("filter", "max", '[{"n": 1}, {"n": 5}] | max(attribute="n")', {"n": 5}, shape=f"{ROWS} -> items of it?")
 def greatest(value: Any, attribute: Any = None) -> Any:
     """Return the maximum of a list of numbers, texts or timestamps; null for an empty list.
 
@@ -149,7 +152,7 @@ def _numbers(value: Any, attribute: Any, name: str) -> Sequence[Any]:
     return items
 
 
-@declare("filter", "filesizeformat", "13000 | filesizeformat", "13.0 kB")
+@declare("filter", "filesizeformat", "13000 | filesizeformat", "13.0 kB", shape="number -> text")
 def file_size(value: Any, binary: Any = False) -> str:
     """Format a number of bytes for people, in units of 1000, or of 1024 with `binary`."""
     size = float(number_of(value, "filesizeformat"))

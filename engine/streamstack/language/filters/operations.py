@@ -10,13 +10,17 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 
-from streamstack.errors import RunError
+from streamstack.errors import RunError, fast_dataclass
+from streamstack.language.kinds import FACTS, Kind, out_of_range, suits
 from streamstack.language.operators import MAX_ITEMS, a_kind
 from streamstack.language.values import Opaque, to_text
-from streamstack.records import fast_dataclass
-from streamstack.spec import FACTS, Bound, Constant, Field, Kind, out_of_range, suits
+from streamstack.spec import Bound, Constant, Field
 
 What = Literal["filter", "function", "test"]
+#: Shapes that many take: what can be written as a text, what is a moment, what has items.
+WRITABLE: Final = "text | number | boolean | timestamp | date"
+MOMENT: Final = "timestamp | date | text | number"
+ROWS: Final = "list | object"
 _Code = TypeVar("_Code", bound=Callable[..., Any])
 
 
@@ -42,7 +46,8 @@ class Operation:
     ``summary`` describes the result. ``example`` is an expression and ``result`` its value, both shown in the
     reference and run by the tests. ``fields`` are its arguments, without the value on the left; ``minimum`` and
     ``maximum`` count them; ``maximum`` None means any number. ``check`` validates constant arguments. ``call``
-    validates its arguments first, ``code`` does not.
+    validates its arguments first, ``code`` does not. ``shape`` is what it takes and gives, ``arguments`` the shapes of
+    its arguments (see `declare`).
     """
 
     what: What
@@ -58,7 +63,19 @@ class Operation:
     maximum: int | None
     any_keyword: bool = False
     check: Check | None = None
+    shape: str = ""
+    arguments: Sequence[str] = ()
     same_as: str = ""
+
+    @property
+    def takes(self) -> str:
+        """What the value on its left must be, in the notation of `language.shapes`; "" is anything."""
+        return self.shape.rpartition("->")[0].strip()
+
+    @property
+    def gives(self) -> str:
+        """What its result is, in the notation of `language.shapes`; "" is anything."""
+        return self.shape.rpartition("->")[2].strip()
 
     @property
     def usage(self) -> str:
@@ -96,7 +113,7 @@ DROPPED: Final = {
 }
 
 
-def declare(
+def declare(  # noqa: PLR0913  (what there is to say of one)
     what: What,
     name: str,
     example: str,
@@ -105,12 +122,23 @@ def declare(
     aliases: Sequence[str] = (),
     check: Check | None = None,
     takes: Mapping[str, Constant] = MappingProxyType({}),
+    shape: str = "",
+    arguments: Sequence[str] = (),
 ) -> Callable[[_Code], _Code]:
     """Register the function below as a filter, function or test of expressions.
 
-    Its docstring is the description in the reference. ``takes`` are the types of its arguments, by name:
-    constants are checked when the file is loaded, others before each call. Null is allowed where it is the
-    default.
+    Its docstring is the description in the reference.
+
+    Args:
+        what, name: What it is, and how it is called.
+        example, result: An expression, and its value.
+        aliases: Further names.
+        check: Validates constant arguments together.
+        takes: The types of its arguments, by name: constants are checked when the file is loaded, others before each
+            call. Null is allowed where it is the default.
+        shape: What it takes and gives, in the notation of `language.shapes`: left of the arrow the value, right of it
+            the result, which may refer to the value as `it` and to an argument by its name.
+        arguments: The shapes of its arguments, by position; those in ``takes`` need none.
     """
 
     def register(code: _Code) -> _Code:
@@ -143,6 +171,8 @@ def declare(
             maximum=None if several else len(fields),
             any_keyword=any(p.kind is p.VAR_KEYWORD for p in parameters),
             check=_check_of(name, fields, check) if takes else check,
+            shape=shape,
+            arguments=arguments,
         )
         registry = _REGISTRIES[what]
         for one in (name, *aliases):

@@ -123,19 +123,26 @@ def is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, (str, list, tuple, dict, bytes)) and not value)
 
 
-@declare("test", "even", "4 is even", True)
+@declare("test", "even", "4 is even", True, shape="integer -> boolean")
 def is_even(value: Any) -> bool:
     """Check that an integer is even."""
     return _integer(value, "even") % 2 == 0
 
 
-@declare("test", "odd", "4 is odd", False)
+@declare("test", "odd", "4 is odd", False, shape="integer -> boolean")
 def is_odd(value: Any) -> bool:
     """Check that an integer is odd."""
     return _integer(value, "odd") % 2 == 1
 
 
-@declare("test", "divisibleby", "9 is divisibleby 3", True, takes={"number": whole(-(2**63), 2**63)})
+@declare(
+    "test",
+    "divisibleby",
+    "9 is divisibleby 3",
+    True,
+    takes={"number": whole(-(2**63), 2**63)},
+    shape="integer -> boolean",
+)
 def is_divisible(value: Any, number: Any) -> bool:
     """Check that an integer is divisible by another."""
     divisor: int = number
@@ -207,25 +214,25 @@ def _integer(value: Any, name: str) -> int:
 # --------------------------------------------------------------------------------------- functions
 
 
-@declare("function", "now", "now() | date | length", 10)
+@declare("function", "now", "now() | date | length", 10, shape="timestamp")
 def now() -> datetime:
     """Return the current time as a timestamp in UTC."""
     return datetime.now(UTC)
 
 
-@declare("function", "today", "today() == (now() | toDate)", True)
+@declare("function", "today", "today() == (now() | toDate)", True, shape="date")
 def today() -> date:
     """Return the current date in UTC."""
     return datetime.now(UTC).date()
 
 
-@declare("function", "uuid", "uuid() | length", 36)
+@declare("function", "uuid", "uuid() | length", 36, shape="text")
 def uuid() -> str:
     """Return a random UUID (version 4), as text."""
     return str(identifiers.uuid4())
 
 
-@declare("function", "random", "0 <= random() < 1", True)
+@declare("function", "random", "0 <= random() < 1", True, shape="decimal")
 def random() -> float:
     """Return a random number from 0 up to, but not including, 1. Not for secrets."""
     return generator.random()  # noqa: S311
@@ -237,6 +244,7 @@ def random() -> float:
     "1 <= randomInteger(1, 6) <= 6",
     True,
     takes={"first": whole(-(2**63), 2**63), "last": whole(-(2**63), 2**63)},
+    shape="integer",
 )
 def random_integer(first: Any, last: Any) -> int:
     """Return a random integer between two integers, both included. Not for secrets."""
@@ -245,7 +253,9 @@ def random_integer(first: Any, last: Any) -> int:
     return generator.randint(first, last)  # noqa: S311
 
 
-@declare("function", "range", "range(2, 10, 3)", [2, 5, 8])
+@declare(
+    "function", "range", "range(2, 10, 3)", [2, 5, 8], shape="[integer]", arguments=("integer", "integer?", "integer")
+)
 def range_list(start: Any, stop: Any = None, step: Any = 1) -> list[int]:
     """Return a list of integers from 0, or from a start, up to but not including the end.
 

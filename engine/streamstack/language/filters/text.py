@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from streamstack.language.filters.operations import (
     MAX_ADDED,
+    ROWS,
     TEXT,
+    WRITABLE,
     ArgumentFault,
     at_path,
     declare,
@@ -39,13 +41,13 @@ _TAG: Final = re.compile(r"<[^<>]*>")
 _TAG_OR_COMMENT: Final = re.compile(r"<!--.*?-->|<[^<>]*>", re.DOTALL)
 
 
-@declare("filter", "upper", '"Zoë" | upper', "ZOË")
+@declare("filter", "upper", '"Zoë" | upper', "ZOË", shape=f"{WRITABLE} -> text")
 def upper(value: Any) -> str:
     """Convert a text to upper case."""
     return text_of(value, "upper").upper()
 
 
-@declare("filter", "lower", '"Zoë" | lower', "zoë")
+@declare("filter", "lower", '"Zoë" | lower', "zoë", shape=f"{WRITABLE} -> text")
 def lower(value: Any) -> str:
     """Convert a text to lower case."""
     return text_of(value, "lower").lower()
@@ -53,14 +55,14 @@ def lower(value: Any) -> str:
 
 @declare(
     "filter", "capitalize", '"ada LOVELACE" | capitalize',
-    "Ada lovelace",
+    "Ada lovelace", shape=f"{WRITABLE} -> text",
 )  # fmt: skip
 def capitalize(value: Any) -> str:
     """Convert the first character to upper case and the others to lower case."""
     return text_of(value, "capitalize").capitalize()
 
 
-@declare("filter", "title", '"it\'s a day" | title', "It's A Day")
+@declare("filter", "title", '"it\'s a day" | title', "It's A Day", shape=f"{WRITABLE} -> text")
 def title(value: Any) -> str:
     """Capitalize each word."""
     return re.sub(
@@ -71,7 +73,13 @@ def title(value: Any) -> str:
 
 
 @declare(
-    "filter", "trim", '["  a ", "--b-"] | map("trim", "- ")', ["a", "b"], aliases=("strip",), takes={"characters": TEXT}
+    "filter",
+    "trim",
+    '["  a ", "--b-"] | map("trim", "- ")',
+    ["a", "b"],
+    aliases=("strip",),
+    takes={"characters": TEXT},
+    shape=f"{WRITABLE} -> text",
 )
 def trim(value: Any, characters: str | None = None) -> str:
     """Remove white space, or the given characters, from both ends."""
@@ -81,7 +89,15 @@ def trim(value: Any, characters: str | None = None) -> str:
     return text.strip(characters)
 
 
-@declare("filter", "replace", '"a-b-c" | replace("-", "+", 1)', "a+b-c", takes={"old": TEXT, "count": whole(-1)})
+@declare(
+    "filter",
+    "replace",
+    '"a-b-c" | replace("-", "+", 1)',
+    "a+b-c",
+    takes={"old": TEXT, "count": whole(-1)},
+    shape=f"{WRITABLE} -> text",
+    arguments=("", WRITABLE),
+)
 def replace(value: Any, old: Any, new: Any, count: Any = -1) -> str:
     """Replace each occurrence of a text, or only the first `count`."""
     text = text_of(value, "replace")
@@ -91,7 +107,14 @@ def replace(value: Any, old: Any, new: Any, count: Any = -1) -> str:
     return text.replace(old, new, count)
 
 
-@declare("filter", "split", '"a,b,,c" | split(",")', ["a", "b", "", "c"], takes={"separator": TEXT, "limit": whole(-1)})
+@declare(
+    "filter",
+    "split",
+    '"a,b,,c" | split(",")',
+    ["a", "b", "", "c"],
+    takes={"separator": TEXT, "limit": whole(-1)},
+    shape=f"{WRITABLE} -> [text]",
+)
 def split(value: Any, separator: Any = None, limit: Any = -1) -> list[str]:
     """Split a text by a separator, at most `limit` times; without a separator, into words."""
     text = text_of(value, "split")
@@ -102,14 +125,21 @@ def split(value: Any, separator: Any = None, limit: Any = -1) -> list[str]:
 
 @declare(
     "filter", "lines", '"a\\nb\\r\\nc" | lines',
-    ["a", "b", "c"],
+    ["a", "b", "c"], shape=f"{WRITABLE} -> [text]",
 )  # fmt: skip
 def lines(value: Any) -> list[str]:
     """Split a text into lines, without line breaks."""
     return re.split(r"\r\n|\r|\n", text_of(value, "lines"))
 
 
-@declare("filter", "join", '[1, true, "c"] | join(", ")', "1, true, c", takes={"separator": TEXT})
+@declare(
+    "filter",
+    "join",
+    '[1, true, "c"] | join(", ")',
+    "1, true, c",
+    takes={"separator": TEXT},
+    shape=f"{ROWS} | text -> text",
+)
 def join(value: Any, separator: str = "", attribute: Any = None) -> str:
     """Join the items of a list, or an attribute of them, into a text with a separator."""
     items: Sequence[Any] = value if isinstance(value, str) else items_of(value, "join")
@@ -122,13 +152,15 @@ def join(value: Any, separator: str = "", attribute: Any = None) -> str:
     return separator.join(texts)
 
 
-@declare("filter", "escape", "\"<b> & 'c'\" | escape", "&lt;b&gt; &amp; &#x27;c&#x27;", aliases=("e",))
+@declare(
+    "filter", "escape", "\"<b> & 'c'\" | escape", "&lt;b&gt; &amp; &#x27;c&#x27;", aliases=("e",), shape="any? -> text"
+)
 def escape(value: Any) -> str:
     """Escape &, <, > and quotes for HTML."""
     return escape_html(to_text(value))
 
 
-@declare("filter", "striptags", '"<p>Hello\\n <b>you</b></p>" | striptags', "Hello you")
+@declare("filter", "striptags", '"<p>Hello\\n <b>you</b></p>" | striptags', "Hello you", shape=f"{WRITABLE} -> text")
 def strip_tags(value: Any) -> str:
     """Remove HTML tags and comments, and collapse white space."""
     text = text_of(value, "striptags")
@@ -144,6 +176,7 @@ def strip_tags(value: Any) -> str:
     '"Hello wide world" | truncate(12)',
     "Hello...",
     takes={"length": whole(), "end": TEXT, "leeway": whole()},
+    shape=f"{WRITABLE} -> text",
 )
 def truncate(value: Any, length: Any = 255, killwords: Any = False, end: Any = "...", leeway: Any = 0) -> str:
     """Truncate a text to a number of characters, including `end`; at a word boundary unless `killwords`.
@@ -160,7 +193,12 @@ def truncate(value: Any, length: Any = 255, killwords: Any = False, end: Any = "
 
 
 @declare(
-    "filter", "truncateWords", '"one two three" | truncateWords(2)', "one two...", takes={"count": whole(), "end": TEXT}
+    "filter",
+    "truncateWords",
+    '"one two three" | truncateWords(2)',
+    "one two...",
+    takes={"count": whole(), "end": TEXT},
+    shape=f"{WRITABLE} -> text",
 )
 def truncate_words(value: Any, count: int, end: str = "...") -> str:
     """Truncate a text to a number of words, followed by `end` if any were cut."""
@@ -172,13 +210,20 @@ def truncate_words(value: Any, count: int, end: str = "...") -> str:
     return text[:stop] + end
 
 
-@declare("filter", "wordCount", '"It\'s a well-known fact." | wordCount', 4, aliases=("wordcount",))
+@declare(
+    "filter",
+    "wordCount",
+    '"It\'s a well-known fact." | wordCount',
+    4,
+    aliases=("wordcount",),
+    shape=f"{WRITABLE} -> integer",
+)
 def word_count(value: Any) -> int:
     """Return the number of words."""
     return len(_WORD.findall(text_of(value, "wordCount")))
 
 
-@declare("filter", "chars", '"Zoë" | chars', ["Z", "o", "ë"])
+@declare("filter", "chars", '"Zoë" | chars', ["Z", "o", "ë"], shape=f"{WRITABLE} -> [text]")
 def chars(value: Any) -> list[str]:
     """Return the characters of a text as a list."""
     return list(text_of(value, "chars"))
@@ -188,7 +233,14 @@ def _fold(letter: re.Match[str]) -> str:
     return unicodedata.normalize("NFKD", letter[0])
 
 
-@declare("filter", "slug", '"Crème Brûlée, für 2!" | slug', "creme-brulee-fur-2", takes={"separator": TEXT})
+@declare(
+    "filter",
+    "slug",
+    '"Crème Brûlée, für 2!" | slug',
+    "creme-brulee-fur-2",
+    takes={"separator": TEXT},
+    shape=f"{WRITABLE} -> text",
+)
 def slug(value: Any, separator: str = "-") -> str:
     """Convert a text to a URL slug: lower-case letters, digits and single hyphens."""
     # Letter by letter: in a whole text the marks behind a letter are sorted, in quadratic time.
@@ -198,7 +250,7 @@ def slug(value: Any, separator: str = "-") -> str:
     return separator.join(words)
 
 
-@declare("filter", "indent", '"a\\nb" | indent(2)', "a\n  b")
+@declare("filter", "indent", '"a\\nb" | indent(2)', "a\n  b", shape=f"{WRITABLE} -> text")
 def indent(value: Any, width: Any = 4, first: Any = False, blank: Any = False) -> str:
     """Indent lines, except the first and empty lines. `first` and `blank` include those."""
     text = text_of(value, "indent")
@@ -214,6 +266,7 @@ def indent(value: Any, width: Any = 4, first: Any = False, blank: Any = False) -
     '"Hello wide world" | wordwrap(10)',
     "Hello wide\nworld",
     takes={"width": whole(1), "wrapstring": TEXT},
+    shape=f"{WRITABLE} -> text",
 )
 def wordwrap(value: Any, width: Any = 79, break_long_words: Any = True, wrapstring: str = "\n") -> str:
     """Wrap a text into lines of at most the given number of characters."""
@@ -233,19 +286,19 @@ def wordwrap(value: Any, width: Any = 79, break_long_words: Any = True, wrapstri
     )
 
 
-@declare("filter", "center", '"a" | center(3)', " a ", takes={"width": whole()})
+@declare("filter", "center", '"a" | center(3)', " a ", takes={"width": whole()}, shape=f"{WRITABLE} -> text")
 def center(value: Any, width: Any = 80) -> str:
     """Center a text in the given width."""
     return text_of(value, "center").center(width)
 
 
-@declare("filter", "padStart", '7 | padStart(3, "0")', "007", takes={"width": whole()})
+@declare("filter", "padStart", '7 | padStart(3, "0")', "007", takes={"width": whole()}, shape=f"{WRITABLE} -> text")
 def pad_start(value: Any, width: Any, character: Any = " ") -> str:
     """Pad a text at the start to the given length."""
     return _padded("padStart", width, character, text_of(value, "padStart"), before=True)
 
 
-@declare("filter", "padEnd", '"a" | padEnd(3, ".")', "a..", takes={"width": whole()})
+@declare("filter", "padEnd", '"a" | padEnd(3, ".")', "a..", takes={"width": whole()}, shape=f"{WRITABLE} -> text")
 def pad_end(value: Any, width: Any, character: Any = " ") -> str:
     """Pad a text at the end to the given length."""
     return _padded("padEnd", width, character, text_of(value, "padEnd"), before=False)
@@ -292,7 +345,15 @@ def _check_replacement(arguments: Sequence[object]) -> ArgumentFault | None:
     return fault
 
 
-@declare("filter", "regexMatch", '"Order 66" | regexMatch("^order \\\\d+$", "i")', True, check=_check_pattern)
+@declare(
+    "filter",
+    "regexMatch",
+    '"Order 66" | regexMatch("^order \\\\d+$", "i")',
+    True,
+    check=_check_pattern,
+    shape=f"{WRITABLE} -> boolean",
+    arguments=("text", "text"),
+)
 def regex_match(value: Any, pattern: Any, flags: Any = "") -> bool:
     """Check that a regular expression (RE2 syntax) matches anywhere in the text.
 
@@ -304,7 +365,15 @@ def regex_match(value: Any, pattern: Any, flags: Any = "") -> bool:
         raise failed("regexMatch", str(error)) from None
 
 
-@declare("filter", "regexFind", '"Order 66" | regexFind("(\\\\d)(\\\\d)", 2)', "6", check=_check_pattern)
+@declare(
+    "filter",
+    "regexFind",
+    '"Order 66" | regexFind("(\\\\d)(\\\\d)", 2)',
+    "6",
+    check=_check_pattern,
+    shape=f"{WRITABLE} -> text?",
+    arguments=("text", "text | integer", "text"),
+)
 def regex_find(value: Any, pattern: Any, group: Any = 0, flags: Any = "") -> str | None:
     """Return the first match of a regular expression, or a group of it (by number or name); null if there is none."""
     text = text_of(value, "regexFind")
@@ -323,6 +392,8 @@ def regex_find(value: Any, pattern: Any, group: Any = 0, flags: Any = "") -> str
     '"2026-01-31" | regexReplace("(\\\\d+)-(\\\\d+)-(\\\\d+)", "\\\\3.\\\\2.\\\\1")',
     "31.01.2026",
     check=_check_replacement,
+    shape=f"{WRITABLE} -> text",
+    arguments=("text", "text", "text", "integer"),
 )
 def regex_replace(value: Any, pattern: Any, replacement: Any, flags: Any = "", count: Any = 0) -> str:
     r"""Replace each match of a regular expression; \1 or \g<name> inserts a group."""

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from streamstack.language.filters.operations import TEXT, ArgumentFault, declare, failed, text_argument, wrong
+from streamstack.language.filters.operations import MOMENT, TEXT, ArgumentFault, declare, failed, text_argument, wrong
 from streamstack.language.foreign import date_format
 from streamstack.language.operators import aware, is_finite
 
@@ -58,6 +58,7 @@ def _check_format(arguments: Sequence[object]) -> ArgumentFault | None:
     "01.02.2026 00:30",
     takes={"format": TEXT, "timezone": TEXT},
     check=_check_format,
+    shape=f"{MOMENT} -> text",
 )
 def format_date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str:  # noqa: A002
     """Format a timestamp or date (or its text).
@@ -80,7 +81,14 @@ def format_date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str
         raise failed("date", f'"{format}" is not a date format') from None
 
 
-@declare("filter", "addTime", '"2026-01-31T10:00:00Z" | addTime("1 month") | toText', "2026-02-28T10:00:00Z")
+@declare(
+    "filter",
+    "addTime",
+    '"2026-01-31T10:00:00Z" | addTime("1 month") | toText',
+    "2026-02-28T10:00:00Z",
+    shape=f"{MOMENT} -> timestamp | date",
+    arguments=("text | number",),
+)
 def add_time(value: Any, time: Any) -> datetime | date:
     """Add a duration to a timestamp or date, or subtract it.
 
@@ -131,13 +139,13 @@ def _add_months(moment: datetime, months: int) -> datetime:
     return moment.replace(year=year, month=month + 1, day=day)
 
 
-@declare("filter", "toDate", '"2026-01-31T10:00:00Z" | toDate | toText', "2026-01-31")
+@declare("filter", "toDate", '"2026-01-31T10:00:00Z" | toDate | toText', "2026-01-31", shape=f"{MOMENT} -> date")
 def to_date(value: Any) -> date:
     """Return the date of a timestamp, or of a text that begins with a date (2026-01-31)."""
     return moment_of(value, "toDate").date()
 
 
-@declare("filter", "toTimestamp", "0 | toTimestamp | toText", "1970-01-01T00:00:00Z")
+@declare("filter", "toTimestamp", "0 | toTimestamp | toText", "1970-01-01T00:00:00Z", shape=f"{MOMENT} -> timestamp")
 def to_timestamp(value: Any) -> datetime:
     """Return the timestamp of an RFC 3339 text, a date, or seconds since 1970."""
     return moment_of(value, "toTimestamp")

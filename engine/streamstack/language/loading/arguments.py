@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any, Final
 
-from streamstack.errors import Diagnostic, Mark, Replacement
+from streamstack.errors import Diagnostic, Mark, Replacement, fast_dataclass
 from streamstack.formats import BY_MEDIA_TYPE, BY_NAME
 from streamstack.language.definition import Argument, Arguments, Choice, ConstantArgument, Entries, Entry, Items, Stack
 from streamstack.language.expressions import Expression, Template, Text, Value, parse_condition, parse_value
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.foreign import advice_for_key, meant_key
 from streamstack.language.keys import MODIFIER_NAMES
+from streamstack.language.kinds import FACTS, FEW, MEASURES, Kind, convert, not_chosen, out_of_range, suits
 from streamstack.language.names import (
     CODE,
     CONTROL_CHARACTERS,
@@ -22,36 +23,27 @@ from streamstack.language.names import (
     check_variable,
     code_of,
     is_framing,
+    listed,
     nearest,
 )
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.sql import statement_in
 from streamstack.language.values import MISSING, kind
-from streamstack.records import fast_dataclass
 from streamstack.spec import (
-    FACTS,
-    FEW,
-    MEASURES,
     Bound,
     Condition,
     Constant,
     Custom,
     Field,
     Group,
-    Kind,
     ListOf,
     Named,
     OneOf,
     StackOf,
     Type,
     Variable,
-    convert,
     fields_by_name,
     is_null,
-    listed,
-    not_chosen,
-    out_of_range,
-    suits,
 )
 
 #: Branches of one step.

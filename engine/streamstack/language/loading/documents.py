@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, Final
 
-from streamstack.errors import Diagnostic, Mark
+from streamstack.errors import Diagnostic, Mark, fast_dataclass
 from streamstack.formats import BY_NAME, DIALECTS
 from streamstack.formats.spec import Format
 from streamstack.language.authentication import SCOPE
@@ -46,7 +46,6 @@ from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
 from streamstack.language.paths import refuse_path
 from streamstack.language.settings import RESUMABLE, Streaming, parse_streaming
 from streamstack.language.values import MISSING, parse_rate
-from streamstack.records import fast_dataclass
 from streamstack.spec import fields_of, is_null
 
 #: Keys of which the text is looked at more closely than its type, and `streaming`, which has a reader of its own.

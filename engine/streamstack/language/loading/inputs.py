@@ -19,13 +19,14 @@ from streamstack.language.keys import (
     TYPES,
     constraints_of,
 )
+from streamstack.language.kinds import FACTS, Kind, out_of_range
 from streamstack.language.loading.arguments import ArgumentReader, Faults, describe, how_to_write, python_values
-from streamstack.language.names import certain, did_you_mean, misspelt, nearest, suggestion
+from streamstack.language.names import certain, did_you_mean, listed, misspelt, nearest, suggestion
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.paths import parameters
 from streamstack.language.patterns import check_pattern, compile_pattern
 from streamstack.language.values import MISSING, kind
-from streamstack.spec import FACTS, Kind, is_null, listed, out_of_range
+from streamstack.spec import is_null
 
 _FIELDS: Final = (*INPUT_KEYS, *INPUT_CONSTRAINTS)
 _NAMES: Final = frozenset(each.name for each in _FIELDS)

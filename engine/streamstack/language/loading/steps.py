@@ -20,10 +20,10 @@ from streamstack.language.expressions import Value
 from streamstack.language.foreign import FUNCTIONS, advice_for_key, look_up, meant_key
 from streamstack.language.keys import MODIFIER_NAMES, MODIFIERS, RETRY
 from streamstack.language.loading.arguments import ArgumentReader, ArgumentSite, Faults, describe, python_values
-from streamstack.language.names import nearest_and_sure
+from streamstack.language.names import listed, nearest_and_sure
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence
 from streamstack.language.values import MISSING, parse_duration
-from streamstack.spec import StackOf, is_null, listed, takes_mapping
+from streamstack.spec import StackOf, is_null, takes_mapping
 
 #: How deep stacks may be nested in one another.
 DEEPEST: Final = 12

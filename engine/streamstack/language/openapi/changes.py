@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from streamstack.records import fast_dataclass
+from streamstack.errors import fast_dataclass
 
 _METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace", "query")
 _TYPES: Final = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from streamstack.errors import Mark
+from streamstack.errors import Mark, fast_dataclass
 from streamstack.formats import BY_NAME
 from streamstack.language.analysis.emissions import follow_emissions, metadata_events, reachable
 from streamstack.language.analysis.promises import OTHERS, UNNAMED
@@ -33,7 +33,6 @@ from streamstack.language.schema import Schema, shape_schema, unknown_parts
 from streamstack.language.settings import Settings
 from streamstack.language.shapes import ANY
 from streamstack.language.values import to_json
-from streamstack.records import fast_dataclass
 
 #: The versions of OpenAPI, by how they are chosen.
 VERSIONS: Final = {"3.2": "3.2.0", "3.1": "3.1.2"}
@@ -185,6 +184,11 @@ class _Maker:
                 return {JSON: {"schema": output_schema(endpoint.response_schema)}}
             self._note(mark, unknown_parts(shape))
             return {JSON: {"schema": shape_schema(shape)}}
+        formats = formats_of(endpoint)
+        if formats[0][1].schemas is not None:
+            for each in sent.emissions:
+                self._note(each.mark, [])  # whatever the content is, the dialect says how it is sent
+            return dialect_content(*formats[0])
         for each in sent.emissions:
             parts: list[str] = []
             names = {*(name or UNNAMED for name in each.events), *((OTHERS,) if each.others else ())}
@@ -198,9 +202,6 @@ class _Maker:
             node.step.function.effects.closes and node.step.when is None and not node.step.disabled
             for node in graph.root.nodes
         )
-        formats = formats_of(endpoint)
-        if formats[0][1].schemas is not None:
-            return dialect_content(*formats[0])
         payloads = Payloads(name, endpoint, sent, shapes, self._components, marked=marked)
         content = make_content(payloads, formats)
         if endpoint.streaming.resume is not None:

@@ -15,8 +15,7 @@ from streamstack.runtime.decoders.decoder import LARGEST, Decoder, OnInvalid, tr
 from streamstack.runtime.decoders.json import JsonDecoder
 from streamstack.runtime.decoders.lines import BytesDecoder, LinesDecoder, NdjsonDecoder, TextDecoder
 from streamstack.runtime.decoders.sse import SseDecoder
-from streamstack.runtime.files import PIECE
-from streamstack.runtime.values import Batches
+from streamstack.runtime.values import PIECE, Batches
 
 
 @dataclass(frozen=True, slots=True)

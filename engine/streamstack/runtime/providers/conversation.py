@@ -17,7 +17,7 @@ from streamstack.errors import RunError
 from streamstack.language.names import did_you_mean
 from streamstack.language.operators import a_kind
 from streamstack.language.values import to_json, to_text
-from streamstack.runtime.files import File
+from streamstack.runtime.values import File
 
 #: Who speaks. `developer` is OpenAI's newer word for `system`.
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")

@@ -26,9 +26,8 @@ from streamstack.server.response import StreamSink
 from streamstack.server.response_options import PATIENCE, ResponseOptions
 
 if TYPE_CHECKING:
-    from streamstack.server.resume.readers import LogReader
     from streamstack.server.resume.store import SharedStore
-    from streamstack.server.resume.streams import ResumableStream
+    from streamstack.server.resume.streams import LogReader, ResumableStream
 
 #: An id of ours: 128 random bits.
 STREAM_ID = re.compile(r"[A-Za-z0-9_-]{22}")

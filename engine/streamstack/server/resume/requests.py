@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl, urlencode
 
-from streamstack.errors import RunError
+from streamstack.errors import RunError, fast_dataclass
 from streamstack.language.values import Opaque, to_json
-from streamstack.records import fast_dataclass
 from streamstack.runtime.coercion import invalid
-from streamstack.runtime.files import File
 from streamstack.runtime.run import Run
+from streamstack.runtime.values import File
 from streamstack.server.access import RateLimitTicket
 from streamstack.server.bodies import Arriving
 from streamstack.server.deadlines import RunTimer
@@ -38,9 +37,8 @@ from streamstack.server.resume.log import (
     read_position,
     unknown_stream,
 )
-from streamstack.server.resume.readers import LogReader, RemoteReader, stop
 from streamstack.server.resume.store import RemoteStream, Replication, SharedStore, ttl_of
-from streamstack.server.resume.streams import ResumableStream, StreamRegistry
+from streamstack.server.resume.streams import LogReader, RemoteReader, ResumableStream, StreamRegistry, stop
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service

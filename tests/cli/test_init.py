@@ -1,0 +1,174 @@
+"""`streamstack init`: projects that validate, serve and stream at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+from click.testing import CliRunner, Result
+
+from streamstack.cli import COMMANDS, main
+from streamstack.cli.init import TEMPLATES, project_files
+from tests.server.processes import serving
+
+ROOT = Path(__file__).parent.parent.parent
+FILES = {
+    ".env",
+    ".env.example",
+    ".gitignore",
+    ".github/workflows/streamstack.yml",
+    ".vscode/extensions.json",
+    ".vscode/settings.json",
+    "README.md",
+    "schemas/settings.schema.json",
+    "schemas/streamstack.schema.json",
+    "schemas/test.schema.json",
+    "streamstack.yaml",
+}
+#: A request of each template, a part of its answer, and how many chunks it has at least.
+REQUESTS = {
+    "chat": ("POST", "/api/chat", b'{"message": "Hello"}', b"Hello", 40),
+    "data": ("GET", "/api/products", b"", b'"name":"Chair"', 3),
+    "dashboard": ("GET", "/api/dashboard?count=5", b"", b'"service":"shop"', 5),
+    "webhook": ("GET", "/api/orders", b"", b"event: done", 1),
+}
+
+
+def run(*arguments: str | Path) -> Result:
+    """Run the command line."""
+    return CliRunner().invoke(main, [str(each) for each in arguments])
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_project_is_complete_and_valid(template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files, the commands to run, and no finding, though no variable is set."""
+    for name in ("WEBHOOK_SECRET", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "my project"
+    result = run("init", folder, "--template", template)
+    assert (result.exit_code, result.stderr) == (0, "")
+    written = {each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()}
+    assert set(project_files(template)) == written
+    assert written >= FILES
+    assert {each.suffixes[0] for each in (folder / "definitions").iterdir()} == {".yaml", ".test"}
+    assert len((folder / "README.md").read_text().splitlines()) <= 9
+    assert f"{len(written)} files written to {folder}" in result.stdout
+    assert f"  cd '{folder}'\n  streamstack serve\n  curl -N localhost:8080/" in result.stdout
+    assert result.stdout.endswith("  streamstack test\n")
+    monkeypatch.chdir(folder)
+    result = run("validate", "--strict", "--env")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert (folder / ".env").stat().st_mode & 0o077 == 0
+    assert "change-me" not in (folder / ".env").read_text()
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+async def test_project_streams(
+    template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Served as it is written; the first chunk arrives long before the last."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("MEASURE_EVERY", "50ms")
+    if template in ("data", "webhook"):
+        monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("postgres"))
+    run("init", tmp_path, "--template", template)
+    method, path, body, part, count = REQUESTS[template]
+    times, chunks = [], []
+    async with serving(tmp_path / "definitions") as server:
+        client = await server.connect()
+        head = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
+        client.ask(path, method, extra=head)
+        client.writer.write(body)
+        assert b" 200 " in await client.head()
+        while data := await client.chunk():
+            times.append(perf_counter())
+            chunks.append(data)
+        client.close()
+    assert part in b"".join(chunks)
+    assert b"event: done" in chunks[-1]
+    assert b"".join(chunks).count(b"data: ") > count - 1
+    if template in ("chat", "dashboard"):
+        assert max(later - earlier for earlier, later in pairwise(times)) < (times[-1] - times[0]) / 2
+
+
+def test_existing_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What exists is named, not changed; the rest is written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / ".env").symlink_to("elsewhere")
+    (tmp_path / "other.txt").write_text("mine too")
+    result = run("init")
+    assert result.exit_code == 0
+    assert result.stderr == ".env: exists, not changed\nREADME.md: exists, not changed\n"
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert not (tmp_path / "elsewhere").exists()
+    assert "  cd " not in result.stdout
+    count = len(project_files("chat"))
+    assert f"{count - 2} files written to ." in result.stdout
+    again = run("init")
+    assert (again.exit_code, again.stderr.count("exists, not changed")) == (0, count)
+    assert "0 files written" in again.stdout
+
+
+@pytest.mark.parametrize("place", ["", "definitions", ".github"])
+def test_file_in_the_place_of_a_folder(place: str, tmp_path: Path) -> None:
+    """It is reported before anything is written."""
+    folder = tmp_path / "project"
+    if place:
+        folder.mkdir()
+    (folder / place).write_text("x")
+    result = run("init", folder)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"streamstack: {folder / place}: is a file, and has to be a folder\n"
+    assert not place or [each.name for each in folder.iterdir()] == [place]
+
+
+def test_folder_that_can_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason of the system, and the place."""
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    result = run("init", tmp_path / "a")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"streamstack: {tmp_path / 'a'}")
+    assert result.stderr.endswith(": Permission denied\n")
+
+
+def test_unknown_template_lists_all() -> None:
+    """The choices are in the message."""
+    result = run("init", "--template", "cat")
+    assert result.exit_code == 2
+    assert "'cat' is not one of 'chat', 'data', 'dashboard', 'webhook'" in result.stderr
+
+
+def test_wheel_has_the_templates(tmp_path: Path) -> None:
+    """Dot files and tests too: an installed streamstack writes the same projects."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    templates = ROOT / "engine" / "streamstack" / "templates"
+    wanted = {
+        f"streamstack/templates/{each.relative_to(templates).as_posix()}"
+        for each in templates.rglob("*")
+        if each.is_file() and ".streamstack" not in each.parts
+    }
+    assert len(wanted) > 20
+    assert wanted <= set(zipfile.ZipFile(wheel).namelist())
+
+
+@pytest.mark.skipif("test" not in COMMANDS, reason="`streamstack test` is not built yet")
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_project_passes_its_tests(template: str, tmp_path: Path) -> None:
+    """Those that `init` writes."""
+    run("init", tmp_path, "--template", template)
+    command = [sys.executable, "-c", "from streamstack.cli import main; main()", "test"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
