@@ -50,6 +50,7 @@ class Contract:
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
+        self._validators: dict[int, Any] = {}
 
     def resolve(self, value: Any) -> Any:
         """Follow a reference within the document."""
@@ -62,8 +63,10 @@ class Contract:
 
     def fits(self, schema: Any, value: Any) -> list[str]:
         """Return what of a value a schema does not allow."""
-        root = {"components": self.document["components"], "allOf": [schema]}
-        validator = _Validator(root, format_checker=FormatChecker())
+        validator = self._validators.get(id(schema))
+        if validator is None:
+            root = {"components": self.document["components"], "allOf": [schema]}
+            validator = self._validators[id(schema)] = _Validator(root, format_checker=FormatChecker())
         return [f"{each.json_path}: {each.message}"[:500] for each in validator.iter_errors(value)]
 
     def check(self, method: str, path: str, reply: Reply) -> int:

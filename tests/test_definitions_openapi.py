@@ -72,8 +72,8 @@ REQUESTS: list[tuple[str, str, str, bytes, str, int]] = [
     ),
     ("GET", "/simulator/prices", "?perConnection=3&beat=0", b"", "", 200),
 ]
-#: Operations that the requests above leave out: they wait for another one.
-LEFT_OUT = {("get", "/api/orders/live"), ("get", "/_streams/{id}"), ("delete", "/_streams/{id}")}
+#: Operations that need another one first.
+LATER = {("get", "/api/orders/live"), ("get", "/_streams/{id}"), ("delete", "/_streams/{id}")}
 
 
 @pytest.fixture
@@ -142,4 +142,20 @@ async def test_answers_are_as_the_document_says(server: Process) -> None:
         assert contract.check(method, path, reply) > 0
     paths = contract.document["paths"]
     every = {(method, path) for path, item in paths.items() for method in item if method != "parameters"}
-    assert every - {(method.lower(), path) for method, path, *_ in REQUESTS} == LEFT_OUT
+    assert every - {(method.lower(), path) for method, path, *_ in REQUESTS} == LATER
+    listening = asyncio.create_task(ask(server, "GET", "/api/orders/live?limit=1", b"", ""))
+    while not (await asyncio.wait({listening}, timeout=0.1))[0]:
+        await ask(server, "POST", "/api/orders", b'{"product": 8}', JSON)
+    assert contract.check("GET", "/api/orders/live", listening.result()) == 2
+    begun = next(each for (_, path, *_), each in zip(waiting, replies, strict=True) if path == "/api/long-report")
+    stream = begun.headers["x-stream-id"]
+    for method, path, status in (
+        ("GET", f"{stream}?after=0", 200),
+        ("GET", f"{stream}?after=99", 204),
+        ("GET", f"{stream}?after=none", 400),
+        ("DELETE", stream, 204),
+        ("DELETE", "none", 404),
+    ):
+        reply = await ask(server, method, f"/_streams/{path}", b"", "")
+        contract.check(method, "/_streams/{id}", reply)
+        assert reply.status == status
